@@ -1,0 +1,127 @@
+"""
+Jobs and segments as JSON documents: one form for the API, webhooks and local scans.
+
+The api's schemas describe and check exactly these documents.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from shared.models import OPEN_SEGMENT_STATUSES, Delivery, Job, Segment
+
+
+def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
+    """A job with its progress and the scores so far; *segments* are all of its segments, in order."""
+    done = sum(segment.status not in OPEN_SEGMENT_STATUSES for segment in segments)
+    total = job.segments_total
+    return {
+        "id": str(job.id),
+        "status": job.status,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "finished_at": _time(job.finished_at),
+        "progress": {
+            "segments_total": total,
+            "segments_done": done,
+            "fraction": 1.0 if job.is_final else round(done / total, 4) if total else 0.0,
+        },
+        "media": media_document(job),
+        "options": {
+            "model": job.model,
+            "sample_fps": job.sample_fps,
+            "segment_seconds": job.segment_seconds,
+            "webhook_url": job.webhook_url,
+        },
+        "metadata": job.client_metadata,
+        "fake_score": job.fake_score,
+        "peak_score": job.peak_score,
+        "verdict": job.verdict,
+        "reasons": job.reasons,
+        "model": job.model_description,
+        "error": _error(job.error_code, job.error_detail),
+        "segments": [segment_summary(segment) for segment in segments],
+    }
+
+
+def media_document(job: Job) -> dict[str, Any] | None:
+    """What is known of the job's media; null before a URL source was fetched."""
+    media = job.media
+    if media is None:
+        return None
+    facts = media.facts or {}
+    return {
+        "sha256": media.sha256,
+        "size_bytes": media.size_bytes,
+        "stored": media.storage_key is not None,
+        **{name: facts.get(name) for name in MEDIA_FACTS},
+    }
+
+
+MEDIA_FACTS = (
+    "kind",
+    "container",
+    "codec",
+    "width_px",
+    "height_px",
+    "rotation_deg",
+    "duration_s",
+    "frame_rate",
+    "frame_count",
+    "truncated",
+)
+"""Probed facts that clients see; all null before the probe."""
+
+
+def segment_summary(segment: Segment) -> dict[str, Any]:
+    """A segment without its faces, as it stands in the job's document."""
+    result = segment.result or {}
+    return {
+        "index": segment.index,
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
+        "status": segment.status,
+        "fake_score": segment.fake_score,
+        "reasons": result.get("reasons", []),
+        "people": len(result.get("people", [])),
+        "faces_found": result.get("faces_found", 0),
+        "faces_scored": result.get("faces_scored", 0),
+        "frames_decoded": result.get("frames_decoded", 0),
+        "error": _error(segment.error_code, segment.error_detail),
+    }
+
+
+def segment_document(segment: Segment) -> dict[str, Any]:
+    """A segment with its people and every face found: boxes in pixels, times in seconds of the media."""
+    result = segment.result or {}
+    return {**segment_summary(segment), "people": result.get("people", [])}
+
+
+def delivery_document(delivery: Delivery) -> dict[str, Any]:
+    """One line of the webhook log."""
+    return {
+        "number": delivery.number,
+        "event_id": delivery.event_id,
+        "event": delivery.event,
+        "url": delivery.url,
+        "status": delivery.status,
+        "due_at": _time(delivery.due_at),
+        "started_at": _time(delivery.started_at),
+        "finished_at": _time(delivery.finished_at),
+        "response_status": delivery.response_status,
+        "response_excerpt": delivery.response_excerpt,
+        "error_code": delivery.error_code,
+    }
+
+
+def webhook_payload(event: str, job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
+    """The body of a webhook: the event, when it happened, and the job as ``GET /v1/jobs/{id}`` gives it."""
+    return {"type": event, "timestamp": _time(job.finished_at), "data": job_document(job, segments)}
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
+
+
+def _error(code: str | None, detail: str | None) -> dict[str, str] | None:
+    return None if code is None else {"code": code, "detail": detail or ""}

@@ -1,0 +1,351 @@
+"""
+The life of a job: every change of state, as functions that take a session and flush at most.
+
+    queued ──lease_ingest──► running ──record_plan, record_segment…──► succeeded
+       │                        │
+       └──────── fail_job, cancel_job ────────► failed | cancelled
+
+Whoever works on a row holds a lease: a token and a time, both in the row. Every write of a result names the
+token, so a worker that was taken for dead and comes back cannot overwrite its successor. Functions that change a
+job lock its row first, which orders them; "the last open segment" is therefore seen by exactly one transaction.
+"""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Update, func, select, update
+from sqlalchemy.orm import Session, selectinload
+
+from shared.deliveries import announce, call_off
+from shared.errors import DeepfakeStreamError, JobCancelledError
+from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on one step of a job, until it runs out unrenewed."""
+
+    job_id: uuid.UUID
+    index: int | None
+    """The segment, or None for ingest."""
+    token: uuid.UUID
+    attempt: int
+    """1 for the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often, and how soon, a failed step is tried again."""
+
+    max_attempts: int
+    backoff_s: float
+
+    def after(self, attempt: int) -> timedelta:
+        """The wait after the *attempt*-th failure: it doubles each time."""
+        return timedelta(seconds=self.backoff_s * 2 ** (attempt - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What is to be sent after a step was given back and the transaction committed."""
+
+    can_finish: bool = False
+    """No segment is open any more."""
+    delivery_id: uuid.UUID | None = None
+    """The job has failed, and this webhook delivery says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a finished job says."""
+
+    fake_score: float | None
+    peak_score: float | None
+    verdict: str
+    reasons: Sequence[str]
+    model_description: dict[str, Any]
+
+
+def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
+    """The job with its media, unless it was deleted or belongs to another owner."""
+    query = select(Job).options(selectinload(Job.media)).where(Job.id == job_id, Job.deleted_at.is_(None))
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    return session.scalars(query).one_or_none()
+
+
+def lock_job(session: Session, job_id: uuid.UUID) -> Job | None:
+    """The job as it is now, locked until the transaction ends; None if there is none or it was deleted."""
+    query = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)).with_for_update()
+    return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+
+
+def get_segments(session: Session, job_id: uuid.UUID) -> Sequence[Segment]:
+    """All segments of a job, in order."""
+    return session.scalars(select(Segment).where(Segment.job_id == job_id).order_by(Segment.index)).all()
+
+
+def lease_ingest(session: Session, job_id: uuid.UUID, lease_s: float) -> Lease | None:
+    """
+    Begin ingest, unless somebody is at it, it is done, or the job has ended.
+
+    The job is running from its first lease on.
+    """
+    token = uuid.uuid4()
+    attempt = session.execute(
+        update(Job)
+        .where(
+            Job.id == job_id,
+            Job.deleted_at.is_(None),
+            Job.status.in_(("queued", "running")),
+            Job.segments_total.is_(None),
+            _is_free(Job.leased_until),
+        )
+        .values(
+            status="running",
+            started_at=func.coalesce(Job.started_at, func.now()),
+            attempts=Job.attempts + 1,
+            lease_token=token,
+            leased_until=_in(lease_s),
+            sent_at=func.coalesce(Job.sent_at, func.now()),
+            version=Job.version + 1,
+        )
+        .returning(Job.attempts)
+    ).scalar_one_or_none()
+    return None if attempt is None else Lease(job_id, None, token, attempt)
+
+
+def lease_segment(session: Session, job_id: uuid.UUID, index: int, lease_s: float) -> Lease | None:
+    """Begin one segment, unless somebody is at it, it is done, or the job is not running."""
+    token = uuid.uuid4()
+    is_running = (
+        select(Job.id).where(Job.id == job_id, Job.status == "running", Job.deleted_at.is_(None)).exists()
+    )
+    attempt = session.execute(
+        update(Segment)
+        .where(
+            Segment.job_id == job_id,
+            Segment.index == index,
+            Segment.status.in_(OPEN_SEGMENT_STATUSES),
+            _is_free(Segment.leased_until),
+            is_running,
+        )
+        .values(
+            status="running",
+            started_at=func.coalesce(Segment.started_at, func.now()),
+            attempts=Segment.attempts + 1,
+            lease_token=token,
+            leased_until=_in(lease_s),
+            sent_at=func.coalesce(Segment.sent_at, func.now()),
+        )
+        .returning(Segment.attempts)
+    ).scalar_one_or_none()
+    return None if attempt is None else Lease(job_id, index, token, attempt)
+
+
+def renew_lease(session: Session, lease: Lease, lease_s: float) -> bool:
+    """Hold the lease for longer; False if it was lost or the job is not running any more."""
+    renewed = session.execute(_held(lease).values(leased_until=_in(lease_s))).rowcount  # type: ignore[attr-defined]
+    return bool(renewed) and session.scalar(select(Job.status).where(Job.id == lease.job_id)) == "running"
+
+
+def record_source(session: Session, lease: Lease, media: Media) -> None:
+    """Attach the media that was fetched from the job's URL. Raises JobCancelledError if the lease was lost."""
+    job = _job_of(session, lease)
+    job.media = media
+
+
+def record_plan(
+    session: Session,
+    lease: Lease,
+    facts: dict[str, Any],
+    segments: Iterable[tuple[int, float, float]],
+) -> None:
+    """
+    Store what the probe found and the segments to score, each ``(index, start_s, end_s)``.
+
+    Raises:
+        JobCancelledError: The lease was lost or the job has ended.
+    """
+    job = _job_of(session, lease)
+    if job.media is None:
+        raise JobCancelledError("the job's media was erased")
+    job.media.facts = facts
+    rows = [
+        Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
+        for index, start_s, end_s in segments
+    ]
+    session.add_all(rows)
+    job.segments_total = len(rows)
+    job.lease_token = job.leased_until = None
+    job.version += 1
+
+
+def record_segment(
+    session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any]
+) -> bool:
+    """
+    Store a segment's result, once.
+
+    Returns:
+        Whether it was the last open segment, so that the job can be finished.
+
+    Raises:
+        JobCancelledError: The lease was lost or the job has ended; the result is dropped.
+    """
+    job = _job_of(session, lease)
+    status = "unscorable" if fake_score is None else "scored"
+    session.execute(
+        _held(lease).values(
+            status=status, fake_score=fake_score, result=result, finished_at=func.now(), **_NO_LEASE
+        )
+    )
+    job.version += 1
+    return not has_open_segments(session, job.id)
+
+
+def release_lease(session: Session, lease: Lease, error: DeepfakeStreamError, retry: Retry) -> Released:
+    """
+    Give a step back after *error*: to be tried again, or failed for good once its attempts are used up.
+
+    A segment that fails for good leaves the job running for the sake of its other segments; ingest that does
+    fails the job.
+
+    Raises:
+        JobCancelledError: The lease was lost or the job has ended, so there is nothing to give back.
+    """
+    job = _job_of(session, lease)
+    if error.retryable and lease.attempt < retry.max_attempts:
+        status = {} if lease.index is None else {"status": "pending"}
+        again = func.now() + retry.after(lease.attempt)
+        session.execute(_held(lease).values(sent_at=None, send_after=again, **status, **_NO_LEASE))
+        return Released()
+    if lease.index is None:
+        return Released(delivery_id=end_job(session, job, "failed", error=error))
+    session.execute(
+        _held(lease).values(
+            status="failed",
+            error_code=error.code,
+            error_detail=str(error),
+            finished_at=func.now(),
+            **_NO_LEASE,
+        )
+    )
+    job.version += 1
+    return Released(can_finish=not has_open_segments(session, job.id))
+
+
+def has_open_segments(session: Session, job_id: uuid.UUID) -> bool:
+    """Whether any segment of the job is still to be done."""
+    query = select(Segment.index).where(Segment.job_id == job_id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
+    return session.execute(query.limit(1)).first() is not None
+
+
+def end_job(
+    session: Session,
+    job: Job,
+    status: str,
+    *,
+    outcome: Outcome | None = None,
+    error: DeepfakeStreamError | None = None,
+) -> uuid.UUID | None:
+    """
+    Bring a locked, unfinished job to its final *status* and schedule its webhook.
+
+    Returns:
+        The delivery to send once the transaction is committed, if there is a webhook.
+
+    Raises:
+        ValueError: The job has ended already, or *status* is not a final one.
+    """
+    if job.is_final or status not in FINAL_JOB_STATUSES:
+        raise ValueError(f"job {job.id} cannot go from {job.status} to {status}")
+    job.status = status
+    job.finished_at = func.now()
+    job.version += 1
+    job.lease_token = job.leased_until = None
+    if outcome is not None:
+        job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
+        job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
+        job.model_description = outcome.model_description
+    if error is not None:
+        job.error_code, job.error_detail = error.code, str(error)
+    session.flush()
+    return announce(session, job)
+
+
+def cancel_job(session: Session, job: Job) -> uuid.UUID | None:
+    """Stop a locked, unfinished job. Workers notice when they next renew or record."""
+    return end_job(session, job, "cancelled")
+
+
+def delete_job(session: Session, job: Job) -> str | None:
+    """
+    Erase a locked job: its segments, its deliveries and, unless another job needs it, its media.
+
+    A tombstone of the row stays, without anything the sender gave or the service found.
+
+    Returns:
+        The storage key to delete once the transaction is committed.
+    """
+    if not job.is_final:
+        job.status, job.finished_at = "cancelled", func.now()
+    call_off(session, job.id)
+    for segment in get_segments(session, job.id):
+        session.delete(segment)
+    storage_key = None
+    if job.media_id is not None:
+        media = session.get_one(Media, job.media_id, with_for_update=True)
+        job.media_id = None
+        job.media = None
+        session.flush()
+        if session.scalar(select(Job.id).where(Job.media_id == media.id).limit(1)) is None:
+            storage_key = media.storage_key
+            session.delete(media)
+    job.deleted_at = func.now()
+    job.client_metadata, job.reasons = {}, []
+    job.source_url = job.webhook_url = job.idempotency_key = None
+    job.fake_score = job.peak_score = job.verdict = job.model_description = None
+    job.error_code = job.error_detail = job.lease_token = job.leased_until = None
+    session.flush()
+    return storage_key
+
+
+_NO_LEASE: dict[str, Any] = {"lease_token": None, "leased_until": None}
+
+
+def _job_of(session: Session, lease: Lease) -> Job:
+    """The running job of a lease that is still held, locked."""
+    job = lock_job(session, lease.job_id)
+    if job is None or job.status != "running":
+        raise JobCancelledError("the job has ended")
+    if lease.index is None:
+        held = job.lease_token == lease.token
+    else:
+        query = select(Segment.lease_token).where(
+            Segment.job_id == lease.job_id, Segment.index == lease.index, Segment.status == "running"
+        )
+        held = session.scalar(query.with_for_update()) == lease.token
+    if not held:
+        raise JobCancelledError("another worker has taken over")
+    return job
+
+
+def _held(lease: Lease) -> Update:
+    """An update of the leased row that does nothing unless the lease is still held."""
+    if lease.index is None:
+        return update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
+    return update(Segment).where(
+        Segment.job_id == lease.job_id, Segment.index == lease.index, Segment.lease_token == lease.token
+    )
+
+
+def _is_free(leased_until: Any) -> ColumnElement[bool]:
+    return leased_until.is_(None) | (leased_until < func.now())  # type: ignore[no-any-return]
+
+
+def _in(seconds: float) -> ColumnElement[Any]:
+    return func.now() + timedelta(seconds=seconds)

@@ -1,0 +1,126 @@
+"""
+Checkpoint manifests: what defines a result, readable without torch.
+
+A checkpoint is a folder ``<models_dir>/<name>/`` with ``manifest.json``, ``MODEL_CARD.md`` and, unless it is the
+untrained one, ``weights.safetensors``. The api lists manifests and takes option defaults from them; the worker
+loads the network they describe.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.errors import ModelError
+
+PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
+"""The checkpoints that come with the project."""
+
+Score = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Weights(_Frozen):
+    """Where the parameters come from: a file beside the manifest, or a seed for an untrained network."""
+
+    file: str | None = None
+    seed: int | None = None
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the file, or of the seeded parameters in safetensors form."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.file is None) == (self.seed is None):
+            raise ValueError("weights need either a file or a seed")
+        return self
+
+
+class Architecture(_Frozen):
+    """The network: SRM residuals, with or without the colour planes, into an EfficientNet and a small head."""
+
+    backbone: Literal[
+        "efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4"
+    ]
+    input_planes: Literal["rgb+srm", "srm", "rgb"]
+    head_channels: int = Field(gt=0)
+    dropout: float = Field(ge=0.0, lt=1.0)
+
+
+class Preprocessing(_Frozen):
+    """From a frame to a crop: part of what defines a score, so it travels with the checkpoint."""
+
+    crop_size_px: int = Field(ge=32)
+    """Side of the square crop that the network sees."""
+    crop_margin: float = Field(ge=0.0)
+    """Added on each side of the face box, as a share of its larger side."""
+    min_face_px: int = Field(ge=20)
+    """Smaller side a face box must have to be scored; the detector looks for faces of at least this size."""
+    min_sharpness: float = Field(ge=0.0)
+    """Variance of the Laplacian of the face at 96 px, 8-bit luma; below it a face is called blurred."""
+    min_confidence: float = Field(ge=0.0, le=1.0)
+    """O-Net probability that a detection needs."""
+    detector_thresholds: tuple[Score, Score, Score] = (0.6, 0.7, 0.7)
+    """P-, R- and O-Net thresholds of the cascade."""
+
+
+class Sampling(_Frozen):
+    """Which frames are looked at unless the request says otherwise."""
+
+    sample_fps: float = Field(gt=0.0, le=30.0)
+    segment_seconds: float = Field(ge=1.0, le=60.0)
+
+
+class Calibration(_Frozen):
+    """From a logit to a probability and a verdict."""
+
+    temperature: float = Field(gt=0.0)
+    threshold: Score
+    uncertainty_band: tuple[Score, Score]
+    """[low, high]: job scores inside it are inconclusive."""
+
+    @model_validator(mode="after")
+    def _band_holds_threshold(self) -> Self:
+        low, high = self.uncertainty_band
+        if not low <= self.threshold <= high:
+            raise ValueError("the uncertainty band must contain the threshold")
+        return self
+
+
+class Manifest(_Frozen):
+    """Everything about a checkpoint but its parameters."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    version: str
+    trained: bool
+    architecture: Architecture
+    preprocessing: Preprocessing
+    sampling: Sampling
+    calibration: Calibration
+    weights: Weights
+    training_data: list[str] = []
+    metrics: dict[str, float] = {}
+    licence: str = "Apache-2.0"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """
+    Read the manifest of the checkpoint in *folder*.
+
+    Raises:
+        ModelError: There is none, or it does not validate.
+    """
+    try:
+        return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    except OSError as error:
+        raise ModelError(f"checkpoint {folder.name!r} has no readable manifest") from error
+    except ValidationError as error:
+        raise ModelError(f"the manifest of checkpoint {folder.name!r} is invalid: {error}") from error
+
+
+def list_manifests(models_dir: Path) -> dict[str, Manifest]:
+    """Name → manifest of every checkpoint folder below *models_dir*, in order of name."""
+    folders = sorted(path.parent for path in models_dir.glob("*/manifest.json"))
+    return {manifest.name: manifest for manifest in map(read_manifest, folders)}

@@ -1,0 +1,243 @@
+"""
+The rows, which are the truth about every job.
+
+Ids are UUIDv7, so they sort by time of creation. Times are ``timestamptz`` and set by the database's clock
+wherever two processes compare them. The schema itself is made by the migrations alone.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Any, ClassVar
+
+import uuid6
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+FINAL_JOB_STATUSES = ("succeeded", "failed", "cancelled")
+SEGMENT_STATUSES = ("pending", "running", "scored", "unscorable", "failed")
+OPEN_SEGMENT_STATUSES = ("pending", "running")
+DELIVERY_STATUSES = ("pending", "sending", "succeeded", "failed")
+VERDICTS = ("fake", "real", "inconclusive", "not_applicable")
+
+
+def new_id() -> uuid.UUID:
+    """A UUIDv7."""
+    return uuid.UUID(int=uuid6.uuid7().int)
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} in ({', '.join(repr(value) for value in values)})"
+
+
+class Base(DeclarativeBase):
+    """Common naming of constraints, so that migrations can refer to them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        float: Double,
+        uuid.UUID: Uuid,
+        str: String,
+    }
+
+
+class APIKey(Base):
+    """A key to the API: hashed, named, scoped, and belonging to an owner."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    owner: Mapped[str]
+    name: Mapped[str]
+    prefix: Mapped[str]
+    """The first characters of the key, by which a person recognises it."""
+    secret_sha256: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    """The key has 256 random bits, so a plain digest cannot be searched and no slow hash is needed."""
+    scopes: Mapped[list[Any]]
+    webhook_secret: Mapped[str]
+    """``whsec_…``: signs webhooks of jobs made with this key, so it has to be kept readable."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+
+
+class Media(Base):
+    """A stored upload: one for each owner and content."""
+
+    __tablename__ = "media"
+    __table_args__ = (UniqueConstraint("owner", "sha256"), Index("ix_media_expires_at", "expires_at"))
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    owner: Mapped[str]
+    sha256: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    storage_key: Mapped[str | None]
+    """Null once the file is erased."""
+    facts: Mapped[dict[str, Any] | None]
+    """What the probe found; see ``worker.media.probe.MediaFacts``."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+
+
+class Job(Base):
+    """One analysis of one media with one checkpoint and one set of options."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", JOB_STATUSES), name="status"),
+        CheckConstraint(_one_of("verdict", VERDICTS), name="verdict"),
+        UniqueConstraint("owner", "idempotency_key"),
+        Index("ix_jobs_owner_id", "owner", text("id desc")),
+        Index(
+            "ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", ("queued", "running")))
+        ),
+        Index("ix_jobs_media_id", "media_id"),
+        Index("ix_jobs_finished_at", "finished_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    owner: Mapped[str]
+    api_key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
+    media_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("media.id"))
+    source_url: Mapped[str | None]
+    status: Mapped[str] = mapped_column(default="queued")
+    model: Mapped[str]
+    sample_fps: Mapped[float]
+    segment_seconds: Mapped[float]
+    webhook_url: Mapped[str | None]
+    # The attribute cannot be called "metadata": SQLAlchemy keeps its own there.
+    client_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    idempotency_key: Mapped[str | None]
+    request_sha256: Mapped[str]
+    """Of body and options: tells a repeated request from a different one under the same idempotency key."""
+
+    fake_score: Mapped[float | None]
+    peak_score: Mapped[float | None]
+    verdict: Mapped[str | None]
+    reasons: Mapped[list[Any]] = mapped_column(default=list)
+    model_description: Mapped[dict[str, Any] | None]
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+
+    version: Mapped[int] = mapped_column(Integer, default=1)
+    """Grows with every visible change; the ETag is made of it."""
+    segments_total: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    """How often ingest was begun."""
+    lease_token: Mapped[uuid.UUID | None]
+    leased_until: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    """When a message for the next step was last sent; null if one is owed."""
+    send_after: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+
+    media: Mapped[Media | None] = relationship()
+    api_key: Mapped[APIKey] = relationship()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has reached the state it will keep."""
+        return self.status in FINAL_JOB_STATUSES
+
+
+class Segment(Base):
+    """A stretch ``[start_s, end_s)`` of a job's media and what was found in it."""
+
+    __tablename__ = "segments"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", SEGMENT_STATUSES), name="status"),
+        CheckConstraint("fake_score between 0 and 1", name="fake_score"),
+        CheckConstraint("(status = 'scored') = (fake_score is not null)", name="scored_has_score"),
+        Index(
+            "ix_segments_open",
+            "status",
+            "send_after",
+            postgresql_where=text(_one_of("status", OPEN_SEGMENT_STATUSES)),
+        ),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    start_s: Mapped[float]
+    end_s: Mapped[float]
+    status: Mapped[str] = mapped_column(default="pending")
+    fake_score: Mapped[float | None]
+    result: Mapped[dict[str, Any] | None]
+    """People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``."""
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_token: Mapped[uuid.UUID | None]
+    leased_until: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    send_after: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Delivery(Base):
+    """One attempt to deliver one webhook event."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", DELIVERY_STATUSES), name="status"),
+        UniqueConstraint("job_id", "number"),
+        Index(
+            "ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", ("pending", "sending")))
+        ),
+        Index("ix_deliveries_url", "url", "finished_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    """1 for the first attempt of the job's event, then counting on."""
+    event_id: Mapped[str]
+    """The ``webhook-id``: the same in every attempt, so that a receiver can tell a repeat."""
+    event: Mapped[str]
+    url: Mapped[str]
+    retries: Mapped[int] = mapped_column(default=0)
+    """How many attempts of the automatic schedule came before this one."""
+    automatic: Mapped[bool] = mapped_column(default=True)
+    """Whether the schedule made it, or a person who asked to send again."""
+    status: Mapped[str] = mapped_column(default="pending")
+    due_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    sent_at: Mapped[datetime | None]
+    lease_token: Mapped[uuid.UUID | None]
+    leased_until: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    response_status: Mapped[int | None]
+    response_excerpt: Mapped[str | None]
+    error_code: Mapped[str | None]
+
+    job: Mapped[Job] = relationship()

@@ -1,0 +1,107 @@
+"""
+JSON logs with bound keys, and the Prometheus metrics of both services.
+
+Logs are events with keys; never a file name, a URL or a token of a sender. ``bind`` puts ``job_id`` or
+``request_id`` into every event of the current request or task.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess
+from prometheus_client.registry import REGISTRY
+
+from shared.config import Logging
+
+MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""Names the folder in which the processes of one service add up their metrics (prometheus_client's own name)."""
+
+JOBS_ACCEPTED: Final = Counter(
+    "deepfakestream_jobs_accepted", "Jobs accepted, by kind of source.", ["source"]
+)
+JOBS_ENDED: Final = Counter("deepfakestream_jobs_ended", "Jobs ended, by status.", ["status"])
+REQUESTS: Final = Histogram(
+    "deepfakestream_http_request_seconds",
+    "Seconds from request to response, by route, method and status.",
+    ["route", "method", "status"],
+)
+TASK_SECONDS: Final = Histogram(
+    "deepfakestream_task_seconds",
+    "Seconds a task ran, by task and outcome.",
+    ["task", "outcome"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+FRAMES: Final = Counter("deepfakestream_frames", "Frames decoded for scoring.")
+FACES: Final = Counter("deepfakestream_faces", "Faces found, by whether they were scored.", ["scored"])
+FAILURES: Final = Counter(
+    "deepfakestream_failures", "Failed steps, by task and error code.", ["task", "code"]
+)
+WEBHOOK_ATTEMPTS: Final = Counter(
+    "deepfakestream_webhook_attempts", "Webhook delivery attempts, by outcome.", ["outcome"]
+)
+RESENT: Final = Counter("deepfakestream_resent", "Messages that upkeep sent again, by kind.", ["kind"])
+
+
+def configure_logging(settings: Logging) -> None:
+    """Send structlog's and the standard library's events to standard error in one form."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    renderers: list[Any] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if settings.format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.PositionalArgumentsFormatter()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level)
+    # These log request lines with full URLs, which are a sender's business.
+    for name in ("httpx", "httpcore", "werkzeug"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger whose events carry *name*."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+@contextmanager
+def bind(**keys: Any) -> Iterator[None]:
+    """Put *keys* into every event until the block ends."""
+    with structlog.contextvars.bound_contextvars(**keys):
+        yield
+
+
+def metrics_registry(multiprocess_dir: str | None) -> CollectorRegistry:
+    """The metrics of this process, or of all processes that share *multiprocess_dir*."""
+    if not multiprocess_dir:
+        return REGISTRY
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, path=multiprocess_dir)  # type: ignore[no-untyped-call]
+    return registry

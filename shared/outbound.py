@@ -1,0 +1,38 @@
+"""Which URLs this service may be told to visit, by their form alone; where they lead is checked when it goes."""
+
+from urllib.parse import SplitResult, urlsplit
+
+from shared.errors import ForbiddenURLError
+
+MAX_URL_CHARACTERS = 2048
+
+
+def check_url(url: str, *, allow_insecure: bool) -> SplitResult:
+    """
+    Check the form of a URL that a client gave.
+
+    Args:
+        allow_insecure: Accept ``http:`` beside ``https:``.
+
+    Raises:
+        ForbiddenURLError: With a sentence that says what is wrong with it.
+    """
+    if len(url) > MAX_URL_CHARACTERS:
+        raise ForbiddenURLError(f"the URL is longer than {MAX_URL_CHARACTERS} characters")
+    if any(character.isspace() or ord(character) < 32 for character in url) or "\\" in url:
+        raise ForbiddenURLError("the URL contains white space, control characters or a backslash")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ForbiddenURLError("the URL is malformed") from error
+    schemes = ("https", "http") if allow_insecure else ("https",)
+    if parts.scheme not in schemes:
+        raise ForbiddenURLError(f"the URL must begin with {' or '.join(f'{name}://' for name in schemes)}")
+    if not host:
+        raise ForbiddenURLError("the URL names no host")
+    if port == 0:
+        raise ForbiddenURLError("the URL names port 0")
+    if parts.username is not None or parts.password is not None:
+        raise ForbiddenURLError("the URL contains credentials")
+    return parts

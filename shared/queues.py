@@ -1,0 +1,115 @@
+"""
+Queue and task names, and the Celery application that both services make from them.
+
+A message carries ids only. The api sends by name, so it needs no worker code.
+"""
+
+from typing import Any, Final
+from uuid import UUID
+
+from celery import Celery
+from kombu import Queue
+
+from shared.config import Broker, Jobs
+
+CPU_QUEUE: Final = "deepfakestream.cpu"
+GPU_QUEUE: Final = "deepfakestream.gpu"
+QUEUES: Final = {"cpu": CPU_QUEUE, "gpu": GPU_QUEUE}
+"""Role of a worker → the queue that it consumes."""
+
+INGEST: Final = "deepfakestream.ingest"
+SCORE_SEGMENT: Final = "deepfakestream.score_segment"
+FINISH: Final = "deepfakestream.finish"
+DELIVER_WEBHOOK: Final = "deepfakestream.deliver_webhook"
+UPKEEP: Final = "deepfakestream.upkeep"
+TIDY: Final = "deepfakestream.tidy"
+
+QUEUE_OF_TASK: Final = {
+    INGEST: CPU_QUEUE,
+    SCORE_SEGMENT: GPU_QUEUE,
+    FINISH: CPU_QUEUE,
+    DELIVER_WEBHOOK: CPU_QUEUE,
+    UPKEEP: CPU_QUEUE,
+    TIDY: CPU_QUEUE,
+}
+
+
+def make_celery(broker: Broker, jobs: Jobs) -> Celery:
+    """A Celery application that knows the queues and routes, but no task."""
+    app = Celery("deepfakestream", broker=broker.url, set_as_current=False)
+    app.conf.update(
+        task_queues=[Queue(name) for name in QUEUES.values()],
+        task_routes={task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},
+        task_create_missing_queues=False,
+        # Results live in Postgres.
+        task_ignore_result=True,
+        # Acknowledged before the work: what a crash takes along is sent again by the sweep, which counts
+        # attempts. Late acknowledgement would let Redis repeat a poisonous task for ever.
+        task_acks_late=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        broker_transport_options={
+            "visibility_timeout": broker.visibility_timeout_s,
+            "socket_connect_timeout": 3,
+            "socket_timeout": 30,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # Publishing from a request must not hang when Redis is away: the row is committed and the sweep resends.
+        task_publish_retry=True,
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "timeout": 3},
+        task_serializer="json",
+        accept_content=["json"],
+        timezone="UTC",
+        worker_hijack_root_logger=False,
+        worker_send_task_events=True,
+        task_send_sent_event=True,
+        beat_schedule={
+            "upkeep": {
+                "task": UPKEEP,
+                "schedule": jobs.sweep_every_s,
+                # While no cpu worker runs, old ticks would only pile up.
+                "options": {"expires": max(1.0, 2 * jobs.sweep_every_s)},
+            },
+            "tidy": {"task": TIDY, "schedule": jobs.tidy_every_s, "options": {"expires": jobs.tidy_every_s}},
+        },
+    )
+    return app
+
+
+class Sender:
+    """Sends the messages of a job's life. Losing one is harmless: the sweep sends it again."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def ingest(self, job_id: UUID) -> None:
+        """Ask for the probe and the plan."""
+        self._send(INGEST, job_id=str(job_id))
+
+    def score_segment(self, job_id: UUID, index: int) -> None:
+        """Ask for one segment's score."""
+        self._send(SCORE_SEGMENT, job_id=str(job_id), index=index)
+
+    def finish(self, job_id: UUID) -> None:
+        """Ask for average and verdict."""
+        self._send(FINISH, job_id=str(job_id))
+
+    def deliver_webhook(self, delivery_id: UUID) -> None:
+        """Ask for one delivery attempt."""
+        self._send(DELIVER_WEBHOOK, delivery_id=str(delivery_id))
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in *queue*."""
+        with self._app.connection_for_read() as connection:
+            return int(connection.default_channel.client.llen(queue))
+
+    def check(self) -> None:
+        """Raise unless the broker answers."""
+        with self._app.connection_for_read() as connection:
+            connection.default_channel.client.ping()
+
+    def _send(self, task: str, **payload: Any) -> None:
+        self._app.send_task(task, kwargs=payload, queue=QUEUE_OF_TASK[task])

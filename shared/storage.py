@@ -1,0 +1,185 @@
+"""Where uploads are kept: a small protocol, and its implementation over fsspec."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, Protocol, cast
+
+import fsspec
+
+from shared.errors import ObjectMissingError, StorageError
+
+BLOCK_BYTES = 1024 * 1024
+
+
+class Upload(Protocol):
+    """An object being written. It does not exist for readers before ``commit``."""
+
+    size_bytes: int
+
+    def write(self, data: bytes) -> int:
+        """Append *data*."""
+
+    def commit(self) -> str:
+        """Make the object exist, durably, and return its SHA-256 in hexadecimal."""
+
+    def abort(self) -> None:
+        """Forget it; safe to call twice and after ``commit``, where it does nothing."""
+
+
+class Storage(Protocol):
+    """Objects under keys such as ``media/0198…``."""
+
+    def create(self, key: str) -> Upload:
+        """Begin to write the object *key*."""
+
+    def open(self, key: str) -> BinaryIO:
+        """Open for reading, seekable. Raises ObjectMissingError."""
+
+    def local_path(self, key: str) -> AbstractContextManager[Path]:
+        """The object as a file on this machine while the context lasts. Raises ObjectMissingError."""
+
+    def delete(self, key: str) -> None:
+        """Remove it; fine if it is not there."""
+
+    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Key and time of last change of every object and unfinished upload below *prefix*."""
+
+    def check(self) -> None:
+        """Raise StorageError unless objects can be written."""
+
+
+class _FileUpload:
+    """Writes beside the final name and renames: readers see all of it or nothing."""
+
+    def __init__(self, filesystem: Any, path: str) -> None:
+        self._filesystem = filesystem
+        self._path = path
+        self._part = f"{path}.part"
+        self._digest = hashlib.sha256()
+        self._done = False
+        self.size_bytes = 0
+        try:
+            filesystem.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH120 - fsspec paths are strings
+            self._file = filesystem.open(self._part, "wb")
+        except OSError as error:
+            raise StorageError("storage does not accept new files") from error
+
+    def write(self, data: bytes) -> int:
+        """Append *data*."""
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise StorageError("storage could not be written") from error
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        return len(data)
+
+    def commit(self) -> str:
+        """Flush to the disk, then give the file its name."""
+        try:
+            self._file.flush()
+            if hasattr(self._file, "fileno"):
+                os.fsync(self._file.fileno())
+            self._file.close()
+            self._filesystem.mv(self._part, self._path)
+        except OSError as error:
+            raise StorageError("storage could not finish the file") from error
+        self._done = True
+        return self._digest.hexdigest()
+
+    def abort(self) -> None:
+        """Remove the part."""
+        if self._done:
+            return
+        self._done = True
+        try:
+            self._file.close()
+        finally:
+            if self._filesystem.exists(self._part):
+                self._filesystem.rm(self._part)
+
+
+class FsspecStorage:
+    """Objects below one address, by any filesystem that fsspec knows."""
+
+    def __init__(self, url: str) -> None:
+        # Listings must be fresh: other processes write here too.
+        self._filesystem, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self._is_local = "file" in _protocols(self._filesystem)
+
+    def create(self, key: str) -> Upload:
+        """Begin to write the object *key*."""
+        return _FileUpload(self._filesystem, self._path(key))
+
+    def open(self, key: str) -> BinaryIO:
+        """Open for reading, seekable."""
+        try:
+            return cast("BinaryIO", self._filesystem.open(self._path(key), "rb"))
+        except FileNotFoundError as error:
+            raise ObjectMissingError("the stored file is gone") from error
+        except OSError as error:
+            raise StorageError("the stored file cannot be read") from error
+
+    @contextmanager
+    def local_path(self, key: str) -> Iterator[Path]:
+        """The file itself where storage is local, otherwise a copy that lasts as long as the context."""
+        if self._is_local:
+            path = Path(self._path(key))
+            if not path.exists():
+                raise ObjectMissingError("the stored file is gone")
+            yield path
+            return
+        with TemporaryDirectory(prefix="deepfakestream-") as folder:
+            copy = Path(folder) / "media"
+            with self.open(key) as source, copy.open("wb") as target:
+                while block := source.read(BLOCK_BYTES):
+                    target.write(block)
+            yield copy
+
+    def delete(self, key: str) -> None:
+        """Remove the object and any unfinished upload of it."""
+        for path in (self._path(key), f"{self._path(key)}.part"):
+            try:
+                self._filesystem.rm_file(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageError("the stored file could not be removed") from error
+
+    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Key and time of last change of every object and unfinished upload below *prefix*."""
+        for path, info in self._filesystem.find(self._path(prefix), detail=True).items():
+            changed = info.get("mtime") or info.get("LastModified")
+            when = changed if isinstance(changed, datetime) else datetime.fromtimestamp(float(changed), UTC)
+            yield path[len(self._root) :].lstrip("/"), when
+
+    def check(self) -> None:
+        """Write and remove a small object."""
+        key = f"probe/{os.getpid()}"
+        upload = self.create(key)
+        try:
+            upload.write(b"ok")
+            upload.commit()
+        finally:
+            upload.abort()
+        self.delete(key)
+
+    def _path(self, key: str) -> str:
+        if not key or key.startswith("/") or ".." in key.split("/"):
+            raise StorageError("not a storage key")
+        return f"{self._root.rstrip('/')}/{key}"
+
+
+def open_storage(url: str) -> Storage:
+    """The storage at *url*: ``file:///folder`` or ``s3://bucket/prefix``."""
+    return FsspecStorage(url)
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

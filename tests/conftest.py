@@ -1,0 +1,60 @@
+"""Fixtures for every room of tests: the research clips, Postgres, Redis, and a migrated database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from migrations.schema import migrate
+from shared.config import Database
+from shared.db import SessionFactory, make_engine
+from tests.servers import RedisServer, new_database, running_postgres, running_redis
+
+RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def research_data() -> Path:
+    """The folder of research clips, which is kept beside the checkout and never in it."""
+    if not (RESEARCH_DATA / "videos").is_dir():
+        pytest.skip("the research clips are not beside this checkout (../shared/data)")
+    return RESEARCH_DATA
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A real Postgres server, one for the whole run."""
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A real Redis server, one for the whole run."""
+    with running_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_url: str) -> Iterator[str]:
+    """A database with the schema that the migrations make, shared by tests that keep to rows of their own."""
+    with new_database(postgres_url) as url:
+        engine = make_engine(Database(url=url))
+        migrate(engine)
+        engine.dispose()
+        yield url
+
+
+@pytest.fixture
+def engine(migrated_url: str) -> Iterator[Engine]:
+    """An engine on the migrated database."""
+    engine = make_engine(Database(url=migrated_url))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def sessions(engine: Engine) -> SessionFactory:
+    """Transactions on the migrated database."""
+    return SessionFactory(engine)

@@ -1,0 +1,49 @@
+"""Rows that tests of the database begin with."""
+
+import uuid
+
+from sqlalchemy.orm import Session
+
+from shared.media import attach_media, new_storage_key
+from shared.models import APIKey, Job
+
+WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def add_job(session: Session, *, owner: str | None = None, webhook_url: str | None = None) -> Job:
+    """A queued job with media of its own; its message counts as just sent."""
+    owner = owner or f"owner-{uuid.uuid4().hex[:8]}"
+    key = APIKey(
+        owner=owner,
+        name="test",
+        prefix="dfs_test",
+        secret_sha256=uuid.uuid4().bytes,
+        scopes=["jobs:write", "jobs:read"],
+        webhook_secret=WEBHOOK_SECRET,
+    )
+    session.add(key)
+    session.flush()
+    media, _ = attach_media(
+        session,
+        owner=owner,
+        sha256=uuid.uuid4().hex * 2,
+        size_bytes=1,
+        storage_key=new_storage_key(),
+        retention_days=1,
+    )
+    job = Job(
+        owner=owner,
+        api_key_id=key.id,
+        media_id=media.id,
+        model="untrained-b0",
+        sample_fps=2.0,
+        segment_seconds=5.0,
+        webhook_url=webhook_url,
+        client_metadata={"case": "7"},
+        reasons=[],
+        request_sha256="0" * 64,
+    )
+    session.add(job)
+    session.flush()
+    session.refresh(job)
+    return job

@@ -1,0 +1,210 @@
+import threading
+import uuid
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from shared.db import SessionFactory
+from shared.deliveries import list_deliveries
+from shared.errors import DecodeError, JobCancelledError, NotMediaError
+from shared.jobs import (
+    Lease,
+    Outcome,
+    Retry,
+    cancel_job,
+    delete_job,
+    end_job,
+    get_job,
+    get_segments,
+    lease_ingest,
+    lease_segment,
+    lock_job,
+    record_plan,
+    record_segment,
+    release_lease,
+    renew_lease,
+)
+from shared.models import Delivery, Job, Media, Segment
+from tests.integration.rows import add_job
+
+RETRY = Retry(max_attempts=3, backoff_s=0.0)
+RESULT = {"fake_score": 0.25, "reasons": [], "people": []}
+
+
+def planned_job(sessions: SessionFactory, segments: int = 2, webhook_url: str | None = None) -> uuid.UUID:
+    with sessions.transaction() as session:
+        job_id = add_job(session, webhook_url=webhook_url).id
+    with sessions.transaction() as session:
+        lease = lease_ingest(session, job_id, 30)
+        assert lease is not None
+        plan = [(index, 5.0 * index, 5.0 * index + 5) for index in range(segments)]
+        record_plan(session, lease, {"kind": "video"}, plan)
+    return job_id
+
+
+def lease(sessions: SessionFactory, job_id: uuid.UUID, index: int, lease_s: float = 30) -> Lease:
+    with sessions.transaction() as session:
+        held = lease_segment(session, job_id, index, lease_s)
+    assert held is not None
+    return held
+
+
+def test_a_step_is_leased_to_one_worker_at_a_time(sessions):
+    job_id = planned_job(sessions)
+    lease(sessions, job_id, 0)
+    with sessions.transaction() as session:
+        assert lease_segment(session, job_id, 0, 30) is None
+        assert lease_ingest(session, job_id, 30) is None
+
+
+def test_a_lease_that_ran_out_passes_on_and_the_first_holder_cannot_record(sessions):
+    job_id = planned_job(sessions)
+    first = lease(sessions, job_id, 0, lease_s=-1)
+    second = lease(sessions, job_id, 0)
+    assert second.attempt == 2
+    with sessions.transaction() as session, pytest.raises(JobCancelledError):
+        record_segment(session, first, fake_score=0.9, result=RESULT)
+    with sessions.transaction() as session:
+        assert not renew_lease(session, first, 30)
+        assert renew_lease(session, second, 30)
+        record_segment(session, second, fake_score=0.25, result=RESULT)
+    with sessions.transaction() as session:
+        assert [segment.fake_score for segment in get_segments(session, job_id)] == [0.25, None]
+
+
+def test_exactly_one_of_many_simultaneous_workers_sees_the_last_segment(sessions):
+    job_id = planned_job(sessions, segments=8)
+    leases = [lease(sessions, job_id, index) for index in range(8)]
+    barrier = threading.Barrier(8)
+    seen = []
+
+    def record(held: Lease) -> None:
+        barrier.wait()
+        with sessions.transaction() as session:
+            seen.append(record_segment(session, held, fake_score=0.5, result=RESULT))
+
+    threads = [threading.Thread(target=record, args=(held,)) for held in leases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [False] * 7 + [True]
+
+
+def test_a_segment_is_recorded_once(sessions):
+    job_id = planned_job(sessions, segments=1)
+    held = lease(sessions, job_id, 0)
+    with sessions.transaction() as session:
+        assert record_segment(session, held, fake_score=None, result=RESULT)
+    with sessions.transaction() as session, pytest.raises(JobCancelledError):
+        record_segment(session, held, fake_score=0.5, result=RESULT)
+    with sessions.transaction() as session:
+        assert get_segments(session, job_id)[0].status == "unscorable"
+
+
+def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
+    job_id = planned_job(sessions, segments=1)
+    statuses = []
+    for _ in range(3):
+        held = lease(sessions, job_id, 0)
+        with sessions.transaction() as session:
+            released = release_lease(session, held, DecodeError("segment 0: the decoder crashed"), RETRY)
+        with sessions.transaction() as session:
+            statuses.append((get_segments(session, job_id)[0].status, released.can_finish))
+    assert statuses == [("pending", False), ("pending", False), ("failed", True)]
+    with sessions.transaction() as session:
+        segment = get_segments(session, job_id)[0]
+        assert (segment.error_code, segment.error_detail) == (
+            "decode_failed",
+            "segment 0: the decoder crashed",
+        )
+
+
+def test_a_final_error_of_ingest_fails_the_job_and_announces_it(sessions):
+    with sessions.transaction() as session:
+        job_id = add_job(session, webhook_url="https://receiver.example/hook").id
+        held = lease_ingest(session, job_id, 30)
+        released = release_lease(session, held, NotMediaError("the file is neither"), RETRY)
+    with sessions.transaction() as session:
+        job = get_job(session, job_id)
+        assert (job.status, job.error_code) == ("failed", "not_media")
+        (delivery,) = list_deliveries(session, job_id)
+        assert (delivery.id, delivery.event) == (released.delivery_id, "job.failed")
+
+
+def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
+    job_id = planned_job(sessions)
+    held = lease(sessions, job_id, 0)
+    with sessions.transaction() as session:
+        cancel_job(session, lock_job(session, job_id))
+    with sessions.transaction() as session:
+        assert not renew_lease(session, held, 30)
+        assert lease_segment(session, job_id, 1, 30) is None
+        with pytest.raises(JobCancelledError):
+            record_segment(session, held, fake_score=0.5, result=RESULT)
+        with pytest.raises(ValueError, match="cannot go from cancelled to succeeded"):
+            end_job(session, lock_job(session, job_id), "succeeded")
+
+
+def test_an_ended_job_keeps_its_outcome_and_version_grows_with_every_change(sessions):
+    job_id = planned_job(sessions, segments=1)
+    held = lease(sessions, job_id, 0)
+    versions = []
+    with sessions.transaction() as session:
+        versions.append(session.scalar(select(Job.version).where(Job.id == job_id)))
+        record_segment(session, held, fake_score=0.25, result=RESULT)
+    outcome = Outcome(0.25, 0.25, "inconclusive", ["untrained_model"], {"name": "untrained-b0"})
+    with sessions.transaction() as session:
+        versions.append(session.scalar(select(Job.version).where(Job.id == job_id)))
+        end_job(session, lock_job(session, job_id), "succeeded", outcome=outcome)
+    with sessions.transaction() as session:
+        job = get_job(session, job_id)
+        versions.append(job.version)
+        assert (job.status, job.fake_score, job.verdict) == ("succeeded", 0.25, "inconclusive")
+    assert versions == sorted(set(versions))
+
+
+def test_a_deleted_job_leaves_a_bare_tombstone(sessions):
+    job_id = planned_job(sessions, webhook_url="https://receiver.example/hook")
+    with sessions.transaction() as session:
+        media_id = session.scalar(select(Job.media_id).where(Job.id == job_id))
+        storage_key = delete_job(session, lock_job(session, job_id))
+    assert storage_key is not None
+    with sessions.transaction() as session:
+        assert get_job(session, job_id) is None
+        assert session.get(Media, media_id) is None
+        assert session.scalar(select(func.count()).select_from(Segment).where(Segment.job_id == job_id)) == 0
+        assert (
+            session.scalar(select(func.count()).select_from(Delivery).where(Delivery.job_id == job_id)) == 0
+        )
+        tombstone = session.get_one(Job, job_id)
+        assert (tombstone.client_metadata, tombstone.webhook_url, tombstone.verdict) == ({}, None, None)
+
+
+def test_media_that_another_job_needs_survives_a_deletion(sessions):
+    job_id = planned_job(sessions)
+    with sessions.transaction() as session:
+        job = get_job(session, job_id)
+        other = add_job(session, owner=job.owner)
+        other.media_id = job.media_id
+        session.flush()
+        assert delete_job(session, lock_job(session, job_id)) is None
+        other_id = other.id
+    with sessions.transaction() as session:
+        assert delete_job(session, lock_job(session, other_id)) is not None
+
+
+def test_the_database_refuses_a_score_outside_its_range(sessions):
+    job_id = planned_job(sessions, segments=1)
+    with pytest.raises(Exception, match="ck_segments_fake_score"), sessions.transaction() as session:
+        session.execute(
+            update(Segment).where(Segment.job_id == job_id).values(status="scored", fake_score=1.5)
+        )
+
+
+def test_the_database_refuses_a_scored_segment_without_a_score(sessions):
+    job_id = planned_job(sessions, segments=1)
+    with pytest.raises(Exception, match="scored_has_score"), sessions.transaction() as session:
+        session.execute(
+            text("update segments set status = 'scored' where job_id = :job_id"), {"job_id": job_id}
+        )

@@ -1,0 +1,129 @@
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select, update
+
+from shared.config import Jobs
+from shared.jobs import cancel_job, get_job, get_segments, lease_ingest, lock_job, record_segment
+from shared.models import Job, Media, Segment
+from shared.sweep import expire, sweep
+from tests.integration.rows import add_job
+from tests.integration.test_jobs import RESULT, lease, planned_job
+
+SETTINGS = Jobs(max_attempts=2)
+LONG_AGO = func.now() - timedelta(seconds=SETTINGS.resend_after_s + 1)
+
+
+def swept(sessions, *, depth=0):
+    with sessions.transaction() as session:
+        return sweep(session, SETTINGS, cpu_depth=depth, gpu_depth=depth)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_else_is_owed(sessions):
+    """The sweep sees every row, so each test begins by ending what others left open."""
+    with sessions.transaction() as session:
+        open_jobs = select(Job.id).where(Job.status.in_(("queued", "running")))
+        for job_id in session.scalars(open_jobs).all():
+            cancel_job(session, lock_job(session, job_id))
+
+
+def test_a_job_whose_message_was_lost_is_sent_again_once(sessions):
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job.sent_at = LONG_AGO
+        job_id = job.id
+    assert swept(sessions, depth=1).ingest == []
+    assert swept(sessions).ingest == [job_id]
+    assert swept(sessions).ingest == []
+
+
+def test_a_job_whose_message_is_on_its_way_is_left_alone(sessions):
+    with sessions.transaction() as session:
+        add_job(session).sent_at = func.now()
+    assert swept(sessions).ingest == []
+
+
+def test_pending_segments_whose_messages_were_lost_are_sent_again(sessions):
+    job_id = planned_job(sessions)
+    assert swept(sessions).segments == []
+    with sessions.transaction() as session:
+        session.execute(update(Segment).where(Segment.job_id == job_id).values(sent_at=LONG_AGO))
+    assert swept(sessions, depth=3).segments == []
+    assert swept(sessions).segments == [(job_id, 0), (job_id, 1)]
+
+
+def test_a_segment_whose_worker_died_is_sent_again_whatever_the_queue_holds(sessions):
+    job_id = planned_job(sessions)
+    lease(sessions, job_id, 1, lease_s=-1)
+    assert swept(sessions, depth=9).segments == [(job_id, 1)]
+    with sessions.transaction() as session:
+        assert [segment.status for segment in get_segments(session, job_id)] == ["pending", "pending"]
+
+
+def test_a_segment_that_killed_its_worker_too_often_fails(sessions):
+    job_id = planned_job(sessions, segments=1)
+    for _ in range(SETTINGS.max_attempts):
+        lease(sessions, job_id, 0, lease_s=-1)
+    found = swept(sessions)
+    assert (found.segments, found.finish) == ([], [job_id])
+    with sessions.transaction() as session:
+        segment = get_segments(session, job_id)[0]
+        assert (segment.status, segment.error_code) == ("failed", "attempts_exhausted")
+
+
+def test_a_job_that_killed_its_ingest_too_often_fails(sessions):
+    with sessions.transaction() as session:
+        job_id = add_job(session, webhook_url="https://receiver.example/hook").id
+        for _ in range(SETTINGS.max_attempts):
+            assert lease_ingest(session, job_id, -1) is not None
+    assert len(swept(sessions).deliveries) == 1
+    with sessions.transaction() as session:
+        job = get_job(session, job_id)
+        assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
+
+
+def test_a_job_without_open_segments_is_asked_to_finish(sessions):
+    job_id = planned_job(sessions, segments=1)
+    held = lease(sessions, job_id, 0)
+    with sessions.transaction() as session:
+        record_segment(session, held, fake_score=0.5, result=RESULT)
+        session.execute(update(Job).where(Job.id == job_id).values(sent_at=LONG_AGO))
+    assert swept(sessions).finish == [job_id]
+
+
+def test_segments_of_a_cancelled_job_are_left_alone(sessions):
+    job_id = planned_job(sessions)
+    with sessions.transaction() as session:
+        session.execute(update(Segment).where(Segment.job_id == job_id).values(sent_at=LONG_AGO))
+        cancel_job(session, lock_job(session, job_id))
+    assert swept(sessions).segments == []
+
+
+def test_expired_media_of_an_ended_job_is_erased_and_its_result_kept(sessions):
+    job_id = planned_job(sessions)
+    with sessions.transaction() as session:
+        media = get_job(session, job_id).media
+        media.expires_at = LONG_AGO
+        key, media_id = media.storage_key, media.id
+    with sessions.transaction() as session:
+        assert key not in expire(session, result_retention_days=1)
+        cancel_job(session, lock_job(session, job_id))
+    with sessions.transaction() as session:
+        assert key in expire(session, result_retention_days=1)
+    with sessions.transaction() as session:
+        assert session.get_one(Media, media_id).storage_key is None
+        assert get_job(session, job_id).status == "cancelled"
+
+
+def test_results_past_their_retention_are_erased(sessions):
+    job_id = planned_job(sessions)
+    with sessions.transaction() as session:
+        cancel_job(session, lock_job(session, job_id))
+    with sessions.transaction() as session:
+        session.execute(
+            update(Job).where(Job.id == job_id).values(finished_at=func.now() - timedelta(days=2))
+        )
+        assert len(expire(session, result_retention_days=1)) == 1
+    with sessions.transaction() as session:
+        assert get_job(session, job_id) is None

@@ -1,0 +1,190 @@
+"""
+The worker's composition root: a Celery application for one role, with its tasks.
+
+A worker of the cpu role consumes the cpu queue and never loads torch. One of the gpu role consumes the gpu queue
+with one process for each device; the parent touches neither CUDA nor the network, each process loads its own
+after the fork.
+"""
+
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from billiard import current_process
+from celery import Celery
+from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from prometheus_client import start_http_server
+
+from shared.observability import (
+    FAILURES,
+    MULTIPROCESS_VARIABLE,
+    TASK_SECONDS,
+    bind,
+    configure_logging,
+    get_logger,
+    metrics_registry,
+)
+from shared.queues import DELIVER_WEBHOOK, FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP, Sender, make_celery
+from worker.config import Role, WorkerSettings
+from worker.tasks.context import Context
+
+log = get_logger(__name__)
+
+
+def make_worker(settings: WorkerSettings, role: Role) -> Celery:
+    """
+    The Celery application of *role* with its tasks; connect nothing yet.
+
+    Returns:
+        An application for ``worker_main``. Each of its processes connects after the fork.
+    """
+    app = make_celery(settings.broker, settings.jobs)
+    app.conf.update(
+        # A process may load a network of hundreds of megabytes before it reports for work.
+        worker_proc_alive_timeout=300.0,
+        worker_soft_shutdown_timeout=settings.worker.shutdown_grace_s,
+        worker_enable_soft_shutdown_on_idle=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_max_tasks_per_child=None,
+    )
+    process = _Process(settings, app)
+    if role == "cpu":
+        _add_cpu_tasks(app, settings, process)
+    else:
+        _add_gpu_tasks(app, settings, process)
+
+    # Celery keeps weak references to receivers unless told otherwise.
+    @worker_process_init.connect(weak=False)
+    def _connect(**_: Any) -> None:
+        process.connect(role)
+
+    @worker_ready.connect(weak=False)
+    def _serve_metrics(**_: Any) -> None:
+        if settings.worker.metrics_port is not None:
+            registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
+            start_http_server(
+                settings.worker.metrics_port, addr=settings.worker.metrics_address, registry=registry
+            )
+        log.info("worker ready", role=role, processes=settings.worker.processes(role))
+
+    @worker_shutting_down.connect(weak=False)
+    def _say_goodbye(**_: Any) -> None:
+        log.info("worker stops", role=role)
+
+    return app
+
+
+class _Process:
+    """What one worker process holds once it is connected."""
+
+    def __init__(self, settings: WorkerSettings, app: Celery) -> None:
+        self._settings = settings
+        self._app = app
+        self._context: Context | None = None
+        self._detectors: Any = None
+
+    @property
+    def context(self) -> Context:
+        """Settings and collaborators; made on demand where no fork announced itself."""
+        if self._context is None:
+            self._context = Context.connect(self._settings, Sender(self._app))
+        return self._context
+
+    @property
+    def detectors(self) -> Any:
+        """Loaded checkpoints of this process's device."""
+        if self._detectors is None:
+            from worker.tasks.score import load_detectors
+
+            index = getattr(current_process(), "index", 0) or 0
+            device = self._settings.worker.device_of(index)
+            _limit_threads(device, self._settings.worker.threads())
+            self._detectors = load_detectors(Path(self._settings.models.dir), device)
+            log.info("process serves", device=device)
+        return self._detectors
+
+    def connect(self, role: Role) -> None:
+        """Prepare a fresh process: nothing of the parent's connections is used."""
+        configure_logging(self._settings.logging)
+        self._context = Context.connect(self._settings, Sender(self._app))
+        if role == "gpu":
+            # Loaded now, not under the first job's eyes.
+            self.detectors(self._settings.models.default)
+
+
+def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
+    from worker.tasks.finish import finish
+    from worker.tasks.ingest import ingest
+    from worker.tasks.upkeep import tidy, upkeep
+    from worker.tasks.webhooks import deliver_webhook
+
+    limit_s = settings.worker.ingest_time_limit_s
+    short_s = 60.0
+
+    @app.task(name=INGEST, time_limit=limit_s)
+    def run_ingest(job_id: str) -> None:
+        with _task("ingest", job_id=job_id):
+            ingest(process.context, uuid.UUID(job_id))
+
+    @app.task(name=FINISH, time_limit=short_s)
+    def run_finish(job_id: str) -> None:
+        with _task("finish", job_id=job_id):
+            finish(process.context, uuid.UUID(job_id))
+
+    @app.task(name=DELIVER_WEBHOOK, time_limit=max(short_s, 3 * settings.webhooks.timeout_s))
+    def run_deliver_webhook(delivery_id: str) -> None:
+        with _task("deliver_webhook", delivery_id=delivery_id):
+            deliver_webhook(process.context, uuid.UUID(delivery_id))
+
+    @app.task(name=UPKEEP, time_limit=short_s)
+    def run_upkeep() -> None:
+        with _task("upkeep"):
+            upkeep(process.context)
+
+    @app.task(name=TIDY, time_limit=limit_s)
+    def run_tidy() -> None:
+        with _task("tidy"):
+            tidy(process.context)
+
+
+def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
+    # The parent must be able to name the task without loading torch: the import waits for the fork.
+    @app.task(name=SCORE_SEGMENT, time_limit=settings.worker.score_time_limit_s)
+    def run_score_segment(job_id: str, index: int) -> None:
+        from worker.tasks.score import score_segment
+
+        with _task("score_segment", job_id=job_id, segment=index):
+            score_segment(process.context, process.detectors, uuid.UUID(job_id), index)
+
+
+class _task:  # noqa: N801 - reads as a statement where it is used
+    """The boundary of every task: binds its keys, measures it, and lets no error out."""
+
+    def __init__(self, name: str, **keys: Any) -> None:
+        self._name = name
+        self._bound = bind(task=name, **keys)
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._bound.__enter__()
+        self._began = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        outcome = "done" if error is None else "failed"
+        TASK_SECONDS.labels(task=self._name, outcome=outcome).observe(time.monotonic() - self._began)
+        handled = isinstance(error, Exception)
+        if handled:
+            # Rows still say what is owed; the sweep will ask again.
+            FAILURES.labels(task=self._name, code="internal_error").inc()
+            log.error("task failed", exc_info=error)
+        self._bound.__exit__(None, None, None)
+        return handled
+
+
+def _limit_threads(device: str, threads: int) -> None:
+    if device == "cpu":
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,123 @@
+"""Scanning one file in this process: the same pipeline, no server, no database."""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from shared.config import Limits
+from shared.documents import job_document
+from shared.errors import EmptyFileError, TooLargeError
+from shared.manifests import PACKAGED_MODELS_DIR
+from shared.models import Job, Media, Segment, new_id
+from shared.storage import BLOCK_BYTES
+from worker.config import Worker
+from worker.media.frames import read_frames
+from worker.media.probe import MediaFacts, probe
+from worker.media.segments import plan_segments
+from worker.pipeline.detector import Detector
+from worker.tasks.finish import judge
+
+DEFAULT_MODEL = "untrained-b0"
+
+
+def scan(
+    path: Path,
+    *,
+    model: str | None = None,
+    sample_fps: float | None = None,
+    segment_seconds: float | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """
+    Score the image or video at *path*.
+
+    Args:
+        model: Name of a checkpoint; the default one if not given. So are the sampling options.
+        on_progress: Called with the segments done and their total.
+
+    Returns:
+        The job as the API gives it.
+
+    Raises:
+        DeepfakeStreamError: With the code that the service would give.
+    """
+    limits, worker = Limits(), Worker()
+    detector = _load(model or DEFAULT_MODEL, device)
+    sampling = detector.manifest.sampling
+    media = _media(path, limits.max_upload_bytes)
+    job = Job(
+        id=new_id(),
+        owner="local",
+        api_key_id=uuid.UUID(int=0),
+        status="running",
+        model=detector.manifest.name,
+        sample_fps=sample_fps or sampling.sample_fps,
+        segment_seconds=segment_seconds or sampling.segment_seconds,
+        client_metadata={},
+        reasons=[],
+        created_at=_now(),
+        started_at=_now(),
+    )
+    facts = probe(path, limits.for_media(), timeout_s=worker.probe_timeout_s)
+    media.facts = facts.to_json()
+    job.media = media
+    plan = plan_segments(facts.duration_s, job.segment_seconds)
+    job.segments_total = len(plan)
+    segments = []
+    on_progress(0, len(plan))
+    for part in plan:
+        segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
+        _score(segment, detector, path, facts, job.sample_fps, worker.decode_timeout_s)
+        segments.append(segment)
+        on_progress(len(segments), len(plan))
+    outcome = judge(job, segments, detector.manifest)
+    job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
+    job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
+    job.model_description = outcome.model_description
+    job.status, job.finished_at = "succeeded", _now()
+    return job_document(job, segments)
+
+
+def _score(
+    segment: Segment, detector: Detector, path: Path, facts: MediaFacts, sample_fps: float, timeout_s: float
+) -> None:
+    frames = read_frames(
+        path,
+        facts,
+        start_s=segment.start_s,
+        end_s=segment.end_s,
+        sample_fps=sample_fps,
+        timeout_s=timeout_s,
+    )
+    result = detector.score_segment(frames)
+    segment.status = "unscorable" if result.fake_score is None else "scored"
+    segment.fake_score = result.fake_score
+    segment.result = result.to_json()
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, device: str) -> Detector:
+    """The detector, once for all files of a command."""
+    return Detector.load(PACKAGED_MODELS_DIR, model, device)
+
+
+def _media(path: Path, max_bytes: int) -> Media:
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise EmptyFileError("the file is empty")
+    if size_bytes > max_bytes:
+        raise TooLargeError(f"the file has {size_bytes} bytes; the limit max_upload_bytes is {max_bytes}")
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return Media(sha256=digest.hexdigest(), size_bytes=size_bytes, storage_key=None)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

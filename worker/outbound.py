@@ -1,0 +1,100 @@
+"""
+Requests to addresses that strangers chose: webhook receivers and URL sources.
+
+A host name is resolved once; every address it has must be reachable from anywhere in the world, not only from
+here; the connection then goes to the very address that was checked, so a second answer of the name server cannot
+move it.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from shared.errors import ForbiddenURLError, SourceUnreachableError
+from shared.outbound import check_url
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A URL whose host is an address that was checked."""
+
+    url: str
+    """As given, but with the address in place of the host name."""
+    host: str
+    """For the ``Host`` header and, under https, the certificate."""
+    hostname: str
+
+
+def resolve(url: str, *, allow_insecure: bool) -> Target:
+    """
+    Resolve *url* and pin it to one checked address.
+
+    Args:
+        allow_insecure: Accept ``http:`` and addresses that are not globally reachable.
+
+    Raises:
+        ForbiddenURLError: The URL or one of its addresses is not allowed.
+        SourceUnreachableError: The name does not resolve.
+    """
+    parts = check_url(url, allow_insecure=allow_insecure)
+    hostname = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SourceUnreachableError("the URL's host name does not resolve") from error
+    addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
+    if not allow_insecure and not all(map(_is_public, addresses)):
+        raise ForbiddenURLError("the URL leads to an address that is not publicly reachable")
+    address = addresses[0]
+    literal = f"[{address}]" if address.version == 6 else str(address)
+    host = f"[{hostname}]" if ":" in hostname else hostname
+    if parts.port is not None:
+        host = f"{host}:{parts.port}"
+    pinned = parts._replace(netloc=f"{literal}:{port}", fragment="").geturl()
+    return Target(url=pinned, host=host, hostname=hostname)
+
+
+@contextmanager
+def request(
+    method: str, url: str, *, allow_insecure: bool, timeout_s: float, **arguments: Any
+) -> Iterator[httpx.Response]:
+    """
+    Send one request and give its response, unread and with redirects left alone.
+
+    Raises:
+        ForbiddenURLError: See ``resolve``.
+        SourceUnreachableError: No answer within *timeout_s* of any wait.
+    """
+    target = resolve(url, allow_insecure=allow_insecure)
+    headers = {"Host": target.host, "User-Agent": "DeepfakeStream", **arguments.pop("headers", {})}
+    # Proxies from the environment would resolve the name again, elsewhere.
+    with httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False) as client:
+        try:
+            with client.stream(
+                method, target.url, headers=headers, extensions={"sni_hostname": target.hostname}, **arguments
+            ) as response:
+                yield response
+        except httpx.HTTPError as error:
+            raise SourceUnreachableError(f"the URL's server could not be reached ({_kind(error)})") from error
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is not None:
+            return _is_public(inner)
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def _kind(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.TimeoutException):
+        return "it took too long"
+    if isinstance(error, httpx.ConnectError):
+        return "no connection"
+    return "the exchange broke off"

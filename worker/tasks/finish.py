@@ -1,0 +1,74 @@
+"""Finishing a job: average, verdict, and the webhook."""
+
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from shared.errors import DecodeError, DeepfakeStreamError
+from shared.jobs import Outcome, end_job, get_segments, has_open_segments, lock_job
+from shared.manifests import Manifest, read_manifest
+from shared.models import Job, Segment
+from shared.observability import JOBS_ENDED, get_logger
+from worker.pipeline.results import describe_model
+from worker.pipeline.scoring import score_job
+from worker.tasks.context import Context
+
+log = get_logger(__name__)
+
+
+class SegmentsFailedError(DeepfakeStreamError):
+    """Every segment failed; carries the first one's code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc] - one instance speaks for the segment that failed first
+
+
+def finish(context: Context, job_id: uuid.UUID) -> None:
+    """End a job whose segments are all done; nothing if it has ended or some are open."""
+    with context.sessions.transaction() as session:
+        job = lock_job(session, job_id)
+        if job is None or job.status != "running" or job.segments_total is None:
+            log.info("nothing to finish")
+            return
+        if has_open_segments(session, job_id):
+            log.info("segments are still open")
+            return
+        segments = get_segments(session, job_id)
+        failed = [segment for segment in segments if segment.status == "failed"]
+        if len(failed) == len(segments):
+            delivery_id = end_job(session, job, "failed", error=_first_error(failed))
+        else:
+            outcome = judge(job, segments, read_manifest(Path(context.settings.models.dir) / job.model))
+            delivery_id = end_job(session, job, "succeeded", outcome=outcome)
+        status, verdict = job.status, job.verdict
+    JOBS_ENDED.labels(status=status).inc()
+    log.info("job ended", status=status, verdict=verdict)
+    if delivery_id is not None:
+        context.sender.deliver_webhook(delivery_id)
+
+
+def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
+    """Average, peak and verdict of a job whose segments are done."""
+    outcomes = [
+        (segment.fake_score, tuple((segment.result or {}).get("reasons", ())))
+        for segment in segments
+        if segment.status != "failed"
+    ]
+    result = score_job(outcomes, sum(segment.status == "failed" for segment in segments), manifest)
+    return Outcome(
+        fake_score=result.fake_score,
+        peak_score=result.peak_score,
+        verdict=result.verdict,
+        reasons=result.reasons,
+        model_description=describe_model(
+            manifest, sample_fps=job.sample_fps, segment_seconds=job.segment_seconds
+        ),
+    )
+
+
+def _first_error(failed: Sequence[Segment]) -> SegmentsFailedError:
+    if not failed:
+        return SegmentsFailedError(DecodeError.code, "the media has no segment")
+    first = failed[0]
+    return SegmentsFailedError(first.error_code or DecodeError.code, first.error_detail or "")

@@ -1,0 +1,103 @@
+"""Ingest: fetch, probe and plan a job, then ask for its segments to be scored."""
+
+import uuid
+
+from sqlalchemy.orm import Session
+
+from shared.errors import JobCancelledError, ObjectMissingError
+from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
+from shared.media import attach_media, new_storage_key
+from shared.models import Job
+from shared.observability import get_logger
+from worker.media.probe import probe
+from worker.media.segments import plan_segments
+from worker.media.sources import fetch
+from worker.tasks.context import Context, leased_step
+
+log = get_logger(__name__)
+
+
+def ingest(context: Context, job_id: uuid.UUID) -> None:
+    """Do the first step of a job, unless it is done or being done."""
+    with context.sessions.transaction() as session:
+        lease = lease_ingest(session, job_id, context.settings.jobs.lease_s)
+    if lease is None:
+        log.info("nothing to ingest")
+        return
+    planned = 0
+    with leased_step(context, lease, "ingest"):
+        planned = _plan(context, lease)
+    for index in range(planned):
+        context.sender.score_segment(job_id, index)
+
+
+def _plan(context: Context, lease: Lease) -> int:
+    """Probe the job's media and store its segments; how many there are."""
+    with context.sessions.transaction() as session:
+        job = _job(session, lease)
+        source_url = job.source_url if job.media is None else None
+        owner, segment_seconds = job.owner, job.segment_seconds
+        storage_key = None if job.media is None else job.media.storage_key
+    if source_url is not None:
+        storage_key = _fetch(context, lease, source_url, owner)
+    if storage_key is None:
+        raise ObjectMissingError("the job's media was erased")
+    with context.storage.local_path(storage_key) as path:
+        facts = probe(
+            path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s
+        )
+    segments = plan_segments(facts.duration_s, segment_seconds)
+    with context.sessions.transaction() as session:
+        record_plan(
+            session,
+            lease,
+            facts.to_json(),
+            [(segment.index, segment.start_s, segment.end_s) for segment in segments],
+        )
+    log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments))
+    return len(segments)
+
+
+def _fetch(context: Context, lease: Lease, url: str, owner: str) -> str:
+    """Bring a URL source into storage and attach it to the job; its storage key."""
+    settings = context.settings
+    key = new_storage_key()
+    upload = context.storage.create(key)
+    try:
+        fetch(
+            url,
+            upload,
+            max_bytes=settings.limits.max_upload_bytes,
+            timeout_s=settings.worker.fetch_timeout_s,
+            allow_insecure=settings.webhooks.allow_insecure,
+        )
+        sha256 = upload.commit()
+    finally:
+        upload.abort()
+    try:
+        with context.sessions.transaction() as session:
+            media, surplus = attach_media(
+                session,
+                owner=owner,
+                sha256=sha256,
+                size_bytes=upload.size_bytes,
+                storage_key=key,
+                retention_days=settings.jobs.media_retention_days,
+            )
+            record_source(session, lease, media)
+            storage_key = media.storage_key
+    except Exception:
+        context.storage.delete(key)
+        raise
+    if surplus is not None:
+        context.storage.delete(surplus)
+    if storage_key is None:
+        raise ObjectMissingError("the job's media was erased")
+    return storage_key
+
+
+def _job(session: Session, lease: Lease) -> Job:
+    job = get_job(session, lease.job_id)
+    if job is None:
+        raise JobCancelledError("the job was deleted")
+    return job

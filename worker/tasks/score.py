@@ -1,0 +1,88 @@
+"""Scoring one segment: the only task that needs the network."""
+
+import time
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from shared.errors import JobCancelledError, ObjectMissingError
+from shared.jobs import Lease, get_job, lease_segment, record_segment
+from shared.models import Segment
+from shared.observability import FACES, FRAMES, get_logger
+from worker.media.frames import read_frames
+from worker.media.probe import MediaFacts
+from worker.pipeline.detector import Detector
+from worker.pipeline.results import SegmentResult
+from worker.tasks.context import Context, LeaseKeeper, leased_step
+
+log = get_logger(__name__)
+
+
+class Detectors(Protocol):
+    """Loaded detectors by checkpoint name."""
+
+    def __call__(self, name: str) -> Detector:
+        """The detector; loaded at its first use."""
+
+
+def load_detectors(models_dir: Path, device: str, *, most: int = 2) -> Detectors:
+    """Detectors on *device*, loaded when first asked for; the *most* recently used ones stay in memory."""
+
+    @lru_cache(maxsize=most)
+    def get(name: str) -> Detector:
+        return Detector.load(models_dir, name, device)
+
+    return get
+
+
+def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, index: int) -> None:
+    """Score one segment, unless it is done or being done."""
+    with context.sessions.transaction() as session:
+        lease = lease_segment(session, job_id, index, context.settings.jobs.lease_s)
+    if lease is None:
+        log.info("nothing to score")
+        return
+    is_last = False
+    with leased_step(context, lease, "score_segment") as keeper:
+        began = time.monotonic()
+        result = _score(context, detectors, lease, index, keeper)
+        with context.sessions.transaction() as session:
+            is_last = record_segment(session, lease, fake_score=result.fake_score, result=result.to_json())
+        FRAMES.inc(result.frames_decoded)
+        FACES.labels(scored="yes").inc(result.faces_scored)
+        FACES.labels(scored="no").inc(result.faces_found - result.faces_scored)
+        log.info(
+            "scored",
+            fake_score=result.fake_score,
+            frames=result.frames_decoded,
+            faces=result.faces_found,
+            seconds=round(time.monotonic() - began, 3),
+        )
+    if is_last:
+        context.sender.finish(job_id)
+
+
+def _score(
+    context: Context, detectors: Detectors, lease: Lease, index: int, keeper: LeaseKeeper
+) -> SegmentResult:
+    with context.sessions.transaction() as session:
+        job = get_job(session, lease.job_id)
+        if job is None:
+            raise JobCancelledError("the job was deleted")
+        if job.media is None or job.media.storage_key is None or job.media.facts is None:
+            raise ObjectMissingError("the job's media was erased")
+        segment = session.get_one(Segment, (lease.job_id, index))
+        storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts)
+        model, sample_fps, start_s, end_s = job.model, job.sample_fps, segment.start_s, segment.end_s
+    detector = detectors(model)
+    with context.storage.local_path(storage_key) as path:
+        frames = read_frames(
+            path,
+            facts,
+            start_s=start_s,
+            end_s=end_s,
+            sample_fps=sample_fps,
+            timeout_s=context.settings.worker.decode_timeout_s,
+        )
+        return detector.score_segment(frames, should_stop=keeper.is_lost)

@@ -1,0 +1,74 @@
+"""Upkeep: send again what a crash lost, erase what has expired, remove files that no row knows."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import select
+
+from shared.models import Media
+from shared.observability import RESENT, get_logger
+from shared.queues import CPU_QUEUE, GPU_QUEUE
+from shared.sweep import expire, sweep
+from worker.tasks.context import Context
+
+log = get_logger(__name__)
+
+ORPHAN_AGE = timedelta(days=1)
+"""A file without a row may be an upload in progress; after this long it is not."""
+
+
+def upkeep(context: Context) -> None:
+    """Send every message that rows say is owed."""
+    cpu_depth, gpu_depth = context.sender.depth(CPU_QUEUE), context.sender.depth(GPU_QUEUE)
+    with context.sessions.transaction() as session:
+        found = sweep(session, context.settings.jobs, cpu_depth=cpu_depth, gpu_depth=gpu_depth)
+    for job_id in found.ingest:
+        context.sender.ingest(job_id)
+    for job_id, index in found.segments:
+        context.sender.score_segment(job_id, index)
+    for job_id in found.finish:
+        context.sender.finish(job_id)
+    for delivery_id in found.deliveries:
+        context.sender.deliver_webhook(delivery_id)
+    counts = {
+        "ingest": len(found.ingest),
+        "segment": len(found.segments),
+        "finish": len(found.finish),
+        "delivery": len(found.deliveries),
+    }
+    for kind, count in counts.items():
+        RESENT.labels(kind=kind).inc(count)
+    if any(counts.values()):
+        log.info("sent again", **counts)
+
+
+def tidy(context: Context) -> None:
+    """Erase what is past its retention, and files that no row knows."""
+    with context.sessions.transaction() as session:
+        keys = expire(session, context.settings.jobs.result_retention_days)
+    for key in keys:
+        context.storage.delete(key)
+    orphans = _orphans(context, datetime.now(UTC) - ORPHAN_AGE)
+    for key in orphans:
+        context.storage.delete(key)
+    if keys or orphans:
+        log.info("erased", expired=len(keys), orphans=len(orphans))
+
+
+def _orphans(context: Context, before: datetime) -> list[str]:
+    """Old stored files that belong to no media row."""
+    old = {key.removesuffix(".part") for key, changed in context.storage.list("media") if changed < before}
+    if not old:
+        return []
+    with context.sessions.transaction() as session:
+        known = set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(old))))
+    return sorted(key for key in old - known if _is_upload(key))
+
+
+def _is_upload(key: str) -> bool:
+    """Whether this service made the name: nothing else in the folder is ever touched."""
+    try:
+        uuid.UUID(key.removeprefix("media/"))
+    except ValueError:
+        return False
+    return True

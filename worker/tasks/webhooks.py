@@ -1,0 +1,103 @@
+"""Delivering webhooks, as the Standard Webhooks specification says."""
+
+import email.utils
+import json
+import time
+import uuid
+from datetime import UTC, datetime
+
+import httpx
+from standardwebhooks import Webhook
+
+from shared.deliveries import GONE, Attempt, lease_delivery, record_attempt
+from shared.documents import webhook_payload
+from shared.errors import ForbiddenURLError, SourceUnreachableError
+from shared.jobs import get_segments
+from shared.observability import WEBHOOK_ATTEMPTS, bind, get_logger
+from worker.outbound import request
+from worker.tasks.context import Context
+
+log = get_logger(__name__)
+
+EXCERPT_BYTES = 1024
+"""How much of a receiver's answer is kept."""
+
+
+def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
+    """Make one delivery attempt if it is due, and log it; a failed one schedules the next."""
+    settings = context.settings.webhooks
+    with context.sessions.transaction() as session:
+        # Past the lease the attempt counts as lost with its worker, so it has to outlast the slowest answer.
+        leased = lease_delivery(session, delivery_id, lease_s=4 * settings.timeout_s)
+        if leased is None:
+            return
+        delivery, token = leased
+        job = delivery.job
+        payload = webhook_payload(delivery.event, job, get_segments(session, job.id))
+        secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
+    # Compact and sorted, so that every attempt signs the same bytes.
+    body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
+    with bind(job_id=str(job_id)):
+        attempt = _attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
+        with context.sessions.transaction() as session:
+            record_attempt(session, delivery_id, token, attempt, settings.retry_schedule_s)
+        outcome = "delivered" if attempt.delivered else "failed"
+        WEBHOOK_ATTEMPTS.labels(outcome=outcome).inc()
+        log.info("webhook " + outcome, status=attempt.response_status, code=attempt.error_code)
+
+
+def _attempt(
+    url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool
+) -> Attempt:
+    moment = datetime.now(UTC)
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": event_id,
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(secret).sign(event_id, moment, body),
+    }
+    try:
+        with request(
+            "POST", url, allow_insecure=allow_insecure, timeout_s=timeout_s, headers=headers, content=body
+        ) as response:
+            excerpt = _read_excerpt(response, timeout_s)
+    except ForbiddenURLError:
+        return Attempt(delivered=False, error_code=ForbiddenURLError.code, is_final=True)
+    except SourceUnreachableError:
+        return Attempt(delivered=False, error_code="receiver_unreachable")
+    # A redirect is a failure: following it would sign a request for somebody else.
+    delivered = 200 <= response.status_code < 300
+    return Attempt(
+        delivered=delivered,
+        response_status=response.status_code,
+        response_excerpt=excerpt,
+        error_code=None if delivered else "receiver_refused",
+        retry_after_s=_retry_after_s(response),
+        is_final=response.status_code == GONE,
+    )
+
+
+def _read_excerpt(response: httpx.Response, timeout_s: float) -> str:
+    """The first bytes of the answer; a receiver that drips them is not waited for."""
+    deadline = time.monotonic() + timeout_s
+    collected = b""
+    for block in response.iter_raw():
+        collected += block
+        if len(collected) >= EXCERPT_BYTES or time.monotonic() > deadline:
+            break
+    # Postgres stores no NUL.
+    return collected[:EXCERPT_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """``Retry-After`` in seconds, given as such or as a date; RFC 9110, section 10.2.3."""
+    value = response.headers.get("retry-after", "").strip()
+    if value.isdigit():
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
