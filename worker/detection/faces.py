@@ -1,0 +1,108 @@
+"""A found face: its quality, and the crop that the network sees. Training cuts its crops here, too."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.manifests import Preprocessing
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels of the displayed frame; parts may lie outside it."""
+
+SHARPNESS_SIDE_PX: Final = 96
+"""Faces are brought to this size before their sharpness is measured, so that size does not pass for blur."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedFace:
+    """One face in one frame."""
+
+    box_px: Box
+    landmarks_px: tuple[tuple[float, float], ...]
+    """Eyes, nose and corners of the mouth, the picture's left before its right."""
+    confidence: float
+    """O-Net's probability, in [0, 1]."""
+
+    @property
+    def area_px(self) -> float:
+        """Of the box, in square pixels."""
+        left, top, right, bottom = self.box_px
+        return max(0.0, right - left) * max(0.0, bottom - top)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceQuality:
+    """What decides whether a face can be scored."""
+
+    size_px: float
+    """The smaller side of the box, as far as it lies inside the frame."""
+    sharpness: float
+    """Variance of the Laplacian of the face's luma at 96 px; 0 is a flat picture."""
+
+
+def measure_quality(frame: NDArray[np.uint8], face: DetectedFace) -> FaceQuality:
+    """
+    Measure a face.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB, in which *face* was found.
+    """
+    left, top, right, bottom = _inside(face.box_px, frame.shape[1], frame.shape[0])
+    if right <= left or bottom <= top:
+        return FaceQuality(0.0, 0.0)
+    luma = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+    luma = _resized(luma, SHARPNESS_SIDE_PX)
+    return FaceQuality(
+        size_px=float(min(right - left, bottom - top)),
+        sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
+    )
+
+
+def quality_problem(quality: FaceQuality, preprocessing: Preprocessing) -> str | None:
+    """Why a face cannot be scored, as a reason's name; None if it can."""
+    if quality.size_px < preprocessing.min_face_px:
+        return "face_too_small"
+    if quality.sharpness < preprocessing.min_sharpness:
+        return "face_too_blurred"
+    return None
+
+
+def crop_face(frame: NDArray[np.uint8], box: Box, *, size_px: int, margin: float) -> NDArray[np.uint8]:
+    """
+    Cut a square around a face out of its frame.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        margin: Added on each side, as a share of the box's larger side.
+
+    Returns:
+        (size_px, size_px, 3) uint8 RGB. Where the square leaves the frame, the frame's edge is repeated.
+    """
+    left, top, right, bottom = box
+    half = max(right - left, bottom - top) * (0.5 + margin)
+    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
+    side = max(1, round(2 * half))
+    x, y = round(centre_x - half), round(centre_y - half)
+    height, width = frame.shape[:2]
+    part = frame[max(0, y) : max(0, min(y + side, height)), max(0, x) : max(0, min(x + side, width))]
+    if part.size == 0:
+        return np.zeros((size_px, size_px, 3), np.uint8)
+    before_y, before_x = max(0, -y), max(0, -x)
+    after_y, after_x = side - before_y - part.shape[0], side - before_x - part.shape[1]
+    if before_y or before_x or after_y or after_x:
+        part = cv2.copyMakeBorder(part, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
+    return _resized(part, size_px)
+
+
+def _resized(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    # Area interpolation keeps shrinking free of aliases; enlarging, it would only repeat pixels.
+    how = cv2.INTER_AREA if min(picture.shape[:2]) >= side_px else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how), np.uint8)
+
+
+def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    left, top, right, bottom = box
+    return max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom))

@@ -1,0 +1,245 @@
+"""
+MTCNN: a cascade of three small networks that finds faces and five landmarks in each.
+
+Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks",
+IEEE Signal Processing Letters 2016. The networks and weights are facenet-pytorch's; the cascade around them is
+ours and finds the same faces as ``facenet_pytorch.MTCNN.detect``. It differs in being batched over all frames that
+are given, in resizing with OpenCV's area interpolation on bytes, and in that frames without faces, frames of
+several sizes and frames below the minimum face size are nothing special.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+import torch
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from worker.detection.faces import DetectedFace
+
+CELL_PX: Final = 12
+"""Side of the window that P-Net judges."""
+STRIDE_PX: Final = 2
+PYRAMID_FACTOR: Final = 0.709
+CANDIDATE_BATCH: Final = 512
+"""Candidates that R- and O-Net see at once."""
+
+Picture = NDArray[np.uint8]
+
+
+class MTCNN(nn.Module):
+    """
+    Finds faces of at least *min_face_px* in frames.
+
+    Args:
+        min_face_px: Smallest side of a face, 20 or more. Halving it makes detection about four times as slow.
+        thresholds: Probabilities that a candidate needs to pass P-, R- and O-Net.
+        device: Where the networks run; frames stay in main memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_face_px: int = 40,
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
+        device: str | torch.device = "cpu",
+    ) -> None:
+        super().__init__()
+        self.min_face_px = min_face_px
+        self.thresholds = thresholds
+        self.device = torch.device(device)
+        self.pnet, self.rnet, self.onet = PNet(), RNet(), ONet()
+        self.eval().requires_grad_(requires_grad=False)
+        self.to(self.device, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def detect(self, frames: Sequence[Picture]) -> list[list[DetectedFace]]:
+        """
+        Find the faces in each frame.
+
+        Args:
+            frames: (H, W, 3) uint8 RGB each; sizes may differ.
+
+        Returns:
+            For each frame, its faces, largest first.
+        """
+        found: list[list[DetectedFace]] = [[] for _ in frames]
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, frame in enumerate(frames):
+            by_size.setdefault(frame.shape, []).append(index)
+        for indexes in by_size.values():
+            for index, faces in zip(indexes, self._detect([frames[i] for i in indexes]), strict=True):
+                found[index] = faces
+        return found
+
+    def _detect(self, frames: list[Picture]) -> list[list[DetectedFace]]:
+        """Likewise, for frames of one size."""
+        found: list[list[DetectedFace]] = [[] for _ in frames]
+        boxes, owners = self._propose(frames)
+        if len(boxes):
+            boxes, owners = self._refine(frames, boxes, owners)
+        if len(boxes):
+            for owner, face in self._finish(frames, boxes, owners):
+                found[owner].append(face)
+        for faces in found:
+            faces.sort(key=lambda face: face.area_px, reverse=True)
+        return found
+
+    def _scales(self, height_px: int, width_px: int) -> list[float]:
+        """Factors of the image pyramid: at each, P-Net's window sees faces of another size."""
+        scale = CELL_PX / self.min_face_px
+        scales = []
+        while min(height_px, width_px) * scale >= CELL_PX:
+            scales.append(scale)
+            scale *= PYRAMID_FACTOR
+        return scales
+
+    def _propose(self, frames: list[Picture]) -> tuple[Tensor, Tensor]:
+        """First stage: (N, 5) square candidate boxes with their scores, and the (N,) frame of each."""
+        height_px, width_px = frames[0].shape[:2]
+        all_boxes, all_owners = [], []
+        for scale in self._scales(height_px, width_px):
+            size = (int(width_px * scale + 1), int(height_px * scale + 1))
+            level = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+            offsets, probabilities = self.pnet(self._to_input(level))
+            boxes, owners = _windows(offsets, probabilities[:, 1], scale, self.thresholds[0])
+            kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.5)
+            all_boxes.append(boxes[kept])
+            all_owners.append(owners[kept])
+        if not all_boxes:
+            return torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
+        boxes, owners = torch.cat(all_boxes), torch.cat(all_owners)
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
+        boxes, owners = boxes[kept], owners[kept]
+        # P-Net's offsets are shares of the box; unlike the later stages it does not count the last pixel.
+        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        sides = torch.stack([width, height, width, height], dim=1)
+        moved = torch.cat([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], dim=1)
+        return _squared(moved), owners
+
+    def _refine(self, frames: list[Picture], boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """Second stage: R-Net rejects most candidates and moves the others."""
+        boxes, owners, (offsets, probabilities) = self._judge(self.rnet, 24, frames, boxes, owners)
+        passed = probabilities[:, 1] > self.thresholds[1]
+        boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
+        owners, offsets = owners[passed], offsets[passed]
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
+        return _squared(_moved(boxes[kept], offsets[kept])), owners[kept]
+
+    def _finish(self, frames: list[Picture], boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
+        """Third stage: O-Net judges once more and places the landmarks."""
+        boxes, owners, (offsets, points, probabilities) = self._judge(self.onet, 48, frames, boxes, owners)
+        passed = probabilities[:, 1] > self.thresholds[2]
+        boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
+        owners, offsets, points = owners[passed], offsets[passed], points[passed]
+        sides = boxes[:, 2:4] - boxes[:, :2] + 1
+        landmarks = torch.stack(
+            [
+                points[:, :5] * sides[:, :1] + boxes[:, :1] - 1,
+                points[:, 5:] * sides[:, 1:] + boxes[:, 1:2] - 1,
+            ],
+            dim=2,
+        )  # (N, 5, 2)
+        found = _moved(boxes, offsets).numpy(force=True)
+        places = landmarks.numpy(force=True)
+        frame_of = owners.numpy(force=True)
+        faces = []
+        for owner in np.unique(frame_of):
+            of_frame = np.flatnonzero(frame_of == owner)
+            for index in of_frame[_distinct(found[of_frame], 0.7)]:
+                left, top, right, bottom, confidence = (float(value) for value in found[index])
+                face = DetectedFace(
+                    box_px=(left, top, right, bottom),
+                    landmarks_px=tuple((float(x), float(y)) for x, y in places[index]),
+                    confidence=confidence,
+                )
+                faces.append((int(owner), face))
+        return faces
+
+    def _judge(
+        self, network: nn.Module, side_px: int, frames: list[Picture], boxes: Tensor, owners: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Show the pictures in *boxes* to *network*; boxes without a pixel inside their frame are dropped."""
+        height_px, width_px = frames[0].shape[:2]
+        edges = boxes[:, :4].trunc().to(torch.int64).numpy(force=True)
+        left, top = np.maximum(edges[:, 0], 1) - 1, np.maximum(edges[:, 1], 1) - 1
+        right, bottom = np.minimum(edges[:, 2], width_px), np.minimum(edges[:, 3], height_px)
+        inside = np.flatnonzero((right > left) & (bottom > top))
+        crops = np.empty((len(inside), side_px, side_px, 3), np.uint8)
+        frame_of = owners.numpy(force=True)
+        for row, index in enumerate(inside):
+            part = frames[frame_of[index]][top[index] : bottom[index], left[index] : right[index]]
+            cv2.resize(part, (side_px, side_px), dst=crops[row], interpolation=_interpolation(part, side_px))
+        outputs = [
+            network(self._to_input(crops[start : start + CANDIDATE_BATCH]))
+            for start in range(0, len(crops), CANDIDATE_BATCH)
+        ]
+        kept = torch.from_numpy(inside).to(boxes.device)
+        if not outputs:
+            # The shapes of an empty answer are the network's own business.
+            outputs = [network(self._to_input(np.zeros((1, side_px, side_px, 3), np.uint8)))]
+            outputs = [tuple(part[:0] for part in outputs[0])]
+        return boxes[kept], owners[kept], [torch.cat(parts) for parts in zip(*outputs, strict=True)]
+
+    def _to_input(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """(N, H, W, 3) bytes → (N, 3, H, W) float32 in [-1, 1), which lies in memory as it came."""
+        data = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
+        return (data.to(torch.float32) - 127.5) * 0.0078125
+
+
+def _interpolation(picture: Picture, side_px: int) -> int:
+    # Area interpolation degenerates to nearest neighbour when it enlarges.
+    return cv2.INTER_AREA if min(picture.shape[:2]) >= side_px else cv2.INTER_LINEAR
+
+
+def _windows(offsets: Tensor, probabilities: Tensor, scale: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """P-Net's windows above *threshold*: (N, 9) box, score and offsets, and the (N,) frame of each."""
+    mask = probabilities >= threshold
+    places = mask.nonzero()
+    corner = places[:, 1:].to(torch.float32).flip(1)  # x, y
+    begin = ((STRIDE_PX * corner + 1) / scale).floor()
+    end = ((STRIDE_PX * corner + CELL_PX) / scale).floor()
+    moves = offsets.permute(0, 2, 3, 1)[mask]
+    return torch.cat([begin, end, probabilities[mask].unsqueeze(1), moves], dim=1), places[:, 0]
+
+
+def _squared(boxes: Tensor) -> Tensor:
+    """Boxes grown about their centres to squares of their longer side."""
+    sides = boxes[:, 2:4] - boxes[:, :2]
+    longest = sides.amax(dim=1, keepdim=True)
+    begin = boxes[:, :2] + sides * 0.5 - longest * 0.5
+    return torch.cat([begin, begin + longest, boxes[:, 4:]], dim=1)
+
+
+def _moved(boxes: Tensor, offsets: Tensor) -> Tensor:
+    """Boxes moved by what R- or O-Net says, in shares of their sides."""
+    sides = (boxes[:, 2:4] - boxes[:, :2] + 1).repeat(1, 2)
+    return torch.cat([boxes[:, :4] + offsets * sides, boxes[:, 4:]], dim=1)
+
+
+def _distinct(boxes: NDArray[np.float32], threshold: float) -> list[int]:
+    """
+    Non-maximum suppression by overlap over the smaller box, so that a face inside a face goes.
+
+    Args:
+        boxes: (N, 5) boxes and scores of one frame.
+
+    Returns:
+        Rows to keep, best first.
+    """
+    left, top, right, bottom, score = boxes.T
+    area = (right - left + 1) * (bottom - top + 1)
+    rest = np.argsort(score)
+    kept = []
+    while len(rest):
+        best, rest = int(rest[-1]), rest[:-1]
+        kept.append(best)
+        width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest]) + 1
+        height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest]) + 1
+        shared = np.maximum(0, width) * np.maximum(0, height)
+        rest = rest[shared / np.minimum(area[best], area[rest]) <= threshold]
+    return kept

@@ -1,0 +1,49 @@
+"""Where ffmpeg is, and the options under which it may read what strangers send."""
+
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+import imageio_ffmpeg
+
+DEMUXERS = {"mp4": "mov", "mov": "mov", "matroska": "matroska", "webm": "matroska", "avi": "avi"}
+"""Container, as ``shared.containers`` names it → the one demuxer that may open it."""
+
+DECODERS = "h264,hevc,vp8,vp9,av1,libdav1d,libaom-av1,mpeg4"
+"""The only decoders that may run. Sound is not decoded, so none for it."""
+
+THREADS = 2
+
+
+@lru_cache(maxsize=1)
+def program() -> str:
+    """Path of ffmpeg: the one on the PATH, or else the one that imageio-ffmpeg brings."""
+    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def open_input(path: Path, container: str, **options: Any) -> Any:
+    """
+    An ffmpeg-python input node for the file at *path*.
+
+    The demuxer is named, so that the content cannot choose one that opens other files (playlists, concat
+    scripts); protocols are limited to files; timestamps are kept as they are in the file.
+    """
+    return ffmpeg.input(
+        # The prefix keeps a name from being read as an option or a protocol.
+        f"file:{os.path.abspath(path)}",  # noqa: PTH100 - resolve() would follow links for no gain
+        f=DEMUXERS[container],
+        protocol_whitelist="file",
+        codec_whitelist=DECODERS,
+        threads=THREADS,
+        **options,
+    )
+
+
+def command_line(output: Any) -> list[str]:
+    """The arguments that run the graph which ends in *output*."""
+    flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", "info"]
+    arguments: list[str] = ffmpeg.compile(output, cmd=[program(), *flags])
+    return arguments

@@ -1,0 +1,165 @@
+"""
+A child process on a leash: for decoders, which read what strangers send.
+
+The child runs in a process group of its own with nothing to read from, limited memory and processor time, and is
+killed with its whole group at its wall-clock limit or when the context ends. A crash takes down the child alone.
+"""
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import IO, Self
+
+from shared.errors import DecodeTimeoutError
+
+MEMORY_BYTES = 4 * 1024**3
+"""Address space of a decoder: decoding 8K with several reference frames stays below it."""
+LINE_BYTES = 4096
+KEPT_LINES = 200
+
+
+class BoundedProcess:
+    """
+    Runs *arguments* while its context lasts.
+
+    Args:
+        arguments: Program and arguments; no shell.
+        timeout_s: Wall-clock limit; the child's processor time is limited to a small multiple of it.
+        on_line: Called with each line of the child's standard error, in a thread of its own.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_s: float,
+        on_line: Callable[[str], None] | None = None,
+    ) -> None:
+        self._arguments = list(arguments)
+        self._timeout_s = timeout_s
+        self._on_line = on_line
+        self.timed_out = False
+        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        """The last lines of standard error."""
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            close_fds=True,
+            # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+        )
+        self._limit_resources()
+        self._timer = threading.Timer(self._timeout_s, self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+        self._reader = threading.Thread(target=self._read_lines, name="decoder-log", daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._kill()
+        self._timer.cancel()
+        self._process.wait()
+        self._reader.join()
+        self.stdout.close()
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The child's standard output."""
+        if self._process.stdout is None:
+            raise RuntimeError("the child's standard output was not captured")
+        return self._process.stdout
+
+    def wait(self) -> int:
+        """
+        Wait for the child's end and the last line of its log.
+
+        Returns:
+            Its exit status; negative for a signal.
+
+        Raises:
+            DecodeTimeoutError: It was killed at its time limit.
+        """
+        status = self._process.wait()
+        self._reader.join()
+        if self.timed_out:
+            raise DecodeTimeoutError(f"the decoder was stopped at its limit of {self._timeout_s:g} s")
+        return status
+
+    def _limit_resources(self) -> None:
+        # From outside, since code that runs between fork and exec is unsafe in a process with threads. The
+        # child can have done little by now: it has only begun to load.
+        if not hasattr(resource, "prlimit"):
+            return
+        cpu_s = int(self._timeout_s * (os.cpu_count() or 1)) + 1
+        limits = {
+            resource.RLIMIT_AS: MEMORY_BYTES,
+            resource.RLIMIT_CPU: cpu_s,
+            resource.RLIMIT_CORE: 0,
+            # It writes to pipes only.
+            resource.RLIMIT_FSIZE: 0,
+        }
+        with contextlib.suppress(ProcessLookupError):
+            for name, value in limits.items():
+                resource.prlimit(self._process.pid, name, (value, value))
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._kill()
+
+    def _kill(self) -> None:
+        # The group is gone once the child was waited for; until then its id cannot be reused.
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read_lines(self) -> None:
+        stream = self._process.stderr
+        if stream is None:
+            return
+        with stream:
+            while raw := stream.readline(LINE_BYTES):
+                line = raw.decode("utf-8", "replace").rstrip("\r\n")
+                self.lines.append(line)
+                if self._on_line is not None:
+                    self._on_line(line)
+
+
+def read_exactly(stream: IO[bytes], count: int) -> bytes:
+    """*count* bytes, or fewer if the stream ends first."""
+    blocks = []
+    while count > 0:
+        block = stream.read(count)
+        if not block:
+            break
+        blocks.append(block)
+        count -= len(block)
+    return b"".join(blocks) if len(blocks) != 1 else blocks[0]
+
+
+def seconds_left(deadline: float) -> float:
+    """Until *deadline* on the monotonic clock, but never nothing at all."""
+    return max(0.1, deadline - time.monotonic())
+
+
+ADDRESS = re.compile(r"\s@ 0x[0-9a-f]+")
+
+
+def without_addresses(line: str) -> str:
+    """A log line without memory addresses, fit for our own log."""
+    return ADDRESS.sub("", line)

@@ -1,0 +1,110 @@
+"""Checkpoints: safetensors weights beside a manifest. The only file access of this package."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from shared.errors import ModelError
+from shared.manifests import Manifest, Weights, read_manifest
+from worker.model.network import ForgeryNetwork
+
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A network ready to judge, and everything that defines its scores."""
+
+    manifest: Manifest
+    network: ForgeryNetwork
+    """In eval mode, in float32, on the device that was asked for."""
+
+
+def load_checkpoint(models_dir: Path, name: str, device: str | torch.device = "cpu") -> Checkpoint:
+    """
+    Load the checkpoint *name* from its folder below *models_dir*.
+
+    Raises:
+        ModelError: There is no such checkpoint, or its weights are not those that its manifest names.
+    """
+    folder = models_dir / name
+    if folder.parent != models_dir:
+        raise ModelError(f"{name!r} is no checkpoint's name")
+    manifest = read_manifest(folder)
+    network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
+    data = _weights(folder, manifest, network)
+    if hashlib.sha256(data).hexdigest() != manifest.weights.sha256:
+        raise ModelError(f"the weights of checkpoint {name!r} are not those that its manifest names")
+    try:
+        state = {key: _widened(value) for key, value in load(data).items()}
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"the weights of checkpoint {name!r} do not fit its architecture") from error
+    network.eval().requires_grad_(requires_grad=False)
+    return Checkpoint(manifest, network.to(device, memory_format=torch.channels_last))
+
+
+def save_checkpoint(folder: Path, manifest: Manifest, network: ForgeryNetwork, card: str) -> Manifest:
+    """
+    Write *network* in half precision, its manifest with the digest filled in, and its model card.
+
+    Returns:
+        The manifest as written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data = save({key: _narrowed(value) for key, value in network.state_dict().items()})
+    weights = Weights(file=WEIGHTS_FILE, sha256=hashlib.sha256(data).hexdigest())
+    written = manifest.model_copy(update={"weights": weights})
+    (folder / WEIGHTS_FILE).write_bytes(data)
+    (folder / "manifest.json").write_text(written.model_dump_json(indent=2) + "\n")
+    (folder / "MODEL_CARD.md").write_text(card)
+    return written
+
+
+def seeded_weights(network: ForgeryNetwork, seed: int) -> bytes:
+    """
+    Parameters for an untrained network, in safetensors form: the same bytes on every machine.
+
+    He-uniform (He et al., "Delving Deep into Rectifiers", ICCV 2015) from PCG64's raw bits, in the order of the
+    parameters' names, rounded to half precision; torch's own generators may differ between processors.
+    """
+    generator = np.random.Generator(np.random.PCG64(seed))
+    state: dict[str, Tensor] = {}
+    for name, value in sorted(network.state_dict().items()):
+        if not value.is_floating_point() or value.dim() < 2:
+            # Batch norms, biases and counters begin as torch makes them, which is not random for those.
+            state[name] = torch.zeros_like(value) if name.endswith("bias") else value
+            continue
+        bound = math.sqrt(6.0 / math.prod(value.shape[1:]))
+        drawn = (generator.random(tuple(value.shape)) * 2.0 - 1.0) * bound
+        state[name] = torch.from_numpy(drawn.astype(np.float16))
+    data: bytes = save({key: _narrowed(value) for key, value in state.items()})
+    return data
+
+
+def _weights(folder: Path, manifest: Manifest, network: ForgeryNetwork) -> bytes:
+    if manifest.weights.seed is not None:
+        return seeded_weights(network, manifest.weights.seed)
+    file = manifest.weights.file or WEIGHTS_FILE
+    if Path(file).name != file:
+        raise ModelError(f"the manifest of checkpoint {folder.name!r} names weights outside its folder")
+    try:
+        return (folder / file).read_bytes()
+    except OSError as error:
+        raise ModelError(f"checkpoint {folder.name!r} has no weights file") from error
+
+
+def _narrowed(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.to(torch.float16) if value.is_floating_point() else value
+
+
+def _widened(value: Tensor) -> Tensor:
+    return value.to(torch.float32) if value.is_floating_point() else value

@@ -1,0 +1,81 @@
+"""The whole network: SRM residuals, EfficientNet features, a small CNN head, one logit a face."""
+
+import torch
+from torch import Tensor, nn
+
+from shared.manifests import Architecture
+from worker.model.efficientnet import EfficientNetFeatures
+from worker.model.srm import SRMFilter
+
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, by which colour planes are normalised."""
+
+
+class Head(nn.Module):
+    """A small CNN on the feature map: reduce, look at neighbours, pool, decide."""
+
+    def __init__(self, in_planes: int, planes: int, dropout: float) -> None:
+        super().__init__()
+        self.reduce = nn.Sequential(
+            nn.Conv2d(in_planes, planes, 1, bias=False), nn.BatchNorm2d(planes), nn.SiLU()
+        )
+        self.look = nn.Sequential(
+            nn.Conv2d(planes, planes, 3, padding=1, bias=False), nn.BatchNorm2d(planes), nn.SiLU()
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.decide = nn.Linear(planes, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_planes, h, w) → (N,) logits."""
+        pooled = self.look(self.reduce(features)).mean(dim=(2, 3))
+        logits: Tensor = self.decide(self.dropout(pooled)).squeeze(1)
+        return logits
+
+
+class ForgeryNetwork(nn.Module):
+    """
+    Judges face crops.
+
+    Args:
+        architecture: Backbone, input planes and head.
+        size_px: Side of the crops.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, architecture: Architecture, size_px: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.size_px = size_px
+        self.srm = SRMFilter()
+        planes = 6 if architecture.input_planes == "rgb+srm" else 3
+        self.features = EfficientNetFeatures(architecture.backbone, planes, size_px)
+        self.head = Head(self.features.out_planes, architecture.head_channels, architecture.dropout)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """
+        Judge face crops.
+
+        Args:
+            faces: (N, 3, S, S) float RGB in [0, 1]; N may be 0.
+
+        Returns:
+            (N,) logits; larger means fake. A checkpoint's temperature makes probabilities of them.
+        """
+        if faces.shape[0] == 0:
+            return faces.new_zeros(0)
+        logits: Tensor = self.head(self.features(self._planes(faces)))
+        return logits
+
+    def _planes(self, faces: Tensor) -> Tensor:
+        if self.architecture.input_planes == "srm":
+            planes: Tensor = self.srm(faces)
+            return planes
+        colours = (faces - self.mean) / self.deviation
+        if self.architecture.input_planes == "rgb":
+            return colours
+        return torch.cat([colours, self.srm(faces)], dim=1)

@@ -1,0 +1,126 @@
+"""What scoring finds, as frozen values, and their one JSON form. No torch here."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from shared.manifests import Manifest
+
+SCORE_DIGITS = 6
+"""Digits of every score: fine enough to lose nothing, coarse enough that every route prints the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class FaceResult:
+    """One face of one sampled frame."""
+
+    time_s: float
+    box_px: tuple[float, float, float, float]
+    """Left, top, right, bottom in the displayed frame."""
+    landmarks_px: tuple[tuple[float, float], ...]
+    confidence: float
+    size_px: float
+    sharpness: float
+    problem: str | None
+    """Why it was not scored: ``face_too_small`` or ``face_too_blurred``."""
+    fake_score: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded."""
+        return {
+            "time_s": round(self.time_s, 4),
+            "box_px": [round(value, 1) for value in self.box_px],
+            "landmarks_px": [[round(x, 1), round(y, 1)] for x, y in self.landmarks_px],
+            "confidence": round(self.confidence, 4),
+            "size_px": round(self.size_px, 1),
+            "sharpness": round(self.sharpness, 2),
+            "problem": self.problem,
+            "fake_score": self.fake_score,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The face that ``to_json`` wrote."""
+        box, marks = tuple(data["box_px"]), tuple((x, y) for x, y in data["landmarks_px"])
+        return cls(**{**data, "box_px": box, "landmarks_px": marks})
+
+
+@dataclass(frozen=True, slots=True)
+class PersonResult:
+    """One person within a segment."""
+
+    person: int
+    """0 for the one with the most face area."""
+    fake_score: float | None
+    """The mean over the scored faces; None if none was scored."""
+    faces: tuple[FaceResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded."""
+        return {
+            "person": self.person,
+            "fake_score": self.fake_score,
+            "faces": [face.to_json() for face in self.faces],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The person that ``to_json`` wrote."""
+        faces = tuple(FaceResult.from_json(face) for face in data["faces"])
+        return cls(data["person"], data["fake_score"], faces)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentResult:
+    """What was found in one segment."""
+
+    fake_score: float | None
+    """The highest person score; None if no face could be scored."""
+    reasons: tuple[str, ...]
+    """Why there is no score; empty if there is one."""
+    frames_decoded: int
+    faces_found: int
+    faces_scored: int
+    people: tuple[PersonResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded: the ``result`` of a segment's row."""
+        return {
+            "fake_score": self.fake_score,
+            "reasons": list(self.reasons),
+            "frames_decoded": self.frames_decoded,
+            "faces_found": self.faces_found,
+            "faces_scored": self.faces_scored,
+            "people": [person.to_json() for person in self.people],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The segment that ``to_json`` wrote."""
+        people = tuple(PersonResult.from_json(person) for person in data["people"])
+        return cls(**{**data, "reasons": tuple(data["reasons"]), "people": people})
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What a whole job says."""
+
+    fake_score: float | None
+    peak_score: float | None
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+def describe_model(manifest: Manifest, *, sample_fps: float, segment_seconds: float) -> dict[str, Any]:
+    """Everything that produced a result, so that it can be defended and repeated."""
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "trained": manifest.trained,
+        "weights_sha256": manifest.weights.sha256,
+        "threshold": manifest.calibration.threshold,
+        "uncertainty_band": list(manifest.calibration.uncertainty_band),
+        "temperature": manifest.calibration.temperature,
+        "architecture": manifest.architecture.model_dump(mode="json"),
+        "preprocessing": manifest.preprocessing.model_dump(mode="json"),
+        "sampling": {"sample_fps": sample_fps, "segment_seconds": segment_seconds},
+    }

@@ -1,0 +1,93 @@
+"""
+From face scores to a verdict. Pure arithmetic: no torch, no database.
+
+Person: the mean over that person's faces. Segment: the highest person, because one swapped face makes the segment
+fake. Job: the mean over scored segments, with the peak beside it. What cannot be scored has no score, never 0.5.
+"""
+
+from collections.abc import Sequence
+
+from shared.manifests import Manifest
+from worker.pipeline.results import SCORE_DIGITS, FaceResult, JobResult, PersonResult, SegmentResult
+
+REASON_OF_PROBLEM = {"face_too_small": "faces_too_small", "face_too_blurred": "faces_too_blurred"}
+NO_FACE = "no_face"
+
+
+def score_segment(faces: Sequence[FaceResult], people: Sequence[int], frames_decoded: int) -> SegmentResult:
+    """
+    Put the faces of a segment together.
+
+    Args:
+        faces: In order of time.
+        people: The person of each face.
+    """
+    groups: dict[int, list[FaceResult]] = {}
+    for face, person in zip(faces, people, strict=True):
+        groups.setdefault(person, []).append(face)
+    results = tuple(
+        PersonResult(person, _mean([face.fake_score for face in group]), tuple(group))
+        for person, group in sorted(groups.items())
+    )
+    scores = [person.fake_score for person in results if person.fake_score is not None]
+    return SegmentResult(
+        fake_score=max(scores, default=None),
+        reasons=() if scores else _why_unscorable(faces),
+        frames_decoded=frames_decoded,
+        faces_found=len(faces),
+        faces_scored=sum(face.fake_score is not None for face in faces),
+        people=results,
+    )
+
+
+def score_job(
+    segments: Sequence[tuple[float | None, Sequence[str]]], failed_segments: int, manifest: Manifest
+) -> JobResult:
+    """
+    Judge a job.
+
+    Args:
+        segments: Score and reasons of every segment that was looked at.
+        failed_segments: How many could not be looked at, for instance because they do not decode.
+
+    Returns:
+        ``real`` only if every segment was looked at: a swap could hide in the others.
+    """
+    scores = [score for score, _ in segments if score is not None]
+    reasons = ["segments_failed"] if failed_segments else []
+    if not scores:
+        found = sorted({reason for _, given in segments for reason in given} - {NO_FACE})
+        if found:
+            return JobResult(None, None, "inconclusive", (*found, *reasons))
+        if failed_segments:
+            return JobResult(None, None, "inconclusive", (NO_FACE, *reasons))
+        return JobResult(None, None, "not_applicable", (NO_FACE,))
+    mean = _mean(scores)
+    verdict = _verdict(mean if mean is not None else 0.0, manifest, reasons)
+    return JobResult(mean, max(scores), verdict, tuple(reasons))
+
+
+def _verdict(score: float, manifest: Manifest, reasons: list[str]) -> str:
+    """The verdict for a job's score; adds its reasons to *reasons*."""
+    calibration = manifest.calibration
+    low, high = calibration.uncertainty_band
+    if not manifest.trained:
+        reasons.insert(0, "untrained_model")
+        return "inconclusive"
+    # Half-open like every interval here, so that a band of no width leaves no score undecided.
+    if low <= score < high:
+        reasons.insert(0, "uncertain")
+        return "inconclusive"
+    if score >= calibration.threshold:
+        return "fake"
+    return "inconclusive" if reasons else "real"
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return round(sum(known) / len(known), SCORE_DIGITS) if known else None
+
+
+def _why_unscorable(faces: Sequence[FaceResult]) -> tuple[str, ...]:
+    problems = {REASON_OF_PROBLEM[face.problem] for face in faces if face.problem is not None}
+    return tuple(sorted(problems)) or (NO_FACE,)
