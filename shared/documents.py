@@ -14,6 +14,11 @@ from shared.models import OPEN_SEGMENT_STATUSES, Delivery, Job, Segment
 def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
     """A job with its progress and the scores so far; *segments* are all of its segments, in order."""
     done = sum(segment.status not in OPEN_SEGMENT_STATUSES for segment in segments)
+    return {**job_summary(job, done), "segments": [segment_summary(segment) for segment in segments]}
+
+
+def job_summary(job: Job, segments_done: int) -> dict[str, Any]:
+    """A job without its segments, as it stands in lists."""
     total = job.segments_total
     return {
         "id": str(job.id),
@@ -23,8 +28,8 @@ def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
         "finished_at": _time(job.finished_at),
         "progress": {
             "segments_total": total,
-            "segments_done": done,
-            "fraction": 1.0 if job.is_final else round(done / total, 4) if total else 0.0,
+            "segments_done": segments_done,
+            "fraction": 1.0 if job.is_final else round(segments_done / total, 4) if total else 0.0,
         },
         "media": media_document(job),
         "options": {
@@ -40,7 +45,6 @@ def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
         "reasons": job.reasons,
         "model": job.model_description,
         "error": _error(job.error_code, job.error_detail),
-        "segments": [segment_summary(segment) for segment in segments],
     }
 
 

@@ -23,7 +23,8 @@ The error tree that both services share.
     ├── StorageError                   storage_error         (retryable)
     │   └── ObjectMissingError         media_missing
     ├── JobCancelledError              cancelled
-    └── AttemptsExhaustedError         attempts_exhausted
+    ├── AttemptsExhaustedError         attempts_exhausted
+    └── IdempotencyConflictError       idempotency_conflict
 
 Every class has a stable ``code``, which clients see, and says whether trying again can help. The message is
 one sentence for the sender: it names the thing and the value, never a path, a host of ours or SQL.
@@ -174,3 +175,9 @@ class AttemptsExhaustedError(DeepfakeStreamError):
     """Tried as often as allowed, without an end."""
 
     code = "attempts_exhausted"
+
+
+class IdempotencyConflictError(DeepfakeStreamError):
+    """An idempotency key was used before, with another request."""
+
+    code = "idempotency_conflict"

@@ -17,10 +17,11 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Update, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from shared.deliveries import announce, call_off
-from shared.errors import DeepfakeStreamError, JobCancelledError
+from shared.errors import DeepfakeStreamError, IdempotencyConflictError, JobCancelledError
 from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
 
 
@@ -67,6 +68,73 @@ class Outcome:
     verdict: str
     reasons: Sequence[str]
     model_description: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a job is made of."""
+
+    owner: str
+    api_key_id: uuid.UUID
+    media: Media | None
+    """Stored already, or None if *source_url* is to be fetched."""
+    source_url: str | None
+    model: str
+    sample_fps: float
+    segment_seconds: float
+    webhook_url: str | None
+    metadata: dict[str, Any]
+    idempotency_key: str | None
+    request_sha256: str
+
+
+def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
+    """
+    Add a queued job, or find the one that the same request made before under its idempotency key.
+
+    Returns:
+        The job, and whether it is new. Of two requests that race, one makes it and the other finds it.
+
+    Raises:
+        IdempotencyConflictError: The key belongs to another request.
+    """
+    job = Job(
+        owner=new.owner,
+        api_key_id=new.api_key_id,
+        media=new.media,
+        source_url=new.source_url,
+        status="queued",
+        model=new.model,
+        sample_fps=new.sample_fps,
+        segment_seconds=new.segment_seconds,
+        webhook_url=new.webhook_url,
+        client_metadata=new.metadata,
+        reasons=[],
+        idempotency_key=new.idempotency_key,
+        request_sha256=new.request_sha256,
+        sent_at=func.now(),
+    )
+    try:
+        with session.begin_nested():
+            session.add(job)
+    except IntegrityError:
+        # The other transaction has committed: the insert waited for it.
+        found = _find_replay(session, new)
+        if found is None:
+            raise
+        return found, False
+    session.refresh(job)
+    return job, True
+
+
+def _find_replay(session: Session, new: NewJob) -> Job | None:
+    query = select(Job).where(Job.owner == new.owner, Job.idempotency_key == new.idempotency_key)
+    job = session.scalars(query.options(selectinload(Job.media))).one_or_none()
+    if job is not None and job.request_sha256 != new.request_sha256:
+        raise IdempotencyConflictError(
+            f"the idempotency key {new.idempotency_key!r} was used before, with another file or other options"
+        )
+    return job
 
 
 def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:

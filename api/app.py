@@ -1,0 +1,73 @@
+"""The api's composition root."""
+
+from threading import BoundedSemaphore
+
+from flask import redirect
+from flask_openapi3 import Info, OpenAPI
+from werkzeug.wrappers import Response
+
+from api import deliveries, health, jobs, models
+from api.auth import register_auth
+from api.config import APISettings
+from api.documentation import DESCRIPTION, SECURITY_SCHEMES
+from api.errors import register_error_handlers, validation_problem
+from api.schemas import Problem
+from api.services import Services
+from api.uploads import StreamingRequest
+from shared.config import load_settings
+from shared.db import SessionFactory, make_engine
+from shared.observability import configure_logging
+from shared.queues import Sender, make_celery
+from shared.storage import Storage, open_storage
+
+VERSION = "0.1.0"
+
+
+def create_app(
+    settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None
+) -> OpenAPI:
+    """
+    Make the application of one process; call it after the fork.
+
+    Args:
+        settings: Everything it needs to know.
+        storage: Instead of the one that *settings* name.
+        sender: Likewise.
+    """
+    app = OpenAPI(
+        "api",
+        info=Info(title="DeepfakeStream", version=VERSION, description=DESCRIPTION),
+        security_schemes=SECURITY_SCHEMES,
+        validation_error_model=Problem,
+        validation_error_callback=validation_problem,
+        doc_prefix="",
+        doc_url="/openapi.json",
+    )
+    app.request_class = StreamingRequest
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    sessions = SessionFactory(make_engine(settings.database))
+    app.extensions["deepfakestream"] = Services(
+        settings=settings,
+        sessions=sessions,
+        storage=storage or open_storage(settings.storage.url),
+        sender=sender or Sender(make_celery(settings.broker, settings.jobs)),
+        waiting=BoundedSemaphore(max(1, settings.api.threads // 2)),
+    )
+    register_auth(app, sessions)
+    health.register_request_log(app)
+    register_error_handlers(app)
+    for module in (jobs, deliveries, models, health):
+        app.register_api(module.blueprint)
+    app.add_url_rule("/docs", "docs", _to_docs)
+    return app
+
+
+def from_environment() -> OpenAPI:
+    """The application as the environment configures it, for gunicorn: ``api.app:from_environment()``."""
+    settings = load_settings(APISettings)
+    configure_logging(settings.logging)
+    return create_app(settings)
+
+
+def _to_docs() -> Response:
+    return redirect("/swagger")

@@ -1,0 +1,84 @@
+"""Who asks: bearer keys, scopes and owners."""
+
+import secrets
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import Flask, Response, current_app, g, request
+from sqlalchemy import select
+
+from api.errors import APIError
+from api.keys import PREFIX, digest_key
+from shared.db import SessionFactory
+from shared.models import APIKey
+
+View = TypeVar("View", bound=Callable[..., Any])
+MAX_KEY_CHARACTERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The key behind a request."""
+
+    key_id: uuid.UUID
+    owner: str
+    scopes: frozenset[str]
+
+
+def requires(scope: str) -> Callable[[View], View]:
+    """Mark a view as needing a key with *scope*; ``admin`` includes the others, for the key's own owner."""
+
+    def mark(view: View) -> View:
+        view.required_scope = scope  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+def caller() -> Caller:
+    """Who made the current request."""
+    found: Caller = g.caller
+    return found
+
+
+def register_auth(app: Flask, sessions: SessionFactory) -> None:
+    """Check the key before anything else of a request is looked at, its body above all."""
+
+    def authenticate() -> Response | None:
+        view = current_app.view_functions.get(request.endpoint or "")
+        scope = getattr(view, "required_scope", None)
+        if scope is None:
+            return None
+        found = _find(sessions, _presented())
+        if not found.scopes & {scope, "admin"}:
+            raise APIError("missing_scope", f"this key lacks the scope {scope}")
+        g.caller = found
+        return None
+
+    app.before_request(authenticate)
+
+
+def _presented() -> str:
+    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
+    secret = secret.strip()
+    if kind.lower() != "bearer" or not secret:
+        raise _refusal("send an API key as 'Authorization: Bearer dfs_…'")
+    if not secret.startswith(PREFIX) or len(secret) > MAX_KEY_CHARACTERS:
+        raise _refusal("this is no API key of this service")
+    return secret
+
+
+def _find(sessions: SessionFactory, secret: str) -> Caller:
+    digest = digest_key(secret)
+    with sessions.transaction() as session:
+        row = session.scalars(select(APIKey).where(APIKey.secret_sha256 == digest)).one_or_none()
+        # The lookup is by digest, whose timing tells nothing of the key; this comparison makes it plain.
+        if row is None or row.revoked_at is not None or not secrets.compare_digest(row.secret_sha256, digest):
+            raise _refusal("this API key is unknown or was revoked")
+        return Caller(row.id, row.owner, frozenset(row.scopes))
+
+
+def _refusal(detail: str) -> APIError:
+    return APIError("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="deepfakestream"'})

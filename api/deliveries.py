@@ -1,0 +1,63 @@
+"""The webhook log of a job."""
+
+from flask import Response, jsonify
+from flask_openapi3 import APIBlueprint, Tag
+from sqlalchemy import select
+
+from api.auth import caller, requires
+from api.documentation import SECURITY, guarded
+from api.errors import APIError
+from api.jobs import send_delivery
+from api.schemas import DeliveryDocument, DeliveryList, DeliveryPath, JobPath
+from api.services import services
+from shared.deliveries import list_deliveries, redeliver
+from shared.documents import delivery_document
+from shared.jobs import get_job, lock_job
+from shared.models import Delivery
+
+blueprint = APIBlueprint(
+    "deliveries", __name__, url_prefix="/v1", abp_tags=[Tag(name="webhooks")], abp_security=SECURITY
+)
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>/deliveries",
+    operation_id="listDeliveries",
+    responses={200: DeliveryList, **guarded(404, 422)},
+)
+@requires("jobs:read")
+def get_log(path: JobPath) -> Response:
+    """List every attempt to call the job's webhook, oldest first."""
+    with services().sessions.transaction() as session:
+        if get_job(session, path.job_id, owner=caller().owner) is None:
+            raise APIError("not_found", f"there is no job {path.job_id}")
+        items = [delivery_document(delivery) for delivery in list_deliveries(session, path.job_id)]
+    return jsonify({"items": items})
+
+
+@blueprint.post(
+    "/jobs/<string:job_id>/deliveries/<int:number>/redeliver",
+    operation_id="redeliver",
+    responses={202: DeliveryDocument, **guarded(404, 409, 422)},
+)
+@requires("jobs:write")
+def send_again(path: DeliveryPath) -> Response:
+    """Send an event once more, with the same ``webhook-id``; a success switches a receiver on again."""
+    mine = services()
+    with mine.sessions.transaction() as session:
+        # The lock orders the numbers of attempts that are added at the same time.
+        job = lock_job(session, path.job_id)
+        if job is None or job.owner != caller().owner:
+            raise APIError("not_found", f"there is no job {path.job_id}")
+        wanted = select(Delivery).where(Delivery.job_id == job.id, Delivery.number == path.number)
+        delivery = session.scalars(wanted).one_or_none()
+        if delivery is None:
+            raise APIError("not_found", f"job {job.id} has no delivery {path.number}")
+        if delivery.finished_at is None:
+            raise APIError("delivery_pending", f"delivery {path.number} is still to be made")
+        again = redeliver(session, delivery)
+        document, delivery_id = delivery_document(again), again.id
+    send_delivery(mine, delivery_id)
+    response = jsonify(document)
+    response.status_code = 202
+    return response

@@ -1,0 +1,96 @@
+"""Probes and metrics. They need no key and are meant for the network inside."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+
+import structlog
+from flask import Response, current_app, g, jsonify, request
+from flask_openapi3 import APIBlueprint, OpenAPI, Tag
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from api.documentation import problems
+from api.schemas import Health
+from api.services import services
+from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
+
+log = get_logger(__name__)
+blueprint = APIBlueprint("health", __name__, abp_tags=[Tag(name="operations")])
+MAX_REQUEST_ID = 128
+
+
+@blueprint.get("/livez", operation_id="livez", responses={200: Health, **problems()})
+def livez() -> Response:
+    """Whether the process answers."""
+    return jsonify({"status": "ok", "checks": {}})
+
+
+@blueprint.get("/readyz", operation_id="readyz", responses={200: Health, 503: Health, **problems()})
+def readyz() -> Response:
+    """Whether the database, the broker and storage answer."""
+    mine = services()
+    checks = {
+        "database": _outcome("database", mine.sessions.check),
+        "broker": _outcome("broker", mine.sender.check),
+        "storage": _outcome("storage", mine.storage.check),
+    }
+    is_ready = all(outcome == "ok" for outcome in checks.values())
+    response = jsonify({"status": "ok" if is_ready else "unavailable", "checks": checks})
+    response.status_code = 200 if is_ready else 503
+    return response
+
+
+@blueprint.get(
+    "/metrics",
+    operation_id="metrics",
+    responses={
+        "200": {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(),
+    },
+)
+def metrics() -> Response:
+    """Prometheus metrics of all processes of the api."""
+    registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def register_request_log(app: OpenAPI) -> None:
+    """Give every request an id, bind it to its log events, and measure it."""
+
+    def begin() -> None:
+        given = request.headers.get("X-Request-Id", "")
+        usable = 0 < len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable()
+        g.request_id = given if usable else uuid.uuid4().hex
+        g.began = time.monotonic()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=g.request_id)
+
+    def end(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        response.headers.setdefault("Cache-Control", "no-store")
+        route = request.url_rule.rule if request.url_rule else "(none)"
+        seconds = time.monotonic() - g.get("began", time.monotonic())
+        REQUESTS.labels(route=route, method=request.method, status=str(response.status_code)).observe(seconds)
+        if current_app.debug or response.status_code >= 400 or request.method != "GET":
+            log.info(
+                "request",
+                route=route,
+                method=request.method,
+                status=response.status_code,
+                seconds=round(seconds, 4),
+            )
+        return response
+
+    app.before_request_funcs.setdefault(None, []).insert(0, begin)
+    app.after_request(end)
+
+
+def _outcome(name: str, check: Callable[[], None]) -> str:
+    try:
+        check()
+    except Exception:  # noqa: BLE001 - any failure at all means not ready
+        log.warning("not ready", check=name, exc_info=True)
+        return "failed"
+    return "ok"

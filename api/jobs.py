@@ -1,0 +1,365 @@
+"""Jobs: submit, look, list, cancel, delete."""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import time
+import uuid
+from typing import Any
+
+from flask import Response, jsonify, request
+from flask_openapi3 import APIBlueprint, Tag
+from sqlalchemy import func, select
+from sqlalchemy.orm import selectinload
+
+from api.auth import caller, requires
+from api.documentation import SECURITY, guarded, submission_body
+from api.errors import APIError
+from api.schemas import (
+    GetHeaders,
+    JobDocument,
+    JobList,
+    JobPath,
+    JobsQuery,
+    Page,
+    QueryOptions,
+    SegmentList,
+    SubmitHeaders,
+    URLSubmission,
+)
+from api.services import Services, services
+from api.uploads import StoredUpload, Submission, check_upload, receive
+from shared.documents import job_document, job_summary, segment_document
+from shared.errors import StorageError
+from shared.jobs import NewJob, cancel_job, create_job, delete_job, get_job, get_segments, lock_job
+from shared.manifests import Manifest, list_manifests
+from shared.media import attach_media
+from shared.models import OPEN_SEGMENT_STATUSES, Job, Segment
+from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
+from shared.outbound import check_url
+
+log = get_logger(__name__)
+blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
+
+
+@blueprint.post(
+    "/jobs",
+    operation_id="submitJob",
+    responses={202: JobDocument, **guarded(408, 409, 413, 415, 422)},
+    openapi_extensions={
+        "requestBody": submission_body(QueryOptions.model_json_schema(), URLSubmission.model_json_schema())
+    },
+)
+@requires("jobs:write")
+def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
+    """
+    Submit an image or a video.
+
+    The answer comes once the file is stored and the job is certain to end. Options stand in the query, in form
+    fields, or in the JSON object, each once.
+    """
+    mine, settings = services(), services().settings
+    with receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
+        options, url = _options(submission, query)
+        manifest = _manifest(mine, options.get("model"))
+        _check_options(mine, options, url)
+        if submission.upload is not None:
+            check_upload(mine.storage, submission.upload, settings.limits.for_media())
+        job, document, is_new = _create(mine, submission.upload, url, options, manifest, header.idempotency_key)
+    if is_new:
+        JOBS_ACCEPTED.labels(source="url" if url else "upload").inc()
+        _send_ingest(mine, job.id)
+    response = jsonify(document)
+    response.status_code = 202
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if not is_new:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>",
+    operation_id="getJob",
+    responses={200: JobDocument, "304": {"description": "Unchanged."}, **guarded(404, 422)},
+)
+@requires("jobs:read")
+def get(path: JobPath, header: GetHeaders) -> Response:
+    """Look at a job: its progress and the scores so far, or its result."""
+    mine = services()
+    wait_s = _wanted_wait_s(header.prefer, mine.settings.api.max_wait_s)
+    if wait_s:
+        _wait_for_end(mine, path.job_id, wait_s)
+    with mine.sessions.transaction() as session:
+        job = get_job(session, path.job_id, owner=caller().owner)
+        if job is None:
+            raise _no_job(path.job_id)
+        response = jsonify(job_document(job, get_segments(session, job.id)))
+        response.set_etag(f"{job.id.hex}-{job.version}", weak=True)
+    # A private answer that may be kept, but must be asked about each time.
+    response.headers["Cache-Control"] = "private, no-cache"
+    if wait_s:
+        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+    return response.make_conditional(request)
+
+
+@blueprint.get("/jobs", operation_id="listJobs", responses={200: JobList, **guarded(422)})
+@requires("jobs:read")
+def list_jobs(query: JobsQuery) -> Response:
+    """List your jobs, newest first, without their segments."""
+    mine = services()
+    limit = _limit(mine, query)
+    wanted = select(Job).options(selectinload(Job.media)).where(Job.owner == caller().owner, Job.deleted_at.is_(None))
+    if query.status is not None:
+        wanted = wanted.where(Job.status == query.status)
+    if query.created_after is not None:
+        wanted = wanted.where(Job.created_at > query.created_after)
+    if query.created_before is not None:
+        wanted = wanted.where(Job.created_at < query.created_before)
+    if query.cursor is not None:
+        wanted = wanted.where(Job.id < _read_cursor(query.cursor, uuid.UUID))
+    with mine.sessions.transaction() as session:
+        jobs = session.scalars(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
+        page, more = jobs[:limit], len(jobs) > limit
+        done = dict(
+            session.execute(
+                select(Segment.job_id, func.count())
+                .where(
+                    Segment.job_id.in_([job.id for job in page]),
+                    Segment.status.not_in(OPEN_SEGMENT_STATUSES),
+                )
+                .group_by(Segment.job_id)
+            ).all()
+        )
+        items = [job_summary(job, done.get(job.id, 0)) for job in page]
+    return jsonify({"items": items, "next_cursor": _write_cursor(page[-1].id) if more else None})
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>/segments",
+    operation_id="listSegments",
+    responses={200: SegmentList, **guarded(404, 422)},
+)
+@requires("jobs:read")
+def list_segments(path: JobPath, query: Page) -> Response:
+    """List a job's segments with every person and face found in them."""
+    mine = services()
+    limit = _limit(mine, query)
+    after = -1 if query.cursor is None else _read_cursor(query.cursor, int)
+    with mine.sessions.transaction() as session:
+        if get_job(session, path.job_id, owner=caller().owner) is None:
+            raise _no_job(path.job_id)
+        wanted = select(Segment).where(Segment.job_id == path.job_id, Segment.index > after)
+        segments = session.scalars(wanted.order_by(Segment.index).limit(limit + 1)).all()
+        page, more = segments[:limit], len(segments) > limit
+        items = [segment_document(segment) for segment in page]
+    return jsonify({"items": items, "next_cursor": _write_cursor(page[-1].index) if more else None})
+
+
+@blueprint.post(
+    "/jobs/<string:job_id>/cancel",
+    operation_id="cancelJob",
+    responses={200: JobDocument, **guarded(404, 409, 422)},
+)
+@requires("jobs:write")
+def cancel(path: JobPath) -> Response:
+    """Stop a job. Cancelling it again changes nothing; a job that has ended otherwise is a conflict."""
+    mine = services()
+    delivery_id = None
+    with mine.sessions.transaction() as session:
+        job = lock_job(session, path.job_id)
+        if job is None or job.owner != caller().owner:
+            raise _no_job(path.job_id)
+        if job.is_final and job.status != "cancelled":
+            raise APIError("job_already_final", f"job {job.id} has ended already: it has {job.status}")
+        if not job.is_final:
+            delivery_id = cancel_job(session, job)
+            JOBS_ENDED.labels(status="cancelled").inc()
+            session.refresh(job)
+        document = job_document(job, get_segments(session, job.id))
+    if delivery_id is not None:
+        send_delivery(mine, delivery_id)
+    return jsonify(document)
+
+
+@blueprint.delete(
+    "/jobs/<string:job_id>",
+    operation_id="deleteJob",
+    responses={"204": {"description": "Erased."}, **guarded(404, 422)},
+)
+@requires("jobs:write")
+def delete(path: JobPath) -> Response:
+    """Erase a job with its results, its deliveries and, unless another job of yours needs it, its file."""
+    mine = services()
+    with mine.sessions.transaction() as session:
+        job = lock_job(session, path.job_id)
+        if job is None or job.owner != caller().owner:
+            raise _no_job(path.job_id)
+        storage_key = delete_job(session, job)
+    if storage_key is not None:
+        try:
+            mine.storage.delete(storage_key)
+        except StorageError:
+            # No row knows the file any more, so tidying up finds it as an orphan.
+            log.exception("erased file not removed yet")
+    return Response(status=204)
+
+
+def send_delivery(mine: Services, delivery_id: uuid.UUID) -> None:
+    """Ask for a webhook delivery; if that fails, the sweep will."""
+    try:
+        mine.sender.deliver_webhook(delivery_id)
+    except Exception:  # noqa: BLE001 - the row is committed, so whatever the broker does is no failure
+        log.warning("message not sent", exc_info=True)
+
+
+def _send_ingest(mine: Services, job_id: uuid.UUID) -> None:
+    try:
+        mine.sender.ingest(job_id)
+    except Exception:  # noqa: BLE001 - likewise
+        log.warning("message not sent", exc_info=True)
+
+
+def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], str | None]:
+    """Options from body and query together, and the source URL of a JSON body."""
+    options = query.model_dump(exclude_none=True)
+    url = None
+    if submission.is_json:
+        # Strictly: in JSON, "2" is no number.
+        given = URLSubmission.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
+        url = given.pop("url")
+    else:
+        given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
+    twice = sorted(options.keys() & given.keys())
+    if twice:
+        raise APIError("invalid_request", f"the option {twice[0]!r} is given both in the query and in the body")
+    return options | given, url
+
+
+def _manifest(mine: Services, name: str | None) -> Manifest:
+    known = list_manifests(mine.settings.models.dir)
+    name = name or mine.settings.models.default
+    if name not in known:
+        raise APIError("unknown_model", f"there is no model {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> None:
+    allow_insecure = mine.settings.webhooks.allow_insecure
+    for address in (options.get("webhook_url"), url):
+        if address is not None:
+            check_url(address, allow_insecure=allow_insecure)
+    metadata = json.dumps(options.get("metadata", {}), ensure_ascii=False)
+    try:
+        size = len(metadata.encode())
+    except UnicodeEncodeError as error:
+        raise APIError("invalid_request", "metadata: contains half of a surrogate pair") from error
+    if "\\u0000" in metadata:
+        raise APIError("invalid_request", "metadata: contains the character NUL")
+    most = mine.settings.limits.max_metadata_bytes
+    if size > most:
+        raise APIError("metadata_too_large", f"metadata has {size} bytes; the limit max_metadata_bytes is {most}")
+
+
+def _create(
+    mine: Services,
+    upload: StoredUpload | None,
+    url: str | None,
+    options: dict[str, Any],
+    manifest: Manifest,
+    idempotency_key: str | None,
+) -> tuple[Job, dict[str, Any], bool]:
+    """Commit the job; the upload is then its media's, or removed if the same content was stored before."""
+    surplus = None
+    with mine.sessions.transaction() as session:
+        media = None
+        if upload is not None:
+            media, surplus = attach_media(
+                session,
+                owner=caller().owner,
+                sha256=upload.sha256,
+                size_bytes=upload.size_bytes,
+                storage_key=upload.storage_key,
+                retention_days=mine.settings.jobs.media_retention_days,
+            )
+        job, is_new = create_job(
+            session,
+            NewJob(
+                owner=caller().owner,
+                api_key_id=caller().key_id,
+                media=media,
+                source_url=url,
+                model=manifest.name,
+                sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
+                segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
+                webhook_url=options.get("webhook_url"),
+                metadata=options.get("metadata", {}),
+                idempotency_key=idempotency_key,
+                request_sha256=_request_sha256(upload, url, options),
+            ),
+        )
+        document = job_document(job, get_segments(session, job.id))
+    if surplus is not None:
+        mine.storage.delete(surplus)
+    return job, document, is_new
+
+
+def _request_sha256(upload: StoredUpload | None, url: str | None, options: dict[str, Any]) -> str:
+    """Tells a repeated request from another one under the same idempotency key."""
+    content = {"file": upload.sha256 if upload else None, "url": url, "options": options}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait=\"?(\d{1,6})\"?(?=$|[,;\s])")
+
+
+def _wanted_wait_s(prefer: str | None, most_s: float) -> float:
+    """Seconds of ``Prefer: wait=N``; 0 without one. RFC 7240 lets a server ignore what it cannot read."""
+    match = _WAIT.search(prefer or "")
+    return min(float(match[1]), most_s) if match else 0.0
+
+
+def _wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: float) -> None:
+    """Return when the job has ended or *wait_s* are over, or at once if too many requests wait already."""
+    if not mine.waiting.acquire(blocking=False):
+        return
+    try:
+        deadline = time.monotonic() + wait_s
+        wanted = select(Job.status, Job.deleted_at).where(Job.id == job_id, Job.owner == caller().owner)
+        while True:
+            with mine.sessions.transaction() as session:
+                row = session.execute(wanted).one_or_none()
+            if row is None or row.deleted_at is not None or row.status not in ("queued", "running"):
+                return
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            time.sleep(min(mine.settings.api.poll_every_s, left_s))
+    finally:
+        mine.waiting.release()
+
+
+def _limit(mine: Services, page: Page) -> int:
+    return min(page.limit or mine.settings.api.page_size, mine.settings.api.max_page_size)
+
+
+def _write_cursor(position: uuid.UUID | int) -> str:
+    return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str, kind: type[Any]) -> Any:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        value = kind(text)
+    except (ValueError, binascii.Error) as error:
+        raise APIError("invalid_cursor", "the cursor is not one that this list gave") from error
+    if isinstance(value, int) and not -1 <= value < 2**31:
+        raise APIError("invalid_cursor", "the cursor is not one that this list gave")
+    return value
+
+
+def _no_job(job_id: uuid.UUID) -> APIError:
+    return APIError("not_found", f"there is no job {job_id}")
+
+

@@ -1,0 +1,146 @@
+"""
+API keys: made, listed and revoked by an operator who can reach the database.
+
+Found by the command line as ``deepfakestream keys``; also ``python -m api.keys``. Flask is not needed here.
+"""
+
+import base64
+import hashlib
+import json
+import secrets
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from shared.config import ConfigurationError, SharedSettings, load_settings
+from shared.db import SessionFactory, make_engine
+from shared.models import APIKey
+
+SCOPES = ("jobs:write", "jobs:read", "admin")
+PREFIX = "dfs_"
+SHOWN_CHARACTERS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made: the only moment at which its secret is known."""
+
+    row: APIKey
+    secret: str
+    """``dfs_…``, which the client sends."""
+
+
+def digest_key(secret: str) -> bytes:
+    """What is stored of a key."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) -> NewKey:
+    """Make a key with 256 random bits, and a webhook secret of its own."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    row = APIKey(
+        owner=owner,
+        name=name,
+        prefix=secret[:SHOWN_CHARACTERS],
+        secret_sha256=digest_key(secret),
+        scopes=scopes,
+        webhook_secret="whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
+    )
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return NewKey(row, secret)
+
+
+def revoke_key(session: Session, key_id: uuid.UUID) -> bool:
+    """Refuse the key from now on; False if there is none."""
+    row = session.get(APIKey, key_id, with_for_update=True)
+    if row is None:
+        return False
+    row.revoked_at = row.revoked_at or func.now()  # type: ignore[assignment]
+    return True
+
+
+def _document(row: APIKey) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "owner": row.owner,
+        "name": row.name,
+        "prefix": row.prefix,
+        "scopes": row.scopes,
+        "created_at": row.created_at.isoformat(),
+        "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
+    }
+
+
+def _run(work: Callable[[Session], Any]) -> Any:
+    """Do *work* in one transaction on the configured database."""
+    try:
+        settings = load_settings(SharedSettings)
+        with SessionFactory(make_engine(settings.database)).transaction() as session:
+            return work(session)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+    except SQLAlchemyError as error:
+        raise click.ClickException("the database cannot be reached, or has no schema yet") from error
+
+
+@click.group("keys")
+def commands() -> None:
+    """API keys, on the database that the configuration names."""
+
+
+@commands.command("create")
+@click.option("--owner", required=True, help="Whose jobs the key sees.")
+@click.option("--name", required=True, help="What the key is for.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Repeatable; jobs by default."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> None:
+    """Make a key. It and its webhook secret are shown now and never again."""
+    chosen = list(dict.fromkeys(scopes)) or ["jobs:write", "jobs:read"]
+
+    def work(session: Session) -> dict[str, Any]:
+        key = create_key(session, owner=owner, name=name, scopes=chosen)
+        return {**_document(key.row), "key": key.secret, "webhook_secret": key.row.webhook_secret}
+
+    made = _run(work)
+    if as_json:
+        click.echo(json.dumps(made))
+        return
+    click.echo(f"key             {made['key']}\nwebhook secret  {made['webhook_secret']}\nid              {made['id']}")
+    click.echo("Keep both: they are not shown again.", err=True)
+
+
+@commands.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def list_keys(as_json: bool) -> None:
+    """Every key, newest first, without its secrets."""
+    rows = _run(lambda session: [_document(row) for row in session.scalars(select(APIKey).order_by(APIKey.id.desc()))])
+    for row in rows:
+        if as_json:
+            click.echo(json.dumps(row))
+            continue
+        state = "revoked" if row["revoked_at"] else "active"
+        click.echo(f"{row['id']}  {row['prefix']}…  {state:8}{row['owner']:16}{row['name']:20}{','.join(row['scopes'])}")
+
+
+@commands.command("revoke")
+@click.argument("key_id", type=click.UUID)
+def revoke(key_id: uuid.UUID) -> None:
+    """Refuse a key from now on."""
+    if not _run(lambda session: revoke_key(session, key_id)):
+        raise click.ClickException(f"there is no key {key_id}")
+    click.echo(f"revoked {key_id}")
+
+
+if __name__ == "__main__":
+    sys.exit(commands())

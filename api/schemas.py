@@ -1,0 +1,336 @@
+"""
+Shapes of requests and responses. They validate what comes in, and the OpenAPI document is made of them.
+
+Responses are the documents of ``shared.documents``; a test holds the two together.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Json
+
+from shared.models import DELIVERY_STATUSES, JOB_STATUSES
+
+Score = Annotated[float, Field(ge=0.0, le=1.0)]
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+SampleFPS = Annotated[float, Field(ge=0.1, le=30.0, description="Frames looked at a second.")]
+SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of a segment.")]
+WebhookURL = Annotated[
+    str, Field(min_length=1, max_length=2048, description="Called when the job ends, see *Webhooks*.")
+]
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=64, description="A checkpoint's name, see `GET /v1/models`.")
+]
+METADATA = "Anything of yours, given back with the job and its webhook."
+
+if JOB_STATUSES != JobStatus.__args__:  # type: ignore[attr-defined]
+    raise RuntimeError("the API's job statuses are not the database's")
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class _Headers(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class SubmitHeaders(_Headers):
+    """Headers of a submission."""
+
+    idempotency_key: str | None = Field(
+        default=None,
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Makes repeating the request safe: the same key with the same request gives the same job.",
+    )
+
+
+class GetHeaders(_Headers):
+    """Headers of a look at a job."""
+
+    prefer: str | None = Field(
+        default=None,
+        alias="Prefer",
+        description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240).",
+    )
+    if_none_match: str | None = Field(
+        default=None, alias="If-None-Match", description="An `ETag`: 304 if the job is still the same."
+    )
+
+
+class QueryOptions(_Request):
+    """Options of a job, in the query or in form fields."""
+
+    webhook_url: WebhookURL | None = None
+    sample_fps: SampleFPS | None = None
+    segment_seconds: SegmentSeconds | None = None
+    model: ModelName | None = None
+    metadata: Json[dict[str, Any]] | None = Field(default=None, description=f"{METADATA} A JSON object as text.")
+
+
+class URLSubmission(_Request):
+    """A job whose file this service fetches."""
+
+    url: str = Field(
+        min_length=1, max_length=2048, description="Where the file is; https unless configured otherwise."
+    )
+    webhook_url: WebhookURL | None = None
+    sample_fps: SampleFPS | None = None
+    segment_seconds: SegmentSeconds | None = None
+    model: ModelName | None = None
+    metadata: dict[str, Any] | None = Field(default=None, description=METADATA)
+
+
+class JobPath(BaseModel):
+    """The job in question."""
+
+    job_id: UUID = Field(description="The job's id.")
+
+
+class DeliveryPath(JobPath):
+    """The delivery attempt in question."""
+
+    number: Annotated[int, Field(ge=1, le=1_000_000, description="The attempt's number.")]
+
+
+class Page(_Request):
+    """Which page of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=100)] | None = Field(default=None, description="Items on a page.")
+    cursor: str | None = Field(
+        default=None, max_length=200, description="`next_cursor` of the page before."
+    )
+
+
+class JobsQuery(Page):
+    """Which jobs."""
+
+    status: JobStatus | None = None
+    created_after: AwareDatetime | None = Field(default=None, description="With time zone.")
+    created_before: AwareDatetime | None = Field(default=None, description="With time zone.")
+
+
+class Problem(BaseModel):
+    """RFC 9457: what went wrong."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="One sentence that names the thing.")
+    code: str = Field(description="Stable; decide by this.")
+    request_id: str | None = Field(description="Quote it when you ask about this answer.")
+    errors: list[dict[str, str]] = Field(default=[], description="Each mistake by name.")
+
+
+class ErrorDocument(BaseModel):
+    """Why a job or segment failed."""
+
+    code: str
+    detail: str
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    segments_total: int | None = Field(description="Null before the file was inspected.")
+    segments_done: int
+    fraction: Score
+
+
+class MediaDocument(BaseModel):
+    """The file; probed facts are null before the probe."""
+
+    sha256: str
+    size_bytes: int
+    stored: bool = Field(description="False once the file is erased.")
+    kind: Literal["image", "video"] | None
+    container: str | None
+    codec: str | None
+    width_px: int | None = Field(description="As displayed.")
+    height_px: int | None
+    rotation_deg: int | None
+    duration_s: float | None = Field(description="Null for images.")
+    frame_rate: float | None
+    frame_count: int | None
+    truncated: bool | None = Field(description="Whether the end of the file is missing.")
+
+
+class OptionsDocument(BaseModel):
+    """What the job was asked to do."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: str
+    sample_fps: float
+    segment_seconds: float
+    webhook_url: str | None
+
+
+class ModelDescription(BaseModel):
+    """Everything that produced the result."""
+
+    name: str
+    version: str
+    trained: bool
+    weights_sha256: str
+    threshold: Score
+    uncertainty_band: list[float]
+    temperature: float
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Any]
+    sampling: dict[str, float]
+
+
+class SegmentSummary(BaseModel):
+    """A segment without its faces."""
+
+    index: int
+    start_s: float
+    end_s: float
+    status: Literal["pending", "running", "scored", "unscorable", "failed"]
+    fake_score: Score | None = Field(description="The highest person's score; null without a scorable face.")
+    reasons: list[str]
+    people: int = Field(description="How many people were seen.")
+    faces_found: int
+    faces_scored: int
+    frames_decoded: int
+    error: ErrorDocument | None
+
+
+class JobSummary(BaseModel):
+    """A job without its segments."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: UUID
+    status: JobStatus
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    progress: Progress
+    media: MediaDocument | None
+    options: OptionsDocument
+    metadata: dict[str, Any]
+    fake_score: Score | None = Field(description="Mean over scored segments: probability that a face was swapped.")
+    peak_score: Score | None = Field(description="The highest segment.")
+    verdict: Literal["fake", "real", "inconclusive", "not_applicable"] | None
+    reasons: list[str] = Field(description="Machine-readable, for instance `untrained_model` or `no_face`.")
+    model: ModelDescription | None
+    error: ErrorDocument | None
+
+
+class JobDocument(JobSummary):
+    """A job with the scores so far."""
+
+    segments: list[SegmentSummary]
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    items: list[JobSummary]
+    next_cursor: str | None
+
+
+class FaceDocument(BaseModel):
+    """One face in one sampled frame."""
+
+    time_s: float
+    box_px: Annotated[list[float], Field(min_length=4, max_length=4, description="Left, top, right, bottom.")]
+    landmarks_px: list[list[float]] = Field(description="Eyes, nose, corners of the mouth: x, y.")
+    confidence: Score
+    size_px: float
+    sharpness: float
+    problem: str | None = Field(description="Why the face was not scored.")
+    fake_score: Score | None
+
+
+class PersonDocument(BaseModel):
+    """One person within a segment."""
+
+    person: int
+    fake_score: Score | None = Field(description="Mean over the person's scored faces.")
+    faces: list[FaceDocument]
+
+
+class SegmentDocument(BaseModel):
+    """A segment with every face."""
+
+    index: int
+    start_s: float
+    end_s: float
+    status: Literal["pending", "running", "scored", "unscorable", "failed"]
+    fake_score: Score | None
+    reasons: list[str]
+    people: list[PersonDocument]
+    faces_found: int
+    faces_scored: int
+    frames_decoded: int
+    error: ErrorDocument | None
+
+
+class SegmentList(BaseModel):
+    """A page of segments, in order."""
+
+    items: list[SegmentDocument]
+    next_cursor: str | None
+
+
+class DeliveryDocument(BaseModel):
+    """One attempt to call the webhook."""
+
+    number: int
+    event_id: str = Field(description="The `webhook-id`, the same in every attempt.")
+    event: str
+    url: str
+    status: Literal["pending", "sending", "succeeded", "failed"]
+    due_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    response_status: int | None
+    response_excerpt: str | None = Field(description="At most 1 KB.")
+    error_code: str | None
+
+
+if set(DELIVERY_STATUSES) != {"pending", "sending", "succeeded", "failed"}:
+    raise RuntimeError("the API's delivery statuses are not the database's")
+
+
+class DeliveryList(BaseModel):
+    """The webhook log of a job."""
+
+    items: list[DeliveryDocument]
+
+
+class CheckpointDocument(BaseModel):
+    """A checkpoint that can be asked for."""
+
+    name: str
+    version: str
+    trained: bool
+    is_default: bool
+    threshold: Score
+    uncertainty_band: list[float]
+    sampling: dict[str, float]
+    weights_sha256: str
+    training_data: list[str]
+    metrics: dict[str, float]
+    licence: str
+    model_card: str = Field(description="Markdown.")
+
+
+class CheckpointList(BaseModel):
+    """All checkpoints."""
+
+    items: list[CheckpointDocument]
+
+
+class Health(BaseModel):
+    """Whether the service, and what it leans on, answers."""
+
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str] = {}

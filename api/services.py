@@ -1,0 +1,29 @@
+"""What views work with: the collaborators that ``create_app`` was given."""
+
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+
+from flask import current_app
+
+from api.config import APISettings
+from shared.db import SessionFactory
+from shared.queues import Sender
+from shared.storage import Storage
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Collaborators of one api process."""
+
+    settings: APISettings
+    sessions: SessionFactory
+    storage: Storage
+    sender: Sender
+    waiting: BoundedSemaphore
+    """Held by requests that wait for a job, so that they cannot take every thread."""
+
+
+def services() -> Services:
+    """The collaborators of the current application."""
+    found: Services = current_app.extensions["deepfakestream"]
+    return found

@@ -1,0 +1,212 @@
+"""
+Bodies that stream to storage while they arrive: never whole in memory, hashed and counted on the way.
+
+A body comes as multipart ``file=``, as raw bytes with a media type, or as JSON that names a URL.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any, cast
+
+from flask import Request
+from werkzeug.exceptions import ClientDisconnected
+
+from api.errors import APIError
+from shared.containers import MediaLimits, check_limits, inspect_header
+from shared.errors import TooLargeError
+from shared.media import new_storage_key
+from shared.observability import get_logger
+from shared.storage import BLOCK_BYTES, Storage, Upload
+
+log = get_logger(__name__)
+
+MAX_JSON_BYTES = 64 * 1024
+MULTIPART_OVERHEAD_BYTES = 1024 * 1024
+"""Allowed on top of the file for the other fields and the boundaries."""
+
+
+@dataclass(slots=True)
+class StoredUpload:
+    """An upload that has arrived whole."""
+
+    storage_key: str
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """An upload on its way to storage; ``keep`` is what saves it from removal."""
+
+    storage: Storage
+    key: str
+    upload: Upload
+    max_bytes: int
+    kept: bool = False
+
+    def write(self, data: bytes) -> int:
+        if self.upload.size_bytes + len(data) > self.max_bytes:
+            raise TooLargeError(
+                f"the file has more bytes than the limit max_upload_bytes, which is {self.max_bytes}"
+            )
+        return self.upload.write(data)
+
+    def keep(self) -> StoredUpload:
+        return StoredUpload(self.key, self.upload.commit(), self.upload.size_bytes)
+
+    # What werkzeug's form parser asks of a file beside writing to it.
+    def seek(self, *_: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing: the request decides whether the upload is kept."""
+
+
+@dataclass(slots=True)
+class _Uploads:
+    """All uploads of one request."""
+
+    storage: Storage
+    max_bytes: int
+    incoming: list[_Incoming] = field(default_factory=list)
+
+    def begin(self) -> _Incoming:
+        key = new_storage_key()
+        item = _Incoming(self.storage, key, self.storage.create(key), self.max_bytes)
+        self.incoming.append(item)
+        return item
+
+    def discard(self) -> None:
+        for item in self.incoming:
+            item.upload.abort()
+
+
+class StreamingRequest(Request):
+    """A request whose file parts go straight to storage instead of memory or a temporary folder."""
+
+    uploads: _Uploads | None = None
+    max_form_memory_size = 256 * 1024
+    max_form_parts = 32
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        del total_content_length, content_type, filename, content_length
+        if self.uploads is None:
+            raise APIError("unsupported_media_type", "this call takes no file")
+        if self.uploads.incoming:
+            raise APIError("invalid_request", "send one file, in the field 'file'")
+        return cast("IO[bytes]", self.uploads.begin())
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a request's body was."""
+
+    upload: StoredUpload | None
+    fields: dict[str, Any]
+    """Form fields, or the members of the JSON object."""
+    is_json: bool
+
+
+@contextmanager
+def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Submission]:
+    """
+    Take in the body of *request*; a file is in storage while the block runs, and stays if it does not raise.
+
+    Raises:
+        APIError: The body is none of the three forms, or not whole.
+        TooLargeError: More bytes than *max_bytes*.
+    """
+    uploads = _Uploads(storage, max_bytes)
+    stored: StoredUpload | None = None
+    try:
+        try:
+            submission = _read(cast("StreamingRequest", request), uploads)
+        except (ClientDisconnected, ConnectionError, TimeoutError) as error:
+            raise APIError("bad_request", "the connection ended before the whole body had arrived") from error
+        stored = submission.upload
+        yield submission
+    except BaseException:
+        if stored is not None:
+            storage.delete(stored.storage_key)
+        raise
+    finally:
+        uploads.discard()
+
+
+def check_upload(storage: Storage, upload: StoredUpload, limits: MediaLimits) -> None:
+    """
+    Refuse what the header of a stored file already rules out.
+
+    Raises:
+        MediaError: With the code that says why.
+    """
+    with storage.open(upload.storage_key) as stream:
+        check_limits(inspect_header(stream, upload.size_bytes), limits)
+
+
+def _read(request: StreamingRequest, uploads: _Uploads) -> Submission:
+    kind = request.mimetype
+    announced = request.content_length
+    if kind == "multipart/form-data":
+        return _read_form(request, uploads, announced)
+    if kind == "application/json":
+        return Submission(None, _read_json(request), is_json=True)
+    if kind == "application/octet-stream" or kind.startswith(("image/", "video/")):
+        if announced is not None and announced > uploads.max_bytes:
+            raise _too_large(announced, uploads.max_bytes)
+        item = uploads.begin()
+        received = 0
+        while block := request.stream.read(BLOCK_BYTES):
+            received += item.write(block)
+        if announced is not None and received < announced:
+            raise APIError("bad_request", f"the body ended after {received} of {announced} bytes")
+        return Submission(item.keep(), {}, is_json=False)
+    raise APIError(
+        "unsupported_media_type",
+        "send multipart/form-data with a field 'file', the file itself as image/*, video/* or"
+        " application/octet-stream, or a JSON object with a 'url' as application/json",
+    )
+
+
+def _read_form(request: StreamingRequest, uploads: _Uploads, announced: int | None) -> Submission:
+    most = uploads.max_bytes + MULTIPART_OVERHEAD_BYTES
+    if announced is not None and announced > most:
+        raise _too_large(announced, uploads.max_bytes)
+    request.max_content_length = most
+    request.uploads = uploads
+    files = request.files
+    if list(files) != ["file"]:
+        raise APIError("missing_file", "the form has no file in a field named 'file'")
+    repeated = [name for name, values in request.form.lists() if len(values) > 1]
+    if repeated:
+        raise APIError("invalid_request", f"the field {repeated[0]!r} is given more than once")
+    return Submission(uploads.incoming[0].keep(), request.form.to_dict(), is_json=False)
+
+
+def _read_json(request: Request) -> dict[str, Any]:
+    body = request.stream.read(MAX_JSON_BYTES + 1)
+    if len(body) > MAX_JSON_BYTES:
+        raise APIError("too_large", f"the JSON body has more than {MAX_JSON_BYTES} bytes")
+    try:
+        data = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise APIError("bad_request", "the body is not valid JSON") from error
+    if not isinstance(data, dict):
+        raise APIError("invalid_request", "the body is not a JSON object")
+    return data
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _too_large(size_bytes: int, max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the body has {size_bytes} bytes; the limit max_upload_bytes is {max_bytes}")
