@@ -41,7 +41,9 @@ from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
 from shared.outbound import check_url
 
 log = get_logger(__name__)
-blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
+blueprint = APIBlueprint(
+    "jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY
+)
 
 
 @blueprint.post(
@@ -67,7 +69,9 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         _check_options(mine, options, url)
         if submission.upload is not None:
             check_upload(mine.storage, submission.upload, settings.limits.for_media())
-        job, document, is_new = _create(mine, submission.upload, url, options, manifest, header.idempotency_key)
+        job, document, is_new = _create(
+            mine, submission.upload, url, options, manifest, header.idempotency_key
+        )
     if is_new:
         JOBS_ACCEPTED.labels(source="url" if url else "upload").inc()
         _send_ingest(mine, job.id)
@@ -110,7 +114,11 @@ def list_jobs(query: JobsQuery) -> Response:
     """List your jobs, newest first, without their segments."""
     mine = services()
     limit = _limit(mine, query)
-    wanted = select(Job).options(selectinload(Job.media)).where(Job.owner == caller().owner, Job.deleted_at.is_(None))
+    wanted = (
+        select(Job)
+        .options(selectinload(Job.media))
+        .where(Job.owner == caller().owner, Job.deleted_at.is_(None))
+    )
     if query.status is not None:
         wanted = wanted.where(Job.status == query.status)
     if query.created_after is not None:
@@ -233,7 +241,9 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
         given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
     twice = sorted(options.keys() & given.keys())
     if twice:
-        raise APIError("invalid_request", f"the option {twice[0]!r} is given both in the query and in the body")
+        raise APIError(
+            "invalid_request", f"the option {twice[0]!r} is given both in the query and in the body"
+        )
     return options | given, url
 
 
@@ -259,7 +269,9 @@ def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> 
         raise APIError("invalid_request", "metadata: contains the character NUL")
     most = mine.settings.limits.max_metadata_bytes
     if size > most:
-        raise APIError("metadata_too_large", f"metadata has {size} bytes; the limit max_metadata_bytes is {most}")
+        raise APIError(
+            "metadata_too_large", f"metadata has {size} bytes; the limit max_metadata_bytes is {most}"
+        )
 
 
 def _create(
@@ -361,5 +373,3 @@ def _read_cursor(cursor: str, kind: type[Any]) -> Any:
 
 def _no_job(job_id: uuid.UUID) -> APIError:
     return APIError("not_found", f"there is no job {job_id}")
-
-

@@ -116,7 +116,9 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(made))
         return
-    click.echo(f"key             {made['key']}\nwebhook secret  {made['webhook_secret']}\nid              {made['id']}")
+    click.echo(
+        f"key             {made['key']}\nwebhook secret  {made['webhook_secret']}\nid              {made['id']}"
+    )
     click.echo("Keep both: they are not shown again.", err=True)
 
 
@@ -124,13 +126,17 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def list_keys(as_json: bool) -> None:
     """Every key, newest first, without its secrets."""
-    rows = _run(lambda session: [_document(row) for row in session.scalars(select(APIKey).order_by(APIKey.id.desc()))])
+    rows = _run(
+        lambda session: [_document(row) for row in session.scalars(select(APIKey).order_by(APIKey.id.desc()))]
+    )
     for row in rows:
         if as_json:
             click.echo(json.dumps(row))
             continue
         state = "revoked" if row["revoked_at"] else "active"
-        click.echo(f"{row['id']}  {row['prefix']}…  {state:8}{row['owner']:16}{row['name']:20}{','.join(row['scopes'])}")
+        click.echo(
+            f"{row['id']}  {row['prefix']}…  {state:8}{row['owner']:16}{row['name']:20}{','.join(row['scopes'])}"
+        )
 
 
 @commands.command("revoke")

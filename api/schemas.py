@@ -69,7 +69,9 @@ class QueryOptions(_Request):
     sample_fps: SampleFPS | None = None
     segment_seconds: SegmentSeconds | None = None
     model: ModelName | None = None
-    metadata: Json[dict[str, Any]] | None = Field(default=None, description=f"{METADATA} A JSON object as text.")
+    metadata: Json[dict[str, Any]] | None = Field(
+        default=None, description=f"{METADATA} A JSON object as text."
+    )
 
 
 class URLSubmission(_Request):
@@ -101,9 +103,7 @@ class Page(_Request):
     """Which page of a list."""
 
     limit: Annotated[int, Field(ge=1, le=100)] | None = Field(default=None, description="Items on a page.")
-    cursor: str | None = Field(
-        default=None, max_length=200, description="`next_cursor` of the page before."
-    )
+    cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
 
 
 class JobsQuery(Page):
@@ -215,7 +215,9 @@ class JobSummary(BaseModel):
     media: MediaDocument | None
     options: OptionsDocument
     metadata: dict[str, Any]
-    fake_score: Score | None = Field(description="Mean over scored segments: probability that a face was swapped.")
+    fake_score: Score | None = Field(
+        description="Mean over scored segments: probability that a face was swapped."
+    )
     peak_score: Score | None = Field(description="The highest segment.")
     verdict: Literal["fake", "real", "inconclusive", "not_applicable"] | None
     reasons: list[str] = Field(description="Machine-readable, for instance `untrained_model` or `no_face`.")

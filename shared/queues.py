@@ -59,7 +59,7 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
         broker_connection_max_retries=None,
         # Publishing from a request must not hang when Redis is away: the row is committed and the sweep resends.
         task_publish_retry=True,
-        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "timeout": 3},
+        task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2},
         task_serializer="json",
         accept_content=["json"],
         timezone="UTC",

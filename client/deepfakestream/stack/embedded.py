@@ -1,0 +1,287 @@
+"""The whole service on one machine: Postgres, Redis, api, workers, beat and Flower, with their state in one folder."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import httpx
+
+from deepfakestream.connection import CONNECTION_FILE
+from deepfakestream.stack.processes import Service
+from deepfakestream.stack.servers import Postgres, Redis, StackError
+
+READY_TIMEOUT_S = 180.0
+POLL_S = 0.2
+CONFIG = Path(__file__).with_name("embedded.yaml")
+
+Say = Callable[[str], None]
+
+
+class EmbeddedStack:
+    """
+    Runs the service while its context lasts.
+
+    Args:
+        state: Folder of everything that survives a restart.
+        port: Of the api; the first free one from 8000 on if not given.
+        flower_port: Likewise, from 5555 on.
+        say: Told of each step.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        *,
+        port: int | None = None,
+        flower_port: int | None = None,
+        say: Say = lambda _: None,
+    ) -> None:
+        self.state = state.absolute()
+        self._say = say
+        self._wanted_port, self._wanted_flower_port = port, flower_port
+        self._postgres = Postgres(self.state / "postgres")
+        self._redis = Redis(self.state / "redis")
+        self._services: list[Service] = []
+        self._lock: IO[str] | None = None
+        self.url = ""
+        self.flower_url = ""
+        self.metrics_urls: list[str] = []
+
+    @property
+    def api_key_file(self) -> Path:
+        """Where the API key is; readable by its owner alone."""
+        return self.state / "secrets" / "api-key"
+
+    @property
+    def webhook_secret_file(self) -> Path:
+        """Where the secret that signs webhooks is."""
+        return self.state / "secrets" / "webhook-secret"
+
+    @property
+    def flower_password_file(self) -> Path:
+        """Where Flower's password is; its user is ``operator``."""
+        return self.state / "secrets" / "flower-password"
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def watch(self) -> None:
+        """Restart what dies, for ever. Raises StackError when something dies again and again."""
+        while True:
+            self.restart_dead()
+            time.sleep(POLL_S)
+
+    def restart_dead(self) -> None:
+        """Restart what has died. Raises StackError when something dies again and again."""
+        for service in self._services:
+            if not service.has_died():
+                continue
+            if not service.may_restart():
+                raise StackError(f"{service.name} dies again and again:\n{service.last_lines()}")
+            self._say(f"{service.name} died and is started again; see {service.log}")
+            service.start()
+
+    def _start(self) -> None:
+        self._prepare_folders()
+        self._take_lock()
+        self._say("starting Postgres")
+        database_url = self._postgres.start()
+        self._say("starting Redis")
+        environment = self._environment(database_url)
+        redis = self._add("redis", self._redis.command(), environment)
+        self._redis.wait(redis)
+        self._say("migrating the database")
+        self._run("-m", "migrations", "upgrade", environment=environment)
+        self._make_secrets(environment)
+        self._say("starting api, workers, beat and Flower")
+        python = sys.executable
+        api_metrics = self._metrics_folder("api")
+        self._add("api", [python, "-m", "gunicorn", "-c", "python:api.gunicorn"], environment | api_metrics)
+        for role in ("cpu", "gpu"):
+            port = free_port(None)
+            own = self._metrics_folder(f"worker-{role}") | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
+            self.metrics_urls.append(f"http://127.0.0.1:{port}/metrics")
+            self._add(
+                f"worker-{role}", [python, "-m", "worker", "--role", role], environment | own, grace_s=15.0
+            )
+        self._add("beat", [python, "-m", "worker", "beat"], environment)
+        password = self.flower_password_file.read_text().strip()
+        self._add(
+            "flower",
+            [python, "-m", "worker", "flower"],
+            environment | {"DEEPFAKESTREAM_WORKER__FLOWER__PASSWORD": password},
+        )
+        self._wait_until_ready()
+        connection = {"url": self.url, "api_key_file": str(self.api_key_file)}
+        (self.state / CONNECTION_FILE).write_text(json.dumps(connection))
+
+    def _stop(self) -> None:
+        (self.state / CONNECTION_FILE).unlink(missing_ok=True)
+        # Requests first, the database last. Asking all at once lets them stop side by side.
+        servers = [service for service in self._services if service.name == "redis"]
+        others = [service for service in self._services if service.name != "redis"]
+        for service in others:
+            service.ask_to_stop()
+        for service in [*others, *servers]:
+            service.stop()
+        self._services.clear()
+        self._postgres.stop()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _prepare_folders(self) -> None:
+        self.state.mkdir(parents=True, exist_ok=True)
+        for name, mode in (("logs", 0o755), ("secrets", 0o700), ("storage", 0o700), ("metrics", 0o755)):
+            (self.state / name).mkdir(exist_ok=True, mode=mode)
+
+    def _take_lock(self) -> None:
+        lock = (self.state / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise StackError(f"a stack is running already with its state in {self.state}") from None
+        self._lock = lock
+
+    def _environment(self, database_url: str) -> dict[str, str]:
+        port = free_port(self._wanted_port, start=8000)
+        flower_port = free_port(self._wanted_flower_port, start=5555)
+        self.url = f"http://127.0.0.1:{port}"
+        self.flower_url = f"http://127.0.0.1:{flower_port}"
+        given = {
+            "DEEPFAKESTREAM_CONFIG": str(CONFIG),
+            "DEEPFAKESTREAM_DATABASE__URL": database_url,
+            "DEEPFAKESTREAM_BROKER__URL": self._redis.url,
+            "DEEPFAKESTREAM_STORAGE__URL": f"file://{self.state / 'storage'}",
+            "DEEPFAKESTREAM_API__HOST": "127.0.0.1",
+            "DEEPFAKESTREAM_API__PORT": str(port),
+            "DEEPFAKESTREAM_WORKER__FLOWER__PORT": str(flower_port),
+        }
+        # The installed packages may be a checkout that is on the path by way of the current folder alone.
+        path = os.pathsep.join(entry for entry in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if entry)  # noqa: PTH109
+        return {**os.environ, **given, "PYTHONPATH": path}
+
+    def _metrics_folder(self, name: str) -> dict[str, str]:
+        folder = self.state / "metrics" / name
+        # What another run counted would be added to this one's.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+
+    def _add(
+        self, name: str, command: list[str], environment: dict[str, str], *, grace_s: float = 10.0
+    ) -> "subprocess.Popen[bytes]":
+        service = Service(
+            name,
+            command,
+            environment=environment,
+            folder=self.state,
+            log=self.state / "logs" / f"{name}.log",
+            grace_s=grace_s,
+        )
+        self._services.append(service)
+        return service.start()
+
+    def _run(self, *arguments: str, environment: dict[str, str]) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            env=environment,
+            cwd=self.state,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise StackError(f"'python {' '.join(arguments)}' failed:\n{done.stderr.strip()[-2000:]}")
+        return done.stdout
+
+    def _make_secrets(self, environment: dict[str, str]) -> None:
+        if not self.flower_password_file.exists():
+            _write_secret(self.flower_password_file, secrets.token_urlsafe(18))
+        if self.api_key_file.exists():
+            return
+        self._say("making the first API key")
+        made: dict[str, Any] = json.loads(
+            self._run(
+                *("-m", "api.keys", "create", "--owner", "local", "--name", "embedded", "--json"),
+                environment=environment,
+            )
+        )
+        _write_secret(self.webhook_secret_file, made["webhook_secret"])
+        _write_secret(self.api_key_file, made["key"])
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        waiting = [f"{self.url}/readyz", *self.metrics_urls]
+        while waiting:
+            waiting = [url for url in waiting if not _answers(url)]
+            for service in self._services:
+                if service.has_died():
+                    raise StackError(f"{service.name} did not start:\n{service.last_lines()}")
+            if time.monotonic() > deadline:
+                raise StackError(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(waiting)}")
+            time.sleep(POLL_S)
+
+
+def free_port(wanted: int | None, *, start: int = 0) -> int:
+    """
+    A loopback port: *wanted*, or the first free one from *start* on, or any if that is 0.
+
+    Raises:
+        StackError: *wanted* is taken.
+    """
+    if wanted is not None:
+        if not _is_free(wanted):
+            raise StackError(f"port {wanted} is taken")
+        return wanted
+    for port in range(start, start + 100) if start else ():
+        if _is_free(port):
+            return port
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _write_secret(path: Path, value: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(value + "\n")

@@ -1,0 +1,106 @@
+"""Child processes of the embedded stack: started, watched, restarted, stopped."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+RESTARTS = 5
+RESTART_WINDOW_S = 60.0
+LINUX_SET_PARENT_DEATH_SIGNAL = 1
+
+
+class Service:
+    """
+    One child process, with its log in a file.
+
+    Args:
+        name: For people and for the log's name.
+        command: Program and arguments.
+        environment: All of it.
+        folder: Working folder.
+        log: Appended to.
+        grace_s: How long it may take to stop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        environment: dict[str, str],
+        folder: Path,
+        log: Path,
+        grace_s: float = 10.0,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._environment = environment
+        self._folder = folder
+        self._grace_s = grace_s
+        self._starts: deque[float] = deque(maxlen=RESTARTS)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start it."""
+        self._starts.append(time.monotonic())
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                cwd=self._folder,
+                # Its own group: a Ctrl-C in the terminal is for the stack, which then stops its children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here
+            )
+        return self.process
+
+    def has_died(self) -> bool:
+        """Whether it ended without being told to."""
+        return self.process is not None and self.process.poll() is not None
+
+    def may_restart(self) -> bool:
+        """Whether it died seldom enough to be worth another start."""
+        return len(self._starts) < RESTARTS or time.monotonic() - self._starts[0] > RESTART_WINDOW_S
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def stop(self) -> None:
+        """Wait for its end, and kill it with its whole group after the grace period."""
+        if self.process is None:
+            return
+        self.ask_to_stop()
+        try:
+            self.process.wait(self._grace_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        # What it left of its group, for instance a pool's children.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process = None
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of its log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+        except OSError:
+            return ""
+
+
+def _die_with_parent() -> None:
+    """Be told to stop when the stack is killed, so that nothing lingers."""
+    ctypes.CDLL(None).prctl(LINUX_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

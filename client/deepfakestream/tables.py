@@ -1,0 +1,89 @@
+"""Jobs as a person reads them."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deepfakestream.results import Job
+
+STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
+
+
+def print_job(console: Console, name: str, job: Job) -> None:
+    """Print the per-segment table, average, peak, verdict, and the model that said so."""
+    console.print()
+    if job.segments:
+        table = Table(title=Text(name), title_justify="left")
+        for heading in ("segment", "from", "to", "fake score", "people", "faces", "notes"):
+            table.add_column(heading, justify="left" if heading == "notes" else "right")
+        for segment in job.segments:
+            notes = segment.error.detail if segment.error else ", ".join(segment.reasons)
+            faces = f"{segment.faces_scored}/{segment.faces_found}"
+            table.add_row(
+                str(segment.index),
+                seconds(segment.start_s),
+                seconds(segment.end_s),
+                score(segment.fake_score),
+                str(segment.people_count),
+                faces,
+                Text(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
+            )
+        console.print(table)
+    else:
+        console.print(Text(name, style="bold"))
+    if job.error is not None:
+        console.print(f"[bold red]{job.status}[/]", Text(f"{job.error.detail} ({job.error.code})"))
+        return
+    if job.status != "succeeded":
+        console.print(job.status)
+        return
+    console.print(f"average {score(job.fake_score)}   peak {score(job.peak_score)}")
+    verdict = Text(job.verdict or "", style=STYLES.get(job.verdict or "", ""))
+    console.print("verdict", verdict, Text(f"({', '.join(job.reasons)})" if job.reasons else ""))
+    if job.model is not None:
+        model = job.model
+        console.print(
+            Text(
+                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…,"
+                f" threshold {model.threshold:g}"
+            )
+        )
+
+
+def jobs_table(jobs: list[Job]) -> Table:
+    """A line for each job."""
+    table = Table()
+    for heading in ("id", "created", "status", "done", "average", "peak", "verdict"):
+        table.add_column(heading)
+    for job in jobs:
+        table.add_row(
+            job.id,
+            f"{job.created_at:%Y-%m-%d %H:%M:%S}",
+            job.status,
+            f"{job.fraction:.0%}",
+            score(job.fake_score),
+            score(job.peak_score),
+            Text(job.verdict or "", style=STYLES.get(job.verdict or "", "")),
+        )
+    return table
+
+
+def score(value: float | None) -> str:
+    """A score with four digits; a dash where there is none, which is not the same as 0."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def seconds(value: float) -> str:
+    """Minutes and seconds."""
+    minutes, rest = divmod(value, 60)
+    return f"{int(minutes):d}:{rest:05.2f}"
+
+
+def problem_document(error: Exception) -> dict[str, Any]:
+    """An error as ``--json`` prints it."""
+    return {
+        "code": getattr(error, "code", "client_error"),
+        "detail": getattr(error, "detail", None) or str(error),
+    }

@@ -1,0 +1,36 @@
+"""Verifying webhooks: Standard Webhooks, by its own library."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError as NotVerifiedError
+
+from deepfakestream.errors import WebhookVerificationError
+
+
+def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -> dict[str, Any]:
+    """
+    Check that a webhook comes from the service and is fresh.
+
+    Args:
+        headers: Of the request, in any case.
+        body: Exactly as received.
+        secret: ``whsec_…``, which came with the API key.
+
+    Returns:
+        The event: ``type``, ``timestamp`` and, as ``data``, the job. The ``webhook-id`` header is the same in every
+        repetition, so keep it to see an event once.
+
+    Raises:
+        WebhookVerificationError: The signature is not right, or the webhook is more than five minutes old.
+    """
+    lowered = {name.lower(): value for name, value in headers.items()}
+    try:
+        text = body.decode() if isinstance(body, bytes) else body
+        Webhook(secret).verify(text, lowered)
+        event: dict[str, Any] = json.loads(text)
+    except (NotVerifiedError, ValueError) as error:
+        raise WebhookVerificationError(f"the webhook could not be verified: {error}") from error
+    return event
