@@ -23,9 +23,7 @@ from shared.storage import Storage, open_storage
 VERSION = "0.1.0"
 
 
-def create_app(
-    settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None
-) -> OpenAPI:
+def create_app(settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None) -> OpenAPI:
     """
     Make the application of one process; call it after the fork.
 

@@ -5,7 +5,7 @@ from typing import Any
 from api.errors import JOB_ONLY_CODES, MEDIA_TYPE, STATUS_OF_CODE
 
 SECURITY: list[dict[str, list[str]]] = [{"apiKey": []}]
-SECURITY_SCHEMES = {
+SECURITY_SCHEMES: dict[str, Any] = {
     "apiKey": {
         "type": "http",
         "scheme": "bearer",
@@ -43,7 +43,7 @@ _WHAT = {
 }
 
 
-def problems(*statuses: int) -> dict[str, Any]:
+def problems(*statuses: int) -> dict[str | int, Any]:
     """Responses of an operation for the given statuses, beside those that every operation has."""
     return {
         str(status): {
@@ -54,7 +54,7 @@ def problems(*statuses: int) -> dict[str, Any]:
     }
 
 
-def guarded(*statuses: int) -> dict[str, Any]:
+def guarded(*statuses: int) -> dict[str | int, Any]:
     """Likewise, for an operation that needs a key."""
     return problems(401, 403, *statuses)
 

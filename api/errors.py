@@ -137,9 +137,7 @@ def problem(
 
 def validation_problem(error: ValidationError) -> Response:
     """What pydantic found wrong with a request."""
-    errors = [
-        {"name": ".".join(map(str, item["loc"])) or "body", "detail": item["msg"]} for item in error.errors()
-    ]
+    errors = [{"name": ".".join(map(str, item["loc"])) or "body", "detail": item["msg"]} for item in error.errors()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:
         return problem("unknown_option", f"there is no option {unknown[0]!r}", errors=errors)
@@ -169,13 +167,12 @@ def _from_shared_error(error: DeepfakeStreamError) -> Response:
 
 
 def _from_http_exception(error: HTTPException) -> Response:
-    if error.response is not None:
-        return Response(error.response.get_data(), error.response.status_code, dict(error.response.headers))
+    if isinstance(error.response, Response):
+        # Made on purpose by whoever aborted, for instance by the validation of a request.
+        return error.response
     status = error.code or 500
     headers = {
-        name: value
-        for name, value in error.get_headers()
-        if name.lower() not in ("content-type", "content-length")
+        name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")
     }
     detail = error.description or HTTPStatus(status).phrase
     return problem(_CODE_OF_STATUS.get(status, "bad_request"), detail, status=status, headers=headers)

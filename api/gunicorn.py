@@ -54,4 +54,4 @@ def child_exit(server: Any, worker: Any) -> None:
     """Forget the live gauges of a process that has ended."""
     del server
     if os.environ.get(MULTIPROCESS_VARIABLE):
-        mark_process_dead(worker.pid)
+        mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]

@@ -90,7 +90,7 @@ def register_request_log(app: OpenAPI) -> None:
 def _outcome(name: str, check: Callable[[], None]) -> str:
     try:
         check()
-    except Exception:  # noqa: BLE001 - any failure at all means not ready
+    except Exception:
         log.warning("not ready", check=name, exc_info=True)
         return "failed"
     return "ok"

@@ -64,7 +64,7 @@ def revoke_key(session: Session, key_id: uuid.UUID) -> bool:
     row = session.get(APIKey, key_id, with_for_update=True)
     if row is None:
         return False
-    row.revoked_at = row.revoked_at or func.now()  # type: ignore[assignment]
+    row.revoked_at = row.revoked_at or func.now()
     return True
 
 
@@ -100,9 +100,7 @@ def commands() -> None:
 @commands.command("create")
 @click.option("--owner", required=True, help="Whose jobs the key sees.")
 @click.option("--name", required=True, help="What the key is for.")
-@click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Repeatable; jobs by default."
-)
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Repeatable; jobs by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> None:
     """Make a key. It and its webhook secret are shown now and never again."""
@@ -116,9 +114,7 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
     if as_json:
         click.echo(json.dumps(made))
         return
-    click.echo(
-        f"key             {made['key']}\nwebhook secret  {made['webhook_secret']}\nid              {made['id']}"
-    )
+    click.echo(f"key             {made['key']}\nwebhook secret  {made['webhook_secret']}\nid              {made['id']}")
     click.echo("Keep both: they are not shown again.", err=True)
 
 
@@ -126,9 +122,7 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def list_keys(as_json: bool) -> None:
     """Every key, newest first, without its secrets."""
-    rows = _run(
-        lambda session: [_document(row) for row in session.scalars(select(APIKey).order_by(APIKey.id.desc()))]
-    )
+    rows = _run(lambda session: [_document(row) for row in session.scalars(select(APIKey).order_by(APIKey.id.desc()))])
     for row in rows:
         if as_json:
             click.echo(json.dumps(row))

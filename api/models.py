@@ -12,9 +12,7 @@ from api.schemas import CheckpointList
 from api.services import services
 from shared.manifests import Manifest, list_manifests
 
-blueprint = APIBlueprint(
-    "models", __name__, url_prefix="/v1", abp_tags=[Tag(name="models")], abp_security=SECURITY
-)
+blueprint = APIBlueprint("models", __name__, url_prefix="/v1", abp_tags=[Tag(name="models")], abp_security=SECURITY)
 
 
 @blueprint.get("/models", operation_id="listModels", responses={200: CheckpointList, **guarded(422)})

@@ -19,12 +19,10 @@ SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of 
 WebhookURL = Annotated[
     str, Field(min_length=1, max_length=2048, description="Called when the job ends, see *Webhooks*.")
 ]
-ModelName = Annotated[
-    str, Field(min_length=1, max_length=64, description="A checkpoint's name, see `GET /v1/models`.")
-]
+ModelName = Annotated[str, Field(min_length=1, max_length=64, description="A checkpoint's name, see `GET /v1/models`.")]
 METADATA = "Anything of yours, given back with the job and its webhook."
 
-if JOB_STATUSES != JobStatus.__args__:  # type: ignore[attr-defined]
+if JobStatus.__args__ != JOB_STATUSES:  # type: ignore[attr-defined]
     raise RuntimeError("the API's job statuses are not the database's")
 
 
@@ -69,17 +67,13 @@ class QueryOptions(_Request):
     sample_fps: SampleFPS | None = None
     segment_seconds: SegmentSeconds | None = None
     model: ModelName | None = None
-    metadata: Json[dict[str, Any]] | None = Field(
-        default=None, description=f"{METADATA} A JSON object as text."
-    )
+    metadata: Json[dict[str, Any]] | None = Field(default=None, description=f"{METADATA} A JSON object as text.")
 
 
 class URLSubmission(_Request):
     """A job whose file this service fetches."""
 
-    url: str = Field(
-        min_length=1, max_length=2048, description="Where the file is; https unless configured otherwise."
-    )
+    url: str = Field(min_length=1, max_length=2048, description="Where the file is; https unless configured otherwise.")
     webhook_url: WebhookURL | None = None
     sample_fps: SampleFPS | None = None
     segment_seconds: SegmentSeconds | None = None
@@ -215,9 +209,7 @@ class JobSummary(BaseModel):
     media: MediaDocument | None
     options: OptionsDocument
     metadata: dict[str, Any]
-    fake_score: Score | None = Field(
-        description="Mean over scored segments: probability that a face was swapped."
-    )
+    fake_score: Score | None = Field(description="Mean over scored segments: probability that a face was swapped.")
     peak_score: Score | None = Field(description="The highest segment.")
     verdict: Literal["fake", "real", "inconclusive", "not_applicable"] | None
     reasons: list[str] = Field(description="Machine-readable, for instance `untrained_model` or `no_face`.")

@@ -48,9 +48,7 @@ class _Incoming:
 
     def write(self, data: bytes) -> int:
         if self.upload.size_bytes + len(data) > self.max_bytes:
-            raise TooLargeError(
-                f"the file has more bytes than the limit max_upload_bytes, which is {self.max_bytes}"
-            )
+            raise TooLargeError(f"the file has more bytes than the limit max_upload_bytes, which is {self.max_bytes}")
         return self.upload.write(data)
 
     def keep(self) -> StoredUpload:

@@ -166,6 +166,7 @@ class SharedSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then environment, then the file: no dotenv and no secrets folder."""
+        del dotenv_settings, file_secret_settings
         file = os.environ.get(CONFIG_VARIABLE)
         sources = (init_settings, env_settings)
         return (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=file)) if file else sources

@@ -112,9 +112,7 @@ def check_limits(facts: HeaderFacts, limits: MediaLimits) -> None:
 def check_size(size_bytes: int, limits: MediaLimits) -> None:
     """Raise TooLargeError if a file of *size_bytes* is over the limit."""
     if size_bytes > limits.max_bytes:
-        raise TooLargeError(
-            f"the file has {size_bytes} bytes; the limit max_upload_bytes is {limits.max_bytes}"
-        )
+        raise TooLargeError(f"the file has {size_bytes} bytes; the limit max_upload_bytes is {limits.max_bytes}")
 
 
 class _EndOfFileError(Exception):
@@ -149,7 +147,7 @@ class _Source:
             raise ValueError("too many boxes")
 
 
-def _inspect(source: _Source) -> HeaderFacts:
+def _inspect(source: _Source) -> HeaderFacts:  # noqa: PLR0911 - one return for each family of formats
     head = source.peek(0, 512)
     riff_type = head[8:12] if head[:4] == b"RIFF" else b""
     if head[:3] == b"\xff\xd8\xff":
@@ -441,11 +439,7 @@ def _inspect_segment(source: _Source, start: int, end: int, facts: HeaderFacts) 
             scale = int.from_bytes(info.get(0x2AD7B1, b"")) or scale
             duration = _ebml_float(info.get(0x4489, b""))
         elif code == 0x1654AE6B:
-            tracks = [
-                _ebml_track(source, *span)
-                for kind, *span in _ebml_elements(source, at, until)
-                if kind == 0xAE
-            ]
+            tracks = [_ebml_track(source, *span) for kind, *span in _ebml_elements(source, at, until) if kind == 0xAE]
         elif code == 0x1F43B675:
             break
     if tracks is None:

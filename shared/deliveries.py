@@ -73,9 +73,7 @@ def list_deliveries(session: Session, job_id: uuid.UUID) -> Sequence[Delivery]:
     return session.scalars(select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.number)).all()
 
 
-def lease_delivery(
-    session: Session, delivery_id: uuid.UUID, lease_s: float
-) -> tuple[Delivery, uuid.UUID] | None:
+def lease_delivery(session: Session, delivery_id: uuid.UUID, lease_s: float) -> tuple[Delivery, uuid.UUID] | None:
     """Begin an attempt that is due, unless somebody is at it; the token fences its record."""
     query = select(Delivery).where(Delivery.id == delivery_id).options(selectinload(Delivery.job))
     delivery = session.scalars(query.with_for_update(of=Delivery, skip_locked=True)).one_or_none()

@@ -60,6 +60,19 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a job failed, as its row and its documents say it."""
+
+    code: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: DeepfakeStreamError) -> "Problem":
+        """The problem that *error* is."""
+        return cls(error.code, str(error))
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a finished job says."""
 
@@ -189,9 +202,7 @@ def lease_ingest(session: Session, job_id: uuid.UUID, lease_s: float) -> Lease |
 def lease_segment(session: Session, job_id: uuid.UUID, index: int, lease_s: float) -> Lease | None:
     """Begin one segment, unless somebody is at it, it is done, or the job is not running."""
     token = uuid.uuid4()
-    is_running = (
-        select(Job.id).where(Job.id == job_id, Job.status == "running", Job.deleted_at.is_(None)).exists()
-    )
+    is_running = select(Job.id).where(Job.id == job_id, Job.status == "running", Job.deleted_at.is_(None)).exists()
     attempt = session.execute(
         update(Segment)
         .where(
@@ -252,9 +263,7 @@ def record_plan(
     job.version += 1
 
 
-def record_segment(
-    session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any]
-) -> bool:
+def record_segment(session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any]) -> bool:
     """
     Store a segment's result, once.
 
@@ -267,9 +276,7 @@ def record_segment(
     job = _job_of(session, lease)
     status = "unscorable" if fake_score is None else "scored"
     session.execute(
-        _held(lease).values(
-            status=status, fake_score=fake_score, result=result, finished_at=func.now(), **_NO_LEASE
-        )
+        _held(lease).values(status=status, fake_score=fake_score, result=result, finished_at=func.now(), **_NO_LEASE)
     )
     job.version += 1
     return not has_open_segments(session, job.id)
@@ -292,7 +299,7 @@ def release_lease(session: Session, lease: Lease, error: DeepfakeStreamError, re
         session.execute(_held(lease).values(sent_at=None, send_after=again, **status, **_NO_LEASE))
         return Released()
     if lease.index is None:
-        return Released(delivery_id=end_job(session, job, "failed", error=error))
+        return Released(delivery_id=end_job(session, job, "failed", error=Problem.of(error)))
     session.execute(
         _held(lease).values(
             status="failed",
@@ -318,7 +325,7 @@ def end_job(
     status: str,
     *,
     outcome: Outcome | None = None,
-    error: DeepfakeStreamError | None = None,
+    error: Problem | None = None,
 ) -> uuid.UUID | None:
     """
     Bring a locked, unfinished job to its final *status* and schedule its webhook.
@@ -340,7 +347,7 @@ def end_job(
         job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
         job.model_description = outcome.model_description
     if error is not None:
-        job.error_code, job.error_detail = error.code, str(error)
+        job.error_code, job.error_detail = error.code, error.detail
     session.flush()
     return announce(session, job)
 

@@ -41,9 +41,7 @@ class Weights(_Frozen):
 class Architecture(_Frozen):
     """The network: SRM residuals, with or without the colour planes, into an EfficientNet and a small head."""
 
-    backbone: Literal[
-        "efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4"
-    ]
+    backbone: Literal["efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4"]
     input_planes: Literal["rgb+srm", "srm", "rgb"]
     head_channels: int = Field(gt=0)
     dropout: float = Field(ge=0.0, lt=1.0)

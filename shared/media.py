@@ -39,7 +39,7 @@ def attach_media(
     )
     query = select(Media).where(Media.owner == owner, Media.sha256 == sha256).with_for_update()
     media = session.scalars(query.execution_options(populate_existing=True)).one()
-    media.expires_at = expires_at  # type: ignore[assignment] - a SQL expression, evaluated by the flush
+    media.expires_at = expires_at
     surplus = None
     if media.storage_key is None:
         media.storage_key = storage_key

@@ -114,9 +114,7 @@ class Job(Base):
         CheckConstraint(_one_of("verdict", VERDICTS), name="verdict"),
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", text("id desc")),
-        Index(
-            "ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", ("queued", "running")))
-        ),
+        Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", ("queued", "running")))),
         Index("ix_jobs_media_id", "media_id"),
         Index("ix_jobs_finished_at", "finished_at"),
     )
@@ -211,9 +209,7 @@ class Delivery(Base):
     __table_args__ = (
         CheckConstraint(_one_of("status", DELIVERY_STATUSES), name="status"),
         UniqueConstraint("job_id", "number"),
-        Index(
-            "ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", ("pending", "sending")))
-        ),
+        Index("ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", ("pending", "sending")))),
         Index("ix_deliveries_url", "url", "finished_at"),
     )
 

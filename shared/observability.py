@@ -20,9 +20,7 @@ from shared.config import Logging
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Names the folder in which the processes of one service add up their metrics (prometheus_client's own name)."""
 
-JOBS_ACCEPTED: Final = Counter(
-    "deepfakestream_jobs_accepted", "Jobs accepted, by kind of source.", ["source"]
-)
+JOBS_ACCEPTED: Final = Counter("deepfakestream_jobs_accepted", "Jobs accepted, by kind of source.", ["source"])
 JOBS_ENDED: Final = Counter("deepfakestream_jobs_ended", "Jobs ended, by status.", ["status"])
 REQUESTS: Final = Histogram(
     "deepfakestream_http_request_seconds",
@@ -37,9 +35,7 @@ TASK_SECONDS: Final = Histogram(
 )
 FRAMES: Final = Counter("deepfakestream_frames", "Frames decoded for scoring.")
 FACES: Final = Counter("deepfakestream_faces", "Faces found, by whether they were scored.", ["scored"])
-FAILURES: Final = Counter(
-    "deepfakestream_failures", "Failed steps, by task and error code.", ["task", "code"]
-)
+FAILURES: Final = Counter("deepfakestream_failures", "Failed steps, by task and error code.", ["task", "code"])
 WEBHOOK_ATTEMPTS: Final = Counter(
     "deepfakestream_webhook_attempts", "Webhook delivery attempts, by outcome.", ["outcome"]
 )
@@ -68,9 +64,7 @@ def configure_logging(settings: Logging) -> None:
     renderers: list[Any] = (
         [
             # Without local variables: they hold addresses, passwords and what senders sent.
-            structlog.processors.ExceptionRenderer(
-                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-            ),
+            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ]
         if settings.format == "json"

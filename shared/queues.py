@@ -38,7 +38,7 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
     """A Celery application that knows the queues and routes, but no task."""
     app = Celery("deepfakestream", broker=broker.url, set_as_current=False)
     app.conf.update(
-        task_queues=[Queue(name) for name in QUEUES.values()],
+        task_queues=[Queue(name) for name in QUEUES.values()],  # type: ignore[no-untyped-call]
         task_routes={task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},
         task_create_missing_queues=False,
         # Results live in Postgres.

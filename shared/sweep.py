@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from shared.config import Jobs
 from shared.deliveries import take_due
 from shared.errors import AttemptsExhaustedError
-from shared.jobs import delete_job, end_job, has_open_segments, lock_job
+from shared.jobs import Problem, delete_job, end_job, has_open_segments, lock_job
 from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
 
 BATCH = 500
@@ -68,7 +68,7 @@ def _fail_exhausted(session: Session, settings: Jobs, found: Sweep) -> None:
     for job_id in stuck_jobs:
         job = lock_job(session, job_id)
         if job is not None and job.status == "running" and job.segments_total is None:
-            error = AttemptsExhaustedError(f"the file could not be inspected in {job.attempts} attempts")
+            error = Problem(AttemptsExhaustedError.code, f"the file could not be inspected in {job.attempts} attempts")
             delivery = end_job(session, job, "failed", error=error)
             found.deliveries += [delivery] if delivery else []
     stuck_segments = session.execute(
@@ -150,11 +150,7 @@ def _take_segments(session: Session, settings: Jobs, depth: int) -> list[tuple[u
 
 def _take_finish(session: Session, settings: Jobs) -> Sequence[uuid.UUID]:
     """Running jobs without an open segment: the message to finish them was lost."""
-    is_open = (
-        select(Segment.index)
-        .where(Segment.job_id == Job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
-        .exists()
-    )
+    is_open = select(Segment.index).where(Segment.job_id == Job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES)).exists()
     owed = (
         select(Job.id)
         .where(
@@ -166,9 +162,7 @@ def _take_finish(session: Session, settings: Jobs) -> Sequence[uuid.UUID]:
         .limit(BATCH)
         .with_for_update(skip_locked=True)
     )
-    return session.scalars(
-        update(Job).where(Job.id.in_(owed)).values(sent_at=func.now()).returning(Job.id)
-    ).all()
+    return session.scalars(update(Job).where(Job.id.in_(owed)).values(sent_at=func.now()).returning(Job.id)).all()
 
 
 def _is_owed(row: type[Job] | type[Segment], settings: Jobs, depth: int) -> ColumnElement[bool]:

@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from billiard import current_process
@@ -64,9 +65,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
     def _serve_metrics(**_: Any) -> None:
         if settings.worker.metrics_port is not None:
             registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
-            start_http_server(
-                settings.worker.metrics_port, addr=settings.worker.metrics_address, registry=registry
-            )
+            start_http_server(settings.worker.metrics_port, addr=settings.worker.metrics_address, registry=registry)
         log.info("worker ready", role=role, processes=settings.worker.processes(role))
 
     @worker_shutting_down.connect(weak=False)
@@ -171,7 +170,9 @@ class _task:  # noqa: N801 - reads as a statement where it is used
         self._bound.__enter__()
         self._began = time.monotonic()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         outcome = "done" if error is None else "failed"
         TASK_SECONDS.labels(task=self._name, outcome=outcome).observe(time.monotonic() - self._began)
         handled = isinstance(error, Exception)

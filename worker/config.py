@@ -23,9 +23,8 @@ class Flower(Section):
 class Worker(Section):
     """Devices and processes of the gpu role, processes of the cpu role, time limits of both."""
 
-    device: list[str] = ["cpu"]
-    """One process (or ``processes_per_device``) for each: ``cpu``, ``cuda``, ``cuda:1``. A single name may
-    stand without brackets."""
+    device: str | list[str] = "cpu"
+    """``cpu``, ``cuda``, ``cuda:1`` or a list: one process (or ``processes_per_device``) for each."""
     processes_per_device: int = Field(default=1, ge=1)
     threads_per_process: int | None = Field(default=None, ge=1)
     """Threads of one scoring process on the CPU; by default the cores are shared out among the processes."""
@@ -48,15 +47,10 @@ class Worker(Section):
     """Where beat keeps its schedule; a temporary folder by default, which is enough: every task is idempotent."""
     flower: Flower = Flower()
 
-    @field_validator("device", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
-
     @field_validator("device")
     @classmethod
-    def _known_devices(cls, value: list[str]) -> list[str]:
-        for device in value:
+    def _known_devices(cls, value: str | list[str]) -> str | list[str]:
+        for device in [value] if isinstance(value, str) else value:
             kind, _, number = device.partition(":")
             if kind not in {"cpu", "cuda"} or (":" in device and not number.isdigit()):
                 raise ValueError(f"{device!r} is neither cpu nor cuda nor cuda:N")
@@ -64,13 +58,18 @@ class Worker(Section):
             raise ValueError("at least one device is needed")
         return value
 
+    @property
+    def devices(self) -> list[str]:
+        """The devices, also where one is given by itself."""
+        return [self.device] if isinstance(self.device, str) else self.device
+
     def processes(self, role: Role) -> int:
         """How many processes a worker of *role* runs."""
-        return self.cpu_processes if role == "cpu" else len(self.device) * self.processes_per_device
+        return self.cpu_processes if role == "cpu" else len(self.devices) * self.processes_per_device
 
     def device_of(self, process_index: int) -> str:
         """The device of the scoring process with this index, counted from 0."""
-        return self.device[process_index % len(self.device)]
+        return self.devices[process_index % len(self.devices)]
 
     def threads(self) -> int:
         """Threads of one scoring process on the CPU."""

@@ -28,9 +28,7 @@ class _Commands(click.Group):
     """The built-in commands, and those that an installed server adds."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(
-            {*super().list_commands(ctx), *(found.name for found in entry_points(group=COMMANDS_GROUP))}
-        )
+        return sorted({*super().list_commands(ctx), *(found.name for found in entry_points(group=COMMANDS_GROUP))})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if (own := super().get_command(ctx, name)) is not None:
@@ -42,12 +40,8 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--url", help="The service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine."
-)
-@click.option(
-    "--api-key", help="Otherwise DEEPFAKESTREAM_API_KEY, which other users of the machine do not see."
-)
+@click.option("--url", help="The service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine.")
+@click.option("--api-key", help="Otherwise DEEPFAKESTREAM_API_KEY, which other users of the machine do not see.")
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
@@ -66,9 +60,8 @@ def _client(context: click.Context) -> Client:
 
 
 def _fail(error: Exception) -> click.ClickException:
-    failure = click.ClickException(str(error))
-    failure.exit_code = FAILED
-    return failure
+    # click exits with 1 for it.
+    return click.ClickException(str(error))
 
 
 @main.command()
@@ -90,6 +83,7 @@ def _fail(error: Exception) -> click.ClickException:
 @click.pass_context
 def scan(
     context: click.Context,
+    /,
     sources: tuple[str, ...],
     as_json: bool,
     fail_on: tuple[str, ...],
@@ -119,9 +113,7 @@ def scan(
 def _status(results: list[Scanned], fail_on: tuple[str, ...]) -> int:
     if any(result.job is not None and result.job.verdict in fail_on for result in results):
         return FOUND
-    failed = [
-        result for result in results if result.job is None or result.job.status in ("failed", "cancelled")
-    ]
+    failed = [result for result in results if result.job is None or result.job.status in ("failed", "cancelled")]
     return FAILED if failed else 0
 
 
@@ -209,12 +201,8 @@ def show_version() -> None:
 
 
 @main.command()
-@click.option(
-    "--port", type=click.IntRange(1, 65535), help="Of the API; otherwise the first free one from 8000 on."
-)
-@click.option(
-    "--flower-port", type=click.IntRange(1, 65535), help="Otherwise the first free one from 5555 on."
-)
+@click.option("--port", type=click.IntRange(1, 65535), help="Of the API; otherwise the first free one from 8000 on.")
+@click.option("--flower-port", type=click.IntRange(1, 65535), help="Otherwise the first free one from 5555 on.")
 @click.pass_context
 def up(context: click.Context, port: int | None, flower_port: int | None) -> None:
     """Run the whole service on this machine until Ctrl-C."""

@@ -207,9 +207,7 @@ class Client:
                     on_upload(sent, size)
 
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return Job.from_json(
-            self._call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
-        )
+        return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks))
 
     def _pages(self, path: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
@@ -235,8 +233,8 @@ class Client:
         for attempt in range(self._retries + 1):
             is_last = attempt == self._retries
             try:
-                content = {} if make_content is None else {"content": make_content()}
-                response = self._http.request(method, path, **arguments, **content)
+                content = None if make_content is None else make_content()
+                response = self._http.request(method, path, content=content, **arguments)
             except httpx.TransportError as error:
                 if is_last:
                     kind = type(error).__name__

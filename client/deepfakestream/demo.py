@@ -30,9 +30,10 @@ def make_demo_video(path: Path) -> None:
         from skimage import data
     except ImportError as error:
         raise MissingPartError("the demo needs deepfakestream-server[worker,demo]") from error
-    astronaut = Image.fromarray(data.astronaut()).crop((100, 0, 380, 280))
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        hopper = Image.open(file).convert("RGB").crop((90, 20, 430, 360))
+    portrait = data.astronaut()  # type: ignore[no-untyped-call]
+    astronaut = Image.fromarray(portrait).crop((100, 0, 380, 280))
+    file = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    hopper = Image.open(str(file)).convert("RGB").crop((90, 20, 430, 360))
     generator = np.random.default_rng(7)
     noise = generator.integers(90, 130, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     ground = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)

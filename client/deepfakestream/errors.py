@@ -98,9 +98,7 @@ class ServerError(APIError):
     """The service, or something it leans on, failed."""
 
 
-def error_from_response(
-    status: int, body: Any, request_id: str | None, retry_after_s: float | None
-) -> APIError:
+def error_from_response(status: int, body: Any, request_id: str | None, retry_after_s: float | None) -> APIError:
     """The error for a response of *status* with the parsed *body*, which need not be a problem document."""
     problem = body if isinstance(body, dict) else {}
     code = str(problem.get("code") or f"http_{status}")

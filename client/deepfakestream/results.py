@@ -200,6 +200,4 @@ class Delivery:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read the API's form."""
-        return cls(
-            data["number"], data["event"], data["status"], data["response_status"], data["error_code"], data
-        )
+        return cls(data["number"], data["event"], data["status"], data["response_status"], data["error_code"], data)

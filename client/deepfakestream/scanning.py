@@ -142,9 +142,7 @@ class Scan:
             progress.update(task, completed=sent, total=max(1, total), step="uploads")
 
         def on_progress(job: Job) -> None:
-            step = (
-                f"{job.segments_done} of {job.segments_total} segments" if job.segments_total else job.status
-            )
+            step = f"{job.segments_done} of {job.segments_total} segments" if job.segments_total else job.status
             progress.update(task, completed=job.fraction, total=1.0, step=step)
 
         job = client.submit(
@@ -199,6 +197,4 @@ def _local_scanner() -> Callable[..., dict[str, Any]]:
     for found in entry_points(group=LOCAL_GROUP, name="scan"):
         scanner: Callable[..., dict[str, Any]] = found.load()
         return scanner
-    raise MissingPartError(
-        "--local needs the pipeline: install deepfakestream-server[worker] beside this package"
-    )
+    raise MissingPartError("--local needs the pipeline: install deepfakestream-server[worker] beside this package")

@@ -119,9 +119,7 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "status in ('pending', 'sending', 'succeeded', 'failed')", name=op.f("ck_deliveries_status")
         ),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name=op.f("fk_deliveries_job_id_jobs"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_deliveries_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deliveries")),
         sa.UniqueConstraint("job_id", "number", name=op.f("uq_deliveries_job_id")),
     )
@@ -151,17 +149,13 @@ def upgrade() -> None:
         sa.Column("send_after", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
-        sa.CheckConstraint(
-            "(status = 'scored') = (fake_score is not null)", name=op.f("ck_segments_scored_has_score")
-        ),
+        sa.CheckConstraint("(status = 'scored') = (fake_score is not null)", name=op.f("ck_segments_scored_has_score")),
         sa.CheckConstraint(
             "status in ('pending', 'running', 'scored', 'unscorable', 'failed')",
             name=op.f("ck_segments_status"),
         ),
         sa.CheckConstraint("fake_score between 0 and 1", name=op.f("ck_segments_fake_score")),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name=op.f("fk_segments_job_id_jobs"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_segments_job_id_jobs"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "index", name=op.f("pk_segments")),
     )
     op.create_index(
@@ -189,9 +183,7 @@ def downgrade() -> None:
     )
     op.drop_table("deliveries")
     op.drop_index("ix_jobs_owner_id", table_name="jobs")
-    op.drop_index(
-        "ix_jobs_open", table_name="jobs", postgresql_where=sa.text("status in ('queued', 'running')")
-    )
+    op.drop_index("ix_jobs_open", table_name="jobs", postgresql_where=sa.text("status in ('queued', 'running')"))
     op.drop_index("ix_jobs_media_id", table_name="jobs")
     op.drop_index("ix_jobs_finished_at", table_name="jobs")
     op.drop_table("jobs")

@@ -174,9 +174,7 @@ def test_a_deleted_job_leaves_a_bare_tombstone(sessions):
         assert get_job(session, job_id) is None
         assert session.get(Media, media_id) is None
         assert session.scalar(select(func.count()).select_from(Segment).where(Segment.job_id == job_id)) == 0
-        assert (
-            session.scalar(select(func.count()).select_from(Delivery).where(Delivery.job_id == job_id)) == 0
-        )
+        assert session.scalar(select(func.count()).select_from(Delivery).where(Delivery.job_id == job_id)) == 0
         tombstone = session.get_one(Job, job_id)
         assert (tombstone.client_metadata, tombstone.webhook_url, tombstone.verdict) == ({}, None, None)
 
@@ -197,14 +195,10 @@ def test_media_that_another_job_needs_survives_a_deletion(sessions):
 def test_the_database_refuses_a_score_outside_its_range(sessions):
     job_id = planned_job(sessions, segments=1)
     with pytest.raises(Exception, match="ck_segments_fake_score"), sessions.transaction() as session:
-        session.execute(
-            update(Segment).where(Segment.job_id == job_id).values(status="scored", fake_score=1.5)
-        )
+        session.execute(update(Segment).where(Segment.job_id == job_id).values(status="scored", fake_score=1.5))
 
 
 def test_the_database_refuses_a_scored_segment_without_a_score(sessions):
     job_id = planned_job(sessions, segments=1)
     with pytest.raises(Exception, match="scored_has_score"), sessions.transaction() as session:
-        session.execute(
-            text("update segments set status = 'scored' where job_id = :job_id"), {"job_id": job_id}
-        )
+        session.execute(text("update segments set status = 'scored' where job_id = :job_id"), {"job_id": job_id})

@@ -121,9 +121,7 @@ def test_results_past_their_retention_are_erased(sessions):
     with sessions.transaction() as session:
         cancel_job(session, lock_job(session, job_id))
     with sessions.transaction() as session:
-        session.execute(
-            update(Job).where(Job.id == job_id).values(finished_at=func.now() - timedelta(days=2))
-        )
+        session.execute(update(Job).where(Job.id == job_id).values(finished_at=func.now() - timedelta(days=2)))
         assert len(expire(session, result_retention_days=1)) == 1
     with sessions.transaction() as session:
         assert get_job(session, job_id) is None

@@ -53,8 +53,8 @@ def measure_quality(frame: NDArray[np.uint8], face: DetectedFace) -> FaceQuality
     left, top, right, bottom = _inside(face.box_px, frame.shape[1], frame.shape[0])
     if right <= left or bottom <= top:
         return FaceQuality(0.0, 0.0)
-    luma = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
-    luma = _resized(luma, SHARPNESS_SIDE_PX)
+    grey = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+    luma = _resized(np.asarray(grey, np.uint8), SHARPNESS_SIDE_PX)
     return FaceQuality(
         size_px=float(min(right - left, bottom - top)),
         sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
@@ -93,7 +93,8 @@ def crop_face(frame: NDArray[np.uint8], box: Box, *, size_px: int, margin: float
     before_y, before_x = max(0, -y), max(0, -x)
     after_y, after_x = side - before_y - part.shape[0], side - before_x - part.shape[1]
     if before_y or before_x or after_y or after_x:
-        part = cv2.copyMakeBorder(part, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
+        bordered = cv2.copyMakeBorder(part, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
+        part = np.asarray(bordered, np.uint8)
     return _resized(part, size_px)
 
 

@@ -54,7 +54,7 @@ class MTCNN(nn.Module):
         self.device = torch.device(device)
         self.pnet, self.rnet, self.onet = PNet(), RNet(), ONet()
         self.eval().requires_grad_(requires_grad=False)
-        self.to(self.device, memory_format=torch.channels_last)
+        self.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def detect(self, frames: Sequence[Picture]) -> list[list[DetectedFace]]:
@@ -104,7 +104,8 @@ class MTCNN(nn.Module):
         all_boxes, all_owners = [], []
         for scale in self._scales(height_px, width_px):
             size = (int(width_px * scale + 1), int(height_px * scale + 1))
-            level = np.stack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+            shrunk = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
+            level = np.asarray(np.stack(shrunk), np.uint8)
             offsets, probabilities = self.pnet(self._to_input(level))
             boxes, owners = _windows(offsets, probabilities[:, 1], scale, self.thresholds[0])
             kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.5)

@@ -3,7 +3,8 @@
 import queue
 import re
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,12 +86,10 @@ def _held_frame(path: Path, facts: MediaFacts, at_s: float, sample_fps: float, t
 
     Variable frame rates allow gaps longer than a segment: a screen recording, for instance, where nothing moves.
     """
-    held = None
-    for held in _decode(path, facts, 0.0, at_s, sample_fps, None, timeout_s):
-        pass
-    if held is None:
+    last = deque(_decode(path, facts, 0.0, at_s, sample_fps, None, timeout_s), maxlen=1)
+    if not last:
         raise DecodeError(f"0 frames decoded at {at_s:g} s")
-    return Frame(at_s, held.pixels)
+    return Frame(at_s, last[0].pixels)
 
 
 def _is_sparse(facts: MediaFacts, sample_fps: float) -> bool:
@@ -129,7 +128,7 @@ def _decode(
     sample_fps: float,
     seek_s: float | None,
     timeout_s: float,
-) -> Iterator[Frame]:
+) -> Generator[Frame, None, None]:
     offset_s = facts.start_s
     options = (
         {}
@@ -142,9 +141,7 @@ def _decode(
     stream = stream.filter("select", _selection(offset_s + start_s, offset_s + end_s, sample_fps))
     # Before the scaling, which may delay nothing but need not keep the log in step.
     stream = stream.filter("showinfo", checksum=0)
-    stream = stream.filter(
-        "scale", facts.width_px, facts.height_px, flags="bilinear+accurate_rnd+full_chroma_int"
-    )
+    stream = stream.filter("scale", facts.width_px, facts.height_px, flags="bilinear+accurate_rnd+full_chroma_int")
     output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
     clock = _Clock()
     count = 0
@@ -161,9 +158,7 @@ def _decode(
             yield Frame(round(time_s, 6), pixels)
         status = child.wait()
         if status < 0:
-            raise DecodeError(
-                f"the decoder was ended by signal {-status} between {start_s:g} and {end_s:g} s"
-            )
+            raise DecodeError(f"the decoder was ended by signal {-status} between {start_s:g} and {end_s:g} s")
         if count == 0 and any(_ERROR.search(line) for line in child.lines):
             raise DecodeError(f"0 frames decoded between {start_s:g} s and {end_s:g} s: the data is damaged")
 

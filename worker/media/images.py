@@ -15,14 +15,10 @@ from worker.media.process import BoundedProcess, read_exactly
 SCRIPT = Path(__file__).with_name("picture.py")
 HEADER_BYTES = 4096
 
-_BY_CODE = {
-    kind.code: kind for kind in (errors.TruncatedError, errors.TooManyPixelsError, errors.NotMediaError)
-}
+_BY_CODE = {kind.code: kind for kind in (errors.TruncatedError, errors.TooManyPixelsError, errors.NotMediaError)}
 
 
-def decode_image(
-    path: Path, *, max_pixels: int, timeout_s: float
-) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+def decode_image(path: Path, *, max_pixels: int, timeout_s: float) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     """
     Decode the first picture of an image file, upright.
 

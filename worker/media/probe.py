@@ -9,6 +9,7 @@ import re
 import statistics
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -199,9 +200,7 @@ def _read_packets(path: Path, container: str, limits: MediaLimits, timeout_s: fl
     log = _Log()
     source = open_input(path, container, err_detect="ignore_err")
     # V, unlike v, leaves out cover art.
-    output = source["V:0"].output(
-        "pipe:", f="framecrc", c="copy", copyinkf=None, avoid_negative_ts="disabled"
-    )
+    output = source["V:0"].output("pipe:", f="framecrc", c="copy", copyinkf=None, avoid_negative_ts="disabled")
     scan = _PacketScan(limits.max_duration_s)
     with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=log.read) as child:
         for line in child.stdout:
@@ -276,7 +275,7 @@ class _PacketScan:
 
     def _usual_gap_s(self) -> float:
         times = sorted(self._previous)
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False) if later > earlier]
+        gaps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
         return statistics.median(gaps) * self._tick_s if gaps else _NO_FRAME_DURATION_S
 
 

@@ -48,7 +48,7 @@ def load_checkpoint(models_dir: Path, name: str, device: str | torch.device = "c
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(f"the weights of checkpoint {name!r} do not fit its architecture") from error
     network.eval().requires_grad_(requires_grad=False)
-    return Checkpoint(manifest, network.to(device, memory_format=torch.channels_last))
+    return Checkpoint(manifest, network.to(device).to(memory_format=torch.channels_last))
 
 
 def save_checkpoint(folder: Path, manifest: Manifest, network: ForgeryNetwork, card: str) -> Manifest:

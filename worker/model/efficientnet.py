@@ -21,9 +21,7 @@ class EfficientNetFeatures(nn.Module):
 
     def __init__(self, name: str, in_planes: int, size_px: int) -> None:
         super().__init__()
-        self.network = EfficientNet.from_name(
-            name, in_channels=in_planes, image_size=size_px, include_top=False
-        )
+        self.network = EfficientNet.from_name(name, in_channels=in_planes, image_size=size_px, include_top=False)
         # The memory-efficient activation is a custom autograd function that saves memory in training alone.
         self.network.set_swish(memory_efficient=False)
         self.out_planes = int(self.network._conv_head.out_channels)  # noqa: SLF001 - it has no public name

@@ -17,9 +17,7 @@ class Head(nn.Module):
 
     def __init__(self, in_planes: int, planes: int, dropout: float) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(
-            nn.Conv2d(in_planes, planes, 1, bias=False), nn.BatchNorm2d(planes), nn.SiLU()
-        )
+        self.reduce = nn.Sequential(nn.Conv2d(in_planes, planes, 1, bias=False), nn.BatchNorm2d(planes), nn.SiLU())
         self.look = nn.Sequential(
             nn.Conv2d(planes, planes, 3, padding=1, bias=False), nn.BatchNorm2d(planes), nn.SiLU()
         )

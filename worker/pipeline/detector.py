@@ -69,9 +69,7 @@ class Detector:
         """
         return cls(load_checkpoint(models_dir, name, device), device)
 
-    def score_segment(
-        self, frames: Iterable[Frame], should_stop: Callable[[], bool] = lambda: False
-    ) -> SegmentResult:
+    def score_segment(self, frames: Iterable[Frame], should_stop: Callable[[], bool] = lambda: False) -> SegmentResult:
         """
         Score the sampled frames of one segment.
 

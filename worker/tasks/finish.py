@@ -4,8 +4,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from shared.errors import DecodeError, DeepfakeStreamError
-from shared.jobs import Outcome, end_job, get_segments, has_open_segments, lock_job
+from shared.errors import DecodeError
+from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segments, lock_job
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import JOBS_ENDED, get_logger
@@ -14,14 +14,6 @@ from worker.pipeline.scoring import score_job
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
-
-
-class SegmentsFailedError(DeepfakeStreamError):
-    """Every segment failed; carries the first one's code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code  # type: ignore[misc] - one instance speaks for the segment that failed first
 
 
 def finish(context: Context, job_id: uuid.UUID) -> None:
@@ -37,7 +29,7 @@ def finish(context: Context, job_id: uuid.UUID) -> None:
         segments = get_segments(session, job_id)
         failed = [segment for segment in segments if segment.status == "failed"]
         if len(failed) == len(segments):
-            delivery_id = end_job(session, job, "failed", error=_first_error(failed))
+            delivery_id = end_job(session, job, "failed", error=_first_problem(failed))
         else:
             outcome = judge(job, segments, read_manifest(Path(context.settings.models.dir) / job.model))
             delivery_id = end_job(session, job, "succeeded", outcome=outcome)
@@ -61,14 +53,12 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         peak_score=result.peak_score,
         verdict=result.verdict,
         reasons=result.reasons,
-        model_description=describe_model(
-            manifest, sample_fps=job.sample_fps, segment_seconds=job.segment_seconds
-        ),
+        model_description=describe_model(manifest, sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
     )
 
 
-def _first_error(failed: Sequence[Segment]) -> SegmentsFailedError:
+def _first_problem(failed: Sequence[Segment]) -> Problem:
+    """The first failed segment's problem speaks for a job of which nothing could be scored."""
     if not failed:
-        return SegmentsFailedError(DecodeError.code, "the media has no segment")
-    first = failed[0]
-    return SegmentsFailedError(first.error_code or DecodeError.code, first.error_detail or "")
+        return Problem(DecodeError.code, "the media has no segment")
+    return Problem(failed[0].error_code or DecodeError.code, failed[0].error_detail or "")

@@ -43,9 +43,7 @@ def _plan(context: Context, lease: Lease) -> int:
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path:
-        facts = probe(
-            path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s
-        )
+        facts = probe(path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s)
     segments = plan_segments(facts.duration_s, segment_seconds)
     with context.sessions.transaction() as session:
         record_plan(

@@ -63,9 +63,7 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
         context.sender.finish(job_id)
 
 
-def _score(
-    context: Context, detectors: Detectors, lease: Lease, index: int, keeper: LeaseKeeper
-) -> SegmentResult:
+def _score(context: Context, detectors: Detectors, lease: Lease, index: int, keeper: LeaseKeeper) -> SegmentResult:
     with context.sessions.transaction() as session:
         job = get_job(session, lease.job_id)
         if job is None:

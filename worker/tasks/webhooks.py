@@ -46,9 +46,7 @@ def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
         log.info("webhook " + outcome, status=attempt.response_status, code=attempt.error_code)
 
 
-def _attempt(
-    url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool
-) -> Attempt:
+def _attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
     moment = datetime.now(UTC)
     headers = {
         "content-type": "application/json",

@@ -122,9 +122,7 @@ class EmbeddedStack:
             port = free_port(None)
             own = self._metrics_folder(f"worker-{role}") | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
             self.metrics_urls.append(f"http://127.0.0.1:{port}/metrics")
-            self._add(
-                f"worker-{role}", [python, "-m", "worker", "--role", role], environment | own, grace_s=15.0
-            )
+            self._add(f"worker-{role}", [python, "-m", "worker", "--role", role], environment | own, grace_s=15.0)
         self._add("beat", [python, "-m", "worker", "beat"], environment)
         password = self.flower_password_file.read_text().strip()
         self._add(

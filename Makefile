@@ -1,0 +1,60 @@
+# Each line is a command that a person could type. Needs Python 3.11 or newer and make.
+PYTHON ?= python3
+# Address of a package index with CPU-only builds of torch; empty for PyPI's ordinary ones.
+TORCH_INDEX ?=
+STATE ?= .deepfakestream
+ARGS ?=
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
+PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
+
+.PHONY: help demo run test lint clean
+
+help:
+	@echo "make demo   install, start everything, scan a video made on the spot, stop everything"
+	@echo "make run    install, start everything, stay until Ctrl-C"
+	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
+	@echo "make lint   style, types, contracts"
+	@echo "make clean  remove .venv and the embedded stack's state"
+	@echo "TORCH_INDEX=<address of a CPU-only torch index> makes the installation about 4 GB smaller"
+
+demo: .venv/.installed
+	$(BIN)/deepfakestream --state $(STATE) demo $(ARGS)
+
+run: .venv/.installed
+	$(BIN)/deepfakestream --state $(STATE) up $(ARGS)
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv $(STATE) build
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.torch: .venv/bin/python configs/constraints.txt
+ifeq ($(strip $(TORCH_INDEX)),)
+	@echo "Installing. torch's ordinary builds run on CPU and GPU and take about 5 GB unpacked;"
+	@echo "for CPU only, stop here and use: make demo TORCH_INDEX=<address of PyTorch's CPU index>"
+else
+	$(INSTALL) --index-url $(TORCH_INDEX) torch torchvision
+endif
+	@touch $@
+
+.venv/.installed: .venv/.torch $(PACKAGES)
+	$(INSTALL) -e ./client -e '.[api,worker,embedded,demo]'
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(INSTALL) -e ./client -e '.[api,worker,embedded,demo,train,dev]'
+	@touch $@
