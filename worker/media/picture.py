@@ -12,10 +12,21 @@ import warnings
 from typing import BinaryIO
 
 import pillow_heif
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
-# MPO is what some phones make of a JPEG with a second picture inside; Pillow tells them apart.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "HEIF")
+# The only readers that are loaded. MPO, what some phones make of a JPEG with a second picture, is opened as JPEG.
+PLUGINS = (BmpImagePlugin, JpegImagePlugin, MpoImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF")
 CONTAINERS = {"MPO": "jpeg", "HEIF": "heic"}
 ROTATIONS = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
 """EXIF orientation → degrees clockwise that bring the picture upright (mirroring aside)."""

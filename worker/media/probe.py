@@ -152,7 +152,7 @@ def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline:
 
 
 _VIDEO_LINE = re.compile(r"^  Stream #0:\d+.*?: Video: (\w+)(.*)$")
-_ROTATION_LINE = re.compile(r"^\s+displaymatrix: rotation of (-?\d+(?:\.\d+)?) degrees")
+_ROTATION_LINE = re.compile(r"^\s+(?:displaymatrix|Display Matrix): rotation of (-?\d+(?:\.\d+)?) degrees")
 _TRUNCATION_SIGNS = (
     "moov atom not found",
     "partial file",

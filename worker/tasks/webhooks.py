@@ -43,7 +43,7 @@ def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
             record_attempt(session, delivery_id, token, attempt, settings.retry_schedule_s)
         outcome = "delivered" if attempt.delivered else "failed"
         WEBHOOK_ATTEMPTS.labels(outcome=outcome).inc()
-        log.info("webhook " + outcome, status=attempt.response_status, code=attempt.error_code)
+        log.info("webhook attempt", outcome=outcome, status=attempt.response_status, code=attempt.error_code)
 
 
 def _attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:

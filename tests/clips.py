@@ -1,0 +1,97 @@
+"""Clips and pictures that tests make on the spot: a public-domain face that moves over a noisy ground."""
+
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from matplotlib import cbook
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from worker.media.ffmpeg import program
+
+ENCODERS = {
+    "h264": ("libx264", "-preset", "ultrafast", "-crf", "20"),
+    "hevc": ("libx265", "-preset", "ultrafast", "-crf", "20", "-x265-params", "log-level=error"),
+    "vp8": ("libvpx", "-b:v", "1M", "-deadline", "realtime", "-cpu-used", "8"),
+    "vp9": ("libvpx-vp9", "-b:v", "1M", "-deadline", "realtime", "-cpu-used", "8"),
+    "av1": ("libsvtav1", "-preset", "12", "-crf", "35"),
+    "mpeg4": ("mpeg4", "-q:v", "3"),
+    "mjpeg": ("mjpeg", "-q:v", "3"),
+}
+
+
+@lru_cache
+def astronaut() -> NDArray[np.uint8]:
+    """(280, 280, 3) uint8 RGB: Eileen Collins's face and shoulders, from scikit-image."""
+    return np.asarray(Image.fromarray(data.astronaut()).crop((100, 0, 380, 280)))
+
+
+@lru_cache
+def hopper() -> NDArray[np.uint8]:
+    """(280, 280, 3) uint8 RGB: Grace Hopper's, from matplotlib."""
+    picture = Image.open(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).convert("RGB")
+    return np.asarray(picture.crop((90, 20, 430, 360)).resize((280, 280)))
+
+
+def scene(
+    number: int, *, size: tuple[int, int] = (320, 240), faces: tuple[NDArray[np.uint8], ...] | None = None
+) -> NDArray[np.uint8]:
+    """(height, width, 3) uint8 RGB: frame *number* of a scene with *faces* side by side, drifting."""
+    width, height = size
+    generator = np.random.default_rng(3)
+    rough = Image.fromarray(generator.integers(80, 140, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8))
+    picture = rough.resize(size, Image.Resampling.BICUBIC)
+    faces = (astronaut(),) if faces is None else faces
+    side = min(height * 3 // 4, width * 3 // 4 // max(1, len(faces)))
+    for place, face in enumerate(faces):
+        left = 8 + place * (side + 8) + number % 16
+        picture.paste(Image.fromarray(face).resize((side, side)), (left, height // 8))
+    return np.asarray(picture)
+
+
+def make_clip(
+    path: Path,
+    *,
+    codec: str = "h264",
+    size: tuple[int, int] = (320, 240),
+    fps: float = 10.0,
+    seconds: float = 2.0,
+    rotation: int = 0,
+    faces: tuple[NDArray[np.uint8], ...] | None = None,
+    frames: int | None = None,
+    extra: tuple[str, ...] = (),
+) -> Path:
+    """
+    Encode a clip at *path*, whose ending chooses the container.
+
+    Args:
+        rotation: Degrees clockwise that a player has to turn the stored picture by, as phones record.
+        faces: Portraits to show; the astronaut by default.
+        extra: Further output options of ffmpeg.
+    """
+    count = frames or round(fps * seconds)
+    pictures = [scene(number, size=size, faces=faces) for number in range(min(count, 16))]
+    target = path.with_name(f"upright-{path.name}") if rotation else path
+    command = [program(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}"]
+    command += ["-r", str(fps), "-i", "-", "-pix_fmt", "yuv420p", "-c:v", *ENCODERS[codec], *extra, str(target)]
+    stream = b"".join(pictures[number % len(pictures)].tobytes() for number in range(count))
+    subprocess.run(command, input=stream, check=True)
+    if rotation:
+        # The matrix turns counter-clockwise, and what it says is how far the stored picture stands from upright.
+        run("-display_rotation", str(-rotation), "-i", str(target), "-c", "copy", str(path))
+    return path
+
+
+def run(*arguments: str) -> None:
+    """Run ffmpeg."""
+    subprocess.run([program(), "-v", "error", "-y", *arguments], check=True, stdin=subprocess.DEVNULL)
+
+
+def truncate(path: Path, share: float) -> Path:
+    """Keep the first *share* of a file."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path

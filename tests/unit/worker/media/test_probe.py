@@ -1,0 +1,230 @@
+import io
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared.containers import MediaLimits
+from shared.errors import (
+    DeepfakeStreamError,
+    EmptyFileError,
+    FrameRateTooHighError,
+    NotMediaError,
+    NoVideoStreamError,
+    TooLargeError,
+    TooLongError,
+    TooManyPixelsError,
+    TruncatedError,
+    UnsupportedCodecError,
+    UnsupportedMediaError,
+)
+from tests.clips import astronaut, make_clip, run, truncate
+from worker.media.ffmpeg import program
+from worker.media.probe import MediaFacts, probe
+
+LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "container"),
+    [
+        ("a.mp4", "h264", "mp4"),
+        ("a.mp4", "hevc", "mp4"),
+        ("a.mp4", "av1", "mp4"),
+        ("a.mp4", "vp9", "mp4"),
+        ("a.mp4", "mpeg4", "mp4"),
+        ("a.mov", "h264", "mov"),
+        ("a.mkv", "h264", "matroska"),
+        ("a.mkv", "hevc", "matroska"),
+        ("a.mkv", "mpeg4", "matroska"),
+        ("a.webm", "vp8", "webm"),
+        ("a.webm", "vp9", "webm"),
+        ("a.webm", "av1", "webm"),
+        ("a.avi", "mpeg4", "avi"),
+        ("a.avi", "h264", "avi"),
+    ],
+)
+def test_videos_of_every_container_and_codec_are_read(tmp_path, name, codec, container):
+    facts = probe(make_clip(tmp_path / name, codec=codec), LIMITS)
+    assert (facts.kind, facts.container, facts.codec) == ("video", container, codec)
+    assert (facts.width_px, facts.height_px, facts.rotation_deg) == (320, 240, 0)
+    assert facts.duration_s == pytest.approx(2.0, abs=0.11)
+    assert facts.frame_rate == pytest.approx(10.0, rel=0.06)
+    assert not facts.truncated
+    assert MediaFacts.from_json(facts.to_json()) == facts
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "HEIF"])
+def test_images_of_every_format_are_read(tmp_path, form):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    path = tmp_path / "picture"
+    Image.fromarray(astronaut()).save(path, form)
+    facts = probe(path, LIMITS)
+    assert facts.kind == "image"
+    assert facts.container == {"HEIF": "heic"}.get(form, form.lower())
+    assert (facts.width_px, facts.height_px, facts.duration_s) == (280, 280, None)
+
+
+def test_content_tells_what_a_file_is_and_its_name_does_not(tmp_path):
+    disguised = make_clip(tmp_path / "a.mp4").rename(tmp_path / "holiday.jpg")
+    assert probe(disguised, LIMITS).kind == "video"
+
+
+def test_a_name_that_looks_like_an_option_or_a_protocol_is_only_a_name(tmp_path):
+    for name in ("-version", "concat:a|b", "%03d.mp4"):
+        path = tmp_path / name
+        path.write_bytes(make_clip(tmp_path / "a.mp4").read_bytes())
+        assert probe(path, LIMITS).codec == "h264"
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_rotation_is_applied(tmp_path, rotation):
+    facts = probe(make_clip(tmp_path / "a.mp4", rotation=rotation), LIMITS)
+    assert facts.rotation_deg == rotation
+    upright = (320, 240) if rotation in (0, 180) else (240, 320)
+    assert (facts.width_px, facts.height_px) == upright
+
+
+def test_a_single_frame_is_a_video(tmp_path):
+    facts = probe(make_clip(tmp_path / "a.mp4", frames=1), LIMITS)
+    assert (facts.kind, facts.frame_count, facts.frame_rate) == ("video", 1, None)
+    assert facts.duration_s is not None
+    assert facts.duration_s > 0
+
+
+def test_times_begin_with_the_first_frame_even_where_the_file_begins_later(tmp_path):
+    source = make_clip(tmp_path / "a.mp4")
+    run("-itsoffset", "7", "-i", str(source), "-c", "copy", str(tmp_path / "late.mkv"))
+    facts = probe(tmp_path / "late.mkv", LIMITS)
+    assert facts.start_s == pytest.approx(7.0, abs=0.01)
+    assert facts.duration_s == pytest.approx(2.0, abs=0.11)
+
+
+def test_a_truncated_tail_leaves_what_is_there(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=4.0, extra=("-movflags", "+faststart", "-g", "5"))
+    facts = probe(truncate(path, 0.6), LIMITS)
+    assert facts.truncated
+    assert facts.duration_s is not None
+    assert 1.0 < facts.duration_s < 3.5
+
+
+def _text(path):
+    path.write_text("This is no picture. " * 50)
+
+
+def _sound(path):
+    run("-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", "-f", "mp4", str(path))
+
+
+def _cover_art(path):
+    cover = path.with_name("cover.jpg")
+    Image.fromarray(astronaut()).save(cover)
+    run(
+        *("-f", "lavfi", "-i", "sine=duration=1", "-i", str(cover), "-map", "0", "-map", "1", "-c:a", "aac"),
+        *("-c:v", "mjpeg", "-disposition:v", "attached_pic", "-f", "mp4", str(path)),
+    )
+
+
+def _no_index(path):
+    truncate(make_clip(path.with_name("a.mp4")).rename(path), 0.5)
+
+
+def _torn_picture(path):
+    Image.fromarray(astronaut()).save(path, "JPEG")
+    truncate(path, 0.5)
+
+
+def _gif(path):
+    Image.fromarray(astronaut()).save(path, "GIF")
+
+
+def _big(path):
+    Image.new("L", (5000, 5000)).save(path, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        pytest.param(lambda path: path.write_bytes(b""), EmptyFileError, id="empty"),
+        pytest.param(_text, NotMediaError, id="text"),
+        pytest.param(_sound, NoVideoStreamError, id="sound"),
+        pytest.param(_cover_art, NoVideoStreamError, id="cover art"),
+        pytest.param(_no_index, TruncatedError, id="no index"),
+        pytest.param(_torn_picture, TruncatedError, id="torn picture"),
+        pytest.param(_gif, UnsupportedMediaError, id="gif"),
+        pytest.param(_big, TooManyPixelsError, id="too many pixels"),
+        pytest.param(
+            lambda path: make_clip(path.with_name("m.avi"), codec="mjpeg").rename(path),
+            UnsupportedCodecError,
+            id="codec",
+        ),
+        pytest.param(
+            lambda path: make_clip(path.with_name("m.mkv"), codec="mjpeg").rename(path),
+            UnsupportedCodecError,
+            id="mkv codec",
+        ),
+    ],
+)
+def test_bad_files_are_refused_with_the_error_that_fits(tmp_path, make, error):
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(error) as raised:
+        probe(path, LIMITS)
+    assert str(tmp_path) not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "error", "named"),
+    [
+        ({"max_bytes": 100}, TooLargeError, "max_upload_bytes is 100"),
+        ({"max_duration_s": 1.0}, TooLongError, "max_duration_s is 1"),
+        ({"max_pixels": 320 * 240 - 1}, TooManyPixelsError, "max_pixels is 76799"),
+        ({"max_frame_rate": 5.0}, FrameRateTooHighError, "max_frame_rate is 5"),
+    ],
+)
+def test_a_refusal_names_its_limit(tmp_path, limits, error, named):
+    values = {name: getattr(LIMITS, name) for name in LIMITS.__dataclass_fields__} | limits
+    with pytest.raises(error, match=named):
+        probe(make_clip(tmp_path / "a.mp4"), MediaLimits(**values))
+
+
+def test_a_playlist_that_names_other_files_is_no_video(tmp_path):
+    make_clip(tmp_path / "secret.mp4")
+    for text in (
+        f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/secret.mp4\n",
+        f"ffconcat version 1.0\nfile {tmp_path}/secret.mp4\n",
+    ):
+        path = tmp_path / "list.mp4"
+        path.write_text(text)
+        with pytest.raises(NotMediaError):
+            probe(path, LIMITS)
+
+
+@pytest.mark.slow
+def test_damaged_files_give_facts_or_a_named_error(tmp_path):
+    generator = np.random.default_rng(11)
+    originals = [make_clip(tmp_path / name).read_bytes() for name in ("a.mp4", "a.mkv")]
+    picture = io.BytesIO()
+    Image.fromarray(astronaut()).save(picture, "JPEG")
+    originals.append(picture.getvalue())
+    path = tmp_path / "mutant"
+    outcomes = set()
+    for number in range(36):
+        content = bytearray(originals[number % len(originals)])
+        for _ in range(int(generator.integers(1, 30))):
+            content[int(generator.integers(len(content)))] = int(generator.integers(256))
+        path.write_bytes(content)
+        try:
+            outcomes.add(probe(path, LIMITS, timeout_s=20).kind)
+        except DeepfakeStreamError as error:
+            outcomes.add(error.code)
+    assert outcomes - {"image", "video"}
+    assert outcomes & {"image", "video"}
+
+
+def test_ffmpeg_is_a_real_one():
+    banner = subprocess.run([program(), "-version"], capture_output=True, text=True, check=True).stdout
+    assert banner.startswith("ffmpeg version")

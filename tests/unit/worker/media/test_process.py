@@ -1,0 +1,77 @@
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from shared.errors import DecodeTimeoutError
+from worker.media.process import BoundedProcess, read_exactly
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as status:
+        return status.read().split()[2] != "Z"
+
+
+def test_output_and_log_are_both_read():
+    code = "import sys; print('out'); print('log', file=sys.stderr); sys.exit(4)"
+    lines = []
+    with BoundedProcess(python(code), timeout_s=20, on_line=lines.append) as child:
+        assert child.stdout.read() == b"out\n"
+        assert child.wait() == 4
+    assert lines == ["log"]
+
+
+def test_a_hanging_child_and_its_children_are_killed_at_the_limit():
+    code = "import subprocess, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    with BoundedProcess(python(code), timeout_s=1.5) as child:
+        grandchild = int(child.stdout.readline())
+        began = time.monotonic()
+        with pytest.raises(DecodeTimeoutError):
+            child.wait()
+        assert time.monotonic() - began < 10
+    deadline = time.monotonic() + 5
+    while alive(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(grandchild)
+
+
+def test_a_crash_is_the_childs_own():
+    with BoundedProcess(python("import os; os.kill(os.getpid(), 11)"), timeout_s=20) as child:
+        assert child.wait() == -signal.SIGSEGV
+
+
+def test_memory_is_limited():
+    with BoundedProcess(python("import time; time.sleep(0.3); x = bytearray(6 * 1024**3)"), timeout_s=20) as child:
+        assert child.wait() == 1
+    assert "MemoryError" in child.lines[-1]
+
+
+def test_the_environment_is_not_handed_on(monkeypatch):
+    monkeypatch.setenv("DEEPFAKESTREAM_DATABASE__URL", "secret")
+    with BoundedProcess(python("import os; print(sorted(os.environ))"), timeout_s=20) as child:
+        assert b"DEEPFAKESTREAM" not in child.stdout.read()
+
+
+def test_a_flood_of_log_lines_stays_bounded():
+    code = "import sys\nfor i in range(5000): print('x' * 200, i, file=sys.stderr)"
+    with BoundedProcess(python(code), timeout_s=30) as child:
+        child.wait()
+    assert len(child.lines) == 200
+
+
+def test_short_reads_are_put_together(tmp_path):
+    (tmp_path / "data").write_bytes(b"abcdef")
+    with (tmp_path / "data").open("rb", buffering=0) as stream:
+        assert read_exactly(stream, 4) == b"abcd"
+        assert read_exactly(stream, 4) == b"ef"
+        assert read_exactly(stream, 4) == b""
