@@ -19,7 +19,9 @@ def check_url(url: str, *, allow_insecure: bool) -> SplitResult:
     """
     if len(url) > MAX_URL_CHARACTERS:
         raise ForbiddenURLError(f"the URL is longer than {MAX_URL_CHARACTERS} characters")
-    if any(character.isspace() or ord(character) < 32 for character in url) or "\\" in url:
+    if not url.isascii():
+        raise ForbiddenURLError("the URL contains characters that have to be percent-encoded or, in a host, punycode")
+    if any(character.isspace() or not character.isprintable() for character in url) or "\\" in url:
         raise ForbiddenURLError("the URL contains white space, control characters or a backslash")
     try:
         parts = urlsplit(url)

@@ -56,7 +56,8 @@ class Storage(Protocol):
 class _FileUpload:
     """Writes beside the final name and renames: readers see all of it or nothing."""
 
-    def __init__(self, filesystem: Any, path: str) -> None:
+    def __init__(self, filesystem: Any, path: str, *, is_local: bool) -> None:
+        self._is_local = is_local
         self._filesystem = filesystem
         self._path = path
         self._part = f"{path}.part"
@@ -83,7 +84,7 @@ class _FileUpload:
         """Flush to the disk, then give the file its name."""
         try:
             self._file.flush()
-            if hasattr(self._file, "fileno"):
+            if self._is_local:
                 os.fsync(self._file.fileno())
             self._file.close()
             self._filesystem.mv(self._part, self._path)
@@ -114,7 +115,7 @@ class FsspecStorage:
 
     def create(self, key: str) -> Upload:
         """Begin to write the object *key*."""
-        return _FileUpload(self._filesystem, self._path(key))
+        return _FileUpload(self._filesystem, self._path(key), is_local=self._is_local)
 
     def open(self, key: str) -> BinaryIO:
         """Open for reading, seekable."""
@@ -154,7 +155,7 @@ class FsspecStorage:
     def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
         """Key and time of last change of every object and unfinished upload below *prefix*."""
         for path, info in self._filesystem.find(self._path(prefix), detail=True).items():
-            changed = info.get("mtime") or info.get("LastModified")
+            changed = info.get("mtime") or info.get("LastModified") or info["created"]
             when = changed if isinstance(changed, datetime) else datetime.fromtimestamp(float(changed), UTC)
             yield path[len(self._root) :].lstrip("/"), when
 

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from deepfakestream import Client
+from deepfakestream.stack.embedded import EmbeddedStack
 from sqlalchemy import Engine
 
 from migrations.schema import migrate
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
+from tests.clips import make_clip
 from tests.servers import RedisServer, new_database, running_postgres, running_redis
 
+SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -20,6 +24,33 @@ def research_data() -> Path:
     if not (RESEARCH_DATA / "videos").is_dir():
         pytest.skip("the research clips are not beside this checkout (../shared/data)")
     return RESEARCH_DATA
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    """
+    The whole service as ``deepfakestream up`` runs it: every server and process a real one.
+
+    Leases are short, so that tests which kill workers do not wait long for them to be missed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SHORT_LEASES.items():
+            patch.setenv(f"DEEPFAKESTREAM_{name}", value)
+        with EmbeddedStack(tmp_path_factory.mktemp("stack")) as running:
+            yield running
+
+
+@pytest.fixture
+def client(stack: EmbeddedStack) -> Iterator[Client]:
+    """The SDK with the stack's first key."""
+    with Client(stack.url, stack.api_key_file.read_text().strip()) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A six-second H.264 clip with one face."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", seconds=6.0)
 
 
 @pytest.fixture(scope="session")

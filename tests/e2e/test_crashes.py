@@ -1,0 +1,152 @@
+"""Killing workers and losing Redis: every job ends, once, with the result it would have had anyway."""
+
+import os
+import signal
+import time
+
+import psycopg
+import pytest
+import redis
+
+from tests.clips import astronaut, hopper, make_clip
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory):
+    """Scoring it takes some seconds, so that there is something to interrupt."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    return make_clip(path, seconds=16.0, size=(640, 360), faces=(astronaut(), hopper()))
+
+
+OPTIONS = {"sample_fps": 5.0, "segment_seconds": 4.0}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(stack, long_clip):
+    from deepfakestream import Client
+
+    with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
+        return result(client.wait(client.submit(long_clip, **OPTIONS).id, timeout_s=120))
+
+
+def result(job):
+    """What must not depend on crashes."""
+    return (
+        job.status,
+        job.verdict,
+        job.fake_score,
+        job.peak_score,
+        [(segment.start_s, segment.end_s, segment.status, segment.fake_score) for segment in job.segments],
+    )
+
+
+def wait_until(check, timeout_s=30.0):
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
+
+
+def service(stack, name):
+    return next(found for found in stack._services if found.name == name)
+
+
+def database(stack):
+    uri = stack._postgres._server.get_uri()
+    return psycopg.connect(uri, autocommit=True)
+
+
+def attempts(stack, job_id):
+    with database(stack) as connection:
+        rows = connection.execute("select attempts from segments where job_id = %s order by index", (job_id,))
+        return [row[0] for row in rows]
+
+
+def ended_once(stack, job_id, expected):
+    """The job's row is final, no lease is left, and nothing changes any more."""
+    with database(stack) as connection:
+        open_segments = connection.execute(
+            "select count(*) from segments where job_id = %s"
+            " and (status in ('pending', 'running') or lease_token is not null)",
+            (job_id,),
+        ).fetchone()
+        first = connection.execute("select status, version from jobs where id = %s", (job_id,)).fetchone()
+        time.sleep(4.0)
+        later = connection.execute("select status, version from jobs where id = %s", (job_id,)).fetchone()
+    assert open_segments == (0,)
+    assert first == later
+    assert first[0] == expected
+
+
+def test_a_scoring_process_killed_in_the_middle_of_a_segment(client, stack, long_clip, undisturbed):
+    job = client.submit(long_clip, **OPTIONS)
+    wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
+    (victim,) = children(service(stack, "worker-gpu").process.pid)
+    os.kill(victim, signal.SIGKILL)
+    assert result(client.wait(job.id, timeout_s=120)) == undisturbed
+    assert max(attempts(stack, job.id)) == 2
+    ended_once(stack, job.id, "succeeded")
+
+
+def test_a_whole_worker_killed_in_the_middle_of_a_segment(client, stack, long_clip, undisturbed):
+    job = client.submit(long_clip, **OPTIONS)
+    wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
+    worker = service(stack, "worker-gpu")
+    os.killpg(worker.process.pid, signal.SIGKILL)
+    wait_until(worker.has_died)
+    stack.restart_dead()
+    assert result(client.wait(job.id, timeout_s=120)) == undisturbed
+    assert max(attempts(stack, job.id)) == 2
+    ended_once(stack, job.id, "succeeded")
+
+
+def test_the_cpu_worker_killed_with_jobs_on_their_way(client, stack, clip, long_clip, undisturbed):
+    jobs = [client.submit(long_clip, **OPTIONS), *(client.submit(clip) for _ in range(3))]
+    worker = service(stack, "worker-cpu")
+    os.killpg(worker.process.pid, signal.SIGKILL)
+    wait_until(worker.has_died)
+    stack.restart_dead()
+    done = [client.wait(job.id, timeout_s=120) for job in jobs]
+    assert result(done[0]) == undisturbed
+    assert {job.status for job in done} == {"succeeded"}
+    assert len({job.fake_score for job in done[1:]}) == 1
+
+
+def test_redis_flushed_with_jobs_in_flight(client, stack, long_clip, clip, undisturbed):
+    jobs = [client.submit(long_clip, **OPTIONS) for _ in range(3)]
+    jobs.append(client.submit(clip))
+    wait_until(lambda: any(segment.status == "running" for segment in client.get(jobs[0].id).segments))
+    redis.Redis(unix_socket_path=str(stack._redis.socket)).flushall()
+    done = [client.wait(job.id, timeout_s=180) for job in jobs]
+    for job in done[:3]:
+        assert result(job) == undisturbed
+        ended_once(stack, job.id, "succeeded")
+    assert done[3].status == "succeeded"
+
+
+def test_redis_away_while_jobs_are_submitted(client, stack, clip):
+    server = service(stack, "redis")
+    server.process.kill()
+    wait_until(server.has_died)
+    job = client.submit(clip)
+    assert job.status == "queued"
+    stack.restart_dead()
+    assert client.wait(job.id, timeout_s=120).status == "succeeded"
+
+
+def test_a_poisonous_segment_fails_after_counted_attempts(client, stack, long_clip):
+    job = client.submit(long_clip, sample_fps=10.0, segment_seconds=60.0)
+    for _ in range(3):
+        wait_until(lambda: client.get(job.id).is_final or client.get(job.id).segments[:1] != ())
+        wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments), 60)
+        before = attempts(stack, job.id)[0]
+        (victim,) = children(service(stack, "worker-gpu").process.pid)
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: attempts(stack, job.id)[0] > before or client.get(job.id).is_final, 60)
+    done = client.wait(job.id, timeout_s=60)
+    assert (done.status, done.error.code) == ("failed", "attempts_exhausted")

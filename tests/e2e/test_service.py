@@ -1,0 +1,202 @@
+"""The main job, through every real part."""
+
+import json
+import time
+
+import httpx
+import pytest
+from PIL import Image
+from standardwebhooks import Webhook
+
+from deepfakestream import verify_webhook
+from tests.clips import astronaut, hopper, make_clip
+from tests.receiver import running_receiver
+from worker.local import scan
+
+
+@pytest.fixture(scope="module")
+def two_people(tmp_path_factory):
+    """Twelve seconds: two people, encoded as H.264 with sound's absence and odd timing left to other tests."""
+    path = tmp_path_factory.mktemp("two") / "two.mp4"
+    return make_clip(path, seconds=12.0, size=(640, 360), faces=(astronaut(), hopper()))
+
+
+def test_a_video_is_scored_by_segment_and_on_average(client, two_people):
+    job = client.wait(client.submit(two_people, metadata={"case": 7}).id, timeout_s=120)
+    assert (job.status, job.verdict, job.reasons) == ("succeeded", "inconclusive", ("untrained_model",))
+    assert job.metadata == {"case": 7}
+    assert [(segment.start_s, segment.end_s) for segment in job.segments] == [(0.0, 5.0), (5.0, 12.0)]
+    scores = [segment.fake_score for segment in job.segments]
+    assert job.fake_score == pytest.approx(sum(scores) / len(scores), abs=1e-6)
+    assert job.peak_score == max(scores)
+    assert job.model.name == "untrained-b0"
+    assert len(job.model.weights_sha256) == 64
+    segments = list(client.segments(job.id))
+    assert [len(segment.people) for segment in segments] == [2, 2]
+    for segment in segments:
+        assert segment.fake_score == max(person.fake_score for person in segment.people)
+        for person in segment.people:
+            for face in person.faces:
+                left, top, right, bottom = face.box_px
+                assert -20 < left < right < 660
+                assert -20 < top < bottom < 380
+                assert segment.start_s <= face.time_s < segment.end_s
+
+
+def test_an_image_is_one_segment(client, tmp_path):
+    Image.fromarray(hopper()).save(tmp_path / "a.jpg")
+    job = client.wait(client.submit(tmp_path / "a.jpg").id, timeout_s=60)
+    assert (job.status, len(job.segments), job.duration_s) == ("succeeded", 1, None)
+    assert job.fake_score == job.peak_score == job.segments[0].fake_score
+
+
+def test_a_file_without_a_face_is_not_applicable(client, tmp_path):
+    job = client.wait(client.submit(make_clip(tmp_path / "a.mp4", faces=())).id, timeout_s=60)
+    assert (job.verdict, job.reasons, job.fake_score) == ("not_applicable", ("no_face",), None)
+
+
+def test_the_service_and_a_local_scan_give_the_same_scores(client, two_people):
+    job = client.wait(client.submit(two_people).id, timeout_s=120)
+    local = scan(two_people)
+    assert local["fake_score"] == pytest.approx(job.fake_score, abs=1e-5)
+    assert [segment["fake_score"] for segment in local["segments"]] == pytest.approx(
+        [segment.fake_score for segment in job.segments], abs=1e-5
+    )
+    assert set(local) == set(job.raw)
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_every_research_clip_reaches_a_result(client, research_data):
+    jobs = {path.name: client.submit(path) for path in sorted((research_data / "videos").glob("*.mp4"))}
+    done = {name: client.wait(job.id, timeout_s=240) for name, job in jobs.items()}
+    assert {job.status for job in done.values()} == {"succeeded"}
+    assert done["no-face-bottles.mp4"].verdict == "not_applicable"
+    assert done["no-face-bottles.mp4"].reasons == ("no_face",)
+    assert max(segment.people_count for segment in done["crowd-1080p.mp4"].segments) >= 3
+    for job in done.values():
+        covered = sum(segment.end_s - segment.start_s for segment in job.segments)
+        assert abs(covered - job.duration_s) * job.raw["media"]["frame_rate"] <= 1.0
+
+
+def test_damage_that_only_decoding_shows_fails_the_job_with_a_code(client, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", extra=("-movflags", "+faststart"))
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"mdat") + 4
+    content[begin:] = bytes(len(content) - begin)
+    path.write_bytes(content)
+    job = client.wait(client.submit(path).id, timeout_s=60)
+    assert (job.status, job.error.code) == ("failed", "truncated")
+    assert str(tmp_path) not in job.error.detail
+
+
+def test_a_url_source_is_fetched(client, clip):
+    with running_receiver() as server:
+        server.files["/clip"] = clip.read_bytes()
+        job = client.wait(client.submit(url=f"{server.url}/clip").id, timeout_s=60)
+    assert job.status == "succeeded"
+    assert job.raw["media"]["size_bytes"] == clip.stat().st_size
+
+
+def test_a_url_source_that_is_refused_fails_the_job(client):
+    with running_receiver() as server:
+        job = client.wait(client.submit(url=f"{server.url}/absent").id, timeout_s=60)
+    assert (job.status, job.error.code) == ("failed", "source_refused")
+
+
+def test_a_webhook_is_signed_and_its_attempts_are_logged(client, stack, clip):
+    secret = stack.webhook_secret_file.read_text().strip()
+    with running_receiver() as receiver:
+        job = client.submit(clip, webhook_url=f"{receiver.url}/hook", segment_seconds=3.0)
+        job = client.wait(job.id, timeout_s=60)
+        deadline = time.monotonic() + 20
+        while not receiver.requests and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (request,) = receiver.requests
+        # By the specification's own library, and by the SDK.
+        Webhook(secret).verify(request.body.decode(), {k.lower(): v for k, v in request.headers.items()})
+        event = verify_webhook(request.headers, request.body, secret)
+        assert event["type"] == "job.succeeded"
+        assert event["data"] == job.raw
+        while (log := client.deliveries(job.id))[-1].status != "succeeded" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [(delivery.number, delivery.response_status) for delivery in log] == [(1, 204)]
+        again = client.redeliver(job.id, 1)
+        assert again.number == 2
+        while len(receiver.requests) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ids = {request.headers["webhook-id"] for request in receiver.requests}
+        assert len(ids) == 1
+
+
+def test_a_failed_webhook_is_repeated_and_410_switches_the_receiver_off(client, clip):
+    with running_receiver() as receiver:
+        url = f"{receiver.url}/gone"
+        receiver.answers = [(302, {"Location": f"{receiver.url}/elsewhere"}, b""), (410, {}, b"no more")]
+        job = client.wait(client.submit(clip, webhook_url=url).id, timeout_s=60)
+        deadline = time.monotonic() + 40
+        while len(receiver.requests) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        while client.deliveries(job.id)[-1].response_status is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        log = client.deliveries(job.id)
+        assert [delivery.response_status for delivery in log] == [302, 410]
+        assert log[1].raw["response_excerpt"] == "no more"
+        assert {request.path for request in receiver.requests} == {"/gone"}
+        other = client.wait(client.submit(clip, webhook_url=url).id, timeout_s=60)
+        assert client.deliveries(other.id) == ()
+
+
+def test_a_cancelled_job_ends_and_says_so(client, two_people):
+    job = client.submit(two_people, sample_fps=30.0)
+    cancelled = client.cancel(job.id)
+    assert cancelled.status == "cancelled"
+    assert client.cancel(job.id).status == "cancelled"
+    time.sleep(2.0)
+    assert client.get(job.id).status == "cancelled"
+
+
+def test_an_erased_job_is_gone_with_its_file(client, stack, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", frames=7)
+    job = client.wait(client.submit(path).id, timeout_s=60)
+    size = path.stat().st_size
+    stored = [file for file in (stack.state / "storage" / "media").iterdir() if file.stat().st_size == size]
+    assert len(stored) == 1
+    client.delete(job.id)
+    assert not stored[0].exists()
+    with pytest.raises(Exception, match="not_found"):
+        client.get(job.id)
+
+
+def test_flower_asks_for_a_password_and_shows_both_workers(stack):
+    assert httpx.get(stack.flower_url, trust_env=False).status_code == 401
+    password = stack.flower_password_file.read_text().strip()
+    deadline = time.monotonic() + 30
+    names: set[str] = set()
+    while len(names) < 2 and time.monotonic() < deadline:
+        answer = httpx.get(
+            f"{stack.flower_url}/workers?json=1", auth=("operator", password), trust_env=False, timeout=10
+        )
+        names = {worker["hostname"].split("-")[0] for worker in answer.json()["data"]}
+        time.sleep(0.2)
+    assert names == {"cpu", "gpu"}
+
+
+def test_metrics_of_api_and_workers_count_what_was_done(client, stack, clip):
+    client.wait(client.submit(clip).id, timeout_s=60)
+    api = httpx.get(f"{stack.url}/metrics", trust_env=False).text
+    assert 'deepfakestream_jobs_accepted_total{source="upload"}' in api
+    workers = "".join(httpx.get(url, trust_env=False).text for url in stack.metrics_urls)
+    assert 'deepfakestream_task_seconds_count{outcome="done",task="score_segment"}' in workers
+    assert 'deepfakestream_jobs_ended_total{status="succeeded"}' in workers
+
+
+def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path):
+    path = make_clip(tmp_path / "very-private-name.mp4", frames=3)
+    job = client.wait(client.submit(path).id, timeout_s=60)
+    logs = "".join(file.read_text() for file in (stack.state / "logs").glob("*.log"))
+    events = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]
+    assert {"ingest", "score_segment", "finish"} <= {
+        event.get("task") for event in events if event.get("job_id") == job.id
+    }
+    assert "very-private-name" not in logs

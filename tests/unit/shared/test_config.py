@@ -1,0 +1,64 @@
+import pytest
+
+from shared.config import ConfigurationError, SharedSettings, load_settings
+from worker.config import WorkerSettings
+
+ADDRESSES = """
+database: {url: "postgresql+psycopg://x/y"}
+broker: {url: "redis://x"}
+storage: {url: "file:///x"}
+"""
+
+
+@pytest.fixture
+def configure(tmp_path, monkeypatch):
+    def write(text, **environment):
+        (tmp_path / "config.yaml").write_text(text)
+        monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(tmp_path / "config.yaml"))
+        for name, value in environment.items():
+            monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", value)
+
+    return write
+
+
+def test_the_file_is_read_and_the_environment_wins(configure):
+    configure(ADDRESSES + "limits: {max_duration_s: 60}\njobs: {lease_s: 7}", LIMITS__MAX_DURATION_S="90")
+    settings = load_settings(SharedSettings)
+    assert (settings.limits.max_duration_s, settings.jobs.lease_s) == (90.0, 7.0)
+
+
+def test_all_mistakes_are_reported_together_by_their_full_names(configure):
+    configure("limits: {max_pixels: -1}\njobs: {leases: 1}\nwoker: {}")
+    with pytest.raises(ConfigurationError) as raised:
+        load_settings(SharedSettings)
+    for name in ("database", "broker", "storage", "limits.max_pixels", "jobs.leases", "woker"):
+        assert f"  {name}: " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "devices"), [("cpu", ["cpu"]), ("cuda:1", ["cuda:1"]), ('["cuda:0", "cuda:1"]', ["cuda:0", "cuda:1"])]
+)
+def test_devices_come_from_the_environment_as_one_or_as_a_list(configure, value, devices):
+    configure(ADDRESSES, WORKER__DEVICE=value)
+    settings = load_settings(WorkerSettings)
+    assert settings.worker.devices == devices
+    assert settings.worker.processes("gpu") == len(devices)
+
+
+def test_processes_are_dealt_out_to_devices_in_turn(configure):
+    configure(ADDRESSES + "worker: {device: [cuda:0, cuda:1], processes_per_device: 2}")
+    worker = load_settings(WorkerSettings).worker
+    assert [worker.device_of(index) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "[]"])
+def test_an_unknown_device_is_refused(configure, device):
+    configure(ADDRESSES + f"worker: {{device: {device}}}")
+    with pytest.raises(ConfigurationError, match=r"worker\.device"):
+        load_settings(WorkerSettings)
+
+
+def test_time_limits_must_stay_below_the_brokers_visibility_timeout(configure):
+    configure(ADDRESSES + "worker: {ingest_time_limit_s: 2000}")
+    with pytest.raises(ConfigurationError, match="visibility_timeout_s"):
+        load_settings(WorkerSettings)

@@ -1,0 +1,75 @@
+import hashlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.errors import ObjectMissingError, StorageError
+from shared.storage import open_storage
+
+
+@pytest.fixture(params=["file", "memory"])
+def storage(request, tmp_path):
+    """The local disk, and a second filesystem that is not local."""
+    return open_storage(f"file://{tmp_path}/s" if request.param == "file" else f"memory://{tmp_path}")
+
+
+def put(storage, key, content):
+    upload = storage.create(key)
+    upload.write(content[:3])
+    upload.write(content[3:])
+    return upload.commit()
+
+
+def test_what_is_committed_is_there_with_its_digest(storage):
+    assert put(storage, "media/a", b"abcdef") == hashlib.sha256(b"abcdef").hexdigest()
+    with storage.open("media/a") as stream:
+        assert stream.read() == b"abcdef"
+        stream.seek(2)
+        assert stream.read(2) == b"cd"
+    with storage.local_path("media/a") as path:
+        assert path.read_bytes() == b"abcdef"
+
+
+def test_what_is_not_committed_does_not_exist(storage):
+    upload = storage.create("media/a")
+    upload.write(b"abc")
+    with pytest.raises(ObjectMissingError):
+        storage.open("media/a")
+    upload.abort()
+    upload.abort()
+    assert list(storage.list("media")) == []
+
+
+def test_aborting_after_a_commit_changes_nothing(storage):
+    upload = storage.create("media/a")
+    upload.write(b"abc")
+    upload.commit()
+    upload.abort()
+    assert [key for key, _ in storage.list("media")] == ["media/a"]
+
+
+def test_what_is_deleted_is_gone_and_deleting_twice_is_fine(storage):
+    put(storage, "media/a", b"abcdef")
+    storage.delete("media/a")
+    storage.delete("media/a")
+    with pytest.raises(ObjectMissingError), storage.local_path("media/a"):
+        pass
+
+
+def test_listing_tells_keys_and_times(storage):
+    put(storage, "media/a", b"abc")
+    ((key, changed),) = storage.list("media")
+    assert key == "media/a"
+    assert abs(datetime.now(UTC) - changed) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "media/../../x"])
+def test_a_key_cannot_leave_the_storage(storage, key):
+    with pytest.raises(StorageError):
+        storage.open(key)
+
+
+def test_storage_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "s").write_text("a file where the folder should be")
+    with pytest.raises(StorageError):
+        open_storage(f"file://{tmp_path}/s").check()

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from facenet_pytorch import MTCNN as Reference
+
+from shared.containers import MediaLimits
+from tests.clips import astronaut, hopper, scene
+from worker.detection.mtcnn import MTCNN
+from worker.media.frames import read_frames
+from worker.media.probe import probe
+
+MIN_FACE_PX = 40
+LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return MTCNN(min_face_px=MIN_FACE_PX)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return Reference(min_face_size=MIN_FACE_PX, keep_all=True)
+
+
+def overlap(one, other):
+    """Intersection over union."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+def agreement(detector, reference, frames):
+    """Recall and precision of *detector* for faces of at least 40 px, and how many there are."""
+    found = wanted = right = confirmed = 0
+    for ours, frame in zip(detector.detect(frames), frames, strict=True):
+        theirs = reference.detect(frame)[0]
+        theirs = [] if theirs is None else list(theirs)
+        boxes = [face.box_px for face in ours]
+        big = [box for box in theirs if min(box[2] - box[0], box[3] - box[1]) >= MIN_FACE_PX]
+        ours_big = [box for box in boxes if min(box[2] - box[0], box[3] - box[1]) >= MIN_FACE_PX]
+        wanted += len(big)
+        found += sum(any(overlap(box, mine) >= 0.5 for mine in boxes) for box in big)
+        right += len(ours_big)
+        confirmed += sum(any(overlap(box, other) >= 0.5 for other in theirs) for box in ours_big)
+    return found / wanted, confirmed / right, wanted
+
+
+def test_it_finds_the_faces_that_facenet_pytorch_finds_on_generated_scenes(detector, reference):
+    frames = [
+        scene(number, size=size, faces=faces)
+        for size in ((320, 240), (640, 360), (1280, 720))
+        for faces in ((astronaut(),), (hopper(),), (astronaut(), hopper()))
+        for number in (0, 7)
+    ]
+    recall, precision, count = agreement(detector, reference, frames)
+    assert count >= 20
+    assert recall >= 0.99
+    assert precision >= 0.99
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_it_finds_the_faces_that_facenet_pytorch_finds_on_60_frames_of_real_videos(detector, reference, research_data):
+    frames = []
+    for path in sorted((research_data / "videos").glob("*.mp4")):
+        facts = probe(path, LIMITS)
+        sampled = read_frames(path, facts, start_s=0.0, end_s=4.0, sample_fps=1.25, timeout_s=60)
+        frames += [frame.pixels for frame in sampled]
+    frames = frames[:60]
+    assert len(frames) == 60
+    recall, precision, count = agreement(detector, reference, frames)
+    assert count >= 60
+    assert recall >= 0.99
+    assert precision >= 0.99
+
+
+def test_faces_do_not_depend_on_the_frames_beside_them(detector):
+    frames = [scene(0), scene(9, faces=(hopper(),)), scene(3, faces=(astronaut(), hopper()), size=(640, 360))]
+    together = detector.detect(frames)
+    for frame, faces in zip(frames, together, strict=True):
+        (alone,) = detector.detect([frame])
+        assert len(alone) == len(faces)
+        for one, other in zip(alone, faces, strict=True):
+            assert one.box_px == pytest.approx(other.box_px, abs=0.01)
+
+
+def test_landmarks_lie_in_the_face_eyes_above_mouth(detector):
+    ((face,),) = detector.detect([scene(0)])
+    left, top, right, bottom = face.box_px
+    assert all(left <= x <= right and top <= y <= bottom for x, y in face.landmarks_px)
+    eyes, mouth = face.landmarks_px[:2], face.landmarks_px[3:]
+    assert max(y for _, y in eyes) < min(y for _, y in mouth)
+    assert eyes[0][0] < eyes[1][0]
+    assert 0.9 < face.confidence <= 1.0
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (20, 20), (39, 500), (500, 39), (40, 40), (41, 300)], ids=lambda shape: f"{shape[0]}x{shape[1]}"
+)
+def test_frames_without_room_for_a_face_have_none(detector, shape):
+    assert detector.detect([np.full((*shape, 3), 90, np.uint8)]) == [[]]
+
+
+def test_frames_with_and_without_faces_go_together(detector):
+    empty = scene(0, faces=())
+    assert [len(faces) for faces in detector.detect([empty, scene(0), empty])] == [0, 1, 0]
+
+
+def test_no_frames_have_no_faces(detector):
+    assert detector.detect([]) == []
+
+
+def test_the_largest_face_comes_first(detector):
+    picture = scene(0, size=(640, 360), faces=(astronaut(), hopper())).copy()
+    ((first, *rest),) = detector.detect([picture])
+    assert rest
+    assert all(first.area_px >= face.area_px for face in rest)
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same_faces(detector):
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    frames = [scene(number, faces=(astronaut(), hopper()), size=(640, 360)) for number in range(4)]
+    on_gpu = MTCNN(min_face_px=MIN_FACE_PX, device="cuda").detect(frames)
+    for ours, theirs in zip(detector.detect(frames), on_gpu, strict=True):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert overlap(one.box_px, other.box_px) > 0.98

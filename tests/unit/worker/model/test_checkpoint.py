@@ -1,0 +1,94 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from shared.errors import ModelError
+from shared.manifests import PACKAGED_MODELS_DIR, list_manifests, read_manifest
+from worker.model.checkpoint import load_checkpoint, save_checkpoint, seeded_weights
+from worker.model.network import ForgeryNetwork
+
+NAME = "untrained-b0"
+
+
+@pytest.fixture
+def models(tmp_path):
+    shutil.copytree(PACKAGED_MODELS_DIR / NAME, tmp_path / NAME)
+    return tmp_path
+
+
+def edit(models, **changes):
+    path = models / NAME / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def saved(models):
+    """A checkpoint with a weights file, beside the seeded one."""
+    manifest = read_manifest(models / NAME)
+    network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
+    renamed = manifest.model_copy(update={"name": "saved", "trained": True})
+    return save_checkpoint(models / "saved", renamed, network, "# saved\n"), network
+
+
+def test_every_packaged_checkpoint_loads():
+    names = list(list_manifests(PACKAGED_MODELS_DIR))
+    assert NAME in names
+    for name in names:
+        checkpoint = load_checkpoint(PACKAGED_MODELS_DIR, name)
+        assert not checkpoint.network.training
+
+
+def test_seeded_parameters_are_the_same_bytes_each_time_and_differ_by_seed():
+    manifest = read_manifest(PACKAGED_MODELS_DIR / NAME)
+    torch.manual_seed(1)
+    one = ForgeryNetwork(manifest.architecture, 224)
+    torch.manual_seed(2)
+    other = ForgeryNetwork(manifest.architecture, 224)
+    assert seeded_weights(one, 1) == seeded_weights(other, 1)
+    assert seeded_weights(one, 1) != seeded_weights(one, 2)
+
+
+def test_what_is_saved_loads_with_half_precision_weights_as_float32(models):
+    manifest, network = saved(models)
+    loaded = load_checkpoint(models, "saved")
+    assert loaded.manifest == manifest
+    for name, value in loaded.network.state_dict().items():
+        original = network.state_dict()[name]
+        assert value.dtype == original.dtype
+        assert torch.allclose(value.float(), original.float(), atol=1e-3, rtol=1e-3)
+    assert (models / "saved" / "weights.safetensors").stat().st_size < 12 * 1024**2
+
+
+def test_changed_weights_are_refused(models):
+    saved(models)
+    path = models / "saved" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="not those that its manifest names"):
+        load_checkpoint(models, "saved")
+
+
+@pytest.mark.parametrize("name", ["absent", "../untrained-b0", "", "a/b"])
+def test_a_name_without_a_checkpoint_is_refused(models, name):
+    with pytest.raises(ModelError):
+        load_checkpoint(models, name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": {"file": "../../etc/passwd", "sha256": "0" * 64}},
+        {"weights": {"file": "absent.safetensors", "sha256": "0" * 64}},
+        {"weights": {"seed": 2, "sha256": "0" * 64}},
+        {"weights": {"seed": 1, "file": "x", "sha256": "0" * 64}},
+        {"surprise": 1},
+        {"calibration": {"temperature": 1.0, "threshold": 0.9, "uncertainty_band": [0.4, 0.6]}},
+    ],
+    ids=["outside", "absent", "digest", "two sources", "unknown key", "band without threshold"],
+)
+def test_a_broken_manifest_is_refused(models, changes):
+    edit(models, **changes)
+    with pytest.raises(ModelError):
+        load_checkpoint(models, NAME)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+
+from shared.errors import JobCancelledError, ModelError
+from shared.manifests import PACKAGED_MODELS_DIR
+from tests.clips import astronaut, hopper, scene
+from worker.media.frames import Frame
+from worker.pipeline import detector as module
+from worker.pipeline.detector import Detector
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return Detector.load(PACKAGED_MODELS_DIR, "untrained-b0", "cpu")
+
+
+def clip(count=6, faces=None, size=(320, 240)):
+    return [Frame(number / 2, scene(number, faces=faces, size=size)) for number in range(count)]
+
+
+def test_frames_become_people_faces_and_one_score(detector):
+    result = detector.score_segment(clip(faces=(astronaut(), hopper()), size=(640, 360)))
+    assert result.frames_decoded == 6
+    assert len(result.people) == 2
+    assert [len(person.faces) for person in result.people] == [6, 6]
+    assert 0.0 <= result.fake_score <= 1.0
+    assert result.fake_score == max(person.fake_score for person in result.people)
+    assert {face.time_s for face in result.people[0].faces} == {number / 2 for number in range(6)}
+
+
+def test_an_empty_scene_is_unscorable(detector):
+    result = detector.score_segment(clip(faces=()))
+    assert (result.fake_score, result.reasons, result.frames_decoded) == (None, ("no_face",), 6)
+
+
+def test_no_frames_are_unscorable(detector):
+    assert detector.score_segment([]).reasons == ("no_face",)
+
+
+def test_scores_do_not_depend_on_how_frames_are_chunked(detector, monkeypatch):
+    whole = detector.score_segment(clip())
+    monkeypatch.setattr(module, "CHUNK_FRAMES", 1)
+    monkeypatch.setattr(module, "FACE_BATCH", 1)
+    single = detector.score_segment(clip())
+    assert single.fake_score == pytest.approx(whole.fake_score, abs=1e-5)
+
+
+def test_frames_are_taken_a_few_at_a_time(detector):
+    taken = []
+
+    def frames():
+        for frame in clip(40, faces=()):
+            taken.append(frame.time_s)
+            yield frame
+
+    seen = []
+    with pytest.raises(JobCancelledError):
+        detector.score_segment(frames(), should_stop=lambda: seen.append(len(taken)) or len(seen) > 1)
+    assert len(taken) <= 2 * module.CHUNK_FRAMES
+
+
+def test_large_frames_make_small_chunks():
+    frames = (Frame(0.0, np.zeros((4320, 7680, 3), np.uint8)) for _ in range(3))
+    assert [len(chunk) for chunk in module._chunks(frames)] == [1, 1, 1]
+
+
+def test_a_score_that_is_not_a_number_is_an_error(detector, monkeypatch):
+    monkeypatch.setattr(detector, "_network", lambda faces: torch.full((len(faces),), float("nan")))
+    with pytest.raises(ModelError, match="not a number"):
+        detector.score_crops([astronaut()[:224, :224]])
+
+
+def test_an_unknown_checkpoint_is_an_error():
+    with pytest.raises(ModelError):
+        Detector.load(PACKAGED_MODELS_DIR, "absent", "cpu")

@@ -1,0 +1,99 @@
+import dataclasses
+
+import pytest
+
+from shared.manifests import PACKAGED_MODELS_DIR, Calibration, read_manifest
+from worker.pipeline.results import FaceResult, SegmentResult, describe_model
+from worker.pipeline.scoring import score_job, score_segment
+
+UNTRAINED = read_manifest(PACKAGED_MODELS_DIR / "untrained-b0")
+TRAINED = UNTRAINED.model_copy(
+    update={
+        "trained": True,
+        "calibration": Calibration(temperature=1.0, threshold=0.5, uncertainty_band=(0.4, 0.6)),
+    }
+)
+
+
+def face(score, problem=None, time_s=0.0):
+    return FaceResult(time_s, (0.0, 0.0, 50.0, 50.0), ((1.0, 2.0),) * 5, 0.99, 50.0, 100.0, problem, score)
+
+
+def test_a_person_is_the_mean_of_the_faces_and_a_segment_the_highest_person():
+    result = score_segment([face(0.2), face(0.9), face(0.4), face(0.7)], [0, 1, 0, 1], frames_decoded=2)
+    assert [person.fake_score for person in result.people] == [0.3, 0.8]
+    assert (result.fake_score, result.reasons, result.faces_scored) == (0.8, (), 4)
+
+
+def test_faces_that_were_not_scored_are_kept_and_do_not_count():
+    result = score_segment([face(0.2), face(None, "face_too_blurred")], [0, 0], frames_decoded=2)
+    assert (result.fake_score, result.faces_found, result.faces_scored) == (0.2, 2, 1)
+    assert len(result.people[0].faces) == 2
+
+
+@pytest.mark.parametrize(
+    ("faces", "reasons"),
+    [
+        ([], ("no_face",)),
+        ([face(None, "face_too_small")], ("faces_too_small",)),
+        ([face(None, "face_too_small"), face(None, "face_too_blurred")], ("faces_too_blurred", "faces_too_small")),
+    ],
+)
+def test_what_cannot_be_scored_has_reasons_and_no_score(faces, reasons):
+    result = score_segment(faces, [0] * len(faces), frames_decoded=1)
+    assert (result.fake_score, result.reasons) == (None, reasons)
+
+
+def test_a_result_survives_its_json_form():
+    result = score_segment([face(0.25), face(None, "face_too_small", 0.5)], [0, 1], frames_decoded=2)
+    assert SegmentResult.from_json(result.to_json()) == result
+    assert {field.name for field in dataclasses.fields(SegmentResult)} == set(result.to_json())
+
+
+@pytest.mark.parametrize(
+    ("scores", "failed", "expected"),
+    [
+        ([0.9, 0.8], 0, (0.85, 0.9, "fake", ())),
+        ([0.1, 0.2], 0, (0.15, 0.2, "real", ())),
+        ([0.1, 0.9], 0, (0.5, 0.9, "inconclusive", ("uncertain",))),
+        ([0.4], 0, (0.4, 0.4, "inconclusive", ("uncertain",))),
+        ([0.6], 0, (0.6, 0.6, "fake", ())),
+        ([0.1], 1, (0.1, 0.1, "inconclusive", ("segments_failed",))),
+        ([0.9], 1, (0.9, 0.9, "fake", ("segments_failed",))),
+    ],
+)
+def test_a_trained_model_decides_by_mean_threshold_and_band(scores, failed, expected):
+    result = score_job([(score, ()) for score in scores], failed, TRAINED)
+    assert (result.fake_score, result.peak_score, result.verdict, result.reasons) == expected
+
+
+@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
+def test_an_untrained_model_never_decides(score):
+    result = score_job([(score, ())], 0, UNTRAINED)
+    assert (result.verdict, result.reasons) == ("inconclusive", ("untrained_model",))
+
+
+def test_segments_without_a_score_do_not_weigh_in_the_mean():
+    result = score_job([(0.9, ()), (None, ("no_face",))], 0, TRAINED)
+    assert (result.fake_score, result.verdict) == (0.9, "fake")
+
+
+@pytest.mark.parametrize(
+    ("segments", "failed", "verdict", "reasons"),
+    [
+        ([(None, ("no_face",))], 0, "not_applicable", ("no_face",)),
+        ([(None, ("faces_too_small",)), (None, ("no_face",))], 0, "inconclusive", ("faces_too_small",)),
+        ([(None, ("no_face",))], 1, "inconclusive", ("no_face", "segments_failed")),
+    ],
+)
+@pytest.mark.parametrize("manifest", [TRAINED, UNTRAINED], ids=["trained", "untrained"])
+def test_nothing_scorable_has_no_score_and_is_never_real(manifest, segments, failed, verdict, reasons):
+    result = score_job(segments, failed, manifest)
+    assert (result.fake_score, result.peak_score, result.verdict, result.reasons) == (None, None, verdict, reasons)
+
+
+def test_the_description_names_everything_that_made_the_score():
+    description = describe_model(UNTRAINED, sample_fps=3.0, segment_seconds=4.0)
+    assert description["weights_sha256"] == UNTRAINED.weights.sha256
+    assert description["sampling"] == {"sample_fps": 3.0, "segment_seconds": 4.0}
+    assert {"name", "version", "threshold", "preprocessing", "architecture"} <= set(description)
