@@ -80,8 +80,9 @@ def configure_logging(settings: Logging) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
-    # These log request lines with full URLs, which are a sender's business.
-    for name in ("httpx", "httpcore", "werkzeug"):
+    # The first ones log request lines with full URLs, which are a sender's business; Celery's say twice what our
+    # own events say with the job's id.
+    for name in ("httpx", "httpcore", "werkzeug", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

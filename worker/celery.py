@@ -15,7 +15,7 @@ from typing import Any
 
 from billiard import current_process
 from celery import Celery
-from celery.signals import worker_process_init, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 from prometheus_client import start_http_server
 
 from shared.observability import (
@@ -23,7 +23,6 @@ from shared.observability import (
     MULTIPROCESS_VARIABLE,
     TASK_SECONDS,
     bind,
-    configure_logging,
     get_logger,
     metrics_registry,
 )
@@ -48,7 +47,8 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         worker_soft_shutdown_timeout=settings.worker.shutdown_grace_s,
         worker_enable_soft_shutdown_on_idle=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        worker_max_tasks_per_child=None,
+        # The log is ours (see setup_logging below); redirected streams would swallow what processes write to it.
+        worker_redirect_stdouts=False,
     )
     process = _Process(settings, app)
     if role == "cpu":
@@ -57,6 +57,10 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         _add_gpu_tasks(app, settings, process)
 
     # Celery keeps weak references to receivers unless told otherwise.
+    @setup_logging.connect(weak=False)
+    def _keep_our_logging(**_: Any) -> None:
+        """Being connected is enough: Celery then leaves logging as it is."""
+
     @worker_process_init.connect(weak=False)
     def _connect(**_: Any) -> None:
         process.connect(role)
@@ -106,7 +110,6 @@ class _Process:
 
     def connect(self, role: Role) -> None:
         """Prepare a fresh process: nothing of the parent's connections is used."""
-        configure_logging(self._settings.logging)
         self._context = Context.connect(self._settings, Sender(self._app))
         if role == "gpu":
             # Loaded now, not under the first job's eyes.

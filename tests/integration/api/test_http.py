@@ -1,0 +1,358 @@
+"""The HTTP API against the real server, with the real database, broker and storage behind it."""
+
+import json
+import threading
+import time
+import uuid
+
+import httpx
+import pytest
+
+from tests.clips import make_clip, run, truncate
+
+
+@pytest.fixture(scope="module")
+def key(stack):
+    return stack.api_key_file.read_text().strip()
+
+
+@pytest.fixture
+def http(stack, key):
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=stack.url, headers=headers, trust_env=False, timeout=70) as session:
+        yield session
+
+
+def other_owner(stack, *scopes, owner="somebody-else"):
+    """The headers of another owner's key, made as an operator makes one."""
+    environment = stack._services[-1]._environment
+    import subprocess
+    import sys
+
+    arguments = ["-m", "api.keys", "create", "--owner", owner, "--name", "test", "--json"]
+    arguments += [word for scope in scopes for word in ("--scope", scope)]
+    made = subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=stack.state, capture_output=True, text=True, check=True
+    )
+    made = json.loads(made.stdout)
+    return {"Authorization": f"Bearer {made['key']}"}, made["id"]
+
+
+def submit(http, clip, **arguments):
+    with clip.open("rb") as file:
+        answer = http.post("/v1/jobs", files={"file": ("name.mp4", file)}, **arguments)
+    assert answer.status_code == 202, answer.text
+    return answer
+
+
+def check_problem(answer, status, code):
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body = answer.json()
+    assert (body["status"], body["code"]) == (status, code)
+    assert body["detail"]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    for secret in ("Traceback", "/storage", "select ", "psycopg", "site-packages"):
+        assert secret not in answer.text
+
+
+def test_a_file_can_come_as_a_form_or_as_raw_bytes(http, clip):
+    form = submit(http, clip, data={"sample_fps": "1", "metadata": '{"a": 1}'})
+    assert form.headers["location"] == f"/v1/jobs/{form.json()['id']}"
+    raw = http.post(
+        "/v1/jobs?sample_fps=1&model=untrained-b0", content=clip.read_bytes(), headers={"Content-Type": "video/mp4"}
+    )
+    assert raw.status_code == 202
+    assert form.json()["options"]["sample_fps"] == raw.json()["options"]["sample_fps"] == 1.0
+    assert form.json()["media"]["sha256"] == raw.json()["media"]["sha256"]
+    assert form.json()["metadata"] == {"a": 1}
+    assert form.json()["status"] == "queued"
+
+
+def test_a_body_of_unknown_length_is_taken(http, clip):
+    content = clip.read_bytes()
+    blocks = (content[start : start + 10_000] for start in range(0, len(content), 10_000))
+    answer = http.post("/v1/jobs", content=blocks, headers={"Content-Type": "application/octet-stream"})
+    assert answer.status_code == 202
+    assert answer.json()["media"]["size_bytes"] == len(content)
+
+
+def _sound(path):
+    run("-f", "lavfi", "-i", "sine=duration=1", "-c:a", "aac", "-f", "mp4", str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "status", "code"),
+    [
+        pytest.param(lambda path: path.write_bytes(b""), 422, "empty_file", id="empty"),
+        pytest.param(lambda path: path.write_text("no media " * 99), 422, "not_media", id="text"),
+        pytest.param(lambda path: path.write_bytes(b"GIF89a" + bytes(99)), 422, "unsupported_media", id="gif"),
+        pytest.param(_sound, 422, "no_video_stream", id="sound"),
+        pytest.param(
+            lambda path: make_clip(path.with_suffix(".avi"), codec="mjpeg").rename(path),
+            422,
+            "unsupported_codec",
+            id="codec",
+        ),
+        pytest.param(
+            lambda path: truncate(make_clip(path.with_suffix(".mp4")).rename(path), 0.5), 422, "truncated", id="torn"
+        ),
+        pytest.param(
+            lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\0\0\xff\xff" * 2 + bytes(20)),
+            422,
+            "too_many_pixels",
+            id="pixels",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_at_once_and_not_kept(http, stack, tmp_path, make, status, code):
+    path = tmp_path / "file"
+    make(path)
+    before = set((stack.state / "storage" / "media").iterdir())
+    with path.open("rb") as file:
+        check_problem(http.post("/v1/jobs", files={"file": file}), status, code)
+    answer = http.post("/v1/jobs", content=path.read_bytes(), headers={"Content-Type": "application/octet-stream"})
+    check_problem(answer, status, code)
+    assert set((stack.state / "storage" / "media").iterdir()) == before
+
+
+def test_limits_are_named(http, tmp_path, monkeypatch):
+    announced = {"Content-Type": "video/mp4", "Content-Length": str(3 * 1024**3)}
+    with httpx.Client(base_url=http.base_url, trust_env=False) as plain:
+        request = plain.build_request("POST", "/v1/jobs", headers=dict(http.headers) | announced, content=iter([b"x"]))
+        answer = plain.send(request)
+    check_problem(answer, 413, "too_large")
+    assert "max_upload_bytes is 2147483648" in answer.json()["detail"]
+    # Five seconds of film that claim to be three hours: the header is believed when it incriminates itself.
+    path = make_clip(tmp_path / "long.mp4", fps=0.05, frames=400)
+    with path.open("rb") as file:
+        answer = http.post("/v1/jobs", files={"file": file})
+    check_problem(answer, 422, "too_long")
+    assert "max_duration_s is 7200" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        pytest.param({"params": {"smaple_fps": "1"}}, 422, "unknown_option", id="query"),
+        pytest.param({"data": {"colour": "red"}}, 422, "unknown_option", id="form"),
+        pytest.param({"params": {"sample_fps": "fast"}}, 422, "invalid_request", id="no number"),
+        pytest.param({"params": {"sample_fps": "0"}}, 422, "invalid_request", id="too slow"),
+        pytest.param({"params": {"segment_seconds": "61"}}, 422, "invalid_request", id="too long"),
+        pytest.param({"params": {"sample_fps": "nan"}}, 422, "invalid_request", id="nan"),
+        pytest.param({"params": {"sample_fps": "1"}, "data": {"sample_fps": "1"}}, 422, "invalid_request", id="twice"),
+        pytest.param({"params": {"model": "gpt"}}, 422, "unknown_model", id="model"),
+        pytest.param({"data": {"metadata": "{"}}, 422, "invalid_request", id="metadata"),
+        pytest.param({"data": {"metadata": "[1]"}}, 422, "invalid_request", id="list"),
+        pytest.param({"data": {"metadata": '{"a": "\\u0000"}'}}, 422, "invalid_request", id="nul"),
+        pytest.param({"data": {"metadata": json.dumps({"a": "x" * 5000})}}, 422, "metadata_too_large", id="large"),
+        pytest.param({"data": {"webhook_url": "ftp://a.example/"}}, 422, "forbidden_url", id="ftp"),
+        pytest.param({"data": {"webhook_url": "https://u:p@a.example/"}}, 422, "forbidden_url", id="password"),
+        pytest.param({"headers": {"Idempotency-Key": "x" * 256}}, 422, "invalid_request", id="idempotency"),
+    ],
+)
+def test_a_bad_option_is_refused(http, clip, arguments, status, code):
+    with clip.open("rb") as file:
+        check_problem(http.post("/v1/jobs", files={"file": file}, **arguments), status, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "invalid_request"),
+        ({"url": "https://a.example/x", "sample_fps": "2"}, "invalid_request"),
+        ({"url": "https://a.example/x", "surprise": 1}, "unknown_option"),
+        ({"url": "file:///etc/passwd"}, "forbidden_url"),
+        ([1], "invalid_request"),
+    ],
+    ids=str,
+)
+def test_a_bad_json_body_is_refused(http, body, code):
+    check_problem(http.post("/v1/jobs", json=body), 422, code)
+
+
+def test_other_bodies_are_refused(http):
+    check_problem(http.post("/v1/jobs", content=b"{", headers={"Content-Type": "application/json"}), 400, "bad_request")
+    check_problem(
+        http.post("/v1/jobs", content=b"x", headers={"Content-Type": "text/plain"}), 415, "unsupported_media_type"
+    )
+    check_problem(http.post("/v1/jobs"), 415, "unsupported_media_type")
+    check_problem(http.post("/v1/jobs", files={"other": b"x"}), 422, "missing_file")
+    check_problem(http.post("/v1/jobs", files=[("file", b"x"), ("file", b"y")]), 422, "invalid_request")
+    check_problem(http.put("/v1/jobs"), 405, "method_not_allowed")
+    check_problem(http.get("/v1/nothing"), 404, "not_found")
+
+
+def test_a_key_is_needed_before_anything_is_read(stack, http, clip):
+    with httpx.Client(base_url=stack.url, trust_env=False) as stranger:
+        for header in (
+            {},
+            {"Authorization": "Bearer dfs_wrong"},
+            {"Authorization": "Basic eDp5"},
+            {"Authorization": "x"},
+        ):
+            answer = stranger.post("/v1/jobs", content=clip.read_bytes(), headers=header)
+            check_problem(answer, 401, "unauthenticated")
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            check_problem(stranger.get("/v1/models", headers=header), 401, "unauthenticated")
+
+
+def test_scopes_are_checked(stack, http, clip):
+    reader, _ = other_owner(stack, "jobs:read")
+    with httpx.Client(base_url=stack.url, headers=reader, trust_env=False) as session:
+        assert session.get("/v1/jobs").status_code == 200
+        check_problem(session.post("/v1/jobs", files={"file": clip.read_bytes()}), 403, "missing_scope")
+
+
+def test_a_revoked_key_is_refused_at_once(stack):
+    import subprocess
+    import sys
+
+    headers, key_id = other_owner(stack)
+    with httpx.Client(base_url=stack.url, headers=headers, trust_env=False) as session:
+        assert session.get("/v1/jobs").status_code == 200
+        environment = stack._services[-1]._environment
+        subprocess.run(
+            [sys.executable, "-m", "api.keys", "revoke", key_id], env=environment, cwd=stack.state, check=True
+        )
+        check_problem(session.get("/v1/jobs"), 401, "unauthenticated")
+
+
+def test_another_owners_job_does_not_exist(stack, http, clip):
+    job_id = submit(http, clip).json()["id"]
+    headers, _ = other_owner(stack)
+    with httpx.Client(base_url=stack.url, headers=headers, trust_env=False) as session:
+        for method, path in [
+            ("GET", ""),
+            ("GET", "/segments"),
+            ("GET", "/deliveries"),
+            ("POST", "/cancel"),
+            ("POST", "/deliveries/1/redeliver"),
+            ("DELETE", ""),
+        ]:
+            check_problem(session.request(method, f"/v1/jobs/{job_id}{path}"), 404, "not_found")
+        assert session.get("/v1/jobs").json()["items"] == []
+    assert http.get(f"/v1/jobs/{job_id}").status_code == 200
+
+
+def test_the_same_idempotency_key_gives_the_same_job(http, clip):
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    first, second = submit(http, clip, headers=headers), submit(http, clip, headers=headers)
+    assert first.json()["id"] == second.json()["id"]
+    assert second.headers["idempotent-replayed"] == "true"
+    assert "idempotent-replayed" not in first.headers
+    with clip.open("rb") as file:
+        answer = http.post("/v1/jobs", files={"file": file}, data={"sample_fps": "3"}, headers=headers)
+    check_problem(answer, 409, "idempotency_conflict")
+    other = http.post("/v1/jobs", json={"url": "https://a.example/x"}, headers=headers)
+    check_problem(other, 409, "idempotency_conflict")
+
+
+def test_requests_that_race_under_one_idempotency_key_make_one_job(http, stack, tmp_path):
+    content = make_clip(tmp_path / "race.mp4", frames=4).read_bytes()
+    headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "video/mp4"}
+    barrier, answers = threading.Barrier(6), []
+
+    def send():
+        barrier.wait()
+        answers.append(http.post("/v1/jobs", content=content, headers=headers))
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert sum("idempotent-replayed" in answer.headers for answer in answers) == 5
+    stored = [file for file in (stack.state / "storage" / "media").iterdir() if file.stat().st_size == len(content)]
+    assert len(stored) == 1
+
+
+def test_waiting_holds_the_answer_until_the_job_ends(http, clip):
+    job_id = submit(http, clip).json()["id"]
+    answer = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
+    assert answer.json()["status"] == "succeeded"
+    assert answer.headers["preference-applied"] == "wait=60"
+    began = time.monotonic()
+    http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
+    assert time.monotonic() - began < 5
+
+
+def test_an_unchanged_job_is_not_sent_again(http, clip):
+    job_id = submit(http, clip).json()["id"]
+    done = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
+    again = http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": done.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": 'W/"other"'}).status_code == 200
+
+
+def test_lists_are_paged_without_gap_or_repetition(stack, clip):
+    headers, _ = other_owner(stack, owner=f"pages-{uuid.uuid4().hex}")
+    with httpx.Client(base_url=stack.url, headers=headers, trust_env=False) as session:
+        made = [submit(session, clip).json()["id"] for _ in range(5)]
+        seen, cursor = [], None
+        while True:
+            page = session.get("/v1/jobs", params={"limit": 2, **({"cursor": cursor} if cursor else {})}).json()
+            assert len(page["items"]) <= 2
+            assert all("segments" not in item for item in page["items"])
+            seen += [item["id"] for item in page["items"]]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert seen == made[::-1]
+        assert session.get("/v1/jobs", params={"status": "cancelled"}).json()["items"] == []
+        assert session.get("/v1/jobs", params={"created_before": "2020-01-01T00:00:00Z"}).json()["items"] == []
+        check_problem(session.get("/v1/jobs", params={"cursor": "!"}), 422, "invalid_cursor")
+        check_problem(session.get("/v1/jobs", params={"limit": "0"}), 422, "invalid_request")
+        check_problem(session.get("/v1/jobs", params={"order": "up"}), 422, "unknown_option")
+
+
+def test_segments_are_paged(http, clip):
+    job_id = submit(http, clip, data={"segment_seconds": "1"}).json()["id"]
+    assert http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()["status"] == "succeeded"
+    first = http.get(f"/v1/jobs/{job_id}/segments", params={"limit": 4}).json()
+    rest = http.get(f"/v1/jobs/{job_id}/segments", params={"cursor": first["next_cursor"]}).json()
+    assert [item["index"] for item in first["items"] + rest["items"]] == list(range(6))
+    assert rest["next_cursor"] is None
+    face = first["items"][0]["people"][0]["faces"][0]
+    assert len(face["box_px"]) == 4
+
+
+def test_a_job_that_ended_cannot_be_cancelled(http, clip):
+    job_id = submit(http, clip).json()["id"]
+    http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
+    check_problem(http.post(f"/v1/jobs/{job_id}/cancel"), 409, "job_already_final")
+    check_problem(http.post(f"/v1/jobs/{job_id}/deliveries/1/redeliver"), 404, "not_found")
+    assert http.delete(f"/v1/jobs/{job_id}").status_code == 204
+    check_problem(http.delete(f"/v1/jobs/{job_id}"), 404, "not_found")
+
+
+def test_models_are_listed_with_their_cards(http):
+    (model,) = http.get("/v1/models").json()["items"]
+    assert (model["name"], model["trained"], model["is_default"]) == ("untrained-b0", False, True)
+    assert "learnt nothing" in model["model_card"]
+
+
+def test_probes_and_metrics_need_no_key(stack):
+    with httpx.Client(base_url=stack.url, trust_env=False) as stranger:
+        assert stranger.get("/livez").json()["status"] == "ok"
+        ready = stranger.get("/readyz").json()
+        assert ready == {"status": "ok", "checks": {"database": "ok", "broker": "ok", "storage": "ok"}}
+        assert "deepfakestream_http_request_seconds" in stranger.get("/metrics").text
+        assert stranger.get("/docs", follow_redirects=True).status_code == 200
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(stack, key, clip):
+    import socket
+
+    before = set((stack.state / "storage" / "media").iterdir())
+    host, port = stack.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: video/mp4\r\n"
+        connection.sendall(head.encode() + b"Content-Length: 1000000\r\n\r\n" + clip.read_bytes()[:5000])
+    deadline = time.monotonic() + 10
+    time.sleep(0.5)
+    while set((stack.state / "storage" / "media").iterdir()) != before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert set((stack.state / "storage" / "media").iterdir()) == before
