@@ -50,7 +50,7 @@ def problems(*statuses: int) -> dict[str | int, Any]:
             "description": _WHAT[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({400, 500, 503, *statuses})
+        for status in sorted({400, 422, 500, 503, *statuses})
     }
 
 

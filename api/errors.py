@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Flask, Response, g, json
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
 from shared.errors import DeepfakeStreamError
@@ -179,6 +179,8 @@ def _from_http_exception(error: HTTPException) -> Response:
 
 
 def _from_database_error(error: SQLAlchemyError) -> Response:
+    if isinstance(error, DataError):
+        return problem("invalid_request", "a value lies outside what can be stored or compared")
     log.error("the database failed a request", exc_info=error)
     return problem(
         "service_unavailable",

@@ -4,11 +4,13 @@ Shapes of requests and responses. They validate what comes in, and the OpenAPI d
 Responses are the documents of ``shared.documents``; a test holds the two together.
 """
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, Json
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json
+from pydantic.json_schema import SkipJsonSchema
 
 from shared.models import DELIVERY_STATUSES, JOB_STATUSES
 
@@ -26,18 +28,46 @@ if JobStatus.__args__ != JOB_STATUSES:  # type: ignore[attr-defined]
     raise RuntimeError("the API's job statuses are not the database's")
 
 
+def _without_null_defaults(schema: dict[str, Any]) -> None:
+    """What may be left out has no default that could be sent."""
+    for name in schema.get("properties", {}):
+        schema["properties"][name].pop("default", None)
+
+
+Absent = SkipJsonSchema[None]
+"""Left out. In a query, a form or a header there is no null to send, so the document has none."""
+
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def _written_out(value: Any) -> Any:
+    """Refuse what pydantic would take as seconds since 1970."""
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise ValueError("not a date and time with time zone, such as 2026-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+
+
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        json_schema_extra=_without_null_defaults,
+    )
 
 
 class _Headers(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra=_without_null_defaults)
 
 
 class SubmitHeaders(_Headers):
     """Headers of a submission."""
 
-    idempotency_key: str | None = Field(
+    idempotency_key: str | Absent = Field(
         default=None,
         alias="Idempotency-Key",
         min_length=1,
@@ -50,12 +80,12 @@ class SubmitHeaders(_Headers):
 class GetHeaders(_Headers):
     """Headers of a look at a job."""
 
-    prefer: str | None = Field(
+    prefer: str | Absent = Field(
         default=None,
         alias="Prefer",
         description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240).",
     )
-    if_none_match: str | None = Field(
+    if_none_match: str | Absent = Field(
         default=None, alias="If-None-Match", description="An `ETag`: 304 if the job is still the same."
     )
 
@@ -63,22 +93,22 @@ class GetHeaders(_Headers):
 class QueryOptions(_Request):
     """Options of a job, in the query or in form fields."""
 
-    webhook_url: WebhookURL | None = None
-    sample_fps: SampleFPS | None = None
-    segment_seconds: SegmentSeconds | None = None
-    model: ModelName | None = None
-    metadata: Json[dict[str, Any]] | None = Field(default=None, description=f"{METADATA} A JSON object as text.")
+    webhook_url: WebhookURL | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    model: ModelName | Absent = None
+    metadata: Json[dict[str, Any]] | Absent = Field(default=None, description=f"{METADATA} A JSON object as text.")
 
 
 class URLSubmission(_Request):
     """A job whose file this service fetches."""
 
     url: str = Field(min_length=1, max_length=2048, description="Where the file is; https unless configured otherwise.")
-    webhook_url: WebhookURL | None = None
-    sample_fps: SampleFPS | None = None
-    segment_seconds: SegmentSeconds | None = None
-    model: ModelName | None = None
-    metadata: dict[str, Any] | None = Field(default=None, description=METADATA)
+    webhook_url: WebhookURL | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    model: ModelName | Absent = None
+    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
 
 class JobPath(BaseModel):
@@ -96,16 +126,16 @@ class DeliveryPath(JobPath):
 class Page(_Request):
     """Which page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=100)] | None = Field(default=None, description="Items on a page.")
-    cursor: str | None = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
+    limit: Annotated[int, Field(ge=1, le=100)] | Absent = Field(default=None, description="Items on a page.")
+    cursor: str | Absent = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
 
 
 class JobsQuery(Page):
     """Which jobs."""
 
-    status: JobStatus | None = None
-    created_after: AwareDatetime | None = Field(default=None, description="With time zone.")
-    created_before: AwareDatetime | None = Field(default=None, description="With time zone.")
+    status: JobStatus | Absent = None
+    created_after: Moment | Absent = Field(default=None, description="With time zone.")
+    created_before: Moment | Absent = Field(default=None, description="With time zone.")
 
 
 class Problem(BaseModel):

@@ -122,30 +122,31 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> 
     from worker.tasks.upkeep import tidy, upkeep
     from worker.tasks.webhooks import deliver_webhook
 
+    # shared=False, here and below: otherwise Celery adds the tasks to every application of the process.
     limit_s = settings.worker.ingest_time_limit_s
     short_s = 60.0
 
-    @app.task(name=INGEST, time_limit=limit_s)
+    @app.task(name=INGEST, shared=False, time_limit=limit_s)
     def run_ingest(job_id: str) -> None:
         with _task("ingest", job_id=job_id):
             ingest(process.context, uuid.UUID(job_id))
 
-    @app.task(name=FINISH, time_limit=short_s)
+    @app.task(name=FINISH, shared=False, time_limit=short_s)
     def run_finish(job_id: str) -> None:
         with _task("finish", job_id=job_id):
             finish(process.context, uuid.UUID(job_id))
 
-    @app.task(name=DELIVER_WEBHOOK, time_limit=max(short_s, 3 * settings.webhooks.timeout_s))
+    @app.task(name=DELIVER_WEBHOOK, shared=False, time_limit=max(short_s, 3 * settings.webhooks.timeout_s))
     def run_deliver_webhook(delivery_id: str) -> None:
         with _task("deliver_webhook", delivery_id=delivery_id):
             deliver_webhook(process.context, uuid.UUID(delivery_id))
 
-    @app.task(name=UPKEEP, time_limit=short_s)
+    @app.task(name=UPKEEP, shared=False, time_limit=short_s)
     def run_upkeep() -> None:
         with _task("upkeep"):
             upkeep(process.context)
 
-    @app.task(name=TIDY, time_limit=limit_s)
+    @app.task(name=TIDY, shared=False, time_limit=limit_s)
     def run_tidy() -> None:
         with _task("tidy"):
             tidy(process.context)
@@ -153,7 +154,7 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> 
 
 def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
     # The parent must be able to name the task without loading torch: the import waits for the fork.
-    @app.task(name=SCORE_SEGMENT, time_limit=settings.worker.score_time_limit_s)
+    @app.task(name=SCORE_SEGMENT, shared=False, time_limit=settings.worker.score_time_limit_s)
     def run_score_segment(job_id: str, index: int) -> None:
         from worker.tasks.score import score_segment
 

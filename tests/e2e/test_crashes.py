@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -48,8 +49,7 @@ def wait_until(check, timeout_s=30.0):
 
 
 def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def service(stack, name):
@@ -145,8 +145,12 @@ def test_a_poisonous_segment_fails_after_counted_attempts(client, stack, long_cl
         wait_until(lambda: client.get(job.id).is_final or client.get(job.id).segments[:1] != ())
         wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments), 60)
         before = attempts(stack, job.id)[0]
+
+        def goes_on(before=before):
+            return attempts(stack, job.id)[0] > before or client.get(job.id).is_final
+
         (victim,) = children(service(stack, "worker-gpu").process.pid)
         os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: attempts(stack, job.id)[0] > before or client.get(job.id).is_final, 60)
+        wait_until(goes_on, 60)
     done = client.wait(job.id, timeout_s=60)
     assert (done.status, done.error.code) == ("failed", "attempts_exhausted")

@@ -5,10 +5,10 @@ import time
 
 import httpx
 import pytest
+from deepfakestream import verify_webhook
 from PIL import Image
 from standardwebhooks import Webhook
 
-from deepfakestream import verify_webhook
 from tests.clips import astronaut, hopper, make_clip
 from tests.receiver import running_receiver
 from worker.local import scan

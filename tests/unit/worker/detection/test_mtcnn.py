@@ -1,6 +1,6 @@
+import facenet_pytorch
 import numpy as np
 import pytest
-from facenet_pytorch import MTCNN as Reference
 
 from shared.containers import MediaLimits
 from tests.clips import astronaut, hopper, scene
@@ -19,7 +19,7 @@ def detector():
 
 @pytest.fixture(scope="module")
 def reference():
-    return Reference(min_face_size=MIN_FACE_PX, keep_all=True)
+    return facenet_pytorch.MTCNN(min_face_size=MIN_FACE_PX, keep_all=True)
 
 
 def overlap(one, other):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ def test_segments_cover_the_video_without_gap_or_overlap(duration_s, segment_sec
     assert segments[0].start_s == 0.0
     assert segments[-1].end_s == duration_s
     assert [segment.index for segment in segments] == list(range(len(segments)))
-    for one, following in zip(segments, segments[1:], strict=False):
+    for one, following in pairwise(segments):
         assert one.end_s == following.start_s
     for segment in segments:
         assert segment.end_s - segment.start_s <= 1.5 * segment_seconds + 1e-6
