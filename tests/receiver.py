@@ -48,6 +48,10 @@ def running_receiver() -> Iterator[Receiver]:
             else:
                 self.answer(404, {}, b"")
 
+        def do_DELETE(self) -> None:
+            receiver.requests.append(Received("DELETE", self.path, dict(self.headers), b""))
+            self.answer(*(receiver.answers.pop(0) if receiver.answers else (204, {}, b"")))
+
         def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)
             for name, value in headers.items():

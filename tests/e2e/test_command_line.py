@@ -1,0 +1,186 @@
+"""The command line as a person uses it: real processes, a real service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.clips import make_clip
+
+PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
+
+
+def deepfakestream(*arguments, state=None, **options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
+    if state is not None:
+        environment["DEEPFAKESTREAM_STATE"] = str(state)
+    return subprocess.run(
+        [PROGRAM, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        **options,
+    )
+
+
+def test_scan_prints_a_table_average_peak_verdict_and_model(stack, clip):
+    done = deepfakestream("scan", clip, "--segment-seconds", "3", state=stack.state)
+    assert done.returncode == 0, done.stderr
+    for word in (
+        "segment",
+        "0:03.00",
+        "average",
+        "peak",
+        "verdict inconclusive (untrained_model)",
+        "untrained-b0 0.1.0",
+    ):
+        assert word in done.stdout
+
+
+def test_scan_prints_one_json_object_a_line_and_nothing_else(stack, clip, tmp_path):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "clip.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "notes.txt").write_text("no media")
+    (tmp_path / ".hidden").write_text("left out")
+    done = deepfakestream("scan", "--json", tmp_path, state=stack.state)
+    found = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
+    assert set(found) == {"clip.mp4", "notes.txt"}
+    assert found["clip.mp4"]["job"]["status"] == "succeeded"
+    assert set(found["clip.mp4"]) == {"file", "job"}
+    assert found["notes.txt"]["error"]["code"] == "not_media"
+    assert done.returncode == 1
+
+
+def test_a_local_scan_needs_no_service_and_agrees_with_it(stack, clip, tmp_path):
+    local = deepfakestream("scan", "--local", "--json", clip, state=tmp_path)
+    assert local.returncode == 0, local.stderr
+    remote = deepfakestream("scan", "--json", clip, state=stack.state)
+    scores = [json.loads(done.stdout)["job"]["fake_score"] for done in (local, remote)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"")
+    failed = deepfakestream("scan", "--local", "--json", bad, state=tmp_path)
+    assert (failed.returncode, json.loads(failed.stdout)["error"]["code"]) == (1, "empty_file")
+
+
+def test_fail_on_exits_with_3(stack, clip):
+    assert deepfakestream("scan", clip, "--fail-on", "inconclusive", state=stack.state).returncode == 3
+    assert deepfakestream("scan", clip, "--fail-on", "fake", state=stack.state).returncode == 0
+
+
+def test_jobs_are_listed_cancelled_and_deleted(stack, clip):
+    submitted = deepfakestream("scan", "--no-wait", "--json", clip, state=stack.state)
+    job_id = json.loads(submitted.stdout)["job"]["id"]
+    assert job_id in deepfakestream("jobs", "--json", state=stack.state).stdout
+    cancelled = deepfakestream("cancel", job_id, state=stack.state)
+    assert cancelled.returncode in (0, 1)
+    assert deepfakestream("delete", "--yes", job_id, state=stack.state).stdout == f"{job_id} erased\n"
+    gone = deepfakestream("delete", "--yes", job_id, state=stack.state)
+    assert gone.returncode == 1
+    assert "there is no job" in gone.stderr
+
+
+def test_keys_are_made_listed_and_revoked(stack):
+    environment = stack._services[-1]._environment
+
+    def keys(*arguments):
+        done = subprocess.run(
+            [PROGRAM, "keys", *arguments], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    made = json.loads(keys("create", "--owner", "newsroom", "--name", "desk", "--scope", "jobs:read", "--json"))
+    assert made["key"].startswith("dfs_")
+    assert made["webhook_secret"].startswith("whsec_")
+    listed = keys("list")
+    assert made["id"] in listed
+    assert made["key"] not in listed
+    assert keys("revoke", made["id"]) == f"revoked {made['id']}\n"
+    assert any(line["revoked_at"] for line in map(json.loads, keys("list", "--json").splitlines()))
+
+
+def test_without_a_service_a_command_says_what_to_do(tmp_path):
+    done = deepfakestream("jobs", state=tmp_path)
+    assert done.returncode == 1
+    assert "deepfakestream up" in done.stderr
+
+
+def test_mistakes_of_use_exit_with_2(tmp_path):
+    assert deepfakestream("scan").returncode == 2
+    (tmp_path / "empty").mkdir()
+    assert deepfakestream("scan", tmp_path / "empty").returncode == 2
+    assert deepfakestream("nonsense").returncode == 2
+
+
+def test_version_is_printed():
+    assert deepfakestream("version").stdout == "0.1.0\n"
+
+
+def family(pid):
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+@pytest.mark.slow
+def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path):
+    state = tmp_path / "state"
+    clip = make_clip(tmp_path / "a.mp4", frames=5)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
+
+    def start():
+        log = tmp_path / "up.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [PROGRAM, "--state", str(state), "up"], env=environment, stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + 120
+        while "Ready." not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        return process, log.read_text()
+
+    process, said = start()
+    members = family(process.pid)
+    postgres = psutil.Process(int((state / "postgres" / "postmaster.pid").read_text().split()[0]))
+    try:
+        assert str(state / "secrets" / "api-key") in said
+        assert (state / "secrets" / "api-key").read_text().strip() not in said
+        assert (state / "secrets" / "api-key").stat().st_mode & 0o777 == 0o600
+        second = deepfakestream("--state", state, "up")
+        assert second.returncode == 1
+        assert "running already" in second.stderr
+        scanned = deepfakestream("scan", "--json", clip, state=state)
+        assert scanned.returncode == 0, scanned.stdout + scanned.stderr
+        job_id = json.loads(scanned.stdout)["job"]["id"]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert process.returncode == 0
+    assert [member for member in [*members, postgres] if member.is_running()] == []
+    process, _ = start()
+    try:
+        assert job_id in deepfakestream("jobs", "--json", state=state).stdout
+        # Killed without a chance to clean up, it takes its processes along; a new one takes over.
+        members = family(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    deadline = time.monotonic() + 40
+    while any(member.is_running() for member in members) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert [member for member in members if member.is_running()] == []
+    process, _ = start()
+    try:
+        assert job_id in deepfakestream("jobs", "--json", state=state).stdout
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert process.returncode == 0

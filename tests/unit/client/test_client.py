@@ -1,0 +1,220 @@
+"""The SDK against a real HTTP server that answers as the service does."""
+
+import io
+import json
+import time
+from datetime import UTC, datetime
+
+import pytest
+from deepfakestream import Client, verify_webhook
+from deepfakestream import client as module
+from deepfakestream.errors import (
+    APIError,
+    AuthenticationError,
+    ConflictError,
+    ConnectionFailedError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    ServerError,
+    TooLargeError,
+    WaitTimeoutError,
+    WebhookVerificationError,
+)
+from standardwebhooks import Webhook
+
+from tests.receiver import running_receiver
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def job(status="succeeded", **changes):
+    document = {
+        "id": "01a20d78-a9e9-755a-a1ee-3373ca532026",
+        "status": status,
+        "created_at": "2026-01-02T03:04:05.678Z",
+        "started_at": None,
+        "finished_at": None,
+        "progress": {"segments_total": None, "segments_done": 0, "fraction": 0.0},
+        "media": None,
+        "options": {},
+        "metadata": {},
+        "fake_score": None,
+        "peak_score": None,
+        "verdict": None,
+        "reasons": [],
+        "model": None,
+        "error": None,
+        "segments": [],
+        "added_by_a_newer_service": True,
+    }
+    return document | changes
+
+
+def answer(body, status=200, **headers):
+    return status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
+
+
+def problem(status, code, **headers):
+    return answer({"status": status, "code": code, "detail": "It is so.", "request_id": "r1"}, status, **headers)
+
+
+@pytest.fixture
+def server():
+    with running_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def client(server, monkeypatch):
+    monkeypatch.setattr(module, "_pause_s", lambda *_: 0.0)
+    with Client(server.url, "dfs_key") as connected:
+        yield connected
+
+
+def test_a_file_is_streamed_with_its_options_and_a_key_of_idempotency(server, client, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x" * 600_000)
+    server.answers = [answer(job("queued"), 202)]
+    progress = []
+    made = client.submit(
+        tmp_path / "a.mp4", sample_fps=3.0, metadata={"a": 1}, on_upload=lambda *sent: progress.append(sent)
+    )
+    (request,) = server.requests
+    assert made.status == "queued"
+    assert made.created_at == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    assert made.raw["added_by_a_newer_service"]
+    assert request.body == b"x" * 600_000
+    assert request.path == "/v1/jobs?sample_fps=3.0&metadata=%7B%22a%22%3A+1%7D"
+    assert request.headers["Authorization"] == "Bearer dfs_key"
+    assert len(request.headers["Idempotency-Key"]) == 32
+    assert progress[-1] == (600_000, 600_000)
+
+
+def test_a_submission_that_got_no_answer_is_repeated_under_the_same_key(server, client):
+    server.answers = [problem(503, "service_unavailable", **{"Retry-After": "1"}), answer(job("queued"), 202)]
+    client.submit(io.BytesIO(b"whole body"))
+    first, second = server.requests
+    assert first.body == second.body == b"whole body"
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+
+
+def test_a_url_is_submitted_as_json(server, client):
+    server.answers = [answer(job("queued"), 202)]
+    client.submit(url="https://a.example/x", webhook_url="https://b.example/", metadata={"a": 1})
+    assert json.loads(server.requests[0].body) == {
+        "url": "https://a.example/x",
+        "webhook_url": "https://b.example/",
+        "metadata": {"a": 1},
+    }
+
+
+@pytest.mark.parametrize("arguments", [{}, {"file": "a", "url": "b"}])
+def test_a_submission_is_of_a_file_or_a_url(client, arguments):
+    with pytest.raises(ValueError, match="either a file or a url"):
+        client.submit(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (401, AuthenticationError),
+        (403, AuthenticationError),
+        (404, NotFoundError),
+        (409, ConflictError),
+        (413, TooLargeError),
+        (422, InvalidRequestError),
+        (500, ServerError),
+    ],
+)
+def test_problems_become_errors_of_their_kind(server, client, status, kind):
+    server.answers = [problem(status, "some_code")]
+    with pytest.raises(kind) as raised:
+        client.get("x")
+    assert (raised.value.status, raised.value.code, raised.value.detail) == (status, "some_code", "It is so.")
+    assert raised.value.request_id == "r1"
+
+
+def test_an_answer_that_is_no_problem_document_is_an_error_all_the_same(server, client):
+    server.answers = [(502, {}, b"<html>")] * 4
+    with pytest.raises(APIError) as raised:
+        client.get("x")
+    assert raised.value.code == "http_502"
+    assert len(server.requests) == 4
+
+
+def test_a_rate_limit_tells_when_to_come_back(server, client):
+    server.answers = [problem(429, "rate_limited", **{"Retry-After": "7"})] * 4
+    with pytest.raises(RateLimitedError) as raised:
+        client.get("x")
+    assert raised.value.retry_after_s == 7.0
+
+
+def test_no_server_is_a_failed_connection(monkeypatch):
+    monkeypatch.setattr(module, "_pause_s", lambda *_: 0.0)
+    with Client("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
+        client.get("x")
+
+
+def test_waiting_lets_the_service_hold_its_answers(server, client):
+    server.answers = [answer(job("running")), answer(job("succeeded", verdict="real"))]
+    assert client.wait("x", poll_s=0.0).verdict == "real"
+    assert [request.headers["Prefer"] for request in server.requests] == ["wait=30", "wait=30"]
+
+
+def test_waiting_with_progress_looks_often_and_tells(server, client):
+    server.answers = [answer(job("queued")), answer(job("running")), answer(job("failed"))]
+    seen = []
+    client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(found.status))
+    assert seen == ["queued", "running", "failed"]
+    assert "Prefer" not in server.requests[0].headers
+
+
+def test_waiting_ends_in_time(server, client):
+    server.answers = [answer(job("running"))] * 50
+    began = time.monotonic()
+    with pytest.raises(WaitTimeoutError):
+        client.wait("x", timeout_s=0.3, poll_s=0.05)
+    assert time.monotonic() - began < 5
+
+
+def test_lists_follow_their_pages(server, client):
+    server.answers = [
+        answer({"items": [job(), job()], "next_cursor": "abc"}),
+        answer({"items": [job()], "next_cursor": None}),
+    ]
+    assert len(list(client.list(status="succeeded"))) == 3
+    assert [request.path for request in server.requests] == [
+        "/v1/jobs?status=succeeded",
+        "/v1/jobs?status=succeeded&cursor=abc",
+    ]
+
+
+def test_deleting_expects_no_body(server, client):
+    server.answers = [(204, {}, b"")]
+    client.delete("x")
+
+
+def signed(body, moment=None):
+    moment = moment or datetime.now(UTC)
+    return {
+        "Webhook-Id": "msg_1",
+        "Webhook-Timestamp": str(int(moment.timestamp())),
+        "Webhook-Signature": Webhook(SECRET).sign("msg_1", moment, body),
+    }
+
+
+def test_a_signed_webhook_is_verified():
+    body = json.dumps({"type": "job.succeeded", "data": {}})
+    assert verify_webhook(signed(body), body.encode(), SECRET)["type"] == "job.succeeded"
+    assert Client.verify_webhook(signed(body), body, SECRET)["type"] == "job.succeeded"
+
+
+@pytest.mark.parametrize("spoil", ["body", "secret", "age", "header"])
+def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
+    body = '{"type":"job.succeeded"}'
+    headers = signed(body, datetime(2020, 1, 1, tzinfo=UTC) if spoil == "age" else None)
+    if spoil == "header":
+        del headers["Webhook-Signature"]
+    secret = "whsec_" + "A" * 32 if spoil == "secret" else SECRET
+    with pytest.raises(WebhookVerificationError):
+        verify_webhook(headers, body + (" " if spoil == "body" else ""), secret)

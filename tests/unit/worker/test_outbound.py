@@ -1,0 +1,96 @@
+import socket
+
+import pytest
+
+from shared.errors import ForbiddenURLError, SourceUnreachableError
+from tests.receiver import running_receiver
+from worker import outbound
+from worker.outbound import request, resolve
+
+
+def answer_with(monkeypatch, *addresses):
+    def getaddrinfo(_host, port, **_):
+        return [
+            (socket.AF_INET6 if ":" in a else socket.AF_INET, socket.SOCK_STREAM, 6, "", (a, port)) for a in addresses
+        ]
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", getaddrinfo)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",  # noqa: S104 - an address to refuse
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "fe80::1",
+        "fc00::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:1::",
+        "64:ff9b:1::1",
+        "ff02::1",
+    ],
+)
+def test_addresses_that_are_not_public_are_refused(monkeypatch, address):
+    answer_with(monkeypatch, address)
+    with pytest.raises(ForbiddenURLError, match="not publicly reachable"):
+        resolve("https://a.example/", allow_insecure=False)
+
+
+def test_one_bad_address_among_good_ones_is_enough(monkeypatch):
+    answer_with(monkeypatch, "93.184.215.14", "127.0.0.1")
+    with pytest.raises(ForbiddenURLError):
+        resolve("https://a.example/", allow_insecure=False)
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "0177.0.0.1", "0x7f.1", "127.1", "localhost", "[::1]", "[::ffff:7f00:1]"]
+)
+def test_unusual_spellings_of_loopback_are_refused(host):
+    with pytest.raises((ForbiddenURLError, SourceUnreachableError)):
+        resolve(f"https://{host}/", allow_insecure=False)
+
+
+def test_a_public_address_is_pinned_and_the_name_kept_for_the_certificate(monkeypatch):
+    answer_with(monkeypatch, "93.184.215.14")
+    target = resolve("https://a.example:8443/path?x=1#part", allow_insecure=False)
+    assert (target.url, target.host, target.hostname) == (
+        "https://93.184.215.14:8443/path?x=1",
+        "a.example:8443",
+        "a.example",
+    )
+
+
+def test_a_name_that_does_not_resolve_is_unreachable(monkeypatch):
+    def fail(*_, **__):
+        raise socket.gaierror
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", fail)
+    with pytest.raises(SourceUnreachableError, match="does not resolve"):
+        resolve("https://a.example/", allow_insecure=False)
+
+
+def test_a_request_goes_to_the_pinned_address_under_its_own_name():
+    with running_receiver() as server:
+        url = server.url.replace("127.0.0.1", "localhost") + "/x"
+        with request("POST", url, allow_insecure=True, timeout_s=5, content=b"body") as response:
+            assert response.status_code == 204
+        (received,) = server.requests
+        assert received.headers["Host"].startswith("localhost:")
+        assert received.body == b"body"
+
+
+def test_no_server_is_unreachable():
+    with (
+        pytest.raises(SourceUnreachableError, match="no connection"),
+        request("GET", "http://127.0.0.1:9/", allow_insecure=True, timeout_s=2),
+    ):
+        pass
