@@ -143,7 +143,8 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path):
             )
         deadline = time.monotonic() + 120
         while "Ready." not in log.read_text():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         return process, log.read_text()
 
