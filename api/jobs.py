@@ -96,7 +96,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
         if job is None:
             raise _no_job(path.job_id)
         response = jsonify(job_document(job, get_segments(session, job.id)))
-        response.set_etag(f"{job.id.hex}-{job.version}", weak=True)
+    response.add_etag(weak=True)
     # A private answer that may be kept, but must be asked about each time.
     response.headers["Cache-Control"] = "private, no-cache"
     if wait_s:

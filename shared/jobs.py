@@ -192,7 +192,6 @@ def lease_ingest(session: Session, job_id: uuid.UUID, lease_s: float) -> Lease |
             lease_token=token,
             leased_until=_in(lease_s),
             sent_at=func.coalesce(Job.sent_at, func.now()),
-            version=Job.version + 1,
         )
         .returning(Job.attempts)
     ).scalar_one_or_none()
@@ -260,7 +259,6 @@ def record_plan(
     session.add_all(rows)
     job.segments_total = len(rows)
     job.lease_token = job.leased_until = None
-    job.version += 1
 
 
 def record_segment(session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any]) -> bool:
@@ -278,7 +276,6 @@ def record_segment(session: Session, lease: Lease, *, fake_score: float | None, 
     session.execute(
         _held(lease).values(status=status, fake_score=fake_score, result=result, finished_at=func.now(), **_NO_LEASE)
     )
-    job.version += 1
     return not has_open_segments(session, job.id)
 
 
@@ -309,7 +306,6 @@ def release_lease(session: Session, lease: Lease, error: DeepfakeStreamError, re
             **_NO_LEASE,
         )
     )
-    job.version += 1
     return Released(can_finish=not has_open_segments(session, job.id))
 
 
@@ -340,7 +336,6 @@ def end_job(
         raise ValueError(f"job {job.id} cannot go from {job.status} to {status}")
     job.status = status
     job.finished_at = func.now()
-    job.version += 1
     job.lease_token = job.leased_until = None
     if outcome is not None:
         job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
-    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -143,8 +142,6 @@ class Job(Base):
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
 
-    version: Mapped[int] = mapped_column(Integer, default=1)
-    """Grows with every visible change; the ETag is made of it."""
     segments_total: Mapped[int | None]
     attempts: Mapped[int] = mapped_column(default=0)
     """How often ingest was begun."""

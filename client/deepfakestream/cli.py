@@ -1,6 +1,7 @@
 """The command line, ``deepfakestream``."""
 
 import json
+import os
 import signal
 import time
 from importlib.metadata import entry_points, version
@@ -11,7 +12,7 @@ import click
 from rich.console import Console
 
 from deepfakestream.client import Client
-from deepfakestream.connection import default_state, find_connection
+from deepfakestream.connection import default_state, find_connection, operator_environment
 from deepfakestream.demo import demo_folder, make_demo_video
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.results import Job
@@ -50,7 +51,15 @@ class _Commands(click.Group):
 @click.pass_context
 def main(context: click.Context, url: str | None, api_key: str | None, state: Path | None) -> None:
     """Tell whether a face in an image or a video was swapped."""
-    context.obj = {"url": url, "api_key": api_key, "state": (state or default_state()).absolute()}
+    folder = (state or default_state()).absolute()
+    context.obj = {"url": url, "api_key": api_key, "state": folder}
+    if not any(name.startswith("DEEPFAKESTREAM_DATABASE") or name == "DEEPFAKESTREAM_CONFIG" for name in os.environ):
+        # A server's commands, such as "keys", then work on the stack that runs here.
+        os.environ.update(operator_environment(folder) if _is_added(context.invoked_subcommand) else {})
+
+
+def _is_added(name: str | None) -> bool:
+    return bool(name and entry_points(group=COMMANDS_GROUP, name=name))
 
 
 def _client(context: click.Context) -> Client:

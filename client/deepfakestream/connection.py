@@ -30,6 +30,15 @@ def default_state() -> Path:
     return Path(base) / "deepfakestream"
 
 
+def operator_environment(state: Path) -> dict[str, str]:
+    """The settings of the stack that runs with its state in *state*; none if none does."""
+    try:
+        found: dict[str, str] = json.loads((state / CONNECTION_FILE).read_text())["environment"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return found
+
+
 def find_connection(url: str | None, api_key: str | None, state: Path) -> Connection:
     """
     Decide which service to talk to.

@@ -64,7 +64,6 @@ def upgrade() -> None:
         sa.Column("model_description", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("error_code", sa.String(), nullable=True),
         sa.Column("error_detail", sa.String(), nullable=True),
-        sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("segments_total", sa.Integer(), nullable=True),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("lease_token", sa.Uuid(), nullable=True),

@@ -89,12 +89,9 @@ def test_jobs_are_listed_cancelled_and_deleted(stack, clip):
 
 
 def test_keys_are_made_listed_and_revoked(stack):
-    environment = stack._services[-1]._environment
-
     def keys(*arguments):
-        done = subprocess.run(
-            [PROGRAM, "keys", *arguments], env=environment, capture_output=True, text=True, check=True
-        )
+        done = deepfakestream("keys", *arguments, state=stack.state)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     made = json.loads(keys("create", "--owner", "newsroom", "--name", "desk", "--scope", "jobs:read", "--json"))

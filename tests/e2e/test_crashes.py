@@ -75,9 +75,9 @@ def ended_once(stack, job_id, expected):
             " and (status in ('pending', 'running') or lease_token is not null)",
             (job_id,),
         ).fetchone()
-        first = connection.execute("select status, version from jobs where id = %s", (job_id,)).fetchone()
+        first = connection.execute("select status, finished_at from jobs where id = %s", (job_id,)).fetchone()
         time.sleep(4.0)
-        later = connection.execute("select status, version from jobs where id = %s", (job_id,)).fetchone()
+        later = connection.execute("select status, finished_at from jobs where id = %s", (job_id,)).fetchone()
     assert open_segments == (0,)
     assert first == later
     assert first[0] == expected

@@ -25,6 +25,13 @@ READY_TIMEOUT_S = 180.0
 POLL_S = 0.2
 CONFIG = Path(__file__).with_name("embedded.yaml")
 
+OPERATOR_VARIABLES = (
+    "DEEPFAKESTREAM_CONFIG",
+    "DEEPFAKESTREAM_DATABASE__URL",
+    "DEEPFAKESTREAM_BROKER__URL",
+    "DEEPFAKESTREAM_STORAGE__URL",
+)
+
 Say = Callable[[str], None]
 
 
@@ -131,7 +138,12 @@ class EmbeddedStack:
             environment | {"DEEPFAKESTREAM_WORKER__FLOWER__PASSWORD": password},
         )
         self._wait_until_ready()
-        connection = {"url": self.url, "api_key_file": str(self.api_key_file)}
+        connection = {
+            "url": self.url,
+            "api_key_file": str(self.api_key_file),
+            # For operators' commands; these are Unix sockets, and hold no secret.
+            "environment": {name: environment[name] for name in OPERATOR_VARIABLES},
+        }
         (self.state / CONNECTION_FILE).write_text(json.dumps(connection))
 
     def _stop(self) -> None:

@@ -281,9 +281,11 @@ def test_waiting_holds_the_answer_until_the_job_ends(http, clip):
 
 def test_an_unchanged_job_is_not_sent_again(http, clip):
     job_id = submit(http, clip).json()["id"]
+    queued = http.get(f"/v1/jobs/{job_id}")
     done = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
     again = http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": done.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    assert done.headers["etag"] != queued.headers["etag"]
     assert http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": 'W/"other"'}).status_code == 200
 
 

@@ -1,0 +1,70 @@
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import httpx
+import pytest
+from standardwebhooks import Webhook
+
+from tests.receiver import running_receiver
+from worker.tasks.webhooks import EXCERPT_BYTES, _attempt, _retry_after_s
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def attempt(url, allow_insecure=True):
+    return _attempt(url, "msg_1", '{"type":"job.succeeded"}', SECRET, 2.0, allow_insecure)
+
+
+@pytest.mark.parametrize(
+    ("status", "delivered", "is_final"),
+    [
+        (200, True, False),
+        (204, True, False),
+        (301, False, False),
+        (404, False, False),
+        (500, False, False),
+        (410, False, True),
+    ],
+)
+def test_the_status_decides(status, delivered, is_final):
+    with running_receiver() as receiver:
+        receiver.answers = [(status, {"Location": "/elsewhere"}, b"answer")]
+        outcome = attempt(receiver.url)
+        assert (outcome.delivered, outcome.is_final, outcome.response_status) == (delivered, is_final, status)
+        (request,) = receiver.requests
+        Webhook(SECRET).verify(request.body.decode(), {k.lower(): v for k, v in request.headers.items()})
+
+
+def test_no_more_than_an_excerpt_of_the_answer_is_kept():
+    with running_receiver() as receiver:
+        receiver.answers = [(500, {}, b"a\0" + b"x" * 100_000)]
+        excerpt = attempt(receiver.url).response_excerpt
+    assert len(excerpt) <= EXCERPT_BYTES
+    assert "\0" not in excerpt
+
+
+def test_a_receiver_that_is_away_is_tried_again():
+    outcome = attempt("http://127.0.0.1:9/")
+    assert (outcome.delivered, outcome.is_final, outcome.error_code) == (False, False, "receiver_unreachable")
+
+
+def test_a_receiver_inside_the_network_is_never_called():
+    with running_receiver() as receiver:
+        outcome = attempt(receiver.url, allow_insecure=False)
+        assert (outcome.is_final, outcome.error_code) == (True, "forbidden_url")
+        assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120.0),
+        (format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0.0),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value, seconds):
+    found = _retry_after_s(httpx.Response(503, headers={"retry-after": value}))
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=10))
