@@ -217,7 +217,7 @@ def up(context: click.Context, port: int | None, flower_port: int | None) -> Non
     """Run the whole service on this machine until Ctrl-C."""
     from deepfakestream.stack.embedded import EmbeddedStack
 
-    _stop_on_sigterm()
+    _stop_on_signals()
     stack = EmbeddedStack(context.obj["state"], port=port, flower_port=flower_port, say=_say)
     try:
         with stack:
@@ -243,7 +243,7 @@ def demo(context: click.Context) -> None:
     """Make a video, start the whole service, scan the video, stop everything."""
     from deepfakestream.stack.embedded import EmbeddedStack
 
-    _stop_on_sigterm()
+    _stop_on_signals()
     console = Console()
     began = time.monotonic()
     try:
@@ -281,10 +281,15 @@ def _say(message: str) -> None:
     click.echo(f"· {message}", err=True)
 
 
-def _stop_on_sigterm() -> None:
-    """Make SIGTERM end a command the way Ctrl-C does, so that it stops what it started."""
+def _stop_on_signals() -> None:
+    """
+    Make SIGTERM end a command the way Ctrl-C does, so that it stops what it started.
+
+    SIGINT, too, is set: a shell that starts a command in the background has it ignored.
+    """
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)

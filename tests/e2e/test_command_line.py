@@ -126,8 +126,19 @@ def family(pid):
     return [process, *process.children(recursive=True)]
 
 
+@pytest.fixture
+def started():
+    """Processes that a test starts; none outlives it, even if it fails."""
+    processes = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
 @pytest.mark.slow
-def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path):
+def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, started):
     state = tmp_path / "state"
     clip = make_clip(tmp_path / "a.mp4", frames=5)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
@@ -138,6 +149,7 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path):
             process = subprocess.Popen(
                 [PROGRAM, "--state", str(state), "up"], env=environment, stdout=output, stderr=output
             )
+        started.append(process)
         deadline = time.monotonic() + 120
         while "Ready." not in log.read_text():
             assert process.poll() is None, log.read_text()
