@@ -13,7 +13,7 @@ from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.errors import register_error_handlers, validation_problem
 from api.schemas import Problem
 from api.services import Services
-from api.uploads import StreamingRequest
+from api.uploads import StreamingRequest, drain_refused
 from shared.config import load_settings
 from shared.db import SessionFactory, make_engine
 from shared.observability import configure_logging
@@ -54,6 +54,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_auth(app, sessions)
     health.register_request_log(app)
     register_error_handlers(app)
+    app.after_request(drain_refused)
     for module in (jobs, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)

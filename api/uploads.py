@@ -6,12 +6,14 @@ A body comes as multipart ``file=``, as raw bytes with a media type, or as JSON 
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from socket import SHUT_RDWR, socket
 from typing import IO, Any, cast
 
-from flask import Request
-from werkzeug.exceptions import ClientDisconnected
+from flask import Request, Response
+from flask import request as current_request
+from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from api.errors import APIError
 from shared.containers import MediaLimits, check_limits, inspect_header
@@ -23,6 +25,8 @@ from shared.storage import BLOCK_BYTES, Storage, Upload
 log = get_logger(__name__)
 
 MAX_JSON_BYTES = 64 * 1024
+DRAINED_BYTES = 16 * 1024 * 1024
+DRAIN_PAUSE_S = 1.0
 MULTIPART_OVERHEAD_BYTES = 1024 * 1024
 """Allowed on top of the file for the other fields and the boundaries."""
 
@@ -137,6 +141,34 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
         raise
     finally:
         uploads.discard()
+
+
+def drain_refused(response: Response) -> Response:
+    """
+    After a refusal is sent, read on for a moment what the client is still sending.
+
+    A server that closes with unread data makes the client's system throw the answer away, too. More than a moment,
+    and more than some bytes, is not given to a body that nobody wants.
+    """
+    if response.status_code >= 400:
+        stream, connection = current_request.stream, current_request.environ.get("gunicorn.socket")
+        response.call_on_close(lambda: _drain(stream, connection))
+    return response
+
+
+def _drain(stream: IO[bytes], connection: socket | None) -> None:
+    if connection is None:
+        return
+    left = DRAINED_BYTES
+    connection.settimeout(DRAIN_PAUSE_S)
+    try:
+        while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
+            left -= len(block)
+        connection.settimeout(None)
+    except (HTTPException, OSError):
+        # The client is gone, is silent, or sends more than it may: there is nothing to wait for.
+        with suppress(OSError):
+            connection.shutdown(SHUT_RDWR)
 
 
 def check_upload(storage: Storage, upload: StoredUpload, limits: MediaLimits) -> None:

@@ -1,6 +1,7 @@
 """Fixtures for every room of tests: the research clips, Postgres, Redis, and a migrated database."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
 
     Leases are short, so that tests which kill workers do not wait long for them to be missed.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SHORT_LEASES.items():
-            patch.setenv(f"DEEPFAKESTREAM_{name}", value)
-        with EmbeddedStack(tmp_path_factory.mktemp("stack")) as running:
-            yield running
+    with ExitStack() as running:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in SHORT_LEASES.items():
+                patch.setenv(f"DEEPFAKESTREAM_{name}", value)
+            stack = running.enter_context(EmbeddedStack(tmp_path_factory.mktemp("stack")))
+        yield stack
 
 
 @pytest.fixture

@@ -90,6 +90,31 @@ def test_damage_that_only_decoding_shows_fails_the_job_with_a_code(client, tmp_p
     assert str(tmp_path) not in job.error.detail
 
 
+def test_a_segment_that_does_not_decode_fails_alone_after_counted_attempts(client, stack, tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=12.0, extra=("-g", "10", "-movflags", "+faststart"))
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"mdat") + 4
+    size = len(content) - begin
+    # From about 3.6 s to 8.4 s nothing is left.
+    first, last = begin + size * 30 // 100, begin + size * 70 // 100
+    content[first:last] = bytes(last - first)
+    path.write_bytes(content)
+    job = client.wait(client.submit(path, segment_seconds=4.0).id, timeout_s=120)
+    assert (job.status, job.verdict) == ("succeeded", "inconclusive")
+    assert "segments_failed" in job.reasons
+    assert [segment.status for segment in job.segments] == ["scored", "failed", "scored"]
+    assert job.segments[1].error.code == "decode_failed"
+    scores = [segment.fake_score for segment in job.segments if segment.fake_score is not None]
+    assert job.fake_score == pytest.approx(sum(scores) / 2, abs=1e-6)
+    logs = (stack.state / "logs" / "worker-gpu.log").read_text()
+    attempts = [
+        event["attempt"]
+        for event in (json.loads(line) for line in logs.splitlines() if line.startswith("{"))
+        if event.get("job_id") == job.id and event["event"] == "step failed"
+    ]
+    assert attempts == [1, 2, 3]
+
+
 def test_a_url_source_is_fetched(client, clip):
     with running_receiver() as server:
         server.files["/clip"] = clip.read_bytes()
