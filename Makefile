@@ -17,7 +17,7 @@ help:
 	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
 	@echo "make lint   style, types, contracts"
 	@echo "make clean  remove .venv and the embedded stack's state"
-	@echo "TORCH_INDEX=<address of a CPU-only torch index> makes the installation about 4 GB smaller"
+	@echo "TORCH_INDEX=<address of a CPU-only torch index> chooses builds for CPU only, which are much smaller"
 
 demo: .venv/.installed
 	$(BIN)/deepfakestream --state $(STATE) demo $(ARGS)

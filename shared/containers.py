@@ -28,8 +28,6 @@ from shared.errors import (
     UnsupportedMediaError,
 )
 
-IMAGE_FORMATS: Final = ("jpeg", "png", "webp", "bmp", "tiff", "heic")
-VIDEO_FORMATS: Final = ("mp4", "mov", "matroska", "webm", "avi")
 VIDEO_CODECS: Final = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4")
 
 MAX_BOXES = 20_000

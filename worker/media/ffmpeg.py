@@ -1,7 +1,9 @@
 """Where ffmpeg is, and the options under which it may read what strangers send."""
 
 import os
+import re
 import shutil
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,27 @@ DECODERS = "h264,hevc,vp8,vp9,av1,libdav1d,libaom-av1,mpeg4"
 THREADS = 2
 
 
+OLDEST = (7, 0)
+"""Older releases lack options that are used here, or log in another form than is read here."""
+
+
 @lru_cache(maxsize=1)
 def program() -> str:
-    """Path of ffmpeg: the one on the PATH, or else the one that imageio-ffmpeg brings."""
-    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+    """Path of ffmpeg: the one on the PATH if it is recent enough, or else the one that imageio-ffmpeg brings."""
+    found = shutil.which("ffmpeg")
+    return found if found and is_recent(found) else str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def is_recent(path: str) -> bool:
+    """Whether the ffmpeg at *path* is a release from OLDEST on, or a build between releases."""
+    try:
+        done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    match = re.match(r"ffmpeg version n?(\d+)\.(\d+)", done.stdout)
+    if match is None:
+        return done.stdout.startswith("ffmpeg version N-")
+    return (int(match[1]), int(match[2])) >= OLDEST
 
 
 def open_input(path: Path, container: str, **options: Any) -> Any:

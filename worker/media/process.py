@@ -7,7 +7,6 @@ killed with its whole group at its wall-clock limit or when the context ends. A 
 
 import contextlib
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -155,11 +154,3 @@ def read_exactly(stream: IO[bytes], count: int) -> bytes:
 def seconds_left(deadline: float) -> float:
     """Until *deadline* on the monotonic clock, but never nothing at all."""
     return max(0.1, deadline - time.monotonic())
-
-
-ADDRESS = re.compile(r"\s@ 0x[0-9a-f]+")
-
-
-def without_addresses(line: str) -> str:
-    """A log line without memory addresses, fit for our own log."""
-    return ADDRESS.sub("", line)
