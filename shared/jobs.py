@@ -55,8 +55,10 @@ class Released:
 
     can_finish: bool = False
     """No segment is open any more."""
+    has_failed: bool = False
+    """The job has ended with it."""
     delivery_id: uuid.UUID | None = None
-    """The job has failed, and this webhook delivery says so."""
+    """The webhook delivery that says so, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,7 @@ def release_lease(session: Session, lease: Lease, error: DeepfakeStreamError, re
         session.execute(_held(lease).values(sent_at=None, send_after=again, **status, **_NO_LEASE))
         return Released()
     if lease.index is None:
-        return Released(delivery_id=end_job(session, job, "failed", error=Problem.of(error)))
+        return Released(has_failed=True, delivery_id=end_job(session, job, "failed", error=Problem.of(error)))
     session.execute(
         _held(lease).values(
             status="failed",

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.db import SessionFactory, make_engine
 from shared.errors import DeepfakeStreamError, JobCancelledError, StorageError
-from shared.jobs import Lease, Released, Retry, release_lease, renew_lease
+from shared.jobs import Lease, Retry, release_lease, renew_lease
 from shared.observability import FAILURES, JOBS_ENDED, get_logger
 from shared.queues import Sender
 from shared.storage import Storage, open_storage
@@ -131,13 +131,8 @@ def _give_back(context: Context, lease: Lease, error: DeepfakeStreamError, task:
     except SQLAlchemyError:
         log.exception("the database failed a step")
         return
-    if lease.index is None and not error.retryable:
+    if released.has_failed:
         JOBS_ENDED.labels(status="failed").inc()
-    send_released(context, lease, released)
-
-
-def send_released(context: Context, lease: Lease, released: Released) -> None:
-    """Send what follows from a step that was given back."""
     if released.can_finish:
         context.sender.finish(lease.job_id)
     if released.delivery_id is not None:
