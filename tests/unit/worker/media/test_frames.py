@@ -68,6 +68,20 @@ def test_a_segment_in_which_no_frame_begins_shows_the_one_still_on_the_screen(tm
     assert frame.time_s == 2.0
 
 
+def test_a_gap_late_in_a_video_does_not_decode_all_that_comes_before(tmp_path, monkeypatch):
+    source = make_clip(tmp_path / "a.mp4", fps=10.0, seconds=30.0)
+    run("-i", str(source), "-vf", "select='lt(t,20)+gt(t,27)'", "-fps_mode", "vfr", "-g", "20", str(tmp_path / "v.mp4"))
+    runs = []
+    decode = module.command_line
+    monkeypatch.setattr(module, "command_line", lambda output: runs.append(decode(output)) or runs[-1])
+    (frame,) = frames_of(tmp_path / "v.mp4", start_s=22.0, end_s=25.0)
+    assert frame.time_s == 22.0
+    late = frames_of(tmp_path / "v.mp4", start_s=25.0, end_s=28.0)
+    assert late[0].time_s == pytest.approx(27.1, abs=0.11)
+    assert len(runs) <= 5
+    assert all("-ss" in arguments for arguments in runs)
+
+
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_frames_come_upright(tmp_path, rotation):
     stored = make_clip(tmp_path / "stored.mp4", frames=3)
