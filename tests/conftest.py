@@ -13,7 +13,7 @@ from migrations.schema import migrate
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
 from tests.clips import make_clip
-from tests.servers import RedisServer, new_database, running_postgres, running_redis
+from tests.servers import RedisServer, new_database, running_postgres, running_redis, state_folder
 
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -28,7 +28,7 @@ def research_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+def stack() -> Iterator[EmbeddedStack]:
     """
     The whole service as ``deepfakestream up`` runs it: every server and process a real one.
 
@@ -38,7 +38,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in SHORT_LEASES.items():
                 patch.setenv(f"DEEPFAKESTREAM_{name}", value)
-            stack = running.enter_context(EmbeddedStack(tmp_path_factory.mktemp("stack")))
+            state = running.enter_context(state_folder())
+            stack = running.enter_context(EmbeddedStack(state))
         yield stack
 
 

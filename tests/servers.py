@@ -25,6 +25,18 @@ def free_port() -> int:
 
 
 @contextmanager
+def state_folder() -> Iterator[Path]:
+    """
+    A folder for an embedded stack.
+
+    Not one of pytest's: under root Postgres runs as another user, and every pytest that starts closes the folder
+    above its own to other users, those of a run beside it included.
+    """
+    with tempfile.TemporaryDirectory(prefix="dfs-state-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
 def running_postgres() -> Iterator[str]:
     """A Postgres server of its own; yields its SQLAlchemy address."""
     with tempfile.TemporaryDirectory(prefix="dfs-pg-") as folder:

@@ -1,6 +1,7 @@
 """``deepfakestream scan``: many files at a time, through a service or in this process."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Scan:
         self._options = options
         self._console = console
         self._as_json = as_json
+        self._stopping = threading.Event()
 
     def through(self, client: Client, sources: list[str]) -> list[Scanned]:
         """Scan by a service; results are printed in the order in which they come."""
@@ -95,6 +97,7 @@ class Scan:
                     self._show(result)
                     results.append(result)
             except KeyboardInterrupt:
+                self._stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return results
@@ -139,9 +142,11 @@ class Scan:
         options = self._options
 
         def on_upload(sent: int, total: int) -> None:
+            self._check_stopping()
             progress.update(task, completed=sent, total=max(1, total), step="uploads")
 
         def on_progress(job: Job) -> None:
+            self._check_stopping()
             step = f"{job.segments_done} of {job.segments_total} segments" if job.segments_total else job.status
             progress.update(task, completed=job.fraction, total=1.0, step=step)
 
@@ -156,6 +161,11 @@ class Scan:
         if not options.wait:
             return job
         return client.wait(job.id, timeout_s=options.timeout_s, on_progress=on_progress, poll_s=POLL_S)
+
+    def _check_stopping(self) -> None:
+        """Leave a thread that uploads or waits, soon after Ctrl-C."""
+        if self._stopping.is_set():
+            raise InterruptedError("interrupted")
 
     def _show(self, result: Scanned) -> None:
         if self._as_json:

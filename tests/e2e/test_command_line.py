@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.clips import make_clip
+from tests.servers import state_folder
 
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
 
@@ -104,6 +105,28 @@ def test_keys_are_made_listed_and_revoked(stack):
     assert any(line["revoked_at"] for line in map(json.loads, keys("list", "--json").splitlines()))
 
 
+def test_ctrl_c_leaves_at_once_and_the_job_goes_on(stack, tmp_path):
+    clip = make_clip(tmp_path / "long.mp4", seconds=20.0, size=(640, 360))
+    environment = os.environ | {"DEEPFAKESTREAM_STATE": str(stack.state)}
+    command = [PROGRAM, "scan", str(clip), "--sample-fps", "10"]
+    # A shell that starts a command in the background has Ctrl-C ignored; a terminal has not.
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - no threads
+    )
+    time.sleep(3.0)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == 130, said
+    assert "submitted jobs go on" in said
+    newest = json.loads(deepfakestream("jobs", "--json", "--limit", "1", state=stack.state).stdout)
+    assert newest["status"] in ("queued", "running", "succeeded")
+
+
 def test_without_a_service_a_command_says_what_to_do(tmp_path):
     done = deepfakestream("jobs", state=tmp_path)
     assert done.returncode == 1
@@ -127,8 +150,16 @@ def family(pid):
 
 
 @pytest.fixture
-def started():
-    """Processes that a test starts; none outlives it, even if it fails."""
+def state():
+    """An empty folder for a stack of the test's own."""
+    with state_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def started(state):
+    """Processes that a test starts; none outlives it, or its *state*, even if it fails."""
+    assert state.exists()
     processes = []
     yield processes
     for process in processes:
@@ -138,8 +169,7 @@ def started():
 
 
 @pytest.mark.slow
-def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, started):
-    state = tmp_path / "state"
+def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, started, state):
     clip = make_clip(tmp_path / "a.mp4", frames=5)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
 
