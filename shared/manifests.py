@@ -41,7 +41,15 @@ class Weights(_Frozen):
 class Architecture(_Frozen):
     """The network: SRM residuals, with or without the colour planes, into an EfficientNet and a small head."""
 
-    backbone: Literal["efficientnet-b0", "efficientnet-b1", "efficientnet-b2", "efficientnet-b3", "efficientnet-b4"]
+    backbone: Literal[
+        "efficientnet-lite0",
+        "efficientnet-b0",
+        "efficientnet-b1",
+        "efficientnet-b2",
+        "efficientnet-b3",
+        "efficientnet-b4",
+    ]
+    """``efficientnet-lite0`` is B0 without squeeze-and-excitation and with ReLU6, as its authors cut it for CPUs."""
     input_planes: Literal["rgb+srm", "srm", "rgb"]
     head_channels: int = Field(gt=0)
     dropout: float = Field(ge=0.0, lt=1.0)

@@ -70,6 +70,14 @@ def quality_problem(quality: FaceQuality, preprocessing: Preprocessing) -> str |
     return None
 
 
+def square_around(box: Box, margin: float) -> tuple[int, int, int]:
+    """Left, top and side in pixels of the square that ``crop_face`` cuts out; parts may lie outside the frame."""
+    left, top, right, bottom = box
+    half = max(right - left, bottom - top) * (0.5 + margin)
+    side = max(1, round(2 * half))
+    return round((left + right) / 2 - half), round((top + bottom) / 2 - half), side
+
+
 def crop_face(frame: NDArray[np.uint8], box: Box, *, size_px: int, margin: float) -> NDArray[np.uint8]:
     """
     Cut a square around a face out of its frame.
@@ -81,11 +89,7 @@ def crop_face(frame: NDArray[np.uint8], box: Box, *, size_px: int, margin: float
     Returns:
         (size_px, size_px, 3) uint8 RGB. Where the square leaves the frame, the frame's edge is repeated.
     """
-    left, top, right, bottom = box
-    half = max(right - left, bottom - top) * (0.5 + margin)
-    centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
-    side = max(1, round(2 * half))
-    x, y = round(centre_x - half), round(centre_y - half)
+    x, y, side = square_around(box, margin)
     height, width = frame.shape[:2]
     part = frame[max(0, y) : max(0, min(y + side, height)), max(0, x) : max(0, min(x + side, width))]
     if part.size == 0:

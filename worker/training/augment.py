@@ -1,0 +1,224 @@
+"""
+Augmentation: what cameras, editors and networks do to faces, real and fake alike.
+
+``Augmentation`` draws one course of changes and applies the same one, with the same random numbers, to every picture
+it is given, so that a fake and its real counterpart never differ by it. First come the changes that work on a crop as
+it was cut: rescaling, blur, noise, sharpening, JPEG, H.264. Then the crop is brought to the network's size by the
+serving code's own interpolation, and colours are changed: brightness, contrast, jitter, fancy PCA (Krizhevsky,
+Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012), cutout (DeVries
+and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.detection.faces import Box, crop_face
+
+Picture = NDArray[np.uint8]
+Course = Callable[[Picture], Picture]
+
+PRINCIPAL: Final = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32
+)
+SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
+"""Eigenvectors and eigenvalues of ImageNet's colours, as torch7's reference training published them."""
+
+_TICK: Final = Fraction(1, 25)
+Chance = float
+
+
+class Augmentation(BaseModel):
+    """
+    How often each change is made.
+
+    The chances of ``jpeg`` and ``h264`` are of one draw: the rest is left uncompressed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    jitter: float = Field(default=0.06, ge=0.0)
+    """Of the crop's place and margin, as a share of the face."""
+    flip: Chance = Field(default=0.5, ge=0.0, le=1.0)
+    rescale: Chance = Field(default=0.35, ge=0.0, le=1.0)
+    blur: Chance = Field(default=0.12, ge=0.0, le=1.0)
+    noise: Chance = Field(default=0.12, ge=0.0, le=1.0)
+    sharpen: Chance = Field(default=0.12, ge=0.0, le=1.0)
+    jpeg: Chance = Field(default=0.4, ge=0.0, le=1.0)
+    jpeg_quality: tuple[int, int] = (30, 95)
+    h264: Chance = Field(default=0.25, ge=0.0, le=1.0)
+    h264_crf: tuple[int, int] = (18, 36)
+    colour: Chance = Field(default=0.5, ge=0.0, le=1.0)
+    cutout: Chance = Field(default=0.15, ge=0.0, le=1.0)
+
+    def apply(
+        self, pictures: Sequence[Picture], box: Box, rng: Generator, *, size_px: int, margin: float
+    ) -> list[Picture]:
+        """
+        Crop *pictures* around *box* and change them all alike.
+
+        Args:
+            pictures: (H, W, 3) uint8 RGB each, of one size.
+            box: The face, in each of them.
+
+        Returns:
+            (size_px, size_px, 3) uint8 RGB, in order.
+        """
+        left, top, right, bottom = box
+        side = max(right - left, bottom - top)
+        shift_x, shift_y, widen = rng.uniform(-self.jitter, self.jitter, 3)
+        moved = (left + shift_x * side, top + shift_y * side, right + shift_x * side, bottom + shift_y * side)
+        wide = max(0.0, margin + widen)
+        native_px = max(32, round(side * (1 + 2 * wide)))
+        crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
+        for change in self._native_changes(rng):
+            crops = [change(crop) for crop in crops]
+        crops = [crop_face(crop, _whole(crop), size_px=size_px, margin=0.0) for crop in crops]
+        for change in self._final_changes(rng, size_px):
+            crops = [change(crop) for crop in crops]
+        return crops
+
+    def _native_changes(self, rng: Generator) -> list[Course]:
+        changes: list[Course] = []
+        if rng.random() < self.rescale:
+            changes.append(_rescaling(rng.uniform(0.35, 1.0), enlarge=rng.random() < 0.7))
+        if rng.random() < self.blur:
+            changes.append(_blurring(rng.uniform(0.3, 1.3)))
+        if rng.random() < self.noise:
+            changes.append(_adding_noise(rng.uniform(1.0, 6.0), int(rng.integers(2**31))))
+        if rng.random() < self.sharpen:
+            changes.append(_sharpening(rng.uniform(0.2, 0.9)))
+        draw = rng.random()
+        if draw < self.jpeg:
+            qualities = rng.integers(self.jpeg_quality[0], self.jpeg_quality[1] + 1, 1 + (rng.random() < 0.2))
+            changes += [jpeg(int(quality), coarse_chroma=rng.random() < 0.8) for quality in qualities]
+        elif draw < self.jpeg + self.h264:
+            changes.append(h264(int(rng.integers(self.h264_crf[0], self.h264_crf[1] + 1))))
+        return changes
+
+    def _final_changes(self, rng: Generator, size_px: int) -> list[Course]:
+        changes: list[Course] = []
+        if rng.random() < self.flip:
+            changes.append(lambda picture: np.ascontiguousarray(picture[:, ::-1]))
+        if rng.random() < self.colour:
+            changes.append(_recolouring(rng))
+        if rng.random() < self.cutout:
+            sides = (rng.uniform(0.08, 0.35, 2) * size_px).astype(int)
+            corner = (rng.random(2) * (size_px - sides)).astype(int)
+            changes.append(_cutting_out(corner, sides, int(rng.integers(256))))
+        return changes
+
+
+def jpeg(quality: int, *, coarse_chroma: bool = True) -> Course:
+    """JPEG at *quality*, with chroma at half resolution or at full."""
+    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if coarse_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+
+    def course(picture: Picture) -> Picture:
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+
+    return course
+
+
+def h264(crf: int, *, preset: str = "veryfast") -> Course:
+    """Real H.264 (x264) at the constant rate factor *crf*: the picture as the second, predicted frame of a clip."""
+
+    def course(picture: Picture) -> Picture:
+        height, width = picture.shape[:2]
+        even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        # The frame before it, seen from a pixel aside: prediction then has some motion to carry.
+        before = np.roll(even, 1, axis=1)
+        encoder = av.CodecContext.create("libx264", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
+        encoder.time_base = _TICK
+        encoder.thread_count = 1
+        encoder.options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
+        packets = []
+        for number, pixels in enumerate((before, even)):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts = number
+            packets += encoder.encode(frame)
+        packets += encoder.encode(None)
+        decoder = av.CodecContext.create("h264", "r")
+        decoder.thread_count = 1
+        frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+        return np.ascontiguousarray(frames[-1].to_ndarray(format="rgb24")[:height, :width])
+
+    return course
+
+
+def _whole(picture: Picture) -> Box:
+    return (0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))
+
+
+def _rescaling(factor: float, *, enlarge: bool) -> Course:
+    def course(picture: Picture) -> Picture:
+        side = picture.shape[0]
+        small_px = max(24, round(side * factor))
+        small = cv2.resize(picture, (small_px, small_px), interpolation=cv2.INTER_AREA)
+        if not enlarge:
+            return np.asarray(small, np.uint8)
+        return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+    return course
+
+
+def _blurring(sigma: float) -> Course:
+    return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
+
+
+def _adding_noise(level: float, seed: int) -> Course:
+    def course(picture: Picture) -> Picture:
+        noise = np.random.default_rng(seed).standard_normal(picture.shape, np.float32) * np.float32(level)
+        return np.asarray(np.clip(picture + noise + 0.5, 0, 255), np.uint8)
+
+    return course
+
+
+def _sharpening(amount: float) -> Course:
+    def course(picture: Picture) -> Picture:
+        smooth = cv2.GaussianBlur(picture, (0, 0), 1.2)
+        return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
+
+    return course
+
+
+def _recolouring(rng: Generator) -> Course:
+    """Contrast, brightness, saturation, hue and fancy PCA together are one linear map of colours, and an offset."""
+    contrast, saturation = rng.uniform(0.8, 1.2), rng.uniform(0.6, 1.4)
+    grey = np.full((3, 3), 1 / 3, np.float32)
+    matrix = contrast * (saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey)
+    matrix = matrix @ _hue_rotation(rng.normal(0.0, 0.06))
+    fancy = PRINCIPAL @ (rng.normal(0.0, 0.1, 3).astype(np.float32) * SPREAD) * 255.0
+    offset = 128.0 * (1.0 - contrast) + rng.uniform(-20.0, 20.0) + fancy
+
+    def course(picture: Picture) -> Picture:
+        return np.asarray(cv2.transform(picture, np.column_stack([matrix, offset]).astype(np.float32)), np.uint8)
+
+    return course
+
+
+def _hue_rotation(angle: float) -> NDArray[np.float32]:
+    """Rotation of RGB space about its grey axis (Rodrigues)."""
+    axis = 1.0 / np.sqrt(3.0)
+    cross = np.array([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
+    turned = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    return np.asarray(turned, np.float32)
+
+
+def _cutting_out(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Course:
+    def course(picture: Picture) -> Picture:
+        cut = picture.copy()
+        cut[corner[1] : corner[1] + sides[1], corner[0] : corner[0] + sides[0]] = grey
+        return cut
+
+    return course

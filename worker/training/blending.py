@@ -1,0 +1,308 @@
+"""
+Fakes made from real faces: self-blended images and swaps between two people.
+
+Self-blending follows Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022: a source and a
+target are two differently transformed versions of one real face, and the source is pasted into the target through a
+deformed face mask (their algorithm 1). Where they take a hull of 81 landmarks, we fit a mean face outline to MTCNN's
+five. Their transformations are the ``textbook`` style here. The ``subtle`` style is nearer to what swapping programs
+leave behind: matched colours, a source that is sharpened as often as it is degraded, wide soft masks, larger
+misalignment and a smoothed seam.
+
+Everything here takes and gives (H, W, 3) uint8 RGB pictures and five landmarks in pixels, eyes first.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+Mask = NDArray[np.float32]
+"""(H, W), from 0 where the target stays to 1 where the source is seen."""
+Points = NDArray[np.float32]
+Landmarks = Sequence[tuple[float, float]]
+Pixels = TypeVar("Pixels", Picture, Mask)
+Style = Literal["textbook", "subtle"]
+
+LANDMARKS: Final = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, 0.58), (-0.42, 1.15), (0.42, 1.15)], np.float32)
+"""MTCNN's five on a mean face seen from the front; the origin lies between the eyes, whose distance is 1."""
+
+_JAW: Final = [(1.0, -0.1), (1.0, 0.35), (0.93, 0.85), (0.78, 1.3), (0.5, 1.7), (0.2, 1.9)]
+_FOREHEAD: Final = [(0.3, -1.15), (0.7, -0.95), (0.95, -0.5)]
+_BROWS: Final = [(0.2, -0.5), (0.6, -0.58), (0.95, -0.4)]
+
+
+def _both_sides(half: Sequence[tuple[float, float]]) -> Points:
+    """The outline that a half of it, from top to bottom, and its mirror image make."""
+    return np.array([*half, *((-x, y) for x, y in reversed(half))], np.float32)
+
+
+OUTLINES: Final[dict[str, Points]] = {
+    "head": _both_sides([(0.35, -1.5), (0.85, -1.2), (1.15, -0.6), *((x * 1.12, y * 1.05) for x, y in _JAW)]),
+    "face": _both_sides([*_FOREHEAD, *_JAW]),
+    "below the brows": _both_sides([*_BROWS, *_JAW]),
+    "inner": _both_sides([(0.3, -0.45), (0.85, -0.4), (0.9, 0.3), (0.72, 1.05), (0.45, 1.5), (0.15, 1.58)]),
+    "mouth": _both_sides([(0.25, 0.45), (0.75, 0.55), (0.85, 1.0), (0.7, 1.4), (0.35, 1.7), (0.15, 1.75)]),
+}
+"""In the units of ``LANDMARKS``."""
+
+_STYLE_OUTLINES: Final[dict[Style, tuple[tuple[str, ...], tuple[float, ...]]]] = {
+    "textbook": (("face", "below the brows", "inner", "mouth"), (0.3, 0.4, 0.2, 0.1)),
+    "subtle": (("head", "face", "below the brows", "inner"), (0.1, 0.5, 0.3, 0.1)),
+}
+_MASK_SIDE: Final = 96
+"""Masks are smooth, so they are made small and enlarged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """A fake, and what it is to be told from."""
+
+    real: Picture
+    """The target as it was before something was pasted into it."""
+    fake: Picture
+    mask: Mask
+
+
+def self_blend(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style = "textbook") -> Blend:
+    """
+    Blend two versions of one face.
+
+    Args:
+        picture: Around a face, with room on all sides.
+
+    Returns:
+        The fake, and the target version as its real counterpart, so that processing alone gives nothing away.
+    """
+    change = _changed_textbook if style == "textbook" else _changed_subtly
+    source = target = picture
+    if style == "subtle" or rng.random() < 0.5:
+        source = change(picture, rng)
+    else:
+        target = change(picture, rng)
+    mask = face_mask(picture.shape[:2], landmarks, rng, style)
+    source = _moved(source, landmarks, rng, style)
+    return _blended(source, target, mask, rng, style)
+
+
+def swap(
+    target: Picture, landmarks: Landmarks, source: Picture, source_landmarks: Landmarks, rng: Generator
+) -> Blend:
+    """
+    Put another person's face into a picture: aligned by landmarks, colours matched, feathered or Poisson-blended.
+
+    Pérez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003; Reinhard et al., "Color Transfer between
+    Images", IEEE CG&A 2001.
+    """
+    height, width = target.shape[:2]
+    marks = np.asarray(landmarks, np.float32)
+    matrix = _affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
+    how = cv2.INTER_AREA if _scale(matrix) < 0.7 else cv2.INTER_LINEAR
+    warped = cv2.warpAffine(source, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT)
+    picture = _generated(np.asarray(warped, np.uint8), rng)
+    mask = face_mask((height, width), landmarks, rng, "subtle")
+    if rng.random() < 0.9:
+        picture = match_colours(picture, target, mask)
+    if rng.random() < 0.15:
+        seam = _poisson(picture, target, mask)
+        if seam is not None:
+            return Blend(target, seam, mask)
+    return _blended(picture, target, mask, rng, "subtle")
+
+
+def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, style: Style) -> Mask:
+    """A random face outline fitted to *landmarks*, deformed elastically, with soft edges."""
+    names, chances = _STYLE_OUTLINES[style]
+    outline = OUTLINES[str(rng.choice(names, p=chances))]
+    outline = outline * (1.0 + rng.normal(0.0, 0.04, outline.shape).astype(np.float32))
+    points = outline_in(outline, landmarks)
+    height, width = shape
+    scale = np.array([_MASK_SIDE / width, _MASK_SIDE / height], np.float32)
+    mask = np.zeros((_MASK_SIDE, _MASK_SIDE), np.float32)
+    hull = cv2.convexHull((points * scale).astype(np.float32)).astype(np.int32)
+    cv2.fillConvexPoly(mask, hull, 1.0)
+    side = float(np.ptp(hull[:, 0, 0]) + np.ptp(hull[:, 0, 1])) / 2  # Of the face, in the small mask's pixels.
+    mask = _warped(mask, rng, amplitude=side * rng.uniform(0.01, 0.06), cells=4)
+    softness = rng.uniform(0.02, 0.10) if style == "textbook" else rng.uniform(0.03, 0.18)
+    blurred = cv2.GaussianBlur(mask, (0, 0), max(0.5, softness * side))
+    if rng.random() < 0.5:
+        # Blurring spreads both ways; feathering keeps to the inside of the outline.
+        blurred = np.clip((blurred - 0.5) * 2.0, 0.0, 1.0)
+        blurred = cv2.GaussianBlur(blurred, (0, 0), max(0.5, softness * side / 3))
+    largest = max(float(blurred.max()), 1e-6)
+    opacity = float(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0, 1.0]))
+    enlarged = cv2.resize(blurred / largest * opacity, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged, np.float32)
+
+
+def outline_in(outline: Points, landmarks: Landmarks) -> Points:
+    """An outline in the units of ``LANDMARKS``, carried into a picture by the affine map that fits its landmarks best."""
+    matrix = _affine(LANDMARKS, np.asarray(landmarks, np.float32))
+    return np.asarray(outline @ matrix[:, :2].T + matrix[:, 2], np.float32)
+
+
+def match_colours(source: Picture, target: Picture, mask: Mask) -> Picture:
+    """Give *source* the mean and deviation of *target*'s L, a and b within *mask*."""
+    inside = np.asarray(mask > 0.5 * float(mask.max()), np.uint8)
+    planes = cv2.cvtColor(source, cv2.COLOR_RGB2LAB)
+    mean, deviation = cv2.meanStdDev(planes, mask=inside)
+    wanted_mean, wanted_deviation = cv2.meanStdDev(cv2.cvtColor(target, cv2.COLOR_RGB2LAB), mask=inside)
+    ratio = np.clip(wanted_deviation / np.maximum(deviation, 1.0), 0.6, 1.6)
+    matrix = np.column_stack([np.diag(ratio[:, 0]), wanted_mean - mean * ratio])
+    return np.asarray(cv2.cvtColor(cv2.transform(planes, matrix), cv2.COLOR_LAB2RGB), np.uint8)
+
+
+def _blended(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
+    weights = cv2.merge([mask, mask, mask])
+    mixed = cv2.subtract(source, target, dtype=cv2.CV_32F)
+    mixed = cv2.add(cv2.multiply(mixed, weights), target, dtype=cv2.CV_32F)
+    if style == "subtle" and rng.random() < 0.5:
+        # Swapping programs often smooth the seam: where the mask rises, not where it is flat.
+        ring = np.sqrt(np.maximum(4.0 * mask * (1.0 - mask), 0.0))
+        smooth = cv2.GaussianBlur(mixed, (0, 0), rng.uniform(0.7, 2.0))
+        mixed += cv2.multiply(smooth - mixed, cv2.merge([ring, ring, ring]))
+    return Blend(target, _bytes(mixed), mask)
+
+
+def _changed_textbook(picture: Picture, rng: Generator) -> Picture:
+    """Shiohara and Yamasaki's transformations: RGB shift, HSV and brightness, then down-scaling or sharpening."""
+    changed = cv2.add(picture, (*rng.uniform(-20, 20, 3), 0.0))
+    hsv = cv2.add(cv2.cvtColor(changed, cv2.COLOR_RGB2HSV), (*rng.uniform((-5, -40, -40), (5, 40, 40)), 0.0))
+    hsv[..., 0] %= 180
+    contrast = rng.uniform(0.9, 1.1)
+    changed = _linear(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), contrast, rng.uniform(-12, 12, 1).repeat(3))
+    return _one_of((_shrunk, _sharpened), (0.6, 0.4), rng)(changed, rng)
+
+
+def _changed_subtly(picture: Picture, rng: Generator) -> Picture:
+    """A version of the face with nearly the same colours and another sharpness, noise or compression."""
+    changed = _one_of(
+        (_shrunk, _sharpened, _softened, _denoised, _noisy, _recompressed, _unchanged),
+        (0.25, 0.25, 0.1, 0.1, 0.08, 0.12, 0.1),
+        rng,
+    )(picture, rng)
+    return _linear(changed, rng.normal(1.0, 0.03), rng.normal(0.0, 2.5, 3))
+
+
+def _linear(picture: Picture, contrast: float, offsets: NDArray[np.float64]) -> Picture:
+    """Contrast about middle grey, and an offset for each channel."""
+    matrix = np.column_stack([np.eye(3) * contrast, offsets + 128.0 * (1.0 - contrast)])
+    return np.asarray(cv2.transform(picture, matrix), np.uint8)
+
+
+def _generated(picture: Picture, rng: Generator) -> Picture:
+    """What a generator does to a face: few pixels, enlarged again, sometimes sharpened."""
+    changed = _one_of((_shrunk, _softened, _denoised, _unchanged), (0.4, 0.15, 0.2, 0.25), rng)(picture, rng)
+    return _sharpened(changed, rng) if rng.random() < 0.35 else changed
+
+
+def _one_of(
+    choices: Sequence[Callable[[Picture, Generator], Picture]], chances: Sequence[float], rng: Generator
+) -> Callable[[Picture, Generator], Picture]:
+    return choices[int(rng.choice(len(choices), p=chances))]
+
+
+def _unchanged(picture: Picture, _rng: Generator) -> Picture:
+    return picture
+
+
+def _shrunk(picture: Picture, rng: Generator) -> Picture:
+    """Down and up again."""
+    height, width = picture.shape[:2]
+    factor = 1.0 / rng.uniform(1.3, 3.5)
+    small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    how = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(small, (width, height), interpolation=how), np.uint8)
+
+
+def _sharpened(picture: Picture, rng: Generator) -> Picture:
+    smooth = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.8, 2.0))
+    amount = rng.uniform(0.3, 1.2)
+    return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
+
+
+def _softened(picture: Picture, rng: Generator) -> Picture:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6)), np.uint8)
+
+
+def _denoised(picture: Picture, rng: Generator) -> Picture:
+    """Edges stay and texture goes, as in a face that a network painted."""
+    if rng.random() < 0.4:
+        return np.asarray(cv2.medianBlur(picture, 3), np.uint8)
+    return np.asarray(cv2.bilateralFilter(picture, 5, rng.uniform(12, 40), rng.uniform(1.5, 3.0)), np.uint8)
+
+
+def _noisy(picture: Picture, rng: Generator) -> Picture:
+    noise = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(1.0, 5.0))
+    return _bytes(picture + noise)
+
+
+def _recompressed(picture: Picture, rng: Generator) -> Picture:
+    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+
+
+def _moved(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style) -> Picture:
+    """Shift, scale and turn a little about the face's middle, and bend it, so that it no longer fits its place."""
+    marks = np.asarray(landmarks, np.float32)
+    unit = max(4.0, float(np.linalg.norm(marks[1] - marks[0])), float(np.linalg.norm(marks[3] - marks[0])) * 0.8)
+    reach = 0.06 if style == "textbook" else 0.10
+    angle = math.radians(rng.normal(0.0, 1.0 if style == "textbook" else 2.0))
+    scale = rng.uniform(1 - reach, 1 + reach)
+    shift = rng.uniform(-reach, reach, 2) * unit
+    centre = marks.mean(axis=0)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * scale
+    matrix = np.column_stack([turn, centre - turn @ centre + shift])
+    height, width = picture.shape[:2]
+    moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    if style == "textbook" or rng.random() < 0.4:
+        return np.asarray(moved, np.uint8)
+    return _warped(np.asarray(moved, np.uint8), rng, amplitude=unit * rng.uniform(0.01, 0.05), cells=5)
+
+
+def _warped(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) -> Pixels:
+    """Bend a picture by a smooth random field of about *amplitude* pixels."""
+    height, width = picture.shape[:2]
+    field = rng.standard_normal((cells, cells, 2), np.float32) * np.float32(amplitude)
+    field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
+    field[..., 0] += np.arange(width, dtype=np.float32)
+    field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+    bent = cv2.remap(picture, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(bent, picture.dtype)  # type: ignore[return-value]
+
+
+def _poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
+    """Poisson blending; None where the mask leaves too little room, for which it is not defined."""
+    inside = (mask > 0.3 * float(mask.max())).astype(np.uint8) * 255
+    inside[:2], inside[-2:], inside[:, :2], inside[:, -2:] = 0, 0, 0, 0
+    x, y, width, height = cv2.boundingRect(inside)
+    if width < 16 or height < 16:
+        return None
+    centre = (x + width // 2, y + height // 2)
+    return np.asarray(cv2.seamlessClone(source, target, inside, centre, cv2.NORMAL_CLONE), np.uint8)
+
+
+def _affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:
+    """(2, 3) map of *points* onto *wanted* by least squares; with *similar*, one that only scales, turns and shifts."""
+    count = len(points)
+    if similar:
+        rows = np.zeros((2 * count, 4))
+        rows[:count] = np.column_stack([points[:, 0], -points[:, 1], np.ones(count), np.zeros(count)])
+        rows[count:] = np.column_stack([points[:, 1], points[:, 0], np.zeros(count), np.ones(count)])
+        a, b, x, y = np.linalg.lstsq(rows, wanted.T.reshape(-1), rcond=None)[0]
+        return np.array([[a, -b, x], [b, a, y]])
+    rows = np.column_stack([points, np.ones(count)])
+    return np.asarray(np.linalg.lstsq(rows, wanted, rcond=None)[0].T, np.float64)
+
+
+def _scale(matrix: NDArray[np.float64]) -> float:
+    return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+
+
+def _bytes(values: NDArray[np.float32] | NDArray[np.floating]) -> Picture:
+    return np.asarray(np.clip(values + 0.5, 0.0, 255.0), np.uint8)

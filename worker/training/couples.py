@@ -1,0 +1,278 @@
+"""
+What training sees: couples of a real picture and a fake one that went through the same augmentation.
+
+The couple with a given number is always the same, whatever process makes it and whatever was made before it, so that
+training can go on from any number after an interruption.
+"""
+
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from worker.detection.faces import Box, square_around
+from worker.training.augment import Augmentation
+from worker.training.blending import Landmarks, Picture, Style, self_blend, swap
+from worker.training.cache import CachedFace, CropCache
+from worker.training.errors import DataError
+
+Kind = Literal["textbook", "subtle", "swap", "pairs", "labelled"]
+"""Self-blended in two styles, swapped between two people, halves of one video frame, pictures labelled by others."""
+Mixture = Mapping[Kind, float]
+ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "pairs"})
+"""Kinds whose two pictures differ by the swap alone."""
+DONORS: Final = 24
+"""How many faces are looked at for one that is turned like the target."""
+ROOM: Final = 0.1
+"""Around the crop, as a share of the face, that moving it may need."""
+
+
+class Stage:
+    """
+    A stretch of training with one mixture.
+
+    Args:
+        couples: How many it lasts.
+        mixture: Kinds and their weights.
+    """
+
+    def __init__(self, couples: int, mixture: Mixture) -> None:
+        self.couples = couples
+        self.kinds = sorted(mixture)
+        self.limits = list(accumulate(mixture[kind] for kind in self.kinds))
+
+    def draw(self, rng: Generator) -> Kind:
+        """A kind, as often as its weight says."""
+        return self.kinds[min(bisect(self.limits, rng.random() * self.limits[-1]), len(self.kinds) - 1)]
+
+
+class Couples(IterableDataset[tuple[Tensor, Tensor]]):
+    """
+    An endless, repeatable stream of couples.
+
+    Args:
+        caches: Folders of crops; faces of the set *set_name* are used.
+        stages: The last one never ends.
+        shuffle_labels: Swap the two pictures of a couple at random: there is then nothing to learn, as a test wants.
+        first: Number of the first batch of this rank.
+        real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
+
+    Yields:
+        Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; and (B,) float32, 1 where
+        the two of a couple are aligned.
+    """
+
+    def __init__(
+        self,
+        caches: Sequence[Path],
+        stages: Sequence[Stage],
+        augmentation: Augmentation,
+        *,
+        size_px: int,
+        margin: float,
+        batch: int = 16,
+        seed: int = 0,
+        set_name: str = "train",
+        first: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        shuffle_labels: bool = False,
+        real_from: Sequence[str] = (),
+    ) -> None:
+        self._stages = list(stages)
+        self._augmentation = augmentation
+        self._size_px = size_px
+        self._margin = margin
+        self._batch = batch
+        self._seed = seed
+        self._first, self._rank, self._ranks = first, rank, ranks
+        self._shuffle_labels = shuffle_labels
+        self._pictures: dict[tuple[str, int], Picture] = {}
+        self._load([CropCache(folder) for folder in caches], set_name, frozenset(real_from))
+
+    def _load(self, caches: Sequence[CropCache], set_name: str, real_from: frozenset[str]) -> None:
+        self._real: list[tuple[CropCache, CachedFace]] = []
+        self._labelled: dict[str, list[tuple[CropCache, CachedFace]]] = {"real": [], "fake": []}
+        halves: dict[tuple[str, float], dict[str, list[tuple[CropCache, CachedFace]]]] = {}
+        for cache in caches:
+            for face in cache.faces():
+                if face.set != set_name:
+                    continue
+                if face.label == "real" and (not real_from or face.dataset in real_from):
+                    self._real.append((cache, face))
+                if face.dataset == "pairs":
+                    both = halves.setdefault((face.key.rsplit("#", 1)[0], face.time_s), {"real": [], "fake": []})
+                    both[face.label].append((cache, face))
+                else:
+                    self._labelled[face.label].append((cache, face))
+        if not self._real:
+            raise DataError(f"no cache holds a real face of the set {set_name!r}")
+        self._by_medium = _grouped(self._real)
+        self._labelled_media = {
+            # Real pictures of the data sets that have fakes: others would be told by their data set.
+            "real": _grouped([row for row in self._labelled["real"] if row[1].dataset in self._faked()]),
+            "fake": _grouped(self._labelled["fake"]),
+        }
+        pairs: dict[str, list[tuple[tuple[CropCache, CachedFace], tuple[CropCache, CachedFace]]]] = {}
+        for (key, _), both in halves.items():
+            for fake in both["fake"]:
+                near = min(both["real"], key=lambda row: _distance(row[1], fake[1]), default=None)
+                if near is not None and _distance(near[1], fake[1]) < 0.3:
+                    pairs.setdefault(key, []).append((near, fake))
+        self._pairs = [pairs[key] for key in sorted(pairs)]
+        self._poses = np.stack([_pose(face.landmarks_px) for _, face in self._real])
+
+    def _faked(self) -> set[str]:
+        return {face.dataset for _, face in self._labelled["fake"]}
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        cv2.setNumThreads(1)
+        worker = get_worker_info()
+        # Loader processes are asked in turn, so each makes every nth batch, and batches come in order.
+        step = self._ranks * (worker.num_workers if worker else 1)
+        number = self._first * self._ranks + self._rank + (worker.id * self._ranks if worker else 0)
+        while True:
+            yield self.batch(number)
+            number += step
+
+    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """The batch with this number."""
+        rows = [self.couple(number * self._batch + row) for row in range(self._batch)]
+        pictures = torch.stack([pictures for pictures, _ in rows], dim=1)  # (2, B, 3, S, S)
+        return pictures.flatten(0, 1), torch.stack([aligned for _, aligned in rows])
+
+    def couple(self, number: int) -> tuple[Tensor, Tensor]:
+        """The couple with this number: (2, 3, S, S) uint8, real before fake, and whether they are aligned."""
+        rng = np.random.default_rng((self._seed, number))
+        kind = self._stage(number).draw(rng)
+        pictures = self._draw(kind, rng)
+        if self._shuffle_labels and rng.random() < 0.5:
+            pictures.reverse()
+        planes = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        return planes, torch.tensor(float(kind in ALIGNED))
+
+    def _stage(self, number: int) -> Stage:
+        for stage in self._stages:
+            if number < stage.couples:
+                return stage
+            number -= stage.couples
+        return self._stages[-1]
+
+    def _draw(self, kind: Kind, rng: Generator) -> list[Picture]:
+        match kind:
+            case "pairs":
+                return self._pair(rng)
+            case "labelled":
+                seed = int(rng.integers(2**31))
+                return [self._labelled_picture(label, rng, seed) for label in ("real", "fake")]
+            case "swap":
+                number = self._real_number(rng)
+                picture, box, marks = self._face(self._real[number])
+                source, _, source_marks = self._face(self._real[self._donor(number, rng)], whole=True)
+                blend = swap(picture, marks, source, source_marks, rng)
+            case "textbook" | "subtle":
+                picture, box, marks = self._face(self._real[self._real_number(rng)])
+                style: Style = kind
+                blend = self_blend(picture, marks, rng, style)
+        return self._changed([blend.real, blend.fake], box, rng)
+
+    def _changed(self, pictures: list[Picture], box: Box, rng: Generator) -> list[Picture]:
+        return self._augmentation.apply(pictures, box, rng, size_px=self._size_px, margin=self._margin)
+
+    def _pair(self, rng: Generator) -> list[Picture]:
+        frames = self._pairs[int(rng.integers(len(self._pairs)))]
+        real, fake = frames[int(rng.integers(len(frames)))]
+        # Each half's crop lies where the detector finds the face in it, as in serving.
+        seed = int(rng.integers(2**31))
+        pictures = []
+        for row in (real, fake):
+            picture, box, _ = self._face(row, whole=True)
+            pictures += self._changed([picture], box, np.random.default_rng(seed))
+        return pictures
+
+    def _labelled_picture(self, label: str, rng: Generator, seed: int) -> Picture:
+        media = self._labelled_media[label]
+        rows = media[int(rng.integers(len(media)))]
+        picture, box, _ = self._face(rows[int(rng.integers(len(rows)))], whole=True)
+        return self._changed([picture], box, np.random.default_rng(seed))[0]
+
+    def _real_number(self, rng: Generator) -> int:
+        """A real face: media alike, however many frames they have, but a video counts like a few stills."""
+        media = self._by_medium
+        weights = self._medium_weights()
+        rows = media[min(int(np.searchsorted(weights, rng.random() * weights[-1])), len(media) - 1)]
+        return self._numbers[rows[int(rng.integers(len(rows)))][1]]
+
+    def _medium_weights(self) -> NDArray[np.float64]:
+        if not hasattr(self, "_weights"):
+            self._numbers = {face: number for number, (_, face) in enumerate(self._real)}
+            self._weights = np.cumsum([min(len(rows), 12) for rows in self._by_medium], dtype=np.float64)
+        return self._weights
+
+    def _donor(self, number: int, rng: Generator) -> int:
+        """Of some faces of other people, the one whose landmarks lie most like the target's."""
+        target = self._real[number][1]
+        candidates = [
+            row for row in rng.integers(len(self._real), size=DONORS) if self._real[row][1].group != target.group
+        ]
+        if not candidates:
+            return number
+        distances = np.abs(self._poses[candidates] - self._poses[number]).sum(axis=1)
+        return int(candidates[int(distances.argmin())])
+
+    def _picture(self, row: tuple[CropCache, CachedFace]) -> Picture:
+        cache, face = row
+        key = (face.shard, face.offset)
+        if key not in self._pictures:
+            self._pictures[key] = cache.picture(face)
+        return self._pictures[key]
+
+    def _face(
+        self, row: tuple[CropCache, CachedFace], *, whole: bool = False
+    ) -> tuple[Picture, Box, Landmarks]:
+        """A cached picture, cut down to what the crop can need, with its face's box and landmarks."""
+        picture, face = self._picture(row), row[1]
+        if whole:
+            return picture, face.box_px, face.landmarks_px
+        x, y, side = square_around(face.box_px, self._margin + 2 * self._augmentation.jitter + ROOM)
+        if x < 0 or y < 0 or x + side > picture.shape[1] or y + side > picture.shape[0]:
+            return picture, face.box_px, face.landmarks_px
+        part = np.ascontiguousarray(picture[y : y + side, x : x + side])
+        left, top, right, bottom = face.box_px
+        marks = [(a - x, b - y) for a, b in face.landmarks_px]
+        return part, (left - x, top - y, right - x, bottom - y), marks
+
+
+def _grouped(rows: Sequence[tuple[CropCache, CachedFace]]) -> list[list[tuple[CropCache, CachedFace]]]:
+    media: dict[str, list[tuple[CropCache, CachedFace]]] = {}
+    for row in rows:
+        media.setdefault(f"{row[1].dataset}/{row[1].key}", []).append(row)
+    return [media[key] for key in sorted(media)]
+
+
+def _pose(landmarks: Landmarks) -> NDArray[np.float64]:
+    """Landmarks without place, size and roll: how a face is turned, and how its mouth is open."""
+    marks = np.array(landmarks, np.float64)
+    eyes = marks[1] - marks[0]
+    unit = max(float(np.hypot(*eyes)), 1e-6)
+    turn = np.array([[eyes[0], eyes[1]], [-eyes[1], eyes[0]]]) / unit**2
+    return np.asarray(((marks[2:] - marks[:2].mean(axis=0)) @ turn.T).reshape(-1), np.float64)
+
+
+def _distance(one: CachedFace, other: CachedFace) -> float:
+    """How far two faces of aligned frames lie apart, as a share of their size."""
+    left, top, right, bottom = one.frame_box_px
+    apart = np.hypot(
+        left + right - other.frame_box_px[0] - other.frame_box_px[2],
+        top + bottom - other.frame_box_px[1] - other.frame_box_px[3],
+    )
+    return float(apart) / 2 / max(right - left, bottom - top)

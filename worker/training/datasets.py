@@ -1,0 +1,389 @@
+"""
+Data sets of real and swapped faces, each in exactly its published layout, behind one interface.
+
+A reader walks a folder and yields media one at a time: where it is, whether it is fake, what must never be divided
+between training and judging it (its *group*: the people in it and the shot it was made from), and the set that the
+data set's authors gave it, if they gave one. ``assign_sets`` gives one to the others, by group, and
+``SplitDigest`` names the whole division by one hash, which every report carries.
+
+Rössler et al., "FaceForensics++: Learning to Detect Manipulated Facial Images", ICCV 2019; Dolhansky et al., "The
+DeepFake Detection Challenge (DFDC) Dataset", 2020, and its "Preview Dataset", 2019; Li, Yang, Sun, Qi and Lyu,
+"Celeb-DF: A Large-scale Challenging Dataset for DeepFake Forensics", CVPR 2020.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from worker.training.errors import DataError
+
+Label = Literal["real", "fake"]
+Set = Literal["train", "validation", "test"]
+Region = Literal["whole", "left", "right"]
+
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
+VIDEOS: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+
+FF_METHODS: Final = ("Deepfakes", "Face2Face", "FaceShifter", "FaceSwap", "NeuralTextures")
+FF_COMPRESSIONS: Final = ("c0", "raw", "c23", "c40")
+"""FaceForensics++ calls its uncompressed videos c0 in the paper and in older downloads, raw in newer ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One image, video, or half of a side-by-side video, with what is known of it."""
+
+    path: Path
+    key: str
+    """Unique within the data set: its path below the data set's folder, with the region if it is a half."""
+    label: Label
+    dataset: str
+    group: str
+    """Media of one group, in one data set, share people or a shot, and always stay in one set."""
+    set: Set | None = None
+    """Given by the data set's authors, or by ``assign_sets``."""
+    method: str = ""
+    """How the fake was made, where that is known."""
+    compression: str = ""
+    region: Region = "whole"
+    original: str = ""
+    """Key of the real medium that a fake was made from, where that is known."""
+
+    @property
+    def is_video(self) -> bool:
+        """By its name; decoding looks at what is inside."""
+        return self.path.suffix.lower() in VIDEOS
+
+
+def read_dfdc(root: Path) -> Iterator[Medium]:
+    """
+    Read the DeepFake Detection Challenge: folders such as ``dfdc_train_part_0`` with ``metadata.json`` each.
+
+    Entries look like ``{"aagfhgtpmv.mp4": {"label": "FAKE", "split": "train", "original": "vudstovrck.mp4"}}``.
+    ``original`` may lie in the same part only; the fakes of one original form a group with it, and the people of
+    a part appear in no other part, so a part is the smallest division by person: it is the group.
+    """
+    for metadata in _metadata_files(root):
+        folder = metadata.parent
+        relative = folder.relative_to(root).as_posix()
+        part = folder.name if relative == "." else relative
+        for name, entry in sorted(_json_object(metadata).items()):
+            if not (folder / name).exists():
+                continue  # Parts are often unpacked in pieces.
+            yield Medium(
+                path=folder / name,
+                key=(folder / name).relative_to(root).as_posix(),
+                label=_label(entry.get("label"), metadata, name),
+                dataset="dfdc",
+                group=part,
+                set=_dfdc_set(str(entry.get("split", ""))),
+                original=_beside(relative, entry.get("original")),
+            )
+
+
+def read_dfdc_preview(root: Path) -> Iterator[Medium]:
+    """
+    Read the DFDC preview: ``dataset.json`` beside ``original_videos/`` and ``method_A/``, ``method_B/``.
+
+    Keys are paths such as ``method_A/1031265/…/1031265_A_001.mp4``; ``set`` is train or test, ``label`` real or fake,
+    and ``target_id`` and ``swapped_id`` name the people. Its test set shares none of them with its training set.
+    """
+    for key, entry in sorted(_json_object(root / "dataset.json").items()):
+        if not (root / key).exists():
+            continue
+        people = sorted({str(entry[name]) for name in ("target_id", "swapped_id") if entry.get(name) is not None})
+        yield Medium(
+            path=root / key,
+            key=key,
+            label=_label(entry.get("label"), root / "dataset.json", key),
+            dataset="dfdc-preview",
+            group=str(entry.get("target_id") or (people or [key])[0]),
+            set="test" if entry.get("set") == "test" else None,
+            method=key.split("/", 1)[0] if key.startswith("method_") else "",
+        )
+
+
+def read_faceforensics(root: Path) -> Iterator[Medium]:
+    """
+    Read FaceForensics++: ``original_sequences/youtube/c23/videos/000.mp4`` and
+    ``manipulated_sequences/Deepfakes/c23/videos/000_003.mp4``, every compression and method that is there.
+
+    The official split is taken from ``splits/{train,val,test}.json`` beside them: lists of pairs of identities, both
+    of which, and both videos made of them, stay in one set. Without those files a pair is still one group.
+    """
+    sets = _faceforensics_sets(root)
+    partners = {one: other for pair in sets for one, other in (pair, pair[::-1])}
+    official = {one: name for pair, name in sets.items() for one in pair}
+    for path in _media_below(root):
+        match = re.fullmatch(
+            r"(original|manipulated)_sequences/([^/]+)/(c0|raw|c23|c40)/(?:videos|images)/(\d{3})(?:_(\d{3}))?\.\w+",
+            path.relative_to(root).as_posix(),
+        )
+        if match is None or match[2] == "actors" or (match[1] == "manipulated" and match[2] not in FF_METHODS):
+            continue
+        kind, source, compression, target, donor = match.groups()
+        partner = partners.get(target, donor or target)
+        yield Medium(
+            path=path,
+            key=path.relative_to(root).as_posix(),
+            label="real" if kind == "original" else "fake",
+            dataset="faceforensics",
+            group="+".join(sorted({target, partner})),
+            set=official.get(target),
+            method=source if kind == "manipulated" else "",
+            compression=compression,
+            original=f"original_sequences/youtube/{compression}/videos/{target}.mp4" if kind == "manipulated" else "",
+        )
+
+
+def read_celeb_df(root: Path) -> Iterator[Medium]:
+    """
+    Read Celeb-DF v2: ``Celeb-real/id0_0000.mp4``, ``YouTube-real/00000.mp4``,
+    ``Celeb-synthesis/id0_id1_0000.mp4`` and ``List_of_testing_videos.txt``.
+
+    Lines of the list look like ``1 YouTube-real/00170.mp4``, where 1 means real. The people of its test videos
+    appear in others too, so those others are only used for training where a list names the test set.
+    """
+    listed = root / "List_of_testing_videos.txt"
+    test = {line.split(maxsplit=1)[1].strip() for line in _lines(listed)} if listed.exists() else set()
+    for folder, label in (("Celeb-real", "real"), ("YouTube-real", "real"), ("Celeb-synthesis", "fake")):
+        for path in _media_below(root / folder):
+            key = path.relative_to(root).as_posix()
+            people = re.findall(r"id\d+", path.stem)
+            clip = re.sub(r"^(id\d+)_id\d+_", r"\1_", path.stem)
+            yield Medium(
+                path=path,
+                key=key,
+                label="real" if label == "real" else "fake",
+                dataset="celeb-df-v2",
+                group=people[0] if people else path.stem,
+                set="test" if key in test else None,
+                method="Celeb-synthesis" if label == "fake" else "",
+                original=f"Celeb-real/{clip}.mp4" if label == "fake" else "",
+            )
+
+
+def read_pairs(root: Path) -> Iterator[Medium]:
+    """
+    Read side-by-side videos: the left half is the original, the right half the same shot with a face swapped.
+
+    Files lie in ``train/``, ``validation/`` or ``test/`` of *root*, or in *root* itself, and are called
+    ``<person>_<number>``: the person is the group.
+    """
+    for path in _media_below(root):
+        key = path.relative_to(root).as_posix()
+        halves: tuple[tuple[Region, Label], ...] = (("left", "real"), ("right", "fake"))
+        for region, label in halves:
+            yield Medium(
+                path=path,
+                key=f"{key}#{region}",
+                label=label,
+                dataset="pairs",
+                group=re.sub(r"_\d+$", "", path.stem),
+                set=_set_of_folder(key),
+                method="swap" if label == "fake" else "",
+                region=region,
+                original=f"{key}#left" if label == "fake" else "",
+            )
+
+
+def read_labelled(root: Path) -> Iterator[Medium]:
+    """
+    Read plain folders ``real/`` and ``fake/``, or ``train/real/…`` and so on; every file is a group of its own.
+
+    Two folders of a set each, and names that differ in their label alone, are read as they stand.
+    """
+    for path in _media_below(root):
+        key = path.relative_to(root).as_posix()
+        labels = [part for part in Path(key).parts[:-1] if part in {"real", "fake"}]
+        if not labels:
+            continue
+        yield Medium(
+            path=path,
+            key=key,
+            label="real" if labels[-1] == "real" else "fake",
+            dataset=root.name,
+            group=path.stem,
+            set=_set_of_folder(key),
+        )
+
+
+def read_real(root: Path) -> Iterator[Medium]:
+    """Read a folder of pictures or videos that are all real; every file is a group of its own."""
+    for path in _media_below(root):
+        key = path.relative_to(root).as_posix()
+        yield Medium(path, key, "real", dataset=root.name, group=path.stem, set=_set_of_folder(key))
+
+
+READERS: Final[Mapping[str, Callable[[Path], Iterator[Medium]]]] = {
+    "dfdc": read_dfdc,
+    "dfdc-preview": read_dfdc_preview,
+    "faceforensics": read_faceforensics,
+    "celeb-df-v2": read_celeb_df,
+    "pairs": read_pairs,
+    "labelled": read_labelled,
+    "real": read_real,
+}
+"""By the name that configuration files use."""
+
+
+def read_dataset(kind: str, root: Path) -> Iterator[Medium]:
+    """
+    Read the data set at *root* with the reader *kind*.
+
+    Raises:
+        DataError: There is no such folder or reader, or the folder is not in that layout.
+    """
+    if kind not in READERS:
+        raise DataError(f"{kind!r} is no kind of data set; there are {', '.join(sorted(READERS))}")
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    return READERS[kind](root)
+
+
+def guess_kind(root: Path) -> str:
+    """
+    Tell from its layout which reader a folder is for.
+
+    Raises:
+        DataError: It looks like none of them.
+    """
+    signs: tuple[tuple[str, bool], ...] = (
+        ("dfdc-preview", (root / "dataset.json").exists()),
+        ("celeb-df-v2", (root / "Celeb-real").is_dir() or (root / "Celeb-synthesis").is_dir()),
+        ("faceforensics", (root / "original_sequences").is_dir() or (root / "manipulated_sequences").is_dir()),
+        ("dfdc", next(_metadata_files(root), None) is not None),
+        ("labelled", any(path.is_dir() for name in ("real", "fake") for path in (root / name, *root.glob(f"*/{name}")))),
+        ("pairs", root.name.startswith("pairs") or root.parent.name.startswith("pairs")),
+        ("real", next(_media_below(root), None) is not None),
+    )
+    for kind, holds in signs:
+        if holds:
+            return kind
+    raise DataError(f"{root} is in no known data set's layout")
+
+
+def assign_sets(media: Iterable[Medium], shares: Mapping[Set, float], *, seed: int = 0) -> Iterator[Medium]:
+    """
+    Give a set to every medium that has none, by a hash of its group: nothing of one group is ever divided.
+
+    Args:
+        shares: Part of the groups that go to ``validation`` and ``test``; the rest is for training.
+        seed: Another one gives another division.
+    """
+    for medium in media:
+        if medium.set is not None:
+            yield medium
+            continue
+        digest = hashlib.sha256(f"{seed}/{medium.dataset}/{medium.group}".encode()).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        chosen: Set = "train"
+        for name in ("validation", "test"):
+            share = shares.get(name, 0.0)
+            if place < share:
+                chosen = name
+                break
+            place -= share
+        yield replace(medium, set=chosen)
+
+
+class SplitDigest:
+    """
+    One hash of a whole division into sets, whatever the order in which its media come, and without keeping them.
+
+    The sum of the SHA-256 digests of all lines, so that it can be taken from a stream.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self.count = 0
+
+    def add(self, medium: Medium) -> None:
+        """Take one medium in."""
+        line = "\t".join([medium.dataset, medium.key, medium.label, medium.group, medium.set or ""])
+        self._sum += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
+        self.count += 1
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits."""
+        return hashlib.sha256(f"{self.count}/{self._sum % 2**256}".encode()).hexdigest()
+
+
+def _metadata_files(root: Path) -> Iterator[Path]:
+    if (root / "metadata.json").exists():
+        yield root / "metadata.json"
+    yield from sorted(root.glob("*/metadata.json"))
+
+
+def _json_object(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON") from error
+    if not isinstance(data, dict) or not all(isinstance(entry, dict) for entry in data.values()):
+        raise DataError(f"{path} is not an object of objects")
+    return data
+
+
+def _label(value: object, file: Path, name: str) -> Label:
+    match str(value).upper():
+        case "REAL":
+            return "real"
+        case "FAKE":
+            return "fake"
+    raise DataError(f"{file}: {name} has the label {value!r}")
+
+
+def _dfdc_set(split: str) -> Set | None:
+    match split:
+        case "validation" | "validate" | "val":
+            return "validation"
+        case "test":
+            return "test"
+    # Every released part says "train"; its own validation set is ours to choose.
+    return None
+
+
+def _beside(folder: str, name: object) -> str:
+    if not isinstance(name, str) or not name:
+        return ""
+    return name if folder == "." else f"{folder}/{name}"
+
+
+def _faceforensics_sets(root: Path) -> dict[tuple[str, str], Set]:
+    names: tuple[tuple[str, Set], ...] = (("train", "train"), ("val", "validation"), ("test", "test"))
+    sets: dict[tuple[str, str], Set] = {}
+    for file, name in names:
+        path = root / "splits" / f"{file}.json"
+        if path.exists():
+            for one, other in json.loads(path.read_bytes()):
+                sets[str(one), str(other)] = name
+    return sets
+
+
+def _set_of_folder(key: str) -> Set | None:
+    for part in Path(key).parts[:-1]:
+        match part:
+            case "train" | "test" | "validation":
+                return part
+            case "val" | "valid":
+                return "validation"
+    return None
+
+
+def _media_below(root: Path) -> Iterator[Path]:
+    """Every picture and video below *root*, in order, one folder's names in memory at a time."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            if Path(name).suffix.lower() in PICTURES | VIDEOS:
+                yield Path(folder, name)
+
+
+def _lines(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.strip()]

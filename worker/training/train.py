@@ -1,0 +1,346 @@
+"""
+The trainer: from a recipe and crop caches to weights, on CPU or on one or several GPUs, by Lightning Fabric.
+
+A run lives in a folder: ``state.ckpt`` to go on from, ``curves.csv``, ``best/`` with the checkpoint that was best on
+the validation set, ``last/`` with the newest. Everything random follows from the seed and the number of the step, so
+a run that was killed at any moment goes on from its last saved state and ends with the same weights.
+"""
+
+import csv
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from shared.manifests import Calibration, Manifest, Weights
+from worker.model.checkpoint import load_checkpoint, save_checkpoint
+from worker.model.network import ForgeryNetwork
+from worker.training.couples import Couples, Stage
+from worker.training.depthwise import keep_memory, use_fast_depthwise
+from worker.training.errors import DataError, TrainingError
+from worker.training.pretrained import load_imagenet
+from worker.training.recipes import Optimisation, Recipe
+from worker.training.validation import ValidationFaces
+
+STATE_FILE = "state.ckpt"
+CURVES_FILE = "curves.csv"
+SMOOTHING = 0.98
+"""Of the loss that the progress bar and the curves show."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    loss: float | None = None
+    """Smoothed."""
+    best: float = -math.inf
+    """Largest ``selection`` of a validation so far."""
+    stale: int = 0
+    """Validations since then."""
+    seconds: float = 0.0
+
+
+class Trainer:
+    """
+    One run.
+
+    Args:
+        recipe: What to train.
+        caches: Folders of crops.
+        folder: Of the run; if it holds a state, the run goes on from there.
+        shuffle_labels: Train on coin tosses, for a test.
+
+    Raises:
+        TrainingError: The folder's state belongs to another recipe.
+    """
+
+    def __init__(self, recipe: Recipe, caches: Sequence[Path], folder: Path, *, shuffle_labels: bool = False) -> None:
+        self.recipe = recipe
+        self.folder = folder
+        self._caches = list(caches)
+        self._shuffle_labels = shuffle_labels
+        hardware = recipe.hardware
+        if hardware.threads is not None:
+            torch.set_num_threads(hardware.threads)
+        self._fabric = Fabric(
+            accelerator=hardware.accelerator, devices=hardware.devices, precision=hardware.precision
+        )
+        self._fabric.launch()
+        torch.manual_seed(recipe.seed)
+        network = start_network(recipe)
+        self._on_cpu = self._fabric.device.type == "cpu"
+        if self._on_cpu:
+            keep_memory()
+            use_fast_depthwise(network)
+        _set_momentum(network, recipe.optimisation.batch_norm_momentum)
+        network = network.to(memory_format=torch.channels_last)
+        self._optimizer = _optimizer(network, recipe.optimisation)
+        self._average = AveragedModel(
+            network, device=self._fabric.device, avg_fn=_ema(recipe.optimisation.ema_decay), use_buffers=True
+        )
+        self._model, self._optimizer = self._fabric.setup(network, self._optimizer)
+        self.progress = Progress()
+        self._resume()
+
+    @property
+    def network(self) -> ForgeryNetwork:
+        """The averaged network, which is what is validated and saved."""
+        network: ForgeryNetwork = self._average.module
+        return network
+
+    @property
+    def images_per_step(self) -> int:
+        """Over all devices."""
+        return self.recipe.optimisation.batch * self._fabric.world_size
+
+    def run(self, *, until_step: int | None = None) -> dict[str, float]:
+        """
+        Train to the end, or to a step.
+
+        Returns:
+            The last validation's measures; empty if there was none.
+        """
+        recipe, progress = self.recipe, self.progress
+        last_step = math.ceil(recipe.images / self.images_per_step)
+        target = last_step if until_step is None else min(until_step, last_step)
+        every = max(1, recipe.validation.every_images // self.images_per_step)
+        validation = ValidationFaces(recipe, self._caches) if self._fabric.global_rank == 0 else None
+        measured: dict[str, float] = {}
+        batches = iter(self._loader())
+        saved_at = time.monotonic()
+        shown = progress.step * self.images_per_step
+        with tqdm(total=recipe.images, initial=shown, unit="img", disable=self._fabric.global_rank != 0) as bar:
+            while progress.step < target:
+                began = time.monotonic()
+                loss = self._step(*next(batches))
+                progress.seconds += time.monotonic() - began
+                smoothing = SMOOTHING if progress.loss is not None else 0.0
+                progress.loss = smoothing * (progress.loss or 0.0) + (1 - smoothing) * loss
+                progress.step += 1
+                bar.update(self.images_per_step)
+                bar.set_postfix(loss=f"{progress.loss:.4f}", refresh=False)
+                if progress.step % every == 0 or progress.step == last_step:
+                    measured = self._validate(validation)
+                    self._save()
+                    saved_at = time.monotonic()
+                    patience = recipe.validation.patience
+                    if patience and progress.stale >= patience:
+                        break
+                elif time.monotonic() - saved_at > recipe.save_every_s:
+                    self._save()
+                    saved_at = time.monotonic()
+        self._save()
+        return measured
+
+    def _loader(self) -> Any:
+        recipe = self.recipe
+        couples = Couples(
+            self._caches,
+            [Stage(stage.images // 2, stage.mixture) for stage in recipe.stages],
+            recipe.augmentation,
+            size_px=recipe.preprocessing.crop_size_px,
+            margin=recipe.preprocessing.crop_margin,
+            batch=recipe.optimisation.batch // 2,
+            seed=recipe.seed,
+            first=self.progress.step,
+            rank=self._fabric.global_rank,
+            ranks=self._fabric.world_size,
+            shuffle_labels=self._shuffle_labels,
+            real_from=recipe.real_from,
+        )
+        processes = recipe.hardware.loader_processes
+        loader = DataLoader(
+            couples,
+            batch_size=None,
+            num_workers=processes,
+            prefetch_factor=4 if processes else None,
+            pin_memory=not self._on_cpu,
+        )
+        return self._fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+
+    def _step(self, pictures: Tensor, aligned: Tensor) -> float:
+        progress, optimisation = self.progress, self.recipe.optimisation
+        # Whatever is random within the network follows from the step, too.
+        torch.manual_seed(hash((self.recipe.seed, progress.step, self._fabric.global_rank)))
+        factor = _learning_rate_factor(
+            progress.step * self.images_per_step, self.recipe.images, optimisation.warm_up_images
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        self._model.train()
+        faces = (pictures.to(torch.float32) / 255.0).contiguous(memory_format=torch.channels_last)
+        loss = couple_loss(self._model(faces).float(), aligned, optimisation)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss is not a number at step {progress.step}")
+        self._optimizer.zero_grad()
+        self._fabric.backward(loss)
+        self._fabric.clip_gradients(self._model, self._optimizer, max_norm=optimisation.clip, error_if_nonfinite=False)
+        self._optimizer.step()
+        self._average.update_parameters(self._model.module)
+        return float(loss.detach())
+
+    def _validate(self, validation: ValidationFaces | None) -> dict[str, float]:
+        measured: dict[str, float] = {}
+        if validation is not None:
+            progress = self.progress
+            measured = validation.measure(self.network, self._fabric.device)
+            better = measured["selection"] > progress.best
+            progress.best = max(progress.best, measured["selection"])
+            progress.stale = 0 if better else progress.stale + 1
+            row = {"images": progress.step * self.images_per_step, "seconds": round(progress.seconds, 1)}
+            self._write_curves({**row, "loss": progress.loss or 0.0, **measured})
+            tqdm.write(" ".join(f"{key}={value:.4g}" for key, value in {**row, **measured}.items()))
+            for name in ["last", "best"] if better else ["last"]:
+                self.export(self.folder / name, measured)
+        shared: dict[str, float] = self._fabric.broadcast(measured)
+        return shared
+
+    def export(self, folder: Path, measured: dict[str, float]) -> Manifest:
+        """Write the averaged network as a checkpoint, not yet calibrated and so not yet called trained."""
+        recipe = self.recipe
+        manifest = Manifest(
+            name=recipe.name,
+            version=recipe.version,
+            trained=False,
+            architecture=recipe.architecture,
+            preprocessing=recipe.preprocessing,
+            sampling=recipe.sampling,
+            calibration=Calibration(temperature=1.0, threshold=0.5, uncertainty_band=(0.5, 0.5)),
+            weights=Weights(seed=0, sha256="0" * 64),
+            training_data=[source.path.as_posix() for source in recipe.sources],
+            metrics={key: round(value, 4) for key, value in measured.items()},
+        )
+        return save_checkpoint(folder, manifest, self.network, f"# {recipe.name}\n\nNot calibrated yet.\n")
+
+    def _write_curves(self, row: dict[str, float]) -> None:
+        path = self.folder / CURVES_FILE
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        progress = self.progress
+        state = {
+            "model": self._model,
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer,
+            "progress": {name: getattr(progress, name) for name in Progress.__slots__},
+            "recipe": self.recipe.digest(),
+        }
+        partial = self.folder / f"{STATE_FILE}.partial"
+        self._fabric.save(partial, state)
+        if self._fabric.global_rank == 0:
+            partial.rename(self.folder / STATE_FILE)
+
+    def _resume(self) -> None:
+        path = self.folder / STATE_FILE
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return
+        state: dict[str, Any] = {"model": self._model, "optimizer": self._optimizer}
+        rest = self._fabric.load(path, state)
+        if rest["recipe"] != self.recipe.digest():
+            raise TrainingError(f"{path} belongs to another recipe; take another folder, or delete it")
+        self._average.load_state_dict(rest["average"])
+        self.progress = Progress(**rest["progress"])
+
+
+def start_network(recipe: Recipe) -> ForgeryNetwork:
+    """
+    The network that training begins with: random, from ImageNet, or from a checkpoint.
+
+    Raises:
+        DataError: There is no such start for this architecture.
+    """
+    network = ForgeryNetwork(recipe.architecture, recipe.preprocessing.crop_size_px)
+    if recipe.start == "random":
+        return network
+    if recipe.start == "imagenet":
+        load_imagenet(network)
+        return network
+    folder = Path(recipe.start)
+    given = load_checkpoint(folder.parent, folder.name).network.state_dict()
+    try:
+        network.load_state_dict(given)
+    except RuntimeError as error:
+        raise DataError(f"the checkpoint {folder} has another architecture") from error
+    return network
+
+
+def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> Tensor:
+    """
+    The loss of a batch of couples.
+
+    Args:
+        logits: (2B,), real before fake.
+        aligned: (B,), 1 where the two of a couple may be ranked.
+
+    Returns:
+        Mean binary cross-entropy, or focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017),
+        plus the weighted ranking loss (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
+    """
+    real, fake = logits.chunk(2)
+    margins = torch.cat([-real, fake])  # How far each logit lies on its own side.
+    losses = functional.softplus(-margins)
+    if optimisation.loss == "focal":
+        losses = losses * torch.sigmoid(-margins) ** optimisation.focal_gamma
+    ranking = (functional.softplus(real - fake) * aligned).sum() / aligned.sum().clamp(min=1.0)
+    return losses.mean() + optimisation.ranking * ranking
+
+
+def _optimizer(network: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:
+    """AdamW; weights decay, batch norms and biases do not, and what ImageNet did not train learns faster."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        is_new = name.startswith("head.") or "_conv_stem" in name
+        rate = optimisation.head_learning_rate if is_new else optimisation.learning_rate
+        decay = optimisation.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ]
+    )
+
+
+def _learning_rate_factor(seen: int, total: int, warm_up: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth (Loshchilov and Hutter, SGDR, ICLR 2017)."""
+    if seen < warm_up:
+        return (seen + 1) / warm_up
+    share = min(1.0, (seen - warm_up) / max(1, total - warm_up))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _ema(decay: float) -> Any:
+    """An exponential moving average that follows quickly at first; counters are copied."""
+
+    def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        return averaged.lerp(current.to(averaged.dtype), 1 - now)
+
+    return average
+
+
+def _set_momentum(network: nn.Module, momentum: float) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
