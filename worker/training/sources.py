@@ -1,0 +1,69 @@
+"""From a recipe's sources to crop caches, and to the hash of the division into sets that every report carries."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from worker.training.cache import build_cache
+from worker.training.datasets import Medium, SplitDigest, assign_sets, read_dataset
+from worker.training.errors import DataError
+from worker.training.recipes import Recipe, Source
+
+SPLIT_FILE = "split.json"
+
+
+def media_of(source: Source, data: Path) -> Iterator[Medium]:
+    """
+    Every medium of *source*, below the folder *data*, with its set.
+
+    Raises:
+        DataError: The folder is missing or not in the source's layout.
+    """
+    media = read_dataset(source.kind, data / source.path)
+    for medium in assign_sets(media, source.hold_out, seed=source.seed):
+        chosen = source.sets.get(medium.group)
+        yield replace(medium, set=chosen) if chosen is not None else medium
+
+
+def build_caches(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1) -> list[Path]:
+    """
+    Build the crop cache of every source below *caches*, or finish building it.
+
+    Returns:
+        Their folders, in the recipe's order. Beside each cache's shards stands ``split.json``: the hash of the
+        division into sets and how many media there are in each.
+
+    Raises:
+        DataError: A source cannot be read, or a cache was built with other settings or another division.
+    """
+    folders = []
+    for source in recipe.sources:
+        folder = caches / "-".join(source.path.parts)
+        digest, counts = SplitDigest(), dict[str, int]()
+        for medium in media_of(source, data):
+            digest.add(medium)
+            counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
+        split = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
+        folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder / SPLIT_FILE, split)
+        build_cache(media_of(source, data), folder, recipe.cache, processes=processes, total=digest.count)
+        folders.append(folder)
+    return folders
+
+
+def split_digest(caches: Sequence[Path]) -> str:
+    """One hash over the divisions of several caches; empty where none is known."""
+    digests = []
+    for folder in caches:
+        path = folder / SPLIT_FILE
+        if path.exists():
+            digests.append(str(json.loads(path.read_bytes())["sha256"]))
+    return "+".join(digest[:16] for digest in digests)
+
+
+def _claim(path: Path, split: dict[str, object]) -> None:
+    if not path.exists():
+        path.write_text(json.dumps(split, indent=2) + "\n")
+    elif json.loads(path.read_bytes()) != split:
+        raise DataError(f"{path.parent} was built with another division into sets; take another folder or delete it")
