@@ -51,6 +51,9 @@ class Architecture(_Frozen):
     ]
     """``efficientnet-lite0`` is B0 without squeeze-and-excitation and with ReLU6, as its authors cut it for CPUs."""
     input_planes: Literal["rgb+srm", "srm", "rgb"]
+    residual_scale: Literal["grey-levels", "own-level"] = "grey-levels"
+    """Of SRM planes: as they are, or relative to the mean residual of the crop they come from, so that a noisy and a
+    smooth recording look alike and what is left is how residuals are spread over one picture."""
     head_channels: int = Field(gt=0)
     dropout: float = Field(ge=0.0, lt=1.0)
 

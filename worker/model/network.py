@@ -47,7 +47,7 @@ class ForgeryNetwork(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.size_px = size_px
-        self.srm = SRMFilter()
+        self.srm = SRMFilter(own_level=architecture.residual_scale == "own-level")
         planes = 6 if architecture.input_planes == "rgb+srm" else 3
         self.features = EfficientNetFeatures(architecture.backbone, planes, size_px)
         self.head = Head(self.features.out_planes, architecture.head_channels, architecture.dropout)

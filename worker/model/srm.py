@@ -42,13 +42,25 @@ TRUNCATION: Final = 4.0
 """Residuals beyond this many grey levels are edges of the content, not traces."""
 
 
+OWN_LEVEL_TRUNCATION: Final = 4.0
+"""The same, in multiples of the crop's own mean residual."""
+LEAST_LEVEL: Final = 0.1
+"""Grey levels below which a mean residual is not divided by: a flat picture must not become noise."""
+
+
 class SRMFilter(nn.Module):
-    """Constant high-pass filters. They are no parameters: nothing in them is learnt, saved or loaded."""
+    """
+    Constant high-pass filters. They are no parameters: nothing in them is learnt, saved or loaded.
+
+    Args:
+        own_level: Divide each plane by its own mean absolute residual over the crop before it is truncated.
+    """
 
     kernels: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, *, own_level: bool = False) -> None:
         super().__init__()
+        self.own_level = own_level
         kernels = torch.tensor(KERNELS, dtype=torch.float32) / torch.tensor(DIVISORS).view(3, 1, 1)
         self.register_buffer("kernels", kernels.unsqueeze(1), persistent=False)  # (3, 1, 5, 5)
 
@@ -60,9 +72,14 @@ class SRMFilter(nn.Module):
             faces: (N, 3, S, S) float RGB in [0, 1].
 
         Returns:
-            (N, 3, S, S) residuals in [-1, 1]: grey levels, truncated at ±4 and divided by that. The border is
-            reflected, so that it leaves no residual of its own.
+            (N, 3, S, S) residuals in [-1, 1]: grey levels, or multiples of the crop's own level, truncated at ±4 and
+            divided by that. The border is reflected, so that it leaves no residual of its own.
         """
         grey = faces.mean(dim=1, keepdim=True) * 255.0
         residuals = functional.conv2d(functional.pad(grey, (2, 2, 2, 2), mode="reflect"), self.kernels)
+        if self.own_level:
+            # Edges would set the level of a smooth picture, so they are truncated before it is measured.
+            level = residuals.clamp(-TRUNCATION, TRUNCATION).abs().mean(dim=(2, 3), keepdim=True)
+            relative = residuals / (level.clamp(min=LEAST_LEVEL) * OWN_LEVEL_TRUNCATION)
+            return relative.clamp(-1.0, 1.0)
         return residuals.clamp(-TRUNCATION, TRUNCATION) / TRUNCATION

@@ -23,6 +23,12 @@ def main(arguments: list[str] | None = None) -> int:
     _add_recipe(train)
     train.add_argument("--run", type=Path, required=True, help="folder of the run")
 
+    ablate = commands.add_parser("ablate", help="train short variants of a recipe that differ in one thing each")
+    _add_recipe(ablate)
+    ablate.add_argument("--changes", type=Path, default=Path("configs/train/ablations.yaml"))
+    ablate.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    ablate.add_argument("--side-by-side", type=int, default=1, help="runs at a time")
+
     given = parser.parse_args(arguments)
     try:
         return int(globals()[f"_{given.command}"](given))
@@ -54,6 +60,18 @@ def _train(given: argparse.Namespace) -> int:
     recipe = Recipe.read(given.recipe)
     caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
     Trainer(recipe, caches, given.run).run()
+    return 0
+
+
+def _ablate(given: argparse.Namespace) -> int:
+    from worker.training.ablation import run_ablations
+    from worker.training.recipes import Recipe
+    from worker.training.sources import build_caches
+
+    build_caches(Recipe.read(given.recipe), given.data, given.caches, processes=given.processes)
+    run_ablations(
+        given.recipe, given.changes, given.data, given.caches, given.runs, side_by_side=given.side_by_side
+    )
     return 0
 
 

@@ -91,10 +91,19 @@ def self_blend(picture: Picture, landmarks: Landmarks, rng: Generator, style: St
 
 
 def swap(
-    target: Picture, landmarks: Landmarks, source: Picture, source_landmarks: Landmarks, rng: Generator
+    target: Picture,
+    landmarks: Landmarks,
+    source: Picture,
+    source_landmarks: Landmarks,
+    rng: Generator,
+    *,
+    generated: bool = False,
 ) -> Blend:
     """
     Put another person's face into a picture: aligned by landmarks, colours matched, feathered or Poisson-blended.
+
+    Args:
+        generated: The source comes from a generator already, and is not made to look as if it did.
 
     Pérez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003; Reinhard et al., "Color Transfer between
     Images", IEEE CG&A 2001.
@@ -104,7 +113,7 @@ def swap(
     matrix = _affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
     how = cv2.INTER_AREA if _scale(matrix) < 0.7 else cv2.INTER_LINEAR
     warped = cv2.warpAffine(source, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT)
-    picture = _generated(np.asarray(warped, np.uint8), rng)
+    picture = np.asarray(warped, np.uint8) if generated else _generated(np.asarray(warped, np.uint8), rng)
     mask = face_mask((height, width), landmarks, rng, "subtle")
     if rng.random() < 0.9:
         picture = match_colours(picture, target, mask)

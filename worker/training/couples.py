@@ -25,10 +25,13 @@ from worker.training.blending import Landmarks, Picture, Style, self_blend, swap
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
 
-Kind = Literal["textbook", "subtle", "swap", "pairs", "labelled"]
-"""Self-blended in two styles, swapped between two people, halves of one video frame, pictures labelled by others."""
+Kind = Literal["textbook", "subtle", "swap", "transplant", "pairs", "labelled"]
+"""
+Self-blended in two styles, swapped between two people, a face that a generator made put into a real picture, halves
+of one video frame, pictures labelled by others.
+"""
 Mixture = Mapping[Kind, float]
-ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "pairs"})
+ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "transplant", "pairs"})
 """Kinds whose two pictures differ by the swap alone."""
 DONORS: Final = 24
 """How many faces are looked at for one that is turned like the target."""
@@ -129,7 +132,10 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
                 if near is not None and _distance(near[1], fake[1]) < 0.3:
                     pairs.setdefault(key, []).append((near, fake))
         self._pairs = [pairs[key] for key in sorted(pairs)]
-        self._poses = np.stack([_pose(face.landmarks_px) for _, face in self._real])
+        self._made = self._labelled["fake"] + [fake for rows in self._pairs for _, fake in rows]
+        self._poses, self._made_poses = (
+            np.array([_pose(face.landmarks_px) for _, face in rows]) for rows in (self._real, self._made)
+        )
 
     def _faked(self) -> set[str]:
         return {face.dataset for _, face in self._labelled["fake"]}
@@ -172,13 +178,20 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
             case "pairs":
                 return self._pair(rng)
             case "labelled":
-                seed = int(rng.integers(2**31))
-                return [self._labelled_picture(label, rng, seed) for label in ("real", "fake")]
+                return self._labelled_couple(rng)
             case "swap":
                 number = self._real_number(rng)
                 picture, box, marks = self._face(self._real[number])
-                source, _, source_marks = self._face(self._real[self._donor(number, rng)], whole=True)
+                donor = self._real[self._donor(self._real, self._poses, number, rng)]
+                source, _, source_marks = self._face(donor, whole=True)
                 blend = swap(picture, marks, source, source_marks, rng)
+            case "transplant":
+                number = self._real_number(rng)
+                picture, box, marks = self._face(self._real[number])
+                donor = self._made[self._donor(self._made, self._made_poses, number, rng)]
+                source, _, source_marks = self._face(donor, whole=True)
+                # What the generator left behind is what is to be learnt, so little is done to its face.
+                blend = swap(picture, marks, source, source_marks, rng, generated=True)
             case "textbook" | "subtle":
                 picture, box, marks = self._face(self._real[self._real_number(rng)])
                 style: Style = kind
@@ -199,11 +212,24 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
             pictures += self._changed([picture], box, np.random.default_rng(seed))
         return pictures
 
-    def _labelled_picture(self, label: str, rng: Generator, seed: int) -> Picture:
-        media = self._labelled_media[label]
-        rows = media[int(rng.integers(len(media)))]
-        picture, box, _ = self._face(rows[int(rng.integers(len(rows)))], whole=True)
-        return self._changed([picture], box, np.random.default_rng(seed))[0]
+    def _labelled_couple(self, rng: Generator) -> list[Picture]:
+        """A real and a fake face, brought to one size first: in some data sets the classes differ in theirs."""
+        rows = []
+        for label in ("real", "fake"):
+            media = self._labelled_media[label]
+            medium = media[int(rng.integers(len(media)))]
+            rows.append(medium[int(rng.integers(len(medium)))])
+        sides = [max(face.box_px[2] - face.box_px[0], face.box_px[3] - face.box_px[1]) for _, face in rows]
+        wanted = min(sides) * rng.uniform(0.7, 1.0)
+        seed = int(rng.integers(2**31))
+        pictures = []
+        for row, side in zip(rows, sides, strict=True):
+            picture, box, _ = self._face(row, whole=True)
+            factor = wanted / side
+            smaller = np.asarray(cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+            left, top, right, bottom = (value * factor for value in box)
+            pictures += self._changed([smaller], (left, top, right, bottom), np.random.default_rng(seed))
+        return pictures
 
     def _real_number(self, rng: Generator) -> int:
         """A real face: media alike, however many frames they have, but a video counts like a few stills."""
@@ -218,15 +244,18 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
             self._weights = np.cumsum([min(len(rows), 12) for rows in self._by_medium], dtype=np.float64)
         return self._weights
 
-    def _donor(self, number: int, rng: Generator) -> int:
-        """Of some faces of other people, the one whose landmarks lie most like the target's."""
+    def _donor(
+        self, rows: Sequence[tuple[CropCache, CachedFace]], poses: NDArray[np.float64], number: int, rng: Generator
+    ) -> int:
+        """Of some faces of other people in *rows*, the one whose landmarks lie most like real face *number*'s."""
+        if not rows:
+            raise DataError("a mixture wants faces that a generator made, and no cache holds any")
         target = self._real[number][1]
-        candidates = [
-            row for row in rng.integers(len(self._real), size=DONORS) if self._real[row][1].group != target.group
-        ]
+        drawn = rng.integers(len(rows), size=DONORS)
+        candidates = [row for row in drawn if rows[row][1].group != target.group]
         if not candidates:
-            return number
-        distances = np.abs(self._poses[candidates] - self._poses[number]).sum(axis=1)
+            candidates = [drawn[0]]
+        distances = np.abs(poses[candidates] - self._poses[number]).sum(axis=1)
         return int(candidates[int(distances.argmin())])
 
     def _picture(self, row: tuple[CropCache, CachedFace]) -> Picture:

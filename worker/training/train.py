@@ -166,6 +166,8 @@ class Trainer:
             batch_size=None,
             num_workers=processes,
             prefetch_factor=4 if processes else None,
+            # OpenCV's threads do not survive a fork.
+            multiprocessing_context="spawn" if processes else None,
             pin_memory=not self._on_cpu,
         )
         return self._fabric.setup_dataloaders(loader, use_distributed_sampler=False)
