@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from worker.training.datasets import READERS
 from worker.training.errors import TrainingError
 
 
@@ -28,6 +29,27 @@ def main(arguments: list[str] | None = None) -> int:
     ablate.add_argument("--changes", type=Path, default=Path("configs/train/ablations.yaml"))
     ablate.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     ablate.add_argument("--side-by-side", type=int, default=1, help="runs at a time")
+
+    sheet = commands.add_parser("sheet", help="draw couples of every kind, as training sees them, on one picture")
+    _add_recipe(sheet)
+    sheet.add_argument("--out", type=Path, required=True, help="picture to write, such as build/sheet.png")
+    sheet.add_argument("--count", type=int, default=3, help="couples of each kind")
+    sheet.add_argument("--seed", type=int, default=0, help="another one draws other couples")
+
+    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on a data set, or on a recipe's")
+    evaluate.add_argument("checkpoint", type=Path, help="folder with manifest.json")
+    evaluate.add_argument("data", type=Path, help="data set, or with --recipe the folder that its paths are below")
+    evaluate.add_argument("--recipe", type=Path, help="take data sets, sets and crops from this file")
+    evaluate.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
+    evaluate.add_argument("--set", choices=["train", "validation", "test", "all"], default="all")
+    evaluate.add_argument("--out", type=Path, help="folder of the report; build/evaluation/NAME if not given")
+    evaluate.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
+    evaluate.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
+    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
+    evaluate.add_argument("--no-robustness", action="store_true", help="leave out disturbed faces")
+    evaluate.add_argument(
+        "--limit", type=int, default=60, help="disturb faces of so many media of a data set and label"
+    )
 
     given = parser.parse_args(arguments)
     try:
@@ -69,9 +91,52 @@ def _ablate(given: argparse.Namespace) -> int:
     from worker.training.sources import build_caches
 
     build_caches(Recipe.read(given.recipe), given.data, given.caches, processes=given.processes)
-    run_ablations(
-        given.recipe, given.changes, given.data, given.caches, given.runs, side_by_side=given.side_by_side
+    run_ablations(given.recipe, given.changes, given.data, given.caches, given.runs, side_by_side=given.side_by_side)
+    return 0
+
+
+def _sheet(given: argparse.Namespace) -> int:
+    from worker.training.recipes import Recipe
+    from worker.training.sheet import draw_sheet, write_sheet
+    from worker.training.sources import build_caches
+
+    recipe = Recipe.read(given.recipe)
+    caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
+    write_sheet(draw_sheet(recipe, caches, count=given.count, seed=given.seed), given.out)
+    return 0
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    from shared.errors import ModelError
+    from worker.model.checkpoint import load_checkpoint
+    from worker.training.evaluate import SETS, evaluate, folder_source, recipe_sources
+    from worker.training.recipes import Recipe
+    from worker.training.report import HTML_FILE, summary_lines, write_report
+
+    folder = given.checkpoint.resolve()
+    try:
+        checkpoint = load_checkpoint(folder.parent, folder.name, given.device)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+    manifest = checkpoint.manifest
+    if given.recipe is not None:
+        recipe = Recipe.read(given.recipe)
+        sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
+    else:
+        source = folder_source(given.data, manifest, given.caches, kind=given.kind, processes=given.processes)
+        sources = [source]
+    evaluation = evaluate(
+        checkpoint,
+        sources,
+        sets=SETS if given.set == "all" else [given.set],
+        device=given.device,
+        robustness=not given.no_robustness,
+        limit=given.limit,
+        options={"recipe": given.recipe.name if given.recipe is not None else None, "device": given.device},
     )
+    out = given.out or Path("build/evaluation", manifest.name)
+    write_report(evaluation, out)
+    print(*summary_lines(evaluation.report), f"report: {out / HTML_FILE}", sep="\n")  # noqa: T201
     return 0
 
 

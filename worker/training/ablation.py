@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from worker.training.errors import DataError, TrainingError
 from worker.training.recipes import Recipe
@@ -18,15 +20,31 @@ def variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:
     The recipes that *changes* makes of *recipe*, by name.
 
     Raises:
-        DataError: A file cannot be read, or a changed recipe does not validate.
+        DataError: A file cannot be read, a changed recipe does not validate, or two would share a folder; the message
+            lists every mistake.
     """
     try:
         given = yaml.safe_load(changes.read_bytes())
         plain = yaml.safe_load(recipe.read_bytes())
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{changes} or {recipe} cannot be read: {error}") from error
-    base = _merged(plain, given.get("base", {}))
-    return {name: _merged(base, change) for name, change in given["changes"].items()}
+    if not isinstance(plain, dict) or not isinstance(given, dict) or not isinstance(given.get("changes"), dict):
+        raise DataError(f"{recipe} has to be an object, and {changes} one with the object 'changes'")
+    base = _merged(plain, given.get("base") or {})
+    made = {str(name): _merged(base, change or {}) for name, change in given["changes"].items()}
+    made = {name: {**variant, "name": slug(name)} for name, variant in made.items()}
+    mistakes = []
+    for name, variant in made.items():
+        try:
+            Recipe.model_validate(variant)
+        except ValidationError as error:
+            mistakes.append(f"{name}: {error}")
+    for folder, count in Counter(slug(name) for name in made).items():
+        if count > 1:
+            mistakes.append(f"{count} variants would be trained in the folder {folder}")
+    if mistakes:
+        raise DataError(f"{changes}: " + "\n".join(mistakes))
+    return made
 
 
 def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: Path, *, side_by_side: int = 1) -> None:
@@ -41,8 +59,7 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         folder = runs / slug(name)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "recipe.yaml"
-        file.write_text(yaml.safe_dump({**variant, "name": slug(name)}, sort_keys=False))
-        Recipe.read(file)
+        file.write_text(yaml.safe_dump(variant, sort_keys=False))
         jobs.append((name, file, folder))
     with ThreadPoolExecutor(side_by_side) as pool:
         codes = list(pool.map(lambda job: _train(job[1], data, caches, job[2]), jobs))

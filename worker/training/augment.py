@@ -10,9 +10,8 @@ and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutou
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
-
 from fractions import Fraction
+from typing import Final
 
 import av
 import cv2
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from worker.detection.faces import Box, crop_face
 
 Picture = NDArray[np.uint8]
+Mask = NDArray[np.float32]
 Course = Callable[[Picture], Picture]
 
 PRINCIPAL: Final = np.array(
@@ -72,19 +72,41 @@ class Augmentation(BaseModel):
         Returns:
             (size_px, size_px, 3) uint8 RGB, in order.
         """
-        left, top, right, bottom = box
-        side = max(right - left, bottom - top)
-        shift_x, shift_y, widen = rng.uniform(-self.jitter, self.jitter, 3)
-        moved = (left + shift_x * side, top + shift_y * side, right + shift_x * side, bottom + shift_y * side)
-        wide = max(0.0, margin + widen)
-        native_px = max(32, round(side * (1 + 2 * wide)))
+        moved, wide, is_flipped = self._geometry(box, rng, margin)
+        native_px = max(32, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * wide)))
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
         for change in self._native_changes(rng):
             crops = [change(crop) for crop in crops]
         crops = [crop_face(crop, _whole(crop), size_px=size_px, margin=0.0) for crop in crops]
         for change in self._final_changes(rng, size_px):
             crops = [change(crop) for crop in crops]
-        return crops
+        return [np.ascontiguousarray(crop[:, ::-1]) for crop in crops] if is_flipped else crops
+
+    def place(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
+        """
+        Carry a mask to where ``apply`` puts the picture it belongs to.
+
+        Args:
+            mask: (H, W) in [0, 1].
+            rng: In the state in which ``apply`` gets it.
+
+        Returns:
+            (cells, cells) means over the crop.
+        """
+        moved, wide, is_flipped = self._geometry(box, rng, margin)
+        levels = np.asarray(np.clip(mask * 255.0, 0, 255), np.uint8)
+        planes = np.asarray(cv2.merge([levels, levels, levels]), np.uint8)
+        crop = crop_face(planes, moved, size_px=4 * cells, margin=wide)[..., 0]
+        placed = cv2.resize(crop, (cells, cells), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
+        return np.ascontiguousarray(placed[:, ::-1]) if is_flipped else placed
+
+    def _geometry(self, box: Box, rng: Generator, margin: float) -> tuple[Box, float, bool]:
+        """Box and margin of the crop, and whether it is seen in a mirror."""
+        left, top, right, bottom = box
+        side = max(right - left, bottom - top)
+        shift_x, shift_y, widen = rng.uniform(-self.jitter, self.jitter, 3)
+        moved = (left + shift_x * side, top + shift_y * side, right + shift_x * side, bottom + shift_y * side)
+        return moved, max(0.0, margin + widen), bool(rng.random() < self.flip)
 
     def _native_changes(self, rng: Generator) -> list[Course]:
         changes: list[Course] = []
@@ -106,8 +128,6 @@ class Augmentation(BaseModel):
 
     def _final_changes(self, rng: Generator, size_px: int) -> list[Course]:
         changes: list[Course] = []
-        if rng.random() < self.flip:
-            changes.append(lambda picture: np.ascontiguousarray(picture[:, ::-1]))
         if rng.random() < self.colour:
             changes.append(_recolouring(rng))
         if rng.random() < self.cutout:

@@ -55,6 +55,10 @@ _STYLE_OUTLINES: Final[dict[Style, tuple[tuple[str, ...], tuple[float, ...]]]] =
     "textbook": (("face", "below the brows", "inner", "mouth"), (0.3, 0.4, 0.2, 0.1)),
     "subtle": (("head", "face", "below the brows", "inner"), (0.1, 0.5, 0.3, 0.1)),
 }
+_BEHIND: Final = 0.78
+"""How far back the cheek lies one unit from the middle of the face, as a share of how far the nose stands out."""
+_FLAT: Final = [0, 1, 3, 4]
+"""Of the landmarks, those that lie in one plane."""
 _MASK_SIDE: Final = 96
 """Masks are smooth, so they are made small and enlarged."""
 
@@ -115,8 +119,10 @@ def swap(
     warped = cv2.warpAffine(source, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT)
     picture = np.asarray(warped, np.uint8) if generated else _generated(np.asarray(warped, np.uint8), rng)
     mask = face_mask((height, width), landmarks, rng, "subtle")
+    # Two versions of one face may shine through each other, two faces may not: swapping programs leave no ghosts.
+    mask = mask / max(float(mask.max()), 1e-6)
     if rng.random() < 0.9:
-        picture = match_colours(picture, target, mask)
+        picture = match_colours(picture, target, _middle_of_face((height, width), landmarks))
     if rng.random() < 0.15:
         seam = _poisson(picture, target, mask)
         if seam is not None:
@@ -145,18 +151,40 @@ def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, styl
         blurred = cv2.GaussianBlur(blurred, (0, 0), max(0.5, softness * side / 3))
     largest = max(float(blurred.max()), 1e-6)
     opacity = float(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0, 1.0]))
-    enlarged = cv2.resize(blurred / largest * opacity, (width, height), interpolation=cv2.INTER_LINEAR)
+    scaled = np.asarray(blurred / largest * opacity, np.float32)
+    enlarged = cv2.resize(scaled, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(enlarged, np.float32)
 
 
 def outline_in(outline: Points, landmarks: Landmarks) -> Points:
-    """An outline in the units of ``LANDMARKS``, carried into a picture by the affine map that fits its landmarks best."""
-    matrix = _affine(LANDMARKS, np.asarray(landmarks, np.float32))
-    return np.asarray(outline @ matrix[:, :2].T + matrix[:, 2], np.float32)
+    """
+    An outline in the units of ``LANDMARKS``, carried into a picture.
+
+    Eyes and mouth give an affine map. In a face turned to a side the nose then lies beside its place, and the cheeks,
+    which are behind that plane, as much to the other side: the outline would else reach past the nose into the
+    background.
+    """
+    marks = np.asarray(landmarks, np.float32)
+    matrix = _affine(LANDMARKS[_FLAT], marks[_FLAT])
+    across = matrix[:, 0] / max(float(np.linalg.norm(matrix[:, 0])), 1e-6)
+    reach = 0.5 * float(np.linalg.norm(matrix[:, 1]))
+    turn = float(np.clip((marks[2] - matrix[:, :2] @ LANDMARKS[2] - matrix[:, 2]) @ across, -reach, reach))
+    behind = _BEHIND * turn * outline[:, :1] ** 2
+    return np.asarray(outline @ matrix[:, :2].T + matrix[:, 2] - behind * across, np.float32)
+
+
+def _middle_of_face(shape: tuple[int, int], landmarks: Landmarks) -> Mask:
+    """1 from the brows to the chin, where no hair, hat or background changes what colour the face is taken to have."""
+    mask = np.zeros(shape, np.float32)
+    hull = cv2.convexHull(outline_in(OUTLINES["inner"], landmarks)).astype(np.int32)
+    return np.asarray(cv2.fillConvexPoly(mask, hull, 1.0), np.float32)
 
 
 def match_colours(source: Picture, target: Picture, mask: Mask) -> Picture:
-    """Give *source* the mean and deviation of *target*'s L, a and b within *mask*."""
+    """
+    Give *source* the mean and deviation of *target*'s L, a and b within *mask*, where it is more than half as strong
+    as it gets. Deviations change by no more than a factor of 0.6 to 1.6, so that noise and shadows are not blown up.
+    """
     inside = np.asarray(mask > 0.5 * float(mask.max()), np.uint8)
     planes = cv2.cvtColor(source, cv2.COLOR_RGB2LAB)
     mean, deviation = cv2.meanStdDev(planes, mask=inside)
@@ -168,23 +196,26 @@ def match_colours(source: Picture, target: Picture, mask: Mask) -> Picture:
 
 def _blended(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
     weights = cv2.merge([mask, mask, mask])
-    mixed = cv2.subtract(source, target, dtype=cv2.CV_32F)
-    mixed = cv2.add(cv2.multiply(mixed, weights), target, dtype=cv2.CV_32F)
+    apart = cv2.subtract(source, target, dtype=cv2.CV_32F)
+    mixed = np.asarray(cv2.add(cv2.multiply(apart, weights), target, dtype=cv2.CV_32F), np.float32)
     if style == "subtle" and rng.random() < 0.5:
         # Swapping programs often smooth the seam: where the mask rises, not where it is flat.
-        ring = np.sqrt(np.maximum(4.0 * mask * (1.0 - mask), 0.0))
-        smooth = cv2.GaussianBlur(mixed, (0, 0), rng.uniform(0.7, 2.0))
-        mixed += cv2.multiply(smooth - mixed, cv2.merge([ring, ring, ring]))
+        height = mask / max(float(mask.max()), 1e-6)
+        ring = np.sqrt(np.maximum(4.0 * height * (1.0 - height), 0.0))
+        smooth = np.asarray(cv2.GaussianBlur(mixed, (0, 0), rng.uniform(0.7, 2.0)), np.float32)
+        mixed = mixed + np.asarray(cv2.multiply(smooth - mixed, cv2.merge([ring, ring, ring])), np.float32)
     return Blend(target, _bytes(mixed), mask)
 
 
 def _changed_textbook(picture: Picture, rng: Generator) -> Picture:
     """Shiohara and Yamasaki's transformations: RGB shift, HSV and brightness, then down-scaling or sharpening."""
-    changed = cv2.add(picture, (*rng.uniform(-20, 20, 3), 0.0))
-    hsv = cv2.add(cv2.cvtColor(changed, cv2.COLOR_RGB2HSV), (*rng.uniform((-5, -40, -40), (5, 40, 40)), 0.0))
+    changed = _shifted(picture, rng.uniform(-20, 20, 3))
+    planes = np.asarray(cv2.cvtColor(changed, cv2.COLOR_RGB2HSV), np.uint8)
+    hsv = _shifted(planes, rng.uniform((-5, -40, -40), (5, 40, 40)))
     hsv[..., 0] %= 180
     contrast = rng.uniform(0.9, 1.1)
-    changed = _linear(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), contrast, rng.uniform(-12, 12, 1).repeat(3))
+    changed = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
+    changed = _linear(changed, contrast, rng.uniform(-12, 12, 1).repeat(3))
     return _one_of((_shrunk, _sharpened), (0.6, 0.4), rng)(changed, rng)
 
 
@@ -196,6 +227,11 @@ def _changed_subtly(picture: Picture, rng: Generator) -> Picture:
         rng,
     )(picture, rng)
     return _linear(changed, rng.normal(1.0, 0.03), rng.normal(0.0, 2.5, 3))
+
+
+def _shifted(picture: Picture, offsets: NDArray[np.float64]) -> Picture:
+    shifted = cv2.add(picture, (*offsets, 0.0))  # type: ignore[call-overload]  # OpenCV's stubs know no scalars.
+    return np.asarray(shifted, np.uint8)
 
 
 def _linear(picture: Picture, contrast: float, offsets: NDArray[np.float64]) -> Picture:
@@ -252,8 +288,9 @@ def _noisy(picture: Picture, rng: Generator) -> Picture:
 
 
 def _recompressed(picture: Picture, rng: Generator) -> Picture:
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))])
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))]
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def _moved(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style) -> Picture:
@@ -278,22 +315,29 @@ def _warped(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) ->
     """Bend a picture by a smooth random field of about *amplitude* pixels."""
     height, width = picture.shape[:2]
     field = rng.standard_normal((cells, cells, 2), np.float32) * np.float32(amplitude)
-    field = cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC)
+    field = np.asarray(cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     field[..., 0] += np.arange(width, dtype=np.float32)
     field[..., 1] += np.arange(height, dtype=np.float32)[:, None]
     bent = cv2.remap(picture, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return np.asarray(bent, picture.dtype)  # type: ignore[return-value]
+    return np.asarray(bent, picture.dtype)
 
 
 def _poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
-    """Poisson blending; None where the mask leaves too little room, for which it is not defined."""
+    """
+    Poisson blending; None where the mask leaves too little room, for which it is not defined.
+
+    OpenCV solves it over the mask's whole bounding box and so changes pixels outside the mask, too: those are faded
+    back into the target, and where the mask is 0 nothing changes.
+    """
     inside = (mask > 0.3 * float(mask.max())).astype(np.uint8) * 255
     inside[:2], inside[-2:], inside[:, :2], inside[:, -2:] = 0, 0, 0, 0
     x, y, width, height = cv2.boundingRect(inside)
     if width < 16 or height < 16:
         return None
     centre = (x + width // 2, y + height // 2)
-    return np.asarray(cv2.seamlessClone(source, target, inside, centre, cv2.NORMAL_CLONE), np.uint8)
+    solved = cv2.seamlessClone(source, target, inside, centre, cv2.NORMAL_CLONE)
+    weights = np.minimum(mask / (0.3 * max(float(mask.max()), 1e-6)), 1.0)[..., None]
+    return _bytes(target + (solved.astype(np.float32) - target) * weights)
 
 
 def _affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:

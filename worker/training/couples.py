@@ -5,6 +5,8 @@ The couple with a given number is always the same, whatever process makes it and
 training can go on from any number after an interruption.
 """
 
+import copy
+import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -21,7 +23,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from worker.detection.faces import Box, square_around
 from worker.training.augment import Augmentation
-from worker.training.blending import Landmarks, Picture, Style, self_blend, swap
+from worker.training.blending import Landmarks, Mask, Picture, Style, self_blend, swap
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
 
@@ -35,6 +37,10 @@ ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "tran
 """Kinds whose two pictures differ by the swap alone."""
 DONORS: Final = 24
 """How many faces are looked at for one that is turned like the target."""
+NOISE: Final = 3.0
+"""Mean difference, in grey levels, that compression alone makes between the halves of a pair."""
+CHANGE: Final = 6.0
+"""Grey levels beyond that at which a pixel counts as changed altogether."""
 ROOM: Final = 0.1
 """Around the crop, as a share of the face, that moving it may need."""
 
@@ -58,7 +64,7 @@ class Stage:
         return self.kinds[min(bisect(self.limits, rng.random() * self.limits[-1]), len(self.kinds) - 1)]
 
 
-class Couples(IterableDataset[tuple[Tensor, Tensor]]):
+class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """
     An endless, repeatable stream of couples.
 
@@ -70,8 +76,9 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
         real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
 
     Yields:
-        Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; and (B,) float32, 1 where
-        the two of a couple are aligned.
+        Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
+        the two of a couple are aligned; and (B, C, C) float32, how much of each cell of a fake was changed, or -1
+        where that is not known.
     """
 
     def __init__(
@@ -94,12 +101,13 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
         self._stages = list(stages)
         self._augmentation = augmentation
         self._size_px = size_px
+        self._cells = mask_cells(size_px)
         self._margin = margin
         self._batch = batch
         self._seed = seed
         self._first, self._rank, self._ranks = first, rank, ranks
         self._shuffle_labels = shuffle_labels
-        self._pictures: dict[tuple[str, int], Picture] = {}
+        self._pictures: dict[tuple[Path, str, int], Picture] = {}
         self._load([CropCache(folder) for folder in caches], set_name, frozenset(real_from))
 
     def _load(self, caches: Sequence[CropCache], set_name: str, real_from: frozenset[str]) -> None:
@@ -140,7 +148,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
     def _faked(self) -> set[str]:
         return {face.dataset for _, face in self._labelled["fake"]}
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         cv2.setNumThreads(1)
         worker = get_worker_info()
         # Loader processes are asked in turn, so each makes every nth batch, and batches come in order.
@@ -150,21 +158,26 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
             yield self.batch(number)
             number += step
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor]:
+    def batch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The batch with this number."""
         rows = [self.couple(number * self._batch + row) for row in range(self._batch)]
-        pictures = torch.stack([pictures for pictures, _ in rows], dim=1)  # (2, B, 3, S, S)
-        return pictures.flatten(0, 1), torch.stack([aligned for _, aligned in rows])
+        pictures = torch.stack([pictures for pictures, _, _ in rows], dim=1)  # (2, B, 3, S, S)
+        aligned, masks = (torch.stack([row[place] for row in rows]) for place in (1, 2))
+        return pictures.flatten(0, 1), aligned, masks
 
-    def couple(self, number: int) -> tuple[Tensor, Tensor]:
-        """The couple with this number: (2, 3, S, S) uint8, real before fake, and whether they are aligned."""
+    def couple(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        The couple with this number: (2, 3, S, S) uint8, real before fake, whether they are aligned, and the (C, C)
+        mask of the fake.
+        """
         rng = np.random.default_rng((self._seed, number))
         kind = self._stage(number).draw(rng)
-        pictures = self._draw(kind, rng)
+        pictures, mask = self._draw(kind, rng)
         if self._shuffle_labels and rng.random() < 0.5:
             pictures.reverse()
+            mask = self._unknown()
         planes = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-        return planes, torch.tensor(float(kind in ALIGNED))
+        return planes, torch.tensor(float(kind in ALIGNED)), torch.from_numpy(mask)
 
     def _stage(self, number: int) -> Stage:
         for stage in self._stages:
@@ -173,12 +186,12 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
             number -= stage.couples
         return self._stages[-1]
 
-    def _draw(self, kind: Kind, rng: Generator) -> list[Picture]:
+    def _draw(self, kind: Kind, rng: Generator) -> tuple[list[Picture], Mask]:
         match kind:
             case "pairs":
                 return self._pair(rng)
             case "labelled":
-                return self._labelled_couple(rng)
+                return self._labelled_couple(rng), self._unknown()
             case "swap":
                 number = self._real_number(rng)
                 picture, box, marks = self._face(self._real[number])
@@ -196,12 +209,21 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
                 picture, box, marks = self._face(self._real[self._real_number(rng)])
                 style: Style = kind
                 blend = self_blend(picture, marks, rng, style)
-        return self._changed([blend.real, blend.fake], box, rng)
+        mask = self._placed(blend.mask, box, copy.deepcopy(rng))
+        return self._changed([blend.real, blend.fake], box, rng), mask
+
+    def _placed(self, mask: Mask, box: Box, rng: Generator) -> Mask:
+        return self._augmentation.place(mask, box, rng, cells=self._cells, margin=self._margin)
+
+    def _unknown(self) -> Mask:
+        return np.full((self._cells, self._cells), -1.0, np.float32)
 
     def _changed(self, pictures: list[Picture], box: Box, rng: Generator) -> list[Picture]:
         return self._augmentation.apply(pictures, box, rng, size_px=self._size_px, margin=self._margin)
 
-    def _pair(self, rng: Generator) -> list[Picture]:
+    def _pair(self, rng: Generator) -> tuple[list[Picture], Mask]:
+        if not self._pairs:
+            raise DataError("a mixture wants pairs of aligned frames, and no cache holds any")
         frames = self._pairs[int(rng.integers(len(self._pairs)))]
         real, fake = frames[int(rng.integers(len(frames)))]
         # Each half's crop lies where the detector finds the face in it, as in serving.
@@ -210,13 +232,18 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
         for row in (real, fake):
             picture, box, _ = self._face(row, whole=True)
             pictures += self._changed([picture], box, np.random.default_rng(seed))
-        return pictures
+        mask = _difference(self._picture(real), real[1], self._picture(fake), fake[1])
+        return pictures, self._placed(mask, fake[1].box_px, np.random.default_rng(seed))
 
     def _labelled_couple(self, rng: Generator) -> list[Picture]:
         """A real and a fake face, brought to one size first: in some data sets the classes differ in theirs."""
         rows = []
         for label in ("real", "fake"):
             media = self._labelled_media[label]
+            if not media:
+                raise DataError(
+                    f"a mixture wants labelled pictures, and no cache holds {label} ones of such a data set"
+                )
             medium = media[int(rng.integers(len(media)))]
             rows.append(medium[int(rng.integers(len(medium)))])
         sides = [max(face.box_px[2] - face.box_px[0], face.box_px[3] - face.box_px[1]) for _, face in rows]
@@ -226,7 +253,9 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
         for row, side in zip(rows, sides, strict=True):
             picture, box, _ = self._face(row, whole=True)
             factor = wanted / side
-            smaller = np.asarray(cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+            smaller = np.asarray(
+                cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8
+            )
             left, top, right, bottom = (value * factor for value in box)
             pictures += self._changed([smaller], (left, top, right, bottom), np.random.default_rng(seed))
         return pictures
@@ -260,14 +289,13 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
 
     def _picture(self, row: tuple[CropCache, CachedFace]) -> Picture:
         cache, face = row
-        key = (face.shard, face.offset)
+        # Shards of every cache have the same names, and their first pictures stand at the same place.
+        key = (cache.folder, face.shard, face.offset)
         if key not in self._pictures:
             self._pictures[key] = cache.picture(face)
         return self._pictures[key]
 
-    def _face(
-        self, row: tuple[CropCache, CachedFace], *, whole: bool = False
-    ) -> tuple[Picture, Box, Landmarks]:
+    def _face(self, row: tuple[CropCache, CachedFace], *, whole: bool = False) -> tuple[Picture, Box, Landmarks]:
         """A cached picture, cut down to what the crop can need, with its face's box and landmarks."""
         picture, face = self._picture(row), row[1]
         if whole:
@@ -279,6 +307,11 @@ class Couples(IterableDataset[tuple[Tensor, Tensor]]):
         left, top, right, bottom = face.box_px
         marks = [(a - x, b - y) for a, b in face.landmarks_px]
         return part, (left - x, top - y, right - x, bottom - y), marks
+
+
+def mask_cells(size_px: int) -> int:
+    """Cells a side of the masks that belong to crops of *size_px*: an EfficientNet's map at a sixteenth."""
+    return math.ceil(size_px / 16)
 
 
 def _grouped(rows: Sequence[tuple[CropCache, CachedFace]]) -> list[list[tuple[CropCache, CachedFace]]]:
@@ -295,6 +328,24 @@ def _pose(landmarks: Landmarks) -> NDArray[np.float64]:
     unit = max(float(np.hypot(*eyes)), 1e-6)
     turn = np.array([[eyes[0], eyes[1]], [-eyes[1], eyes[0]]]) / unit**2
     return np.asarray(((marks[2:] - marks[:2].mean(axis=0)) @ turn.T).reshape(-1), np.float64)
+
+
+def _difference(real: Picture, real_face: CachedFace, fake: Picture, fake_face: CachedFace) -> Mask:
+    """(H, W) of *fake*: where it differs from *real*, which was cut out of the same scene around another box."""
+    scales, offsets = [], []
+    for face in (fake_face, real_face):
+        scale = (face.box_px[2] - face.box_px[0]) / max(face.frame_box_px[2] - face.frame_box_px[0], 1e-6)
+        scales.append(scale)
+        offsets.append([face.box_px[place] - face.frame_box_px[place] * scale for place in (0, 1)])
+    factor = scales[1] / scales[0]
+    matrix = np.array(
+        [[factor, 0.0, offsets[1][0] - offsets[0][0] * factor], [0.0, factor, offsets[1][1] - offsets[0][1] * factor]]
+    )
+    height, width = fake.shape[:2]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(real, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    levels = cv2.GaussianBlur(cv2.absdiff(moved, fake).mean(axis=2).astype(np.float32), (0, 0), 0.02 * width)
+    return np.asarray(np.clip((levels - NOISE) / CHANGE, 0.0, 1.0), np.float32)
 
 
 def _distance(one: CachedFace, other: CachedFace) -> float:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -65,8 +65,9 @@ def read_dfdc(root: Path) -> Iterator[Medium]:
     Read the DeepFake Detection Challenge: folders such as ``dfdc_train_part_0`` with ``metadata.json`` each.
 
     Entries look like ``{"aagfhgtpmv.mp4": {"label": "FAKE", "split": "train", "original": "vudstovrck.mp4"}}``.
-    ``original`` may lie in the same part only; the fakes of one original form a group with it, and the people of
-    a part appear in no other part, so a part is the smallest division by person: it is the group.
+    ``original`` is null or missing where a video is real, and names a video of the same part where it is fake.
+    Nothing says who is seen. All that was made from one original lies in one part, so a part is a group; whether an
+    actor appears in two of them cannot be told from the data set.
     """
     for metadata in _metadata_files(root):
         folder = metadata.parent
@@ -90,19 +91,21 @@ def read_dfdc_preview(root: Path) -> Iterator[Medium]:
     """
     Read the DFDC preview: ``dataset.json`` beside ``original_videos/`` and ``method_A/``, ``method_B/``.
 
-    Keys are paths such as ``method_A/1031265/…/1031265_A_001.mp4``; ``set`` is train or test, ``label`` real or fake,
-    and ``target_id`` and ``swapped_id`` name the people. Its test set shares none of them with its training set.
+    Keys are paths such as ``method_A/<target>/…/<target>_<swapped>_A_001.mp4``; ``set`` is train or test, ``label``
+    real or fake, and ``target_id`` and ``swapped_id`` name the people. Its test set shares none of them with its
+    training set. Within one, those who were swapped with each other, and whoever those were swapped with, are a group.
     """
-    for key, entry in sorted(_json_object(root / "dataset.json").items()):
+    entries = _json_object(root / "dataset.json")
+    crowds = _Crowds(_preview_people(key, entry) for key, entry in entries.items())
+    for key, entry in sorted(entries.items()):
         if not (root / key).exists():
             continue
-        people = sorted({str(entry[name]) for name in ("target_id", "swapped_id") if entry.get(name) is not None})
         yield Medium(
             path=root / key,
             key=key,
             label=_label(entry.get("label"), root / "dataset.json", key),
             dataset="dfdc-preview",
-            group=str(entry.get("target_id") or (people or [key])[0]),
+            group=crowds.of(_preview_people(key, entry)[0]),
             set="test" if entry.get("set") == "test" else None,
             method=key.split("/", 1)[0] if key.startswith("method_") else "",
         )
@@ -113,27 +116,24 @@ def read_faceforensics(root: Path) -> Iterator[Medium]:
     Read FaceForensics++: ``original_sequences/youtube/c23/videos/000.mp4`` and
     ``manipulated_sequences/Deepfakes/c23/videos/000_003.mp4``, every compression and method that is there.
 
-    The official split is taken from ``splits/{train,val,test}.json`` beside them: lists of pairs of identities, both
-    of which, and both videos made of them, stay in one set. Without those files a pair is still one group.
+    The official split is taken from ``splits/{train,val,test}.json`` beside them: lists of pairs of videos that were
+    swapped with each other. Both, and everything made of them, are one group and stay in one set; without those files
+    the names of the fakes say which two belong together. DeepFakeDetection's videos of actors, masks and frames that
+    were extracted later are passed over. Whether one person is in two of the thousand videos, nothing says.
     """
     sets = _faceforensics_sets(root)
-    partners = {one: other for pair in sets for one, other in (pair, pair[::-1])}
     official = {one: name for pair, name in sets.items() for one in pair}
-    for path in _media_below(root):
-        match = re.fullmatch(
-            r"(original|manipulated)_sequences/([^/]+)/(c0|raw|c23|c40)/(?:videos|images)/(\d{3})(?:_(\d{3}))?\.\w+",
-            path.relative_to(root).as_posix(),
-        )
-        if match is None or match[2] == "actors" or (match[1] == "manipulated" and match[2] not in FF_METHODS):
-            continue
-        kind, source, compression, target, donor = match.groups()
-        partner = partners.get(target, donor or target)
+    found = [match for path in _media_below(root) if (match := _faceforensics_name(path, root)) is not None]
+    crowds = _Crowds([*sets, *((match[4], match[5] or match[4]) for match in found)])
+    for match in found:
+        kind, source, compression, target, _ = match.groups()
+        path = root / match[0]
         yield Medium(
             path=path,
             key=path.relative_to(root).as_posix(),
             label="real" if kind == "original" else "fake",
             dataset="faceforensics",
-            group="+".join(sorted({target, partner})),
+            group=crowds.of(target),
             set=official.get(target),
             method=source if kind == "manipulated" else "",
             compression=compression,
@@ -146,26 +146,36 @@ def read_celeb_df(root: Path) -> Iterator[Medium]:
     Read Celeb-DF v2: ``Celeb-real/id0_0000.mp4``, ``YouTube-real/00000.mp4``,
     ``Celeb-synthesis/id0_id1_0000.mp4`` and ``List_of_testing_videos.txt``.
 
-    Lines of the list look like ``1 YouTube-real/00170.mp4``, where 1 means real. The people of its test videos
-    appear in others too, so those others are only used for training where a list names the test set.
+    Lines of the list look like ``1 YouTube-real/00170.mp4``, where 1 means real. Fakes are called after the person of
+    the video, then the person whose face was put there. The list divides videos, not people: nearly every celebrity
+    is in it and in other videos as well. A video that is not listed is therefore left out if a person of a listed one
+    is in it, which leaves little more than YouTube-real to train on; the data set is one to test with. Without the
+    list everything is read, and people who were swapped with each other, by however many steps, are one group.
     """
     listed = root / "List_of_testing_videos.txt"
-    test = {line.split(maxsplit=1)[1].strip() for line in _lines(listed)} if listed.exists() else set()
-    for folder, label in (("Celeb-real", "real"), ("YouTube-real", "real"), ("Celeb-synthesis", "fake")):
+    test = {_celeb_df_key(line, listed) for line in _lines(listed)} if listed.exists() else set()
+    known = {person for key in test for person in _celeb_df_people(key)}
+    found: list[tuple[Path, Label, list[str]]] = []
+    folders: dict[str, Label] = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
+    for folder, label in folders.items():
         for path in _media_below(root / folder):
-            key = path.relative_to(root).as_posix()
-            people = re.findall(r"id\d+", path.stem)
-            clip = re.sub(r"^(id\d+)_id\d+_", r"\1_", path.stem)
-            yield Medium(
-                path=path,
-                key=key,
-                label="real" if label == "real" else "fake",
-                dataset="celeb-df-v2",
-                group=people[0] if people else path.stem,
-                set="test" if key in test else None,
-                method="Celeb-synthesis" if label == "fake" else "",
-                original=f"Celeb-real/{clip}.mp4" if label == "fake" else "",
-            )
+            people = _celeb_df_people(path.stem)
+            if path.relative_to(root).as_posix() in test or known.isdisjoint(people):
+                found.append((path, label, people))
+    crowds = _Crowds(people for _, _, people in found if people)
+    for path, label, people in found:
+        key = path.relative_to(root).as_posix()
+        clip = re.sub(r"^(id\d+)_id\d+_", r"\1_", path.stem)
+        yield Medium(
+            path=path,
+            key=key,
+            label=label,
+            dataset="celeb-df-v2",
+            group=crowds.of(people[0]) if people else path.stem,
+            set="test" if key in test else None,
+            method="Celeb-synthesis" if label == "fake" else "",
+            original=f"Celeb-real/{clip}.mp4" if label == "fake" else "",
+        )
 
 
 def read_pairs(root: Path) -> Iterator[Medium]:
@@ -194,9 +204,9 @@ def read_pairs(root: Path) -> Iterator[Medium]:
 
 def read_labelled(root: Path) -> Iterator[Medium]:
     """
-    Read plain folders ``real/`` and ``fake/``, or ``train/real/…`` and so on; every file is a group of its own.
+    Read plain folders ``real/`` and ``fake/``, or ``train/real/…`` and so on.
 
-    Two folders of a set each, and names that differ in their label alone, are read as they stand.
+    Files of the same name, whatever their folders, are one group; there are no others.
     """
     for path in _media_below(root):
         key = path.relative_to(root).as_posix()
@@ -214,7 +224,7 @@ def read_labelled(root: Path) -> Iterator[Medium]:
 
 
 def read_real(root: Path) -> Iterator[Medium]:
-    """Read a folder of pictures or videos that are all real; every file is a group of its own."""
+    """Read a folder of pictures or videos that are all real; files of the same name are a group, and no others are."""
     for path in _media_below(root):
         key = path.relative_to(root).as_posix()
         yield Medium(path, key, "real", dataset=root.name, group=path.stem, set=_set_of_folder(key))
@@ -237,13 +247,13 @@ def read_dataset(kind: str, root: Path) -> Iterator[Medium]:
     Read the data set at *root* with the reader *kind*.
 
     Raises:
-        DataError: There is no such folder or reader, or the folder is not in that layout.
+        DataError: There is no such folder or reader; or, while it is read, the folder is not in that layout.
     """
     if kind not in READERS:
         raise DataError(f"{kind!r} is no kind of data set; there are {', '.join(sorted(READERS))}")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
-    return READERS[kind](root)
+    return _some(READERS[kind](root), f"{root} holds nothing in the layout of {kind!r}")
 
 
 def guess_kind(root: Path) -> str:
@@ -258,7 +268,10 @@ def guess_kind(root: Path) -> str:
         ("celeb-df-v2", (root / "Celeb-real").is_dir() or (root / "Celeb-synthesis").is_dir()),
         ("faceforensics", (root / "original_sequences").is_dir() or (root / "manipulated_sequences").is_dir()),
         ("dfdc", next(_metadata_files(root), None) is not None),
-        ("labelled", any(path.is_dir() for name in ("real", "fake") for path in (root / name, *root.glob(f"*/{name}")))),
+        (
+            "labelled",
+            any(path.is_dir() for name in ("real", "fake") for path in (root / name, *root.glob(f"*/{name}"))),
+        ),
         ("pairs", root.name.startswith("pairs") or root.parent.name.startswith("pairs")),
         ("real", next(_media_below(root), None) is not None),
     )
@@ -314,6 +327,37 @@ class SplitDigest:
         return hashlib.sha256(f"{self.count}/{self._sum % 2**256}".encode()).hexdigest()
 
 
+class _Crowds:
+    """
+    Groups of people, or of videos, of whom any two in one couple belong together (union-find).
+
+    Args:
+        couples: Names; one alone is a couple with itself.
+    """
+
+    def __init__(self, couples: Iterable[Sequence[str]]) -> None:
+        self._above: dict[str, str] = {}
+        for couple in couples:
+            for other in couple[1:]:
+                # The smaller name wins, so that a group's name does not depend on the order of its couples.
+                low, high = sorted((self.of(couple[0]), self.of(other)))
+                self._above[high] = low
+
+    def of(self, name: str) -> str:
+        """The group of *name*: its member that comes first in the alphabet."""
+        while (above := self._above.get(name, name)) != name:
+            name = above
+        return name
+
+
+def _some(media: Iterator[Medium], complaint: str) -> Iterator[Medium]:
+    first = next(media, None)
+    if first is None:
+        raise DataError(complaint)
+    yield first
+    yield from media
+
+
 def _metadata_files(root: Path) -> Iterator[Path]:
     if (root / "metadata.json").exists():
         yield root / "metadata.json"
@@ -355,14 +399,44 @@ def _beside(folder: str, name: object) -> str:
     return name if folder == "." else f"{folder}/{name}"
 
 
+def _preview_people(key: str, entry: Mapping[str, Any]) -> list[str]:
+    """Who is in a video of DFDC's preview, the person filmed first; by its folder where the entry says nothing."""
+    people = [str(entry[name]) for name in ("target_id", "swapped_id") if entry.get(name)]
+    return people or [Path(key).parts[1] if len(Path(key).parts) > 2 else key]
+
+
+def _celeb_df_people(name: str) -> list[str]:
+    return re.findall(r"id\d+", name)
+
+
+def _celeb_df_key(line: str, file: Path) -> str:
+    label, _, key = line.strip().partition(" ")
+    if label not in {"0", "1"} or not key:
+        raise DataError(f"{file}: {line!r} is not a label and a video")
+    return key.strip()
+
+
+def _faceforensics_name(path: Path, root: Path) -> re.Match[str] | None:
+    """The parts of a video's name: kind, source, compression, target and donor; None if it is not to be read."""
+    match = re.fullmatch(
+        r"(original|manipulated)_sequences/([^/]+)/(c0|raw|c23|c40)/videos/(\d{3})(?:_(\d{3}))?\.\w+",
+        path.relative_to(root).as_posix(),
+    )
+    sources = {"original": ("youtube",), "manipulated": FF_METHODS}
+    return match if match is not None and match[2] in sources[match[1]] else None
+
+
 def _faceforensics_sets(root: Path) -> dict[tuple[str, str], Set]:
     names: tuple[tuple[str, Set], ...] = (("train", "train"), ("val", "validation"), ("test", "test"))
     sets: dict[tuple[str, str], Set] = {}
     for file, name in names:
         path = root / "splits" / f"{file}.json"
-        if path.exists():
-            for one, other in json.loads(path.read_bytes()):
-                sets[str(one), str(other)] = name
+        if not path.exists():
+            continue
+        try:
+            sets |= {(str(one), str(other)): name for one, other in json.loads(path.read_bytes())}
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} is not a list of pairs") from error
     return sets
 
 

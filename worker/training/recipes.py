@@ -2,10 +2,10 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from shared.manifests import Architecture, Preprocessing, Sampling
 from worker.training.augment import Augmentation
@@ -25,7 +25,7 @@ class Source(_Part):
     kind: str = Field(pattern="^(" + "|".join(READERS) + ")$")
     path: Path
     """Below the data folder that the command names."""
-    hold_out: dict[Set, float] = {}
+    hold_out: dict[Set, Annotated[float, Field(ge=0.0, le=1.0)]] = {}
     """Share of the groups without an official set that go to ``validation`` and ``test``."""
     seed: int = 0
     """Of that division."""
@@ -37,7 +37,14 @@ class StageRecipe(_Part):
     """A stretch of training."""
 
     images: int = Field(gt=0)
-    mixture: dict[Kind, float]
+    mixture: dict[Kind, Annotated[float, Field(ge=0.0)]]
+
+    @field_validator("mixture")
+    @classmethod
+    def _holds_something(cls, mixture: dict[Kind, float]) -> dict[Kind, float]:
+        if not any(mixture.values()):
+            raise ValueError("a mixture needs a kind with a weight above 0")
+        return mixture
 
 
 class Optimisation(_Part):
@@ -56,6 +63,8 @@ class Optimisation(_Part):
     focal_gamma: float = Field(default=2.0, ge=0.0)
     ranking: float = Field(default=0.3, ge=0.0)
     """Weight of the loss that wants a fake above the real picture it was made from."""
+    mask: float = Field(default=0.5, ge=0.0)
+    """Weight of the loss that wants to be told where a fake was changed; 0 leaves that part of the network out."""
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     batch_norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
 
@@ -87,7 +96,7 @@ class Recipe(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str
     seed: int = 1
-    sources: list[Source]
+    sources: list[Source] = Field(min_length=1)
     cache: CacheSettings = CacheSettings()
     architecture: Architecture
     preprocessing: Preprocessing

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from worker.training.cache import build_cache
+from worker.training.cache import CacheSettings, build_cache
 from worker.training.datasets import Medium, SplitDigest, assign_sets, read_dataset
 from worker.training.errors import DataError
 from worker.training.recipes import Recipe, Source
@@ -40,16 +40,26 @@ def build_caches(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1
     folders = []
     for source in recipe.sources:
         folder = caches / "-".join(source.path.parts)
-        digest, counts = SplitDigest(), dict[str, int]()
-        for medium in media_of(source, data):
-            digest.add(medium)
-            counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
-        split = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
-        folder.mkdir(parents=True, exist_ok=True)
-        _claim(folder / SPLIT_FILE, split)
-        build_cache(media_of(source, data), folder, recipe.cache, processes=processes, total=digest.count)
+        build_source_cache(source, data, folder, recipe.cache, processes=processes)
         folders.append(folder)
     return folders
+
+
+def build_source_cache(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
+    """
+    Build the crop cache of one source in *folder*, or finish building it, with ``split.json`` beside its shards.
+
+    Raises:
+        DataError: It cannot be read, or the cache was built with other settings or another division.
+    """
+    digest, counts = SplitDigest(), dict[str, int]()
+    for medium in media_of(source, data):
+        digest.add(medium)
+        counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
+    split: dict[str, object] = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder / SPLIT_FILE, split)
+    build_cache(media_of(source, data), folder, settings, processes=processes, total=digest.count)
 
 
 def split_digest(caches: Sequence[Path]) -> str:

@@ -3,11 +3,13 @@ The trainer: from a recipe and crop caches to weights, on CPU or on one or sever
 
 A run lives in a folder: ``state.ckpt`` to go on from, ``curves.csv``, ``best/`` with the checkpoint that was best on
 the validation set, ``last/`` with the newest. Everything random follows from the seed and the number of the step, so
-a run that was killed at any moment goes on from its last saved state and ends with the same weights.
+a run that was killed at any moment goes on from its last saved state and ends with the same weights. What a
+validation writes is written before the state that knows of it, and again if the run was killed between the two.
 """
 
 import csv
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from worker.model.network import ForgeryNetwork
 from worker.training.couples import Couples, Stage
 from worker.training.depthwise import keep_memory, use_fast_depthwise
 from worker.training.errors import DataError, TrainingError
+from worker.training.localising import LocalisingNetwork, mask_loss
 from worker.training.pretrained import load_imagenet
 from worker.training.recipes import Optimisation, Recipe
 from worker.training.validation import ValidationFaces
@@ -63,7 +66,7 @@ class Trainer:
         shuffle_labels: Train on coin tosses, for a test.
 
     Raises:
-        TrainingError: The folder's state belongs to another recipe.
+        TrainingError: The folder's state belongs to another recipe, or to another number of images in a step.
     """
 
     def __init__(self, recipe: Recipe, caches: Sequence[Path], folder: Path, *, shuffle_labels: bool = False) -> None:
@@ -74,9 +77,7 @@ class Trainer:
         hardware = recipe.hardware
         if hardware.threads is not None:
             torch.set_num_threads(hardware.threads)
-        self._fabric = Fabric(
-            accelerator=hardware.accelerator, devices=hardware.devices, precision=hardware.precision
-        )
+        self._fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=hardware.precision)
         self._fabric.launch()
         torch.manual_seed(recipe.seed)
         network = start_network(recipe)
@@ -86,11 +87,12 @@ class Trainer:
             use_fast_depthwise(network)
         _set_momentum(network, recipe.optimisation.batch_norm_momentum)
         network = network.to(memory_format=torch.channels_last)
-        self._optimizer = _optimizer(network, recipe.optimisation)
         self._average = AveragedModel(
             network, device=self._fabric.device, avg_fn=_ema(recipe.optimisation.ema_decay), use_buffers=True
         )
-        self._model, self._optimizer = self._fabric.setup(network, self._optimizer)
+        module = LocalisingNetwork(network) if recipe.optimisation.mask else network
+        self._optimizer = _optimizer(module, recipe.optimisation)
+        self._model, self._optimizer = self._fabric.setup(module, self._optimizer)
         self.progress = Progress()
         self._resume()
 
@@ -122,7 +124,7 @@ class Trainer:
         saved_at = time.monotonic()
         shown = progress.step * self.images_per_step
         with tqdm(total=recipe.images, initial=shown, unit="img", disable=self._fabric.global_rank != 0) as bar:
-            while progress.step < target:
+            while progress.step < target and not self._is_stale:
                 began = time.monotonic()
                 loss = self._step(*next(batches))
                 progress.seconds += time.monotonic() - began
@@ -135,14 +137,17 @@ class Trainer:
                     measured = self._validate(validation)
                     self._save()
                     saved_at = time.monotonic()
-                    patience = recipe.validation.patience
-                    if patience and progress.stale >= patience:
-                        break
-                elif time.monotonic() - saved_at > recipe.save_every_s:
+                # Saving is done by all ranks together, and their clocks differ.
+                elif self._fabric.broadcast(time.monotonic() - saved_at > recipe.save_every_s):
                     self._save()
                     saved_at = time.monotonic()
         self._save()
         return measured
+
+    @property
+    def _is_stale(self) -> bool:
+        patience = self.recipe.validation.patience
+        return patience > 0 and self.progress.stale >= patience
 
     def _loader(self) -> Any:
         recipe = self.recipe
@@ -172,9 +177,9 @@ class Trainer:
         )
         return self._fabric.setup_dataloaders(loader, use_distributed_sampler=False)
 
-    def _step(self, pictures: Tensor, aligned: Tensor) -> float:
+    def _step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> float:
         progress, optimisation = self.progress, self.recipe.optimisation
-        # Whatever is random within the network follows from the step, too.
+        # Whatever is random within the network follows from the step, too. Numbers have the same hash in every process.
         torch.manual_seed(hash((self.recipe.seed, progress.step, self._fabric.global_rank)))
         factor = _learning_rate_factor(
             progress.step * self.images_per_step, self.recipe.images, optimisation.warm_up_images
@@ -183,20 +188,27 @@ class Trainer:
             group["lr"] = group["initial_lr"] * factor
         self._model.train()
         faces = (pictures.to(torch.float32) / 255.0).contiguous(memory_format=torch.channels_last)
-        loss = couple_loss(self._model(faces).float(), aligned, optimisation)
+        if optimisation.mask:
+            logits, mask_logits = self._model(faces)
+            loss = couple_loss(logits.float(), aligned, optimisation)
+            loss = loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
+        else:
+            loss = couple_loss(self._model(faces).float(), aligned, optimisation)
         if not torch.isfinite(loss):
             raise TrainingError(f"the loss is not a number at step {progress.step}")
         self._optimizer.zero_grad()
         self._fabric.backward(loss)
         self._fabric.clip_gradients(self._model, self._optimizer, max_norm=optimisation.clip, error_if_nonfinite=False)
         self._optimizer.step()
-        self._average.update_parameters(self._model.module)
+        module = self._model.module
+        self._average.update_parameters(module.network if isinstance(module, LocalisingNetwork) else module)
         return float(loss.detach())
 
     def _validate(self, validation: ValidationFaces | None) -> dict[str, float]:
+        """Validate on the first rank, while the others wait for what it finds, at most as long as Fabric lets them."""
         measured: dict[str, float] = {}
+        progress = self.progress
         if validation is not None:
-            progress = self.progress
             measured = validation.measure(self.network, self._fabric.device)
             better = measured["selection"] > progress.best
             progress.best = max(progress.best, measured["selection"])
@@ -206,8 +218,9 @@ class Trainer:
             tqdm.write(" ".join(f"{key}={value:.4g}" for key, value in {**row, **measured}.items()))
             for name in ["last", "best"] if better else ["last"]:
                 self.export(self.folder / name, measured)
-        shared: dict[str, float] = self._fabric.broadcast(measured)
-        return shared
+        # All ranks have to stop at the same step.
+        measured, progress.best, progress.stale = self._fabric.broadcast((measured, progress.best, progress.stale))
+        return measured
 
     def export(self, folder: Path, measured: dict[str, float]) -> Manifest:
         """Write the averaged network as a checkpoint, not yet calibrated and so not yet called trained."""
@@ -224,16 +237,30 @@ class Trainer:
             training_data=[source.path.as_posix() for source in recipe.sources],
             metrics={key: round(value, 4) for key, value in measured.items()},
         )
-        return save_checkpoint(folder, manifest, self.network, f"# {recipe.name}\n\nNot calibrated yet.\n")
+        # A run that is killed here must not leave new weights beside an old manifest.
+        partial, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("partial", "old"))
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        written = save_checkpoint(partial, manifest, self.network, f"# {recipe.name}\n\nNot calibrated yet.\n")
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return written
 
     def _write_curves(self, row: dict[str, float]) -> None:
+        """Add a row, and drop those from here on that a run wrote before it was killed and went on from further back."""
         path = self.folder / CURVES_FILE
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                rows = [old for old in csv.DictReader(file) if int(old["images"]) < row["images"]]
+        partial = path.with_name(f"{CURVES_FILE}.partial")
+        with partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for each in (*rows, row) for key in each)))
+            writer.writeheader()
+            writer.writerows([*rows, row])
+        partial.rename(path)
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -244,6 +271,8 @@ class Trainer:
             "optimizer": self._optimizer,
             "progress": {name: getattr(progress, name) for name in Progress.__slots__},
             "recipe": self.recipe.digest(),
+            "images_per_step": self.images_per_step,
+            "precision": self._fabric.strategy.precision.state_dict(),
         }
         partial = self.folder / f"{STATE_FILE}.partial"
         self._fabric.save(partial, state)
@@ -255,10 +284,15 @@ class Trainer:
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             return
-        state: dict[str, Any] = {"model": self._model, "optimizer": self._optimizer}
-        rest = self._fabric.load(path, state)
-        if rest["recipe"] != self.recipe.digest():
+        # Asked before anything is loaded: another architecture's parameters would not fit.
+        about = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        if about["recipe"] != self.recipe.digest():
             raise TrainingError(f"{path} belongs to another recipe; take another folder, or delete it")
+        images = about.get("images_per_step", self.images_per_step)
+        if images != self.images_per_step:
+            raise TrainingError(f"{path} counts steps of {images} images, and this run's have {self.images_per_step}")
+        rest = self._fabric.load(path, {"model": self._model, "optimizer": self._optimizer})
+        self._fabric.strategy.precision.load_state_dict(rest.get("precision", {}))
         self._average.load_state_dict(rest["average"])
         self.progress = Progress(**rest["progress"])
 
@@ -310,7 +344,7 @@ def _optimizer(network: nn.Module, optimisation: Optimisation) -> torch.optim.Op
     """AdamW; weights decay, batch norms and biases do not, and what ImageNet did not train learns faster."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        is_new = name.startswith("head.") or "_conv_stem" in name
+        is_new = any(part in name for part in ("head.", "locate.", "_conv_stem"))
         rate = optimisation.head_learning_rate if is_new else optimisation.learning_rate
         decay = optimisation.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)

@@ -11,7 +11,7 @@ from worker.detection.faces import crop_face
 from worker.training.augment import Augmentation
 from worker.training.cache import CropCache
 from worker.training.couples import Couples, Stage
-from worker.training.metrics import roc_auc
+from worker.training.metrics import Labels, Scores, roc_auc
 from worker.training.recipes import Recipe
 
 BATCH = 64
@@ -48,7 +48,7 @@ class ValidationFaces:
             seed=2**31,
             set_name="validation",
         )
-        self._made, _ = couples.batch(0)  # (2N, 3, S, S)
+        self._made, _, _ = couples.batch(0)  # (2N, 3, S, S)
         self._crops = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
 
     def measure(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -62,7 +62,8 @@ class ValidationFaces:
         """
         made = _logits(network, self._made, device).numpy()
         count = len(made) // 2
-        result = {"made_auc": roc_auc(np.repeat([0, 1], count), made) or 0.5}
+        result: dict[str, float] = {}
+        _add_auc(result, "made_auc", np.repeat([0, 1], count), made)
         by_medium: dict[str, list[float]] = {}
         about = dict(zip(self._media, zip(self._labels, self._sets, strict=True), strict=True))
         for medium, logit in zip(self._media, _logits(network, self._crops, device).tolist(), strict=True):
@@ -70,19 +71,25 @@ class ValidationFaces:
         scores = {medium: float(np.mean(logits)) for medium, logits in by_medium.items()}
         for name in sorted(set(self._sets)):
             rows = [medium for medium in scores if about[medium][1] == name]
-            auc = roc_auc(np.array([about[row][0] for row in rows]), np.array([scores[row] for row in rows]))
-            if auc is not None:
-                result[f"{name}_auc"] = auc
+            labels = np.array([about[row][0] for row in rows])
+            _add_auc(result, f"{name}_auc", labels, np.array([scores[row] for row in rows]))
         swapped = [medium for medium in scores if medium.endswith("#right")]
         if swapped:
             above = [scores[medium] > scores.get(medium.replace("#right", "#left"), np.inf) for medium in swapped]
             result["pairs_above"] = float(np.mean(above))
             real = [medium for medium in scores if about[medium] in {(0, "pairs"), (0, "videos")}]
             labels = np.repeat([1, 0], [len(swapped), len(real)])
-            result["swap_auc"] = roc_auc(labels, np.array([scores[row] for row in (*swapped, *real)])) or 0.5
+            _add_auc(result, "swap_auc", labels, np.array([scores[row] for row in (*swapped, *real)]))
         areas = [value for key, value in result.items() if key.endswith("_auc")]
         result["selection"] = float(np.mean(areas))
         return result
+
+
+def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:
+    """Set *name* in *result*, if both classes are there."""
+    auc = roc_auc(labels, scores)
+    if auc is not None:
+        result[name] = auc
 
 
 @torch.inference_mode()

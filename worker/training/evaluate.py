@@ -1,0 +1,385 @@
+"""
+Evaluation: what a checkpoint is worth on a data set, as figures with confidence intervals.
+
+One medium, an image or a video, is one vote, scored as the service scores a job; beside it stand the same measures
+by frame. What has no usable face is counted and listed, never scored. All of it follows from the checkpoint, the
+data and the options, and goes into one JSON object, from which the report is drawn.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn import metrics as curves
+
+from shared.manifests import Manifest
+from worker.model.checkpoint import Checkpoint
+from worker.training.cache import CacheSettings, CropCache
+from worker.training.datasets import Medium, guess_kind
+from worker.training.errors import DataError
+from worker.training.metrics import (
+    Labels,
+    Scores,
+    bootstrap,
+    confusion,
+    equal_error_rate,
+    expected_calibration_error,
+    log_loss,
+    pr_auc,
+    reliability,
+    roc_auc,
+    summary,
+)
+from worker.training.recipes import Recipe, Source
+from worker.training.robustness import robustness_curves
+from worker.training.scored import ScoredFace, ScoredMedium, score_caches
+from worker.training.slices import slice_media
+from worker.training.sources import SPLIT_FILE, build_caches, build_source_cache, media_of, split_digest
+
+ROUNDS: Final = 1000
+"""Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times."""
+SLICE_ROUNDS: Final = 200
+SLICE_MEASURES: Final = ("roc_auc", "recall", "false_positive_rate")
+WORST: Final = 12
+"""Mistakes of each kind that are shown."""
+CURVE_POINTS: Final = 200
+HISTOGRAM_BINS: Final = 20
+SETS: Final = ("train", "validation", "test")
+
+Measure = Callable[[Labels, Scores], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSource:
+    """A data set and the cache of its crops."""
+
+    cache: Path
+    source: Source
+    data: Path
+    """Folder that the source's path is below."""
+
+    def media(self) -> Iterator[Medium]:
+        """Every medium, scored or not, with its set."""
+        return media_of(self.source, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was found."""
+
+    report: dict[str, Any]
+    """Plain values, for JSON."""
+    pictures: list[bytes]
+    """JPEG of the face in question for each of ``report["worst"]``."""
+
+
+def recipe_sources(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1) -> list[EvaluationSource]:
+    """
+    The sources of *recipe* below the folder *data*, with their crops cut.
+
+    Raises:
+        DataError: As ``build_caches`` raises it.
+    """
+    folders = build_caches(recipe, data, caches, processes=processes)
+    return [EvaluationSource(folder, source, data) for folder, source in zip(folders, recipe.sources, strict=True)]
+
+
+def folder_source(
+    root: Path, manifest: Manifest, caches: Path, *, kind: str | None = None, processes: int = 1
+) -> EvaluationSource:
+    """
+    One data set at *root*, with its crops cut at *manifest*'s sampling and limits.
+
+    Media without an official set count as ``train``. The cache's name tells folder, kind and settings apart.
+
+    Raises:
+        DataError: The folder is in no known layout, or cannot be read.
+    """
+    root = root.resolve()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    source = Source(kind=kind or guess_kind(root), path=Path(root.name))
+    limits = manifest.preprocessing
+    settings = CacheSettings(
+        sample_fps=manifest.sampling.sample_fps,
+        min_face_px=limits.min_face_px,
+        min_sharpness=limits.min_sharpness,
+        min_confidence=limits.min_confidence,
+        detector_thresholds=limits.detector_thresholds,
+    )
+    identity = json.dumps([str(root), source.kind, settings.model_dump(mode="json")], sort_keys=True)
+    folder = caches / f"{root.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    build_source_cache(source, root.parent, folder, settings, processes=processes)
+    return EvaluationSource(folder, source, root.parent)
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    sources: Sequence[EvaluationSource],
+    *,
+    sets: Collection[str] = SETS,
+    device: str | torch.device = "cpu",
+    robustness: bool = True,
+    limit: int = 60,
+    options: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """
+    Evaluate *checkpoint*.
+
+    Args:
+        checkpoint: With its network on *device* already.
+        sets: Of which media are scored.
+        robustness: Whether to score disturbed faces, too.
+        limit: Media of each data set and label for that.
+        options: What else the report should say of how it was made.
+
+    Raises:
+        DataError: No medium of these sets has a usable face.
+    """
+    caches = [source.cache for source in sources]
+    media = score_caches(checkpoint, caches, sets=sets, device=device)
+    if not media:
+        raise DataError(f"no medium of {', '.join(sorted(sets))} has a usable face")
+    report = {
+        "checkpoint": _about(checkpoint.manifest),
+        "split": _split(sources),
+        "options": {"sets": sorted(sets), "robustness": robustness, "limit": limit, **(options or {})},
+        **figures(media, checkpoint.manifest),
+    }
+    unscored = list(_unscored(sources, media, sets))
+    report["counts"]["unscored"] = len(unscored)
+    report["unscored"] = unscored
+    points = robustness_curves(checkpoint, caches, media, limit=limit, device=device) if robustness else []
+    report["robustness"] = [asdict(point) for point in points]
+    worst = worst_mistakes(media, checkpoint.manifest)
+    report["worst"] = [_mistake(medium, face, checkpoint.manifest) for medium, face in worst]
+    return Evaluation(report, _pictures(caches, worst))
+
+
+def figures(media: Sequence[ScoredMedium], manifest: Manifest) -> dict[str, Any]:
+    """Every figure that follows from the scores alone, as plain values."""
+    temperature, threshold = manifest.calibration.temperature, manifest.calibration.threshold
+    labels = _labels(media)
+    groups = [f"{medium.dataset}/{medium.group}" for medium in media]
+    score_of = {id(medium): medium.fake_score(temperature) for medium in media}
+    scores = np.array([score_of[id(medium)] for medium in media])
+    by_frame = [medium.frame_scores(temperature) for medium in media]
+    repeats = [len(frames) for frames in by_frame]
+    frame_groups = [group for group, count in zip(groups, repeats, strict=True) for _ in range(count)]
+    counts = {
+        "media": len(media),
+        "real": int((labels == 0).sum()),
+        "fake": int((labels == 1).sum()),
+        "groups": len(set(groups)),
+        "frames": sum(repeats),
+        "faces": sum(len(medium.faces) for medium in media),
+    }
+    slices = [
+        {"by": way, "name": name, **_measured_slice(members, score_of, threshold)}
+        for way, parts in slice_media(media).items()
+        for name, members in parts.items()
+    ]
+    return {
+        "counts": counts,
+        "by_video": _measured(labels, scores, groups, threshold, ROUNDS),
+        "by_frame": _measured(np.repeat(labels, repeats), np.concatenate(by_frame), frame_groups, threshold),
+        "verdicts": _verdicts(labels, scores, manifest),
+        "pairs_above": _pairs_above(media, score_of),
+        "slices": slices,
+    }
+
+
+def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tuple[ScoredMedium, ScoredFace]]:
+    """
+    The media on the wrong side of the threshold, the worst first, real ones before fakes; ``WORST`` of each at most.
+
+    Returns:
+        Each with its face that is furthest on the wrong side.
+    """
+    temperature, threshold = manifest.calibration.temperature, manifest.calibration.threshold
+    scored = [(medium.fake_score(temperature), medium) for medium in media]
+    alarms = sorted(((score, medium) for score, medium in scored if not medium.is_fake), key=lambda row: -row[0])
+    misses = sorted(((score, medium) for score, medium in scored if medium.is_fake), key=lambda row: row[0])
+    worst = [medium for score, medium in alarms if score >= threshold][:WORST]
+    found = [(medium, max(medium.faces, key=lambda face: face.logit)) for medium in worst]
+    worst = [medium for score, medium in misses if score < threshold][:WORST]
+    return found + [(medium, min(medium.faces, key=lambda face: face.logit)) for medium in worst]
+
+
+def _measures(threshold: float) -> dict[str, Measure]:
+    def called(name: str) -> Measure:
+        return lambda labels, scores: confusion(labels, scores, threshold)[name]
+
+    return {
+        "roc_auc": roc_auc,
+        "pr_auc": pr_auc,
+        "log_loss": log_loss,
+        "equal_error_rate": equal_error_rate,
+        "expected_calibration_error": expected_calibration_error,
+        **{name: called(name) for name in ("f1", "precision", "recall", "false_positive_rate")},
+    }
+
+
+def _intervals(
+    names: Collection[str], labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int
+) -> dict[str, tuple[float, float] | None]:
+    measures = _measures(threshold)
+    return {name: bootstrap(measures[name], labels, scores, groups, rounds=rounds) for name in names}
+
+
+def _measured(
+    labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int = SLICE_ROUNDS
+) -> dict[str, Any]:
+    names = list(_measures(threshold))
+    return {
+        **summary(labels, scores, threshold),
+        "intervals": _intervals(names, labels, scores, groups, threshold, rounds),
+        "reliability": [asdict(part) for part in reliability(labels, scores)],
+        "roc": _roc(labels, scores),
+        "precision_recall": _precision_recall(labels, scores),
+        "histogram": {
+            name: np.histogram(scores[labels == label], HISTOGRAM_BINS, (0.0, 1.0))[0].tolist()
+            for label, name in enumerate(("real", "fake"))
+        },
+    }
+
+
+def _measured_slice(members: Sequence[ScoredMedium], score_of: Mapping[int, float], threshold: float) -> dict[str, Any]:
+    labels = _labels(members)
+    scores = np.array([score_of[id(medium)] for medium in members])
+    groups = [f"{medium.dataset}/{medium.group}" for medium in members]
+    intervals = _intervals(SLICE_MEASURES, labels, scores, groups, threshold, SLICE_ROUNDS)
+    return {**summary(labels, scores, threshold), "intervals": intervals}
+
+
+def _labels(media: Sequence[ScoredMedium]) -> Labels:
+    return np.array([int(medium.is_fake) for medium in media], np.int64)
+
+
+def _roc(labels: Labels, scores: Scores) -> list[list[float]]:
+    """Points of false-positive against true-positive rate; empty unless both classes are there."""
+    if len(set(labels.tolist())) != 2:
+        return []
+    false_positives, true_positives, _ = curves.roc_curve(labels, scores)
+    return _thinned(false_positives, true_positives)
+
+
+def _precision_recall(labels: Labels, scores: Scores) -> list[list[float]]:
+    """Points of recall against precision; empty unless both classes are there."""
+    if len(set(labels.tolist())) != 2:
+        return []
+    precision, recall, _ = curves.precision_recall_curve(labels, scores)
+    return _thinned(recall, precision)
+
+
+def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
+    rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
+    return [[round(float(x[row]), 5), round(float(y[row]), 5)] for row in rows]
+
+
+def _verdicts(labels: Labels, scores: Scores, manifest: Manifest) -> dict[str, dict[str, int]]:
+    """How many media of each label the service would call what, if it calls the checkpoint trained."""
+    low, high = manifest.calibration.uncertainty_band
+    unsure = (scores >= low) & (scores < high)
+    fake = ~unsure & (scores >= manifest.calibration.threshold)
+    return {
+        name: {
+            "real": int((~unsure & ~fake & (labels == label)).sum()),
+            "inconclusive": int((unsure & (labels == label)).sum()),
+            "fake": int((fake & (labels == label)).sum()),
+        }
+        for label, name in enumerate(("real", "fake"))
+    }
+
+
+def _pairs_above(media: Sequence[ScoredMedium], score_of: Mapping[int, float]) -> dict[str, Any]:
+    """Share of the fakes that score above the very medium they were made from, where both were scored."""
+    known = {(medium.dataset, medium.key): score_of[id(medium)] for medium in media}
+    rows = [
+        (medium, score_of[id(medium)] > known[medium.dataset, medium.original])
+        for medium in media
+        if medium.is_fake and (medium.dataset, medium.original) in known
+    ]
+    if not rows:
+        return {"count": 0, "share": None, "interval": None}
+    above = np.array([float(is_above) for _, is_above in rows])
+    groups = [f"{medium.dataset}/{medium.group}" for medium, _ in rows]
+    interval = bootstrap(lambda _, values: float(values.mean()), np.ones(len(rows), np.int64), above, groups)
+    return {"count": len(rows), "share": float(above.mean()), "interval": interval}
+
+
+def _about(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "trained": manifest.trained,
+        "weights_sha256": manifest.weights.sha256,
+        **{
+            part: getattr(manifest, part).model_dump(mode="json")
+            for part in ("calibration", "architecture", "preprocessing", "sampling")
+        },
+        "training_data": manifest.training_data,
+    }
+
+
+def _split(sources: Sequence[EvaluationSource]) -> dict[str, Any]:
+    parts = {source.source.path.as_posix(): json.loads((source.cache / SPLIT_FILE).read_bytes()) for source in sources}
+    return {"digest": split_digest([source.cache for source in sources]), "sources": parts}
+
+
+def _unscored(
+    sources: Sequence[EvaluationSource], media: Sequence[ScoredMedium], sets: Collection[str]
+) -> Iterator[dict[str, str]]:
+    """Media of *sets* without a score, and why: the code of an error, or that no face could be used."""
+    scored = {(medium.dataset, medium.key) for medium in media}
+    for source in sources:
+        problems = {problem["key"]: problem["problem"] for problem in CropCache(source.cache).problems()}
+        for medium in source.media():
+            chosen = medium.set or "train"
+            if chosen in sets and (medium.dataset, medium.key) not in scored:
+                reason = problems.get(medium.key, "no_usable_face")
+                row = {"dataset": medium.dataset, "key": medium.key, "set": chosen, "label": medium.label}
+                yield {**row, "reason": reason}
+
+
+def _mistake(medium: ScoredMedium, face: ScoredFace, manifest: Manifest) -> dict[str, Any]:
+    temperature = manifest.calibration.temperature
+    return {
+        "dataset": medium.dataset,
+        "key": medium.key,
+        "set": medium.set,
+        "label": medium.label,
+        "method": medium.method,
+        "fake_score": medium.fake_score(temperature),
+        "faces": len(medium.faces),
+        "shown": {
+            "time_s": face.time_s,
+            "fake_score": round(face.fake_score(temperature), 6),
+            "size_px": face.size_px,
+            "sharpness": face.sharpness,
+        },
+    }
+
+
+def _pictures(caches: Sequence[Path], worst: Sequence[tuple[ScoredMedium, ScoredFace]]) -> list[bytes]:
+    """The cached picture of each face, as JPEG; one more walk over the indices keeps everybody's rows small."""
+    wanted = {
+        (medium.dataset, medium.key, face.time_s, face.frame_box_px): row for row, (medium, face) in enumerate(worst)
+    }
+    pictures = [b""] * len(worst)
+    for cache in map(CropCache, caches) if worst else ():
+        for face in cache.faces():
+            row = wanted.get((face.dataset, face.key, face.time_s, face.frame_box_px))
+            if row is not None:
+                picture = cv2.cvtColor(cache.picture(face), cv2.COLOR_RGB2BGR)
+                side = min(240, picture.shape[0])
+                small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+                pictures[row] = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    return pictures

@@ -1,0 +1,99 @@
+"""The report of an evaluation: ``report.json`` with every figure, and ``report.html``, one file that needs no other."""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from worker.training.evaluate import Evaluation
+from worker.training.plots import curves_plot, robustness_plot
+
+JSON_FILE: Final = "report.json"
+HTML_FILE: Final = "report.html"
+LISTED: Final = 200
+"""Unscored media that the page names; JSON names all."""
+MEASURES: Final = {
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "false_positive_rate": "False-positive rate",
+    "equal_error_rate": "Equal error rate",
+    "log_loss": "Log loss",
+    "expected_calibration_error": "Calibration error (ECE)",
+}
+
+
+def write_report(evaluation: Evaluation, folder: Path) -> None:
+    """Write both files into *folder*, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = json.dumps(evaluation.report, indent=2, allow_nan=False)
+    (folder / JSON_FILE).write_text(data + "\n", encoding="utf-8")
+    (folder / HTML_FILE).write_text(render_html(evaluation), encoding="utf-8")
+
+
+def render_html(evaluation: Evaluation) -> str:
+    """The page, with its plots and pictures inside."""
+    environment = Environment(
+        loader=PackageLoader("worker.training"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(figure=_figure, interval=_interval)
+    report = evaluation.report
+    threshold = report["checkpoint"]["calibration"]["threshold"]
+    plots = {
+        name: _data_uri("image/svg+xml", curves_plot(report[name], threshold)) for name in ("by_video", "by_frame")
+    }
+    if report["robustness"]:
+        plots["robustness"] = _data_uri("image/svg+xml", robustness_plot(report["robustness"]))
+    pictures = [_data_uri("image/jpeg", picture) for picture in evaluation.pictures]
+    page = environment.get_template("report.html").render(
+        report=report,
+        measures=MEASURES,
+        plots=plots,
+        worst=list(zip(report["worst"], pictures, strict=True)),
+        listed=LISTED,
+    )
+    return page + "\n"
+
+
+def summary_lines(report: dict[str, Any]) -> list[str]:
+    """What a terminal shows of a report."""
+    checkpoint, counts, pairs = report["checkpoint"], report["counts"], report["pairs_above"]
+    model = f"{checkpoint['name']} {checkpoint['version']} ({checkpoint['weights_sha256'][:12]})"
+    threshold = checkpoint["calibration"]["threshold"]
+    lines = [
+        f"{model}, threshold {threshold:g}, temperature {checkpoint['calibration']['temperature']:g}",
+        f"sets {', '.join(report['options']['sets'])}; split {report['split']['digest']}",
+        f"{counts['media']} media ({counts['real']} real, {counts['fake']} fake), {counts['frames']} frames",
+        f"{counts['unscored']} media without a usable face",
+        f"{'':26}{'by video':24}by frame",
+    ]
+    for name, title in MEASURES.items():
+        cells = [
+            f"{_figure(report[part][name])} {_interval(report[part]['intervals'][name])}"
+            for part in ("by_video", "by_frame")
+        ]
+        lines.append(f"{title:26}{cells[0]:24}{cells[1]}".rstrip())
+    if pairs["count"]:
+        lines.append(f"fakes above their own original: {_figure(pairs['share'])} of {pairs['count']}")
+    return lines
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return "" if value is None else f"[{value[0]:.3f}, {value[1]:.3f}]"
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{b64encode(data).decode()}"

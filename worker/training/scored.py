@@ -1,0 +1,302 @@
+"""
+What a checkpoint says of the media in crop caches, before any temperature and threshold: small rows, no pictures.
+
+Crops are cut from cached pictures as serving cuts them from frames, faces that the checkpoint's quality limits refuse
+are left out, and people, segments and the medium are put together by the serving code, at the checkpoint's own
+sampling. Two things differ from the service and are said in every report: of a frame of a fake the cache holds the
+largest face alone, which was swapped, and the end of a video is taken to be its last face.
+"""
+
+import hashlib
+import math
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from tqdm import tqdm
+
+from shared.manifests import Manifest, Preprocessing
+from worker.detection.faces import Box, FaceQuality, crop_face, quality_problem
+from worker.detection.people import Sighting, group_into_people
+from worker.media.segments import plan_segments
+from worker.model.checkpoint import Checkpoint
+from worker.pipeline.results import FaceResult
+from worker.pipeline.scoring import score_segment
+from worker.training.cache import CachedFace, CropCache
+from worker.training.errors import TrainingError
+from worker.training.skin import skin_tone_deg
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredFace:
+    """One face of one frame, and what the network said of it."""
+
+    time_s: float
+    logit: float
+    """Before temperature; larger means fake."""
+    segment: int
+    person: int
+    """Within its segment."""
+    size_px: float
+    """The smaller side of the face in its frame."""
+    sharpness: float
+    luma: float
+    """Mean of the crop, in [0, 255]."""
+    skin_tone_deg: float | None
+    """Individual typology angle; None where it cannot be estimated."""
+    frame_box_px: Box
+
+    def fake_score(self, temperature: float) -> float:
+        """Probability of being fake, in [0, 1]."""
+        return 0.5 + 0.5 * math.tanh(0.5 * self.logit / temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredMedium:
+    """One image or video with at least one scored face."""
+
+    dataset: str
+    key: str
+    group: str
+    set: str
+    label: str
+    """``real`` or ``fake``."""
+    method: str
+    compression: str
+    original: str
+    """Key of the real medium that a fake was made from; empty where it is not known."""
+    is_video: bool
+    faces: tuple[ScoredFace, ...]
+    """In order of time; never empty."""
+
+    @property
+    def is_fake(self) -> bool:
+        """By its label."""
+        return self.label == "fake"
+
+    @property
+    def size_px(self) -> float:
+        """Median over faces."""
+        return median(face.size_px for face in self.faces)
+
+    @property
+    def sharpness(self) -> float:
+        """Median over faces."""
+        return median(face.sharpness for face in self.faces)
+
+    @property
+    def luma(self) -> float:
+        """Median over faces, in [0, 255]."""
+        return median(face.luma for face in self.faces)
+
+    @property
+    def skin_tone_deg(self) -> float | None:
+        """Median over the faces where it could be estimated; None unless that is most of them."""
+        known = [face.skin_tone_deg for face in self.faces if face.skin_tone_deg is not None]
+        return median(known) if 2 * len(known) > len(self.faces) else None
+
+    def fake_score(self, temperature: float) -> float:
+        """The medium's probability of being fake, as the service computes a job's ``fake_score``: in [0, 1]."""
+        scores = []
+        for _, group in groupby(self.faces, key=lambda face: face.segment):
+            faces = list(group)
+            results = [_face_result(face, temperature) for face in faces]
+            score = score_segment(results, [face.person for face in faces], 0).fake_score
+            scores.append(0.0 if score is None else score)  # A segment with a face has a score.
+        return fmean(scores)
+
+    def frame_scores(self, temperature: float) -> list[float]:
+        """The highest face of each frame, in order of time: in [0, 1]."""
+        frames = groupby(self.faces, key=lambda face: face.time_s)
+        return [max(face.fake_score(temperature) for face in faces) for _, faces in frames]
+
+
+def score_caches(
+    checkpoint: Checkpoint,
+    caches: Sequence[Path],
+    *,
+    sets: Collection[str],
+    batch: int = 64,
+    device: str | torch.device = "cpu",
+    max_faces: int | None = None,
+) -> list[ScoredMedium]:
+    """
+    Score the media of some sets.
+
+    Args:
+        checkpoint: With its network on *device* already.
+        caches: Folders of crops; one medium's pictures, and a batch's, are in memory at a time.
+        sets: Some of ``train``, ``validation`` and ``test``.
+        max_faces: Of a medium, spread evenly over it; all that the checkpoint's sampling takes if not given.
+
+    Raises:
+        TrainingError: The network gave something that is not a number.
+        DataError: A cache is missing or damaged.
+    """
+    manifest = checkpoint.manifest
+    scored: list[ScoredMedium] = []
+    waiting: list[_Cut] = []
+    total = sum(len(faces) for folder in caches for faces in chosen_faces(CropCache(folder), sets, manifest, max_faces))
+    with tqdm(total=total, unit="face", desc="scores") as bar:
+        for folder in caches:
+            cache = CropCache(folder)
+            for faces in chosen_faces(cache, sets, manifest, max_faces):
+                waiting.append(_cut(cache, faces, manifest))
+                if sum(len(cut.crops) for cut in waiting) >= batch:
+                    scored += _scored(waiting, checkpoint, device, batch, bar)
+                    waiting = []
+        scored += _scored(waiting, checkpoint, device, batch, bar)
+    return scored
+
+
+def chosen_faces(
+    cache: CropCache, sets: Collection[str], manifest: Manifest, max_faces: int | None = None
+) -> Iterator[list[CachedFace]]:
+    """
+    For each medium of *sets* the faces that serving would score, in order of time.
+
+    Those are the faces that *manifest*'s limits accept in the first frame of each of its sampling's cells; media
+    without one are left out.
+    """
+    limits, sample_fps = manifest.preprocessing, manifest.sampling.sample_fps
+    for _, group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
+        faces = [face for face in group if face.set in sets and _is_usable(face, limits)]
+        first: dict[int, float] = {}
+        for face in faces:
+            first.setdefault(math.floor(face.time_s * sample_fps + 1e-6), face.time_s)
+        times = set(first.values())
+        faces = [face for face in faces if face.time_s in times]
+        if max_faces is not None and len(faces) > max_faces:
+            # The middles of equal stretches: one face is taken from the middle of a video.
+            faces = [faces[int((number + 0.5) * len(faces) / max_faces)] for number in range(max_faces)]
+        if faces:
+            yield faces
+
+
+@torch.inference_mode()
+def logits_of(
+    network: nn.Module, crops: Sequence[NDArray[np.uint8]], device: str | torch.device, batch: int = 64
+) -> list[float]:
+    """
+    Judge crops in the precision that serving uses.
+
+    Args:
+        crops: (S, S, 3) uint8 RGB each, with S as the network's manifest says.
+
+    Raises:
+        TrainingError: A logit is not a number.
+    """
+    logits: list[float] = []
+    for start in range(0, len(crops), batch):
+        pictures = torch.from_numpy(np.stack(crops[start : start + batch])).to(device)
+        faces = pictures.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        logits += network(faces).float().cpu().tolist()
+    if not all(map(math.isfinite, logits)):
+        raise TrainingError("the network gave a score that is not a number")
+    return logits
+
+
+def draw_media(media: Sequence[ScoredMedium], limit: int) -> list[ScoredMedium]:
+    """At most *limit* of each data set and label, always the same ones: those whose keys hash lowest."""
+    by_kind: dict[tuple[str, str], list[ScoredMedium]] = {}
+    for medium in media:
+        by_kind.setdefault((medium.dataset, medium.label), []).append(medium)
+    return [
+        medium
+        for _, kind in sorted(by_kind.items())
+        for medium in sorted(kind, key=lambda medium: hashlib.sha256(medium.key.encode()).digest())[:limit]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A medium on its way to its scores."""
+
+    faces: list[CachedFace]
+    crops: list[NDArray[np.uint8]]
+    skin_tones: list[float | None]
+    segments: list[int]
+    people: list[int]
+
+
+def _is_usable(face: CachedFace, limits: Preprocessing) -> bool:
+    return quality_problem(FaceQuality(face.size_px, face.sharpness), limits) is None
+
+
+def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
+    pictures = [cache.picture(face) for face in faces]
+    size_px, margin = manifest.preprocessing.crop_size_px, manifest.preprocessing.crop_margin
+    crops = [
+        crop_face(picture, face.box_px, size_px=size_px, margin=margin)
+        for picture, face in zip(pictures, faces, strict=True)
+    ]
+    tones = [skin_tone_deg(picture, face.landmarks_px) for picture, face in zip(pictures, faces, strict=True)]
+    plan = plan_segments(faces[-1].time_s if faces[0].is_video else None, manifest.sampling.segment_seconds)
+    starts = [part.start_s for part in plan]
+    segments = [bisect_right(starts, face.time_s) - 1 for face in faces]
+    people: list[int] = []
+    for number in sorted(set(segments)):
+        rows = [row for row, segment in enumerate(segments) if segment == number]
+        people += group_into_people([Sighting(faces[row].time_s, faces[row].frame_box_px, crops[row]) for row in rows])
+    return _Cut(faces, crops, tones, segments, people)
+
+
+def _scored(
+    waiting: list[_Cut], checkpoint: Checkpoint, device: str | torch.device, batch: int, bar: "tqdm[None]"
+) -> list[ScoredMedium]:
+    logits = iter(logits_of(checkpoint.network, [crop for cut in waiting for crop in cut.crops], device, batch))
+    media = []
+    for cut in waiting:
+        first = cut.faces[0]
+        faces = tuple(
+            ScoredFace(
+                time_s=face.time_s,
+                logit=next(logits),
+                segment=segment,
+                person=person,
+                size_px=face.size_px,
+                sharpness=face.sharpness,
+                luma=float((crop @ np.array([0.299, 0.587, 0.114])).mean()),  # As ITU-R BT.601 weighs them.
+                skin_tone_deg=tone,
+                frame_box_px=face.frame_box_px,
+            )
+            for face, crop, tone, segment, person in zip(
+                cut.faces, cut.crops, cut.skin_tones, cut.segments, cut.people, strict=True
+            )
+        )
+        media.append(
+            ScoredMedium(
+                dataset=first.dataset,
+                key=first.key,
+                group=first.group,
+                set=first.set,
+                label=first.label,
+                method=first.method,
+                compression=first.compression,
+                original=first.original,
+                is_video=first.is_video,
+                faces=faces,
+            )
+        )
+        bar.update(len(faces))
+    return media
+
+
+def _face_result(face: ScoredFace, temperature: float) -> FaceResult:
+    return FaceResult(
+        time_s=face.time_s,
+        box_px=face.frame_box_px,
+        landmarks_px=(),
+        confidence=1.0,
+        size_px=face.size_px,
+        sharpness=face.sharpness,
+        problem=None,
+        fake_score=face.fake_score(temperature),
+    )
