@@ -30,6 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     ablate.add_argument("--runs", type=Path, required=True, help="folder of the runs")
     ablate.add_argument("--side-by-side", type=int, default=1, help="runs at a time")
 
+    ablate.add_argument("--table", type=Path, help="write the comparison, in Markdown, to this file")
+
+    ship = commands.add_parser("ship", help="calibrate, evaluate and describe a trained run: a checkpoint to serve")
+    _add_recipe(ship)
+    _add_ship(ship)
+
+    reproduce = commands.add_parser("reproduce", help="all of it: crops, train, ship")
+    _add_recipe(reproduce)
+    _add_ship(reproduce)
+
     sheet = commands.add_parser("sheet", help="draw couples of every kind, as training sees them, on one picture")
     _add_recipe(sheet)
     sheet.add_argument("--out", type=Path, required=True, help="picture to write, such as build/sheet.png")
@@ -66,6 +76,12 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
 
 
+def _add_ship(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints to write to")
+    parser.add_argument("--state", choices=["last", "best"], default="last", help="which state of the run to take")
+
+
 def _crops(given: argparse.Namespace) -> int:
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches
@@ -75,23 +91,50 @@ def _crops(given: argparse.Namespace) -> int:
 
 
 def _train(given: argparse.Namespace) -> int:
+    _trained(given)
+    return 0
+
+
+def _trained(given: argparse.Namespace) -> bool:
+    """Train; says whether this process is the first of its run, which alone goes on afterwards."""
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches
     from worker.training.train import Trainer
 
     recipe = Recipe.read(given.recipe)
     caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
-    Trainer(recipe, caches, given.run).run()
+    trainer = Trainer(recipe, caches, given.run)
+    trainer.run()
+    return trainer.is_first
+
+
+def _ship(given: argparse.Namespace) -> int:
+    from worker.training.evaluate import recipe_sources
+    from worker.training.recipes import Recipe
+    from worker.training.shipping import ship
+
+    recipe = Recipe.read(given.recipe)
+    sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
+    manifest = ship(recipe, sources, given.run, given.out, state=given.state)
+    print(f"{given.out / manifest.name}: {manifest.calibration}", *sorted(manifest.metrics.items()), sep="\n")  # noqa: T201
     return 0
 
 
+def _reproduce(given: argparse.Namespace) -> int:
+    return _ship(given) if _trained(given) else 0
+
+
 def _ablate(given: argparse.Namespace) -> int:
-    from worker.training.ablation import run_ablations
+    from worker.training.ablation import comparison, run_ablations
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches
 
-    build_caches(Recipe.read(given.recipe), given.data, given.caches, processes=given.processes)
+    caches = build_caches(Recipe.read(given.recipe), given.data, given.caches, processes=given.processes)
     run_ablations(given.recipe, given.changes, given.data, given.caches, given.runs, side_by_side=given.side_by_side)
+    table = comparison(given.recipe, given.changes, caches, given.runs)
+    if given.table is not None:
+        given.table.write_text(table)
+    print(table)  # noqa: T201
     return 0
 
 

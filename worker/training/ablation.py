@@ -68,6 +68,56 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         raise TrainingError(f"these did not end well, see log.txt in their folders: {', '.join(failed)}")
 
 
+def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) -> str:
+    """
+    A table, in Markdown, of what the trained variants are worth on the validation set, by medium.
+
+    Intervals are 95 % bootstrap intervals over groups.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    lines = [
+        "| variant | images | minutes | made fakes, AUC | pairs, AUC | swaps against all real video, AUC | stills, AUC "
+        "| swapped half above its original |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in variants(recipe, changes):
+        folder = runs / slug(name)
+        if not (folder / "last" / "manifest.json").exists():
+            continue
+        media = score_caches(load_checkpoint(folder, "last"), caches, sets={"validation"})
+        with (folder / CURVES_FILE).open(newline="") as file:
+            row = list(csv.DictReader(file))[-1]
+        videos = [medium for medium in media if medium.is_video]
+        cells = [
+            name,
+            row["images"],
+            f"{float(row['seconds']) / 60:.1f}",
+            f"{float(row['made_auc']):.3f}",
+            _auc([medium for medium in videos if medium.dataset == "pairs"]),
+            _auc(videos),
+            _auc([medium for medium in media if not medium.is_video and medium.dataset in _faked(media)]),
+            f"{float(row['pairs_above']):.2f}" if row.get("pairs_above") else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _faked(media: Sequence[ScoredMedium]) -> set[str]:
+    return {medium.dataset for medium in media if medium.is_fake}
+
+
+def _auc(media: Sequence[ScoredMedium]) -> str:
+    labels = np.array([int(medium.is_fake) for medium in media])
+    scores = np.array([medium.fake_score(1.0) for medium in media])
+    value = roc_auc(labels, scores) if len(media) else None
+    if value is None:
+        return "–"
+    interval = bootstrap(roc_auc, labels, scores, [f"{medium.dataset}/{medium.group}" for medium in media])
+    return f"{value:.3f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
 def slug(name: str) -> str:
     """*name* as a folder's and a checkpoint's name."""
     return name.replace(" ", "-").replace("+", "-")

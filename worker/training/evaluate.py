@@ -44,7 +44,7 @@ from worker.training.slices import slice_media
 from worker.training.sources import SPLIT_FILE, build_caches, build_source_cache, media_of, split_digest
 
 ROUNDS: Final = 1000
-"""Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times."""
+"""Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times at most."""
 SLICE_ROUNDS: Final = 200
 SLICE_MEASURES: Final = ("roc_auc", "recall", "false_positive_rate")
 WORST: Final = 12
@@ -128,6 +128,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     robustness: bool = True,
     limit: int = 60,
+    rounds: int = ROUNDS,
     options: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """
@@ -138,6 +139,7 @@ def evaluate(
         sets: Of which media are scored.
         robustness: Whether to score disturbed faces, too.
         limit: Media of each data set and label for that.
+        rounds: Of the bootstrap over all media.
         options: What else the report should say of how it was made.
 
     Raises:
@@ -151,7 +153,7 @@ def evaluate(
         "checkpoint": _about(checkpoint.manifest),
         "split": _split(sources),
         "options": {"sets": sorted(sets), "robustness": robustness, "limit": limit, **(options or {})},
-        **figures(media, checkpoint.manifest),
+        **figures(media, checkpoint.manifest, rounds=rounds),
     }
     unscored = list(_unscored(sources, media, sets))
     report["counts"]["unscored"] = len(unscored)
@@ -163,9 +165,10 @@ def evaluate(
     return Evaluation(report, _pictures(caches, worst))
 
 
-def figures(media: Sequence[ScoredMedium], manifest: Manifest) -> dict[str, Any]:
+def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Every figure that follows from the scores alone, as plain values."""
     temperature, threshold = manifest.calibration.temperature, manifest.calibration.threshold
+    few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
     score_of = {id(medium): medium.fake_score(temperature) for medium in media}
@@ -182,16 +185,16 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest) -> dict[str, Any]
         "faces": sum(len(medium.faces) for medium in media),
     }
     slices = [
-        {"by": way, "name": name, **_measured_slice(members, score_of, threshold)}
+        {"by": way, "name": name, **_measured_slice(members, score_of, threshold, few)}
         for way, parts in slice_media(media).items()
         for name, members in parts.items()
     ]
     return {
         "counts": counts,
-        "by_video": _measured(labels, scores, groups, threshold, ROUNDS),
-        "by_frame": _measured(np.repeat(labels, repeats), np.concatenate(by_frame), frame_groups, threshold),
+        "by_video": _measured(labels, scores, groups, threshold, rounds),
+        "by_frame": _measured(np.repeat(labels, repeats), np.concatenate(by_frame), frame_groups, threshold, few),
         "verdicts": _verdicts(labels, scores, manifest),
-        "pairs_above": _pairs_above(media, score_of),
+        "pairs_above": _pairs_above(media, score_of, rounds),
         "slices": slices,
     }
 
@@ -234,9 +237,7 @@ def _intervals(
     return {name: bootstrap(measures[name], labels, scores, groups, rounds=rounds) for name in names}
 
 
-def _measured(
-    labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int = SLICE_ROUNDS
-) -> dict[str, Any]:
+def _measured(labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int) -> dict[str, Any]:
     names = list(_measures(threshold))
     return {
         **summary(labels, scores, threshold),
@@ -251,11 +252,13 @@ def _measured(
     }
 
 
-def _measured_slice(members: Sequence[ScoredMedium], score_of: Mapping[int, float], threshold: float) -> dict[str, Any]:
+def _measured_slice(
+    members: Sequence[ScoredMedium], score_of: Mapping[int, float], threshold: float, rounds: int
+) -> dict[str, Any]:
     labels = _labels(members)
     scores = np.array([score_of[id(medium)] for medium in members])
     groups = [f"{medium.dataset}/{medium.group}" for medium in members]
-    intervals = _intervals(SLICE_MEASURES, labels, scores, groups, threshold, SLICE_ROUNDS)
+    intervals = _intervals(SLICE_MEASURES, labels, scores, groups, threshold, rounds)
     return {**summary(labels, scores, threshold), "intervals": intervals}
 
 
@@ -299,7 +302,7 @@ def _verdicts(labels: Labels, scores: Scores, manifest: Manifest) -> dict[str, d
     }
 
 
-def _pairs_above(media: Sequence[ScoredMedium], score_of: Mapping[int, float]) -> dict[str, Any]:
+def _pairs_above(media: Sequence[ScoredMedium], score_of: Mapping[int, float], rounds: int) -> dict[str, Any]:
     """Share of the fakes that score above the very medium they were made from, where both were scored."""
     known = {(medium.dataset, medium.key): score_of[id(medium)] for medium in media}
     rows = [
@@ -311,7 +314,8 @@ def _pairs_above(media: Sequence[ScoredMedium], score_of: Mapping[int, float]) -
         return {"count": 0, "share": None, "interval": None}
     above = np.array([float(is_above) for _, is_above in rows])
     groups = [f"{medium.dataset}/{medium.group}" for medium, _ in rows]
-    interval = bootstrap(lambda _, values: float(values.mean()), np.ones(len(rows), np.int64), above, groups)
+    ones = np.ones(len(rows), np.int64)
+    interval = bootstrap(lambda _, values: float(values.mean()), ones, above, groups, rounds=rounds)
     return {"count": len(rows), "share": float(above.mean()), "interval": interval}
 
 

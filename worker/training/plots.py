@@ -92,6 +92,22 @@ def robustness_plot(points: Sequence[Mapping[str, Any]]) -> bytes:
         return _svg(figure)
 
 
+def training_plot(rows: Sequence[Mapping[str, float]]) -> bytes:
+    """The smoothed training loss and every area under a validation curve against the images seen, as SVG."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8.0, 2.9), layout="constrained")
+        losses, areas = figure.subplots(1, 2)
+        seen = [row["images"] / 1000 for row in rows]
+        losses.plot(seen, [row["loss"] for row in rows], color="black")
+        losses.set(xlabel="thousand images", ylabel="training loss", ylim=(0, None))
+        for name in dict.fromkeys(key for row in rows for key in row if key.endswith("_auc")):
+            known = [(at, row[name]) for at, row in zip(seen, rows, strict=True) if name in row]
+            areas.plot(*zip(*known, strict=True), label=name.removesuffix("_auc"))
+        areas.set(xlabel="thousand images", ylabel="validation ROC-AUC", ylim=(0.4, 1.0))
+        areas.legend(fontsize=7)
+        return _svg(figure)
+
+
 def _curve(axes: Axes, points: Sequence[Sequence[float]], x: str, y: str, title: str) -> None:
     if points:
         axes.plot([point[0] for point in points], [point[1] for point in points], color=FAKE)

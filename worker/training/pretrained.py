@@ -32,7 +32,9 @@ def load_imagenet(network: ForgeryNetwork) -> None:
         DataError: The network's backbone is another one, or the package is not the one that was published.
     """
     if network.architecture.backbone != "efficientnet-lite0":
-        raise DataError(f"there are no ImageNet weights for {network.architecture.backbone}, only for efficientnet-lite0")
+        raise DataError(
+            f"there are no ImageNet weights for {network.architecture.backbone}, only for efficientnet-lite0"
+        )
     path = Path(str(files(PACKAGE) / FILE))
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
         raise DataError(f"{path.name} is not the file that was published")

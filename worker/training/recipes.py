@@ -31,6 +31,10 @@ class Source(_Part):
     """Of that division."""
     sets: dict[str, Set] = {}
     """Sets of single groups, by name, which win over their share."""
+    about: str = ""
+    """What it is and where it comes from, for the model card."""
+    terms: str = ""
+    """On which it may be used, likewise."""
 
 
 class StageRecipe(_Part):
@@ -95,6 +99,8 @@ class Recipe(_Part):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str
+    licence: str = "Apache-2.0"
+    """Of the weights, for the manifest."""
     seed: int = 1
     sources: list[Source] = Field(min_length=1)
     cache: CacheSettings = CacheSettings()
@@ -133,6 +139,7 @@ class Recipe(_Part):
             raise DataError(f"{path}: {error}") from error
 
     def digest(self) -> str:
-        """Of what decides the weights, not of the hardware."""
-        data = self.model_dump_json(exclude={"hardware", "save_every_s", "validation"})
+        """Of what decides the weights, not of the hardware, nor of what is only told."""
+        told = {"licence": True, "sources": {"__all__": {"about", "terms"}}}
+        data = self.model_dump_json(exclude={"hardware": True, "save_every_s": True, "validation": True, **told})
         return hashlib.sha256(data.encode()).hexdigest()

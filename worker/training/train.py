@@ -103,6 +103,11 @@ class Trainer:
         return network
 
     @property
+    def is_first(self) -> bool:
+        """Whether this process is the first of its run, the one that writes."""
+        return self._fabric.global_rank == 0
+
+    @property
     def images_per_step(self) -> int:
         """Over all devices."""
         return self.recipe.optimisation.batch * self._fabric.world_size
@@ -344,7 +349,8 @@ def _optimizer(network: nn.Module, optimisation: Optimisation) -> torch.optim.Op
     """AdamW; weights decay, batch norms and biases do not, and what ImageNet did not train learns faster."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        is_new = any(part in name for part in ("head.", "locate.", "_conv_stem"))
+        # By whole parts of the name: the backbone has a "_conv_head", which ImageNet did train.
+        is_new = not {"head", "locate", "_conv_stem"}.isdisjoint(name.split("."))
         rate = optimisation.head_learning_rate if is_new else optimisation.learning_rate
         decay = optimisation.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.clips import astronaut, hopper, run
+from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
 from worker.training import cache
 from worker.training.cache import CacheSettings, CropCache, build_cache
@@ -83,6 +84,12 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
         build_cache(media, folder, SETTINGS)
     assert any(CropCache(folder).faces())
     return Crops(folder, media)
+
+
+@pytest.fixture(scope="session")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+    """A data set that a rule divides, with its crops cut."""
+    return make_judged(tmp_path_factory.mktemp("judged"))
 
 
 def _media(root: Path) -> Iterator[Medium]:

@@ -1,0 +1,126 @@
+"""From a finished run to a checkpoint that serves: calibrated, evaluated, and described in a model card."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from shared.manifests import Manifest
+from worker.model.checkpoint import load_checkpoint, save_checkpoint
+from worker.training.calibration import FALSE_POSITIVES, MISSES, SURE_FALSE_POSITIVES, calibrate
+from worker.training.errors import TrainingError
+from worker.training.evaluate import EvaluationSource, evaluate
+from worker.training.plots import training_plot
+from worker.training.recipes import Recipe
+from worker.training.report import write_report
+from worker.training.scored import score_caches
+from worker.training.train import CURVES_FILE
+
+CURVES_PICTURE: Final = "curves.svg"
+FIGURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate", "equal_error_rate", "expected_calibration_error")
+"""Of a report, those that stand in the manifest and the card."""
+State = Literal["last", "best"]
+
+
+def ship(
+    recipe: Recipe, sources: Sequence[EvaluationSource], run: Path, out: Path, *, state: State = "last"
+) -> Manifest:
+    """
+    Make a checkpoint for serving of what a run trained.
+
+    Its temperature, threshold and band follow from the validation set, and so do the figures in its manifest and
+    card. The whole report goes into the folder ``report`` of *run*.
+
+    Args:
+        run: The run's folder.
+        out: Folder of checkpoints; this one gets a folder by its name.
+        state: The one at the end of the schedule, or the one that was best on the validation set.
+
+    Raises:
+        TrainingError: The run has not validated yet, or the validation set lacks a class.
+    """
+    if not (run / state / "manifest.json").exists():
+        raise TrainingError(f"{run} holds no {state} state; train first")
+    checkpoint = load_checkpoint(run, state)
+    media = score_caches(checkpoint, [source.cache for source in sources], sets={"validation"})
+    calibration = calibrate(media)
+    manifest = checkpoint.manifest.model_copy(
+        update={
+            "version": recipe.version,
+            "trained": True,
+            "calibration": calibration,
+            "training_data": [_source_line(source) for source in sources],
+            "licence": recipe.licence,
+            "metrics": {},
+        }
+    )
+    calibrated = replace(checkpoint, manifest=manifest)
+    evaluation = evaluate(calibrated, sources, sets={"validation"})
+    evaluation.report["options"]["recipe"] = recipe.name
+    write_report(evaluation, run / "report")
+    manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
+    rows = _curves(run)
+    card = render_card(recipe, manifest, evaluation.report, rows)
+    folder = out / recipe.name
+    written = save_checkpoint(folder, manifest, checkpoint.network, card)
+    (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
+    return written
+
+
+def render_card(recipe: Recipe, manifest: Manifest, report: dict[str, Any], rows: Sequence[dict[str, float]]) -> str:
+    """The model card, in Markdown."""
+    environment = Environment(
+        loader=PackageLoader("worker.training"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown from our own figures, not a page
+    )
+    environment.filters.update(figure=_figure, interval=_interval)
+    card = environment.get_template("model_card.md").render(
+        recipe=recipe,
+        manifest=manifest,
+        report=report,
+        figures=FIGURES,
+        datasets=_slices(report, "dataset"),
+        sizes=_slices(report, "face size (px)"),
+        robustness=report["robustness"],
+        images=int(rows[-1]["images"]) if rows else 0,
+        minutes=rows[-1]["seconds"] / 60 if rows else 0.0,
+        limits={"alarms": FALSE_POSITIVES, "sure": SURE_FALSE_POSITIVES, "misses": MISSES},
+    )
+    return card.rstrip() + "\n"
+
+
+def _source_line(source: EvaluationSource) -> str:
+    about = source.source.about or source.source.path.as_posix()
+    return f"{about} ({source.source.terms})" if source.source.terms else about
+
+
+def _metrics(report: dict[str, Any]) -> dict[str, float]:
+    """The figures of a manifest: ``<data set>_<figure>`` by video, over the validation set."""
+    found = {f"validation_{name}": report["by_video"][name] for name in FIGURES}
+    for part in _slices(report, "dataset"):
+        found |= {f"validation_{part['name']}_{name}": part[name] for name in ("roc_auc", "false_positive_rate")}
+    found["validation_pairs_above"] = report["pairs_above"]["share"]
+    return {name: round(value, 4) for name, value in found.items() if value is not None}
+
+
+def _slices(report: dict[str, Any], way: str) -> list[dict[str, Any]]:
+    return [part for part in report["slices"] if part["by"] == way]
+
+
+def _curves(run: Path) -> list[dict[str, float]]:
+    with (run / CURVES_FILE).open(newline="") as file:
+        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _interval(value: Sequence[float] | None) -> str:
+    return "" if value is None else f" [{value[0]:.2f}, {value[1]:.2f}]"
