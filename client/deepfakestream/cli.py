@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from deepfakestream.client import Client
 from deepfakestream.connection import default_state, find_connection, operator_environment
-from deepfakestream.demo import demo_folder, make_demo_video
+from deepfakestream.demo import demo_folder, make_demo_videos
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.results import Job
 from deepfakestream.scanning import Options, Scan, Scanned, expand
@@ -240,7 +241,7 @@ def up(context: click.Context, port: int | None, flower_port: int | None) -> Non
 @main.command()
 @click.pass_context
 def demo(context: click.Context) -> None:
-    """Make a video, start the whole service, scan the video, stop everything."""
+    """Make a real and a swapped video, start the whole service, scan both, stop everything."""
     from deepfakestream.stack.embedded import EmbeddedStack
 
     _stop_on_signals()
@@ -248,16 +249,15 @@ def demo(context: click.Context) -> None:
     began = time.monotonic()
     try:
         with demo_folder() as folder:
-            video = Path(folder) / "demo.mp4"
-            _say("making a demo video from two portraits in the public domain")
-            make_demo_video(video)
+            _say("making two videos from two portraits in the public domain: as they are, and with their faces swapped")
+            videos = make_demo_videos(Path(folder))
             with EmbeddedStack(context.obj["state"], say=_say) as stack:
                 _say(f"ready after {time.monotonic() - began:.1f} s, API at {stack.url}")
                 key = stack.api_key_file.read_text().strip()
                 with Client(stack.url, key) as client:
                     scanner = Scan(Options(timeout_s=600.0, segment_seconds=3.0), console, as_json=False)
-                    results = scanner.through(client, [str(video)])
-                    _explain(console, results[0].job)
+                    results = scanner.through(client, [str(video) for video in videos])
+                    _explain(console, [result.job for result in results])
                 _say("stopping")
     except KeyboardInterrupt:
         context.exit(INTERRUPTED)
@@ -267,14 +267,38 @@ def demo(context: click.Context) -> None:
     context.exit(_status(results, ()))
 
 
-def _explain(console: Console, job: Job | None) -> None:
-    if job is not None and job.model is not None and not job.model.trained:
-        console.print(
-            "\nThis checkpoint is untrained: its numbers carry no information about any face, which is why the"
-            " verdict is inconclusive.\nEverything else is real: HTTP, storage, Postgres, Celery over Redis, ffmpeg,"
-            " MTCNN, SRM, EfficientNet.",
-            highlight=False,
+def _explain(console: Console, jobs: Sequence[Job | None]) -> None:
+    """Say what the scores of the real and the swapped video are worth, as they were measured."""
+    real, swapped = jobs
+    if real is None or swapped is None or real.model is None:
+        return
+    if not real.model.trained:
+        text = (
+            "This checkpoint is untrained: its numbers carry no information about any face, which is why the"
+            " verdicts are inconclusive."
         )
+    elif real.fake_score is None or swapped.fake_score is None:
+        text = "One of the videos got no score, so there is nothing to compare."
+    else:
+        threshold = real.model.threshold
+        sides = real.fake_score < threshold, swapped.fake_score >= threshold
+        measured = (
+            f"the real video {real.fake_score:.3f}, the swapped one {swapped.fake_score:.3f}, threshold {threshold:.3f}"
+        )
+        text = (
+            f"Measured: {measured}. "
+            + {
+                (True, True): "Both are on the right side of the threshold.",
+                (True, False): "The swapped one stays below the threshold: this swap was missed.",
+                (False, True): "The real one is above the threshold: a false alarm.",
+                (False, False): "Both are on the wrong side of the threshold.",
+            }[sides]
+        )
+        if not all(sides):
+            order = "above" if swapped.fake_score > real.fake_score else "not above"
+            text += f" The swapped video is {order} the real one."
+        text += " The checkpoint is a research baseline: its model card says how weak it is."
+    console.print(f"\n{text}", highlight=False)
 
 
 def _say(message: str) -> None:

@@ -1,7 +1,8 @@
-"""A demonstration: a video made on the spot, scanned by the whole service."""
+"""A demonstration: two videos made on the spot, of real faces and of swapped ones, scanned by the whole service."""
 
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,23 @@ FPS = 25
 WIDTH, HEIGHT = 640, 360
 SECONDS = 12
 
+Landmarks = Sequence[tuple[float, float]]
+"""Eyes, nose and corners of the mouth, in pixels."""
+ASTRONAUT_MARKS: Landmarks = ((105, 102), (147, 104), (126, 128), (102, 140), (146, 142))
+HOPPER_MARKS: Landmarks = ((133, 172), (218, 168), (178, 217), (140, 256), (218, 253))
+GENERATED_PX = 128
+"""Side of the picture that face-swapping networks commonly paint, from which it is enlarged."""
 
-def make_demo_video(path: Path) -> None:
+
+def make_demo_videos(folder: Path) -> tuple[Path, Path]:
     """
-    Make a short H.264 video from two portraits in the public domain that come with packages.
+    Make two short H.264 videos from two portraits in the public domain that come with packages.
 
     First the astronaut Eileen Collins (scikit-image), then Grace Hopper (matplotlib), then both, then nobody: the
-    portraits drift and grow a little, so that frames differ.
+    portraits drift and grow a little, so that frames differ. In the second video each wears the other's face.
+
+    Returns:
+        The real one and the swapped one.
 
     Raises:
         MissingPartError: The packages with the portraits, or ffmpeg, are not installed.
@@ -37,8 +48,18 @@ def make_demo_video(path: Path) -> None:
     generator = np.random.default_rng(7)
     noise = generator.integers(90, 130, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
     ground = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    swapped_astronaut = _with_face_of(hopper, HOPPER_MARKS, astronaut, ASTRONAUT_MARKS)
+    swapped_hopper = _with_face_of(astronaut, ASTRONAUT_MARKS, hopper, HOPPER_MARKS)
+    ffmpeg = _ffmpeg(imageio_ffmpeg)
+    real, swapped = folder / "real.mp4", folder / "swapped.mp4"
+    _encode(ffmpeg, real, ground, astronaut, hopper)
+    _encode(ffmpeg, swapped, ground, swapped_astronaut, swapped_hopper)
+    return real, swapped
+
+
+def _encode(ffmpeg: str, path: Path, ground: Any, astronaut: Any, hopper: Any) -> None:
     command = [
-        *(_ffmpeg(imageio_ffmpeg), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"),
+        *(ffmpeg, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"),
         *("-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast"),
         *("-crf", "20", "-pix_fmt", "yuv420p", str(path)),
     ]
@@ -52,8 +73,37 @@ def make_demo_video(path: Path) -> None:
             raise MissingPartError("ffmpeg could not make the demo video")
 
 
+def _with_face_of(source: Any, source_marks: Landmarks, target: Any, target_marks: Landmarks) -> Any:
+    """
+    *target* with the face of *source*: laid on its landmarks, coloured like it, feathered at the edge.
+
+    As crude as the swaps that many programs make: the face is painted small and enlarged.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFilter
+
+    # PIL wants to know where in the source each pixel of the target comes from.
+    rows = np.column_stack([np.array(target_marks), np.ones(len(target_marks))])
+    matrix = np.linalg.lstsq(rows, np.array(source_marks, float), rcond=None)[0].T
+    face = source.transform(target.size, Image.Transform.AFFINE, matrix.ravel(), Image.Resampling.BICUBIC)
+    face = face.resize((GENERATED_PX, GENERATED_PX), Image.Resampling.LANCZOS)
+    face = face.resize(target.size, Image.Resampling.BICUBIC)
+    (left, top), (right, _), _, (_, mouth_left), (_, mouth_right) = target_marks
+    apart, mouth = right - left, (mouth_left + mouth_right) / 2
+    mask = Image.new("L", target.size, 0)
+    box = (left - 0.45 * apart, top - 0.55 * apart, right + 0.45 * apart, mouth + 0.5 * apart)
+    ImageDraw.Draw(mask).ellipse(box, fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(0.1 * apart))
+    inside = np.asarray(mask) > 127
+    pixels, wanted = np.asarray(face, float), np.asarray(target, float)
+    mean, spread = pixels[inside].mean(axis=0), pixels[inside].std(axis=0)
+    matched = (pixels - mean) / np.maximum(spread, 1.0) * wanted[inside].std(axis=0) + wanted[inside].mean(axis=0)
+    coloured = Image.fromarray(np.clip(matched + 0.5, 0, 255).astype(np.uint8))
+    return Image.composite(coloured, target, mask)
+
+
 def demo_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for the demo video that goes with its context."""
+    """A folder for the demo videos that goes with its context."""
     return tempfile.TemporaryDirectory(prefix="deepfakestream-demo-")
 
 

@@ -156,6 +156,31 @@ def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, styl
     return np.asarray(enlarged, np.float32)
 
 
+def part_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator) -> Mask:
+    """One to three soft, bent blobs about landmarks: parts of a face, too small to tell by them who it is."""
+    marks = np.asarray(landmarks, np.float32)
+    unit = max(4.0, float(np.linalg.norm(marks[1] - marks[0])), float(np.linalg.norm(marks[3] - marks[0])) * 0.8)
+    height, width = shape
+    scale = np.array([_MASK_SIDE / width, _MASK_SIDE / height])
+    mask = np.zeros((_MASK_SIDE, _MASK_SIDE), np.float32)
+    for mark in rng.permutation(marks)[: int(rng.integers(1, 4))]:
+        centre = (mark + rng.normal(0.0, 0.25, 2) * unit) * scale
+        axes = np.maximum(rng.uniform(0.3, 0.9, 2) * unit * scale, 1.0)
+        place, size = (tuple(round(float(value)) for value in pair) for pair in (centre, axes))
+        cv2.ellipse(mask, place, size, float(rng.uniform(0, 180)), 0.0, 360.0, 1.0, -1)
+    side = unit * float(scale.mean())
+    mask = _warped(mask, rng, amplitude=side * rng.uniform(0.02, 0.12), cells=4)
+    mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, side * rng.uniform(0.05, 0.25)))
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def mixed(source: Picture, target: Picture, mask: Mask) -> Picture:
+    """*target* with *source* seen through *mask*."""
+    weights = cv2.merge([mask, mask, mask])
+    difference = cv2.subtract(source, target, dtype=cv2.CV_32F)
+    return _bytes(np.asarray(cv2.add(cv2.multiply(difference, weights), target, dtype=cv2.CV_32F), np.float32))
+
+
 def outline_in(outline: Points, landmarks: Landmarks) -> Points:
     """
     An outline in the units of ``LANDMARKS``, carried into a picture.

@@ -23,17 +23,20 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from worker.detection.faces import Box, square_around
 from worker.training.augment import Augmentation
-from worker.training.blending import Landmarks, Mask, Picture, Style, self_blend, swap
+from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
 
-Kind = Literal["textbook", "subtle", "swap", "transplant", "pairs", "labelled"]
+Kind = Literal["textbook", "subtle", "swap", "transplant", "pairs", "parts", "labelled"]
 """
 Self-blended in two styles, swapped between two people, a face that a generator made put into a real picture, halves
-of one video frame, pictures labelled by others.
+of one video frame, parts of its swapped half laid over its original, pictures labelled by others.
+
+Where few people are swapped into many pictures, whole swapped faces teach who they are: a network that knows them by
+heart is no judge of others. Their parts do not tell.
 """
 Mixture = Mapping[Kind, float]
-ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "transplant", "pairs"})
+ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "transplant", "pairs", "parts"})
 """Kinds whose two pictures differ by the swap alone."""
 DONORS: Final = 24
 """How many faces are looked at for one that is turned like the target."""
@@ -41,6 +44,7 @@ NOISE: Final = 3.0
 """Mean difference, in grey levels, that compression alone makes between the halves of a pair."""
 CHANGE: Final = 6.0
 """Grey levels beyond that at which a pixel counts as changed altogether."""
+SAME_SCALE: Final = 2e-3
 ROOM: Final = 0.1
 """Around the crop, as a share of the face, that moving it may need."""
 
@@ -190,6 +194,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         match kind:
             case "pairs":
                 return self._pair(rng)
+            case "parts":
+                return self._part(rng)
             case "labelled":
                 return self._labelled_couple(rng), self._unknown()
             case "swap":
@@ -232,8 +238,21 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         for row in (real, fake):
             picture, box, _ = self._face(row, whole=True)
             pictures += self._changed([picture], box, np.random.default_rng(seed))
-        mask = _difference(self._picture(real), real[1], self._picture(fake), fake[1])
+        moved = _moved(self._picture(real), real[1], self._picture(fake), fake[1])
+        mask = _difference(moved, self._picture(fake))
         return pictures, self._placed(mask, fake[1].box_px, np.random.default_rng(seed))
+
+    def _part(self, rng: Generator) -> tuple[list[Picture], Mask]:
+        if not self._pairs:
+            raise DataError("a mixture wants parts of swapped faces, and no cache holds any pairs")
+        frames = self._pairs[int(rng.integers(len(self._pairs)))]
+        real, fake = frames[int(rng.integers(len(frames)))]
+        picture, box, marks = self._face(fake, whole=True)
+        moved = _moved(self._picture(real), real[1], picture, fake[1])
+        changed = _difference(moved, picture)
+        mask = part_mask(picture.shape[:2], marks, rng)
+        placed = self._placed(mask * changed, box, copy.deepcopy(rng))
+        return self._changed([moved, mixed(picture, moved, mask)], box, rng), placed
 
     def _labelled_couple(self, rng: Generator) -> list[Picture]:
         """A real and a fake face, brought to one size first: in some data sets the classes differ in theirs."""
@@ -330,21 +349,29 @@ def _pose(landmarks: Landmarks) -> NDArray[np.float64]:
     return np.asarray(((marks[2:] - marks[:2].mean(axis=0)) @ turn.T).reshape(-1), np.float64)
 
 
-def _difference(real: Picture, real_face: CachedFace, fake: Picture, fake_face: CachedFace) -> Mask:
-    """(H, W) of *fake*: where it differs from *real*, which was cut out of the same scene around another box."""
+def _moved(real: Picture, real_face: CachedFace, fake: Picture, fake_face: CachedFace) -> Picture:
+    """*real* as it would be, had it been cut out around the box of *fake*, which shows the same scene."""
     scales, offsets = [], []
     for face in (fake_face, real_face):
         scale = (face.box_px[2] - face.box_px[0]) / max(face.frame_box_px[2] - face.frame_box_px[0], 1e-6)
-        scales.append(scale)
-        offsets.append([face.box_px[place] - face.frame_box_px[place] * scale for place in (0, 1)])
+        # Boxes are rounded to hundredths, and nearly all pictures are cut out as they are.
+        scales.append(1.0 if abs(scale - 1.0) < SAME_SCALE else scale)
+        offsets.append([face.box_px[place] - face.frame_box_px[place] * scales[-1] for place in (0, 1)])
     factor = scales[1] / scales[0]
-    matrix = np.array(
-        [[factor, 0.0, offsets[1][0] - offsets[0][0] * factor], [0.0, factor, offsets[1][1] - offsets[0][1] * factor]]
-    )
+    shift = [there - here * factor for here, there in zip(*offsets, strict=True)]
+    if factor == 1.0:
+        shift = [float(round(value)) for value in shift]  # Whole pixels: nothing is interpolated.
+    matrix = np.array([[factor, 0.0, shift[0]], [0.0, factor, shift[1]]])
     height, width = fake.shape[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(real, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    levels = cv2.GaussianBlur(cv2.absdiff(moved, fake).mean(axis=2).astype(np.float32), (0, 0), 0.02 * width)
+    return np.asarray(moved, np.uint8)
+
+
+def _difference(real: Picture, fake: Picture) -> Mask:
+    """(H, W): where two pictures of one scene differ by more than compression makes them."""
+    levels = cv2.absdiff(real, fake).mean(axis=2).astype(np.float32)
+    levels = cv2.GaussianBlur(levels, (0, 0), 0.02 * fake.shape[1])
     return np.asarray(np.clip((levels - NOISE) / CHANGE, 0.0, 1.0), np.float32)
 
 

@@ -24,6 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from shared.errors import ModelError
 from shared.manifests import Calibration, Manifest, Weights
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
@@ -307,7 +308,7 @@ def start_network(recipe: Recipe) -> ForgeryNetwork:
     The network that training begins with: random, from ImageNet, or from a checkpoint.
 
     Raises:
-        DataError: There is no such start for this architecture.
+        DataError: There is no such start, or not for this architecture.
     """
     network = ForgeryNetwork(recipe.architecture, recipe.preprocessing.crop_size_px)
     if recipe.start == "random":
@@ -316,7 +317,10 @@ def start_network(recipe: Recipe) -> ForgeryNetwork:
         load_imagenet(network)
         return network
     folder = Path(recipe.start)
-    given = load_checkpoint(folder.parent, folder.name).network.state_dict()
+    try:
+        given = load_checkpoint(folder.parent, folder.name).network.state_dict()
+    except ModelError as error:
+        raise DataError(f"training cannot start from {folder}: {error}") from error
     try:
         network.load_state_dict(given)
     except RuntimeError as error:

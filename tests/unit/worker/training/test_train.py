@@ -418,6 +418,8 @@ def test_a_run_can_start_from_a_checkpoint_of_the_same_architecture(undisturbed)
     assert all(torch.equal(value, given[name]) for name, value in begun.items())
     with pytest.raises(DataError, match="another architecture"):
         start_network(tiny(**start, architecture={"head_channels": 16}))
+    with pytest.raises(DataError, match="cannot start from"):
+        start_network(tiny(start=str(undisturbed / "absent")))
 
 
 @pytest.mark.slow
