@@ -44,6 +44,8 @@ NOISE: Final = 3.0
 """Mean difference, in grey levels, that compression alone makes between the halves of a pair."""
 CHANGE: Final = 6.0
 """Grey levels beyond that at which a pixel counts as changed altogether."""
+PICTURES_KEPT: Final = 8192
+"""Decoded, by each loader process: 1 to 2 GB."""
 SAME_SCALE: Final = 2e-3
 ROOM: Final = 0.1
 """Around the crop, as a share of the face, that moving it may need."""
@@ -311,6 +313,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         # Shards of every cache have the same names, and their first pictures stand at the same place.
         key = (cache.folder, face.shard, face.offset)
         if key not in self._pictures:
+            if len(self._pictures) >= PICTURES_KEPT:
+                self._pictures.pop(next(iter(self._pictures)))  # The one that has been kept longest.
             self._pictures[key] = cache.picture(face)
         return self._pictures[key]
 
