@@ -1,18 +1,24 @@
 """Ablations: short runs that differ from a recipe in one thing each, and a table of what that does."""
 
+import csv
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
+from worker.training.metrics import bootstrap, roc_auc
 from worker.training.recipes import Recipe
+from worker.training.scored import ScoredMedium, score_caches
+from worker.training.train import CURVES_FILE
 
 
 def variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:
@@ -77,11 +83,17 @@ def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) 
     Raises:
         DataError: A file cannot be read.
     """
-    lines = [
-        "| variant | images | minutes | made fakes, AUC | pairs, AUC | swaps against all real video, AUC | stills, AUC "
-        "| swapped half above its original |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    heads = (
+        "variant",
+        "images",
+        "minutes",
+        "made fakes, AUC",
+        "pairs, AUC",
+        "video, AUC",
+        "stills, AUC",
+        "above original",
+    )
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for name in variants(recipe, changes):
         folder = runs / slug(name)
         if not (folder / "last" / "manifest.json").exists():

@@ -169,9 +169,9 @@ def part_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator) -> M
         place, size = (tuple(round(float(value)) for value in pair) for pair in (centre, axes))
         cv2.ellipse(mask, place, size, float(rng.uniform(0, 180)), 0.0, 360.0, 1.0, -1)
     side = unit * float(scale.mean())
-    mask = _warped(mask, rng, amplitude=side * rng.uniform(0.02, 0.12), cells=4)
-    mask = cv2.GaussianBlur(mask, (0, 0), max(0.5, side * rng.uniform(0.05, 0.25)))
-    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    bent = _warped(mask, rng, amplitude=side * rng.uniform(0.02, 0.12), cells=4)
+    soft = cv2.GaussianBlur(bent, (0, 0), max(0.5, side * rng.uniform(0.05, 0.25)))
+    return np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def mixed(source: Picture, target: Picture, mask: Mask) -> Picture:

@@ -140,6 +140,13 @@ class Recipe(_Part):
 
     def digest(self) -> str:
         """Of what decides the weights, not of the hardware, nor of what is only told."""
-        told = {"licence": True, "sources": {"__all__": {"about", "terms"}}}
-        data = self.model_dump_json(exclude={"hardware": True, "save_every_s": True, "validation": True, **told})
+        data = self.model_dump_json(
+            exclude={
+                "hardware": True,
+                "save_every_s": True,
+                "validation": True,
+                "licence": True,
+                "sources": {"__all__": {"about", "terms"}},
+            }
+        )
         return hashlib.sha256(data.encode()).hexdigest()

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -91,7 +91,7 @@ class Trainer:
         self._average = AveragedModel(
             network, device=self._fabric.device, avg_fn=_ema(recipe.optimisation.ema_decay), use_buffers=True
         )
-        module = LocalisingNetwork(network) if recipe.optimisation.mask else network
+        module: nn.Module = LocalisingNetwork(network) if recipe.optimisation.mask else network
         self._optimizer = _optimizer(module, recipe.optimisation)
         self._model, self._optimizer = self._fabric.setup(module, self._optimizer)
         self.progress = Progress()
@@ -100,8 +100,7 @@ class Trainer:
     @property
     def network(self) -> ForgeryNetwork:
         """The averaged network, which is what is validated and saved."""
-        network: ForgeryNetwork = self._average.module
-        return network
+        return cast("ForgeryNetwork", self._average.module)
 
     @property
     def is_first(self) -> bool:
@@ -255,7 +254,7 @@ class Trainer:
         return written
 
     def _write_curves(self, row: dict[str, float]) -> None:
-        """Add a row, and drop those from here on that a run wrote before it was killed and went on from further back."""
+        """Add a row, and drop later ones, which a run wrote that was killed and went on from further back."""
         path = self.folder / CURVES_FILE
         rows: list[dict[str, Any]] = []
         if path.exists():
