@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from shared.containers import MediaLimits
-from shared.manifests import PACKAGED_MODELS_DIR
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 
 CONFIG_VARIABLE = "DEEPFAKESTREAM_CONFIG"
 SECTIONS = {
@@ -77,7 +77,7 @@ class Models(Section):
     """Which checkpoints can be asked for."""
 
     dir: Path = PACKAGED_MODELS_DIR
-    default: str = "untrained-b0"
+    default: str = DEFAULT_CHECKPOINT
 
 
 class Limits(Section):

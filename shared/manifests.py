@@ -1,8 +1,8 @@
 """
 Checkpoint manifests: what defines a result, readable without torch.
 
-A checkpoint is a folder ``<models_dir>/<name>/`` with ``manifest.json``, ``MODEL_CARD.md`` and, unless it is the
-untrained one, ``weights.safetensors``. The api lists manifests and takes option defaults from them; the worker
+A checkpoint is a folder ``<models_dir>/<name>/`` with ``manifest.json``, ``MODEL_CARD.md`` and
+``weights.safetensors``. The api lists manifests and takes option defaults from them; the worker
 loads the network they describe.
 """
 
@@ -15,6 +15,8 @@ from shared.errors import ModelError
 
 PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 """The checkpoints that come with the project."""
+DEFAULT_CHECKPOINT = "swap-lite0"
+"""The one among them that judges when nobody asks for another."""
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -24,18 +26,12 @@ class _Frozen(BaseModel):
 
 
 class Weights(_Frozen):
-    """Where the parameters come from: a file beside the manifest, or a seed for an untrained network."""
+    """Where the parameters are."""
 
-    file: str | None = None
-    seed: int | None = None
+    file: str
+    """Beside the manifest."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the file, or of the seeded parameters in safetensors form."""
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if (self.file is None) == (self.seed is None):
-            raise ValueError("weights need either a file or a seed")
-        return self
+    """Of the file."""
 
 
 class Architecture(_Frozen):

@@ -11,7 +11,7 @@ from typing import Any
 from shared.config import Limits
 from shared.documents import job_document
 from shared.errors import EmptyFileError, TooLargeError
-from shared.manifests import PACKAGED_MODELS_DIR
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job, Media, Segment, new_id
 from shared.storage import BLOCK_BYTES
 from worker.config import Worker
@@ -20,8 +20,6 @@ from worker.media.probe import MediaFacts, probe
 from worker.media.segments import plan_segments
 from worker.pipeline.detector import Detector
 from worker.tasks.finish import judge
-
-DEFAULT_MODEL = "untrained-b0"
 
 
 def scan(
@@ -47,7 +45,7 @@ def scan(
         DeepfakeStreamError: With the code that the service would give.
     """
     limits, worker = Limits(), Worker()
-    detector = _load(model or DEFAULT_MODEL, device)
+    detector = _load(model or DEFAULT_CHECKPOINT, device)
     sampling = detector.manifest.sampling
     media = _media(path, limits.max_upload_bytes)
     job = Job(

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from shared.manifests import DEFAULT_CHECKPOINT
 from tests.clips import make_clip
 from tests.servers import state_folder
 
@@ -40,8 +41,8 @@ def test_scan_prints_a_table_average_peak_verdict_and_model(stack, clip):
         "0:03.00",
         "average",
         "peak",
-        "verdict inconclusive (untrained_model)",
-        "untrained-b0 0.1.0",
+        "verdict",
+        f"{DEFAULT_CHECKPOINT} 1.",
     ):
         assert word in done.stdout
 

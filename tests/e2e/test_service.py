@@ -6,12 +6,15 @@ import time
 import httpx
 import pytest
 from deepfakestream import verify_webhook
+from deepfakestream.demo import make_demo_videos
 from PIL import Image
 from standardwebhooks import Webhook
 
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from tests.clips import astronaut, hopper, make_clip
 from tests.receiver import running_receiver
 from worker.local import scan
+from worker.pipeline.scoring import score_job
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +26,16 @@ def two_people(tmp_path_factory):
 
 def test_a_video_is_scored_by_segment_and_on_average(client, two_people):
     job = client.wait(client.submit(two_people, metadata={"case": 7}).id, timeout_s=120)
-    assert (job.status, job.verdict, job.reasons) == ("succeeded", "inconclusive", ("untrained_model",))
+    assert job.status == "succeeded"
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
+    expected = score_job([(segment.fake_score, ()) for segment in job.segments], 0, manifest)
+    assert (job.verdict, job.reasons) == (expected.verdict, expected.reasons)
     assert job.metadata == {"case": 7}
     assert [(segment.start_s, segment.end_s) for segment in job.segments] == [(0.0, 5.0), (5.0, 12.0)]
     scores = [segment.fake_score for segment in job.segments]
     assert job.fake_score == pytest.approx(sum(scores) / len(scores), abs=1e-6)
     assert job.peak_score == max(scores)
-    assert job.model.name == "untrained-b0"
+    assert (job.model.name, job.model.trained) == (DEFAULT_CHECKPOINT, True)
     assert len(job.model.weights_sha256) == 64
     segments = list(client.segments(job.id))
     assert [len(segment.people) for segment in segments] == [2, 2]
@@ -225,3 +231,13 @@ def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path
         event.get("task") for event in events if event.get("job_id") == job.id
     }
     assert "very-private-name" not in logs
+
+
+def test_both_demo_videos_get_a_score_and_the_verdict_that_follows_from_it(tmp_path):
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
+    for video in make_demo_videos(tmp_path):
+        job = scan(video, segment_seconds=3.0)
+        segments = [(segment["fake_score"], ()) for segment in job["segments"] if segment["fake_score"] is not None]
+        assert len(segments) == 3, "the fourth scene is empty"
+        expected = score_job(segments, 0, manifest)
+        assert (job["fake_score"], job["verdict"]) == (expected.fake_score, expected.verdict)

@@ -12,7 +12,7 @@ from api.config import APISettings
 from api.errors import JOB_ONLY_CODES, STATUS_OF_CODE
 from api.schemas import CheckpointDocument, DeliveryDocument, JobDocument, JobSummary, SegmentDocument
 from shared.documents import MEDIA_FACTS, delivery_document, job_document, job_summary, segment_document
-from shared.manifests import PACKAGED_MODELS_DIR, read_manifest
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
 from worker.media.probe import MediaFacts
 from worker.pipeline.results import FaceResult, describe_model
@@ -69,7 +69,7 @@ def test_every_operation_describes_its_failures_as_problems(document):
 
 
 def sample():
-    manifest = read_manifest(PACKAGED_MODELS_DIR / "untrained-b0")
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
     face = FaceResult(0.5, (1.0, 2.0, 60.0, 70.0), ((1.0, 2.0),) * 5, 0.99, 59.0, 80.0, None, 0.25)
     result = score_segment([face], [0], 1)
     facts = MediaFacts("video", "mp4", "h264", 320, 240, 0, 5.0, 0.0, 50, 10.0, False)
@@ -77,7 +77,7 @@ def sample():
         id=uuid.uuid4(),
         owner="o",
         status="succeeded",
-        model="untrained-b0",
+        model=DEFAULT_CHECKPOINT,
         sample_fps=2.0,
         segment_seconds=5.0,
         client_metadata={"a": 1},
@@ -128,5 +128,5 @@ def test_probed_facts_that_clients_see_are_facts_of_the_probe():
 def test_the_schema_of_checkpoints_is_that_of_the_answer():
     from api.models import _document
 
-    manifest = read_manifest(PACKAGED_MODELS_DIR / "untrained-b0")
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
     names(CheckpointDocument, _document(manifest, PACKAGED_MODELS_DIR, is_default=True))

@@ -151,7 +151,7 @@ def test_an_ended_job_keeps_its_outcome(sessions):
     held = lease(sessions, job_id, 0)
     with sessions.transaction() as session:
         record_segment(session, held, fake_score=0.25, result=RESULT)
-    outcome = Outcome(0.25, 0.25, "inconclusive", ["untrained_model"], {"name": "untrained-b0"})
+    outcome = Outcome(0.25, 0.25, "inconclusive", ["untrained_model"], {"name": "swap-lite0"})
     with sessions.transaction() as session:
         end_job(session, lock_job(session, job_id), "succeeded", outcome=outcome)
     with sessions.transaction() as session:

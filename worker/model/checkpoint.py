@@ -1,11 +1,9 @@
 """Checkpoints: safetensors weights beside a manifest. The only file access of this package."""
 
 import hashlib
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -38,8 +36,8 @@ def load_checkpoint(models_dir: Path, name: str, device: str | torch.device = "c
     if folder.parent != models_dir:
         raise ModelError(f"{name!r} is no checkpoint's name")
     manifest = read_manifest(folder)
+    data = _weights(folder, manifest)
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
-    data = _weights(folder, manifest, network)
     if hashlib.sha256(data).hexdigest() != manifest.weights.sha256:
         raise ModelError(f"the weights of checkpoint {name!r} are not those that its manifest names")
     try:
@@ -68,31 +66,8 @@ def save_checkpoint(folder: Path, manifest: Manifest, network: ForgeryNetwork, c
     return written
 
 
-def seeded_weights(network: ForgeryNetwork, seed: int) -> bytes:
-    """
-    Parameters for an untrained network, in safetensors form: the same bytes on every machine.
-
-    He-uniform (He et al., "Delving Deep into Rectifiers", ICCV 2015) from PCG64's raw bits, in the order of the
-    parameters' names, rounded to half precision; torch's own generators may differ between processors.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    state: dict[str, Tensor] = {}
-    for name, value in sorted(network.state_dict().items()):
-        if not value.is_floating_point() or value.dim() < 2:
-            # Batch norms, biases and counters begin as torch makes them, which is not random for those.
-            state[name] = torch.zeros_like(value) if name.endswith("bias") else value
-            continue
-        bound = math.sqrt(6.0 / math.prod(value.shape[1:]))
-        drawn = (generator.random(tuple(value.shape)) * 2.0 - 1.0) * bound
-        state[name] = torch.from_numpy(drawn.astype(np.float16))
-    data: bytes = save({key: _narrowed(value) for key, value in state.items()})
-    return data
-
-
-def _weights(folder: Path, manifest: Manifest, network: ForgeryNetwork) -> bytes:
-    if manifest.weights.seed is not None:
-        return seeded_weights(network, manifest.weights.seed)
-    file = manifest.weights.file or WEIGHTS_FILE
+def _weights(folder: Path, manifest: Manifest) -> bytes:
+    file = manifest.weights.file
     if Path(file).name != file:
         raise ModelError(f"the manifest of checkpoint {folder.name!r} names weights outside its folder")
     try:

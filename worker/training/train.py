@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from shared.errors import ModelError
 from shared.manifests import Calibration, Manifest, Weights
-from worker.model.checkpoint import load_checkpoint, save_checkpoint
+from worker.model.checkpoint import WEIGHTS_FILE, load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
 from worker.training.couples import Couples, Stage
 from worker.training.depthwise import keep_memory, use_fast_depthwise
@@ -238,7 +238,7 @@ class Trainer:
             preprocessing=recipe.preprocessing,
             sampling=recipe.sampling,
             calibration=Calibration(temperature=1.0, threshold=0.5, uncertainty_band=(0.5, 0.5)),
-            weights=Weights(seed=0, sha256="0" * 64),
+            weights=Weights(file=WEIGHTS_FILE, sha256="0" * 64),
             training_data=[source.path.as_posix() for source in recipe.sources],
             metrics={key: round(value, 4) for key, value in measured.items()},
         )

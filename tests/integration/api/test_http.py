@@ -60,7 +60,7 @@ def test_a_file_can_come_as_a_form_or_as_raw_bytes(http, clip):
     form = submit(http, clip, data={"sample_fps": "1", "metadata": '{"a": 1}'})
     assert form.headers["location"] == f"/v1/jobs/{form.json()['id']}"
     raw = http.post(
-        "/v1/jobs?sample_fps=1&model=untrained-b0", content=clip.read_bytes(), headers={"Content-Type": "video/mp4"}
+        "/v1/jobs?sample_fps=1&model=swap-lite0", content=clip.read_bytes(), headers={"Content-Type": "video/mp4"}
     )
     assert raw.status_code == 202
     assert form.json()["options"]["sample_fps"] == raw.json()["options"]["sample_fps"] == 1.0
@@ -332,8 +332,8 @@ def test_a_job_that_ended_cannot_be_cancelled(http, clip):
 
 def test_models_are_listed_with_their_cards(http):
     (model,) = http.get("/v1/models").json()["items"]
-    assert (model["name"], model["trained"], model["is_default"]) == ("untrained-b0", False, True)
-    assert "learnt nothing" in model["model_card"]
+    assert (model["name"], model["trained"], model["is_default"]) == ("swap-lite0", True, True)
+    assert "## Intended use" in model["model_card"]
 
 
 def test_probes_and_metrics_need_no_key(stack):

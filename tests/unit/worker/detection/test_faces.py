@@ -2,12 +2,12 @@ import cv2
 import numpy as np
 import pytest
 
-from shared.manifests import PACKAGED_MODELS_DIR, read_manifest
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from tests.clips import scene
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 
-PREPROCESSING = read_manifest(PACKAGED_MODELS_DIR / "untrained-b0").preprocessing
+PREPROCESSING = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT).preprocessing
 
 
 def face(*box):

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from shared.errors import ModelError
-from shared.manifests import PACKAGED_MODELS_DIR, list_manifests, read_manifest
-from worker.model.checkpoint import load_checkpoint, save_checkpoint, seeded_weights
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, list_manifests, read_manifest
+from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
 
-NAME = "untrained-b0"
+NAME = DEFAULT_CHECKPOINT
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def edit(models, **changes):
 
 
 def saved(models):
-    """A checkpoint with a weights file, beside the seeded one."""
+    """Another checkpoint, beside the packaged one."""
     manifest = read_manifest(models / NAME)
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     renamed = manifest.model_copy(update={"name": "saved", "trained": True})
@@ -39,14 +39,22 @@ def test_every_packaged_checkpoint_loads():
         assert not checkpoint.network.training
 
 
-def test_seeded_parameters_are_the_same_bytes_each_time_and_differ_by_seed():
-    manifest = read_manifest(PACKAGED_MODELS_DIR / NAME)
-    torch.manual_seed(1)
-    one = ForgeryNetwork(manifest.architecture, 224)
-    torch.manual_seed(2)
-    other = ForgeryNetwork(manifest.architecture, 224)
-    assert seeded_weights(one, 1) == seeded_weights(other, 1)
-    assert seeded_weights(one, 1) != seeded_weights(one, 2)
+def test_the_packaged_default_is_trained_small_and_described():
+    folder = PACKAGED_MODELS_DIR / NAME
+    manifest = read_manifest(folder)
+    low, high = manifest.calibration.uncertainty_band
+    assert manifest.trained
+    assert low <= manifest.calibration.threshold <= high
+    assert (folder / manifest.weights.file).stat().st_size <= 12 * 1024**2
+    assert {"validation_roc_auc", "validation_pairs_roc_auc", "validation_false_positive_rate"} <= set(manifest.metrics)
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert f"threshold {manifest.calibration.threshold:g}" in card
+    assert manifest.training_data
+    for line in manifest.training_data:
+        assert line in card
+    for heading in ("How weak it is", "Training data and terms", "Intended use", "Not for", "Where it fails"):
+        assert f"## {heading}" in card
+    assert (folder / "curves.svg").exists()
 
 
 def test_what_is_saved_loads_with_half_precision_weights_as_float32(models):
@@ -70,7 +78,7 @@ def test_changed_weights_are_refused(models):
         load_checkpoint(models, "saved")
 
 
-@pytest.mark.parametrize("name", ["absent", "../untrained-b0", "", "a/b"])
+@pytest.mark.parametrize("name", ["absent", f"../{NAME}", "", "a/b"])
 def test_a_name_without_a_checkpoint_is_refused(models, name):
     with pytest.raises(ModelError):
         load_checkpoint(models, name)
@@ -81,12 +89,12 @@ def test_a_name_without_a_checkpoint_is_refused(models, name):
     [
         {"weights": {"file": "../../etc/passwd", "sha256": "0" * 64}},
         {"weights": {"file": "absent.safetensors", "sha256": "0" * 64}},
-        {"weights": {"seed": 2, "sha256": "0" * 64}},
-        {"weights": {"seed": 1, "file": "x", "sha256": "0" * 64}},
+        {"weights": {"file": "weights.safetensors", "sha256": "0" * 64}},
+        {"weights": {"sha256": "0" * 64}},
         {"surprise": 1},
         {"calibration": {"temperature": 1.0, "threshold": 0.9, "uncertainty_band": [0.4, 0.6]}},
     ],
-    ids=["outside", "absent", "digest", "two sources", "unknown key", "band without threshold"],
+    ids=["outside", "absent", "digest", "no file", "unknown key", "band without threshold"],
 )
 def test_a_broken_manifest_is_refused(models, changes):
     edit(models, **changes)

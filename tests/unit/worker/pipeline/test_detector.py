@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from shared.errors import JobCancelledError, ModelError
-from shared.manifests import PACKAGED_MODELS_DIR
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import astronaut, hopper, scene
 from worker.media.frames import Frame
 from worker.pipeline import detector as module
@@ -12,7 +12,7 @@ from worker.pipeline.detector import Detector
 
 @pytest.fixture(scope="module")
 def detector():
-    return Detector.load(PACKAGED_MODELS_DIR, "untrained-b0", "cpu")
+    return Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu")
 
 
 def clip(count=6, faces=None, size=(320, 240)):

@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 
-from shared.manifests import PACKAGED_MODELS_DIR, Calibration, read_manifest
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, read_manifest
 from worker.pipeline.results import FaceResult, SegmentResult, describe_model
 from worker.pipeline.scoring import score_job, score_segment
 
-UNTRAINED = read_manifest(PACKAGED_MODELS_DIR / "untrained-b0")
+UNTRAINED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT).model_copy(update={"trained": False})
 TRAINED = UNTRAINED.model_copy(
     update={
         "trained": True,

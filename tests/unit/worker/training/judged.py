@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from shared.manifests import PACKAGED_MODELS_DIR, Calibration, Sampling, read_manifest
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, Sampling, read_manifest
 from tests.clips import astronaut, hopper, make_clip
 from worker.model.checkpoint import Checkpoint
 from worker.training.evaluate import EvaluationSource, folder_source
 from worker.training.scored import ScoredFace, ScoredMedium
 
-_PACKAGED = read_manifest(PACKAGED_MODELS_DIR / "untrained-b0")
+_PACKAGED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
 MANIFEST = _PACKAGED.model_copy(
     update={
         "name": "rule",

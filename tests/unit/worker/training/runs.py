@@ -19,7 +19,9 @@ from worker.training.recipes import Recipe
 from worker.training.sources import build_caches, media_of
 
 SIDE_PX = 112
-PLAIN = {name: 0.0 for name in ("jitter", "flip", "rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout")}
+PLAIN = {
+    name: 0.0 for name in ("jitter", "flip", "rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout")
+}
 """No augmentation."""
 RECIPE: Mapping[str, Any] = {
     "name": "tiny",

@@ -65,7 +65,9 @@ def test_it_equals_torch_forwards_and_backwards(kernel, stride, size, autocast, 
 def test_pictures_need_not_be_square(wide):
     plain, fast = layers(5, 2, 16)
     planes = torch.randn(2, PLANES, *((12, 17) if wide else (17, 12)), generator=torch.Generator().manual_seed(1))
-    for mine, expected in zip(results(fast, planes, autocast=False), results(plain, planes, autocast=False), strict=True):
+    for mine, expected in zip(
+        results(fast, planes, autocast=False), results(plain, planes, autocast=False), strict=True
+    ):
         assert distance(mine, expected) < 1e-5
 
 
