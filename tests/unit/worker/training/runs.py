@@ -19,9 +19,9 @@ from worker.training.recipes import Recipe
 from worker.training.sources import build_caches, media_of
 
 SIDE_PX = 112
-PLAIN = {
-    name: 0.0 for name in ("jitter", "flip", "rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout")
-}
+PLAIN = dict.fromkeys(
+    ("jitter", "flip", "rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout"), 0.0
+)
 """No augmentation."""
 RECIPE: Mapping[str, Any] = {
     "name": "tiny",
@@ -88,8 +88,7 @@ def write_caches(data: Path, caches: Path) -> list[Path]:
         name = f"{start // MEDIA_PER_SHARD:05d}"
         faces = []
         with tarfile.TarFile(folder / f"{name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for medium in media[start : start + MEDIA_PER_SHARD]:
-                faces.append(_add(tar, name, medium))
+            faces += [_add(tar, name, medium) for medium in media[start : start + MEDIA_PER_SHARD]]
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(asdict(face))}\n" for face in faces))
     # Finds every shard there, so that all that is left to it are the files beside them.
     return build_caches(recipe, data, caches)

@@ -423,7 +423,7 @@ def test_a_run_can_start_from_a_checkpoint_of_the_same_architecture(undisturbed)
 
 
 @pytest.mark.slow
-def test_two_devices_train_together_on_different_batches(data, caches, tmp_path):
+def test_two_devices_train_together_on_different_batches(caches, tmp_path):
     script = Path(__file__).with_name("two_devices.py")
     recipe = tmp_path / "recipe.yaml"
     # Validates, saves and loses patience, each of which all ranks have to do together.
