@@ -12,7 +12,7 @@ PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml conf
 .PHONY: help demo run test lint clean
 
 help:
-	@echo "make demo   install, start everything, scan a video made on the spot, stop everything"
+	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
 	@echo "make run    install, start everything, stay until Ctrl-C"
 	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
 	@echo "make lint   style, types, contracts"

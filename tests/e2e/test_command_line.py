@@ -11,9 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.manifests import DEFAULT_CHECKPOINT
 from tests.clips import make_clip
 from tests.servers import state_folder
+from tests.verdicts import SHIPPED, verdict_of
 
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
 
@@ -33,16 +33,25 @@ def deepfakestream(*arguments, state=None, **options):
     )
 
 
+def job_of(stack, clip, *options):
+    """The job that the service makes of *clip*."""
+    done = deepfakestream("scan", "--json", clip, *options, state=stack.state)
+    return json.loads(done.stdout)["job"]
+
+
 def test_scan_prints_a_table_average_peak_verdict_and_model(stack, clip):
+    job = job_of(stack, clip, "--segment-seconds", "3")
+    verdict, reasons = verdict_of(segment["fake_score"] for segment in job["segments"])
     done = deepfakestream("scan", clip, "--segment-seconds", "3", state=stack.state)
     assert done.returncode == 0, done.stderr
+    said = [line.rstrip() for line in done.stdout.splitlines()]
+    assert (f"verdict {verdict} ({', '.join(reasons)})" if reasons else f"verdict {verdict}") in said
     for word in (
         "segment",
         "0:03.00",
         "average",
         "peak",
-        "verdict",
-        f"{DEFAULT_CHECKPOINT} 1.",
+        f"{SHIPPED.name} {SHIPPED.version}, weights sha256 {SHIPPED.weights.sha256[:12]}",
     ):
         assert word in done.stdout
 
@@ -74,8 +83,10 @@ def test_a_local_scan_needs_no_service_and_agrees_with_it(stack, clip, tmp_path)
 
 
 def test_fail_on_exits_with_3(stack, clip):
-    assert deepfakestream("scan", clip, "--fail-on", "inconclusive", state=stack.state).returncode == 3
-    assert deepfakestream("scan", clip, "--fail-on", "fake", state=stack.state).returncode == 0
+    verdict = job_of(stack, clip)["verdict"]
+    others = [f"--fail-on={other}" for other in ("fake", "real", "inconclusive", "not_applicable") if other != verdict]
+    assert deepfakestream("scan", clip, "--fail-on", verdict, state=stack.state).returncode == 3
+    assert deepfakestream("scan", clip, *others, state=stack.state).returncode == 0
 
 
 def test_jobs_are_listed_cancelled_and_deleted(stack, clip):

@@ -10,11 +10,10 @@ from deepfakestream.demo import make_demo_videos
 from PIL import Image
 from standardwebhooks import Webhook
 
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from tests.clips import astronaut, hopper, make_clip
 from tests.receiver import running_receiver
+from tests.verdicts import SHIPPED, verdict_of
 from worker.local import scan
-from worker.pipeline.scoring import score_job
 
 
 @pytest.fixture(scope="module")
@@ -27,16 +26,16 @@ def two_people(tmp_path_factory):
 def test_a_video_is_scored_by_segment_and_on_average(client, two_people):
     job = client.wait(client.submit(two_people, metadata={"case": 7}).id, timeout_s=120)
     assert job.status == "succeeded"
-    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
-    expected = score_job([(segment.fake_score, ()) for segment in job.segments], 0, manifest)
-    assert (job.verdict, job.reasons) == (expected.verdict, expected.reasons)
+    assert (job.verdict, job.reasons) == verdict_of(segment.fake_score for segment in job.segments)
     assert job.metadata == {"case": 7}
     assert [(segment.start_s, segment.end_s) for segment in job.segments] == [(0.0, 5.0), (5.0, 12.0)]
     scores = [segment.fake_score for segment in job.segments]
     assert job.fake_score == pytest.approx(sum(scores) / len(scores), abs=1e-6)
     assert job.peak_score == max(scores)
-    assert (job.model.name, job.model.trained) == (DEFAULT_CHECKPOINT, True)
-    assert len(job.model.weights_sha256) == 64
+    model, calibration = job.model, SHIPPED.calibration
+    assert (model.name, model.version, model.trained) == (SHIPPED.name, SHIPPED.version, True)
+    assert model.weights_sha256 == SHIPPED.weights.sha256
+    assert (model.threshold, model.uncertainty_band) == (calibration.threshold, calibration.uncertainty_band)
     segments = list(client.segments(job.id))
     assert [len(segment.people) for segment in segments] == [2, 2]
     for segment in segments:
@@ -106,7 +105,9 @@ def test_a_segment_that_does_not_decode_fails_alone_after_counted_attempts(clien
     content[first:last] = bytes(last - first)
     path.write_bytes(content)
     job = client.wait(client.submit(path, segment_seconds=4.0).id, timeout_s=120)
-    assert (job.status, job.verdict) == ("succeeded", "inconclusive")
+    scored = [segment.fake_score for segment in job.segments if segment.status == "scored"]
+    assert (job.status, job.verdict, job.reasons) == ("succeeded", *verdict_of(scored, failed_segments=1))
+    assert job.verdict != "real"
     assert "segments_failed" in job.reasons
     assert [segment.status for segment in job.segments] == ["scored", "failed", "scored"]
     assert job.segments[1].error.code == "decode_failed"
@@ -234,10 +235,16 @@ def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path
 
 
 def test_both_demo_videos_get_a_score_and_the_verdict_that_follows_from_it(tmp_path):
-    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
-    for video in make_demo_videos(tmp_path):
+    real, swapped = make_demo_videos(tmp_path)
+    assert (real.name, swapped.name) == ("real.mp4", "swapped.mp4")
+    for video in (real, swapped):
         job = scan(video, segment_seconds=3.0)
-        segments = [(segment["fake_score"], ()) for segment in job["segments"] if segment["fake_score"] is not None]
-        assert len(segments) == 3, "the fourth scene is empty"
-        expected = score_job(segments, 0, manifest)
-        assert (job["fake_score"], job["verdict"]) == (expected.fake_score, expected.verdict)
+        scores = [segment["fake_score"] for segment in job["segments"]]
+        *people, nobody = scores
+        assert len(people) == 3
+        assert all(0.0 <= score <= 1.0 for score in people)
+        assert nobody is None, "the fourth scene is empty"
+        assert job["fake_score"] == pytest.approx(sum(people) / 3, abs=1e-6)
+        assert job["peak_score"] == max(people)
+        assert (job["verdict"], tuple(job["reasons"])) == verdict_of(scores)
+        assert job["model"]["weights_sha256"] == SHIPPED.weights.sha256

@@ -81,7 +81,7 @@ def sample():
         sample_fps=2.0,
         segment_seconds=5.0,
         client_metadata={"a": 1},
-        reasons=["untrained_model"],
+        reasons=["uncertain"],
         fake_score=0.25,
         peak_score=0.25,
         verdict="inconclusive",

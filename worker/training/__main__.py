@@ -79,7 +79,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def _add_ship(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints to write to")
-    parser.add_argument("--state", choices=["last", "best"], default="last", help="which state of the run to take")
+    parser.add_argument("--state", choices=["last", "best"], default="best", help="which state of the run to take")
 
 
 def _crops(given: argparse.Namespace) -> int:

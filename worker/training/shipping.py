@@ -22,11 +22,13 @@ from worker.training.train import CURVES_FILE
 CURVES_PICTURE: Final = "curves.svg"
 FIGURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate", "equal_error_rate", "expected_calibration_error")
 """Of a report, those that stand in the manifest and the card."""
+DISTURBED: Final = 20
+"""Media of each data set and class that the robustness curves are taken over."""
 State = Literal["last", "best"]
 
 
 def ship(
-    recipe: Recipe, sources: Sequence[EvaluationSource], run: Path, out: Path, *, state: State = "last"
+    recipe: Recipe, sources: Sequence[EvaluationSource], run: Path, out: Path, *, state: State = "best"
 ) -> Manifest:
     """
     Make a checkpoint for serving of what a run trained.
@@ -58,20 +60,27 @@ def ship(
         }
     )
     calibrated = replace(checkpoint, manifest=manifest)
-    evaluation = evaluate(calibrated, sources, sets={"validation"})
+    evaluation = evaluate(calibrated, sources, sets={"validation"}, limit=DISTURBED)
     evaluation.report["options"]["recipe"] = recipe.name
     write_report(evaluation, run / "report")
     manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
     rows = _curves(run)
-    card = render_card(recipe, manifest, evaluation.report, rows)
+    kept = max(rows, key=lambda row: row["selection"]) if state == "best" else rows[-1]
+    card = render_card(recipe, manifest, evaluation.report, rows, kept)
     folder = out / recipe.name
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
     return written
 
 
-def render_card(recipe: Recipe, manifest: Manifest, report: dict[str, Any], rows: Sequence[dict[str, float]]) -> str:
-    """The model card, in Markdown."""
+def render_card(
+    recipe: Recipe,
+    manifest: Manifest,
+    report: dict[str, Any],
+    rows: Sequence[dict[str, float]],
+    kept: dict[str, float],
+) -> str:
+    """The model card, in Markdown; *rows* are the run's curves, *kept* the row of the state that is shipped."""
     environment = Environment(
         loader=PackageLoader("worker.training"),
         undefined=StrictUndefined,
@@ -88,8 +97,9 @@ def render_card(recipe: Recipe, manifest: Manifest, report: dict[str, Any], rows
         datasets=_slices(report, "dataset"),
         sizes=_slices(report, "face size (px)"),
         robustness=report["robustness"],
-        images=int(rows[-1]["images"]) if rows else 0,
-        minutes=rows[-1]["seconds"] / 60 if rows else 0.0,
+        images=int(kept["images"]),
+        minutes=kept["seconds"] / 60,
+        seen=int(rows[-1]["images"]),
         limits={"alarms": FALSE_POSITIVES, "sure": SURE_FALSE_POSITIVES, "misses": MISSES},
     )
     return card.rstrip() + "\n"

@@ -13,19 +13,38 @@ def job(score, *, trained=True):
 @pytest.mark.parametrize(
     ("real", "swapped", "says"),
     [
-        (job(0.1), job(0.9), "Both are on the right side of the threshold."),
+        (job(0.1), job(0.9), "Both are on the right side of the threshold. The checkpoint is a research baseline"),
+        (job(0.59), job(0.6), "Both are on the right side of the threshold."),
         (job(0.1), job(0.5), "this swap was missed. The swapped video is above the real one."),
         (job(0.5), job(0.1), "this swap was missed. The swapped video is not above the real one."),
         (job(0.7), job(0.9), "a false alarm. The swapped video is above the real one."),
         (job(0.9), job(0.1), "Both are on the wrong side of the threshold. The swapped video is not above"),
         (job(0.1, trained=False), job(0.9, trained=False), "This checkpoint is untrained"),
         (job(None), job(0.9), "nothing to compare"),
+        (job(0.1), job(None), "nothing to compare"),
+    ],
+    ids=[
+        "right side",
+        "at the threshold",
+        "missed, above the real one",
+        "missed, below the real one",
+        "false alarm",
+        "both wrong",
+        "untrained",
+        "real one without a score",
+        "swapped one without a score",
     ],
 )
 def test_the_demo_says_what_was_measured(real, swapped, says):
     console = Console(file=io.StringIO(), width=1000)
     _explain(console, [real, swapped])
-    assert says in console.file.getvalue()
+    said = console.file.getvalue()
+    assert says in said
+    is_measured = real.model.trained and None not in (real.fake_score, swapped.fake_score)
+    assert ("Measured: " in said) == ("research baseline" in said) == is_measured
+    if is_measured:
+        figures = f"the real video {real.fake_score:.3f}, the swapped one {swapped.fake_score:.3f}, threshold 0.600"
+        assert f"Measured: {figures}. " in said
 
 
 def test_the_demo_says_nothing_of_a_job_that_is_not_there():

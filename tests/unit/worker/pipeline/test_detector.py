@@ -6,8 +6,11 @@ from shared.errors import JobCancelledError, ModelError
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import astronaut, hopper, scene
 from worker.media.frames import Frame
+from worker.model.checkpoint import save_checkpoint
+from worker.model.network import ForgeryNetwork
 from worker.pipeline import detector as module
 from worker.pipeline.detector import Detector
+from worker.pipeline.scoring import score_job
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,19 @@ def test_frames_become_people_faces_and_one_score(detector):
     assert 0.0 <= result.fake_score <= 1.0
     assert result.fake_score == max(person.fake_score for person in result.people)
     assert {face.time_s for face in result.people[0].faces} == {number / 2 for number in range(6)}
+
+
+def test_an_untrained_checkpoint_scores_and_never_decides(detector, tmp_path):
+    torch.manual_seed(1)
+    manifest = detector.manifest.model_copy(update={"name": "untrained", "trained": False})
+    network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
+    save_checkpoint(tmp_path / "untrained", manifest, network, "# untrained\n")
+    untrained = Detector.load(tmp_path, "untrained", "cpu")
+    result = untrained.score_segment(clip())
+    assert 0.0 <= result.fake_score <= 1.0
+    judged = score_job([(result.fake_score, result.reasons)], 0, untrained.manifest)
+    assert (judged.fake_score, judged.verdict) == (result.fake_score, "inconclusive")
+    assert judged.reasons == ("untrained_model",)
 
 
 def test_an_empty_scene_is_unscorable(detector):
