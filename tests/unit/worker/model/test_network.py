@@ -84,3 +84,12 @@ def test_the_network_gives_its_reference_value(backbone):
     y, x = torch.meshgrid(torch.linspace(0, 6.28, 160), torch.linspace(0, 6.28, 160), indexing="ij")
     picture = torch.stack([0.5 + 0.4 * torch.sin(3 * x), 0.5 + 0.4 * torch.cos(2 * y), 0.5 + 0.3 * torch.sin(x + y)])
     assert network(picture.unsqueeze(0)).item() == pytest.approx(REFERENCE_LOGITS[backbone], rel=1e-3)
+
+
+def test_residuals_are_grey_levels_unless_the_architecture_says_otherwise():
+    plain = architecture("srm", "efficientnet-lite0")
+    relative = plain.model_copy(update={"residual_scale": "own-level"})
+    assert not ForgeryNetwork(plain, 64).srm.own_level
+    assert ForgeryNetwork(relative, 64).srm.own_level
+    # Both have the same parameters, so the architecture alone tells them apart.
+    assert ForgeryNetwork(plain, 64).state_dict().keys() == ForgeryNetwork(relative, 64).state_dict().keys()

@@ -37,3 +37,38 @@ def test_residuals_stay_within_their_range():
     noise = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     residuals = SRMFilter()(noise)
     assert residuals.abs().max() == 1.0
+
+
+def noise(level, size=64):
+    """A grey picture with noise of *level* grey levels."""
+    grain = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(2))
+    return (0.5 + grain * level / 255.0).expand(1, 3, size, size)
+
+
+def test_relative_to_its_own_level_a_noisy_and_a_smooth_picture_look_alike():
+    quiet, loud = noise(0.25), noise(1.0)
+    relative, absolute = SRMFilter(own_level=True), SRMFilter()
+    planes = relative(quiet), relative(loud)
+    # Truncation, which comes before the level is measured, takes a little off the louder one.
+    assert (planes[0] - planes[1]).abs().mean() < 0.1 * planes[0].abs().mean()
+    assert absolute(loud).abs().mean() > 3 * absolute(quiet).abs().mean()
+
+
+def test_relative_residuals_are_multiples_of_the_mean_of_each_plane_and_picture():
+    faces = torch.cat([noise(0.5), noise(1.0)])
+    planes = SRMFilter(own_level=True)(faces)
+    # In units of the range, which is four times the mean; what was cut off beyond it is missing.
+    assert planes.abs().mean(dim=(2, 3)).numpy() == pytest.approx(np.full((2, 3), 0.25), abs=0.01)
+    assert planes.abs().max() == 1.0
+    assert torch.equal(planes[1], SRMFilter(own_level=True)(faces[1:])[0])
+
+
+def test_a_flat_picture_has_no_level_and_stays_flat():
+    flat = SRMFilter(own_level=True)(torch.full((1, 3, 32, 32), 0.5))
+    assert flat.abs().max() < 1e-2
+    # Nor does what rounding leaves of a picture become noise.
+    assert SRMFilter(own_level=True)(noise(0.01)).abs().mean() < 0.1
+
+
+def test_both_scales_have_the_same_state():
+    assert SRMFilter(own_level=True).state_dict() == {}

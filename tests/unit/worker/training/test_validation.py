@@ -1,0 +1,63 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.worker.training.runs import make_data, tiny, write_caches
+from worker.training.errors import DataError
+from worker.training.validation import ValidationFaces
+
+CPU = torch.device("cpu")
+
+
+class Redness(nn.Module):
+    """Judges by colour, which is what the fakes of ``tinted`` differ in."""
+
+    def __init__(self, sign=1.0):
+        super().__init__()
+        self.sign = sign
+
+    def forward(self, faces):
+        means = faces.float().mean(dim=(2, 3))
+        return self.sign * (means[:, 0] - means[:, 1]) / means.sum(dim=1)
+
+
+@pytest.fixture
+def caches(tmp_path):
+    return write_caches(make_data(tmp_path / "data", train=2, validation=8), tmp_path / "caches")
+
+
+@pytest.mark.parametrize(("sign", "area"), [(1.0, 1.0), (-1.0, 0.0)], ids=["right", "wrong"])
+def test_a_data_set_that_holds_both_classes_is_judged_by_the_medium(sign, area, caches):
+    measured = ValidationFaces(tiny(), caches).measure(Redness(sign), CPU)
+    # An area of nothing is nothing, and not as if nobody had looked.
+    assert measured["tinted_auc"] == area
+    assert measured.keys() == {"tinted_auc", "made_auc", "selection"}
+    assert measured["selection"] == pytest.approx((measured["tinted_auc"] + measured["made_auc"]) / 2)
+
+
+def test_swapped_halves_are_compared_with_their_own_originals_and_with_all_real_video(caches):
+    for index in caches[0].glob("*.jsonl"):
+        faces = [json.loads(line) for line in index.read_text().splitlines()]
+        for face in faces:
+            number = face["key"].rsplit("-", 1)[1]
+            face["key"] = f"clip-{number}#{'right' if face['label'] == 'fake' else 'left'}"
+            face["dataset"], face["is_video"] = "pairs", True
+        index.write_text("".join(f"{json.dumps(face)}\n" for face in faces))
+    right = ValidationFaces(tiny(), caches).measure(Redness(), CPU)
+    assert (right["pairs_above"], right["pairs_auc"], right["swap_auc"]) == (1.0, 1.0, 1.0)
+    wrong = ValidationFaces(tiny(), caches).measure(Redness(-1.0), CPU)
+    assert (wrong["pairs_above"], wrong["pairs_auc"], wrong["swap_auc"]) == (0.0, 0.0, 0.0)
+
+
+def test_the_same_faces_and_fakes_are_looked_at_each_time(caches):
+    faces = [ValidationFaces(tiny(seed=seed), caches) for seed in (1, 2)]
+    measured = [each.measure(Redness(), CPU) for each in (*faces, faces[0])]
+    assert measured[0] == measured[1] == measured[2]
+
+
+def test_validation_without_a_real_face_is_refused(tmp_path):
+    caches = write_caches(make_data(tmp_path / "data", train=2, validation=0), tmp_path / "caches")
+    with pytest.raises(DataError, match="validation"):
+        ValidationFaces(tiny(), caches)
