@@ -51,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("data", type=Path, help="data set, or with --recipe the folder that its paths are below")
     evaluate.add_argument("--recipe", type=Path, help="take data sets, sets and crops from this file")
     evaluate.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
-    evaluate.add_argument("--set", choices=["train", "validation", "test", "all"], default="all")
+    evaluate.add_argument(
+        "--set", choices=["train", "validation", "test", "all"], help="validation with --recipe, else all"
+    )
     evaluate.add_argument("--out", type=Path, help="folder of the report; build/evaluation/NAME if not given")
     evaluate.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
     evaluate.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
@@ -162,6 +164,8 @@ def _evaluate(given: argparse.Namespace) -> int:
     except ModelError as error:
         raise TrainingError(str(error)) from error
     manifest = checkpoint.manifest
+    # A recipe's other media are those that were trained on.
+    chosen = given.set or ("validation" if given.recipe is not None else "all")
     if given.recipe is not None:
         recipe = Recipe.read(given.recipe)
         sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
@@ -171,7 +175,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     evaluation = evaluate(
         checkpoint,
         sources,
-        sets=SETS if given.set == "all" else [given.set],
+        sets=SETS if chosen == "all" else [chosen],
         device=given.device,
         robustness=not given.no_robustness,
         limit=given.limit,

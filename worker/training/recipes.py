@@ -24,7 +24,7 @@ class Source(_Part):
 
     kind: str = Field(pattern="^(" + "|".join(READERS) + ")$")
     path: Path
-    """Below the data folder that the command names."""
+    """Below the data folder that the command names; its last part names the data set in reports."""
     hold_out: dict[Set, Annotated[float, Field(ge=0.0, le=1.0)]] = {}
     """Share of the groups without an official set that go to ``validation`` and ``test``."""
     seed: int = 0

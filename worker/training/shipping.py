@@ -10,14 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shared.manifests import Manifest
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
-from worker.training.calibration import FALSE_POSITIVES, MISSES, SURE_FALSE_POSITIVES, calibrate
+from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
 from worker.training.errors import TrainingError
 from worker.training.evaluate import EvaluationSource, evaluate
 from worker.training.plots import training_plot
 from worker.training.recipes import Recipe
 from worker.training.report import write_report
 from worker.training.scored import score_caches
-from worker.training.train import CURVES_FILE
+from worker.training.train import CURVES_FILE, check_recipe
 
 CURVES_PICTURE: Final = "curves.svg"
 FIGURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate", "equal_error_rate", "expected_calibration_error")
@@ -42,10 +42,11 @@ def ship(
         state: The one at the end of the schedule, or the one that was best on the validation set.
 
     Raises:
-        TrainingError: The run has not validated yet, or the validation set lacks a class.
+        TrainingError: The run has not validated yet, is another recipe's, or the validation set lacks a class.
     """
     if not (run / state / "manifest.json").exists():
         raise TrainingError(f"{run} holds no {state} state; train first")
+    check_recipe(run, recipe)
     checkpoint = load_checkpoint(run, state)
     media = score_caches(checkpoint, [source.cache for source in sources], sets={"validation"})
     calibration = calibrate(media)
@@ -65,8 +66,7 @@ def ship(
     write_report(evaluation, run / "report")
     manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
     rows = _curves(run)
-    kept = max(rows, key=lambda row: row["selection"]) if state == "best" else rows[-1]
-    card = render_card(recipe, manifest, evaluation.report, rows, kept)
+    card = render_card(recipe, manifest, evaluation.report, rows, state)
     folder = out / recipe.name
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
@@ -78,9 +78,10 @@ def render_card(
     manifest: Manifest,
     report: dict[str, Any],
     rows: Sequence[dict[str, float]],
-    kept: dict[str, float],
+    state: State,
 ) -> str:
-    """The model card, in Markdown; *rows* are the run's curves, *kept* the row of the state that is shipped."""
+    """The model card, in Markdown; *rows* are the run's curves."""
+    kept = max(rows, key=lambda row: row["selection"]) if state == "best" else rows[-1]
     environment = Environment(
         loader=PackageLoader("worker.training"),
         undefined=StrictUndefined,
@@ -93,14 +94,14 @@ def render_card(
         recipe=recipe,
         manifest=manifest,
         report=report,
-        figures=FIGURES,
         datasets=_slices(report, "dataset"),
         sizes=_slices(report, "face size (px)"),
         robustness=report["robustness"],
         images=int(kept["images"]),
         minutes=kept["seconds"] / 60,
         seen=int(rows[-1]["images"]),
-        limits={"alarms": FALSE_POSITIVES, "sure": SURE_FALSE_POSITIVES, "misses": MISSES},
+        limits={"alarms": FALSE_POSITIVES, "misses": MISSES, "low": LEAST_LOW},
+        state=state,
     )
     return card.rstrip() + "\n"
 
@@ -133,4 +134,5 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 
 def _interval(value: Sequence[float] | None) -> str:
-    return "" if value is None else f" [{value[0]:.2f}, {value[1]:.2f}]"
+    # No width comes from few media, not from certainty.
+    return "" if value is None or value[0] == value[1] else f" [{value[0]:.2f}, {value[1]:.2f}]"

@@ -290,9 +290,7 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             return
         # Asked before anything is loaded: another architecture's parameters would not fit.
-        about = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        if about["recipe"] != self.recipe.digest():
-            raise TrainingError(f"{path} belongs to another recipe; take another folder, or delete it")
+        about = check_recipe(self.folder, self.recipe)
         images = about.get("images_per_step", self.images_per_step)
         if images != self.images_per_step:
             raise TrainingError(f"{path} counts steps of {images} images, and this run's have {self.images_per_step}")
@@ -300,6 +298,20 @@ class Trainer:
         self._fabric.strategy.precision.load_state_dict(rest.get("precision", {}))
         self._average.load_state_dict(rest["average"])
         self.progress = Progress(**rest["progress"])
+
+
+def check_recipe(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """
+    Read the state of the run in *folder*, without its tensors' contents.
+
+    Raises:
+        TrainingError: It belongs to another recipe.
+    """
+    path = folder / STATE_FILE
+    about: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if about["recipe"] != recipe.digest():
+        raise TrainingError(f"{path} belongs to another recipe; take another folder, or delete it")
+    return about
 
 
 def start_network(recipe: Recipe) -> ForgeryNetwork:

@@ -1,0 +1,91 @@
+import math
+
+import pytest
+
+from shared.manifests import Calibration
+from tests.unit.worker.training.judged import face, logit, medium
+from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
+from worker.training.errors import DataError
+
+
+def media(label, scores, dataset="made"):
+    return [
+        medium(label, face(logit(score)), key=f"{dataset}-{label}-{number}", dataset=dataset)
+        for number, score in enumerate(scores)
+    ]
+
+
+def spread(count, low, high):
+    return [low + (high - low) * (number + 0.5) / count for number in range(count)]
+
+
+def share_called_fake(given, calibration):
+    called = [one.fake_score(calibration.temperature) >= calibration.threshold for one in given]
+    return sum(called) / len(called)
+
+
+@pytest.mark.parametrize("count", [19, 20, 99, 250])
+def test_no_more_reals_than_the_bound_reach_the_threshold(count):
+    reals = media("real", spread(count, 0.02, 0.9))
+    calibration = calibrate([*reals, *media("fake", spread(50, 0.3, 0.99))])
+    assert share_called_fake(reals, calibration) <= FALSE_POSITIVES
+    one_more = share_called_fake(reals, calibration) * count + 1
+    assert one_more / (count + 1) <= FALSE_POSITIVES + 1e-9 or count < 1 / FALSE_POSITIVES
+
+
+@pytest.mark.parametrize("count", [1, 4, 9, 18])
+def test_of_a_few_reals_none_reaches_the_threshold(count):
+    reals = media("real", spread(count, 0.1, 0.8), dataset="few")
+    given = [*reals, *media("real", spread(100, 0.01, 0.3)), *media("fake", spread(50, 0.3, 0.99))]
+    assert share_called_fake(reals, calibrate(given)) == 0.0
+
+
+def test_the_hardest_data_set_sets_the_threshold():
+    easy = media("real", spread(100, 0.01, 0.2), dataset="easy")
+    hard = media("real", spread(100, 0.3, 0.9), dataset="hard")
+    fakes = media("fake", spread(50, 0.5, 0.99))
+    alone = calibrate([*hard, *fakes])
+    both = calibrate([*easy, *hard, *fakes])
+    for calibration in (alone, both):
+        assert share_called_fake(hard, calibration) <= FALSE_POSITIVES
+    assert both.threshold > calibrate([*easy, *fakes]).threshold
+
+
+def test_no_more_fakes_of_any_data_set_than_the_bound_lie_below_the_band():
+    easy = media("fake", spread(100, 0.8, 0.99), dataset="easy")
+    hard = media("fake", spread(9, 0.2, 0.9), dataset="hard")
+    calibration = calibrate([*easy, *hard, *media("real", spread(100, 0.01, 0.5))])
+    low, high = calibration.uncertainty_band
+    assert high == calibration.threshold
+    for given in (easy, hard):
+        below = [one.fake_score(calibration.temperature) < low for one in given]
+        assert sum(below) / len(below) <= MISSES
+    assert min(one.fake_score(calibration.temperature) for one in hard) == pytest.approx(low, abs=1e-4)
+
+
+def test_the_band_never_begins_below_its_least():
+    calibration = calibrate([*media("fake", [0.02, *spread(8, 0.96, 0.99)]), *media("real", spread(50, 0.005, 0.1))])
+    assert calibration.uncertainty_band[0] == LEAST_LOW
+
+
+def test_overconfident_scores_are_cooled_and_timid_ones_sharpened():
+    truth = [*[("fake", 0.8)] * 8, *[("real", 0.8)] * 2, *[("real", 0.2)] * 8, *[("fake", 0.2)] * 2]
+    for factor in (3.0, 0.5):
+        given = [
+            medium(label, face(logit(score) * factor), key=str(number)) for number, (label, score) in enumerate(truth)
+        ]
+        assert calibrate(given).temperature == pytest.approx(factor, rel=0.05)
+
+
+def test_a_threshold_that_nothing_can_reach_is_still_a_valid_calibration():
+    certain = [medium("real", face(80.0), key=str(number)) for number in range(30)]
+    calibration = calibrate([*certain, *media("fake", [0.5] * 30)])
+    assert isinstance(calibration, Calibration)
+    assert calibration.threshold == 1.0
+    assert math.isfinite(calibration.temperature)
+
+
+@pytest.mark.parametrize("label", ["real", "fake"])
+def test_both_classes_are_needed(label):
+    with pytest.raises(DataError, match="real and fake"):
+        calibrate(media(label, [0.2, 0.8]))
