@@ -176,9 +176,14 @@ def part_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator) -> M
 
 def mixed(source: Picture, target: Picture, mask: Mask) -> Picture:
     """*target* with *source* seen through *mask*."""
+    return _bytes(_mixed(source, target, mask))
+
+
+def _mixed(source: Picture, target: Picture, mask: Mask) -> NDArray[np.float32]:
+    """The same, not rounded yet."""
     weights = cv2.merge([mask, mask, mask])
-    difference = cv2.subtract(source, target, dtype=cv2.CV_32F)
-    return _bytes(np.asarray(cv2.add(cv2.multiply(difference, weights), target, dtype=cv2.CV_32F), np.float32))
+    apart = cv2.subtract(source, target, dtype=cv2.CV_32F)
+    return np.asarray(cv2.add(cv2.multiply(apart, weights), target, dtype=cv2.CV_32F), np.float32)
 
 
 def outline_in(outline: Points, landmarks: Landmarks) -> Points:
@@ -220,16 +225,14 @@ def match_colours(source: Picture, target: Picture, mask: Mask) -> Picture:
 
 
 def _blended(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
-    weights = cv2.merge([mask, mask, mask])
-    apart = cv2.subtract(source, target, dtype=cv2.CV_32F)
-    mixed = np.asarray(cv2.add(cv2.multiply(apart, weights), target, dtype=cv2.CV_32F), np.float32)
+    blend = _mixed(source, target, mask)
     if style == "subtle" and rng.random() < 0.5:
         # Swapping programs often smooth the seam: where the mask rises, not where it is flat.
         height = mask / max(float(mask.max()), 1e-6)
         ring = np.sqrt(np.maximum(4.0 * height * (1.0 - height), 0.0))
-        smooth = np.asarray(cv2.GaussianBlur(mixed, (0, 0), rng.uniform(0.7, 2.0)), np.float32)
-        mixed = mixed + np.asarray(cv2.multiply(smooth - mixed, cv2.merge([ring, ring, ring])), np.float32)
-    return Blend(target, _bytes(mixed), mask)
+        smooth = np.asarray(cv2.GaussianBlur(blend, (0, 0), rng.uniform(0.7, 2.0)), np.float32)
+        blend = blend + np.asarray(cv2.multiply(smooth - blend, cv2.merge([ring, ring, ring])), np.float32)
+    return Blend(target, _bytes(blend), mask)
 
 
 def _changed_textbook(picture: Picture, rng: Generator) -> Picture:

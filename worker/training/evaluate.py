@@ -130,6 +130,7 @@ def evaluate(
     limit: int = 60,
     rounds: int = ROUNDS,
     options: Mapping[str, Any] | None = None,
+    media: Sequence[ScoredMedium] | None = None,
 ) -> Evaluation:
     """
     Evaluate *checkpoint*.
@@ -141,12 +142,14 @@ def evaluate(
         limit: Media of each data set and label for that.
         rounds: Of the bootstrap over all media.
         options: What else the report should say of how it was made.
+        media: Of these sets, where the checkpoint has scored them already.
 
     Raises:
         DataError: No medium of these sets has a usable face.
     """
     caches = [source.cache for source in sources]
-    media = score_caches(checkpoint, caches, sets=sets, device=device)
+    if media is None:
+        media = score_caches(checkpoint, caches, sets=sets, device=device)
     if not media:
         raise DataError(f"no medium of {', '.join(sorted(sets))} has a usable face")
     report = {

@@ -45,7 +45,7 @@ def render_html(evaluation: Evaluation) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(figure=_figure, interval=_interval)
+    environment.filters.update(figure=figure, interval=_interval)
     report = evaluation.report
     threshold = report["checkpoint"]["calibration"]["threshold"]
     plots = {
@@ -78,16 +78,17 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     ]
     for name, title in MEASURES.items():
         cells = [
-            f"{_figure(report[part][name])} {_interval(report[part]['intervals'][name])}"
+            f"{figure(report[part][name])} {_interval(report[part]['intervals'][name])}"
             for part in ("by_video", "by_frame")
         ]
         lines.append(f"{title:26}{cells[0]:24}{cells[1]}".rstrip())
     if pairs["count"]:
-        lines.append(f"fakes above their own original: {_figure(pairs['share'])} of {pairs['count']}")
+        lines.append(f"fakes above their own original: {figure(pairs['share'])} of {pairs['count']}")
     return lines
 
 
-def _figure(value: float | None, digits: int = 3) -> str:
+def figure(value: float | None, digits: int = 3) -> str:
+    """*value* as it is printed; a dash where there is none."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

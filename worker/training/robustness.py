@@ -22,7 +22,7 @@ from worker.model.checkpoint import Checkpoint
 from worker.training.augment import Course, Picture, h264, jpeg
 from worker.training.cache import CachedFace, CropCache
 from worker.training.metrics import bootstrap, confusion, roc_auc
-from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of
+from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of, probability
 
 FACES_PER_MEDIUM: Final = 2
 ROUNDS: Final = 200
@@ -149,9 +149,9 @@ def _scores(
             changed = course(native)
             whole = (0.0, 0.0, float(changed.shape[1]), float(changed.shape[0]))
             crops.append(crop_face(changed, whole, size_px=preprocessing.crop_size_px, margin=0.0))
-    logits = np.array(logits_of(checkpoint.network, crops, device)).reshape(len(faces), len(courses))
-    probabilities = 0.5 + 0.5 * np.tanh(0.5 * logits / checkpoint.manifest.calibration.temperature)
-    return np.asarray(probabilities.mean(0), np.float64)
+    temperature = checkpoint.manifest.calibration.temperature
+    scores = [probability(float(logit), temperature) for logit in logits_of(checkpoint.network, crops, device)]
+    return np.asarray(np.array(scores, np.float64).reshape(len(faces), len(courses)).mean(0), np.float64)
 
 
 def _point(

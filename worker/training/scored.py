@@ -34,6 +34,11 @@ from worker.training.errors import TrainingError
 from worker.training.skin import skin_tone_deg
 
 
+def probability(logit: float, temperature: float) -> float:
+    """The logistic function of *logit* over *temperature*, in [0, 1], in the form that never overflows."""
+    return 0.5 + 0.5 * math.tanh(0.5 * logit / temperature)
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredFace:
     """One face of one frame, and what the network said of it."""
@@ -55,7 +60,7 @@ class ScoredFace:
 
     def fake_score(self, temperature: float) -> float:
         """Probability of being fake, in [0, 1]."""
-        return 0.5 + 0.5 * math.tanh(0.5 * self.logit / temperature)
+        return probability(self.logit, temperature)
 
 
 @dataclass(frozen=True, slots=True)

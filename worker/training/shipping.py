@@ -15,7 +15,7 @@ from worker.training.errors import TrainingError
 from worker.training.evaluate import EvaluationSource, evaluate
 from worker.training.plots import training_plot
 from worker.training.recipes import Recipe
-from worker.training.report import write_report
+from worker.training.report import figure, write_report
 from worker.training.scored import score_caches
 from worker.training.train import CURVES_FILE, check_recipe
 
@@ -61,7 +61,7 @@ def ship(
         }
     )
     calibrated = replace(checkpoint, manifest=manifest)
-    evaluation = evaluate(calibrated, sources, sets={"validation"}, limit=DISTURBED)
+    evaluation = evaluate(calibrated, sources, sets={"validation"}, limit=DISTURBED, media=media)
     evaluation.report["options"]["recipe"] = recipe.name
     write_report(evaluation, run / "report")
     manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
@@ -89,7 +89,7 @@ def render_card(
         lstrip_blocks=True,
         autoescape=False,  # noqa: S701 - Markdown from our own figures, not a page
     )
-    environment.filters.update(figure=_figure, interval=_interval)
+    environment.filters.update(figure=figure, interval=_interval)
     card = environment.get_template("model_card.md").render(
         recipe=recipe,
         manifest=manifest,
@@ -127,10 +127,6 @@ def _slices(report: dict[str, Any], way: str) -> list[dict[str, Any]]:
 def _curves(run: Path) -> list[dict[str, float]]:
     with (run / CURVES_FILE).open(newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def _figure(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _interval(value: Sequence[float] | None) -> str:
