@@ -7,9 +7,13 @@ Each command says where it writes, shows how far it is, and goes on where it was
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from worker.training.datasets import READERS
 from worker.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from worker.training.recipes import Recipe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,6 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
     ablate.add_argument("--side-by-side", type=int, default=1, help="runs at a time")
 
     ablate.add_argument("--table", type=Path, help="write the comparison, in Markdown, to this file")
+
+    cross = commands.add_parser("cross-validate", help="train a run for each fold of a data set's people, and judge it")
+    _add_recipe(cross)
+    cross.add_argument("--runs", type=Path, required=True, help="folder of the runs")
+    cross.add_argument("--source", type=Path, default=Path("pairs"), help="data set whose people are divided")
+    cross.add_argument("--folds", type=int, default=4)
+    cross.add_argument("--images", type=int, default=40_000, help="that each run is trained on")
+    cross.add_argument("--table", type=Path, help="write the result, in Markdown, to this file")
 
     ship = commands.add_parser("ship", help="calibrate, evaluate and describe a trained run: a checkpoint to serve")
     _add_recipe(ship)
@@ -65,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     given = parser.parse_args(arguments)
     try:
-        return int(globals()[f"_{given.command}"](given))
+        return int(globals()[f"_{given.command.replace('-', '_')}"](given))
     except TrainingError as error:
         print(f"{parser.prog} {given.command}: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -99,15 +111,23 @@ def _train(given: argparse.Namespace) -> int:
 
 def _trained(given: argparse.Namespace) -> bool:
     """Train; says whether this process is the first of its run, which alone goes on afterwards."""
+    from worker.training.train import Trainer
+
+    recipe, caches, painted = _faces(given)
+    trainer = Trainer(recipe, caches, given.run, painted=painted)
+    trainer.run()
+    return trainer.is_first
+
+
+def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":
+    """A recipe, its crops, and what its autoencoders paint."""
+    from worker.training.autoencoders import paint_faces
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches
-    from worker.training.train import Trainer
 
     recipe = Recipe.read(given.recipe)
     caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
-    trainer = Trainer(recipe, caches, given.run)
-    trainer.run()
-    return trainer.is_first
+    return recipe, caches, paint_faces(caches, given.caches, recipe.autoencoders, seed=recipe.seed)
 
 
 def _ship(given: argparse.Namespace) -> int:
@@ -140,14 +160,32 @@ def _ablate(given: argparse.Namespace) -> int:
     return 0
 
 
-def _sheet(given: argparse.Namespace) -> int:
+def _cross_validate(given: argparse.Namespace) -> int:
+    from worker.training.crossvalidation import cross_validate, table
     from worker.training.recipes import Recipe
-    from worker.training.sheet import draw_sheet, write_sheet
-    from worker.training.sources import build_caches
 
-    recipe = Recipe.read(given.recipe)
-    caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
-    write_sheet(draw_sheet(recipe, caches, count=given.count, seed=given.seed), given.out)
+    folds = cross_validate(
+        Recipe.read(given.recipe),
+        given.data,
+        given.caches,
+        given.runs,
+        path=given.source,
+        folds=given.folds,
+        images=given.images,
+        processes=given.processes,
+    )
+    written = table(folds)
+    if given.table is not None:
+        given.table.write_text(written)
+    print(written)  # noqa: T201
+    return 0
+
+
+def _sheet(given: argparse.Namespace) -> int:
+    from worker.training.sheet import draw_sheet, write_sheet
+
+    recipe, caches, painted = _faces(given)
+    write_sheet(draw_sheet(recipe, caches, painted=painted, count=given.count, seed=given.seed), given.out)
     return 0
 
 

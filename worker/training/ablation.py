@@ -68,7 +68,7 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         file.write_text(yaml.safe_dump(variant, sort_keys=False))
         jobs.append((name, file, folder))
     with ThreadPoolExecutor(side_by_side) as pool:
-        codes = list(pool.map(lambda job: _train(job[1], data, caches, job[2]), jobs))
+        codes = list(pool.map(lambda job: train_in_process(job[1], data, caches, job[2]), jobs))
     failed = [name for (name, _, _), code in zip(jobs, codes, strict=True) if code != 0]
     if failed:
         raise TrainingError(f"these did not end well, see log.txt in their folders: {', '.join(failed)}")
@@ -135,7 +135,8 @@ def slug(name: str) -> str:
     return name.replace(" ", "-").replace("+", "-")
 
 
-def _train(recipe: Path, data: Path, caches: Path, folder: Path) -> int:
+def train_in_process(recipe: Path, data: Path, caches: Path, folder: Path) -> int:
+    """Train in a process of its own, whose output goes to ``log.txt`` in *folder*; returns its exit code."""
     with (folder / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", "worker.training", "train", str(recipe), str(data)]
         command += ["--caches", str(caches), "--run", str(folder)]

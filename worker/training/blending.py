@@ -101,13 +101,14 @@ def swap(
     source_landmarks: Landmarks,
     rng: Generator,
     *,
-    generated: bool = False,
+    source_is: Literal["real", "painted", "swapped"] = "real",
 ) -> Blend:
     """
     Put another person's face into a picture: aligned by landmarks, colours matched, feathered or Poisson-blended.
 
     Args:
-        generated: The source comes from a generator already, and is not made to look as if it did.
+        source_is: A real face is made to look as if a generator had made it. One that an autoencoder painted is
+            sharpened now and then, as swapping programs do, and one that was cut out of a swap is taken as it is.
 
     Pérez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003; Reinhard et al., "Color Transfer between
     Images", IEEE CG&A 2001.
@@ -117,7 +118,11 @@ def swap(
     matrix = _affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
     how = cv2.INTER_AREA if _scale(matrix) < 0.7 else cv2.INTER_LINEAR
     warped = cv2.warpAffine(source, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT)
-    picture = np.asarray(warped, np.uint8) if generated else _generated(np.asarray(warped, np.uint8), rng)
+    picture = np.asarray(warped, np.uint8)
+    if source_is == "real":
+        picture = _generated(picture, rng)
+    elif source_is == "painted" and rng.random() < 0.35:
+        picture = _sharpened(picture, rng)
     mask = face_mask((height, width), landmarks, rng, "subtle")
     # Two versions of one face may shine through each other, two faces may not: swapping programs leave no ghosts.
     mask = mask / max(float(mask.max()), 1e-6)

@@ -23,21 +23,25 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from worker.detection.faces import Box, square_around
 from worker.training.augment import Augmentation
+from worker.training.autoencoders import face_name
 from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
 
-Kind = Literal["textbook", "subtle", "swap", "transplant", "pairs", "parts", "labelled"]
+Kind = Literal["textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "labelled"]
 """
-Self-blended in two styles, swapped between two people, a face that a generator made put into a real picture, halves
-of one video frame, parts of its swapped half laid over its original, pictures labelled by others.
+Self-blended in two styles, painted by an autoencoder, swapped between two people, a face that a generator made put
+into a real picture, halves of one video frame, parts of its swapped half laid over its original, pictures labelled by
+others.
 
 Where few people are swapped into many pictures, whole swapped faces teach who they are: a network that knows them by
 heart is no judge of others. Their parts do not tell.
 """
 Mixture = Mapping[Kind, float]
-ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "swap", "transplant", "pairs", "parts"})
+ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts"})
 """Kinds whose two pictures differ by the swap alone."""
+OWN: Final = 0.6
+"""Share of painted faces that are put back where they were; the others are another person's."""
 DONORS: Final = 24
 """How many faces are looked at for one that is turned like the target."""
 NOISE: Final = 3.0
@@ -80,6 +84,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         shuffle_labels: Swap the two pictures of a couple at random: there is then nothing to learn, as a test wants.
         first: Number of the first batch of this rank.
         real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
+        painted: Folders of crops that ``autoencoders.paint_faces`` made of the faces in *caches*.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
@@ -103,6 +108,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         ranks: int = 1,
         shuffle_labels: bool = False,
         real_from: Sequence[str] = (),
+        painted: Sequence[Path] = (),
     ) -> None:
         self._stages = list(stages)
         self._augmentation = augmentation
@@ -115,6 +121,12 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         self._shuffle_labels = shuffle_labels
         self._pictures: dict[tuple[Path, str, int], Picture] = {}
         self._load([CropCache(folder) for folder in caches], set_name, frozenset(real_from))
+        self._painted: dict[str, list[tuple[CropCache, CachedFace]]] = {}
+        for cache in map(CropCache, painted):
+            for face in cache.faces():
+                self._painted.setdefault(face.original, []).append((cache, face))
+        # Of the others, which are new to this division into sets, there are none.
+        self._has_painting = [number for number, (_, face) in enumerate(self._real) if face_name(face) in self._painted]
 
     def _load(self, caches: Sequence[CropCache], set_name: str, real_from: frozenset[str]) -> None:
         self._real: list[tuple[CropCache, CachedFace]] = []
@@ -206,13 +218,18 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
                 donor = self._real[self._donor(self._real, self._poses, number, rng)]
                 source, _, source_marks = self._face(donor, whole=True)
                 blend = swap(picture, marks, source, source_marks, rng)
+            case "painted":
+                number = self._real_number(rng)
+                picture, box, marks = self._face(self._real[number])
+                source, _, source_marks = self._face(self._painting(number, rng), whole=True)
+                blend = swap(picture, marks, source, source_marks, rng, source_is="painted")
             case "transplant":
                 number = self._real_number(rng)
                 picture, box, marks = self._face(self._real[number])
                 donor = self._made[self._donor(self._made, self._made_poses, number, rng)]
                 source, _, source_marks = self._face(donor, whole=True)
                 # What the generator left behind is what is to be learnt, so little is done to its face.
-                blend = swap(picture, marks, source, source_marks, rng, generated=True)
+                blend = swap(picture, marks, source, source_marks, rng, source_is="swapped")
             case "textbook" | "subtle":
                 picture, box, marks = self._face(self._real[self._real_number(rng)])
                 style: Style = kind
@@ -293,6 +310,16 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             self._numbers = {face: number for number, (_, face) in enumerate(self._real)}
             self._weights = np.cumsum([min(len(rows), 12) for rows in self._by_medium], dtype=np.float64)
         return self._weights
+
+    def _painting(self, number: int, rng: Generator) -> tuple[CropCache, CachedFace]:
+        """What one of the autoencoders made of real face *number*, or of somebody else's who is turned like it."""
+        made = self._painted.get(face_name(self._real[number][1]))
+        if made is None or rng.random() >= OWN:
+            known = self._has_painting
+            rows = [self._real[each] for each in known]
+            place = self._donor(rows, self._poses[known], number, rng)
+            made = self._painted[face_name(rows[place][1])]
+        return made[int(rng.integers(len(made)))]
 
     def _donor(
         self, rows: Sequence[tuple[CropCache, CachedFace]], poses: NDArray[np.float64], number: int, rng: Generator

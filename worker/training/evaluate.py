@@ -39,9 +39,10 @@ from worker.training.metrics import (
 )
 from worker.training.recipes import Recipe, Source
 from worker.training.robustness import robustness_curves
-from worker.training.scored import ScoredFace, ScoredMedium, score_caches
+from worker.training.scored import ScoredFace, ScoredMedium, above_originals, score_caches
 from worker.training.slices import slice_media
-from worker.training.sources import SPLIT_FILE, build_caches, build_source_cache, media_of, split_digest
+from worker.training.sources import build_caches, build_source_cache, media_of
+from worker.training.splits import SPLIT_FILE, split_digest
 
 ROUNDS: Final = 1000
 """Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times at most."""
@@ -307,12 +308,7 @@ def _verdicts(labels: Labels, scores: Scores, manifest: Manifest) -> dict[str, d
 
 def _pairs_above(media: Sequence[ScoredMedium], score_of: Mapping[int, float], rounds: int) -> dict[str, Any]:
     """Share of the fakes that score above the very medium they were made from, where both were scored."""
-    known = {(medium.dataset, medium.key): score_of[id(medium)] for medium in media}
-    rows = [
-        (medium, score_of[id(medium)] > known[medium.dataset, medium.original])
-        for medium in media
-        if medium.is_fake and (medium.dataset, medium.original) in known
-    ]
+    rows = above_originals(media, [score_of[id(medium)] for medium in media])
     if not rows:
         return {"count": 0, "share": None, "interval": None}
     above = np.array([float(is_above) for _, is_above in rows])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from shared.manifests import Architecture, Preprocessing, Sampling
 from worker.training.augment import Augmentation
+from worker.training.autoencoders import AutoencoderSettings
 from worker.training.cache import CacheSettings
 from worker.training.couples import Kind
 from worker.training.datasets import READERS, Set
@@ -67,6 +68,8 @@ class Optimisation(_Part):
     focal_gamma: float = Field(default=2.0, ge=0.0)
     ranking: float = Field(default=0.3, ge=0.0)
     """Weight of the loss that wants a fake above the real picture it was made from."""
+    centring: float = Field(default=0.0, ge=0.0)
+    """Weight of the loss that wants both lie as far from the middle, so that no clip as a whole is called fake."""
     mask: float = Field(default=0.5, ge=0.0)
     """Weight of the loss that wants to be told where a fake was changed; 0 leaves that part of the network out."""
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
@@ -110,6 +113,8 @@ class Recipe(_Part):
     start: str = "imagenet"
     """``imagenet``, ``random``, or the folder of a checkpoint."""
     stages: list[StageRecipe] = Field(min_length=1)
+    autoencoders: list[AutoencoderSettings] = []
+    """That paint the faces of the kind ``painted``."""
     real_from: list[str] = []
     """Data sets whose real faces fakes are made of; all if empty."""
     augmentation: Augmentation = Augmentation()

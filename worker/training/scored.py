@@ -123,6 +123,16 @@ class ScoredMedium:
         return [max(face.fake_score(temperature) for face in faces) for _, faces in frames]
 
 
+def above_originals(media: Sequence[ScoredMedium], scores: Sequence[float]) -> list[tuple[ScoredMedium, bool]]:
+    """Every fake whose very original is among *media*, and whether it scores above that."""
+    known = {(medium.dataset, medium.key): score for medium, score in zip(media, scores, strict=True)}
+    return [
+        (medium, score > known[medium.dataset, medium.original])
+        for medium, score in zip(media, scores, strict=True)
+        if medium.is_fake and (medium.dataset, medium.original) in known
+    ]
+
+
 def score_caches(
     checkpoint: Checkpoint,
     caches: Sequence[Path],

@@ -28,12 +28,15 @@ _PAPER: Final = 255
 _INK: Final = (20, 20, 20)
 
 
-def draw_sheet(recipe: Recipe, caches: Sequence[Path], *, count: int = 3, seed: int = 0) -> Picture:
+def draw_sheet(
+    recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), count: int = 3, seed: int = 0
+) -> Picture:
     """
     Draw *count* couples of every kind that the caches have faces for.
 
     Args:
         caches: Folders of crops, as ``build_caches`` returns them.
+        painted: Likewise, as ``paint_faces`` returns them.
         seed: Another one draws other couples.
 
     Returns:
@@ -46,7 +49,7 @@ def draw_sheet(recipe: Recipe, caches: Sequence[Path], *, count: int = 3, seed: 
     missing: list[Kind] = []
     for place, kind in enumerate(get_args(Kind)):
         plain, augmented = (
-            _couples(recipe, caches, kind, augmentation, seed)
+            _couples(recipe, caches, painted, kind, augmentation, seed)
             for augmentation in (_without_changes(recipe.augmentation), recipe.augmentation)
         )
         try:
@@ -81,7 +84,14 @@ def write_sheet(sheet: Picture, path: Path) -> None:
     partial.replace(path)
 
 
-def _couples(recipe: Recipe, caches: Sequence[Path], kind: Kind, augmentation: Augmentation, seed: int) -> Couples:
+def _couples(
+    recipe: Recipe,
+    caches: Sequence[Path],
+    painted: Sequence[Path],
+    kind: Kind,
+    augmentation: Augmentation,
+    seed: int,
+) -> Couples:
     return Couples(
         caches,
         [Stage(1, {kind: 1.0})],
@@ -90,6 +100,7 @@ def _couples(recipe: Recipe, caches: Sequence[Path], kind: Kind, augmentation: A
         margin=recipe.preprocessing.crop_margin,
         seed=seed,
         real_from=recipe.real_from,
+        painted=painted,
     )
 
 

@@ -1,7 +1,7 @@
 """From a recipe's sources to crop caches, and to the hash of the division into sets that every report carries."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +9,7 @@ from worker.training.cache import CacheSettings, build_cache
 from worker.training.datasets import Medium, SplitDigest, assign_sets, read_dataset
 from worker.training.errors import DataError
 from worker.training.recipes import Recipe, Source
-
-SPLIT_FILE = "split.json"
+from worker.training.splits import SPLIT_FILE
 
 
 def media_of(source: Source, data: Path) -> Iterator[Medium]:
@@ -60,16 +59,6 @@ def build_source_cache(source: Source, data: Path, folder: Path, settings: Cache
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder / SPLIT_FILE, split)
     build_cache(media_of(source, data), folder, settings, processes=processes, total=digest.count)
-
-
-def split_digest(caches: Sequence[Path]) -> str:
-    """One hash over the divisions of several caches; empty where none is known."""
-    digests = []
-    for folder in caches:
-        path = folder / SPLIT_FILE
-        if path.exists():
-            digests.append(str(json.loads(path.read_bytes())["sha256"]))
-    return "+".join(digest[:16] for digest in digests)
 
 
 def _claim(path: Path, split: dict[str, object]) -> None:

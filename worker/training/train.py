@@ -64,16 +64,26 @@ class Trainer:
         recipe: What to train.
         caches: Folders of crops.
         folder: Of the run; if it holds a state, the run goes on from there.
+        painted: Folders of crops that the recipe's autoencoders made of those in *caches*.
         shuffle_labels: Train on coin tosses, for a test.
 
     Raises:
         TrainingError: The folder's state belongs to another recipe, or to another number of images in a step.
     """
 
-    def __init__(self, recipe: Recipe, caches: Sequence[Path], folder: Path, *, shuffle_labels: bool = False) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        caches: Sequence[Path],
+        folder: Path,
+        *,
+        painted: Sequence[Path] = (),
+        shuffle_labels: bool = False,
+    ) -> None:
         self.recipe = recipe
         self.folder = folder
         self._caches = list(caches)
+        self._painted = list(painted)
         self._shuffle_labels = shuffle_labels
         hardware = recipe.hardware
         if hardware.threads is not None:
@@ -169,6 +179,7 @@ class Trainer:
             ranks=self._fabric.world_size,
             shuffle_labels=self._shuffle_labels,
             real_from=recipe.real_from,
+            painted=self._painted,
         )
         processes = recipe.hardware.loader_processes
         loader = DataLoader(
@@ -349,15 +360,18 @@ def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> 
 
     Returns:
         Mean binary cross-entropy, or focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017),
-        plus the weighted ranking loss (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005).
+        plus the weighted ranking loss (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) and the
+        weighted mean square of what the two of an aligned couple have in common.
     """
     real, fake = logits.chunk(2)
     margins = torch.cat([-real, fake])  # How far each logit lies on its own side.
     losses = functional.softplus(-margins)
     if optimisation.loss == "focal":
         losses = losses * torch.sigmoid(-margins) ** optimisation.focal_gamma
-    ranking = (functional.softplus(real - fake) * aligned).sum() / aligned.sum().clamp(min=1.0)
-    return losses.mean() + optimisation.ranking * ranking
+    count = aligned.sum().clamp(min=1.0)
+    ranking = (functional.softplus(real - fake) * aligned).sum() / count
+    common = ((real + fake).square() / 4 * aligned).sum() / count
+    return losses.mean() + optimisation.ranking * ranking + optimisation.centring * common
 
 
 def _optimizer(network: nn.Module, optimisation: Optimisation) -> torch.optim.Optimizer:

@@ -14,10 +14,15 @@ from tests.clips import astronaut, hopper, run
 from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
 from worker.training import cache
+from worker.training.autoencoders import AutoencoderSettings, paint_faces
 from worker.training.cache import CacheSettings, CropCache, build_cache
 from worker.training.datasets import Medium
 
 SETTINGS = CacheSettings(sample_fps=4.0, max_frames=4, min_sharpness=5.0)
+AUTOENCODERS = [
+    AutoencoderSettings(upsampling="shuffle", halvings=3, code_channels=16, images=16),
+    AutoencoderSettings(upsampling="bilinear", halvings=2, code_channels=16, images=16),
+]
 SIDE_PX = 320
 """Of a half of the side-by-side clip."""
 
@@ -67,6 +72,8 @@ class Crops:
 
     folder: Path
     media: tuple[Medium, ...]
+    painted: tuple[Path, ...]
+    """What hardly trained autoencoders made of it."""
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +90,8 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
         patch.setattr(cache, "MEDIA_PER_SHARD", 2)
         build_cache(media, folder, SETTINGS)
     assert any(CropCache(folder).faces())
-    return Crops(folder, media)
+    painted = paint_faces([folder], tmp_path_factory.mktemp("painted"), AUTOENCODERS)
+    return Crops(folder, media, tuple(painted))
 
 
 @pytest.fixture(scope="session")

@@ -25,11 +25,11 @@ def blend(kind, seed, portrait=ASTRONAUT, donor=HOPPER):
     rng = np.random.default_rng(seed)
     if kind in STYLES:
         return self_blend(portrait.picture, portrait.landmarks, rng, kind)
-    generated = kind == "transplant"
-    return swap(portrait.picture, portrait.landmarks, donor.picture, donor.landmarks, rng, generated=generated)
+    source_is = {"swap": "real", "painted": "painted", "transplant": "swapped"}[kind]
+    return swap(portrait.picture, portrait.landmarks, donor.picture, donor.landmarks, rng, source_is=source_is)
 
 
-KINDS = pytest.mark.parametrize("kind", [*STYLES, "swap", "transplant"])
+KINDS = pytest.mark.parametrize("kind", [*STYLES, "swap", "painted", "transplant"])
 
 
 @pytest.mark.parametrize("style", STYLES)

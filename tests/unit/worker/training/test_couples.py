@@ -8,6 +8,7 @@ import torch
 
 from worker.training import couples
 from worker.training.augment import Augmentation
+from worker.training.autoencoders import face_name
 from worker.training.cache import CropCache
 from worker.training.couples import ALIGNED, Couples, Kind, Stage
 from worker.training.errors import DataError
@@ -21,7 +22,7 @@ ALL = Stage(10, dict.fromkeys(KINDS, 1.0))
 
 def stream(crops, *stages, augmentation=None, cls=Couples, **options):
     chosen = augmentation or Augmentation()
-    given = {"size_px": 48, "margin": 0.2, "batch": 3, **options}
+    given = {"size_px": 48, "margin": 0.2, "batch": 3, "painted": crops.painted, **options}
     return cls([crops.folder], stages or [ALL], chosen, **given)
 
 
@@ -66,7 +67,7 @@ def test_every_kind_makes_couples_of_two_different_pictures(kind, crops):
         assert bool(aligned) == (kind in ALIGNED)
 
 
-@pytest.mark.parametrize("kind", ["subtle", "swap", "transplant"])
+@pytest.mark.parametrize("kind", ["subtle", "painted", "swap", "transplant"])
 def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops):
     made = stream(crops, only(kind), augmentation=STILL)
     cache = CropCache(crops.folder)
@@ -90,6 +91,32 @@ def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
         assert real.time_s == fake.time_s
         # Of the two people on the left, the one who stands where the swapped one does on the right.
         assert real.frame_box_px[0] > 280
+
+
+def test_painted_faces_are_put_back_where_they_were_or_into_another_person(crops):
+    made = stream(crops, only("painted"))
+    rng = np.random.default_rng(0)
+    drawn = [made._painting(0, rng) for _ in range(200)]
+    own = [face.original == face_name(made._real[0][1]) for _, face in drawn]
+    assert 0.5 < np.mean(own) < 1.0
+    assert {cache.folder for cache, _ in drawn} == set(crops.painted)
+    # They are fakes of this kind alone.
+    assert "painted" not in {face.dataset for _, face in made._real + made._made + made._labelled["fake"]}
+
+
+def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
+    lines = (crops.painted[0] / "00000.jsonl").read_text().splitlines(keepends=True)
+    shutil.copy(crops.painted[0] / "00000.tar", tmp_path)
+    (tmp_path / "00000.jsonl").write_text(lines[1])
+    made = stream(crops, only("painted"), painted=[tmp_path])
+    assert len(made._has_painting) == 1
+    drawn = {made._painting(number, np.random.default_rng(0))[1].offset for number in range(len(made._real))}
+    assert len(drawn) == 1
+
+
+def test_a_mixture_with_painted_faces_wants_them(crops):
+    with pytest.raises(DataError, match="faces that a generator made"):
+        stream(crops, only("painted"), painted=()).couple(0)
 
 
 def test_faces_of_another_set_are_not_used(crops):
@@ -231,7 +258,7 @@ def without(crops, tmp_path, label):
         lines = [line for line in index.read_text().splitlines(keepends=True) if f'"label": "{label}"' not in line]
         (folder / index.name).write_text("".join(lines))
         shutil.copy(index.with_suffix(".tar"), folder)
-    return SimpleNamespace(folder=folder)
+    return SimpleNamespace(folder=folder, painted=())
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labelled", "transplant"])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.unit.worker.training.conftest import SETTINGS
+from tests.unit.worker.training.conftest import AUTOENCODERS, SETTINGS
 from worker.training.__main__ import main
 from worker.training.couples import Kind
 from worker.training.errors import DataError
@@ -30,7 +30,7 @@ def tiles(sheet, row, side):
 
 def test_a_sheet_shows_couples_of_every_kind(recipe, crops):
     side = recipe.preprocessing.crop_size_px
-    sheet = draw_sheet(recipe, [crops.folder], count=2)
+    sheet = draw_sheet(recipe, [crops.folder], painted=crops.painted, count=2)
     rows = 2 * len(get_args(Kind))
     assert sheet.shape == (HEADER_PX + rows * (side + GAP_PX), LABEL_PX + len(COLUMNS) * (side + GAP_PX), 3)
     assert sheet.dtype == np.uint8
@@ -75,12 +75,16 @@ def test_the_command_writes_the_sheet_and_nothing_beside_it(crops, tmp_path):
     shutil.copytree(crops.folder, tmp_path / "crops" / "faces")
     content = yaml.safe_load(RECIPE.read_text())
     content |= {"sources": [{"kind": "real", "path": "faces"}], "cache": SETTINGS.model_dump(mode="json")}
+    content["autoencoders"] = [each.model_dump() for each in AUTOENCODERS[:1]]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     out = tmp_path / "made" / "sheet.png"
     given = ["sheet", str(tmp_path / "recipe.yaml"), str(tmp_path / "data"), "--caches", str(tmp_path / "crops")]
     assert main([*given, "--out", str(out), "--count", "1", "--seed", "3"]) == 0
     assert [path.name for path in out.parent.iterdir()] == ["sheet.png"]
-    drawn = draw_sheet(Recipe.read(tmp_path / "recipe.yaml"), [tmp_path / "crops" / "faces"], count=1, seed=3)
+    painted = sorted((tmp_path / "crops").glob("painted-*"))
+    assert len(painted) == 1
+    recipe = Recipe.read(tmp_path / "recipe.yaml")
+    drawn = draw_sheet(recipe, [tmp_path / "crops" / "faces"], painted=painted, count=1, seed=3)
     assert np.array_equal(np.asarray(Image.open(out)), drawn)
 
 

@@ -1,0 +1,163 @@
+"""
+Cross-validation over people: as many runs as folds, each judged on people whom it alone never saw.
+
+A few held-out people tell little, and which they are tells much: the spread over folds says how much.
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from worker.model.checkpoint import load_checkpoint
+from worker.training.ablation import train_in_process
+from worker.training.autoencoders import cache_name, paint_faces
+from worker.training.cache import CropCache
+from worker.training.errors import DataError, TrainingError
+from worker.training.metrics import roc_auc
+from worker.training.recipes import Recipe, Source
+from worker.training.scored import ScoredMedium, above_originals, score_caches
+from worker.training.sources import build_caches, build_source_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What one run was worth on the people that it did not see."""
+
+    groups: tuple[str, ...]
+    media: tuple[ScoredMedium, ...]
+
+    @property
+    def auc(self) -> float | None:
+        """ROC-AUC by medium; None if there is but one class."""
+        labels = np.array([int(medium.is_fake) for medium in self.media])
+        return roc_auc(labels, np.array([medium.fake_score(1.0) for medium in self.media]))
+
+    @property
+    def above(self) -> list[bool]:
+        """For each fake with a known original, whether it scores above that."""
+        rows = above_originals(self.media, [medium.fake_score(1.0) for medium in self.media])
+        return [is_above for _, is_above in rows]
+
+
+def divide(sizes: Mapping[str, int], count: int) -> list[tuple[str, ...]]:
+    """
+    Divide groups into *count* folds of about the same number of media, each group whole.
+
+    Args:
+        sizes: Media of each group.
+
+    Raises:
+        DataError: There are fewer groups than folds, or fewer than two folds.
+    """
+    if not 2 <= count <= len(sizes):
+        raise DataError(f"{len(sizes)} groups cannot be divided into {count} folds")
+    folds: list[list[str]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for group in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        least = loads.index(min(loads))
+        folds[least].append(group)
+        loads[least] += sizes[group]
+    return [tuple(sorted(fold)) for fold in folds]
+
+
+def cross_validate(
+    recipe: Recipe, data: Path, caches: Path, runs: Path, *, path: Path, folds: int, images: int, processes: int = 1
+) -> list[Fold]:
+    """
+    Train a run for each fold of the people in one data set, and judge it on that fold.
+
+    Faces are not cut out again, and autoencoders, which see real faces alone, are not trained again.
+
+    Args:
+        runs: Receives a folder for each fold; runs in it that are complete are not trained again.
+        path: Of the data set, as the recipe names it.
+        images: That each run is trained on, with the mixture of the recipe's last stage.
+
+    Raises:
+        DataError: The recipe has no such data set, or it has too few people.
+        TrainingError: A run failed.
+    """
+    places = [place for place, source in enumerate(recipe.sources) if source.path == path]
+    if not places:
+        raise DataError(f"the recipe {recipe.name} has no data set {path}")
+    folders = build_caches(recipe, data, caches, processes=processes)
+    paintings = paint_faces(folders, caches, recipe.autoencoders, seed=recipe.seed)
+    cache = folders[places[0]]
+    sizes = Counter({face.key: face.group for face in CropCache(cache).faces()}.values())
+    made = []
+    for number, groups in enumerate(divide(sizes, folds)):
+        run = runs / f"fold-{number}"
+        sets = {group: "validation" if group in groups else "train" for group in sizes}
+        chosen = _recipe_of_fold(recipe, places[0], sets, number, images)
+        own = run / "crops"
+        own.mkdir(parents=True, exist_ok=True)
+        for place, folder in enumerate(folders):
+            if place == places[0]:
+                _divide_again(chosen.sources[place], data, folder, own / folder.name, recipe)
+            else:
+                _link(folder, own / folder.name)
+        fold_caches = [own / folder.name for folder in folders]
+        for order, (each, folder) in enumerate(zip(recipe.autoencoders, paintings, strict=True)):
+            _link(folder, own / cache_name(each, recipe.seed + order, fold_caches))
+        file = run / "recipe.yaml"
+        file.write_text(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
+        if train_in_process(file, data, own, run) != 0:
+            raise TrainingError(f"fold {number} did not end well, see {run / 'log.txt'}")
+        judged = score_caches(load_checkpoint(run, "last"), [own / cache.name], sets={"validation"})
+        made.append(Fold(groups, tuple(judged)))
+    return made
+
+
+def table(folds: Sequence[Fold]) -> str:
+    """The folds in Markdown, with the mean and the standard deviation of their areas at the end."""
+    lines = ["| fold | people | fakes | ROC-AUC by video | above their original |", f"|{' --- |' * 5}"]
+    for number, fold in enumerate(folds):
+        fakes = sum(medium.is_fake for medium in fold.media)
+        auc = "–" if fold.auc is None else f"{fold.auc:.3f}"
+        lines.append(f"| {number} | {len(fold.groups)} | {fakes} | {auc} | {sum(fold.above)} of {len(fold.above)} |")
+    areas = [fold.auc for fold in folds if fold.auc is not None]
+    above = [each for fold in folds for each in fold.above]
+    people = sum(len(fold.groups) for fold in folds)
+    fakes = sum(medium.is_fake for fold in folds for medium in fold.media)
+    spread = f"{np.mean(areas):.3f} ± {np.std(areas, ddof=1):.3f}" if len(areas) > 1 else "–"
+    lines.append(f"| all | {people} | {fakes} | {spread} | {sum(above)} of {len(above)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _recipe_of_fold(recipe: Recipe, place: int, sets: Mapping[str, str], number: int, images: int) -> Recipe:
+    content = recipe.model_dump(mode="json")
+    content["name"] = f"{recipe.name}-fold-{number}"
+    content["sources"][place] |= {"sets": dict(sets), "hold_out": {}}
+    content["stages"] = [{"images": images, "mixture": content["stages"][-1]["mixture"]}]
+    # Nothing is chosen by looking at the fold.
+    content["validation"] |= {"every_images": images, "patience": 0}
+    return Recipe.model_validate(content)
+
+
+def _link(folder: Path, link: Path) -> None:
+    if not link.exists():
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+
+
+def _divide_again(source: Source, data: Path, cache: Path, folder: Path, recipe: Recipe) -> None:
+    """A cache with the pictures of *cache* and the sets of *source*."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(cache / "settings.json", folder)
+    for index in sorted(cache.glob("*.jsonl")):
+        rows = [json.loads(line) for line in index.read_text().splitlines()]
+        for row in rows:
+            if "group" in row:
+                row["set"] = source.sets[row["group"]]
+        tar = folder / f"{index.stem}.tar"
+        if not tar.exists():
+            os.link(cache / tar.name, tar)
+        (folder / index.name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    # Every shard is there: this only records the division.
+    build_source_cache(source, data, folder, recipe.cache, processes=1)
