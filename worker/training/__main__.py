@@ -64,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("--recipe", type=Path, help="take data sets, sets and crops from this file")
     evaluate.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
     evaluate.add_argument(
-        "--set", choices=["train", "validation", "test", "all"], help="validation with --recipe, else all"
+        "--set",
+        choices=["train", "validation", "test", "all"],
+        help="validation with --recipe; else test, if there is one, or all",
     )
     evaluate.add_argument("--out", type=Path, help="folder of the report; build/evaluation/NAME if not given")
     evaluate.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
@@ -202,14 +204,17 @@ def _evaluate(given: argparse.Namespace) -> int:
     except ModelError as error:
         raise TrainingError(str(error)) from error
     manifest = checkpoint.manifest
-    # A recipe's other media are those that were trained on.
-    chosen = given.set or ("validation" if given.recipe is not None else "all")
     if given.recipe is not None:
         recipe = Recipe.read(given.recipe)
         sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
     else:
         source = folder_source(given.data, manifest, given.caches, kind=given.kind, processes=given.processes)
         sources = [source]
+    chosen = given.set
+    if chosen is None:
+        # A recipe's other media are those that were trained on. Celeb-DF has an official list of videos for testing.
+        has_test = any(source.split["media"].get("test") for source in sources)
+        chosen = "validation" if given.recipe is not None else "test" if has_test else "all"
     evaluation = evaluate(
         checkpoint,
         sources,

@@ -110,7 +110,7 @@ def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) 
             _auc([medium for medium in videos if medium.dataset == "pairs"]),
             _auc(videos),
             _auc([medium for medium in media if not medium.is_video and medium.dataset in _faked(media)]),
-            f"{float(row['pairs_above']):.2f}" if row.get("pairs_above") else "–",
+            f"{float(row['above']):.2f}" if row.get("above") else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

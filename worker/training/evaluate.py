@@ -70,6 +70,12 @@ class EvaluationSource:
         """Every medium, scored or not, with its set."""
         return media_of(self.source, self.data)
 
+    @property
+    def split(self) -> dict[str, Any]:
+        """The hash of its division into sets, and how many media there are in each."""
+        split: dict[str, Any] = json.loads((self.cache / SPLIT_FILE).read_bytes())
+        return split
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -333,7 +339,7 @@ def _about(manifest: Manifest) -> dict[str, Any]:
 
 
 def _split(sources: Sequence[EvaluationSource]) -> dict[str, Any]:
-    parts = {source.source.path.as_posix(): json.loads((source.cache / SPLIT_FILE).read_bytes()) for source in sources}
+    parts = {source.source.path.as_posix(): source.split for source in sources}
     return {"digest": split_digest([source.cache for source in sources]), "sources": parts}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worker.detection.faces import crop_face
 from worker.training.augment import Augmentation
-from worker.training.cache import CropCache
+from worker.training.cache import CachedFace, CropCache
 from worker.training.couples import Couples, Stage
 from worker.training.metrics import Labels, Scores, roc_auc
 from worker.training.recipes import Recipe
@@ -28,16 +28,17 @@ class ValidationFaces:
     def __init__(self, recipe: Recipe, caches: Sequence[Path]) -> None:
         crop = recipe.preprocessing
         self._size_px, self._margin = crop.crop_size_px, crop.crop_margin
-        crops, self._labels, self._media, self._sets = [], [], [], []
+        self._media: dict[str, CachedFace] = {}
+        """A face of each medium, which tells what the medium is."""
+        crops, self._medium_of = [], []
         for folder in caches:
             cache = CropCache(folder)
             for face in cache.faces():
                 if face.set == "validation":
                     picture = cache.picture(face)
                     crops.append(crop_face(picture, face.box_px, size_px=self._size_px, margin=self._margin))
-                    self._labels.append(int(face.label == "fake"))
-                    self._media.append(f"{face.dataset}/{face.key}")
-                    self._sets.append(face.dataset)
+                    self._medium_of.append(f"{face.dataset}/{face.key}")
+                    self._media.setdefault(self._medium_of[-1], face)
         couples = Couples(
             caches,
             [Stage(1, {"textbook": 1.0, "subtle": 1.0, "swap": 1.0})],
@@ -56,38 +57,44 @@ class ValidationFaces:
         Judge *network*, which is left in eval mode.
 
         Returns:
-            ``made_auc`` over fakes made here; ``<data set>_auc`` by medium for each that holds both classes;
-            ``pairs_above``, the share of swapped halves that score above their own original; ``swap_auc``, swapped
-            halves against every real video; and ``selection``, the mean of the areas, by which states are chosen.
+            Areas under the ROC curve: ``made_auc`` over fakes made here, ``video_auc`` over all videos, ``stills_auc``
+            over the stills of data sets that hold fake ones, both by medium, and ``selection``, the mean of these, by
+            which states are chosen; ``<data set>_auc`` by medium for each that holds both classes; and ``above``, the
+            share of fakes that score above the medium they were made from.
         """
         made = _logits(network, self._made, device).numpy()
-        count = len(made) // 2
         result: dict[str, float] = {}
-        _add_auc(result, "made_auc", np.repeat([0, 1], count), made)
+        _add_auc(result, "made_auc", np.repeat([0, 1], len(made) // 2), made)
         by_medium: dict[str, list[float]] = {}
-        about = dict(zip(self._media, zip(self._labels, self._sets, strict=True), strict=True))
-        for medium, logit in zip(self._media, _logits(network, self._crops, device).tolist(), strict=True):
+        for medium, logit in zip(self._medium_of, _logits(network, self._crops, device).tolist(), strict=True):
             by_medium.setdefault(medium, []).append(logit)
-        scores = {medium: float(np.mean(logits)) for medium, logits in by_medium.items()}
-        for name in sorted(set(self._sets)):
-            rows = [medium for medium in scores if about[medium][1] == name]
-            labels = np.array([about[row][0] for row in rows])
-            _add_auc(result, f"{name}_auc", labels, np.array([scores[row] for row in rows]))
-        swapped = [medium for medium in scores if medium.endswith("#right")]
-        if swapped:
-            above = [scores[medium] > scores.get(medium.replace("#right", "#left"), np.inf) for medium in swapped]
-            result["pairs_above"] = float(np.mean(above))
-            real = [medium for medium in scores if about[medium] in {(0, "pairs"), (0, "videos")}]
-            labels = np.repeat([1, 0], [len(swapped), len(real)])
-            _add_auc(result, "swap_auc", labels, np.array([scores[row] for row in (*swapped, *real)]))
-        areas = [value for key, value in result.items() if key.endswith("_auc")]
-        result["selection"] = float(np.mean(areas))
+        rows = [(self._media[medium], float(np.mean(logits))) for medium, logits in by_medium.items()]
+        with_fake_stills = {face.dataset for face, _ in rows if face.label == "fake" and not face.is_video}
+        parts = {
+            "video_auc": [row for row in rows if row[0].is_video],
+            "stills_auc": [row for row in rows if not row[0].is_video and row[0].dataset in with_fake_stills],
+        }
+        for name, part in parts.items():
+            _add_auc(result, name, np.array([face.label == "fake" for face, _ in part]), [score for _, score in part])
+        result["selection"] = float(np.mean(list(result.values())))
+        for name in sorted({face.dataset for face, _ in rows}):
+            part = [row for row in rows if row[0].dataset == name]
+            labels = np.array([face.label == "fake" for face, _ in part])
+            _add_auc(result, f"{name}_auc", labels, [score for _, score in part])
+        scores = {(face.dataset, face.key): score for face, score in rows}
+        above = [
+            score > scores[face.dataset, face.original]
+            for face, score in rows
+            if face.label == "fake" and (face.dataset, face.original) in scores
+        ]
+        if above:
+            result["above"] = float(np.mean(above))
         return result
 
 
-def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:
+def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores | Sequence[float]) -> None:
     """Set *name* in *result*, if both classes are there."""
-    auc = roc_auc(labels, scores)
+    auc = roc_auc(labels.astype(int), np.asarray(scores))
     if auc is not None:
         result[name] = auc
 

@@ -94,13 +94,15 @@ def test_the_summary_has_a_line_for_every_measure(evaluation):
     assert evaluation.report["split"]["digest"] in text
 
 
-def test_the_command_writes_a_report_and_says_what_is_in_it(judged, tmp_path, capsys):
+# This data set has a test set, which is then what is judged.
+@pytest.mark.parametrize("chosen", [[], ["--set", "test"]], ids=["no set named", "test"])
+def test_the_command_writes_a_report_and_says_what_is_in_it(judged, tmp_path, capsys, chosen):
     calibration = Calibration(temperature=0.01, threshold=0.5, uncertainty_band=(0.4, 0.6))
     manifest = MANIFEST.model_copy(update={"calibration": calibration})
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     save_checkpoint(tmp_path / "last", manifest, network, "# Rule\n")
     out = tmp_path / "out"
-    options = ["--set", "test", "--caches", str(judged.caches), "--out", str(out), "--no-robustness"]
+    options = [*chosen, "--caches", str(judged.caches), "--out", str(out), "--no-robustness"]
     assert main(["evaluate", str(tmp_path / "last"), str(judged.root), *options]) == 0
     printed = capsys.readouterr().out
     assert "8 media (4 real, 4 fake)" in printed

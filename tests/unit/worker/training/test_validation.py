@@ -33,8 +33,9 @@ def test_a_data_set_that_holds_both_classes_is_judged_by_the_medium(sign, area, 
     measured = ValidationFaces(tiny(), caches).measure(Redness(sign), CPU)
     # An area of nothing is nothing, and not as if nobody had looked.
     assert measured["tinted_auc"] == area
-    assert measured.keys() == {"tinted_auc", "made_auc", "selection"}
-    assert measured["selection"] == pytest.approx((measured["tinted_auc"] + measured["made_auc"]) / 2)
+    assert measured["stills_auc"] == area
+    assert measured.keys() == {"tinted_auc", "stills_auc", "made_auc", "selection"}
+    assert measured["selection"] == pytest.approx((measured["stills_auc"] + measured["made_auc"]) / 2)
 
 
 def test_swapped_halves_are_compared_with_their_own_originals_and_with_all_real_video(caches):
@@ -43,12 +44,14 @@ def test_swapped_halves_are_compared_with_their_own_originals_and_with_all_real_
         for face in faces:
             number = face["key"].rsplit("-", 1)[1]
             face["key"] = f"clip-{number}#{'right' if face['label'] == 'fake' else 'left'}"
-            face["dataset"], face["is_video"] = "pairs", True
+            face["dataset"], face["is_video"] = "halves", True
+            face["original"] = f"clip-{number}#left"
         index.write_text("".join(f"{json.dumps(face)}\n" for face in faces))
     right = ValidationFaces(tiny(), caches).measure(Redness(), CPU)
-    assert (right["pairs_above"], right["pairs_auc"], right["swap_auc"]) == (1.0, 1.0, 1.0)
+    assert (right["above"], right["halves_auc"], right["video_auc"]) == (1.0, 1.0, 1.0)
+    assert "stills_auc" not in right
     wrong = ValidationFaces(tiny(), caches).measure(Redness(-1.0), CPU)
-    assert (wrong["pairs_above"], wrong["pairs_auc"], wrong["swap_auc"]) == (0.0, 0.0, 0.0)
+    assert (wrong["above"], wrong["halves_auc"], wrong["video_auc"]) == (0.0, 0.0, 0.0)
 
 
 def test_the_same_faces_and_fakes_are_looked_at_each_time(caches):
