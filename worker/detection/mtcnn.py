@@ -8,6 +8,7 @@ are given, in resizing with OpenCV's area interpolation on bytes, and in that fr
 several sizes and frames below the minimum face size are nothing special.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,6 +26,9 @@ CELL_PX: Final = 12
 """Side of the window that P-Net judges."""
 STRIDE_PX: Final = 2
 PYRAMID_FACTOR: Final = 0.709
+PIXEL_MIDDLE: Final = 127.5
+PIXEL_RANGE: Final = 128.0
+"""The networks see grey levels less the one, by the other."""
 CANDIDATE_BATCH: Final = 512
 """Candidates that R- and O-Net see at once."""
 
@@ -79,11 +83,12 @@ class MTCNN(nn.Module):
     def _detect(self, frames: list[Picture]) -> list[list[DetectedFace]]:
         """Likewise, for frames of one size."""
         found: list[list[DetectedFace]] = [[] for _ in frames]
-        boxes, owners = self._propose(frames)
+        views = [_Views(frame) for frame in frames]
+        boxes, owners = self._propose(views)
         if len(boxes):
-            boxes, owners = self._refine(frames, boxes, owners)
+            boxes, owners = self._refine(views, boxes, owners)
         if len(boxes):
-            for owner, face in self._finish(frames, boxes, owners):
+            for owner, face in self._finish(views, boxes, owners):
                 found[owner].append(face)
         for faces in found:
             faces.sort(key=lambda face: face.area_px, reverse=True)
@@ -98,15 +103,13 @@ class MTCNN(nn.Module):
             scale *= PYRAMID_FACTOR
         return scales
 
-    def _propose(self, frames: list[Picture]) -> tuple[Tensor, Tensor]:
+    def _propose(self, frames: list["_Views"]) -> tuple[Tensor, Tensor]:
         """First stage: (N, 5) square candidate boxes with their scores, and the (N,) frame of each."""
-        height_px, width_px = frames[0].shape[:2]
+        height_px, width_px = frames[0].height_px, frames[0].width_px
         all_boxes, all_owners = [], []
-        for scale in self._scales(height_px, width_px):
-            size = (int(width_px * scale + 1), int(height_px * scale + 1))
-            shrunk = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames]
-            level = np.asarray(np.stack(shrunk), np.uint8)
-            offsets, probabilities = self.pnet(self._to_input(level))
+        scales = self._scales(height_px, width_px)
+        for scale, level in zip(scales, _pyramid([frame.picture for frame in frames], scales), strict=True):
+            offsets, probabilities = self.pnet(torch.from_numpy(level).to(self.device).permute(0, 3, 1, 2))
             boxes, owners = _windows(offsets, probabilities[:, 1], scale, self.thresholds[0])
             kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.5)
             all_boxes.append(boxes[kept])
@@ -122,7 +125,7 @@ class MTCNN(nn.Module):
         moved = torch.cat([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], dim=1)
         return _squared(moved), owners
 
-    def _refine(self, frames: list[Picture], boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, frames: list["_Views"], boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """Second stage: R-Net rejects most candidates and moves the others."""
         boxes, owners, (offsets, probabilities) = self._judge(self.rnet, 24, frames, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[1]
@@ -131,7 +134,7 @@ class MTCNN(nn.Module):
         kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
         return _squared(_moved(boxes[kept], offsets[kept])), owners[kept]
 
-    def _finish(self, frames: list[Picture], boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
+    def _finish(self, frames: list["_Views"], boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
         """Third stage: O-Net judges once more and places the landmarks."""
         boxes, owners, (offsets, points, probabilities) = self._judge(self.onet, 48, frames, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[2]
@@ -162,10 +165,10 @@ class MTCNN(nn.Module):
         return faces
 
     def _judge(
-        self, network: nn.Module, side_px: int, frames: list[Picture], boxes: Tensor, owners: Tensor
+        self, network: nn.Module, side_px: int, frames: list["_Views"], boxes: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Show the pictures in *boxes* to *network*; boxes without a pixel inside their frame are dropped."""
-        height_px, width_px = frames[0].shape[:2]
+        height_px, width_px = frames[0].height_px, frames[0].width_px
         edges = boxes[:, :4].trunc().to(torch.int64).numpy(force=True)
         left, top = np.maximum(edges[:, 0], 1) - 1, np.maximum(edges[:, 1], 1) - 1
         right, bottom = np.minimum(edges[:, 2], width_px), np.minimum(edges[:, 3], height_px)
@@ -173,7 +176,7 @@ class MTCNN(nn.Module):
         crops = np.empty((len(inside), side_px, side_px, 3), np.uint8)
         frame_of = owners.numpy(force=True)
         for row, index in enumerate(inside):
-            part = frames[frame_of[index]][top[index] : bottom[index], left[index] : right[index]]
+            part = frames[frame_of[index]].part(left[index], top[index], right[index], bottom[index], side_px)
             cv2.resize(part, (side_px, side_px), dst=crops[row], interpolation=_interpolation(part, side_px))
         outputs = [
             network(self._to_input(crops[start : start + CANDIDATE_BATCH]))
@@ -189,7 +192,73 @@ class MTCNN(nn.Module):
     def _to_input(self, pictures: NDArray[np.uint8]) -> Tensor:
         """(N, H, W, 3) bytes → (N, 3, H, W) float32 in [-1, 1), which lies in memory as it came."""
         data = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
-        return (data.to(torch.float32) - 127.5) * 0.0078125
+        return (data.to(torch.float32) - PIXEL_MIDDLE) / PIXEL_RANGE
+
+
+def _pyramid(frames: Sequence[Picture], scales: Sequence[float]) -> list[NDArray[np.float32]]:
+    """
+    Frames of one size at several scales: (N, h, w, 3) each, in [-1, 1).
+
+    As facenet-pytorch's, each pixel is the mean of the whole pixels that it touches. Sums over rectangles follow from
+    one table of sums a frame (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984), so that a level
+    costs what it has rows, not what the frame has pixels.
+    """
+    height, width = frames[0].shape[:2]
+    sizes = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
+    levels = [np.empty((len(frames), *size, 3), np.float32) for size in sizes]
+    for number, frame in enumerate(frames):
+        table = cv2.integral(frame).reshape(height + 1, -1)  # Wraps around in large frames, and differences do back.
+        for (rows, columns), level in zip(sizes, levels, strict=True):
+            (top, bottom), (left, right) = _windows_over(height, rows), _windows_over(width, columns)
+            bands = np.take(table, bottom, axis=0)
+            bands -= np.take(table, top, axis=0)
+            bands = bands.reshape(rows, width + 1, 3)
+            sums = np.take(bands, right, axis=1)
+            sums -= np.take(bands, left, axis=1)
+            areas = np.outer(bottom - top, right - left)[..., None]
+            np.multiply(sums, (1 / PIXEL_RANGE / areas).astype(np.float32), out=level[number])
+            level[number] -= PIXEL_MIDDLE / PIXEL_RANGE
+    return levels
+
+
+def _windows_over(length: int, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Begins and ends of *count* windows of whole pixels that cover *length* pixels, neighbours overlapping by one."""
+    steps = np.arange(count)
+    return steps * length // count, -(-(steps + 1) * length // count)
+
+
+class _Views:
+    """
+    A frame, and the same at a half, a quarter and so on of its size, each made when it is first asked for.
+
+    Candidates are cut out of the smallest that will do. Halving is the one way of shrinking by area that OpenCV does
+    quickly.
+    """
+
+    def __init__(self, frame: Picture) -> None:
+        self.height_px, self.width_px = frame.shape[:2]
+        self._views = [frame]
+
+    @property
+    def picture(self) -> Picture:
+        """The frame itself."""
+        return self._views[0]
+
+    def part(self, left: int, top: int, right: int, bottom: int, side_px: int) -> Picture:
+        """What lies within these edges, at least four times as large as *side_px* if it is so in the frame."""
+        side = min(right - left, bottom - top)
+        halvings = int(math.log2(side / (4 * side_px))) if side > 4 * side_px else 0
+        view = self._halved(halvings)
+        across, down = view.shape[1] / self.width_px, view.shape[0] / self.height_px
+        return view[int(top * down) : math.ceil(bottom * down), int(left * across) : math.ceil(right * across)]
+
+    def _halved(self, times: int) -> Picture:
+        while len(self._views) <= times:
+            last = self._views[-1]
+            # An odd side is not halved exactly, so that the view still shows the whole frame.
+            size = ((last.shape[1] + 1) // 2, (last.shape[0] + 1) // 2)
+            self._views.append(np.asarray(cv2.resize(last, size, interpolation=cv2.INTER_AREA), np.uint8))
+        return self._views[times]
 
 
 def _interpolation(picture: Picture, side_px: int) -> int:

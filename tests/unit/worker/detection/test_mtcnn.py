@@ -1,10 +1,11 @@
 import facenet_pytorch
 import numpy as np
 import pytest
+import torch
 
 from shared.containers import MediaLimits
 from tests.clips import astronaut, hopper, scene
-from worker.detection.mtcnn import MTCNN
+from worker.detection.mtcnn import MTCNN, _pyramid
 from worker.media.frames import read_frames
 from worker.media.probe import probe
 
@@ -74,6 +75,24 @@ def test_it_finds_the_faces_that_facenet_pytorch_finds_on_60_frames_of_real_vide
     assert count >= 60
     assert recall >= 0.99
     assert precision >= 0.99
+
+
+@pytest.mark.parametrize("size", [(37, 53), (240, 320), (361, 641)])
+@pytest.mark.parametrize("scale", [0.6, 0.3, 0.11])
+def test_a_level_of_the_pyramid_is_the_one_that_facenet_pytorch_makes(size, scale):
+    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    (level,) = _pyramid(list(frames), [scale])
+    wanted_size = [int(side * scale + 1) for side in size]
+    planes = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
+    wanted = (torch.nn.functional.interpolate(planes, size=wanted_size, mode="area") - 127.5) * 0.0078125
+    assert np.abs(level - wanted.permute(0, 2, 3, 1).numpy()).max() < 1e-5
+
+
+def test_sums_over_a_large_bright_frame_do_not_overflow():
+    frame = np.full((3100, 2800, 3), 254, np.uint8)
+    assert frame[..., 0].sum(dtype=np.int64) > 2**31
+    (level,) = _pyramid([frame], [0.02])
+    assert np.allclose(level, (254 - 127.5) / 128)
 
 
 def test_faces_do_not_depend_on_the_frames_beside_them(detector):
