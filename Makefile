@@ -9,13 +9,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
-.PHONY: help demo run test lint clean
+.PHONY: help demo run test lint bench clean
 
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
 	@echo "make run    install, start everything, stay until Ctrl-C"
 	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
 	@echo "make lint   style, types, contracts"
+	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
 	@echo "make clean  remove .venv and the embedded stack's state"
 	@echo "TORCH_INDEX=<address of a CPU-only torch index> chooses builds for CPU only, which are much smaller"
 
@@ -33,6 +34,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: .venv/.installed-dev
+	$(BIN)/python -m worker.benchmark $(ARGS)
 
 clean:
 	rm -rf .venv $(STATE) build

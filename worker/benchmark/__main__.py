@@ -1,0 +1,138 @@
+"""
+``python -m worker.benchmark``: what a scan costs, beside a straightforward pipeline and beside the floor, in one run.
+
+Seconds belong to the machine; the ratios are what is worth comparing. Writes a JSON file, a plot beside it, and prints
+the tables of ``docs/performance.md``.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import torch
+from tqdm import tqdm
+
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from worker.benchmark.measuring import Bench, Measurement
+from worker.benchmark.report import draw, table
+from worker.benchmark.scenes import make_scene
+
+SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
+PIPELINES: Final = ("straightforward", "ours", "floor")
+DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
+SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
+DURATIONS_S: Final = (10, 60, 180, 600)
+FACES: Final = (1, 2, 4, 7, 10)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m worker.benchmark", description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of clips to measure on; clips made on the spot if not given")
+    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--models-dir", type=Path, default=PACKAGED_MODELS_DIR)
+    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds; ends within five minutes")
+    parser.add_argument("--rounds", type=int, help="of which medians are taken; 5 if not given, 3 with --quick")
+    parser.add_argument("--threads", type=int, help="of PyTorch; all if not given")
+    parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
+    parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="where made clips are kept")
+    given = parser.parse_args(arguments)
+    rounds = given.rounds or (3 if given.quick else 5)
+    with Bench.opened(given.models_dir, given.model, threads=given.threads) as bench:
+        report = {
+            "machine": _machine(given.threads),
+            "rounds": rounds,
+            "quick": given.quick,
+            "clips": list(_clips(bench, given, rounds)),
+            "growth": {name: list(rows) for name, rows in _growth(bench, given).items()},
+        }
+    for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"):
+        report[name] = round(median(clip[name] for clip in report["clips"]), 3)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(report, indent=2) + "\n")
+    draw(report, given.out.with_suffix(".png"))
+    print(table(report))  # noqa: T201
+    return 0
+
+
+def _machine(threads: int | None) -> dict[str, Any]:
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _clips(bench: Bench, given: argparse.Namespace, rounds: int) -> Iterator[dict[str, Any]]:
+    if given.data is not None:
+        paths = sorted(path for path in given.data.iterdir() if path.suffix.lower() in SUFFIXES)
+    else:
+        sizes = SIZES[:3:2] if given.quick else SIZES[:3]
+        paths = [
+            make_scene(given.scenes / f"{height}p-2.mp4", width_px=width, height_px=height, seconds=10, faces=2)
+            for width, height in sizes
+        ]
+    if given.quick:
+        # The largest file and the smallest, so that it ends in time.
+        paths = sorted({max(paths, key=_size), min(paths, key=_size)})
+    for path in tqdm(paths, unit="clip", desc="clips"):
+        rows = bench.measure(path, PIPELINES, rounds=rounds)
+        rows |= bench.measure(path, DETECTIONS, rounds=rounds)
+        yield {"clip": path.name, **_ratios(rows), "contenders": _json(rows)}
+
+
+def _growth(bench: Bench, given: argparse.Namespace) -> dict[str, Iterator[dict[str, Any]]]:
+    quick = given.quick
+
+    def rows(values: Any, make: Callable[[Any], dict[str, int]]) -> Iterator[dict[str, Any]]:
+        for value in tqdm(values, desc="growth"):
+            wanted = make(value)
+            name = "-".join(str(number) for number in wanted.values())
+            path = make_scene(given.scenes / f"{name}.mp4", **wanted)
+            measured = bench.measure(path, PIPELINES, rounds=1)
+            yield {**wanted, "contenders": _json(measured)}
+
+    small = {"width_px": 640, "height_px": 360}
+    return {
+        "duration": rows(
+            DURATIONS_S[:2] if quick else DURATIONS_S, lambda seconds: {**small, "seconds": seconds, "faces": 1}
+        ),
+        "resolution": rows(
+            SIZES[:3:2] if quick else SIZES,
+            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": 10, "faces": 1},
+        ),
+        "faces": rows(
+            FACES[::4] if quick else FACES,
+            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": 10, "faces": faces},
+        ),
+    }
+
+
+def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
+    ours = rows["ours"].seconds
+    theirs, mine = (rows[name].seconds for name in DETECTIONS)
+    return {
+        "ratio_vs_straightforward": round(rows["straightforward"].seconds / ours, 3),
+        "ratio_vs_floor": round(ours / rows["floor"].seconds, 3),
+        "detection_ratio": round(theirs / mine, 3),
+    }
+
+
+def _json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
+    return [row.to_json() for row in rows.values()]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+"""
+What is measured: the pipeline that the same libraries suggest, ours, and the floor below both.
+
+Each takes a video from its file to one score a face. They share the checkpoint, the frames that are sampled and the
+smallest face, and nothing else.
+"""
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import facenet_pytorch
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.config import Limits
+from shared.manifests import read_manifest
+from worker.detection.faces import crop_face
+from worker.detection.mtcnn import MTCNN
+from worker.media.ffmpeg import THREADS, program
+from worker.media.frames import read_frames
+from worker.media.probe import MediaFacts, probe
+from worker.media.segments import plan_segments
+from worker.model.checkpoint import load_checkpoint
+from worker.pipeline.detector import FACE_BATCH, Detector
+
+TIMEOUT_S: Final = 3600.0
+
+
+@dataclass(slots=True)
+class Scan:
+    """What one scan did, and where its time went."""
+
+    frames: int = 0
+    faces: int = 0
+    """That were scored."""
+    stages_s: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+    """What counts, where that is not all of it."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time that passes within to the stage *name*."""
+        began = time.perf_counter()
+        yield
+        self.stages_s[name] = self.stages_s.get(name, 0.0) + time.perf_counter() - began
+
+
+class Straightforward:
+    """
+    What a competent engineer writes first: OpenCV reads the video, facenet-pytorch's MTCNN looks at each sampled frame,
+    and the network sees the crops in batches, as PyTorch runs it by default.
+    """
+
+    def __init__(self, models_dir: Path, model: str) -> None:
+        checkpoint = load_checkpoint(models_dir, model)
+        self._manifest = checkpoint.manifest
+        self._network = checkpoint.network.to(memory_format=torch.contiguous_format)
+        preprocessing = self._manifest.preprocessing
+        self._mtcnn = facenet_pytorch.MTCNN(
+            min_face_size=preprocessing.min_face_px, thresholds=list(preprocessing.detector_thresholds), keep_all=True
+        )
+
+    @torch.inference_mode()
+    def __call__(self, path: Path, _faces: int) -> Scan:
+        """Scan *path*."""
+        scan = Scan()
+        preprocessing = self._manifest.preprocessing
+        crops: list[NDArray[np.uint8]] = []
+        for frame in self._sampled(path, scan):
+            with scan.stage("detection"):
+                boxes, probabilities = self._mtcnn.detect(frame)
+            with scan.stage("crops"):
+                for box, probability in zip([] if boxes is None else boxes, probabilities, strict=False):
+                    if probability >= preprocessing.min_confidence:
+                        size, margin = preprocessing.crop_size_px, preprocessing.crop_margin
+                        left, top, right, bottom = (float(edge) for edge in box)
+                        crops.append(crop_face(frame, (left, top, right, bottom), size_px=size, margin=margin))
+        with scan.stage("classification"):
+            for start in range(0, len(crops), FACE_BATCH):
+                batch = torch.from_numpy(np.stack(crops[start : start + FACE_BATCH])).permute(0, 3, 1, 2)
+                torch.sigmoid(self._network(batch.float() / 255.0)).tolist()
+        scan.faces = len(crops)
+        return scan
+
+    def _sampled(self, path: Path, scan: Scan) -> Iterator[NDArray[np.uint8]]:
+        """The first frame of each stretch of 1 / sample_fps seconds."""
+        capture = cv2.VideoCapture(str(path))
+        step_s = 1.0 / self._manifest.sampling.sample_fps
+        fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
+        number, cell = 0, -1
+        while True:
+            with scan.stage("decoding"):
+                if not capture.grab():
+                    break
+                current = int(number / fps / step_s + 1e-6)
+                number += 1
+                if current == cell:
+                    continue
+                cell = current
+                _, picture = capture.retrieve()
+                frame = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+            scan.frames += 1
+            yield frame
+        capture.release()
+
+
+class Ours:
+    """The pipeline that serves."""
+
+    def __init__(self, models_dir: Path, model: str) -> None:
+        self._detector = Detector.load(models_dir, model, "cpu")
+
+    def __call__(self, path: Path, _faces: int) -> Scan:
+        """Scan *path*."""
+        scan = Scan()
+        sampling = self._detector.manifest.sampling
+        facts = _facts(path)
+        for part in plan_segments(facts.duration_s, sampling.segment_seconds):
+            frames = read_frames(
+                path,
+                facts,
+                start_s=part.start_s,
+                end_s=part.end_s,
+                sample_fps=sampling.sample_fps,
+                timeout_s=TIMEOUT_S,
+            )
+            result = self._detector.score_segment(frames)
+            scan.frames += result.frames_decoded
+            scan.faces += result.faces_scored
+        return scan
+
+
+class Floor:
+    """Decoding alone, then the network alone: they share the cores, so nobody is faster with these libraries."""
+
+    def __init__(self, models_dir: Path, model: str) -> None:
+        self._detector = Detector.load(models_dir, model, "cpu")
+        size = self._detector.manifest.preprocessing.crop_size_px
+        self._crop = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+
+    def __call__(self, path: Path, faces: int) -> Scan:
+        """Decode *path*, and score *faces* crops."""
+        scan = Scan(faces=faces)
+        step_s = 1.0 / self._detector.manifest.sampling.sample_fps
+        chosen = f"select=isnan(prev_selected_t)+gt(floor(t/{step_s}+1e-6)\\,floor(prev_selected_t/{step_s}+1e-6))"
+        command = [
+            *(program(), "-v", "error", "-nostdin", "-threads", str(THREADS), "-i", str(path)),
+            *("-map", "0:V:0", "-vf", chosen, "-fps_mode", "passthrough", "-f", "null", "-"),
+        ]
+        with scan.stage("decoding"):
+            subprocess.run(command, check=True)
+        with scan.stage("classification"):
+            self._detector.score_crops([self._crop] * faces)
+        return scan
+
+
+class Detection:
+    """
+    Detection by itself, on frames that are in memory already.
+
+    Args:
+        reference: facenet-pytorch's, a frame at a time, or else ours.
+    """
+
+    def __init__(self, models_dir: Path, model: str, *, reference: bool) -> None:
+        manifest = read_manifest(models_dir / model)
+        self._sampling, preprocessing = manifest.sampling, manifest.preprocessing
+        self._frames: list[NDArray[np.uint8]] = []
+        self._path: Path | None = None
+        self._detect: Callable[[], list[int]]
+        if reference:
+            theirs = facenet_pytorch.MTCNN(
+                min_face_size=preprocessing.min_face_px,
+                thresholds=list(preprocessing.detector_thresholds),
+                keep_all=True,
+            )
+            self._detect = lambda: [_count(theirs.detect(frame)[0]) for frame in self._frames]
+        else:
+            ours = MTCNN(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
+            self._detect = lambda: [len(faces) for faces in ours.detect(self._frames)]
+
+    @torch.inference_mode()
+    def __call__(self, path: Path, _faces: int) -> Scan:
+        """Detect faces in at most ``FRAMES`` sampled frames; reading them is not timed."""
+        if path != self._path:
+            facts = _facts(path)
+            read = read_frames(
+                path,
+                facts,
+                start_s=0.0,
+                end_s=facts.duration_s or 0.0,
+                sample_fps=self._sampling.sample_fps,
+                timeout_s=TIMEOUT_S,
+            )
+            self._frames = [frame.pixels for frame, _ in zip(read, range(FRAMES), strict=False)]
+            self._path = path
+        scan = Scan(frames=len(self._frames))
+        with scan.stage("detection"):
+            scan.faces = sum(self._detect())
+        scan.seconds = scan.stages_s["detection"]
+        return scan
+
+
+FRAMES: Final = 16
+"""That detection by itself is measured on."""
+CONTENDERS: Final[dict[str, Callable[[Path, str], Callable[[Path, int], Scan]]]] = {
+    "straightforward": Straightforward,
+    "ours": Ours,
+    "floor": Floor,
+    "detection, facenet-pytorch": lambda models_dir, model: Detection(models_dir, model, reference=True),
+    "detection, ours": lambda models_dir, model: Detection(models_dir, model, reference=False),
+}
+
+
+def _count(boxes: Any) -> int:
+    return 0 if boxes is None else len(boxes)
+
+
+def _facts(path: Path) -> MediaFacts:
+    return probe(path, Limits().for_media())

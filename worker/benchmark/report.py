@@ -1,0 +1,84 @@
+"""The benchmark's figures as Markdown and as a plot."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from matplotlib.figure import Figure
+
+PIPELINES: Final = ("straightforward", "ours", "floor")
+AXES: Final = {"duration": "seconds", "resolution": "height_px", "faces": "faces"}
+UNITS: Final = {
+    "duration": "length of the video, s",
+    "resolution": "height of the picture, px",
+    "faces": "faces in a frame",
+}
+HEADS: Final = (
+    "clip",
+    "frames",
+    "faces",
+    "straightforward, s",
+    "ours, s",
+    "floor, s",
+    "straightforward / ours",
+    "ours / floor",
+    "detection: facenet-pytorch / ours",
+    "ours, frames/s",
+    "ours, faces/s",
+    "ours, peak MB",
+)
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The clips with their ratios, then how seconds and memory grow, in Markdown."""
+    lines = [f"| {' | '.join(HEADS)} |", f"|{' --- |' * len(HEADS)}"]
+    for clip in report["clips"]:
+        rows = {row["contender"]: row for row in clip["contenders"]}
+        ours = rows["ours"]
+        cells = [
+            clip["clip"],
+            str(ours["frames"]),
+            str(ours["faces"]),
+            *(f"{rows[name]['seconds']:.2f}" for name in PIPELINES),
+            *(f"{clip[name]:.2f}" for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio")),
+            f"{ours['frames_per_s']:.1f}",
+            f"{ours['faces_per_s']:.1f}",
+            _mb(ours),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    medians = (f"{report[name]:.2f}" for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"))
+    lines.append(f"| median | | | | | | {' | '.join(medians)} | | | |")
+    for name, rows_of in report["growth"].items():
+        lines += ["", f"| {UNITS[name]} | " + " | ".join(f"{each}, s | {each}, MB" for each in PIPELINES) + " |"]
+        lines.append(f"|{' --- |' * 7}")
+        for row in rows_of:
+            of = {each["contender"]: each for each in row["contenders"]}
+            cells = [str(row[AXES[name]])]
+            for each in PIPELINES:
+                cells += [f"{of[each]['seconds']:.2f}", _mb(of[each])]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(report: Mapping[str, Any], path: Path) -> None:
+    """Plot seconds against duration, resolution and faces, for each contender."""
+    figure = Figure(figsize=(12, 4), layout="constrained")
+    for place, (name, axes) in enumerate(zip(AXES, figure.subplots(1, 3), strict=True)):
+        for contender in PIPELINES:
+            points = [
+                (row[AXES[name]], each["seconds"])
+                for row in report["growth"][name]
+                for each in row["contenders"]
+                if each["contender"] == contender
+            ]
+            axes.plot(*zip(*points, strict=True), marker="o", label=contender)
+        axes.set_xlabel(UNITS[name])
+        axes.set_ylabel("seconds")
+        axes.set_ylim(bottom=0)
+        if place == 0:
+            axes.legend()
+    figure.savefig(path)
+
+
+def _mb(row: Mapping[str, Any]) -> str:
+    return "–" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"

@@ -1,0 +1,83 @@
+"""Clips that the benchmark makes itself, so that one thing at a time grows: duration, resolution, faces in a frame."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from matplotlib import cbook
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from worker.media.ffmpeg import program
+
+FPS: Final = 25
+LOOP_S: Final = 10
+"""What is drawn; longer clips repeat it."""
+FACE_SHARE: Final = 0.22
+"""Of the picture's height."""
+MOST_IN_A_ROW: Final = 5
+
+
+def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces: int) -> Path:
+    """
+    Write an H.264 clip of portraits in the public domain that drift over a grainy ground; kept if it is there.
+
+    Args:
+        seconds: A multiple of ten, or less than ten.
+        faces: In each frame, 0 to 10.
+    """
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, loop = path.with_suffix(".partial.mp4"), path.with_suffix(".loop.mp4")
+    drawn_s = min(seconds, LOOP_S)
+    command = [
+        *(program(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_px}x{height_px}"),
+        *("-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-g", str(2 * FPS)),
+        *("-pix_fmt", "yuv420p", str(loop)),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        if process.stdin is None:
+            raise RuntimeError("the encoder has no standard input")
+        for frame in _frames(width_px, height_px, drawn_s * FPS, faces):
+            process.stdin.write(frame.tobytes())
+        process.stdin.close()
+        if process.wait() != 0:
+            raise RuntimeError(f"{path} could not be encoded")
+    repeats = str(max(1, round(seconds / drawn_s)) - 1)
+    copy = [program(), "-v", "error", "-y", "-stream_loop", repeats, "-i", str(loop), "-c", "copy", str(partial)]
+    subprocess.run(copy, check=True)
+    loop.unlink()
+    partial.rename(path)
+    return path
+
+
+def _frames(width_px: int, height_px: int, count: int, faces: int) -> "list[NDArray[np.uint8]]":
+    """A few different frames, repeated: drawing each would take longer than measuring."""
+    rng = np.random.default_rng(5)
+    rough = Image.fromarray(rng.integers(70, 150, (height_px // 16 + 1, width_px // 16 + 1, 3), dtype=np.uint8))
+    ground = rough.resize((width_px, height_px), Image.Resampling.BICUBIC)
+    side = round(height_px * FACE_SHARE * 1.6)
+    portraits = [portrait.resize((side, side)) for portrait in _portraits()]
+    steps = 2 * FPS
+    drawn = []
+    for step in range(steps):
+        picture = ground.copy()
+        drift = round(side * 0.2 * np.sin(2 * np.pi * step / steps))
+        for place in range(faces):
+            row, column = divmod(place, MOST_IN_A_ROW)
+            left = round((column + 0.5) * width_px / MOST_IN_A_ROW - side / 2) + drift
+            top = round(height_px * (0.08 + 0.48 * row)) + drift // 2
+            picture.paste(portraits[place % len(portraits)], (left, top))
+        grain = rng.integers(-4, 5, (height_px, width_px, 1), dtype=np.int16)
+        drawn.append(np.clip(np.asarray(picture, np.int16) + grain, 0, 255).astype(np.uint8))
+    return [drawn[number % steps] for number in range(count)]
+
+
+def _portraits() -> list[Image.Image]:
+    """Eileen Collins (scikit-image) and Grace Hopper (matplotlib)."""
+    astronaut = Image.fromarray(data.astronaut()).crop((100, 0, 380, 280))  # type: ignore[no-untyped-call]
+    file = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    return [astronaut, Image.open(str(file)).convert("RGB").crop((90, 20, 430, 360))]
