@@ -3,9 +3,10 @@ MTCNN: a cascade of three small networks that finds faces and five landmarks in 
 
 Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks",
 IEEE Signal Processing Letters 2016. The networks and weights are facenet-pytorch's; the cascade around them is
-ours and finds the same faces as ``facenet_pytorch.MTCNN.detect``. It differs in being batched over all frames that
-are given, in resizing with OpenCV's area interpolation on bytes, and in that frames without faces, frames of
-several sizes and frames below the minimum face size are nothing special.
+ours and finds the same faces as ``facenet_pytorch.MTCNN.detect``. It is batched over all frames that are given; P-Net
+sees the same pyramid, computed from tables of sums; candidates are cut from the frame or from a halved view of it, by
+OpenCV and rounded to bytes; and frames without faces, frames of several sizes and frames below the minimum face size
+are nothing special.
 """
 
 import math

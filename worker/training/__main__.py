@@ -123,13 +123,12 @@ def _trained(given: argparse.Namespace) -> bool:
 
 def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":
     """A recipe, its crops, and what its autoencoders paint."""
-    from worker.training.autoencoders import paint_faces
     from worker.training.recipes import Recipe
-    from worker.training.sources import build_caches
+    from worker.training.sources import build_caches, paint_for
 
     recipe = Recipe.read(given.recipe)
     caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
-    return recipe, caches, paint_faces(caches, given.caches, recipe.autoencoders, seed=recipe.seed)
+    return recipe, caches, paint_for(recipe, caches, given.caches)
 
 
 def _ship(given: argparse.Namespace) -> int:

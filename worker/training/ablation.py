@@ -18,6 +18,7 @@ from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import bootstrap, roc_auc
 from worker.training.recipes import Recipe
 from worker.training.scored import ScoredMedium, score_caches
+from worker.training.sources import build_caches, paint_for
 from worker.training.train import CURVES_FILE
 
 
@@ -61,7 +62,13 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         TrainingError: One of them failed; the others are trained all the same.
     """
     jobs = []
-    for name, variant in variants(recipe, changes).items():
+    made = variants(recipe, changes)
+    for variant in made.values():
+        # Once, before runs side by side would each do it.
+        parsed = Recipe.model_validate(variant)
+        if parsed.is_painted:
+            paint_for(parsed, build_caches(parsed, data, caches), caches)
+    for name, variant in made.items():
         folder = runs / slug(name)
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "recipe.yaml"

@@ -12,10 +12,9 @@ can be learnt by heart. (Rajan et al., "Aligned Datasets Improve Detection of La
 """
 
 import hashlib
-import io
 import json
-import tarfile
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -32,13 +31,17 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from worker.detection.faces import square_around
-from worker.training.cache import CachedFace, CropCache
+from worker.training.cache import CachedFace, CropCache, add_picture, open_tar
 from worker.training.errors import DataError
 from worker.training.splits import split_digest
 
 Upsampling = Literal["shuffle", "transposed", "bilinear"]
 DATASET: Final = "painted"
 SHARD: Final = "00000"
+VERSION: Final = 1
+"""Of what this module paints; another one has caches of its own."""
+MOST_FACES: Final = 20_000
+"""That are learnt from and painted, drawn at random: it bounds memory and time on large sets."""
 MARGIN: Final = 0.3
 """Around the face, of what is painted."""
 PATCH_PX: Final = 128
@@ -108,15 +111,16 @@ def train_autoencoder(
     settings: AutoencoderSettings, pictures: Sequence[NDArray[np.uint8]], *, seed: int, title: str = ""
 ) -> Autoencoder:
     """
-    Train on patches of *pictures*, (H, W, 3) uint8 RGB, with the losses that DeepFaceLab uses: structural
-    dissimilarity (Wang et al., "Image quality assessment", 2004) and absolute difference.
+    Train on patches of *pictures*, (H, W, 3) uint8 RGB: structural dissimilarity (Wang et al., "Image quality
+    assessment", IEEE TIP 2004), as DeepFaceLab does, and absolute difference where that takes squared ones.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = Autoencoder(settings).to(memory_format=torch.channels_last)
     steps = max(1, settings.images // BATCH)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
+    # A warm-up of no step at all, as a tenth of a few would be, is not defined.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=max(steps, 20), pct_start=0.1)
     with tqdm(total=steps * BATCH, unit="img", desc=title) as bar:
         for _ in range(steps):
             chosen = rng.integers(len(pictures), size=BATCH)
@@ -184,10 +188,8 @@ def paint_faces(
         if (place / f"{SHARD}.jsonl").exists():
             continue
         if not rows:
-            rows = list(_real_faces(caches))
+            rows = _drawn_faces(caches, seed)
             pictures = [_sized(_part(cache.picture(face), face)[0]) for cache, face in rows]
-        if not rows:
-            raise DataError("no cache holds a real face of the training set for an autoencoder to paint")
         network = train_autoencoder(each, pictures, seed=seed + number, title=place.name)
         _paint(network, rows, place, seed=seed + number)
     return made
@@ -200,17 +202,29 @@ def face_name(face: CachedFace) -> str:
 
 def cache_name(settings: AutoencoderSettings, seed: int, caches: Sequence[Path]) -> str:
     """Of the cache that the autoencoder with *settings* and *seed* paints after the faces in *caches*."""
-    faces = [[folder.name, *sorted(index.name for index in folder.glob("*.jsonl"))] for folder in caches]
-    about = json.dumps([settings.model_dump(), seed, faces, split_digest(caches)], sort_keys=True)
-    return f"{DATASET}-{settings.upsampling}-{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+    about = hashlib.sha256(json.dumps([VERSION, settings.model_dump(), seed, split_digest(caches)]).encode())
+    for folder in caches:
+        for face in CropCache(folder).faces():
+            if face.label == "real":
+                about.update(f"{face_name(face)}:{face.length}\n".encode())
+    return f"{DATASET}-{settings.upsampling}-{about.hexdigest()[:8]}"
 
 
-def _real_faces(caches: Sequence[Path]) -> Iterator[tuple[CropCache, CachedFace]]:
+def _drawn_faces(caches: Sequence[Path], seed: int) -> list[tuple[CropCache, CachedFace]]:
+    """Real faces of the training set, ``MOST_FACES`` at most, in the order of the caches."""
+    rng = np.random.default_rng(seed)
+    drawn: list[tuple[float, CropCache, CachedFace]] = []
     for folder in caches:
         cache = CropCache(folder)
-        for face in cache.faces():
-            if face.label == "real" and face.set == "train":
-                yield cache, face
+        drawn += ((rng.random(), cache, face) for face in cache.faces() if _is_learnt_from(face))
+    if not drawn:
+        raise DataError("no cache holds a real face of the training set for an autoencoder to paint")
+    limit = sorted(place for place, _, _ in drawn)[:MOST_FACES][-1]
+    return [(cache, face) for place, cache, face in drawn if place <= limit]
+
+
+def _is_learnt_from(face: CachedFace) -> bool:
+    return face.label == "real" and face.set == "train"
 
 
 def _part(picture: NDArray[np.uint8], face: CachedFace) -> tuple[NDArray[np.uint8], int, int]:
@@ -235,9 +249,10 @@ def _paint(network: Autoencoder, rows: Sequence[tuple[CropCache, CachedFace]], f
     rng = np.random.default_rng((seed, 1))
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    # The index is renamed last: without it there is no shard.
-    with (folder / f"{SHARD}.tar").open("wb") as file:
-        tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+    # Others may paint the same at the same time. The index is renamed last: without it there is no shard.
+    tar_partial, index_partial = (folder / f"{SHARD}.{kind}.{os.getpid()}.partial" for kind in ("tar", "jsonl"))
+    with tar_partial.open("wb") as file:
+        tar = open_tar(file)
         for number, (cache, face) in enumerate(tqdm(rows, unit="face", desc=f"{folder.name} paints")):
             part, x, y = _part(cache.picture(face), face)
             side = float(np.clip(min(part.shape[:2]) * rng.uniform(*SCALES), *SIDES_PX))
@@ -248,18 +263,14 @@ def _paint(network: Autoencoder, rows: Sequence[tuple[CropCache, CachedFace]], f
             sized = np.asarray(cv2.resize(part, (width, height), interpolation=how), np.uint8)
             painted = network(_tensor(sized[None]))[0].permute(1, 2, 0).numpy()
             picture = np.asarray(np.clip(painted * 255.0 + 0.5, 0, 255), np.uint8)
-            _, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-            header = tarfile.TarInfo(f"{SHARD}-{number:06d}.png")
-            header.size = len(data)
-            offset = file.tell() + tarfile.BLOCKSIZE
-            tar.addfile(header, io.BytesIO(data.tobytes()))
+            offset, length = add_picture(tar, file, f"{SHARD}-{number:06d}.png", picture)
             across, down = width / part.shape[1], height / part.shape[0]
             left, top, right, bottom = face.box_px
             made = replace(
                 face,
                 shard=SHARD,
                 offset=offset,
-                length=len(data),
+                length=length,
                 label="fake",
                 dataset=DATASET,
                 method=folder.name,
@@ -269,6 +280,6 @@ def _paint(network: Autoencoder, rows: Sequence[tuple[CropCache, CachedFace]], f
             )
             lines.append(json.dumps(asdict(made)))
         tar.close()
-    index = folder / f"{SHARD}.jsonl.partial"
-    index.write_text("".join(f"{line}\n" for line in lines))
-    index.rename(folder / f"{SHARD}.jsonl")
+    index_partial.write_text("".join(f"{line}\n" for line in lines))
+    tar_partial.rename(folder / f"{SHARD}.tar")
+    index_partial.rename(folder / f"{SHARD}.jsonl")

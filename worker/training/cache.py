@@ -259,8 +259,7 @@ def _build_shard(folder: Path, name: str, media: list[Medium]) -> None:
     lines: list[str] = []
     partial = folder / f"{name}.tar.partial"
     with partial.open("wb") as file:
-        # The plain format has headers of one block, so that a picture's place follows from where its header begins.
-        tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+        tar = open_tar(file)
         for medium in media:
             try:
                 count = 0
@@ -278,6 +277,33 @@ def _build_shard(folder: Path, name: str, media: list[Medium]) -> None:
     index.rename(folder / f"{name}.jsonl")
 
 
+def open_tar(file: io.BufferedWriter) -> tarfile.TarFile:
+    """A tar for ``add_picture``: in the plain format, headers have one block, so that pictures' places are known."""
+    return tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+def add_picture(
+    tar: tarfile.TarFile, file: io.BufferedWriter, name: str, picture: NDArray[np.uint8]
+) -> tuple[int, int]:
+    """
+    Add a picture, (H, W, 3) uint8 RGB, to the *tar* that ends at *file*'s place.
+
+    Returns:
+        Where its bytes begin in the file, and how many there are.
+
+    Raises:
+        DataError: It could not be encoded.
+    """
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise DataError(f"the picture {name} could not be written")
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    offset = file.tell() + tarfile.BLOCKSIZE
+    tar.addfile(header, io.BytesIO(data.tobytes()))
+    return offset, len(data)
+
+
 def _add(
     tar: tarfile.TarFile,
     file: io.BufferedWriter,
@@ -291,20 +317,14 @@ def _add(
     x, y, side = square_around(face.box_px, MARGIN)
     size = min(side, MAX_SIDE_PX)
     picture = crop_face(view, face.box_px, size_px=size, margin=MARGIN)
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise DataError(f"a face of {medium.key} could not be written")
-    header = tarfile.TarInfo(f"{shard}-{number:06d}.png")
-    header.size = len(data)
-    offset = file.tell() + tarfile.BLOCKSIZE
-    tar.addfile(header, io.BytesIO(data.tobytes()))
+    offset, length = add_picture(tar, file, f"{shard}-{number:06d}.png", picture)
     left, top, right, bottom = face.box_px
     scale = size / side
     quality = measure_quality(view, face)
     row = CachedFace(
         shard=shard,
         offset=offset,
-        length=len(data),
+        length=length,
         key=medium.key,
         label=medium.label,
         dataset=medium.dataset,

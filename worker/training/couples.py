@@ -125,8 +125,9 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         for cache in map(CropCache, painted):
             for face in cache.faces():
                 self._painted.setdefault(face.original, []).append((cache, face))
-        # Of the others, which are new to this division into sets, there are none.
-        self._has_painting = [number for number, (_, face) in enumerate(self._real) if face_name(face) in self._painted]
+        # Where people were divided into sets anew after they were painted, some real faces have no painting.
+        known = [number for number, (_, face) in enumerate(self._real) if face_name(face) in self._painted]
+        self._originals, self._original_poses = [self._real[number] for number in known], self._poses[known]
 
     def _load(self, caches: Sequence[CropCache], set_name: str, real_from: frozenset[str]) -> None:
         self._real: list[tuple[CropCache, CachedFace]] = []
@@ -313,12 +314,12 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _painting(self, number: int, rng: Generator) -> tuple[CropCache, CachedFace]:
         """What one of the autoencoders made of real face *number*, or of somebody else's who is turned like it."""
+        if not self._originals:
+            raise DataError("a mixture wants painted faces, and no autoencoder painted any of the training set's")
         made = self._painted.get(face_name(self._real[number][1]))
         if made is None or rng.random() >= OWN:
-            known = self._has_painting
-            rows = [self._real[each] for each in known]
-            place = self._donor(rows, self._poses[known], number, rng)
-            made = self._painted[face_name(rows[place][1])]
+            donor = self._originals[self._donor(self._originals, self._original_poses, number, rng)]
+            made = self._painted[face_name(donor[1])]
         return made[int(rng.integers(len(made)))]
 
     def _donor(

@@ -5,7 +5,6 @@ A few held-out people tell little, and which they are tells much: the spread ove
 """
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,14 @@ import yaml
 
 from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import train_in_process
-from worker.training.autoencoders import cache_name, paint_faces
+from worker.training.autoencoders import cache_name
 from worker.training.cache import CropCache
+from worker.training.datasets import Set
 from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import roc_auc
 from worker.training.recipes import Recipe, Source
 from worker.training.scored import ScoredMedium, above_originals, score_caches
-from worker.training.sources import build_caches, build_source_cache
+from worker.training.sources import build_caches, build_source_cache, claim_split, paint_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def cross_validate(
     """
     Train a run for each fold of the people in one data set, and judge it on that fold.
 
-    Faces are not cut out again, and autoencoders, which see real faces alone, are not trained again.
+    Faces are not cut out again. Nor are autoencoders trained again: they saw held-out people's real faces, and none of
+    what is painted after those is trained on. People who also stand in another data set are not held out there.
 
     Args:
         runs: Receives a folder for each fold; runs in it that are complete are not trained again.
@@ -81,20 +82,22 @@ def cross_validate(
         images: That each run is trained on, with the mixture of the recipe's last stage.
 
     Raises:
-        DataError: The recipe has no such data set, or it has too few people.
+        DataError: The recipe has no such data set, it has too few people, or the recipe starts from a checkpoint.
         TrainingError: A run failed.
     """
     places = [place for place, source in enumerate(recipe.sources) if source.path == path]
     if not places:
         raise DataError(f"the recipe {recipe.name} has no data set {path}")
     folders = build_caches(recipe, data, caches, processes=processes)
-    paintings = paint_faces(folders, caches, recipe.autoencoders, seed=recipe.seed)
+    if recipe.start not in {"imagenet", "random"}:
+        raise DataError(f"folds that all start from {recipe.start} would know the people whom they are judged on")
+    paintings = paint_for(recipe, folders, caches)
     cache = folders[places[0]]
-    sizes = Counter({face.key: face.group for face in CropCache(cache).faces()}.values())
+    sizes = Counter({face.key: face.group for face in CropCache(cache).faces() if face.set != "test"}.values())
     made = []
     for number, groups in enumerate(divide(sizes, folds)):
         run = runs / f"fold-{number}"
-        sets = {group: "validation" if group in groups else "train" for group in sizes}
+        sets: dict[str, Set] = {group: "validation" if group in groups else "train" for group in sizes}
         chosen = _recipe_of_fold(recipe, places[0], sets, number, images)
         own = run / "crops"
         own.mkdir(parents=True, exist_ok=True)
@@ -104,8 +107,8 @@ def cross_validate(
             else:
                 _link(folder, own / folder.name)
         fold_caches = [own / folder.name for folder in folders]
-        for order, (each, folder) in enumerate(zip(recipe.autoencoders, paintings, strict=True)):
-            _link(folder, own / cache_name(each, recipe.seed + order, fold_caches))
+        for order, folder in enumerate(paintings):
+            _link(folder, own / cache_name(recipe.autoencoders[order], recipe.seed + order, fold_caches))
         file = run / "recipe.yaml"
         file.write_text(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
         if train_in_process(file, data, own, run) != 0:
@@ -131,7 +134,7 @@ def table(folds: Sequence[Fold]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _recipe_of_fold(recipe: Recipe, place: int, sets: Mapping[str, str], number: int, images: int) -> Recipe:
+def _recipe_of_fold(recipe: Recipe, place: int, sets: Mapping[str, Set], number: int, images: int) -> Recipe:
     content = recipe.model_dump(mode="json")
     content["name"] = f"{recipe.name}-fold-{number}"
     content["sources"][place] |= {"sets": dict(sets), "hold_out": {}}
@@ -141,23 +144,25 @@ def _recipe_of_fold(recipe: Recipe, place: int, sets: Mapping[str, str], number:
     return Recipe.model_validate(content)
 
 
-def _link(folder: Path, link: Path) -> None:
-    if not link.exists():
-        link.symlink_to(folder.resolve(), target_is_directory=True)
+def _link(target: Path, link: Path) -> None:
+    """Make *link* lead to *target*, wherever it led before."""
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(target.resolve(), target_is_directory=target.is_dir())
 
 
 def _divide_again(source: Source, data: Path, cache: Path, folder: Path, recipe: Recipe) -> None:
     """A cache with the pictures of *cache* and the sets of *source*."""
     folder.mkdir(exist_ok=True)
+    # Refuses a folder that was divided otherwise before anything in it is changed.
+    claim_split(source, data, folder)
     shutil.copy(cache / "settings.json", folder)
     for index in sorted(cache.glob("*.jsonl")):
         rows = [json.loads(line) for line in index.read_text().splitlines()]
         for row in rows:
             if "group" in row:
-                row["set"] = source.sets[row["group"]]
-        tar = folder / f"{index.stem}.tar"
-        if not tar.exists():
-            os.link(cache / tar.name, tar)
+                row["set"] = source.sets.get(row["group"], row["set"])
+        _link(index.with_suffix(".tar"), folder / f"{index.stem}.tar")
         (folder / index.name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    # Every shard is there: this only records the division.
+    # Finds every shard there.
     build_source_cache(source, data, folder, recipe.cache, processes=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shared.manifests import Architecture, Preprocessing, Sampling
 from worker.training.augment import Augmentation
@@ -122,6 +122,17 @@ class Recipe(_Part):
     validation: Validation = Validation()
     hardware: Hardware = Hardware()
     save_every_s: float = Field(default=60.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _can_paint(self) -> Self:
+        if self.is_painted and not self.autoencoders:
+            raise ValueError("the kind 'painted' needs autoencoders")
+        return self
+
+    @property
+    def is_painted(self) -> bool:
+        """Whether a mixture wants painted faces."""
+        return any(stage.mixture.get("painted", 0.0) > 0.0 for stage in self.stages)
 
     @property
     def images(self) -> int:

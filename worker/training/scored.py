@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -123,13 +124,36 @@ class ScoredMedium:
         return [max(face.fake_score(temperature) for face in faces) for _, faces in frames]
 
 
-def above_originals(media: Sequence[ScoredMedium], scores: Sequence[float]) -> list[tuple[ScoredMedium, bool]]:
+class Labelled(Protocol):
+    """What is known of a medium."""
+
+    @property
+    def dataset(self) -> str:
+        """Its data set."""
+
+    @property
+    def key(self) -> str:
+        """Its name there."""
+
+    @property
+    def label(self) -> str:
+        """``real`` or ``fake``."""
+
+    @property
+    def original(self) -> str:
+        """Key of the medium that a fake was made from."""
+
+
+Medium = TypeVar("Medium", bound=Labelled)
+
+
+def above_originals(media: Sequence[Medium], scores: Sequence[float]) -> list[tuple[Medium, bool]]:
     """Every fake whose very original is among *media*, and whether it scores above that."""
     known = {(medium.dataset, medium.key): score for medium, score in zip(media, scores, strict=True)}
     return [
         (medium, score > known[medium.dataset, medium.original])
         for medium, score in zip(media, scores, strict=True)
-        if medium.is_fake and (medium.dataset, medium.original) in known
+        if medium.label == "fake" and (medium.dataset, medium.original) in known
     ]
 
 

@@ -1,10 +1,11 @@
 """From a recipe's sources to crop caches, and to the hash of the division into sets that every report carries."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from worker.training.autoencoders import paint_faces
 from worker.training.cache import CacheSettings, build_cache
 from worker.training.datasets import Medium, SplitDigest, assign_sets, read_dataset
 from worker.training.errors import DataError
@@ -51,14 +52,34 @@ def build_source_cache(source: Source, data: Path, folder: Path, settings: Cache
     Raises:
         DataError: It cannot be read, or the cache was built with other settings or another division.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    count = claim_split(source, data, folder)
+    build_cache(media_of(source, data), folder, settings, processes=processes, total=count)
+
+
+def claim_split(source: Source, data: Path, folder: Path) -> int:
+    """
+    Write down in *folder* how *source* is divided into sets.
+
+    Returns:
+        How many media there are.
+
+    Raises:
+        DataError: It cannot be read, or the folder was claimed for another division.
+    """
     digest, counts = SplitDigest(), dict[str, int]()
     for medium in media_of(source, data):
         digest.add(medium)
         counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
-    split: dict[str, object] = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder / SPLIT_FILE, split)
-    build_cache(media_of(source, data), folder, settings, processes=processes, total=digest.count)
+    _claim(folder / SPLIT_FILE, {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))})
+    return digest.count
+
+
+def paint_for(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
+    """The caches below *folder* that the recipe's autoencoders paint after *caches*, if its mixtures want any."""
+    if not recipe.is_painted:
+        return []
+    return paint_faces(caches, folder, recipe.autoencoders, seed=recipe.seed)
 
 
 def _claim(path: Path, split: dict[str, object]) -> None:

@@ -13,6 +13,7 @@ from worker.training.cache import CachedFace, CropCache
 from worker.training.couples import Couples, Stage
 from worker.training.metrics import Labels, Scores, roc_auc
 from worker.training.recipes import Recipe
+from worker.training.scored import above_originals
 
 BATCH = 64
 
@@ -80,15 +81,11 @@ class ValidationFaces:
         for name in sorted({face.dataset for face, _ in rows}):
             part = [row for row in rows if row[0].dataset == name]
             labels = np.array([face.label == "fake" for face, _ in part])
-            _add_auc(result, f"{name}_auc", labels, [score for _, score in part])
-        scores = {(face.dataset, face.key): score for face, score in rows}
-        above = [
-            score > scores[face.dataset, face.original]
-            for face, score in rows
-            if face.label == "fake" and (face.dataset, face.original) in scores
-        ]
+            if f"{name}_auc" not in result:
+                _add_auc(result, f"{name}_auc", labels, [score for _, score in part])
+        above = above_originals([face for face, _ in rows], [score for _, score in rows])
         if above:
-            result["above"] = float(np.mean(above))
+            result["above"] = float(np.mean([is_above for _, is_above in above]))
         return result
 
 

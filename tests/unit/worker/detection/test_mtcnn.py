@@ -1,3 +1,4 @@
+import cv2
 import facenet_pytorch
 import numpy as np
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from shared.containers import MediaLimits
 from tests.clips import astronaut, hopper, scene
-from worker.detection.mtcnn import MTCNN, _pyramid
+from worker.detection.mtcnn import MTCNN, _pyramid, _Views
 from worker.media.frames import read_frames
 from worker.media.probe import probe
 
@@ -86,6 +87,25 @@ def test_a_level_of_the_pyramid_is_the_one_that_facenet_pytorch_makes(size, scal
     planes = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
     wanted = (torch.nn.functional.interpolate(planes, size=wanted_size, mode="area") - 127.5) * 0.0078125
     assert np.abs(level - wanted.permute(0, 2, 3, 1).numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("halvings", [0, 1, 3])
+@pytest.mark.parametrize("side", [24, 48])
+def test_a_candidate_from_a_halved_view_shows_what_the_frame_shows(halvings, side):
+    frame = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (2161, 1923, 3), np.uint8), (0, 0), 40)
+    frame = cv2.normalize(frame, None, 0, 255, cv2.NORM_MINMAX)
+    size = round(side * 4 * 2**halvings * 1.2)
+    left, top = 1923 - size - 5, 2161 - size - 3
+    part = _Views(frame).part(left, top, left + size, top + size, side)
+    assert part.shape[0] == pytest.approx(size / 2**halvings, abs=2)
+    assert min(part.shape[:2]) >= 4 * side
+    crops = [
+        cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(int)
+        for picture in (part, frame[top : top + size, left : left + size])
+    ]
+    # Moved by a pixel of the crop it would differ three times as much.
+    moved = np.abs(crops[1][:, 1:] - crops[1][:, :-1]).mean()
+    assert np.abs(crops[0] - crops[1]).mean() < moved / 3 + 0.5
 
 
 def test_sums_over_a_large_bright_frame_do_not_overflow():

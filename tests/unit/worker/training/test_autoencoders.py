@@ -67,7 +67,7 @@ def test_every_real_face_of_the_training_set_is_painted_once(crops):
 
 def test_a_painted_face_shows_the_same_place(tmp_path, crops):
     """An autoencoder that gives back what it gets shows that box and picture belong together."""
-    rows = list(autoencoders._real_faces([crops.folder]))
+    rows = autoencoders._drawn_faces([crops.folder], 0)
     autoencoders._paint(torch.nn.Identity(), rows, tmp_path / "same", seed=3)
     cache = CropCache(tmp_path / "same")
     for (source, before), face in zip(rows, cache.faces(), strict=True):

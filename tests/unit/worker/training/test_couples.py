@@ -109,13 +109,13 @@ def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
     shutil.copy(crops.painted[0] / "00000.tar", tmp_path)
     (tmp_path / "00000.jsonl").write_text(lines[1])
     made = stream(crops, only("painted"), painted=[tmp_path])
-    assert len(made._has_painting) == 1
+    assert len(made._originals) == 1
     drawn = {made._painting(number, np.random.default_rng(0))[1].offset for number in range(len(made._real))}
     assert len(drawn) == 1
 
 
 def test_a_mixture_with_painted_faces_wants_them(crops):
-    with pytest.raises(DataError, match="faces that a generator made"):
+    with pytest.raises(DataError, match="wants painted faces"):
         stream(crops, only("painted"), painted=()).couple(0)
 
 

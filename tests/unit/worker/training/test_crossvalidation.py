@@ -53,6 +53,7 @@ def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
         autoencoders=[AUTOENCODERS[0].model_dump()],
     )
     given = {"path": Path("tinted"), "folds": 2, "images": 16}
+    index = (caches / "tinted" / "00000.jsonl").read_bytes()
     folds = cross_validate(recipe, data, caches, tmp_path / "runs", **given)
     everybody = {json.loads(line)["group"] for line in (caches / "tinted" / "00000.jsonl").read_text().splitlines()}
     assert sorted(group for fold in folds for group in fold.groups) == sorted(everybody)
@@ -64,13 +65,24 @@ def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
         # 16 images and no more, and no other autoencoder was trained for it.
         assert (run / "curves.csv").read_text().splitlines()[-1].startswith("16,")
         assert [path.is_symlink() for path in (run / "crops").glob("painted-*")] == [True]
-    # The caches that it began with are as they were.
-    assert {json.loads(line)["set"] for line in (caches / "tinted" / "00000.jsonl").read_text().splitlines()} == {
-        "train",
-        "validation",
-    }
-    again = cross_validate(recipe, data, caches, tmp_path / "runs", **given)
-    assert table(again) == table(folds)
+    assert (caches / "tinted" / "00000.jsonl").read_bytes() == index
+    # A second call trains nothing: curves tell how long training took.
+    curves = [(tmp_path / "runs" / f"fold-{number}" / "curves.csv").read_text() for number in range(2)]
+    assert table(cross_validate(recipe, data, caches, tmp_path / "runs", **given)) == table(folds)
+    assert [(tmp_path / "runs" / f"fold-{number}" / "curves.csv").read_text() for number in range(2)] == curves
+    with pytest.raises(DataError, match="another division"):
+        cross_validate(recipe, data, caches, tmp_path / "runs", **{**given, "folds": 3})
+    folder = tmp_path / "runs" / "fold-0" / "crops" / "tinted"
+    rows = [json.loads(line) for line in (folder / "00000.jsonl").read_text().splitlines()]
+    assert {row["group"] for row in rows if row["set"] == "validation"} == set(folds[0].groups)
+
+
+def test_folds_that_start_from_a_checkpoint_are_refused(tmp_path):
+    data = make_data(tmp_path / "data", train=2, validation=1)
+    caches = write_caches(data, tmp_path / "caches")[0].parent
+    recipe = tiny(start="shared/checkpoints/swap-lite0")
+    with pytest.raises(DataError, match="would know the people"):
+        cross_validate(recipe, data, caches, tmp_path / "runs", path=Path("tinted"), folds=2, images=16)
 
 
 def test_a_data_set_that_the_recipe_lacks_is_an_error(tmp_path):

@@ -69,6 +69,10 @@ def blend(kind: str, number: int, rng: np.random.Generator) -> Blend:
     if kind == "swap":
         donor = source((number + 1) % SOURCES)
         return swap(target.picture, target.landmarks, donor.picture, donor.landmarks, rng)
+    if kind == "painted":
+        # As smooth as what an autoencoder paints.
+        smooth = cv2.GaussianBlur(target.picture, (0, 0), 2.0)
+        return swap(target.picture, target.landmarks, smooth, target.landmarks, rng, source_is="painted")
     return self_blend(target.picture, target.landmarks, rng, kind)
 
 
@@ -136,7 +140,7 @@ def within_couples(features):
     return features - features.mean(axis=1, keepdims=True)
 
 
-KINDS = pytest.mark.parametrize("kind", ["textbook", "subtle", "swap"])
+KINDS = pytest.mark.parametrize("kind", ["textbook", "subtle", "swap", "painted"])
 
 
 @KINDS

@@ -83,6 +83,7 @@ def test_an_unknown_key_is_refused_at_every_level(change, tmp_path):
         {"stages": [{"images": 2, "mixture": {}}]},
         {"stages": [{"images": 2, "mixture": {"swap": 0.0}}]},
         {"stages": [{"images": 2, "mixture": {"swap": 2.0, "textbook": -1.0}}]},
+        {"stages": [{"images": 2, "mixture": {"painted": 1.0}}]},
         {"sources": []},
         {"sources": [{"kind": "rumours", "path": "faces"}]},
         {"sources": [{"kind": "real", "path": "faces", "hold_out": {"validation": 10.0}}]},

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from shared.manifests import read_manifest
+from tests.unit.worker.training.conftest import AUTOENCODERS
 from tests.unit.worker.training.runs import PLAIN, make_data, settings, tiny, write_caches
 from worker.model.checkpoint import load_checkpoint
 from worker.training import train
@@ -25,6 +26,7 @@ from worker.training.couples import Couples, Stage
 from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import roc_auc
 from worker.training.recipes import Optimisation
+from worker.training.sources import paint_for
 from worker.training.train import Trainer, couple_loss, start_network
 
 ROOT = Path(__file__).parents[4]
@@ -255,6 +257,19 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(data, caches, u
     assert_same_run(run, undisturbed)
 
 
+def test_a_run_with_painted_faces_that_is_cut_off_ends_with_the_same_weights(caches, tmp_path):
+    recipe = tiny(
+        stages=[{"images": 24, "mixture": {"painted": 1.0, "labelled": 1.0}}],
+        autoencoders=[AUTOENCODERS[0].model_dump()],
+    )
+    painted = paint_for(recipe, caches, tmp_path)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    Trainer(recipe, caches, whole, painted=painted).run()
+    Trainer(recipe, caches, cut, painted=painted).run(until_step=3)
+    Trainer(recipe, caches, cut, painted=painted).run()
+    assert_same_run(cut, whole)
+
+
 @pytest.mark.parametrize(
     "change",
     [{"seed": 2}, {"architecture": {"input_planes": "rgb"}}, {"optimisation": {"mask": 0.0}}],
@@ -360,6 +375,18 @@ def test_losses_are_those_of_their_papers(real, fake, given, expected):
 def test_the_ranking_loss_compares_the_pictures_of_aligned_couples(aligned, expected):
     logits, pairs = torch.tensor([LN3, 1.0, 0.0, 2.0]), torch.tensor(aligned)
     losses = [couple_loss(logits, pairs, Optimisation(ranking=weight)).item() for weight in (0.0, 0.5)]
+    assert losses[1] - losses[0] == pytest.approx(0.5 * expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("aligned", "expected"),
+    # Logits of the couples: LN3 and 0, whose middle is LN3 / 2; 1 and 2, whose middle is 1.5.
+    [([1.0, 1.0], ((LN3 / 2) ** 2 + 1.5**2) / 2), ([1.0, 0.0], (LN3 / 2) ** 2), ([0.0, 0.0], 0.0)],
+    ids=["both", "first", "none"],
+)
+def test_the_centring_loss_wants_aligned_couples_about_the_middle(aligned, expected):
+    logits, pairs = torch.tensor([LN3, 1.0, 0.0, 2.0]), torch.tensor(aligned)
+    losses = [couple_loss(logits, pairs, Optimisation(centring=weight)).item() for weight in (0.0, 0.5)]
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, abs=1e-6)
 
 
