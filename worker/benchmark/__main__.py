@@ -2,7 +2,7 @@
 ``python -m worker.benchmark``: what a scan costs, beside a straightforward pipeline and beside the floor, in one run.
 
 Seconds belong to the machine; the ratios are what is worth comparing. Writes a JSON file, a plot beside it, and prints
-the tables of ``docs/performance.md``.
+tables in Markdown.
 """
 
 import argparse
@@ -19,12 +19,11 @@ import torch
 from tqdm import tqdm
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
-from worker.benchmark.measuring import Bench, Measurement
-from worker.benchmark.report import draw, table
+from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
+from worker.benchmark.report import PIPELINES, draw, table
 from worker.benchmark.scenes import make_scene
 
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-PIPELINES: Final = ("straightforward", "ours", "floor")
 DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
 SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
 DURATIONS_S: Final = (10, 60, 180, 600)
@@ -44,21 +43,39 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="where made clips are kept")
     given = parser.parse_args(arguments)
     rounds = given.rounds or (3 if given.quick else 5)
-    with Bench.opened(given.models_dir, given.model, threads=given.threads) as bench:
-        report = {
-            "machine": _machine(given.threads),
-            "rounds": rounds,
-            "quick": given.quick,
-            "clips": list(_clips(bench, given, rounds)),
-            "growth": {name: list(rows) for name, rows in _growth(bench, given).items()},
-        }
-    for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"):
-        report[name] = round(median(clip[name] for clip in report["clips"]), 3)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=2) + "\n")
+    try:
+        report = _measured(given, rounds)
+    except BenchmarkError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
     draw(report, given.out.with_suffix(".png"))
     print(table(report))  # noqa: T201
     return 0
+
+
+def _measured(given: argparse.Namespace, rounds: int) -> dict[str, Any]:
+    """The report, which is written as far as it is after each part."""
+    paths = _paths(given)
+    report: dict[str, Any] = {"machine": _machine(given.threads), "rounds": rounds, "quick": given.quick}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    with Bench.opened(given.models_dir, given.model, threads=given.threads) as bench:
+        clips: list[dict[str, Any]] = []
+        for path in tqdm(paths, unit="clip", desc="clips"):
+            rows = bench.measure(path, PIPELINES, rounds=rounds)
+            rows |= bench.measure(path, DETECTIONS, rounds=rounds)
+            clips.append({"clip": path.name, **_ratios(rows), "contenders": _json(rows)})
+            for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"):
+                report[name] = round(median(clip[name] for clip in clips), 3)
+            _write(report | {"clips": clips}, given.out)
+        report |= {"clips": clips, "growth": {}}
+        for name, growing in _growth(bench, given).items():
+            report["growth"][name] = list(growing)
+            _write(report, given.out)
+    return report
+
+
+def _write(report: Mapping[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _machine(threads: int | None) -> dict[str, Any]:
@@ -71,22 +88,20 @@ def _machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _clips(bench: Bench, given: argparse.Namespace, rounds: int) -> Iterator[dict[str, Any]]:
+def _paths(given: argparse.Namespace) -> list[Path]:
     if given.data is not None:
-        paths = sorted(path for path in given.data.iterdir() if path.suffix.lower() in SUFFIXES)
+        paths = sorted(path for path in given.data.glob("*") if path.suffix.lower() in SUFFIXES)
+        if not paths:
+            raise BenchmarkError(f"there is no video in {given.data}")
     else:
-        sizes = SIZES[:3:2] if given.quick else SIZES[:3]
         paths = [
             make_scene(given.scenes / f"{height}p-2.mp4", width_px=width, height_px=height, seconds=10, faces=2)
-            for width, height in sizes
+            for width, height in SIZES[:3]
         ]
     if given.quick:
         # The largest file and the smallest, so that it ends in time.
-        paths = sorted({max(paths, key=_size), min(paths, key=_size)})
-    for path in tqdm(paths, unit="clip", desc="clips"):
-        rows = bench.measure(path, PIPELINES, rounds=rounds)
-        rows |= bench.measure(path, DETECTIONS, rounds=rounds)
-        yield {"clip": path.name, **_ratios(rows), "contenders": _json(rows)}
+        return sorted({max(paths, key=_size), min(paths, key=_size)})
+    return paths
 
 
 def _growth(bench: Bench, given: argparse.Namespace) -> dict[str, Iterator[dict[str, Any]]]:
@@ -97,7 +112,7 @@ def _growth(bench: Bench, given: argparse.Namespace) -> dict[str, Iterator[dict[
             wanted = make(value)
             name = "-".join(str(number) for number in wanted.values())
             path = make_scene(given.scenes / f"{name}.mp4", **wanted)
-            measured = bench.measure(path, PIPELINES, rounds=1)
+            measured = bench.measure(path, PIPELINES, rounds=given.rounds or 1)
             yield {**wanted, "contenders": _json(measured)}
 
     small = {"width_px": 640, "height_px": 360}

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -15,7 +16,12 @@ import torch
 from worker.benchmark.contenders import CONTENDERS, Scan
 
 STATUS: Final = Path("/proc/self/status")
+JOIN_S: Final = 10.0
 RESET_PEAK: Final = Path("/proc/self/clear_refs")
+
+
+class BenchmarkError(Exception):
+    """Something cannot be measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,10 @@ class Measurement:
     frames: int
     faces: int
     peak_mb: float | None
-    """Largest resident memory of its process in the last round, its decoder's left out; None where it is not told."""
+    """
+    Largest resident memory of its process in the last round; None where it is not told. OpenCV decodes in that process,
+    ffmpeg in one of its own, which is left out.
+    """
     stages_s: dict[str, float]
     """Of the round in the middle."""
 
@@ -57,6 +66,7 @@ class Bench:
     def __init__(self, models_dir: Path, model: str, *, threads: int | None = None) -> None:
         self._given = (models_dir, model, threads)
         self._lines: dict[str, Connection] = {}
+        self._processes: list[SpawnProcess] = []
 
     @classmethod
     @contextmanager
@@ -66,14 +76,16 @@ class Bench:
         try:
             yield bench
         finally:
-            for line in bench._lines.values():
-                line.send(None)
+            bench.close()
 
     def measure(self, path: Path, contenders: Sequence[str], *, rounds: int) -> dict[str, Measurement]:
         """
         Let *contenders* scan *path* in turn, *rounds* times, after one scan each that is not counted.
 
         The floor scores as many faces as ours found, so it comes after ours.
+
+        Raises:
+            BenchmarkError: One of them cannot scan it.
         """
         faces = 0
         taken: dict[str, list[tuple[float, Scan, float | None]]] = {name: [] for name in contenders}
@@ -86,16 +98,31 @@ class Bench:
                     taken[name].append((seconds, scan, peak_mb))
         return {name: _summed_up(name, rows) for name, rows in taken.items()}
 
+    def close(self) -> None:
+        """Ends the processes."""
+        for line in self._lines.values():
+            with suppress(OSError):  # One that has failed is gone already.
+                line.send(None)
+        for process in self._processes:
+            process.join(JOIN_S)
+
     def _ask(self, name: str, path: Path, faces: int) -> tuple[float, Scan, float | None]:
         if name not in self._lines:
             context = get_context("spawn")
             here, there = context.Pipe()
-            context.Process(target=_serve, args=(there, name, *self._given), daemon=True).start()
+            process = context.Process(target=_serve, args=(there, name, *self._given), daemon=True)
+            process.start()
             there.close()
+            self._processes.append(process)
             self._lines[name] = here
         line = self._lines[name]
-        line.send((path, faces))
-        answer: tuple[float, Scan, float | None] = line.recv()
+        try:
+            line.send((path, faces))
+            answer: tuple[float, Scan, float | None] | str = line.recv()
+        except (EOFError, OSError) as error:
+            raise BenchmarkError(f"{name} ended while it scanned {path}") from error
+        if isinstance(answer, str):
+            raise BenchmarkError(f"{name} could not scan {path}: {answer}")
         return answer
 
 
@@ -121,7 +148,11 @@ def _serve(line: Connection, name: str, models_dir: Path, model: str, threads: i
         path, faces = order
         _forget_peak()
         began = time.perf_counter()
-        scan = contender(path, faces)
+        try:
+            scan = contender(path, faces)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the other process is to say it
+            line.send(repr(error))
+            continue
         seconds = time.perf_counter() - began
         line.send((scan.seconds or seconds, scan, _peak_mb()))
 

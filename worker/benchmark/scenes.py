@@ -1,6 +1,7 @@
 """Clips that the benchmark makes itself, so that one thing at a time grows: duration, resolution, faces in a frame."""
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +16,11 @@ from worker.media.ffmpeg import program
 FPS: Final = 25
 LOOP_S: Final = 10
 """What is drawn; longer clips repeat it."""
-FACE_SHARE: Final = 0.22
-"""Of the picture's height."""
+PORTRAIT_SHARE: Final = 0.35
+"""Side of a portrait, as a share of the picture's height; its face has a little less than half of that."""
 MOST_IN_A_ROW: Final = 5
+KEPT_BYTES: Final = 300_000_000
+"""Of drawn frames."""
 
 
 def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces: int) -> Path:
@@ -54,14 +57,14 @@ def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces
     return path
 
 
-def _frames(width_px: int, height_px: int, count: int, faces: int) -> "list[NDArray[np.uint8]]":
-    """A few different frames, repeated: drawing each would take longer than measuring."""
+def _frames(width_px: int, height_px: int, count: int, faces: int) -> Iterator[NDArray[np.uint8]]:
+    """*count* frames, a few of them different: drawing each would take longer than measuring."""
     rng = np.random.default_rng(5)
     rough = Image.fromarray(rng.integers(70, 150, (height_px // 16 + 1, width_px // 16 + 1, 3), dtype=np.uint8))
     ground = rough.resize((width_px, height_px), Image.Resampling.BICUBIC)
-    side = round(height_px * FACE_SHARE * 1.6)
+    side = round(height_px * PORTRAIT_SHARE)
     portraits = [portrait.resize((side, side)) for portrait in _portraits()]
-    steps = 2 * FPS
+    steps = min(2 * FPS, max(5, KEPT_BYTES // (3 * width_px * height_px)))
     drawn = []
     for step in range(steps):
         picture = ground.copy()
@@ -73,7 +76,7 @@ def _frames(width_px: int, height_px: int, count: int, faces: int) -> "list[NDAr
             picture.paste(portraits[place % len(portraits)], (left, top))
         grain = rng.integers(-4, 5, (height_px, width_px, 1), dtype=np.int16)
         drawn.append(np.clip(np.asarray(picture, np.int16) + grain, 0, 255).astype(np.uint8))
-    return [drawn[number % steps] for number in range(count)]
+    return (drawn[number % steps] for number in range(count))
 
 
 def _portraits() -> list[Image.Image]:

@@ -14,7 +14,7 @@ from worker.training.errors import DataError
 from worker.training.recipes import Recipe
 from worker.training.sheet import COLUMNS, GAP_PX, HEADER_PX, LABEL_PX, draw_sheet, write_sheet
 
-RECIPE = Path(__file__).parents[4] / "configs" / "train" / "swap-lite0.yaml"
+RECIPE = Path(__file__).parents[4] / "configs" / "train" / "swap-lite0-painted.yaml"
 
 
 @pytest.fixture

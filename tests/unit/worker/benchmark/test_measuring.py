@@ -1,0 +1,98 @@
+import json
+
+import pytest
+
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from tests.clips import make_clip
+from worker.benchmark import __main__ as command
+from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
+from worker.benchmark.report import PIPELINES, draw, table
+from worker.benchmark.scenes import make_scene
+
+
+def measurement(name, seconds, **given):
+    values = {"rounds_s": (seconds,), "frames": 20, "faces": 40, "peak_mb": 100.0, "stages_s": {}, **given}
+    return Measurement(name, seconds, **values)
+
+
+ROWS = {
+    name: measurement(name, seconds)
+    for name, seconds in (
+        ("straightforward", 8.0),
+        ("ours", 2.0),
+        ("floor", 1.6),
+        ("detection, facenet-pytorch", 3.0),
+        ("detection, ours", 0.5),
+    )
+}
+GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
+REPORT = {
+    "clips": [{"clip": "a.mp4", **command._ratios(ROWS), "contenders": command._json(ROWS)}],
+    "growth": {
+        name: [{**row, "contenders": command._json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
+        for name in ("duration", "resolution", "faces")
+    },
+    **command._ratios(ROWS),
+}
+
+
+def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
+    assert command._ratios(ROWS) == {
+        "ratio_vs_straightforward": 4.0,
+        "ratio_vs_floor": 1.25,
+        "detection_ratio": 6.0,
+    }
+
+
+def test_the_tables_tell_what_was_measured(tmp_path):
+    lines = table(REPORT).splitlines()
+    assert lines[2] == "| a.mp4 | 20 | 40 | 8.00 | 2.00 | 1.60 | 4.00 | 1.25 | 6.00 | 10.0 | 20.0 | 100 |"
+    assert sum(line.startswith("| 2 | 8.00 | 100 | 2.00 | 100 | 1.60 | 100 |") for line in lines) == 3
+    assert len({line.count("|") for line in lines[:4]}) == 1
+    draw(REPORT, tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_all_scan_the_same_frames_of_a_clip(tmp_path):
+    path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
+    with Bench.opened(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1) as bench:
+        rows = bench.measure(path, [*PIPELINES, *command.DETECTIONS], rounds=1)
+        processes = list(bench._processes)
+    assert [rows[name].frames for name in ("straightforward", "ours", *command.DETECTIONS)] == [8] * 4
+    assert rows["straightforward"].faces == rows["ours"].faces == rows["floor"].faces == 16
+    assert rows[command.DETECTIONS[0]].faces == rows[command.DETECTIONS[1]].faces >= 16
+    assert all(row.seconds > 0 for row in rows.values())
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_what_cannot_be_scanned_is_named(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with (
+        Bench.opened(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1) as bench,
+        pytest.raises(BenchmarkError, match=r"ours could not scan .*broken\.mp4"),
+    ):
+        bench.measure(tmp_path / "broken.mp4", ["ours"], rounds=1)
+
+
+def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
+    assert command.main(["--data", str(tmp_path), "--out", str(tmp_path / "bench.json")]) == 2
+    assert "there is no video in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_writes_ratios_of_each_clip_and_their_medians(tmp_path, capsys, monkeypatch):
+    for name in ("one", "two"):
+        make_clip(tmp_path / f"{name}.mp4", seconds=2.0)
+    monkeypatch.setattr(command, "DURATIONS_S", (2,))
+    monkeypatch.setattr(command, "SIZES", ((640, 360),))
+    monkeypatch.setattr(command, "FACES", (1,))
+    out, scenes = tmp_path / "bench.json", tmp_path / "scenes"
+    given = ["--data", str(tmp_path), "--out", str(out), "--scenes", str(scenes), "--rounds", "1", "--threads", "1"]
+    assert command.main(given) == 0
+    report = json.loads(out.read_text())
+    assert [clip["clip"] for clip in report["clips"]] == ["one.mp4", "two.mp4"]
+    for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"):
+        both = sorted(clip[name] for clip in report["clips"])
+        assert both[0] <= report[name] <= both[1]
+    assert table(report) in capsys.readouterr().out
