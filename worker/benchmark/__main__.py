@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
-from worker.benchmark.report import PIPELINES, draw, table
+from worker.benchmark.report import PIPELINES, RATIOS, draw, table
 from worker.benchmark.scenes import make_scene
 
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -58,13 +59,13 @@ def _measured(given: argparse.Namespace, rounds: int) -> dict[str, Any]:
     paths = _paths(given)
     report: dict[str, Any] = {"machine": _machine(given.threads), "rounds": rounds, "quick": given.quick}
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    with Bench.opened(given.models_dir, given.model, threads=given.threads) as bench:
+    with closing(Bench(given.models_dir, given.model, threads=given.threads)) as bench:
         clips: list[dict[str, Any]] = []
         for path in tqdm(paths, unit="clip", desc="clips"):
             rows = bench.measure(path, PIPELINES, rounds=rounds)
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
             clips.append({"clip": path.name, **_ratios(rows), "contenders": _json(rows)})
-            for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"):
+            for name in RATIOS:
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, given.out)
         report |= {"clips": clips, "growth": {}}

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from shared.config import Limits
-from shared.manifests import read_manifest
+from shared.manifests import Preprocessing, read_manifest
 from worker.detection.faces import crop_face
 from worker.detection.mtcnn import MTCNN
 from worker.media.ffmpeg import THREADS, program
@@ -62,10 +62,7 @@ class Straightforward:
         checkpoint = load_checkpoint(models_dir, model)
         self._manifest = checkpoint.manifest
         self._network = checkpoint.network.to(memory_format=torch.contiguous_format)
-        preprocessing = self._manifest.preprocessing
-        self._mtcnn = facenet_pytorch.MTCNN(
-            min_face_size=preprocessing.min_face_px, thresholds=list(preprocessing.detector_thresholds), keep_all=True
-        )
+        self._mtcnn = _reference(self._manifest.preprocessing)
 
     @torch.inference_mode()
     def __call__(self, path: Path, _faces: int) -> Scan:
@@ -176,11 +173,7 @@ class Detection:
         self._path: Path | None = None
         self._detect: Callable[[], list[int]]
         if reference:
-            theirs = facenet_pytorch.MTCNN(
-                min_face_size=preprocessing.min_face_px,
-                thresholds=list(preprocessing.detector_thresholds),
-                keep_all=True,
-            )
+            theirs = _reference(preprocessing)
             self._detect = lambda: [_count(theirs.detect(frame)[0]) for frame in self._frames]
         else:
             ours = MTCNN(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
@@ -217,6 +210,12 @@ CONTENDERS: Final[dict[str, Callable[[Path, str], Callable[[Path, int], Scan]]]]
     "detection, facenet-pytorch": lambda models_dir, model: Detection(models_dir, model, reference=True),
     "detection, ours": lambda models_dir, model: Detection(models_dir, model, reference=False),
 }
+
+
+def _reference(preprocessing: Preprocessing) -> facenet_pytorch.MTCNN:
+    return facenet_pytorch.MTCNN(
+        min_face_size=preprocessing.min_face_px, thresholds=list(preprocessing.detector_thresholds), keep_all=True
+    )
 
 
 def _count(boxes: Any) -> int:

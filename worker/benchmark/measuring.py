@@ -1,8 +1,8 @@
 """Measuring contenders in turn, each in a warm process of its own, so that none is charged another's memory."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -55,7 +55,7 @@ class Measurement:
 
 class Bench:
     """
-    Warm processes, one a contender.
+    Warm processes, one a contender, until it is closed.
 
     Args:
         models_dir: Folder of checkpoints.
@@ -67,16 +67,6 @@ class Bench:
         self._given = (models_dir, model, threads)
         self._lines: dict[str, Connection] = {}
         self._processes: list[SpawnProcess] = []
-
-    @classmethod
-    @contextmanager
-    def opened(cls, models_dir: Path, model: str, *, threads: int | None = None) -> "Iterator[Bench]":
-        """A bench whose processes end with the context."""
-        bench = cls(models_dir, model, threads=threads)
-        try:
-            yield bench
-        finally:
-            bench.close()
 
     def measure(self, path: Path, contenders: Sequence[str], *, rounds: int) -> dict[str, Measurement]:
         """

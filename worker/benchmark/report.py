@@ -7,6 +7,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 
 PIPELINES: Final = ("straightforward", "ours", "floor")
+RATIOS: Final = ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio")
 AXES: Final = {"duration": "seconds", "resolution": "height_px", "faces": "faces"}
 UNITS: Final = {
     "duration": "length of the video, s",
@@ -40,13 +41,13 @@ def table(report: Mapping[str, Any]) -> str:
             str(ours["frames"]),
             str(ours["faces"]),
             *(f"{rows[name]['seconds']:.2f}" for name in PIPELINES),
-            *(f"{clip[name]:.2f}" for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio")),
+            *(f"{clip[name]:.2f}" for name in RATIOS),
             f"{ours['frames_per_s']:.1f}",
             f"{ours['faces_per_s']:.1f}",
             _mb(ours),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    medians = (f"{report[name]:.2f}" for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"))
+    medians = (f"{report[name]:.2f}" for name in RATIOS)
     lines.append(f"| median | | | | | | {' | '.join(medians)} | | | |")
     for name, rows_of in report["growth"].items():
         lines += ["", f"| {UNITS[name]} | " + " | ".join(f"{each}, s | {each}, MB" for each in PIPELINES) + " |"]

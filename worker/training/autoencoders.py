@@ -181,7 +181,7 @@ def paint_faces(
     Raises:
         DataError: There is no real face.
     """
-    made = [folder / cache_name(each, seed + number, caches) for number, each in enumerate(settings)]
+    made = [folder / name for name in cache_names(settings, seed, caches)]
     rows: list[tuple[CropCache, CachedFace]] = []
     pictures: list[NDArray[np.uint8]] = []
     for number, (each, place) in enumerate(zip(settings, made, strict=True)):
@@ -200,14 +200,19 @@ def face_name(face: CachedFace) -> str:
     return f"{face.dataset}/{face.key}@{face.shard}:{face.offset}"
 
 
-def cache_name(settings: AutoencoderSettings, seed: int, caches: Sequence[Path]) -> str:
-    """Of the cache that the autoencoder with *settings* and *seed* paints after the faces in *caches*."""
-    about = hashlib.sha256(json.dumps([VERSION, settings.model_dump(), seed, split_digest(caches)]).encode())
-    for folder in caches:
-        for face in CropCache(folder).faces():
-            if face.label == "real":
-                about.update(f"{face_name(face)}:{face.length}\n".encode())
-    return f"{DATASET}-{settings.upsampling}-{about.hexdigest()[:8]}"
+def cache_names(settings: Sequence[AutoencoderSettings], seed: int, caches: Sequence[Path]) -> list[str]:
+    """Of the caches that ``paint_faces`` paints after the faces in *caches*."""
+    split = split_digest(caches)
+    digests = [
+        hashlib.sha256(json.dumps([VERSION, each.model_dump(), seed + number, split]).encode())
+        for number, each in enumerate(settings)
+    ]
+    for face in (face for folder in caches for face in CropCache(folder).faces() if face.label == "real"):
+        for digest in digests:
+            digest.update(f"{face_name(face)}:{face.length}\n".encode())
+    return [
+        f"{DATASET}-{each.upsampling}-{digest.hexdigest()[:8]}" for each, digest in zip(settings, digests, strict=True)
+    ]
 
 
 def _drawn_faces(caches: Sequence[Path], seed: int) -> list[tuple[CropCache, CachedFace]]:

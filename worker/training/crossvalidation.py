@@ -16,14 +16,14 @@ import yaml
 
 from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import train_in_process
-from worker.training.autoencoders import cache_name
+from worker.training.autoencoders import cache_names
 from worker.training.cache import CropCache
 from worker.training.datasets import Set
 from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import roc_auc
 from worker.training.recipes import Recipe, Source
 from worker.training.scored import ScoredMedium, above_originals, score_caches
-from worker.training.sources import build_caches, build_source_cache, claim_split, paint_for
+from worker.training.sources import build_caches, claim_split, paint_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ def cross_validate(
     places = [place for place, source in enumerate(recipe.sources) if source.path == path]
     if not places:
         raise DataError(f"the recipe {recipe.name} has no data set {path}")
-    folders = build_caches(recipe, data, caches, processes=processes)
     if recipe.start not in {"imagenet", "random"}:
         raise DataError(f"folds that all start from {recipe.start} would know the people whom they are judged on")
+    folders = build_caches(recipe, data, caches, processes=processes)
     paintings = paint_for(recipe, folders, caches)
     cache = folders[places[0]]
     sizes = Counter({face.key: face.group for face in CropCache(cache).faces() if face.set != "test"}.values())
@@ -103,12 +103,12 @@ def cross_validate(
         own.mkdir(parents=True, exist_ok=True)
         for place, folder in enumerate(folders):
             if place == places[0]:
-                _divide_again(chosen.sources[place], data, folder, own / folder.name, recipe)
+                _divide_again(chosen.sources[place], data, folder, own / folder.name)
             else:
                 _link(folder, own / folder.name)
         fold_caches = [own / folder.name for folder in folders]
-        for order, folder in enumerate(paintings):
-            _link(folder, own / cache_name(recipe.autoencoders[order], recipe.seed + order, fold_caches))
+        for folder, name in zip(paintings, cache_names(recipe.autoencoders, recipe.seed, fold_caches), strict=False):
+            _link(folder, own / name)
         file = run / "recipe.yaml"
         file.write_text(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
         if train_in_process(file, data, own, run) != 0:
@@ -151,7 +151,7 @@ def _link(target: Path, link: Path) -> None:
     link.symlink_to(target.resolve(), target_is_directory=target.is_dir())
 
 
-def _divide_again(source: Source, data: Path, cache: Path, folder: Path, recipe: Recipe) -> None:
+def _divide_again(source: Source, data: Path, cache: Path, folder: Path) -> None:
     """A cache with the pictures of *cache* and the sets of *source*."""
     folder.mkdir(exist_ok=True)
     # Refuses a folder that was divided otherwise before anything in it is changed.
@@ -164,5 +164,3 @@ def _divide_again(source: Source, data: Path, cache: Path, folder: Path, recipe:
                 row["set"] = source.sets.get(row["group"], row["set"])
         _link(index.with_suffix(".tar"), folder / f"{index.stem}.tar")
         (folder / index.name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    # Finds every shard there.
-    build_source_cache(source, data, folder, recipe.cache, processes=1)

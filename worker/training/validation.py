@@ -71,27 +71,26 @@ class ValidationFaces:
             by_medium.setdefault(medium, []).append(logit)
         rows = [(self._media[medium], float(np.mean(logits))) for medium, logits in by_medium.items()]
         with_fake_stills = {face.dataset for face, _ in rows if face.label == "fake" and not face.is_video}
-        parts = {
-            "video_auc": [row for row in rows if row[0].is_video],
-            "stills_auc": [row for row in rows if not row[0].is_video and row[0].dataset in with_fake_stills],
-        }
-        for name, part in parts.items():
-            _add_auc(result, name, np.array([face.label == "fake" for face, _ in part]), [score for _, score in part])
+
+        def add(name: str, part: Sequence[tuple[CachedFace, float]]) -> None:
+            labels = np.array([int(face.label == "fake") for face, _ in part])
+            _add_auc(result, name, labels, np.array([score for _, score in part]))
+
+        add("video_auc", [row for row in rows if row[0].is_video])
+        add("stills_auc", [row for row in rows if not row[0].is_video and row[0].dataset in with_fake_stills])
         result["selection"] = float(np.mean(list(result.values())))
         for name in sorted({face.dataset for face, _ in rows}):
-            part = [row for row in rows if row[0].dataset == name]
-            labels = np.array([face.label == "fake" for face, _ in part])
             if f"{name}_auc" not in result:
-                _add_auc(result, f"{name}_auc", labels, [score for _, score in part])
+                add(f"{name}_auc", [row for row in rows if row[0].dataset == name])
         above = above_originals([face for face, _ in rows], [score for _, score in rows])
         if above:
             result["above"] = float(np.mean([is_above for _, is_above in above]))
         return result
 
 
-def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores | Sequence[float]) -> None:
+def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:
     """Set *name* in *result*, if both classes are there."""
-    auc = roc_auc(labels.astype(int), np.asarray(scores))
+    auc = roc_auc(labels, scores)
     if auc is not None:
         result[name] = auc
 

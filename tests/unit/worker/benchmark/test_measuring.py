@@ -1,4 +1,5 @@
 import json
+from contextlib import closing
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_the_tables_tell_what_was_measured(tmp_path):
 @pytest.mark.slow
 def test_all_scan_the_same_frames_of_a_clip(tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
-    with Bench.opened(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1) as bench:
+    with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
         rows = bench.measure(path, [*PIPELINES, *command.DETECTIONS], rounds=1)
         processes = list(bench._processes)
     assert [rows[name].frames for name in ("straightforward", "ours", *command.DETECTIONS)] == [8] * 4
@@ -69,7 +70,7 @@ def test_all_scan_the_same_frames_of_a_clip(tmp_path):
 def test_what_cannot_be_scanned_is_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with (
-        Bench.opened(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1) as bench,
+        closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench,
         pytest.raises(BenchmarkError, match=r"ours could not scan .*broken\.mp4"),
     ):
         bench.measure(tmp_path / "broken.mp4", ["ours"], rounds=1)

@@ -90,7 +90,12 @@ def test_the_same_faces_are_painted_again_alike_and_what_is_there_is_kept(tmp_pa
 
 
 def test_other_settings_have_a_folder_of_their_own(crops):
-    names = {autoencoders.cache_name(settings, seed, [crops.folder]) for settings in AUTOENCODERS for seed in (0, 1)}
+    names = {
+        name
+        for settings in AUTOENCODERS
+        for seed in (0, 1)
+        for name in autoencoders.cache_names([settings], seed, [crops.folder])
+    }
     assert len(names) == 4
 
 
