@@ -78,7 +78,7 @@ class Scan:
         self._stopping = threading.Event()
 
     def through(self, client: Client, sources: list[str]) -> list[Scanned]:
-        """Scan by a service; results are printed in the order in which they come."""
+        """Scan by a service; results are printed in the order in which they come, and returned in that of *sources*."""
 
         def one(source: str, progress: Progress, task: TaskID) -> Scanned:
             try:
@@ -86,7 +86,6 @@ class Scan:
             except (DeepfakeStreamError, OSError) as error:
                 return Scanned(source, None, error)
 
-        results = []
         with self._progress() as progress, ThreadPoolExecutor(AT_A_TIME) as pool:
             tasks = {source: progress.add_task(_label(source), total=1.0, step="waits") for source in sources}
             futures = [pool.submit(one, source, progress, tasks[source]) for source in sources]
@@ -95,12 +94,11 @@ class Scan:
                     result = future.result()
                     progress.remove_task(tasks[result.source])
                     self._show(result)
-                    results.append(result)
             except KeyboardInterrupt:
                 self._stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return results
+        return [future.result() for future in futures]
 
     def locally(self, sources: list[str]) -> list[Scanned]:
         """Scan in this process, without any service."""
