@@ -13,7 +13,7 @@ class SlowestFirst(Scan):
         super().__init__(*given, **options)
         self.ended = {source: threading.Event() for source in "abc"}
 
-    def _submit_and_wait(self, client, source, progress, task):
+    def _submit_and_wait(self, _client, source, *_shown):
         follower = chr(ord(source) + 1)
         assert follower not in self.ended or self.ended[follower].wait(10)
         self.ended[source].set()
