@@ -222,6 +222,7 @@ class SegmentSummary(BaseModel):
     faces_found: int
     faces_scored: int
     frames_decoded: int
+    engine: str | None = Field(description="What ran the network, and in which precision.")
     error: ErrorDocument | None
 
 
@@ -294,6 +295,7 @@ class SegmentDocument(BaseModel):
     faces_found: int
     faces_scored: int
     frames_decoded: int
+    engine: str | None = Field(description="What ran the network, and in which precision.")
     error: ErrorDocument | None
 
 

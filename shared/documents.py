@@ -91,6 +91,7 @@ def segment_summary(segment: Segment) -> dict[str, Any]:
         "faces_found": result.get("faces_found", 0),
         "faces_scored": result.get("faces_scored", 0),
         "frames_decoded": result.get("frames_decoded", 0),
+        "engine": result.get("engine"),
         "error": _error(segment.error_code, segment.error_detail),
     }
 

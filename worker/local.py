@@ -15,10 +15,10 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job, Media, Segment, new_id
 from shared.storage import BLOCK_BYTES
 from worker.config import Worker
-from worker.media.frames import read_frames
-from worker.media.probe import MediaFacts, probe
+from worker.media.probe import probe
 from worker.media.segments import plan_segments
 from worker.pipeline.detector import Detector
+from worker.pipeline.scanning import scan_segments
 from worker.tasks.finish import judge
 
 
@@ -68,9 +68,12 @@ def scan(
     job.segments_total = len(plan)
     segments = []
     on_progress(0, len(plan))
-    for part in plan:
+    results = scan_segments(detector, path, facts, plan, sample_fps=job.sample_fps, timeout_s=worker.decode_timeout_s)
+    for part, result in zip(plan, results, strict=True):
         segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
-        _score(segment, detector, path, facts, job.sample_fps, worker.decode_timeout_s)
+        segment.status = "unscorable" if result.fake_score is None else "scored"
+        segment.fake_score = result.fake_score
+        segment.result = result.to_json()
         segments.append(segment)
         on_progress(len(segments), len(plan))
     outcome = judge(job, segments, detector.manifest)
@@ -79,23 +82,6 @@ def scan(
     job.model_description = outcome.model_description
     job.status, job.finished_at = "succeeded", _now()
     return job_document(job, segments)
-
-
-def _score(
-    segment: Segment, detector: Detector, path: Path, facts: MediaFacts, sample_fps: float, timeout_s: float
-) -> None:
-    frames = read_frames(
-        path,
-        facts,
-        start_s=segment.start_s,
-        end_s=segment.end_s,
-        sample_fps=sample_fps,
-        timeout_s=timeout_s,
-    )
-    result = detector.score_segment(frames)
-    segment.status = "unscorable" if result.fake_score is None else "scored"
-    segment.fake_score = result.fake_score
-    segment.result = result.to_json()
 
 
 @lru_cache(maxsize=1)

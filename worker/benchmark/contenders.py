@@ -29,6 +29,7 @@ from worker.media.probe import MediaFacts, probe
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import load_checkpoint
 from worker.pipeline.detector import FACE_BATCH, Detector
+from worker.pipeline.scanning import scan_segments
 
 TIMEOUT_S: Final = 3600.0
 
@@ -119,16 +120,9 @@ class Ours:
         scan = Scan()
         sampling = self._detector.manifest.sampling
         facts = _facts(path)
-        for part in plan_segments(facts.duration_s, sampling.segment_seconds):
-            frames = read_frames(
-                path,
-                facts,
-                start_s=part.start_s,
-                end_s=part.end_s,
-                sample_fps=sampling.sample_fps,
-                timeout_s=TIMEOUT_S,
-            )
-            result = self._detector.score_segment(frames)
+        plan = plan_segments(facts.duration_s, sampling.segment_seconds)
+        results = scan_segments(self._detector, path, facts, plan, sample_fps=sampling.sample_fps, timeout_s=TIMEOUT_S)
+        for result in results:
             scan.frames += result.frames_decoded
             scan.faces += result.faces_scored
         return scan

@@ -10,7 +10,8 @@ are nothing special.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import cv2
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
+from worker.inference import Engine, FromBytes, make_engine
 
 CELL_PX: Final = 12
 """Side of the window that P-Net judges."""
@@ -30,13 +32,16 @@ PYRAMID_FACTOR: Final = 0.709
 PIXEL_MIDDLE: Final = 127.5
 PIXEL_RANGE: Final = 128.0
 """The networks see grey levels less the one, by the other."""
+REFINED_PX: Final = 24
+FINISHED_PX: Final = 48
+"""Sides of the pictures that R- and O-Net see."""
 CANDIDATE_BATCH: Final = 512
 """Candidates that R- and O-Net see at once."""
 
 Picture = NDArray[np.uint8]
 
 
-class MTCNN(nn.Module):
+class MTCNN:
     """
     Finds faces of at least *min_face_px* in frames.
 
@@ -53,13 +58,24 @@ class MTCNN(nn.Module):
         thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7),
         device: str | torch.device = "cpu",
     ) -> None:
-        super().__init__()
         self.min_face_px = min_face_px
         self.thresholds = thresholds
         self.device = torch.device(device)
-        self.pnet, self.rnet, self.onet = PNet(), RNet(), ONet()
-        self.eval().requires_grad_(requires_grad=False)
-        self.to(self.device).to(memory_format=torch.channels_last)
+        self._pnet = self._engine(PNet(), 64, from_bytes=False)
+        self._rnet = self._engine(RNet(), REFINED_PX)
+        self._onet = self._engine(ONet(), FINISHED_PX)
+        # OpenCV and numpy let go of the interpreter while they work.
+        self._threads = ThreadPoolExecutor(torch.get_num_threads(), "mtcnn")
+
+    def _engine(self, network: nn.Module, side_px: int, *, from_bytes: bool = True) -> Engine:
+        network = network.eval().requires_grad_(requires_grad=False)
+        network = network.to(self.device).to(memory_format=torch.channels_last)
+        # P-Net's pyramid is brought to the networks' range while it is made.
+        scaled = (
+            FromBytes(network, middle=PIXEL_MIDDLE, span=PIXEL_RANGE) if from_bytes else FromBytes(network, span=1.0)
+        )
+        example = np.zeros((2, side_px, side_px, 3), np.uint8 if from_bytes else np.float32)
+        return make_engine(scaled, example, self.device, "float32")
 
     @torch.inference_mode()
     def detect(self, frames: Sequence[Picture]) -> list[list[DetectedFace]]:
@@ -109,8 +125,9 @@ class MTCNN(nn.Module):
         height_px, width_px = frames[0].height_px, frames[0].width_px
         all_boxes, all_owners = [], []
         scales = self._scales(height_px, width_px)
-        for scale, level in zip(scales, _pyramid([frame.picture for frame in frames], scales), strict=True):
-            offsets, probabilities = self.pnet(torch.from_numpy(level).to(self.device).permute(0, 3, 1, 2))
+        pyramid = _pyramid([frame.picture for frame in frames], scales, self._threads.map)
+        for scale, level in zip(scales, pyramid, strict=True):
+            offsets, probabilities = self._pnet.run(level)
             boxes, owners = _windows(offsets, probabilities[:, 1], scale, self.thresholds[0])
             kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.5)
             all_boxes.append(boxes[kept])
@@ -128,7 +145,7 @@ class MTCNN(nn.Module):
 
     def _refine(self, frames: list["_Views"], boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """Second stage: R-Net rejects most candidates and moves the others."""
-        boxes, owners, (offsets, probabilities) = self._judge(self.rnet, 24, frames, boxes, owners)
+        boxes, owners, (offsets, probabilities) = self._judge(self._rnet, REFINED_PX, frames, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[1]
         boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
         owners, offsets = owners[passed], offsets[passed]
@@ -137,7 +154,7 @@ class MTCNN(nn.Module):
 
     def _finish(self, frames: list["_Views"], boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
         """Third stage: O-Net judges once more and places the landmarks."""
-        boxes, owners, (offsets, points, probabilities) = self._judge(self.onet, 48, frames, boxes, owners)
+        boxes, owners, (offsets, points, probabilities) = self._judge(self._onet, FINISHED_PX, frames, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[2]
         boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
         owners, offsets, points = owners[passed], offsets[passed], points[passed]
@@ -149,9 +166,9 @@ class MTCNN(nn.Module):
             ],
             dim=2,
         )  # (N, 5, 2)
-        found = _moved(boxes, offsets).numpy(force=True)
-        places = landmarks.numpy(force=True)
-        frame_of = owners.numpy(force=True)
+        found = _moved(boxes, offsets).numpy()
+        places = landmarks.numpy()
+        frame_of = owners.numpy()
         faces = []
         for owner in np.unique(frame_of):
             of_frame = np.flatnonzero(frame_of == owner)
@@ -166,60 +183,71 @@ class MTCNN(nn.Module):
         return faces
 
     def _judge(
-        self, network: nn.Module, side_px: int, frames: list["_Views"], boxes: Tensor, owners: Tensor
+        self, network: Engine, side_px: int, frames: list["_Views"], boxes: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Show the pictures in *boxes* to *network*; boxes without a pixel inside their frame are dropped."""
         height_px, width_px = frames[0].height_px, frames[0].width_px
-        edges = boxes[:, :4].trunc().to(torch.int64).numpy(force=True)
+        edges = boxes[:, :4].trunc().to(torch.int64).numpy()
         left, top = np.maximum(edges[:, 0], 1) - 1, np.maximum(edges[:, 1], 1) - 1
         right, bottom = np.minimum(edges[:, 2], width_px), np.minimum(edges[:, 3], height_px)
         inside = np.flatnonzero((right > left) & (bottom > top))
         crops = np.empty((len(inside), side_px, side_px, 3), np.uint8)
-        frame_of = owners.numpy(force=True)
-        for row, index in enumerate(inside):
-            part = frames[frame_of[index]].part(left[index], top[index], right[index], bottom[index], side_px)
-            cv2.resize(part, (side_px, side_px), dst=crops[row], interpolation=_interpolation(part, side_px))
+        frame_of = owners.numpy()
+
+        def cut(frame: int) -> None:
+            # A thread has a frame to itself, so that none is halved twice.
+            for row in np.flatnonzero(frame_of[inside] == frame):
+                index = inside[row]
+                part = frames[frame].part(left[index], top[index], right[index], bottom[index], side_px)
+                cv2.resize(part, (side_px, side_px), dst=crops[row], interpolation=_interpolation(part, side_px))
+
+        list(self._threads.map(cut, np.unique(frame_of[inside])))
+        # One picture, if there is none: the shapes of an empty answer are the network's own business.
+        shown = crops if len(crops) else np.zeros((1, side_px, side_px, 3), np.uint8)
         outputs = [
-            network(self._to_input(crops[start : start + CANDIDATE_BATCH]))
-            for start in range(0, len(crops), CANDIDATE_BATCH)
+            network.run(shown[start : start + CANDIDATE_BATCH]) for start in range(0, len(shown), CANDIDATE_BATCH)
         ]
-        kept = torch.from_numpy(inside).to(boxes.device)
-        if not outputs:
-            # The shapes of an empty answer are the network's own business.
-            outputs = [network(self._to_input(np.zeros((1, side_px, side_px, 3), np.uint8)))]
-            outputs = [tuple(part[:0] for part in outputs[0])]
-        return boxes[kept], owners[kept], [torch.cat(parts) for parts in zip(*outputs, strict=True)]
-
-    def _to_input(self, pictures: NDArray[np.uint8]) -> Tensor:
-        """(N, H, W, 3) bytes → (N, 3, H, W) float32 in [-1, 1), which lies in memory as it came."""
-        data = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2)
-        return (data.to(torch.float32) - PIXEL_MIDDLE) / PIXEL_RANGE
+        answers = [torch.from_numpy(np.concatenate(parts)[: len(crops)]) for parts in zip(*outputs, strict=True)]
+        kept = torch.from_numpy(inside)
+        return boxes[kept], owners[kept], answers
 
 
-def _pyramid(frames: Sequence[Picture], scales: Sequence[float]) -> list[NDArray[np.float32]]:
+def _pyramid(
+    frames: Sequence[Picture], scales: Sequence[float], run: Callable[..., Iterable[None]] = map
+) -> list[NDArray[np.float32]]:
     """
     Frames of one size at several scales: (N, h, w, 3) each, in [-1, 1).
 
     As facenet-pytorch's, each pixel is the mean of the whole pixels that it touches. Sums over rectangles follow from
     one table of sums a frame (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984), so that a level
     costs what it has rows, not what the frame has pixels.
+
+    Args:
+        run: Like ``map``, which does one frame after the other.
     """
     height, width = frames[0].shape[:2]
     sizes = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
     levels = [np.empty((len(frames), *size, 3), np.float32) for size in sizes]
-    for number, frame in enumerate(frames):
-        table = cv2.integral(frame).reshape(height + 1, -1)  # Wraps around in large frames, and differences do back.
-        for (rows, columns), level in zip(sizes, levels, strict=True):
-            (top, bottom), (left, right) = _windows_over(height, rows), _windows_over(width, columns)
-            bands = np.take(table, bottom, axis=0)
-            bands -= np.take(table, top, axis=0)
-            bands = bands.reshape(rows, width + 1, 3)
-            sums = np.take(bands, right, axis=1)
-            sums -= np.take(bands, left, axis=1)
-            areas = np.outer(bottom - top, right - left)[..., None]
-            np.multiply(sums, (1 / PIXEL_RANGE / areas).astype(np.float32), out=level[number])
-            level[number] -= PIXEL_MIDDLE / PIXEL_RANGE
+    if levels:
+        list(run(_shrink, frames, zip(*levels, strict=True)))
     return levels
+
+
+def _shrink(frame: Picture, levels: Sequence[NDArray[np.float32]]) -> None:
+    """Write *frame* in the sizes of *levels*, (h, w, 3) each, into them."""
+    height, width = frame.shape[:2]
+    table = cv2.integral(frame).reshape(height + 1, -1)  # Wraps around in large frames, and differences do back.
+    for level in levels:
+        rows, columns = level.shape[:2]
+        (top, bottom), (left, right) = _windows_over(height, rows), _windows_over(width, columns)
+        bands = np.take(table, bottom, axis=0)
+        bands -= np.take(table, top, axis=0)
+        bands = bands.reshape(rows, width + 1, 3)
+        sums = np.take(bands, right, axis=1)
+        sums -= np.take(bands, left, axis=1)
+        areas = np.outer(bottom - top, right - left)[..., None]
+        np.multiply(sums, (1 / PIXEL_RANGE / areas).astype(np.float32), out=level)
+        np.subtract(level, PIXEL_MIDDLE / PIXEL_RANGE, out=level)
 
 
 def _windows_over(length: int, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -246,9 +274,9 @@ class _Views:
         return self._views[0]
 
     def part(self, left: int, top: int, right: int, bottom: int, side_px: int) -> Picture:
-        """What lies within these edges, at least four times as large as *side_px* if it is so in the frame."""
+        """What lies within these edges, at least twice as large as *side_px* if it is so in the frame."""
         side = min(right - left, bottom - top)
-        halvings = int(math.log2(side / (4 * side_px))) if side > 4 * side_px else 0
+        halvings = int(math.log2(side / (2 * side_px))) if side > 2 * side_px else 0
         view = self._halved(halvings)
         across, down = view.shape[1] / self.width_px, view.shape[0] / self.height_px
         return view[int(top * down) : math.ceil(bottom * down), int(left * across) : math.ceil(right * across)]
@@ -267,15 +295,17 @@ def _interpolation(picture: Picture, side_px: int) -> int:
     return cv2.INTER_AREA if min(picture.shape[:2]) >= side_px else cv2.INTER_LINEAR
 
 
-def _windows(offsets: Tensor, probabilities: Tensor, scale: float, threshold: float) -> tuple[Tensor, Tensor]:
+def _windows(
+    offsets: NDArray[np.float32], probabilities: NDArray[np.float32], scale: float, threshold: float
+) -> tuple[Tensor, Tensor]:
     """P-Net's windows above *threshold*: (N, 9) box, score and offsets, and the (N,) frame of each."""
-    mask = probabilities >= threshold
-    places = mask.nonzero()
-    corner = places[:, 1:].to(torch.float32).flip(1)  # x, y
-    begin = ((STRIDE_PX * corner + 1) / scale).floor()
-    end = ((STRIDE_PX * corner + CELL_PX) / scale).floor()
-    moves = offsets.permute(0, 2, 3, 1)[mask]
-    return torch.cat([begin, end, probabilities[mask].unsqueeze(1), moves], dim=1), places[:, 0]
+    owners, rows, columns = np.nonzero(probabilities >= threshold)
+    corner = np.stack([columns, rows], axis=1).astype(np.float32)
+    begin = np.floor((STRIDE_PX * corner + 1) / np.float32(scale))
+    end = np.floor((STRIDE_PX * corner + CELL_PX) / np.float32(scale))
+    scores = probabilities[owners, rows, columns, None]
+    moves = offsets[owners, :, rows, columns]
+    return torch.from_numpy(np.concatenate([begin, end, scores, moves], axis=1)), torch.from_numpy(owners)
 
 
 def _squared(boxes: Tensor) -> Tensor:

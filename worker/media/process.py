@@ -23,6 +23,8 @@ MEMORY_BYTES = 4 * 1024**3
 """Address space of a decoder: decoding 8K with several reference frames stays below it."""
 LINE_BYTES = 4096
 KEPT_LINES = 200
+PIPE_BYTES = 1024**2
+"""As much as Linux lets anybody ask for: decoded frames are some megabytes each."""
 
 
 class BoundedProcess:
@@ -57,6 +59,7 @@ class BoundedProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
             close_fds=True,
+            pipesize=PIPE_BYTES,
             # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
         )

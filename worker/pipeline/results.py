@@ -81,6 +81,8 @@ class SegmentResult:
     faces_found: int
     faces_scored: int
     people: tuple[PersonResult, ...]
+    engine: str | None = None
+    """What ran the network, and in which precision: ``openvino-float32``, for instance."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded: the ``result`` of a segment's row."""
@@ -91,6 +93,7 @@ class SegmentResult:
             "faces_found": self.faces_found,
             "faces_scored": self.faces_scored,
             "people": [person.to_json() for person in self.people],
+            "engine": self.engine,
         }
 
     @classmethod

@@ -14,13 +14,16 @@ REASON_OF_PROBLEM = {"face_too_small": "faces_too_small", "face_too_blurred": "f
 NO_FACE = "no_face"
 
 
-def score_segment(faces: Sequence[FaceResult], people: Sequence[int], frames_decoded: int) -> SegmentResult:
+def score_segment(
+    faces: Sequence[FaceResult], people: Sequence[int], frames_decoded: int, engine: str | None = None
+) -> SegmentResult:
     """
     Put the faces of a segment together.
 
     Args:
         faces: In order of time.
         people: The person of each face.
+        engine: What ran the network, and in which precision.
     """
     groups: dict[int, list[FaceResult]] = {}
     for face, person in zip(faces, people, strict=True):
@@ -37,6 +40,7 @@ def score_segment(faces: Sequence[FaceResult], people: Sequence[int], frames_dec
         faces_found=len(faces),
         faces_scored=sum(face.fake_score is not None for face in faces),
         people=results,
+        engine=engine,
     )
 
 

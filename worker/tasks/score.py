@@ -10,10 +10,11 @@ from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs import Lease, get_job, lease_segment, record_segment
 from shared.models import Segment
 from shared.observability import FACES, FRAMES, get_logger
-from worker.media.frames import read_frames
+from worker.media import segments
 from worker.media.probe import MediaFacts
 from worker.pipeline.detector import Detector
 from worker.pipeline.results import SegmentResult
+from worker.pipeline.scanning import scan_segments
 from worker.tasks.context import Context, LeaseKeeper, leased_step
 
 log = get_logger(__name__)
@@ -75,12 +76,9 @@ def _score(context: Context, detectors: Detectors, lease: Lease, index: int, kee
         model, sample_fps, start_s, end_s = job.model, job.sample_fps, segment.start_s, segment.end_s
     detector = detectors(model)
     with context.storage.local_path(storage_key) as path:
-        frames = read_frames(
-            path,
-            facts,
-            start_s=start_s,
-            end_s=end_s,
-            sample_fps=sample_fps,
-            timeout_s=context.settings.worker.decode_timeout_s,
+        part = segments.Segment(index, start_s, end_s)
+        timeout_s = context.settings.worker.decode_timeout_s
+        results = scan_segments(
+            detector, path, facts, [part], sample_fps=sample_fps, timeout_s=timeout_s, should_stop=keeper.is_lost
         )
-        return detector.score_segment(frames, should_stop=keeper.is_lost)
+        return next(results)

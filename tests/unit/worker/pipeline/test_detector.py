@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -5,8 +6,9 @@ import torch
 from shared.errors import JobCancelledError, ModelError
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import astronaut, hopper, scene
+from worker.inference import Engine
 from worker.media.frames import Frame
-from worker.model.checkpoint import save_checkpoint
+from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
 from worker.pipeline import detector as module
 from worker.pipeline.detector import Detector
@@ -62,6 +64,62 @@ def test_scores_do_not_depend_on_how_frames_are_chunked(detector, monkeypatch):
     assert single.fake_score == pytest.approx(whole.fake_score, abs=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 4, 32])
+def test_a_face_gets_the_score_of_its_own_crop(detector, monkeypatch, batch):
+    seen = []
+
+    def run(crops):
+        seen.append(len(crops))
+        return (crops.mean(axis=(1, 2, 3), dtype=np.float64).astype(np.float32) / 64.0,)
+
+    monkeypatch.setattr(module, "FACE_BATCH", batch)
+    monkeypatch.setattr(module, "CHUNK_FRAMES", 2)
+    monkeypatch.setattr(detector, "_network", Engine(run, "torch", "float32"))
+    monkeypatch.setattr(module, "score_segment", lambda faces, *_rest: faces)
+    crops = []
+    cut = module.crop_face
+    monkeypatch.setattr(module, "crop_face", lambda *a, **k: crops.append(cut(*a, **k)) or crops[-1])
+    # In every third frame the faces are too blurred to be scored.
+    frames = clip(9, faces=(astronaut(), hopper()), size=(640, 360))
+    frames = [
+        Frame(frame.time_s, cv2.GaussianBlur(frame.pixels, (0, 0), 6)) if number % 3 == 1 else frame
+        for number, frame in enumerate(frames)
+    ]
+    faces = detector.score_segment(frames)
+    assert len(faces) == len(crops) > 12
+    assert any(face.problem is not None for face in faces)
+    assert max(seen) <= batch
+    for face, crop in zip(faces, crops, strict=True):
+        if face.problem is not None:
+            assert face.fake_score is None
+        else:
+            wanted = 1 / (1 + np.exp(-crop.mean() / 64.0 / detector.manifest.calibration.temperature))
+            assert face.fake_score == pytest.approx(wanted, abs=1e-5)
+
+
+def test_scores_are_those_of_the_network_in_float32(detector):
+    checkpoint = load_checkpoint(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT)
+    side = checkpoint.manifest.preprocessing.crop_size_px
+    crops = [
+        np.ascontiguousarray(picture[:side, :side]) for picture in (astronaut(), hopper(), scene(0), scene(5, faces=()))
+    ]
+    with torch.inference_mode():
+        faces = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255.0
+        wanted = torch.sigmoid(checkpoint.network(faces) / checkpoint.manifest.calibration.temperature)
+    assert detector.score_crops(crops) == pytest.approx(wanted.tolist(), abs=module.SAME_SCORE)
+
+
+def test_a_precision_that_moves_scores_is_refused(detector):
+    exact = (np.array([0.0, 1.0, -3.0], np.float32),)
+    step = np.float32(4 * detector.manifest.calibration.temperature * module.SAME_SCORE)  # At the steepest place.
+    assert detector._is_alike((exact[0] + 0.9 * step,), exact)
+    assert not detector._is_alike((exact[0] + 1.2 * step,), exact)
+
+
+def test_the_result_tells_what_ran_the_network(detector):
+    assert detector.score_segment(clip()).to_json()["engine"] in {"openvino-float32", "openvino-bfloat16"}
+
+
 def test_frames_are_taken_a_few_at_a_time(detector):
     taken = []
 
@@ -82,7 +140,8 @@ def test_large_frames_make_small_chunks():
 
 
 def test_a_score_that_is_not_a_number_is_an_error(detector, monkeypatch):
-    monkeypatch.setattr(detector, "_network", lambda faces: torch.full((len(faces),), float("nan")))
+    broken = Engine(lambda faces: (np.full(len(faces), np.nan, np.float32),), "torch", "float32")
+    monkeypatch.setattr(detector, "_network", broken)
     with pytest.raises(ModelError, match="not a number"):
         detector.score_crops([astronaut()[:224, :224]])
 

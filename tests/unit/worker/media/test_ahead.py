@@ -1,0 +1,103 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from shared.errors import DecodeError
+from worker.media.ahead import MOST_AHEAD, ReadAhead
+from worker.media.frames import Frame
+from worker.media.probe import MediaFacts
+
+SMALL = np.zeros((4, 4, 3), np.uint8)
+
+
+def facts(width_px=4, height_px=4):
+    return MediaFacts(
+        kind="video",
+        container="mp4",
+        codec="h264",
+        width_px=width_px,
+        height_px=height_px,
+        rotation_deg=0,
+        duration_s=1.0,
+        start_s=0.0,
+        frame_count=4,
+        frame_rate=4.0,
+        truncated=False,
+    )
+
+
+class Source:
+    """A generator of frames that knows how far it was read, and whether it was closed."""
+
+    def __init__(self, count, error=None):
+        self.count, self.error = count, error
+        self.given = 0
+        self.is_closed = threading.Event()
+
+    def frames(self):
+        try:
+            for number in range(self.count):
+                self.given += 1
+                yield Frame(float(number), SMALL)
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.is_closed.set()
+
+
+def wait_until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+def test_all_frames_come_in_order():
+    with ReadAhead(Source(100).frames(), facts()) as reader:
+        assert [frame.time_s for frame in reader] == list(range(100))
+
+
+def test_frames_are_read_before_they_are_asked_for_but_not_without_end():
+    source = Source(10_000)
+    with ReadAhead(source.frames(), facts()):
+        # One more waits in the thread's hand.
+        assert wait_until(lambda: source.given == MOST_AHEAD + 1)
+        time.sleep(0.05)
+        assert source.given == MOST_AHEAD + 1
+
+
+def test_few_large_frames_are_held():
+    source = Source(10_000)
+    with ReadAhead(source.frames(), facts(7680, 4320)):
+        assert wait_until(lambda: source.given == 3)
+        time.sleep(0.05)
+        assert source.given == 3
+
+
+def test_leaving_early_closes_the_source():
+    source = Source(10_000)
+    with ReadAhead(source.frames(), facts()) as reader:
+        next(iter(reader))
+    assert source.is_closed.is_set()
+    assert source.given < 10_000
+
+
+def test_an_error_comes_after_the_frames_before_it():
+    source = Source(3, DecodeError("damaged"))
+    seen = []
+    with ReadAhead(source.frames(), facts()) as reader, pytest.raises(DecodeError, match="damaged"):
+        seen.extend(iter(reader))
+    with ReadAhead(Source(3, DecodeError("damaged")).frames(), facts()) as reader:
+        frames = iter(reader)
+        assert [next(frames).time_s for _ in range(3)] == [0.0, 1.0, 2.0]
+        with pytest.raises(DecodeError, match="damaged"):
+            next(frames)
+
+
+def test_no_thread_is_left():
+    before = threading.active_count()
+    with ReadAhead(Source(10_000).frames(), facts()):
+        pass
+    assert threading.active_count() == before

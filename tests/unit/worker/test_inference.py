@@ -1,0 +1,95 @@
+import socket
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from worker import inference
+from worker.inference import Engine, FromBytes, best_engine, make_engine
+
+CPU = torch.device("cpu")
+PICTURES = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), np.uint8)
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.look = nn.Conv2d(3, 8, 3)
+
+    def forward(self, pictures):
+        seen = self.look(pictures).relu()
+        return seen, seen.mean(dim=(1, 2, 3))
+
+
+@pytest.fixture
+def network():
+    return FromBytes(Network().eval().requires_grad_(requires_grad=False), middle=127.5, span=128.0)
+
+
+def wanted(network, pictures):
+    with torch.inference_mode():
+        return [part.numpy() for part in network(torch.from_numpy(pictures))]
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_an_engine_gives_what_the_network_gives_for_any_number_and_size(network, runtime, kind):
+    pictures = PICTURES.astype(kind)
+    if runtime == "openvino":
+        engine = make_engine(network, pictures, CPU, "float32")
+    else:
+        engine = Engine(inference._torch(network, CPU, "float32"), "torch", "float32")
+    assert engine.description == f"{runtime}-float32"
+    for given in (pictures, pictures[:1], np.ascontiguousarray(pictures[:, :14, :17])):
+        for ours, theirs in zip(engine.run(given), wanted(network, given), strict=True):
+            assert ours.dtype == np.float32
+            assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_answers_stay_when_the_engine_runs_again(network):
+    engine = make_engine(network, PICTURES, CPU, "float32")
+    first = engine.run(PICTURES)
+    kept = [part.copy() for part in first]
+    engine.run(255 - PICTURES)
+    assert all(np.array_equal(part, copy) for part, copy in zip(first, kept, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("is_alike", "seconds", "precision"),
+    [
+        (True, {"bfloat16": 1.0, "float32": 2.0}, "bfloat16"),
+        (True, {"bfloat16": 1.0, "float32": 1.05}, "float32"),
+        (False, {"bfloat16": 1.0, "float32": 2.0}, "float32"),
+    ],
+    ids=["faster and alike", "hardly faster", "not alike"],
+)
+def test_a_lower_precision_has_to_be_faster_and_close(network, monkeypatch, is_alike, seconds, precision):
+    monkeypatch.setattr(inference, "_lower", lambda _device: "bfloat16")
+    monkeypatch.setattr(inference, "_seconds", lambda engine, _examples: seconds[engine.precision])
+    engine = best_engine(network, PICTURES, CPU, lambda _quick, _exact: is_alike)
+    assert engine.precision == precision
+
+
+def test_hardware_without_a_lower_precision_runs_in_float32(network, monkeypatch):
+    monkeypatch.setattr(inference, "_lower", lambda _device: None)
+    assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: True).precision == "float32"
+
+
+def test_bfloat16_is_compared_with_float32(network, monkeypatch):
+    monkeypatch.setattr(inference, "_lower", lambda _device: "bfloat16")
+    seen = []
+    best_engine(network, PICTURES, CPU, lambda quick, exact: bool(seen.append((quick, exact))))
+    ((_quick, exact),) = seen
+    assert exact[1] == pytest.approx(wanted(network, PICTURES)[1], abs=1e-5)
+
+
+def test_nobody_is_told_about_a_conversion(network, monkeypatch):
+    def refuse(*_arguments):
+        raise AssertionError("a connection was made")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    make_engine(network, PICTURES, CPU, "float32")

@@ -1,0 +1,165 @@
+"""
+Running networks: OpenVINO on the processor, PyTorch elsewhere, each in the best precision that is exact enough.
+
+Pictures go in as they lie in memory, bytes or floats with their channels last; what a network does to them first is
+part of it. OpenVINO is given what PyTorch traced by its front end itself: its ``convert_model`` would tell its makers
+about every conversion.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Pictures = NDArray[np.uint8] | NDArray[np.float32]
+Outputs = tuple[NDArray[np.float32], ...]
+Run = Callable[[Pictures], Outputs]
+
+WORTH: Final = 1.1
+"""How many times as fast a lower precision has to be to be taken."""
+ROUNDS: Final = 3
+HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+
+
+class FromBytes(nn.Module):
+    """
+    A network that is shown pictures with their channels last.
+
+    Args:
+        network: Sees (N, C, H, W) float32.
+        middle: Subtracted from each value.
+        span: Divides what remains.
+    """
+
+    def __init__(self, network: nn.Module, *, middle: float = 0.0, span: float = 255.0) -> None:
+        super().__init__()
+        self.network = network
+        self.middle, self.span = middle, span
+
+    def forward(self, pictures: Tensor) -> Any:
+        """(N, H, W, C) → what the network says."""
+        return self.network((pictures.permute(0, 3, 1, 2).to(torch.float32) - self.middle) / self.span)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A network that is ready to run."""
+
+    run: Run
+    """(N, H, W, C) pictures, one at least → the network's outputs as float32."""
+    runtime: Literal["openvino", "torch"]
+    precision: Precision
+
+    @property
+    def description(self) -> str:
+        """For instance ``openvino-bfloat16``."""
+        return f"{self.runtime}-{self.precision}"
+
+
+def make_engine(network: nn.Module, example: Pictures, device: torch.device, precision: Precision) -> Engine:
+    """
+    Prepare *network* for *device*.
+
+    Args:
+        network: In eval mode, on *device*.
+        example: Pictures like those to come; their number and size may differ.
+    """
+    if device.type == "cpu":
+        return Engine(_openvino(network, example, precision), "openvino", precision)
+    return Engine(_torch(network, device, precision), "torch", precision)
+
+
+def best_engine(
+    network: nn.Module, examples: Pictures, device: torch.device, is_alike: Callable[[Outputs, Outputs], bool]
+) -> Engine:
+    """
+    Prepare *network* in the lowest precision of the hardware that is faster and, on *examples*, close enough.
+
+    Args:
+        is_alike: Whether outputs, the second of which are in float32, are close enough.
+    """
+    exact = make_engine(network, examples, device, "float32")
+    precision = _lower(device)
+    if precision is None:
+        return exact
+    quick = make_engine(network, examples, device, precision)
+    if not is_alike(quick.run(examples), exact.run(examples)):
+        return exact
+    return quick if _seconds(quick, examples) * WORTH < _seconds(exact, examples) else exact
+
+
+def _lower(device: torch.device) -> Precision | None:
+    """The precision that the hardware multiplies faster than float32, if any."""
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    return "bfloat16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else None
+
+
+def _seconds(engine: Engine, examples: Pictures) -> float:
+    taken = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        engine.run(examples)
+        taken.append(time.perf_counter() - began)
+    return min(taken)
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    return openvino.Core()
+
+
+def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Run:
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings():
+        # PyTorch advises to export instead, and that sizes seen in tracing are kept; neither matters here.
+        warnings.simplefilter("ignore")
+        # Traced here and not by the decoder, which does it with three times as many steps.
+        traced = torch.jit.trace(network, torch.from_numpy(example), check_trace=False)  # type: ignore[no-untyped-call]
+        decoder = TorchScriptPythonDecoder(traced)  # It has to live until all is converted.
+        model = frontend.convert(frontend.load(decoder))
+    compiled = _core().compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    )
+    request = compiled.create_infer_request()
+
+    def run(pictures: Pictures) -> Outputs:
+        answer = request.infer([pictures], share_inputs=True)
+        return tuple(np.asarray(answer[place], np.float32) for place in range(len(compiled.outputs)))
+
+    return run
+
+
+def _torch(network: nn.Module, device: torch.device, precision: Precision) -> Run:
+    dtype = getattr(torch, precision)
+
+    @torch.inference_mode()
+    def run(pictures: Pictures) -> Outputs:
+        given = torch.from_numpy(pictures)
+        if device.type == "cuda":
+            given = given.pin_memory().to(device, non_blocking=True)
+        low = nullcontext() if precision == "float32" else torch.autocast(device.type, dtype)
+        with low:
+            answer: Tensor | Sequence[Tensor] = network(given)
+        parts = [answer] if isinstance(answer, Tensor) else answer
+        return tuple(part.float().numpy(force=True) for part in parts)
+
+    return run

@@ -1,0 +1,73 @@
+"""Reading ahead: frames are decoded while those before them are looked at."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from worker.media.frames import Frame
+from worker.media.probe import MediaFacts
+
+PIXELS_AHEAD: Final = 8 * 1920 * 1080
+"""What is read ahead holds about as many pixels, and two frames at least: it bounds memory."""
+MOST_AHEAD: Final = 32
+POLL_S: Final = 0.1
+
+
+class ReadAhead:
+    """
+    Takes frames from *frames* in a thread of its own, which begins at once, until the context ends.
+
+    Args:
+        frames: As ``read_frames`` gives them; it is closed in any case.
+        facts: Of the file they come from.
+    """
+
+    def __init__(self, frames: Iterator[Frame], facts: MediaFacts) -> None:
+        self._frames = frames
+        most = min(MOST_AHEAD, max(2, PIXELS_AHEAD // (facts.width_px * facts.height_px)))
+        self._read: queue.Queue[Frame | BaseException | None] = queue.Queue(most)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, once. Raises what reading them raised."""
+        while (item := self._read.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _run(self) -> None:
+        last: BaseException | None = None
+        try:
+            for frame in self._frames:
+                if not self._put(frame):
+                    break
+        except BaseException as error:  # noqa: BLE001 - whatever it was, it is raised where frames are taken
+            last = error
+        finally:
+            # A generator that is closed ends its decoder.
+            if isinstance(self._frames, Generator):
+                with suppress(Exception):
+                    self._frames.close()
+        self._put(last)
+
+    def _put(self, item: Frame | BaseException | None) -> bool:
+        """Whether *item* was put, and not given up because the context ended."""
+        while not self._is_over.is_set():
+            with suppress(queue.Full):
+                self._read.put(item, timeout=POLL_S)
+                return True
+        return False
