@@ -43,7 +43,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     )
     app.request_class = StreamingRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    sessions = SessionFactory(make_engine(settings.database))
+    # Each thread keeps a connection: more threads than connections would open new ones all the time.
+    connections = max(settings.database.pool_size, settings.api.threads)
+    sessions = SessionFactory(make_engine(settings.database.model_copy(update={"pool_size": connections})))
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,

@@ -300,7 +300,7 @@ def _create(
                 request_sha256=_request_sha256(upload, url, options),
             ),
         )
-        document = job_document(job, get_segments(session, job.id))
+        document = job_document(job, [] if is_new else get_segments(session, job.id))
     if surplus is not None:
         mine.storage.delete(surplus)
     return job, document, is_new

@@ -6,6 +6,7 @@ Responses are the documents of ``shared.documents``; a test holds the two togeth
 
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -51,7 +52,21 @@ def _written_out(value: Any) -> Any:
 Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
-class _Request(BaseModel):
+class _Parameters(BaseModel):
+    """The library in front asks for the schema in every request, and making it took longer than all else there."""
+
+    @classmethod
+    def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """As pydantic's; without arguments it is made once, and not to be changed."""
+        return super().model_json_schema(*arguments, **options) if arguments or options else _schema(cls)
+
+
+@lru_cache(maxsize=64)
+def _schema(model: type[_Parameters]) -> dict[str, Any]:
+    return super(_Parameters, model).model_json_schema()
+
+
+class _Request(_Parameters):
     model_config = ConfigDict(
         extra="forbid",
         allow_inf_nan=False,
@@ -60,7 +75,7 @@ class _Request(BaseModel):
     )
 
 
-class _Headers(BaseModel):
+class _Headers(_Parameters):
     model_config = ConfigDict(extra="ignore", json_schema_extra=_without_null_defaults)
 
 
@@ -111,7 +126,7 @@ class URLSubmission(_Request):
     metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
 
-class JobPath(BaseModel):
+class JobPath(_Parameters):
     """The job in question."""
 
     job_id: UUID = Field(description="The job's id.")
@@ -289,6 +304,8 @@ class SegmentDocument(BaseModel):
     start_s: float
     end_s: float
     status: Literal["pending", "running", "scored", "unscorable", "failed"]
+    started_at: datetime | None = Field(description="When a worker first began with it.")
+    finished_at: datetime | None
     fake_score: Score | None
     reasons: list[str]
     people: list[PersonDocument]

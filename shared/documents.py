@@ -99,7 +99,12 @@ def segment_summary(segment: Segment) -> dict[str, Any]:
 def segment_document(segment: Segment) -> dict[str, Any]:
     """A segment with its people and every face found: boxes in pixels, times in seconds of the media."""
     result = segment.result or {}
-    return {**segment_summary(segment), "people": result.get("people", [])}
+    return {
+        **segment_summary(segment),
+        "started_at": _time(segment.started_at),
+        "finished_at": _time(segment.finished_at),
+        "people": result.get("people", []),
+    }
 
 
 def delivery_document(delivery: Delivery) -> dict[str, Any]:

@@ -1,0 +1,239 @@
+"""
+``python -m worker.benchmark.service``: what the service adds to scoring, measured on a running stack.
+
+Three figures: how many small submissions it accepts a second, how long after a submission its first segment starts,
+and what queue, lease and record cost a segment. Jobs that it made are erased afterwards.
+"""
+
+import argparse
+import http.client
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import numpy as np
+from PIL import Image
+
+from shared.config import Limits
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from worker.benchmark.measuring import BenchmarkError
+from worker.benchmark.scenes import make_scene
+from worker.media.probe import probe
+from worker.media.segments import plan_segments
+from worker.pipeline.detector import Detector
+from worker.pipeline.scanning import scan_segments
+
+TIMEOUT_S: Final = 300.0
+SEGMENT_S: Final = 1.0
+CLIP_S: Final = 60
+PROCESSES: Final = 2
+"""That submit side by side; each has connections of its own."""
+PAUSE_S: Final = 0.5
+"""Between submissions whose start is waited for, so that the stack is idle."""
+
+
+class Caller:
+    """
+    One kept connection to the api.
+
+    Args:
+        url: Of the api.
+        api_key: That may submit, read and delete.
+    """
+
+    def __init__(self, url: str, api_key: str) -> None:
+        parts = urlsplit(url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.netloc, timeout=TIMEOUT_S)
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
+        """
+        The answer's JSON; None if it has no body.
+
+        Raises:
+            BenchmarkError: It is not a success.
+        """
+        self._connection.request(method, path, body, self._headers | headers)
+        response = self._connection.getresponse()
+        data = response.read()
+        if response.status >= http.client.BAD_REQUEST:
+            raise BenchmarkError(f"{method} {path}: {response.status} {data[:200].decode(errors='replace')}")
+        return json.loads(data) if data else None
+
+    def submit(self, data: bytes, query: str = "") -> str:
+        """Submit a file's content; the job's id."""
+        job = self.ask("POST", f"/v1/jobs{query}", data, **{"Content-Type": "application/octet-stream"})
+        return str(job["id"])
+
+    def finished(self, job_id: str) -> dict[str, Any]:
+        """The job, once it has ended."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            job: dict[str, Any] = self.ask("GET", f"/v1/jobs/{job_id}", Prefer="wait=10")
+            if job["finished_at"] is not None:
+                if job["status"] != "succeeded":
+                    raise BenchmarkError(f"job {job_id} has {job['status']}: {job['error']}")
+                return job
+        raise BenchmarkError(f"job {job_id} did not end in {TIMEOUT_S:g} s")
+
+    def segments(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """All segments of a job."""
+        cursor = ""
+        while True:
+            page = self.ask("GET", f"/v1/jobs/{job_id}/segments?limit=100{cursor}")
+            yield from page["items"]
+            if page["next_cursor"] is None:
+                return
+            cursor = f"&cursor={page['next_cursor']}"
+
+    @contextmanager
+    def job(self, data: bytes, query: str = "") -> Iterator[str]:
+        """A job that is erased when the context ends."""
+        job_id = self.submit(data, query)
+        try:
+            yield job_id
+        finally:
+            self.ask("DELETE", f"/v1/jobs/{job_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What one process of submitters is to do."""
+
+    url: str
+    api_key: str
+    first: int
+    count: int
+    connections: int
+
+
+def picture(number: int) -> bytes:
+    """A small JPEG without a face, unlike those of other numbers."""
+    file = BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).resize((64, 64)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
+    """How many pictures are accepted a second, *connections* at a time, from two processes."""
+    share, places = count // PROCESSES, range(PROCESSES)
+    orders = [Order(url, api_key, place * share, share, connections // PROCESSES) for place in places]
+    with get_context("spawn").Pool(PROCESSES) as pool:
+        spans = pool.map(_submit_all, orders)
+    caller = Caller(url, api_key)
+    for _, _, ids in spans:
+        for job_id in ids:
+            caller.ask("DELETE", f"/v1/jobs/{job_id}")
+    # Clocks of one machine agree; the processes begin when both are ready, more or less.
+    return share * PROCESSES / (max(end for _, end, _ in spans) - min(begin for begin, _, _ in spans))
+
+
+def _submit_all(order: Order) -> tuple[float, float, list[str]]:
+    """Begin, end, and the jobs."""
+    files = [picture(order.first + place) for place in range(order.count)]
+    callers = [Caller(order.url, order.api_key) for _ in range(order.connections)]
+
+    def work(place: int) -> list[str]:
+        return [callers[place].submit(data) for data in files[place :: order.connections]]
+
+    with ThreadPoolExecutor(order.connections) as threads:
+        began = time.time()
+        ids = [job_id for made in threads.map(work, range(order.connections)) for job_id in made]
+    return began, time.time(), ids
+
+
+def start_ms(url: str, api_key: str, rounds: int) -> list[float]:
+    """Milliseconds from a job's creation to the start of its first segment, on an idle stack."""
+    waits = []
+    for number in range(rounds + 1):
+        time.sleep(PAUSE_S)
+        caller = Caller(url, api_key)  # The api ends connections that are idle for long.
+        with caller.job(picture(10**6 + number)) as job_id:
+            job = caller.finished(job_id)
+            first = next(caller.segments(job_id))
+        if number:  # The first is not counted: the network was loaded for it.
+            waits.append(_ms_between(job["created_at"], first["started_at"]))
+    return waits
+
+
+def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[float], int]:
+    """
+    What the service adds to each segment of *clip*, in milliseconds, and how many segments there are.
+
+    The same segments are scored here and by the service, in turn; the time from the start of the first to the end of
+    the last is compared.
+    """
+    detector = Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu")
+    facts = probe(clip, Limits().for_media())
+    plan = plan_segments(facts.duration_s, SEGMENT_S)
+    fps = detector.manifest.sampling.sample_fps
+    added = []
+    for number in range(rounds + 1):
+        began = time.perf_counter()
+        for part in plan:
+            list(scan_segments(detector, clip, facts, [part], sample_fps=fps, timeout_s=TIMEOUT_S))
+        alone_ms = (time.perf_counter() - began) * 1e3
+        caller = Caller(url, api_key)
+        with caller.job(clip.read_bytes(), f"?segment_seconds={SEGMENT_S:g}") as job_id:
+            caller.finished(job_id)
+            segments = list(caller.segments(job_id))
+        served_ms = _ms_between(
+            min(segment["started_at"] for segment in segments), max(segment["finished_at"] for segment in segments)
+        )
+        if number:  # The first of each is not counted: a process warms up.
+            added.append((served_ms - alone_ms) / len(plan))
+    return added, len(plan)
+
+
+def _ms_between(begin: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds() * 1e3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m worker.benchmark.service", description=__doc__)
+    parser.add_argument("--url", required=True, help="of the api")
+    parser.add_argument("--api-key-file", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--submissions", type=int, default=1000)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--submissions-only", action="store_true", help="for a stack whose workers are stopped")
+    parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="where made clips are kept")
+    given = parser.parse_args(arguments)
+    api_key = given.api_key_file.read_text().strip()
+    try:
+        if not given.submissions_only:
+            waits = start_ms(given.url, api_key, 2 * given.rounds + 1)
+            _say(
+                f"submitted until first segment started: {median(waits):.0f} ms ({min(waits):.0f} to {max(waits):.0f})"
+            )
+            clip = make_scene(given.scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
+            added, count = overhead_ms(given.url, api_key, clip, given.rounds)
+            _say(f"added to each of {count} segments: {median(added):.1f} ms ({min(added):.1f} to {max(added):.1f})")
+        rate = submissions_per_s(given.url, api_key, given.submissions, given.connections)
+        _say(f"submissions accepted: {rate:.0f} a second ({given.submissions}, {given.connections} at a time)")
+    except (BenchmarkError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
