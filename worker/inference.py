@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Pictures = NDArray[np.uint8] | NDArray[np.float32]
+Given = Pictures | Tensor
+"""Tensors where they lie on the engine's device already."""
 Outputs = tuple[NDArray[np.float32], ...]
-Run = Callable[[Pictures], Outputs]
+Run = Callable[[Given], Outputs]
 
 WORTH: Final = 1.1
 """How many times as fast a lower precision has to be to be taken."""
@@ -141,7 +143,7 @@ def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Ru
     )
     request = compiled.create_infer_request()
 
-    def run(pictures: Pictures) -> Outputs:
+    def run(pictures: Given) -> Outputs:
         answer = request.infer([pictures], share_inputs=True)
         return tuple(np.asarray(answer[place], np.float32) for place in range(len(compiled.outputs)))
 
@@ -152,9 +154,9 @@ def _torch(network: nn.Module, device: torch.device, precision: Precision) -> Ru
     dtype = getattr(torch, precision)
 
     @torch.inference_mode()
-    def run(pictures: Pictures) -> Outputs:
-        given = torch.from_numpy(pictures)
-        if device.type == "cuda":
+    def run(pictures: Given) -> Outputs:
+        given = pictures if isinstance(pictures, Tensor) else torch.from_numpy(pictures)
+        if device.type == "cuda" and given.device.type == "cpu":
             given = given.pin_memory().to(device, non_blocking=True)
         low = nullcontext() if precision == "float32" else torch.autocast(device.type, dtype)
         with low:

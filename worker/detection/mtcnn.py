@@ -3,18 +3,14 @@ MTCNN: a cascade of three small networks that finds faces and five landmarks in 
 
 Zhang, Zhang, Li and Qiao, "Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks",
 IEEE Signal Processing Letters 2016. The networks and weights are facenet-pytorch's; the cascade around them is
-ours and finds the same faces as ``facenet_pytorch.MTCNN.detect``. It is batched over all frames that are given; P-Net
-sees the same pyramid, computed from tables of sums; candidates are cut from the frame or from a halved view of it, by
-OpenCV and rounded to bytes; and frames without faces, frames of several sizes and frames below the minimum face size
-are nothing special.
+ours and finds the same faces as ``facenet_pytorch.MTCNN.detect``. It is batched over all frames that are given; and
+frames without faces, frames of several sizes and frames below the minimum face size are nothing special.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import cv2
 import numpy as np
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
@@ -23,22 +19,18 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
+from worker.detection.views import PIXEL_MIDDLE, PIXEL_RANGE, DeviceViews, HostViews, Picture, Views
 from worker.inference import Engine, FromBytes, make_engine
 
 CELL_PX: Final = 12
 """Side of the window that P-Net judges."""
 STRIDE_PX: Final = 2
 PYRAMID_FACTOR: Final = 0.709
-PIXEL_MIDDLE: Final = 127.5
-PIXEL_RANGE: Final = 128.0
-"""The networks see grey levels less the one, by the other."""
 REFINED_PX: Final = 24
 FINISHED_PX: Final = 48
 """Sides of the pictures that R- and O-Net see."""
 CANDIDATE_BATCH: Final = 512
 """Candidates that R- and O-Net see at once."""
-
-Picture = NDArray[np.uint8]
 
 
 class MTCNN:
@@ -48,7 +40,7 @@ class MTCNN:
     Args:
         min_face_px: Smallest side of a face, 20 or more. Halving it makes detection about four times as slow.
         thresholds: Probabilities that a candidate needs to pass P-, R- and O-Net.
-        device: Where the networks run; frames stay in main memory.
+        device: Where the networks run, and where frames are cut and shrunk.
     """
 
     def __init__(
@@ -66,6 +58,9 @@ class MTCNN:
         self._onet = self._engine(ONet(), FINISHED_PX)
         # OpenCV and numpy let go of the interpreter while they work.
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "mtcnn")
+
+    def _look_at(self, frames: Sequence[Picture]) -> Views:
+        return HostViews(frames, self._threads.map) if self.device.type == "cpu" else DeviceViews(frames, self.device)
 
     def _engine(self, network: nn.Module, side_px: int, *, from_bytes: bool = True) -> Engine:
         network = network.eval().requires_grad_(requires_grad=False)
@@ -100,7 +95,7 @@ class MTCNN:
     def _detect(self, frames: list[Picture]) -> list[list[DetectedFace]]:
         """Likewise, for frames of one size."""
         found: list[list[DetectedFace]] = [[] for _ in frames]
-        views = [_Views(frame) for frame in frames]
+        views = self._look_at(frames)
         boxes, owners = self._propose(views)
         if len(boxes):
             boxes, owners = self._refine(views, boxes, owners)
@@ -120,13 +115,11 @@ class MTCNN:
             scale *= PYRAMID_FACTOR
         return scales
 
-    def _propose(self, frames: list["_Views"]) -> tuple[Tensor, Tensor]:
+    def _propose(self, views: Views) -> tuple[Tensor, Tensor]:
         """First stage: (N, 5) square candidate boxes with their scores, and the (N,) frame of each."""
-        height_px, width_px = frames[0].height_px, frames[0].width_px
         all_boxes, all_owners = [], []
-        scales = self._scales(height_px, width_px)
-        pyramid = _pyramid([frame.picture for frame in frames], scales, self._threads.map)
-        for scale, level in zip(scales, pyramid, strict=True):
+        scales = self._scales(views.height_px, views.width_px)
+        for scale, level in zip(scales, views.pyramid(scales), strict=True):
             offsets, probabilities = self._pnet.run(level)
             boxes, owners = _windows(offsets, probabilities[:, 1], scale, self.thresholds[0])
             kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.5)
@@ -143,18 +136,18 @@ class MTCNN:
         moved = torch.cat([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], dim=1)
         return _squared(moved), owners
 
-    def _refine(self, frames: list["_Views"], boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, views: Views, boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """Second stage: R-Net rejects most candidates and moves the others."""
-        boxes, owners, (offsets, probabilities) = self._judge(self._rnet, REFINED_PX, frames, boxes, owners)
+        boxes, owners, (offsets, probabilities) = self._judge(self._rnet, REFINED_PX, views, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[1]
         boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
         owners, offsets = owners[passed], offsets[passed]
         kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
         return _squared(_moved(boxes[kept], offsets[kept])), owners[kept]
 
-    def _finish(self, frames: list["_Views"], boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
+    def _finish(self, views: Views, boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
         """Third stage: O-Net judges once more and places the landmarks."""
-        boxes, owners, (offsets, points, probabilities) = self._judge(self._onet, FINISHED_PX, frames, boxes, owners)
+        boxes, owners, (offsets, points, probabilities) = self._judge(self._onet, FINISHED_PX, views, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[2]
         boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
         owners, offsets, points = owners[passed], offsets[passed], points[passed]
@@ -183,25 +176,14 @@ class MTCNN:
         return faces
 
     def _judge(
-        self, network: Engine, side_px: int, frames: list["_Views"], boxes: Tensor, owners: Tensor
+        self, network: Engine, side_px: int, views: Views, boxes: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Show the pictures in *boxes* to *network*; boxes without a pixel inside their frame are dropped."""
-        height_px, width_px = frames[0].height_px, frames[0].width_px
         edges = boxes[:, :4].trunc().to(torch.int64).numpy()
-        left, top = np.maximum(edges[:, 0], 1) - 1, np.maximum(edges[:, 1], 1) - 1
-        right, bottom = np.minimum(edges[:, 2], width_px), np.minimum(edges[:, 3], height_px)
-        inside = np.flatnonzero((right > left) & (bottom > top))
-        crops = np.empty((len(inside), side_px, side_px, 3), np.uint8)
-        frame_of = owners.numpy()
-
-        def cut(frame: int) -> None:
-            # A thread has a frame to itself, so that none is halved twice.
-            for row in np.flatnonzero(frame_of[inside] == frame):
-                index = inside[row]
-                part = frames[frame].part(left[index], top[index], right[index], bottom[index], side_px)
-                cv2.resize(part, (side_px, side_px), dst=crops[row], interpolation=_interpolation(part, side_px))
-
-        list(self._threads.map(cut, np.unique(frame_of[inside])))
+        begins = np.maximum(edges[:, :2], 1) - 1
+        ends = np.minimum(edges[:, 2:], (views.width_px, views.height_px))
+        inside = np.flatnonzero((ends > begins).all(axis=1))
+        crops = views.crops(np.concatenate([begins, ends], axis=1)[inside], owners.numpy()[inside], side_px)
         # One picture, if there is none: the shapes of an empty answer are the network's own business.
         shown = crops if len(crops) else np.zeros((1, side_px, side_px, 3), np.uint8)
         outputs = [
@@ -210,89 +192,6 @@ class MTCNN:
         answers = [torch.from_numpy(np.concatenate(parts)[: len(crops)]) for parts in zip(*outputs, strict=True)]
         kept = torch.from_numpy(inside)
         return boxes[kept], owners[kept], answers
-
-
-def _pyramid(
-    frames: Sequence[Picture], scales: Sequence[float], run: Callable[..., Iterable[None]] = map
-) -> list[NDArray[np.float32]]:
-    """
-    Frames of one size at several scales: (N, h, w, 3) each, in [-1, 1).
-
-    As facenet-pytorch's, each pixel is the mean of the whole pixels that it touches. Sums over rectangles follow from
-    one table of sums a frame (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984), so that a level
-    costs what it has rows, not what the frame has pixels.
-
-    Args:
-        run: Like ``map``, which does one frame after the other.
-    """
-    height, width = frames[0].shape[:2]
-    sizes = [(int(height * scale + 1), int(width * scale + 1)) for scale in scales]
-    levels = [np.empty((len(frames), *size, 3), np.float32) for size in sizes]
-    if levels:
-        list(run(_shrink, frames, zip(*levels, strict=True)))
-    return levels
-
-
-def _shrink(frame: Picture, levels: Sequence[NDArray[np.float32]]) -> None:
-    """Write *frame* in the sizes of *levels*, (h, w, 3) each, into them."""
-    height, width = frame.shape[:2]
-    table = cv2.integral(frame).reshape(height + 1, -1)  # Wraps around in large frames, and differences do back.
-    for level in levels:
-        rows, columns = level.shape[:2]
-        (top, bottom), (left, right) = _windows_over(height, rows), _windows_over(width, columns)
-        bands = np.take(table, bottom, axis=0)
-        bands -= np.take(table, top, axis=0)
-        bands = bands.reshape(rows, width + 1, 3)
-        sums = np.take(bands, right, axis=1)
-        sums -= np.take(bands, left, axis=1)
-        areas = np.outer(bottom - top, right - left)[..., None]
-        np.multiply(sums, (1 / PIXEL_RANGE / areas).astype(np.float32), out=level)
-        np.subtract(level, PIXEL_MIDDLE / PIXEL_RANGE, out=level)
-
-
-def _windows_over(length: int, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Begins and ends of *count* windows of whole pixels that cover *length* pixels, neighbours overlapping by one."""
-    steps = np.arange(count)
-    return steps * length // count, -(-(steps + 1) * length // count)
-
-
-class _Views:
-    """
-    A frame, and the same at a half, a quarter and so on of its size, each made when it is first asked for.
-
-    Candidates are cut out of the smallest that will do. Halving is the one way of shrinking by area that OpenCV does
-    quickly.
-    """
-
-    def __init__(self, frame: Picture) -> None:
-        self.height_px, self.width_px = frame.shape[:2]
-        self._views = [frame]
-
-    @property
-    def picture(self) -> Picture:
-        """The frame itself."""
-        return self._views[0]
-
-    def part(self, left: int, top: int, right: int, bottom: int, side_px: int) -> Picture:
-        """What lies within these edges, at least twice as large as *side_px* if it is so in the frame."""
-        side = min(right - left, bottom - top)
-        halvings = int(math.log2(side / (2 * side_px))) if side > 2 * side_px else 0
-        view = self._halved(halvings)
-        across, down = view.shape[1] / self.width_px, view.shape[0] / self.height_px
-        return view[int(top * down) : math.ceil(bottom * down), int(left * across) : math.ceil(right * across)]
-
-    def _halved(self, times: int) -> Picture:
-        while len(self._views) <= times:
-            last = self._views[-1]
-            # An odd side is not halved exactly, so that the view still shows the whole frame.
-            size = ((last.shape[1] + 1) // 2, (last.shape[0] + 1) // 2)
-            self._views.append(np.asarray(cv2.resize(last, size, interpolation=cv2.INTER_AREA), np.uint8))
-        return self._views[times]
-
-
-def _interpolation(picture: Picture, side_px: int) -> int:
-    # Area interpolation degenerates to nearest neighbour when it enlarges.
-    return cv2.INTER_AREA if min(picture.shape[:2]) >= side_px else cv2.INTER_LINEAR
 
 
 def _windows(

@@ -1,4 +1,3 @@
-import cv2
 import facenet_pytorch
 import numpy as np
 import pytest
@@ -6,7 +5,11 @@ import torch
 
 from shared.containers import MediaLimits
 from tests.clips import astronaut, hopper, scene
-from worker.detection.mtcnn import MTCNN, _pyramid, _Views
+from worker import inference
+from worker.detection import mtcnn as module
+from worker.detection.mtcnn import MTCNN
+from worker.detection.views import DeviceViews
+from worker.inference import Engine
 from worker.media.frames import read_frames
 from worker.media.probe import probe
 
@@ -78,43 +81,6 @@ def test_it_finds_the_faces_that_facenet_pytorch_finds_on_60_frames_of_real_vide
     assert precision >= 0.99
 
 
-@pytest.mark.parametrize("size", [(37, 53), (240, 320), (361, 641)])
-@pytest.mark.parametrize("scale", [0.6, 0.3, 0.11])
-def test_a_level_of_the_pyramid_is_the_one_that_facenet_pytorch_makes(size, scale):
-    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    (level,) = _pyramid(list(frames), [scale])
-    wanted_size = [int(side * scale + 1) for side in size]
-    planes = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
-    wanted = (torch.nn.functional.interpolate(planes, size=wanted_size, mode="area") - 127.5) * 0.0078125
-    assert np.abs(level - wanted.permute(0, 2, 3, 1).numpy()).max() < 1e-5
-
-
-@pytest.mark.parametrize("halvings", [0, 1, 3])
-@pytest.mark.parametrize("side", [24, 48])
-def test_a_candidate_from_a_halved_view_shows_what_the_frame_shows(halvings, side):
-    frame = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (2161, 1923, 3), np.uint8), (0, 0), 40)
-    frame = cv2.normalize(frame, None, 0, 255, cv2.NORM_MINMAX)
-    size = round(side * 2 * 2**halvings * 1.2)
-    left, top = 1923 - size - 5, 2161 - size - 3
-    part = _Views(frame).part(left, top, left + size, top + size, side)
-    assert part.shape[0] == pytest.approx(size / 2**halvings, abs=2)
-    assert min(part.shape[:2]) >= 2 * side
-    crops = [
-        cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA).astype(int)
-        for picture in (part, frame[top : top + size, left : left + size])
-    ]
-    # Moved by a pixel of the crop it would differ three times as much.
-    moved = np.abs(crops[1][:, 1:] - crops[1][:, :-1]).mean()
-    assert np.abs(crops[0] - crops[1]).mean() < moved / 3 + 0.5
-
-
-def test_sums_over_a_large_bright_frame_do_not_overflow():
-    frame = np.full((3100, 2800, 3), 254, np.uint8)
-    assert frame[..., 0].sum(dtype=np.int64) > 2**31
-    (level,) = _pyramid([frame], [0.02])
-    assert np.allclose(level, (254 - 127.5) / 128)
-
-
 def test_faces_do_not_depend_on_the_frames_beside_them(detector):
     frames = [scene(0), scene(9, faces=(hopper(),)), scene(3, faces=(astronaut(), hopper()), size=(640, 360))]
     together = detector.detect(frames)
@@ -156,6 +122,30 @@ def test_the_largest_face_comes_first(detector):
     ((first, *rest),) = detector.detect([picture])
     assert rest
     assert all(first.area_px >= face.area_px for face in rest)
+
+
+@pytest.fixture
+def device_detector(monkeypatch):
+    """As it works on a GPU, on the processor."""
+    cpu = torch.device("cpu")
+
+    def make_engine(network, _example, _device, precision):
+        return Engine(inference._torch(network, cpu, precision), "torch", precision)
+
+    monkeypatch.setattr(module, "make_engine", make_engine)
+    monkeypatch.setattr(MTCNN, "_look_at", lambda _self, frames: DeviceViews(frames, cpu))
+    return MTCNN(min_face_px=MIN_FACE_PX)
+
+
+def test_the_way_of_a_gpu_finds_the_reference_s_boxes(device_detector, reference):
+    frames = [scene(number, faces=(astronaut(), hopper()), size=(640, 360)) for number in range(4)]
+    frames.append(scene(2, size=(320, 240)))
+    for ours, frame in zip(device_detector.detect(frames), frames, strict=True):
+        theirs, confidences = reference.detect(frame)
+        assert len(ours) == len(theirs) > 0
+        for face, box, confidence in zip(ours, theirs, confidences, strict=True):
+            assert face.box_px == pytest.approx(box, abs=0.05)
+            assert face.confidence == pytest.approx(confidence, abs=1e-3)
 
 
 @pytest.mark.gpu
