@@ -43,9 +43,8 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     )
     app.request_class = StreamingRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    # Each thread keeps a connection: more threads than connections would open new ones all the time.
-    connections = max(settings.database.pool_size, settings.api.threads)
-    sessions = SessionFactory(make_engine(settings.database.model_copy(update={"pool_size": connections})))
+    # With fewer connections than threads, new ones would be opened and closed all the time under load.
+    sessions = SessionFactory(make_engine(settings.database, threads=settings.api.threads))
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,

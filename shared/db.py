@@ -9,12 +9,17 @@ from sqlalchemy.orm import Session, sessionmaker
 from shared.config import Database
 
 
-def make_engine(settings: Database) -> Engine:
-    """An engine for this process; make it after the fork, never before."""
+def make_engine(settings: Database, *, threads: int | None = None) -> Engine:
+    """
+    An engine for this process; make it after the fork, never before.
+
+    Args:
+        threads: Keep a connection for each, and open no more; as many as *settings* say if not given.
+    """
     return create_engine(
         settings.url,
-        pool_size=settings.pool_size,
-        max_overflow=settings.pool_size,
+        pool_size=threads or settings.pool_size,
+        max_overflow=0 if threads else settings.pool_size,
         # A restarted Postgres leaves dead connections in the pool; asking first costs a round trip on loopback
         # and saves a failed request.
         pool_pre_ping=True,

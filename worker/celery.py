@@ -190,6 +190,9 @@ class _task:  # noqa: N801 - reads as a statement where it is used
 
 def _limit_threads(device: str, threads: int) -> None:
     if device == "cpu":
+        import cv2
         import torch
 
         torch.set_num_threads(threads)
+        # The detector shares frames out among as many threads of its own.
+        cv2.setNumThreads(1)

@@ -3,6 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -69,13 +70,14 @@ def scan(
     segments = []
     on_progress(0, len(plan))
     results = scan_segments(detector, path, facts, plan, sample_fps=job.sample_fps, timeout_s=worker.decode_timeout_s)
-    for part, result in zip(plan, results, strict=True):
-        segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
-        segment.status = "unscorable" if result.fake_score is None else "scored"
-        segment.fake_score = result.fake_score
-        segment.result = result.to_json()
-        segments.append(segment)
-        on_progress(len(segments), len(plan))
+    with closing(results):
+        for part, result in zip(plan, results, strict=True):
+            segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
+            segment.status = "unscorable" if result.fake_score is None else "scored"
+            segment.fake_score = result.fake_score
+            segment.result = result.to_json()
+            segments.append(segment)
+            on_progress(len(segments), len(plan))
     outcome = judge(job, segments, detector.manifest)
     job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
     job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)

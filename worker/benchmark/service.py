@@ -105,7 +105,13 @@ class Caller:
         try:
             yield job_id
         finally:
+            # The next request opens the connection anew, whatever has happened to it.
+            self._connection.close()
             self.ask("DELETE", f"/v1/jobs/{job_id}")
+
+
+_gate: Any = None
+"""Where the processes that submit wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,44 +134,79 @@ def picture(number: int) -> bytes:
 
 
 def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
-    """How many pictures are accepted a second, *connections* at a time, from two processes."""
-    share, places = count // PROCESSES, range(PROCESSES)
-    orders = [Order(url, api_key, place * share, share, connections // PROCESSES) for place in places]
-    with get_context("spawn").Pool(PROCESSES) as pool:
-        spans = pool.map(_submit_all, orders)
+    """
+    How many pictures are accepted a second, *connections* at a time, from two processes.
+
+    Raises:
+        BenchmarkError: One was not accepted.
+    """
+    orders = [
+        Order(url, api_key, first=place * count, count=_share(count, place), connections=_share(connections, place))
+        for place in range(PROCESSES)
+    ]
+    context = get_context("spawn")
+    # A task a process: whoever waits at the gate takes no other.
+    with context.Pool(PROCESSES, _keep_gate, (context.Barrier(PROCESSES),)) as pool:
+        made = pool.map(_submit_all, orders, chunksize=1)
     caller = Caller(url, api_key)
-    for _, _, ids in spans:
-        for job_id in ids:
+    for spans in made:
+        for job_id in spans.ids:
             caller.ask("DELETE", f"/v1/jobs/{job_id}")
-    # Clocks of one machine agree; the processes begin when both are ready, more or less.
-    return share * PROCESSES / (max(end for _, end, _ in spans) - min(begin for begin, _, _ in spans))
+    for spans in made:
+        if spans.problem is not None:
+            raise BenchmarkError(spans.problem)
+    return count / (max(spans.ended for spans in made) - min(spans.began for spans in made))
 
 
-def _submit_all(order: Order) -> tuple[float, float, list[str]]:
-    """Begin, end, and the jobs."""
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What one process submitted, by the clock that all processes of a machine share."""
+
+    began: float
+    ended: float
+    ids: list[str]
+    problem: str | None
+
+
+def _share(whole: int, place: int) -> int:
+    return whole // PROCESSES + (place < whole % PROCESSES)
+
+
+def _keep_gate(gate: Any) -> None:
+    global _gate  # A pool hands such things over in no other way.
+    _gate = gate
+
+
+def _submit_all(order: Order) -> Submitted:
     files = [picture(order.first + place) for place in range(order.count)]
     callers = [Caller(order.url, order.api_key) for _ in range(order.connections)]
+    ids: list[str] = []
+    problems: list[str] = []
 
-    def work(place: int) -> list[str]:
-        return [callers[place].submit(data) for data in files[place :: order.connections]]
+    def work(place: int) -> None:
+        try:
+            ids.extend(callers[place].submit(data) for data in files[place :: order.connections])
+        except (BenchmarkError, OSError, http.client.HTTPException) as error:
+            problems.append(str(error) or repr(error))
 
+    _gate.wait()
     with ThreadPoolExecutor(order.connections) as threads:
         began = time.time()
-        ids = [job_id for made in threads.map(work, range(order.connections)) for job_id in made]
-    return began, time.time(), ids
+        list(threads.map(work, range(order.connections)))
+    return Submitted(began, time.time(), ids, problems[0] if problems else None)
 
 
-def start_ms(url: str, api_key: str, rounds: int) -> list[float]:
-    """Milliseconds from a job's creation to the start of its first segment, on an idle stack."""
+def start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
+    """Milliseconds from the creation of a job for *data* to the start of its first segment, on an idle stack."""
     waits = []
     for number in range(rounds + 1):
         time.sleep(PAUSE_S)
         caller = Caller(url, api_key)  # The api ends connections that are idle for long.
-        with caller.job(picture(10**6 + number)) as job_id:
+        with caller.job(data) as job_id:
             job = caller.finished(job_id)
             first = next(caller.segments(job_id))
         if number:  # The first is not counted: the network was loaded for it.
-            waits.append(_ms_between(job["created_at"], first["started_at"]))
+            waits.append((_moment(first["started_at"]) - _moment(job["created_at"])).total_seconds() * 1e3)
     return waits
 
 
@@ -174,7 +215,8 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
     What the service adds to each segment of *clip*, in milliseconds, and how many segments there are.
 
     The same segments are scored here and by the service, in turn; the time from the start of the first to the end of
-    the last is compared.
+    the last is compared. It means something where the service has one scoring process on this processor, with all
+    of its threads.
     """
     detector = Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu")
     facts = probe(clip, Limits().for_media())
@@ -190,16 +232,15 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
         with caller.job(clip.read_bytes(), f"?segment_seconds={SEGMENT_S:g}") as job_id:
             caller.finished(job_id)
             segments = list(caller.segments(job_id))
-        served_ms = _ms_between(
-            min(segment["started_at"] for segment in segments), max(segment["finished_at"] for segment in segments)
-        )
+        begins, ends = ([_moment(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))
+        served_ms = (max(ends) - min(begins)).total_seconds() * 1e3
         if number:  # The first of each is not counted: a process warms up.
             added.append((served_ms - alone_ms) / len(plan))
     return added, len(plan)
 
 
-def _ms_between(begin: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds() * 1e3
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -213,19 +254,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--submissions-only", action="store_true", help="for a stack whose workers are stopped")
     parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="where made clips are kept")
     given = parser.parse_args(arguments)
+    if min(given.submissions, given.connections) < PROCESSES or given.rounds < 1:
+        parser.error(f"at least {PROCESSES} submissions and connections, and one round, are needed")
     api_key = given.api_key_file.read_text().strip()
     try:
         if not given.submissions_only:
-            waits = start_ms(given.url, api_key, 2 * given.rounds + 1)
-            _say(
-                f"submitted until first segment started: {median(waits):.0f} ms ({min(waits):.0f} to {max(waits):.0f})"
-            )
             clip = make_scene(given.scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
+            for name, data in (("video", clip.read_bytes()), ("picture", picture(0))):
+                waits = start_ms(given.url, api_key, data, given.rounds)
+                span = f"{min(waits):.0f} to {max(waits):.0f}"
+                _say(f"{name} submitted until its first segment started: {median(waits):.0f} ms ({span})")
             added, count = overhead_ms(given.url, api_key, clip, given.rounds)
             _say(f"added to each of {count} segments: {median(added):.1f} ms ({min(added):.1f} to {max(added):.1f})")
         rate = submissions_per_s(given.url, api_key, given.submissions, given.connections)
         _say(f"submissions accepted: {rate:.0f} a second ({given.submissions}, {given.connections} at a time)")
-    except (BenchmarkError, OSError) as error:
+    except (BenchmarkError, OSError, http.client.HTTPException) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
         return 2
     return 0

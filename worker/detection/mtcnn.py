@@ -183,13 +183,16 @@ class MTCNN:
         begins = np.maximum(edges[:, :2], 1) - 1
         ends = np.minimum(edges[:, 2:], (views.width_px, views.height_px))
         inside = np.flatnonzero((ends > begins).all(axis=1))
-        crops = views.crops(np.concatenate([begins, ends], axis=1)[inside], owners.numpy()[inside], side_px)
-        # One picture, if there is none: the shapes of an empty answer are the network's own business.
-        shown = crops if len(crops) else np.zeros((1, side_px, side_px, 3), np.uint8)
-        outputs = [
-            network.run(shown[start : start + CANDIDATE_BATCH]) for start in range(0, len(shown), CANDIDATE_BATCH)
-        ]
-        answers = [torch.from_numpy(np.concatenate(parts)[: len(crops)]) for parts in zip(*outputs, strict=True)]
+        outputs = []
+        for start in range(0, len(inside), CANDIDATE_BATCH):
+            rows = inside[start : start + CANDIDATE_BATCH]
+            crops = views.crops(np.concatenate([begins, ends], axis=1)[rows], owners.numpy()[rows], side_px)
+            outputs.append(network.run(crops))
+        if not outputs:
+            # The shapes of an empty answer are the network's own business.
+            shown = network.run(np.zeros((1, side_px, side_px, 3), np.uint8))
+            outputs = [tuple(part[:0] for part in shown)]
+        answers = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*outputs, strict=True)]
         kept = torch.from_numpy(inside)
         return boxes[kept], owners[kept], answers
 

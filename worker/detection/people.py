@@ -31,8 +31,8 @@ class Sighting:
 
     time_s: float
     box_px: Box
-    crop: NDArray[np.uint8]
-    """(S, S, 3) uint8 RGB around the face, of any size."""
+    appearance: NDArray[np.float32]
+    """Of the face, by ``appearance``."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ def group_into_people(sightings: Sequence[Sighting]) -> list[int]:
 
 def _assign(people: list[_Person], sightings: Sequence[Sighting], rows: range) -> None:
     """Give the faces of one frame to people, best match first; what matches nobody is somebody new."""
-    signatures = {row: _signature(sightings[row].crop) for row in rows}
+    signatures = {row: sightings[row].appearance for row in rows}
     votes = sorted(
         (
             (_affinity(person, sightings[row], signatures[row]), -index, -row)
@@ -122,9 +122,12 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def _signature(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+def appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     What a face looks like, coarsely: a tiny picture without its brightness and contrast, as a unit vector.
+
+    Args:
+        crop: (S, S, 3) uint8 RGB around the face, of any size.
 
     Chroma stands in it beside luma, since hair, skin and clothes differ more in it than the layout of a face does.
     """

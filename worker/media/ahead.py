@@ -2,32 +2,35 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
 from worker.media.frames import Frame
 from worker.media.probe import MediaFacts
+from worker.media.process import Leash
 
 PIXELS_AHEAD: Final = 8 * 1920 * 1080
-"""What is read ahead holds about as many pixels, and two frames at least: it bounds memory."""
+"""What one reader holds has about as many pixels, or is one frame: it bounds memory."""
 MOST_AHEAD: Final = 32
 POLL_S: Final = 0.1
 
 
 class ReadAhead:
     """
-    Takes frames from *frames* in a thread of its own, which begins at once, until the context ends.
+    Takes frames in a thread of its own, which begins at once, until the context ends.
 
     Args:
-        frames: As ``read_frames`` gives them; it is closed in any case.
+        read: Makes the frames, as ``read_frames`` does, with a decoder on the leash it is given.
         facts: Of the file they come from.
     """
 
-    def __init__(self, frames: Iterator[Frame], facts: MediaFacts) -> None:
-        self._frames = frames
-        most = min(MOST_AHEAD, max(2, PIXELS_AHEAD // (facts.width_px * facts.height_px)))
+    def __init__(self, read: Callable[[Leash], Iterator[Frame]], facts: MediaFacts) -> None:
+        self._leash = Leash()
+        self._frames = read(self._leash)
+        # Beside those in the queue there is one in the thread's hand.
+        most = min(MOST_AHEAD, max(1, PIXELS_AHEAD // (facts.width_px * facts.height_px) - 1))
         self._read: queue.Queue[Frame | BaseException | None] = queue.Queue(most)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
@@ -39,7 +42,12 @@ class ReadAhead:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the decoder, and the thread."""
         self._is_over.set()
+        self._leash.cut()
         self._thread.join()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -57,11 +65,6 @@ class ReadAhead:
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it was, it is raised where frames are taken
             last = error
-        finally:
-            # A generator that is closed ends its decoder.
-            if isinstance(self._frames, Generator):
-                with suppress(Exception):
-                    self._frames.close()
         self._put(last)
 
     def _put(self, item: Frame | BaseException | None) -> bool:
@@ -71,3 +74,8 @@ class ReadAhead:
                 self._read.put(item, timeout=POLL_S)
                 return True
         return False
+
+
+def may_read_ahead(facts: MediaFacts) -> bool:
+    """Whether two readers of one file stay within the bounds of memory: of the very largest frames one is enough."""
+    return 2 * facts.width_px * facts.height_px <= PIXELS_AHEAD

@@ -15,7 +15,7 @@ from shared.errors import DecodeError
 from worker.media.ffmpeg import command_line, open_input
 from worker.media.images import decode_image
 from worker.media.probe import MediaFacts
-from worker.media.process import BoundedProcess, read_exactly, seconds_left
+from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
 
 SEEK_MARGINS_S = (2.0, 15.0, 120.0)
 """
@@ -44,6 +44,7 @@ def read_frames(
     end_s: float,
     sample_fps: float,
     timeout_s: float,
+    leash: Leash | None = None,
 ) -> Iterator[Frame]:
     """
     Decode the sampled frames of ``[start_s, end_s)``, in order, a few in memory at a time.
@@ -52,6 +53,10 @@ def read_frames(
     cell is given with its true time, so variable frame rates are sampled as evenly as they allow. Closing the
     iterator early ends the decoder.
 
+    Args:
+        timeout_s: Wall-clock limit of decoding; the time between a frame and being asked for the next does not count.
+        leash: Ends the decoder from another thread; there are no more frames then.
+
     Raises:
         DecodeError: No frame could be decoded, or the decoder crashed before the end.
         DecodeTimeoutError: It did not end within *timeout_s*.
@@ -59,12 +64,12 @@ def read_frames(
     """
     if facts.kind == "image":
         pixels = facts.width_px * facts.height_px
-        _, image = decode_image(path, max_pixels=pixels, timeout_s=timeout_s)
+        _, image = decode_image(path, max_pixels=pixels, timeout_s=timeout_s, leash=leash)
         yield Frame(0.0, image)
         return
     deadline = time.monotonic() + timeout_s
     for seek in [*(start_s - margin_s for margin_s in SEEK_MARGINS_S if start_s > margin_s), None]:
-        decoding = _Decoding(path, facts, start_s, end_s, sample_fps, seek)
+        decoding = _Decoding(path, facts, start_s, end_s, sample_fps, seek, leash)
         frames = decoding.frames(seconds_left(deadline))
         first = next(frames, None)
         if seek is not None and not decoding.began_by(start_s):
@@ -72,7 +77,7 @@ def read_frames(
             frames.close()
             continue
         if first is None:
-            yield _held_frame(path, facts, start_s, sample_fps, seek, seconds_left(deadline))
+            yield _held_frame(path, facts, start_s, sample_fps, seek, seconds_left(deadline), leash)
         else:
             yield first
             yield from frames
@@ -80,14 +85,20 @@ def read_frames(
 
 
 def _held_frame(
-    path: Path, facts: MediaFacts, at_s: float, sample_fps: float, seek_s: float | None, timeout_s: float
+    path: Path,
+    facts: MediaFacts,
+    at_s: float,
+    sample_fps: float,
+    seek_s: float | None,
+    timeout_s: float,
+    leash: Leash | None,
 ) -> Frame:
     """
     The picture still on the screen at *at_s*, for a stretch in which none begins.
 
     Variable frame rates allow gaps longer than a segment: a screen recording, for instance, where nothing moves.
     """
-    before = _Decoding(path, facts, 0.0, at_s, sample_fps, seek_s)
+    before = _Decoding(path, facts, 0.0, at_s, sample_fps, seek_s, leash)
     last = deque(before.frames(timeout_s), maxlen=1)
     if not last:
         raise DecodeError(f"0 frames decoded at {at_s:g} s")
@@ -136,8 +147,10 @@ class _Decoding:
         end_s: float,
         sample_fps: float,
         seek_s: float | None,
+        leash: Leash | None,
     ) -> None:
         self._facts = facts
+        self._leash = leash
         self._span = f"between {start_s:g} s and {end_s:g} s"
         self._clock = _Clock()
         offset_s = facts.start_s
@@ -168,7 +181,7 @@ class _Decoding:
         height_px, width_px = self._facts.height_px, self._facts.width_px
         size = height_px * width_px * 3
         count = 0
-        with BoundedProcess(self._arguments, timeout_s=timeout_s, on_line=self._clock.read) as child:
+        with BoundedProcess(self._arguments, timeout_s=timeout_s, on_line=self._clock.read, leash=self._leash) as child:
             while len(data := read_exactly(child.stdout, size)) == size:
                 try:
                     # ffmpeg logs a frame before it writes it, so the time is here or about to be.
@@ -177,7 +190,8 @@ class _Decoding:
                     raise DecodeError("the decoder gave a frame without a time") from error
                 count += 1
                 pixels = np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3)
-                yield Frame(round(time_s, 6), pixels)
+                with child.paused():
+                    yield Frame(round(time_s, 6), pixels)
             status = child.wait()
             if status < 0:
                 raise DecodeError(f"the decoder was ended by signal {-status} {self._span}")

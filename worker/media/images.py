@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shared import errors
 from shared.errors import DecodeError, MediaError
-from worker.media.process import BoundedProcess, read_exactly
+from worker.media.process import BoundedProcess, Leash, read_exactly
 
 SCRIPT = Path(__file__).with_name("picture.py")
 HEADER_BYTES = 4096
@@ -18,7 +18,9 @@ HEADER_BYTES = 4096
 _BY_CODE = {kind.code: kind for kind in (errors.TruncatedError, errors.TooManyPixelsError, errors.NotMediaError)}
 
 
-def decode_image(path: Path, *, max_pixels: int, timeout_s: float) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+def decode_image(
+    path: Path, *, max_pixels: int, timeout_s: float, leash: Leash | None = None
+) -> tuple[dict[str, Any], NDArray[np.uint8]]:
     """
     Decode the first picture of an image file, upright.
 
@@ -31,7 +33,7 @@ def decode_image(path: Path, *, max_pixels: int, timeout_s: float) -> tuple[dict
     """
     # -I: nothing from the environment or the current folder is imported.
     arguments = [sys.executable, "-I", str(SCRIPT), str(path.absolute()), str(max_pixels)]
-    with BoundedProcess(arguments, timeout_s=timeout_s) as child:
+    with BoundedProcess(arguments, timeout_s=timeout_s, leash=leash) as child:
         header = child.stdout.readline(HEADER_BYTES)
         try:
             facts: dict[str, Any] = json.loads(header)

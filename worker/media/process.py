@@ -13,7 +13,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import IO, Self
 
@@ -23,8 +23,29 @@ MEMORY_BYTES = 4 * 1024**3
 """Address space of a decoder: decoding 8K with several reference frames stays below it."""
 LINE_BYTES = 4096
 KEPT_LINES = 200
-PIPE_BYTES = 1024**2
-"""As much as Linux lets anybody ask for: decoded frames are some megabytes each."""
+
+
+class Leash:
+    """Ends, from any thread, the child that runs on it, and any that would come after."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kill: Callable[[], None] | None = None
+        self._is_cut = False
+
+    def cut(self) -> None:
+        """End the child, now and for good."""
+        with self._lock:
+            self._is_cut = True
+            if self._kill is not None:
+                self._kill()
+
+    def hold(self, kill: Callable[[], None] | None) -> None:
+        """Let *kill* end the child that runs now; None once it has ended."""
+        with self._lock:
+            self._kill = kill
+            if kill is not None and self._is_cut:
+                kill()
 
 
 class BoundedProcess:
@@ -35,6 +56,7 @@ class BoundedProcess:
         arguments: Program and arguments; no shell.
         timeout_s: Wall-clock limit; the child's processor time is limited to a small multiple of it.
         on_line: Called with each line of the child's standard error, in a thread of its own.
+        leash: To end it from another thread.
     """
 
     def __init__(
@@ -43,8 +65,11 @@ class BoundedProcess:
         *,
         timeout_s: float,
         on_line: Callable[[str], None] | None = None,
+        leash: Leash | None = None,
     ) -> None:
         self._arguments = list(arguments)
+        self._leash = leash or Leash()
+        self._left_s = timeout_s
         self._timeout_s = timeout_s
         self._on_line = on_line
         self.timed_out = False
@@ -59,14 +84,12 @@ class BoundedProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
             close_fds=True,
-            pipesize=PIPE_BYTES,
             # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
         )
         self._limit_resources()
-        self._timer = threading.Timer(self._timeout_s, self._expire)
-        self._timer.daemon = True
-        self._timer.start()
+        self._leash.hold(self._kill)
+        self._start_clock()
         self._reader = threading.Thread(target=self._read_lines, name="decoder-log", daemon=True)
         self._reader.start()
         return self
@@ -75,8 +98,9 @@ class BoundedProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._kill()
-        self._timer.cancel()
+        self._stop_clock()
         self._process.wait()
+        self._leash.hold(None)
         self._reader.join()
         self.stdout.close()
 
@@ -86,6 +110,15 @@ class BoundedProcess:
         if self._process.stdout is None:
             raise RuntimeError("the child's standard output was not captured")
         return self._process.stdout
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The clock stands still in the block: whoever reads the output is at something else, and the child waits."""
+        self._stop_clock()
+        try:
+            yield
+        finally:
+            self._start_clock()
 
     def wait(self) -> int:
         """
@@ -102,6 +135,16 @@ class BoundedProcess:
         if self.timed_out:
             raise DecodeTimeoutError(f"the decoder was stopped at its limit of {self._timeout_s:g} s")
         return status
+
+    def _start_clock(self) -> None:
+        self._began = time.monotonic()
+        self._timer = threading.Timer(max(0.0, self._left_s), self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _stop_clock(self) -> None:
+        self._timer.cancel()
+        self._left_s -= time.monotonic() - self._began
 
     def _limit_resources(self) -> None:
         # From outside, since code that runs between fork and exec is unsafe in a process with threads. The

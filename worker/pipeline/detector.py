@@ -15,20 +15,20 @@ from shared.errors import JobCancelledError, ModelError
 from shared.manifests import Manifest
 from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
-from worker.detection.people import Sighting, group_into_people
+from worker.detection.people import Sighting, appearance, group_into_people
 from worker.inference import Engine, FromBytes, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
 from worker.pipeline.results import SCORE_DIGITS, FaceResult, SegmentResult
 from worker.pipeline.scoring import score_segment
 
-CHUNK_PIXELS: Final = 4 * 1920 * 1080
+CHUNK_PIXELS: Final = 8 * 1920 * 1080
 """Frames that are looked at together hold about this many pixels, and one at least: it bounds memory."""
 CHUNK_FRAMES: Final = 8
 """Fewer than a segment has, so that later ones are decoded meanwhile."""
 FACE_BATCH: Final = 32
-SAME_SCORE: Final = 5e-3
-"""How far a lower precision may move a face's score."""
+SAME_SCORE: Final = 5e-4
+"""How far a lower precision may move the score of a made picture: those of real faces move ten times as far."""
 EXAMPLES: Final = 16
 MAX_FACES_PER_FRAME: Final = 64
 """The largest ones; a picture of a stadium must not take an hour."""
@@ -43,7 +43,7 @@ class _Found:
     size_px: float
     sharpness: float
     problem: str | None
-    crop: NDArray[np.uint8]
+    appearance: NDArray[np.float32]
 
 
 class Detector:
@@ -75,7 +75,11 @@ class Detector:
         Raises:
             ModelError: It cannot be loaded.
         """
-        return cls(load_checkpoint(models_dir, name, device), device)
+        checkpoint = load_checkpoint(models_dir, name, device)
+        try:
+            return cls(checkpoint, device)
+        except RuntimeError as error:
+            raise ModelError(f"the network of checkpoint {name!r} cannot be prepared for {device}") from error
 
     def score_segment(self, frames: Iterable[Frame], should_stop: Callable[[], bool] = lambda: False) -> SegmentResult:
         """
@@ -98,16 +102,16 @@ class Detector:
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
-            faces = self._find(chunk)
+            faces, crops = self._find(chunk)
             found += faces
-            waiting += [face.crop for face in faces if face.problem is None]
+            waiting += crops
             whole = len(waiting) - len(waiting) % FACE_BATCH
             scores += self.score_crops(waiting[:whole])
             del waiting[:whole]
         scores += self.score_crops(waiting)
         scored = iter(scores)
         results = [_result(item, next(scored) if item.problem is None else None) for item in found]
-        people = group_into_people([Sighting(item.time_s, item.face.box_px, item.crop) for item in found])
+        people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
         return score_segment(results, people, decoded, self._network.description)
 
     def score_crops(self, crops: list[NDArray[np.uint8]]) -> list[float]:
@@ -141,9 +145,10 @@ class Detector:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
 
-    def _find(self, chunk: list[Frame]) -> list[_Found]:
+    def _find(self, chunk: list[Frame]) -> tuple[list[_Found], list[NDArray[np.uint8]]]:
+        """The faces of some frames, and the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
-        found = []
+        found, crops = [], []
         for frame, faces in zip(chunk, self._mtcnn.detect([frame.pixels for frame in chunk]), strict=True):
             for face in faces[:MAX_FACES_PER_FRAME]:
                 if face.confidence < preprocessing.min_confidence:
@@ -156,8 +161,10 @@ class Detector:
                     margin=preprocessing.crop_margin,
                 )
                 problem = quality_problem(quality, preprocessing)
-                found.append(_Found(frame.time_s, face, quality.size_px, quality.sharpness, problem, crop))
-        return found
+                found.append(_Found(frame.time_s, face, quality.size_px, quality.sharpness, problem, appearance(crop)))
+                if problem is None:
+                    crops.append(crop)
+        return found, crops
 
 
 def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

@@ -1,12 +1,12 @@
 """From a file to the results of its segments: each is decoded while the one before it is looked at."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
-from worker.media.ahead import ReadAhead
-from worker.media.frames import read_frames
+from worker.media.ahead import ReadAhead, may_read_ahead
+from worker.media.frames import Frame, read_frames
 from worker.media.probe import MediaFacts
+from worker.media.process import Leash
 from worker.media.segments import Segment
 from worker.pipeline.detector import Detector
 from worker.pipeline.results import SegmentResult
@@ -21,7 +21,7 @@ def scan_segments(
     sample_fps: float,
     timeout_s: float,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[SegmentResult]:
+) -> Generator[SegmentResult, None, None]:
     """
     Score the segments of the file at *path*, in order.
 
@@ -36,14 +36,26 @@ def scan_segments(
     """
 
     def begin(part: Segment) -> ReadAhead:
-        frames = read_frames(
-            path, facts, start_s=part.start_s, end_s=part.end_s, sample_fps=sample_fps, timeout_s=timeout_s
-        )
-        return ReadAhead(frames, facts)
+        def read(leash: Leash) -> Iterator[Frame]:
+            return read_frames(
+                path,
+                facts,
+                start_s=part.start_s,
+                end_s=part.end_s,
+                sample_fps=sample_fps,
+                timeout_s=timeout_s,
+                leash=leash,
+            )
 
-    with ExitStack() as stack:
-        readers: list[ReadAhead] = []
-        for place in range(len(plan)):
-            while len(readers) < min(place + 2, len(plan)):
-                readers.append(stack.enter_context(begin(plan[len(readers)])))
-            yield detector.score_segment(readers[place], should_stop)
+        return ReadAhead(read, facts)
+
+    upcoming: ReadAhead | None = None
+    try:
+        for place, part in enumerate(plan):
+            with upcoming or begin(part) as reader:
+                upcoming = begin(plan[place + 1]) if place + 1 < len(plan) and may_read_ahead(facts) else None
+                result = detector.score_segment(reader, should_stop)
+            yield result
+    finally:
+        if upcoming is not None:
+            upcoming.close()

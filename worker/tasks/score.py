@@ -78,7 +78,7 @@ def _score(context: Context, detectors: Detectors, lease: Lease, index: int, kee
     with context.storage.local_path(storage_key) as path:
         part = segments.Segment(index, start_s, end_s)
         timeout_s = context.settings.worker.decode_timeout_s
-        results = scan_segments(
+        [result] = scan_segments(
             detector, path, facts, [part], sample_fps=sample_fps, timeout_s=timeout_s, should_stop=keeper.is_lost
         )
-        return next(results)
+    return result

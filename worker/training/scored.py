@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from shared.manifests import Manifest, Preprocessing
 from worker.detection.faces import Box, FaceQuality, crop_face, quality_problem
-from worker.detection.people import Sighting, group_into_people
+from worker.detection.people import Sighting, appearance, group_into_people
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
 from worker.pipeline.results import FaceResult
@@ -283,7 +283,9 @@ def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
     people: list[int] = []
     for number in sorted(set(segments)):
         rows = [row for row, segment in enumerate(segments) if segment == number]
-        people += group_into_people([Sighting(faces[row].time_s, faces[row].frame_box_px, crops[row]) for row in rows])
+        people += group_into_people(
+            [Sighting(faces[row].time_s, faces[row].frame_box_px, appearance(crops[row])) for row in rows]
+        )
     return _Cut(faces, crops, tones, segments, people)
 
 

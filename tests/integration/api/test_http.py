@@ -356,3 +356,13 @@ def test_an_upload_that_breaks_off_leaves_nothing(stack, key, clip):
     while set((stack.state / "storage" / "media").iterdir()) != before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert set((stack.state / "storage" / "media").iterdir()) == before
+
+
+def test_segments_tell_when_they_were_worked_on_and_what_ran(http, clip):
+    job_id = submit(http, clip).json()["id"]
+    job = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()
+    assert job["status"] == "succeeded"
+    (segment,) = http.get(f"/v1/jobs/{job_id}/segments").json()["items"]
+    assert job["created_at"] < segment["started_at"] < segment["finished_at"] <= job["finished_at"]
+    assert segment["engine"] == job["segments"][0]["engine"]
+    assert segment["engine"].startswith("openvino-")

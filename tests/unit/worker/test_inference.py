@@ -1,4 +1,7 @@
-import socket
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -56,20 +59,10 @@ def test_answers_stay_when_the_engine_runs_again(network):
     assert all(np.array_equal(part, copy) for part, copy in zip(first, kept, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("is_alike", "seconds", "precision"),
-    [
-        (True, {"bfloat16": 1.0, "float32": 2.0}, "bfloat16"),
-        (True, {"bfloat16": 1.0, "float32": 1.05}, "float32"),
-        (False, {"bfloat16": 1.0, "float32": 2.0}, "float32"),
-    ],
-    ids=["faster and alike", "hardly faster", "not alike"],
-)
-def test_a_lower_precision_has_to_be_faster_and_close(network, monkeypatch, is_alike, seconds, precision):
+@pytest.mark.parametrize(("is_alike", "precision"), [(True, "bfloat16"), (False, "float32")])
+def test_a_lower_precision_has_to_be_close(network, monkeypatch, is_alike, precision):
     monkeypatch.setattr(inference, "_lower", lambda _device: "bfloat16")
-    monkeypatch.setattr(inference, "_seconds", lambda engine, _examples: seconds[engine.precision])
-    engine = best_engine(network, PICTURES, CPU, lambda _quick, _exact: is_alike)
-    assert engine.precision == precision
+    assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: is_alike).precision == precision
 
 
 def test_hardware_without_a_lower_precision_runs_in_float32(network, monkeypatch):
@@ -85,11 +78,36 @@ def test_bfloat16_is_compared_with_float32(network, monkeypatch):
     assert exact[1] == pytest.approx(wanted(network, PICTURES)[1], abs=1e-5)
 
 
-def test_nobody_is_told_about_a_conversion(network, monkeypatch):
-    def refuse(*_arguments):
-        raise AssertionError("a connection was made")
+def test_threads_that_share_an_engine_get_their_own_answers(network):
+    engine = make_engine(network, PICTURES, CPU, "float32")
+    given = [np.full((4, 120, 120, 3), grey, np.uint8) for grey in (10, 240)]
+    wanted_means = [engine.run(pictures)[1][0] for pictures in given]
+    assert abs(wanted_means[0] - wanted_means[1]) > 0.01
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda number: engine.run(given[number % 2])[1], range(40)))
+    for number, answer in enumerate(answers):
+        assert answer == pytest.approx(wanted_means[number % 2], abs=1e-5)
 
-    for name in ("connect", "connect_ex", "sendto"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    make_engine(network, PICTURES, CPU, "float32")
+
+REPORTING = """
+import sys
+import numpy as np, torch
+from worker.inference import FromBytes, make_engine
+make_engine(FromBytes(torch.nn.Conv2d(3, 4, 3)), np.zeros((1, 8, 8, 3), np.uint8), torch.device("cpu"), "float32")
+print([name for name, module in sys.modules.items() if "openvino_telemetry" in name and module is not None])
+"""
+
+
+def test_nobody_is_told_that_openvino_is_used(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
+    done = subprocess.run(
+        [sys.executable, "-c", REPORTING],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    # Where it would keep the number by which it tells installations apart.
+    assert not (tmp_path / "intel").exists()

@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 
@@ -5,9 +6,10 @@ import numpy as np
 import pytest
 
 from shared.errors import DecodeError
-from worker.media.ahead import MOST_AHEAD, ReadAhead
+from worker.media.ahead import MOST_AHEAD, ReadAhead, may_read_ahead
 from worker.media.frames import Frame
 from worker.media.probe import MediaFacts
+from worker.media.process import BoundedProcess, read_exactly
 
 SMALL = np.zeros((4, 4, 3), np.uint8)
 
@@ -29,22 +31,18 @@ def facts(width_px=4, height_px=4):
 
 
 class Source:
-    """A generator of frames that knows how far it was read, and whether it was closed."""
+    """Frames, and how far they were read."""
 
     def __init__(self, count, error=None):
         self.count, self.error = count, error
         self.given = 0
-        self.is_closed = threading.Event()
 
-    def frames(self):
-        try:
-            for number in range(self.count):
-                self.given += 1
-                yield Frame(float(number), SMALL)
-            if self.error is not None:
-                raise self.error
-        finally:
-            self.is_closed.set()
+    def frames(self, _leash):
+        for number in range(self.count):
+            self.given += 1
+            yield Frame(float(number), SMALL)
+        if self.error is not None:
+            raise self.error
 
 
 def wait_until(condition, seconds=5.0):
@@ -55,13 +53,13 @@ def wait_until(condition, seconds=5.0):
 
 
 def test_all_frames_come_in_order():
-    with ReadAhead(Source(100).frames(), facts()) as reader:
+    with ReadAhead(Source(100).frames, facts()) as reader:
         assert [frame.time_s for frame in reader] == list(range(100))
 
 
 def test_frames_are_read_before_they_are_asked_for_but_not_without_end():
     source = Source(10_000)
-    with ReadAhead(source.frames(), facts()):
+    with ReadAhead(source.frames, facts()):
         # One more waits in the thread's hand.
         assert wait_until(lambda: source.given == MOST_AHEAD + 1)
         time.sleep(0.05)
@@ -70,26 +68,40 @@ def test_frames_are_read_before_they_are_asked_for_but_not_without_end():
 
 def test_few_large_frames_are_held():
     source = Source(10_000)
-    with ReadAhead(source.frames(), facts(7680, 4320)):
-        assert wait_until(lambda: source.given == 3)
+    with ReadAhead(source.frames, facts(7680, 4320)):
+        # One in the queue, one in hand.
+        assert wait_until(lambda: source.given == 2)
         time.sleep(0.05)
-        assert source.given == 3
+        assert source.given == 2
+    assert not may_read_ahead(facts(7680, 4320))
+    assert may_read_ahead(facts(3840, 2160))
 
 
-def test_leaving_early_closes_the_source():
+def test_leaving_early_ends_reading():
     source = Source(10_000)
-    with ReadAhead(source.frames(), facts()) as reader:
+    with ReadAhead(source.frames, facts()) as reader:
         next(iter(reader))
-    assert source.is_closed.is_set()
     assert source.given < 10_000
 
 
+def test_leaving_does_not_wait_for_a_decoder_that_says_nothing():
+    reading = threading.Event()
+
+    def read(leash):
+        arguments = [sys.executable, "-c", "import time; time.sleep(60)"]
+        with BoundedProcess(arguments, timeout_s=60, leash=leash) as child:
+            reading.set()
+            read_exactly(child.stdout, 10)
+            yield Frame(0.0, SMALL)
+
+    with ReadAhead(read, facts()):
+        assert reading.wait(10)
+        began = time.monotonic()
+    assert time.monotonic() - began < 10
+
+
 def test_an_error_comes_after_the_frames_before_it():
-    source = Source(3, DecodeError("damaged"))
-    seen = []
-    with ReadAhead(source.frames(), facts()) as reader, pytest.raises(DecodeError, match="damaged"):
-        seen.extend(iter(reader))
-    with ReadAhead(Source(3, DecodeError("damaged")).frames(), facts()) as reader:
+    with ReadAhead(Source(3, DecodeError("damaged")).frames, facts()) as reader:
         frames = iter(reader)
         assert [next(frames).time_s for _ in range(3)] == [0.0, 1.0, 2.0]
         with pytest.raises(DecodeError, match="damaged"):
@@ -97,7 +109,6 @@ def test_an_error_comes_after_the_frames_before_it():
 
 
 def test_no_thread_is_left():
-    before = threading.active_count()
-    with ReadAhead(Source(10_000).frames(), facts()):
-        pass
-    assert threading.active_count() == before
+    with ReadAhead(Source(10_000).frames, facts()):
+        assert "read-ahead" in {thread.name for thread in threading.enumerate()}
+    assert "read-ahead" not in {thread.name for thread in threading.enumerate()}

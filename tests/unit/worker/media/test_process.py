@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import DecodeTimeoutError
-from worker.media.process import BoundedProcess, read_exactly
+from worker.media.process import BoundedProcess, Leash, read_exactly
 
 
 def python(code):
@@ -75,3 +75,37 @@ def test_short_reads_are_put_together(tmp_path):
         assert read_exactly(stream, 4) == b"abcd"
         assert read_exactly(stream, 4) == b"ef"
         assert read_exactly(stream, 4) == b""
+
+
+def test_time_in_a_pause_does_not_count():
+    with BoundedProcess(python("import time; time.sleep(4); print('late')"), timeout_s=3.0) as child:
+        with child.paused():
+            time.sleep(3.5)
+        assert child.stdout.read() == b"late\n"
+        assert child.wait() == 0
+
+
+def test_time_after_a_pause_goes_on_from_where_it_was():
+    began = time.monotonic()
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=2.0) as child:
+        with child.paused():
+            time.sleep(1.0)
+        with pytest.raises(DecodeTimeoutError):
+            child.wait()
+    assert 2.5 < time.monotonic() - began < 30
+
+
+def test_a_cut_leash_ends_the_child_and_the_next_one():
+    leash = Leash()
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:
+        leash.cut()
+        assert child.wait() == -signal.SIGKILL
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:
+        assert child.wait() == -signal.SIGKILL
+
+
+def test_a_leash_whose_child_has_ended_harms_nobody():
+    leash = Leash()
+    with BoundedProcess(python("print(1)"), timeout_s=60, leash=leash) as child:
+        assert child.wait() == 0
+    leash.cut()
