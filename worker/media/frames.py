@@ -17,7 +17,7 @@ from worker.media.images import decode_image
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
 
-SEEK_MARGINS_S = (0.5, 2.0, 15.0, 120.0)
+SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 """
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
