@@ -48,7 +48,7 @@ clean:
 
 .venv/.torch: .venv/bin/python configs/constraints.txt
 ifeq ($(strip $(TORCH_INDEX)),)
-	@echo "Installing. torch's ordinary builds run on CPU and GPU and take about 5 GB unpacked;"
+	@echo "Installing. torch's ordinary builds run on CPU and GPU and take about 6 GB unpacked;"
 	@echo "for CPU only, stop here and use: make demo TORCH_INDEX=<address of PyTorch's CPU index>"
 else
 	$(INSTALL) --index-url $(TORCH_INDEX) torch torchvision

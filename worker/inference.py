@@ -36,24 +36,23 @@ Run = Callable[[Given], Outputs]
 HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
-class FromBytes(nn.Module):
+class FromLastChannels(nn.Module):
     """
     A network that is shown pictures with their channels last.
 
     Args:
         network: Sees (N, C, H, W) float32.
-        middle: Subtracted from each value.
-        span: Divides what remains.
+        span: Divides each value.
     """
 
-    def __init__(self, network: nn.Module, *, middle: float = 0.0, span: float = 255.0) -> None:
+    def __init__(self, network: nn.Module, *, span: float) -> None:
         super().__init__()
         self.network = network
-        self.middle, self.span = middle, span
+        self.span = span
 
     def forward(self, pictures: Tensor) -> Any:
         """(N, H, W, C) → what the network says."""
-        return self.network((pictures.permute(0, 3, 1, 2).to(torch.float32) - self.middle) / self.span)
+        return self.network(pictures.permute(0, 3, 1, 2).to(torch.float32) / self.span)
 
 
 @dataclass(frozen=True, slots=True)

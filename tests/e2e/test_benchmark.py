@@ -18,8 +18,10 @@ def test_it_measures_and_leaves_nothing(stack, client, tmp_path, monkeypatch, ca
     assert {job.id for job in client.list()} == before
 
 
-def test_a_wrong_key_is_told(stack, tmp_path, capsys):
+def test_a_wrong_key_is_told(stack, tmp_path, monkeypatch, capsys):
     key = tmp_path / "key"
     key.write_text("dfs_wrong")
-    assert service.main(["--url", stack.url, "--api-key-file", str(key), "--rounds", "1"]) == 2
+    monkeypatch.setattr(service, "CLIP_S", 3)
+    given = ["--url", stack.url, "--api-key-file", str(key), "--rounds", "1", "--scenes", str(tmp_path)]
+    assert service.main(given) == 2
     assert "401" in capsys.readouterr().err

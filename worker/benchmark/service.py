@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -57,6 +57,10 @@ class Caller:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.netloc, timeout=TIMEOUT_S)
         self._headers = {"Authorization": f"Bearer {api_key}"}
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
         """
@@ -148,10 +152,10 @@ def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> f
     # A task a process: whoever waits at the gate takes no other.
     with context.Pool(PROCESSES, _keep_gate, (context.Barrier(PROCESSES),)) as pool:
         made = pool.map(_submit_all, orders, chunksize=1)
-    caller = Caller(url, api_key)
-    for spans in made:
-        for job_id in spans.ids:
-            caller.ask("DELETE", f"/v1/jobs/{job_id}")
+    with closing(Caller(url, api_key)) as caller:
+        for spans in made:
+            for job_id in spans.ids:
+                caller.ask("DELETE", f"/v1/jobs/{job_id}")
     for spans in made:
         if spans.problem is not None:
             raise BenchmarkError(spans.problem)
@@ -188,6 +192,8 @@ def _submit_all(order: Order) -> Submitted:
             ids.extend(callers[place].submit(data) for data in files[place :: order.connections])
         except (BenchmarkError, OSError, http.client.HTTPException) as error:
             problems.append(str(error) or repr(error))
+        finally:
+            callers[place].close()
 
     _gate.wait()
     with ThreadPoolExecutor(order.connections) as threads:
@@ -201,8 +207,8 @@ def start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
     waits = []
     for number in range(rounds + 1):
         time.sleep(PAUSE_S)
-        caller = Caller(url, api_key)  # The api ends connections that are idle for long.
-        with caller.job(data) as job_id:
+        # The api ends connections that are idle for long.
+        with closing(Caller(url, api_key)) as caller, caller.job(data) as job_id:
             job = caller.finished(job_id)
             first = next(caller.segments(job_id))
         if number:  # The first is not counted: the network was loaded for it.
@@ -228,8 +234,8 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
         for part in plan:
             list(scan_segments(detector, clip, facts, [part], sample_fps=fps, timeout_s=TIMEOUT_S))
         alone_ms = (time.perf_counter() - began) * 1e3
-        caller = Caller(url, api_key)
-        with caller.job(clip.read_bytes(), f"?segment_seconds={SEGMENT_S:g}") as job_id:
+        query = f"?segment_seconds={SEGMENT_S:g}"
+        with closing(Caller(url, api_key)) as caller, caller.job(clip.read_bytes(), query) as job_id:
             caller.finished(job_id)
             segments = list(caller.segments(job_id))
         begins, ends = ([_moment(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))

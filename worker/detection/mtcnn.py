@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
-from worker.detection.views import PIXEL_MIDDLE, PIXEL_RANGE, DeviceViews, HostViews, Picture, Views
-from worker.inference import Engine, FromBytes, make_engine
+from worker.detection.views import DeviceViews, HostViews, Picture, Views
+from worker.inference import Engine, FromLastChannels, make_engine
 
 CELL_PX: Final = 12
 """Side of the window that P-Net judges."""
@@ -53,7 +53,7 @@ class MTCNN:
         self.min_face_px = min_face_px
         self.thresholds = thresholds
         self.device = torch.device(device)
-        self._pnet = self._engine(PNet(), 64, from_bytes=False)
+        self._pnet = self._engine(PNet(), 64)
         self._rnet = self._engine(RNet(), REFINED_PX)
         self._onet = self._engine(ONet(), FINISHED_PX)
         # OpenCV and numpy let go of the interpreter while they work.
@@ -62,15 +62,12 @@ class MTCNN:
     def _look_at(self, frames: Sequence[Picture]) -> Views:
         return HostViews(frames, self._threads.map) if self.device.type == "cpu" else DeviceViews(frames, self.device)
 
-    def _engine(self, network: nn.Module, side_px: int, *, from_bytes: bool = True) -> Engine:
+    def _engine(self, network: nn.Module, side_px: int) -> Engine:
         network = network.eval().requires_grad_(requires_grad=False)
         network = network.to(self.device).to(memory_format=torch.channels_last)
-        # P-Net's pyramid is brought to the networks' range while it is made.
-        scaled = (
-            FromBytes(network, middle=PIXEL_MIDDLE, span=PIXEL_RANGE) if from_bytes else FromBytes(network, span=1.0)
-        )
-        example = np.zeros((2, side_px, side_px, 3), np.uint8 if from_bytes else np.float32)
-        return make_engine(scaled, example, self.device, "float32")
+        # Views are in the networks' range already.
+        example = np.zeros((2, side_px, side_px, 3), np.float32)
+        return make_engine(FromLastChannels(network, span=1.0), example, self.device, "float32")
 
     @torch.inference_mode()
     def detect(self, frames: Sequence[Picture]) -> list[list[DetectedFace]]:
@@ -190,7 +187,7 @@ class MTCNN:
             outputs.append(network.run(crops))
         if not outputs:
             # The shapes of an empty answer are the network's own business.
-            shown = network.run(np.zeros((1, side_px, side_px, 3), np.uint8))
+            shown = network.run(np.zeros((1, side_px, side_px, 3), np.float32))
             outputs = [tuple(part[:0] for part in shown)]
         answers = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*outputs, strict=True)]
         kept = torch.from_numpy(inside)

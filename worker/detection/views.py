@@ -1,14 +1,14 @@
 """
 What a cascade sees of its frames: the whole of them at several scales, and candidates at the size of a network.
 
-There are two ways to the same pictures. In main memory OpenCV cuts and shrinks, one frame a thread. On a device tables
-of sums (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984) give every mean over a rectangle from four of
-their places, so that all candidates of all frames are cut at once.
+Both are made from tables of sums (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984): the mean over any
+rectangle of a frame comes from four places of its table, however large it is. The pictures are those that
+facenet-pytorch's area interpolation makes; each pixel is the mean of the whole pixels that it touches. In main memory
+threads work through the frames, on a device all are worked on at once.
 """
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -21,7 +21,8 @@ PIXEL_RANGE: Final = 128.0
 """The networks see grey levels less the one, by the other."""
 
 Picture = NDArray[np.uint8]
-Map = Callable[..., Iterable[None]]
+Whole = int | NDArray[np.int64]
+Map = Callable[..., Iterable[Any]]
 """Like ``map``: does one thing after the other, or several at once."""
 
 
@@ -36,7 +37,7 @@ class Views(Protocol):
 
     def crops(
         self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int
-    ) -> "NDArray[np.float32] | NDArray[np.uint8] | Tensor":
+    ) -> "NDArray[np.float32] | Tensor":
         """
         Parts of frames, brought to one size.
 
@@ -45,7 +46,7 @@ class Views(Protocol):
             owners: (M,) the frame of each.
 
         Returns:
-            (M, S, S, 3) grey levels.
+            (M, S, S, 3) in [-1, 1).
         """
 
 
@@ -60,27 +61,25 @@ class HostViews:
 
     def __init__(self, frames: Sequence[Picture], run: Map = map) -> None:
         self.height_px, self.width_px = frames[0].shape[:2]
-        self._frames = [Halves(frame) for frame in frames]
+        # (H + 1, W + 1, 3) each. 32 bits wrap around in large frames, and differences do back.
+        self._tables: list[NDArray[np.int32]] = list(run(cv2.integral, frames))
         self._run = run
 
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
-        """See ``Views``; as facenet-pytorch's, each pixel is the mean of the whole pixels that it touches."""
+        """See ``Views``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
-        levels = [np.empty((len(self._frames), *size, 3), np.float32) for size in sizes]
+        levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
         if levels:
-            list(self._run(_shrink, [frame.whole for frame in self._frames], zip(*levels, strict=True)))
+            list(self._run(_shrink, self._tables, zip(*levels, strict=True)))
         return levels
 
-    def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> NDArray[np.uint8]:
-        """See ``Views``; they are cut from the frame or from a halved view of it, and rounded."""
-        crops = np.empty((len(edges), side_px, side_px, 3), np.uint8)
+    def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
+        """See ``Views``."""
+        crops = np.empty((len(edges), side_px, side_px, 3), np.float32)
 
         def cut(owner: int) -> None:
-            # A thread has a frame to itself, so that none is halved twice.
-            for row in np.flatnonzero(owners == owner):
-                left, top, right, bottom = edges[row]
-                part = self._frames[owner].part(left, top, right, bottom, side_px)
-                cv2.resize(part, (side_px, side_px), dst=crops[row], interpolation=_interpolation(part, side_px))
+            rows = np.flatnonzero(owners == owner)
+            crops[rows] = _cut(self._tables[owner], edges[rows], side_px)
 
         list(self._run(cut, np.unique(owners)))
         return crops
@@ -88,7 +87,7 @@ class HostViews:
 
 class DeviceViews:
     """
-    Views on a device; what they show is exactly what facenet-pytorch's area interpolation shows.
+    Views on a device.
 
     Args:
         frames: (H, W, 3) uint8 RGB each, of one size, one at least.
@@ -100,17 +99,16 @@ class DeviceViews:
         given = torch.from_numpy(np.stack(frames))
         if device.type == "cuda":
             given = given.pin_memory().to(device, non_blocking=True)
-        # 32 bits wrap around in large frames, and differences do back.
         sums = given.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-        self._table = torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))  # (N, H + 1, W + 1, 3)
+        # (N, H + 1, W + 1, 3); wraps around as in main memory.
+        self._table = torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))
 
     def pyramid(self, scales: Sequence[float]) -> list[Tensor]:
         """See ``Views``."""
         levels = []
         for rows, columns in _level_sizes(self.height_px, self.width_px, scales):
             (top, bottom), (left, right) = (
-                (torch.from_numpy(edge).to(self._device) for edge in windows_over(length, count))
-                for length, count in ((self.height_px, rows), (self.width_px, columns))
+                self._windows(0, length, count) for length, count in ((self.height_px, rows), (self.width_px, columns))
             )
             bands = self._table[:, bottom] - self._table[:, top]
             sums = bands[:, :, right] - bands[:, :, left]
@@ -120,75 +118,46 @@ class DeviceViews:
 
     def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> Tensor:
         """See ``Views``."""
-        left, top, right, bottom = torch.from_numpy(edges).to(self._device).T
+        left, top, right, bottom = edges.T[..., None]
+        above, below = self._windows(top, bottom, side_px)
+        before, after = self._windows(left, right, side_px)
         frame = torch.from_numpy(owners).to(self._device)[:, None, None]
-        steps = torch.arange(side_px, device=self._device)
-
-        def windows(begin: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-            lengths = (end - begin)[:, None]
-            return begin[:, None] + steps * lengths // side_px, begin[:, None] - (-(steps + 1) * lengths // side_px)
-
-        (above, below), (before, after) = windows(top, bottom), windows(left, right)
 
         def sums(rows: Tensor, columns: Tensor) -> Tensor:
             return self._table[frame, rows[:, :, None], columns[:, None, :]]
 
         total = sums(below, after) - sums(above, after) - sums(below, before) + sums(above, before)
         areas = (below - above)[:, :, None] * (after - before)[:, None, :]
-        return total / areas.unsqueeze(-1)
+        return (total / areas.unsqueeze(-1) - PIXEL_MIDDLE) / PIXEL_RANGE
+
+    def _windows(self, begin: Whole, end: Whole, count: int) -> tuple[Tensor, Tensor]:
+        begins, ends = windows_over(begin, end, count)
+        return torch.from_numpy(begins).to(self._device), torch.from_numpy(ends).to(self._device)
 
 
-class Halves:
+def windows_over(begin: Whole, end: Whole, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """
-    A frame, and the same at a half, a quarter and so on of its size, each made when it is first asked for.
+    *count* windows of whole pixels that cover those from *begin* to before *end*; neighbours may share one.
 
-    Candidates are cut out of the smallest that will do. Halving is the one way of shrinking by area that OpenCV does
-    quickly.
+    Returns:
+        Begins and ends, (count,); (M, count) each if *begin* and *end* are (M, 1).
     """
-
-    def __init__(self, frame: Picture) -> None:
-        self._height_px, self._width_px = frame.shape[:2]
-        self._views = [frame]
-
-    @property
-    def whole(self) -> Picture:
-        """The frame itself."""
-        return self._views[0]
-
-    def part(self, left: int, top: int, right: int, bottom: int, side_px: int) -> Picture:
-        """What lies within these edges, at least twice as large as *side_px* if it is so in the frame."""
-        side = min(right - left, bottom - top)
-        halvings = int(math.log2(side / (2 * side_px))) if side > 2 * side_px else 0
-        view = self._halved(halvings)
-        across, down = view.shape[1] / self._width_px, view.shape[0] / self._height_px
-        return view[int(top * down) : math.ceil(bottom * down), int(left * across) : math.ceil(right * across)]
-
-    def _halved(self, times: int) -> Picture:
-        while len(self._views) <= times:
-            last = self._views[-1]
-            # An odd side is not halved exactly, so that the view still shows the whole frame.
-            size = ((last.shape[1] + 1) // 2, (last.shape[0] + 1) // 2)
-            self._views.append(np.asarray(cv2.resize(last, size, interpolation=cv2.INTER_AREA), np.uint8))
-        return self._views[times]
-
-
-def windows_over(length: int, count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Begins and ends of *count* windows of whole pixels that cover *length* pixels, neighbours overlapping by one."""
     steps = np.arange(count)
-    return steps * length // count, -(-(steps + 1) * length // count)
+    length = end - begin
+    return begin + steps * length // count, begin - (-(steps + 1) * length // count)
 
 
 def _level_sizes(height_px: int, width_px: int, scales: Sequence[float]) -> list[tuple[int, int]]:
     return [(int(height_px * scale + 1), int(width_px * scale + 1)) for scale in scales]
 
 
-def _shrink(frame: Picture, levels: Sequence[NDArray[np.float32]]) -> None:
-    """Write *frame* in the sizes of *levels*, (h, w, 3) each, into them; a level costs what it has rows."""
-    height, width = frame.shape[:2]
-    table = cv2.integral(frame).reshape(height + 1, -1)  # Wraps around in large frames, and differences do back.
+def _shrink(table: NDArray[np.int32], levels: Sequence[NDArray[np.float32]]) -> None:
+    """Write a frame in the sizes of *levels*, (h, w, 3) each, into them; a level costs what it has rows."""
+    height, width = (side - 1 for side in table.shape[:2])
+    table = table.reshape(height + 1, -1)
     for level in levels:
         rows, columns = level.shape[:2]
-        (top, bottom), (left, right) = windows_over(height, rows), windows_over(width, columns)
+        (top, bottom), (left, right) = windows_over(0, height, rows), windows_over(0, width, columns)
         bands = np.take(table, bottom, axis=0)
         bands -= np.take(table, top, axis=0)
         bands = bands.reshape(rows, width + 1, 3)
@@ -199,6 +168,23 @@ def _shrink(frame: Picture, levels: Sequence[NDArray[np.float32]]) -> None:
         np.subtract(level, PIXEL_MIDDLE / PIXEL_RANGE, out=level)
 
 
-def _interpolation(picture: Picture, side_px: int) -> int:
-    # Area interpolation degenerates to nearest neighbour when it enlarges.
-    return cv2.INTER_AREA if min(picture.shape[:2]) >= side_px else cv2.INTER_LINEAR
+def _cut(table: NDArray[np.int32], edges: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
+    """The (M, 4) parts of a frame as (M, S, S, 3) pictures."""
+    pixels = table.reshape(-1, 3)
+    left, top, right, bottom = edges.T[..., None]
+    above, below = windows_over(top, bottom, side_px)
+    before, after = windows_over(left, right, side_px)
+
+    def sums(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+        places = rows[:, :, None] * table.shape[1] + columns[:, None, :]
+        taken: NDArray[np.int32] = np.take(pixels, places, axis=0)
+        return taken
+
+    total = sums(below, after)
+    total -= sums(above, after)
+    total -= sums(below, before)
+    total += sums(above, before)
+    areas = (below - above)[:, :, None] * (after - before)[:, None, :]
+    pictures = total * (1 / PIXEL_RANGE / areas).astype(np.float32)[..., None]
+    pictures -= PIXEL_MIDDLE / PIXEL_RANGE
+    return pictures

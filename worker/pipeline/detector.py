@@ -16,7 +16,7 @@ from shared.manifests import Manifest
 from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 from worker.detection.people import Sighting, appearance, group_into_people
-from worker.inference import Engine, FromBytes, Outputs, best_engine
+from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
 from worker.pipeline.results import SCORE_DIGITS, FaceResult, SegmentResult
@@ -59,7 +59,10 @@ class Detector:
         self.device = torch.device(device)
         preprocessing = checkpoint.manifest.preprocessing
         self._network: Engine = best_engine(
-            FromBytes(checkpoint.network), _examples(preprocessing.crop_size_px), self.device, self._is_alike
+            FromLastChannels(checkpoint.network, span=255.0),
+            _examples(preprocessing.crop_size_px),
+            self.device,
+            self._is_alike,
         )
         self._mtcnn = MTCNN(
             min_face_px=preprocessing.min_face_px,

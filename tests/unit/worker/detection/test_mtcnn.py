@@ -137,10 +137,12 @@ def device_detector(monkeypatch):
     return MTCNN(min_face_px=MIN_FACE_PX)
 
 
-def test_the_way_of_a_gpu_finds_the_reference_s_boxes(device_detector, reference):
+@pytest.mark.parametrize("way", ["detector", "device_detector"])
+def test_boxes_and_confidences_are_the_reference_s(way, reference, request):
+    chosen = request.getfixturevalue(way)
     frames = [scene(number, faces=(astronaut(), hopper()), size=(640, 360)) for number in range(4)]
     frames.append(scene(2, size=(320, 240)))
-    for ours, frame in zip(device_detector.detect(frames), frames, strict=True):
+    for ours, frame in zip(chosen.detect(frames), frames, strict=True):
         theirs, confidences = reference.detect(frame)
         assert len(ours) == len(theirs) > 0
         for face, box, confidence in zip(ours, theirs, confidences, strict=True):
