@@ -123,6 +123,7 @@ class Webhooks(Section):
     """Delivery of finished jobs."""
 
     timeout_s: float = Field(default=15.0, gt=0)
+    """Of one attempt, the receiver's whole answer included."""
     retry_schedule_s: list[float] = [5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800]
     """Waits between attempts, each with up to 20 % jitter: about a day in all."""
     allow_insecure: bool = False

@@ -8,15 +8,19 @@ move it.
 
 import ipaddress
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Self
 
 import httpx
 
 from shared.errors import ForbiddenURLError, SourceUnreachableError
 from shared.outbound import check_url
+
+EMBEDDING: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""Networks whose addresses end in one of IPv4, by RFC 6052 (a gateway leads there) and RFC 4291 (of old)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +66,74 @@ def resolve(url: str, *, allow_insecure: bool) -> Target:
 
 @contextmanager
 def request(
-    method: str, url: str, *, allow_insecure: bool, timeout_s: float, **arguments: Any
+    method: str, url: str, *, allow_insecure: bool, timeout_s: float, total_s: float, **arguments: Any
 ) -> Iterator[httpx.Response]:
     """
     Send one request and give its response, unread and with redirects left alone.
 
+    Args:
+        timeout_s: Limit of each wait.
+        total_s: Limit of the whole exchange, the block included; a server that drips its answer is cut off there.
+
     Raises:
         ForbiddenURLError: See ``resolve``.
-        SourceUnreachableError: No answer within *timeout_s* of any wait.
+        SourceUnreachableError: No answer in time.
     """
     target = resolve(url, allow_insecure=allow_insecure)
     headers = {"Host": target.host, "User-Agent": "DeepfakeStream", **arguments.pop("headers", {})}
     # Proxies from the environment would resolve the name again, elsewhere.
-    with httpx.Client(timeout=timeout_s, trust_env=False, follow_redirects=False) as client:
+    with (
+        _Cutter(total_s) as cutter,
+        httpx.Client(timeout=min(timeout_s, total_s), trust_env=False, follow_redirects=False) as client,
+    ):
+        extensions = {"sni_hostname": target.hostname, "trace": cutter.follow}
         try:
-            with client.stream(
-                method, target.url, headers=headers, extensions={"sni_hostname": target.hostname}, **arguments
-            ) as response:
+            with client.stream(method, target.url, headers=headers, extensions=extensions, **arguments) as response:
                 yield response
         except httpx.HTTPError as error:
-            raise SourceUnreachableError(f"the URL's server could not be reached ({_kind(error)})") from error
+            why = "it took too long" if cutter.has_cut else _kind(error)
+            raise SourceUnreachableError(f"the URL's server could not be reached ({why})") from error
+
+
+class _Cutter:
+    """Shuts the connection that it follows down after a time: HTTPX limits single waits, not their sum."""
+
+    def __init__(self, after_s: float) -> None:
+        self.has_cut = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(after_s, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def follow(self, event: str, info: dict[str, Any]) -> None:
+        """Learn of the connection; for the ``trace`` extension of HTTPX."""
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            with self._lock:
+                self._socket = info["return_value"].get_extra_info("socket")
+            if self.has_cut:
+                self._cut()
+
+    def _cut(self) -> None:
+        with self._lock:
+            self.has_cut = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    # Of a TLS socket the plain half, since the other belongs to the thread that reads.
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if any(address in network for network in EMBEDDING):
+            inner = ipaddress.IPv4Address(address.packed[-4:])
         if inner is not None:
             return _is_public(inner)
     return address.is_global and not address.is_multicast and not address.is_reserved

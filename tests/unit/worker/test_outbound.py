@@ -1,4 +1,6 @@
 import socket
+import threading
+import time
 
 import pytest
 
@@ -36,6 +38,8 @@ def answer_with(monkeypatch, *addresses):
         "::ffff:10.0.0.1",
         "2002:7f00:1::",
         "64:ff9b:1::1",
+        "64:ff9b::169.254.169.254",
+        "::127.0.0.1",
         "ff02::1",
     ],
 )
@@ -81,7 +85,7 @@ def test_a_name_that_does_not_resolve_is_unreachable(monkeypatch):
 def test_a_request_goes_to_the_pinned_address_under_its_own_name():
     with running_receiver() as server:
         url = server.url.replace("127.0.0.1", "localhost") + "/x"
-        with request("POST", url, allow_insecure=True, timeout_s=5, content=b"body") as response:
+        with request("POST", url, allow_insecure=True, timeout_s=5, total_s=5, content=b"body") as response:
             assert response.status_code == 204
         (received,) = server.requests
         assert received.headers["Host"].startswith("localhost:")
@@ -91,6 +95,63 @@ def test_a_request_goes_to_the_pinned_address_under_its_own_name():
 def test_no_server_is_unreachable():
     with (
         pytest.raises(SourceUnreachableError, match="no connection"),
-        request("GET", "http://127.0.0.1:9/", allow_insecure=True, timeout_s=2),
+        request("GET", "http://127.0.0.1:9/", allow_insecure=True, timeout_s=2, total_s=2),
     ):
         pass
+
+
+def test_a_name_that_changes_its_answer_is_asked_once(monkeypatch):
+    """DNS rebinding: the name leads to the world when it is checked, and inside ever after."""
+    asked, called = [], []
+
+    def getaddrinfo(_host, port, **_):
+        asked.append(port)
+        address = "93.184.215.14" if len(asked) == 1 else "127.0.0.1"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    def create_connection(address, *_, **__):
+        called.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(outbound.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(outbound.socket, "create_connection", create_connection)
+    with (
+        pytest.raises(SourceUnreachableError),
+        request("GET", "https://a.example/", allow_insecure=False, timeout_s=2, total_s=2),
+    ):
+        pass
+    assert called == [("93.184.215.14", 443)]
+    assert len(asked) == 1
+
+
+@pytest.fixture
+def dripping_server():
+    """Sends a byte of an endless header every 0.05 s; the last byte's number is kept."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+                while not over.wait(0.05):
+                    try:
+                        connection.sendall(b"x")
+                    except OSError:
+                        return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        over.set()
+        thread.join()
+
+
+def test_a_server_that_drips_its_answer_is_cut_off(dripping_server):
+    began = time.monotonic()
+    with (
+        pytest.raises(SourceUnreachableError, match="it took too long"),
+        request("GET", dripping_server, allow_insecure=True, timeout_s=30, total_s=0.5),
+    ):
+        pass
+    assert time.monotonic() - began < 15
