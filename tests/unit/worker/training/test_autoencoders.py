@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -73,7 +74,13 @@ def test_a_painted_face_shows_the_same_place(tmp_path, crops):
     for (source, before), face in zip(rows, cache.faces(), strict=True):
         crop = crop_face(cache.picture(face), face.box_px, size_px=64, margin=0.2)
         old = crop_face(source.picture(before), before.box_px, size_px=64, margin=0.2)
-        assert np.abs(crop.astype(int) - old).mean() < 6.0
+        # Painting resizes, so details differ: much less than where the box is off by a few pixels.
+        crop, old = (cv2.GaussianBlur(picture, (0, 0), 2.0).astype(int) for picture in (crop, old))
+        differs = np.abs(crop - old).mean()
+        for axis in (0, 1):
+            for by in (-2, 2):
+                moved = np.abs(np.roll(crop, by, axis)[4:-4, 4:-4] - old[4:-4, 4:-4]).mean()
+                assert differs < 0.5 * moved
 
 
 def test_the_same_faces_are_painted_again_alike_and_what_is_there_is_kept(tmp_path, crops):
