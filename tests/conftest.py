@@ -16,6 +16,7 @@ from tests.clips import make_clip
 from tests.servers import RedisServer, new_database, running_postgres, running_redis, state_folder
 
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
+ONE_SCORER = {"WORKER__PROCESSES_PER_DEVICE": "1"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -32,11 +33,12 @@ def stack() -> Iterator[EmbeddedStack]:
     """
     The whole service as ``deepfakestream up`` runs it: every server and process a real one.
 
-    Leases are short, so that tests which kill workers do not wait long for them to be missed.
+    Leases are short, so that tests which kill workers do not wait long for them to be missed; one process scores, so
+    that they know whom to kill.
     """
     with ExitStack() as running:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in SHORT_LEASES.items():
+            for name, value in (SHORT_LEASES | ONE_SCORER).items():
                 patch.setenv(f"DEEPFAKESTREAM_{name}", value)
             state = running.enter_context(state_folder())
             stack = running.enter_context(EmbeddedStack(state))

@@ -2,13 +2,15 @@
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.config import Section, SharedSettings
 
 Role = Literal["cpu", "gpu"]
+MOST_ON_CPU: Final = 4
+"""Scoring processes on the CPU that are started unasked."""
 
 
 class Flower(Section):
@@ -25,7 +27,8 @@ class Worker(Section):
 
     device: str | list[str] = "cpu"
     """``cpu``, ``cuda``, ``cuda:1`` or a list: one process (or ``processes_per_device``) for each."""
-    processes_per_device: int = Field(default=1, ge=1)
+    processes_per_device: int | None = Field(default=None, ge=1)
+    """By default one on a GPU; on the CPU one a core, four at most, since each holds a network of its own."""
     threads_per_process: int | None = Field(default=None, ge=1)
     """Threads of one scoring process on the CPU; by default the cores are shared out among the processes."""
     cpu_processes: int = Field(default=2, ge=1)
@@ -65,7 +68,10 @@ class Worker(Section):
 
     def processes(self, role: Role) -> int:
         """How many processes a worker of *role* runs."""
-        return self.cpu_processes if role == "cpu" else len(self.devices) * self.processes_per_device
+        if role == "cpu":
+            return self.cpu_processes
+        unasked = min(_cores(), MOST_ON_CPU) if self.devices == ["cpu"] else 1
+        return len(self.devices) * (self.processes_per_device or unasked)
 
     def device_of(self, process_index: int) -> str:
         """The device of the scoring process with this index, counted from 0."""
@@ -73,8 +79,7 @@ class Worker(Section):
 
     def threads(self) -> int:
         """Threads of one scoring process on the CPU."""
-        cores = len(os.sched_getaffinity(0))
-        return self.threads_per_process or max(1, cores // self.processes("gpu"))
+        return self.threads_per_process or max(1, _cores() // self.processes("gpu"))
 
 
 class WorkerSettings(SharedSettings):
@@ -93,3 +98,7 @@ class WorkerSettings(SharedSettings):
         if self.worker.decode_timeout_s >= self.worker.score_time_limit_s:
             raise ValueError("worker.decode_timeout_s must be below worker.score_time_limit_s")
         return self
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

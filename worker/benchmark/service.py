@@ -43,6 +43,10 @@ PAUSE_S: Final = 0.5
 """Between submissions whose start is waited for, so that the stack is idle."""
 
 
+class SeveralAtOnceError(BenchmarkError):
+    """What a segment costs cannot be told where several are scored at once."""
+
+
 class Caller:
     """
     One kept connection to the api.
@@ -221,8 +225,11 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
     What the service adds to each segment of *clip*, in milliseconds, and how many segments there are.
 
     The same segments are scored here and by the service, in turn; the time from the start of the first to the end of
-    the last is compared. It means something where the service has one scoring process on this processor, with all
+    the last is compared, which means something where the service has one scoring process on this processor, with all
     of its threads.
+
+    Raises:
+        SeveralAtOnceError: Segments were scored at the same time.
     """
     detector = Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu")
     facts = probe(clip, Limits().for_media())
@@ -239,6 +246,8 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
             caller.finished(job_id)
             segments = list(caller.segments(job_id))
         begins, ends = ([_moment(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))
+        if any(begin < end for begin, end in zip(sorted(begins)[1:], sorted(ends), strict=False)):
+            raise SeveralAtOnceError("segments were scored at the same time: give worker.processes_per_device: 1")
         served_ms = (max(ends) - min(begins)).total_seconds() * 1e3
         if number:  # The first of each is not counted: a process warms up.
             added.append((served_ms - alone_ms) / len(plan))
@@ -270,8 +279,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 waits = start_ms(given.url, api_key, data, given.rounds)
                 span = f"{min(waits):.0f} to {max(waits):.0f}"
                 _say(f"{name} submitted until its first segment started: {median(waits):.0f} ms ({span})")
-            added, count = overhead_ms(given.url, api_key, clip, given.rounds)
-            _say(f"added to each of {count} segments: {median(added):.1f} ms ({min(added):.1f} to {max(added):.1f})")
+            try:
+                added, count = overhead_ms(given.url, api_key, clip, given.rounds)
+            except SeveralAtOnceError as error:
+                _say(f"added to each segment: not measured, {error}")
+            else:
+                span = f"{min(added):.1f} to {max(added):.1f}"
+                _say(f"added to each of {count} segments: {median(added):.1f} ms ({span})")
         rate = submissions_per_s(given.url, api_key, given.submissions, given.connections)
         _say(f"submissions accepted: {rate:.0f} a second ({given.submissions}, {given.connections} at a time)")
     except (BenchmarkError, OSError, http.client.HTTPException) as error:

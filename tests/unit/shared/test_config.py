@@ -42,7 +42,25 @@ def test_devices_come_from_the_environment_as_one_or_as_a_list(configure, value,
     configure(ADDRESSES, WORKER__DEVICE=value)
     settings = load_settings(WorkerSettings)
     assert settings.worker.devices == devices
-    assert settings.worker.processes("gpu") == len(devices)
+
+
+@pytest.mark.parametrize(
+    ("cores", "worker", "processes", "threads"),
+    [
+        (2, "device: cpu", 2, 1),
+        (16, "device: cpu", 4, 4),
+        (16, "device: [cpu, cpu]", 2, 8),
+        (16, "device: cpu, processes_per_device: 1", 1, 16),
+        (4, "device: cpu, threads_per_process: 3", 4, 3),
+        (16, "device: [cuda:0, cuda:1]", 2, 8),
+        (1, "device: cpu", 1, 1),
+    ],
+)
+def test_cores_are_shared_out_among_processes(configure, monkeypatch, cores, worker, processes, threads):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(cores)))
+    configure(f"{ADDRESSES}worker: {{{worker}}}")
+    chosen = load_settings(WorkerSettings).worker
+    assert (chosen.processes("gpu"), chosen.threads()) == (processes, threads)
 
 
 def test_processes_are_dealt_out_to_devices_in_turn(configure):
