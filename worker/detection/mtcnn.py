@@ -7,6 +7,7 @@ ours and finds the same faces as ``facenet_pytorch.MTCNN.detect``. It is batched
 frames without faces, frames of several sizes and frames below the minimum face size are nothing special.
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -58,9 +59,14 @@ class MTCNN:
         self._onet = self._engine(ONet(), FINISHED_PX)
         # OpenCV and numpy let go of the interpreter while they work.
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "mtcnn")
+        self._memory = threading.local()
 
     def _look_at(self, frames: Sequence[Picture]) -> Views:
-        return HostViews(frames, self._threads.map) if self.device.type == "cpu" else DeviceViews(frames, self.device)
+        if self.device.type != "cpu":
+            return DeviceViews(frames, self.device)
+        if not hasattr(self._memory, "tables"):
+            self._memory.tables = []
+        return HostViews(frames, self._threads.map, self._memory.tables)
 
     def _engine(self, network: nn.Module, side_px: int) -> Engine:
         network = network.eval().requires_grad_(requires_grad=False)

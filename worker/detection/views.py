@@ -21,6 +21,7 @@ PIXEL_RANGE: Final = 128.0
 """The networks see grey levels less the one, by the other."""
 
 Picture = NDArray[np.uint8]
+Table = NDArray[np.int32]
 Whole = int | NDArray[np.int64]
 Map = Callable[..., Iterable[Any]]
 """Like ``map``: does one thing after the other, or several at once."""
@@ -57,12 +58,17 @@ class HostViews:
     Args:
         frames: (H, W, 3) uint8 RGB each, of one size, one at least.
         run: How frames are worked through.
+        tables: Of earlier views that are not used any more. Their memory is used again where it fits, since getting
+            some takes longer than filling it, and those of these views are put in their place.
     """
 
-    def __init__(self, frames: Sequence[Picture], run: Map = map) -> None:
+    def __init__(self, frames: Sequence[Picture], run: Map = map, tables: list[Table] | None = None) -> None:
         self.height_px, self.width_px = frames[0].shape[:2]
+        earlier = [] if tables is None else tables
         # (H + 1, W + 1, 3) each. 32 bits wrap around in large frames, and differences do back.
-        self._tables: list[NDArray[np.int32]] = list(run(cv2.integral, frames))
+        self._tables: list[Table] = list(run(_sum_up, frames, [*earlier, *[None] * len(frames)][: len(frames)]))
+        if tables is not None:
+            tables[:] = self._tables
         self._run = run
 
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
@@ -151,7 +157,11 @@ def _level_sizes(height_px: int, width_px: int, scales: Sequence[float]) -> list
     return [(int(height_px * scale + 1), int(width_px * scale + 1)) for scale in scales]
 
 
-def _shrink(table: NDArray[np.int32], levels: Sequence[NDArray[np.float32]]) -> None:
+def _sum_up(frame: Picture, memory: Table | None) -> Table:
+    return np.asarray(cv2.integral(frame, memory), np.int32)
+
+
+def _shrink(table: Table, levels: Sequence[NDArray[np.float32]]) -> None:
     """Write a frame in the sizes of *levels*, (h, w, 3) each, into them; a level costs what it has rows."""
     height, width = (side - 1 for side in table.shape[:2])
     table = table.reshape(height + 1, -1)
@@ -168,16 +178,16 @@ def _shrink(table: NDArray[np.int32], levels: Sequence[NDArray[np.float32]]) -> 
         np.subtract(level, PIXEL_MIDDLE / PIXEL_RANGE, out=level)
 
 
-def _cut(table: NDArray[np.int32], edges: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
+def _cut(table: Table, edges: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
     """The (M, 4) parts of a frame as (M, S, S, 3) pictures."""
     pixels = table.reshape(-1, 3)
     left, top, right, bottom = edges.T[..., None]
     above, below = windows_over(top, bottom, side_px)
     before, after = windows_over(left, right, side_px)
 
-    def sums(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int32]:
+    def sums(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Table:
         places = rows[:, :, None] * table.shape[1] + columns[:, None, :]
-        taken: NDArray[np.int32] = np.take(pixels, places, axis=0)
+        taken: Table = np.take(pixels, places, axis=0)
         return taken
 
     total = sums(below, after)

@@ -47,3 +47,16 @@ def test_candidates_are_those_that_facenet_pytorch_cuts(kind, side):
         part = torch.from_numpy(frames[owner][top:bottom, left:right]).permute(2, 0, 1).unsqueeze(0).float()
         wanted = (imresample(part, (side, side))[0].permute(1, 2, 0) - 127.5) / 128
         assert crop == pytest.approx(wanted.numpy(), abs=1e-5)
+
+
+def test_memory_of_earlier_views_is_used_again_and_shows_in_nothing():
+    rng = np.random.default_rng(5)
+    tables = []
+    for count, size in ((2, (60, 80)), (3, (60, 80)), (1, (60, 80)), (2, (50, 90))):
+        frames = list(rng.integers(0, 256, (count, *size, 3), np.uint8))
+        before = list(tables)
+        again, fresh = HostViews(frames, map, tables), HostViews(frames)
+        assert len(tables) == count
+        assert all(old is new for old, new in zip(before, tables, strict=False)) == (size == (60, 80))
+        edges = np.tile([5, 5, 40, 44], (count, 1))
+        assert np.array_equal(again.crops(edges, np.arange(count), 24), fresh.crops(edges, np.arange(count), 24))
