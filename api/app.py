@@ -7,6 +7,7 @@ from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
 from api import deliveries, health, jobs, models
+from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
@@ -51,14 +52,19 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         storage=storage or open_storage(settings.storage.url),
         sender=sender or Sender(make_celery(settings.broker, settings.jobs)),
         waiting=BoundedSemaphore(max(1, settings.api.threads // 2)),
+        uploading=BoundedSemaphore(settings.api.uploads),
     )
+    # In this order: a caller who asks too often is not even looked up.
+    register_rate_limits(app, settings)
     register_auth(app, sessions)
     health.register_request_log(app)
     register_error_handlers(app)
     app.after_request(drain_refused)
+    app.after_request(secure)
     for module in (jobs, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
+    expect_proxies(app, settings.api.trusted_proxies)
     return app
 
 

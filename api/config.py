@@ -1,6 +1,6 @@
 """Settings of the api."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from shared.config import Section, SharedSettings
 
@@ -22,6 +22,28 @@ class API(Section):
     request_timeout_s: int = Field(default=120, ge=1)
     """A process that gives no sign of life for this long is replaced; a slow upload is a sign of life."""
     shutdown_grace_s: int = Field(default=30, ge=0)
+    requests_per_minute: int = Field(default=1200, ge=1)
+    """Of one key, for each path."""
+    submissions_per_minute: int = Field(default=300, ge=1)
+    """Of one key."""
+    refusals_per_minute: int = Field(default=60, ge=1)
+    """Requests without a valid key from one address; past them the address has to wait, whatever key it shows."""
+    max_open_jobs: int = Field(default=10_000, ge=1)
+    """Jobs of all owners that have not ended; more are refused."""
+    max_open_jobs_per_owner: int = Field(default=1000, ge=1)
+    max_stored_bytes_per_owner: int | None = Field(default=None, ge=1)
+    """Of files in storage; no limit by default."""
+    max_uploads: int | None = Field(default=None, ge=1)
+    """Bodies of more than 1 MiB that a process takes in at a time; by default three eighths of its threads."""
+    trusted_proxies: int = Field(default=0, ge=0)
+    """How many proxies stand in front, each extending ``X-Forwarded-For``; 0 if clients come themselves."""
+    metrics_token: SecretStr | None = None
+    """What ``/metrics`` asks for as a bearer token; without one it answers on loopback alone."""
+
+    @property
+    def uploads(self) -> int:
+        """How many large bodies a process takes in at a time: others wait for jobs, and some threads stay free."""
+        return self.max_uploads or max(1, self.threads * 3 // 8)
 
 
 class APISettings(SharedSettings):

@@ -37,8 +37,9 @@ _WHAT = {
     412: "A precondition failed.",
     413: "Over a size limit, which is named.",
     415: "A body of a kind that is not taken.",
+    429: "Asked too often, or too much is under way; `Retry-After` says when to come back.",
     422: "Understood, but not acceptable; `code` says why.",
-    503: "Something the service leans on is away; try again.",
+    503: "Something the service leans on is away, or it has all it can do; try again.",
     500: "A defect of the service, logged under `request_id`.",
 }
 
@@ -56,7 +57,7 @@ def problems(*statuses: int) -> dict[str | int, Any]:
 
 def guarded(*statuses: int) -> dict[str | int, Any]:
     """Likewise, for an operation that needs a key."""
-    return problems(401, 403, *statuses)
+    return problems(401, 403, 429, *statuses)
 
 
 def submission_body(form_schema: dict[str, Any], json_schema: dict[str, Any]) -> dict[str, Any]:

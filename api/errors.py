@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, g, json
+from flask_limiter.errors import RateLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
@@ -51,6 +52,12 @@ STATUS_OF_CODE = {
     "delivery_pending": 409,
     "precondition_failed": 412,
     "request_timeout": 408,
+    # Limits
+    "rate_limited": 429,
+    "too_many_open_jobs": 429,
+    "storage_quota_exceeded": 403,
+    "too_many_uploads": 503,
+    "overloaded": 503,
     # The service
     "storage_error": 503,
     "media_missing": 410,
@@ -81,6 +88,7 @@ _CODE_OF_STATUS = {
     412: "precondition_failed",
     413: "too_large",
     415: "unsupported_media_type",
+    429: "rate_limited",
     503: "service_unavailable",
 }
 
@@ -175,6 +183,8 @@ def _from_http_exception(error: HTTPException) -> Response:
         name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")
     }
     detail = error.description or HTTPStatus(status).phrase
+    if isinstance(error, RateLimitExceeded) and not error.limit.error_message:
+        detail = f"more requests than {error.limit.limit}; wait as long as Retry-After says"
     return problem(_CODE_OF_STATUS.get(status, "bad_request"), detail, status=status, headers=headers)
 
 

@@ -1,6 +1,8 @@
 """Probes and metrics. They need no key and are meant for the network inside."""
 
+import ipaddress
 import os
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from flask_openapi3 import APIBlueprint, OpenAPI, Tag
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from api.documentation import problems
+from api.errors import APIError
 from api.schemas import Health
 from api.services import services
 from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
@@ -46,11 +49,19 @@ def readyz() -> Response:
     operation_id="metrics",
     responses={
         "200": {"description": "Prometheus text.", "content": {"text/plain": {"schema": {"type": "string"}}}},
-        **problems(),
+        **problems(404),
     },
 )
 def metrics() -> Response:
-    """Prometheus metrics of all processes of the api."""
+    """Prometheus metrics of all processes of the api, for whoever has the token, or else on loopback alone."""
+    token = services().settings.api.metrics_token
+    if token is not None:
+        given = request.headers.get("Authorization", "")
+        allowed = secrets.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
+    else:
+        allowed = ipaddress.ip_address(request.remote_addr or "0.0.0.0").is_loopback  # noqa: S104 - nobody's address
+    if not allowed:
+        raise APIError("not_found", "metrics are not for this address; see api.metrics_token")
     registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
@@ -68,7 +79,6 @@ def register_request_log(app: OpenAPI) -> None:
 
     def end(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
         response.headers.setdefault("Cache-Control", "no-store")
         route = request.url_rule.rule if request.url_rule else "(none)"
         seconds = time.monotonic() - g.get("began", time.monotonic())

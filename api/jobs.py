@@ -14,6 +14,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
+from api.admission import check_room, upload_place
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded, submission_body
 from api.errors import APIError
@@ -61,7 +62,9 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     fields, or in the JSON object, each once.
     """
     mine, settings = services(), services().settings
-    with receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
+    with mine.sessions.transaction() as session:
+        check_room(session, settings.api, caller().owner)
+    with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
         options, url = _options(submission, query)
         manifest = _manifest(mine, options.get("model"))
         _check_options(mine, options, url)

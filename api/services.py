@@ -21,6 +21,8 @@ class Services:
     sender: Sender
     waiting: BoundedSemaphore
     """Held by requests that wait for a job, so that they cannot take every thread."""
+    uploading: BoundedSemaphore
+    """Likewise, by large uploads."""
 
 
 def services() -> Services:

@@ -1,0 +1,168 @@
+"""
+Who gets in when many want to: rates of requests, quotas of owners, and bounds on what waits.
+
+Rates are counted in Redis, quotas by the rows themselves. While Redis is away each process counts by itself, so that a
+fault there neither locks everybody out nor lets everybody in without limit (``docs/decisions/0011``).
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Flask, Response, request
+from flask_limiter import ApplicationLimit, Limiter
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from api.config import API, APISettings
+from api.errors import APIError
+from api.services import Services
+from shared.models import Job, Media
+
+FREE_UPLOAD_BYTES = 1024 * 1024
+"""A body that announces no more than this takes no place among the uploads: it is here in a moment."""
+PROBES = ("/livez", "/readyz", "/metrics")
+REDIS_TIMEOUT_S = 0.25
+BUSY_RETRY_S = 5
+FULL_RETRY_S = 15
+
+
+def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
+    """
+    Refuse a key that asks too often, and an address from which too many requests without a valid key come.
+
+    A refusal is 429 with ``Retry-After``; every answer tells its limit in ``X-RateLimit-…``. Each path counts by
+    itself.
+    """
+    api = settings.api
+
+    def allowed() -> str:
+        is_submission = request.method == "POST" and request.path == "/v1/jobs"
+        return f"{api.submissions_per_minute if is_submission else api.requests_per_minute}/minute"
+
+    refused = ApplicationLimit(
+        f"{api.refusals_per_minute}/minute",
+        key_function=_address,
+        scope="refusals",
+        deduct_when=lambda response: response.status_code == 401,
+        error_message="too many requests without a valid key came from this address",
+    )
+    return Limiter(
+        _key_or_address,
+        app=app,
+        default_limits=[allowed],
+        default_limits_exempt_when=lambda: request.path in PROBES,
+        application_limits=[refused],
+        application_limits_exempt_when=lambda: request.path in PROBES,
+        strategy="sliding-window-counter",
+        storage_uri=_limits_url(settings.broker.url),
+        # They are handed on to Redis's client, which takes fractions of a second.
+        storage_options=dict.fromkeys(("socket_connect_timeout", "socket_timeout"), REDIS_TIMEOUT_S),  # type: ignore[arg-type]
+        in_memory_fallback_enabled=True,
+        key_prefix="deepfakestream",
+        headers_enabled=True,
+    )
+
+
+def check_room(session: Session, api: API, owner: str) -> None:
+    """
+    Refuse a submission for which there is no room.
+
+    The bounds are kept to within the number of requests that are under way at the same time.
+
+    Raises:
+        APIError: ``overloaded`` where the service has all it can queue; ``too_many_open_jobs`` or
+            ``storage_quota_exceeded`` where this owner has.
+    """
+    # No more rows are looked at than decide the matter.
+    waiting = select(Job.owner).where(Job.status.in_(("queued", "running"))).limit(api.max_open_jobs).subquery()
+    row = session.execute(
+        select(func.count(), func.count().filter(waiting.c.owner == owner)).select_from(waiting)
+    ).one()
+    in_all, own = row
+    if own >= api.max_open_jobs_per_owner:
+        raise APIError(
+            "too_many_open_jobs",
+            f"{own} of your jobs are open; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
+            headers={"Retry-After": str(FULL_RETRY_S)},
+        )
+    if in_all >= api.max_open_jobs:
+        raise APIError(
+            "overloaded",
+            "the service has as many jobs as it can queue; nothing was accepted, so try again",
+            headers={"Retry-After": str(FULL_RETRY_S)},
+        )
+    most = api.max_stored_bytes_per_owner
+    if most is not None:
+        stored = select(func.sum(Media.size_bytes)).where(Media.owner == owner, Media.storage_key.is_not(None))
+        if (session.scalar(stored) or 0) >= most:
+            raise APIError(
+                "storage_quota_exceeded",
+                f"your stored files have reached the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",
+            )
+
+
+@contextmanager
+def upload_place(mine: Services) -> Iterator[None]:
+    """
+    Hold one of the places for large bodies of this process while the block runs.
+
+    Uploads that take minutes must not take every thread: others want to poll meanwhile.
+
+    Raises:
+        APIError: ``too_many_uploads``: none is free.
+    """
+    length = request.content_length
+    if length is not None and length <= FREE_UPLOAD_BYTES:
+        yield
+        return
+    if not mine.uploading.acquire(blocking=False):
+        raise APIError(
+            "too_many_uploads",
+            "as many uploads as this service takes at a time are under way; nothing was accepted, so try again",
+            headers={"Retry-After": str(BUSY_RETRY_S)},
+        )
+    try:
+        yield
+    finally:
+        mine.uploading.release()
+
+
+def _key_or_address() -> str:
+    """Tells callers apart before anybody knows whether their key is valid; the key itself is stored nowhere."""
+    given = request.headers.get("Authorization", "")
+    return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _address()
+
+
+def _address() -> str:
+    return request.remote_addr or "unknown"
+
+
+def _limits_url(broker_url: str) -> str:
+    """The broker's address as the counting library spells it."""
+    return broker_url.replace("redis+socket://", "redis+unix://")
+
+
+def expect_proxies(app: Flask, count: int) -> None:
+    """Take the client's address from ``X-Forwarded-For``, as *count* proxies in front of the service extended it."""
+    if count:
+        from werkzeug.middleware.proxy_fix import ProxyFix
+
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count)  # type: ignore[method-assign]
+
+
+def secure(response: Response) -> Response:
+    """Headers that keep browsers from making more of an answer than it is."""
+    headers = response.headers
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.setdefault("Referrer-Policy", "no-referrer")
+    headers.setdefault("X-Frame-Options", "DENY")
+    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
+    if response.mimetype != "text/html":
+        headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    else:
+        # The documentation page brings its own scripts and styles, some of them inline.
+        own = "'self' 'unsafe-inline'"
+        policy = f"default-src 'self'; script-src {own}; style-src {own}; img-src 'self' data:; frame-ancestors 'none'"
+        headers.setdefault("Content-Security-Policy", policy)
+    return response

@@ -1,0 +1,78 @@
+"""An api without its server, for tests that want settings of their own: its database and its Redis are real."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flask_openapi3 import OpenAPI
+from PIL import Image
+
+from api.app import create_app
+from api.config import APISettings
+from api.keys import create_key
+from migrations.schema import migrate
+from shared.config import Database
+from shared.db import SessionFactory, make_engine
+from tests.servers import RedisServer, new_database, running_redis
+
+
+def picture(number: int = 0) -> bytes:
+    """A small JPEG, another for each *number*."""
+    file = BytesIO()
+    noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
+
+
+class OneAPI:
+    """An application, and keys to it."""
+
+    def __init__(self, app: OpenAPI, sessions: SessionFactory, storage: Path, redis: RedisServer) -> None:
+        self.app, self.sessions, self.storage, self.redis = app, sessions, storage, redis
+
+    def key(self, owner: str = "somebody", *scopes: str) -> tuple[dict[str, str], Any]:
+        """Headers with a new key, and its row."""
+        with self.sessions.transaction() as session:
+            made = create_key(session, owner=owner, name="test", scopes=[*scopes] or ["jobs:write", "jobs:read"])
+        return {"Authorization": f"Bearer {made.secret}"}, made.row
+
+    def call(self, method: str, path: str, headers: dict[str, str], address: str = "127.0.0.1", **given: Any) -> Any:
+        """An answer, to a request from *address*."""
+        environment = {"REMOTE_ADDR": address}
+        return self.app.test_client().open(
+            path, method=method, headers=headers, environ_base=environment, buffered=True, **given
+        )
+
+    def submit(self, headers: dict[str, str], data: bytes | None = None, **given: Any) -> Any:
+        """The answer to a submission of a picture."""
+        body = picture() if data is None else data
+        return self.call("POST", "/v1/jobs", {**headers, "Content-Type": "image/jpeg"}, data=body, **given)
+
+    def files(self) -> list[Path]:
+        """What lies in storage."""
+        return [path for path in self.storage.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI]]:
+    """Makes an api with these settings of its section, on a database and a Redis of its own."""
+    with ExitStack() as running:
+        redis = running.enter_context(running_redis())
+        url = running.enter_context(new_database(postgres_url))
+        engine = make_engine(Database(url=url))
+        running.callback(engine.dispose)
+        migrate(engine)
+
+        def make(**api: Any) -> OneAPI:
+            settings = APISettings(
+                database={"url": url}, broker={"url": redis.url}, storage={"url": f"file://{tmp_path}"}, api=api
+            )
+            app = create_app(settings)
+            running.callback(app.extensions["deepfakestream"].sessions.engine.dispose)
+            return OneAPI(app, SessionFactory(engine), tmp_path, redis)
+
+        yield make

@@ -1,0 +1,168 @@
+"""Rates, quotas and bounds, on a real database and a real Redis."""
+
+import threading
+from io import RawIOBase
+
+import pytest
+
+from tests.integration.api.conftest import picture
+
+
+def refused(answer, status, code):
+    assert answer.status_code == status, answer.text
+    assert answer.json["code"] == code
+    if status in (429, 503):
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+    return True
+
+
+def test_a_key_that_asks_too_often_waits_and_others_do_not(make_api):
+    api = make_api(requests_per_minute=3)
+    (mine, _), (other, _) = api.key(), api.key("another")
+    answers = [api.call("GET", "/v1/jobs", mine) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert refused(answers[3], 429, "rate_limited")
+    assert answers[0].headers["X-RateLimit-Limit"] == "3"
+    assert answers[0].headers["X-RateLimit-Remaining"] == "2"
+    assert api.call("GET", "/v1/jobs", other).status_code == 200
+    assert api.call("GET", "/livez", mine).status_code == 200
+
+
+def test_submissions_are_counted_by_themselves(make_api):
+    api = make_api(requests_per_minute=100, submissions_per_minute=2)
+    mine, _ = api.key()
+    assert [api.submit(mine).status_code for _ in range(3)] == [202, 202, 429]
+    assert api.call("GET", "/v1/jobs", mine).status_code == 200
+
+
+def test_an_address_that_tries_keys_is_shut_out_for_a_while(make_api):
+    api = make_api(refusals_per_minute=3)
+    mine, _ = api.key()
+    for number in range(3):
+        wrong = {"Authorization": f"Bearer dfs_{number}"}
+        assert refused(api.call("GET", "/v1/jobs", wrong, "192.0.2.7"), 401, "unauthenticated")
+    assert refused(api.call("GET", "/v1/jobs", {"Authorization": "Bearer dfs_9"}, "192.0.2.7"), 429, "rate_limited")
+    assert refused(api.call("GET", "/v1/jobs", mine, "192.0.2.7"), 429, "rate_limited")
+    assert api.call("GET", "/v1/jobs", mine, "192.0.2.8").status_code == 200
+
+
+def test_requests_with_a_valid_key_are_no_refusals(make_api):
+    api = make_api(refusals_per_minute=2)
+    mine, _ = api.key()
+    assert [api.call("GET", "/v1/jobs", mine).status_code for _ in range(6)] == [200] * 6
+
+
+def test_behind_a_proxy_the_client_s_own_address_counts(make_api):
+    api = make_api(refusals_per_minute=1, trusted_proxies=1)
+    wrong = {"Authorization": "Bearer dfs_0"}
+    for address in ("192.0.2.1", "192.0.2.2"):
+        # What a client writes there itself stands before what the proxy adds.
+        headers = wrong | {"X-Forwarded-For": f"198.51.100.1, {address}"}
+        assert [api.call("GET", "/v1/jobs", headers).status_code for _ in range(2)] == [401, 429]
+
+
+def test_without_redis_requests_are_answered_and_still_counted(make_api):
+    api = make_api(requests_per_minute=4)
+    mine, _ = api.key()
+    assert api.call("GET", "/v1/jobs", mine).status_code == 200
+    api.redis.stop()
+    answers = [api.call("GET", "/v1/jobs", mine).status_code for _ in range(6)]
+    assert answers == [200, 200, 200, 200, 429, 429]
+
+
+def test_no_more_jobs_are_queued_than_configured(make_api):
+    api = make_api(max_open_jobs=2)
+    (mine, _), (other, _) = api.key(), api.key("another")
+    first = api.submit(mine, picture(1))
+    assert api.submit(other, picture(2)).status_code == 202
+    stored = len(api.files())
+    for headers in (mine, other):
+        assert refused(api.submit(headers, picture(3)), 503, "overloaded")
+    assert len(api.files()) == stored
+    assert api.call("POST", f"/v1/jobs/{first.json['id']}/cancel", mine).status_code == 200
+    assert api.submit(other, picture(3)).status_code == 202
+
+
+def test_one_owner_cannot_take_all_places(make_api):
+    api = make_api(max_open_jobs=10, max_open_jobs_per_owner=2)
+    (mine, _), (other, _) = api.key(), api.key("another")
+    assert [api.submit(mine, picture(number)).status_code for number in range(3)] == [202, 202, 429]
+    assert refused(api.submit(mine), 429, "too_many_open_jobs")
+    assert api.submit(other).status_code == 202
+
+
+def test_an_owner_s_stored_bytes_are_bounded(make_api):
+    api = make_api(max_stored_bytes_per_owner=len(picture(1)))
+    (mine, _), (other, _) = api.key(), api.key("another")
+    first = api.submit(mine, picture(1))
+    assert refused(api.submit(mine, picture(2)), 403, "storage_quota_exceeded")
+    assert api.submit(other, picture(2)).status_code == 202
+    assert api.call("DELETE", f"/v1/jobs/{first.json['id']}", mine).status_code == 204
+    assert api.submit(mine, picture(2)).status_code == 202
+
+
+class SlowBody(RawIOBase):
+    """Gives its first half, tells so, and the rest when it may."""
+
+    def __init__(self, data):
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self._data, self._half, self._place = data, len(data) // 2, 0
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self._place >= self._half:
+            self.begun.set()
+            self.go_on.wait(30)
+        block = self._data[self._place : self._place + min(len(buffer), 65536)]
+        buffer[: len(block)] = block
+        self._place += len(block)
+        return len(block)
+
+
+@pytest.fixture
+def large_picture():
+    """A JPEG with so much after its end that it is not taken for a small one."""
+    return picture(7) + b"\0" * 2 * 1024 * 1024
+
+
+def test_slow_uploads_leave_threads_for_others(make_api, large_picture):
+    api = make_api(max_uploads=1)
+    mine, _ = api.key()
+    body, answers = SlowBody(large_picture), []
+
+    def upload():
+        headers = {**mine, "Content-Type": "image/jpeg"}
+        given = {"wsgi.input": body, "CONTENT_LENGTH": str(len(large_picture))}
+        answers.append(api.call("POST", "/v1/jobs", headers, environ_overrides=given))
+
+    thread = threading.Thread(target=upload)
+    thread.start()
+    assert body.begun.wait(30)
+    assert refused(api.submit(mine, large_picture), 503, "too_many_uploads")
+    assert api.submit(mine, picture(8)).status_code == 202
+    assert api.call("GET", "/v1/jobs", mine).status_code == 200
+    body.go_on.set()
+    thread.join(60)
+    assert answers[0].status_code == 202
+    assert api.submit(mine, large_picture + b"\0").status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/livez", "/openapi.json", "/swagger", "/nowhere"])
+def test_every_answer_keeps_browsers_from_making_more_of_it(make_api, path):
+    headers = make_api().call("GET", path, {}).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
+def test_metrics_are_for_this_machine_alone_unless_there_is_a_token(make_api):
+    api = make_api()
+    assert api.call("GET", "/metrics", {}).status_code == 200
+    assert api.call("GET", "/metrics", {}, "192.0.2.1").status_code == 404
+    api = make_api(metrics_token="open-sesame")
+    assert api.call("GET", "/metrics", {}).status_code == 404
+    assert api.call("GET", "/metrics", {"Authorization": "Bearer open"}).status_code == 404
+    token = {"Authorization": "Bearer open-sesame"}
+    assert api.call("GET", "/metrics", token, "192.0.2.1").status_code == 200

@@ -1,0 +1,121 @@
+"""Who may do what: every route with every kind of caller. A route without a row here fails."""
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from api.keys import revoke_key
+from shared.models import Delivery
+from tests.integration.api.conftest import picture
+
+OPEN = {
+    ("GET", "/"),
+    ("GET", "/docs"),
+    ("GET", "/livez"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("GET", "/readyz"),
+    ("GET", "/swagger"),
+    ("GET", "/oauth2-redirect.html"),
+}
+"""Routes that ask for no key; metrics have a rule of their own."""
+GUARDED = {
+    # Route → the scope that it needs, the status for the owner, and for another owner.
+    ("POST", "/v1/jobs"): ("jobs:write", 202, 202),
+    ("GET", "/v1/jobs"): ("jobs:read", 200, 200),
+    ("GET", "/v1/jobs/{job}"): ("jobs:read", 200, 404),
+    ("GET", "/v1/jobs/{job}/segments"): ("jobs:read", 200, 404),
+    ("GET", "/v1/jobs/{job}/deliveries"): ("jobs:read", 200, 404),
+    ("POST", "/v1/jobs/{job}/deliveries/7/redeliver"): ("jobs:write", 202, 404),
+    ("POST", "/v1/jobs/{job}/cancel"): ("jobs:write", 200, 404),
+    ("DELETE", "/v1/jobs/{job}"): ("jobs:write", 204, 404),
+    ("GET", "/v1/models"): ("jobs:read", 200, 200),
+}
+CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "owner", "admin")
+
+
+@pytest.fixture
+def api(make_api):
+    return make_api()
+
+
+@pytest.fixture
+def job(api):
+    """A job of the owner's that has ended and told its receiver."""
+    headers, _ = api.key("owner")
+    made = api.submit(headers, picture(1), query_string={"webhook_url": "https://receiver.example/"})
+    job_id = made.json["id"]
+    with api.sessions.transaction() as session:
+        session.add(
+            Delivery(
+                job_id=uuid.UUID(job_id),
+                number=7,
+                event_id="msg_1",
+                event="job.succeeded",
+                url="https://receiver.example/",
+                status="failed",
+                finished_at=datetime.now(UTC),
+            )
+        )
+    return job_id
+
+
+def headers_of(api, kind, scope):
+    if kind == "nobody":
+        return {}
+    if kind == "wrong key":
+        return {"Authorization": "Bearer dfs_" + "x" * 43}
+    if kind == "revoked key":
+        headers, row = api.key("owner", scope)
+        with api.sessions.transaction() as session:
+            assert revoke_key(session, row.id)
+        return headers
+    if kind == "admin":
+        return api.key("owner", "admin")[0]
+    other_scope = {"jobs:read": "jobs:write", "jobs:write": "jobs:read"}[scope]
+    owner = "another" if kind == "other owner" else "owner"
+    return api.key(owner, other_scope if kind == "wrong scope" else scope)[0]
+
+
+@pytest.mark.parametrize("kind", CALLERS)
+@pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route[0]} {route[1]}")
+def test_each_caller_gets_what_is_due(api, job, route, kind):
+    method, path = route
+    scope, for_owner, for_others = GUARDED[route]
+    wanted = {
+        "nobody": 401,
+        "wrong key": 401,
+        "revoked key": 401,
+        "wrong scope": 403,
+        "other owner": for_others,
+        "owner": for_owner,
+        "admin": for_owner,
+    }[kind]
+    headers = headers_of(api, kind, scope)
+    given = {"data": picture(2)} if path == "/v1/jobs" and method == "POST" else {}
+    if given:
+        headers = {**headers, "Content-Type": "image/jpeg"}
+    stored = len(api.files())
+    answer = api.call(method, path.format(job=job), headers, **given)
+    assert answer.status_code == wanted, answer.text
+    if wanted in (401, 403, 404):
+        assert job not in answer.text.replace(f"there is no job {job}", "")
+        assert len(api.files()) == stored
+    if kind == "other owner" and path == "/v1/jobs" and method == "GET":
+        assert answer.json["items"] == []
+
+
+def test_every_route_has_a_row(api):
+    rows = set()
+    for rule in api.app.url_map.iter_rules():
+        if "<path:filename>" in rule.rule:  # Files of the documentation page.
+            continue
+        path = rule.rule.replace("<string:job_id>", "{job}").replace("<int:number>", "7")
+        rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
+    assert rows == OPEN | set(GUARDED)
+
+
+@pytest.mark.parametrize("route", sorted(OPEN), ids=lambda route: route[1])
+def test_open_routes_need_no_key(api, route):
+    assert api.call(*route, {}).status_code < 400

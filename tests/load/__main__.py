@@ -1,0 +1,159 @@
+"""
+``python -m tests.load --seconds N``: what happens to the whole service at several times its capacity.
+
+Starts the embedded stack with two api processes and a short queue, measures how many small pictures it scores a
+second, and then offers it several times as many while other clients poll. Ends with one JSON line, and with status 1 if
+an answer was not in order, an accepted job did not end, or the queue grew past its bound.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from deepfakestream import Client
+from deepfakestream.stack.embedded import EmbeddedStack
+
+from tests.integration.api.conftest import picture
+
+HERE = Path(__file__).parent
+MAX_OPEN_JOBS = 100
+AT_THE_SAME_TIME = 32
+"""By how much requests that are under way together may overshoot the bound: the threads of both processes."""
+MEASURED_JOBS = 60
+DRAIN_S = 120.0
+SETTINGS = {
+    "API__PROCESSES": "2",
+    "API__MAX_OPEN_JOBS": str(MAX_OPEN_JOBS),
+    "API__MAX_OPEN_JOBS_PER_OWNER": str(MAX_OPEN_JOBS),
+}
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--times", type=float, default=4.0, help="capacity that is offered")
+    parser.add_argument("--polls", type=float, default=20.0, help="looks at jobs a second")
+    given = parser.parse_args()
+    for name, value in SETTINGS.items():
+        os.environ[f"DEEPFAKESTREAM_{name}"] = value
+    with tempfile.TemporaryDirectory(prefix="dfs-load-") as state, EmbeddedStack(Path(state)) as stack:
+        report = run(stack, seconds=given.seconds, times=given.times, polls_per_s=given.polls)
+    print(json.dumps(report))  # noqa: T201
+    in_order = not report["not_in_order"] and not report["unfinished"]
+    return 0 if in_order and report["most_open_jobs"] <= MAX_OPEN_JOBS + AT_THE_SAME_TIME else 1
+
+
+def run(stack: EmbeddedStack, *, seconds: int, times: float, polls_per_s: float) -> dict[str, Any]:
+    """Measure the capacity, offer *times* as much for *seconds*, and look after every job that was accepted."""
+    key = stack.api_key_file.read_text().strip()
+    with Client(stack.url, key) as client:
+        capacity = measure_capacity(client)
+        accepted_file = stack.state / "accepted"
+        environment = {
+            **os.environ,
+            "DEEPFAKESTREAM_API_KEY": key,
+            "SUBMISSIONS_PER_S": str(capacity * times),
+            "POLLS_PER_S": str(polls_per_s),
+            "ACCEPTED_FILE": str(accepted_file),
+        }
+        command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--headless", "--json"]
+        command += ["--only-summary", "--loglevel", "ERROR", "--host", stack.url, "--users", "20"]
+        command += ["--spawn-rate", "20", "--run-time", f"{seconds}s"]
+        with watched_queue(stack) as depths:
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        rows = {row["name"]: row for row in json.loads(done.stdout)}
+        accepted = accepted_file.read_text().split()
+        unfinished = wait_for_all(client, accepted)
+    polls = rows.get("poll", {})
+    return {
+        "capacity_per_s": round(capacity, 2),
+        "offered_per_s": round(capacity * times, 2),
+        "seconds": seconds,
+        "accepted": len(accepted),
+        "shed": count(rows, "shed"),
+        "not_in_order": count(rows, "not in order"),
+        "unfinished": unfinished,
+        "most_open_jobs": max(depths, default=0),
+        "max_open_jobs": MAX_OPEN_JOBS,
+        "polls": count(rows, "poll"),
+        "poll_ms": {f"p{share:g}": percentile(polls.get("response_times", {}), share) for share in (50, 95, 99)},
+        "shed_ms_p99": percentile(rows.get("shed", {}).get("response_times", {}), 99),
+    }
+
+
+def measure_capacity(client: Client) -> float:
+    """Small pictures that are scored a second while there is always another one waiting."""
+    began = time.monotonic()
+    ids = [client.submit(_file(number)).id for number in range(MEASURED_JOBS)]
+    for job_id in ids:
+        client.wait(job_id, timeout_s=DRAIN_S)
+    return MEASURED_JOBS / (time.monotonic() - began)
+
+
+@contextmanager
+def watched_queue(stack: EmbeddedStack) -> Iterator[list[int]]:
+    """Open jobs, counted five times a second while the block runs."""
+    uri = stack._postgres._server.get_uri()
+    depths: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        with psycopg.connect(uri, autocommit=True) as connection:
+            while not over.wait(0.2):
+                row = connection.execute("select count(*) from jobs where status in ('queued', 'running')").fetchone()
+                depths.append(row[0] if row else 0)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield depths
+    finally:
+        over.set()
+        thread.join()
+
+
+def wait_for_all(client: Client, ids: list[str]) -> int:
+    """How many of these jobs have not ended within ``DRAIN_S``."""
+    deadline = time.monotonic() + DRAIN_S
+    left = set(ids)
+    while left and time.monotonic() < deadline:
+        left = {job_id for job_id in left if not client.get(job_id).is_final}
+        time.sleep(0.5)
+    return len(left)
+
+
+def count(rows: dict[str, Any], name: str) -> int:
+    """Requests that were counted under *name*."""
+    return int(rows.get(name, {}).get("num_requests", 0))
+
+
+def percentile(times_ms: dict[str, int], share: float) -> float | None:
+    """Of a histogram of milliseconds; None if it is empty."""
+    wanted = sum(times_ms.values()) * share / 100
+    seen = 0
+    for value in sorted(times_ms, key=float):
+        seen += times_ms[value]
+        if seen >= wanted:
+            return float(value)
+    return None
+
+
+def _file(number: int) -> Any:
+    from io import BytesIO
+
+    return BytesIO(picture(1_000_000 + number))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
