@@ -9,7 +9,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
-.PHONY: help demo run test lint bench clean
+.PHONY: help demo run test lint bench load clean
 
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
@@ -17,6 +17,7 @@ help:
 	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
 	@echo "make lint   style, types, contracts"
 	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
+	@echo "make load   the whole service at four times its capacity (ARGS=\"--seconds 60\"); ends with one JSON line"
 	@echo "make clean  remove .venv and the embedded stack's state"
 	@echo "TORCH_INDEX=<address of a CPU-only torch index> chooses builds for CPU only, which are much smaller"
 
@@ -37,6 +38,9 @@ lint: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m worker.benchmark $(ARGS)
+
+load: .venv/.installed-dev
+	$(BIN)/python -m tests.load $(ARGS)
 
 clean:
 	rm -rf .venv $(STATE) build

@@ -2,6 +2,7 @@
 
 import subprocess
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def scene(
         left = 8 + place * (side + 8) + number % 16
         picture.paste(Image.fromarray(face).resize((side, side)), (left, height // 8))
     return np.asarray(picture)
+
+
+def noise_picture(number: int = 0) -> bytes:
+    """A small JPEG without a face, another for each *number*."""
+    file = BytesIO()
+    noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).save(file, "JPEG")
+    return file.getvalue()
 
 
 def make_clip(

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,13 @@ import psycopg
 from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 
-from tests.integration.api.conftest import picture
+from tests.clips import noise_picture
 
 HERE = Path(__file__).parent
-MAX_OPEN_JOBS = 100
 AT_THE_SAME_TIME = 32
 """By how much requests that are under way together may overshoot the bound: the threads of both processes."""
-MEASURED_JOBS = 60
 DRAIN_S = 120.0
-SETTINGS = {
-    "API__PROCESSES": "2",
-    "API__MAX_OPEN_JOBS": str(MAX_OPEN_JOBS),
-    "API__MAX_OPEN_JOBS_PER_OWNER": str(MAX_OPEN_JOBS),
-}
+"""For the jobs that are open at the end."""
 
 
 def main() -> int:
@@ -44,21 +39,23 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--times", type=float, default=4.0, help="capacity that is offered")
     parser.add_argument("--polls", type=float, default=20.0, help="looks at jobs a second")
+    parser.add_argument("--max-open-jobs", type=int, default=100, help="bound of the queue")
     given = parser.parse_args()
-    for name, value in SETTINGS.items():
-        os.environ[f"DEEPFAKESTREAM_{name}"] = value
+    settings = {"PROCESSES": 2, "MAX_OPEN_JOBS": given.max_open_jobs, "MAX_OPEN_JOBS_PER_OWNER": given.max_open_jobs}
+    for name, value in settings.items():
+        os.environ[f"DEEPFAKESTREAM_API__{name}"] = str(value)
     with tempfile.TemporaryDirectory(prefix="dfs-load-") as state, EmbeddedStack(Path(state)) as stack:
-        report = run(stack, seconds=given.seconds, times=given.times, polls_per_s=given.polls)
+        report = run(stack, given.max_open_jobs, seconds=given.seconds, times=given.times, polls_per_s=given.polls)
     print(json.dumps(report))  # noqa: T201
     in_order = not report["not_in_order"] and not report["unfinished"]
-    return 0 if in_order and report["most_open_jobs"] <= MAX_OPEN_JOBS + AT_THE_SAME_TIME else 1
+    return 0 if in_order and report["most_open_jobs"] <= given.max_open_jobs + AT_THE_SAME_TIME else 1
 
 
-def run(stack: EmbeddedStack, *, seconds: int, times: float, polls_per_s: float) -> dict[str, Any]:
+def run(stack: EmbeddedStack, max_open_jobs: int, *, seconds: int, times: float, polls_per_s: float) -> dict[str, Any]:
     """Measure the capacity, offer *times* as much for *seconds*, and look after every job that was accepted."""
     key = stack.api_key_file.read_text().strip()
     with Client(stack.url, key) as client:
-        capacity = measure_capacity(client)
+        capacity = measure_capacity(client, max_open_jobs // 2)
         accepted_file = stack.state / "accepted"
         environment = {
             **os.environ,
@@ -85,20 +82,20 @@ def run(stack: EmbeddedStack, *, seconds: int, times: float, polls_per_s: float)
         "not_in_order": count(rows, "not in order"),
         "unfinished": unfinished,
         "most_open_jobs": max(depths, default=0),
-        "max_open_jobs": MAX_OPEN_JOBS,
+        "max_open_jobs": max_open_jobs,
         "polls": count(rows, "poll"),
         "poll_ms": {f"p{share:g}": percentile(polls.get("response_times", {}), share) for share in (50, 95, 99)},
         "shed_ms_p99": percentile(rows.get("shed", {}).get("response_times", {}), 99),
     }
 
 
-def measure_capacity(client: Client) -> float:
+def measure_capacity(client: Client, jobs: int) -> float:
     """Small pictures that are scored a second while there is always another one waiting."""
     began = time.monotonic()
-    ids = [client.submit(_file(number)).id for number in range(MEASURED_JOBS)]
+    ids = [client.submit(BytesIO(noise_picture(10**6 + number))).id for number in range(jobs)]
     for job_id in ids:
         client.wait(job_id, timeout_s=DRAIN_S)
-    return MEASURED_JOBS / (time.monotonic() - began)
+    return jobs / (time.monotonic() - began)
 
 
 @contextmanager
@@ -147,12 +144,6 @@ def percentile(times_ms: dict[str, int], share: float) -> float | None:
         if seen >= wanted:
             return float(value)
     return None
-
-
-def _file(number: int) -> Any:
-    from io import BytesIO
-
-    return BytesIO(picture(1_000_000 + number))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from deepfakestream.stack.servers import Postgres, Redis, StackError
 
 READY_TIMEOUT_S = 180.0
 POLL_S = 0.2
+WORKER_NICENESS = 10
+"""Scoring gives way to answering: whoever polls does not wait for whoever scores."""
 CONFIG = Path(__file__).with_name("embedded.yaml")
 
 OPERATOR_VARIABLES = (
@@ -129,7 +131,8 @@ class EmbeddedStack:
             port = free_port(None)
             own = self._metrics_folder(f"worker-{role}") | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
             self.metrics_urls.append(f"http://127.0.0.1:{port}/metrics")
-            self._add(f"worker-{role}", [python, "-m", "worker", "--role", role], environment | own, grace_s=15.0)
+            command = [python, "-m", "worker", "--role", role]
+            self._add(f"worker-{role}", command, environment | own, grace_s=15.0, niceness=WORKER_NICENESS)
         self._add("beat", [python, "-m", "worker", "beat"], environment)
         password = self.flower_password_file.read_text().strip()
         self._add(
@@ -203,7 +206,13 @@ class EmbeddedStack:
         return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
 
     def _add(
-        self, name: str, command: list[str], environment: dict[str, str], *, grace_s: float = 10.0
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        *,
+        grace_s: float = 10.0,
+        niceness: int = 0,
     ) -> "subprocess.Popen[bytes]":
         service = Service(
             name,
@@ -212,6 +221,7 @@ class EmbeddedStack:
             folder=self.state,
             log=self.state / "logs" / f"{name}.log",
             grace_s=grace_s,
+            niceness=niceness,
         )
         self._services.append(service)
         return service.start()

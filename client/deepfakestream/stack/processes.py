@@ -26,6 +26,7 @@ class Service:
         folder: Working folder.
         log: Appended to.
         grace_s: How long it may take to stop.
+        niceness: By how much it gives way to others where the processor is short, 0 to 19.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Service:
         folder: Path,
         log: Path,
         grace_s: float = 10.0,
+        niceness: int = 0,
     ) -> None:
         self.name = name
+        self._niceness = niceness
         self.log = log
         self._command = command
         self._environment = environment
@@ -60,9 +63,14 @@ class Service:
                 cwd=self._folder,
                 # Its own group: a Ctrl-C in the terminal is for the stack, which then stops its children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads here
+                preexec_fn=self._prepare,  # noqa: PLW1509 - no threads here
             )
         return self.process
+
+    def _prepare(self) -> None:
+        os.nice(self._niceness)
+        if sys.platform == "linux":
+            _die_with_parent()
 
     def has_died(self) -> bool:
         """Whether it ended without being told to."""

@@ -2,14 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from flask_openapi3 import OpenAPI
-from PIL import Image
 
 from api.app import create_app
 from api.config import APISettings
@@ -17,15 +14,8 @@ from api.keys import create_key
 from migrations.schema import migrate
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
+from tests.clips import noise_picture
 from tests.servers import RedisServer, new_database, running_redis
-
-
-def picture(number: int = 0) -> bytes:
-    """A small JPEG, another for each *number*."""
-    file = BytesIO()
-    noise = np.random.default_rng(number).integers(0, 256, (48, 48, 3), np.uint8)
-    Image.fromarray(noise).save(file, "JPEG")
-    return file.getvalue()
 
 
 class OneAPI:
@@ -49,7 +39,7 @@ class OneAPI:
 
     def submit(self, headers: dict[str, str], data: bytes | None = None, **given: Any) -> Any:
         """The answer to a submission of a picture."""
-        body = picture() if data is None else data
+        body = noise_picture() if data is None else data
         return self.call("POST", "/v1/jobs", {**headers, "Content-Type": "image/jpeg"}, data=body, **given)
 
     def files(self) -> list[Path]:

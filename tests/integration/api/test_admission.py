@@ -5,7 +5,7 @@ from io import RawIOBase
 
 import pytest
 
-from tests.integration.api.conftest import picture
+from tests.clips import noise_picture
 
 
 def refused(answer, status, code):
@@ -73,32 +73,32 @@ def test_without_redis_requests_are_answered_and_still_counted(make_api):
 def test_no_more_jobs_are_queued_than_configured(make_api):
     api = make_api(max_open_jobs=2)
     (mine, _), (other, _) = api.key(), api.key("another")
-    first = api.submit(mine, picture(1))
-    assert api.submit(other, picture(2)).status_code == 202
+    first = api.submit(mine, noise_picture(1))
+    assert api.submit(other, noise_picture(2)).status_code == 202
     stored = len(api.files())
     for headers in (mine, other):
-        assert refused(api.submit(headers, picture(3)), 503, "overloaded")
+        assert refused(api.submit(headers, noise_picture(3)), 503, "overloaded")
     assert len(api.files()) == stored
     assert api.call("POST", f"/v1/jobs/{first.json['id']}/cancel", mine).status_code == 200
-    assert api.submit(other, picture(3)).status_code == 202
+    assert api.submit(other, noise_picture(3)).status_code == 202
 
 
 def test_one_owner_cannot_take_all_places(make_api):
     api = make_api(max_open_jobs=10, max_open_jobs_per_owner=2)
     (mine, _), (other, _) = api.key(), api.key("another")
-    assert [api.submit(mine, picture(number)).status_code for number in range(3)] == [202, 202, 429]
+    assert [api.submit(mine, noise_picture(number)).status_code for number in range(3)] == [202, 202, 429]
     assert refused(api.submit(mine), 429, "too_many_open_jobs")
     assert api.submit(other).status_code == 202
 
 
 def test_an_owner_s_stored_bytes_are_bounded(make_api):
-    api = make_api(max_stored_bytes_per_owner=len(picture(1)))
+    api = make_api(max_stored_bytes_per_owner=len(noise_picture(1)))
     (mine, _), (other, _) = api.key(), api.key("another")
-    first = api.submit(mine, picture(1))
-    assert refused(api.submit(mine, picture(2)), 403, "storage_quota_exceeded")
-    assert api.submit(other, picture(2)).status_code == 202
+    first = api.submit(mine, noise_picture(1))
+    assert refused(api.submit(mine, noise_picture(2)), 403, "storage_quota_exceeded")
+    assert api.submit(other, noise_picture(2)).status_code == 202
     assert api.call("DELETE", f"/v1/jobs/{first.json['id']}", mine).status_code == 204
-    assert api.submit(mine, picture(2)).status_code == 202
+    assert api.submit(mine, noise_picture(2)).status_code == 202
 
 
 class SlowBody(RawIOBase):
@@ -124,7 +124,7 @@ class SlowBody(RawIOBase):
 @pytest.fixture
 def large_picture():
     """A JPEG with so much after its end that it is not taken for a small one."""
-    return picture(7) + b"\0" * 2 * 1024 * 1024
+    return noise_picture(7) + b"\0" * 2 * 1024 * 1024
 
 
 def test_slow_uploads_leave_threads_for_others(make_api, large_picture):
@@ -141,7 +141,7 @@ def test_slow_uploads_leave_threads_for_others(make_api, large_picture):
     thread.start()
     assert body.begun.wait(30)
     assert refused(api.submit(mine, large_picture), 503, "too_many_uploads")
-    assert api.submit(mine, picture(8)).status_code == 202
+    assert api.submit(mine, noise_picture(8)).status_code == 202
     assert api.call("GET", "/v1/jobs", mine).status_code == 200
     body.go_on.set()
     thread.join(60)

@@ -7,7 +7,7 @@ import pytest
 
 from api.keys import revoke_key
 from shared.models import Delivery
-from tests.integration.api.conftest import picture
+from tests.clips import noise_picture
 
 OPEN = {
     ("GET", "/"),
@@ -44,7 +44,7 @@ def api(make_api):
 def job(api):
     """A job of the owner's that has ended and told its receiver."""
     headers, _ = api.key("owner")
-    made = api.submit(headers, picture(1), query_string={"webhook_url": "https://receiver.example/"})
+    made = api.submit(headers, noise_picture(1), query_string={"webhook_url": "https://receiver.example/"})
     job_id = made.json["id"]
     with api.sessions.transaction() as session:
         session.add(
@@ -93,7 +93,7 @@ def test_each_caller_gets_what_is_due(api, job, route, kind):
         "admin": for_owner,
     }[kind]
     headers = headers_of(api, kind, scope)
-    given = {"data": picture(2)} if path == "/v1/jobs" and method == "POST" else {}
+    given = {"data": noise_picture(2)} if path == "/v1/jobs" and method == "POST" else {}
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
     stored = len(api.files())
