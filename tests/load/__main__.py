@@ -29,6 +29,7 @@ from tests.clips import noise_picture
 HERE = Path(__file__).parent
 AT_THE_SAME_TIME = 32
 """By how much requests that are under way together may overshoot the bound: the threads of both processes."""
+WARM_UP_JOBS = 6
 DRAIN_S = 120.0
 """For the jobs that are open at the end."""
 
@@ -55,7 +56,7 @@ def run(stack: EmbeddedStack, max_open_jobs: int, *, seconds: int, times: float,
     """Measure the capacity, offer *times* as much for *seconds*, and look after every job that was accepted."""
     key = stack.api_key_file.read_text().strip()
     with Client(stack.url, key) as client:
-        capacity = measure_capacity(client, max_open_jobs // 2)
+        capacity = measure_capacity(client, max_open_jobs)
         accepted_file = stack.state / "accepted"
         environment = {
             **os.environ,
@@ -91,10 +92,14 @@ def run(stack: EmbeddedStack, max_open_jobs: int, *, seconds: int, times: float,
 
 def measure_capacity(client: Client, jobs: int) -> float:
     """Small pictures that are scored a second while there is always another one waiting."""
-    began = time.monotonic()
-    ids = [client.submit(BytesIO(noise_picture(10**6 + number))).id for number in range(jobs)]
-    for job_id in ids:
-        client.wait(job_id, timeout_s=DRAIN_S)
+    ids: list[str] = []
+    began = 0.0
+    for number in range(WARM_UP_JOBS + jobs):
+        if number == WARM_UP_JOBS:
+            wait_for_all(client, ids)
+            ids, began = [], time.monotonic()
+        ids.append(client.submit(BytesIO(noise_picture(10**6 + number))).id)
+    wait_for_all(client, ids)
     return jobs / (time.monotonic() - began)
 
 
@@ -126,7 +131,7 @@ def wait_for_all(client: Client, ids: list[str]) -> int:
     left = set(ids)
     while left and time.monotonic() < deadline:
         left = {job_id for job_id in left if not client.get(job_id).is_final}
-        time.sleep(0.5)
+        time.sleep(0.2 if left else 0.0)
     return len(left)
 
 
