@@ -1,0 +1,141 @@
+"""
+``python -m tests.faults --minutes N --seed S``: the whole service under load while its parts are killed.
+
+A real Postgres, Redis, api with two processes, workers of both roles and beat serve a steady load of mixed jobs; at
+random moments something happens to one of them (``faults.py``). Then all may recover, and the books are audited. Ends
+with one JSON line, and with status 1 if an accepted job was lost, doubled, stuck or has another result than it would
+have had.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+from deepfakestream.stack.embedded import EmbeddedStack
+
+from tests.faults.audit import FINAL, audit, result, wait_for_quiet
+from tests.faults.faults import AWAY_S, Faults, Supervisor, storage_of_its_own
+from tests.faults.receiver import moody_receiver
+from tests.faults.steady import Load, make_files
+
+SETTINGS = {
+    "API__PROCESSES": "2",
+    "WORKER__PROCESSES_PER_DEVICE": "2",
+    "WORKER__THREADS_PER_PROCESS": "1",
+    "JOBS__LEASE_S": "3",
+    "JOBS__SWEEP_EVERY_S": "1",
+    "JOBS__RESEND_AFTER_S": "3",
+    "JOBS__RETRY_BACKOFF_S": "0.5",
+    # Faults come so fast that one segment may be hit many times; that attempts are counted is tested elsewhere.
+    "JOBS__MAX_ATTEMPTS": "50",
+    "WEBHOOKS__TIMEOUT_S": "2",
+    "WEBHOOKS__RETRY_SCHEDULE_S": json.dumps([1.0] * 40),
+}
+CLIENTS = 3
+PAUSE_S = 3.0
+QUIET_S = 240.0
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--every", type=float, default=6.0, help="seconds between faults, about")
+    parser.add_argument("--away", type=float, default=AWAY_S, help="seconds for which Redis and Postgres stay away")
+    parser.add_argument("--logs", type=Path, help="keep the services' logs in this folder")
+    given = parser.parse_args()
+    for name, value in SETTINGS.items():
+        os.environ[f"DEEPFAKESTREAM_{name}"] = value
+    report = run(given.minutes, given.seed, every_s=given.every, away_s=given.away, logs=given.logs)
+    print(json.dumps(report))  # noqa: T201
+    return 0 if report["clean"] else 1
+
+
+def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path | None) -> dict[str, Any]:
+    """Load, faults, quiet, audit."""
+    rng = random.Random(seed)
+    with ExitStack() as running:
+        state = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="dfs-faults-")))
+        own_storage = storage_of_its_own(state / "storage")
+        if own_storage:
+            running.callback(subprocess.run, ["umount", state / "storage"], check=False)
+        stack = running.enter_context(EmbeddedStack(state))
+        if logs is not None:
+            running.callback(_keep_logs, stack, logs)
+        key, secret = (file.read_text().strip() for file in (stack.api_key_file, stack.webhook_secret_file))
+        webhook_url, memory = running.enter_context(moody_receiver(secret, seed))
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        load = Load(stack.url, key, webhook_url, make_files(folder))
+        http = running.enter_context(load.connect())
+        expected = undisturbed(load, http)
+        supervisor = Supervisor(stack)
+        supervisor.start()
+        running.callback(supervisor.stop)
+        faults = Faults(stack, supervisor, own_storage=own_storage, away_s=away_s)
+        happened = happen(faults, load, rng, minutes, seed, every_s)
+        wait_for_quiet(stack, QUIET_S)
+        found = audit(stack, http, load.accepted, expected, memory)
+        found.duplicated += load.duplicated
+        ended = len(load.accepted) - found.lost - found.stuck
+        return {
+            "minutes": minutes,
+            "seed": seed,
+            "accepted": len(load.accepted),
+            "ended": ended,
+            **asdict(found),
+            "clean": found.is_clean and not any(what.startswith("500") for what in load.errors),
+            "faults": dict(happened),
+            "receiver": dict(memory.moods),
+            "clients_met": load.errors,
+            "storage_faults": own_storage,
+        }
+
+
+def undisturbed(load: Load, http: httpx.Client) -> dict[str, Any]:
+    """The result of each kind of job while nothing happens."""
+    expected = {}
+    for kind in load.files:
+        job_id = load.submit(http, kind, f"undisturbed-{kind.replace(' ', '-')}")
+        document: dict[str, Any] = {"status": "queued"}
+        while document["status"] not in FINAL:
+            document = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=20"}).json()
+        expected[kind] = result(document)
+    return expected
+
+
+def happen(faults: Faults, load: Load, rng: random.Random, minutes: float, seed: int, every_s: float) -> Counter[str]:
+    """Let each kind of fault come once in random order, then again, while clients go on."""
+    happened: Counter[str] = Counter()
+    load.start(CLIENTS, seed, PAUSE_S)
+    over = time.monotonic() + minutes * 60
+    order: list[str] = []
+    while time.monotonic() < over:
+        time.sleep(rng.uniform(0.5, 1.5) * every_s)
+        order = order or rng.sample(sorted(faults.kinds), len(faults.kinds))
+        name = order.pop()
+        faults.kinds[name](rng)
+        happened[name] += 1
+    load.stop()
+    return happened
+
+
+def _keep_logs(stack: EmbeddedStack, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for log in (stack.state / "logs").glob("*.log"):
+        (folder / log.name).write_bytes(log.read_bytes())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""What is left when all is quiet again, against what should be."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from deepfakestream.stack.embedded import EmbeddedStack
+
+from shared.config import load_settings
+from shared.queues import Sender, make_celery
+from tests.faults.receiver import Memory
+from tests.faults.steady import Accepted
+from worker.config import WorkerSettings
+from worker.tasks import upkeep
+from worker.tasks.context import Context
+
+FINAL = ("succeeded", "failed", "cancelled")
+POLL_S = 0.5
+
+
+@dataclass(slots=True)
+class Findings:
+    """All of these should be 0."""
+
+    lost: int = 0
+    """Accepted jobs that the service does not know."""
+    stuck: int = 0
+    """Jobs that have not ended."""
+    wrong: int = 0
+    """Jobs with another result than an undisturbed run gives."""
+    duplicated: int = 0
+    """Events under more than one webhook id, and keys under which two jobs were made."""
+    unexpected: int = 0
+    """Jobs that no client knows of."""
+    webhooks_missing: int = 0
+    unsigned: int = 0
+    leases: int = 0
+    """Rows at rest that are still leased."""
+    orphans: int = 0
+    """Stored files that no row knows, after tidying up."""
+    missing_files: int = 0
+    """Files that rows name and storage lacks."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was found."""
+        return not any(getattr(self, name) for name in self.__slots__)
+
+
+def result(document: dict[str, Any]) -> Any:
+    """What of a job must not depend on faults."""
+    segments = [(part["start_s"], part["end_s"], part["status"], part["fake_score"]) for part in document["segments"]]
+    error = (document["error"] or {}).get("code")
+    return document["status"], document["verdict"], document["fake_score"], document["peak_score"], error, segments
+
+
+def wait_for_quiet(stack: EmbeddedStack, timeout_s: float) -> None:
+    """Until no job is open and no delivery is due, or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    query = (
+        "select (select count(*) from jobs where status in ('queued', 'running') and deleted_at is null)"
+        " + (select count(*) from deliveries where status in ('pending', 'sending'))"
+    )
+    with database(stack) as connection:
+        while time.monotonic() < deadline:
+            row = connection.execute(query).fetchone()
+            if row == (0,):
+                return
+            time.sleep(POLL_S)
+
+
+def audit(
+    stack: EmbeddedStack,
+    http: httpx.Client,
+    accepted: Sequence[Accepted],
+    expected: dict[str, Any],
+    memory: Memory,
+) -> Findings:
+    """Look at every accepted job, at every row, and at storage."""
+    found = Findings(unsigned=memory.unsigned)
+    for job in accepted:
+        answer = http.get(f"/v1/jobs/{job.job_id}")
+        if job.fate == "delete":
+            found.wrong += answer.status_code != 404
+            continue
+        if answer.status_code != 200:
+            found.lost += 1
+            continue
+        document = answer.json()
+        if document["status"] not in FINAL:
+            found.stuck += 1
+            continue
+        if not (job.fate == "cancel" and document["status"] == "cancelled"):
+            found.wrong += result(document) != expected[job.kind]
+        found.webhooks_missing += job.job_id not in memory.delivered
+    found.duplicated += sum(len(ids) > 1 for ids in memory.ids.values())
+    _look_at_rows(stack, {job.job_id for job in accepted}, found)
+    _look_at_storage(stack, found)
+    return found
+
+
+def _look_at_rows(stack: EmbeddedStack, known: set[str], found: Findings) -> None:
+    leased = (
+        "select (select count(*) from jobs where lease_token is not null)"
+        " + (select count(*) from segments where lease_token is not null)"
+        " + (select count(*) from deliveries where lease_token is not null)"
+    )
+    with database(stack) as connection:
+        row = connection.execute(leased).fetchone()
+        found.leases = row[0] if row else 0
+        # Those of the undisturbed run carry no key.
+        ids = connection.execute("select id from jobs where deleted_at is null and webhook_url is not null").fetchall()
+    found.unexpected = sum(str(job_id) not in known for (job_id,) in ids)
+
+
+def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in stack._services[-1]._environment.items():
+            if name.startswith("DEEPFAKESTREAM_"):
+                patch.setenv(name, value)
+        # Nothing is being uploaded any more, so no file is too young to be an orphan.
+        patch.setattr(upkeep, "ORPHAN_AGE", timedelta(0))
+        settings = load_settings(WorkerSettings)
+        context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
+        upkeep.tidy(context)
+    stored = {key for key, _ in context.storage.list("media")}
+    context.sessions.engine.dispose()
+    with database(stack) as connection:
+        rows = connection.execute("select storage_key from media where storage_key is not null").fetchall()
+    named = {key for (key,) in rows}
+    found.orphans, found.missing_files = len(stored - named), len(named - stored)
+
+
+def database(stack: EmbeddedStack) -> "psycopg.Connection[tuple[Any, ...]]":
+    """A connection to the stack's Postgres."""
+    return psycopg.connect(stack._postgres._server.get_uri(), autocommit=True)

@@ -1,0 +1,151 @@
+"""What can happen to a running service, each with its end; and the supervisor that starts again what died."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import redis
+from deepfakestream.stack.embedded import EmbeddedStack
+from deepfakestream.stack.processes import Service
+
+AWAY_S = 20.0
+STORAGE_BYTES = 96 * 1024 * 1024
+STORAGE_FAULT_S = 8.0
+
+
+class Supervisor(threading.Thread):
+    """Starts services again that have died, as a cluster does, unless they are held down."""
+
+    def __init__(self, stack: EmbeddedStack) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self.held: set[str] = set()
+        self._services = stack._services
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look five times a second."""
+        while not self._over.wait(0.2):
+            for service in self._services:
+                if service.has_died() and service.name not in self.held:
+                    # What is left of its group goes with it, as the rest of a container would.
+                    end_group(service)
+                    service.start()
+
+    def stop(self) -> None:
+        """Start nothing any more."""
+        self._over.set()
+        self.join()
+
+
+def end_group(service: Service) -> None:
+    """Kill the service and every process that it started."""
+    if service.process is not None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(service.process.pid, signal.SIGKILL)
+
+
+def storage_of_its_own(folder: Path) -> bool:
+    """Put a small file system of its own at *folder*; False where this is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = f"size={STORAGE_BYTES},mode=700"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+class Faults:
+    """
+    The kinds of faults, by name.
+
+    Args:
+        own_storage: Whether storage lies on a file system of its own, so that it can be filled and made read-only.
+        away_s: How long Redis and Postgres stay away.
+    """
+
+    def __init__(
+        self, stack: EmbeddedStack, supervisor: Supervisor, *, own_storage: bool, away_s: float = AWAY_S
+    ) -> None:
+        self._stack, self._supervisor, self._away_s = stack, supervisor, away_s
+        self._storage = stack.state / "storage"
+        self.kinds: dict[str, Callable[[random.Random], None]] = {
+            "gpu worker killed": lambda _: end_group(self._service("worker-gpu")),
+            "gpu process killed": lambda rng: self._kill_child("worker-gpu", rng),
+            "cpu worker killed": lambda _: end_group(self._service("worker-cpu")),
+            "cpu process killed": lambda rng: self._kill_child("worker-cpu", rng),
+            "beat killed": lambda _: end_group(self._service("beat")),
+            "api killed": lambda _: end_group(self._service("api")),
+            "api process killed": lambda rng: self._kill_child("api", rng),
+            "redis flushed": lambda _: self._redis().flushall(),
+            "redis restarted empty": lambda _: self._restart_redis(0.0),
+            "redis away": lambda _: self._restart_redis(self._away_s),
+            "postgres restarted": lambda _: self._restart_postgres(0.0),
+            "postgres away": lambda _: self._restart_postgres(self._away_s),
+        }
+        if own_storage:
+            self.kinds |= {
+                "storage full": lambda _: self._fill_storage(),
+                "storage read-only": lambda _: self._lock_storage(),
+            }
+
+    def _service(self, name: str) -> Service:
+        return next(service for service in self._stack._services if service.name == name)
+
+    def _kill_child(self, name: str, rng: random.Random) -> None:
+        process = self._service(name).process
+        if process is None:
+            return
+        with suppress(OSError):
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            if children:
+                os.kill(int(rng.choice(children)), signal.SIGKILL)
+
+    def _redis(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self._stack._redis.socket))
+
+    def _restart_redis(self, away_s: float) -> None:
+        service = self._service("redis")
+        self._supervisor.held.add("redis")
+        end_group(service)
+        if service.process is not None:
+            service.process.wait()
+        shutil.rmtree(self._stack.state / "redis" / "appendonlydir", ignore_errors=True)
+        time.sleep(away_s)
+        self._supervisor.held.discard("redis")
+
+    def _restart_postgres(self, away_s: float) -> None:
+        server = self._stack._postgres._server
+        process = server.get_postmaster_info().process
+        # Postgres's immediate shutdown: like a crash, with recovery at the next start.
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+        time.sleep(away_s)
+        server.ensure_postgres_running()
+
+    def _fill_storage(self) -> None:
+        filler = self._storage / "filler"
+        try:
+            with suppress(OSError), filler.open("wb") as file:
+                while True:
+                    file.write(bytes(1024 * 1024))
+            time.sleep(STORAGE_FAULT_S)
+        finally:
+            filler.unlink(missing_ok=True)
+
+    def _lock_storage(self) -> None:
+        # Files that are being written keep it from becoming read-only for a moment.
+        for _ in range(50):
+            if self._remount("ro"):
+                time.sleep(STORAGE_FAULT_S)
+                self._remount("rw")
+                return
+            time.sleep(0.1)
+
+    def _remount(self, mode: str) -> bool:
+        command = ["mount", "-o", f"remount,{mode}", str(self._storage)]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
