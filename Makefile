@@ -4,12 +4,15 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 STATE ?= .deepfakestream
 ARGS ?=
+MINUTES ?= 5
+COUNT ?= 2000
+SEED ?= 0
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
-.PHONY: help demo run test lint bench load clean
+.PHONY: help demo run test lint bench faults mutants load clean
 
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
@@ -17,6 +20,8 @@ help:
 	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
 	@echo "make lint   style, types, contracts"
 	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
+	@echo "make faults MINUTES=N   the whole service under load while its parts are killed; ends with one JSON line"
+	@echo "make mutants COUNT=N SEED=S   hostile files, made anew from the seed; ends with one JSON line"
 	@echo "make load   the whole service at four times its capacity (ARGS=\"--seconds 60\"); ends with one JSON line"
 	@echo "make clean  remove .venv and the embedded stack's state"
 	@echo "TORCH_INDEX=<address of a CPU-only torch index> chooses builds for CPU only, which are much smaller"
@@ -38,6 +43,12 @@ lint: .venv/.installed-dev
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m worker.benchmark $(ARGS)
+
+faults: .venv/.installed-dev
+	$(BIN)/python -m tests.faults --minutes $(MINUTES) --seed $(SEED) $(ARGS)
+
+mutants: .venv/.installed-dev
+	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(ARGS)
 
 load: .venv/.installed-dev
 	$(BIN)/python -m tests.load $(ARGS)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,11 +98,13 @@ class _FileUpload:
         if self._done:
             return
         self._done = True
-        try:
+        # It is called where something has failed already, which is what is to be told; a part that cannot be removed
+        # now is found by whoever tidies up.
+        with suppress(OSError):
+            # On a full disk closing fails as writing did.
             self._file.close()
-        finally:
-            if self._filesystem.exists(self._part):
-                self._filesystem.rm(self._part)
+        with suppress(OSError):
+            self._filesystem.rm_file(self._part)
 
 
 class FsspecStorage:

@@ -54,9 +54,11 @@ def end_group(service: Service) -> None:
 def storage_of_its_own(folder: Path) -> bool:
     """Put a small file system of its own at *folder*; False where this is not allowed."""
     folder.mkdir(parents=True, exist_ok=True)
-    options = f"size={STORAGE_BYTES},mode=700"
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
-    return done.returncode == 0
+    program = shutil.which("mount")
+    if program is None:
+        return False
+    command = [program, "-t", "tmpfs", "-o", f"size={STORAGE_BYTES},mode=700", "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 class Faults:

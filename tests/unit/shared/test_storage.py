@@ -1,5 +1,6 @@
 import hashlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,17 @@ def test_storage_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "s").write_text("a file where the folder should be")
     with pytest.raises(StorageError):
         open_storage(f"file://{tmp_path}/s").check()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path):
+    storage = open_storage(f"file://{tmp_path}")
+    part = tmp_path / "media" / "a.part"
+    part.parent.mkdir()
+    part.symlink_to("/dev/full")
+    upload = storage.create("media/a")
+    upload.write(b"x" * 100)
+    with pytest.raises(StorageError):
+        upload.commit()
+    upload.abort()
+    assert list(part.parent.iterdir()) == []

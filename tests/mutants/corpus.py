@@ -1,0 +1,144 @@
+"""Files that are almost right: good ones of every accepted format, changed where it hurts; the same for each seed."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pillow_heif
+from PIL import Image
+
+from tests.clips import make_clip, scene
+
+VIDEOS = {
+    "h264.mp4": "h264",
+    "hevc.mp4": "hevc",
+    "h264.mov": "h264",
+    "vp9.mkv": "vp9",
+    "h264.mkv": "h264",
+    "vp8.webm": "vp8",
+    "av1.webm": "av1",
+    "mpeg4.avi": "mpeg4",
+}
+IMAGES = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "heic": "HEIF"}
+LANDMARKS = (
+    # ISO base media, RIFF, Matroska, then pictures: where lengths, counts and sizes stand nearby.
+    *(b"ftyp moov mvhd trak tkhd mdhd stsd stts ctts stsc stsz stco avcC hvcC elst meta iloc iinf ipco ispe".split()),
+    *(b"mdat moof trun RIFF hdrl avih strh strf movi idx1 VP8X IHDR PLTE IDAT IEND BM II* MM".split()),
+    *(bytes.fromhex(mark) for mark in ("1a45dfa3", "18538067", "1549a966", "1654ae6b", "1f43b675", "a3")),
+    *(bytes.fromhex(mark) for mark in ("ffc0", "ffc4", "ffda", "ffdb")),
+)
+EXTREMES = tuple(
+    bytes.fromhex(value)
+    for value in ("00000000", "ffffffff", "7fffffff", "80000000", "00000001", "01000000", "ffffff7f")
+)
+
+Change = Callable[[bytearray, random.Random], None]
+
+
+def make_originals(folder: Path) -> dict[str, bytes]:
+    """Name → content of one small good file of each kind."""
+    pillow_heif.register_heif_opener()
+    for name, codec in VIDEOS.items():
+        make_clip(folder / name, codec=codec, size=(160, 120), seconds=1.0)
+    picture = Image.fromarray(np.asarray(scene(0, size=(160, 120))))
+    for name, form in IMAGES.items():
+        picture.save(folder / f"image.{name}", form)
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def mutants(originals: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """*count* changed files with names that tell what was done to which."""
+    rng = random.Random(seed)
+    names = sorted(originals)
+    for number in range(count):
+        name = names[number % len(names)]
+        data = bytearray(originals[name])
+        done = []
+        for _ in range(rng.choice((1, 1, 1, 2, 4))):
+            kind = rng.choice((*sorted(CHANGES), SPLICE))
+            if kind == SPLICE:
+                _splice(data, originals[rng.choice(names)], rng)
+            else:
+                CHANGES[kind](data, rng)
+            done.append(kind)
+        yield f"{number:05}-{'+'.join(done)}-{name}", bytes(data)
+
+
+def _flip(data: bytearray, rng: random.Random) -> None:
+    """Some bits, most of them near the beginning, where headers are."""
+    for _ in range(rng.choice((1, 2, 8, 64))):
+        end = len(data) if rng.random() < 0.4 else min(len(data), 2048)
+        if end:
+            data[rng.randrange(end)] ^= 1 << rng.randrange(8)
+
+
+def _cut(data: bytearray, rng: random.Random) -> None:
+    del data[rng.randrange(len(data) + 1) :]
+
+
+def _drop(data: bytearray, rng: random.Random) -> None:
+    begin, length = _stretch(data, rng)
+    del data[begin : begin + length]
+
+
+def _blank(data: bytearray, rng: random.Random) -> None:
+    begin, length = _stretch(data, rng)
+    data[begin : begin + length] = bytes([rng.choice((0, 255))]) * min(length, len(data) - begin)
+
+
+def _repeat(data: bytearray, rng: random.Random) -> None:
+    begin, length = _stretch(data, rng)
+    data[begin:begin] = data[begin : begin + length] * rng.choice((1, 2, 50))
+
+
+def _swap(data: bytearray, rng: random.Random) -> None:
+    (one, length), (other, _) = _stretch(data, rng), _stretch(data, rng)
+    first, second = data[one : one + length], data[other : other + length]
+    length = min(len(first), len(second))
+    data[one : one + length], data[other : other + length] = second[:length], first[:length]
+
+
+def _insert(data: bytearray, rng: random.Random) -> None:
+    begin, length = _stretch(data, rng)
+    data[begin:begin] = rng.randbytes(length)
+
+
+def _extreme(data: bytearray, rng: random.Random) -> None:
+    """An extreme number somewhere in the first kilobytes."""
+    place = rng.randrange(max(1, min(len(data), 4096)))
+    value = rng.choice(EXTREMES)[: rng.choice((1, 2, 4))]
+    data[place : place + len(value)] = value
+
+
+def _landmark(data: bytearray, rng: random.Random) -> None:
+    """An extreme or wrong number right before or after a mark of the format."""
+    places = [place for mark in LANDMARKS if (place := data.find(mark)) >= 0]
+    if not places:
+        return
+    place = max(0, rng.choice(places) + rng.randrange(-8, 40))
+    value = rng.choice((*EXTREMES, rng.randbytes(4)))[: rng.choice((1, 2, 4))]
+    data[place : place + len(value)] = value
+
+
+def _splice(data: bytearray, other: bytes, rng: random.Random) -> None:
+    """The beginning of one file and the end of another."""
+    data[rng.randrange(len(data) + 1) :] = other[rng.randrange(len(other)) :]
+
+
+def _stretch(data: bytearray, rng: random.Random) -> tuple[int, int]:
+    return rng.randrange(len(data) + 1), rng.choice((1, 4, 16, 256, 4096))
+
+
+CHANGES: dict[str, Change] = {
+    "flip": _flip,
+    "cut": _cut,
+    "drop": _drop,
+    "blank": _blank,
+    "repeat": _repeat,
+    "swap": _swap,
+    "insert": _insert,
+    "extreme": _extreme,
+    "landmark": _landmark,
+}
+SPLICE = "splice"
