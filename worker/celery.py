@@ -28,6 +28,7 @@ from shared.observability import (
 )
 from shared.queues import DELIVER_WEBHOOK, FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP, Sender, make_celery
 from worker.config import Role, WorkerSettings
+from worker.media.sandbox import sandbox
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -70,7 +71,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         if settings.worker.metrics_port is not None:
             registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
             start_http_server(settings.worker.metrics_port, addr=settings.worker.metrics_address, registry=registry)
-        log.info("worker ready", role=role, processes=settings.worker.processes(role))
+        log.info("worker ready", role=role, processes=settings.worker.processes(role), decoders=sandbox().describe())
 
     @worker_shutting_down.connect(weak=False)
     def _say_goodbye(**_: Any) -> None:

@@ -1,8 +1,9 @@
 """
 A child process on a leash: for decoders, which read what strangers send.
 
-The child runs in a process group of its own with nothing to read from, limited memory and processor time, and is
-killed with its whole group at its wall-clock limit or when the context ends. A crash takes down the child alone.
+The child runs in a process group of its own with nothing to read from, limited memory and processor time, no file to
+write and, where the system offers it, no network (``sandbox.py``). It is killed with its whole group at its wall-clock
+limit, when the context ends, and when its worker is killed. A crash takes down the child alone.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from shared.errors import DecodeTimeoutError
+from worker.media.sandbox import sandbox
 
 MEMORY_BYTES = 4 * 1024**3
 """Address space of a decoder: decoding 8K with several reference frames stays below it."""
@@ -67,7 +69,7 @@ class BoundedProcess:
         on_line: Callable[[str], None] | None = None,
         leash: Leash | None = None,
     ) -> None:
-        self._arguments = list(arguments)
+        self._arguments = [*sandbox().prefix, *arguments]
         self._leash = leash or Leash()
         self._left_s = timeout_s
         self._timeout_s = timeout_s

@@ -1,0 +1,93 @@
+"""Each protection is tried for real; one that this system does not offer is skipped, and says so."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from worker.media import sandbox as module
+from worker.media.process import BoundedProcess
+from worker.media.sandbox import Sandbox, sandbox
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def said(script):
+    """What a child says that runs *script* on the leash of a decoder."""
+    with BoundedProcess([sys.executable, "-I", "-c", script], timeout_s=30.0) as child:
+        return child.stdout.read().decode().strip()
+
+
+@pytest.mark.skipif(not sandbox().has_no_network, reason="this system allows no namespace of networks")
+def test_a_decoder_reaches_nobody():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        script = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5); print('reached')"
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        assert said(script) == ""
+
+
+@pytest.mark.skipif(not sandbox().dies_with_parent, reason="this system has no setpriv")
+def test_a_decoder_ends_with_its_worker_that_is_killed():
+    script = (
+        "import sys, time\n"
+        "from worker.media.process import BoundedProcess\n"
+        "with BoundedProcess([sys.executable, '-I', '-c', 'import time; time.sleep(120)'], timeout_s=100) as child:\n"
+        "    print(child._process.pid, flush=True)\n"
+        "    time.sleep(100)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True) as worker:
+        pid = int(worker.stdout.readline())
+        os.kill(pid, 0)
+        worker.kill()
+    deadline = time.monotonic() + 10
+    while is_running(pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # Dead, but nobody has asked how yet.
+
+
+@pytest.mark.skipif(not sandbox().dies_with_parent, reason="this system has no setpriv")
+def test_a_decoder_gains_no_privileges():
+    assert said("print(open('/proc/self/status').read())").count("NoNewPrivs:\t1") == 1
+
+
+def test_a_decoder_writes_no_file(tmp_path):
+    path = tmp_path / "file"
+    script = f"file = open({str(path)!r}, 'w'); file.write('x' * 10); file.flush(); print('written')"
+    assert said(script) == ""
+    assert not path.exists() or path.stat().st_size == 0
+
+
+def test_a_system_that_offers_nothing_leaves_the_limits(monkeypatch):
+    monkeypatch.setattr(module.shutil, "which", lambda _name: None)
+    assert sandbox.__wrapped__() == Sandbox()
+    assert Sandbox().describe() == "limits alone"
+
+
+def test_what_is_refused_is_left_out(monkeypatch):
+    real = subprocess.run
+
+    def run(command, **given):
+        return subprocess.CompletedProcess(command, 1) if "--net" in command else real(command, **given)
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    assert not sandbox.__wrapped__().has_no_network
+
+
+def test_a_stopped_decoder_was_told_to():
+    """The prefix passes the decoder's own end on."""
+    with BoundedProcess(["/bin/sh", "-c", f"kill -{int(signal.SIGSEGV)} $$"], timeout_s=10) as child:
+        assert child.wait() == -signal.SIGSEGV
