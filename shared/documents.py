@@ -29,7 +29,7 @@ def job_summary(job: Job, segments_done: int) -> dict[str, Any]:
         "progress": {
             "segments_total": total,
             "segments_done": segments_done,
-            "fraction": 1.0 if job.is_final else round(segments_done / total, 4) if total else 0.0,
+            "fraction": 1.0 if job.status == "succeeded" else round(segments_done / total, 4) if total else 0.0,
         },
         "media": media_document(job),
         "options": {

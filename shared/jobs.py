@@ -339,6 +339,12 @@ def end_job(
     job.status = status
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None
+    # Whoever works on one of its segments finds the lease gone and stops.
+    session.execute(
+        update(Segment)
+        .where(Segment.job_id == job.id, Segment.status == "running")
+        .values(status="pending", **_NO_LEASE)
+    )
     if outcome is not None:
         job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
         job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)

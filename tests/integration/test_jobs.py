@@ -138,6 +138,8 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
     with sessions.transaction() as session:
         cancel_job(session, lock_job(session, job_id))
     with sessions.transaction() as session:
+        segments = get_segments(session, job_id)
+        assert [(segment.status, segment.lease_token) for segment in segments] == [("pending", None)] * 2
         assert not renew_lease(session, held, 30)
         assert lease_segment(session, job_id, 1, 30) is None
         with pytest.raises(JobCancelledError):

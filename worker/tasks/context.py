@@ -121,16 +121,18 @@ def leased_step(context: Context, lease: Lease, task: str) -> Iterator[LeaseKeep
 
 
 def _give_back(context: Context, lease: Lease, error: DeepfakeStreamError, task: str) -> None:
-    FAILURES.labels(task=task, code=error.code).inc()
-    log.warning("step failed", code=error.code, detail=str(error), attempt=lease.attempt)
     try:
         with context.sessions.transaction() as session:
             released = release_lease(session, lease, error, context.retry)
-    except JobCancelledError:
+    except JobCancelledError as reason:
+        # Of a job that was erased meanwhile the file is gone, too: no wonder that the step failed.
+        log.info("step dropped", reason=str(reason), code=error.code)
         return
     except SQLAlchemyError:
-        log.exception("the database failed a step")
+        log.exception("the database failed a step", code=error.code)
         return
+    FAILURES.labels(task=task, code=error.code).inc()
+    log.warning("step failed", code=error.code, detail=str(error), attempt=lease.attempt)
     if released.has_failed:
         JOBS_ENDED.labels(status="failed").inc()
     if released.can_finish:
