@@ -24,6 +24,7 @@ class Caller:
 
     key_id: uuid.UUID
     owner: str
+    name: str
     scopes: frozenset[str]
 
 
@@ -77,7 +78,7 @@ def _find(sessions: SessionFactory, secret: str) -> Caller:
         # The lookup is by digest, whose timing tells nothing of the key; this comparison makes it plain.
         if row is None or row.revoked_at is not None or not secrets.compare_digest(row.secret_sha256, digest):
             raise _refusal("this API key is unknown or was revoked")
-        return Caller(row.id, row.owner, frozenset(row.scopes))
+        return Caller(row.id, row.owner, row.name, frozenset(row.scopes))
 
 
 def _refusal(detail: str) -> APIError:

@@ -4,12 +4,14 @@ from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import select
 
+from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.jobs import send_delivery
 from api.schemas import DeliveryDocument, DeliveryList, DeliveryPath, JobPath
 from api.services import services
+from shared.audit import record
 from shared.deliveries import list_deliveries, redeliver
 from shared.documents import delivery_document
 from shared.jobs import get_job, lock_job
@@ -46,8 +48,8 @@ def send_again(path: DeliveryPath) -> Response:
     mine = services()
     with mine.sessions.transaction() as session:
         # The lock orders the numbers of attempts that are added at the same time.
-        job = lock_job(session, path.job_id)
-        if job is None or job.owner != caller().owner:
+        job = lock_job(session, path.job_id, owner=caller().owner)
+        if job is None:
             raise APIError("not_found", f"there is no job {path.job_id}")
         wanted = select(Delivery).where(Delivery.job_id == job.id, Delivery.number == path.number)
         delivery = session.scalars(wanted).one_or_none()
@@ -56,6 +58,7 @@ def send_again(path: DeliveryPath) -> Response:
         if delivery.finished_at is None:
             raise APIError("delivery_pending", f"delivery {path.number} is still to be made")
         again = redeliver(session, delivery)
+        record(session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number)
         document, delivery_id = delivery_document(again), again.id
     send_delivery(mine, delivery_id)
     response = jsonify(document)

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
 from api.admission import check_room, upload_place
+from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded, submission_body
 from api.errors import APIError
@@ -32,6 +33,7 @@ from api.schemas import (
 )
 from api.services import Services, services
 from api.uploads import StoredUpload, Submission, check_upload, receive
+from shared.audit import record
 from shared.documents import job_document, job_summary, segment_document
 from shared.errors import StorageError
 from shared.jobs import NewJob, cancel_job, create_job, delete_job, get_job, get_segments, lock_job
@@ -172,13 +174,14 @@ def cancel(path: JobPath) -> Response:
     mine = services()
     delivery_id = None
     with mine.sessions.transaction() as session:
-        job = lock_job(session, path.job_id)
-        if job is None or job.owner != caller().owner:
+        job = lock_job(session, path.job_id, owner=caller().owner)
+        if job is None:
             raise _no_job(path.job_id)
         if job.is_final and job.status != "cancelled":
             raise APIError("job_already_final", f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
             delivery_id = cancel_job(session, job)
+            record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
             JOBS_ENDED.labels(status="cancelled").inc()
             session.refresh(job)
         document = job_document(job, get_segments(session, job.id))
@@ -197,10 +200,11 @@ def delete(path: JobPath) -> Response:
     """Erase a job with its results, its deliveries and, unless another job of yours needs it, its file."""
     mine = services()
     with mine.sessions.transaction() as session:
-        job = lock_job(session, path.job_id)
-        if job is None or job.owner != caller().owner:
+        job = lock_job(session, path.job_id, owner=caller().owner)
+        if job is None:
             raise _no_job(path.job_id)
         storage_key = delete_job(session, job)
+        record(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
     if storage_key is not None:
         try:
             mine.storage.delete(storage_key)
@@ -303,6 +307,9 @@ def _create(
                 request_sha256=_request_sha256(upload, url, options),
             ),
         )
+        if is_new:
+            sha256 = upload.sha256 if upload else None
+            record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
         document = job_document(job, [] if is_new else get_segments(session, job.id))
     if surplus is not None:
         mine.storage.delete(surplus)

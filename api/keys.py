@@ -19,6 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from shared.audit import OPERATOR, Actor, record
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.db import SessionFactory, make_engine
 from shared.models import APIKey
@@ -56,6 +57,7 @@ def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) ->
     session.add(row)
     session.flush()
     session.refresh(row)
+    record(session, "key.created", owner=owner, actor=Actor(OPERATOR), key_id=str(row.id), name=name, scopes=scopes)
     return NewKey(row, secret)
 
 
@@ -64,7 +66,9 @@ def revoke_key(session: Session, key_id: uuid.UUID) -> bool:
     row = session.get(APIKey, key_id, with_for_update=True)
     if row is None:
         return False
-    row.revoked_at = row.revoked_at or func.now()
+    if row.revoked_at is None:
+        row.revoked_at = func.now()
+        record(session, "key.revoked", owner=row.owner, actor=Actor(OPERATOR), key_id=str(row.id), name=row.name)
     return True
 
 
@@ -80,7 +84,7 @@ def _document(row: APIKey) -> dict[str, Any]:
     }
 
 
-def _run(work: Callable[[Session], Any]) -> Any:
+def in_transaction(work: Callable[[Session], Any]) -> Any:
     """Do *work* in one transaction on the configured database."""
     try:
         settings = load_settings(SharedSettings)
@@ -110,7 +114,7 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
         key = create_key(session, owner=owner, name=name, scopes=chosen)
         return {**_document(key.row), "key": key.secret, "webhook_secret": key.row.webhook_secret}
 
-    made = _run(work)
+    made = in_transaction(work)
     if as_json:
         click.echo(json.dumps(made))
         return
@@ -122,7 +126,8 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def list_keys(as_json: bool) -> None:
     """Every key, newest first, without its secrets."""
-    rows = _run(lambda session: [_document(row) for row in session.scalars(select(APIKey).order_by(APIKey.id.desc()))])
+    query = select(APIKey).order_by(APIKey.id.desc())
+    rows = in_transaction(lambda session: [_document(row) for row in session.scalars(query)])
     for row in rows:
         if as_json:
             click.echo(json.dumps(row))
@@ -137,7 +142,7 @@ def list_keys(as_json: bool) -> None:
 @click.argument("key_id", type=click.UUID)
 def revoke(key_id: uuid.UUID) -> None:
     """Refuse a key from now on."""
-    if not _run(lambda session: revoke_key(session, key_id)):
+    if not in_transaction(lambda session: revoke_key(session, key_id)):
         raise click.ClickException(f"there is no key {key_id}")
     click.echo(f"revoked {key_id}")
 

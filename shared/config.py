@@ -117,6 +117,7 @@ class Jobs(Section):
     """Likewise, whatever the queue holds."""
     media_retention_days: float = Field(default=30.0, gt=0)
     result_retention_days: float = Field(default=365.0, gt=0)
+    audit_retention_days: float = Field(default=730.0, gt=0)
 
 
 class Webhooks(Section):

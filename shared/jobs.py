@@ -160,9 +160,11 @@ def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) ->
     return session.scalars(query).one_or_none()
 
 
-def lock_job(session: Session, job_id: uuid.UUID) -> Job | None:
-    """The job as it is now, locked until the transaction ends; None if there is none or it was deleted."""
+def lock_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
+    """The job as it is now, locked until the transaction ends; None if it was deleted or is another owner's."""
     query = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)).with_for_update()
+    if owner is not None:
+        query = query.where(Job.owner == owner)
     return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
 
 

@@ -234,3 +234,26 @@ class Delivery(Base):
     error_code: Mapped[str | None]
 
     job: Mapped[Job] = relationship()
+
+
+class AuditEvent(Base):
+    """Something that somebody did; see ``shared.audit``."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (
+        Index("ix_audit_events_at", "at"),
+        Index("ix_audit_events_owner", "owner", "at"),
+        Index("ix_audit_events_job_id", "job_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    action: Mapped[str]
+    owner: Mapped[str]
+    actor: Mapped[str]
+    api_key_id: Mapped[uuid.UUID | None]
+    """No foreign key: events outlive what they tell of."""
+    job_id: Mapped[uuid.UUID | None]
+    address: Mapped[str | None]
+    request_id: Mapped[str | None]
+    detail: Mapped[dict[str, Any]]

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from shared.audit import SERVICE, Actor, expire_events, record
 from shared.config import Jobs
 from shared.deliveries import take_due
 from shared.errors import AttemptsExhaustedError
@@ -175,9 +176,9 @@ def _is_owed(row: type[Job] | type[Segment], settings: Jobs, depth: int) -> Colu
     )
 
 
-def expire(session: Session, result_retention_days: float) -> list[str]:
+def expire(session: Session, settings: Jobs) -> list[str]:
     """
-    Erase media past its retention and jobs past theirs.
+    Erase media past its retention, and jobs and audit events past theirs.
 
     Returns:
         Storage keys to delete after the commit.
@@ -188,14 +189,19 @@ def expire(session: Session, result_retention_days: float) -> list[str]:
     for media in session.scalars(expired.limit(BATCH).with_for_update(skip_locked=True)):
         keys.append(media.storage_key)
         media.storage_key = None
+        record(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
     old = select(Job.id).where(
         Job.deleted_at.is_(None),
-        Job.finished_at < func.now() - timedelta(days=result_retention_days),
+        Job.finished_at < func.now() - timedelta(days=settings.result_retention_days),
     )
     for job_id in session.scalars(old.limit(BATCH)).all():
         job = lock_job(session, job_id)
-        key = None if job is None else delete_job(session, job)
+        if job is None:
+            continue
+        key = delete_job(session, job)
+        record(session, "job.expired", owner=job.owner, actor=Actor(SERVICE), job_id=job.id)
         keys += [key] if key else []
-    tombstones = Job.deleted_at < func.now() - timedelta(days=result_retention_days)
+    tombstones = Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)
     session.execute(delete(Job).where(tombstones))
+    expire_events(session, settings.audit_retention_days)
     return keys

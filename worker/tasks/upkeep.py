@@ -45,7 +45,7 @@ def upkeep(context: Context) -> None:
 def tidy(context: Context) -> None:
     """Erase what is past its retention, and files that no row knows."""
     with context.sessions.transaction() as session:
-        keys = expire(session, context.settings.jobs.result_retention_days)
+        keys = expire(session, context.settings.jobs)
     for key in keys:
         context.storage.delete(key)
     orphans = _orphans(context, datetime.now(UTC) - ORPHAN_AGE)

@@ -1,0 +1,93 @@
+"""
+The audit log: who did what, and when. Events are added in the transaction of what they tell, and never changed.
+
+The database itself refuses to change or remove one (``migrations/versions/0002_audit_events.py``), but for retention.
+No event holds content: no file name, no URL, no metadata, no score.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+from sqlalchemy import delete, func, select, text
+from sqlalchemy.orm import Session
+
+from shared.models import AuditEvent
+
+Action = Literal[
+    "key.created",
+    "key.revoked",
+    "job.submitted",
+    "job.cancelled",
+    "job.erased",
+    "job.expired",
+    "media.expired",
+    "delivery.repeated",
+]
+OPERATOR: Final = "operator"
+"""Whoever can run commands beside the database."""
+SERVICE: Final = "service"
+"""The service itself, by its configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something."""
+
+    name: str
+    """The name of a key, ``operator`` or ``service``."""
+    api_key_id: uuid.UUID | None = None
+    address: str | None = None
+    request_id: str | None = None
+
+
+def record(
+    session: Session, action: Action, *, owner: str, actor: Actor, job_id: uuid.UUID | None = None, **detail: Any
+) -> None:
+    """Add an event to the transaction of *session*."""
+    session.add(
+        AuditEvent(
+            action=action,
+            owner=owner,
+            actor=actor.name,
+            api_key_id=actor.api_key_id,
+            job_id=job_id,
+            address=actor.address,
+            request_id=actor.request_id,
+            detail=detail,
+        )
+    )
+
+
+def events(
+    session: Session,
+    *,
+    since: datetime | None = None,
+    owner: str | None = None,
+    job_id: uuid.UUID | None = None,
+) -> Iterable[AuditEvent]:
+    """Events in the order in which they happened, a batch in memory at a time."""
+    query = select(AuditEvent).order_by(AuditEvent.at, AuditEvent.id)
+    if since is not None:
+        query = query.where(AuditEvent.at >= since)
+    if owner is not None:
+        query = query.where(AuditEvent.owner == owner)
+    if job_id is not None:
+        query = query.where(AuditEvent.job_id == job_id)
+    return session.scalars(query.execution_options(yield_per=500))
+
+
+def expire_events(session: Session, retention_days: float) -> int:
+    """Remove events that are older than *retention_days*; returns how many."""
+    before = session.scalar(select(func.now() - timedelta(days=retention_days)))
+    if before is None:
+        return 0
+    # Until the end of this transaction; see the migration.
+    session.execute(
+        text("select set_config('deepfakestream.audit_expires_before', :before, true)"), {"before": before.isoformat()}
+    )
+    done = session.execute(delete(AuditEvent).where(AuditEvent.at < before))
+    session.execute(text("select set_config('deepfakestream.audit_expires_before', '', true)"))
+    return int(done.rowcount)  # type: ignore[attr-defined]

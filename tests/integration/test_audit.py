@@ -1,0 +1,117 @@
+"""The audit log in a real database: what is written down, and that it stays."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from api.keys import create_key, revoke_key
+from shared.audit import OPERATOR, Actor, events, expire_events, record
+from shared.config import Jobs
+from shared.models import APIKey, AuditEvent, Job, Media
+from shared.sweep import expire
+from tests.integration.rows import add_job
+
+
+def actions(sessions, owner):
+    with sessions.transaction() as session:
+        return [(event.action, event.actor) for event in events(session, owner=owner)]
+
+
+def test_keys_that_are_made_and_revoked_are_written_down_once_and_without_their_secret(sessions):
+    with sessions.transaction() as session:
+        made = create_key(session, owner="audited", name="newsroom", scopes=["jobs:read"])
+    for _ in range(2):
+        with sessions.transaction() as session:
+            assert revoke_key(session, made.row.id)
+    assert actions(sessions, "audited") == [("key.created", OPERATOR), ("key.revoked", OPERATOR)]
+    with sessions.transaction() as session:
+        for event in events(session, owner="audited"):
+            assert event.detail["key_id"] == str(made.row.id)
+            assert made.secret not in json.dumps(event.detail)
+            assert made.row.webhook_secret not in json.dumps(event.detail)
+
+
+def test_what_a_transaction_did_not_do_is_not_written_down(sessions):
+    def begin_and_fail():
+        with sessions.transaction() as session:
+            create_key(session, owner="undone", name="never", scopes=[])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        begin_and_fail()
+    assert actions(sessions, "undone") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        update(AuditEvent).values(owner="somebody else"),
+        delete(AuditEvent),
+        text("truncate audit_events"),
+        text("delete from audit_events where at < now() + interval '1 day'"),
+    ],
+    ids=["update", "delete", "truncate", "plain delete"],
+)
+def test_the_database_refuses_to_change_what_is_written(sessions, change):
+    with sessions.transaction() as session:
+        record(session, "job.submitted", owner="kept", actor=Actor("test"))
+    with pytest.raises(DBAPIError, match="neither changed nor removed"), sessions.transaction() as session:
+        session.execute(change)
+    assert ("job.submitted", "test") in actions(sessions, "kept")
+
+
+def test_retention_takes_what_is_old_and_nothing_else(sessions):
+    with sessions.transaction() as session:
+        record(session, "job.submitted", owner="retained", actor=Actor("new"))
+        at: Any = session.scalar(text("select now() - interval '3 days'"))
+        session.add(AuditEvent(action="job.submitted", owner="retained", actor="old", detail={}, at=at))
+    with sessions.transaction() as session:
+        assert expire_events(session, 2) == 1
+        # The permission ended with the removal.
+        with pytest.raises(DBAPIError, match="neither changed nor removed"):
+            session.execute(delete(AuditEvent))
+        session.rollback()
+    with sessions.transaction() as session:
+        assert expire_events(session, 2) == 1
+    assert actions(sessions, "retained") == [("job.submitted", "new")]
+
+
+def test_what_retention_erases_is_written_down(sessions):
+    with sessions.transaction() as session:
+        job = add_job(session)
+        owner, job_id = job.owner, job.id
+    with sessions.transaction() as session:
+        ended = text("now() - interval '2 days'")
+        session.execute(update(Job).where(Job.id == job_id).values(status="cancelled", finished_at=ended))
+        session.execute(update(Media).where(Media.owner == owner).values(expires_at=ended))
+    with sessions.transaction() as session:
+        expire(session, Jobs(result_retention_days=1))
+    assert sorted(actions(sessions, owner)) == [("job.expired", "service"), ("media.expired", "service")]
+
+
+def test_the_log_is_kept_when_its_key_is_gone(sessions):
+    with sessions.transaction() as session:
+        made = create_key(session, owner="gone", name="short-lived", scopes=[])
+    with sessions.transaction() as session:
+        session.delete(session.scalars(select(APIKey).where(APIKey.id == made.row.id)).one())
+    assert actions(sessions, "gone") == [("key.created", OPERATOR)]
+
+
+def test_an_operator_can_read_it(stack, client, clip):
+    job = client.submit(clip)
+    client.delete(job.id)
+    arguments = [sys.executable, "-m", "api.audit", "--job", job.id]
+    environment = stack._services[-1]._environment
+    done = subprocess.run(arguments, env=environment, cwd=stack.state, capture_output=True, text=True, check=True)
+    submitted, erased = (json.loads(line) for line in done.stdout.splitlines())
+    assert (submitted["action"], erased["action"]) == ("job.submitted", "job.erased")
+    for event in (submitted, erased):
+        assert (event["owner"], event["actor"], event["address"]) == ("local", "embedded", "127.0.0.1")
+        assert event["request_id"]
+    assert set(submitted["detail"]) == {"sha256"}
+    assert stack.api_key_file.read_text().strip() not in done.stdout
