@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import func, select
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import Session, selectinload
 
 from api.admission import check_room, upload_place
 from api.audit import current_actor
@@ -42,6 +42,7 @@ from shared.media import attach_media
 from shared.models import OPEN_SEGMENT_STATUSES, Job, Segment
 from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
 from shared.outbound import check_url
+from shared.reuse import find_result, take_over
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
@@ -75,7 +76,6 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         job, document, is_new = _create(mine, submission.upload, url, options, manifest, header.idempotency_key)
     if is_new:
         JOBS_ACCEPTED.labels(source="url" if url else "upload").inc()
-        _send_ingest(mine, job.id)
     response = jsonify(document)
     response.status_code = 202
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -307,13 +307,31 @@ def _create(
                 request_sha256=_request_sha256(upload, url, options),
             ),
         )
+        delivery_id = None
         if is_new:
             sha256 = upload.sha256 if upload else None
             record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
-        document = job_document(job, [] if is_new else get_segments(session, job.id))
+            if media is not None and options.get("reuse", mine.settings.jobs.reuse_results):
+                delivery_id = _reuse(session, job, manifest)
+        is_waiting = job.status == "queued"
+        document = job_document(job, [] if is_new and is_waiting else get_segments(session, job.id))
     if surplus is not None:
         mine.storage.delete(surplus)
+    if is_new and is_waiting:
+        _send_ingest(mine, job.id)
+    if delivery_id is not None:
+        send_delivery(mine, delivery_id)
     return job, document, is_new
+
+
+def _reuse(session: Session, job: Job, manifest: Manifest) -> uuid.UUID | None:
+    """End the job with the result of an equal one, if there is one; the delivery to send if that needs one."""
+    description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
+    source = find_result(session, job, description)
+    if source is None:
+        return None
+    JOBS_ENDED.labels(status="succeeded").inc()
+    return take_over(session, job, source)
 
 
 def _request_sha256(upload: StoredUpload | None, url: str | None, options: dict[str, Any]) -> str:

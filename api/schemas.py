@@ -105,6 +105,12 @@ class GetHeaders(_Headers):
     )
 
 
+REUSE = (
+    "Take the scores over from a job of yours with the same file, options and checkpoint instead of scoring again."
+    " Whether this is done unasked is the operator's choice."
+)
+
+
 class QueryOptions(_Request):
     """Options of a job, in the query or in form fields."""
 
@@ -112,6 +118,7 @@ class QueryOptions(_Request):
     sample_fps: SampleFPS | Absent = None
     segment_seconds: SegmentSeconds | Absent = None
     model: ModelName | Absent = None
+    reuse: bool | Absent = Field(default=None, description=REUSE)
     metadata: Json[dict[str, Any]] | Absent = Field(default=None, description=f"{METADATA} A JSON object as text.")
 
 
@@ -221,6 +228,9 @@ class ModelDescription(BaseModel):
     temperature: float
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]
+    pipeline: int | None = Field(
+        default=None, description="Counts changes to decoding, detection and averaging; null in results from before."
+    )
     sampling: dict[str, float]
 
 
@@ -260,6 +270,7 @@ class JobSummary(BaseModel):
     verdict: Literal["fake", "real", "inconclusive", "not_applicable"] | None
     reasons: list[str] = Field(description="Machine-readable, for instance `untrained_model` or `no_face`.")
     model: ModelDescription | None
+    reused_from: UUID | None = Field(description="The job whose scores were taken over instead of scoring again.")
     error: ErrorDocument | None
 
 

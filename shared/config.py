@@ -115,6 +115,8 @@ class Jobs(Section):
     """A message unanswered for this long is sent again if its queue is empty."""
     resend_always_after_s: float = Field(default=900.0, gt=0)
     """Likewise, whatever the queue holds."""
+    reuse_results: bool = False
+    """Take scores over from an earlier job with the same file, options and checkpoint where a request does not say."""
     media_retention_days: float = Field(default=30.0, gt=0)
     result_retention_days: float = Field(default=365.0, gt=0)
     audit_retention_days: float = Field(default=730.0, gt=0)

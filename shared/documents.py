@@ -44,6 +44,7 @@ def job_summary(job: Job, segments_done: int) -> dict[str, Any]:
         "verdict": job.verdict,
         "reasons": job.reasons,
         "model": job.model_description,
+        "reused_from": str(job.reused_from) if job.reused_from else None,
         "error": _error(job.error_code, job.error_detail),
     }
 

@@ -388,7 +388,7 @@ def delete_job(session: Session, job: Job) -> str | None:
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
     job.source_url = job.webhook_url = job.idempotency_key = None
-    job.fake_score = job.peak_score = job.verdict = job.model_description = None
+    job.fake_score = job.peak_score = job.verdict = job.model_description = job.reused_from = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None
     session.flush()
     return storage_key

@@ -7,7 +7,7 @@ loads the network they describe.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 """The checkpoints that come with the project."""
 DEFAULT_CHECKPOINT = "swap-lite0"
 """The one among them that judges when nobody asks for another."""
+
+PIPELINE: Final = 2
+"""Counts changes to decoding, detection, cropping and averaging that can move a score. Results name it."""
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -108,6 +111,22 @@ class Manifest(_Frozen):
     training_data: list[str] = []
     metrics: dict[str, float] = {}
     licence: str = "Apache-2.0"
+
+    def describe(self, *, sample_fps: float, segment_seconds: float) -> dict[str, Any]:
+        """Everything that produced a result, so that it can be defended and repeated."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "trained": self.trained,
+            "weights_sha256": self.weights.sha256,
+            "threshold": self.calibration.threshold,
+            "uncertainty_band": list(self.calibration.uncertainty_band),
+            "temperature": self.calibration.temperature,
+            "architecture": self.architecture.model_dump(mode="json"),
+            "preprocessing": self.preprocessing.model_dump(mode="json"),
+            "pipeline": PIPELINE,
+            "sampling": {"sample_fps": sample_fps, "segment_seconds": segment_seconds},
+        }
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -139,6 +139,8 @@ class Job(Base):
     verdict: Mapped[str | None]
     reasons: Mapped[list[Any]] = mapped_column(default=list)
     model_description: Mapped[dict[str, Any] | None]
+    reused_from: Mapped[uuid.UUID | None]
+    """The job whose scores these are; that one may be gone by now."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
 

@@ -67,6 +67,7 @@ class Client:
         segment_seconds: float | None = None,
         webhook_url: str | None = None,
         metadata: dict[str, Any] | None = None,
+        reuse: bool | None = None,
         idempotency_key: str | None = None,
         on_upload: UploadProgress | None = None,
     ) -> Job:
@@ -76,6 +77,8 @@ class Client:
         Args:
             file: A path, or a seekable file opened for reading; its bytes are streamed.
             url: Instead of *file*: where the service fetches it.
+            reuse: Take the scores over from an earlier job of yours with the same file, options and checkpoint;
+                the operator's choice if not given.
             idempotency_key: Made up if not given. Give one of your own to make a repetition after a crash of
                 your program safe, too.
             on_upload: Called while *file* is sent.
@@ -90,6 +93,7 @@ class Client:
             "sample_fps": sample_fps,
             "segment_seconds": segment_seconds,
             "webhook_url": webhook_url,
+            "reuse": reuse,
         }
         options = {name: value for name, value in options.items() if value is not None}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}

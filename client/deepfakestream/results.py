@@ -149,6 +149,8 @@ class Job:
     reasons: tuple[str, ...]
     metadata: dict[str, Any]
     model: Model | None
+    reused_from: str | None
+    """The job whose scores were taken over instead of scoring again."""
     error: Problem | None
     segments: tuple[Segment, ...]
     raw: dict[str, Any] = field(repr=False)
@@ -180,6 +182,7 @@ class Job:
             reasons=tuple(data.get("reasons", [])),
             metadata=data.get("metadata", {}),
             model=Model.from_json(data["model"]) if data.get("model") else None,
+            reused_from=data.get("reused_from"),
             error=_problem(data.get("error")),
             segments=tuple(Segment.from_json(segment) for segment in data.get("segments", [])),
             raw=data,

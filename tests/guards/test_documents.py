@@ -15,7 +15,7 @@ from shared.documents import MEDIA_FACTS, delivery_document, job_document, job_s
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
 from worker.media.probe import MediaFacts
-from worker.pipeline.results import FaceResult, describe_model
+from worker.pipeline.results import FaceResult
 from worker.pipeline.scoring import score_segment
 
 
@@ -85,7 +85,7 @@ def sample():
         fake_score=0.25,
         peak_score=0.25,
         verdict="inconclusive",
-        model_description=describe_model(manifest, sample_fps=2.0, segment_seconds=5.0),
+        model_description=manifest.describe(sample_fps=2.0, segment_seconds=5.0),
         segments_total=1,
         created_at=datetime.now(UTC),
         finished_at=datetime.now(UTC),

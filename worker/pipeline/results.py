@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from shared.manifests import Manifest
-
 SCORE_DIGITS = 6
 """Digits of every score: fine enough to lose nothing, coarse enough that every route prints the same."""
 
@@ -111,19 +109,3 @@ class JobResult:
     peak_score: float | None
     verdict: str
     reasons: tuple[str, ...]
-
-
-def describe_model(manifest: Manifest, *, sample_fps: float, segment_seconds: float) -> dict[str, Any]:
-    """Everything that produced a result, so that it can be defended and repeated."""
-    return {
-        "name": manifest.name,
-        "version": manifest.version,
-        "trained": manifest.trained,
-        "weights_sha256": manifest.weights.sha256,
-        "threshold": manifest.calibration.threshold,
-        "uncertainty_band": list(manifest.calibration.uncertainty_band),
-        "temperature": manifest.calibration.temperature,
-        "architecture": manifest.architecture.model_dump(mode="json"),
-        "preprocessing": manifest.preprocessing.model_dump(mode="json"),
-        "sampling": {"sample_fps": sample_fps, "segment_seconds": segment_seconds},
-    }

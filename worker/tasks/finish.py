@@ -9,7 +9,6 @@ from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segmen
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import JOBS_ENDED, get_logger
-from worker.pipeline.results import describe_model
 from worker.pipeline.scoring import score_job
 from worker.tasks.context import Context
 
@@ -53,7 +52,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         peak_score=result.peak_score,
         verdict=result.verdict,
         reasons=result.reasons,
-        model_description=describe_model(manifest, sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
+        model_description=manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
     )
 
 

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, read_manifest
-from worker.pipeline.results import FaceResult, SegmentResult, describe_model
+from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import score_job, score_segment
 
 UNTRAINED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT).model_copy(update={"trained": False})
@@ -93,7 +93,7 @@ def test_nothing_scorable_has_no_score_and_is_never_real(manifest, segments, fai
 
 
 def test_the_description_names_everything_that_made_the_score():
-    description = describe_model(UNTRAINED, sample_fps=3.0, segment_seconds=4.0)
+    description = UNTRAINED.describe(sample_fps=3.0, segment_seconds=4.0)
     assert description["weights_sha256"] == UNTRAINED.weights.sha256
     assert description["sampling"] == {"sample_fps": 3.0, "segment_seconds": 4.0}
     assert {"name", "version", "threshold", "preprocessing", "architecture"} <= set(description)

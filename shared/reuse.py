@@ -1,0 +1,66 @@
+"""Taking a result over: the same content, options and checkpoint, of the same owner, give the same scores."""
+
+import uuid
+from typing import Any
+
+from sqlalchemy import func, insert, literal, select
+from sqlalchemy.orm import Session
+
+from shared.jobs import Outcome, end_job
+from shared.models import Job, Segment
+
+COPIED = (
+    *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score, Segment.result),
+    *(Segment.started_at, Segment.finished_at),
+)
+"""What segments of the new job have in common with those that were scored; their times tell when that was."""
+
+
+def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job | None:
+    """
+    The latest job with a whole result for the media of *job*.
+
+    Args:
+        description: Of model, preprocessing, sampling and pipeline; all of it must be equal.
+    """
+    query = (
+        select(Job)
+        .where(
+            Job.owner == job.owner,
+            Job.media_id == job.media_id,
+            Job.id != job.id,
+            Job.status == "succeeded",
+            Job.deleted_at.is_(None),
+            Job.model_description == description,
+            ~Job.reasons.contains(["segments_failed"]),
+        )
+        .order_by(Job.id.desc())
+        .limit(1)
+        # It must not be erased while its segments are copied.
+        .with_for_update(read=True)
+    )
+    return session.scalars(query).one_or_none()
+
+
+def take_over(session: Session, job: Job, source: Job) -> uuid.UUID | None:
+    """
+    End a new *job* with the result of *source*, of which it is independent from then on.
+
+    Returns:
+        The delivery to send once the transaction is committed, if there is a webhook.
+    """
+    segments = select(literal(job.id), *COPIED).where(Segment.job_id == source.id)
+    session.execute(insert(Segment).from_select([Segment.job_id, *COPIED], segments))
+    job.segments_total = source.segments_total
+    job.started_at = func.now()
+    job.reused_from = source.reused_from or source.id
+    outcome = Outcome(
+        fake_score=source.fake_score,
+        peak_score=source.peak_score,
+        verdict=source.verdict or "",
+        reasons=source.reasons,
+        model_description=source.model_description or {},
+    )
+    delivery_id = end_job(session, job, "succeeded", outcome=outcome)
+    session.refresh(job)
+    return delivery_id
