@@ -44,6 +44,8 @@ SETTINGS = {
 }
 CLIENTS = 3
 PAUSE_S = 3.0
+ANSWER_S = 60.0
+"""For clients to get their last answer, once nothing happens any more."""
 QUIET_S = 240.0
 
 
@@ -85,6 +87,7 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
         running.callback(supervisor.stop)
         faults = Faults(stack, supervisor, own_storage=own_storage, away_s=away_s)
         happened = happen(faults, load, rng, minutes, seed, every_s)
+        unanswered = load.stop(ANSWER_S)
         wait_for_quiet(stack, QUIET_S)
         found = audit(stack, http, load.accepted, expected, memory)
         found.duplicated += load.duplicated
@@ -95,7 +98,8 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
             "accepted": len(load.accepted),
             "ended": ended,
             **asdict(found),
-            "clean": found.is_clean and not any(what.startswith("500") for what in load.errors),
+            "unanswered": unanswered,
+            "clean": found.is_clean and not unanswered and not any(what.startswith("500") for what in load.errors),
             "faults": dict(happened),
             "receiver": dict(memory.moods),
             "clients_met": load.errors,
@@ -127,7 +131,6 @@ def happen(faults: Faults, load: Load, rng: random.Random, minutes: float, seed:
         name = order.pop()
         faults.kinds[name](rng)
         happened[name] += 1
-    load.stop()
     return happened
 
 

@@ -66,15 +66,17 @@ class Load:
         """Begin; each client waits about *pause_s* between jobs."""
         for number in range(clients):
             rng = random.Random(f"{seed}/{number}")
-            thread = threading.Thread(target=self._run, args=(rng, pause_s))
+            thread = threading.Thread(target=self._run, args=(rng, pause_s), daemon=True)
             thread.start()
             self._threads.append(thread)
 
-    def stop(self) -> None:
-        """No new jobs; returns when each client knows the fate of its last."""
+    def stop(self, timeout_s: float) -> int:
+        """No new jobs; how many clients have not learnt the fate of their last within *timeout_s*."""
         self._over.set()
+        deadline = time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return sum(thread.is_alive() for thread in self._threads)
 
     def submit(self, http: httpx.Client, kind: str, key: str, webhook_url: str | None = None) -> str:
         """The id of the job; asks again, under the same key, until there is an answer."""
