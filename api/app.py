@@ -64,6 +64,8 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     for module in (jobs, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
+    # The library's own page of links says less.
+    app.view_functions["openapi.openapi"] = _to_docs
     expect_proxies(app, settings.api.trusted_proxies)
     return app
 

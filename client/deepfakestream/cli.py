@@ -143,7 +143,8 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) 
         for job in found:
             click.echo(json.dumps(job.raw))
     else:
-        Console().print(jobs_table(found))
+        console = Console()
+        console.print(jobs_table(found, console.width))
 
 
 @main.command()
@@ -187,8 +188,9 @@ def _each(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one model a line.")
+@click.option("--card", is_flag=True, help="With their model cards: what they are good for, and where they fail.")
 @click.pass_context
-def models(context: click.Context, as_json: bool) -> None:
+def models(context: click.Context, as_json: bool, card: bool) -> None:
     """List the checkpoints that can be asked for."""
     try:
         with _client(context) as client:
@@ -202,6 +204,8 @@ def models(context: click.Context, as_json: bool) -> None:
             marks = "trained" if model["trained"] else "untrained"
             default = ", default" if model["is_default"] else ""
             click.echo(f"{model['name']} {model['version']} ({marks}{default})")
+            if card:
+                click.echo(f"\n{model['model_card']}")
 
 
 @main.command("version")

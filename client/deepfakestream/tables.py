@@ -8,6 +8,9 @@ from rich.text import Text
 
 from deepfakestream.results import Job
 
+WIDE = 118
+NARROW_COLUMNS = ("id", "status", "average", "verdict")
+ID_WIDTH = 36
 STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
 
 
@@ -44,29 +47,33 @@ def print_job(console: Console, name: str, job: Job) -> None:
     console.print("verdict", verdict, Text(f"({', '.join(job.reasons)})" if job.reasons else ""))
     if job.model is not None:
         model = job.model
+        low, _ = model.uncertainty_band
         console.print(
             Text(
-                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…,"
-                f" threshold {model.threshold:g}"
+                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…: fake from"
+                f" {model.threshold:g}, real below {low:g}; how far to trust it: deepfakestream models --card"
             )
         )
 
 
-def jobs_table(jobs: list[Job]) -> Table:
-    """A line for each job."""
+def jobs_table(jobs: list[Job], width: int) -> Table:
+    """A line for each job. Ids are whole, since commands ask for them; in little width less is told beside them."""
+    is_wide = width >= WIDE
     table = Table()
     for heading in ("id", "created", "status", "done", "average", "peak", "verdict"):
-        table.add_column(heading)
+        if is_wide or heading in NARROW_COLUMNS:
+            table.add_column(heading, no_wrap=True, min_width=ID_WIDTH if heading == "id" else None)
     for job in jobs:
-        table.add_row(
-            job.id,
-            f"{job.created_at:%Y-%m-%d %H:%M:%S}",
-            job.status,
-            f"{job.fraction:.0%}",
-            score(job.fake_score),
-            score(job.peak_score),
-            Text(job.verdict or "", style=STYLES.get(job.verdict or "", "")),
-        )
+        cells: dict[str, str | Text] = {
+            "id": job.id,
+            "created": f"{job.created_at:%Y-%m-%d %H:%M:%S}",
+            "status": job.status,
+            "done": f"{job.fraction:.0%}",
+            "average": score(job.fake_score),
+            "peak": score(job.peak_score),
+            "verdict": Text(job.verdict or "", style=STYLES.get(job.verdict or "", "")),
+        }
+        table.add_row(*(cells[str(column.header)] for column in table.columns))
     return table
 
 

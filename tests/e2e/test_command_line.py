@@ -101,6 +101,14 @@ def test_jobs_are_listed_cancelled_and_deleted(stack, clip):
     assert "there is no job" in gone.stderr
 
 
+def test_ids_are_whole_and_cards_can_be_read(stack, clip, client):
+    job = client.wait(client.submit(clip).id, timeout_s=60)
+    assert job.id in deepfakestream("jobs", state=stack.state).stdout
+    card = deepfakestream("models", "--card", state=stack.state).stdout
+    assert "swap-lite0" in card
+    assert "research baseline" in card
+
+
 def test_keys_are_made_listed_and_revoked(stack):
     def keys(*arguments):
         done = deepfakestream("keys", *arguments, state=stack.state)
