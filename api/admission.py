@@ -19,8 +19,9 @@ from api.errors import APIError
 from api.services import Services
 from shared.models import Job, Media
 
-FREE_UPLOAD_BYTES = 1024 * 1024
-"""A body that announces no more than this takes no place among the uploads: it is here in a moment."""
+SMALL_UPLOAD_BYTES = 1024 * 1024
+"""A body that announces no more than this is usually here in a moment, and waits for its place that long."""
+SMALL_WAIT_S = 0.5
 PROBES = ("/livez", "/readyz", "/metrics")
 REDIS_TIMEOUT_S = 0.25
 BUSY_RETRY_S = 5
@@ -64,9 +65,9 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     )
 
 
-def check_room(session: Session, api: API, owner: str) -> None:
+def check_room(session: Session, api: API, owner: str, idempotency_key: str | None) -> None:
     """
-    Refuse a submission for which there is no room.
+    Refuse a submission for which there is no room; one that was accepted before needs none.
 
     The bounds are kept to within the number of requests that are under way at the same time.
 
@@ -74,6 +75,10 @@ def check_room(session: Session, api: API, owner: str) -> None:
         APIError: ``overloaded`` where the service has all it can queue; ``too_many_open_jobs`` or
             ``storage_quota_exceeded`` where this owner has.
     """
+    if idempotency_key is not None:
+        replayed = select(Job.id).where(Job.owner == owner, Job.idempotency_key == idempotency_key)
+        if session.scalar(replayed) is not None:
+            return
     # No more rows are looked at than decide the matter.
     waiting = select(Job.owner).where(Job.status.in_(("queued", "running"))).limit(api.max_open_jobs).subquery()
     row = session.execute(
@@ -105,18 +110,18 @@ def check_room(session: Session, api: API, owner: str) -> None:
 @contextmanager
 def upload_place(mine: Services) -> Iterator[None]:
     """
-    Hold one of the places for large bodies of this process while the block runs.
+    Hold one of the places for bodies of this process while the block runs.
 
-    Uploads that take minutes must not take every thread: others want to poll meanwhile.
+    Uploads that take minutes must not take every thread: others want to poll meanwhile. Small bodies have places of
+    their own, so that they do not wait for large ones, and those that are dripped take no more than these.
 
     Raises:
         APIError: ``too_many_uploads``: none is free.
     """
     length = request.content_length
-    if length is not None and length <= FREE_UPLOAD_BYTES:
-        yield
-        return
-    if not mine.uploading.acquire(blocking=False):
+    is_small = length is not None and length <= SMALL_UPLOAD_BYTES
+    places = mine.small_uploading if is_small else mine.uploading
+    if not places.acquire(timeout=SMALL_WAIT_S if is_small else 0.0):
         raise APIError(
             "too_many_uploads",
             "as many uploads as this service takes at a time are under way; nothing was accepted, so try again",
@@ -125,7 +130,7 @@ def upload_place(mine: Services) -> Iterator[None]:
     try:
         yield
     finally:
-        mine.uploading.release()
+        places.release()
 
 
 def _key_or_address() -> str:

@@ -51,8 +51,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         sessions=sessions,
         storage=storage or open_storage(settings.storage.url),
         sender=sender or Sender(make_celery(settings.broker, settings.jobs)),
-        waiting=BoundedSemaphore(max(1, settings.api.threads // 2)),
+        waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
+        small_uploading=BoundedSemaphore(settings.api.uploads),
     )
     # In this order: a caller who asks too often is not even looked up.
     register_rate_limits(app, settings)

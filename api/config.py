@@ -12,7 +12,7 @@ class API(Section):
     port: int = Field(default=8000, ge=1, le=65535)
     processes: int = Field(default=2, ge=1)
     threads: int = Field(default=16, ge=2)
-    """Of each process. A request that waits for a job holds one; at most half of them may wait at a time."""
+    """Of each process. Three eighths at most wait for jobs at a time, and as many as ``max_uploads`` says upload."""
     max_wait_s: float = Field(default=60.0, ge=0)
     """The longest ``Prefer: wait`` that is honoured."""
     poll_every_s: float = Field(default=0.2, gt=0)
@@ -34,7 +34,7 @@ class API(Section):
     max_stored_bytes_per_owner: int | None = Field(default=None, ge=1)
     """Of files in storage; no limit by default."""
     max_uploads: int | None = Field(default=None, ge=1)
-    """Bodies of more than 1 MiB that a process takes in at a time; by default three eighths of its threads."""
+    """Bodies of more than 1 MiB that a process takes in at a time, and of less likewise; a quarter of its threads."""
     trusted_proxies: int = Field(default=0, ge=0)
     """How many proxies stand in front, each extending ``X-Forwarded-For``; 0 if clients come themselves."""
     metrics_token: SecretStr | None = None
@@ -42,8 +42,13 @@ class API(Section):
 
     @property
     def uploads(self) -> int:
-        """How many large bodies a process takes in at a time: others wait for jobs, and some threads stay free."""
-        return self.max_uploads or max(1, self.threads * 3 // 8)
+        """How many large bodies, and how many small ones, a process takes in at a time."""
+        return self.max_uploads or max(1, self.threads // 4)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests of a process wait for jobs at a time; beside them and uploads some threads stay free."""
+        return max(1, self.threads * 3 // 8)
 
 
 class APISettings(SharedSettings):

@@ -145,7 +145,14 @@ def problem(
 
 def validation_problem(error: ValidationError) -> Response:
     """What pydantic found wrong with a request."""
-    errors = [{"name": ".".join(map(str, item["loc"])) or "body", "detail": item["msg"]} for item in error.errors()]
+    found: dict[str, str] = {}
+    for item in error.errors():
+        # An option may also be absent, which the library counts as a second mistake, and it adds its names of types to
+        # the place; neither is a client's business.
+        if item["type"] != "none_required":
+            place = ".".join(str(part) for part in item["loc"][:1] or ("body",))
+            found.setdefault(place, item["msg"])
+    errors = [{"name": name, "detail": detail} for name, detail in found.items()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:
         return problem("unknown_option", f"there is no option {unknown[0]!r}", errors=errors)

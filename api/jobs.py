@@ -66,7 +66,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     """
     mine, settings = services(), services().settings
     with mine.sessions.transaction() as session:
-        check_room(session, settings.api, caller().owner)
+        check_room(session, settings.api, caller().owner, header.idempotency_key)
     with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
         options, url = _options(submission, query)
         manifest = _manifest(mine, options.get("model"))

@@ -23,6 +23,8 @@ class Services:
     """Held by requests that wait for a job, so that they cannot take every thread."""
     uploading: BoundedSemaphore
     """Likewise, by large uploads."""
+    small_uploading: BoundedSemaphore
+    """Likewise, by small ones."""
 
 
 def services() -> Services:

@@ -83,6 +83,16 @@ def test_no_more_jobs_are_queued_than_configured(make_api):
     assert api.submit(other, noise_picture(3)).status_code == 202
 
 
+def test_what_was_accepted_is_answered_again_though_there_is_no_room(make_api):
+    api = make_api(max_open_jobs=1, max_stored_bytes_per_owner=1)
+    mine, _ = api.key()
+    once = {**mine, "Idempotency-Key": "once"}
+    first, again = api.submit(once), api.submit(once)
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert again.json["id"] == first.json["id"]
+    assert api.submit({**mine, "Idempotency-Key": "another"}).status_code == 503
+
+
 def test_one_owner_cannot_take_all_places(make_api):
     api = make_api(max_open_jobs=10, max_open_jobs_per_owner=2)
     (mine, _), (other, _) = api.key(), api.key("another")
@@ -115,7 +125,7 @@ class SlowBody(RawIOBase):
         if self._place >= self._half:
             self.begun.set()
             self.go_on.wait(30)
-        block = self._data[self._place : self._place + min(len(buffer), 65536)]
+        block = self._data[self._place : self._place + min(len(buffer), self._half, 65536)]
         buffer[: len(block)] = block
         self._place += len(block)
         return len(block)
@@ -127,26 +137,28 @@ def large_picture():
     return noise_picture(7) + b"\0" * 2 * 1024 * 1024
 
 
-def test_slow_uploads_leave_threads_for_others(make_api, large_picture):
+@pytest.mark.parametrize("is_small", [False, True], ids=["large", "small"])
+def test_slow_uploads_leave_threads_for_others(make_api, large_picture, is_small):
     api = make_api(max_uploads=1)
     mine, _ = api.key()
-    body, answers = SlowBody(large_picture), []
+    slow, quick = (noise_picture(7), large_picture) if is_small else (large_picture, noise_picture(8))
+    body, answers = SlowBody(slow), []
 
     def upload():
         headers = {**mine, "Content-Type": "image/jpeg"}
-        given = {"wsgi.input": body, "CONTENT_LENGTH": str(len(large_picture))}
+        given = {"wsgi.input": body, "CONTENT_LENGTH": str(len(slow))}
         answers.append(api.call("POST", "/v1/jobs", headers, environ_overrides=given))
 
     thread = threading.Thread(target=upload)
     thread.start()
     assert body.begun.wait(30)
-    assert refused(api.submit(mine, large_picture), 503, "too_many_uploads")
-    assert api.submit(mine, noise_picture(8)).status_code == 202
+    assert refused(api.submit(mine, slow), 503, "too_many_uploads")
+    assert api.submit(mine, quick).status_code == 202
     assert api.call("GET", "/v1/jobs", mine).status_code == 200
     body.go_on.set()
     thread.join(60)
     assert answers[0].status_code == 202
-    assert api.submit(mine, large_picture + b"\0").status_code == 202
+    assert api.submit(mine, slow + b"\0").status_code == 202
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/livez", "/openapi.json", "/swagger", "/nowhere"])
@@ -161,6 +173,7 @@ def test_metrics_are_for_this_machine_alone_unless_there_is_a_token(make_api):
     api = make_api()
     assert api.call("GET", "/metrics", {}).status_code == 200
     assert api.call("GET", "/metrics", {}, "192.0.2.1").status_code == 404
+    assert make_api(trusted_proxies=1).call("GET", "/metrics", {"X-Forwarded-For": "nonsense:1"}).status_code == 404
     api = make_api(metrics_token="open-sesame")
     assert api.call("GET", "/metrics", {}).status_code == 404
     assert api.call("GET", "/metrics", {"Authorization": "Bearer open"}).status_code == 404

@@ -1,5 +1,9 @@
+from flask import Flask
+from pydantic import ValidationError
+
 from api.app import create_app
 from api.config import APISettings
+from api.errors import validation_problem
 from api.schemas import JobsQuery, QueryOptions
 
 
@@ -19,3 +23,13 @@ def test_the_schema_of_a_request_is_made_once():
     assert QueryOptions.model_json_schema() is QueryOptions.model_json_schema()
     assert QueryOptions.model_json_schema() != JobsQuery.model_json_schema()
     assert QueryOptions.model_json_schema(mode="serialization") is not QueryOptions.model_json_schema()
+
+
+def test_mistakes_are_told_once_and_by_the_names_of_options():
+    try:
+        QueryOptions.model_validate({"sample_fps": "x", "reuse": "maybe"})
+    except ValidationError as error:
+        with Flask("test").app_context():
+            answer = validation_problem(error).get_json()
+    assert [mistake["name"] for mistake in answer["errors"]] == ["sample_fps", "reuse"]
+    assert "None" not in str(answer["errors"])
