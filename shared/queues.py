@@ -24,6 +24,14 @@ DELIVER_WEBHOOK: Final = "deepfakestream.deliver_webhook"
 UPKEEP: Final = "deepfakestream.upkeep"
 TIDY: Final = "deepfakestream.tidy"
 
+STALE_TICK_S: Final = 3600.0
+"""
+Ticks of beat older than this are dropped, so that they do not pile up while no cpu worker runs.
+
+Whether one is that old is told by two clocks, beat's and the worker's: as long as these do not differ by as much,
+upkeep goes on.
+"""
+
 QUEUE_OF_TASK: Final = {
     INGEST: CPU_QUEUE,
     SCORE_SEGMENT: GPU_QUEUE,
@@ -70,10 +78,9 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
             "upkeep": {
                 "task": UPKEEP,
                 "schedule": jobs.sweep_every_s,
-                # While no cpu worker runs, old ticks would only pile up.
-                "options": {"expires": max(1.0, 2 * jobs.sweep_every_s)},
+                "options": {"expires": STALE_TICK_S},
             },
-            "tidy": {"task": TIDY, "schedule": jobs.tidy_every_s, "options": {"expires": jobs.tidy_every_s}},
+            "tidy": {"task": TIDY, "schedule": jobs.tidy_every_s, "options": {"expires": STALE_TICK_S}},
         },
     )
     return app

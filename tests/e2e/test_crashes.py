@@ -105,6 +105,19 @@ def test_a_whole_worker_killed_in_the_middle_of_a_segment(client, stack, long_cl
     ended_once(stack, job.id, "succeeded")
 
 
+def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(client, stack, long_clip, undisturbed):
+    job = client.submit(long_clip, **OPTIONS)
+    wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
+    worker = service(stack, "worker-gpu")
+    worker.process.terminate()
+    wait_until(worker.has_died)
+    stack.restart_dead()
+    assert result(client.wait(job.id, timeout_s=120)) == undisturbed
+    # No segment was begun twice: none had to be waited for until its lease ran out.
+    assert set(attempts(stack, job.id)) == {1}
+    ended_once(stack, job.id, "succeeded")
+
+
 def test_the_cpu_worker_killed_with_jobs_on_their_way(client, stack, clip, long_clip, undisturbed):
     jobs = [client.submit(long_clip, **OPTIONS), *(client.submit(clip) for _ in range(3))]
     worker = service(stack, "worker-cpu")

@@ -25,7 +25,7 @@ import httpx
 from deepfakestream.stack.embedded import EmbeddedStack
 
 from tests.faults.audit import FINAL, audit, result, wait_for_quiet
-from tests.faults.faults import AWAY_S, Faults, Supervisor, storage_of_its_own
+from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, storage_of_its_own
 from tests.faults.receiver import moody_receiver
 from tests.faults.steady import Load, make_files
 
@@ -104,6 +104,7 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
             "receiver": dict(memory.moods),
             "clients_met": load.errors,
             "storage_faults": own_storage,
+            "clock_faults": FAKETIME is not None,
         }
 
 

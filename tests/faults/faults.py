@@ -18,6 +18,10 @@ from deepfakestream.stack.processes import Service
 AWAY_S = 20.0
 STORAGE_BYTES = 96 * 1024 * 1024
 STORAGE_FAULT_S = 8.0
+CLOCK_STEP_S = 240.0
+"""Less than the tolerance of signatures: a machine that is off by more has its webhooks refused, and rightly so."""
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+"""Where the system has it (Debian's package ``faketime``); otherwise no clock is stepped."""
 
 
 class Supervisor(threading.Thread):
@@ -89,6 +93,8 @@ class Faults:
             "postgres restarted": lambda _: self._restart_postgres(0.0),
             "postgres away": lambda _: self._restart_postgres(self._away_s),
         }
+        if FAKETIME is not None:
+            self.kinds["clock stepped"] = self._step_clock
         if own_storage:
             self.kinds |= {
                 "storage full": lambda _: self._fill_storage(),
@@ -128,6 +134,17 @@ class Faults:
         process.wait(30)
         time.sleep(away_s)
         server.ensure_postgres_running()
+
+    def _step_clock(self, rng: random.Random) -> None:
+        """For some seconds one service believes in another time; then its clock is put right."""
+        service = self._service(rng.choice(("worker-gpu", "worker-cpu", "beat", "api")))
+        right = service._environment
+        step_s = rng.choice((-1, 1)) * rng.uniform(30.0, CLOCK_STEP_S)
+        wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{step_s:+.0f}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        for environment in (right | wrong, right):
+            service._environment = environment
+            end_group(service)
+            time.sleep(STORAGE_FAULT_S)
 
     def _fill_storage(self) -> None:
         filler = self._storage / "filler"
