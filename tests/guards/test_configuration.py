@@ -86,3 +86,29 @@ def test_several_gpus_are_one_process_a_device_and_more_by_number(monkeypatch):
     worker = load_settings(WorkerSettings).worker
     assert worker.processes("gpu") == 4
     assert {worker.device_of(index) for index in range(4)} == {"cuda:0", "cuda:1"}
+
+
+SECRET = re.compile(r"password|secret|token|api_key|private_key", re.IGNORECASE)
+
+
+def test_no_secret_has_a_default():
+    settings = {
+        name: value for section, model in sections().items() for name, value in settings_of(model, section).items()
+    }
+    secret = {name: value for name, value in settings.items() if SECRET.search(name)}
+    assert {"api.metrics_token", "worker.flower.password"} <= set(secret)
+    assert set(secret.values()) <= {None, ...}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_no_configuration_file_holds_a_secret(path):
+    def look(value, name):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                look(inner, f"{name}.{key}")
+        elif isinstance(value, str):
+            assert not SECRET.search(name), name
+            # user:password@ in an address
+            assert not re.search(r"//[^/@\s]*:[^/@\s]+@", value), name
+
+    look(yaml.safe_load(path.read_text()) or {}, path.stem)
