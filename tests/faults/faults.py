@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from deepfakestream.stack.processes import Service
 AWAY_S = 20.0
 STORAGE_BYTES = 96 * 1024 * 1024
 STORAGE_FAULT_S = 8.0
+SLOW_MS = "150"
 CLOCK_STEP_S = 240.0
 """Less than the tolerance of signatures: a machine that is off by more has its webhooks refused, and rightly so."""
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -65,6 +66,19 @@ def storage_of_its_own(folder: Path) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def _slow_library(folder: Path) -> Path | None:
+    """``slow.c``, compiled; None where there is no compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        return None
+    made = folder / "slow.so"
+    source = Path(__file__).with_name("slow.c")
+    done = subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", made, source, "-ldl"], capture_output=True, check=False
+    )
+    return made if done.returncode == 0 else None
+
+
 class Faults:
     """
     The kinds of faults, by name.
@@ -95,6 +109,9 @@ class Faults:
         }
         if FAKETIME is not None:
             self.kinds["clock stepped"] = self._step_clock
+        self._slow = _slow_library(stack.state)
+        if self._slow is not None:
+            self.kinds["storage slow"] = lambda _: self._slow_storage()
         if own_storage:
             self.kinds |= {
                 "storage full": lambda _: self._fill_storage(),
@@ -138,12 +155,22 @@ class Faults:
     def _step_clock(self, rng: random.Random) -> None:
         """For some seconds one service believes in another time; then its clock is put right."""
         service = self._service(rng.choice(("worker-gpu", "worker-cpu", "beat", "api")))
-        right = service._environment
         step_s = rng.choice((-1, 1)) * rng.uniform(30.0, CLOCK_STEP_S)
         wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{step_s:+.0f}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-        for environment in (right | wrong, right):
-            service._environment = environment
-            end_group(service)
+        self._run_for_a_while([service], wrong)
+
+    def _slow_storage(self) -> None:
+        """Each read, write and flush of api and workers takes longer; ffmpeg's own reading does not."""
+        slow = {"LD_PRELOAD": str(self._slow), "SLOW_BELOW": str(self._storage), "SLOW_MS": SLOW_MS}
+        self._run_for_a_while([self._service(name) for name in ("api", "worker-cpu", "worker-gpu")], slow)
+
+    def _run_for_a_while(self, services: Sequence[Service], added: dict[str, str]) -> None:
+        """Start *services* again with *added* to their environment, and after some seconds as they were."""
+        right = [service._environment for service in services]
+        for more in (added, {}):
+            for service, environment in zip(services, right, strict=True):
+                service._environment = environment | more
+                end_group(service)
             time.sleep(STORAGE_FAULT_S)
 
     def _fill_storage(self) -> None:
