@@ -21,7 +21,11 @@ class Sandbox:
     prefix: tuple[str, ...] = ()
     has_no_network: bool = False
     dies_with_parent: bool = False
-    """With the thread that started it, to be exact: it must not end before the child does."""
+    """
+    With the thread that started it, to be exact: it must not end before the child does. A worker that is killed in the
+    few milliseconds before ``setpriv`` has asked for the signal leaves a child that ends at its first write instead,
+    for nobody reads its pipe.
+    """
 
     def describe(self) -> str:
         """For the log."""
