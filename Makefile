@@ -12,13 +12,14 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
-.PHONY: help demo run test lint bench faults mutants load clean
+.PHONY: help demo run test lint tools bench faults mutants load clean
 
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
 	@echo "make run    install, start everything, stay until Ctrl-C"
 	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
 	@echo "make lint   style, types, contracts"
+	@echo "make tools  build the programs that a few tests run (Helm and its like; needs Go)"
 	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
 	@echo "make faults MINUTES=N   the whole service under load while its parts are killed; ends with one JSON line"
 	@echo "make mutants COUNT=N SEED=S   hostile files, made anew from the seed; ends with one JSON line"
@@ -40,6 +41,9 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+tools: .venv/.installed-dev
+	$(BIN)/python -m tests.tools
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m worker.benchmark $(ARGS)

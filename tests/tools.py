@@ -1,0 +1,68 @@
+"""
+Programs that some tests run and Python's index does not carry, built from source by Go at pinned versions.
+
+``python -m tests.tools`` installs all of them below ``build/tools``, ``python -m tests.tools helm`` one. Tests that
+need one skip without it; where DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, they fail instead.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+FOLDER: Final = ROOT / "build" / "tools"
+REQUIRED_VARIABLE: Final = "DEEPFAKESTREAM_TOOLS_REQUIRED"
+
+PACKAGES: Final = {
+    "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
+    "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
+    "kubectl-validate": "sigs.k8s.io/kubectl-validate@v0.0.4",
+    "weed": "github.com/seaweedfs/seaweedfs/weed@v0.0.0-20261109003541-7506e5f91cd6",
+}
+"""Program → Go package that makes it."""
+
+
+def tool(name: str) -> Path:
+    """Path of the program *name*; skips the test, or fails it where tools are required, if it is not installed."""
+    path = FOLDER / name
+    if path.exists():
+        return path
+    reason = f"{name} is not installed (make tools)"
+    if os.environ.get(REQUIRED_VARIABLE):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def install(names: list[str]) -> None:
+    """Build what is not there yet. Raises CalledProcessError; FileNotFoundError without Go."""
+    go = shutil.which("go")
+    for name in names:
+        # The version is in the name of the file behind it, so that a new one is built when the pin moves.
+        built = FOLDER / PACKAGES[name].rpartition("@")[2] / name
+        if not built.exists():
+            if go is None:
+                raise FileNotFoundError(f"{name} is built with Go, which is not on the PATH")
+            sys.stderr.write(f"building {PACKAGES[name]}\n")
+            subprocess.run([go, "install", PACKAGES[name]], check=True, env={**os.environ, "GOBIN": str(built.parent)})
+        link = FOLDER / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(built.relative_to(FOLDER))
+
+
+def main() -> int:
+    """Run the command line."""
+    names = sys.argv[1:] or list(PACKAGES)
+    if unknown := set(names) - set(PACKAGES):
+        sys.stderr.write(f"no such tool: {', '.join(sorted(unknown))}\n")
+        return 2
+    install(names)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
