@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from api.config import API, APISettings
 from api.errors import APIError
 from api.services import Services
+from shared.direct import announced
 from shared.models import Job, Media
 
 SMALL_UPLOAD_BYTES = 1024 * 1024
@@ -38,7 +39,7 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     api = settings.api
 
     def allowed() -> str:
-        is_submission = request.method == "POST" and request.path == "/v1/jobs"
+        is_submission = request.method == "POST" and request.path in ("/v1/jobs", "/v1/uploads")
         return f"{api.submissions_per_minute if is_submission else api.requests_per_minute}/minute"
 
     refused = ApplicationLimit(
@@ -97,13 +98,35 @@ def check_room(session: Session, api: API, owner: str, idempotency_key: str | No
             "the service has as many jobs as it can queue; nothing was accepted, so try again",
             headers={"Retry-After": str(FULL_RETRY_S)},
         )
+    _check_quota(session, api, owner, 0)
+
+
+def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> None:
+    """
+    Refuse a direct upload of *size_bytes* for which there is no room.
+
+    Raises:
+        APIError: ``too_many_open_uploads`` or ``storage_quota_exceeded``.
+    """
+    count, _ = announced(session, owner)
+    if count >= api.max_open_jobs_per_owner:
+        raise APIError(
+            "too_many_open_uploads",
+            f"{count} of your uploads wait for a job; the limit is {api.max_open_jobs_per_owner}",
+            headers={"Retry-After": str(FULL_RETRY_S)},
+        )
+    _check_quota(session, api, owner, size_bytes)
+
+
+def _check_quota(session: Session, api: API, owner: str, more_bytes: int) -> None:
     most = api.max_stored_bytes_per_owner
     if most is not None:
         stored = select(func.sum(Media.size_bytes)).where(Media.owner == owner, Media.storage_key.is_not(None))
-        if (session.scalar(stored) or 0) >= most:
+        taken = (session.scalar(stored) or 0) + announced(session, owner)[1]
+        if taken + more_bytes > most or taken >= most:
             raise APIError(
                 "storage_quota_exceeded",
-                f"your stored files have reached the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",
+                f"your stored files reach the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",
             )
 
 

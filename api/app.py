@@ -6,7 +6,7 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, health, jobs, models
+from api import deliveries, direct, health, jobs, models
 from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
@@ -49,7 +49,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,
-        storage=storage or open_storage(settings.storage.url),
+        storage=storage or open_storage(settings.storage),
         sender=sender or Sender(make_celery(settings.broker, settings.jobs)),
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
@@ -62,7 +62,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_refused)
     app.after_request(secure)
-    for module in (jobs, deliveries, models, health):
+    for module in (jobs, direct, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # The library's own page of links says less.

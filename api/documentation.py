@@ -60,8 +60,8 @@ def guarded(*statuses: int) -> dict[str | int, Any]:
     return problems(401, 403, 429, *statuses)
 
 
-def submission_body(form_schema: dict[str, Any], json_schema: dict[str, Any]) -> dict[str, Any]:
-    """The three forms of a submission, from the schemas that validate them."""
+def submission_body(form_schema: dict[str, Any], *json_schemas: dict[str, Any]) -> dict[str, Any]:
+    """The forms of a submission, from the schemas that validate them."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     form = {
         **form_schema,
@@ -78,6 +78,6 @@ def submission_body(form_schema: dict[str, Any], json_schema: dict[str, Any]) ->
             "application/octet-stream": binary,
             "image/*": binary,
             "video/*": binary,
-            "application/json": {"schema": json_schema},
+            "application/json": {"schema": {"anyOf": json_schemas}},
         },
     }

@@ -7,6 +7,7 @@ import json
 import re
 import time
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -29,13 +30,15 @@ from api.schemas import (
     QueryOptions,
     SegmentList,
     SubmitHeaders,
+    UploadSubmission,
     URLSubmission,
 )
 from api.services import Services, services
 from api.uploads import StoredUpload, Submission, check_upload, receive
 from shared.audit import record
+from shared.direct import claim_upload, incoming_key
 from shared.documents import job_document, job_summary, segment_document
-from shared.errors import StorageError
+from shared.errors import ObjectMissingError, StorageError
 from shared.jobs import NewJob, cancel_job, create_job, delete_job, get_job, get_segments, lock_job
 from shared.manifests import Manifest, list_manifests
 from shared.media import attach_media
@@ -53,7 +56,9 @@ blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name=
     operation_id="submitJob",
     responses={202: JobDocument, **guarded(408, 409, 413, 415, 422)},
     openapi_extensions={
-        "requestBody": submission_body(QueryOptions.model_json_schema(), URLSubmission.model_json_schema())
+        "requestBody": submission_body(
+            QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
+        )
     },
 )
 @requires("jobs:write")
@@ -68,14 +73,14 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     with mine.sessions.transaction() as session:
         check_room(session, settings.api, caller().owner, header.idempotency_key)
     with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
-        options, url = _options(submission, query)
+        options, source = _options(submission, query)
         manifest = _manifest(mine, options.get("model"))
-        _check_options(mine, options, url)
-        if submission.upload is not None:
-            check_upload(mine.storage, submission.upload, settings.limits.for_media())
-        job, document, is_new = _create(mine, submission.upload, url, options, manifest, header.idempotency_key)
+        _check_options(mine, options, source.url)
+        if source.upload is not None:
+            check_upload(mine.storage, source.upload, settings.limits.for_media())
+        job, document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
     if is_new:
-        JOBS_ACCEPTED.labels(source="url" if url else "upload").inc()
+        JOBS_ACCEPTED.labels(source=source.kind).inc()
     response = jsonify(document)
     response.status_code = 202
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -229,20 +234,37 @@ def _send_ingest(mine: Services, job_id: uuid.UUID) -> None:
         log.warning("message not sent", exc_info=True)
 
 
-def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], str | None]:
-    """Options from body and query together, and the source URL of a JSON body."""
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the job's file comes from: one of three."""
+
+    upload: StoredUpload | None = None
+    """In storage already, since it came with the request."""
+    url: str | None = None
+    """To be fetched."""
+    upload_id: uuid.UUID | None = None
+    """In storage already, put there directly."""
+
+    @property
+    def kind(self) -> str:
+        return "url" if self.url else "direct" if self.upload_id else "upload"
+
+
+def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
+    """Options from body and query together, and the job's source."""
     options = query.model_dump(exclude_none=True)
-    url = None
+    source = _Source(upload=submission.upload)
     if submission.is_json:
         # Strictly: in JSON, "2" is no number.
-        given = URLSubmission.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
-        url = given.pop("url")
+        kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
+        given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
+        source = _Source(url=given.pop("url", None), upload_id=given.pop("upload_id", None))
     else:
         given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
     twice = sorted(options.keys() & given.keys())
     if twice:
         raise APIError("invalid_request", f"the option {twice[0]!r} is given both in the query and in the body")
-    return options | given, url
+    return options | given, source
 
 
 def _manifest(mine: Services, name: str | None) -> Manifest:
@@ -272,14 +294,13 @@ def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> 
 
 def _create(
     mine: Services,
-    upload: StoredUpload | None,
-    url: str | None,
+    source: _Source,
     options: dict[str, Any],
     manifest: Manifest,
     idempotency_key: str | None,
 ) -> tuple[Job, dict[str, Any], bool]:
     """Commit the job; the upload is then its media's, or removed if the same content was stored before."""
-    surplus = None
+    surplus, upload = None, source.upload
     with mine.sessions.transaction() as session:
         media = None
         if upload is not None:
@@ -297,17 +318,21 @@ def _create(
                 owner=caller().owner,
                 api_key_id=caller().key_id,
                 media=media,
-                source_url=url,
+                source_url=source.url,
+                source_key=incoming_key(source.upload_id) if source.upload_id else None,
                 model=manifest.name,
                 sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
                 segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
                 webhook_url=options.get("webhook_url"),
                 metadata=options.get("metadata", {}),
                 idempotency_key=idempotency_key,
-                request_sha256=_request_sha256(upload, url, options),
+                request_sha256=_request_sha256(source, options),
             ),
         )
         delivery_id = None
+        if is_new and source.upload_id is not None:
+            # Within the transaction, since only of a new job is a file expected to be there.
+            _claim(mine, session, source.upload_id)
         if is_new:
             sha256 = upload.sha256 if upload else None
             record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
@@ -334,9 +359,27 @@ def _reuse(session: Session, job: Job, manifest: Manifest) -> uuid.UUID | None:
     return take_over(session, job, source)
 
 
-def _request_sha256(upload: StoredUpload | None, url: str | None, options: dict[str, Any]) -> str:
+def _claim(mine: Services, session: Session, upload_id: uuid.UUID) -> None:
+    """Take a direct upload for the new job, if it is whole and its header does not rule it out."""
+    size_bytes = claim_upload(session, owner=caller().owner, upload_id=upload_id)
+    if size_bytes is None:
+        raise APIError("not_found", f"there is no upload {upload_id} that waits for a job")
+    key = incoming_key(upload_id)
+    try:
+        found = mine.storage.size(key)
+    except ObjectMissingError as error:
+        raise APIError("upload_incomplete", f"the file of upload {upload_id} has not arrived") from error
+    if found != size_bytes:
+        raise APIError("upload_incomplete", f"the file has {found} bytes, and {size_bytes} were announced")
+    # Its digest is ingest's to compute.
+    check_upload(mine.storage, StoredUpload(key, "", found), mine.settings.limits.for_media())
+
+
+def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
     """Tells a repeated request from another one under the same idempotency key."""
-    content = {"file": upload.sha256 if upload else None, "url": url, "options": options}
+    content = {"file": source.upload.sha256 if source.upload else None, "url": source.url, "options": options}
+    if source.upload_id is not None:
+        content["upload"] = str(source.upload_id)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -133,6 +133,33 @@ class URLSubmission(_Request):
     metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
 
+class UploadSubmission(_Request):
+    """A job whose file went to storage directly, see `POST /v1/uploads`."""
+
+    upload_id: UUID = Field(strict=False, description="The upload's id. It makes one job.")
+    webhook_url: WebhookURL | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    model: ModelName | Absent = None
+    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
+
+
+class UploadRequest(_Request):
+    """A file that is to go to storage directly."""
+
+    size_bytes: int = Field(ge=1, le=2**43, description="Exactly.")
+
+
+class UploadDocument(BaseModel):
+    """Where to put the file."""
+
+    id: UUID = Field(description="For `POST /v1/jobs`, once the file is there.")
+    method: Literal["PUT"]
+    url: str = Field(description="Takes the file without an API key; a secret until `expires_at`.")
+    headers: dict[str, str] = Field(description="To be sent exactly so, and no `Content-Type`.")
+    expires_at: datetime
+
+
 class JobPath(_Parameters):
     """The job in question."""
 

@@ -19,6 +19,7 @@ from shared.models import AuditEvent
 Action = Literal[
     "key.created",
     "key.revoked",
+    "upload.announced",
     "job.submitted",
     "job.cancelled",
     "job.erased",

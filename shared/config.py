@@ -1,19 +1,21 @@
 """
 Settings that both services need, and how any settings are read.
 
-Values come from one YAML file, named by ``DEEPFAKESTREAM_CONFIG``, and from environment variables, which win:
-``database.url`` in the file is ``DEEPFAKESTREAM_DATABASE__URL`` in the environment. All mistakes are reported
-together, each by its full name. Nothing but ``load_settings`` reads the environment.
+Values come from one YAML file, named by ``DEEPFAKESTREAM_CONFIG``, from a folder of secrets, named by
+``DEEPFAKESTREAM_SECRETS``, and from environment variables; the later win. ``database.url`` in the file is
+``DEEPFAKESTREAM_DATABASE__URL`` in the environment and the content of a file ``database__url`` in the folder. All
+mistakes are reported together, each by its full name. Nothing but ``load_settings`` reads the environment.
 """
 
 import os
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -24,6 +26,7 @@ from shared.containers import MediaLimits
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 
 CONFIG_VARIABLE = "DEEPFAKESTREAM_CONFIG"
+SECRETS_VARIABLE = "DEEPFAKESTREAM_SECRETS"
 SECTIONS = {
     "api",
     "broker",
@@ -67,10 +70,49 @@ class Broker(Section):
 
 
 class StorageSettings(Section):
-    """Where uploads are kept."""
+    """Where uploads are kept. All but ``url`` is for S3, and for servers that speak as it does."""
 
     url: str
     """``file:///folder`` or ``s3://bucket/prefix``."""
+    endpoint_url: str | None = None
+    """The server's address; Amazon's own by default."""
+    public_endpoint_url: str | None = None
+    """By which senders reach it, for direct uploads, where that is another."""
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: SecretStr | None = None
+    """Without the two, what the platform offers is used: environment, instance role, web identity."""
+    server_side_encryption: Literal["AES256", "aws:kms"] | None = None
+    kms_key_id: str | None = None
+    upload_valid_s: int = Field(default=3600, ge=60, le=7 * 24 * 3600)
+    """How long the address for a direct upload is good."""
+    cache_dir: Path | None = None
+    """Where workers keep copies of the objects they work on; below the system's temporary folder by default."""
+    cache_bytes: int = Field(default=20 * 1024**3, gt=0)
+    """Of copies that nobody uses at the moment."""
+    cache_linger_s: float = Field(default=120.0, gt=0)
+    """How long a copy stays after its last use; what was erased from storage is gone from there as well after it."""
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether files are objects in S3."""
+        return self.url.startswith("s3://")
+
+    @field_validator("url")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        kind, _, rest = value.partition("://")
+        if kind not in {"file", "s3"} or not rest.strip("/"):
+            raise ValueError("must be file:///folder or s3://bucket/prefix")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key belong together")
+        if self.kms_key_id is not None and self.server_side_encryption != "aws:kms":
+            raise ValueError("kms_key_id needs server_side_encryption: aws:kms")
+        return self
 
 
 class Models(Section):
@@ -169,11 +211,23 @@ class SharedSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then the file: no dotenv and no secrets folder."""
-        del dotenv_settings, file_secret_settings
-        file = os.environ.get(CONFIG_VARIABLE)
-        sources = (init_settings, env_settings)
-        return (*sources, YamlConfigSettingsSource(settings_cls, yaml_file=file)) if file else sources
+        """Arguments, then environment, then secrets, then the file; no dotenv."""
+        del dotenv_settings
+        sources = [init_settings, env_settings]
+        if folder := os.environ.get(SECRETS_VARIABLE):
+            # Orchestrators mount secrets as files: an environment is inherited and shows up in dumps.
+            sources.append(
+                NestedSecretsSettingsSource(
+                    file_secret_settings,
+                    secrets_dir=folder,
+                    secrets_dir_missing="error",
+                    secrets_prefix="",
+                    secrets_nested_delimiter="__",
+                )
+            )
+        if file := os.environ.get(CONFIG_VARIABLE):
+            sources.append(YamlConfigSettingsSource(settings_cls, yaml_file=file))
+        return tuple(sources)
 
 
 AnySettings = TypeVar("AnySettings", bound=SharedSettings)

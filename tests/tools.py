@@ -5,10 +5,12 @@ Programs that some tests run and Python's index does not carry, built from sourc
 need one skip without it; where DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, they fail instead.
 """
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -48,10 +50,39 @@ def install(names: list[str]) -> None:
             if go is None:
                 raise FileNotFoundError(f"{name} is built with Go, which is not on the PATH")
             sys.stderr.write(f"building {PACKAGES[name]}\n")
-            subprocess.run([go, "install", PACKAGES[name]], check=True, env={**os.environ, "GOBIN": str(built.parent)})
+            _build(go, PACKAGES[name], built)
         link = FOLDER / name
         link.unlink(missing_ok=True)
         link.symlink_to(built.relative_to(FOLDER))
+
+
+def _build(go: str, package: str, target: Path) -> None:
+    """
+    Make the program at *target* from ``path@version``.
+
+    Not by ``go install``: that refuses modules with replacements in their go.mod, as some programs have.
+    """
+    path, _, version = package.partition("@")
+    module, folder = _download(go, path, version)
+    with tempfile.TemporaryDirectory(prefix="tools-") as temporary:
+        # The module's own folder is read-only, and a build may want to complete what it says of its dependencies.
+        for file in ("go.mod", "go.sum"):
+            shutil.copyfile(folder / file, Path(temporary) / file)
+        command = [go, "build", "-C", str(folder), f"-modfile={temporary}/go.mod", "-o", str(target)]
+        subprocess.run([*command, f".{path.removeprefix(module)}"], check=True)
+
+
+def _download(go: str, package: str, version: str) -> tuple[str, Path]:
+    """The module that holds *package*, and the folder where its source is."""
+    parts = package.split("/")
+    for length in range(len(parts), 1, -1):
+        module = "/".join(parts[:length])
+        done = subprocess.run(
+            [go, "mod", "download", "-json", f"{module}@{version}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            return module, Path(json.loads(done.stdout)["Dir"])
+    raise FileNotFoundError(f"no module holds {package} at {version}: {done.stderr}")
 
 
 def main() -> int:

@@ -33,7 +33,7 @@ class Context:
         return cls(
             settings,
             SessionFactory(make_engine(settings.database)),
-            open_storage(settings.storage.url),
+            open_storage(settings.storage),
             sender,
         )
 

@@ -1,10 +1,11 @@
 """Ingest: fetch, probe and plan a job, then ask for its segments to be scored."""
 
+import hashlib
 import uuid
 
 from sqlalchemy.orm import Session
 
-from shared.errors import JobCancelledError, ObjectMissingError
+from shared.errors import JobCancelledError, ObjectMissingError, TooLargeError
 from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
 from shared.media import attach_media, new_storage_key
 from shared.models import Job
@@ -35,11 +36,13 @@ def _plan(context: Context, lease: Lease) -> int:
     """Probe the job's media and store its segments; how many there are."""
     with context.sessions.transaction() as session:
         job = _job(session, lease)
-        source_url = job.source_url if job.media is None else None
+        source_url, source_key = (job.source_url, job.source_key) if job.media is None else (None, None)
         owner, segment_seconds = job.owner, job.segment_seconds
         storage_key = None if job.media is None else job.media.storage_key
     if source_url is not None:
         storage_key = _fetch(context, lease, source_url, owner)
+    elif source_key is not None:
+        storage_key = _adopt(context, lease, source_key, owner)
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path:
@@ -72,15 +75,44 @@ def _fetch(context: Context, lease: Lease, url: str, owner: str) -> str:
         sha256 = upload.commit()
     finally:
         upload.abort()
+    return _attach(context, lease, key, owner=owner, sha256=sha256, size_bytes=upload.size_bytes)
+
+
+def _adopt(context: Context, lease: Lease, source_key: str, owner: str) -> str:
+    """Make a direct upload the job's media, as a copy that its sender cannot overwrite; its storage key."""
+    key = new_storage_key()
+    try:
+        context.storage.copy(source_key, key)
+        # Looked at again: until this copy was made, its sender could exchange the file.
+        _check_size(context.storage.size(key), context.settings.limits.max_upload_bytes)
+        with context.storage.local_path(key) as path, path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size_bytes = file.tell()
+    except Exception:
+        context.storage.delete(key)
+        raise
+    storage_key = _attach(context, lease, key, owner=owner, sha256=sha256, size_bytes=size_bytes)
+    # Not before the row is committed: a step that dies half-way is done again, from the source.
+    context.storage.delete(source_key)
+    return storage_key
+
+
+def _check_size(size_bytes: int, most: int) -> None:
+    if size_bytes > most:
+        raise TooLargeError(f"the file has {size_bytes} bytes; the limit max_upload_bytes is {most}")
+
+
+def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str, size_bytes: int) -> str:
+    """Make the object *key* the job's media; the storage key of that, which is another if the content was known."""
     try:
         with context.sessions.transaction() as session:
             media, surplus = attach_media(
                 session,
                 owner=owner,
                 sha256=sha256,
-                size_bytes=upload.size_bytes,
+                size_bytes=size_bytes,
                 storage_key=key,
-                retention_days=settings.jobs.media_retention_days,
+                retention_days=context.settings.jobs.media_retention_days,
             )
             record_source(session, lease, media)
             storage_key = media.storage_key

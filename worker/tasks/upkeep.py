@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import select
 
-from shared.models import Media
+from shared.direct import PREFIX, incoming_key
+from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
 from shared.sweep import expire, sweep
@@ -56,19 +57,25 @@ def tidy(context: Context) -> None:
 
 
 def _orphans(context: Context, before: datetime) -> list[str]:
-    """Old stored files that belong to no media row."""
-    old = {key.removesuffix(".part") for key, changed in context.storage.list("media") if changed < before}
+    """Old stored files that belong to no media row, and direct uploads that no job waits for."""
+    storage = context.storage
+    found = [item for prefix in ("media", PREFIX) for item in storage.list(prefix)]
+    old = {key.removesuffix(".part") for key, changed in found if changed < before}
     if not old:
         return []
     with context.sessions.transaction() as session:
         known = set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(old))))
+        waiting = Job.source_key.in_(old) & Job.status.not_in(FINAL_JOB_STATUSES)
+        known |= set(session.scalars(select(Job.source_key).where(waiting)))
+        # An address may be good for longer than files without a row are kept.
+        known |= {incoming_key(upload_id) for upload_id in session.scalars(select(DirectUpload.id))}
     return sorted(key for key in old - known if _is_upload(key))
 
 
 def _is_upload(key: str) -> bool:
     """Whether this service made the name: nothing else in the folder is ever touched."""
     try:
-        uuid.UUID(key.removeprefix("media/"))
+        uuid.UUID(key.removeprefix("media/").removeprefix(f"{PREFIX}/"))
     except ValueError:
         return False
     return True

@@ -80,3 +80,47 @@ def test_time_limits_must_stay_below_the_brokers_visibility_timeout(configure):
     configure(ADDRESSES + "worker: {ingest_time_limit_s: 2000}")
     with pytest.raises(ConfigurationError, match="visibility_timeout_s"):
         load_settings(WorkerSettings)
+
+
+def test_secrets_come_from_files_and_only_the_environment_wins_over_them(configure, tmp_path, monkeypatch):
+    # As Kubernetes mounts them: names in the folder are links to files in a hidden one.
+    folder, hidden = tmp_path / "secrets", tmp_path / "secrets" / "..2026_01_31"
+    hidden.mkdir(parents=True)
+    for name, value in {
+        "database__url": "postgresql+psycopg://from/secret\n",
+        "broker__url": "redis://from-secret",
+        "worker__flower__password": "hush",
+        "something_else": "not a setting",
+    }.items():
+        (hidden / name).write_text(value)
+        (folder / name).symlink_to(hidden / name)
+    monkeypatch.setenv("DEEPFAKESTREAM_SECRETS", str(folder))
+    configure(ADDRESSES, BROKER__URL="redis://from-environment")
+    settings = load_settings(WorkerSettings)
+    assert settings.database.url == "postgresql+psycopg://from/secret"
+    assert settings.broker.url == "redis://from-environment"
+    assert settings.worker.flower.password.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_a_mistake(configure, monkeypatch):
+    monkeypatch.setenv("DEEPFAKESTREAM_SECRETS", "/no/such/folder")
+    configure(ADDRESSES)
+    with pytest.raises(ConfigurationError, match="/no/such/folder"):
+        load_settings(SharedSettings)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        "url: ftp://x/y",
+        "url: s3://",
+        "url: s3://x, access_key_id: a",
+        "url: s3://x, kms_key_id: k",
+        "url: s3://x, server_side_encryption: rot13",
+    ],
+)
+def test_storage_that_does_not_fit_together_is_refused(configure, storage):
+    configure(ADDRESSES.replace('url: "file:///x"', storage))
+    with pytest.raises(ConfigurationError, match="storage"):
+        load_settings(SharedSettings)

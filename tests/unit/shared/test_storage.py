@@ -4,14 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from shared.config import StorageSettings
 from shared.errors import ObjectMissingError, StorageError
 from shared.storage import open_storage
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "s3"])
 def storage(request, tmp_path):
-    """The local disk, and a second filesystem that is not local."""
-    return open_storage(f"file://{tmp_path}/s" if request.param == "file" else f"memory://{tmp_path}")
+    """The local disk, and a real S3 server."""
+    if request.param == "file":
+        return open_storage(StorageSettings(url=f"file://{tmp_path}/s"))
+    return open_storage(request.getfixturevalue("s3_settings"))
 
 
 def put(storage, key, content):
@@ -64,6 +67,19 @@ def test_listing_tells_keys_and_times(storage):
     assert abs(datetime.now(UTC) - changed) < timedelta(minutes=1)
 
 
+def test_sizes_and_copies(storage):
+    put(storage, "incoming/a", b"abcdef")
+    assert storage.size("incoming/a") == 6
+    storage.copy("incoming/a", "media/a")
+    put(storage, "incoming/a", b"changed")
+    with storage.open("media/a") as stream:
+        assert stream.read() == b"abcdef"
+    for ask in (storage.size, lambda key: storage.copy(key, "media/b")):
+        with pytest.raises(ObjectMissingError):
+            ask("media/none")
+    assert [key for key, _ in storage.list("media")] == ["media/a"]
+
+
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "media/../../x"])
 def test_a_key_cannot_leave_the_storage(storage, key):
     with pytest.raises(StorageError):
@@ -73,12 +89,12 @@ def test_a_key_cannot_leave_the_storage(storage, key):
 def test_storage_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "s").write_text("a file where the folder should be")
     with pytest.raises(StorageError):
-        open_storage(f"file://{tmp_path}/s").check()
+        open_storage(StorageSettings(url=f"file://{tmp_path}/s")).check()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
 def test_a_full_disk_is_a_storage_error_and_leaves_nothing(tmp_path):
-    storage = open_storage(f"file://{tmp_path}")
+    storage = open_storage(StorageSettings(url=f"file://{tmp_path}"))
     part = tmp_path / "media" / "a.part"
     part.parent.mkdir()
     part.symlink_to("/dev/full")

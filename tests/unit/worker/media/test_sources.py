@@ -1,5 +1,6 @@
 import pytest
 
+from shared.config import StorageSettings
 from shared.errors import ForbiddenURLError, SourceRefusedError, SourceUnreachableError, TooLargeError
 from shared.storage import open_storage
 from tests.receiver import running_receiver
@@ -15,7 +16,7 @@ def server():
 
 @pytest.fixture
 def upload(tmp_path):
-    return open_storage(f"file://{tmp_path}").create("media/a")
+    return open_storage(StorageSettings(url=f"file://{tmp_path}")).create("media/a")
 
 
 def get(url, upload, max_bytes=10_000):

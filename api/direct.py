@@ -1,0 +1,51 @@
+"""Direct uploads: large files go to storage without passing through the api."""
+
+from flask import Response, jsonify
+from flask_openapi3 import APIBlueprint, Tag
+
+from api.admission import check_announced
+from api.audit import current_actor
+from api.auth import caller, requires
+from api.documentation import SECURITY, guarded
+from api.errors import APIError
+from api.schemas import UploadDocument, UploadRequest
+from api.services import services
+from shared.audit import record
+from shared.direct import begin_upload, incoming_key
+from shared.errors import TooLargeError
+
+blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
+
+
+@blueprint.post("/uploads", operation_id="beginUpload", responses={201: UploadDocument, **guarded(409, 413, 422)})
+@requires("jobs:write")
+def begin(body: UploadRequest) -> Response:
+    """
+    Get an address that takes a file.
+
+    Put the file there with the headers given, then submit a job with `upload_id`. Only services that keep files in S3
+    offer it; others answer `no_direct_uploads`, and `POST /v1/jobs` takes the file itself.
+    """
+    mine, settings = services(), services().settings
+    most = settings.limits.max_upload_bytes
+    if body.size_bytes > most:
+        raise TooLargeError(f"the file has {body.size_bytes} bytes; the limit max_upload_bytes is {most}")
+    lasts_s = settings.storage.upload_valid_s
+    owner = caller().owner
+    with mine.sessions.transaction() as session:
+        check_announced(session, settings.api, owner, body.size_bytes)
+        upload = begin_upload(session, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)
+        signed = mine.storage.sign_upload(incoming_key(upload.id), body.size_bytes, lasts_s)
+        if signed is None:
+            raise APIError("no_direct_uploads", "this service takes files through POST /v1/jobs alone")
+        record(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)
+        document = {
+            "id": str(upload.id),
+            "method": "PUT",
+            "url": signed.url,
+            "headers": dict(signed.headers),
+            "expires_at": upload.expires_at.isoformat(),
+        }
+    response = jsonify(document)
+    response.status_code = 201
+    return response

@@ -1,0 +1,108 @@
+"""What S3 does otherwise than a disk, against a real server."""
+
+import gc
+import os
+import threading
+
+import httpx
+import pytest
+
+from shared.config import StorageSettings
+from shared.errors import StorageError
+from shared.s3 import PART_BYTES, S3Storage
+
+
+@pytest.fixture
+def storage(s3_settings):
+    return S3Storage(s3_settings)
+
+
+def test_a_large_body_goes_up_in_parts_and_is_whole(storage):
+    block = os.urandom(1024 * 1024)
+    upload = storage.create("media/large")
+    for _ in range(2 * PART_BYTES // len(block) + 1):
+        upload.write(block)
+    assert list(storage.list("media")) == []
+    upload.commit()
+    with storage.local_path("media/large") as path:
+        content = path.read_bytes()
+    assert content == block * (2 * PART_BYTES // len(block) + 1)
+
+
+def test_an_aborted_upload_leaves_no_object_and_no_parts(storage):
+    for size_bytes in (10, PART_BYTES + 10):
+        upload = storage.create("media/a")
+        upload.write(b"x" * size_bytes)
+        upload.abort()
+        del upload
+    gc.collect()
+    assert list(storage.list("media")) == []
+    assert storage._filesystem.list_multipart_uploads(storage._bucket) == []
+
+
+def test_a_signed_address_takes_the_announced_bytes_and_no_others(storage):
+    signed = storage.sign_upload("incoming/a", 1000, 600)
+    with httpx.Client() as http:
+        more = {**signed.headers, "Content-Length": "1001"}
+        assert http.put(signed.url, content=b"x" * 1001, headers=more).status_code == 403
+        assert list(storage.list("incoming")) == []
+        assert http.put(signed.url, content=b"x" * 1000, headers=signed.headers).status_code == 200
+    assert storage.size("incoming/a") == 1000
+
+
+def test_a_signed_address_names_the_host_that_senders_see(s3_settings):
+    public = s3_settings.model_copy(update={"public_endpoint_url": "https://files.example"})
+    signed = S3Storage(public).sign_upload("incoming/a", 10, 600)
+    assert signed.url.startswith("https://files.example/")
+
+
+def test_encryption_is_asked_for_in_every_way_of_writing(s3_settings):
+    storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
+    for key, size_bytes in (("media/small", 10), ("media/large", PART_BYTES + 10)):
+        upload = storage.create(key)
+        upload.write(b"x" * size_bytes)
+        upload.commit()
+    storage.copy("media/small", "media/copy")
+    signed = storage.sign_upload("incoming/a", 10, 600)
+    assert httpx.put(signed.url, content=b"x" * 10, headers=signed.headers).status_code == 200
+    for key in ("media/small", "media/large", "media/copy", "incoming/a"):
+        found = storage._filesystem.call_s3("head_object", Bucket=storage._bucket, Key=storage._key(key))
+        assert found["ServerSideEncryption"] == "AES256"
+
+
+def test_the_bucket_is_told_to_expire_what_is_left_behind(storage):
+    storage.set_lifecycle(75)
+    rules = {rule["ID"]: rule for rule in storage.lifecycle()}
+    assert rules["deepfakestream-media"]["Expiration"]["Days"] == 75
+    assert rules["deepfakestream-incoming"]["Expiration"]["Days"] == 8
+
+
+def test_a_server_that_is_away_is_a_storage_error(s3_settings):
+    storage = S3Storage(s3_settings.model_copy(update={"endpoint_url": "http://127.0.0.1:1"}))
+    for act in (storage.check, lambda: storage.size("media/a"), lambda: storage.delete("media/a")):
+        with pytest.raises(StorageError):
+            act()
+
+
+def test_wrong_credentials_are_a_storage_error(s3_settings):
+    wrong = s3_settings.model_dump() | {"secret_access_key": "wrong"}
+    with pytest.raises(StorageError):
+        S3Storage(StorageSettings(**wrong)).check()
+
+
+def test_threads_share_one_storage(storage):
+    """As the threads of an api process do."""
+
+    def put(number):
+        upload = storage.create(f"media/{number}")
+        upload.write(bytes([number]) * 100_000)
+        upload.commit()
+
+    threads = [threading.Thread(target=put, args=[number]) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(16):
+        with storage.open(f"media/{number}") as stream:
+            assert stream.read() == bytes([number]) * 100_000
