@@ -12,7 +12,7 @@ from api.app import create_app
 from api.config import APISettings
 from api.keys import create_key
 from migrations.schema import migrate
-from shared.config import Database
+from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine
 from tests.clips import noise_picture
 from tests.servers import RedisServer, new_database, running_redis
@@ -21,8 +21,10 @@ from tests.servers import RedisServer, new_database, running_redis
 class OneAPI:
     """An application, and keys to it."""
 
-    def __init__(self, app: OpenAPI, sessions: SessionFactory, storage: Path, redis: RedisServer) -> None:
-        self.app, self.sessions, self.storage, self.redis = app, sessions, storage, redis
+    def __init__(
+        self, app: OpenAPI, settings: APISettings, sessions: SessionFactory, storage: Path, redis: RedisServer
+    ) -> None:
+        self.app, self.settings, self.sessions, self.storage, self.redis = app, settings, sessions, storage, redis
 
     def key(self, owner: str = "somebody", *scopes: str) -> tuple[dict[str, str], Any]:
         """Headers with a new key, and its row."""
@@ -57,12 +59,15 @@ def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI
         running.callback(engine.dispose)
         migrate(engine)
 
-        def make(**api: Any) -> OneAPI:
+        def make(storage: StorageSettings | None = None, **api: Any) -> OneAPI:
             settings = APISettings(
-                database={"url": url}, broker={"url": redis.url}, storage={"url": f"file://{tmp_path}"}, api=api
+                database={"url": url},
+                broker={"url": redis.url},
+                storage=storage or {"url": f"file://{tmp_path}"},
+                api=api,
             )
             app = create_app(settings)
             running.callback(app.extensions["deepfakestream"].sessions.engine.dispose)
-            return OneAPI(app, SessionFactory(engine), tmp_path, redis)
+            return OneAPI(app, settings, SessionFactory(engine), tmp_path, redis)
 
         yield make

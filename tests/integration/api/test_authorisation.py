@@ -31,6 +31,8 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/cancel"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/jobs/{job}"): ("jobs:write", 204, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
+    # This service keeps files on a disk, so nobody gets an address; other tests use one.
+    ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
 }
 CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "owner", "admin")
 
@@ -96,6 +98,8 @@ def test_each_caller_gets_what_is_due(api, job, route, kind):
     given = {"data": noise_picture(2)} if path == "/v1/jobs" and method == "POST" else {}
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
+    if path == "/v1/uploads":
+        given = {"json": {"size_bytes": 1}}
     stored = len(api.files())
     answer = api.call(method, path.format(job=job), headers, **given)
     assert answer.status_code == wanted, answer.text
