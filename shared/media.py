@@ -1,12 +1,13 @@
 """Stored media: one row for each owner and content, however often it is sent."""
 
-from datetime import timedelta
+import uuid
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.models import Media, new_id
+from shared.models import FINAL_JOB_STATUSES, Job, Media, new_id
 
 
 def new_storage_key() -> str:
@@ -21,8 +22,9 @@ def attach_media(
     The row for content that was just stored under *storage_key*, locked.
 
     Returns:
-        The media, and *storage_key* if the same content was there already and the new copy has to be deleted.
-        Retention starts anew either way.
+        The media, and the key of a copy that has to be deleted because the same content was there already: the new
+        one, or the old one if that is older than a file is kept. Retention starts anew either way, and a bucket that
+        expires objects by their age must not do so before.
     """
     expires_at = func.now() + timedelta(days=retention_days)
     session.execute(
@@ -45,5 +47,18 @@ def attach_media(
         media.storage_key = storage_key
     elif media.storage_key != storage_key:
         surplus = storage_key
+        if _age(media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
+            surplus, media.storage_key = media.storage_key, storage_key
     session.flush()
     return media, surplus
+
+
+def _age(storage_key: str) -> timedelta:
+    """Since the object was stored: its name is a UUIDv7, which begins with the milliseconds since 1970."""
+    stored_ms = uuid.UUID(storage_key.rpartition("/")[2]).int >> 80
+    return datetime.now(UTC) - datetime.fromtimestamp(stored_ms / 1000, UTC)
+
+
+def _is_in_use(session: Session, media: Media) -> bool:
+    open_jobs = select(Job.id).where(Job.media_id == media.id, Job.status.not_in(FINAL_JOB_STATUSES))
+    return session.scalar(open_jobs.limit(1)) is not None

@@ -70,6 +70,7 @@ class Client:
         reuse: bool | None = None,
         idempotency_key: str | None = None,
         on_upload: UploadProgress | None = None,
+        direct: bool = False,
     ) -> Job:
         """
         Submit an image or a video.
@@ -82,12 +83,17 @@ class Client:
             idempotency_key: Made up if not given. Give one of your own to make a repetition after a crash of
                 your program safe, too.
             on_upload: Called while *file* is sent.
+            direct: Put *file* into the service's storage without passing through its api; for services that keep
+                files in S3. Scores cannot be taken over then.
 
         Raises:
+            ConflictError: *direct*, and the service does not offer it.
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
         """
         if (file is None) == (url is None):
             raise ValueError("give either a file or a url")
+        if direct and (file is None or reuse is not None):
+            raise ValueError("direct goes with a file and without reuse")
         options: dict[str, Any] = {
             "model": model,
             "sample_fps": sample_fps,
@@ -100,12 +106,10 @@ class Client:
         if file is None:
             body = {"url": url, **options, **({} if metadata is None else {"metadata": metadata})}
             return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, json=body))
-        if metadata is not None:
-            options["metadata"] = json.dumps(metadata)
         if isinstance(file, (str, Path)):
             with Path(file).open("rb") as opened:
-                return self._upload(opened, options, headers, on_upload)
-        return self._upload(file, options, headers, on_upload)
+                return self._send(opened, options, metadata, headers, on_upload, direct=direct)
+        return self._send(file, options, metadata, headers, on_upload, direct=direct)
 
     def get(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """
@@ -190,12 +194,15 @@ class Client:
         """The checkpoints that can be asked for, as the API describes them."""
         return tuple(self._call("GET", "/v1/models")["items"])
 
-    def _upload(
+    def _send(
         self,
         file: IO[bytes],
         options: dict[str, Any],
+        metadata: dict[str, Any] | None,
         headers: dict[str, str],
         on_upload: UploadProgress | None,
+        *,
+        direct: bool,
     ) -> Job:
         begin = file.tell()
         size = file.seek(0, 2) - begin
@@ -210,8 +217,38 @@ class Client:
                 if on_upload is not None:
                     on_upload(sent, size)
 
+        if direct:
+            upload = self._call("POST", "/v1/uploads", json={"size_bytes": size})
+            self._put(upload, blocks)
+            given = {} if metadata is None else {"metadata": metadata}
+            body = {"upload_id": upload["id"], **options, **given}
+            return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, json=body))
+        if metadata is not None:
+            options["metadata"] = json.dumps(metadata)
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks))
+
+    def _put(self, upload: dict[str, Any], make_content: Callable[[], Iterator[bytes]]) -> None:
+        """Put a file where the service said, without the API key: that address is not the service's own."""
+        with httpx.Client(timeout=self._http.timeout, headers={"User-Agent": "deepfakestream-client"}) as storage:
+            for attempt in range(self._retries + 1):
+                is_last = attempt == self._retries
+                try:
+                    response = storage.request(
+                        upload["method"], upload["url"], headers=upload["headers"], content=make_content()
+                    )
+                except httpx.TransportError as error:
+                    if is_last:
+                        raise ConnectionFailedError(
+                            f"no answer from the service's storage ({type(error).__name__})"
+                        ) from error
+                else:
+                    if response.is_success:
+                        return
+                    if response.status_code < 500 or is_last:
+                        # Its body is XML, and names things of the service's inside.
+                        raise error_from_response(response.status_code, None, None, None)
+                time.sleep(_pause_s(attempt, None))
 
     def _pages(self, path: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None

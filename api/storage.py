@@ -1,0 +1,71 @@
+"""
+Storage, for an operator: whether it works, and what it does by itself.
+
+Found by the command line as ``deepfakestream storage``; also ``python -m api.storage``.
+"""
+
+import math
+import sys
+
+import click
+
+from shared.config import ConfigurationError, SharedSettings, load_settings
+from shared.errors import StorageError
+from shared.storage import open_storage
+
+SPARE_DAYS = 7
+
+
+@click.group("storage")
+def commands() -> None:
+    """Where uploads are kept, as the configuration names it."""
+
+
+@commands.command("check")
+def check() -> None:
+    """Write, read and remove a small object."""
+    settings = _settings()
+    try:
+        open_storage(settings.storage).check()
+    except StorageError as error:
+        raise click.ClickException(f"{error}: {error.__cause__}") from error
+    click.echo("ok")
+
+
+@commands.command("lifecycle")
+@click.option("--days", type=click.IntRange(min=1), help="By default a little more than media can be kept for.")
+def lifecycle(days: int | None) -> None:
+    """
+    Tell the bucket to expire what is left behind, as a second net below the service's own tidying.
+
+    It replaces the bucket's other rules.
+    """
+    settings = _settings()
+    if not settings.storage.is_s3:
+        raise click.ClickException("only storage in S3 has a life cycle of its own")
+    from shared.s3 import S3Storage
+
+    # A file that is sent again stays for as long as media is kept, and is replaced when it is older than that.
+    longest = 2 * settings.jobs.media_retention_days
+    days = days or math.ceil(longest) + SPARE_DAYS
+    if days <= longest:
+        raise click.ClickException(f"media may be kept for {longest:g} days; --days must be more")
+    storage = S3Storage(settings.storage)
+    try:
+        storage.set_lifecycle(days)
+        rules = storage.lifecycle()
+    except StorageError as error:
+        raise click.ClickException(f"{error}: {error.__cause__}") from error
+    for rule in rules:
+        click.echo(f"{rule['Filter']['Prefix']}  expires after {rule['Expiration']['Days']} days")
+
+
+def _settings() -> SharedSettings:
+    try:
+        return load_settings(SharedSettings)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(commands())

@@ -1,0 +1,56 @@
+"""The operator's commands for storage."""
+
+import pytest
+from click.testing import CliRunner
+
+from api.storage import commands
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def invoke(storage, *arguments):
+        values = {"DATABASE__URL": "postgresql+psycopg://x/y", "BROKER__URL": "redis://x"}
+        for name, value in storage.items():
+            values[f"STORAGE__{name.upper()}"] = value
+        monkeypatch.delenv("DEEPFAKESTREAM_CONFIG", raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", value)
+        return CliRunner().invoke(commands, arguments)
+
+    return invoke
+
+
+@pytest.fixture
+def bucket(s3_settings):
+    return {
+        "url": s3_settings.url,
+        "endpoint_url": s3_settings.endpoint_url,
+        "region": s3_settings.region,
+        "access_key_id": s3_settings.access_key_id,
+        "secret_access_key": s3_settings.secret_access_key.get_secret_value(),
+    }
+
+
+def test_storage_that_works_says_so(run, tmp_path, bucket):
+    for storage in ({"url": f"file://{tmp_path}"}, bucket):
+        done = run(storage, "check")
+        assert (done.exit_code, done.output) == (0, "ok\n")
+
+
+def test_storage_that_does_not_work_says_why(run, bucket):
+    done = run(bucket | {"secret_access_key": "wrong"}, "check")
+    assert done.exit_code == 1
+    assert "storage" in done.output
+    assert "wrong" not in done.output
+
+
+def test_the_life_cycle_outlasts_what_is_kept(run, bucket):
+    done = run(bucket, "lifecycle")
+    assert done.exit_code == 0, done.output
+    assert "media/  expires after 67 days" in done.output
+    assert run(bucket, "lifecycle", "--days", "60").exit_code == 1
+    assert "61 days" in run(bucket, "lifecycle", "--days", "61").output
+
+
+def test_a_disk_has_no_life_cycle(run, tmp_path):
+    assert run({"url": f"file://{tmp_path}"}, "lifecycle").exit_code == 1
