@@ -20,8 +20,13 @@ PIXEL_MIDDLE: Final = 127.5
 PIXEL_RANGE: Final = 128.0
 """The networks see grey levels less the one, by the other."""
 
+PIXELS_AT_A_TIME: Final = 16 * 1024
+REMAP_MOST: Final = 32767
+"""Sides of tables up to this fit the short whole numbers by which OpenCV finds pixels."""
+
 Picture = NDArray[np.uint8]
 Table = NDArray[np.int32]
+Places = NDArray[np.int16] | NDArray[np.int64]
 Whole = int | NDArray[np.int64]
 Map = Callable[..., Iterable[Any]]
 """Like ``map``: does one thing after the other, or several at once."""
@@ -74,18 +79,33 @@ class HostViews:
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
         """See ``Views``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
+        grids = [
+            _Grid(*windows_over(0, self.height_px, rows), *windows_over(0, self.width_px, columns))
+            for rows, columns in sizes
+        ]
         levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
-        if levels:
-            list(self._run(_shrink, self._tables, zip(*levels, strict=True)))
+
+        def shrink(index: int) -> None:
+            for grid, level in zip(grids, levels, strict=True):
+                grid.average(self._tables[index], level[index])
+
+        list(self._run(shrink, range(len(self._tables))))
         return levels
 
     def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
         """See ``Views``."""
         crops = np.empty((len(edges), side_px, side_px, 3), np.float32)
 
+        left, top, right, bottom = edges.T[..., None]
+        rows, columns = windows_over(top, bottom, side_px), windows_over(left, right, side_px)
+
         def cut(owner: int) -> None:
-            rows = np.flatnonzero(owners == owner)
-            crops[rows] = _cut(self._tables[owner], edges[rows], side_px)
+            mine = np.flatnonzero(owners == owner)
+            grid = _Grid(*(place[mine] for place in (*rows, *columns)))
+            # As one tall picture, which candidates share as levels share nothing: the loop over them is OpenCV's.
+            tall = np.empty((len(mine) * side_px, side_px, 3), np.float32)
+            grid.average(self._tables[owner], tall)
+            crops[mine] = tall.reshape(-1, side_px, side_px, 3)
 
         list(self._run(cut, np.unique(owners)))
         return crops
@@ -161,40 +181,63 @@ def _sum_up(frame: Picture, memory: Table | None) -> Table:
     return np.asarray(cv2.integral(frame, memory), np.int32)
 
 
-def _shrink(table: Table, levels: Sequence[NDArray[np.float32]]) -> None:
-    """Write a frame in the sizes of *levels*, (h, w, 3) each, into them; a level costs what it has rows."""
-    height, width = (side - 1 for side in table.shape[:2])
-    table = table.reshape(height + 1, -1)
-    for level in levels:
-        rows, columns = level.shape[:2]
-        (top, bottom), (left, right) = windows_over(0, height, rows), windows_over(0, width, columns)
-        bands = np.take(table, bottom, axis=0)
-        bands -= np.take(table, top, axis=0)
-        bands = bands.reshape(rows, width + 1, 3)
-        sums = np.take(bands, right, axis=1)
-        sums -= np.take(bands, left, axis=1)
-        areas = np.outer(bottom - top, right - left)[..., None]
-        np.multiply(sums, (1 / PIXEL_RANGE / areas).astype(np.float32), out=level)
-        np.subtract(level, PIXEL_MIDDLE / PIXEL_RANGE, out=level)
+class _Grid:
+    """
+    Rectangles of a frame, one for each pixel of a smaller picture.
+
+    Args:
+        top: (R,) first row of each row of rectangles; or (M, R) for M pictures, which then stand below each other.
+        bottom: Likewise, the row after the last.
+        left: (C,) or (M, C) first columns.
+        right: Likewise, the columns after the last.
+    """
+
+    def __init__(
+        self, top: NDArray[np.int64], bottom: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
+    ) -> None:
+        self._corners = [_places(rows, columns) for columns in (right, left) for rows in (bottom, top)]
+        areas = (bottom - top)[..., :, None] * (right - left)[..., None, :]
+        weights = (1 / PIXEL_RANGE / areas).astype(np.float32).reshape(-1, areas.shape[-1], 1)
+        # Written out for each colour: numpy multiplies arrays of one shape several times as fast.
+        self._weights = np.repeat(weights, 3, axis=2)
+
+    def average(self, table: Table, out: NDArray[np.float32]) -> None:
+        """Write the mean of each rectangle, in [-1, 1), into *out*, (R, C, 3) or (M * R, C, 3)."""
+        count, width = out.shape[:2]
+        # A few rows at a time stay in the processor's cache.
+        step = max(1, PIXELS_AT_A_TIME // width)
+        memory = [np.empty((min(step, count), width, 3), np.int32) for _ in self._corners]
+        for start in range(0, count, step):
+            rows = slice(start, start + step)
+            part = out[rows]
+            parts = [memory_of[: len(part)] for memory_of in memory]
+            for corner, taken in zip(self._corners, parts, strict=True):
+                _take(table, corner[rows], taken)
+            below_right, above_right, below_left, above_left = parts
+            below_right -= above_right
+            below_right -= below_left
+            below_right += above_left
+            np.copyto(part, below_right, casting="unsafe")
+            part *= self._weights[rows]
+            part -= np.float32(PIXEL_MIDDLE / PIXEL_RANGE)
 
 
-def _cut(table: Table, edges: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
-    """The (M, 4) parts of a frame as (M, S, S, 3) pictures."""
-    pixels = table.reshape(-1, 3)
-    left, top, right, bottom = edges.T[..., None]
-    above, below = windows_over(top, bottom, side_px)
-    before, after = windows_over(left, right, side_px)
+def _places(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Places:
+    """Column and row for each pixel of a picture, (R, C, 2); pictures below each other if there are several."""
+    fits = max(rows.max(initial=0), columns.max(initial=0)) <= REMAP_MOST
+    places = np.empty((*rows.shape, columns.shape[-1], 2), np.int16 if fits else np.int64)
+    places[..., 0], places[..., 1] = columns[..., None, :], rows[..., :, None]
+    return places.reshape(-1, *places.shape[-2:])
 
-    def sums(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Table:
-        places = rows[:, :, None] * table.shape[1] + columns[:, None, :]
-        taken: Table = np.take(pixels, places, axis=0)
-        return taken
 
-    total = sums(below, after)
-    total -= sums(above, after)
-    total -= sums(below, before)
-    total += sums(above, before)
-    areas = (below - above)[:, :, None] * (after - before)[:, None, :]
-    pictures = total * (1 / PIXEL_RANGE / areas).astype(np.float32)[..., None]
-    pictures -= PIXEL_MIDDLE / PIXEL_RANGE
-    return pictures
+def _take(table: Table, places: Places, out: NDArray[np.int32]) -> None:
+    if places.dtype == np.int16 and max(table.shape) <= REMAP_MOST:
+        # OpenCV copies pixels of twelve bytes several times as fast as numpy. It knows no whole numbers of 32 bits,
+        # but nothing is reckoned with them here.
+        # Its types do not tell that short whole numbers need no second map.
+        cv2.remap(  # type: ignore[call-overload]
+            table.view(np.float32), places, None, cv2.INTER_NEAREST, dst=out.view(np.float32)
+        )
+    else:
+        rows, columns = places[..., 1].astype(np.int64), places[..., 0]
+        np.take(table.reshape(-1, 3), rows * table.shape[1] + columns, axis=0, out=out, mode="clip")
