@@ -20,6 +20,7 @@ from shared.db import SessionFactory, make_engine
 from shared.observability import configure_logging
 from shared.queues import Sender, make_celery
 from shared.storage import Storage, open_storage
+from shared.tracing import start_tracing
 
 VERSION = "0.1.0"
 
@@ -75,7 +76,9 @@ def from_environment() -> OpenAPI:
     """The application as the environment configures it, for gunicorn: ``api.app:from_environment()``."""
     settings = load_settings(APISettings)
     configure_logging(settings.logging)
-    return create_app(settings)
+    app = create_app(settings)
+    start_tracing(settings.tracing, "api", app)
+    return app
 
 
 def _to_docs() -> Response:

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import structlog
 from flask import Response, current_app, g, jsonify, request
 from flask_openapi3 import APIBlueprint, OpenAPI, Tag
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from api.documentation import problems
 from api.errors import APIError
 from api.schemas import Health
 from api.services import services
+from api.state import StateCollector
 from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
 
 log = get_logger(__name__)
@@ -53,7 +54,11 @@ def readyz() -> Response:
     },
 )
 def metrics() -> Response:
-    """Prometheus metrics of all processes of the api, for whoever has the token, or else on loopback alone."""
+    """
+    Prometheus metrics, for whoever has the token, or else on loopback alone.
+
+    What all processes of this api counted, and the state of the whole service.
+    """
     token = services().settings.api.metrics_token
     if token is not None:
         given = request.headers.get("Authorization", "")
@@ -62,8 +67,11 @@ def metrics() -> Response:
         allowed = _is_loopback(request.remote_addr or "")
     if not allowed:
         raise APIError("not_found", "metrics are not for this address; see api.metrics_token")
-    registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    mine = services()
+    state = CollectorRegistry()
+    state.register(StateCollector(mine.sessions, mine.sender, mine.settings.models.dir))
+    counted = generate_latest(metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE)))
+    return Response(counted + generate_latest(state), content_type=CONTENT_TYPE_LATEST)
 
 
 def register_request_log(app: OpenAPI) -> None:

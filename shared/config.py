@@ -36,6 +36,7 @@ SECTIONS = {
     "logging",
     "models",
     "storage",
+    "tracing",
     "webhooks",
     "worker",
 }
@@ -182,6 +183,15 @@ class Logging(Section):
     format: Literal["json", "console"] = "json"
 
 
+class Tracing(Section):
+    """OpenTelemetry traces."""
+
+    otlp_endpoint: str | None = None
+    """Base address of a collector that takes OTLP over HTTP, such as ``http://collector:4318``; none by default."""
+    sampled_share: float = Field(default=1.0, ge=0.0, le=1.0)
+    """Of the traces that begin here."""
+
+
 class SharedSettings(BaseSettings):
     """What the api and the worker both need; each service's settings extend it by a section of its own."""
 
@@ -201,6 +211,7 @@ class SharedSettings(BaseSettings):
     jobs: Jobs = Jobs()
     webhooks: Webhooks = Webhooks()
     logging: Logging = Logging()
+    tracing: Tracing = Tracing()
 
     @classmethod
     def settings_customise_sources(

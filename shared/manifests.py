@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from shared.drift import BINS
 from shared.errors import ModelError
 
 PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
@@ -22,6 +23,7 @@ PIPELINE: Final = 2
 """Counts changes to decoding, detection, cropping and averaging that can move a score. Results name it."""
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Frozen(BaseModel):
@@ -108,6 +110,8 @@ class Manifest(_Frozen):
     sampling: Sampling
     calibration: Calibration
     weights: Weights
+    reference_shares: tuple[Share, ...] | None = Field(default=None, min_length=BINS, max_length=BINS)
+    """Of the scores of real validation media, by tenths of [0, 1]: what drift is measured against."""
     training_data: list[str] = []
     metrics: dict[str, float] = {}
     licence: str = "Apache-2.0"

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 from prometheus_client.registry import REGISTRY
 
 from shared.config import Logging
@@ -32,6 +32,31 @@ TASK_SECONDS: Final = Histogram(
     "Seconds a task ran, by task and outcome.",
     ["task", "outcome"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
+)
+STAGE_SECONDS: Final = Histogram(
+    "deepfakestream_stage_seconds",
+    "Seconds of a stage of work: probe of a file; load, fetch, decode, detect, classify, record of a segment.",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+FAKE_SCORES: Final = Histogram(
+    "deepfakestream_fake_score",
+    "Scores of succeeded jobs, by checkpoint.",
+    ["model"],
+    buckets=tuple(tenth / 10 for tenth in range(1, 11)),
+)
+VERDICTS: Final = Counter("deepfakestream_verdicts", "Verdicts of succeeded jobs.", ["model", "verdict"])
+GPU_MEMORY: Final = Gauge(
+    "deepfakestream_gpu_memory_bytes",
+    "Memory of a GPU after the last segment, by device and by whether it is all or what is used by anybody.",
+    ["device", "kind"],
+    multiprocess_mode="mostrecent",
+)
+GPU_UTILISATION: Final = Gauge(
+    "deepfakestream_gpu_utilisation",
+    "Share of time in which a GPU did something, after the last segment.",
+    ["device"],
+    multiprocess_mode="mostrecent",
 )
 FRAMES: Final = Counter("deepfakestream_frames", "Frames decoded for scoring.")
 FACES: Final = Counter("deepfakestream_faces", "Faces found, by whether they were scored.", ["scored"])

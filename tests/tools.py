@@ -7,6 +7,7 @@ need one skip without it; where DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, 
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,20 @@ PACKAGES: Final = {
 }
 """Program → Go package that makes it."""
 
+KUBERNETES_OLDEST: Final = "1.27"
+KUBERNETES_NEWEST: Final = "1.37"
+SCHEMAS: Final = {
+    # kubectl-validate brings those of the oldest itself.
+    "kubernetes": ("k8s.io/kubernetes@v1.37.2", "api/openapi-spec/v3"),
+    "keda": ("github.com/kedacore/keda/v2@v2.21.0", "config/crd/bases"),
+    "gateway": ("sigs.k8s.io/gateway-api@v1.4.0", "config/crd/standard"),
+    "prometheus-operator": (
+        "github.com/prometheus-operator/prometheus-operator@v0.85.0",
+        "example/prometheus-operator-crd",
+    ),
+}
+"""Name → Go module that has the schemas of a kind of object, and where in it."""
+
 
 def tool(name: str) -> Path:
     """Path of the program *name*; skips the test, or fails it where tools are required, if it is not installed."""
@@ -40,10 +55,18 @@ def tool(name: str) -> Path:
     pytest.skip(reason)
 
 
+def schemas(name: str) -> Path:
+    """Folder of the schemas *name*; skips or fails as ``tool`` does."""
+    return tool(f"schemas-{name}")
+
+
 def install(names: list[str]) -> None:
-    """Build what is not there yet. Raises CalledProcessError; FileNotFoundError without Go."""
+    """Build or fetch what is not there yet. Raises CalledProcessError; FileNotFoundError without Go."""
     go = shutil.which("go")
     for name in names:
+        if name.startswith("schemas-"):
+            _fetch_schemas(go, name)
+            continue
         # The version is in the name of the file behind it, so that a new one is built when the pin moves.
         built = FOLDER / PACKAGES[name].rpartition("@")[2] / name
         if not built.exists():
@@ -72,6 +95,29 @@ def _build(go: str, package: str, target: Path) -> None:
         subprocess.run([*command, f".{path.removeprefix(module)}"], check=True)
 
 
+def _fetch_schemas(go: str | None, name: str) -> None:
+    module, inside = SCHEMAS[name.removeprefix("schemas-")]
+    target = FOLDER / module.rpartition("@")[2] / name
+    if not target.exists():
+        if go is None:
+            raise FileNotFoundError(f"{name} are fetched with Go, which is not on the PATH")
+        sys.stderr.write(f"fetching {module}\n")
+        _, folder = _download(go, *module.split("@"))
+        part = target.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        for file in (folder / inside).iterdir():
+            # Kubernetes' names stand for paths: apis__apps__v1_openapi.json is apis/apps/v1.json.
+            place = re.fullmatch(r"(api|apis__[^_]+)__(v[^_]+)_openapi\.json", file.name)
+            if place or file.suffix == ".yaml":
+                path = part / (f"{place[1].replace('__', '/')}/{place[2]}.json" if place else file.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, path)
+        part.rename(target)
+    link = FOLDER / name
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.relative_to(FOLDER))
+
+
 def _download(go: str, package: str, version: str) -> tuple[str, Path]:
     """The module that holds *package*, and the folder where its source is."""
     parts = package.split("/")
@@ -87,8 +133,9 @@ def _download(go: str, package: str, version: str) -> tuple[str, Path]:
 
 def main() -> int:
     """Run the command line."""
-    names = sys.argv[1:] or list(PACKAGES)
-    if unknown := set(names) - set(PACKAGES):
+    known = [*PACKAGES, *(f"schemas-{name}" for name in SCHEMAS)]
+    names = sys.argv[1:] or known
+    if unknown := set(names) - set(known):
         sys.stderr.write(f"no such tool: {', '.join(sorted(unknown))}\n")
         return 2
     install(names)

@@ -27,6 +27,7 @@ from shared.observability import (
     metrics_registry,
 )
 from shared.queues import DELIVER_WEBHOOK, FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP, Sender, make_celery
+from shared.tracing import annotate, start_tracing
 from worker.config import Role, WorkerSettings
 from worker.media.sandbox import sandbox
 from worker.tasks.context import Context
@@ -111,6 +112,7 @@ class _Process:
 
     def connect(self, role: Role) -> None:
         """Prepare a fresh process: nothing of the parent's connections is used."""
+        start_tracing(self._settings.tracing, f"worker-{role}")
         self._context = Context.connect(self._settings, Sender(self._app))
         if role == "gpu":
             # Loaded now, not under the first job's eyes.
@@ -167,12 +169,13 @@ class _task:  # noqa: N801 - reads as a statement where it is used
     """The boundary of every task: binds its keys, measures it, and lets no error out."""
 
     def __init__(self, name: str, **keys: Any) -> None:
-        self._name = name
+        self._name, self._keys = name, keys
         self._bound = bind(task=name, **keys)
         self._began = 0.0
 
     def __enter__(self) -> None:
         self._bound.__enter__()
+        annotate(**self._keys)
         self._began = time.monotonic()
 
     def __exit__(

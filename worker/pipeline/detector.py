@@ -21,6 +21,7 @@ from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
 from worker.pipeline.results import SCORE_DIGITS, FaceResult, SegmentResult
 from worker.pipeline.scoring import score_segment
+from worker.pipeline.stages import Stages
 
 CHUNK_PIXELS: Final = 8 * 1920 * 1080
 """Frames that are looked at together hold about this many pixels, and one at least: it bounds memory."""
@@ -84,13 +85,19 @@ class Detector:
         except RuntimeError as error:
             raise ModelError(f"the network of checkpoint {name!r} cannot be prepared for {device}") from error
 
-    def score_segment(self, frames: Iterable[Frame], should_stop: Callable[[], bool] = lambda: False) -> SegmentResult:
+    def score_segment(
+        self,
+        frames: Iterable[Frame],
+        should_stop: Callable[[], bool] = lambda: False,
+        stages: Stages | None = None,
+    ) -> SegmentResult:
         """
         Score the sampled frames of one segment.
 
         Args:
             frames: In order; they are taken in chunks, so that a few are in memory at a time.
             should_stop: Asked between chunks.
+            stages: Told of ``decode``, ``detect`` and ``classify``.
 
         Raises:
             JobCancelledError: *should_stop* said so.
@@ -101,17 +108,21 @@ class Detector:
         scores: list[float] = []
         decoded = 0
         waiting: list[NDArray[np.uint8]] = []
-        for chunk in _chunks(frames):
+        stages = stages or Stages()
+        for chunk in stages.waiting("decode", _chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
-            faces, crops = self._find(chunk)
+            with stages.measure("detect"):
+                faces, crops = self._find(chunk)
             found += faces
             waiting += crops
             whole = len(waiting) - len(waiting) % FACE_BATCH
-            scores += self.score_crops(waiting[:whole])
+            with stages.measure("classify"):
+                scores += self.score_crops(waiting[:whole])
             del waiting[:whole]
-        scores += self.score_crops(waiting)
+        with stages.measure("classify"):
+            scores += self.score_crops(waiting)
         scored = iter(scores)
         results = [_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])

@@ -10,6 +10,7 @@ from worker.media.process import Leash
 from worker.media.segments import Segment
 from worker.pipeline.detector import Detector
 from worker.pipeline.results import SegmentResult
+from worker.pipeline.stages import Stages
 
 
 def scan_segments(
@@ -21,6 +22,7 @@ def scan_segments(
     sample_fps: float,
     timeout_s: float,
     should_stop: Callable[[], bool] = lambda: False,
+    stages: Stages | None = None,
 ) -> Generator[SegmentResult, None, None]:
     """
     Score the segments of the file at *path*, in order.
@@ -28,6 +30,7 @@ def scan_segments(
     Args:
         timeout_s: Wall-clock limit of decoding one of them.
         should_stop: Asked now and then.
+        stages: Told how long each stage takes.
 
     Raises:
         JobCancelledError: *should_stop* said so.
@@ -54,7 +57,7 @@ def scan_segments(
         for place, part in enumerate(plan):
             with upcoming or begin(part) as reader:
                 upcoming = begin(plan[place + 1]) if place + 1 < len(plan) and may_read_ahead(facts) else None
-                result = detector.score_segment(reader, should_stop)
+                result = detector.score_segment(reader, should_stop, stages)
             yield result
     finally:
         if upcoming is not None:

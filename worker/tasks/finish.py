@@ -8,7 +8,7 @@ from shared.errors import DecodeError
 from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segments, lock_job
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
-from shared.observability import JOBS_ENDED, get_logger
+from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger
 from worker.pipeline.scoring import score_job
 from worker.tasks.context import Context
 
@@ -32,8 +32,12 @@ def finish(context: Context, job_id: uuid.UUID) -> None:
         else:
             outcome = judge(job, segments, read_manifest(Path(context.settings.models.dir) / job.model))
             delivery_id = end_job(session, job, "succeeded", outcome=outcome)
-        status, verdict = job.status, job.verdict
+        status, verdict, model, fake_score = job.status, job.verdict, job.model, job.fake_score
     JOBS_ENDED.labels(status=status).inc()
+    if verdict is not None:
+        VERDICTS.labels(model=model, verdict=verdict).inc()
+    if fake_score is not None:
+        FAKE_SCORES.labels(model=model).observe(fake_score)
     log.info("job ended", status=status, verdict=verdict)
     if delivery_id is not None:
         context.sender.deliver_webhook(delivery_id)

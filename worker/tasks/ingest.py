@@ -9,7 +9,7 @@ from shared.errors import JobCancelledError, ObjectMissingError, TooLargeError
 from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
 from shared.media import attach_media, new_storage_key
 from shared.models import Job
-from shared.observability import get_logger
+from shared.observability import STAGE_SECONDS, get_logger
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
 from worker.media.sources import fetch
@@ -45,7 +45,7 @@ def _plan(context: Context, lease: Lease) -> int:
         storage_key = _adopt(context, lease, source_key, owner)
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
-    with context.storage.local_path(storage_key) as path:
+    with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
         facts = probe(path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s)
     segments = plan_segments(facts.duration_s, segment_seconds)
     with context.sessions.transaction() as session:

@@ -2,6 +2,7 @@
 
 import time
 import uuid
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -9,12 +10,14 @@ from typing import Protocol
 from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs import Lease, get_job, lease_segment, record_segment
 from shared.models import Segment
-from shared.observability import FACES, FRAMES, get_logger
+from shared.observability import FACES, FRAMES, GPU_MEMORY, GPU_UTILISATION, STAGE_SECONDS, get_logger
 from worker.media import segments
 from worker.media.probe import MediaFacts
 from worker.pipeline.detector import Detector
+from worker.pipeline.devices import device_state
 from worker.pipeline.results import SegmentResult
 from worker.pipeline.scanning import scan_segments
+from worker.pipeline.stages import Stages
 from worker.tasks.context import Context, LeaseKeeper, leased_step
 
 log = get_logger(__name__)
@@ -46,10 +49,14 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
         return
     is_last = False
     with leased_step(context, lease, "score_segment") as keeper:
-        began = time.monotonic()
-        result = _score(context, detectors, lease, index, keeper)
-        with context.sessions.transaction() as session:
-            is_last = record_segment(session, lease, fake_score=result.fake_score, result=result.to_json())
+        began, stages = time.monotonic(), Stages()
+        try:
+            result = _score(context, detectors, lease, index, keeper, stages)
+            with stages.measure("record"), context.sessions.transaction() as session:
+                is_last = record_segment(session, lease, fake_score=result.fake_score, result=result.to_json())
+        finally:
+            for stage, seconds in stages.seconds.items():
+                STAGE_SECONDS.labels(stage=stage).observe(seconds)
         FRAMES.inc(result.frames_decoded)
         FACES.labels(scored="yes").inc(result.faces_scored)
         FACES.labels(scored="no").inc(result.faces_found - result.faces_scored)
@@ -64,7 +71,9 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
         context.sender.finish(job_id)
 
 
-def _score(context: Context, detectors: Detectors, lease: Lease, index: int, keeper: LeaseKeeper) -> SegmentResult:
+def _score(
+    context: Context, detectors: Detectors, lease: Lease, index: int, keeper: LeaseKeeper, stages: Stages
+) -> SegmentResult:
     with context.sessions.transaction() as session:
         job = get_job(session, lease.job_id)
         if job is None:
@@ -74,11 +83,32 @@ def _score(context: Context, detectors: Detectors, lease: Lease, index: int, kee
         segment = session.get_one(Segment, (lease.job_id, index))
         storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts)
         model, sample_fps, start_s, end_s = job.model, job.sample_fps, segment.start_s, segment.end_s
-    detector = detectors(model)
-    with context.storage.local_path(storage_key) as path:
+    with stages.measure("load"):
+        detector = detectors(model)
+    with ExitStack() as held:
+        with stages.measure("fetch"):
+            path = held.enter_context(context.storage.local_path(storage_key))
         part = segments.Segment(index, start_s, end_s)
         timeout_s = context.settings.worker.decode_timeout_s
         [result] = scan_segments(
-            detector, path, facts, [part], sample_fps=sample_fps, timeout_s=timeout_s, should_stop=keeper.is_lost
+            detector,
+            path,
+            facts,
+            [part],
+            sample_fps=sample_fps,
+            timeout_s=timeout_s,
+            should_stop=keeper.is_lost,
+            stages=stages,
         )
+    _report(detector)
     return result
+
+
+def _report(detector: Detector) -> None:
+    state = device_state(detector.device)
+    if state is not None:
+        device = str(detector.device)
+        GPU_MEMORY.labels(device=device, kind="used").set(state.used_bytes)
+        GPU_MEMORY.labels(device=device, kind="total").set(state.total_bytes)
+        if state.utilisation is not None:
+            GPU_UTILISATION.labels(device=device).set(state.utilisation)

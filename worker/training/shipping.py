@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from shared.drift import shares
 from shared.manifests import Manifest
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
@@ -16,7 +17,7 @@ from worker.training.evaluate import EvaluationSource, evaluate
 from worker.training.plots import training_plot
 from worker.training.recipes import Recipe
 from worker.training.report import figure, write_report
-from worker.training.scored import score_caches
+from worker.training.scored import ScoredMedium, score_caches
 from worker.training.train import CURVES_FILE, check_recipe
 
 CURVES_PICTURE: Final = "curves.svg"
@@ -58,6 +59,7 @@ def ship(
             "training_data": [_source_line(source) for source in sources],
             "licence": recipe.licence,
             "metrics": {},
+            "reference_shares": reference_shares(media, calibration.temperature),
         }
     )
     calibrated = replace(checkpoint, manifest=manifest)
@@ -71,6 +73,12 @@ def ship(
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
     return written
+
+
+def reference_shares(media: Sequence[ScoredMedium], temperature: float) -> tuple[float, ...]:
+    """What drift is measured against: shares of the scores of real media, by tenths."""
+    real = [medium.fake_score(temperature) for medium in media if not medium.is_fake]
+    return tuple(round(share, 4) for share in shares(real))
 
 
 def render_card(

@@ -1,0 +1,126 @@
+"""
+What waits, what runs, and how scores fall: gauges read from rows and queues at each scrape.
+
+Every api process tells the same, so a dashboard takes the maximum over them and not the sum.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from shared.db import SessionFactory
+from shared.drift import population_stability_index, shares
+from shared.errors import ModelError
+from shared.manifests import list_manifests
+from shared.models import Delivery, Job, Media, Segment
+from shared.observability import get_logger
+from shared.queues import QUEUES, Sender
+
+log = get_logger(__name__)
+
+RECENT_JOBS: Final = 5000
+"""Scores of so many of the last jobs are compared with validation."""
+LEAST_JOBS: Final = 50
+"""Of fewer a distribution says nothing."""
+PATIENCE_MS: Final = 3000
+"""A scrape must not hold the database up."""
+
+
+class StateCollector(Collector):
+    """Collects from the rows of the whole service, whatever process did the work."""
+
+    def __init__(self, sessions: SessionFactory, sender: Sender, models_dir: Path) -> None:
+        self._sessions, self._sender, self._models_dir = sessions, sender, models_dir
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry must not ask the database before anybody scrapes."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges; those whose source does not answer are left out."""
+        try:
+            with self._sessions.transaction() as session:
+                session.execute(text(f"set local statement_timeout = {PATIENCE_MS}"))
+                yield from _work(session)
+                yield from self._drift(session)
+        except SQLAlchemyError:
+            log.warning("state not collected", exc_info=True)
+        yield from self._messages()
+
+    def _messages(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily("deepfakestream_messages", "Messages that wait in a queue.", labels=["queue"])
+        try:
+            for queue in QUEUES.values():
+                waiting.add_metric([queue], self._sender.depth(queue))
+        except Exception:
+            log.warning("queues not looked at", exc_info=True)
+            return
+        yield waiting
+
+    def _drift(self, session: Session) -> Iterator[Metric]:
+        try:
+            manifests = list_manifests(self._models_dir)
+        except ModelError:
+            return
+        recent = select(Job.model, Job.fake_score).where(Job.finished_at.is_not(None))
+        recent = recent.order_by(Job.finished_at.desc()).limit(RECENT_JOBS)
+        found: defaultdict[str, list[float]] = defaultdict(list)
+        for model, score in session.execute(recent):
+            if score is not None:
+                found[model].append(score)
+        index = GaugeMetricFamily(
+            "deepfakestream_score_psi",
+            "Population stability index of recent scores against those of real media in validation.",
+            labels=["model"],
+        )
+        counted = GaugeMetricFamily(
+            "deepfakestream_scores_compared", "Recent scores that the index is made of.", labels=["model"]
+        )
+        for model, scores in sorted(found.items()):
+            counted.add_metric([model], len(scores))
+            reference = manifests[model].reference_shares if model in manifests else None
+            if reference is not None and len(scores) >= LEAST_JOBS:
+                index.add_metric([model], population_stability_index(shares(scores), reference))
+        yield counted
+        yield index
+
+
+def _work(session: Session) -> Iterator[Metric]:
+    jobs = GaugeMetricFamily("deepfakestream_open_jobs", "Jobs that have not ended.", labels=["status"])
+    segments = GaugeMetricFamily("deepfakestream_open_segments", "Segments of open jobs.", labels=["status"])
+    oldest = GaugeMetricFamily(
+        "deepfakestream_oldest_seconds", "Age of the oldest that waits or runs, by step.", labels=["step"]
+    )
+    stored = GaugeMetricFamily("deepfakestream_stored_bytes", "Bytes of media in storage.")
+    is_open = Job.status.in_(("queued", "running"))
+    counts = _counts(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
+    for status in ("queued", "running"):
+        jobs.add_metric([status], counts.get(status, 0))
+    running = select(Segment.status, func.count()).join(Job, Job.id == Segment.job_id).where(is_open)
+    running = running.where(Segment.status.in_(("pending", "running"))).group_by(Segment.status)
+    counts = _counts(session, running)
+    for status in ("pending", "running"):
+        segments.add_metric([status], counts.get(status, 0))
+    ages = {
+        "ingest": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_(None)),
+        "score": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_not(None)),
+        "webhook": select(func.min(Delivery.due_at)).where(Delivery.status.in_(("pending", "sending"))),
+    }
+    for step, query in ages.items():
+        age = session.scalar(select(func.extract("epoch", func.clock_timestamp() - query.scalar_subquery())))
+        # A repetition of a webhook may be due in the future.
+        oldest.add_metric([step], max(0.0, float(age or 0.0)))
+    total = select(func.coalesce(func.sum(Media.size_bytes), 0)).where(Media.storage_key.is_not(None))
+    stored.add_metric([], float(session.scalar(total) or 0))
+    yield from (jobs, segments, oldest, stored)
+
+
+def _counts(session: Session, query: Any) -> dict[str, int]:
+    return {status: int(count) for status, count in session.execute(query)}

@@ -1,0 +1,152 @@
+{{- define "deepfakestream.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}{{ end }}
+{{- end }}
+
+{{- define "deepfakestream.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "deepfakestream.labels" -}}
+{{ include "deepfakestream.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "deepfakestream.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "deepfakestream.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{- define "deepfakestream.secret" -}}
+{{- .Values.secrets.existingSecret | default (include "deepfakestream.name" .) }}
+{{- end }}
+
+{{- define "deepfakestream.image" -}}
+{{- $image := index .root.Values.image .kind -}}
+{{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- $image.repository -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end -}}
+{{- end }}
+
+{{- /* The configuration file: what the chart decides, over what the operator wrote. */ -}}
+{{- define "deepfakestream.config" -}}
+{{- $storage := dict "url" .Values.storage.url -}}
+{{- range $name, $value := dict "endpoint_url" .Values.storage.endpointUrl "public_endpoint_url" .Values.storage.publicEndpointUrl "region" .Values.storage.region "server_side_encryption" .Values.storage.serverSideEncryption "kms_key_id" .Values.storage.kmsKeyId -}}
+{{- if $value }}{{ $_ := set $storage $name $value }}{{ end -}}
+{{- end -}}
+{{- $_ := set $storage "cache_dir" "/scratch" -}}
+{{- $device := "cpu" -}}
+{{- if gt (int .Values.gpuWorker.gpus) 0 -}}
+{{- $device = list -}}
+{{- range until (int .Values.gpuWorker.gpus) }}{{ $device = append $device (printf "cuda:%d" .) }}{{ end -}}
+{{- end -}}
+{{- $worker := dict "device" $device "cpu_processes" (int .Values.cpuWorker.processes) "metrics_address" "0.0.0.0" "metrics_port" 9464 "beat_folder" "/state" "flower" (dict "address" "0.0.0.0" "port" 5555) -}}
+{{- if gt (int .Values.gpuWorker.gpus) 0 }}{{ $_ := set $worker "processes_per_device" (int .Values.gpuWorker.processesPerDevice) }}{{ end -}}
+{{- $own := dict "storage" $storage "worker" $worker "api" (dict "host" "0.0.0.0" "port" 8000) -}}
+{{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
+{{- end }}
+
+{{- /* A setting of the operator's, or the default that the service has. */ -}}
+{{- define "deepfakestream.setting" -}}
+{{- $section := index (.root.Values.config | default dict) .section | default dict -}}
+{{- if hasKey $section .name }}{{ index $section .name }}{{ else }}{{ .default }}{{ end -}}
+{{- end }}
+
+{{- define "deepfakestream.scoreLimit" -}}
+{{- include "deepfakestream.setting" (dict "root" . "section" "worker" "name" "score_time_limit_s" "default" 300) | float64 | ceil | int -}}
+{{- end }}
+
+{{- define "deepfakestream.ingestLimit" -}}
+{{- include "deepfakestream.setting" (dict "root" . "section" "worker" "name" "ingest_time_limit_s" "default" 900) | float64 | ceil | int -}}
+{{- end }}
+
+{{- define "deepfakestream.apiGrace" -}}
+{{- include "deepfakestream.setting" (dict "root" . "section" "api" "name" "shutdown_grace_s" "default" 30) | float64 | ceil | int -}}
+{{- end }}
+
+{{- define "deepfakestream.podMeta" -}}
+labels:
+  {{- include "deepfakestream.labels" . | nindent 2 }}
+annotations:
+  # A changed configuration or secret is a new rollout.
+  checksum/config: {{ include "deepfakestream.config" .root | sha256sum }}
+  checksum/secrets: {{ .root.Values.secrets.create | toJson | sha256sum }}
+  {{- with .values.podAnnotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{- define "deepfakestream.podFields" -}}
+serviceAccountName: {{ include "deepfakestream.serviceAccount" .root }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.topologySpreadConstraints }}
+topologySpreadConstraints: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "deepfakestream.containerFields" -}}
+image: {{ include "deepfakestream.image" (dict "root" .root "kind" .image) }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "deepfakestream.env" -}}
+- {name: DEEPFAKESTREAM_CONFIG, value: /etc/deepfakestream/config.yaml}
+- {name: DEEPFAKESTREAM_SECRETS, value: /run/secrets/deepfakestream}
+{{- end }}
+
+{{- define "deepfakestream.mounts" -}}
+- {name: config, mountPath: /etc/deepfakestream, readOnly: true}
+- {name: secrets, mountPath: /run/secrets/deepfakestream, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- end }}
+
+{{- define "deepfakestream.volumes" -}}
+- name: config
+  configMap: {name: {{ include "deepfakestream.name" .root }}}
+- name: secrets
+  secret: {secretName: {{ include "deepfakestream.secret" .root }}, defaultMode: 0440}
+- name: tmp
+  emptyDir: {sizeLimit: {{ .tmp | default "1Gi" }}}
+{{- end }}
+
+{{- define "deepfakestream.metricsVolume" -}}
+- name: metrics
+  emptyDir: {medium: Memory, sizeLimit: 64Mi}
+{{- end }}
+
+{{- define "deepfakestream.workerProbes" -}}
+startupProbe:
+  httpGet: {path: /metrics, port: metrics}
+  periodSeconds: 5
+  failureThreshold: 60
+livenessProbe:
+  httpGet: {path: /metrics, port: metrics}
+  periodSeconds: 20
+  timeoutSeconds: 10
+  failureThreshold: 6
+{{- end }}

@@ -1,0 +1,32 @@
+"""
+Whether scores still fall as they did when the checkpoint was validated.
+
+By the population stability index: the sum over bins of (p - q) ln(p / q), with the shares p of now and q of then. Below
+0.1 is usually called stable, above 0.25 changed (Siddiqi, "Credit Risk Scorecards", Wiley 2006).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+BINS: Final = 10
+"""Of equal width over [0, 1]; the last holds 1."""
+LEAST_SHARE: Final = 0.005
+"""Stands for a share of less: an empty bin would make the index infinite."""
+
+
+def shares(scores: Iterable[float]) -> list[float]:
+    """The share of *scores*, each in [0, 1], in each bin; zeros if there are none."""
+    counts = [0] * BINS
+    for score in scores:
+        counts[min(BINS - 1, int(score * BINS))] += 1
+    total = sum(counts)
+    return [count / total if total else 0.0 for count in counts]
+
+
+def population_stability_index(now: Sequence[float], then: Sequence[float]) -> float:
+    """How far two distributions over the same bins are apart, 0 or more."""
+    if len(now) != len(then):
+        raise ValueError(f"{len(now)} bins cannot be compared with {len(then)}")
+    pairs = [(max(p, LEAST_SHARE), max(q, LEAST_SHARE)) for p, q in zip(now, then, strict=True)]
+    return sum((p - q) * math.log(p / q) for p, q in pairs)

@@ -1,0 +1,82 @@
+"""One trace from a request to its segments, as a collector receives it."""
+
+import threading
+import time
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from deepfakestream import Client
+from deepfakestream.stack.embedded import EmbeddedStack
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.servers import state_folder
+
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def collector():
+    """Address of an OTLP receiver, and the (service, span) pairs that it has received."""
+    received = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            for part in ExportTraceServiceRequest.FromString(body).resource_spans:
+                names = {item.key: item.value.string_value for item in part.resource.attributes}
+                received.extend((names["service.name"], span) for scope in part.scope_spans for span in scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", received
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collector, clip, monkeypatch):
+    address, received = collector
+    monkeypatch.setenv("DEEPFAKESTREAM_TRACING__OTLP_ENDPOINT", address)
+    monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
+    with state_folder() as state, EmbeddedStack(state) as stack:
+        with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
+            job = client.wait(client.submit(clip, segment_seconds=3.0).id, timeout_s=120)
+        assert job.status == "succeeded"
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            trace = of_job(list(received), job.id)
+            ran = [name for _, name, _ in trace if name.startswith("run/")]
+            if "run/deepfakestream.finish" in ran:
+                break
+            assert time.monotonic() < deadline, sorted({span.name for _, span in received})
+            time.sleep(0.5)
+    assert sorted(ran) == [
+        "run/deepfakestream.finish",
+        "run/deepfakestream.ingest",
+        "run/deepfakestream.score_segment",
+        "run/deepfakestream.score_segment",
+    ]
+    services = {service for service, _, _ in trace}
+    assert services == {"deepfakestream-api", "deepfakestream-worker-cpu", "deepfakestream-worker-gpu"}
+    assert any(name.startswith("POST /v1/jobs") for _, name, _ in trace)
+    segments = {keys["deepfakestream.segment"] for _, name, keys in trace if name == "run/deepfakestream.score_segment"}
+    assert segments == {0, 1}
+
+
+def of_job(received, job_id):
+    """(service, name, attributes) of the spans of the one trace that has a span with this job."""
+    traces = defaultdict(list)
+    for service, span in received:
+        keys = {item.key: item.value.string_value or item.value.int_value for item in span.attributes}
+        traces[span.trace_id].append((service, span.name, keys))
+    for spans in traces.values():
+        if any(keys.get("deepfakestream.job_id") == job_id for _, _, keys in spans):
+            return spans
+    return []

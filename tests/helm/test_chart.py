@@ -1,0 +1,315 @@
+"""The chart renders to what Kubernetes takes, what it should be, and what the code expects."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml
+from sqlalchemy import text
+
+from api.config import APISettings
+from migrations import __main__ as migrations_main
+from shared.config import load_settings
+from shared.jobs import lease_ingest, lease_segment, record_plan
+from tests.helm.conftest import CHART, EXAMPLES, helm
+from tests.integration.rows import add_job
+from tests.tools import KUBERNETES_NEWEST, KUBERNETES_OLDEST, schemas, tool
+from worker.config import WorkerSettings
+
+NAMES = [path.stem for path in EXAMPLES]
+LONG_RUNNING = {"api", "gpu-worker", "cpu-worker", "beat"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lint_finds_nothing(name):
+    done = helm("lint", "--strict", CHART, "--values", CHART / "examples" / f"{name}.yaml")
+    assert done.returncode == 0, done.stdout
+    assert "[WARNING]" not in done.stdout
+
+
+def validate(file, version):
+    """What kubectl-validate says of a file of objects."""
+    crds = [f"--local-crds={schemas(name)}" for name in ("keda", "gateway", "prometheus-operator")]
+    of_version = {
+        KUBERNETES_OLDEST: ["--version", KUBERNETES_OLDEST],
+        KUBERNETES_NEWEST: [f"--local-schemas={schemas('kubernetes')}"],
+    }[version]
+    command = [tool("kubectl-validate"), *of_version, *crds, "--output", "json", file]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("version", [KUBERNETES_OLDEST, KUBERNETES_NEWEST])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_object_is_one_that_kubernetes_knows(render, tmp_path, name, version):
+    file = tmp_path / "objects.yaml"
+    file.write_text(render(name).text)
+    done = validate(file, version)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", [KUBERNETES_OLDEST, KUBERNETES_NEWEST])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("replicas: 2", "replicas: two"),
+        ("containerPort: 8000", "containerPorts: 8000"),
+        ("pollingInterval: 15", "pollingInterval: often"),
+    ],
+)
+def test_an_object_with_a_mistake_is_found_out(render, tmp_path, change, version):
+    rendered = render("full", "api.autoscaling.enabled=false").text
+    assert change[0] in rendered
+    file = tmp_path / "objects.yaml"
+    file.write_text(rendered.replace(*change, 1))
+    assert validate(file, version).returncode != 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_pod_meets_the_restricted_profile(render, name):
+    pods = render(name).pods()
+    assert LONG_RUNNING | {"migration", "test"} <= set(pods)
+    for pod in pods.values():
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.get("hostNetwork")
+        for container in pod["containers"]:
+            security = container["securityContext"]
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["readOnlyRootFilesystem"] is True
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert container["resources"]["requests"]
+            assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_process_that_runs_on_is_probed(render, name):
+    deployments = render(name).of("Deployment")
+    for component, deployment in deployments.items():
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        assert "livenessProbe" in container, component
+        ports = {port["name"] for port in container.get("ports", ())}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            asked = container.get(probe, {}).get("httpGet")
+            assert asked is None or asked["port"] in ports
+
+
+def test_secrets_are_files_and_stand_nowhere_else(render):
+    rendered = render("cpu-only")
+    assert "change-me" in yaml.safe_dump(rendered.of("Secret"))
+    others = [item for item in rendered.objects if item["kind"] != "Secret"]
+    assert "change-me" not in yaml.safe_dump(others)
+    for pod in rendered.pods().values():
+        assert all(set(variable) == {"name", "value"} for variable in pod["containers"][0].get("env", ()))
+
+
+def test_an_existing_secret_is_not_made_anew(render):
+    rendered = render("minimal")
+    assert rendered.of("Secret") == {}
+    volumes = rendered.pods()["api"]["volumes"]
+    assert {"secretName": "deepfakestream", "defaultMode": 0o440} in [volume.get("secret") for volume in volumes]
+
+
+def test_who_is_scaled_has_no_number_of_its_own(render):
+    still, scaled = render("minimal").of("Deployment"), render("full").of("Deployment")
+    for component in ("api", "gpu-worker"):
+        assert "replicas" in still[component]["spec"]
+        assert "replicas" not in scaled[component]["spec"]
+    for deployments in (still, scaled):
+        assert deployments["beat"]["spec"]["replicas"] == 1
+        assert deployments["beat"]["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_scalers_name_what_they_scale(render):
+    rendered = render("full")
+    name = rendered.of("Deployment")["gpu-worker"]["metadata"]["name"]
+    assert rendered.of("ScaledObject")["gpu-worker"]["spec"]["scaleTargetRef"]["name"] == name
+    target = rendered.of("HorizontalPodAutoscaler")["api"]["spec"]["scaleTargetRef"]
+    assert target["name"] == rendered.of("Deployment")["api"]["metadata"]["name"]
+
+
+def test_gpus_are_asked_for_and_used(render):
+    full = render("full")
+    limits = full.pods()["gpu-worker"]["containers"][0]["resources"]["limits"]
+    assert limits["nvidia.com/gpu"] == 2
+    assert yaml.safe_load(full.config())["worker"]["device"] == ["cuda:0", "cuda:1"]
+    none = render("cpu-only")
+    assert "nvidia.com/gpu" not in none.pods()["gpu-worker"]["containers"][0]["resources"]["limits"]
+    assert yaml.safe_load(none.config())["worker"]["device"] == "cpu"
+
+
+def test_the_migration_is_a_hook(render):
+    annotations = render("minimal").of("Job")["migration"]["metadata"]["annotations"]
+    assert annotations["helm.sh/hook"] == "post-install,pre-upgrade"
+    assert "before-hook-creation" in annotations["helm.sh/hook-delete-policy"]
+
+
+def egress(policy):
+    """(peers, ports) of each rule."""
+    return [
+        ({json.dumps(peer, sort_keys=True) for peer in rule["to"]}, {port["port"] for port in rule["ports"]})
+        for rule in policy["spec"]["egress"]
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_cpu_worker_goes_out_and_to_public_addresses_alone(render, name):
+    rendered = render(name)
+    policies = rendered.of("NetworkPolicy")
+    assert set(rendered.pods()) - {"test"} == set(policies)
+    for component, policy in policies.items():
+        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        pod_labels = rendered.of("Job" if component == "migration" else "Deployment")[component]
+        labels = pod_labels["spec"]["template"]["metadata"]["labels"]
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+        anywhere = [peers for peers, _ in egress(policy) if any('"0.0.0.0/0"' in peer for peer in peers)]
+        assert len(anywhere) == (component == "cpu-worker")
+        for peers, ports in egress(policy):
+            assert peers
+            assert ports
+    [public] = [peers for peers, _ in egress(policies["cpu-worker"]) if any('"0.0.0.0/0"' in peer for peer in peers)]
+    for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "127.0.0.0/8"):
+        assert any(private in peer for peer in public)
+    assert {port for _, ports in egress(policies["beat"]) for port in ports} == {53, 6379}
+
+
+def test_workers_take_no_calls_but_from_monitoring(render):
+    minimal, full = render("minimal").of("NetworkPolicy"), render("full").of("NetworkPolicy")
+    for component in ("gpu-worker", "cpu-worker", "beat"):
+        assert not minimal[component]["spec"]["ingress"]
+    [rule] = full["gpu-worker"]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": "metrics"}]
+
+
+@pytest.mark.parametrize("name", ["full", "gateway"])
+def test_probes_and_metrics_are_not_reachable_from_outside(render, name):
+    rendered = render(name)
+    paths = re.findall(
+        r"(?:path|value): (/\S*)",
+        yaml.safe_dump([item["spec"] for item in rendered.objects if item["kind"] in ("Ingress", "HTTPRoute")]),
+    )
+    assert sorted(paths) == ["/docs", "/openapi.json", "/swagger", "/v1"]
+
+
+def configured(rendered, monkeypatch, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(rendered.config())
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "database__url").write_text("postgresql+psycopg://x/y")
+    (folder / "broker__url").write_text("redis://x")
+    monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(file))
+    monkeypatch.setenv("DEEPFAKESTREAM_SECRETS", str(folder))
+    return load_settings(APISettings), load_settings(WorkerSettings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_configuration_is_one_that_the_services_take(render, monkeypatch, tmp_path, name):
+    rendered = render(name)
+    api, worker = configured(rendered, monkeypatch, tmp_path)
+    pods = rendered.pods()
+
+    def port(component):
+        return pods[component]["containers"][0]["ports"][0]["containerPort"]
+
+    assert (api.api.host, api.api.port) == ("0.0.0.0", port("api"))  # noqa: S104 - in its own network namespace
+    assert (worker.worker.metrics_address, worker.worker.metrics_port) == ("0.0.0.0", port("gpu-worker"))  # noqa: S104
+    assert port("cpu-worker") == worker.worker.metrics_port
+    if "flower" in pods:
+        assert port("flower") == worker.worker.flower.port
+    assert worker.storage.is_s3
+    mounted = {mount["mountPath"] for mount in pods["beat"]["containers"][0]["volumeMounts"]}
+    assert str(worker.worker.beat_folder) in mounted
+    for component in ("gpu-worker", "cpu-worker"):
+        mounted = {mount["mountPath"] for mount in pods[component]["containers"][0]["volumeMounts"]}
+        assert str(worker.storage.cache_dir) in mounted
+
+
+@pytest.mark.parametrize(
+    "changes", [(), ("config.worker.score_time_limit_s=177.5", "config.worker.ingest_time_limit_s=111")]
+)
+def test_a_worker_may_finish_what_it_has_begun(render, monkeypatch, tmp_path, changes):
+    rendered = render("minimal", *changes)
+    api, worker = configured(rendered, monkeypatch, tmp_path)
+    limits = {"gpu-worker": worker.worker.score_time_limit_s, "cpu-worker": worker.worker.ingest_time_limit_s}
+    for component, limit_s in limits.items():
+        pod = rendered.pods()[component]
+        variables = {item["name"]: item["value"] for item in pod["containers"][0]["env"]}
+        grace_s = float(variables["DEEPFAKESTREAM_WORKER__SHUTDOWN_GRACE_S"])
+        assert limit_s <= grace_s < pod["terminationGracePeriodSeconds"]
+    assert rendered.pods()["api"]["terminationGracePeriodSeconds"] > api.api.shutdown_grace_s + 5
+
+
+def test_commands_are_the_ones_that_there_are(render):
+    commands = {component: pod["containers"][0]["command"] for component, pod in render("full").pods().items()}
+    assert commands.pop("test")[0] == "python"
+    assert commands == {
+        "api": ["gunicorn", "-c", "python:api.gunicorn"],
+        "gpu-worker": ["python", "-m", "worker", "--role", "gpu"],
+        "cpu-worker": ["python", "-m", "worker", "--role", "cpu"],
+        "beat": ["python", "-m", "worker", "beat"],
+        "flower": ["python", "-m", "worker", "flower"],
+        "migration": ["python", "-m", "migrations", "upgrade"],
+    }
+    assert "upgrade" in (migrations_main.__doc__ or "")
+
+
+def test_the_scaler_counts_what_waits_and_what_runs(render, sessions):
+    trigger = render("full").of("ScaledObject")["gpu-worker"]["spec"]["triggers"][0]["metadata"]
+
+    def count():
+        with sessions.transaction() as session:
+            return session.scalar(text(trigger["query"]))
+
+    before = count()
+    with sessions.transaction() as session:
+        job_id = add_job(session).id
+    assert count() == before + 1
+    with sessions.transaction() as session:
+        lease = lease_ingest(session, job_id, 30)
+        record_plan(session, lease, {}, [(0, 0.0, 5.0), (1, 5.0, 9.0)])
+    assert count() == before + 2
+    with sessions.transaction() as session:
+        assert lease_segment(session, job_id, 0, 30)
+    assert count() == before + 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('storage.url="file:///data"', "storage"),
+        ('storage.url=""', "storage"),
+        ('secrets={"existingSecret": "", "create": {}}', "database__url"),
+        ("gpuWorkers=1", "gpuWorkers"),
+        ('config.storage={"url": "s3://x"}', "storage"),
+        ("networkPolicy.s3.to=[]", "networkPolicy.s3.to"),
+        ("api.replicas=0", "replicas"),
+        ("ingress.enabled=true", None),
+        ("flower.enabled=true", None),
+    ],
+)
+def test_values_that_cannot_work_are_refused(change, said):
+    values = CHART / "examples" / "minimal.yaml"
+    done = helm("template", "release", CHART, "--kube-version", "1.27", "--values", values, f"--set-json={change}")
+    if said is None:
+        assert done.returncode == 0
+    else:
+        assert done.returncode != 0
+        assert said in done.stderr
+
+
+def test_every_value_is_in_the_schema():
+    """A value that the schema does not know could not be given."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def missing(value, part, path):
+        if isinstance(value, dict) and "properties" in part:
+            for name, inner in value.items():
+                if name not in part["properties"]:
+                    yield f"{path}.{name}"
+                else:
+                    yield from missing(inner, part["properties"][name], f"{path}.{name}")
+
+    assert list(missing(values, schema, "")) == []

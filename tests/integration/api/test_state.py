@@ -1,0 +1,109 @@
+"""The gauges that an operator watches, from real rows and a real Redis."""
+
+import uuid
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import func, text, update
+
+from api.state import LEAST_JOBS
+from shared.manifests import DEFAULT_CHECKPOINT
+from shared.models import Job, Segment
+from shared.queues import CPU_QUEUE
+from tests.clips import noise_picture
+
+
+@pytest.fixture
+def api(make_api):
+    return make_api()
+
+
+@pytest.fixture
+def owner(api):
+    return api.key("owner")[0]
+
+
+def gauges(api):
+    """(name, labels) → value of every sample."""
+    answer = api.call("GET", "/metrics", {})
+    assert answer.status_code == 200
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name.startswith("deepfakestream_")
+    }
+
+
+def of(found, name, **labels):
+    return found.get((f"deepfakestream_{name}", tuple(sorted(labels.items()))))
+
+
+def change(api, job_id, **values):
+    with api.sessions.transaction() as session:
+        session.execute(update(Job).where(Job.id == uuid.UUID(job_id)).values(**values))
+
+
+def test_an_idle_service_has_nothing_open(api):
+    found = gauges(api)
+    assert of(found, "open_jobs", status="queued") == of(found, "open_segments", status="running") == 0
+    assert of(found, "oldest_seconds", step="score") == of(found, "stored_bytes") == 0
+    assert of(found, "messages", queue=CPU_QUEUE) == 0
+
+
+def test_what_waits_and_runs_is_counted_with_the_age_of_the_oldest(api, owner):
+    job_id = api.submit(owner, noise_picture(1)).json["id"]
+    found = gauges(api)
+    assert of(found, "open_jobs", status="queued") == 1
+    assert of(found, "messages", queue=CPU_QUEUE) == 1
+    assert of(found, "stored_bytes") == len(noise_picture(1))
+    change(api, job_id, created_at=func.now() - text("interval '90 seconds'"))
+    assert 89 < of(gauges(api), "oldest_seconds", step="ingest") < 120
+    with api.sessions.transaction() as session:
+        session.add_all(
+            [
+                Segment(job_id=uuid.UUID(job_id), index=0, start_s=0, end_s=5, status="running"),
+                Segment(job_id=uuid.UUID(job_id), index=1, start_s=5, end_s=9),
+            ]
+        )
+    change(api, job_id, status="running", segments_total=2)
+    found = gauges(api)
+    assert of(found, "open_jobs", status="running") == 1
+    assert of(found, "open_segments", status="pending") == of(found, "open_segments", status="running") == 1
+    assert of(found, "oldest_seconds", step="ingest") == 0
+    assert of(found, "oldest_seconds", step="score") > 89
+
+
+def scored(api, owner, scores):
+    """Succeeded jobs with these scores."""
+    template = uuid.UUID(api.submit(owner, noise_picture(1)).json["id"])
+    with api.sessions.transaction() as session:
+        session.execute(
+            text(
+                "insert into jobs (id, owner, api_key_id, status, model, sample_fps, segment_seconds, metadata,"
+                " request_sha256, reasons, attempts, fake_score, finished_at)"
+                " select gen_random_uuid(), owner, api_key_id, 'succeeded', model, sample_fps, segment_seconds,"
+                " metadata, request_sha256, reasons, 1, score, now()"
+                " from jobs, unnest(cast(:scores as double precision[])) as score where id = :id"
+            ),
+            {"scores": scores, "id": template},
+        )
+
+
+def test_drift_is_told_once_there_are_scores_enough(api, owner):
+    scored(api, owner, [0.05] * (LEAST_JOBS - 1))
+    assert of(gauges(api), "score_psi", model=DEFAULT_CHECKPOINT) is None
+    scored(api, owner, [0.15])
+    near = gauges(api)
+    assert of(near, "scores_compared", model=DEFAULT_CHECKPOINT) == LEAST_JOBS
+    scored(api, owner, [0.95] * 10 * LEAST_JOBS)
+    far = gauges(api)
+    assert of(far, "score_psi", model=DEFAULT_CHECKPOINT) > 1 > of(near, "score_psi", model=DEFAULT_CHECKPOINT)
+
+
+def test_a_redis_that_is_away_leaves_the_rest(api, owner):
+    api.submit(owner, noise_picture(1))
+    api.redis.stop()
+    found = gauges(api)
+    assert of(found, "open_jobs", status="queued") == 1
+    assert of(found, "messages", queue=CPU_QUEUE) is None
