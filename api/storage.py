@@ -6,12 +6,18 @@ Found by the command line as ``deepfakestream storage``; also ``python -m api.st
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.errors import StorageError
 from shared.storage import open_storage
+
+if TYPE_CHECKING:
+    from shared.s3 import S3Storage
 
 SPARE_DAYS = 7
 
@@ -25,11 +31,20 @@ def commands() -> None:
 def check() -> None:
     """Write, read and remove a small object."""
     settings = _settings()
-    try:
+    with _told():
         open_storage(settings.storage).check()
-    except StorageError as error:
-        raise click.ClickException(f"{error}: {error.__cause__}") from error
     click.echo("ok")
+
+
+@commands.command("prepare")
+def prepare() -> None:
+    """Make the bucket if it is not there, and set its life cycle: for a server of one's own."""
+    settings = _settings()
+    storage = _bucket(settings)
+    with _told():
+        if storage.make_bucket():
+            click.echo("made the bucket")
+    _set_lifecycle(storage, settings, None)
 
 
 @commands.command("lifecycle")
@@ -41,23 +56,36 @@ def lifecycle(days: int | None) -> None:
     It replaces the bucket's other rules.
     """
     settings = _settings()
-    if not settings.storage.is_s3:
-        raise click.ClickException("only storage in S3 has a life cycle of its own")
-    from shared.s3 import S3Storage
+    _set_lifecycle(_bucket(settings), settings, days)
 
+
+def _set_lifecycle(storage: "S3Storage", settings: SharedSettings, days: int | None) -> None:
     # A file that is sent again stays for as long as media is kept, and is replaced when it is older than that.
     longest = 2 * settings.jobs.media_retention_days
     days = days or math.ceil(longest) + SPARE_DAYS
     if days <= longest:
         raise click.ClickException(f"media may be kept for {longest:g} days; --days must be more")
-    storage = S3Storage(settings.storage)
-    try:
+    with _told():
         storage.set_lifecycle(days)
         rules = storage.lifecycle()
-    except StorageError as error:
-        raise click.ClickException(f"{error}: {error.__cause__}") from error
     for rule in rules:
         click.echo(f"{rule['Filter']['Prefix']}  expires after {rule['Expiration']['Days']} days")
+
+
+def _bucket(settings: SharedSettings) -> "S3Storage":
+    if not settings.storage.is_s3:
+        raise click.ClickException("only storage in S3 has a bucket with a life cycle")
+    from shared.s3 import S3Storage
+
+    return S3Storage(settings.storage)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise click.ClickException(f"{error}: {error.__cause__}") from error
 
 
 def _settings() -> SharedSettings:

@@ -1,7 +1,7 @@
 """Stored media: one row for each owner and content, however often it is sent."""
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -47,16 +47,17 @@ def attach_media(
         media.storage_key = storage_key
     elif media.storage_key != storage_key:
         surplus = storage_key
-        if _age(media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
+        if _age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
             surplus, media.storage_key = media.storage_key, storage_key
     session.flush()
     return media, surplus
 
 
-def _age(storage_key: str) -> timedelta:
+def _age(session: Session, storage_key: str) -> timedelta:
     """Since the object was stored: its name is a UUIDv7, which begins with the milliseconds since 1970."""
     stored_ms = uuid.UUID(storage_key.rpartition("/")[2]).int >> 80
-    return datetime.now(UTC) - datetime.fromtimestamp(stored_ms / 1000, UTC)
+    age_s = session.scalar(select(func.extract("epoch", func.now()) - stored_ms / 1000))
+    return timedelta(seconds=float(age_s or 0.0))
 
 
 def _is_in_use(session: Session, media: Media) -> bool:

@@ -110,6 +110,14 @@ class S3Storage:
         """Write and remove a small object."""
         check_by_writing(self)
 
+    def make_bucket(self) -> bool:
+        """Make the bucket unless it is there; whether it was made."""
+        with _told("the bucket could not be made"):
+            if self._filesystem.exists(self._bucket):
+                return False
+            self._filesystem.mkdir(self._bucket)
+        return True
+
     def set_lifecycle(self, days: int) -> None:
         """
         Let the bucket remove media older than *days*, what was uploaded for no job, and parts of unfinished uploads.

@@ -43,11 +43,11 @@ def start_tracing(settings: Tracing, service: str, app: Any = None) -> None:
     exporter = OTLPSpanExporter(f"{settings.otlp_endpoint.rstrip('/')}/v1/traces", timeout=5)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(provider)
-    CeleryInstrumentor().instrument()
+    CeleryInstrumentor().instrument()  # type: ignore[no-untyped-call]
     if app is not None:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
-        FlaskInstrumentor().instrument_app(app, excluded_urls="livez,readyz,metrics")
+        FlaskInstrumentor().instrument_app(app, excluded_urls="livez,readyz,metrics")  # type: ignore[no-untyped-call]
     _is_on = True
 
 

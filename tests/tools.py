@@ -23,6 +23,7 @@ REQUIRED_VARIABLE: Final = "DEEPFAKESTREAM_TOOLS_REQUIRED"
 
 PACKAGES: Final = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
+    "compose": "github.com/compose-spec/compose-go/v2/cmd@v2.16.2",
     "helm": "helm.sh/helm/v3/cmd/helm@v3.22.0",
     "kubectl-validate": "sigs.k8s.io/kubectl-validate@v0.0.4",
     "weed": "github.com/seaweedfs/seaweedfs/weed@v0.0.0-20261109003541-7506e5f91cd6",

@@ -1,5 +1,7 @@
 """The operator's commands for storage."""
 
+import uuid
+
 import pytest
 from click.testing import CliRunner
 
@@ -50,6 +52,16 @@ def test_the_life_cycle_outlasts_what_is_kept(run, bucket):
     assert "media/  expires after 67 days" in done.output
     assert run(bucket, "lifecycle", "--days", "60").exit_code == 1
     assert "61 days" in run(bucket, "lifecycle", "--days", "61").output
+
+
+def test_a_bucket_is_made_once(run, bucket):
+    new = bucket | {"url": f"s3://b{uuid.uuid4().hex}/files"}
+    assert "made the bucket" in run(new, "prepare").output
+    again = run(new, "prepare")
+    assert again.exit_code == 0
+    assert "made the bucket" not in again.output
+    assert "files/media/  expires" in again.output
+    assert run(new, "check").exit_code == 0
 
 
 def test_a_disk_has_no_life_cycle(run, tmp_path):
