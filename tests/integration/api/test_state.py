@@ -98,7 +98,9 @@ def test_drift_is_told_once_there_are_scores_enough(api, owner):
     assert of(near, "scores_compared", model=DEFAULT_CHECKPOINT) == LEAST_JOBS
     scored(api, owner, [0.95] * 10 * LEAST_JOBS)
     far = gauges(api)
-    assert of(far, "score_psi", model=DEFAULT_CHECKPOINT) > 1 > of(near, "score_psi", model=DEFAULT_CHECKPOINT)
+    # The packaged checkpoint gives most real media of its validation scores below 0.2.
+    near_index, far_index = (of(found, "score_psi", model=DEFAULT_CHECKPOINT) for found in (near, far))
+    assert far_index > 2 * near_index > 0
 
 
 def test_a_redis_that_is_away_leaves_the_rest(api, owner):
