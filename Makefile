@@ -12,7 +12,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
-.PHONY: help demo run test lint tools bench faults mutants load clean
+.PHONY: help demo run test lint tools bench faults mutants nodes load clean
 
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
 	@echo "make faults MINUTES=N   the whole service under load while its parts are killed; ends with one JSON line"
 	@echo "make mutants COUNT=N SEED=S   hostile files, made anew from the seed; ends with one JSON line"
+	@echo "make nodes  several machines that share Postgres, Redis and S3 alone: what a second gpu worker adds"
 	@echo "make load   the whole service at four times its capacity (ARGS=\"--seconds 60\"); ends with one JSON line"
 	@echo "make clean  remove .venv and the embedded stack's state"
 	@echo "TORCH_INDEX=<address of a CPU-only torch index> chooses builds for CPU only, which are much smaller"
@@ -53,6 +54,10 @@ faults: .venv/.installed-dev
 
 mutants: .venv/.installed-dev
 	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(ARGS)
+
+nodes: .venv/.installed-dev
+	$(BIN)/python -m tests.tools weed
+	$(BIN)/python -m tests.nodes $(ARGS)
 
 load: .venv/.installed-dev
 	$(BIN)/python -m tests.load $(ARGS)

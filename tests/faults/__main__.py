@@ -28,6 +28,7 @@ from tests.faults.audit import FINAL, audit, result, wait_for_quiet
 from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, storage_of_its_own
 from tests.faults.receiver import moody_receiver
 from tests.faults.steady import Load, make_files
+from tests.nodes.cluster import Cluster
 
 SETTINGS = {
     "API__PROCESSES": "2",
@@ -56,28 +57,31 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=6.0, help="seconds between faults, about")
     parser.add_argument("--away", type=float, default=AWAY_S, help="seconds for which Redis and Postgres stay away")
+    parser.add_argument("--nodes", action="store_true", help="on several machines that share their stores alone")
     parser.add_argument("--logs", type=Path, help="keep the services' logs in this folder")
     given = parser.parse_args()
     for name, value in SETTINGS.items():
         os.environ[f"DEEPFAKESTREAM_{name}"] = value
-    report = run(given.minutes, given.seed, every_s=given.every, away_s=given.away, logs=given.logs)
+    report = run(given.minutes, given.seed, every_s=given.every, away_s=given.away, logs=given.logs, nodes=given.nodes)
     print(json.dumps(report))  # noqa: T201
     return 0 if report["clean"] else 1
 
 
-def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path | None) -> dict[str, Any]:
+def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path | None, nodes: bool) -> dict[str, Any]:
     """Load, faults, quiet, audit."""
     rng = random.Random(seed)
     with ExitStack() as running:
         state = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="dfs-faults-")))
-        own_storage = storage_of_its_own(state / "storage")
+        own_storage = not nodes and storage_of_its_own(state / "storage")
         if own_storage:
             running.callback(subprocess.run, ["umount", state / "storage"], check=False)
-        stack = running.enter_context(EmbeddedStack(state))
+        stack = running.enter_context(Cluster(state) if nodes else EmbeddedStack(state))
         if logs is not None:
             running.callback(_keep_logs, stack, logs)
         key, secret = (file.read_text().strip() for file in (stack.api_key_file, stack.webhook_secret_file))
         webhook_url, memory = running.enter_context(moody_receiver(secret, seed))
+        if isinstance(stack, Cluster):
+            webhook_url = stack.seen_by_nodes(webhook_url)
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         load = Load(stack.url, key, webhook_url, make_files(folder))
         http = running.enter_context(load.connect())
@@ -103,6 +107,7 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
             "faults": dict(happened),
             "receiver": dict(memory.moods),
             "clients_met": load.errors,
+            "nodes": sorted(stack.nodes) if isinstance(stack, Cluster) else [],
             "storage_faults": own_storage,
             "clock_faults": FAKETIME is not None,
         }

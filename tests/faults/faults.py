@@ -15,6 +15,8 @@ import redis
 from deepfakestream.stack.embedded import EmbeddedStack
 from deepfakestream.stack.processes import Service
 
+from tests.nodes.cluster import Cluster
+
 AWAY_S = 20.0
 STORAGE_BYTES = 96 * 1024 * 1024
 STORAGE_FAULT_S = 8.0
@@ -94,12 +96,12 @@ class Faults:
         self._stack, self._supervisor, self._away_s = stack, supervisor, away_s
         self._storage = stack.state / "storage"
         self.kinds: dict[str, Callable[[random.Random], None]] = {
-            "gpu worker killed": lambda _: end_group(self._service("worker-gpu")),
+            "gpu worker killed": lambda rng: end_group(self._any("worker-gpu", rng)),
             "gpu process killed": lambda rng: self._kill_child("worker-gpu", rng),
-            "cpu worker killed": lambda _: end_group(self._service("worker-cpu")),
+            "cpu worker killed": lambda rng: end_group(self._any("worker-cpu", rng)),
             "cpu process killed": lambda rng: self._kill_child("worker-cpu", rng),
-            "beat killed": lambda _: end_group(self._service("beat")),
-            "api killed": lambda _: end_group(self._service("api")),
+            "beat killed": lambda rng: end_group(self._any("beat", rng)),
+            "api killed": lambda rng: end_group(self._any("api", rng)),
             "api process killed": lambda rng: self._kill_child("api", rng),
             "redis flushed": lambda _: self._redis().flushall(),
             "redis restarted empty": lambda _: self._restart_redis(0.0),
@@ -109,6 +111,11 @@ class Faults:
         }
         if FAKETIME is not None:
             self.kinds["clock stepped"] = self._step_clock
+        if isinstance(stack, Cluster):
+            self.kinds["s3 away"] = lambda _: self._lose_s3(stack)
+            if stack.network.has_namespaces:
+                self.kinds["node cut off"] = lambda rng: self._cut_off(stack, rng)
+            return
         self._slow = _slow_library(stack.state)
         if self._slow is not None:
             self.kinds["storage slow"] = lambda _: self._slow_storage()
@@ -121,8 +128,13 @@ class Faults:
     def _service(self, name: str) -> Service:
         return next(service for service in self._stack._services if service.name == name)
 
-    def _kill_child(self, name: str, rng: random.Random) -> None:
-        process = self._service(name).process
+    def _any(self, kind: str, rng: random.Random) -> Service:
+        """The service of that name, or one of several that are numbered."""
+        found = [item for item in self._stack._services if item.name == kind or item.name.startswith(f"{kind}-")]
+        return rng.choice(found)
+
+    def _kill_child(self, kind: str, rng: random.Random) -> None:
+        process = self._any(kind, rng).process
         if process is None:
             return
         with suppress(OSError):
@@ -154,10 +166,23 @@ class Faults:
 
     def _step_clock(self, rng: random.Random) -> None:
         """For some seconds one service believes in another time; then its clock is put right."""
-        service = self._service(rng.choice(("worker-gpu", "worker-cpu", "beat", "api")))
+        service = self._any(rng.choice(("worker-gpu", "worker-cpu", "beat", "api")), rng)
         step_s = rng.choice((-1, 1)) * rng.uniform(30.0, CLOCK_STEP_S)
         wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{step_s:+.0f}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         self._run_for_a_while([service], wrong)
+
+    def _lose_s3(self, cluster: Cluster) -> None:
+        if cluster.s3 is not None:
+            cluster.s3.go_away()
+            time.sleep(self._away_s)
+            cluster.s3.come_back()
+
+    def _cut_off(self, cluster: Cluster, rng: random.Random) -> None:
+        """One machine is alone for a while, whatever it is in the middle of."""
+        node = cluster.nodes[rng.choice(sorted(cluster.nodes))]
+        node.cut_off()
+        time.sleep(self._away_s)
+        node.join()
 
     def _slow_storage(self) -> None:
         """Each read, write and flush of api and workers takes longer; ffmpeg's own reading does not."""

@@ -25,6 +25,7 @@ from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 
 from tests.clips import noise_picture
+from tests.nodes.cluster import Cluster
 
 HERE = Path(__file__).parent
 AT_THE_SAME_TIME = 32
@@ -41,11 +42,13 @@ def main() -> int:
     parser.add_argument("--times", type=float, default=4.0, help="capacity that is offered")
     parser.add_argument("--polls", type=float, default=20.0, help="looks at jobs a second")
     parser.add_argument("--max-open-jobs", type=int, default=100, help="bound of the queue")
+    parser.add_argument("--nodes", action="store_true", help="on several machines that share their stores alone")
     given = parser.parse_args()
     settings = {"PROCESSES": 2, "MAX_OPEN_JOBS": given.max_open_jobs, "MAX_OPEN_JOBS_PER_OWNER": given.max_open_jobs}
     for name, value in settings.items():
         os.environ[f"DEEPFAKESTREAM_API__{name}"] = str(value)
-    with tempfile.TemporaryDirectory(prefix="dfs-load-") as state, EmbeddedStack(Path(state)) as stack:
+    kind = Cluster if given.nodes else EmbeddedStack
+    with tempfile.TemporaryDirectory(prefix="dfs-load-") as state, kind(Path(state)) as stack:
         report = run(stack, given.max_open_jobs, seconds=given.seconds, times=given.times, polls_per_s=given.polls)
     print(json.dumps(report))  # noqa: T201
     in_order = not report["not_in_order"] and not report["unfinished"]

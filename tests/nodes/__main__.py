@@ -1,0 +1,99 @@
+"""
+``python -m tests.nodes``: the service on several machines, and what a second gpu worker adds.
+
+Two api nodes, one cpu worker, beat and at first one gpu worker, then two, each in a network namespace of its own (where
+these may be made), share Postgres, Redis and an S3 server. The same videos are scored by one and by both. Ends with one
+JSON line, and with status 1 if a job did not succeed or had another result.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from deepfakestream import Client
+
+from tests.clips import make_clip
+from tests.faults.audit import result
+from tests.nodes.cluster import Cluster
+
+# One process with one thread: what a worker adds is then a core of its own, on a machine with one to spare.
+SETTINGS = {"WORKER__PROCESSES_PER_DEVICE": "1", "WORKER__THREADS_PER_PROCESS": "1"}
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.nodes", description=__doc__)
+    parser.add_argument("--videos", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each video")
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    for name, value in SETTINGS.items():
+        os.environ[f"DEEPFAKESTREAM_{name}"] = value
+    with tempfile.TemporaryDirectory(prefix="dfs-nodes-") as folder:
+        video = make_clip(Path(folder) / "clip.mp4", seconds=given.seconds, size=(1280, 720))
+        with Cluster(Path(folder) / "state", gpu_workers=1) as cluster:
+            report = run(cluster, video, given.videos, given.rounds)
+    print(json.dumps(report))  # noqa: T201
+    return 0 if report["same_results"] else 1
+
+
+def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, Any]:
+    """Videos a minute with one gpu worker and with two."""
+    content = video.read_bytes()
+    results: list[Any] = []
+    minutes: dict[str, float] = {}
+    with Client(cluster.url, cluster.api_key_file.read_text().strip()) as client:
+        for workers in ("one", "two"):
+            if workers == "two":
+                cluster.add("worker-gpu", 2)
+                wait_for(cluster, "worker-gpu-2")
+            times = []
+            for number in range(rounds + 1):
+                began = time.monotonic()
+                # Bytes after the end make each a file of its own.
+                jobs = [submit(client, content + f"{workers}{number}/{index}".encode()) for index in range(videos)]
+                for job_id in jobs:
+                    client.wait(job_id, timeout_s=600)
+                times.append(time.monotonic() - began)
+                for job_id in jobs:
+                    document = client._call("GET", f"/v1/jobs/{job_id}")
+                    results.append(result(document))
+            # The first round warms up.
+            minutes[workers] = videos * 60 / median(times[1:])
+    return {
+        "namespaces": cluster.network.has_namespaces,
+        "nodes": sorted(cluster.nodes),
+        "videos_a_minute_one_worker": round(minutes["one"], 1),
+        "videos_a_minute_two_workers": round(minutes["two"], 1),
+        "ratio": round(minutes["two"] / minutes["one"], 2),
+        "jobs": len(results),
+        "same_results": len({json.dumps(found, default=str) for found in results}) == 1
+        and results[0][0] == "succeeded",
+    }
+
+
+def submit(client: Client, content: bytes) -> str:
+    """The id of a job."""
+    from io import BytesIO
+
+    return client.submit(BytesIO(content)).id
+
+
+def wait_for(cluster: Cluster, name: str, timeout_s: float = 120.0) -> None:
+    """Until a worker says that it is ready."""
+    deadline = time.monotonic() + timeout_s
+    log = cluster.state / "logs" / f"{name}.log"
+    while "worker ready" not in log.read_text():
+        if time.monotonic() > deadline:
+            raise TimeoutError(log.read_text()[-2000:])
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""
+The service on several machines that share nothing but Postgres, Redis and an S3 server.
+
+Each process has a network namespace, a working folder and a temporary folder of its own; it is configured by
+environment alone, as a container is. The stores are this side's, and are reached over the network.
+"""
+
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from deepfakestream.stack.embedded import EmbeddedStack
+from deepfakestream.stack.processes import Service
+
+from tests.nodes.network import Forwarder, Network, Node
+from tests.servers import running_s3
+
+API_PORT = 8000
+METRICS_PORT = 9464
+PACKAGES = Path(__file__).resolve().parents[2]
+
+
+class Cluster(EmbeddedStack):
+    """
+    Runs the nodes while its context lasts.
+
+    Args:
+        state: Folder of the stores, and of one folder for each node.
+        apis: How many api nodes there are.
+        gpu_workers: How many score at the start.
+        cpu_workers: Likewise, of the other role.
+    """
+
+    def __init__(self, state: Path, *, apis: int = 2, gpu_workers: int = 2, cpu_workers: int = 1) -> None:
+        super().__init__(state)
+        self._counts = {"api": apis, "worker-gpu": gpu_workers, "worker-cpu": cpu_workers, "beat": 1}
+        self._held = ExitStack()
+        self.nodes: dict[str, Node] = {}
+        """Name of a service → the machine that it runs on."""
+        self.network = Network()
+        self._held.callback(self.network.close)
+        self.s3: Forwarder | None = None
+        self._common: dict[str, str] = {}
+
+    def add(self, kind: str, number: int) -> Service:
+        """Start one more node of *kind*."""
+        name = f"{kind}-{number}"
+        node = self.nodes[name] = self.network.add_node()
+        folder = self.state / "nodes" / name
+        for part in ("tmp", "metrics", "state"):
+            (folder / part).mkdir(parents=True)
+        python = sys.executable
+        command = {
+            "api": [python, "-m", "gunicorn", "-c", "python:api.gunicorn"],
+            "worker-gpu": [python, "-m", "worker", "--role", "gpu"],
+            "worker-cpu": [python, "-m", "worker", "--role", "cpu"],
+            "beat": [python, "-m", "worker", "beat"],
+        }[kind]
+        own = {
+            "TMPDIR": str(folder / "tmp"),
+            "HOME": str(folder),
+            "DEEPFAKESTREAM_API__HOST": node.address,
+            "DEEPFAKESTREAM_API__PORT": str(API_PORT if self.network.has_namespaces else API_PORT + 100 + number),
+            "DEEPFAKESTREAM_STORAGE__CACHE_DIR": str(folder / "copies"),
+        }
+        if kind != "beat":
+            own["PROMETHEUS_MULTIPROC_DIR"] = str(folder / "metrics")
+        service = Service(
+            name,
+            [*node.prefix, *command],
+            environment=self._common | own,
+            folder=folder,
+            log=self.state / "logs" / f"{name}.log",
+            grace_s=15.0,
+        )
+        self._services.append(service)
+        service.start()
+        return service
+
+    def seen_by_nodes(self, url: str) -> str:
+        """An address by which nodes reach what listens at *url* on this side's loopback."""
+        host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
+        return f"http://{self.network.address}:{self._forward(self.network.address, (host, int(port))).port}/"
+
+    def _start(self) -> None:
+        self._prepare_folders()
+        self._take_lock()
+        self._postgres.start()
+        redis_environment = {**os.environ}
+        self._redis.wait(self._add("redis", self._redis.command(), redis_environment))
+        storage = self._held.enter_context(running_s3(self.state / "logs" / "s3.log"))
+        here = self.network.address
+        s3_port = int((storage.endpoint_url or "").rpartition(":")[2])
+        folder, port = self.state / "postgres", 5432
+        postgres = self._forward(here, folder / f".s.PGSQL.{port}")
+        redis = self._forward(here, self._redis.socket)
+        s3 = self.s3 = self._forward(here, ("127.0.0.1", s3_port))
+        secret = storage.secret_access_key.get_secret_value() if storage.secret_access_key else ""
+        settings = {
+            "DATABASE__URL": f"postgresql+psycopg://postgres@{here}:{postgres.port}/postgres",
+            "BROKER__URL": f"redis://{here}:{redis.port}/0",
+            "STORAGE__URL": f"{storage.url}/cluster",
+            "STORAGE__ENDPOINT_URL": f"http://{here}:{s3.port}",
+            "STORAGE__REGION": "us-east-1",
+            "STORAGE__ACCESS_KEY_ID": storage.access_key_id or "",
+            "STORAGE__SECRET_ACCESS_KEY": secret,
+            "WEBHOOKS__ALLOW_INSECURE": "true",
+        }
+        given = {f"DEEPFAKESTREAM_{name}": value for name, value in settings.items()}
+        # Nothing of this machine's own configuration but what a test asks for.
+        self._common = {"DEEPFAKESTREAM_CONFIG": str(PACKAGES / "configs" / "embedded.yaml"), **os.environ, **given}
+        self._common["PYTHONPATH"] = os.pathsep.join([str(PACKAGES), str(PACKAGES / "client")])
+        self._run("-m", "migrations", "upgrade", environment=self._common)
+        self._make_secrets(self._common)
+        for kind, count in self._counts.items():
+            for number in range(1, count + 1):
+                self.add(kind, number)
+        balancer = self._forward("127.0.0.1", *self._apis())
+        self.url = f"http://127.0.0.1:{balancer.port}"
+        self._wait_until_ready()
+
+    def _stop(self) -> None:
+        for node in self.nodes.values():
+            node.join()
+        super()._stop()
+        self._held.close()
+
+    def _apis(self) -> list[tuple[str, int]]:
+        return [
+            (service._environment["DEEPFAKESTREAM_API__HOST"], int(service._environment["DEEPFAKESTREAM_API__PORT"]))
+            for service in self._services
+            if service.name.startswith("api-")
+        ]
+
+    def _forward(self, host: str, *targets: Path | tuple[str, int]) -> Forwarder:
+        forwarder = Forwarder(host, targets)
+        self._held.callback(forwarder.close)
+        return forwarder
