@@ -60,3 +60,11 @@ def test_memory_of_earlier_views_is_used_again_and_shows_in_nothing():
         assert all(old is new for old, new in zip(before, tables, strict=False)) == (size == (60, 80))
         edges = np.tile([5, 5, 40, 44], (count, 1))
         assert np.array_equal(again.crops(edges, np.arange(count), 24), fresh.crops(edges, np.arange(count), 24))
+
+
+def test_frames_too_wide_for_short_numbers_are_cut_alike():
+    frame = np.random.default_rng(0).integers(0, 256, (40, 33000, 3), np.uint8)
+    edges = np.array([[32900, 3, 32990, 39], [0, 0, 12, 12], [100, 5, 32999, 40]], np.int64)
+    owners = np.zeros(3, np.int64)
+    wide = HostViews([frame]).crops(edges, owners, 24)
+    assert np.allclose(wide, DeviceViews([frame], torch.device("cpu")).crops(edges, owners, 24), atol=1e-6)

