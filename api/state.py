@@ -45,13 +45,14 @@ class StateCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The gauges; those whose source does not answer are left out."""
-        try:
-            with self._sessions.transaction() as session:
-                session.execute(text(f"set local statement_timeout = {PATIENCE_MS}"))
-                yield from _work(session)
-                yield from self._drift(session)
-        except SQLAlchemyError:
-            log.warning("state not collected", exc_info=True)
+        # Each by itself: the sum over all media is the first to take too long.
+        for part in (_work, self._drift, _stored):
+            try:
+                with self._sessions.transaction() as session:
+                    session.execute(text(f"set local statement_timeout = {PATIENCE_MS}"))
+                    yield from list(part(session))
+            except SQLAlchemyError:
+                log.warning("state not collected", part=part.__name__, exc_info=True)
         yield from self._messages()
 
     def _messages(self) -> Iterator[Metric]:
@@ -98,7 +99,6 @@ def _work(session: Session) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "deepfakestream_oldest_seconds", "Age of the oldest that waits or runs, by step.", labels=["step"]
     )
-    stored = GaugeMetricFamily("deepfakestream_stored_bytes", "Bytes of media in storage.")
     is_open = Job.status.in_(("queued", "running"))
     counts = _counts(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
     for status in ("queued", "running"):
@@ -117,9 +117,14 @@ def _work(session: Session) -> Iterator[Metric]:
         age = session.scalar(select(func.extract("epoch", func.clock_timestamp() - query.scalar_subquery())))
         # A repetition of a webhook may be due in the future.
         oldest.add_metric([step], max(0.0, float(age or 0.0)))
+    yield from (jobs, segments, oldest)
+
+
+def _stored(session: Session) -> Iterator[Metric]:
+    stored = GaugeMetricFamily("deepfakestream_stored_bytes", "Bytes of media in storage.")
     total = select(func.coalesce(func.sum(Media.size_bytes), 0)).where(Media.storage_key.is_not(None))
     stored.add_metric([], float(session.scalar(total) or 0))
-    yield from (jobs, segments, oldest, stored)
+    yield stored
 
 
 def _counts(session: Session, query: Any) -> dict[str, int]:

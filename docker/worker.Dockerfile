@@ -41,7 +41,7 @@ LABEL org.opencontainers.image.title="deepfakestream-worker" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 # The decoders' sandbox is made of setpriv and unshare, which this base has with util-linux.
-RUN setpriv --version && unshare --version
+RUN setpriv --version && unshare --version && install -d -o 10001 -g 10001 /scratch
 COPY --from=build /opt/venv /opt/venv
 # For NVIDIA's container runtime; without it they mean nothing.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

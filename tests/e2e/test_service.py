@@ -221,6 +221,11 @@ def test_metrics_of_api_and_workers_count_what_was_done(client, stack, clip):
     workers = "".join(httpx.get(url, trust_env=False).text for url in stack.metrics_urls)
     assert 'deepfakestream_task_seconds_count{outcome="done",task="score_segment"}' in workers
     assert 'deepfakestream_jobs_ended_total{status="succeeded"}' in workers
+    for stage in ("probe", "fetch", "decode", "detect", "classify", "record"):
+        assert f'deepfakestream_stage_seconds_count{{stage="{stage}"}}' in workers
+    assert "deepfakestream_fake_score_count" in workers
+    assert "deepfakestream_verdicts_total" in workers
+    assert 'deepfakestream_open_jobs{status="queued"}' in api
 
 
 def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path):
