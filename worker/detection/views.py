@@ -80,14 +80,14 @@ class HostViews:
         """See ``Views``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
         grids = [
-            _Grid(*windows_over(0, self.height_px, rows), *windows_over(0, self.width_px, columns))
-            for rows, columns in sizes
+            _Grid(*(whole[None] for whole in (*windows_over(0, self.height_px, h), *windows_over(0, self.width_px, w))))
+            for h, w in sizes
         ]
         levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
 
         def shrink(index: int) -> None:
             for grid, level in zip(grids, levels, strict=True):
-                grid.average(self._tables[index], level[index])
+                grid.average(self._tables[index], level[index : index + 1])
 
         list(self._run(shrink, range(len(self._tables))))
         return levels
@@ -101,11 +101,9 @@ class HostViews:
 
         def cut(owner: int) -> None:
             mine = np.flatnonzero(owners == owner)
-            grid = _Grid(*(place[mine] for place in (*rows, *columns)))
-            # As one tall picture, which candidates share as levels share nothing: the loop over them is OpenCV's.
-            tall = np.empty((len(mine) * side_px, side_px, 3), np.float32)
-            grid.average(self._tables[owner], tall)
-            crops[mine] = tall.reshape(-1, side_px, side_px, 3)
+            cut_out = np.empty((len(mine), side_px, side_px, 3), np.float32)
+            _Grid(*(place[mine] for place in (*rows, *columns))).average(self._tables[owner], cut_out)
+            crops[mine] = cut_out
 
         list(self._run(cut, np.unique(owners)))
         return crops
@@ -183,12 +181,12 @@ def _sum_up(frame: Picture, memory: Table | None) -> Table:
 
 class _Grid:
     """
-    Rectangles of a frame, one for each pixel of a smaller picture.
+    Rectangles of a frame, one for each pixel of one or several smaller pictures.
 
     Args:
-        top: (R,) first row of each row of rectangles; or (M, R) for M pictures, which then stand below each other.
+        top: (M, R) first row of each row of rectangles of each picture.
         bottom: Likewise, the row after the last.
-        left: (C,) or (M, C) first columns.
+        left: (M, C) first columns.
         right: Likewise, the columns after the last.
     """
 
@@ -196,47 +194,55 @@ class _Grid:
         self, top: NDArray[np.int64], bottom: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
     ) -> None:
         self._corners = [_places(rows, columns) for columns in (right, left) for rows in (bottom, top)]
-        areas = (bottom - top)[..., :, None] * (right - left)[..., None, :]
-        weights = (1 / PIXEL_RANGE / areas).astype(np.float32).reshape(-1, areas.shape[-1], 1)
-        # Written out for each colour: numpy multiplies arrays of one shape several times as fast.
-        self._weights = np.repeat(weights, 3, axis=2)
+        # (M, R, 1) and (M, 1, 3 * C): what each sum is multiplied by, to be a mean in the networks' range.
+        self._by_row = (1 / PIXEL_RANGE / (bottom - top)).astype(np.float32)[:, :, None]
+        self._by_column = np.repeat((1 / (right - left)).astype(np.float32), 3, axis=1)[:, None, :]
 
     def average(self, table: Table, out: NDArray[np.float32]) -> None:
-        """Write the mean of each rectangle, in [-1, 1), into *out*, (R, C, 3) or (M * R, C, 3)."""
-        count, width = out.shape[:2]
-        # A few rows at a time stay in the processor's cache.
-        step = max(1, PIXELS_AT_A_TIME // width)
-        memory = [np.empty((min(step, count), width, 3), np.int32) for _ in self._corners]
-        for start in range(0, count, step):
-            rows = slice(start, start + step)
-            part = out[rows]
-            parts = [memory_of[: len(part)] for memory_of in memory]
-            for corner, taken in zip(self._corners, parts, strict=True):
-                _take(table, corner[rows], taken)
-            below_right, above_right, below_left, above_left = parts
-            below_right -= above_right
-            below_right -= below_left
-            below_right += above_left
-            np.copyto(part, below_right, casting="unsafe")
-            part *= self._weights[rows]
-            part -= np.float32(PIXEL_MIDDLE / PIXEL_RANGE)
+        """Write the mean of each rectangle, in [-1, 1), into *out*, (M, R, C, 3)."""
+        count, height, width = out.shape[:3]
+        # A few rows of one picture, or a few pictures, at a time stay in the processor's cache.
+        rows_step = min(height, max(1, PIXELS_AT_A_TIME // width))
+        step = max(1, PIXELS_AT_A_TIME // (width * height))
+        memory = [np.empty((min(step, count), rows_step, width, 3), np.int32) for _ in self._corners]
+        for begin in range(0, count, step):
+            for first in range(0, height, rows_step):
+                place = slice(begin, begin + step), slice(first, first + rows_step)
+                part = out[place]
+                sums = [whole[: part.shape[0], : part.shape[1]] for whole in memory]
+                for corner, taken in zip(self._corners, sums, strict=True):
+                    _take(table, corner[place], taken)
+                below_right, above_right, below_left, above_left = sums
+                below_right -= above_right
+                below_right -= below_left
+                below_right += above_left
+                np.copyto(part, below_right, casting="unsafe")
+                flat = part.reshape(*part.shape[:2], -1)
+                flat *= self._by_row[place]
+                flat *= self._by_column[place[0]]
+                flat -= np.float32(PIXEL_MIDDLE / PIXEL_RANGE)
 
 
 def _places(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Places:
-    """Column and row for each pixel of a picture, (R, C, 2); pictures below each other if there are several."""
+    """Column and row for each pixel of M pictures: (M, R, C, 2)."""
     fits = max(rows.max(initial=0), columns.max(initial=0)) <= REMAP_MOST
     places = np.empty((*rows.shape, columns.shape[-1], 2), np.int16 if fits else np.int64)
-    places[..., 0], places[..., 1] = columns[..., None, :], rows[..., :, None]
-    return places.reshape(-1, *places.shape[-2:])
+    places[..., 0], places[..., 1] = columns[:, None, :], rows[:, :, None]
+    return places
 
 
 def _take(table: Table, places: Places, out: NDArray[np.int32]) -> None:
+    """Pixels of the table at *places*, (M, R, C, 2), into *out*, (M, R, C, 3)."""
     if places.dtype == np.int16 and max(table.shape) <= REMAP_MOST:
         # OpenCV copies pixels of twelve bytes several times as fast as numpy. It knows no whole numbers of 32 bits,
-        # but nothing is reckoned with them here.
+        # but nothing is reckoned with them here. Pictures stand below each other, since it knows one at a time.
         # Its types do not tell that short whole numbers need no second map.
         cv2.remap(  # type: ignore[call-overload]
-            table.view(np.float32), places, None, cv2.INTER_NEAREST, dst=out.view(np.float32)
+            table.view(np.float32),
+            places.reshape(-1, *places.shape[2:]),
+            None,
+            cv2.INTER_NEAREST,
+            dst=out.reshape(-1, *out.shape[2:]).view(np.float32),
         )
     else:
         rows, columns = places[..., 1].astype(np.int64), places[..., 0]

@@ -23,7 +23,7 @@ from worker.pipeline.results import SCORE_DIGITS, FaceResult, SegmentResult
 from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
-CHUNK_PIXELS: Final = 8 * 1920 * 1080
+CHUNK_PIXELS: Final = 2 * 1920 * 1080
 """Frames that are looked at together hold about this many pixels, and one at least: it bounds memory."""
 CHUNK_FRAMES: Final = 8
 """Fewer than a segment has, so that later ones are decoded meanwhile."""
