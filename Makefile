@@ -43,8 +43,8 @@ lint: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-tools: .venv/.installed-dev
-	$(BIN)/python -m tests.tools
+tools:
+	$(PYTHON) -m tests.tools
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m worker.benchmark $(ARGS)
@@ -56,7 +56,7 @@ mutants: .venv/.installed-dev
 	$(BIN)/python -m tests.mutants --count $(COUNT) --seed $(SEED) $(ARGS)
 
 nodes: .venv/.installed-dev
-	$(BIN)/python -m tests.tools weed
+	$(PYTHON) -m tests.tools weed
 	$(BIN)/python -m tests.nodes $(ARGS)
 
 load: .venv/.installed-dev

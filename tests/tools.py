@@ -15,8 +15,6 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-import pytest
-
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "build" / "tools"
 REQUIRED_VARIABLE: Final = "DEEPFAKESTREAM_TOOLS_REQUIRED"
@@ -47,13 +45,14 @@ SCHEMAS: Final = {
 
 def tool(name: str) -> Path:
     """Path of the program *name*; skips the test, or fails it where tools are required, if it is not installed."""
+    # Here, since building needs the standard library alone: it begins before anything is installed.
+    import pytest
+
     path = FOLDER / name
     if path.exists():
         return path
-    reason = f"{name} is not installed (make tools)"
-    if os.environ.get(REQUIRED_VARIABLE):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    outcome = pytest.fail if os.environ.get(REQUIRED_VARIABLE) else pytest.skip
+    raise outcome.Exception(f"{name} is not installed (make tools)")
 
 
 def schemas(name: str) -> Path:
