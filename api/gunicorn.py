@@ -29,6 +29,8 @@ limit_request_line = 8190
 limit_request_fields = 64
 # Heartbeat files on a disk can block a process that the disk holds up.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108 - gunicorn wants a string
+# Nobody here manages it by a socket, which it would make in a home directory.
+control_socket_disable = True
 # One log, ours: gunicorn's loggers hand their events to the root.
 accesslog = None
 errorlog = "-"
