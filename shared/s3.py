@@ -8,7 +8,7 @@ copy, one for all processes of a machine; see ``shared.local_copies``.
 import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
@@ -94,17 +94,19 @@ class S3Storage:
             # S3 removes what is not there without complaint.
             self._filesystem.call_s3("delete_object", Bucket=self._bucket, Key=self._key(key))
 
-    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+    def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
         """
-        Key and time of last change of every object below *prefix*.
+        Key and time of last change of every object below *prefix*, in order.
 
-        Unfinished uploads are the bucket's to drop: ``set_lifecycle`` tells it to.
+        Unfinished uploads are the bucket's to drop: ``set_lifecycle`` tells it to. With *not_before* only names that
+        tell a time since then are asked for, as names that are UUIDv7 do.
         """
-        with _told("storage cannot be listed"):
-            found = self._filesystem.find(self._path(prefix), detail=True, refresh=True)
         root = f"{self._bucket}/{self._prefix}".rstrip("/")
-        for path, info in found.items():
-            yield path[len(root) :].lstrip("/"), info["LastModified"]
+        for beginning in [""] if not_before is None else _beginnings(not_before, datetime.now(UTC)):
+            with _told("storage cannot be listed"):
+                found = self._filesystem.find(self._path(prefix), prefix=beginning, detail=True, refresh=True)
+            for path, info in found.items():
+                yield path[len(root) :].lstrip("/"), info["LastModified"]
 
     def check(self) -> None:
         """Write and remove a small object."""
@@ -191,6 +193,16 @@ class _S3Upload:
         finally:
             # Otherwise the collector of garbage closes it, which would make it an object.
             self._file.closed = True
+
+
+def _beginnings(first: datetime, last: datetime) -> list[str]:
+    """
+    What UUIDv7 names of these times begin with, six digits each.
+
+    They begin with the milliseconds since 1970 in twelve hexadecimal digits, so that six stand for 4.7 hours.
+    """
+    low, high = (int(moment.timestamp() * 1000) >> 24 for moment in (first, last))
+    return [f"{number:06x}" for number in range(low, high + 1)]
 
 
 def _connect(settings: StorageSettings, endpoint_url: str | None, extra: dict[str, str]) -> S3FileSystem:

@@ -65,8 +65,13 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Remove it; fine if it is not there."""
 
-    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Key and time of last change of every object and unfinished upload below *prefix*."""
+    def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
+        """
+        Key and time of last change of every object and unfinished upload below *prefix*.
+
+        Args:
+            not_before: Older ones may be left out, as they are where asking for all would take thousands of requests.
+        """
 
     def check(self) -> None:
         """Raise StorageError unless objects can be written."""
@@ -144,8 +149,9 @@ class FsspecStorage:
             except OSError as error:
                 raise StorageError("the stored file could not be removed") from error
 
-    def list(self, prefix: str) -> Iterator[tuple[str, datetime]]:
-        """Key and time of last change of every object and unfinished upload below *prefix*."""
+    def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
+        """Key and time of last change of every object and unfinished upload below *prefix*, however old."""
+        del not_before
         for path, info in self._filesystem.find(self._path(prefix), detail=True).items():
             changed = info.get("mtime") or info["created"]
             when = changed if isinstance(changed, datetime) else datetime.fromtimestamp(float(changed), UTC)

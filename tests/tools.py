@@ -91,7 +91,8 @@ def _build(go: str, package: str, target: Path) -> None:
         # The module's own folder is read-only, and a build may want to complete what it says of its dependencies.
         for file in ("go.mod", "go.sum"):
             shutil.copyfile(folder / file, Path(temporary) / file)
-        command = [go, "build", "-C", str(folder), f"-modfile={temporary}/go.mod", "-o", str(target)]
+        # "mod": what some modules keep a copy of is not in what the proxy serves.
+        command = [go, "build", "-C", str(folder), "-mod=mod", f"-modfile={temporary}/go.mod", "-o", str(target)]
         subprocess.run([*command, f".{path.removeprefix(module)}"], check=True)
 
 

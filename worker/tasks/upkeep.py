@@ -2,8 +2,10 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from shared.direct import PREFIX, incoming_key
 from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
@@ -16,6 +18,9 @@ log = get_logger(__name__)
 
 ORPHAN_AGE = timedelta(days=1)
 """A file without a row may be an upload in progress; after this long it is not."""
+ORPHAN_WINDOW = timedelta(hours=12)
+"""In a bucket only what became that old within this time is looked at; what is missed is the bucket's to expire."""
+BATCH = 1000
 
 
 def upkeep(context: Context) -> None:
@@ -58,18 +63,28 @@ def tidy(context: Context) -> None:
 
 def _orphans(context: Context, before: datetime) -> list[str]:
     """Old stored files that belong to no media row, and direct uploads that no job waits for."""
-    storage = context.storage
-    found = [item for prefix in ("media", PREFIX) for item in storage.list(prefix)]
-    old = {key.removesuffix(".part") for key, changed in found if changed < before}
-    if not old:
-        return []
-    with context.sessions.transaction() as session:
-        known = set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(old))))
-        waiting = Job.source_key.in_(old) & Job.status.not_in(FINAL_JOB_STATUSES)
-        known |= set(session.scalars(select(Job.source_key).where(waiting)))
-        # An address may be good for longer than files without a row are kept.
-        known |= {incoming_key(upload_id) for upload_id in session.scalars(select(DirectUpload.id))}
-    return sorted(key for key in old - known if _is_upload(key))
+    found = (
+        (key.removesuffix(".part"), changed)
+        for prefix in ("media", PREFIX)
+        for key, changed in context.storage.list(prefix, not_before=before - ORPHAN_WINDOW)
+    )
+    old = (key for key, changed in found if changed < before and _is_upload(key))
+    orphans: set[str] = set()
+    while keys := set(islice(old, BATCH)):
+        with context.sessions.transaction() as session:
+            orphans |= keys - _known(session, keys)
+    return sorted(orphans)
+
+
+def _known(session: Session, keys: set[str]) -> set[str]:
+    """Those of *keys* that a row needs."""
+    known = set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(keys))))
+    waiting = Job.source_key.in_(keys) & Job.status.not_in(FINAL_JOB_STATUSES)
+    known |= set(session.scalars(select(Job.source_key).where(waiting)))
+    # An address may be good for longer than files without a row are kept.
+    ids = [uuid.UUID(key.removeprefix(f"{PREFIX}/")) for key in keys if key.startswith(f"{PREFIX}/")]
+    announced = session.scalars(select(DirectUpload.id).where(DirectUpload.id.in_(ids)))
+    return {key for key in known if key is not None} | {incoming_key(upload_id) for upload_id in announced}
 
 
 def _is_upload(key: str) -> bool:

@@ -200,6 +200,7 @@ def test_leftovers_go_and_what_is_waited_for_stays(api, owner, storage, worker, 
             update(DirectUpload).where(DirectUpload.id == uuid.UUID(forgotten.json["id"])).values(expires_at=func.now())
         )
     monkeypatch.setattr("worker.tasks.upkeep.ORPHAN_AGE", -timedelta(days=1))
+    monkeypatch.setattr("worker.tasks.upkeep.ORPHAN_WINDOW", timedelta(days=3))
     tidy(worker)
     with worker.sessions.transaction() as session:
         kept = {session.get_one(Job, uuid.UUID(waiting.json["id"])).source_key, f"incoming/{announced.json['id']}"}

@@ -3,6 +3,8 @@
 import gc
 import os
 import threading
+import uuid
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -106,3 +108,18 @@ def test_threads_share_one_storage(storage):
     for number in range(16):
         with storage.open(f"media/{number}") as stream:
             assert stream.read() == bytes([number]) * 100_000
+
+
+def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
+    now = datetime.now(UTC)
+    ages = {"new": timedelta(0), "yesterday": timedelta(hours=24), "old": timedelta(days=5)}
+    keys = {}
+    for name, age in ages.items():
+        milliseconds = int((now - age).timestamp() * 1000)
+        keys[name] = f"media/{uuid.UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62)}"
+        upload = storage.create(keys[name])
+        upload.write(b"x")
+        upload.commit()
+    found = [key for key, _ in storage.list("media", not_before=now - timedelta(hours=30))]
+    assert found == [keys["yesterday"], keys["new"]]
+    assert len(list(storage.list("media"))) == 3
