@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api.app import VERSION
 from tests.tools import PACKAGES, tool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,4 +90,4 @@ def test_ci_runs_what_a_pull_request_has_to_pass():
 def test_versions_agree():
     setup = re.search(r"^version = (.*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)[1]
     chart = yaml.safe_load((ROOT / "helm" / "deepfakestream" / "Chart.yaml").read_text())
-    assert chart["version"] == chart["appVersion"] == setup
+    assert chart["version"] == chart["appVersion"] == setup == VERSION

@@ -9,6 +9,7 @@ import fnmatch
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -105,6 +106,15 @@ def test_what_is_copied_is_there(name, context):
         if kind == "COPY" and "--from" not in value:
             for source in value.split()[:-1]:
                 assert (context / source).exists(), source
+
+
+def test_what_is_taken_out_again_was_there(context):
+    stripped = runpy.run_path(str(context / "docker" / "dependencies.py"))["STRIPPED"]
+    used = " ".join(value for path in FILES.values() for kind, value in instructions(path) if kind == "RUN")
+    for option, names in stripped.items():
+        assert option in used
+        for name in names:
+            assert (context / name / "__init__.py").exists(), name
 
 
 def test_nothing_else_reaches_the_build(context):
