@@ -33,11 +33,6 @@ Given = Pictures | Tensor
 Outputs = tuple[NDArray[np.float32], ...]
 Run = Callable[[Given], Outputs]
 
-STREAMS: Final = 2
-"""
-Parts of a batch that are worked on side by side, each by its share of the threads: all threads on one picture lose a
-fifth of their time where networks are as small as these. No more, since of large frames there are as few.
-"""
 HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -128,38 +123,26 @@ def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Ru
         traced = torch.jit.trace(network, torch.from_numpy(example), check_trace=False)  # type: ignore[no-untyped-call]
         decoder = TorchScriptPythonDecoder(traced)  # It has to live until all is converted.
         model = frontend.convert(frontend.load(decoder))
-    threads = torch.get_num_threads()
-    streams = min(STREAMS, threads)
     compiled = _core().compile_model(
         model,
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
             # Processes side by side would each choose the first cores.
             "ENABLE_CPU_PINNING": False,
         },
     )
-    requests = [compiled.create_infer_request() for _ in range(streams)]
+    request = compiled.create_infer_request()
     # A request that two threads use at once gives one the other's answer.
     lock = threading.Lock()
 
     def run(pictures: Given) -> Outputs:
         given = pictures.numpy() if isinstance(pictures, Tensor) else pictures
-        parts = [part for part in np.array_split(given, streams) if len(part)]
         with lock:
-            busy = requests[: len(parts)]
-            for request, part in zip(busy, parts, strict=True):
-                request.start_async([part], share_inputs=True)
-            for request in busy:
-                request.wait()
-            return tuple(
-                np.concatenate([request.get_output_tensor(place).data for request in busy]).astype(
-                    np.float32, copy=False
-                )
-                for place in range(len(compiled.outputs))
-            )
+            answer = request.infer([given], share_inputs=True)
+            return tuple(np.array(answer[place], np.float32) for place in range(len(compiled.outputs)))
 
     return run
 
