@@ -341,7 +341,11 @@ def _create(
         is_waiting = job.status == "queued"
         document = job_document(job, [] if is_new and is_waiting else get_segments(session, job.id))
     if surplus is not None:
-        mine.storage.delete(surplus)
+        try:
+            mine.storage.delete(surplus)
+        except StorageError:
+            # The job is committed: an error now would take its own file away. Tidying finds the other.
+            log.exception("surplus file not removed yet")
     if is_new and is_waiting:
         _send_ingest(mine, job.id)
     if delivery_id is not None:

@@ -21,7 +21,7 @@ PIXEL_RANGE: Final = 128.0
 """The networks see grey levels less the one, by the other."""
 
 PIXELS_AT_A_TIME: Final = 16 * 1024
-REMAP_MOST: Final = 32767
+REMAP_MOST: Final = 32766
 """Sides of tables up to this fit the short whole numbers by which OpenCV finds pixels."""
 
 Picture = NDArray[np.uint8]

@@ -62,9 +62,10 @@ def test_memory_of_earlier_views_is_used_again_and_shows_in_nothing():
         assert np.array_equal(again.crops(edges, np.arange(count), 24), fresh.crops(edges, np.arange(count), 24))
 
 
-def test_frames_too_wide_for_short_numbers_are_cut_alike():
-    frame = np.random.default_rng(0).integers(0, 256, (40, 33000, 3), np.uint8)
-    edges = np.array([[32900, 3, 32990, 39], [0, 0, 12, 12], [100, 5, 32999, 40]], np.int64)
+@pytest.mark.parametrize("width", [32764, 32765, 32766, 32767, 33000])
+def test_frames_too_wide_for_short_numbers_are_cut_alike(width):
+    frame = np.random.default_rng(0).integers(0, 256, (40, width, 3), np.uint8)
+    edges = np.array([[width - 100, 3, width - 10, 39], [0, 0, 12, 12], [100, 5, width, 40]], np.int64)
     owners = np.zeros(3, np.int64)
     wide = HostViews([frame]).crops(edges, owners, 24)
     assert np.allclose(wide, DeviceViews([frame], torch.device("cpu")).crops(edges, owners, 24), atol=1e-6)
