@@ -18,7 +18,7 @@ from api.config import API, APISettings
 from api.errors import APIError
 from api.services import Services
 from shared.direct import announced
-from shared.models import Job, Media
+from shared.models import OPEN_JOB_STATUSES, Job, Media
 
 SMALL_UPLOAD_BYTES = 1024 * 1024
 """A body that announces no more than this is usually here in a moment, and waits for its place that long."""
@@ -81,7 +81,7 @@ def check_room(session: Session, api: API, owner: str, idempotency_key: str | No
         if session.scalar(replayed) is not None:
             return
     # No more rows are looked at than decide the matter.
-    waiting = select(Job.owner).where(Job.status.in_(("queued", "running"))).limit(api.max_open_jobs).subquery()
+    waiting = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
     row = session.execute(
         select(func.count(), func.count().filter(waiting.c.owner == owner)).select_from(waiting)
     ).one()
@@ -98,7 +98,7 @@ def check_room(session: Session, api: API, owner: str, idempotency_key: str | No
             "the service has as many jobs as it can queue; nothing was accepted, so try again",
             headers={"Retry-After": str(FULL_RETRY_S)},
         )
-    _check_quota(session, api, owner, 0)
+    _check_quota(session, api, owner)
 
 
 def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> None:
@@ -118,12 +118,13 @@ def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> 
     _check_quota(session, api, owner, size_bytes)
 
 
-def _check_quota(session: Session, api: API, owner: str, more_bytes: int) -> None:
+def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) -> None:
+    """Refuse *more_bytes*: of a file that is still to come, one at least."""
     most = api.max_stored_bytes_per_owner
     if most is not None:
         stored = select(func.sum(Media.size_bytes)).where(Media.owner == owner, Media.storage_key.is_not(None))
         taken = (session.scalar(stored) or 0) + announced(session, owner)[1]
-        if taken + more_bytes > most or taken >= most:
+        if taken + more_bytes > most:
             raise APIError(
                 "storage_quota_exceeded",
                 f"your stored files reach the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",

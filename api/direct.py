@@ -11,8 +11,8 @@ from api.errors import APIError
 from api.schemas import UploadDocument, UploadRequest
 from api.services import services
 from shared.audit import record
+from shared.containers import check_size
 from shared.direct import begin_upload, incoming_key
-from shared.errors import TooLargeError
 
 blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
 
@@ -27,9 +27,7 @@ def begin(body: UploadRequest) -> Response:
     offer it; others answer `no_direct_uploads`, and `POST /v1/jobs` takes the file itself.
     """
     mine, settings = services(), services().settings
-    most = settings.limits.max_upload_bytes
-    if body.size_bytes > most:
-        raise TooLargeError(f"the file has {body.size_bytes} bytes; the limit max_upload_bytes is {most}")
+    check_size(body.size_bytes, settings.limits.for_media())
     lasts_s = settings.storage.upload_valid_s
     owner = caller().owner
     with mine.sessions.transaction() as session:

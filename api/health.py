@@ -59,7 +59,8 @@ def metrics() -> Response:
 
     What all processes of this api counted, and the state of the whole service.
     """
-    token = services().settings.api.metrics_token
+    mine = services()
+    token = mine.settings.api.metrics_token
     if token is not None:
         given = request.headers.get("Authorization", "")
         allowed = secrets.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
@@ -67,7 +68,6 @@ def metrics() -> Response:
         allowed = _is_loopback(request.remote_addr or "")
     if not allowed:
         raise APIError("not_found", "metrics are not for this address; see api.metrics_token")
-    mine = services()
     state = CollectorRegistry()
     state.register(StateCollector(mine.sessions, mine.sender, mine.settings.models.dir))
     counted = generate_latest(metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE)))

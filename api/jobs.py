@@ -42,7 +42,7 @@ from shared.errors import ObjectMissingError, StorageError
 from shared.jobs import NewJob, cancel_job, create_job, delete_job, get_job, get_segments, lock_job
 from shared.manifests import Manifest, list_manifests
 from shared.media import attach_media
-from shared.models import OPEN_SEGMENT_STATUSES, Job, Segment
+from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Segment
 from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
 from shared.outbound import check_url
 from shared.reuse import find_result, take_over
@@ -211,11 +211,7 @@ def delete(path: JobPath) -> Response:
         storage_key = delete_job(session, job)
         record(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
     if storage_key is not None:
-        try:
-            mine.storage.delete(storage_key)
-        except StorageError:
-            # No row knows the file any more, so tidying up finds it as an orphan.
-            log.exception("erased file not removed yet")
+        _remove(mine, storage_key)
     return Response(status=204)
 
 
@@ -225,6 +221,15 @@ def send_delivery(mine: Services, delivery_id: uuid.UUID) -> None:
         mine.sender.deliver_webhook(delivery_id)
     except Exception:
         log.warning("message not sent", exc_info=True)
+
+
+def _remove(mine: Services, storage_key: str) -> None:
+    """Remove a file that no row knows any more; what was committed stands, whether or not that works."""
+    try:
+        mine.storage.delete(storage_key)
+    except StorageError:
+        # Tidying up finds it as an orphan.
+        log.exception("file not removed yet")
 
 
 def _send_ingest(mine: Services, job_id: uuid.UUID) -> None:
@@ -341,11 +346,7 @@ def _create(
         is_waiting = job.status == "queued"
         document = job_document(job, [] if is_new and is_waiting else get_segments(session, job.id))
     if surplus is not None:
-        try:
-            mine.storage.delete(surplus)
-        except StorageError:
-            # The job is committed: an error now would take its own file away. Tidying finds the other.
-            log.exception("surplus file not removed yet")
+        _remove(mine, surplus)
     if is_new and is_waiting:
         _send_ingest(mine, job.id)
     if delivery_id is not None:
@@ -406,7 +407,7 @@ def _wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: float) -> None:
         while True:
             with mine.sessions.transaction() as session:
                 row = session.execute(wanted).one_or_none()
-            if row is None or row.deleted_at is not None or row.status not in ("queued", "running"):
+            if row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES:
                 return
             left_s = deadline - time.monotonic()
             if left_s <= 0:

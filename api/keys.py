@@ -84,14 +84,20 @@ def _document(row: APIKey) -> dict[str, Any]:
     }
 
 
-def in_transaction(work: Callable[[Session], Any]) -> Any:
-    """Do *work* in one transaction on the configured database."""
+def operator_settings() -> SharedSettings:
+    """The configuration, for a command; mistakes in it end the command."""
     try:
-        settings = load_settings(SharedSettings)
-        with SessionFactory(make_engine(settings.database)).transaction() as session:
-            return work(session)
+        return load_settings(SharedSettings)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
+
+
+def in_transaction(work: Callable[[Session], Any]) -> Any:
+    """Do *work* in one transaction on the configured database."""
+    settings = operator_settings()
+    try:
+        with SessionFactory(make_engine(settings.database)).transaction() as session:
+            return work(session)
     except SQLAlchemyError as error:
         raise click.ClickException("the database cannot be reached, or has no schema yet") from error
 

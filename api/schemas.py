@@ -130,26 +130,26 @@ class QueryOptions(_Request):
     metadata: Json[dict[str, Any]] | Absent = Field(default=None, description=f"{METADATA} A JSON object as text.")
 
 
-class URLSubmission(_Request):
+class _Submission(_Request):
+    """Options of a job that comes as a JSON object."""
+
+    webhook_url: WebhookURL | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    model: ModelName | Absent = None
+    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
+
+
+class URLSubmission(_Submission):
     """A job whose file this service fetches."""
 
     url: str = Field(min_length=1, max_length=2048, description="Where the file is; https unless configured otherwise.")
-    webhook_url: WebhookURL | Absent = None
-    sample_fps: SampleFPS | Absent = None
-    segment_seconds: SegmentSeconds | Absent = None
-    model: ModelName | Absent = None
-    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
 
-class UploadSubmission(_Request):
+class UploadSubmission(_Submission):
     """A job whose file went to storage directly, see `POST /v1/uploads`."""
 
     upload_id: Annotated[UUID, BeforeValidator(_as_uuid)] = Field(description="The upload's id. It makes one job.")
-    webhook_url: WebhookURL | Absent = None
-    sample_fps: SampleFPS | Absent = None
-    segment_seconds: SegmentSeconds | Absent = None
-    model: ModelName | Absent = None
-    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
 
 class UploadRequest(_Request):

@@ -19,7 +19,7 @@ from shared.db import SessionFactory
 from shared.drift import population_stability_index, shares
 from shared.errors import ModelError
 from shared.manifests import list_manifests
-from shared.models import Delivery, Job, Media, Segment
+from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Delivery, Job, Media, Segment
 from shared.observability import get_logger
 from shared.queues import QUEUES, Sender
 
@@ -99,14 +99,14 @@ def _work(session: Session) -> Iterator[Metric]:
     oldest = GaugeMetricFamily(
         "deepfakestream_oldest_seconds", "Age of the oldest that waits or runs, by step.", labels=["step"]
     )
-    is_open = Job.status.in_(("queued", "running"))
+    is_open = Job.status.in_(OPEN_JOB_STATUSES)
     counts = _counts(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
-    for status in ("queued", "running"):
+    for status in OPEN_JOB_STATUSES:
         jobs.add_metric([status], counts.get(status, 0))
     running = select(Segment.status, func.count()).join(Job, Job.id == Segment.job_id).where(is_open)
-    running = running.where(Segment.status.in_(("pending", "running"))).group_by(Segment.status)
+    running = running.where(Segment.status.in_(OPEN_SEGMENT_STATUSES)).group_by(Segment.status)
     counts = _counts(session, running)
-    for status in ("pending", "running"):
+    for status in OPEN_SEGMENT_STATUSES:
         segments.add_metric([status], counts.get(status, 0))
     ages = {
         "ingest": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_(None)),

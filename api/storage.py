@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shared.config import ConfigurationError, SharedSettings, load_settings
+from api.keys import operator_settings
+from shared.config import SharedSettings
 from shared.errors import StorageError
 from shared.storage import open_storage
 
@@ -30,7 +31,7 @@ def commands() -> None:
 @commands.command("check")
 def check() -> None:
     """Write, read and remove a small object."""
-    settings = _settings()
+    settings = operator_settings()
     with _told():
         open_storage(settings.storage).check()
     click.echo("ok")
@@ -39,7 +40,7 @@ def check() -> None:
 @commands.command("prepare")
 def prepare() -> None:
     """Make the bucket if it is not there, and set its life cycle: for a server of one's own."""
-    settings = _settings()
+    settings = operator_settings()
     storage = _bucket(settings)
     with _told():
         if storage.make_bucket():
@@ -55,7 +56,7 @@ def lifecycle(days: int | None) -> None:
 
     It replaces the bucket's other rules.
     """
-    settings = _settings()
+    settings = operator_settings()
     _set_lifecycle(_bucket(settings), settings, days)
 
 
@@ -86,13 +87,6 @@ def _told() -> Iterator[None]:
         yield
     except StorageError as error:
         raise click.ClickException(f"{error}: {error.__cause__}") from error
-
-
-def _settings() -> SharedSettings:
-    try:
-        return load_settings(SharedSettings)
-    except ConfigurationError as error:
-        raise click.ClickException(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ COPY configs/constraints.txt configs/
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY docker/dependencies.py docker/
 RUN python -m venv /opt/venv
-RUN --mount=type=cache,target=/root/.cache/pip /opt/venv/bin/python docker/dependencies.py "${EXTRAS}" > /tmp/wanted.txt && \
+RUN /opt/venv/bin/python docker/dependencies.py "${EXTRAS}" > /tmp/wanted.txt && \
     /opt/venv/bin/python -m pip install -c configs/constraints.txt -r /tmp/wanted.txt
 COPY api/ api/
 COPY shared/ shared/

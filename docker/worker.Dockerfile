@@ -15,12 +15,12 @@ COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY docker/dependencies.py docker/
 RUN python -m venv /opt/venv
 # The largest part by far, in a layer of its own.
-RUN --mount=type=cache,target=/root/.cache/pip if [ -n "${TORCH_INDEX}" ]; then \
+RUN if [ -n "${TORCH_INDEX}" ]; then \
         /opt/venv/bin/python -m pip install -c configs/constraints.txt --index-url "${TORCH_INDEX}" torch torchvision; \
     else \
         /opt/venv/bin/python -m pip install -c configs/constraints.txt torch torchvision; \
     fi
-RUN --mount=type=cache,target=/root/.cache/pip /opt/venv/bin/python docker/dependencies.py "${EXTRAS}" > /tmp/wanted.txt && \
+RUN /opt/venv/bin/python docker/dependencies.py "${EXTRAS}" > /tmp/wanted.txt && \
     /opt/venv/bin/python -m pip install -c configs/constraints.txt -r /tmp/wanted.txt
 COPY shared/ shared/
 COPY migrations/ migrations/

@@ -7,19 +7,17 @@ on a copy that nobody else can reach, and only that becomes the job's media.
 
 import uuid
 from datetime import timedelta
-from typing import Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from shared.models import DirectUpload
-
-PREFIX: Final = "incoming"
+from shared.storage import INCOMING_PREFIX
 
 
 def incoming_key(upload_id: uuid.UUID) -> str:
     """Where storage holds the upload *upload_id*."""
-    return f"{PREFIX}/{upload_id}"
+    return f"{INCOMING_PREFIX}/{upload_id}"
 
 
 def begin_upload(session: Session, *, owner: str, size_bytes: int, lasts_s: int) -> DirectUpload:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from shared.deliveries import announce, call_off
 from shared.errors import DeepfakeStreamError, IdempotencyConflictError, JobCancelledError
-from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
+from shared.models import FINAL_JOB_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def lease_ingest(session: Session, job_id: uuid.UUID, lease_s: float) -> Lease |
         .where(
             Job.id == job_id,
             Job.deleted_at.is_(None),
-            Job.status.in_(("queued", "running")),
+            Job.status.in_(OPEN_JOB_STATUSES),
             Job.segments_total.is_(None),
             _is_free(Job.leased_until),
         )

@@ -8,11 +8,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.models import FINAL_JOB_STATUSES, Job, Media, new_id
+from shared.storage import MEDIA_PREFIX
 
 
 def new_storage_key() -> str:
     """A key for an upload whose content is not known yet."""
-    return f"media/{new_id()}"
+    return f"{MEDIA_PREFIX}/{new_id()}"
 
 
 def attach_media(

@@ -29,6 +29,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+OPEN_JOB_STATUSES = ("queued", "running")
 FINAL_JOB_STATUSES = ("succeeded", "failed", "cancelled")
 SEGMENT_STATUSES = ("pending", "running", "scored", "unscorable", "failed")
 OPEN_SEGMENT_STATUSES = ("pending", "running")
@@ -113,7 +114,7 @@ class Job(Base):
         CheckConstraint(_one_of("verdict", VERDICTS), name="verdict"),
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", text("id desc")),
-        Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", ("queued", "running")))),
+        Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", OPEN_JOB_STATUSES))),
         Index("ix_jobs_media_id", "media_id"),
         Index("ix_jobs_finished_at", "finished_at"),
     )

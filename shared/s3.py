@@ -5,7 +5,6 @@ A body goes up in parts while it arrives and is an object only once it is whole.
 copy, one for all processes of a machine; see ``shared.local_copies``.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -19,14 +18,23 @@ from s3fs import S3FileSystem
 from shared.config import StorageSettings
 from shared.errors import ObjectMissingError, StorageError
 from shared.local_copies import LocalCopies
-from shared.storage import BLOCK_BYTES, SignedUpload, Upload, check_by_writing, checked_key
+from shared.storage import (
+    BLOCK_BYTES,
+    INCOMING_PREFIX,
+    MEDIA_PREFIX,
+    CountedUpload,
+    SignedUpload,
+    Upload,
+    check_by_writing,
+    checked_key,
+)
 
 PART_BYTES = 8 * 1024 * 1024
 """Of an upload in parts: S3 takes 10,000 of 5 MiB or more. Each upload holds one in memory."""
-INCOMING_DAYS = 8
-"""Likewise, a direct upload of which no job was made: a day more than an address can be good."""
 UNFINISHED_DAYS = 1
 """After this long the bucket itself drops the parts of an upload that was never finished."""
+INCOMING_DAYS = 8
+"""Likewise, a direct upload of which no job was made: a day more than an address can be good."""
 
 
 class S3Storage:
@@ -134,7 +142,7 @@ class S3Storage:
                 "Expiration": {"Days": expire_days},
                 "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_DAYS},
             }
-            for prefix, expire_days in (("media", days), ("incoming", INCOMING_DAYS))
+            for prefix, expire_days in ((MEDIA_PREFIX, days), (INCOMING_PREFIX, INCOMING_DAYS))
         ]
         with _told("the bucket's lifecycle could not be set"):
             self._filesystem.call_s3(
@@ -156,22 +164,18 @@ class S3Storage:
         return f"{self._bucket}/{self._key(key)}"
 
 
-class _S3Upload:
+class _S3Upload(CountedUpload):
     """Parts that become an object when the file is closed; a small one is sent whole then."""
 
     def __init__(self, file: Any) -> None:
+        super().__init__()
         self._file = file
-        self._digest = hashlib.sha256()
-        self._done = False
-        self.size_bytes = 0
 
     def write(self, data: bytes) -> int:
         """Append *data*."""
         with _told("storage could not be written"):
             self._file.write(data)
-        self._digest.update(data)
-        self.size_bytes += len(data)
-        return len(data)
+        return self._count(data)
 
     def commit(self) -> str:
         """Send what is left and make it an object."""

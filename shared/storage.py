@@ -15,6 +15,9 @@ from shared.config import StorageSettings
 from shared.errors import ObjectMissingError, StorageError
 
 BLOCK_BYTES = 1024 * 1024
+MEDIA_PREFIX = "media"
+INCOMING_PREFIX = "incoming"
+"""Where direct uploads arrive; see ``shared.direct``."""
 
 
 class Upload(Protocol):
@@ -30,6 +33,20 @@ class Upload(Protocol):
 
     def abort(self) -> None:
         """Forget it; safe to call twice and after ``commit``, where it does nothing."""
+
+
+class CountedUpload:
+    """What every upload keeps: digest and size of what was written, and whether it is over."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._done = False
+        self.size_bytes = 0
+
+    def _count(self, data: bytes) -> int:
+        self._digest.update(data)
+        self.size_bytes += len(data)
+        return len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,20 +101,19 @@ def open_storage(settings: StorageSettings) -> Storage:
         from shared.s3 import S3Storage
 
         return S3Storage(settings)
-    return FsspecStorage(settings.url)
+    return FileStorage(settings.url)
 
 
-class FsspecStorage:
-    """Files below one folder, or what else fsspec knows that renames as a file system does."""
+class FileStorage:
+    """Files below one folder."""
 
     def __init__(self, url: str) -> None:
         # Listings must be fresh: other processes write here too.
         self._filesystem, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        self._is_local = "file" in _protocols(self._filesystem)
 
     def create(self, key: str) -> Upload:
         """Begin to write the object *key*."""
-        return _FileUpload(self._filesystem, self._path(key), is_local=self._is_local)
+        return _FileUpload(self._filesystem, self._path(key))
 
     def open(self, key: str) -> BinaryIO:
         """Open for reading, seekable."""
@@ -153,9 +169,7 @@ class FsspecStorage:
         """Key and time of last change of every object and unfinished upload below *prefix*, however old."""
         del not_before
         for path, info in self._filesystem.find(self._path(prefix), detail=True).items():
-            changed = info.get("mtime") or info["created"]
-            when = changed if isinstance(changed, datetime) else datetime.fromtimestamp(float(changed), UTC)
-            yield path[len(self._root) :].lstrip("/"), when
+            yield path[len(self._root) :].lstrip("/"), datetime.fromtimestamp(info["mtime"], UTC)
 
     def check(self) -> None:
         """Write and remove a small object."""
@@ -165,17 +179,14 @@ class FsspecStorage:
         return f"{self._root.rstrip('/')}/{checked_key(key)}"
 
 
-class _FileUpload:
+class _FileUpload(CountedUpload):
     """Writes beside the final name and renames: readers see all of it or nothing."""
 
-    def __init__(self, filesystem: Any, path: str, *, is_local: bool) -> None:
-        self._is_local = is_local
+    def __init__(self, filesystem: Any, path: str) -> None:
+        super().__init__()
         self._filesystem = filesystem
         self._path = path
         self._part = f"{path}.part"
-        self._digest = hashlib.sha256()
-        self._done = False
-        self.size_bytes = 0
         try:
             filesystem.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH120 - fsspec paths are strings
             self._file = filesystem.open(self._part, "wb")
@@ -188,16 +199,13 @@ class _FileUpload:
             self._file.write(data)
         except OSError as error:
             raise StorageError("storage could not be written") from error
-        self._digest.update(data)
-        self.size_bytes += len(data)
-        return len(data)
+        return self._count(data)
 
     def commit(self) -> str:
         """Flush to the disk, then give the file its name."""
         try:
             self._file.flush()
-            if self._is_local:
-                os.fsync(self._file.fileno())
+            os.fsync(self._file.fileno())
             self._file.close()
             self._filesystem.mv(self._part, self._path)
         except OSError as error:
@@ -236,8 +244,3 @@ def check_by_writing(storage: Storage) -> None:
     finally:
         upload.abort()
     storage.delete(key)
-
-
-def _protocols(filesystem: Any) -> tuple[str, ...]:
-    protocol = filesystem.protocol
-    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

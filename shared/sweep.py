@@ -20,7 +20,15 @@ from shared.config import Jobs
 from shared.deliveries import take_due
 from shared.errors import AttemptsExhaustedError
 from shared.jobs import Problem, delete_job, end_job, has_open_segments, lock_job
-from shared.models import FINAL_JOB_STATUSES, OPEN_SEGMENT_STATUSES, DirectUpload, Job, Media, Segment
+from shared.models import (
+    FINAL_JOB_STATUSES,
+    OPEN_JOB_STATUSES,
+    OPEN_SEGMENT_STATUSES,
+    DirectUpload,
+    Job,
+    Media,
+    Segment,
+)
 
 BATCH = 500
 """Rows taken in one pass, so that a transaction stays short; the next tick takes more."""
@@ -110,7 +118,7 @@ def _take_ingest(session: Session, settings: Jobs, depth: int) -> Sequence[uuid.
     owed = (
         select(Job.id)
         .where(
-            Job.status.in_(("queued", "running")),
+            Job.status.in_(OPEN_JOB_STATUSES),
             Job.deleted_at.is_(None),
             Job.segments_total.is_(None),
             _is_owed(Job, settings, depth),

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,16 +110,7 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self.client().ping()
-            except redis.ConnectionError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-            else:
-                return
+        _until(self.client().ping, redis.ConnectionError, patience_s=10)
 
     def stop(self) -> None:
         """Stop at once; nothing is saved."""
@@ -183,9 +174,10 @@ def running_s3(log: Path) -> Iterator[StorageSettings]:
         )
         try:
             address = f"http://127.0.0.1:{ports['s3.port']}"
-            _wait_for(f"{address}/healthz", process)
+            _until(lambda: _ask(f"{address}/healthz", process), httpx.TransportError, patience_s=60)
             filesystem = S3FileSystem(key=key, secret=secret, endpoint_url=address, skip_instance_cache=True)
-            _make_bucket(filesystem, bucket)
+            # The server answers before it can store.
+            _until(lambda: _make_bucket(filesystem, bucket), OSError, patience_s=60)
             yield StorageSettings(
                 url=f"s3://{bucket}",
                 endpoint_url=address,
@@ -199,33 +191,28 @@ def running_s3(log: Path) -> Iterator[StorageSettings]:
             process.wait()
 
 
-def _wait_for(address: str, process: subprocess.Popen[bytes], patience_s: float = 60.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while True:
-        if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}")
-        try:
-            httpx.get(address)
-        except httpx.TransportError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            return
+def _ask(address: str, process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        raise RuntimeError(f"the server ended with {process.returncode}")
+    httpx.get(address)
 
 
-def _make_bucket(filesystem: Any, name: str, patience_s: float = 60.0) -> None:
-    """Try until one file could be written: the server answers before it can store."""
+def _make_bucket(filesystem: Any, name: str) -> None:
+    if not filesystem.exists(name):
+        filesystem.mkdir(name)
+    filesystem.pipe_file(f"{name}/probe", b"x")
+    filesystem.rm_file(f"{name}/probe")
+
+
+def _until(attempt: Callable[[], Any], refused: type[Exception], *, patience_s: float) -> None:
+    """Repeat *attempt* while it raises *refused*, which comes through when the time is over."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
-            if not filesystem.exists(name):
-                filesystem.mkdir(name)
-            filesystem.pipe_file(f"{name}/probe", b"x")
-            filesystem.rm_file(f"{name}/probe")
-        except OSError:
+            attempt()
+        except refused:
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.2)
+            time.sleep(0.05)
         else:
             return

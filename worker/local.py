@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from shared.config import Limits
+from shared.containers import MediaLimits, check_size
 from shared.documents import job_document
-from shared.errors import EmptyFileError, TooLargeError
+from shared.errors import EmptyFileError
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job, Media, Segment, new_id
 from shared.storage import BLOCK_BYTES
@@ -48,7 +49,7 @@ def scan(
     limits, worker = Limits(), Worker()
     detector = _load(model or DEFAULT_CHECKPOINT, device)
     sampling = detector.manifest.sampling
-    media = _media(path, limits.max_upload_bytes)
+    media = _media(path, limits.for_media())
     job = Job(
         id=new_id(),
         owner="local",
@@ -92,12 +93,11 @@ def _load(model: str, device: str) -> Detector:
     return Detector.load(PACKAGED_MODELS_DIR, model, device)
 
 
-def _media(path: Path, max_bytes: int) -> Media:
+def _media(path: Path, limits: MediaLimits) -> Media:
     size_bytes = path.stat().st_size
     if size_bytes == 0:
         raise EmptyFileError("the file is empty")
-    if size_bytes > max_bytes:
-        raise TooLargeError(f"the file has {size_bytes} bytes; the limit max_upload_bytes is {max_bytes}")
+    check_size(size_bytes, limits)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):

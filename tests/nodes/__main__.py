@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -58,12 +59,9 @@ def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, An
                 began = time.monotonic()
                 # Bytes after the end make each a file of its own.
                 jobs = [submit(client, content + f"{workers}{number}/{index}".encode()) for index in range(videos)]
-                for job_id in jobs:
-                    client.wait(job_id, timeout_s=600)
+                ended = [client.wait(job_id, timeout_s=600) for job_id in jobs]
                 times.append(time.monotonic() - began)
-                for job_id in jobs:
-                    document = client._call("GET", f"/v1/jobs/{job_id}")
-                    results.append(result(document))
+                results += [result(job.raw) for job in ended]
             # The first round warms up.
             minutes[workers] = videos * 60 / median(times[1:])
     return {
@@ -80,8 +78,6 @@ def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, An
 
 def submit(client: Client, content: bytes) -> str:
     """The id of a job."""
-    from io import BytesIO
-
     return client.submit(BytesIO(content)).id
 
 

@@ -17,7 +17,6 @@ from tests.nodes.network import Forwarder, Network, Node
 from tests.servers import running_s3
 
 API_PORT = 8000
-METRICS_PORT = 9464
 PACKAGES = Path(__file__).resolve().parents[2]
 
 
@@ -87,13 +86,11 @@ class Cluster(EmbeddedStack):
         self._prepare_folders()
         self._take_lock()
         self._postgres.start()
-        redis_environment = {**os.environ}
-        self._redis.wait(self._add("redis", self._redis.command(), redis_environment))
+        self._redis.wait(self._add("redis", self._redis.command(), {**os.environ}))
         storage = self._held.enter_context(running_s3(self.state / "logs" / "s3.log"))
         here = self.network.address
         s3_port = int((storage.endpoint_url or "").rpartition(":")[2])
-        folder, port = self.state / "postgres", 5432
-        postgres = self._forward(here, folder / f".s.PGSQL.{port}")
+        postgres = self._forward(here, self.state / "postgres" / ".s.PGSQL.5432")
         redis = self._forward(here, self._redis.socket)
         s3 = self.s3 = self._forward(here, ("127.0.0.1", s3_port))
         secret = storage.secret_access_key.get_secret_value() if storage.secret_access_key else ""

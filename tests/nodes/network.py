@@ -23,7 +23,6 @@ class Network:
     def __init__(self) -> None:
         self._name = f"dfs{secrets.token_hex(3)}"
         self._nodes: list[str] = []
-        self._hosts: list[str] = []
         # From the block that is set aside for tests of devices (RFC 2544).
         self._prefix = f"198.18.{secrets.randbelow(254) + 1}"
         self.has_namespaces = os.geteuid() == 0 and self._make_bridge()

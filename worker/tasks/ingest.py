@@ -5,7 +5,8 @@ import uuid
 
 from sqlalchemy.orm import Session
 
-from shared.errors import JobCancelledError, ObjectMissingError, TooLargeError
+from shared.containers import check_size
+from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
 from shared.media import attach_media, new_storage_key
 from shared.models import Job
@@ -84,7 +85,7 @@ def _adopt(context: Context, lease: Lease, source_key: str, owner: str) -> str:
     try:
         context.storage.copy(source_key, key)
         # Looked at again: until this copy was made, its sender could exchange the file.
-        _check_size(context.storage.size(key), context.settings.limits.max_upload_bytes)
+        check_size(context.storage.size(key), context.settings.limits.for_media())
         with context.storage.local_path(key) as path, path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size_bytes = file.tell()
@@ -95,11 +96,6 @@ def _adopt(context: Context, lease: Lease, source_key: str, owner: str) -> str:
     # Not before the row is committed: a step that dies half-way is done again, from the source.
     context.storage.delete(source_key)
     return storage_key
-
-
-def _check_size(size_bytes: int, most: int) -> None:
-    if size_bytes > most:
-        raise TooLargeError(f"the file has {size_bytes} bytes; the limit max_upload_bytes is {most}")
 
 
 def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str, size_bytes: int) -> str:

@@ -7,10 +7,11 @@ from itertools import islice
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.direct import PREFIX, incoming_key
+from shared.direct import incoming_key
 from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
+from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX
 from shared.sweep import expire, sweep
 from worker.tasks.context import Context
 
@@ -65,7 +66,7 @@ def _orphans(context: Context, before: datetime) -> list[str]:
     """Old stored files that belong to no media row, and direct uploads that no job waits for."""
     found = (
         (key.removesuffix(".part"), changed)
-        for prefix in ("media", PREFIX)
+        for prefix in (MEDIA_PREFIX, INCOMING_PREFIX)
         for key, changed in context.storage.list(prefix, not_before=before - ORPHAN_WINDOW)
     )
     old = (key for key, changed in found if changed < before and _is_upload(key))
@@ -82,7 +83,7 @@ def _known(session: Session, keys: set[str]) -> set[str]:
     waiting = Job.source_key.in_(keys) & Job.status.not_in(FINAL_JOB_STATUSES)
     known |= set(session.scalars(select(Job.source_key).where(waiting)))
     # An address may be good for longer than files without a row are kept.
-    ids = [uuid.UUID(key.removeprefix(f"{PREFIX}/")) for key in keys if key.startswith(f"{PREFIX}/")]
+    ids = [uuid.UUID(key.removeprefix(f"{INCOMING_PREFIX}/")) for key in keys if key.startswith(f"{INCOMING_PREFIX}/")]
     announced = session.scalars(select(DirectUpload.id).where(DirectUpload.id.in_(ids)))
     return {key for key in known if key is not None} | {incoming_key(upload_id) for upload_id in announced}
 
@@ -90,7 +91,7 @@ def _known(session: Session, keys: set[str]) -> set[str]:
 def _is_upload(key: str) -> bool:
     """Whether this service made the name: nothing else in the folder is ever touched."""
     try:
-        uuid.UUID(key.removeprefix("media/").removeprefix(f"{PREFIX}/"))
+        uuid.UUID(key.removeprefix(f"{MEDIA_PREFIX}/").removeprefix(f"{INCOMING_PREFIX}/"))
     except ValueError:
         return False
     return True

@@ -150,3 +150,18 @@ livenessProbe:
   timeoutSeconds: 10
   failureThreshold: 6
 {{- end }}
+
+{{- define "deepfakestream.disruptionBudget" -}}
+{{- if .values.podDisruptionBudget.enabled }}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "deepfakestream.name" .root }}-{{ .component }}
+  labels: {{- include "deepfakestream.labels" . | nindent 4 }}
+spec:
+  {{- omit .values.podDisruptionBudget "enabled" | toYaml | nindent 2 }}
+  selector:
+    matchLabels: {{- include "deepfakestream.selector" . | nindent 6 }}
+{{- end }}
+{{- end }}
