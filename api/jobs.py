@@ -36,15 +36,16 @@ from api.schemas import (
 from api.services import Services, services
 from api.uploads import StoredUpload, Submission, check_upload, receive
 from shared.audit import record
-from shared.direct import claim_upload, incoming_key
+from shared.direct import claim_upload, find_upload, incoming_key
 from shared.documents import job_document, job_summary, segment_document
-from shared.errors import ObjectMissingError, StorageError
+from shared.errors import ObjectMissingError
 from shared.jobs import NewJob, cancel_job, create_job, delete_job, get_job, get_segments, lock_job
 from shared.manifests import Manifest, list_manifests
 from shared.media import attach_media
 from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Segment
 from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
 from shared.outbound import check_url
+from shared.removals import remove
 from shared.reuse import find_result, take_over
 
 log = get_logger(__name__)
@@ -211,7 +212,7 @@ def delete(path: JobPath) -> Response:
         storage_key = delete_job(session, job)
         record(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
     if storage_key is not None:
-        _remove(mine, storage_key)
+        remove(mine.sessions, mine.storage, [storage_key])
     return Response(status=204)
 
 
@@ -221,15 +222,6 @@ def send_delivery(mine: Services, delivery_id: uuid.UUID) -> None:
         mine.sender.deliver_webhook(delivery_id)
     except Exception:
         log.warning("message not sent", exc_info=True)
-
-
-def _remove(mine: Services, storage_key: str) -> None:
-    """Remove a file that no row knows any more; what was committed stands, whether or not that works."""
-    try:
-        mine.storage.delete(storage_key)
-    except StorageError:
-        # Tidying up finds it as an orphan.
-        log.exception("file not removed yet")
 
 
 def _send_ingest(mine: Services, job_id: uuid.UUID) -> None:
@@ -249,6 +241,8 @@ class _Source:
     """To be fetched."""
     upload_id: uuid.UUID | None = None
     """In storage already, put there directly."""
+    sha256: str | None = None
+    """What that file is, as its sender says."""
 
     @property
     def kind(self) -> str:
@@ -263,7 +257,7 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
         # Strictly: in JSON, "2" is no number.
         kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
         given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
-        source = _Source(url=given.pop("url", None), upload_id=given.pop("upload_id", None))
+        source = _Source(**{name: given.pop(name) for name in ("url", "upload_id", "sha256") if name in given})
     else:
         given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
     twice = sorted(options.keys() & given.keys())
@@ -306,6 +300,8 @@ def _create(
 ) -> tuple[Job, dict[str, Any], bool]:
     """Commit the job; the upload is then its media's, or removed if the same content was stored before."""
     surplus, upload = None, source.upload
+    if source.upload_id is not None:
+        _check_arrival(mine, source.upload_id)
     with mine.sessions.transaction() as session:
         media = None
         if upload is not None:
@@ -325,6 +321,7 @@ def _create(
                 media=media,
                 source_url=source.url,
                 source_key=incoming_key(source.upload_id) if source.upload_id else None,
+                source_sha256=source.sha256,
                 model=manifest.name,
                 sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
                 segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
@@ -336,8 +333,7 @@ def _create(
         )
         delivery_id = None
         if is_new and source.upload_id is not None:
-            # Within the transaction, since only of a new job is a file expected to be there.
-            _claim(mine, session, source.upload_id)
+            _claim(session, source.upload_id)
         if is_new:
             sha256 = upload.sha256 if upload else None
             record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
@@ -346,7 +342,7 @@ def _create(
         is_waiting = job.status == "queued"
         document = job_document(job, [] if is_new and is_waiting else get_segments(session, job.id))
     if surplus is not None:
-        _remove(mine, surplus)
+        remove(mine.sessions, mine.storage, [surplus])
     if is_new and is_waiting:
         _send_ingest(mine, job.id)
     if delivery_id is not None:
@@ -364,11 +360,21 @@ def _reuse(session: Session, job: Job, manifest: Manifest) -> uuid.UUID | None:
     return take_over(session, job, source)
 
 
-def _claim(mine: Services, session: Session, upload_id: uuid.UUID) -> None:
-    """Take a direct upload for the new job, if it is whole and its header does not rule it out."""
-    size_bytes = claim_upload(session, owner=caller().owner, upload_id=upload_id)
-    if size_bytes is None:
+def _claim(session: Session, upload_id: uuid.UUID) -> None:
+    if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
         raise APIError("not_found", f"there is no upload {upload_id} that waits for a job")
+
+
+def _check_arrival(mine: Services, upload_id: uuid.UUID) -> None:
+    """
+    Refuse a direct upload that is not whole, or is ruled out by its header.
+
+    One that is taken already is not looked at: a repeated request gets its job, and any other fails to claim it.
+    """
+    with mine.sessions.transaction() as session:
+        size_bytes = find_upload(session, owner=caller().owner, upload_id=upload_id)
+    if size_bytes is None:
+        return
     key = incoming_key(upload_id)
     try:
         found = mine.storage.size(key)
@@ -382,8 +388,10 @@ def _claim(mine: Services, session: Session, upload_id: uuid.UUID) -> None:
 
 def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
     """Tells a repeated request from another one under the same idempotency key."""
-    content = {"file": source.upload.sha256 if source.upload else None, "url": source.url, "options": options}
-    if source.upload_id is not None:
+    sha256 = source.upload.sha256 if source.upload else source.sha256
+    content = {"file": sha256, "url": source.url, "options": options}
+    if source.upload_id is not None and sha256 is None:
+        # What the file is nobody said; the same again is then the same upload.
         content["upload"] = str(source.upload_id)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -150,6 +150,12 @@ class UploadSubmission(_Submission):
     """A job whose file went to storage directly, see `POST /v1/uploads`."""
 
     upload_id: Annotated[UUID, BeforeValidator(_as_uuid)] = Field(description="The upload's id. It makes one job.")
+    sha256: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="Of the file. If something else arrived, the job fails with `checksum_mismatch`; and a request "
+        "that is repeated under its `Idempotency-Key` with another upload of the same file gets the same job.",
+    )
 
 
 class UploadRequest(_Request):

@@ -8,11 +8,14 @@ on a copy that nobody else can reach, and only that becomes the job's media.
 import uuid
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.models import DirectUpload
 from shared.storage import INCOMING_PREFIX
+
+CLAIMED_FOR = timedelta(days=1)
+"""For so long the bytes of a claimed upload count as its owner's, should its job end without taking it over."""
 
 
 def incoming_key(upload_id: uuid.UUID) -> str:
@@ -29,22 +32,44 @@ def begin_upload(session: Session, *, owner: str, size_bytes: int, lasts_s: int)
     return upload
 
 
-def claim_upload(session: Session, *, owner: str, upload_id: uuid.UUID) -> int | None:
-    """
-    Take the upload for a job, once.
+def find_upload(session: Session, *, owner: str, upload_id: uuid.UUID) -> int | None:
+    """Announced bytes of an upload; None if *owner* has no such one, or it was taken, or its time is over."""
+    return session.scalar(select(DirectUpload.size_bytes).where(*_is_open(owner, upload_id)))
 
-    Returns:
-        Its announced bytes; None if there is no such upload of *owner*, or it was taken, or its time is over.
-    """
-    return session.scalar(
-        delete(DirectUpload)
-        .where(DirectUpload.id == upload_id, DirectUpload.owner == owner, DirectUpload.expires_at > func.now())
-        .returning(DirectUpload.size_bytes)
-    )
+
+def claim_upload(session: Session, *, owner: str, upload_id: uuid.UUID) -> bool:
+    """Take the upload for a job; False if ``find_upload`` would not find it any more."""
+    claimed = update(DirectUpload).where(*_is_open(owner, upload_id)).values(claimed_at=func.now())
+    return session.scalar(claimed.returning(DirectUpload.id)) is not None
+
+
+def drop_upload(session: Session, storage_key: str) -> None:
+    """Forget the upload below *storage_key*: it is a job's media now, or that job was erased."""
+    upload_id = uuid.UUID(storage_key.removeprefix(f"{INCOMING_PREFIX}/"))
+    session.execute(delete(DirectUpload).where(DirectUpload.id == upload_id))
 
 
 def announced(session: Session, owner: str) -> tuple[int, int]:
-    """How many uploads *owner* has begun and not made a job of, and their bytes."""
-    query = select(func.count(), func.coalesce(func.sum(DirectUpload.size_bytes), 0))
+    """How many uploads *owner* has begun and made no job of, and the bytes of all that are not yet a job's media."""
+    query = select(
+        func.count().filter(DirectUpload.claimed_at.is_(None)), func.coalesce(func.sum(DirectUpload.size_bytes), 0)
+    )
     count, size = session.execute(query.where(DirectUpload.owner == owner)).one()
     return int(count), int(size)
+
+
+def expire_uploads(session: Session) -> None:
+    """Forget uploads whose address is not good any more, and those whose job was given up."""
+    is_old = DirectUpload.claimed_at < func.now() - CLAIMED_FOR
+    session.execute(
+        delete(DirectUpload).where(DirectUpload.expires_at < func.now(), DirectUpload.claimed_at.is_(None) | is_old)
+    )
+
+
+def _is_open(owner: str, upload_id: uuid.UUID) -> tuple[ColumnElement[bool], ...]:
+    return (
+        DirectUpload.id == upload_id,
+        DirectUpload.owner == owner,
+        DirectUpload.claimed_at.is_(None),
+        DirectUpload.expires_at > func.now(),
+    )

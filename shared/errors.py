@@ -4,6 +4,7 @@ The error tree that both services share.
     DeepfakeStreamError
     ├── MediaError                     what the sender's file did; final, never retried
     │   ├── EmptyFileError             empty_file
+    │   ├── ChecksumMismatchError      checksum_mismatch
     │   ├── NotMediaError              not_media
     │   ├── UnsupportedMediaError      unsupported_media
     │   ├── UnsupportedCodecError      unsupported_codec
@@ -50,6 +51,12 @@ class EmptyFileError(MediaError):
     """The file has no bytes."""
 
     code = "empty_file"
+
+
+class ChecksumMismatchError(MediaError):
+    """What arrived is not what the sender said it would be."""
+
+    code = "checksum_mismatch"
 
 
 class NotMediaError(MediaError):

@@ -21,8 +21,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from shared.deliveries import announce, call_off
+from shared.direct import drop_upload
 from shared.errors import DeepfakeStreamError, IdempotencyConflictError, JobCancelledError
 from shared.models import FINAL_JOB_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
+from shared.removals import owe_removal
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,8 @@ class NewJob:
     """Stored already, or None if *source_url* is to be fetched, or *source_key* to be taken over."""
     source_url: str | None
     source_key: str | None
+    source_sha256: str | None
+    """What the file below *source_key* has to be, where its sender said so."""
     model: str
     sample_fps: float
     segment_seconds: float
@@ -120,6 +124,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         media=new.media,
         source_url=new.source_url,
         source_key=new.source_key,
+        source_sha256=new.source_sha256,
         status="queued",
         model=new.model,
         sample_fps=new.sample_fps,
@@ -240,7 +245,7 @@ def record_source(session: Session, lease: Lease, media: Media) -> None:
     """Attach the media that the job's source has become. Raises JobCancelledError if the lease was lost."""
     job = _job_of(session, lease)
     job.media = media
-    job.source_key = None
+    _drop_source(session, job)
 
 
 def record_plan(
@@ -344,6 +349,8 @@ def end_job(
     job.status = status
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None
+    # Of a job that ends before it could take its direct upload over; nobody can ask for it again.
+    _drop_source(session, job)
     # Whoever works on one of its segments finds the lease gone and stops.
     session.execute(
         update(Segment)
@@ -372,14 +379,14 @@ def delete_job(session: Session, job: Job) -> str | None:
     A tombstone of the row stays, without anything the sender gave or the service found.
 
     Returns:
-        The storage key to delete once the transaction is committed.
+        The storage key to remove once the transaction is committed; it is owed.
     """
     if not job.is_final:
         job.status, job.finished_at = "cancelled", func.now()
     call_off(session, job.id)
     for segment in get_segments(session, job.id):
         session.delete(segment)
-    storage_key, job.source_key = job.source_key, None
+    storage_key = _drop_source(session, job)
     if job.media_id is not None:
         media = session.get_one(Media, job.media_id, with_for_update=True)
         job.media_id = None
@@ -387,6 +394,8 @@ def delete_job(session: Session, job: Job) -> str | None:
         session.flush()
         if session.scalar(select(Job.id).where(Job.media_id == media.id).limit(1)) is None:
             storage_key = media.storage_key
+            if storage_key is not None:
+                owe_removal(session, storage_key)
             session.delete(media)
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
@@ -394,6 +403,15 @@ def delete_job(session: Session, job: Job) -> str | None:
     job.fake_score = job.peak_score = job.verdict = job.model_description = job.reused_from = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None
     session.flush()
+    return storage_key
+
+
+def _drop_source(session: Session, job: Job) -> str | None:
+    """Give up the direct upload that the job was made of, if any; its storage key, which is owed."""
+    storage_key, job.source_key = job.source_key, None
+    if storage_key is not None:
+        drop_upload(session, storage_key)
+        owe_removal(session, storage_key)
     return storage_key
 
 

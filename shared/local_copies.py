@@ -21,6 +21,12 @@ from shared.observability import get_logger
 log = get_logger(__name__)
 
 LEFTOVER_S = 3600.0
+MEETING_S = 0.01
+"""Who met somebody that was about to look tries again after it; that one can fetch meanwhile."""
+
+
+class _HeldError(Exception):
+    """Somebody else holds the lock."""
 
 
 class LocalCopies:
@@ -39,6 +45,9 @@ class LocalCopies:
         self._linger_s = linger_s
         self._sweeping = threading.Lock()
         self._next_sweep: threading.Timer | None = None
+        if self._folder.exists():
+            # What a process left that has died goes even if this one never needs a copy.
+            self._sweep_later()
 
     @contextmanager
     def get(self, key: str, size: Callable[[], int], fetch: Callable[[Path], None]) -> Iterator[Path]:
@@ -54,10 +63,14 @@ class LocalCopies:
                         with suppress(FileNotFoundError):
                             os.utime(path)
                     break
-            # One process fetches, the others wait for it here.
-            with _lock(path, fcntl.LOCK_EX):
-                if not path.exists():
-                    self._fetch(path, size(), fetch)
+            # One process fetches, the others wait for it where they ask to share. Nobody waits here: that would be
+            # until all who use what is fetched meanwhile are done with it.
+            try:
+                with _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    if not path.exists():
+                        self._fetch(path, size(), fetch)
+            except _HeldError:
+                time.sleep(MEETING_S)
         self._sweep_later()
 
     def forget(self, key: str) -> None:
@@ -128,12 +141,15 @@ def _name(key: str) -> str:
 
 @contextmanager
 def _lock(path: Path, kind: int) -> Iterator[None]:
-    """Hold the lock of the copy at *path*. Raises BlockingIOError if *kind* says not to wait and it is held."""
+    """Hold the lock of the copy at *path*. Raises _HeldError if *kind* says not to wait and somebody holds it."""
     name = path.with_suffix(".lock")
     while True:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(lock, kind)
+            try:
+                fcntl.flock(lock, kind)
+            except BlockingIOError as error:
+                raise _HeldError from error
             # Whoever erased a copy took its lock's file away, too; a lock on that would guard nothing.
             if _is_at(name, lock):
                 yield
@@ -155,6 +171,6 @@ def _erase(path: Path) -> bool:
         with _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
             path.unlink(missing_ok=True)
             path.with_suffix(".lock").unlink(missing_ok=True)
-    except BlockingIOError:
+    except _HeldError:
         return False
     return True

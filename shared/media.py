@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.models import FINAL_JOB_STATUSES, Job, Media, new_id
+from shared.removals import owe_removal
 from shared.storage import MEDIA_PREFIX
 
 
@@ -23,9 +24,9 @@ def attach_media(
     The row for content that was just stored under *storage_key*, locked.
 
     Returns:
-        The media, and the key of a copy that has to be deleted because the same content was there already: the new
-        one, or the old one if that is older than a file is kept. Retention starts anew either way, and a bucket that
-        expires objects by their age must not do so before.
+        The media, and the key of a copy that has to be removed, and is owed, because the same content was there
+        already: the new one, or the old one if that is older than a file is kept. Retention starts anew either way,
+        and a bucket that expires objects by their age must not do so before.
     """
     expires_at = func.now() + timedelta(days=retention_days)
     session.execute(
@@ -50,6 +51,7 @@ def attach_media(
         surplus = storage_key
         if _age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
             surplus, media.storage_key = media.storage_key, storage_key
+        owe_removal(session, surplus)
     session.flush()
     return media, surplus
 

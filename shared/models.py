@@ -126,6 +126,8 @@ class Job(Base):
     source_url: Mapped[str | None]
     source_key: Mapped[str | None]
     """Where storage holds a direct upload that is not yet the job's media."""
+    source_sha256: Mapped[str | None]
+    """What its sender said that it is."""
     status: Mapped[str] = mapped_column(default="queued")
     model: Mapped[str]
     sample_fps: Mapped[float]
@@ -180,6 +182,17 @@ class DirectUpload(Base):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]
+    """When a job was made of it; its bytes count as its owner's until they are the job's media."""
+
+
+class Removal(Base):
+    """A file that no row needs any more; see ``shared.removals``."""
+
+    __tablename__ = "removals"
+
+    storage_key: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Segment(Base):

@@ -22,6 +22,7 @@ from shared.storage import (
     BLOCK_BYTES,
     INCOMING_PREFIX,
     MEDIA_PREFIX,
+    PROBE_PREFIX,
     CountedUpload,
     SignedUpload,
     Upload,
@@ -51,7 +52,8 @@ class S3Storage:
         self._filesystem = _connect(settings, settings.endpoint_url, self._encryption)
         # Signing sends nothing: it needs the address by which the sender will come, not ours.
         public = settings.public_endpoint_url
-        self._signer = _connect(settings, public, {}) if public else self._filesystem
+        is_amazons = settings.endpoint_url is None
+        self._signer = _connect(settings, public, {}) if public else self._filesystem if is_amazons else None
         self._copies = LocalCopies(settings.cache_dir, settings.cache_bytes, settings.cache_linger_s)
 
     def create(self, key: str) -> Upload:
@@ -84,7 +86,13 @@ class S3Storage:
             return int(self._filesystem.info(self._path(key), refresh=True)["size"])
 
     def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
-        """A PUT of exactly *size_bytes* bytes; the length is signed, so no other is taken."""
+        """
+        A PUT of exactly *size_bytes* bytes; the length is signed, so no other is taken.
+
+        None where the server is not Amazon's own, and nobody said by which address senders reach it.
+        """
+        if self._signer is None:
+            return None
         with _told("storage does not accept new files"):
             url = self._signer.url(
                 self._path(key),
@@ -117,7 +125,7 @@ class S3Storage:
                 yield path[len(root) :].lstrip("/"), info["LastModified"]
 
     def check(self) -> None:
-        """Write and remove a small object."""
+        """Write, read and remove a small object."""
         check_by_writing(self)
 
     def make_bucket(self) -> bool:
@@ -132,7 +140,8 @@ class S3Storage:
         """
         Let the bucket remove media older than *days*, what was uploaded for no job, and parts of unfinished uploads.
 
-        A second net below ``tidy``, for the day that it does not run. Other rules of the bucket are replaced.
+        A second net below ``tidy``, for the day that it does not run. Other rules of the bucket are replaced. Where the
+        bucket keeps versions, those that were removed or replaced go after a day.
         """
         rules = [
             {
@@ -141,8 +150,9 @@ class S3Storage:
                 "Filter": {"Prefix": f"{self._key(prefix)}/"},
                 "Expiration": {"Days": expire_days},
                 "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_DAYS},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
             }
-            for prefix, expire_days in ((MEDIA_PREFIX, days), (INCOMING_PREFIX, INCOMING_DAYS))
+            for prefix, expire_days in ((MEDIA_PREFIX, days), (INCOMING_PREFIX, INCOMING_DAYS), (PROBE_PREFIX, 1))
         ]
         with _told("the bucket's lifecycle could not be set"):
             self._filesystem.call_s3(

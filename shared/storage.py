@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ BLOCK_BYTES = 1024 * 1024
 MEDIA_PREFIX = "media"
 INCOMING_PREFIX = "incoming"
 """Where direct uploads arrive; see ``shared.direct``."""
+PROBE_PREFIX = "probe"
 
 
 class Upload(Protocol):
@@ -91,7 +93,7 @@ class Storage(Protocol):
         """
 
     def check(self) -> None:
-        """Raise StorageError unless objects can be written."""
+        """Raise StorageError unless objects can be written, read and removed."""
 
 
 def open_storage(settings: StorageSettings) -> Storage:
@@ -172,7 +174,7 @@ class FileStorage:
             yield path[len(self._root) :].lstrip("/"), datetime.fromtimestamp(info["mtime"], UTC)
 
     def check(self) -> None:
-        """Write and remove a small object."""
+        """Write, read and remove a small object."""
         check_by_writing(self)
 
     def _path(self, key: str) -> str:
@@ -235,12 +237,17 @@ def checked_key(key: str) -> str:
 
 
 def check_by_writing(storage: Storage) -> None:
-    """Write and remove a small object. Raises StorageError."""
-    key = f"probe/{os.getpid()}"
+    """Write, read and remove a small object. Raises StorageError."""
+    key = f"{PROBE_PREFIX}/{uuid.uuid4()}"
     upload = storage.create(key)
     try:
         upload.write(b"ok")
         upload.commit()
     finally:
         upload.abort()
-    storage.delete(key)
+    try:
+        with storage.open(key) as stream:
+            if stream.read() != b"ok":
+                raise StorageError("what was stored is not what can be read")
+    finally:
+        storage.delete(key)

@@ -18,17 +18,11 @@ from sqlalchemy.orm import Session
 from shared.audit import SERVICE, Actor, expire_events, record
 from shared.config import Jobs
 from shared.deliveries import take_due
+from shared.direct import expire_uploads
 from shared.errors import AttemptsExhaustedError
 from shared.jobs import Problem, delete_job, end_job, has_open_segments, lock_job
-from shared.models import (
-    FINAL_JOB_STATUSES,
-    OPEN_JOB_STATUSES,
-    OPEN_SEGMENT_STATUSES,
-    DirectUpload,
-    Job,
-    Media,
-    Segment,
-)
+from shared.models import FINAL_JOB_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
+from shared.removals import owe_removal
 
 BATCH = 500
 """Rows taken in one pass, so that a transaction stays short; the next tick takes more."""
@@ -184,25 +178,33 @@ def _is_owed(row: type[Job] | type[Segment], settings: Jobs, depth: int) -> Colu
     )
 
 
-def expire(session: Session, settings: Jobs) -> list[str]:
-    """
-    Erase media past its retention, and jobs and audit events past theirs.
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """What one pass erased."""
 
-    Returns:
-        Storage keys to delete after the commit.
-    """
+    storage_keys: Sequence[str]
+    """To be removed after the commit; they are owed."""
+    is_more: bool
+    """Another pass may find more."""
+
+
+def expire(session: Session, settings: Jobs) -> Expired:
+    """Erase media past its retention, and jobs, uploads and audit events past theirs, as many as one pass takes."""
     keys: list[str] = []
     in_use = select(Job.id).where(Job.media_id == Media.id, Job.status.not_in(FINAL_JOB_STATUSES)).exists()
     expired: Any = select(Media).where(Media.expires_at < func.now(), Media.storage_key.is_not(None), ~in_use)
-    for media in session.scalars(expired.limit(BATCH).with_for_update(skip_locked=True)):
+    all_media = session.scalars(expired.limit(BATCH).with_for_update(skip_locked=True)).all()
+    for media in all_media:
         keys.append(media.storage_key)
+        owe_removal(session, media.storage_key)
         media.storage_key = None
         record(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
     old = select(Job.id).where(
         Job.deleted_at.is_(None),
         Job.finished_at < func.now() - timedelta(days=settings.result_retention_days),
     )
-    for job_id in session.scalars(old.limit(BATCH)).all():
+    job_ids = session.scalars(old.limit(BATCH)).all()
+    for job_id in job_ids:
         job = lock_job(session, job_id)
         if job is None:
             continue
@@ -211,6 +213,6 @@ def expire(session: Session, settings: Jobs) -> list[str]:
         keys += [key] if key else []
     tombstones = Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)
     session.execute(delete(Job).where(tombstones))
-    session.execute(delete(DirectUpload).where(DirectUpload.expires_at < func.now()))
+    expire_uploads(session)
     expire_events(session, settings.audit_retention_days)
-    return keys
+    return Expired(keys, is_more=BATCH in (len(all_media), len(job_ids)))

@@ -47,8 +47,21 @@ def start_tracing(settings: Tracing, service: str, app: Any = None) -> None:
     if app is not None:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
-        FlaskInstrumentor().instrument_app(app, excluded_urls="livez,readyz,metrics")  # type: ignore[no-untyped-call]
+        FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
+            app, response_hook=_leave_query_out, excluded_urls="livez,readyz,metrics"
+        )
     _is_on = True
+
+
+def _leave_query_out(span: Any, status: str, headers: Any) -> None:
+    """Options may stand in a request's query, and with them metadata and addresses of senders."""
+    del status, headers
+    # At the response, since what is set at the request is set after its hook.
+    for name, value in dict(span.attributes or {}).items():
+        if name in {"http.target", "http.url", "url.full"}:
+            span.set_attribute(name, str(value).partition("?")[0])
+        elif name == "url.query":
+            span.set_attribute(name, "")
 
 
 def annotate(**keys: Any) -> None:

@@ -181,6 +181,7 @@ def running_s3(log: Path) -> Iterator[StorageSettings]:
             yield StorageSettings(
                 url=f"s3://{bucket}",
                 endpoint_url=address,
+                public_endpoint_url=address,
                 region="us-east-1",
                 access_key_id=key,
                 secret_access_key=secret,

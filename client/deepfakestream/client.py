@@ -1,5 +1,6 @@
 """The SDK: one class, whose calls are the API's."""
 
+import hashlib
 import json
 import time
 import uuid
@@ -206,12 +207,16 @@ class Client:
     ) -> Job:
         begin = file.tell()
         size = file.seek(0, 2) - begin
+        digest = hashlib.sha256()
 
         def blocks() -> Iterator[bytes]:
             # Anew for each attempt.
+            nonlocal digest
             file.seek(begin)
+            digest = hashlib.sha256()
             sent = 0
             while block := file.read(BLOCK_BYTES):
+                digest.update(block)
                 yield block
                 sent += len(block)
                 if on_upload is not None:
@@ -221,7 +226,7 @@ class Client:
             upload = self._call("POST", "/v1/uploads", json={"size_bytes": size})
             self._put(upload, blocks)
             given = {} if metadata is None else {"metadata": metadata}
-            body = {"upload_id": upload["id"], **options, **given}
+            body = {"upload_id": upload["id"], "sha256": digest.hexdigest(), **options, **given}
             return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, json=body))
         if metadata is not None:
             options["metadata"] = json.dumps(metadata)

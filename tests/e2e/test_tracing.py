@@ -47,7 +47,9 @@ def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collecto
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     with state_folder() as state, EmbeddedStack(state) as stack:
         with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
-            job = client.wait(client.submit(clip, segment_seconds=3.0).id, timeout_s=120)
+            # Options stand in the query then; what they say is nobody's who reads traces.
+            job = client.submit(clip, segment_seconds=3.0, metadata={"case": "sealed"})
+            job = client.wait(job.id, timeout_s=120)
         assert job.status == "succeeded"
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -63,6 +65,7 @@ def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collecto
         "run/deepfakestream.score_segment",
         "run/deepfakestream.score_segment",
     ]
+    assert "sealed" not in str(received)
     services = {service for service, _, _ in trace}
     assert services == {"deepfakestream-api", "deepfakestream-worker-cpu", "deepfakestream-worker-gpu"}
     assert any(name.startswith("POST /v1/jobs") for _, name, _ in trace)

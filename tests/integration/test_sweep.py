@@ -107,10 +107,10 @@ def test_expired_media_of_an_ended_job_is_erased_and_its_result_kept(sessions):
         media.expires_at = LONG_AGO
         key, media_id = media.storage_key, media.id
     with sessions.transaction() as session:
-        assert key not in expire(session, Jobs(result_retention_days=1))
+        assert key not in expire(session, Jobs(result_retention_days=1)).storage_keys
         cancel_job(session, lock_job(session, job_id))
     with sessions.transaction() as session:
-        assert key in expire(session, Jobs(result_retention_days=1))
+        assert key in expire(session, Jobs(result_retention_days=1)).storage_keys
     with sessions.transaction() as session:
         assert session.get_one(Media, media_id).storage_key is None
         assert get_job(session, job_id).status == "cancelled"
@@ -122,6 +122,6 @@ def test_results_past_their_retention_are_erased(sessions):
         cancel_job(session, lock_job(session, job_id))
     with sessions.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(finished_at=func.now() - timedelta(days=2)))
-        assert len(expire(session, Jobs(result_retention_days=1))) == 1
+        assert len(expire(session, Jobs(result_retention_days=1)).storage_keys) == 1
     with sessions.transaction() as session:
         assert get_job(session, job_id) is None

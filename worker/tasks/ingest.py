@@ -3,14 +3,16 @@
 import hashlib
 import uuid
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.containers import check_size
-from shared.errors import JobCancelledError, ObjectMissingError
+from shared.errors import ChecksumMismatchError, JobCancelledError, ObjectMissingError
 from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
 from shared.media import attach_media, new_storage_key
 from shared.models import Job
 from shared.observability import STAGE_SECONDS, get_logger
+from shared.removals import remove
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
 from worker.media.sources import fetch
@@ -38,12 +40,12 @@ def _plan(context: Context, lease: Lease) -> int:
     with context.sessions.transaction() as session:
         job = _job(session, lease)
         source_url, source_key = (job.source_url, job.source_key) if job.media is None else (None, None)
-        owner, segment_seconds = job.owner, job.segment_seconds
+        owner, segment_seconds, promised_sha256 = job.owner, job.segment_seconds, job.source_sha256
         storage_key = None if job.media is None else job.media.storage_key
     if source_url is not None:
         storage_key = _fetch(context, lease, source_url, owner)
     elif source_key is not None:
-        storage_key = _adopt(context, lease, source_key, owner)
+        storage_key = _adopt(context, lease, source_key, owner, promised_sha256)
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
@@ -79,7 +81,7 @@ def _fetch(context: Context, lease: Lease, url: str, owner: str) -> str:
     return _attach(context, lease, key, owner=owner, sha256=sha256, size_bytes=upload.size_bytes)
 
 
-def _adopt(context: Context, lease: Lease, source_key: str, owner: str) -> str:
+def _adopt(context: Context, lease: Lease, source_key: str, owner: str, promised_sha256: str | None) -> str:
     """Make a direct upload the job's media, as a copy that its sender cannot overwrite; its storage key."""
     key = new_storage_key()
     try:
@@ -89,13 +91,19 @@ def _adopt(context: Context, lease: Lease, source_key: str, owner: str) -> str:
         with context.storage.local_path(key) as path, path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size_bytes = file.tell()
+        _check_sha256(sha256, promised_sha256)
     except Exception:
         context.storage.delete(key)
         raise
     storage_key = _attach(context, lease, key, owner=owner, sha256=sha256, size_bytes=size_bytes)
     # Not before the row is committed: a step that dies half-way is done again, from the source.
-    context.storage.delete(source_key)
+    remove(context.sessions, context.storage, [source_key])
     return storage_key
+
+
+def _check_sha256(found: str, promised: str | None) -> None:
+    if promised not in (None, found):
+        raise ChecksumMismatchError(f"the file's SHA-256 is {found}, and {promised} was announced")
 
 
 def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str, size_bytes: int) -> str:
@@ -112,11 +120,14 @@ def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str
             )
             record_source(session, lease, media)
             storage_key = media.storage_key
+    except SQLAlchemyError:
+        # Perhaps it was committed, and only the answer was lost. If not, tidying up finds the file.
+        raise
     except Exception:
         context.storage.delete(key)
         raise
     if surplus is not None:
-        context.storage.delete(surplus)
+        remove(context.sessions, context.storage, [surplus])
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     return storage_key

@@ -11,6 +11,7 @@ from shared.direct import incoming_key
 from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
+from shared.removals import owed_removals, remove
 from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX
 from shared.sweep import expire, sweep
 from worker.tasks.context import Context
@@ -51,15 +52,28 @@ def upkeep(context: Context) -> None:
 
 def tidy(context: Context) -> None:
     """Erase what is past its retention, and files that no row knows."""
-    with context.sessions.transaction() as session:
-        keys = expire(session, context.settings.jobs)
-    for key in keys:
-        context.storage.delete(key)
-    orphans = _orphans(context, datetime.now(UTC) - ORPHAN_AGE)
-    for key in orphans:
-        context.storage.delete(key)
-    if keys or orphans:
-        log.info("erased", expired=len(keys), orphans=len(orphans))
+    is_more, expired = True, 0
+    while is_more:
+        with context.sessions.transaction() as session:
+            found = expire(session, context.settings.jobs)
+        is_more = found.is_more
+        expired += remove(context.sessions, context.storage, found.storage_keys)
+    owed = _remove_owed(context)
+    orphans = remove(context.sessions, context.storage, _orphans(context, datetime.now(UTC) - ORPHAN_AGE))
+    if expired or owed or orphans:
+        log.info("erased", expired=expired, owed=owed, orphans=orphans)
+
+
+def _remove_owed(context: Context) -> int:
+    """Remove what was given up and is still there, since a process died or storage was away; how many."""
+    removed = 0
+    while True:
+        with context.sessions.transaction() as session:
+            keys = owed_removals(session, BATCH)
+        gone = remove(context.sessions, context.storage, keys)
+        removed += gone
+        if gone < BATCH:
+            return removed
 
 
 def _orphans(context: Context, before: datetime) -> list[str]:
@@ -79,13 +93,16 @@ def _orphans(context: Context, before: datetime) -> list[str]:
 
 def _known(session: Session, keys: set[str]) -> set[str]:
     """Those of *keys* that a row needs."""
-    known = set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(keys))))
+    # An address may be good for longer than files without a row are kept. Uploads come first: one that is claimed
+    # between the queries is a job's by the time that jobs are asked.
+    ids = [uuid.UUID(key.removeprefix(f"{INCOMING_PREFIX}/")) for key in keys if key.startswith(f"{INCOMING_PREFIX}/")]
+    is_open = DirectUpload.id.in_(ids) & DirectUpload.claimed_at.is_(None)
+    open_ids = session.scalars(select(DirectUpload.id).where(is_open))
+    known: set[str | None] = {incoming_key(upload_id) for upload_id in open_ids}
     waiting = Job.source_key.in_(keys) & Job.status.not_in(FINAL_JOB_STATUSES)
     known |= set(session.scalars(select(Job.source_key).where(waiting)))
-    # An address may be good for longer than files without a row are kept.
-    ids = [uuid.UUID(key.removeprefix(f"{INCOMING_PREFIX}/")) for key in keys if key.startswith(f"{INCOMING_PREFIX}/")]
-    announced = session.scalars(select(DirectUpload.id).where(DirectUpload.id.in_(ids)))
-    return {key for key in known if key is not None} | {incoming_key(upload_id) for upload_id in announced}
+    known |= set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(keys))))
+    return {key for key in known if key is not None}
 
 
 def _is_upload(key: str) -> bool:

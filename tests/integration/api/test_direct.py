@@ -2,13 +2,16 @@
 
 import hashlib
 import uuid
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
 from sqlalchemy import func, update
+from sqlalchemy.exc import OperationalError
 
-from shared.jobs import cancel_job, get_job, lock_job
+from shared.jobs import cancel_job, get_job, lock_job, record_source
 from shared.models import DirectUpload, Job, Media
 from shared.queues import Sender, make_celery
 from shared.storage import open_storage
@@ -43,6 +46,22 @@ def worker(api):
     context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
     yield context
     context.sessions.engine.dispose()
+
+
+class LossySessions:
+    """Transactions; the answer to a commit is lost when that is asked for."""
+
+    def __init__(self, sessions):
+        self.engine, self._sessions = sessions.engine, sessions
+        self.loses_next = False
+
+    @contextmanager
+    def transaction(self):
+        with self._sessions.transaction() as session:
+            yield session
+        if self.loses_next:
+            self.loses_next = False
+            raise OperationalError("commit", {}, ConnectionError())
 
 
 def announce(api, headers, size_bytes):
@@ -113,6 +132,31 @@ def test_a_repeated_request_gets_the_same_job(api, owner, worker):
     assert submit(api, owner, other).status_code == 202
 
 
+def test_a_request_repeated_with_another_upload_of_the_same_file_gets_the_same_job(api, owner):
+    headers = {**owner, "Idempotency-Key": "once more"}
+    picture = noise_picture(1)
+    sha256 = hashlib.sha256(picture).hexdigest()
+    first = submit(api, headers, sent(api, owner, picture), sha256=sha256)
+    again = submit(api, headers, sent(api, owner, picture), sha256=sha256)
+    assert (again.status_code, again.json["id"]) == (202, first.json["id"])
+    other = submit(api, headers, sent(api, owner, picture), sha256="0" * 64)
+    assert other.json["code"] == "idempotency_conflict"
+
+
+def test_what_is_not_the_file_that_was_promised_fails_the_job(api, owner, storage, worker):
+    picture = noise_picture(1)
+    job = submit(api, owner, sent(api, owner, picture), sha256="0" * 64)
+    ingest(worker, uuid.UUID(job.json["id"]))
+    document = api.call("GET", f"/v1/jobs/{job.json['id']}", owner).json
+    assert (document["status"], document["error"]["code"]) == ("failed", "checksum_mismatch")
+    tidy(worker)
+    assert keys(storage) == []
+    right = submit(api, owner, sent(api, owner, picture), sha256=hashlib.sha256(picture).hexdigest())
+    ingest(worker, uuid.UUID(right.json["id"]))
+    assert api.call("GET", f"/v1/jobs/{right.json['id']}", owner).json["media"] is not None
+    assert submit(api, owner, sent(api, owner, picture), sha256="ABC").status_code == 422
+
+
 def test_nobody_takes_anothers_upload(api, owner):
     upload = sent(api, owner, noise_picture(1))
     stranger = api.key("stranger")[0]
@@ -174,6 +218,40 @@ def test_a_step_that_dies_half_way_is_done_again(api, owner, storage, worker, mo
     ingest(worker, job_id)
     with worker.sessions.transaction() as session:
         assert get_job(session, job_id).media.facts is not None
+
+
+def test_a_commit_whose_answer_is_lost_keeps_the_file(api, owner, worker, monkeypatch):
+    job_id = uuid.UUID(submit(api, owner, sent(api, owner, noise_picture(1))).json["id"])
+    lossy = LossySessions(worker.sessions)
+
+    def record(*arguments):
+        record_source(*arguments)
+        lossy.loses_next = True
+
+    with monkeypatch.context() as patch:
+        patch.setattr("worker.tasks.ingest.record_source", record)
+        ingest(replace(worker, sessions=lossy), job_id)
+    with worker.sessions.transaction() as session:
+        key = get_job(session, job_id).media.storage_key
+        session.execute(update(Job).where(Job.id == job_id).values(leased_until=func.now()))
+    assert worker.storage.size(key) > 0
+    ingest(worker, job_id)
+    with worker.sessions.transaction() as session:
+        assert get_job(session, job_id).segments_total == 1
+
+
+def test_a_claimed_upload_counts_until_it_is_media(make_api, s3_settings):
+    picture = noise_picture(1)
+    api = make_api(storage=s3_settings, max_stored_bytes_per_owner=2 * len(picture) - 1)
+    headers = api.key("owner")[0]
+    assert submit(api, headers, sent(api, headers, picture)).status_code == 202
+    assert announce(api, headers, len(picture)).json["code"] == "storage_quota_exceeded"
+
+
+def test_a_service_whose_storage_no_sender_reaches_offers_none(make_api, s3_settings):
+    api = make_api(storage=s3_settings.model_copy(update={"public_endpoint_url": None}))
+    answer = announce(api, api.key("owner")[0], 10)
+    assert (answer.status_code, answer.json["code"]) == (409, "no_direct_uploads")
 
 
 def test_quotas_count_what_is_announced(make_api, s3_settings):

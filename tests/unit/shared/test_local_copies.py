@@ -45,8 +45,8 @@ def age(folder, seconds):
 
 
 def test_many_who_want_the_same_at_once_fetch_it_once(tmp_path):
-    begun = threading.Barrier(8)
-    fetched = []
+    begun, together = threading.Barrier(8), threading.Barrier(8)
+    fetched, used = [], []
 
     def fetch(path):
         fetched.append(path)
@@ -57,14 +57,16 @@ def test_many_who_want_the_same_at_once_fetch_it_once(tmp_path):
         begun.wait()
         # As processes do, each has a view of its own of the same folder.
         with LocalCopies(tmp_path, 100, 60).get("a", lambda: 1, fetch) as path:
-            assert path.read_bytes() == b"x"
+            # Nobody is done with it before all have it.
+            together.wait(timeout=30)
+            used.append(path.read_bytes())
 
     threads = [threading.Thread(target=want) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(fetched) == 1
+    assert (len(fetched), used) == (1, [b"x"] * 8)
 
 
 def test_what_nobody_uses_goes_after_its_time_and_not_before(tmp_path, source):
@@ -83,6 +85,16 @@ def test_what_nobody_uses_goes_after_its_time_and_not_before(tmp_path, source):
 def test_it_goes_by_itself(tmp_path, source):
     with source.use(LocalCopies(tmp_path, 100, 0.2), "a"):
         pass
+    deadline = time.monotonic() + 30
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_a_process_left_that_died_goes_though_the_next_one_needs_none(tmp_path, source):
+    with source.use(LocalCopies(tmp_path, 100, 3600), "a"):
+        pass
+    LocalCopies(tmp_path, 100, 0.2)
     deadline = time.monotonic() + 30
     while list(tmp_path.iterdir()):
         assert time.monotonic() < deadline

@@ -1,6 +1,7 @@
 """What S3 does otherwise than a disk, against a real server."""
 
 import gc
+import io
 import os
 import threading
 import uuid
@@ -58,6 +59,11 @@ def test_a_signed_address_names_the_host_that_senders_see(s3_settings):
     assert signed.url.startswith("https://files.example/")
 
 
+def test_no_address_is_signed_that_perhaps_nobody_reaches(s3_settings):
+    inside = s3_settings.model_copy(update={"public_endpoint_url": None})
+    assert S3Storage(inside).sign_upload("incoming/a", 10, 600) is None
+
+
 def test_encryption_is_asked_for_in_every_way_of_writing(s3_settings):
     storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
     for key, size_bytes in (("media/small", 10), ("media/large", PART_BYTES + 10)):
@@ -77,6 +83,19 @@ def test_the_bucket_is_told_to_expire_what_is_left_behind(storage):
     rules = {rule["ID"]: rule for rule in storage.lifecycle()}
     assert rules["deepfakestream-media"]["Expiration"]["Days"] == 75
     assert rules["deepfakestream-incoming"]["Expiration"]["Days"] == 8
+    assert rules["deepfakestream-probe"]["Expiration"]["Days"] == 1
+    # Of a bucket that keeps versions, what was erased would otherwise stay for good.
+    assert {rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules.values()} == {1}
+
+
+def test_a_check_reads_what_it_wrote(storage, monkeypatch):
+    storage.check()
+    assert list(storage.list("probe")) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "open", lambda _key: io.BytesIO(b"other"))
+        with pytest.raises(StorageError, match="can be read"):
+            storage.check()
+    assert list(storage.list("probe")) == []
 
 
 def test_a_server_that_is_away_is_a_storage_error(s3_settings):

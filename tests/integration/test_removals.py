@@ -1,0 +1,113 @@
+"""Files that rows gave up go in the end, whatever happens between the commit and their removal."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select, update
+
+from shared.config import Broker, Jobs, StorageSettings
+from shared.errors import StorageError
+from shared.jobs import cancel_job, delete_job, lock_job
+from shared.models import Media, Removal
+from shared.queues import Sender, make_celery
+from shared.removals import remove
+from shared.storage import FileStorage
+from tests.integration.rows import add_job
+from worker.config import WorkerSettings
+from worker.tasks.context import Context
+from worker.tasks.upkeep import tidy
+
+
+class Storage(FileStorage):
+    """A folder from which files cannot be removed for a while."""
+
+    def __init__(self, folder):
+        super().__init__(folder.as_uri())
+        self.is_away = False
+        self.asked = 0
+
+    def delete(self, key):
+        self.asked += 1
+        if self.is_away:
+            raise StorageError("away")
+        super().delete(key)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage(tmp_path)
+
+
+@pytest.fixture
+def context(engine, sessions, storage, tmp_path):
+    settings = WorkerSettings(
+        database={"url": engine.url.render_as_string(hide_password=False)},
+        broker=Broker(url="memory://"),
+        storage=StorageSettings(url=tmp_path.as_uri()),
+        webhooks={},
+    )
+    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())))
+
+
+def stored_job(sessions, storage):
+    """A job with its file; their id and key."""
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job_id, key = job.id, job.media.storage_key
+    upload = storage.create(key)
+    upload.write(b"file")
+    upload.commit()
+    return job_id, key
+
+
+def files(storage):
+    return {key for key, _ in storage.list("media")}
+
+
+def owed(sessions):
+    with sessions.transaction() as session:
+        return set(session.scalars(select(Removal.storage_key)))
+
+
+def test_a_process_that_dies_after_the_commit_leaves_nothing_behind(sessions, storage, context):
+    job_id, key = stored_job(sessions, storage)
+    with sessions.transaction() as session:
+        delete_job(session, lock_job(session, job_id))
+    assert (files(storage), key in owed(sessions)) == ({key}, True)
+    tidy(context)
+    assert (files(storage), key in owed(sessions)) == (set(), False)
+
+
+def test_what_storage_refuses_to_remove_goes_when_it_is_back(sessions, storage, context):
+    job_id, key = stored_job(sessions, storage)
+    with sessions.transaction() as session:
+        delete_job(session, lock_job(session, job_id))
+    storage.is_away = True
+    assert remove(sessions, storage, [key]) == 0
+    tidy(context)
+    assert (files(storage), key in owed(sessions)) == ({key}, True)
+    storage.is_away = False
+    tidy(context)
+    assert (files(storage), key in owed(sessions)) == (set(), False)
+
+
+def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
+    storage.is_away = True
+    remove(sessions, storage, [f"media/{number}" for number in range(100)])
+    assert storage.asked == 5
+
+
+def test_one_pass_of_tidying_erases_all_that_has_expired(sessions, storage, context, monkeypatch):
+    monkeypatch.setattr("shared.sweep.BATCH", 2)
+    monkeypatch.setattr("worker.tasks.upkeep.BATCH", 2)
+    keys = set()
+    for _ in range(5):
+        job_id, key = stored_job(sessions, storage)
+        with sessions.transaction() as session:
+            cancel_job(session, lock_job(session, job_id))
+            past = func.now() - timedelta(days=1)
+            session.execute(update(Media).where(Media.storage_key == key).values(expires_at=past))
+        keys.add(key)
+    assert files(storage) == keys
+    tidy(context)
+    assert (files(storage), owed(sessions) & keys) == (set(), set())
