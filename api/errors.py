@@ -71,6 +71,7 @@ STATUS_OF_CODE = {
 """Every code the API answers with, and its status."""
 
 JOB_ONLY_CODES = (
+    "checksum_mismatch",
     "decode_failed",
     "decode_timeout",
     "source_error",

@@ -7,8 +7,10 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import httpx
 import pytest
 from deepfakestream import Client
+from deepfakestream.results import Job
 from deepfakestream.stack.embedded import EmbeddedStack
 
 from tests.servers import state_folder
@@ -17,14 +19,21 @@ ROOT = Path(__file__).resolve().parents[2]
 VERSIONS = "migrations/versions"
 
 
+def skip(why):
+    """Skip, or fail where the history has to be there."""
+    if os.environ.get("DEEPFAKESTREAM_HISTORY_REQUIRED") == "1":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
 def git(*arguments):
     """What git says; skips where it cannot know."""
     program = shutil.which("git")
     if program is None:
-        pytest.skip("git is not installed")
+        skip("git is not installed")
     done = subprocess.run([program, "-C", ROOT, *arguments], capture_output=True, check=False)
     if done.returncode:
-        pytest.skip("this is no checkout with its history")
+        skip("this is no checkout with its history")
     return done.stdout
 
 
@@ -34,7 +43,7 @@ def before(tmp_path_factory):
     newest = max(path.name for path in (ROOT / VERSIONS).glob("0*.py"))
     [added] = git("log", "--diff-filter=A", "--format=%H", "--", f"{VERSIONS}/{newest}").decode().split() or [None]
     if added is None:
-        pytest.skip("the newest migration is not committed yet")
+        skip("the newest migration is not committed yet, or lies before what was fetched of the history")
     folder = tmp_path_factory.mktemp("before")
     with tarfile.open(fileobj=io.BytesIO(git("archive", f"{added}~1"))) as archive:
         archive.extractall(folder, filter="data")
@@ -43,34 +52,57 @@ def before(tmp_path_factory):
 
 
 class MixedStack(EmbeddedStack):
-    """Services of one release on the schema of another."""
+    """Services of two releases on the schema of the newer one; files are in S3."""
 
-    def __init__(self, state, code):
+    def __init__(self, state, older, older_services, storage):
         super().__init__(state)
-        self._code = code
-
-    def _run(self, *arguments, environment):
-        # The migration, and what operators do, is the newer release's.
-        return super()._run(*arguments, environment=environment | {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}"})
+        self._older, self._older_services, self._storage = older, older_services, storage
 
     def _environment(self, database_url):
-        path = os.pathsep.join([str(self._code), str(self._code / "client")])
-        return super()._environment(database_url) | {"PYTHONPATH": path}
+        # The migration, and what operators do, is the newer release's.
+        given = self._storage.model_dump(
+            include={"url", "endpoint_url", "public_endpoint_url", "region", "access_key_id"}
+        )
+        given["secret_access_key"] = self._storage.secret_access_key.get_secret_value()
+        return super()._environment(database_url) | {
+            "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
+            **{f"DEEPFAKESTREAM_STORAGE__{name.upper()}": value for name, value in given.items()},
+        }
+
+    def _add(self, name, command, environment, **options):
+        if self._older_services(name):
+            environment = environment | {"PYTHONPATH": f"{self._older}:{self._older / 'client'}"}
+        return super()._add(name, command, environment, **options)
+
+    def client(self):
+        return Client(self.url, self.api_key_file.read_text().strip())
 
 
 @pytest.mark.slow
-def test_the_release_before_runs_on_the_newer_schema(before, clip, monkeypatch):
+def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(before, clip, s3_settings, monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     with state_folder() as state:
-        with MixedStack(state, before) as stack:
+        with MixedStack(state, before, lambda name: name != "redis", s3_settings) as stack, stack.client() as client:
             for service in stack._services:
                 assert service.name == "redis" or service._environment["PYTHONPATH"].startswith(str(before))
-            with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
-                first = client.wait(client.submit(clip).id, timeout_s=120)
-                assert first.status == "succeeded"
-                client.cancel(client.submit(clip, segment_seconds=1.0).id)
-        # Then the services are exchanged, too; what the older ones did is as it was.
-        with EmbeddedStack(state) as stack, Client(stack.url, stack.api_key_file.read_text().strip()) as client:
+            first = client.wait(client.submit(clip).id, timeout_s=120)
+            assert first.status == "succeeded"
+            client.cancel(client.submit(clip, segment_seconds=1.0).id)
+        # Whichever is exchanged first: jobs that one release accepts the workers of the other do.
+        for older in (lambda name: name == "api", lambda name: name.startswith("worker")):
+            with MixedStack(state, before, older, s3_settings) as stack, stack.client() as client:
+                for job in (client.submit(clip, reuse=False), submit_directly(client, clip)):
+                    done = client.wait(job.id, timeout_s=120)
+                    assert (done.status, done.verdict, done.fake_score) == ("succeeded", "real", first.fake_score)
+        # Then all are of the newer release; what the older ones did is as it was.
+        with MixedStack(state, before, lambda _: False, s3_settings) as stack, stack.client() as client:
             assert client.get(first.id).fake_score == first.fake_score
             again = client.wait(client.submit(clip).id, timeout_s=120)
             assert (again.status, again.verdict) == ("succeeded", first.verdict)
+
+
+def submit_directly(client, clip):
+    """As a client of either release does: without what only the newer api knows."""
+    upload = client._call("POST", "/v1/uploads", json={"size_bytes": clip.stat().st_size})
+    httpx.put(upload["url"], headers=upload["headers"], content=clip.read_bytes()).raise_for_status()
+    return Job.from_json(client._call("POST", "/v1/jobs", json={"upload_id": upload["id"]}))

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from sqlalchemy import text
 
+from api.app import VERSION
 from api.config import APISettings
 from migrations import __main__ as migrations_main
 from shared.config import load_settings
@@ -17,6 +18,7 @@ from tests.integration.rows import add_job
 from tests.tools import KUBERNETES_NEWEST, KUBERNETES_OLDEST, schemas, tool
 from worker.config import WorkerSettings
 
+CD = CHART.parents[1] / ".github" / "workflows" / "cd.yml"
 NAMES = [path.stem for path in EXAMPLES]
 LONG_RUNNING = {"api", "gpu-worker", "cpu-worker", "beat"}
 
@@ -107,8 +109,77 @@ def test_secrets_are_files_and_stand_nowhere_else(render):
 def test_an_existing_secret_is_not_made_anew(render):
     rendered = render("minimal")
     assert rendered.of("Secret") == {}
-    volumes = rendered.pods()["api"]["volumes"]
-    assert {"secretName": "deepfakestream", "defaultMode": 0o440} in [volume.get("secret") for volume in volumes]
+    assert set(secrets_of(rendered.pods()["api"])) == {"deepfakestream"}
+
+
+def secrets_of(pod):
+    """Keys that a pod gets, by the name of their Secret; a key that it can do without ends with "?"."""
+    found = {}
+    for source in next(volume for volume in pod["volumes"] if volume["name"] == "secrets")["projected"]["sources"]:
+        secret = source["secret"]
+        mark = "?" if secret.get("optional") else ""
+        found.setdefault(secret["name"], set()).update(item["key"] + mark for item in secret["items"])
+        assert all(item["key"] == item["path"] for item in secret["items"])
+    return found
+
+
+def test_each_pod_gets_the_secrets_that_it_needs_and_no_others(render):
+    pods = render("full").pods()
+    stores = {"database__url", "broker__url"}
+    storage = {"storage__access_key_id?", "storage__secret_access_key?"}
+    given = {component: secrets_of(pod)["deepfakestream"] for component, pod in pods.items() if component != "test"}
+    assert given == {
+        "api": stores | storage | {"api__metrics_token?"},
+        "gpu-worker": stores | storage,
+        "cpu-worker": stores | storage,
+        "beat": stores,
+        "flower": stores | {"worker__flower__password?"},
+        "migration": stores,
+    }
+    # No secret of the code is forgotten.
+    names = {name.rstrip("?") for keys in given.values() for name in keys}
+    assert {name.replace("__", ".") for name in names} >= set(secret_settings(APISettings, WorkerSettings))
+
+
+def secret_settings(*kinds):
+    """Settings that are secrets, as ``section.name``."""
+    for kind in kinds:
+        for name, field in kind.model_fields.items():
+            if "SecretStr" in str(field.annotation):
+                yield name
+            elif isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+                yield from (f"{name}.{inner}" for inner in secret_settings(field.annotation))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_are_ones_that_a_release_pushes(render, name):
+    matrix = yaml.safe_load(CD.read_text())["jobs"]["build"]["strategy"]["matrix"]["include"]
+    pushed = {f"deepfakestream-{row['image']}:{VERSION}{row['suffix']}" for row in matrix}
+    rendered = render(name)
+    used = {component: pod["containers"][0]["image"].rpartition("/")[2] for component, pod in rendered.pods().items()}
+    assert set(used.values()) <= pushed
+    has_gpus = "nvidia.com/gpu" in rendered.pods()["gpu-worker"]["containers"][0]["resources"]["limits"]
+    assert used["gpu-worker"].endswith("-cuda" if has_gpus else "-cpu")
+    assert used["api"] == used["migration"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_fit_on_the_scratch_disk(render, name):
+    for component in ("gpu-worker", "cpu-worker"):
+        pod = render(name, 'gpuWorker.scratch="3Gi"').pods()[component]
+        [variable] = [item for item in pod["containers"][0]["env"] if item["name"].endswith("CACHE_BYTES")]
+        [disk] = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "scratch"]
+        most = int(disk["sizeLimit"].removesuffix("Gi")) * 2**30
+        assert 0.6 < int(variable["value"]) / most < 0.7
+        assert variable["name"] == "DEEPFAKESTREAM_STORAGE__CACHE_BYTES"
+
+
+def test_limits_count_clients_and_not_the_proxy_before_the_api(render):
+    def trusted(*arguments):
+        return yaml.safe_load(render(*arguments).config())["api"].get("trusted_proxies")
+
+    assert (trusted("minimal"), trusted("full"), trusted("gateway")) == (None, 1, 1)
+    assert trusted("gateway", "config.api.trusted_proxies=2") == 2
 
 
 def test_who_is_scaled_has_no_number_of_its_own(render):
@@ -139,10 +210,30 @@ def test_gpus_are_asked_for_and_used(render):
     assert yaml.safe_load(none.config())["worker"]["device"] == "cpu"
 
 
-def test_the_migration_is_a_hook(render):
-    annotations = render("minimal").of("Job")["migration"]["metadata"]["annotations"]
-    assert annotations["helm.sh/hook"] == "post-install,pre-upgrade"
-    assert "before-hook-creation" in annotations["helm.sh/hook-delete-policy"]
+@pytest.mark.parametrize("name", NAMES)
+def test_the_migration_runs_before_anything_else_and_needs_nothing_that_comes_later(render, name):
+    rendered = render(name)
+
+    def hook(item):
+        annotations = item["metadata"].get("annotations", {})
+        return annotations.get("helm.sh/hook"), int(annotations.get("helm.sh/hook-weight", 0))
+
+    job = rendered.of("Job")["migration"]
+    assert hook(job) == ("pre-install,pre-upgrade", 0)
+    assert "before-hook-creation" in job["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    early = {
+        (item["kind"], item["metadata"]["name"])
+        for item in rendered.objects
+        if hook(item) == ("pre-install,pre-upgrade", -10)
+    }
+    pod = rendered.pods()["migration"]
+    [config] = [volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume]
+    assert ("ConfigMap", config) in early
+    assert ("NetworkPolicy", rendered.of("NetworkPolicy")["migration"]["metadata"]["name"]) in early
+    [secret] = secrets_of(pod)
+    assert (("Secret", secret) in early) == (name == "cpu-only")
+    assert pod["serviceAccountName"] == "default"
+    assert rendered.of("ConfigMap")["migration"]["data"] == rendered.of("ConfigMap")["config"]["data"]
 
 
 def egress(policy):
@@ -174,10 +265,22 @@ def test_only_the_cpu_worker_goes_out_and_to_public_addresses_alone(render, name
     assert {port for _, ports in egress(policies["beat"]) for port in ports} == {53, 6379}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_test_may_call_the_api(render, name):
+    rendered = render(name)
+    labels = rendered.of("Pod")["test"]["metadata"]["labels"]
+    peers = [peer for rule in rendered.of("NetworkPolicy")["api"]["spec"]["ingress"] for peer in rule["from"]]
+    # A peer without a namespace selector is of the release's own namespace.
+    own = [peer["podSelector"]["matchLabels"] for peer in peers if set(peer) == {"podSelector"}]
+    assert any(wanted.items() <= labels.items() for wanted in own)
+
+
 def test_workers_take_no_calls_but_from_monitoring(render):
     minimal, full = render("minimal").of("NetworkPolicy"), render("full").of("NetworkPolicy")
     for component in ("gpu-worker", "cpu-worker", "beat"):
         assert not minimal[component]["spec"]["ingress"]
+    # Flower is reached by forwarding a port, which no policy holds up.
+    assert not full["flower"]["spec"]["ingress"]
     [rule] = full["gpu-worker"]["spec"]["ingress"]
     assert rule["ports"] == [{"port": "metrics"}]
 
@@ -283,6 +386,8 @@ def test_the_scaler_counts_what_waits_and_what_runs(render, sessions):
         ('secrets={"existingSecret": "", "create": {}}', "database__url"),
         ("gpuWorkers=1", "gpuWorkers"),
         ('config.storage={"url": "s3://x"}', "storage"),
+        ("config.storage.upload_valid_s=600", None),
+        ('gpuWorker.scratch="500Mi"', "scratch"),
         ("networkPolicy.s3.to=[]", "networkPolicy.s3.to"),
         ("api.replicas=0", "replicas"),
         ("ingress.enabled=true", None),

@@ -19,15 +19,23 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "deepfakestream.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
 {{- end }}
 
+{{- /* Of hooks that run before anything else is there. */ -}}
+{{- define "deepfakestream.earlyServiceAccount" -}}
+{{- if .Values.serviceAccount.create }}default{{ else }}{{ include "deepfakestream.serviceAccount" . }}{{ end }}
+{{- end }}
+
 {{- define "deepfakestream.secret" -}}
 {{- .Values.secrets.existingSecret | default (include "deepfakestream.name" .) }}
 {{- end }}
 
+{{- /* Images are tagged by version; of the worker's there are two, and only one of them brings CUDA. */ -}}
 {{- define "deepfakestream.image" -}}
 {{- $image := index .root.Values.image .kind -}}
+{{- $tag := .root.Chart.AppVersion -}}
+{{- if eq .kind "worker" }}{{ $tag = printf "%s-%s" $tag (ternary "cuda" "cpu" (gt (int .root.Values.gpuWorker.gpus) 0)) }}{{ end -}}
 {{- with .root.Values.image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{- $image.repository -}}
-{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default .root.Chart.AppVersion }}{{ end -}}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $tag }}{{ end -}}
 {{- end }}
 
 {{- /* The configuration file: what the chart decides, over what the operator wrote. */ -}}
@@ -42,9 +50,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $device = list -}}
 {{- range until (int .Values.gpuWorker.gpus) }}{{ $device = append $device (printf "cuda:%d" .) }}{{ end -}}
 {{- end -}}
-{{- $worker := dict "device" $device "cpu_processes" (int .Values.cpuWorker.processes) "metrics_address" "0.0.0.0" "metrics_port" 9464 "beat_folder" "/state" "flower" (dict "address" "0.0.0.0" "port" 5555) -}}
-{{- if gt (int .Values.gpuWorker.gpus) 0 }}{{ $_ := set $worker "processes_per_device" (int .Values.gpuWorker.processesPerDevice) }}{{ end -}}
-{{- $own := dict "storage" $storage "worker" $worker "api" (dict "host" "0.0.0.0" "port" 8000) -}}
+{{- $worker := dict "device" $device "cpu_processes" (int .Values.cpuWorker.processes) "metrics_address" "0.0.0.0" "metrics_port" 9464 "beat_folder" "/state" "processes_per_device" (int .Values.gpuWorker.processesPerDevice) "flower" (dict "address" "0.0.0.0" "port" 5555) -}}
+{{- $api := dict "host" "0.0.0.0" "port" 8000 -}}
+{{- /* Otherwise every request would seem to come from the proxy, and one sender's mistakes would shut all others out. */ -}}
+{{- $isBehindProxy := or .Values.ingress.enabled .Values.gateway.enabled -}}
+{{- if and $isBehindProxy (not (hasKey (.Values.config.api | default dict) "trusted_proxies")) }}{{ $_ := set $api "trusted_proxies" 1 }}{{ end -}}
+{{- $own := dict "storage" $storage "worker" $worker "api" $api -}}
 {{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
 {{- end }}
 
@@ -79,7 +90,7 @@ annotations:
 {{- end }}
 
 {{- define "deepfakestream.podFields" -}}
-serviceAccountName: {{ include "deepfakestream.serviceAccount" .root }}
+serviceAccountName: {{ .serviceAccount | default (include "deepfakestream.serviceAccount" .root) }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
@@ -114,6 +125,13 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{- /* Annotations of what the migration needs to be there before it. */ -}}
+{{- define "deepfakestream.early" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: "-10"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
 {{- define "deepfakestream.env" -}}
 - {name: DEEPFAKESTREAM_CONFIG, value: /etc/deepfakestream/config.yaml}
 - {name: DEEPFAKESTREAM_SECRETS, value: /run/secrets/deepfakestream}
@@ -127,11 +145,29 @@ securityContext:
 
 {{- define "deepfakestream.volumes" -}}
 - name: config
-  configMap: {name: {{ include "deepfakestream.name" .root }}}
+  configMap: {name: {{ .config | default (include "deepfakestream.name" .root) }}}
 - name: secrets
-  secret: {secretName: {{ include "deepfakestream.secret" .root }}, defaultMode: 0440}
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret: {name: {{ .secret | default (include "deepfakestream.secret" .root) }}, items: [{key: database__url, path: database__url}, {key: broker__url, path: broker__url}]}
+      {{- with .secrets }}
+      # What this component needs besides, if it is there.
+      - secret:
+          name: {{ include "deepfakestream.secret" $.root }}
+          optional: true
+          items:
+            {{- range . }}
+            - {key: {{ . }}, path: {{ . }}}
+            {{- end }}
+      {{- end }}
 - name: tmp
   emptyDir: {sizeLimit: {{ .tmp | default "1Gi" }}}
+{{- end }}
+
+{{- define "deepfakestream.scratchEnv" -}}
+# Of the scratch disk two thirds are for copies that nobody uses at the moment; the rest is for those in use.
+- {name: DEEPFAKESTREAM_STORAGE__CACHE_BYTES, value: {{ mul (trimSuffix "Gi" . | int64) 715827882 | quote }}}
 {{- end }}
 
 {{- define "deepfakestream.metricsVolume" -}}
