@@ -243,7 +243,7 @@ class MediaDocument(BaseModel):
     duration_s: float | None = Field(description="Null for images.")
     frame_rate: float | None
     frame_count: int | None
-    truncated: bool | None = Field(description="Whether the end of the file is missing.")
+    truncated: bool | None = Field(description="Whether part of the file is missing or damaged.")
 
 
 class OptionsDocument(BaseModel):

@@ -8,12 +8,12 @@ import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from api.keys import operator_settings
-from shared.config import SharedSettings
+from shared.config import ConfigurationError, SharedSettings
 from shared.errors import StorageError
 from shared.storage import open_storage
 
@@ -34,7 +34,7 @@ def check() -> None:
     settings = operator_settings()
     with _told():
         open_storage(settings.storage).check()
-    click.echo("ok")
+    click.echo(f"ok: {settings.storage.url}")
 
 
 @commands.command("prepare")
@@ -76,15 +76,16 @@ def _set_lifecycle(storage: "S3Storage", settings: SharedSettings, days: int | N
 def _bucket(settings: SharedSettings) -> "S3Storage":
     if not settings.storage.is_s3:
         raise click.ClickException("only storage in S3 has a bucket with a life cycle")
-    from shared.s3 import S3Storage
-
-    return S3Storage(settings.storage)
+    with _told():
+        return cast("S3Storage", open_storage(settings.storage))
 
 
 @contextmanager
 def _told() -> Iterator[None]:
     try:
         yield
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
     except StorageError as error:
         raise click.ClickException(f"{error}: {error.__cause__}") from error
 

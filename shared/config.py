@@ -107,6 +107,13 @@ class StorageSettings(Section):
             raise ValueError("must be file:///folder or s3://bucket/prefix")
         return value
 
+    @field_validator("endpoint_url", "public_endpoint_url")
+    @classmethod
+    def _has_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):

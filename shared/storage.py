@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 import fsspec
 
-from shared.config import StorageSettings
+from shared.config import ConfigurationError, StorageSettings
 from shared.errors import ObjectMissingError, StorageError
 
 BLOCK_BYTES = 1024 * 1024
@@ -100,7 +100,10 @@ def open_storage(settings: StorageSettings) -> Storage:
     """The storage that *settings* name. Call it after a fork: connections do not survive one."""
     if settings.is_s3:
         # Only who keeps files in S3 needs its library.
-        from shared.s3 import S3Storage
+        try:
+            from shared.s3 import S3Storage
+        except ModuleNotFoundError as error:
+            raise ConfigurationError("storage.url is in S3, and the extra 's3' is not installed") from error
 
         return S3Storage(settings)
     return FileStorage(settings.url)

@@ -45,7 +45,11 @@ def score_segment(
 
 
 def score_job(
-    segments: Sequence[tuple[float | None, Sequence[str]]], failed_segments: int, manifest: Manifest
+    segments: Sequence[tuple[float | None, Sequence[str]]],
+    failed_segments: int,
+    manifest: Manifest,
+    *,
+    is_truncated: bool = False,
 ) -> JobResult:
     """
     Judge a job.
@@ -53,17 +57,19 @@ def score_job(
     Args:
         segments: Score and reasons of every segment that was looked at.
         failed_segments: How many could not be looked at, for instance because they do not decode.
+        is_truncated: Part of the file is missing or damaged.
 
     Returns:
-        ``real`` only if every segment was looked at: a swap could hide in the others.
+        ``real`` only if every segment was looked at and nothing is missing: a swap could hide in the rest.
     """
     scores = [score for score, _ in segments if score is not None]
-    reasons = ["segments_failed"] if failed_segments else []
+    missing = {"segments_failed": failed_segments > 0, "truncated": is_truncated}
+    reasons = [reason for reason, is_so in missing.items() if is_so]
     if not scores:
         found = sorted({reason for _, given in segments for reason in given} - {NO_FACE})
         if found:
             return JobResult(None, None, "inconclusive", (*found, *reasons))
-        if failed_segments:
+        if reasons:
             return JobResult(None, None, "inconclusive", (NO_FACE, *reasons))
         return JobResult(None, None, "not_applicable", (NO_FACE,))
     mean = _mean(scores)

@@ -50,7 +50,12 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         for segment in segments
         if segment.status != "failed"
     ]
-    result = score_job(outcomes, sum(segment.status == "failed" for segment in segments), manifest)
+    result = score_job(
+        outcomes,
+        sum(segment.status == "failed" for segment in segments),
+        manifest,
+        is_truncated=bool(job.media and (job.media.facts or {}).get("truncated")),
+    )
     return Outcome(
         fake_score=result.fake_score,
         peak_score=result.peak_score,

@@ -1,5 +1,6 @@
 """The operator's commands for storage."""
 
+import sys
 import uuid
 
 import pytest
@@ -36,7 +37,7 @@ def bucket(s3_settings):
 def test_storage_that_works_says_so(run, tmp_path, bucket):
     for storage in ({"url": f"file://{tmp_path}"}, bucket):
         done = run(storage, "check")
-        assert (done.exit_code, done.output) == (0, "ok\n")
+        assert (done.exit_code, done.output) == (0, f"ok: {storage['url']}\n")
 
 
 def test_storage_that_does_not_work_says_why(run, bucket):
@@ -66,3 +67,19 @@ def test_a_bucket_is_made_once(run, bucket):
 
 def test_a_disk_has_no_life_cycle(run, tmp_path):
     assert run({"url": f"file://{tmp_path}"}, "lifecycle").exit_code == 1
+
+
+def test_without_the_library_for_s3_it_says_what_to_install(run, bucket, monkeypatch):
+    monkeypatch.delitem(sys.modules, "shared.s3", raising=False)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for command in ("check", "prepare", "lifecycle"):
+        done = run(bucket, command)
+        assert done.exit_code == 1
+        assert "the extra 's3' is not installed" in done.output
+
+
+def test_an_address_without_its_scheme_is_a_mistake_of_configuration(run, bucket):
+    done = run({**bucket, "endpoint_url": "127.0.0.1:8333"}, "check")
+    assert done.exit_code == 1
+    assert "endpoint_url" in done.output
+    assert "http://" in done.output

@@ -19,6 +19,19 @@ def face(score, problem=None, time_s=0.0):
     return FaceResult(time_s, (0.0, 0.0, 50.0, 50.0), ((1.0, 2.0),) * 5, 0.99, 50.0, 100.0, problem, score)
 
 
+@pytest.mark.parametrize(
+    ("segments", "verdict", "reasons"),
+    [
+        ([(0.1, ())], "inconclusive", ("truncated",)),
+        ([(0.9, ())], "fake", ("truncated",)),
+        ([(None, ("no_face",))], "inconclusive", ("no_face", "truncated")),
+    ],
+)
+def test_of_a_file_with_a_part_missing_nobody_says_that_it_is_real(segments, verdict, reasons):
+    result = score_job(segments, 0, TRAINED, is_truncated=True)
+    assert (result.verdict, result.reasons) == (verdict, reasons)
+
+
 def test_a_person_is_the_mean_of_the_faces_and_a_segment_the_highest_person():
     result = score_segment([face(0.2), face(0.9), face(0.4), face(0.7)], [0, 1, 0, 1], frames_decoded=2)
     assert [person.fake_score for person in result.people] == [0.3, 0.8]
