@@ -7,6 +7,7 @@ after the fork.
 """
 
 import os
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -65,7 +66,14 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
 
     @worker_process_init.connect(weak=False)
     def _connect(**_: Any) -> None:
-        process.connect(role)
+        try:
+            process.connect(role)
+        except Exception:
+            # Celery would take no notice and hand out steps, and each would fail until its job has. A worker that is
+            # gone is seen and started again by whoever keeps it, and its steps are left to others.
+            log.critical("process cannot serve; the worker stops", exc_info=True)
+            os.kill(os.getppid(), signal.SIGTERM)
+            os._exit(1)
 
     @worker_ready.connect(weak=False)
     def _serve_metrics(**_: Any) -> None:

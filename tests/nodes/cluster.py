@@ -99,6 +99,7 @@ class Cluster(EmbeddedStack):
             "BROKER__URL": f"redis://{here}:{redis.port}/0",
             "STORAGE__URL": f"{storage.url}/cluster",
             "STORAGE__ENDPOINT_URL": f"http://{here}:{s3.port}",
+            "STORAGE__PUBLIC_ENDPOINT_URL": f"http://{here}:{s3.port}",
             "STORAGE__REGION": "us-east-1",
             "STORAGE__ACCESS_KEY_ID": storage.access_key_id or "",
             "STORAGE__SECRET_ACCESS_KEY": secret,
