@@ -41,7 +41,7 @@ from shared.documents import job_document, job_summary, segment_document
 from shared.errors import ObjectMissingError
 from shared.jobs import NewJob, cancel_job, create_job, delete_job, get_job, get_segments, lock_job
 from shared.manifests import Manifest, list_manifests
-from shared.media import attach_media
+from shared.media import attach_media, lost_file
 from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Segment
 from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
 from shared.outbound import check_url
@@ -302,6 +302,9 @@ def _create(
     surplus, upload = None, source.upload
     if source.upload_id is not None:
         _check_arrival(mine, source.upload_id)
+    lost = None
+    if upload is not None:
+        lost = lost_file(mine.sessions, mine.storage, owner=caller().owner, sha256=upload.sha256)
     with mine.sessions.transaction() as session:
         media = None
         if upload is not None:
@@ -312,6 +315,7 @@ def _create(
                 size_bytes=upload.size_bytes,
                 storage_key=upload.storage_key,
                 retention_days=mine.settings.jobs.media_retention_days,
+                lost=lost,
             )
         job, is_new = create_job(
             session,

@@ -7,9 +7,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared.db import SessionFactory
+from shared.errors import ObjectMissingError
 from shared.models import FINAL_JOB_STATUSES, Job, Media, new_id
 from shared.removals import owe_removal
-from shared.storage import MEDIA_PREFIX
+from shared.storage import MEDIA_PREFIX, Storage
 
 
 def new_storage_key() -> str:
@@ -17,11 +19,34 @@ def new_storage_key() -> str:
     return f"{MEDIA_PREFIX}/{new_id()}"
 
 
+def lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
+    """The key under which this content of *owner* should be stored and is not, as after the loss of a disk."""
+    with sessions.transaction() as session:
+        query = select(Media.storage_key).where(Media.owner == owner, Media.sha256 == sha256)
+        storage_key = session.scalar(query)
+    if storage_key is not None:
+        try:
+            storage.size(storage_key)
+        except ObjectMissingError:
+            return storage_key
+    return None
+
+
 def attach_media(
-    session: Session, *, owner: str, sha256: str, size_bytes: int, storage_key: str, retention_days: float
+    session: Session,
+    *,
+    owner: str,
+    sha256: str,
+    size_bytes: int,
+    storage_key: str,
+    retention_days: float,
+    lost: str | None = None,
 ) -> tuple[Media, str | None]:
     """
     The row for content that was just stored under *storage_key*, locked.
+
+    Args:
+        lost: Of ``lost_file``: the new file takes that one's place.
 
     Returns:
         The media, and the key of a copy that has to be removed, and is owed, because the same content was there
@@ -45,7 +70,7 @@ def attach_media(
     media = session.scalars(query.execution_options(populate_existing=True)).one()
     media.expires_at = expires_at
     surplus = None
-    if media.storage_key is None:
+    if media.storage_key is None or media.storage_key == lost:
         media.storage_key = storage_key
     elif media.storage_key != storage_key:
         surplus = storage_key

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from shared.containers import check_size
 from shared.errors import ChecksumMismatchError, JobCancelledError, ObjectMissingError
 from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
-from shared.media import attach_media, new_storage_key
+from shared.media import attach_media, lost_file, new_storage_key
 from shared.models import Job
 from shared.observability import STAGE_SECONDS, get_logger
 from shared.removals import remove
@@ -108,6 +108,7 @@ def _check_sha256(found: str, promised: str | None) -> None:
 
 def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str, size_bytes: int) -> str:
     """Make the object *key* the job's media; the storage key of that, which is another if the content was known."""
+    lost = lost_file(context.sessions, context.storage, owner=owner, sha256=sha256)
     try:
         with context.sessions.transaction() as session:
             media, surplus = attach_media(
@@ -117,6 +118,7 @@ def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str
                 size_bytes=size_bytes,
                 storage_key=key,
                 retention_days=context.settings.jobs.media_retention_days,
+                lost=lost,
             )
             record_source(session, lease, media)
             storage_key = media.storage_key
