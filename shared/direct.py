@@ -23,6 +23,11 @@ def incoming_key(upload_id: uuid.UUID) -> str:
     return f"{INCOMING_PREFIX}/{upload_id}"
 
 
+def incoming_id(storage_key: str) -> uuid.UUID:
+    """The upload that ``incoming_key`` made *storage_key* of."""
+    return uuid.UUID(storage_key.removeprefix(f"{INCOMING_PREFIX}/"))
+
+
 def begin_upload(session: Session, *, owner: str, size_bytes: int, lasts_s: int) -> DirectUpload:
     """Note that *owner* may send a file within *lasts_s*."""
     upload = DirectUpload(owner=owner, size_bytes=size_bytes, expires_at=func.now() + timedelta(seconds=lasts_s))
@@ -45,8 +50,7 @@ def claim_upload(session: Session, *, owner: str, upload_id: uuid.UUID) -> bool:
 
 def drop_upload(session: Session, storage_key: str) -> None:
     """Forget the upload below *storage_key*: it is a job's media now, or that job was erased."""
-    upload_id = uuid.UUID(storage_key.removeprefix(f"{INCOMING_PREFIX}/"))
-    session.execute(delete(DirectUpload).where(DirectUpload.id == upload_id))
+    session.execute(delete(DirectUpload).where(DirectUpload.id == incoming_id(storage_key)))
 
 
 def announced(session: Session, owner: str) -> tuple[int, int]:

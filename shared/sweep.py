@@ -183,7 +183,7 @@ class Expired:
     """What one pass erased."""
 
     storage_keys: Sequence[str]
-    """To be removed after the commit; they are owed."""
+    """What they were stored under; their removal is owed."""
     is_more: bool
     """Another pass may find more."""
 

@@ -216,7 +216,8 @@ class Client:
             digest = hashlib.sha256()
             sent = 0
             while block := file.read(BLOCK_BYTES):
-                digest.update(block)
+                if direct:
+                    digest.update(block)
                 yield block
                 sent += len(block)
                 if on_upload is not None:

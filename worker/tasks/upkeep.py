@@ -7,7 +7,7 @@ from itertools import islice
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.direct import incoming_key
+from shared.direct import incoming_id, incoming_key
 from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
@@ -57,15 +57,15 @@ def tidy(context: Context) -> None:
         with context.sessions.transaction() as session:
             found = expire(session, context.settings.jobs)
         is_more = found.is_more
-        expired += remove(context.sessions, context.storage, found.storage_keys)
-    owed = _remove_owed(context)
+        expired += len(found.storage_keys)
+    removed = _remove_owed(context)
     orphans = remove(context.sessions, context.storage, _orphans(context, datetime.now(UTC) - ORPHAN_AGE))
-    if expired or owed or orphans:
-        log.info("erased", expired=expired, owed=owed, orphans=orphans)
+    if expired or removed or orphans:
+        log.info("erased", expired=expired, removed=removed, orphans=orphans)
 
 
 def _remove_owed(context: Context) -> int:
-    """Remove what was given up and is still there, since a process died or storage was away; how many."""
+    """Remove what has just expired, and what is still there since a process died or storage was away; how many."""
     removed = 0
     while True:
         with context.sessions.transaction() as session:
@@ -95,7 +95,7 @@ def _known(session: Session, keys: set[str]) -> set[str]:
     """Those of *keys* that a row needs."""
     # An address may be good for longer than files without a row are kept. Uploads come first: one that is claimed
     # between the queries is a job's by the time that jobs are asked.
-    ids = [uuid.UUID(key.removeprefix(f"{INCOMING_PREFIX}/")) for key in keys if key.startswith(f"{INCOMING_PREFIX}/")]
+    ids = [incoming_id(key) for key in keys if key.startswith(f"{INCOMING_PREFIX}/")]
     is_open = DirectUpload.id.in_(ids) & DirectUpload.claimed_at.is_(None)
     open_ids = session.scalars(select(DirectUpload.id).where(is_open))
     known: set[str | None] = {incoming_key(upload_id) for upload_id in open_ids}
