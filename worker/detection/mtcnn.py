@@ -14,14 +14,15 @@ from typing import Final
 
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+from facenet_pytorch.models.mtcnn import ONet, RNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
+from worker.detection.networks import Proposals, from_last_channels
 from worker.detection.views import DeviceViews, HostViews, Picture, Views
-from worker.inference import Engine, FromLastChannels, make_engine
+from worker.inference import Engine, make_engine
 
 CELL_PX: Final = 12
 """Side of the window that P-Net judges."""
@@ -54,7 +55,7 @@ class MTCNN:
         self.min_face_px = min_face_px
         self.thresholds = thresholds
         self.device = torch.device(device)
-        self._pnet = self._engine(PNet(), 64)
+        self._pnet = self._engine(Proposals(), 64)
         self._rnet = self._engine(RNet(), REFINED_PX)
         self._onet = self._engine(ONet(), FINISHED_PX)
         # OpenCV and numpy let go of the interpreter while they work.
@@ -69,11 +70,11 @@ class MTCNN:
         return HostViews(frames, self._threads.map, self._memory.tables)
 
     def _engine(self, network: nn.Module, side_px: int) -> Engine:
-        network = network.eval().requires_grad_(requires_grad=False)
+        network = from_last_channels(network.eval().requires_grad_(requires_grad=False), self.device)
         network = network.to(self.device).to(memory_format=torch.channels_last)
         # Views are in the networks' range already.
         example = np.zeros((2, side_px, side_px, 3), np.float32)
-        return make_engine(FromLastChannels(network, span=1.0), example, self.device, "float32")
+        return make_engine(network, example, self.device, "float32")
 
     @torch.inference_mode()
     def detect(self, frames: Sequence[Picture]) -> list[list[DetectedFace]]:
@@ -120,17 +121,20 @@ class MTCNN:
 
     def _propose(self, views: Views) -> tuple[Tensor, Tensor]:
         """First stage: (N, 5) square candidate boxes with their scores, and the (N,) frame of each."""
-        all_boxes, all_owners = [], []
         scales = self._scales(views.height_px, views.width_px)
-        for scale, level in zip(scales, views.pyramid(scales), strict=True):
-            offsets, probabilities = self._pnet.run(level)
-            boxes, owners = _windows(offsets, probabilities[:, 1], scale, self.thresholds[0])
-            kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.5)
-            all_boxes.append(boxes[kept])
-            all_owners.append(owners[kept])
-        if not all_boxes:
+        if not scales:
             return torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
-        boxes, owners = torch.cat(all_boxes), torch.cat(all_owners)
+        all_boxes, all_owners, all_levels = [], [], []
+        for number, (scale, level) in enumerate(zip(scales, views.pyramid(scales), strict=True)):
+            [answers] = self._pnet.run(level)
+            boxes, owners = _windows(answers, scale, self.thresholds[0])
+            all_boxes.append(boxes)
+            all_owners.append(owners)
+            all_levels.append(torch.full_like(owners, number))
+        boxes, owners, levels = torch.cat(all_boxes), torch.cat(all_owners), torch.cat(all_levels)
+        # Within each level of each frame first, then within each frame.
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners * len(scales) + levels, 0.5)
+        boxes, owners = boxes[kept], owners[kept]
         kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
         boxes, owners = boxes[kept], owners[kept]
         # P-Net's offsets are shares of the box; unlike the later stages it does not count the last pixel.
@@ -200,17 +204,17 @@ class MTCNN:
         return boxes[kept], owners[kept], answers
 
 
-def _windows(
-    offsets: NDArray[np.float32], probabilities: NDArray[np.float32], scale: float, threshold: float
-) -> tuple[Tensor, Tensor]:
-    """P-Net's windows above *threshold*: (N, 9) box, score and offsets, and the (N,) frame of each."""
-    owners, rows, columns = np.nonzero(probabilities >= threshold)
+def _windows(answers: NDArray[np.float32], scale: float, threshold: float) -> tuple[Tensor, Tensor]:
+    """P-Net's windows of at least *threshold*: (N, 9) box, score and offsets, and the (N,) frame of each."""
+    least = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
+    owners, rows, columns = np.nonzero(answers[..., 0] >= least)
+    passed = answers[owners, rows, columns]
     corner = np.stack([columns, rows], axis=1).astype(np.float32)
     begin = np.floor((STRIDE_PX * corner + 1) / np.float32(scale))
     end = np.floor((STRIDE_PX * corner + CELL_PX) / np.float32(scale))
-    scores = probabilities[owners, rows, columns, None]
-    moves = offsets[owners, :, rows, columns]
-    return torch.from_numpy(np.concatenate([begin, end, scores, moves], axis=1)), torch.from_numpy(owners)
+    boxes = torch.from_numpy(np.concatenate([begin, end, passed], axis=1))
+    boxes[:, 4].sigmoid_()
+    return boxes, torch.from_numpy(owners)
 
 
 def _squared(boxes: Tensor) -> Tensor:
