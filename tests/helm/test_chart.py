@@ -14,6 +14,7 @@ from migrations import __main__ as migrations_main
 from shared.config import load_settings
 from shared.jobs import lease_ingest, lease_segment, record_plan
 from tests.helm.conftest import CHART, EXAMPLES, helm
+from tests.helm.settings import config_schema
 from tests.integration.rows import add_job
 from tests.tools import KUBERNETES_NEWEST, KUBERNETES_OLDEST, schemas, tool
 from worker.config import WorkerSettings
@@ -387,6 +388,11 @@ def test_the_scaler_counts_what_waits_and_what_runs(render, sessions):
         ("gpuWorkers=1", "gpuWorkers"),
         ('config.storage={"url": "s3://x"}', "storage"),
         ("config.storage.upload_valid_s=600", None),
+        ("config.worker.score_limit_s=100", "score_limit_s"),
+        ("config.worker.score_time_limit_s=0", "score_time_limit_s"),
+        ('config.worker.flower.user="me"', None),
+        ('config.database={"url": "postgresql+psycopg://u:p@h/d"}', "url"),
+        ("gateway.enabled=true", "parentRefs"),
         ('gpuWorker.scratch="500Mi"', "scratch"),
         ("networkPolicy.s3.to=[]", "networkPolicy.s3.to"),
         ("api.replicas=0", "replicas"),
@@ -402,6 +408,12 @@ def test_values_that_cannot_work_are_refused(change, said):
     else:
         assert done.returncode != 0
         assert said in done.stderr
+
+
+def test_the_schema_knows_every_setting_of_the_services():
+    """``python -m tests.helm.settings`` brings it up to date."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["properties"]["config"] == config_schema()
 
 
 def test_every_value_is_in_the_schema():
