@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+from sqlalchemy.exc import OperationalError
+
 from migrations.schema import migrate
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.db import make_engine
@@ -21,7 +23,10 @@ def main() -> int:
         settings = load_settings(SharedSettings)
     except ConfigurationError as error:
         parser.exit(2, f"{error}\n")
-    migrate(make_engine(settings.database), "head" if arguments.command == "upgrade" else "base")
+    try:
+        migrate(make_engine(settings.database), "head" if arguments.command == "upgrade" else "base")
+    except OperationalError as error:
+        parser.exit(1, f"Postgres: {str(error.orig).strip()}\n")
     return 0
 
 

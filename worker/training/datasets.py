@@ -261,7 +261,7 @@ def guess_kind(root: Path) -> str:
     Tell from its layout which reader a folder is for.
 
     Raises:
-        DataError: It looks like none of them.
+        DataError: It looks like none of them, or holds media without a word on which are fake.
     """
     signs: tuple[tuple[str, bool], ...] = (
         ("dfdc-preview", (root / "dataset.json").exists()),
@@ -273,11 +273,12 @@ def guess_kind(root: Path) -> str:
             any(path.is_dir() for name in ("real", "fake") for path in (root / name, *root.glob(f"*/{name}"))),
         ),
         ("pairs", root.name.startswith("pairs") or root.parent.name.startswith("pairs")),
-        ("real", next(_media_below(root), None) is not None),
     )
     for kind, holds in signs:
         if holds:
             return kind
+    if next(_media_below(root), None) is not None:
+        raise DataError(f"{root} does not say which of its media are fake; if none is, say so with --kind real")
     raise DataError(f"{root} is in no known data set's layout")
 
 

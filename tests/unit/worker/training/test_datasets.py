@@ -254,8 +254,7 @@ def test_published_layouts_are_recognised(kind, fixture, request):
 
 @pytest.mark.parametrize(
     ("kind", "folder", "name"),
-    [("labelled", "x", "fake/a.jpg"), ("labelled", "x", "train/real/a.jpg"), ("pairs", "pairs", "a_1.mp4"),
-     ("real", "x", "deep/a.jpg")],
+    [("labelled", "x", "fake/a.jpg"), ("labelled", "x", "train/real/a.jpg"), ("pairs", "pairs", "a_1.mp4")],
 )  # fmt: skip
 def test_plain_folders_are_recognised(kind, folder, name, tmp_path):
     place(tmp_path / folder, name)
@@ -265,6 +264,12 @@ def test_plain_folders_are_recognised(kind, folder, name, tmp_path):
 def test_an_unknown_layout_is_an_error(tmp_path):
     place(tmp_path, "a.txt")
     with pytest.raises(DataError, match="layout"):
+        guess_kind(tmp_path)
+
+
+def test_media_without_labels_are_not_taken_for_real(tmp_path):
+    place(tmp_path, "deep/a.jpg")
+    with pytest.raises(DataError, match="--kind real"):
         guess_kind(tmp_path)
 
 
