@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deepfakestream.client import Client
 from deepfakestream.connection import default_state, find_connection, operator_environment
-from deepfakestream.demo import demo_folder, make_demo_videos
+from deepfakestream.demo import make_demo_videos
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.results import Job
 from deepfakestream.scanning import Options, Scan, Scanned, expand
@@ -252,22 +252,23 @@ def demo(context: click.Context) -> None:
     console = Console()
     began = time.monotonic()
     try:
-        with demo_folder() as folder:
-            _say("making two videos from two portraits in the public domain: as they are, and with their faces swapped")
-            videos = make_demo_videos(Path(folder))
-            with EmbeddedStack(context.obj["state"], say=_say) as stack:
-                _say(f"ready after {time.monotonic() - began:.1f} s, API at {stack.url}")
-                key = stack.api_key_file.read_text().strip()
-                with Client(stack.url, key) as client:
-                    scanner = Scan(Options(timeout_s=600.0, segment_seconds=3.0), console, as_json=False)
-                    results = scanner.through(client, [str(video) for video in videos])
-                    _explain(console, [result.job for result in results])
-                _say("stopping")
+        folder = context.obj["state"] / "demo"
+        folder.mkdir(parents=True, exist_ok=True)
+        _say("making two videos from two portraits in the public domain: as they are, and with their faces swapped")
+        videos = make_demo_videos(folder)
+        with EmbeddedStack(context.obj["state"], say=_say) as stack:
+            _say(f"ready after {time.monotonic() - began:.1f} s, API at {stack.url}")
+            key = stack.api_key_file.read_text().strip()
+            with Client(stack.url, key) as client:
+                scanner = Scan(Options(timeout_s=600.0, segment_seconds=3.0), console, as_json=False)
+                results = scanner.through(client, [str(video) for video in videos])
+                _explain(console, [result.job for result in results])
+            _say("stopping")
     except KeyboardInterrupt:
         context.exit(INTERRUPTED)
     except DeepfakeStreamError as error:
         raise _fail(error) from error
-    _say(f"done after {time.monotonic() - began:.1f} s")
+    _say(f"done after {time.monotonic() - began:.1f} s; the two videos are in {folder}")
     context.exit(_status(results, ()))
 
 

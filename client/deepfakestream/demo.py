@@ -1,7 +1,6 @@
 """A demonstration: two videos made on the spot, of real faces and of swapped ones, scanned by the whole service."""
 
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,11 +99,6 @@ def _with_face_of(source: Any, source_marks: Landmarks, target: Any, target_mark
     matched = (pixels - mean) / np.maximum(spread, 1.0) * wanted[inside].std(axis=0) + wanted[inside].mean(axis=0)
     coloured = Image.fromarray(np.clip(matched + 0.5, 0, 255).astype(np.uint8))
     return Image.composite(coloured, target, mask)
-
-
-def demo_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder for the demo videos that goes with its context."""
-    return tempfile.TemporaryDirectory(prefix="deepfakestream-demo-")
 
 
 def _frame(ground: Any, astronaut: Any, hopper: Any, time_s: float) -> Any:
