@@ -207,8 +207,8 @@ class MTCNN:
 def _windows(answers: NDArray[np.float32], scale: float, threshold: float) -> tuple[Tensor, Tensor]:
     """P-Net's windows of at least *threshold*: (N, 9) box, score and offsets, and the (N,) frame of each."""
     least = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
-    owners, rows, columns = np.nonzero(answers[..., 0] >= least)
-    passed = answers[owners, rows, columns]
+    owners, rows, columns = np.nonzero(answers[:, 0] >= least)
+    passed = answers[owners, :, rows, columns]
     corner = np.stack([columns, rows], axis=1).astype(np.float32)
     begin = np.floor((STRIDE_PX * corner + 1) / np.float32(scale))
     end = np.floor((STRIDE_PX * corner + CELL_PX) / np.float32(scale))

@@ -35,9 +35,9 @@ class Proposals(nn.Module):
                 getattr(self.answer, name).copy_(torch.cat([present - absent, getattr(offsets, name)]))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures in [-1, 1) → (N, h, w, 5) log-odds of a face in each window, and how to move its four edges."""
+        """Pictures in [-1, 1) → (N, 5, h, w) log-odds of a face in each window, and how to move its four edges."""
         answer: Tensor = self.answer(self.rest(self.conv1(pictures)))
-        return answer.permute(0, 2, 3, 1)
+        return answer
 
 
 class RowConvolution(nn.Module):
