@@ -79,13 +79,15 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         _check_options(mine, options, source.url)
         if source.upload is not None:
             check_upload(mine.storage, source.upload, settings.limits.for_media())
-        job, document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
-    if is_new:
+        created = _create(mine, source, options, manifest, header.idempotency_key)
+    # The file is the job's from here on, whatever fails now.
+    _follow_up(mine, created)
+    if created.is_new:
         JOBS_ACCEPTED.labels(source=source.kind).inc()
-    response = jsonify(document)
+    response = jsonify(created.document)
     response.status_code = 202
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    if not is_new:
+    response.headers["Location"] = f"/v1/jobs/{created.job_id}"
+    if not created.is_new:
         response.headers["Idempotent-Replayed"] = "true"
     return response
 
@@ -249,6 +251,22 @@ class _Source:
         return "url" if self.url else "direct" if self.upload_id else "upload"
 
 
+@dataclass(frozen=True, slots=True)
+class _Created:
+    """A job that is committed, and what is due now."""
+
+    job_id: uuid.UUID
+    document: dict[str, Any]
+    is_new: bool
+    """And not that of an earlier request with the same idempotency key."""
+    is_waiting: bool
+    """For a worker."""
+    surplus: str | None
+    """The file to remove."""
+    delivery_id: uuid.UUID | None
+    """The webhook delivery to send."""
+
+
 def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
     """Options from body and query together, and the job's source."""
     options = query.model_dump(exclude_none=True)
@@ -297,8 +315,8 @@ def _create(
     options: dict[str, Any],
     manifest: Manifest,
     idempotency_key: str | None,
-) -> tuple[Job, dict[str, Any], bool]:
-    """Commit the job; the upload is then its media's, or removed if the same content was stored before."""
+) -> _Created:
+    """Commit the job; the upload is its media's then, unless the same content was stored before."""
     surplus, upload = None, source.upload
     if source.upload_id is not None:
         _check_arrival(mine, source.upload_id)
@@ -343,15 +361,25 @@ def _create(
             record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
             if media is not None and options.get("reuse", mine.settings.jobs.reuse_results):
                 delivery_id = _reuse(session, job, manifest)
-        is_waiting = job.status == "queued"
-        document = job_document(job, [] if is_new and is_waiting else get_segments(session, job.id))
-    if surplus is not None:
-        remove(mine.sessions, mine.storage, [surplus])
-    if is_new and is_waiting:
-        _send_ingest(mine, job.id)
-    if delivery_id is not None:
-        send_delivery(mine, delivery_id)
-    return job, document, is_new
+        is_waiting = is_new and job.status == "queued"
+        return _Created(
+            job_id=job.id,
+            document=job_document(job, [] if is_waiting else get_segments(session, job.id)),
+            is_new=is_new,
+            is_waiting=is_waiting,
+            surplus=surplus,
+            delivery_id=delivery_id,
+        )
+
+
+def _follow_up(mine: Services, created: _Created) -> None:
+    """What the commit of a job makes due; if it is not done now, upkeep does it."""
+    if created.surplus is not None:
+        remove(mine.sessions, mine.storage, [created.surplus])
+    if created.is_waiting:
+        _send_ingest(mine, created.job_id)
+    if created.delivery_id is not None:
+        send_delivery(mine, created.delivery_id)
 
 
 def _reuse(session: Session, job: Job, manifest: Manifest) -> uuid.UUID | None:

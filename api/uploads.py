@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 
 from flask import Request, Response
 from flask import request as current_request
+from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from api.errors import APIError
@@ -122,6 +123,9 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
     """
     Take in the body of *request*; a file is in storage while the block runs, and stays if it does not raise.
 
+    It stays as well if it is the database that raises: perhaps what the block did was committed, and only the answer
+    was lost. If not, tidying up finds the file.
+
     Raises:
         APIError: The body is none of the three forms, or not whole.
         TooLargeError: More bytes than *max_bytes*.
@@ -135,6 +139,8 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
             raise APIError("bad_request", "the connection ended before the whole body had arrived") from error
         stored = submission.upload
         yield submission
+    except SQLAlchemyError:
+        raise
     except BaseException:
         if stored is not None:
             storage.delete(stored.storage_key)

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from shared.models import DirectUpload
+from shared.removals import owe_removal
 from shared.storage import INCOMING_PREFIX
 
 CLAIMED_FOR = timedelta(days=1)
@@ -63,11 +64,15 @@ def announced(session: Session, owner: str) -> tuple[int, int]:
 
 
 def expire_uploads(session: Session) -> None:
-    """Forget uploads whose address is not good any more, and those whose job was given up."""
-    is_old = DirectUpload.claimed_at < func.now() - CLAIMED_FOR
-    session.execute(
-        delete(DirectUpload).where(DirectUpload.expires_at < func.now(), DirectUpload.claimed_at.is_(None) | is_old)
-    )
+    """
+    Forget uploads whose address is not good any more, and those whose job was given up.
+
+    The files of the former are owed; those of the latter are their jobs' to give up.
+    """
+    is_over, is_unclaimed = DirectUpload.expires_at < func.now(), DirectUpload.claimed_at.is_(None)
+    for upload_id in session.scalars(delete(DirectUpload).where(is_over, is_unclaimed).returning(DirectUpload.id)):
+        owe_removal(session, incoming_key(upload_id))
+    session.execute(delete(DirectUpload).where(is_over, DirectUpload.claimed_at < func.now() - CLAIMED_FOR))
 
 
 def _is_open(owner: str, upload_id: uuid.UUID) -> tuple[ColumnElement[bool], ...]:

@@ -20,7 +20,6 @@ from shared.observability import get_logger
 
 log = get_logger(__name__)
 
-LEFTOVER_S = 3600.0
 MEETING_S = 0.01
 """Who met somebody that was about to look tries again after it; that one can fetch meanwhile."""
 
@@ -81,7 +80,8 @@ class LocalCopies:
 
     def sweep(self) -> bool:
         """Erase copies past their time; whether any are left."""
-        return bool(self._erase_idle(lambda age_s, _total: age_s >= self._linger_s))
+        left = self._erase_idle(lambda age_s, _total: age_s >= self._linger_s)
+        return self._erase_leftovers() or bool(left)
 
     def _fetch(self, path: Path, size_bytes: int, fetch: Callable[[Path], None]) -> None:
         room = self._max_bytes - size_bytes
@@ -104,17 +104,29 @@ class LocalCopies:
         for used_at, size, path in sorted(known):
             if is_due(time.time() - used_at, total) and _erase(path):
                 total -= size
-        self._erase_leftovers()
         return total
 
-    def _erase_leftovers(self) -> None:
-        """Parts of a process that was killed while it fetched, and locks of what was never fetched."""
+    def _erase_leftovers(self) -> bool:
+        """
+        Erase parts of a process that was killed while it fetched, and locks of what was never fetched.
+
+        Returns:
+            Whether something is being fetched.
+        """
+        is_fetching = False
         for leftover in (*self._folder.glob("*.part"), *self._folder.glob("*.lock")):
             copy = leftover.with_suffix(".copy")
-            with suppress(FileNotFoundError):
-                is_old = time.time() - leftover.stat().st_mtime > LEFTOVER_S
-                if is_old and not copy.exists() and _erase(copy):
-                    leftover.unlink(missing_ok=True)
+            if copy.exists():
+                continue
+            try:
+                # Whoever fetches holds the lock: a part that nobody holds is nobody's.
+                with _lock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    if not copy.exists():
+                        copy.with_suffix(".part").unlink(missing_ok=True)
+                        copy.with_suffix(".lock").unlink(missing_ok=True)
+            except _HeldError:
+                is_fetching = True
+        return is_fetching
 
     def _sweep_later(self) -> None:
         with self._sweeping:

@@ -54,20 +54,14 @@ def attach_media(
         and a bucket that expires objects by their age must not do so before.
     """
     expires_at = func.now() + timedelta(days=retention_days)
-    session.execute(
-        insert(Media)
-        .values(
-            id=new_id(),
-            owner=owner,
-            sha256=sha256,
-            size_bytes=size_bytes,
-            storage_key=storage_key,
-            expires_at=expires_at,
-        )
-        .on_conflict_do_nothing()
-    )
+    values = {"owner": owner, "sha256": sha256, "size_bytes": size_bytes, "storage_key": storage_key}
     query = select(Media).where(Media.owner == owner, Media.sha256 == sha256).with_for_update()
-    media = session.scalars(query.execution_options(populate_existing=True)).one()
+    media = None
+    while media is None:
+        # Whoever erases the last job of this content may take away the row that was in the way.
+        new = insert(Media).values(id=new_id(), expires_at=expires_at, **values)
+        session.execute(new.on_conflict_do_nothing())
+        media = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     media.expires_at = expires_at
     surplus = None
     if media.storage_key is None or media.storage_key == lost:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.db import SessionFactory
@@ -20,7 +21,7 @@ from shared.storage import Storage
 log = get_logger(__name__)
 
 PATIENCE = 5
-"""Files that storage may refuse to remove before it is taken to be away: each can take half a minute then."""
+"""Files that storage may refuse to remove before it is taken to be away: each can take two minutes then."""
 
 
 def owe_removal(session: Session, storage_key: str) -> None:
@@ -39,7 +40,8 @@ def remove(sessions: SessionFactory, storage: Storage, storage_keys: Sequence[st
 
     Returns:
         How many are gone. What storage refuses to remove is logged, and owed still; after some of these the rest is
-        not tried now.
+        not tried now. If the database cannot be told, they are owed still as well: nothing is wrong with removing
+        what is gone.
     """
     gone: list[str] = []
     failures = 0
@@ -54,6 +56,9 @@ def remove(sessions: SessionFactory, storage: Storage, storage_keys: Sequence[st
         else:
             gone.append(key)
     if gone:
-        with sessions.transaction() as session:
-            session.execute(delete(Removal).where(Removal.storage_key.in_(gone)))
+        try:
+            with sessions.transaction() as session:
+                session.execute(delete(Removal).where(Removal.storage_key.in_(gone)))
+        except SQLAlchemyError:
+            log.exception("removals not noted yet")
     return len(gone)

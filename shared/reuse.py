@@ -36,8 +36,9 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
         )
         .order_by(Job.id.desc())
         .limit(1)
-        # It must not be erased while its segments are copied.
-        .with_for_update(read=True)
+        # It must not be erased while its segments are copied. One that is being erased is left alone, and not waited
+        # for: whoever does that waits for the media that *job* holds.
+        .with_for_update(read=True, skip_locked=True)
     )
     return session.scalars(query).one_or_none()
 

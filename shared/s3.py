@@ -30,6 +30,8 @@ from shared.storage import (
     checked_key,
 )
 
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
 PART_BYTES = 8 * 1024 * 1024
 """Of an upload in parts: S3 takes 10,000 of 5 MiB or more. Each upload holds one in memory."""
 UNFINISHED_DAYS = 1
@@ -221,15 +223,15 @@ def _beginnings(first: datetime, last: datetime) -> list[str]:
 
 def _connect(settings: StorageSettings, endpoint_url: str | None, extra: dict[str, str]) -> S3FileSystem:
     secret = settings.secret_access_key
-    return S3FileSystem(
+    filesystem = S3FileSystem(
         key=settings.access_key_id,
         secret=secret.get_secret_value() if secret else None,
         endpoint_url=endpoint_url,
         client_kwargs={"region_name": settings.region} if settings.region else {},
         config_kwargs={
-            "connect_timeout": 5,
-            "read_timeout": 30,
-            "retries": {"mode": "standard", "max_attempts": 3},
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "standard", "total_max_attempts": 2},
             "signature_version": "s3v4",
             # By the name of the bucket in the host only where the server is Amazon's own.
             "s3": {"addressing_style": "path" if endpoint_url else "auto"},
@@ -244,6 +246,9 @@ def _connect(settings: StorageSettings, endpoint_url: str | None, extra: dict[st
         # An instance is this process's own.
         skip_instance_cache=True,
     )
+    # Of two times two attempts: the inner ones know when a server asks for patience, these when a body breaks off.
+    filesystem.retries = 2
+    return filesystem
 
 
 def _encryption(settings: StorageSettings) -> dict[str, str]:

@@ -1,13 +1,17 @@
 """Which stored copy stays when the same content is sent again."""
 
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import func
 
-from shared.jobs import cancel_job, lock_job
+from shared.jobs import cancel_job, delete_job, lock_job
 from shared.media import attach_media, new_storage_key
 from shared.models import Media
+from shared.reuse import find_result
 from tests.integration.rows import add_job
 
 
@@ -31,3 +35,60 @@ def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(se
         )
         assert again.id == media.id
         assert {"old": (old, new), "new": (new, old)}[which] == (again.storage_key, surplus)
+
+
+def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job_id, owner, sha256 = job.id, job.owner, job.media.sha256
+    is_deleted, may_commit = threading.Event(), threading.Event()
+
+    def erase():
+        with sessions.transaction() as session:
+            delete_job(session, lock_job(session, job_id))
+            is_deleted.set()
+            may_commit.wait(10)
+
+    key = new_storage_key()
+    with ThreadPoolExecutor() as threads:
+        erasing = threads.submit(erase)
+        is_deleted.wait(10)
+        # By then the row is waited for, as far as anybody can tell.
+        timer = threading.Timer(0.5, may_commit.set)
+        timer.start()
+        with sessions.transaction() as session:
+            media, surplus = attach_media(
+                session, owner=owner, sha256=sha256, size_bytes=1, storage_key=key, retention_days=1
+            )
+            assert (media.storage_key, surplus) == (key, None)
+        erasing.result()
+
+
+def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
+    """Whoever erases it waits for the media, which the new job holds."""
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}
+        job_id, media_id, owner, sha256 = job.id, job.media_id, job.owner, job.media.sha256
+    is_locked, may_go_on = threading.Event(), threading.Event()
+
+    def erase():
+        with sessions.transaction() as session:
+            found = lock_job(session, job_id)
+            is_locked.set()
+            may_go_on.wait(10)
+            delete_job(session, found)
+
+    with ThreadPoolExecutor() as threads:
+        erasing = threads.submit(erase)
+        is_locked.wait(10)
+        with sessions.transaction() as session:
+            attach_media(
+                session, owner=owner, sha256=sha256, size_bytes=1, storage_key=new_storage_key(), retention_days=1
+            )
+            may_go_on.set()
+            new = add_job(session, owner=owner)
+            new.media_id = media_id
+            session.flush()
+            assert find_result(session, new, {"name": "any"}) is None
+        erasing.result()

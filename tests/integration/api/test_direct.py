@@ -284,3 +284,16 @@ def test_leftovers_go_and_what_is_waited_for_stays(api, owner, storage, worker, 
         kept = {session.get_one(Job, uuid.UUID(waiting.json["id"])).source_key, f"incoming/{announced.json['id']}"}
         assert session.query(Media).count() == 0
     assert set(keys(storage)) == kept
+
+
+def test_an_upload_that_nobody_asked_for_goes_with_its_address_however_old_it_is(
+    api, owner, storage, worker, monkeypatch
+):
+    """In a bucket, files without a row are looked for among those of the last days alone."""
+    sent(api, owner, noise_picture(1))
+    with worker.sessions.transaction() as session:
+        session.execute(update(DirectUpload).values(expires_at=func.now()))
+    monkeypatch.setattr("worker.tasks.upkeep._orphans", lambda *_: [])
+    assert keys(storage)
+    tidy(worker)
+    assert keys(storage) == []

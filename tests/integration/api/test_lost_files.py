@@ -1,8 +1,15 @@
-"""A file that storage has lost is there again when its sender sends it again."""
+"""Files and rows belong together, whatever is lost between them."""
 
 import uuid
+from contextlib import contextmanager
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from shared.jobs import get_job
+from shared.models import Job, Media, Removal
+from shared.removals import remove
 from tests.clips import noise_picture
 
 
@@ -21,3 +28,60 @@ def test_a_lost_file_is_stored_anew(make_api):
     assert again.read_bytes() == picture
     with api.sessions.transaction() as session:
         assert get_job(session, uuid.UUID(job.json["id"])).media.storage_key == f"media/{again.name}"
+
+
+class Lossy:
+    """Sessions whose commits reach the database, which is gone before it says so."""
+
+    def __init__(self, sessions):
+        self.sessions = sessions
+        self.lost = 0
+
+    @contextmanager
+    def transaction(self):
+        with self.sessions.transaction() as session:
+            yield session
+            is_job = any(isinstance(row, Job) for row in session.identity_map.values())
+        if is_job:
+            self.lost += 1
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+
+def services_with(api, monkeypatch, **changes):
+    extensions = api.app.extensions
+    monkeypatch.setitem(extensions, "deepfakestream", replace(extensions["deepfakestream"], **changes))
+
+
+def test_a_job_whose_commit_was_not_confirmed_keeps_its_file(make_api, monkeypatch):
+    api = make_api()
+    headers = api.key("owner")[0]
+    lossy = Lossy(api.app.extensions["deepfakestream"].sessions)
+    with monkeypatch.context() as patched:
+        services_with(api, patched, sessions=lossy)
+        assert api.submit(headers, noise_picture(1)).status_code == 503
+        assert lossy.lost == 1
+    with api.sessions.transaction() as session:
+        [media] = session.scalars(select(Media))
+        assert session.scalar(select(Job.status)) == "queued"
+        assert [f"media/{file.name}" for file in api.files()] == [media.storage_key]
+
+
+def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatch):
+    api = make_api()
+    headers = api.key("owner")[0]
+    picture = noise_picture(1)
+    assert api.submit(headers, picture).status_code == 202
+
+    def unnoted(_sessions, storage, keys):
+        class Away:
+            def transaction(self):
+                raise OperationalError("BEGIN", {}, Exception("the database restarts"))
+
+        return remove(Away(), storage, keys)
+
+    monkeypatch.setattr("api.jobs.remove", unnoted)
+    assert api.submit(headers, picture).status_code == 202
+    with api.sessions.transaction() as session:
+        [media] = session.scalars(select(Media))
+        [owed] = session.scalars(select(Removal.storage_key))
+        assert [f"media/{file.name}" for file in api.files()] == [media.storage_key] != [owed]

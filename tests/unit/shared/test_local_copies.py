@@ -164,6 +164,17 @@ def test_what_a_killed_process_held_is_free(tmp_path):
 def test_leftovers_of_killed_processes_go(tmp_path):
     (tmp_path / "x.part").write_bytes(b"half")
     (tmp_path / "y.lock").write_bytes(b"")
-    age(tmp_path, 7200)
-    LocalCopies(tmp_path, 100, 60).sweep()
+    assert not LocalCopies(tmp_path, 100, 60).sweep()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_being_fetched_is_no_leftover(tmp_path):
+    copies, parts = LocalCopies(tmp_path, 100, 60), []
+
+    def fetch(path):
+        path.write_bytes(b"a")
+        assert LocalCopies(tmp_path, 100, 60).sweep()
+        parts.append(path.exists())
+
+    with copies.get("a", lambda: 1, fetch):
+        assert parts == [True]

@@ -3,8 +3,10 @@
 import gc
 import io
 import os
+import socket
 import threading
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -142,3 +144,28 @@ def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
     found = [key for key, _ in storage.list("media", not_before=now - timedelta(hours=30))]
     assert found == [keys["yesterday"], keys["new"]]
     assert len(list(storage.list("media"))) == 3
+
+
+def test_a_server_that_does_not_answer_is_given_up_after_four_attempts(monkeypatch):
+    monkeypatch.setattr("shared.s3.READ_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        arrived = []
+
+        def accept():
+            with suppress(OSError):
+                while True:
+                    arrived.append(server.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        settings = StorageSettings(
+            url="s3://bucket/prefix",
+            endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}",
+            region="us-east-1",
+            access_key_id="id",
+            secret_access_key="secret",
+        )
+        with pytest.raises(StorageError):
+            S3Storage(settings).delete("media/a")
+    for connection in arrived:
+        connection.close()
+    assert len(arrived) == 4
