@@ -4,12 +4,14 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Generic, Self, TypeVar
 
-from worker.media.frames import Frame
 from worker.media.probe import MediaFacts
 from worker.media.process import Leash
+
+Item = TypeVar("Item")
 
 PIXELS_AHEAD: Final = 8 * 1920 * 1080
 """What one reader holds has about as many pixels, or is one frame: it bounds memory."""
@@ -17,21 +19,28 @@ MOST_AHEAD: Final = 32
 POLL_S: Final = 0.1
 
 
-class ReadAhead:
+@dataclass(frozen=True, slots=True)
+class _End:
+    """After the last frame."""
+
+    error: BaseException | None
+
+
+class ReadAhead(Generic[Item]):
     """
     Takes frames in a thread of its own, which begins at once, until the context ends.
 
     Args:
-        read: Makes the frames, as ``read_frames`` does, with a decoder on the leash it is given.
+        read: Makes the frames, as ``read_segments`` does, with a decoder on the leash it is given.
         facts: Of the file they come from.
     """
 
-    def __init__(self, read: Callable[[Leash], Iterator[Frame]], facts: MediaFacts) -> None:
+    def __init__(self, read: Callable[[Leash], Iterator[Item]], facts: MediaFacts) -> None:
         self._leash = Leash()
         self._frames = read(self._leash)
         # Beside those in the queue there is one in the thread's hand.
         most = min(MOST_AHEAD, max(1, PIXELS_AHEAD // (facts.width_px * facts.height_px) - 1))
-        self._read: queue.Queue[Frame | BaseException | None] = queue.Queue(most)
+        self._read: queue.Queue[Item | _End] = queue.Queue(most)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
         self._thread.start()
@@ -50,32 +59,27 @@ class ReadAhead:
         self._leash.cut()
         self._thread.join()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Item]:
         """The frames, once. Raises what reading them raised."""
-        while (item := self._read.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
+        while not isinstance(item := self._read.get(), _End):
             yield item
+        if item.error is not None:
+            raise item.error
 
     def _run(self) -> None:
-        last: BaseException | None = None
+        last = _End(None)
         try:
             for frame in self._frames:
                 if not self._put(frame):
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it was, it is raised where frames are taken
-            last = error
+            last = _End(error)
         self._put(last)
 
-    def _put(self, item: Frame | BaseException | None) -> bool:
+    def _put(self, item: Item | _End) -> bool:
         """Whether *item* was put, and not given up because the context ended."""
         while not self._is_over.is_set():
             with suppress(queue.Full):
                 self._read.put(item, timeout=POLL_S)
                 return True
         return False
-
-
-def may_read_ahead(facts: MediaFacts) -> bool:
-    """Whether two readers of one file stay within the bounds of memory: of the very largest frames one is enough."""
-    return 2 * facts.width_px * facts.height_px <= PIXELS_AHEAD

@@ -61,8 +61,8 @@ def open_input(path: Path, container: str, **options: Any) -> Any:
     )
 
 
-def command_line(output: Any) -> list[str]:
-    """The arguments that run the graph which ends in *output*."""
-    flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", "info"]
+def command_line(output: Any, *, log: str = "info") -> list[str]:
+    """The arguments that run the graph which ends in *output*, with ffmpeg's *log* of that level."""
+    flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]
     arguments: list[str] = ffmpeg.compile(output, cmd=[program(), *flags])
     return arguments

@@ -1,11 +1,15 @@
 """Decoded frames with their times, streamed from a child process."""
 
+import math
 import queue
 import re
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from worker.media.ffmpeg import command_line, open_input
 from worker.media.images import decode_image
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
+from worker.media.segments import Segment
 
 SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 """
@@ -23,7 +28,9 @@ How far before the segment seeking aims, in turn, before decoding begins with th
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
 END_MARGIN_S = 0.2
-"""How far past the segment the decoder goes before it is told to stop; the exact end is the selection's."""
+"""How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
+MOST_TOGETHER = 32
+"""Segments that share a decoder: the expression that chooses their frames names each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +74,132 @@ def read_frames(
         _, image = decode_image(path, max_pixels=pixels, timeout_s=timeout_s, leash=leash)
         yield Frame(0.0, image)
         return
+    for _, frame in _read_run(path, facts, (start_s, end_s), sample_fps, timeout_s, leash):
+        yield frame
+
+
+def read_segments(
+    path: Path,
+    facts: MediaFacts,
+    plan: Sequence[Segment],
+    *,
+    sample_fps: float,
+    timeout_s: float,
+    leash: Leash | None = None,
+) -> Iterator[Frame | None]:
+    """
+    Decode the sampled frames of the segments of *plan*, in order, with None after those of each.
+
+    They are the frames that ``read_frames`` gives. Segments that follow each other share a decoder, which saves the
+    way from a key frame to the start of each; where that one gets no further, each has its own.
+
+    Args:
+        timeout_s: Wall-clock limit of decoding one of them, as for ``read_frames``. Where a shared decoder reaches it,
+            the segment has as much time again for a decoder of its own.
+        leash: Ends the decoder from another thread.
+
+    Raises:
+        DecodeError, DecodeTimeoutError, MediaError: As ``read_frames`` does, after the frames before.
+    """
+    leash = leash or Leash()
+    at = 0
+    while at < len(plan):
+        run = _run(plan, at)
+        rest = _Rest(0, 1)
+        if len(run) > 1:
+            rest = yield from _read_together(path, facts, run, sample_fps, timeout_s, leash)
+        after_s = rest.after_s
+        for part in run[rest.begin : rest.end]:
+            frames = read_frames(
+                path,
+                facts,
+                start_s=part.start_s,
+                end_s=part.end_s,
+                sample_fps=sample_fps,
+                timeout_s=timeout_s,
+                leash=leash,
+            )
+            for frame in frames:
+                if frame.time_s > after_s:
+                    yield frame
+            yield None
+            after_s = -math.inf
+        at += rest.end
+
+
+def _run(plan: Sequence[Segment], at: int) -> Sequence[Segment]:
+    """The segments from *at* on that may share a decoder: each begins where the one before it ends."""
+    end = at + 1
+    while end < min(len(plan), at + MOST_TOGETHER) and plan[end].start_s == plan[end - 1].end_s:
+        end += 1
+    return plan[at:end]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What a shared decoder left to decoders for one segment each: the places ``[begin, end)`` of its run."""
+
+    begin: int
+    end: int
+    after_s: float = -math.inf
+    """How far the first of them was read already."""
+
+
+def _read_together(
+    path: Path, facts: MediaFacts, run: Sequence[Segment], sample_fps: float, timeout_s: float, leash: Leash
+) -> Generator[Frame | None, None, _Rest]:
+    """The frames of the segments of *run*, with None after those of each, as far as one decoder gives them."""
+    cuts_s = [run[0].start_s, *(part.end_s for part in run)]
+    place, read_s = -1, -math.inf
+    try:
+        with closing(_read_run(path, facts, cuts_s, sample_fps, timeout_s, leash)) as frames:
+            for frame_place, frame in frames:
+                if frame_place > place >= 0:
+                    yield None
+                if frame_place > place + 1:
+                    # Nothing begins in those between.
+                    return _Rest(place + 1, frame_place)
+                place, read_s = frame_place, frame.time_s
+                yield frame
+    except DecodeError:
+        # Decoders are ahead of what they have given: which segment it was that stopped it, others must tell.
+        if leash.is_cut:
+            raise
+    else:
+        if place == len(run) - 1:
+            yield None
+            return _Rest(len(run), len(run))
+    return _Rest(max(place, 0), len(run), read_s)
+
+
+def _read_run(
+    path: Path,
+    facts: MediaFacts,
+    cuts_s: Sequence[float],
+    sample_fps: float,
+    timeout_s: float,
+    leash: Leash | None,
+) -> Generator[tuple[int, Frame], None, None]:
+    """
+    The sampled frames between the first and the last of *cuts_s*, each with the place of the stretch it is in.
+
+    Of a single stretch there is one at least.
+    """
+    start_s = cuts_s[0]
     deadline = time.monotonic() + timeout_s
     for seek in [*(start_s - margin_s for margin_s in SEEK_MARGINS_S if start_s > margin_s), None]:
-        decoding = _Decoding(path, facts, start_s, end_s, sample_fps, seek, leash)
-        frames = decoding.frames(seconds_left(deadline))
+        decoding = _Decoding(path, facts, cuts_s, sample_fps, seek, leash)
+        frames = decoding.frames(seconds_left(deadline), timeout_s)
         first = next(frames, None)
         if seek is not None and not decoding.began_by(start_s):
             # Seeking went too far, as it does where an index is poor or a long gap shifts decoding times.
             frames.close()
             continue
-        if first is None:
-            yield _held_frame(path, facts, start_s, sample_fps, seek, seconds_left(deadline), leash)
-        else:
+        if first is not None:
             yield first
             yield from frames
+        elif len(cuts_s) == 2:
+            yield 0, _held_frame(path, facts, start_s, sample_fps, seek, seconds_left(deadline), leash)
         return
 
 
@@ -98,15 +217,16 @@ def _held_frame(
 
     Variable frame rates allow gaps longer than a segment: a screen recording, for instance, where nothing moves.
     """
-    before = _Decoding(path, facts, 0.0, at_s, sample_fps, seek_s, leash)
-    last = deque(before.frames(timeout_s), maxlen=1)
+    before = _Decoding(path, facts, (0.0, at_s), sample_fps, seek_s, leash)
+    last = deque(before.frames(timeout_s, timeout_s), maxlen=1)
     if not last:
         raise DecodeError(f"0 frames decoded at {at_s:g} s")
-    return Frame(at_s, last[0].pixels)
+    return Frame(at_s, last[0][1].pixels)
 
 
-_TIMEBASE_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] config in time_base: (\d+)/(\d+)")
-_FRAME_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] n: *\d+ pts: *(-?\d+) ")
+_TIMEBASE_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?config in time_base: (\d+)/(\d+)")
+_FRAME_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?n: *\d+ pts: *(-?\d+) ")
+_COMPLAINT = re.compile(r"^(?:\[[^\]]+ @ [^\]]+\] )*\[(?:error|fatal|panic)\] ")
 _ERROR = re.compile(r"\b(error|invalid)\b", re.IGNORECASE)
 
 
@@ -119,41 +239,59 @@ class _Clock:
 
     def __init__(self) -> None:
         self.first_decoded_s: float | None = None
+        self._is_smooth = True
+        self._is_decoding = False
+        self._last_decoded_s = -math.inf
         self._tick_s: dict[str, float] = {}
-        self._selected: queue.Queue[float] = queue.Queue()
+        self._selected: queue.Queue[tuple[float, bool]] = queue.Queue()
 
     def read(self, line: str) -> None:
         if match := _FRAME_LINE.match(line):
             time_s = int(match[2]) * self._tick_s.get(match[1], 0.0)
             if match[1] != "0":
-                self._selected.put(time_s)
-            elif self.first_decoded_s is None:
+                self._selected.put((time_s, self._is_smooth))
+                return
+            if self.first_decoded_s is None:
                 self.first_decoded_s = time_s
+            self._is_smooth &= time_s >= self._last_decoded_s
+            self._last_decoded_s = time_s
         elif match := _TIMEBASE_LINE.match(line):
+            # Frames of another size or format make ffmpeg set its filters up anew.
+            self._is_smooth &= match[1] not in self._tick_s
             self._tick_s[match[1]] = int(match[2]) / int(match[3])
+        elif line.endswith("Stream mapping:"):
+            # Until here the file was only looked over, and sound, which has no decoder, complained of.
+            self._is_decoding = True
+        elif self._is_decoding and _COMPLAINT.match(line):
+            self._is_smooth = False
 
-    def next_selected(self, timeout_s: float) -> float:
+    def next_selected(self, timeout_s: float) -> tuple[float, bool]:
+        """
+        The time of the next selected frame, and whether all went smoothly until then.
+
+        That is: no error was logged, if the log tells levels, and no frame came after a later one or in another size.
+        """
         return self._selected.get(timeout=timeout_s)
 
 
 class _Decoding:
-    """One run of ffmpeg over the part of a file around a segment."""
+    """One run of ffmpeg over the part of a file around the stretches between *cuts_s*."""
 
     def __init__(
         self,
         path: Path,
         facts: MediaFacts,
-        start_s: float,
-        end_s: float,
+        cuts_s: Sequence[float],
         sample_fps: float,
         seek_s: float | None,
         leash: Leash | None,
     ) -> None:
         self._facts = facts
         self._leash = leash
-        self._span = f"between {start_s:g} s and {end_s:g} s"
+        self._span = f"between {cuts_s[0]:g} s and {cuts_s[-1]:g} s"
         self._clock = _Clock()
         offset_s = facts.start_s
+        self._cuts_s = [offset_s + cut_s for cut_s in cuts_s]
         options = (
             {}
             if seek_s is None
@@ -162,36 +300,59 @@ class _Decoding:
         )
         stream = open_input(path, facts.container, **options)["V:0"]
         stream = stream.filter("showinfo", checksum=0)
-        stream = stream.filter("trim", end=repr(offset_s + end_s + END_MARGIN_S))
-        stream = stream.filter("select", _selection(offset_s + start_s, offset_s + end_s, sample_fps))
+        stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
+        stream = stream.filter("select", _selection(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
         # Frames of another size, later in the stream, are brought to the first one's.
         how = "bilinear+accurate_rnd+full_chroma_int"
         stream = stream.filter("scale", facts.width_px, facts.height_px, flags=how)
         output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
-        self._arguments = command_line(output)
+        self._is_shared = len(cuts_s) > 2
+        self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
 
     def began_by(self, time_s: float) -> bool:
         """Whether the first decoded frame stands at *time_s* or before; known with the first frame, or the end."""
         first_s = self._clock.first_decoded_s
         return first_s is not None and first_s - self._facts.start_s <= time_s
 
-    def frames(self, timeout_s: float) -> Generator[Frame, None, None]:
-        """The selected frames. Raises DecodeError or DecodeTimeoutError."""
+    def frames(self, timeout_s: float, stretch_timeout_s: float) -> Generator[tuple[int, Frame], None, None]:
+        """
+        The selected frames, each with the place of its stretch.
+
+        Args:
+            timeout_s: Wall-clock limit of the first stretch, with all that comes before it.
+            stretch_timeout_s: Of each that follows.
+
+        Raises:
+            DecodeError, DecodeTimeoutError: As ``read_frames`` does; of several stretches also where the decoder
+                meets damage, frames out of order or of another size: what becomes of them depends on where it began.
+        """
         height_px, width_px = self._facts.height_px, self._facts.width_px
         size = height_px * width_px * 3
-        count = 0
-        with BoundedProcess(self._arguments, timeout_s=timeout_s, on_line=self._clock.read, leash=self._leash) as child:
+        count = place = 0
+        bounded = BoundedProcess(
+            self._arguments,
+            timeout_s=timeout_s,
+            whole_timeout_s=timeout_s + (len(self._cuts_s) - 2) * stretch_timeout_s,
+            on_line=self._clock.read,
+            leash=self._leash,
+        )
+        with bounded as child:
             while len(data := read_exactly(child.stdout, size)) == size:
                 try:
                     # ffmpeg logs a frame before it writes it, so the time is here or about to be.
-                    time_s = self._clock.next_selected(timeout_s=10.0) - self._facts.start_s
+                    time_s, is_smooth = self._clock.next_selected(timeout_s=10.0)
                 except queue.Empty as error:
                     raise DecodeError("the decoder gave a frame without a time") from error
+                if self._is_shared and not is_smooth:
+                    raise DecodeError(f"frames are damaged, out of order or of several kinds {self._span}")
                 count += 1
                 pixels = np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3)
                 with child.paused():
-                    yield Frame(round(time_s, 6), pixels)
+                    before, place = place, bisect_right(self._cuts_s, time_s) - 1
+                    if place > before:
+                        child.renew(stretch_timeout_s)
+                    yield place, Frame(round(time_s - self._facts.start_s, 6), pixels)
             status = child.wait()
             if status < 0:
                 raise DecodeError(f"the decoder was ended by signal {-status} {self._span}")
@@ -199,9 +360,13 @@ class _Decoding:
                 raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
 
 
-def _selection(start_s: float, end_s: float, sample_fps: float) -> str:
-    """ffmpeg's expression for the first frame of each cell within the segment."""
+def _selection(cuts_s: Sequence[float], sample_fps: float) -> str:
+    """ffmpeg's expression for the first frame of each cell within each stretch between *cuts_s*."""
+    # Of the sum, one term is not zero: where the stretch begins that a time is in.
+    begin = "+".join(f"{start!r}*gte({{time}},{start!r})*lt({{time}},{end!r})" for start, end in pairwise(cuts_s))
     # A frame that stands on a cell's edge must not fall into the cell before it by rounding.
-    cell = f"floor(({{time}}-{start_s!r})*{sample_fps!r}+0.000001)"
-    is_new = f"isnan(prev_selected_t)+gt({cell.format(time='t')},{cell.format(time='prev_selected_t')})"
-    return f"gte(t,{start_s!r})*lt(t,{end_s!r})*({is_new})"
+    cell = f"floor(({{time}}-ld({{begin}}))*{sample_fps!r}+0.000001)"
+    now, before = cell.format(time="t", begin=0), cell.format(time="prev_selected_t", begin=1)
+    begins = f"st(0,{begin.format(time='t')});st(1,{begin.format(time='prev_selected_t')})"
+    is_new = f"isnan(prev_selected_t)+gt(ld(0),ld(1))+gt({now},{before})"
+    return f"{begins};gte(t,{cuts_s[0]!r})*lt(t,{cuts_s[-1]!r})*({is_new})"

@@ -35,6 +35,11 @@ class Leash:
         self._kill: Callable[[], None] | None = None
         self._is_cut = False
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether ``cut`` was called."""
+        return self._is_cut
+
     def cut(self) -> None:
         """End the child, now and for good."""
         with self._lock:
@@ -56,7 +61,9 @@ class BoundedProcess:
 
     Args:
         arguments: Program and arguments; no shell.
-        timeout_s: Wall-clock limit; the child's processor time is limited to a small multiple of it.
+        timeout_s: Wall-clock limit.
+        whole_timeout_s: Of all that the child may be given by ``renew``, if it may; its processor time is limited to
+            a small multiple of it.
         on_line: Called with each line of the child's standard error, in a thread of its own.
         leash: To end it from another thread.
     """
@@ -66,6 +73,7 @@ class BoundedProcess:
         arguments: Sequence[str],
         *,
         timeout_s: float,
+        whole_timeout_s: float | None = None,
         on_line: Callable[[str], None] | None = None,
         leash: Leash | None = None,
     ) -> None:
@@ -73,6 +81,7 @@ class BoundedProcess:
         self._leash = leash or Leash()
         self._left_s = timeout_s
         self._timeout_s = timeout_s
+        self._whole_timeout_s = whole_timeout_s or timeout_s
         self._on_line = on_line
         self.timed_out = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -122,6 +131,10 @@ class BoundedProcess:
         finally:
             self._start_clock()
 
+    def renew(self, timeout_s: float) -> None:
+        """Within a pause: *timeout_s* for what comes after it, whatever was left."""
+        self._left_s = self._timeout_s = timeout_s
+
     def wait(self) -> int:
         """
         Wait for the child's end and the last line of its log.
@@ -153,7 +166,7 @@ class BoundedProcess:
         # child can have done little by now: it has only begun to load.
         if not hasattr(resource, "prlimit"):
             return
-        cpu_s = int(self._timeout_s * (os.cpu_count() or 1)) + 1
+        cpu_s = int(self._whole_timeout_s * (os.cpu_count() or 1)) + 1
         limits = {
             resource.RLIMIT_AS: MEMORY_BYTES,
             resource.RLIMIT_CPU: cpu_s,

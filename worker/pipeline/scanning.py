@@ -1,10 +1,10 @@
-"""From a file to the results of its segments: each is decoded while the one before it is looked at."""
+"""From a file to the results of its segments: frames are decoded while those before them are looked at."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
-from worker.media.ahead import ReadAhead, may_read_ahead
-from worker.media.frames import Frame, read_frames
+from worker.media.ahead import ReadAhead
+from worker.media.frames import Frame, read_segments
 from worker.media.probe import MediaFacts
 from worker.media.process import Leash
 from worker.media.segments import Segment
@@ -35,30 +35,13 @@ def scan_segments(
     Raises:
         JobCancelledError: *should_stop* said so.
         ModelError: The network gave something that is not a number.
-        DecodeError, DecodeTimeoutError, MediaError: As ``read_frames`` does.
+        DecodeError, DecodeTimeoutError, MediaError: As ``read_segments`` does.
     """
 
-    def begin(part: Segment) -> ReadAhead:
-        def read(leash: Leash) -> Iterator[Frame]:
-            return read_frames(
-                path,
-                facts,
-                start_s=part.start_s,
-                end_s=part.end_s,
-                sample_fps=sample_fps,
-                timeout_s=timeout_s,
-                leash=leash,
-            )
+    def read(leash: Leash) -> Iterator[Frame | None]:
+        return read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash)
 
-        return ReadAhead(read, facts)
-
-    upcoming: ReadAhead | None = None
-    try:
-        for place, part in enumerate(plan):
-            with upcoming or begin(part) as reader:
-                upcoming = begin(plan[place + 1]) if place + 1 < len(plan) and may_read_ahead(facts) else None
-                result = detector.score_segment(reader, should_stop, stages)
-            yield result
-    finally:
-        if upcoming is not None:
-            upcoming.close()
+    with ReadAhead(read, facts) as reader:
+        frames = iter(reader)
+        for _ in plan:
+            yield detector.score_segment(iter(lambda: next(frames), None), should_stop, stages)

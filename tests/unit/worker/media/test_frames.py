@@ -73,7 +73,7 @@ def test_a_gap_late_in_a_video_does_not_decode_all_that_comes_before(tmp_path, m
     run("-i", str(source), "-vf", "select='lt(t,20)+gt(t,27)'", "-fps_mode", "vfr", "-g", "20", str(tmp_path / "v.mp4"))
     runs = []
     decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output: runs.append(decode(output)) or runs[-1])
+    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     (frame,) = frames_of(tmp_path / "v.mp4", start_s=22.0, end_s=25.0)
     assert frame.time_s == 22.0
     late = frames_of(tmp_path / "v.mp4", start_s=25.0, end_s=28.0)
@@ -176,7 +176,7 @@ def test_a_video_whose_data_is_gone_does_not_decode(tmp_path):
 def test_a_decoder_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "a.mp4")
     facts = probe(path, LIMITS)
-    monkeypatch.setattr(module, "command_line", lambda _: ["sleep", "60"])
+    monkeypatch.setattr(module, "command_line", lambda _, **_log: ["sleep", "60"])
     with pytest.raises(DecodeTimeoutError, match=r"limit of 0\.\d+ s"):
         list(read_frames(path, facts, start_s=0, end_s=2, sample_fps=2, timeout_s=0.3))
 

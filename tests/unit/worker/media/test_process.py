@@ -95,6 +95,25 @@ def test_time_after_a_pause_goes_on_from_where_it_was():
     assert 2.5 < time.monotonic() - began < 30
 
 
+def test_time_may_be_given_anew_in_a_pause():
+    began = time.monotonic()
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=2.0) as child:
+        for _ in range(3):
+            time.sleep(1.0)
+            with child.paused():
+                child.renew(1.5)
+        with pytest.raises(DecodeTimeoutError, match=r"limit of 1\.5 s"):
+            child.wait()
+    assert 4.0 < time.monotonic() - began < 30
+
+
+def test_processor_time_is_limited_by_all_that_may_be_given():
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
+    for options, wanted_s in (({}, 20.0), ({"whole_timeout_s": 100.0}, 100.0)):
+        with BoundedProcess(python("import time; time.sleep(0.3); " + code), timeout_s=20.0, **options) as child:
+            assert int(child.stdout.read()) == int(wanted_s * os.cpu_count()) + 1
+
+
 def test_a_cut_leash_ends_the_child_and_the_next_one():
     leash = Leash()
     with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:

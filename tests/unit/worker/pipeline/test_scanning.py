@@ -1,17 +1,21 @@
 import threading
+import time
 
+import numpy as np
 import pytest
 
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, JobCancelledError
 from tests.clips import make_clip
-from worker.media.frames import read_frames
+from worker.media.ahead import MOST_AHEAD
+from worker.media.frames import Frame, read_frames
 from worker.media.probe import probe
 from worker.media.segments import Segment, plan_segments
 from worker.pipeline import scanning
 from worker.pipeline.scanning import scan_segments
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
+PICTURE = np.zeros((240, 320, 3), np.uint8)
 
 
 class Times:
@@ -48,28 +52,39 @@ def test_each_segment_gets_its_own_frames(clip):
     assert len(plan) == 5  # The last second is half a segment, and stands by itself.
 
 
-def test_one_segment_is_read_ahead_and_no_more(clip, monkeypatch):
-    begun = []
+def segments(count):
+    return [Segment(number, float(number), number + 1.0) for number in range(count)]
 
-    def read(*_arguments, start_s, **_options):
-        begun.append(start_s)
-        return iter(())
 
-    monkeypatch.setattr(scanning, "read_frames", read)
-    results = scan(clip, [Segment(number, float(number), number + 1.0) for number in range(5)])
-    assert begun == []
-    assert [(next(results), len(begun)) for _ in range(5)] == [([], 2), ([], 3), ([], 4), ([], 5), ([], 5)]
+def test_frames_are_read_ahead_beyond_their_segment_but_not_without_end(clip, monkeypatch):
+    read = []
+
+    def read_segments(_path, _facts, plan, **_options):
+        for part in plan:
+            for item in (Frame(part.start_s, PICTURE), None):
+                read.append(item)
+                yield item
+
+    monkeypatch.setattr(scanning, "read_segments", read_segments)
+    results = scan(clip, segments(100))
+    assert read == []
+    assert next(results) == [0.0]
+    deadline = time.monotonic() + 5.0
+    while len(read) < MOST_AHEAD + 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # A frame and its end were taken; as many wait as may, and one is in hand.
+    assert len(read) == MOST_AHEAD + 3
+    assert list(results) == [[float(number)] for number in range(1, 100)]
 
 
 def test_an_error_stands_where_its_segment_does(clip, monkeypatch):
-    def read(*_arguments, start_s, **_options):
-        if start_s == 1.0:
-            raise DecodeError("damaged")
-        yield from ()
+    def read(*_arguments, **_options):
+        yield from (Frame(0.0, PICTURE), None, Frame(1.0, PICTURE))
+        raise DecodeError("damaged")
 
-    monkeypatch.setattr(scanning, "read_frames", read)
-    results = scan(clip, [Segment(number, float(number), number + 1.0) for number in range(3)])
-    assert next(results) == []
+    monkeypatch.setattr(scanning, "read_segments", read)
+    results = scan(clip, segments(3))
+    assert next(results) == [0.0]
     with pytest.raises(DecodeError, match="damaged"):
         next(results)
 

@@ -1,0 +1,344 @@
+"""Segments that share a decoder give the frames that a decoder for each gives."""
+
+import math
+import sys
+import threading
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from shared.containers import MediaLimits
+from shared.errors import DecodeError, DecodeTimeoutError
+from tests.clips import make_clip, run
+from worker.media import frames as module
+from worker.media.frames import MOST_TOGETHER, read_frames, read_segments
+from worker.media.probe import probe
+from worker.media.process import Leash
+from worker.media.segments import Segment, plan_segments
+
+LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
+
+
+def alone(path, facts, part, sample_fps=2.0, **given):
+    given = {"timeout_s": 60.0} | given
+    frames = read_frames(path, facts, start_s=part.start_s, end_s=part.end_s, sample_fps=sample_fps, **given)
+    return [(frame.time_s, frame.pixels) for frame in frames]
+
+
+def together(path, facts, plan, sample_fps=2.0, **given):
+    """The frames of each segment, as far as they come, and the error that ended them."""
+    parts, error = [[]], None
+    try:
+        for frame in read_segments(path, facts, plan, sample_fps=sample_fps, **({"timeout_s": 60.0} | given)):
+            if frame is None:
+                parts.append([])
+            else:
+                parts[-1].append((frame.time_s, frame.pixels))
+    except DecodeError as caught:
+        error = caught
+    else:
+        assert parts.pop() == []
+    return parts, error
+
+
+def one_by_one(path, facts, plan, sample_fps=2.0):
+    parts = []
+    for part in plan:
+        try:
+            parts.append(alone(path, facts, part, sample_fps))
+        except DecodeError as error:
+            return [*parts, []], error
+    return parts, None
+
+
+def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan=None):
+    facts = probe(path, LIMITS)
+    for seconds in segment_seconds:
+        for fps in sample_fps:
+            cut = plan or plan_segments(facts.duration_s, seconds)
+            given, error = together(path, facts, cut, fps)
+            wanted, wanted_error = one_by_one(path, facts, cut, fps)
+            assert (type(error), str(error)) == (type(wanted_error), str(wanted_error))
+            assert [[time_s for time_s, _ in part] for part in given] == [
+                [time_s for time_s, _ in part] for part in wanted
+            ]
+            for part, wanted_part in zip(given, wanted, strict=True):
+                assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(part, wanted_part, strict=True))
+
+
+@pytest.fixture
+def decoders(monkeypatch):
+    """The command lines of all decoders that were started."""
+    started = []
+    command_line = module.command_line
+
+    def noted(*arguments, **options):
+        started.append(command_line(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(module, "command_line", noted)
+    return started
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "extra"),
+    [
+        ("a.mp4", "h264", ("-g", "70", "-bf", "3")),
+        ("a.mkv", "hevc", ("-g", "40")),
+        ("a.webm", "vp9", ("-g", "50")),
+        ("a.mp4", "av1", ()),
+        ("a.avi", "mpeg4", ("-g", "30")),
+    ],
+)
+def test_they_are_the_same_in_every_container(tmp_path, name, codec, extra):
+    assert_same(make_clip(tmp_path / name, codec=codec, seconds=13.0, size=(160, 120), extra=extra))
+
+
+@pytest.mark.parametrize(
+    ("fps", "segment_seconds"), [(30000 / 1001, (2.5, 5.0)), (25.0, (1 / 3,)), (7.0, (2.5,)), (1.0, (5.0, 0.7))]
+)
+def test_they_are_the_same_at_every_frame_rate(tmp_path, fps, segment_seconds):
+    seconds = 11.0 if max(segment_seconds) > 1.0 else 3.0
+    path = make_clip(tmp_path / "a.mp4", fps=fps, seconds=seconds, size=(160, 120), extra=("-g", "45"))
+    assert_same(path, segment_seconds=segment_seconds)
+
+
+def test_frames_on_a_cut_are_in_the_later_segment(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", fps=10.0, seconds=2.8, size=(160, 120))
+    facts = probe(path, LIMITS)
+    parts, _ = together(path, facts, plan_segments(facts.duration_s, 0.7), 10.0)
+    assert [part[0][0] for part in parts] == [0.0, 0.7, 1.4, 2.1]
+    assert_same(path, segment_seconds=(0.7, 0.1))
+
+
+def varying(tmp_path, chosen, *extra):
+    source = make_clip(tmp_path / "source.mp4", fps=20.0, seconds=20.0, size=(160, 120))
+    path = tmp_path / "varying.mp4"
+    run("-i", str(source), "-vf", f"select='{chosen}'", "-fps_mode", "vfr", *extra, str(path))
+    return path
+
+
+def test_variable_frame_rates(tmp_path):
+    assert_same(varying(tmp_path, "lt(mod(n,7),3)+not(mod(n,11))", "-g", "50"))
+
+
+def test_gaps_longer_than_segments(tmp_path, decoders):
+    path = varying(tmp_path, "lt(t,3)+between(t,12,12.9)+gt(t,19.5)", "-g", "20")
+    assert_same(path)
+    facts = probe(path, LIMITS)
+    decoders.clear()
+    parts, _ = together(path, facts, plan_segments(facts.duration_s, 2.5))
+    # A held frame each in the third, fourth and seventh.
+    assert [len(part) for part in parts] == [5, 1, 1, 1, 1, 1, 1, 1]
+    assert [parts[place][0][0] for place in (2, 3, 6)] == [5.0, 7.5, 15.0]
+
+
+def test_a_gap_at_the_begin_of_the_plan_and_at_its_end(tmp_path):
+    path = varying(tmp_path, "lt(t,1)+between(t,4,5)+gt(t,19.9)", "-g", "20")
+    plan = [Segment(number, number + 2.0, number + 3.0) for number in range(6)]
+    assert_same(path, plan=plan, segment_seconds=(1.0,))
+
+
+def test_segments_of_one_frame(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", fps=2.0, seconds=4.0, size=(160, 120))
+    assert_same(path, segment_seconds=(0.5, 1.0))
+
+
+@pytest.mark.parametrize("offset_s", ["7", "-0.35", "0.0000001"])
+def test_files_whose_clock_does_not_begin_at_zero(tmp_path, offset_s):
+    source = make_clip(tmp_path / "a.mp4", fps=25.0, seconds=8.0, size=(160, 120), extra=("-g", "30"))
+    run("-itsoffset", offset_s, "-i", str(source), "-c", "copy", str(tmp_path / "late.mkv"))
+    assert_same(tmp_path / "late.mkv")
+
+
+def test_a_plan_that_begins_later_and_leaves_something_out(tmp_path, decoders):
+    path = make_clip(tmp_path / "a.mp4", fps=25.0, seconds=16.0, size=(160, 120), extra=("-g", "60"))
+    cuts = [(3.1, 5.0), (5.0, 6.25), (6.25, 6.3), (9.0, 11.0), (11.0, 12.5), (14.0, 15.0)]
+    plan = [Segment(number, *cut) for number, cut in enumerate(cuts)]
+    assert_same(path, plan=plan, segment_seconds=(1.0,))
+    decoders.clear()
+    together(path, probe(path, LIMITS), plan)
+    assert len(decoders) == 3
+
+
+def test_one_decoder_serves_all(tmp_path, decoders):
+    clip = make_clip(tmp_path / "a.mp4", seconds=13.0, size=(160, 120))
+    # Of sound, ffmpeg says that there is no decoder.
+    path = tmp_path / "sound.mp4"
+    run("-i", str(clip), "-f", "lavfi", "-i", "sine=duration=13", "-c:v", "copy", "-c:a", "aac", str(path))
+    together(path, probe(path, LIMITS), plan_segments(13.0, 2.5))
+    assert len(decoders) == 1
+
+
+def test_long_plans_are_shared_out(tmp_path, decoders):
+    path = make_clip(tmp_path / "a.mp4", fps=5.0, seconds=40.0, size=(64, 64), extra=("-g", "20"))
+    facts = probe(path, LIMITS)
+    plan = plan_segments(facts.duration_s, 0.5)
+    decoders.clear()
+    together(path, facts, plan)
+    assert len(decoders) == math.ceil(len(plan) / MOST_TOGETHER) == 3
+
+
+def test_a_size_that_changes(tmp_path):
+    sizes = [(160, 120), (96, 128), (160, 120)]
+    parts = [
+        make_clip(tmp_path / f"{place}.h264", fps=10.0, seconds=3.3, size=size, extra=("-g", "10"))
+        for place, size in enumerate(sizes)
+    ]
+    (tmp_path / "all.h264").write_bytes(b"".join(part.read_bytes() for part in parts))
+    run("-f", "h264", "-r", "10", "-i", str(tmp_path / "all.h264"), "-c", "copy", str(tmp_path / "a.mkv"))
+    assert len({len(part.read_bytes()) for part in parts}) == 2
+    assert_same(tmp_path / "a.mkv", segment_seconds=(2.5,))
+
+
+def damaged(path, begin, end, seed=5):
+    content = bytearray(path.read_bytes())
+    at = slice(int(begin * len(content)), int(end * len(content)))
+    content[at] = np.random.default_rng(seed).integers(0, 256, at.stop - at.start, np.uint8).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "h264"), ("a.mkv", "h264"), ("a.mp4", "hevc"), ("a.webm", "vp9")]
+)
+def test_a_damaged_middle(tmp_path, name, codec):
+    path = make_clip(tmp_path / name, codec=codec, seconds=18.0, size=(320, 240), extra=("-g", "10"))
+    assert_same(damaged(path, 0.45, 0.52), segment_seconds=(2.5,))
+
+
+def test_a_truncated_end(tmp_path):
+    path = make_clip(tmp_path / "a.mkv", seconds=18.0, size=(160, 120), extra=("-g", "25"))
+    content = path.read_bytes()
+    facts = probe(path, LIMITS)
+    path.write_bytes(content[: len(content) * 2 // 3])
+    assert_same(path)
+    # The rest is on the screen as the last frame that there is.
+    plan = plan_segments(facts.duration_s, 2.5)
+    given, _ = together(path, facts, plan)
+    wanted, _ = one_by_one(path, facts, plan)
+    assert [[time_s for time_s, _ in part] for part in given] == [[time_s for time_s, _ in part] for part in wanted]
+
+
+@pytest.mark.shared_data
+@pytest.mark.slow
+def test_real_clips(research_data):
+    for path in sorted((research_data / "videos").glob("*.mp4")):
+        assert_same(path, segment_seconds=(2.5,))
+
+
+class Breaking:
+    """
+    Instead of decoders: those whose span holds *at_s* end there, in the way that *how* says, those of one segment
+    only where *is_final*.
+    """
+
+    def __init__(self, monkeypatch, at_s, how, *, is_final=False):
+        self.at_s, self.how, self.is_final = at_s, how, is_final
+        self.spans = []
+        self.real = module._Decoding
+        monkeypatch.setattr(module, "_Decoding", self.decoding)
+
+    def decoding(self, path, facts, cuts_s, *arguments):
+        self.spans.append((cuts_s[0], cuts_s[-1]))
+        real = self.real(path, facts, cuts_s, *arguments)
+        if cuts_s[0] <= self.at_s < cuts_s[-1] and (self.is_final or len(cuts_s) > 2):
+            frames = real.frames
+
+            def breaking(*timeouts):
+                for place, frame in frames(*timeouts):
+                    if frame.time_s >= self.at_s:
+                        raise self.how
+                    yield place, frame
+
+            real.frames = breaking
+        return real
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", seconds=12.0, size=(160, 120))
+    return path, probe(path, LIMITS)
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.5, 4.0, 5.5, 11.5])
+@pytest.mark.parametrize("how", [DecodeError("killed"), DecodeTimeoutError("too slow")])
+def test_where_the_shared_decoder_fails_each_segment_gets_its_own(clip, monkeypatch, at_s, how):
+    plan = plan_segments(12.0, 2.0)
+    wanted, _ = one_by_one(*clip, plan)
+    breaking = Breaking(monkeypatch, at_s, how)
+    given, error = together(*clip, plan)
+    assert error is None
+    assert [[time_s for time_s, _ in part] for part in given] == [[time_s for time_s, _ in part] for part in wanted]
+    failing = max(0, math.ceil(at_s / 2.0) - 1)
+    assert breaking.spans == [(0.0, 12.0), *((part.start_s, part.end_s) for part in plan[failing:])]
+
+
+@pytest.mark.parametrize("at_s", [0.0, 5.5, 11.5])
+def test_an_error_stands_in_its_own_segment(clip, monkeypatch, at_s):
+    plan = plan_segments(12.0, 2.0)
+    wanted, _ = one_by_one(*clip, plan)
+    Breaking(monkeypatch, at_s, DecodeError("killed"), is_final=True)
+    given, error = together(*clip, plan)
+    assert str(error) == "killed"
+    times = [time_s for part in wanted for time_s, _ in part if time_s < at_s]
+    assert [time_s for part in given for time_s, _ in part] == times
+    assert len(given) == int(at_s / 2.0) + 1
+
+
+def test_frames_out_of_order_are_left_to_decoders_of_one_segment(tmp_path, decoders):
+    source = make_clip(tmp_path / "a.mp4", seconds=9.0, size=(160, 120), extra=("-g", "1"))
+    path = tmp_path / "b.mkv"
+    # The frame at 4.5 s and its neighbour change places.
+    swap = "setts=pts=if(eq(N\\,45)\\,PTS+0.1/TB\\,if(eq(N\\,46)\\,PTS-0.1/TB\\,PTS)):dts=DTS"
+    run("-i", str(source), "-c", "copy", "-bsf:v", swap, str(path))
+    assert_same(path, segment_seconds=(3.0,))
+    decoders.clear()
+    together(path, probe(path, LIMITS), plan_segments(9.0, 3.0))
+    # The one that met it in the second segment left that one and the last.
+    assert len(decoders) == 3
+
+
+def test_a_cut_leash_ends_it_at_once(clip, decoders):
+    leash = Leash()
+    frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0, leash=leash)
+    next(frames)
+    leash.cut()
+    with pytest.raises(DecodeError, match="signal 9"):
+        list(frames)
+    assert len(decoders) == 1
+
+
+def test_leaving_early_ends_the_decoder(clip):
+    frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0)
+    next(frames)
+    frames.close()
+    assert "decoder-log" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
+    """A decoder that takes a second for each segment, with a limit that is less than all of them."""
+    path, facts = clip
+    size = facts.width_px * facts.height_px * 3
+    script = (
+        "import sys, time\n"
+        "print('[Parsed_showinfo_0 @ 0] config in time_base: 1/10', file=sys.stderr)\n"
+        "print('[Parsed_showinfo_3 @ 0] config in time_base: 1/10', file=sys.stderr)\n"
+        "for number in range(6):\n"
+        "    time.sleep(1)\n"
+        "    for name in '03':\n"
+        "        print(f'[Parsed_showinfo_{name} @ 0] n: {number} pts: {number * 20} ', file=sys.stderr, flush=True)\n"
+        f"    sys.stdout.buffer.write(bytes({size}))\n"
+        "    sys.stdout.buffer.flush()\n"
+    )
+    monkeypatch.setattr(module, "command_line", lambda _, **_options: [sys.executable, "-I", "-c", script])
+    parts, error = together(path, facts, plan_segments(12.0, 2.0), timeout_s=3.0)
+    assert error is None
+    assert [[time_s for time_s, _ in part] for part in parts] == [[2.0 * number] for number in range(6)]
+
+
+def test_of_the_selection_one_stretch_is_the_simple_case():
+    assert module._selection((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
+    cuts = [number * 5.0 for number in range(MOST_TOGETHER + 1)]
+    assert all(f"gte(t,{start!r})*lt(t,{end!r})" in module._selection(cuts, 2.0) for start, end in pairwise(cuts))
