@@ -61,8 +61,8 @@ def open_input(path: Path, container: str, **options: Any) -> Any:
     )
 
 
-def command_line(output: Any, *, log: str = "info") -> list[str]:
-    """The arguments that run the graph which ends in *output*, with ffmpeg's *log* of that level."""
+def command_line(*outputs: Any, log: str = "info") -> list[str]:
+    """The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level."""
     flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]
-    arguments: list[str] = ffmpeg.compile(output, cmd=[program(), *flags])
+    arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[program(), *flags])
     return arguments

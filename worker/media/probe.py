@@ -121,8 +121,12 @@ class _Packets:
 
 
 def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline: float) -> MediaFacts:
-    packets = _read_packets(path, header.container, limits, seconds_left(deadline))
-    width_px, height_px = _decode_first_size(path, header.container, seconds_left(deadline))
+    packets, size = _look(path, header.container, limits, seconds_left(deadline))
+    if packets is None or size is None:
+        # Something is amiss. One after the other they tell what it is.
+        packets = _read_packets(path, header.container, limits, seconds_left(deadline))
+        size = _decode_first_size(path, header.container, seconds_left(deadline))
+    width_px, height_px = size
     duration_s = packets.end_s - packets.first_s
     facts = MediaFacts(
         kind="video",
@@ -195,13 +199,47 @@ class _Log:
             self.rotation_deg = round(-float(match[1]) / 90) * 90 % 360
 
 
+def _look(
+    path: Path, container: str, limits: MediaLimits, timeout_s: float
+) -> tuple[_Packets | None, tuple[int, int] | None]:
+    """
+    What ``_read_packets`` and ``_decode_first_size`` find, by one process instead of two; None where anything is amiss.
+
+    Opening a file takes longer than reading its packets.
+    """
+    log, first, scan = _Log(), _FirstSize(), _PacketScan()
+
+    def read(line: str) -> None:
+        log.read(line)
+        first.read(line)
+
+    # What is forgiven when packets are read is not forgiven when they are decoded.
+    options = {"err_detect": "ignore_err", "err_detect:v": 0}
+    source = open_input(path, container, **options)
+    arguments = command_line(_packets_of(source), _first_frame_of(source))
+    with BoundedProcess(arguments, timeout_s=timeout_s, on_line=read) as child:
+        for line in child.stdout:
+            scan.read(line)
+        status = child.wait()
+    is_sound = status == 0 and scan.count > 0 and not log.truncated and log.codecs and log.codecs[0] in VIDEO_CODECS
+    return (_judge(log, scan, limits) if is_sound else None), first.size_px
+
+
+def _packets_of(source: Any) -> Any:
+    """An output of the packets of the first video stream of *source*, a line each."""
+    # V, unlike v, leaves out cover art.
+    return source["V:0"].output("pipe:", f="framecrc", c="copy", copyinkf=None, avoid_negative_ts="disabled")
+
+
+def _first_frame_of(source: Any) -> Any:
+    """An output of nothing, for which the first frame of *source* is decoded."""
+    return source["V:0"].filter("showinfo", checksum=0).output("pipe:", f="null", vframes=1)
+
+
 def _read_packets(path: Path, container: str, limits: MediaLimits, timeout_s: float) -> _Packets:
     """Timestamps of the first video stream, read without decoding anything."""
-    log = _Log()
-    source = open_input(path, container, err_detect="ignore_err")
-    # V, unlike v, leaves out cover art.
-    output = source["V:0"].output("pipe:", f="framecrc", c="copy", copyinkf=None, avoid_negative_ts="disabled")
-    scan = _PacketScan(limits.max_duration_s)
+    log, scan = _Log(), _PacketScan()
+    output = _packets_of(open_input(path, container, err_detect="ignore_err"))
     with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=log.read) as child:
         for line in child.stdout:
             scan.read(line)
@@ -221,6 +259,11 @@ def _read_packets(path: Path, container: str, limits: MediaLimits, timeout_s: fl
         if status < 0:
             raise DecodeError(f"the demuxer was ended by signal {-status}")
         raise TruncatedError("the file ends before any frame")
+    return _judge(log, scan, limits)
+
+
+def _judge(log: _Log, scan: "_PacketScan", limits: MediaLimits) -> _Packets:
+    """Of packets that were read, what they tell, unless they last too long."""
     first_s, end_s = scan.span()
     if end_s - first_s > limits.max_duration_s:
         raise TooLongError(
@@ -232,9 +275,8 @@ def _read_packets(path: Path, container: str, limits: MediaLimits, timeout_s: fl
 class _PacketScan:
     """The span of presentation times, in constant memory however long the file is."""
 
-    def __init__(self, max_duration_s: float) -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self._max_duration_s = max_duration_s
         self._tick_s = 0.0
         self._first: int | None = None
         self._last: int | None = None
@@ -282,21 +324,26 @@ class _PacketScan:
 _SIZE_LINE = re.compile(r"^\[Parsed_showinfo_\d+ @ [^\]]+\] n: *0 .*? s:(\d+)x(\d+) ")
 
 
+class _FirstSize:
+    """Displayed width and height, as ffmpeg's log tells them of the first frame that decodes."""
+
+    def __init__(self) -> None:
+        self.size_px: tuple[int, int] | None = None
+
+    def read(self, line: str) -> None:
+        if self.size_px is None and (match := _SIZE_LINE.match(line)):
+            self.size_px = int(match[1]), int(match[2])
+
+
 def _decode_first_size(path: Path, container: str, timeout_s: float) -> tuple[int, int]:
     """Displayed width and height, from the first frame that decodes."""
-    sizes: list[tuple[int, int]] = []
-
-    def read(line: str) -> None:
-        if not sizes and (match := _SIZE_LINE.match(line)):
-            sizes.append((int(match[1]), int(match[2])))
-
-    frames = open_input(path, container)["V:0"].filter("showinfo", checksum=0)
-    output = frames.output("pipe:", f="null", vframes=1)
-    with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=read) as child:
+    first = _FirstSize()
+    output = _first_frame_of(open_input(path, container))
+    with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=first.read) as child:
         child.stdout.read()
         status = child.wait()
-    if sizes:
-        return sizes[0]
+    if first.size_px is not None:
+        return first.size_px
     if status < 0:
         raise DecodeError(f"the decoder was ended by signal {-status}")
     raise TruncatedError("no frame of the video can be decoded")

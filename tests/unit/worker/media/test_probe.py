@@ -20,6 +20,7 @@ from shared.errors import (
     UnsupportedMediaError,
 )
 from tests.clips import astronaut, make_clip, run, truncate
+from worker.media import probe as module
 from worker.media.ffmpeg import program
 from worker.media.probe import MediaFacts, probe
 
@@ -109,6 +110,73 @@ def test_a_truncated_tail_leaves_what_is_there(tmp_path):
     assert facts.truncated
     assert facts.duration_s is not None
     assert 1.0 < facts.duration_s < 3.5
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """How many outputs each run of ffmpeg had."""
+    counts = []
+    command_line = module.command_line
+
+    def counted(*outputs):
+        counts.append(len(outputs))
+        return command_line(*outputs)
+
+    monkeypatch.setattr(module, "command_line", counted)
+    return counts
+
+
+def test_a_sound_file_is_opened_once(tmp_path, runs):
+    probe(make_clip(tmp_path / "a.mp4"), LIMITS)
+    assert runs == [2]
+
+
+def test_where_something_is_amiss_packets_and_first_frame_are_looked_at_by_themselves(tmp_path, runs):
+    path = make_clip(tmp_path / "a.mp4", seconds=4.0, extra=("-movflags", "+faststart", "-g", "5"))
+    probe(truncate(path, 0.6), LIMITS)
+    assert runs == [2, 1, 1]
+
+
+def test_a_video_of_which_no_frame_decodes_is_truncated_unless_it_is_too_long(tmp_path, runs):
+    path = make_clip(tmp_path / "a.mp4", extra=("-movflags", "+faststart"))
+    content = bytearray(path.read_bytes())
+    begin = content.index(b"mdat") + 4
+    content[begin:] = bytes(len(content) - begin)
+    path.write_bytes(content)
+    with pytest.raises(TruncatedError, match="no frame of the video can be decoded"):
+        probe(path, LIMITS)
+    assert runs == [2, 1, 1]
+    values = {name: getattr(LIMITS, name) for name in LIMITS.__dataclass_fields__} | {"max_duration_s": 1.0}
+    with pytest.raises(TooLongError):
+        probe(path, MediaLimits(**values))
+
+
+@pytest.mark.parametrize("arguments", [["/bin/sh", "-c", "kill -11 $$"], ["/bin/sh", "-c", "exit 1"]])
+def test_a_look_that_dies_is_not_the_last_word(tmp_path, monkeypatch, arguments):
+    path = make_clip(tmp_path / "a.mp4")
+    wanted = probe(path, LIMITS)
+    command_line = module.command_line
+    monkeypatch.setattr(
+        module, "command_line", lambda *outputs: command_line(*outputs) if outputs[1:] == () else arguments
+    )
+    assert probe(path, LIMITS) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "h264", {"rotation": 90}),
+        ("a.mkv", "hevc", {"extra": ("-g", "7")}),
+        ("a.webm", "vp9", {}),
+        ("a.avi", "mpeg4", {}),
+        ("a.mp4", "h264", {"frames": 1}),
+    ],
+)
+def test_one_run_finds_what_two_find(tmp_path, monkeypatch, name, codec, options):
+    path = make_clip(tmp_path / name, codec=codec, **options)
+    found = probe(path, LIMITS)
+    monkeypatch.setattr(module, "_look", lambda *_: (None, None))
+    assert probe(path, LIMITS) == found
 
 
 def _text(path):
