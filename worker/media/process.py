@@ -7,6 +7,7 @@ limit, when the context ends, and when its worker is killed. A crash takes down 
 """
 
 import contextlib
+import fcntl
 import os
 import resource
 import signal
@@ -23,6 +24,10 @@ from worker.media.sandbox import sandbox
 
 MEMORY_BYTES = 4 * 1024**3
 """Address space of a decoder: decoding 8K with several reference frames stays below it."""
+PIPE_BYTES = 1024**2
+"""What may wait to be read, where a pipe's size can be chosen: frames then come in fewer pieces."""
+SHORTEST_PAUSE_S = 0.05
+"""Between two looks at a child whose time is over, while it is in a pause."""
 LINE_BYTES = 4096
 KEPT_LINES = 200
 
@@ -83,6 +88,9 @@ class BoundedProcess:
         self._timeout_s = timeout_s
         self._whole_timeout_s = whole_timeout_s or timeout_s
         self._on_line = on_line
+        self._began: float | None = None
+        self._clock = threading.Lock()
+        self._is_over = threading.Event()
         self.timed_out = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """The last lines of standard error."""
@@ -99,8 +107,11 @@ class BoundedProcess:
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
         )
         self._limit_resources()
+        self._enlarge_pipe()
         self._leash.hold(self._kill)
-        self._start_clock()
+        self._began = time.monotonic()
+        self._watch = threading.Thread(target=self._expire, name="decoder-clock", daemon=True)
+        self._watch.start()
         self._reader = threading.Thread(target=self._read_lines, name="decoder-log", daemon=True)
         self._reader.start()
         return self
@@ -109,8 +120,9 @@ class BoundedProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._kill()
-        self._stop_clock()
         self._process.wait()
+        self._is_over.set()
+        self._watch.join()
         self._leash.hold(None)
         self._reader.join()
         self.stdout.close()
@@ -125,15 +137,18 @@ class BoundedProcess:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The clock stands still in the block: whoever reads the output is at something else, and the child waits."""
-        self._stop_clock()
+        with self._clock:
+            self._left_s, self._began = self._seconds_left(), None
         try:
             yield
         finally:
-            self._start_clock()
+            with self._clock:
+                self._began = time.monotonic()
 
     def renew(self, timeout_s: float) -> None:
         """Within a pause: *timeout_s* for what comes after it, whatever was left."""
-        self._left_s = self._timeout_s = timeout_s
+        with self._clock:
+            self._left_s = self._timeout_s = timeout_s
 
     def wait(self) -> int:
         """
@@ -151,15 +166,29 @@ class BoundedProcess:
             raise DecodeTimeoutError(f"the decoder was stopped at its limit of {self._timeout_s:g} s")
         return status
 
-    def _start_clock(self) -> None:
-        self._began = time.monotonic()
-        self._timer = threading.Timer(max(0.0, self._left_s), self._expire)
-        self._timer.daemon = True
-        self._timer.start()
+    def _seconds_left(self) -> float:
+        return self._left_s if self._began is None else self._left_s - (time.monotonic() - self._began)
 
-    def _stop_clock(self) -> None:
-        self._timer.cancel()
-        self._left_s -= time.monotonic() - self._began
+    def _expire(self) -> None:
+        """End the child when its time is over, by a thread for all of its pauses: to start one takes 0.1 ms."""
+        wait_s = self._left_s
+        while not self._is_over.wait(wait_s):
+            with self._clock:
+                wait_s = self._seconds_left()
+                if self._began is None:
+                    # Its time cannot be over sooner than if the pause ended now.
+                    wait_s = max(wait_s, SHORTEST_PAUSE_S)
+                elif wait_s <= 0.0:
+                    self.timed_out = True
+                    break
+        if self.timed_out:
+            self._kill()
+
+    def _enlarge_pipe(self) -> None:
+        # Linux alone has it, and there are limits for all pipes of a user together.
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def _limit_resources(self) -> None:
         # From outside, since code that runs between fork and exec is unsafe in a process with threads. The
@@ -177,10 +206,6 @@ class BoundedProcess:
         with contextlib.suppress(ProcessLookupError):
             for name, value in limits.items():
                 resource.prlimit(self._process.pid, name, (value, value))
-
-    def _expire(self) -> None:
-        self.timed_out = True
-        self._kill()
 
     def _kill(self) -> None:
         # The group is gone once the child was waited for; until then its id cannot be reused.

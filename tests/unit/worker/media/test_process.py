@@ -1,6 +1,8 @@
+import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +95,38 @@ def test_time_after_a_pause_goes_on_from_where_it_was():
         with pytest.raises(DecodeTimeoutError):
             child.wait()
     assert 2.5 < time.monotonic() - began < 30
+
+
+def test_many_pauses_take_no_thread_each_and_no_time():
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=2.0) as child:
+        clocks = {thread for thread in threading.enumerate() if thread.name == "decoder-clock"}
+        began = time.monotonic()
+        for _ in range(200):
+            with child.paused():
+                time.sleep(0.005)
+            assert {thread for thread in threading.enumerate() if thread.name == "decoder-clock"} == clocks
+        assert not child.timed_out
+        with pytest.raises(DecodeTimeoutError):
+            child.wait()
+    assert time.monotonic() - began > 2.5
+    assert not any(thread.is_alive() for thread in clocks)
+
+
+def test_time_that_is_over_in_a_pause_ends_the_child_after_it():
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=0.2) as child:
+        with child.paused():
+            child.renew(0.0)
+            time.sleep(0.5)
+            assert not child.timed_out
+        with pytest.raises(DecodeTimeoutError):
+            child.wait()
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="the size of a pipe cannot be chosen here")
+def test_much_may_wait_in_the_pipe():
+    with BoundedProcess(python("print('x' * 500_000)"), timeout_s=20.0) as child:
+        assert child.wait() == 0
+        assert len(child.stdout.read()) == 500_001
 
 
 def test_time_may_be_given_anew_in_a_pause():
