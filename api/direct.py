@@ -13,6 +13,7 @@ from api.services import services
 from shared.audit import record
 from shared.containers import check_size
 from shared.direct import begin_upload, incoming_key
+from shared.models import new_id
 
 blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
 
@@ -29,13 +30,14 @@ def begin(body: UploadRequest) -> Response:
     mine, settings = services(), services().settings
     check_size(body.size_bytes, settings.limits.for_media())
     lasts_s = settings.storage.upload_valid_s
-    owner = caller().owner
+    owner, upload_id = caller().owner, new_id()
+    # Before the transaction: it may have to ask the platform for a key.
+    signed = mine.storage.sign_upload(incoming_key(upload_id), body.size_bytes, lasts_s)
+    if signed is None:
+        raise APIError("no_direct_uploads", "this service takes files through POST /v1/jobs alone")
     with mine.sessions.transaction() as session:
         check_announced(session, settings.api, owner, body.size_bytes)
-        upload = begin_upload(session, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)
-        signed = mine.storage.sign_upload(incoming_key(upload.id), body.size_bytes, lasts_s)
-        if signed is None:
-            raise APIError("no_direct_uploads", "this service takes files through POST /v1/jobs alone")
+        upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)
         record(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)
         document = {
             "id": str(upload.id),

@@ -180,7 +180,7 @@ def list_segments(path: JobPath, query: Page) -> Response:
 def cancel(path: JobPath) -> Response:
     """Stop a job. Cancelling it again changes nothing; a job that has ended otherwise is a conflict."""
     mine = services()
-    delivery_id = None
+    delivery_id = given_up = None
     with mine.sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
@@ -188,11 +188,14 @@ def cancel(path: JobPath) -> Response:
         if job.is_final and job.status != "cancelled":
             raise APIError("job_already_final", f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
+            given_up = job.source_key
             delivery_id = cancel_job(session, job)
             record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
             JOBS_ENDED.labels(status="cancelled").inc()
             session.refresh(job)
         document = job_document(job, get_segments(session, job.id))
+    if given_up is not None:
+        remove(mine.sessions, mine.storage, [given_up])
     if delivery_id is not None:
         send_delivery(mine, delivery_id)
     return jsonify(document)

@@ -29,9 +29,11 @@ def incoming_id(storage_key: str) -> uuid.UUID:
     return uuid.UUID(storage_key.removeprefix(f"{INCOMING_PREFIX}/"))
 
 
-def begin_upload(session: Session, *, owner: str, size_bytes: int, lasts_s: int) -> DirectUpload:
-    """Note that *owner* may send a file within *lasts_s*."""
-    upload = DirectUpload(owner=owner, size_bytes=size_bytes, expires_at=func.now() + timedelta(seconds=lasts_s))
+def begin_upload(session: Session, upload_id: uuid.UUID, *, owner: str, size_bytes: int, lasts_s: int) -> DirectUpload:
+    """Note that *owner* may send the file of *upload_id* within *lasts_s*."""
+    upload = DirectUpload(
+        id=upload_id, owner=owner, size_bytes=size_bytes, expires_at=func.now() + timedelta(seconds=lasts_s)
+    )
     session.add(upload)
     session.flush()
     session.refresh(upload)

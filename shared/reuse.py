@@ -3,11 +3,11 @@
 import uuid
 from typing import Any
 
-from sqlalchemy import func, insert, literal, select
+from sqlalchemy import exists, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from shared.jobs import Outcome, end_job
-from shared.models import Job, Segment
+from shared.models import Job, Media, Segment
 
 COPIED = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score, Segment.result),
@@ -23,6 +23,7 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
     Args:
         description: Of model, preprocessing, sampling and pipeline; all of it must be equal.
     """
+    is_truncated = exists().where(Media.id == Job.media_id, Media.facts["truncated"].as_boolean())
     query = (
         select(Job)
         .where(
@@ -33,6 +34,8 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
             Job.deleted_at.is_(None),
             Job.model_description == description,
             ~Job.reasons.contains(["segments_failed"]),
+            # Judged by a release that did not look at that.
+            ~is_truncated | Job.reasons.contains(["truncated"]),
         )
         .order_by(Job.id.desc())
         .limit(1)

@@ -5,14 +5,17 @@ A body goes up in parts while it arrives and is an object only once it is whole.
 copy, one for all processes of a machine; see ``shared.local_copies``.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError
+from fsspec.asyn import sync_wrapper
 from s3fs import S3FileSystem
 
 from shared.config import StorageSettings
@@ -32,6 +35,10 @@ from shared.storage import (
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
+CALL_LIMIT_S = 120.0
+"""Of a call, all attempts together."""
+CHECK_LIMIT_S = 5.0
+"""Likewise, where somebody asks whether the server is there."""
 PART_BYTES = 8 * 1024 * 1024
 """Of an upload in parts: S3 takes 10,000 of 5 MiB or more. Each upload holds one in memory."""
 UNFINISHED_DAYS = 1
@@ -51,11 +58,14 @@ class S3Storage:
         address = urlsplit(settings.url)
         self._bucket, self._prefix = address.netloc, address.path.strip("/")
         self._encryption = _encryption(settings)
-        self._filesystem = _connect(settings, settings.endpoint_url, self._encryption)
+        self._filesystem = _connect(settings, settings.endpoint_url, self._encryption, CALL_LIMIT_S)
+        self._impatient = _connect(settings, settings.endpoint_url, self._encryption, CHECK_LIMIT_S)
         # Signing sends nothing: it needs the address by which the sender will come, not ours.
         public = settings.public_endpoint_url
         is_amazons = settings.endpoint_url is None
-        self._signer = _connect(settings, public, {}) if public else self._filesystem if is_amazons else None
+        self._signer = (
+            _connect(settings, public, {}, CALL_LIMIT_S) if public else self._filesystem if is_amazons else None
+        )
         self._copies = LocalCopies(settings.cache_dir, settings.cache_bytes, settings.cache_linger_s)
 
     def create(self, key: str) -> Upload:
@@ -127,8 +137,10 @@ class S3Storage:
                 yield path[len(root) :].lstrip("/"), info["LastModified"]
 
     def check(self) -> None:
-        """Write, read and remove a small object."""
-        check_by_writing(self)
+        """Write, read and remove a small object; a server that takes seconds for it counts as away."""
+        impatient = copy(self)
+        impatient._filesystem = self._impatient  # noqa: SLF001 - of its own kind
+        check_by_writing(impatient)
 
     def make_bucket(self) -> bool:
         """Make the bucket unless it is there; whether it was made."""
@@ -221,9 +233,29 @@ def _beginnings(first: datetime, last: datetime) -> list[str]:
     return [f"{number:06x}" for number in range(low, high + 1)]
 
 
-def _connect(settings: StorageSettings, endpoint_url: str | None, extra: dict[str, str]) -> S3FileSystem:
+class _BoundedFileSystem(S3FileSystem):  # type: ignore[misc]
+    """
+    Gives up a call after ``limit_s`` seconds.
+
+    Timeouts of the connection alone do not do that: before it sends a body, the client waits for the server's leave
+    without any.
+    """
+
+    limit_s = CALL_LIMIT_S
+    # Of two times two attempts: the inner ones know when a server asks for patience, these when a body breaks off.
+    retries = 2
+
+    async def _call_s3(self, *arguments: Any, **options: Any) -> Any:
+        return await asyncio.wait_for(super()._call_s3(*arguments, **options), self.limit_s)
+
+    call_s3 = sync_wrapper(_call_s3)
+
+
+def _connect(
+    settings: StorageSettings, endpoint_url: str | None, extra: dict[str, str], limit_s: float
+) -> S3FileSystem:
     secret = settings.secret_access_key
-    filesystem = S3FileSystem(
+    filesystem = _BoundedFileSystem(
         key=settings.access_key_id,
         secret=secret.get_secret_value() if secret else None,
         endpoint_url=endpoint_url,
@@ -246,8 +278,7 @@ def _connect(settings: StorageSettings, endpoint_url: str | None, extra: dict[st
         # An instance is this process's own.
         skip_instance_cache=True,
     )
-    # Of two times two attempts: the inner ones know when a server asks for patience, these when a body breaks off.
-    filesystem.retries = 2
+    filesystem.limit_s = limit_s
     return filesystem
 
 

@@ -154,6 +154,8 @@ class FileStorage:
             return int(self._filesystem.size(self._path(key)))
         except FileNotFoundError as error:
             raise ObjectMissingError("the stored file is gone") from error
+        except OSError as error:
+            raise StorageError("the stored file cannot be read") from error
 
     def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
         """None: a folder takes no requests."""

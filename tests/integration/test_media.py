@@ -92,3 +92,18 @@ def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
             session.flush()
             assert find_result(session, new, {"name": "any"}) is None
         erasing.result()
+
+
+@pytest.mark.parametrize(("reasons", "is_taken"), [([], False), (["truncated"], True)])
+def test_a_result_that_overlooked_missing_parts_is_not_taken_over(sessions, reasons, is_taken):
+    """The release before called such files real."""
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}
+        job.reasons = reasons
+        session.get_one(Media, job.media_id).facts = {"truncated": True}
+        new = add_job(session, owner=job.owner)
+        new.media_id = job.media_id
+        session.flush()
+        found = find_result(session, new, {"name": "any"})
+        assert (found is not None) == is_taken

@@ -108,7 +108,11 @@ def _check_sha256(found: str, promised: str | None) -> None:
 
 def _attach(context: Context, lease: Lease, key: str, *, owner: str, sha256: str, size_bytes: int) -> str:
     """Make the object *key* the job's media; the storage key of that, which is another if the content was known."""
-    lost = lost_file(context.sessions, context.storage, owner=owner, sha256=sha256)
+    try:
+        lost = lost_file(context.sessions, context.storage, owner=owner, sha256=sha256)
+    except Exception:
+        context.storage.delete(key)
+        raise
     try:
         with context.sessions.transaction() as session:
             media, surplus = attach_media(

@@ -266,6 +266,13 @@ def test_quotas_count_what_is_announced(make_api, s3_settings):
     assert "Retry-After" in refused.headers
 
 
+def test_the_file_of_a_cancelled_job_goes_at_once(api, owner, storage):
+    job = submit(api, owner, sent(api, owner, noise_picture(1)))
+    assert keys(storage)
+    assert api.call("POST", f"/v1/jobs/{job.json['id']}/cancel", owner).status_code == 200
+    assert keys(storage) == []
+
+
 def test_leftovers_go_and_what_is_waited_for_stays(api, owner, storage, worker, monkeypatch):
     waiting = submit(api, owner, sent(api, owner, noise_picture(1)))
     announced = sent(api, owner, noise_picture(2))

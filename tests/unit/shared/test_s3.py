@@ -146,10 +146,11 @@ def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
     assert len(list(storage.list("media"))) == 3
 
 
-def test_a_server_that_does_not_answer_is_given_up_after_four_attempts(monkeypatch):
-    monkeypatch.setattr("shared.s3.READ_TIMEOUT_S", 0.2)
+@pytest.fixture
+def silent():
+    """Settings of a server that takes connections and says nothing; and these connections."""
+    arrived = []
     with socket.create_server(("127.0.0.1", 0)) as server:
-        arrived = []
 
         def accept():
             with suppress(OSError):
@@ -164,8 +165,39 @@ def test_a_server_that_does_not_answer_is_given_up_after_four_attempts(monkeypat
             access_key_id="id",
             secret_access_key="secret",
         )
-        with pytest.raises(StorageError):
-            S3Storage(settings).delete("media/a")
+        yield settings, arrived
     for connection in arrived:
         connection.close()
+
+
+def test_a_silent_server_is_given_up_after_four_attempts(silent, monkeypatch):
+    monkeypatch.setattr("shared.s3.READ_TIMEOUT_S", 0.2)
+    settings, arrived = silent
+    with pytest.raises(StorageError):
+        S3Storage(settings).delete("media/a")
     assert len(arrived) == 4
+
+
+def put(storage):
+    upload = storage.create("media/a")
+    upload.write(b"x")
+    upload.commit()
+
+
+@pytest.mark.parametrize("call", [put, S3Storage.check, lambda storage: storage.size("media/a")])
+def test_a_silent_server_holds_nobody_up_for_ever(silent, monkeypatch, call):
+    """Who wants to send a body waits for the server's leave, for which the client knows no limit."""
+    monkeypatch.setattr("shared.s3.CALL_LIMIT_S", 1.0)
+    monkeypatch.setattr("shared.s3.CHECK_LIMIT_S", 1.0)
+    outcome = []
+
+    def use():
+        try:
+            call(S3Storage(silent[0]))
+        except StorageError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=use, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert len(outcome) == 1
