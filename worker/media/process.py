@@ -146,7 +146,7 @@ class BoundedProcess:
                 self._began = time.monotonic()
 
     def renew(self, timeout_s: float) -> None:
-        """Within a pause: *timeout_s* for what comes after it, whatever was left."""
+        """Within a pause: *timeout_s*, which is no less than was left, for what comes after it."""
         with self._clock:
             self._left_s = self._timeout_s = timeout_s
 

@@ -112,16 +112,6 @@ def test_many_pauses_take_no_thread_each_and_no_time():
     assert not any(thread.is_alive() for thread in clocks)
 
 
-def test_time_that_is_over_in_a_pause_ends_the_child_after_it():
-    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=0.2) as child:
-        with child.paused():
-            child.renew(0.0)
-            time.sleep(0.5)
-            assert not child.timed_out
-        with pytest.raises(DecodeTimeoutError):
-            child.wait()
-
-
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="the size of a pipe cannot be chosen here")
 def test_much_may_wait_in_the_pipe():
     with BoundedProcess(python("print('x' * 500_000)"), timeout_s=20.0) as child:
