@@ -27,8 +27,6 @@ CHUNK_PIXELS: Final = 2 * 1920 * 1080
 """Frames that are looked at together hold about this many pixels, and one at least: it bounds memory."""
 CHUNK_FRAMES: Final = 8
 """Fewer than a segment has, so that later ones are decoded meanwhile."""
-FIRST_CHUNK_FRAMES: Final = 2
-"""Each chunk has twice as many as the one before, up to these: nobody waits long for something to look at."""
 FACE_BATCH: Final = 32
 SAME_SCORE: Final = 5e-4
 """How far a lower precision may move the score of a made picture: those of real faces move ten times as far."""
@@ -185,12 +183,10 @@ class Detector:
 
 def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     iterator = iter(frames)
-    count = FIRST_CHUNK_FRAMES
     for first in iterator:
         pixels = first.pixels.shape[0] * first.pixels.shape[1]
-        most = min(CHUNK_FRAMES, max(1, CHUNK_PIXELS // pixels))
-        yield [first, *islice(iterator, min(count, most) - 1)]
-        count *= 2
+        count = min(CHUNK_FRAMES, max(1, CHUNK_PIXELS // pixels))
+        yield [first, *islice(iterator, count - 1)]
 
 
 def _result(item: _Found, score: float | None) -> FaceResult:
