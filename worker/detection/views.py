@@ -8,6 +8,7 @@ threads work through the frames, on a device all are worked on at once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import cv2
@@ -79,10 +80,7 @@ class HostViews:
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
         """See ``Views``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
-        grids = [
-            _Grid(*(whole[None] for whole in (*windows_over(0, self.height_px, h), *windows_over(0, self.width_px, w))))
-            for h, w in sizes
-        ]
+        grids = _grids(self.height_px, self.width_px, tuple(sizes))
         levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
 
         def shrink(index: int) -> None:
@@ -221,6 +219,15 @@ class _Grid:
                 flat *= self._by_row[place]
                 flat *= self._by_column[place[0]]
                 flat -= np.float32(PIXEL_MIDDLE / PIXEL_RANGE)
+
+
+@lru_cache(maxsize=1)
+def _grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_Grid]:
+    """Of whole frames: those of a video are all alike."""
+    return [
+        _Grid(*(whole[None] for whole in (*windows_over(0, height_px, rows), *windows_over(0, width_px, columns))))
+        for rows, columns in sizes
+    ]
 
 
 def _places(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Places:
