@@ -24,6 +24,8 @@ from typing import Any
 import httpx
 from deepfakestream.stack.embedded import EmbeddedStack
 
+from shared.config import Logging
+from shared.observability import configure_logging
 from tests.faults.audit import FINAL, audit, result, wait_for_quiet
 from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, storage_of_its_own
 from tests.faults.receiver import moody_receiver
@@ -60,6 +62,8 @@ def main() -> int:
     parser.add_argument("--nodes", action="store_true", help="on several machines that share their stores alone")
     parser.add_argument("--logs", type=Path, help="keep the services' logs in this folder")
     given = parser.parse_args()
+    # The audit uses parts of the service in this process; standard output is the report's.
+    configure_logging(Logging(level="WARNING"))
     for name, value in SETTINGS.items():
         os.environ[f"DEEPFAKESTREAM_{name}"] = value
     report = run(given.minutes, given.seed, every_s=given.every, away_s=given.away, logs=given.logs, nodes=given.nodes)
