@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
-from worker.benchmark.report import PIPELINES, RATIOS, draw, table
+from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS, draw, table
 from worker.benchmark.scenes import make_scene
 
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
@@ -62,10 +62,10 @@ def _measured(given: argparse.Namespace, rounds: int) -> dict[str, Any]:
     with closing(Bench(given.models_dir, given.model, threads=given.threads)) as bench:
         clips: list[dict[str, Any]] = []
         for path in tqdm(paths, unit="clip", desc="clips"):
-            rows = bench.measure(path, PIPELINES, rounds=rounds)
+            rows = bench.measure(path, [*PIPELINES, INDISPENSABLE], rounds=rounds)
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
             clips.append({"clip": path.name, **_ratios(rows), "contenders": _json(rows)})
-            for name in RATIOS:
+            for name in (*RATIOS, *BOUNDS):
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, given.out)
         report |= {"clips": clips, "growth": {}}
@@ -135,10 +135,13 @@ def _growth(bench: Bench, given: argparse.Namespace) -> dict[str, Iterator[dict[
 def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
     ours = rows["ours"].seconds
     theirs, mine = (rows[name].seconds for name in DETECTIONS)
+    straightforward, floor, least = (rows[name].seconds for name in ("straightforward", "floor", INDISPENSABLE))
     return {
-        "ratio_vs_straightforward": round(rows["straightforward"].seconds / ours, 3),
-        "ratio_vs_floor": round(ours / rows["floor"].seconds, 3),
+        "ratio_vs_straightforward": round(straightforward / ours, 3),
+        "ratio_vs_floor": round(ours / floor, 3),
         "detection_ratio": round(theirs / mine, 3),
+        "straightforward_vs_indispensable": round(straightforward / least, 3),
+        "indispensable_vs_floor": round(least / floor, 3),
     }
 
 

@@ -9,7 +9,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,17 +19,19 @@ import facenet_pytorch
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from shared.config import Limits
 from shared.manifests import Preprocessing, read_manifest
 from worker.detection.faces import crop_face
 from worker.detection.mtcnn import MTCNN
+from worker.inference import Engine, Given, Outputs
 from worker.media.ffmpeg import THREADS, program
-from worker.media.frames import read_frames
+from worker.media.frames import Frame, read_frames, read_segments
 from worker.media.probe import MediaFacts, probe
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import load_checkpoint
-from worker.pipeline.detector import FACE_BATCH, Detector
+from worker.pipeline.detector import FACE_BATCH, Detector, chunks
 from worker.pipeline.scanning import scan_segments
 
 TIMEOUT_S: Final = 3600.0
@@ -152,6 +155,73 @@ class Floor:
         return scan
 
 
+class _Listening(MTCNN):
+    """Keeps what its networks are shown, to be shown again."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.shown: list[Callable[[], object]] = []
+        super().__init__(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
+
+    def _engine(self, network: nn.Module, side_px: int) -> Engine:
+        engine = super()._engine(network, side_px)
+
+        def run(pictures: Given) -> Outputs:
+            self.shown.append(partial(engine.run, np.array(pictures)))
+            return engine.run(pictures)
+
+        return replace(engine, run=run)
+
+
+class Indispensable:
+    """
+    What ours cannot do without, one after the other: the probe, frames in memory, detection's networks on what they are
+    shown, and the network on the crops. All between them is left out: the pyramid, the candidates, who overlaps whom.
+    """
+
+    def __init__(self, models_dir: Path, model: str) -> None:
+        self._detector = Detector.load(models_dir, model, "cpu")
+        self._mtcnn = _Listening(self._detector.manifest.preprocessing)
+        size = self._detector.manifest.preprocessing.crop_size_px
+        self._crop = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+        self._path: Path | None = None
+        self._share = 1.0
+
+    def __call__(self, path: Path, faces: int) -> Scan:
+        """Go through *path*, and score *faces* crops."""
+        if path != self._path:
+            self._listen(path)
+        scan = Scan(faces=faces)
+        with scan.stage("probe"):
+            facts = _facts(path)
+        with scan.stage("decoding"):
+            scan.frames = sum(1 for _ in self._read(path, facts))
+        with scan.stage("detection"):
+            for show in self._mtcnn.shown:
+                show()
+        scan.stages_s["detection"] /= self._share
+        with scan.stage("classification"):
+            self._detector.score_crops([self._crop] * faces)
+        scan.seconds = sum(scan.stages_s.values())
+        return scan
+
+    def _read(self, path: Path, facts: MediaFacts) -> Iterator[Frame]:
+        sampling = self._detector.manifest.sampling
+        plan = plan_segments(facts.duration_s, sampling.segment_seconds)
+        frames = read_segments(path, facts, plan, sample_fps=sampling.sample_fps, timeout_s=TIMEOUT_S)
+        return (frame for frame in frames if frame is not None)
+
+    def _listen(self, path: Path) -> None:
+        """What the networks are shown of at most ``FRAMES`` frames, and the share of all that these are."""
+        self._mtcnn.shown.clear()
+        self._path, total, looked_at = path, 0, 0
+        for chunk in chunks(self._read(path, _facts(path))):
+            total += len(chunk)
+            if looked_at < FRAMES:
+                looked_at += len(chunk)
+                self._mtcnn.detect([frame.pixels for frame in chunk])
+        self._share = looked_at / total
+
+
 class Detection:
     """
     Detection by itself, on frames that are in memory already.
@@ -201,6 +271,7 @@ CONTENDERS: Final[dict[str, Callable[[Path, str], Callable[[Path, int], Scan]]]]
     "straightforward": Straightforward,
     "ours": Ours,
     "floor": Floor,
+    "indispensable": Indispensable,
     "detection, facenet-pytorch": lambda models_dir, model: Detection(models_dir, model, reference=True),
     "detection, ours": lambda models_dir, model: Detection(models_dir, model, reference=False),
 }

@@ -1,6 +1,6 @@
 """The benchmark's figures as Markdown and as a plot."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +8,19 @@ from matplotlib.figure import Figure
 
 PIPELINES: Final = ("straightforward", "ours", "floor")
 RATIOS: Final = ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio")
+INDISPENSABLE: Final = "indispensable"
+STAGES: Final = ("probe", "decoding", "detection", "classification")
+BOUNDS: Final = ("straightforward_vs_indispensable", "indispensable_vs_floor")
+BOUND_HEADS: Final = (
+    "clip",
+    "probe, s",
+    "frames, s",
+    "detection's networks, s",
+    "network, s",
+    "together, s",
+    "straightforward / together",
+    "together / floor",
+)
 AXES: Final = {"duration": "seconds", "resolution": "height_px", "faces": "faces"}
 UNITS: Final = {
     "duration": "length of the video, s",
@@ -49,6 +62,7 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     medians = (f"{report[name]:.2f}" for name in RATIOS)
     lines.append(f"| median | | | | | | {' | '.join(medians)} | | | |")
+    lines += ["", *_bounds(report)]
     for name, rows_of in report["growth"].items():
         lines += ["", f"| {UNITS[name]} | " + " | ".join(f"{each}, s | {each}, MB" for each in PIPELINES) + " |"]
         lines.append(f"|{' --- |' * 7}")
@@ -59,6 +73,19 @@ def table(report: Mapping[str, Any]) -> str:
                 cells += [f"{of[each]['seconds']:.2f}", _mb(of[each])]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _bounds(report: Mapping[str, Any]) -> Iterator[str]:
+    """What ours cannot do without, and what could be reached if all else cost nothing."""
+    yield f"| {' | '.join(BOUND_HEADS)} |"
+    yield f"|{' --- |' * len(BOUND_HEADS)}"
+    for clip in report["clips"]:
+        [least] = (row for row in clip["contenders"] if row["contender"] == INDISPENSABLE)
+        cells = [f"{least['stages_s'][stage]:.2f}" for stage in STAGES]
+        ratios = [f"{clip[name]:.2f}" for name in BOUNDS]
+        together = f"{least['seconds']:.2f}"
+        yield f"| {' | '.join([clip['clip'], *cells, together, *ratios])} |"
+    yield f"| median | | | | | | {' | '.join(f'{report[name]:.2f}' for name in BOUNDS)} |"
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:

@@ -109,7 +109,7 @@ class Detector:
         decoded = 0
         waiting: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
-        for chunk in stages.waiting("decode", _chunks(frames)):
+        for chunk in stages.waiting("decode", chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
@@ -181,7 +181,8 @@ class Detector:
         return found, crops
 
 
-def _chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """The *frames*, as many at a time as are looked at together."""
     iterator = iter(frames)
     for first in iterator:
         pixels = first.pixels.shape[0] * first.pixels.shape[1]

@@ -7,7 +7,7 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import make_clip
 from worker.benchmark import __main__ as command
 from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
-from worker.benchmark.report import PIPELINES, draw, table
+from worker.benchmark.report import INDISPENSABLE, PIPELINES, draw, table
 from worker.benchmark.scenes import make_scene
 
 
@@ -26,6 +26,8 @@ ROWS = {
         ("detection, ours", 0.5),
     )
 }
+STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3}
+ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
 REPORT = {
     "clips": [{"clip": "a.mp4", **command._ratios(ROWS), "contenders": command._json(ROWS)}],
@@ -42,12 +44,15 @@ def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
         "ratio_vs_straightforward": 4.0,
         "ratio_vs_floor": 1.25,
         "detection_ratio": 6.0,
+        "straightforward_vs_indispensable": 4.0,
+        "indispensable_vs_floor": 1.25,
     }
 
 
 def test_the_tables_tell_what_was_measured(tmp_path):
     lines = table(REPORT).splitlines()
     assert lines[2] == "| a.mp4 | 20 | 40 | 8.00 | 2.00 | 1.60 | 4.00 | 1.25 | 6.00 | 10.0 | 20.0 | 100 |"
+    assert "| a.mp4 | 0.10 | 1.20 | 0.40 | 0.30 | 2.00 | 4.00 | 1.25 |" in lines
     assert sum(line.startswith("| 2 | 8.00 | 100 | 2.00 | 100 | 1.60 | 100 |") for line in lines) == 3
     assert len({line.count("|") for line in lines[:4]}) == 1
     draw(REPORT, tmp_path / "bench.png")
@@ -58,9 +63,11 @@ def test_the_tables_tell_what_was_measured(tmp_path):
 def test_all_scan_the_same_frames_of_a_clip(tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
     with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
-        rows = bench.measure(path, [*PIPELINES, *command.DETECTIONS], rounds=1)
+        rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *command.DETECTIONS], rounds=1)
         processes = list(bench._processes)
-    assert [rows[name].frames for name in ("straightforward", "ours", *command.DETECTIONS)] == [8] * 4
+    scanning = ("straightforward", "ours", INDISPENSABLE, *command.DETECTIONS)
+    assert [rows[name].frames for name in scanning] == [8] * 5
+    assert all(rows[INDISPENSABLE].stages_s[stage] > 0 for stage in STAGES)
     assert rows["straightforward"].faces == rows["ours"].faces == rows["floor"].faces == 16
     assert rows[command.DETECTIONS[0]].faces == rows[command.DETECTIONS[1]].faces >= 16
     assert all(row.seconds > 0 for row in rows.values())

@@ -140,7 +140,7 @@ def test_frames_are_taken_a_few_at_a_time(detector):
 
 def test_large_frames_make_small_chunks():
     frames = (Frame(0.0, np.zeros((4320, 7680, 3), np.uint8)) for _ in range(3))
-    assert [len(chunk) for chunk in module._chunks(frames)] == [1, 1, 1]
+    assert [len(chunk) for chunk in module.chunks(frames)] == [1, 1, 1]
 
 
 def test_a_score_that_is_not_a_number_is_an_error(detector, monkeypatch):
