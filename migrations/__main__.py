@@ -27,6 +27,8 @@ def main() -> int:
         migrate(make_engine(settings.database), "head" if arguments.command == "upgrade" else "base")
     except OperationalError as error:
         parser.exit(1, f"Postgres: {str(error.orig).strip()}\n")
+    except TimeoutError as error:
+        parser.exit(1, f"{error}\n")
     return 0
 
 

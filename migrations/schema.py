@@ -14,6 +14,8 @@ FOLDER = Path(__file__).parent
 LOCK: Final = 7303014
 """Arbitrary but fixed."""
 POLL_S: Final = 0.2
+WAIT_S: Final = 600.0
+"""For another migration to end."""
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
@@ -21,6 +23,9 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     Bring the schema to *revision*, up or down; ``base`` is the empty schema.
 
     Two that do so at the same time do it one after the other. Each step is committed by itself.
+
+    Raises:
+        TimeoutError: Another was not done within ``WAIT_S``.
     """
     config = Config(FOLDER / "alembic.ini")
     with engine.connect() as connection, _alone(connection):
@@ -34,8 +39,11 @@ def migrate(engine: Engine, revision: str = "head") -> None:
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
     # Asked for again and again, since whoever waits within a statement is waited for by the building of an index.
+    deadline = time.monotonic() + WAIT_S
     while not connection.scalar(text("select pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
         connection.rollback()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"another migration has not ended within {WAIT_S:g} s")
         time.sleep(POLL_S)
     connection.rollback()
     try:

@@ -35,7 +35,8 @@ def test_an_upgrade_takes_nothing_away(path):
             assert "nullable=True" in column or "server_default" in column, column
         if name in BINDS and ast.literal_eval(call.args[BINDS[name]]) not in new_tables:
             # Rows of the release before may break a rule that it does not know; and building an index holds up all
-            # who write, unless it is built beside them (in op.get_context().autocommit_block()).
+            # who write, unless it is built beside them (in op.get_context().autocommit_block(), where
+            # lock_timeout is off and what an earlier attempt left half-built is dropped first).
             assert name == "create_index", name
             assert "unique" not in ast.unparse(call), ast.unparse(call)
             assert "postgresql_concurrently=True" in ast.unparse(call), ast.unparse(call)

@@ -22,6 +22,8 @@ PIXEL_RANGE: Final = 128.0
 """The networks see grey levels less the one, by the other."""
 
 PIXELS_AT_A_TIME: Final = 16 * 1024
+KEPT_PIXELS: Final = 3840 * 2160
+"""Of frames up to this it is kept where the pyramid's pixels come from: 25 MB at a smallest face of 40 px."""
 REMAP_MOST: Final = 32766
 """Sides of tables up to this fit the short whole numbers by which OpenCV finds pixels."""
 
@@ -80,7 +82,8 @@ class HostViews:
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
         """See ``Views``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
-        grids = _grids(self.height_px, self.width_px, tuple(sizes))
+        make = _grids if self.height_px * self.width_px <= KEPT_PIXELS else _grids.__wrapped__
+        grids = make(self.height_px, self.width_px, tuple(sizes))
         levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
 
         def shrink(index: int) -> None:

@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -74,6 +74,9 @@ class ReadAhead(Generic[Item]):
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it was, it is raised where frames are taken
             last = _End(error)
+        if isinstance(self._frames, Generator):
+            # Otherwise its decoder stays a process until somebody collects it.
+            self._frames.close()
         self._put(last)
 
     def _put(self, item: Item | _End) -> bool:
