@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 LOCK: Final = 7303014
 """Arbitrary but fixed."""
 POLL_S: Final = 0.2
-WAIT_S: Final = 600.0
+WAIT_S: Final = 300.0
 """For another migration to end."""
 
 

@@ -74,10 +74,12 @@ class ReadAhead(Generic[Item]):
                     break
         except BaseException as error:  # noqa: BLE001 - whatever it was, it is raised where frames are taken
             last = _End(error)
-        if isinstance(self._frames, Generator):
-            # Otherwise its decoder stays a process until somebody collects it.
-            self._frames.close()
-        self._put(last)
+        try:
+            if isinstance(self._frames, Generator):
+                # Otherwise its decoder stays a process until somebody collects it.
+                self._frames.close()
+        finally:
+            self._put(last)
 
     def _put(self, item: Item | _End) -> bool:
         """Whether *item* was put, and not given up because the context ended."""

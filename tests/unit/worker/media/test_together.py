@@ -52,7 +52,8 @@ def one_by_one(path, facts, plan, sample_fps=2.0):
     return parts, None
 
 
-def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan=None):
+def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan=None, is_sound=True):
+    """Of a damaged file times and errors alone: how its pictures are mended differs from one decoding to the next."""
     facts = probe(path, LIMITS)
     for seconds in segment_seconds:
         for fps in sample_fps:
@@ -63,7 +64,7 @@ def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan
             assert [[time_s for time_s, _ in part] for part in given] == [
                 [time_s for time_s, _ in part] for part in wanted
             ]
-            for part, wanted_part in zip(given, wanted, strict=True):
+            for part, wanted_part in zip(given, wanted, strict=True) if is_sound else ():
                 assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(part, wanted_part, strict=True))
 
 
@@ -205,7 +206,7 @@ def damaged(path, begin, end, seed=5):
 )
 def test_a_damaged_middle(tmp_path, name, codec):
     path = make_clip(tmp_path / name, codec=codec, seconds=18.0, size=(320, 240), extra=("-g", "10"))
-    assert_same(damaged(path, 0.45, 0.52), segment_seconds=(2.5,))
+    assert_same(damaged(path, 0.45, 0.52), segment_seconds=(2.5,), is_sound=False)
 
 
 def test_a_truncated_end(tmp_path):
