@@ -13,6 +13,7 @@ from typing import Any
 from flask import Response, jsonify, request
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
 from api.admission import check_room, upload_place
@@ -325,7 +326,12 @@ def _create(
         _check_arrival(mine, source.upload_id)
     lost = None
     if upload is not None:
-        lost = lost_file(mine.sessions, mine.storage, owner=caller().owner, sha256=upload.sha256)
+        try:
+            lost = lost_file(mine.sessions, mine.storage, owner=caller().owner, sha256=upload.sha256)
+        except SQLAlchemyError:
+            # Nothing can have been committed yet.
+            mine.storage.delete(upload.storage_key)
+            raise
     with mine.sessions.transaction() as session:
         media = None
         if upload is not None:
