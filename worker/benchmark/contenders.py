@@ -131,17 +131,26 @@ class Ours:
         return scan
 
 
-class Floor:
-    """Decoding alone, then the network alone, one after the other, as where both have all cores."""
+class _Classifying:
+    """Has the network of ours, for crops of noise."""
 
     def __init__(self, models_dir: Path, model: str) -> None:
         self._detector = Detector.load(models_dir, model, "cpu")
         size = self._detector.manifest.preprocessing.crop_size_px
         self._crop = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
 
+    def _classify(self, scan: Scan, faces: int) -> None:
+        scan.faces = faces
+        with scan.stage("classification"):
+            self._detector.score_crops([self._crop] * faces)
+
+
+class Floor(_Classifying):
+    """Decoding alone, then the network alone, one after the other, as where both have all cores."""
+
     def __call__(self, path: Path, faces: int) -> Scan:
         """Decode *path*, and score *faces* crops."""
-        scan = Scan(faces=faces)
+        scan = Scan()
         step_s = 1.0 / self._detector.manifest.sampling.sample_fps
         chosen = f"select=isnan(prev_selected_t)+gt(floor(t/{step_s}+1e-6)\\,floor(prev_selected_t/{step_s}+1e-6))"
         command = [
@@ -150,8 +159,7 @@ class Floor:
         ]
         with scan.stage("decoding"):
             subprocess.run(command, check=True)
-        with scan.stage("classification"):
-            self._detector.score_crops([self._crop] * faces)
+        self._classify(scan, faces)
         return scan
 
 
@@ -172,17 +180,15 @@ class _Listening(MTCNN):
         return replace(engine, run=run)
 
 
-class Indispensable:
+class Indispensable(_Classifying):
     """
     What ours cannot do without, one after the other: the probe, frames in memory, detection's networks on what they are
     shown, and the network on the crops. All between them is left out: the pyramid, the candidates, who overlaps whom.
     """
 
     def __init__(self, models_dir: Path, model: str) -> None:
-        self._detector = Detector.load(models_dir, model, "cpu")
+        super().__init__(models_dir, model)
         self._mtcnn = _Listening(self._detector.manifest.preprocessing)
-        size = self._detector.manifest.preprocessing.crop_size_px
-        self._crop = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
         self._path: Path | None = None
         self._share = 1.0
 
@@ -190,7 +196,7 @@ class Indispensable:
         """Go through *path*, and score *faces* crops."""
         if path != self._path:
             self._listen(path)
-        scan = Scan(faces=faces)
+        scan = Scan()
         with scan.stage("probe"):
             facts = _facts(path)
         with scan.stage("decoding"):
@@ -199,8 +205,7 @@ class Indispensable:
             for show in self._mtcnn.shown:
                 show()
         scan.stages_s["detection"] /= self._share
-        with scan.stage("classification"):
-            self._detector.score_crops([self._crop] * faces)
+        self._classify(scan, faces)
         scan.seconds = sum(scan.stages_s.values())
         return scan
 

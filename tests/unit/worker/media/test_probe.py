@@ -19,7 +19,7 @@ from shared.errors import (
     UnsupportedCodecError,
     UnsupportedMediaError,
 )
-from tests.clips import astronaut, make_clip, run, truncate
+from tests.clips import astronaut, make_clip, run, truncate, without_frames
 from worker.media import probe as module
 from worker.media.ffmpeg import program
 from worker.media.probe import MediaFacts, probe
@@ -138,11 +138,7 @@ def test_where_something_is_amiss_packets_and_first_frame_are_looked_at_by_thems
 
 
 def test_a_video_of_which_no_frame_decodes_is_truncated_unless_it_is_too_long(tmp_path, runs):
-    path = make_clip(tmp_path / "a.mp4", extra=("-movflags", "+faststart"))
-    content = bytearray(path.read_bytes())
-    begin = content.index(b"mdat") + 4
-    content[begin:] = bytes(len(content) - begin)
-    path.write_bytes(content)
+    path = without_frames(make_clip(tmp_path / "a.mp4", extra=("-movflags", "+faststart")))
     with pytest.raises(TruncatedError, match="no frame of the video can be decoded"):
         probe(path, LIMITS)
     assert runs == [2, 1, 1]
