@@ -44,13 +44,15 @@ class Architecture(_Frozen):
 
     backbone: Literal[
         "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
         "efficientnet-b0",
         "efficientnet-b1",
         "efficientnet-b2",
         "efficientnet-b3",
         "efficientnet-b4",
     ]
-    """``efficientnet-lite0`` is B0 without squeeze-and-excitation and with ReLU6, as its authors cut it for CPUs."""
+    """Lite networks have no squeeze-and-excitation, and ReLU6 for swish, as their authors cut them for CPUs."""
     input_planes: Literal["rgb+srm", "srm", "rgb"]
     residual_scale: Literal["grey-levels", "own-level"] = "grey-levels"
     """Of SRM planes: as they are, or relative to the mean residual of the crop they come from, so that a noisy and a

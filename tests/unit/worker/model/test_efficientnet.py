@@ -45,6 +45,15 @@ def test_lite0s_features_are_what_relu6_lets_through():
     assert result.max() == 6.0
 
 
-@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-b0", "efficientnet-b4"])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("efficientnet-lite0", 3.4e6), ("efficientnet-lite1", 4.1e6), ("efficientnet-lite2", 4.8e6)],
+)
+def test_the_lite_networks_are_as_large_as_published_without_their_classifiers(name, parameters):
+    count = sum(value.numel() for value in features(name, planes=3).parameters())
+    assert count == pytest.approx(parameters, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2", "efficientnet-b0", "efficientnet-b4"])
 def test_no_classifier_is_carried_along(name):
     assert not [key for key in features(name).state_dict() if "_fc" in key]
