@@ -9,11 +9,9 @@ Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Ne
 and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
 """
 
-from collections.abc import Callable, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from typing import Final
 
-import av
 import cv2
 import numpy as np
 from numpy.random import Generator
@@ -21,10 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.detection.faces import Box, crop_face
+from worker.training.transcoding import Course, Picture, chain, h264, jpeg
 
-Picture = NDArray[np.uint8]
 Mask = NDArray[np.float32]
-Course = Callable[[Picture], Picture]
 
 PRINCIPAL: Final = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32
@@ -32,7 +29,6 @@ PRINCIPAL: Final = np.array(
 SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
 """Eigenvectors and eigenvalues of ImageNet's colours, as torch7's reference training published them."""
 
-_TICK: Final = Fraction(1, 25)
 Chance = float
 
 
@@ -58,6 +54,9 @@ class Augmentation(BaseModel):
     h264_crf: tuple[int, int] = (18, 36)
     colour: Chance = Field(default=0.5, ge=0.0, le=1.0)
     cutout: Chance = Field(default=0.15, ge=0.0, le=1.0)
+    chain: Chance = Field(default=0.0, ge=0.0, le=1.0)
+    """Of a whole chain of rescaling and compression (``transcoding.chain``) in place of all other changes to the crop
+    as it was cut."""
 
     def apply(
         self, pictures: Sequence[Picture], box: Box, rng: Generator, *, size_px: int, margin: float
@@ -75,7 +74,7 @@ class Augmentation(BaseModel):
         moved, wide, is_flipped = self._geometry(box, rng, margin)
         native_px = max(32, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * wide)))
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
-        for change in self._native_changes(rng):
+        for change in self._native_changes(rng, native_px):
             crops = [change(crop) for crop in crops]
         crops = [crop_face(crop, _whole(crop), size_px=size_px, margin=0.0) for crop in crops]
         for change in self._final_changes(rng, size_px):
@@ -108,7 +107,10 @@ class Augmentation(BaseModel):
         moved = (left + shift_x * side, top + shift_y * side, right + shift_x * side, bottom + shift_y * side)
         return moved, max(0.0, margin + widen), bool(rng.random() < self.flip)
 
-    def _native_changes(self, rng: Generator) -> list[Course]:
+    def _native_changes(self, rng: Generator, native_px: int) -> list[Course]:
+        # Nothing is drawn where there are no chains, so that older recipes see what they saw.
+        if self.chain > 0.0 and rng.random() < self.chain:
+            return [chain(rng, native_px)]
         changes: list[Course] = []
         if rng.random() < self.rescale:
             changes.append(_rescaling(rng.uniform(0.35, 1.0), enlarge=rng.random() < 0.7))
@@ -135,45 +137,6 @@ class Augmentation(BaseModel):
             corner = (rng.random(2) * (size_px - sides)).astype(int)
             changes.append(_cutting_out(corner, sides, int(rng.integers(256))))
         return changes
-
-
-def jpeg(quality: int, *, coarse_chroma: bool = True) -> Course:
-    """JPEG at *quality*, with chroma at half resolution or at full."""
-    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if coarse_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
-
-    def course(picture: Picture) -> Picture:
-        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
-        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
-
-    return course
-
-
-def h264(crf: int, *, preset: str = "veryfast") -> Course:
-    """Real H.264 (x264) at the constant rate factor *crf*: the picture as the second, predicted frame of a clip."""
-
-    def course(picture: Picture) -> Picture:
-        height, width = picture.shape[:2]
-        even = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        # The frame before it, seen from a pixel aside: prediction then has some motion to carry.
-        before = np.roll(even, 1, axis=1)
-        encoder = av.CodecContext.create("libx264", "w")
-        encoder.width, encoder.height, encoder.pix_fmt = even.shape[1], even.shape[0], "yuv420p"
-        encoder.time_base = _TICK
-        encoder.thread_count = 1
-        encoder.options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
-        packets = []
-        for number, pixels in enumerate((before, even)):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            frame.pts = number
-            packets += encoder.encode(frame)
-        packets += encoder.encode(None)
-        decoder = av.CodecContext.create("h264", "r")
-        decoder.thread_count = 1
-        frames = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-        return np.ascontiguousarray(frames[-1].to_ndarray(format="rgb24")[:height, :width])
-
-    return course
 
 
 def _whole(picture: Picture) -> Box:

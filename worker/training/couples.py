@@ -28,17 +28,19 @@ from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, par
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
 
-Kind = Literal["textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "labelled"]
+Kind = Literal["textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "originals", "labelled"]
 """
 Self-blended in two styles, painted by an autoencoder, swapped between two people, a face that a generator made put
-into a real picture, halves of one video frame, parts of its swapped half laid over its original, pictures labelled by
-others.
+into a real picture, halves of one video frame, parts of its swapped half laid over its original, fakes of a data set
+beside the very pictures that they were made from, pictures labelled by others.
 
 Where few people are swapped into many pictures, whole swapped faces teach who they are: a network that knows them by
 heart is no judge of others. Their parts do not tell.
 """
 Mixture = Mapping[Kind, float]
-ALIGNED: Final[frozenset[Kind]] = frozenset({"textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts"})
+ALIGNED: Final[frozenset[Kind]] = frozenset(
+    {"textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "originals"}
+)
 """Kinds whose two pictures differ by the swap alone."""
 OWN: Final = 0.6
 """Share of painted faces that are put back where they were; the others are another person's."""
@@ -62,10 +64,12 @@ class Stage:
     Args:
         couples: How many it lasts.
         mixture: Kinds and their weights.
+        augmentation: In place of that of the whole stream.
     """
 
-    def __init__(self, couples: int, mixture: Mixture) -> None:
+    def __init__(self, couples: int, mixture: Mixture, augmentation: Augmentation | None = None) -> None:
         self.couples = couples
+        self.augmentation = augmentation
         self.kinds = sorted(mixture)
         self.limits = list(accumulate(mixture[kind] for kind in self.kinds))
 
@@ -85,6 +89,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         first: Number of the first batch of this rank.
         real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
         painted: Folders of crops that ``autoencoders.paint_faces`` made of the faces in *caches*.
+        data_set_power: Of what the real media of a data set count; see ``recipes.Draws``.
+        person_power: Likewise of a person within a data set.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
@@ -109,9 +115,12 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         shuffle_labels: bool = False,
         real_from: Sequence[str] = (),
         painted: Sequence[Path] = (),
+        data_set_power: float = 1.0,
+        person_power: float = 1.0,
     ) -> None:
+        self._powers = data_set_power, person_power
         self._stages = list(stages)
-        self._augmentation = augmentation
+        self._usual_augmentation = self._augmentation = augmentation
         self._size_px = size_px
         self._cells = mask_cells(size_px)
         self._margin = margin
@@ -147,18 +156,13 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         if not self._real:
             raise DataError(f"no cache holds a real face of the set {set_name!r}")
         self._by_medium = _grouped(self._real)
+        self._families = _families(self._real, self._labelled["fake"])
         self._labelled_media = {
             # Real pictures of the data sets that have fakes: others would be told by their data set.
             "real": _grouped([row for row in self._labelled["real"] if row[1].dataset in self._faked()]),
             "fake": _grouped(self._labelled["fake"]),
         }
-        pairs: dict[str, list[tuple[tuple[CropCache, CachedFace], tuple[CropCache, CachedFace]]]] = {}
-        for (key, _), both in halves.items():
-            for fake in both["fake"]:
-                near = min(both["real"], key=lambda row: _distance(row[1], fake[1]), default=None)
-                if near is not None and _distance(near[1], fake[1]) < 0.3:
-                    pairs.setdefault(key, []).append((near, fake))
-        self._pairs = [pairs[key] for key in sorted(pairs)]
+        self._pairs = _facing(halves)
         self._made = self._labelled["fake"] + [fake for rows in self._pairs for _, fake in rows]
         self._poses, self._made_poses = (
             np.array([_pose(face.landmarks_px) for _, face in rows]) for rows in (self._real, self._made)
@@ -190,7 +194,9 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         mask of the fake.
         """
         rng = np.random.default_rng((self._seed, number))
-        kind = self._stage(number).draw(rng)
+        stage = self._stage(number)
+        kind = stage.draw(rng)
+        self._augmentation = stage.augmentation or self._usual_augmentation
         pictures, mask = self._draw(kind, rng)
         if self._shuffle_labels and rng.random() < 0.5:
             pictures.reverse()
@@ -211,6 +217,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
                 return self._pair(rng)
             case "parts":
                 return self._part(rng)
+            case "originals":
+                return self._original_couple(rng), self._unknown()
             case "labelled":
                 return self._labelled_couple(rng), self._unknown()
             case "swap":
@@ -274,6 +282,19 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         placed = self._placed(mask * changed, box, copy.deepcopy(rng))
         return self._changed([moved, mixed(picture, moved, mask)], box, rng), placed
 
+    def _original_couple(self, rng: Generator) -> list[Picture]:
+        """A data set's fake and the picture that it was made from, each cropped where its own face was found."""
+        if not self._families:
+            raise DataError("a mixture wants fakes beside their originals, and no cache holds any")
+        # By original: however many fakes were made of one, it is seen as often as any other.
+        real, fakes = self._families[int(rng.integers(len(self._families)))]
+        seed = int(rng.integers(2**31))
+        pictures = []
+        for row in (real, fakes[int(rng.integers(len(fakes)))]):
+            picture, box, _ = self._face(row, whole=True)
+            pictures += self._changed([picture], box, np.random.default_rng(seed))
+        return pictures
+
     def _labelled_couple(self, rng: Generator) -> list[Picture]:
         """A real and a fake face, brought to one size first: in some data sets the classes differ in theirs."""
         rows = []
@@ -300,7 +321,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         return pictures
 
     def _real_number(self, rng: Generator) -> int:
-        """A real face: media alike, however many frames they have, but a video counts like a few stills."""
+        """A real face: a video counts like a few stills, and data sets and people as ``recipes.Draws`` says."""
         media = self._by_medium
         weights = self._medium_weights()
         rows = media[min(int(np.searchsorted(weights, rng.random() * weights[-1])), len(media) - 1)]
@@ -309,7 +330,11 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     def _medium_weights(self) -> NDArray[np.float64]:
         if not hasattr(self, "_weights"):
             self._numbers = {face: number for number, (_, face) in enumerate(self._real)}
-            self._weights = np.cumsum([min(len(rows), 12) for rows in self._by_medium], dtype=np.float64)
+            counts = np.array([min(len(rows), 12) for rows in self._by_medium], np.float64)
+            faces = [rows[0][1] for rows in self._by_medium]
+            data_set_power, person_power = self._powers
+            people = _to_power(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
+            self._weights = np.cumsum(_to_power(people, [face.dataset for face in faces], data_set_power))
         return self._weights
 
     def _painting(self, number: int, rng: Generator) -> tuple[CropCache, CachedFace]:
@@ -370,6 +395,38 @@ def _grouped(rows: Sequence[tuple[CropCache, CachedFace]]) -> list[list[tuple[Cr
     for row in rows:
         media.setdefault(f"{row[1].dataset}/{row[1].key}", []).append(row)
     return [media[key] for key in sorted(media)]
+
+
+def _families(
+    real: Sequence[tuple[CropCache, CachedFace]], fakes: Sequence[tuple[CropCache, CachedFace]]
+) -> list[tuple[tuple[CropCache, CachedFace], list[tuple[CropCache, CachedFace]]]]:
+    """Real faces and the fakes that were made of them: those of the same moment of the video that they name."""
+    made: dict[tuple[str, str, float], list[tuple[CropCache, CachedFace]]] = {}
+    for cache, face in fakes:
+        if face.original:
+            made.setdefault((face.dataset, face.original, face.time_s), []).append((cache, face))
+    originals = {(face.dataset, face.key, face.time_s): (cache, face) for cache, face in real}
+    return [(originals[key], rows) for key, rows in sorted(made.items()) if key in originals]
+
+
+def _facing(
+    halves: Mapping[tuple[str, float], dict[str, list[tuple[CropCache, CachedFace]]]],
+) -> list[list[tuple[tuple[CropCache, CachedFace], tuple[CropCache, CachedFace]]]]:
+    """For each clip, the faces of both halves that lie at one place of one frame: (real, fake)."""
+    pairs: dict[str, list[tuple[tuple[CropCache, CachedFace], tuple[CropCache, CachedFace]]]] = {}
+    for (key, _), both in halves.items():
+        for fake in both["fake"]:
+            near = min(both["real"], key=lambda row: _distance(row[1], fake[1]), default=None)
+            if near is not None and _distance(near[1], fake[1]) < 0.3:
+                pairs.setdefault(key, []).append((near, fake))
+    return [pairs[key] for key in sorted(pairs)]
+
+
+def _to_power(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
+    """*weights*, scaled so that the sum over each name is what it was, to *power*."""
+    _, numbers = np.unique(np.array(names), return_inverse=True)
+    sums = np.bincount(numbers, weights)
+    return np.asarray(weights * sums[numbers] ** (power - 1.0), np.float64)
 
 
 def _pose(landmarks: Landmarks) -> NDArray[np.float64]:

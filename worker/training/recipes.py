@@ -43,6 +43,8 @@ class StageRecipe(_Part):
 
     images: int = Field(gt=0)
     mixture: dict[Kind, Annotated[float, Field(ge=0.0)]]
+    augmentation: Augmentation | None = None
+    """In place of the recipe's, so that a run may go from clean pictures to hard ones."""
 
     @field_validator("mixture")
     @classmethod
@@ -50,6 +52,18 @@ class StageRecipe(_Part):
         if not any(mixture.values()):
             raise ValueError("a mixture needs a kind with a weight above 0")
         return mixture
+
+
+class Draws(_Part):
+    """
+    How real faces are drawn.
+
+    A medium counts by its faces, up to a dozen. The share of a data set, and within it of a person, is what all its
+    media count, to these powers: 1 draws all media alike, 0 all data sets (or people) alike, 0.5 lies between.
+    """
+
+    data_set: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    person: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
 
 
 class Optimisation(_Part):
@@ -82,6 +96,12 @@ class Validation(_Part):
     every_images: int = Field(default=10_000, gt=0)
     blended_couples: int = Field(default=150, gt=0)
     """Fakes made of validation faces."""
+    media: int | None = Field(default=None, ge=1)
+    """Of each data set and label, at most; all if not given."""
+    faces: int | None = Field(default=None, ge=1)
+    """Of each medium, at most, spread evenly over it; all if not given."""
+    views: list[Literal["clean", "crf28", "crf35", "half"]] = Field(default=["clean"], min_length=1)
+    """Of each face (``transcoding.VIEWS``), over which the measure by which states are chosen is the mean."""
     patience: int = Field(default=0, ge=0)
     """Stop after this many validations without a better one; 0 never does."""
 
@@ -117,6 +137,7 @@ class Recipe(_Part):
     """That paint the faces of the kind ``painted``."""
     real_from: list[str] = []
     """Data sets whose real faces fakes are made of; all if empty."""
+    draws: Draws = Draws()
     augmentation: Augmentation = Augmentation()
     optimisation: Optimisation = Optimisation()
     validation: Validation = Validation()

@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from worker.detection.faces import crop_face
 from worker.model.checkpoint import Checkpoint
-from worker.training.augment import Course, Picture, h264, jpeg
 from worker.training.cache import CachedFace, CropCache
 from worker.training.metrics import bootstrap, confusion, roc_auc
 from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of, probability
+from worker.training.transcoding import Course, Picture, h264, jpeg
 
 FACES_PER_MEDIUM: Final = 2
 ROUNDS: Final = 200

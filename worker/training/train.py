@@ -168,7 +168,7 @@ class Trainer:
         recipe = self.recipe
         couples = Couples(
             self._caches,
-            [Stage(stage.images // 2, stage.mixture) for stage in recipe.stages],
+            [Stage(stage.images // 2, stage.mixture, stage.augmentation) for stage in recipe.stages],
             recipe.augmentation,
             size_px=recipe.preprocessing.crop_size_px,
             margin=recipe.preprocessing.crop_margin,
@@ -180,6 +180,8 @@ class Trainer:
             shuffle_labels=self._shuffle_labels,
             real_from=recipe.real_from,
             painted=self._painted,
+            data_set_power=recipe.draws.data_set,
+            person_power=recipe.draws.person,
         )
         processes = recipe.hardware.loader_processes
         loader = DataLoader(

@@ -1,10 +1,13 @@
 """What training looks at to choose among its own states: faces it never learns from, cut as serving cuts them."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worker.detection.faces import crop_face
@@ -12,15 +15,17 @@ from worker.training.augment import Augmentation
 from worker.training.cache import CachedFace, CropCache
 from worker.training.couples import Couples, Stage
 from worker.training.metrics import Labels, Scores, roc_auc
-from worker.training.recipes import Recipe
+from worker.training.recipes import Recipe, Validation
 from worker.training.scored import above_originals
+from worker.training.transcoding import VIEWS, Course
 
 BATCH = 64
+Picture = NDArray[np.uint8]
 
 
 class ValidationFaces:
     """
-    The faces of the validation set, and couples of fakes made from them.
+    The faces of the validation set, and couples of fakes made from them, in every view that the recipe names.
 
     Args:
         caches: Folders of crops.
@@ -29,17 +34,17 @@ class ValidationFaces:
     def __init__(self, recipe: Recipe, caches: Sequence[Path]) -> None:
         crop = recipe.preprocessing
         self._size_px, self._margin = crop.crop_size_px, crop.crop_margin
+        self._views: list[str] = list(recipe.validation.views)
         self._media: dict[str, CachedFace] = {}
         """A face of each medium, which tells what the medium is."""
-        crops, self._medium_of = [], []
-        for folder in caches:
-            cache = CropCache(folder)
-            for face in cache.faces():
-                if face.set == "validation":
-                    picture = cache.picture(face)
-                    crops.append(crop_face(picture, face.box_px, size_px=self._size_px, margin=self._margin))
-                    self._medium_of.append(f"{face.dataset}/{face.key}")
-                    self._media.setdefault(self._medium_of[-1], face)
+        self._medium_of: list[str] = []
+        crops: dict[str, list[Picture]] = {view: [] for view in self._views}
+        for cache, face in _chosen(caches, recipe.validation):
+            native = self._native(cache, face)
+            for view in self._views:
+                crops[view].append(self._resized(VIEWS[view](native)))
+            self._medium_of.append(f"{face.dataset}/{face.key}")
+            self._media.setdefault(self._medium_of[-1], face)
         couples = Couples(
             caches,
             [Stage(1, {"textbook": 1.0, "subtle": 1.0, "swap": 1.0})],
@@ -50,24 +55,39 @@ class ValidationFaces:
             seed=2**31,
             set_name="validation",
         )
-        self._made, _, _ = couples.batch(0)  # (2N, 3, S, S)
-        self._crops = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        made, _, _ = couples.batch(0)  # (2N, 3, S, S)
+        self._made = {view: self._seen(made, VIEWS[view]) for view in self._views}
+        self._crops = {view: torch.from_numpy(np.stack(crops[view])).permute(0, 3, 1, 2) for view in self._views}
 
     def measure(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """
         Judge *network*, which is left in eval mode.
 
         Returns:
-            Areas under the ROC curve: ``made_auc`` over fakes made here, ``video_auc`` over all videos, ``stills_auc``
-            over the stills of data sets that hold fake ones, both by medium, and ``selection``, the mean of these, by
-            which states are chosen; ``<data set>_auc`` by medium for each that holds both classes; and ``above``, the
-            share of fakes that score above the medium they were made from.
+            Areas under the ROC curve, of the first view: ``made_auc`` over fakes made here, ``video_auc`` over all
+            videos, ``stills_auc`` over the stills of data sets that hold fake ones, both by medium; ``<data set>_auc``
+            by medium for each that holds both classes; and ``above``, the share of fakes that score above the medium
+            they were made from. ``selection_<view>`` is the mean of the first three in that view, and ``selection``,
+            by which states are chosen, the mean of these.
         """
-        made = _logits(network, self._made, device).numpy()
+        first, *others = self._views
+        result, main = self._measured(network, device, first)
+        selections = {first: main}
+        for view in others:
+            selections[view] = self._measured(network, device, view)[1]
+        if others:
+            result |= {f"selection_{view}": value for view, value in selections.items()}
+        result["selection"] = float(np.mean(list(selections.values())))
+        return result
+
+    def _measured(self, network: nn.Module, device: torch.device, view: str) -> tuple[dict[str, float], float]:
+        """The measures of one view, and the mean of those by which states are chosen."""
+        made = _logits(network, self._made[view], device).numpy()
         result: dict[str, float] = {}
         _add_auc(result, "made_auc", np.repeat([0, 1], len(made) // 2), made)
         by_medium: dict[str, list[float]] = {}
-        for medium, logit in zip(self._medium_of, _logits(network, self._crops, device).tolist(), strict=True):
+        logits = _logits(network, self._crops[view], device).tolist()
+        for medium, logit in zip(self._medium_of, logits, strict=True):
             by_medium.setdefault(medium, []).append(logit)
         rows = [(self._media[medium], float(np.mean(logits))) for medium, logits in by_medium.items()]
         with_fake_stills = {face.dataset for face, _ in rows if face.label == "fake" and not face.is_video}
@@ -78,14 +98,47 @@ class ValidationFaces:
 
         add("video_auc", [row for row in rows if row[0].is_video])
         add("stills_auc", [row for row in rows if not row[0].is_video and row[0].dataset in with_fake_stills])
-        result["selection"] = float(np.mean(list(result.values())))
+        selection = float(np.mean(list(result.values())))
         for name in sorted({face.dataset for face, _ in rows}):
             if f"{name}_auc" not in result:
                 add(f"{name}_auc", [row for row in rows if row[0].dataset == name])
         above = above_originals([face for face, _ in rows], [score for _, score in rows])
         if above:
             result["above"] = float(np.mean([is_above for _, is_above in above]))
-        return result
+        return result, selection
+
+    def _native(self, cache: CropCache, face: CachedFace) -> Picture:
+        """The crop at its own size, which is what compression works on."""
+        left, top, right, bottom = face.box_px
+        native_px = max(32, round(max(right - left, bottom - top) * (1 + 2 * self._margin)))
+        return crop_face(cache.picture(face), face.box_px, size_px=native_px, margin=self._margin)
+
+    def _resized(self, crop: Picture) -> Picture:
+        side = float(crop.shape[0])
+        return crop_face(crop, (0.0, 0.0, side, side), size_px=self._size_px, margin=0.0)
+
+    def _seen(self, pictures: Tensor, course: Course) -> Tensor:
+        """(N, 3, S, S) uint8, each after *course*."""
+        planes = [picture.permute(1, 2, 0).contiguous().numpy() for picture in pictures]
+        seen = [self._resized(course(picture)) for picture in planes]
+        return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
+
+
+def _chosen(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCache, CachedFace]]:
+    """The validation faces that are looked at: those media of a data set and label whose keys hash lowest."""
+    media: dict[tuple[str, str], list[tuple[CropCache, list[CachedFace]]]] = {}
+    for cache in map(CropCache, caches):
+        for (dataset, _), group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
+            faces = [face for face in group if face.set == "validation"]
+            if faces:
+                media.setdefault((dataset, faces[0].label), []).append((cache, faces))
+    for rows in media.values():
+        kept = rows
+        if limits.media is not None:
+            kept = sorted(rows, key=lambda row: hashlib.sha256(row[1][0].key.encode()).digest())[: limits.media]
+        for cache, faces in kept:
+            count = min(len(faces), limits.faces or len(faces))
+            yield from ((cache, faces[int((number + 0.5) * len(faces) / count)]) for number in range(count))
 
 
 def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:

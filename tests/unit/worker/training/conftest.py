@@ -103,8 +103,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 def _media(root: Path) -> Iterator[Medium]:
     yield Medium(_save(root / "astronaut.png", astronaut()), "astronaut.png", "real", "faces", "astronaut")
     yield Medium(_save(root / "hopper.png", hopper()), "hopper.png", "real", "faces", "hopper", set="train")
-    for name, picture, label in (("one", astronaut(), "real"), ("two", _enlarged(hopper()), "fake")):
-        yield Medium(_save(root / f"{name}.png", picture), f"{name}.png", label, "blended", name)
+    yield Medium(_save(root / "one.png", astronaut()), "one.png", "real", "blended", "one")
+    fake = _save(root / "two.png", _enlarged(hopper()))
+    yield Medium(fake, "two.png", "fake", "blended", "two", original="one.png")
     clip = _side_by_side(root / "person_1.mp4")
     for region, label in (("left", "real"), ("right", "fake")):
         key = f"person_1.mp4#{region}"

@@ -261,7 +261,7 @@ def without(crops, tmp_path, label):
     return SimpleNamespace(folder=folder, painted=())
 
 
-@pytest.mark.parametrize("kind", ["pairs", "labelled", "transplant"])
+@pytest.mark.parametrize("kind", ["pairs", "labelled", "originals", "transplant"])
 def test_a_mixture_without_the_faces_it_wants_is_an_error(kind, crops, tmp_path):
     made = stream(without(crops, tmp_path, "fake"), only(kind))
     with pytest.raises(DataError, match="no cache holds"):
@@ -271,3 +271,41 @@ def test_a_mixture_without_the_faces_it_wants_is_an_error(kind, crops, tmp_path)
 def test_caches_without_a_real_face_are_an_error(crops, tmp_path):
     with pytest.raises(DataError, match="real face"):
         stream(without(crops, tmp_path, "real"))
+
+
+def test_originals_are_a_fake_and_the_very_picture_it_was_made_from(crops):
+    made = stream(crops, only("originals"), augmentation=STILL)
+    [(real, fakes)] = made._families
+    assert real[1].key == "one.png"
+    assert [face.key for _, face in fakes] == ["two.png"]
+
+
+def test_a_stage_can_have_an_augmentation_of_its_own(crops):
+    dark = STILL.model_copy(update={"cutout": 1.0})
+    stages = [Stage(2, {"textbook": 1.0}), Stage(2, {"textbook": 1.0}, dark)]
+    mixed = stream(crops, *stages, augmentation=STILL)
+    still = stream(crops, only("textbook"), augmentation=STILL)
+    assert same(mixed.couple(1), still.couple(1))
+    assert not same(mixed.couple(2), still.couple(2))
+    assert same(mixed.couple(1), still.couple(1))
+
+
+@pytest.mark.parametrize(
+    ("power", "weights"),
+    [(1.0, [1.0, 2.0, 3.0, 4.0]), (0.0, [1 / 6, 2 / 6, 3 / 6, 1.0]), (0.5, [6**-0.5, 2 * 6**-0.5, 3 * 6**-0.5, 2.0])],
+    ids=["media alike", "groups alike", "between"],
+)
+def test_weights_to_a_power_level_groups(power, weights):
+    found = couples._to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
+    assert found == pytest.approx(weights)
+
+
+def test_draws_by_data_set_reach_small_ones_as_often(crops):
+    def drawn(power):
+        made = stream(crops, data_set_power=power)
+        names = [made._real[made._real_number(np.random.default_rng(seed))][1].dataset for seed in range(600)]
+        return {name: names.count(name) / 600 for name in set(names)}
+
+    alike = drawn(0.0)
+    assert max(alike.values()) - min(alike.values()) < 0.1
+    assert max(drawn(1.0).values()) > max(alike.values()) + 0.1

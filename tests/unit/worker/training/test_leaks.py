@@ -18,9 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER, Portrait
-from worker.training import augment
-from worker.training.augment import Augmentation, jpeg
+from worker.training import transcoding
+from worker.training.augment import Augmentation
 from worker.training.blending import Blend, self_blend, swap
+from worker.training.transcoding import jpeg
 
 SIZE_PX, MARGIN = 128, 0.45
 SOURCES, COUPLES = 24, 10
@@ -189,7 +190,7 @@ class Watched:
 def encoded(monkeypatch):
     """Everything that encoders write, as (format, bytes), in order."""
     written = []
-    imencode, create = cv2.imencode, augment.av.CodecContext.create
+    imencode, create = cv2.imencode, transcoding.av.CodecContext.create
 
     def watched_imencode(ending, picture, options=()):
         done, data = imencode(ending, picture, options)
@@ -206,7 +207,7 @@ def encoded(monkeypatch):
             return Watched(create(codec, mode), packets)
 
     monkeypatch.setattr(cv2, "imencode", watched_imencode)
-    monkeypatch.setattr(augment.av, "CodecContext", Streams)
+    monkeypatch.setattr(transcoding.av, "CodecContext", Streams)
     return written
 
 
@@ -251,7 +252,7 @@ def test_both_of_a_couple_are_encoded_with_identical_headers(kind, encoded):
 
 def test_headers_tell_another_quality_another_sampling_and_another_rate_factor(encoded):
     picture = source(0).picture
-    for course in (jpeg(70), jpeg(71), jpeg(70, coarse_chroma=False), augment.h264(20), augment.h264(21)):
+    for course in (jpeg(70), jpeg(71), jpeg(70, coarse_chroma=False), transcoding.h264(20), transcoding.h264(21)):
         course(picture)
     found = {b"".join(HEADERS[ending](data)) for ending, data in encoded}
     assert len(found) == 5

@@ -64,3 +64,20 @@ def test_validation_without_a_real_face_is_refused(tmp_path):
     caches = write_caches(make_data(tmp_path / "data", train=2, validation=0), tmp_path / "caches")
     with pytest.raises(DataError, match="validation"):
         ValidationFaces(tiny(), caches)
+
+
+def test_states_are_chosen_by_the_mean_over_all_views(caches):
+    views = ["clean", "crf35", "half"]
+    recipe = tiny(validation={"every_images": 12, "blended_couples": 4, "views": views})
+    measured = ValidationFaces(recipe, caches).measure(Redness(), CPU)
+    each = [measured[f"selection_{view}"] for view in views]
+    assert measured["selection"] == pytest.approx(sum(each) / 3)
+    assert each[0] == ValidationFaces(tiny(), caches).measure(Redness(), CPU)["selection"]
+    assert len(set(each)) > 1
+
+
+def test_so_many_media_of_a_data_set_and_label_are_looked_at_always_the_same(caches):
+    recipe = tiny(validation={"every_images": 12, "blended_couples": 4, "media": 3, "faces": 1})
+    chosen = [set(ValidationFaces(recipe, caches)._media) for _ in range(2)]
+    assert chosen[0] == chosen[1]
+    assert len(chosen[0]) == 6
