@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 
 from worker.training.metrics import (
+    CLIPPED,
+    best_f1,
+    best_f1_threshold,
     bootstrap,
+    clipped_log_loss,
     confusion,
     equal_error_rate,
     expected_calibration_error,
+    f1_at,
+    largest_rate,
     log_loss,
     pr_auc,
+    precision_at,
     reliability,
     roc_auc,
     summary,
@@ -36,6 +43,48 @@ def test_log_loss_of_a_sure_mistake_is_large_and_finite():
     assert log_loss(np.array([1]), np.array([0.0])) == pytest.approx(-math.log(1e-6))
 
 
+def test_clipping_bounds_what_a_sure_mistake_costs_and_what_being_sure_gains():
+    labels = np.array([1, 0])
+    assert clipped_log_loss(labels, np.array([0.0, 1.0])) == pytest.approx(-math.log(CLIPPED))
+    assert clipped_log_loss(labels, np.array([1.0, 0.0])) == pytest.approx(-math.log(1 - CLIPPED))
+    assert clipped_log_loss(labels, np.array([0.8, 0.4])) == log_loss(labels, np.array([0.8, 0.4]))
+
+
+def test_no_threshold_has_a_better_f1_than_the_best():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 60)
+    scores = np.round(rng.random(60) + 0.3 * labels, 1)  # With many that are equal.
+    by_threshold = {float(score): confusion(labels, scores, float(score))["f1"] for score in np.unique(scores)}
+    assert best_f1(labels, scores) == pytest.approx(max(by_threshold.values()))
+    assert by_threshold[best_f1_threshold(labels, scores)] == pytest.approx(max(by_threshold.values()))
+
+
+def test_without_a_fake_no_threshold_is_best():
+    assert best_f1(np.zeros(3, int), np.arange(3.0)) is None
+    assert best_f1_threshold(np.zeros(3, int), np.arange(3.0)) is None
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_precision_and_f1_at_a_share_of_fakes_are_those_of_media_with_that_share(share):
+    fakes, reals = round(1000 * share), round(1000 * (1 - share))
+    labels = np.array([1] * fakes + [0] * reals)
+    hits, alarms = round(0.8 * fakes), round(0.1 * reals)
+    scores = np.array([1.0] * hits + [0.0] * (fakes - hits) + [1.0] * alarms + [0.0] * (reals - alarms))
+    called = confusion(labels, scores, 0.5)
+    assert precision_at(share, 0.8, alarms / reals) == pytest.approx(called["precision"])
+    assert f1_at(share, 0.8, alarms / reals) == pytest.approx(called["f1"])
+
+
+def test_nothing_called_fake_has_no_precision_at_any_share():
+    assert precision_at(0.1, 0.0, 0.0) is None
+    assert f1_at(0.1, 0.0, 0.0) == 0.0
+
+
+def test_the_largest_rate_that_hides_is_that_of_the_rule_of_three():
+    assert largest_rate(1000) == pytest.approx(3.7 / 1000, rel=0.01)
+    assert 0.95 < largest_rate(1) < 1.0
+
+
 def test_errors_are_equal_where_as_many_reals_pass_as_fakes_do_not():
     # From 0.6 on both reals at the bottom are below, one real and two fakes above: a third of each is wrong.
     assert equal_error_rate(LABELS, SCORES) == pytest.approx(1 / 3)
@@ -53,6 +102,7 @@ def test_confusion_counts_a_score_at_the_threshold_as_fake():
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
         "false_positive_rate": pytest.approx(1 / 3),
+        "balanced_accuracy": pytest.approx(2 / 3),
     }
 
 
