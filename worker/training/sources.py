@@ -7,7 +7,7 @@ from pathlib import Path
 
 from worker.training.autoencoders import paint_faces
 from worker.training.cache import CacheSettings, build_cache
-from worker.training.datasets import Medium, SplitDigest, assign_sets, read_dataset
+from worker.training.datasets import Medium, SplitDigest, assign_sets, guess_kind, read_dataset
 from worker.training.errors import DataError
 from worker.training.recipes import Recipe, Source
 from worker.training.splits import SPLIT_FILE
@@ -55,6 +55,22 @@ def build_source_cache(source: Source, data: Path, folder: Path, settings: Cache
     folder.mkdir(parents=True, exist_ok=True)
     count = claim_split(source, data, folder)
     build_cache(media_of(source, data), folder, settings, processes=processes, total=count)
+
+
+def build_plain_cache(root: Path, caches: Path, *, kind: str | None = None, processes: int = 1) -> Path:
+    """
+    Build the crop cache of the data set at *root* below *caches*, as a recipe would that says nothing else of it.
+
+    Raises:
+        DataError: The folder is in no known layout, or cannot be read.
+    """
+    root = root.resolve()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    folder = caches / root.name
+    source = Source(kind=kind or guess_kind(root), path=Path(root.name))
+    build_source_cache(source, root.parent, folder, CacheSettings(), processes=processes)
+    return folder
 
 
 def claim_split(source: Source, data: Path, folder: Path) -> int:
