@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from worker.training.metrics import (
     CLIPPED,
@@ -29,6 +30,18 @@ SCORES = np.array([0.1, 0.3, 0.35, 0.6, 0.7, 0.9])
 def test_roc_auc_is_the_share_of_couples_in_the_right_order():
     assert roc_auc(LABELS, SCORES) == pytest.approx(8 / 9)  # 0.35 stands below 0.6 alone.
     assert roc_auc(LABELS, np.full(6, 0.4)) == 0.5
+
+
+@pytest.mark.parametrize("digits", [1, 8], ids=["many equal", "all different"])
+def test_areas_and_errors_are_those_of_scikit_learn(digits):
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 2, 300)
+    scores = np.round(rng.normal(size=300) + 0.7 * labels, digits)
+    assert roc_auc(labels, scores) == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert pr_auc(labels, scores) == pytest.approx(metrics.average_precision_score(labels, scores))
+    false_positives, true_positives, _ = metrics.roc_curve(labels, scores)
+    rate = equal_error_rate(labels, scores)
+    assert np.interp(rate, false_positives, true_positives) == pytest.approx(1 - rate)
 
 
 def test_pr_auc_is_the_mean_precision_at_each_fake():
