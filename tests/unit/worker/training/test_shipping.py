@@ -121,18 +121,14 @@ def test_the_card_has_the_division_and_the_terms_of_every_source(rendered):
 
 
 def test_no_table_of_the_card_is_torn(rendered):
-    lines = rendered().splitlines()
-    for place, line in enumerate(lines):
-        if line.startswith("| ---"):
-            assert lines[place - 1].startswith("|")
-            assert lines[place + 1].startswith("|")
-            assert lines[place - 2] == ""
-            columns = line.count("|")
-            while line.startswith("|"):
-                assert line.count("|") == columns, line
-                place += 1
-                line = lines[place]
-            assert line == ""
+    blocks = [block.strip("\n").split("\n") for block in rendered().split("\n\n")]
+    tables = [block for block in blocks if any(line.startswith("|") for line in block)]
+    assert len(tables) > 6
+    for rows in tables:
+        assert len(rows) > 2
+        assert rows[1].startswith("| ---")
+        assert {row.count("|") for row in rows} == {rows[0].count("|")}
+        assert all(row.startswith("|") and row.endswith("|") for row in rows)
 
 
 def test_a_run_of_another_recipe_is_refused(shipped, tmp_path):
