@@ -272,6 +272,13 @@ def demo(context: click.Context) -> None:
     context.exit(_status(results, ()))
 
 
+def _threshold(job: Job) -> float:
+    """From where on the job's score is called fake, given how much was seen."""
+    if job.evidence is not None and job.evidence.fake_from is not None:
+        return job.evidence.fake_from
+    return job.model.threshold if job.model is not None else 1.0
+
+
 def _explain(console: Console, jobs: Sequence[Job | None]) -> None:
     """Say what the scores of the real and the swapped video are worth, as they were measured."""
     real, swapped = jobs
@@ -285,10 +292,11 @@ def _explain(console: Console, jobs: Sequence[Job | None]) -> None:
     elif real.fake_score is None or swapped.fake_score is None:
         text = "One of the videos got no score, so there is nothing to compare."
     else:
-        threshold = real.model.threshold
-        sides = real.fake_score < threshold, swapped.fake_score >= threshold
+        thresholds = [_threshold(job) for job in (real, swapped)]
+        sides = real.fake_score < thresholds[0], swapped.fake_score >= thresholds[1]
         measured = (
-            f"the real video {real.fake_score:.3f}, the swapped one {swapped.fake_score:.3f}, threshold {threshold:.3f}"
+            f"the real video {real.fake_score:.3f} with the threshold {thresholds[0]:.3f}, the swapped one"
+            f" {swapped.fake_score:.3f} with {thresholds[1]:.3f}"
         )
         text = (
             f"Measured: {measured}. "

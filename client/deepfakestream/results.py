@@ -131,6 +131,33 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a verdict rests on, and the limits that follow from it."""
+
+    kind: str
+    """``image`` or ``video``."""
+    faces: int
+    """Scored faces of the people who decided."""
+    people: int
+    """The most people with a scored face in one segment."""
+    bits_per_pixel: float | None
+    real_below: float | None
+    fake_from: float | None
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read the API's form."""
+        return cls(
+            data["kind"],
+            data["faces"],
+            data["people"],
+            data.get("bits_per_pixel"),
+            data.get("real_below"),
+            data.get("fake_from"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job with its progress and the scores so far."""
 
@@ -147,6 +174,8 @@ class Job:
     peak_score: float | None
     verdict: str | None
     reasons: tuple[str, ...]
+    evidence: Evidence | None
+    """None before the verdict, and from services that do not tell it."""
     metadata: dict[str, Any]
     model: Model | None
     reused_from: str | None
@@ -180,6 +209,7 @@ class Job:
             peak_score=data.get("peak_score"),
             verdict=data.get("verdict"),
             reasons=tuple(data.get("reasons", [])),
+            evidence=Evidence.from_json(data["evidence"]) if data.get("evidence") else None,
             metadata=data.get("metadata", {}),
             model=Model.from_json(data["model"]) if data.get("model") else None,
             reused_from=data.get("reused_from"),

@@ -47,13 +47,24 @@ def print_job(console: Console, name: str, job: Job) -> None:
     console.print("verdict", verdict, Text(f"({', '.join(job.reasons)})" if job.reasons else ""))
     if job.model is not None:
         model = job.model
-        low, _ = model.uncertainty_band
         console.print(
             Text(
-                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…: fake from"
-                f" {model.threshold:g}, real below {low:g}; how far to trust it: deepfakestream models --card"
+                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…:"
+                f" {limits(job)}; how far to trust it: deepfakestream models --card"
             )
         )
+
+
+def limits(job: Job) -> str:
+    """From where on this job's score is called fake and below which it is called real, and on how much that rests."""
+    if job.evidence is not None and job.evidence.fake_from is not None and job.evidence.real_below is not None:
+        found = job.evidence
+        rests = f" (on {found.faces} {'face' if found.faces == 1 else 'faces'})"
+        return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g}{rests}"
+    if job.model is None:
+        return "no limits"
+    low, _ = job.model.uncertainty_band
+    return f"fake from {job.model.threshold:g}, real below {low:g}"
 
 
 def jobs_table(jobs: list[Job], width: int) -> Table:

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from tests.clips import astronaut, hopper, make_clip, without_frames
 from tests.receiver import running_receiver
-from tests.verdicts import SHIPPED, verdict_of
+from tests.verdicts import SHIPPED, evidence_of, verdict_of
 from worker.local import scan
 
 
@@ -26,7 +26,9 @@ def two_people(tmp_path_factory):
 def test_a_video_is_scored_by_segment_and_on_average(client, two_people):
     job = client.wait(client.submit(two_people, metadata={"case": 7}).id, timeout_s=120)
     assert job.status == "succeeded"
-    assert (job.verdict, job.reasons) == verdict_of(segment.fake_score for segment in job.segments)
+    assert (job.verdict, job.reasons) == verdict_of(
+        (segment.fake_score for segment in job.segments), evidence=evidence_of(job.raw)
+    )
     assert job.metadata == {"case": 7}
     assert [(segment.start_s, segment.end_s) for segment in job.segments] == [(0.0, 5.0), (5.0, 12.0)]
     scores = [segment.fake_score for segment in job.segments]
@@ -102,7 +104,7 @@ def test_a_segment_that_does_not_decode_fails_alone_after_counted_attempts(clien
     path.write_bytes(content)
     job = client.wait(client.submit(path, segment_seconds=4.0).id, timeout_s=120)
     scored = [segment.fake_score for segment in job.segments if segment.status == "scored"]
-    assert (job.status, job.verdict, job.reasons) == ("succeeded", *verdict_of(scored, failed_segments=1))
+    assert (job.status, job.verdict, job.reasons) == ("succeeded", *verdict_of(scored, 1, evidence_of(job.raw)))
     assert job.verdict != "real"
     assert "segments_failed" in job.reasons
     assert [segment.status for segment in job.segments] == ["scored", "failed", "scored"]
@@ -247,5 +249,5 @@ def test_both_demo_videos_get_a_score_and_the_verdict_that_follows_from_it(tmp_p
         assert nobody is None, "the fourth scene is empty"
         assert job["fake_score"] == pytest.approx(sum(people) / 3, abs=1e-6)
         assert job["peak_score"] == max(people)
-        assert (job["verdict"], tuple(job["reasons"])) == verdict_of(scores)
+        assert (job["verdict"], tuple(job["reasons"])) == verdict_of(scores, evidence=evidence_of(job))
         assert job["model"]["weights_sha256"] == SHIPPED.weights.sha256

@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import bootstrap, roc_auc
@@ -129,7 +130,7 @@ def _faked(media: Sequence[ScoredMedium]) -> set[str]:
 
 def _auc(media: Sequence[ScoredMedium]) -> str:
     labels = np.array([int(medium.is_fake) for medium in media])
-    scores = np.array([medium.fake_score(1.0) for medium in media])
+    scores = np.array([medium.fake_score(Scale(1.0)) for medium in media])
     value = roc_auc(labels, scores) if len(media) else None
     if value is None:
         return "–"

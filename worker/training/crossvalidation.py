@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import train_in_process
 from worker.training.autoencoders import cache_names
@@ -37,12 +38,12 @@ class Fold:
     def auc(self) -> float | None:
         """ROC-AUC by medium; None if there is but one class."""
         labels = np.array([int(medium.is_fake) for medium in self.media])
-        return roc_auc(labels, np.array([medium.fake_score(1.0) for medium in self.media]))
+        return roc_auc(labels, np.array([medium.fake_score(Scale(1.0)) for medium in self.media]))
 
     @property
     def above(self) -> list[bool]:
         """For each fake with a known original, whether it scores above that."""
-        rows = above_originals(self.media, [medium.fake_score(1.0) for medium in self.media])
+        rows = above_originals(self.media, [medium.fake_score(Scale(1.0)) for medium in self.media])
         return [is_above for _, is_above in rows]
 
 

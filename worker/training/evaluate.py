@@ -49,7 +49,7 @@ from worker.training.scored import ScoredFace, ScoredMedium, above_originals, sc
 from worker.training.slices import slice_media
 from worker.training.sources import build_caches, build_source_cache, media_of
 from worker.training.splits import SPLIT_FILE, split_digest
-from worker.training.verdicts import Verdicts
+from worker.training.verdicts import Calls, Verdicts
 
 ROUNDS: Final = 1000
 """Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times at most."""
@@ -189,13 +189,17 @@ def evaluate(
 
 def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Every figure that follows from the scores alone, as plain values."""
-    temperature, threshold = manifest.calibration.temperature, Verdicts.of(manifest).threshold
+    calibration, scale = manifest.calibration, manifest.calibration.scale
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
-    score_of = {id(medium): medium.fake_score(temperature) for medium in media}
-    scores = np.array([score_of[id(medium)] for medium in media])
-    by_frame = [medium.frame_scores(temperature) for medium in media]
+    scores = np.array([medium.fake_score(scale) for medium in media])
+    verdicts = Verdicts.of(calibration, scores, [medium.evidence for medium in media])
+    row_of = {id(medium): row for row, medium in enumerate(media)}
+    by_frame = [medium.frame_scores(scale) for medium in media]
+    frame_scores = np.concatenate(by_frame)
+    frame_evidence = [evidence for medium in media for evidence in medium.frame_evidence()]
+    frame_calls = Verdicts.of(calibration, frame_scores, frame_evidence).fake
     repeats = [len(frames) for frames in by_frame]
     frame_groups = [group for group, count in zip(groups, repeats, strict=True) for _ in range(count)]
     counts = {
@@ -207,16 +211,16 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = 
         "faces": sum(len(medium.faces) for medium in media),
     }
     slices = [
-        {"by": way, "name": name, **_measured_slice(members, score_of, threshold, few)}
+        {"by": way, "name": name, **_measured_slice(members, *_rows(members, row_of, scores, verdicts.fake), few)}
         for way, parts in slice_media(media).items()
         for name, members in parts.items()
     ]
     return {
         "counts": counts,
-        "by_video": _measured(labels, scores, groups, threshold, rounds),
-        "by_frame": _measured(np.repeat(labels, repeats), np.concatenate(by_frame), frame_groups, threshold, few),
-        "verdicts": _verdicts(labels, scores, manifest),
-        "pairs_above": _pairs_above(media, score_of, rounds),
+        "by_video": _measured(labels, scores, verdicts.fake, groups, rounds),
+        "by_frame": _measured(np.repeat(labels, repeats), frame_scores, frame_calls, frame_groups, few),
+        "verdicts": _verdicts(labels, verdicts),
+        "pairs_above": _pairs_above(media, scores, rounds),
         "slices": slices,
     }
 
@@ -228,46 +232,54 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Returns:
         Each with its face that is furthest on the wrong side.
     """
-    temperature, verdicts = manifest.calibration.temperature, Verdicts.of(manifest)
-    scored = [(medium.fake_score(temperature), medium) for medium in media]
-    alarms = sorted(((score, medium) for score, medium in scored if not medium.is_fake), key=lambda row: -row[0])
-    misses = sorted(((score, medium) for score, medium in scored if medium.is_fake), key=lambda row: row[0])
-    worst = [medium for score, medium in alarms if score >= verdicts.threshold][:WORST]
-    found = [(medium, max(medium.faces, key=lambda face: face.logit)) for medium in worst]
-    worst = [medium for score, medium in misses if score < verdicts.threshold][:WORST]
-    return found + [(medium, min(medium.faces, key=lambda face: face.logit)) for medium in worst]
+    scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
+    called = Verdicts.of(manifest.calibration, scores, [medium.evidence for medium in media]).fake
+    order = np.argsort(scores, kind="stable").tolist()
+    alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:WORST]
+    misses = [media[row] for row in order if not called[row] and media[row].is_fake][:WORST]
+    return [
+        *((medium, max(medium.faces, key=lambda face: face.logit)) for medium in alarms),
+        *((medium, min(medium.faces, key=lambda face: face.logit)) for medium in misses),
+    ]
 
 
-def _measures(threshold: float) -> dict[str, Measure]:
-    def called(name: str) -> Measure:
-        return lambda labels, scores: confusion(labels, scores, threshold)[name]
+SCORED: Final[Mapping[str, Measure]] = {
+    "roc_auc": roc_auc,
+    "pr_auc": pr_auc,
+    "log_loss": log_loss,
+    "clipped_log_loss": clipped_log_loss,
+    "equal_error_rate": equal_error_rate,
+    "expected_calibration_error": expected_calibration_error,
+    "best_f1": best_f1,
+    "best_f1_threshold": best_f1_threshold,
+}
+"""Measures of scores."""
+CALLED: Final = ("f1", "precision", "recall", "false_positive_rate", "balanced_accuracy")
+"""Measures of what is called fake; see ``metrics.confusion``."""
 
-    return {
-        "roc_auc": roc_auc,
-        "pr_auc": pr_auc,
-        "log_loss": log_loss,
-        "clipped_log_loss": clipped_log_loss,
-        "equal_error_rate": equal_error_rate,
-        "expected_calibration_error": expected_calibration_error,
-        "best_f1": best_f1,
-        "best_f1_threshold": best_f1_threshold,
-        **{name: called(name) for name in ("f1", "precision", "recall", "false_positive_rate", "balanced_accuracy")},
-    }
+
+def _of_calls(name: str) -> Measure:
+    """The measure *name* of ``confusion``, in the form that ``bootstrap`` takes: calls stand as 0 and 1."""
+    return lambda labels, calls: confusion(labels, calls > 0.5)[name]
 
 
 def _intervals(
-    names: Collection[str], labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int
+    names: Collection[str], labels: Labels, scores: Scores, called: Calls, groups: Sequence[str], rounds: int
 ) -> dict[str, tuple[float, float] | None]:
-    measures = _measures(threshold)
-    return {name: bootstrap(measures[name], labels, scores, groups, rounds=rounds) for name in names}
-
-
-def _measured(labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int) -> dict[str, Any]:
-    names = list(_measures(threshold))
+    calls = called.astype(np.float64)
     return {
-        **summary(labels, scores, threshold),
-        "intervals": _intervals(names, labels, scores, groups, threshold, rounds),
-        "by_fake_share": [_at_share(share, labels, scores, groups, threshold, rounds) for share in FAKE_SHARES],
+        name: bootstrap(SCORED[name], labels, scores, groups, rounds=rounds)
+        if name in SCORED
+        else bootstrap(_of_calls(name), labels, calls, groups, rounds=rounds)
+        for name in names
+    }
+
+
+def _measured(labels: Labels, scores: Scores, called: Calls, groups: Sequence[str], rounds: int) -> dict[str, Any]:
+    return {
+        **summary(labels, scores, called),
+        "intervals": _intervals((*SCORED, *CALLED), labels, scores, called, groups, rounds),
+        "by_fake_share": [_at_share(share, labels, called, groups, rounds) for share in FAKE_SHARES],
         "reliability": [asdict(part) for part in reliability(labels, scores)],
         "roc": _roc(labels, scores),
         "precision_recall": _precision_recall(labels, scores),
@@ -278,25 +290,27 @@ def _measured(labels: Labels, scores: Scores, groups: Sequence[str], threshold: 
     }
 
 
-def _measured_slice(
-    members: Sequence[ScoredMedium], score_of: Mapping[int, float], threshold: float, rounds: int
-) -> dict[str, Any]:
+def _rows(
+    members: Sequence[ScoredMedium], row_of: Mapping[int, int], scores: Scores, called: Calls
+) -> tuple[Scores, Calls]:
+    """Scores and calls of *members* alone."""
+    rows = [row_of[id(medium)] for medium in members]
+    return scores[rows], called[rows]
+
+
+def _measured_slice(members: Sequence[ScoredMedium], scores: Scores, called: Calls, rounds: int) -> dict[str, Any]:
     labels = _labels(members)
-    scores = np.array([score_of[id(medium)] for medium in members])
     groups = [f"{medium.dataset}/{medium.group}" for medium in members]
-    intervals = _intervals(SLICE_MEASURES, labels, scores, groups, threshold, rounds)
     few = [name for label, name in enumerate(("real", "fake")) if 0 < (labels == label).sum() < FEW]
     return {
-        **summary(labels, scores, threshold),
+        **summary(labels, scores, called),
         "groups": len(set(groups)),
         "too_few": few,
-        "intervals": intervals,
+        "intervals": _intervals(SLICE_MEASURES, labels, scores, called, groups, rounds),
     }
 
 
-def _at_share(
-    share: float, labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int
-) -> dict[str, Any]:
+def _at_share(share: float, labels: Labels, called: Calls, groups: Sequence[str], rounds: int) -> dict[str, Any]:
     """
     Precision and F1, had *share* of the media been fake: from the recall and the false-positive rate, with intervals.
 
@@ -305,22 +319,23 @@ def _at_share(
     """
 
     def at(rates: Callable[[float], float], name: str) -> Measure:
-        def measure(labels: Labels, scores: Scores) -> float | None:
-            called = confusion(labels, scores, threshold)
-            recall, rate = called["recall"], called["false_positive_rate"]
+        def measure(labels: Labels, calls: Scores) -> float | None:
+            found = confusion(labels, calls > 0.5)
+            recall, rate = found["recall"], found["false_positive_rate"]
             if recall is None or rate is None:
                 return None
             return _AT[name](share, recall, rates(rate))
 
         return measure
 
+    calls = called.astype(np.float64)
     real = {group for group, label in zip(groups, labels, strict=True) if label == 0}
-    no_alarm = confusion(labels, scores, threshold)["false_positive_rate"] == 0.0
+    no_alarm = confusion(labels, called)["false_positive_rate"] == 0.0
     weakest: Callable[[float], float] = (lambda _: largest_rate(len(real))) if no_alarm else float
     found: dict[str, Any] = {"fake_share": share, "intervals": {}}
     for name in _AT:
-        found[name] = at(float, name)(labels, scores)
-        lows, highs = (bootstrap(at(rates, name), labels, scores, groups, rounds=rounds) for rates in (weakest, float))
+        found[name] = at(float, name)(labels, calls)
+        lows, highs = (bootstrap(at(rates, name), labels, calls, groups, rounds=rounds) for rates in (weakest, float))
         found["intervals"][name] = (lows[0], highs[1]) if lows is not None and highs is not None else None
     return found
 
@@ -350,23 +365,20 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]
     return [[round(float(x[row]), 5), round(float(y[row]), 5)] for row in rows]
 
 
-def _verdicts(labels: Labels, scores: Scores, manifest: Manifest) -> dict[str, dict[str, int]]:
+def _verdicts(labels: Labels, verdicts: Verdicts) -> dict[str, dict[str, int]]:
     """How many media of each label the service would call what, if it calls the checkpoint trained."""
-    verdicts = Verdicts.of(manifest)
-    unsure, fake = verdicts.are_inconclusive(scores), verdicts.are_fake(scores)
     return {
         name: {
-            "real": int((~unsure & ~fake & (labels == label)).sum()),
-            "inconclusive": int((unsure & (labels == label)).sum()),
-            "fake": int((fake & (labels == label)).sum()),
+            verdict: int((getattr(verdicts, verdict) & (labels == label)).sum())
+            for verdict in ("real", "inconclusive", "fake")
         }
         for label, name in enumerate(("real", "fake"))
     }
 
 
-def _pairs_above(media: Sequence[ScoredMedium], score_of: Mapping[int, float], rounds: int) -> dict[str, Any]:
+def _pairs_above(media: Sequence[ScoredMedium], scores: Scores, rounds: int) -> dict[str, Any]:
     """Share of the fakes that score above the very medium they were made from, where both were scored."""
-    rows = above_originals(media, [score_of[id(medium)] for medium in media])
+    rows = above_originals(media, scores.tolist())
     if not rows:
         return {"count": 0, "share": None, "interval": None}
     above = np.array([float(is_above) for _, is_above in rows])
@@ -411,18 +423,18 @@ def _unscored(
 
 
 def _mistake(medium: ScoredMedium, face: ScoredFace, manifest: Manifest) -> dict[str, Any]:
-    temperature = manifest.calibration.temperature
+    scale = manifest.calibration.scale
     return {
         "dataset": medium.dataset,
         "key": medium.key,
         "set": medium.set,
         "label": medium.label,
         "method": medium.method,
-        "fake_score": medium.fake_score(temperature),
+        "fake_score": medium.fake_score(scale),
         "faces": len(medium.faces),
         "shown": {
             "time_s": face.time_s,
-            "fake_score": round(face.fake_score(temperature), 6),
+            "fake_score": round(face.fake_score(scale), 6),
             "size_px": face.size_px,
             "sharpness": face.sharpness,
         },

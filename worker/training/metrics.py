@@ -98,15 +98,14 @@ def expected_calibration_error(labels: Labels, scores: Scores, bins: int = 10) -
     return sum(part.count * abs(part.mean_score - part.fake_share) for part in curve) / len(labels)
 
 
-def confusion(labels: Labels, scores: Scores, threshold: float) -> dict[str, float | None]:
+def confusion(labels: Labels, called: NDArray[np.bool_]) -> dict[str, float | None]:
     """
-    What follows from calling fake what scores *threshold* or more.
+    What follows from calling fake what *called* says, (N,).
 
     Returns:
         ``f1``, ``precision``, ``recall``, ``false_positive_rate`` and ``balanced_accuracy``, the mean of what is right
         among fakes and among reals; None where what a measure divides by is 0.
     """
-    called = scores >= threshold
     fakes = labels == 1
     hits, alarms = int((called & fakes).sum()), int((called & ~fakes).sum())
     precision = hits / (hits + alarms) if hits + alarms else None
@@ -174,8 +173,8 @@ def largest_rate(count: int, *, level: float = 0.95) -> float:
     return float(1.0 - ((1.0 - level) / 2) ** (1.0 / count))
 
 
-def summary(labels: Labels, scores: Scores, threshold: float) -> dict[str, float | int | None]:
-    """Every measure of this module in one object."""
+def summary(labels: Labels, scores: Scores, called: NDArray[np.bool_]) -> dict[str, float | int | None]:
+    """Every measure of this module in one object; *called* says which media are called fake."""
     if len(labels) == 0:
         return {"count": 0}
     return {
@@ -189,7 +188,7 @@ def summary(labels: Labels, scores: Scores, threshold: float) -> dict[str, float
         "expected_calibration_error": expected_calibration_error(labels, scores),
         "best_f1": best_f1(labels, scores),
         "best_f1_threshold": best_f1_threshold(labels, scores),
-        **confusion(labels, scores, threshold),
+        **confusion(labels, called),
     }
 
 

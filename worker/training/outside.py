@@ -31,13 +31,14 @@ from tqdm import tqdm
 
 from worker.detection.faces import Box
 from worker.model.srm import DIVISORS, KERNELS
-from worker.training.augment import Augmentation, Picture
+from worker.training.augment import Augmentation
 from worker.training.blending import Landmarks
 from worker.training.cache import CachedFace, CropCache
 from worker.training.couples import ALIGNED, Couples, Kind, Stage
 from worker.training.errors import DataError
 from worker.training.metrics import Labels, Scores, bootstrap, roc_auc
 from worker.training.recipes import Recipe
+from worker.training.transcoding import Picture
 
 Background = NDArray[np.bool_]
 Features = NDArray[np.float64]

@@ -7,7 +7,7 @@ the same: the curves show the network alone, on the same faces at every strength
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from worker.detection.faces import crop_face
 from worker.model.checkpoint import Checkpoint
 from worker.training.cache import CachedFace, CropCache
 from worker.training.metrics import bootstrap, confusion, roc_auc
-from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of, probability
+from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of
 from worker.training.transcoding import Course, Picture, h264, jpeg
 from worker.training.verdicts import Verdicts
 
@@ -120,17 +120,19 @@ def robustness_curves(
     drawn = {(medium.dataset, medium.key): medium for medium in draw_media(media, limit)}
     courses: list[tuple[str, float | None, Course]] = [("none", None, lambda picture: picture)]
     courses += [(kind.name, value, kind.course(value)) for kind in disturbances for value in kind.strengths]
-    labels, groups, rows = [], [], []
+    labels, groups, rows, order = [], [], [], []
     for cache, faces in tqdm(_faces_of(caches, drawn, checkpoint), total=len(drawn), unit="medium", desc="robustness"):
         medium = drawn[faces[0].dataset, faces[0].key]
+        order.append(medium)
         labels.append(int(medium.is_fake))
         groups.append(f"{medium.dataset}/{medium.group}")
         rows.append(_scores(checkpoint, cache, faces, [course for _, _, course in courses], device))
     scores = np.array(rows, np.float64).reshape(len(rows), len(courses))
     truth = np.array(labels, np.int64)
-    threshold = Verdicts.of(checkpoint.manifest).threshold
+    evidence = [replace(medium.evidence, faces=min(medium.evidence.faces, FACES_PER_MEDIUM)) for medium in order]
+    calibration = checkpoint.manifest.calibration
     return [
-        _point(name, strength, truth, scores[:, column], groups, threshold)
+        _point(name, strength, truth, scores[:, column], groups, Verdicts.of(calibration, scores[:, column], evidence))
         for column, (name, strength, _) in enumerate(courses)
     ]
 
@@ -166,8 +168,8 @@ def _scores(
             changed = course(native)
             whole = (0.0, 0.0, float(changed.shape[1]), float(changed.shape[0]))
             crops.append(crop_face(changed, whole, size_px=preprocessing.crop_size_px, margin=0.0))
-    temperature = checkpoint.manifest.calibration.temperature
-    scores = [probability(float(logit), temperature) for logit in logits_of(checkpoint.network, crops, device)]
+    scale = checkpoint.manifest.calibration.scale
+    scores = [scale.probability(float(logit)) for logit in logits_of(checkpoint.network, crops, device)]
     return np.asarray(np.array(scores, np.float64).reshape(len(faces), len(courses)).mean(0), np.float64)
 
 
@@ -177,10 +179,10 @@ def _point(
     labels: NDArray[np.int64],
     scores: NDArray[np.float64],
     groups: Sequence[str],
-    threshold: float,
+    verdicts: Verdicts,
 ) -> RobustnessPoint:
     real, fake = scores[labels == 0], scores[labels == 1]
-    called = confusion(labels, scores, threshold)
+    called = confusion(labels, verdicts.fake)
     return RobustnessPoint(
         disturbance=name,
         strength=strength,

@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,22 +24,18 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from shared.manifests import Manifest, Preprocessing
+from shared.evidence import Evidence
+from shared.manifests import Manifest, Preprocessing, Scale
 from worker.detection.faces import Box, FaceQuality, crop_face, quality_problem
 from worker.detection.people import Sighting, appearance, group_into_people
 from worker.inference import Engine, FromLastChannels, make_engine
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
-from worker.pipeline.results import FaceResult
-from worker.pipeline.scoring import score_segment
+from worker.pipeline.results import FaceResult, SegmentResult
+from worker.pipeline.scoring import gather_evidence, score_segment
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import TrainingError
 from worker.training.skin import skin_tone_deg
-
-
-def probability(logit: float, temperature: float) -> float:
-    """The logistic function of *logit* over *temperature*, in [0, 1], in the form that never overflows."""
-    return 0.5 + 0.5 * math.tanh(0.5 * logit / temperature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +44,7 @@ class ScoredFace:
 
     time_s: float
     logit: float
-    """Before temperature; larger means fake."""
+    """Before it is calibrated; larger means fake."""
     segment: int
     person: int
     """Within its segment."""
@@ -61,9 +57,9 @@ class ScoredFace:
     """Individual typology angle; None where it cannot be estimated."""
     frame_box_px: Box
 
-    def fake_score(self, temperature: float) -> float:
+    def fake_score(self, scale: Scale) -> float:
         """Probability of being fake, in [0, 1]."""
-        return probability(self.logit, temperature)
+        return scale.probability(self.logit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +106,38 @@ class ScoredMedium:
         known = [face.skin_tone_deg for face in self.faces if face.skin_tone_deg is not None]
         return median(known) if 2 * len(known) > len(self.faces) else None
 
-    def fake_score(self, temperature: float) -> float:
-        """The medium's probability of being fake, as the service computes a job's ``fake_score``: in [0, 1]."""
-        scores = []
+    @property
+    def evidence(self) -> Evidence:
+        """What the medium's score is made from, as the service counts it. Compression is not known."""
+        return gather_evidence([result.to_json() for result in self._segments(Scale(1.0))], self._kind)
+
+    @property
+    def _kind(self) -> Literal["image", "video"]:
+        return "video" if self.is_video else "image"
+
+    def _segments(self, scale: Scale) -> list[SegmentResult]:
+        results = []
         for _, group in groupby(self.faces, key=lambda face: face.segment):
             faces = list(group)
-            results = [_face_result(face, temperature) for face in faces]
-            score = score_segment(results, [face.person for face in faces], 0).fake_score
-            scores.append(0.0 if score is None else score)  # A segment with a face has a score.
-        return fmean(scores)
+            results.append(
+                score_segment([_face_result(face, scale) for face in faces], [face.person for face in faces], 0)
+            )
+        return results
 
-    def frame_scores(self, temperature: float) -> list[float]:
+    def frame_evidence(self) -> list[Evidence]:
+        """What each frame's score is made from, in order of time: one face of each person in it."""
+        frames = groupby(self.faces, key=lambda face: face.time_s)
+        return [Evidence(self._kind, 1, sum(1 for _ in faces)) for _, faces in frames]
+
+    def fake_score(self, scale: Scale) -> float:
+        """The medium's probability of being fake, as the service computes a job's ``fake_score``: in [0, 1]."""
+        # A segment with a face has a score.
+        return fmean(result.fake_score or 0.0 for result in self._segments(scale))
+
+    def frame_scores(self, scale: Scale) -> list[float]:
         """The highest face of each frame, in order of time: in [0, 1]."""
         frames = groupby(self.faces, key=lambda face: face.time_s)
-        return [max(face.fake_score(temperature) for face in faces) for _, faces in frames]
+        return [max(face.fake_score(scale) for face in faces) for _, faces in frames]
 
 
 class Labelled(Protocol):
@@ -342,7 +356,7 @@ def _scored(
     return media
 
 
-def _face_result(face: ScoredFace, temperature: float) -> FaceResult:
+def _face_result(face: ScoredFace, scale: Scale) -> FaceResult:
     return FaceResult(
         time_s=face.time_s,
         box_px=face.frame_box_px,
@@ -351,5 +365,5 @@ def _face_result(face: ScoredFace, temperature: float) -> FaceResult:
         size_px=face.size_px,
         sharpness=face.sharpness,
         problem=None,
-        fake_score=face.fake_score(temperature),
+        fake_score=face.fake_score(scale),
     )

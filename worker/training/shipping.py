@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shared.drift import shares
-from shared.manifests import Manifest
+from shared.manifests import Manifest, Scale
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
 from worker.training.errors import TrainingError
@@ -66,7 +66,7 @@ def ship(
             "training_data": [_source_line(source) for source in sources],
             "licence": recipe.licence,
             "metrics": {},
-            "reference_shares": reference_shares(media, calibration.temperature),
+            "reference_shares": reference_shares(media, calibration.scale),
         }
     )
     calibrated = replace(checkpoint, manifest=manifest)
@@ -82,9 +82,9 @@ def ship(
     return written
 
 
-def reference_shares(media: Sequence[ScoredMedium], temperature: float) -> tuple[float, ...]:
+def reference_shares(media: Sequence[ScoredMedium], scale: Scale) -> tuple[float, ...]:
     """What drift is measured against: shares of the scores of real media, by tenths."""
-    real = [medium.fake_score(temperature) for medium in media if not medium.is_fake]
+    real = [medium.fake_score(scale) for medium in media if not medium.is_fake]
     return tuple(round(share, 4) for share in shares(real))
 
 

@@ -1,34 +1,36 @@
-"""What a score means: the one place of training's judging that reads a checkpoint's threshold and band."""
+"""What a score means: the one place of training's judging that reads a checkpoint's limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.manifests import Manifest
+from shared.evidence import Evidence
+from shared.manifests import Calibration
 from worker.training.metrics import Scores
+
+Calls = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """How a checkpoint's scores are called, as the service calls those of a trained one."""
+    """How scores are called, each by the limits that its own evidence gives, as the service calls them."""
 
-    threshold: float
-    """What reaches it is called fake, unless it is in the band."""
-    band: tuple[float, float]
-    """Half-open: what lies in it is inconclusive."""
+    fake: Calls
+    """Which reach the threshold."""
+    inconclusive: Calls
+    """Which lie below it, and not below the band."""
 
     @classmethod
-    def of(cls, manifest: Manifest) -> Self:
-        """Those that *manifest* defines."""
-        return cls(manifest.calibration.threshold, manifest.calibration.uncertainty_band)
+    def of(cls, calibration: Calibration, scores: Scores, evidence: Sequence[Evidence]) -> Self:
+        """Call *scores*, (N,) in [0, 1], each made from its *evidence*."""
+        limits = [calibration.limits(each) for each in evidence]
+        low, high = (np.array([getattr(limit, name) for limit in limits], np.float64) for name in ("low", "high"))
+        return cls(scores >= high, (scores >= low) & (scores < high))
 
-    def are_inconclusive(self, scores: Scores) -> NDArray[np.bool_]:
-        """Which of *scores* decide nothing."""
-        low, high = self.band
-        return (scores >= low) & (scores < high)
-
-    def are_fake(self, scores: Scores) -> NDArray[np.bool_]:
-        """Which of *scores* are called fake."""
-        return ~self.are_inconclusive(scores) & (scores >= self.threshold)
+    @property
+    def real(self) -> Calls:
+        """Which lie below the band."""
+        return ~self.fake & ~self.inconclusive

@@ -7,7 +7,7 @@ from rich.console import Console
 
 
 def job(score, *, trained=True):
-    return SimpleNamespace(fake_score=score, model=SimpleNamespace(trained=trained, threshold=0.6))
+    return SimpleNamespace(fake_score=score, evidence=None, model=SimpleNamespace(trained=trained, threshold=0.6))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,10 @@ def test_the_demo_says_what_was_measured(real, swapped, says):
     is_measured = real.model.trained and None not in (real.fake_score, swapped.fake_score)
     assert ("Measured: " in said) == ("research baseline" in said) == is_measured
     if is_measured:
-        figures = f"the real video {real.fake_score:.3f}, the swapped one {swapped.fake_score:.3f}, threshold 0.600"
+        figures = (
+            f"the real video {real.fake_score:.3f} with the threshold 0.600,"
+            f" the swapped one {swapped.fake_score:.3f} with 0.600"
+        )
         assert f"Measured: {figures}. " in said
 
 

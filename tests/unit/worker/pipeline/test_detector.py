@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from shared.errors import JobCancelledError, ModelError
+from shared.evidence import Evidence
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import astronaut, hopper, scene
 from worker.inference import Engine, make_engine
@@ -42,7 +43,7 @@ def test_an_untrained_checkpoint_scores_and_never_decides(detector, tmp_path):
     untrained = Detector.load(tmp_path, "untrained", "cpu")
     result = untrained.score_segment(clip())
     assert 0.0 <= result.fake_score <= 1.0
-    judged = score_job([(result.fake_score, result.reasons)], 0, untrained.manifest)
+    judged = score_job([(result.fake_score, result.reasons)], 0, untrained.manifest, Evidence("image", 1, 1))
     assert (judged.fake_score, judged.verdict) == (result.fake_score, "inconclusive")
     assert judged.reasons == ("untrained_model",)
 

@@ -2,9 +2,10 @@ import dataclasses
 
 import pytest
 
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, read_manifest
+from shared.evidence import Evidence
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Bound, Bounds, Calibration, read_manifest
 from worker.pipeline.results import FaceResult, SegmentResult
-from worker.pipeline.scoring import score_job, score_segment
+from worker.pipeline.scoring import gather_evidence, score_job, score_segment
 
 UNTRAINED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT).model_copy(update={"trained": False})
 TRAINED = UNTRAINED.model_copy(
@@ -13,6 +14,9 @@ TRAINED = UNTRAINED.model_copy(
         "calibration": Calibration(temperature=1.0, threshold=0.5, uncertainty_band=(0.4, 0.6)),
     }
 )
+
+
+ONE = Evidence("video", 1, 1)
 
 
 def face(score, problem=None, time_s=0.0):
@@ -28,7 +32,7 @@ def face(score, problem=None, time_s=0.0):
     ],
 )
 def test_of_a_file_with_a_part_missing_nobody_says_that_it_is_real(segments, verdict, reasons):
-    result = score_job(segments, 0, TRAINED, is_truncated=True)
+    result = score_job(segments, 0, TRAINED, ONE, is_truncated=True)
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
 
@@ -76,18 +80,18 @@ def test_a_result_survives_its_json_form():
     ],
 )
 def test_a_trained_model_decides_by_mean_threshold_and_band(scores, failed, expected):
-    result = score_job([(score, ()) for score in scores], failed, TRAINED)
+    result = score_job([(score, ()) for score in scores], failed, TRAINED, ONE)
     assert (result.fake_score, result.peak_score, result.verdict, result.reasons) == expected
 
 
 @pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
 def test_an_untrained_model_never_decides(score):
-    result = score_job([(score, ())], 0, UNTRAINED)
+    result = score_job([(score, ())], 0, UNTRAINED, ONE)
     assert (result.verdict, result.reasons) == ("inconclusive", ("untrained_model",))
 
 
 def test_segments_without_a_score_do_not_weigh_in_the_mean():
-    result = score_job([(0.9, ()), (None, ("no_face",))], 0, TRAINED)
+    result = score_job([(0.9, ()), (None, ("no_face",))], 0, TRAINED, ONE)
     assert (result.fake_score, result.verdict) == (0.9, "fake")
 
 
@@ -101,7 +105,7 @@ def test_segments_without_a_score_do_not_weigh_in_the_mean():
 )
 @pytest.mark.parametrize("manifest", [TRAINED, UNTRAINED], ids=["trained", "untrained"])
 def test_nothing_scorable_has_no_score_and_is_never_real(manifest, segments, failed, verdict, reasons):
-    result = score_job(segments, failed, manifest)
+    result = score_job(segments, failed, manifest, ONE)
     assert (result.fake_score, result.peak_score, result.verdict, result.reasons) == (None, None, verdict, reasons)
 
 
@@ -110,3 +114,51 @@ def test_the_description_names_everything_that_made_the_score():
     assert description["weights_sha256"] == UNTRAINED.weights.sha256
     assert description["sampling"] == {"sample_fps": 3.0, "segment_seconds": 4.0}
     assert {"name", "version", "threshold", "preprocessing", "architecture"} <= set(description)
+
+
+def moving(**changes):
+    bounds = Bounds(low=Bound(one=-1.0, many=-0.5), high=Bound(one=2.0, many=0.5, doubling=0.5))
+    calibration = TRAINED.calibration.model_copy(update={"bounds": {"video": bounds}, **changes})
+    return TRAINED.model_copy(update={"calibration": calibration})
+
+
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        (Evidence("video", 1, 1), "inconclusive"),
+        (Evidence("video", 20, 1), "fake"),
+        (Evidence("video", 20, 4), "inconclusive"),
+        (Evidence("image", 1, 1), "fake"),
+    ],
+    ids=["one face", "many faces of one person", "the highest of four people", "a kind without bounds"],
+)
+def test_the_same_score_is_called_by_how_much_was_seen(evidence, verdict):
+    result = score_job([(0.7, ())], 0, moving(), evidence)
+    assert result.verdict == verdict
+    assert (result.fake_score >= result.limits.high) == (verdict == "fake")
+
+
+@pytest.mark.parametrize(
+    ("score", "bits", "verdict", "reasons"),
+    [
+        (0.1, 0.02, "inconclusive", ("heavily_compressed",)),
+        (0.1, 0.03, "real", ()),
+        (0.1, None, "real", ()),
+        (0.5, 0.02, "inconclusive", ("uncertain", "heavily_compressed")),
+        (0.9, 0.02, "fake", ()),
+    ],
+)
+def test_a_heavily_compressed_video_is_never_called_real(score, bits, verdict, reasons):
+    result = score_job([(score, ())], 0, moving(min_bits_per_pixel=0.03), Evidence("video", 10, 1, bits))
+    assert (result.verdict, result.reasons) == (verdict, reasons)
+
+
+def test_evidence_counts_the_faces_of_each_segments_highest_person():
+    low, high, unseen = face(0.2), face(0.8), face(None, "face_too_small")
+    segments = [
+        score_segment([low, high, high, unseen], [0, 1, 1, 1], 4),
+        score_segment([low, unseen], [0, 1], 2),
+        score_segment([], [], 2),
+    ]
+    found = gather_evidence([segment.to_json() for segment in segments], "video", 0.1)
+    assert found == Evidence("video", faces=3, people=2, bits_per_pixel=0.1)

@@ -20,7 +20,7 @@ def spread(count, low, high):
 
 
 def share_called_fake(given, calibration):
-    called = [one.fake_score(calibration.temperature) >= calibration.threshold for one in given]
+    called = [one.fake_score(calibration.scale) >= calibration.threshold for one in given]
     return sum(called) / len(called)
 
 
@@ -58,9 +58,9 @@ def test_no_more_fakes_of_any_data_set_than_the_bound_lie_below_the_band():
     low, high = calibration.uncertainty_band
     assert high == calibration.threshold
     for given in (easy, hard):
-        below = [one.fake_score(calibration.temperature) < low for one in given]
+        below = [one.fake_score(calibration.scale) < low for one in given]
         assert sum(below) / len(below) <= MISSES
-    assert min(one.fake_score(calibration.temperature) for one in hard) == pytest.approx(low, abs=1e-4)
+    assert min(one.fake_score(calibration.scale) for one in hard) == pytest.approx(low, abs=1e-4)
 
 
 def test_the_band_never_begins_below_its_least():

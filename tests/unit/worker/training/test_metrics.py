@@ -67,7 +67,7 @@ def test_no_threshold_has_a_better_f1_than_the_best():
     rng = np.random.default_rng(4)
     labels = rng.integers(0, 2, 60)
     scores = np.round(rng.random(60) + 0.3 * labels, 1)  # With many that are equal.
-    by_threshold = {float(score): confusion(labels, scores, float(score))["f1"] for score in np.unique(scores)}
+    by_threshold = {float(score): confusion(labels, scores >= float(score))["f1"] for score in np.unique(scores)}
     assert best_f1(labels, scores) == pytest.approx(max(by_threshold.values()))
     assert by_threshold[best_f1_threshold(labels, scores)] == pytest.approx(max(by_threshold.values()))
 
@@ -83,7 +83,7 @@ def test_precision_and_f1_at_a_share_of_fakes_are_those_of_media_with_that_share
     labels = np.array([1] * fakes + [0] * reals)
     hits, alarms = round(0.8 * fakes), round(0.1 * reals)
     scores = np.array([1.0] * hits + [0.0] * (fakes - hits) + [1.0] * alarms + [0.0] * (reals - alarms))
-    called = confusion(labels, scores, 0.5)
+    called = confusion(labels, scores >= 0.5)
     assert precision_at(share, 0.8, alarms / reals) == pytest.approx(called["precision"])
     assert f1_at(share, 0.8, alarms / reals) == pytest.approx(called["f1"])
 
@@ -109,7 +109,7 @@ def test_errors_of_a_perfect_and_of_an_inverted_scorer(scores, rate):
 
 
 def test_confusion_counts_a_score_at_the_threshold_as_fake():
-    called = confusion(LABELS, SCORES, 0.6)
+    called = confusion(LABELS, SCORES >= 0.6)
     assert called == {
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),
@@ -120,7 +120,7 @@ def test_confusion_counts_a_score_at_the_threshold_as_fake():
 
 
 def test_nothing_called_fake_has_no_precision():
-    called = confusion(LABELS, SCORES, 0.95)
+    called = confusion(LABELS, SCORES >= 0.95)
     assert called["precision"] is None
     assert (called["recall"], called["f1"], called["false_positive_rate"]) == (0.0, 0.0, 0.0)
 
@@ -146,7 +146,7 @@ def test_scores_that_are_frequencies_are_calibrated():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_what_needs_both_classes_is_none_with_one(label):
-    found = summary(np.full(4, label), np.array([0.1, 0.4, 0.6, 0.9]), 0.5)
+    found = summary(np.full(4, label), np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, False, True, True]))
     assert found["roc_auc"] is None
     assert found["equal_error_rate"] is None
     assert found["fakes"] == 4 * label
@@ -154,7 +154,7 @@ def test_what_needs_both_classes_is_none_with_one(label):
 
 
 def test_nothing_has_a_count_alone():
-    assert summary(np.array([], int), np.array([]), 0.5) == {"count": 0}
+    assert summary(np.array([], int), np.array([]), np.array([], bool)) == {"count": 0}
 
 
 def test_an_interval_holds_the_measure_and_narrows_with_more_groups():

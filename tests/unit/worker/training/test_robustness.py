@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from shared.manifests import Scale
 from tests.unit.worker.training.conftest import ASTRONAUT
 from tests.unit.worker.training.judged import Darkness, Detail, checkpoint
 from worker.training.robustness import DISTURBANCES, FACES_PER_MEDIUM, Disturbance, blur, robustness_curves, shrink
@@ -43,7 +44,7 @@ def test_blur_keeps_the_mean():
 
 def test_the_untouched_point_has_the_scores_of_the_evaluation(judged):
     points, media = curves(judged, Darkness(middle=0.2, slope=5.0))
-    scores = [one.fake_score(1.0) for one in media if one.is_fake]
+    scores = [one.fake_score(Scale(1.0)) for one in media if one.is_fake]
     assert points[0].mean_score_fake == pytest.approx(np.mean(scores), abs=0.01)
     assert points[0].media == len(media)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shared.config import Limits
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Scale
 from tests.clips import astronaut, hopper
 from tests.unit.worker.training.judged import MANIFEST, Darkness, checkpoint, face, logit, medium
 from worker.media.frames import read_frames
@@ -34,7 +34,7 @@ def test_a_video_scores_as_the_service_scores_it(judged):
     assert [len(segment.people) for segment in segments] == [2, 2, 2]
     assert {(one.segment, one.person) for one in scored.faces} == {(s, p) for s in range(3) for p in range(2)}
     assert len(scored.faces) == sum(segment.faces_scored for segment in segments)
-    assert scored.fake_score(1.0) == pytest.approx(fmean(segment.fake_score for segment in segments), abs=0.005)
+    assert scored.fake_score(Scale(1.0)) == pytest.approx(fmean(segment.fake_score for segment in segments), abs=0.005)
     people = [person.fake_score for person in segments[0].people]
     assert max(people) - min(people) > 0.1
 
@@ -47,14 +47,14 @@ def test_a_medium_is_the_mean_of_its_segments_highest_people():
         face(logit(0.1), segment=1, person=0, time_s=2.0),
     ]
     scored = medium("real", *faces, is_video=True)
-    assert scored.fake_score(1.0) == pytest.approx((0.7 + 0.1) / 2, abs=1e-6)
-    assert scored.frame_scores(1.0) == pytest.approx([0.6, 0.8, 0.1])
+    assert scored.fake_score(Scale(1.0)) == pytest.approx((0.7 + 0.1) / 2, abs=1e-6)
+    assert scored.frame_scores(Scale(1.0)) == pytest.approx([0.6, 0.8, 0.1])
 
 
 def test_temperature_divides_logits():
     scored = medium("fake", face(2.0))
-    assert scored.fake_score(2.0) == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
-    assert medium("fake", face(5000.0)).fake_score(0.001) == 1.0
+    assert scored.fake_score(Scale(2.0)) == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6)
+    assert medium("fake", face(5000.0)).fake_score(Scale(0.001)) == 1.0
 
 
 @pytest.mark.parametrize("sets", [["test"], ["validation"], ["train"], SETS], ids=str)

@@ -1,0 +1,52 @@
+import math
+
+import pytest
+
+from shared.evidence import REFERENCE_PIXELS, Evidence, bits_per_pixel
+from shared.manifests import Bound, Bounds, Calibration
+
+SIDE = math.isqrt(REFERENCE_PIXELS)
+
+
+def test_bits_a_pixel_of_h264_at_the_reference_size_are_what_they_are():
+    found = bits_per_pixel(1250, width_px=400, height_px=250, frames=10, codec="h264")
+    assert found == pytest.approx(1250 * 8 / (400 * 250 * 10))
+
+
+def test_larger_frames_and_newer_codecs_need_fewer_bits():
+    given = {"width_px": 400, "height_px": 250, "frames": 10, "codec": "h264"}
+    small = bits_per_pixel(10_000, **given)
+    large = bits_per_pixel(40_000, **{**given, "width_px": 800, "height_px": 500})
+    assert large > small
+    assert bits_per_pixel(10_000, **{**given, "codec": "av1"}) > bits_per_pixel(10_000, **{**given, "codec": "vp9"})
+    assert bits_per_pixel(10_000, **{**given, "codec": "vp9"}) > small
+
+
+@pytest.mark.parametrize("missing", ["width_px", "height_px", "frames"])
+def test_where_there_is_nothing_there_are_no_bits(missing):
+    given = {"width_px": 400, "height_px": 250, "frames": 10, "codec": "h264", missing: 0}
+    assert bits_per_pixel(10_000, **given) is None
+
+
+def test_a_bound_passes_from_one_face_to_many_and_rises_with_people():
+    bound = Bound(one=2.0, many=0.0, doubling=1.0)
+    odds = [math.log(score / (1 - score)) for score in (bound.at(Evidence("video", n, 1)) for n in (1, 2, 4, 1000))]
+    assert odds == pytest.approx([2.0, 1.0, 0.5, 0.002], abs=1e-6)
+    assert bound.at(Evidence("video", 0, 0)) == bound.at(Evidence("video", 1, 1))
+    two, four = (bound.at(Evidence("image", 1, people)) for people in (2, 4))
+    assert math.log(four / (1 - four)) - math.log(two / (1 - two)) == pytest.approx(1.0)
+
+
+def test_the_band_never_begins_above_the_threshold():
+    bounds = Bounds(low=Bound(one=3.0, many=3.0), high=Bound(one=1.0, many=1.0))
+    calibration = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.7, 0.7), bounds={"image": bounds})
+    low, high = calibration.limits(Evidence("image", 1, 1))
+    assert low == high == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-6)
+    assert calibration.limits(Evidence("video", 1, 1)) == (0.7, 0.7)
+
+
+def test_a_description_tells_bounds_only_where_there_are_some():
+    plain = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.5, 0.7))
+    assert plain.by_evidence() == {}
+    told = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).by_evidence()
+    assert told == {"offset": 1.5, "bounds": None, "min_bits_per_pixel": 0.03}
