@@ -6,6 +6,7 @@ Each command says where it writes, shows how far it is, and goes on where it was
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     train = commands.add_parser("train", help="train a checkpoint; goes on where it was")
     _add_recipe(train)
     train.add_argument("--run", type=Path, required=True, help="folder of the run")
+    train.add_argument("--minutes", type=float, help="pause when so many have passed; started again, it goes on")
 
     ablate = commands.add_parser("ablate", help="train short variants of a recipe that differ in one thing each")
     _add_recipe(ablate)
@@ -115,9 +117,14 @@ def _trained(given: argparse.Namespace) -> bool:
     """Train; says whether this process is the first of its run, which alone goes on afterwards."""
     from worker.training.train import Trainer
 
+    minutes = getattr(given, "minutes", None)
+    deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
     recipe, caches, painted = _faces(given)
     trainer = Trainer(recipe, caches, given.run, painted=painted)
-    trainer.run()
+    trainer.run(deadline_s=deadline_s)
+    if trainer.is_first and not trainer.is_finished:
+        seen = trainer.progress.step * trainer.images_per_step
+        print(f"paused after {seen} of {recipe.images} images; started again, it goes on")  # noqa: T201
     return trainer.is_first
 
 

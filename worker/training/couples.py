@@ -9,9 +9,10 @@ import copy
 import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 import cv2
 import numpy as np
@@ -98,6 +99,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         where that is not known.
     """
 
+    _given: partial[Self]
+
     def __init__(
         self,
         caches: Sequence[Path],
@@ -137,6 +140,16 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         # Where people were divided into sets anew after they were painted, some real faces have no painting.
         known = [number for number, (_, face) in enumerate(self._real) if face_name(face) in self._painted]
         self._originals, self._original_poses = [self._real[number] for number in known], self._poses[known]
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Keep what it is made of: see ``__reduce__``."""
+        made = super().__new__(cls)
+        made._given = partial(cls, *given, **named)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the index of the crops anew, sooner than it would be sent to it."""
+        return self._given, ()
 
     def _load(self, caches: Sequence[CropCache], set_name: str, real_from: frozenset[str]) -> None:
         self._real: list[tuple[CropCache, CachedFace]] = []
