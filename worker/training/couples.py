@@ -28,6 +28,7 @@ from worker.training.autoencoders import face_name
 from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
+from worker.training.on_device import left_to_loaders
 
 Kind = Literal["textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "originals", "labelled"]
 """
@@ -92,6 +93,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         painted: Folders of crops that ``autoencoders.paint_faces`` made of the faces in *caches*.
         data_set_power: Of what the real media of a data set count; see ``recipes.Draws``.
         person_power: Likewise of a person within a data set.
+        leave: Leave to ``on_device.OnDevice`` what it does.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
@@ -120,7 +122,9 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         painted: Sequence[Path] = (),
         data_set_power: float = 1.0,
         person_power: float = 1.0,
+        leave: bool = False,
     ) -> None:
+        self._leave = leave
         self._powers = data_set_power, person_power
         self._stages = list(stages)
         self._usual_augmentation = self._augmentation = augmentation
@@ -210,6 +214,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         stage = self._stage(number)
         kind = stage.draw(rng)
         self._augmentation = stage.augmentation or self._usual_augmentation
+        if self._leave:
+            self._augmentation = left_to_loaders(self._augmentation, self._seed, number)
         pictures, mask = self._draw(kind, rng)
         if self._shuffle_labels and rng.random() < 0.5:
             pictures.reverse()

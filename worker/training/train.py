@@ -36,6 +36,7 @@ from worker.training.depthwise import keep_memory, use_fast_depthwise
 from worker.training.errors import DataError, TrainingError
 from worker.training.loaders import Batch, Feed, start_loaders
 from worker.training.localising import LocalisingNetwork, mask_loss
+from worker.training.on_device import OnDevice
 from worker.training.pretrained import load_imagenet
 from worker.training.recipes import Optimisation, Recipe
 from worker.training.states import INDEX_FILE, read_index, read_tensors, write_state
@@ -119,6 +120,10 @@ class Trainer:
         # Gradients that a scaler has to undo first cannot be clipped in front of the fused optimiser.
         optimizer = _optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
         self._model, self._optimizer = self._fabric.setup(module, optimizer)
+        self._changes: OnDevice | None = None
+        if recipe.augment_on == "device":
+            stages = [(stage.images // 2, stage.augmentation or recipe.augmentation) for stage in recipe.stages]
+            self._changes = OnDevice(stages, recipe.seed)
         if about is not None:
             self._resume(about)
 
@@ -247,6 +252,7 @@ class Trainer:
             painted=self._painted,
             data_set_power=recipe.draws.data_set,
             person_power=recipe.draws.person,
+            leave=recipe.augment_on == "device",
         )
         return start_loaders(couples, recipe.hardware.loader_processes)
 
@@ -261,6 +267,10 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self._model.train()
+        if self._changes is not None:
+            with self._watch("augmentation"):
+                number = progress.step * self._fabric.world_size + self._fabric.global_rank
+                pictures = self._changes.apply(pictures, number)
         with self._watch("forward"):
             loss = self._loss(pictures, aligned, masks)
         self._optimizer.zero_grad()

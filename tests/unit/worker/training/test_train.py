@@ -363,9 +363,16 @@ class Counted(Trainer):
         return loss
 
 
+@pytest.mark.parametrize("augment_on", ["loaders", "device"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_step_never_waits_for_the_device_and_the_loop_but_once_for_the_loss(precision, caches, tmp_path):
-    trainer = Counted(tiny(hardware={"precision": precision}, validation={"every_images": 10**6}), caches, tmp_path)
+def test_a_step_never_waits_for_the_device_and_the_loop_but_once_for_the_loss(precision, augment_on, caches, tmp_path):
+    recipe = tiny(
+        hardware={"precision": precision},
+        validation={"every_images": 10**6},
+        augment_on=augment_on,
+        augmentation={"rescale": 0.5, "blur": 0.5, "noise": 0.5, "sharpen": 0.5, "jpeg": 1.0, "h264": 0.0},
+    )
+    trainer = Counted(recipe, caches, tmp_path)
     with Synchronisations() as all_seen:
         trainer.run(until_step=5)
     assert trainer.waits == [0] * 5
@@ -392,6 +399,31 @@ def test_short_spells_add_up_to_the_same_weights(caches, undisturbed, tmp_path):
         spells += 1
     assert spells == 6
     assert_same_run(tmp_path, undisturbed)
+
+
+class Seen(Trainer):
+    """Keeps what the network is shown."""
+
+    def _loss(self, pictures, *rest):
+        self.pictures = [*getattr(self, "pictures", []), pictures]
+        return super()._loss(pictures, *rest)
+
+
+def test_augmentation_on_the_device_reaches_the_network_and_a_run_goes_on_with_the_same(caches, tmp_path):
+    changes = {**PLAIN, "colour": 1.0, "jpeg": 1.0, "noise": 0.5}
+    plain, changed = (
+        tiny(augment_on="device", augmentation=augmentation, stages=[{"images": 24, "mixture": {"textbook": 1.0}}])
+        for augmentation in (PLAIN, changes)
+    )
+    shown = [Seen(recipe, caches, tmp_path / name) for recipe, name in ((plain, "plain"), (changed, "changed"))]
+    for trainer in shown:
+        trainer.run()
+    for before, after in zip(*(trainer.pictures for trainer in shown), strict=True):
+        assert before.dtype == after.dtype == torch.uint8
+        assert (before.float() - after.float()).abs().mean((1, 2, 3)).min() > 1.0
+    for step in (1, 4, None):
+        Trainer(changed, caches, tmp_path / "stopped").run(until_step=step)
+    assert_same_run(tmp_path / "stopped", tmp_path / "changed")
 
 
 def test_the_command_pauses_when_its_minutes_are_over(data, caches, undisturbed, tmp_path, capsys):
