@@ -30,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--run", type=Path, required=True, help="folder of the run")
     train.add_argument("--minutes", type=float, help="pause when so many have passed; started again, it goes on")
 
+    profile = commands.add_parser("profile", help="measure a few steps, and how fast loaders make couples")
+    _add_recipe(profile)
+    profile.add_argument("--steps", type=int, default=4, help="that are timed")
+
     ablate = commands.add_parser("ablate", help="train short variants of a recipe that differ in one thing each")
     _add_recipe(ablate)
     ablate.add_argument("--changes", type=Path, default=Path("configs/train/ablations.yaml"))
@@ -126,6 +130,14 @@ def _trained(given: argparse.Namespace) -> bool:
         seen = trainer.progress.step * trainer.images_per_step
         print(f"paused after {seen} of {recipe.images} images; started again, it goes on")  # noqa: T201
     return trainer.is_first
+
+
+def _profile(given: argparse.Namespace) -> int:
+    from worker.training.profiling import profile
+
+    recipe, caches, painted = _faces(given)
+    print(*profile(recipe, caches, painted=painted, steps=given.steps), sep="\n")  # noqa: T201
+    return 0
 
 
 def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":

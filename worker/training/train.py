@@ -201,6 +201,18 @@ class Trainer:
         self._batches = None
         return measured
 
+    def rehearse(self, steps: int) -> None:
+        """Take *steps* as ``run`` does, but validate and save nothing: to measure them."""
+        if self._batches is None:
+            self._batches = self._loader()
+        feed = Feed(self._batches, self._fabric.device, self._watch)
+        for left in reversed(range(steps)):
+            loss = _LateLoss(self.progress.step, self._step(*feed.take()))
+            self.progress.step += 1
+            if left:
+                feed.advance()
+            self._note(loss)
+
     @property
     def _last_step(self) -> int:
         return math.ceil(self.recipe.images / self.images_per_step)
