@@ -17,10 +17,13 @@ from api.services import Services
 from api.uploads import StreamingRequest, drain_refused
 from shared.config import load_settings
 from shared.db import SessionFactory, make_engine
-from shared.observability import configure_logging
+from shared.manifests import refused_manifests
+from shared.observability import configure_logging, get_logger
 from shared.queues import Sender, make_celery
 from shared.storage import Storage, open_storage
 from shared.tracing import start_tracing
+
+log = get_logger(__name__)
 
 VERSION = "0.1.0"
 
@@ -33,7 +36,12 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         settings: Everything it needs to know.
         storage: Instead of the one that *settings* name.
         sender: Likewise.
+
+    Raises:
+        ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
     """
+    for reason in refused_manifests(settings.models.dir, settings.models.default):
+        log.error("checkpoint refused", reason=reason)
     app = OpenAPI(
         "api",
         info=Info(title="DeepfakeStream", version=VERSION, description=DESCRIPTION),

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 
 from shared.db import SessionFactory
 from shared.drift import population_stability_index, shares
-from shared.errors import ModelError
 from shared.manifests import list_manifests
 from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Delivery, Job, Media, Segment
 from shared.observability import get_logger
@@ -66,10 +65,7 @@ class StateCollector(Collector):
         yield waiting
 
     def _drift(self, session: Session) -> Iterator[Metric]:
-        try:
-            manifests = list_manifests(self._models_dir)
-        except ModelError:
-            return
+        manifests = list_manifests(self._models_dir)
         recent = select(Job.model, Job.fake_score).where(Job.finished_at.is_not(None))
         recent = recent.order_by(Job.finished_at.desc()).limit(RECENT_JOBS)
         found: defaultdict[str, list[float]] = defaultdict(list)

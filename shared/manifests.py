@@ -7,7 +7,7 @@ loads the network they describe.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +22,16 @@ DEFAULT_CHECKPOINT = "swap-lite0"
 PIPELINE: Final = 2
 """Counts changes to decoding, detection, cropping and averaging that can move a score. Results name it."""
 
+Backbone = Literal[
+    "efficientnet-lite0",
+    "efficientnet-lite1",
+    "efficientnet-lite2",
+    "efficientnet-b0",
+    "efficientnet-b1",
+    "efficientnet-b2",
+    "efficientnet-b3",
+    "efficientnet-b4",
+]
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -42,16 +52,7 @@ class Weights(_Frozen):
 class Architecture(_Frozen):
     """The network: SRM residuals, with or without the colour planes, into an EfficientNet and a small head."""
 
-    backbone: Literal[
-        "efficientnet-lite0",
-        "efficientnet-lite1",
-        "efficientnet-lite2",
-        "efficientnet-b0",
-        "efficientnet-b1",
-        "efficientnet-b2",
-        "efficientnet-b3",
-        "efficientnet-b4",
-    ]
+    backbone: Backbone
     """Lite networks have no squeeze-and-excitation, and ReLU6 for swish, as their authors cut them for CPUs."""
     input_planes: Literal["rgb+srm", "srm", "rgb"]
     residual_scale: Literal["grey-levels", "own-level"] = "grey-levels"
@@ -147,10 +148,50 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise ModelError(f"checkpoint {folder.name!r} has no readable manifest") from error
     except ValidationError as error:
-        raise ModelError(f"the manifest of checkpoint {folder.name!r} is invalid: {error}") from error
+        name = folder.name
+        for mistake in error.errors():
+            # A checkpoint from a newer version, most likely: its other mistakes would only hide that.
+            if mistake["loc"] == ("architecture", "backbone") and mistake["type"] == "literal_error":
+                known = ", ".join(get_args(Backbone))
+                told = f"checkpoint {name!r} has the unknown backbone {mistake['input']!r}; known are {known}"
+                raise ModelError(told) from error
+        raise ModelError(f"the manifest of checkpoint {name!r} is invalid: {error}") from error
 
 
 def list_manifests(models_dir: Path) -> dict[str, Manifest]:
-    """Name → manifest of every checkpoint folder below *models_dir*, in order of name."""
-    folders = sorted(path.parent for path in models_dir.glob("*/manifest.json"))
-    return {manifest.name: manifest for manifest in map(read_manifest, folders)}
+    """
+    Name → manifest of every checkpoint folder below *models_dir*, in order of name.
+
+    Those that cannot be read are left out, so that one of them does not keep the others from serving;
+    ``refused_manifests`` tells why.
+    """
+    manifests, _ = _read_all(models_dir)
+    return {manifest.name: manifest for manifest in manifests}
+
+
+def refused_manifests(models_dir: Path, default: str) -> list[str]:
+    """
+    Look at every manifest below *models_dir* when a service starts.
+
+    Returns:
+        Why those that cannot be read are refused, one sentence each. The service can do without them.
+
+    Raises:
+        ModelError: The one of the checkpoint *default* is among them.
+    """
+    _, refused = _read_all(models_dir)
+    if default in refused:
+        raise refused[default]
+    return [str(error) for error in refused.values()]
+
+
+def _read_all(models_dir: Path) -> tuple[list[Manifest], dict[str, ModelError]]:
+    """The manifests below a folder, and by the names of their folders why others cannot be read."""
+    manifests: list[Manifest] = []
+    refused: dict[str, ModelError] = {}
+    for file in sorted(models_dir.glob("*/manifest.json")):
+        try:
+            manifests.append(read_manifest(file.parent))
+        except ModelError as error:
+            refused[file.parent.name] = error
+    return manifests, refused

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from shared.config import ConfigurationError, load_settings
+from shared.errors import ModelError
 from shared.observability import configure_logging
 from shared.queues import QUEUES, make_celery
 from worker.celery import make_worker
@@ -34,11 +35,14 @@ def main() -> int:
         return _run_beat(settings)
     if arguments.service == "flower":
         return _run_flower(settings, parser)
-    return _run_worker(settings, arguments.role)
+    return _run_worker(settings, arguments.role, parser)
 
 
-def _run_worker(settings: WorkerSettings, role: Role) -> int:
-    app = make_worker(settings, role)
+def _run_worker(settings: WorkerSettings, role: Role, parser: argparse.ArgumentParser) -> int:
+    try:
+        app = make_worker(settings, role)
+    except ModelError as error:
+        parser.exit(2, f"{error}\n")
     app.worker_main(
         [
             "worker",

@@ -19,6 +19,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 from prometheus_client import start_http_server
 
+from shared.manifests import refused_manifests
 from shared.observability import (
     FAILURES,
     MULTIPROCESS_VARIABLE,
@@ -42,7 +43,12 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
 
     Returns:
         An application for ``worker_main``. Each of its processes connects after the fork.
+
+    Raises:
+        ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
     """
+    for reason in refused_manifests(settings.models.dir, settings.models.default):
+        log.error("checkpoint refused", reason=reason)
     app = make_celery(settings.broker, settings.jobs)
     app.conf.update(
         # A process may load a network of hundreds of megabytes before it reports for work.

@@ -83,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--limit", type=int, default=60, help="disturb faces of so many media of a data set and label"
     )
 
+    _add_reencode(commands)
     given = parser.parse_args(arguments)
     try:
         return int(globals()[f"_{given.command.replace('-', '_')}"](given))
@@ -102,6 +103,14 @@ def _add_ship(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints to write to")
     parser.add_argument("--state", choices=["last", "best"], default="best", help="which state of the run to take")
+
+
+def _add_reencode(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    again = commands.add_parser("reencode", help="encode a data set's videos again, as a platform would hand them on")
+    again.add_argument("data", type=Path, help="data set, or a folder of several")
+    again.add_argument("--out", type=Path, required=True, help="folder for the copy, in the same layout")
+    again.add_argument("--crf", type=int, required=True, help="constant rate factor of x264, such as 28 or 35")
+    again.add_argument("--scale", type=float, default=1.0, help="of each side, such as 0.5")
 
 
 def _crops(given: argparse.Namespace) -> int:
@@ -206,6 +215,14 @@ def _sheet(given: argparse.Namespace) -> int:
 
     recipe, caches, painted = _faces(given)
     write_sheet(draw_sheet(recipe, caches, painted=painted, count=given.count, seed=given.seed), given.out)
+    return 0
+
+
+def _reencode(given: argparse.Namespace) -> int:
+    from worker.training.reencode import reencode
+
+    count = reencode(given.data, given.out, crf=given.crf, scale=given.scale)
+    print(f"{given.out}: {count} videos")  # noqa: T201
     return 0
 
 

@@ -15,7 +15,7 @@ import tarfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,6 +39,8 @@ from worker.training.datasets import Medium
 from worker.training.errors import DataError
 
 MEDIA_PER_SHARD: Final = 64
+SETTINGS_FILE: Final = "settings.json"
+"""Beside the shards of a cache that was built."""
 FRAMES_AT_ONCE: Final = 8
 MAX_SIDE_PX: Final = 384
 """Of a cached picture; larger faces are shrunk to it."""
@@ -46,6 +48,10 @@ MARGIN: Final = 0.5
 """Around the face box on each side, so that training can move and scale the crop that serving would take."""
 UNCHANGED: Final = 2.0
 """Mean difference in grey levels between the halves of a pair below which a face was not swapped."""
+FILLS: Final = 0.5
+"""Share of a picture that a face covers from which on it is a tight crop: MTCNN misplaces the boxes of such faces."""
+BORDER: Final = 60 / 224
+"""Black, on each side of a tight crop while faces are looked for, as a share of the picture's longer side."""
 
 
 class CacheSettings(BaseModel):
@@ -152,7 +158,8 @@ class CropCache:
         data = os.pread(self._files[face.shard], face.length, face.offset)
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if picture is None:
-            raise DataError(f"a picture of shard {face.shard} in {self.folder} is damaged")
+            place = f"byte {face.offset} of {face.shard}.tar in {self.folder}"
+            raise DataError(f"the picture of {face.dataset}/{face.key}, at {place}, is damaged")
         return np.asarray(picture, np.uint8)
 
 
@@ -199,7 +206,7 @@ def _await_first(running: "deque[tuple[int, Future[None]]]", bar: Any) -> None:
 
 
 def _claim(folder: Path, settings: CacheSettings) -> None:
-    path = folder / "settings.json"
+    path = folder / SETTINGS_FILE
     if not path.exists():
         path.write_text(settings.model_dump_json(indent=2) + "\n")
     elif CacheSettings.model_validate_json(path.read_bytes()) != settings:
@@ -219,7 +226,7 @@ class _Cutter:
         frames = self._frames(medium)
         while chunk := list(islice(frames, FRAMES_AT_ONCE)):
             views = [_region(frame.pixels, medium.region) for frame in chunk]
-            for frame, view, found in zip(chunk, views, self._mtcnn.detect(views), strict=True):
+            for frame, view, found in zip(chunk, views, self._detect(views), strict=True):
                 usable = [face for face in found if self._is_usable(view, face)]
                 limit = 1 if medium.label == "fake" else self.settings.max_faces
                 if medium.region == "right":
@@ -228,6 +235,27 @@ class _Cutter:
                     usable = [face for face in usable if _difference(view, other, face.box_px) >= UNCHANGED]
                 for face in usable[:limit]:
                     yield frame, face, view
+
+    def _detect(self, views: list[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
+        """
+        The faces in each picture, largest first.
+
+        MTCNN squeezes the box of a face that fills its picture into the picture, or finds none. Such faces are looked
+        for once more inside a border, and may then reach beyond the picture. Where no face fills it, a picture's faces
+        are those that serving finds.
+        """
+        found = self._mtcnn.detect(views)
+        tight = [place for place, faces in enumerate(found) if not faces or _fills(faces[0], views[place])]
+        borders = [round(BORDER * max(views[place].shape[:2])) for place in tight]
+        bordered = [
+            np.pad(views[place], ((border, border), (border, border), (0, 0)))
+            for place, border in zip(tight, borders, strict=True)
+        ]
+        for place, border, faces in zip(tight, borders, self._mtcnn.detect(bordered), strict=True):
+            moved = [_moved(face, -border) for face in faces]
+            if moved and _fills(moved[0], views[place]):
+                found[place] = moved
+        return found
 
     def _frames(self, medium: Medium) -> Iterator[Frame]:
         facts = probe(medium.path, Limits().for_media())
@@ -355,6 +383,20 @@ def _region(pixels: NDArray[np.uint8], region: str) -> NDArray[np.uint8]:
     if region == "left":
         return pixels[:, :half]
     return pixels[:, -half:] if region == "right" else pixels
+
+
+def _fills(face: DetectedFace, view: NDArray[np.uint8]) -> bool:
+    height, width = view.shape[:2]
+    left, top, right, bottom = face.box_px
+    inside = max(0.0, min(right, width) - max(left, 0.0)) * max(0.0, min(bottom, height) - max(top, 0.0))
+    return bool(inside >= FILLS * width * height)
+
+
+def _moved(face: DetectedFace, by_px: int) -> DetectedFace:
+    """The face as it lies in a picture whose corner is *by_px* further left and up."""
+    left, top, right, bottom = (value + by_px for value in face.box_px)
+    marks = tuple((x + by_px, y + by_px) for x, y in face.landmarks_px)
+    return replace(face, box_px=(left, top, right, bottom), landmarks_px=marks)
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8], box: Box) -> float:

@@ -18,12 +18,12 @@ from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import train_in_process
 from worker.training.autoencoders import cache_names
 from worker.training.cache import CropCache
-from worker.training.datasets import Set
+from worker.training.datasets import CROP_CACHE, Set
 from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import roc_auc
 from worker.training.recipes import Recipe, Source
 from worker.training.scored import ScoredMedium, above_originals, score_caches
-from worker.training.sources import build_caches, claim_split, paint_for
+from worker.training.sources import build_caches, claim_split, link_source, paint_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,9 @@ def _divide_again(source: Source, data: Path, cache: Path, folder: Path) -> None
     folder.mkdir(exist_ok=True)
     # Refuses a folder that was divided otherwise before anything in it is changed.
     claim_split(source, data, folder)
+    if source.kind == CROP_CACHE:
+        link_source(source, data, folder)
+        return
     shutil.copy(cache / "settings.json", folder)
     for index in sorted(cache.glob("*.jsonl")):
         rows = [json.loads(line) for line in index.read_text().splitlines()]

@@ -6,9 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from worker.training.autoencoders import paint_faces
-from worker.training.cache import CacheSettings, build_cache
-from worker.training.datasets import Medium, SplitDigest, assign_sets, read_dataset
+from worker.training.cache import CacheSettings, CropCache, build_cache
+from worker.training.datasets import (
+    CROP_CACHE,
+    CUT_KINDS,
+    FACE_CROPS,
+    Medium,
+    Set,
+    SplitDigest,
+    assign_sets,
+    read_dataset,
+)
 from worker.training.errors import DataError
+from worker.training.findings import Findings
+from worker.training.readycaches import check_pictures, link_cache
 from worker.training.recipes import Recipe, Source
 from worker.training.splits import SPLIT_FILE
 
@@ -32,17 +43,49 @@ def build_caches(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1
 
     Returns:
         Their folders, in the recipe's order. Beside each cache's shards stands ``split.json``: the hash of the
-        division into sets and how many media there are in each.
+        division into sets and how many media there are in each. Of a cache that was ready the folder holds links to its
+        pictures.
 
     Raises:
-        DataError: A source cannot be read, or a cache was built with other settings or another division.
+        DataError: A source cannot be read or has mistakes, or a cache was built with other settings or another
+            division.
     """
+    check_sources(recipe.sources, data)
     folders = []
     for source in recipe.sources:
         folder = caches / "-".join(source.path.parts)
-        build_source_cache(source, data, folder, recipe.cache, processes=processes)
+        _build(source, data, folder, recipe.cache, processes=processes)
         folders.append(folder)
     return folders
+
+
+def check_sources(sources: Sequence[Source], data: Path) -> None:
+    """
+    Look for mistakes in *sources* whose faces are cut out already, before hours are spent on the others.
+
+    Their tables are written by hand or by other programs, so that people may be in two sets, of one source or of two.
+
+    Raises:
+        DataError: Naming the rows.
+    """
+    found = Findings()
+    sets: dict[tuple[str, str], str] = {}
+    for source in sources:
+        if source.kind not in CUT_KINDS:
+            continue
+        if source.kind == CROP_CACHE:
+            check_pictures(data / source.path)
+        media = {medium.key: medium for medium in media_of(source, data)}
+        for medium in media.values():
+            where, chosen = f"{source.path.as_posix()}/{medium.key}", str(medium.set)
+            first = sets.setdefault((medium.dataset, medium.group), chosen)
+            if first != chosen:
+                found.add("put people into a second set", f"{where} (group {medium.group}: {chosen}, not {first})")
+            original = media.get(medium.original)
+            if original is not None and original.set != medium.set:
+                told = f"{where} ({chosen}, and {original.key} in {original.set})"
+                found.add("are in another set than what they were made from", told)
+    found.raise_any(data)
 
 
 def build_source_cache(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
@@ -50,11 +93,41 @@ def build_source_cache(source: Source, data: Path, folder: Path, settings: Cache
     Build the crop cache of one source in *folder*, or finish building it, with ``split.json`` beside its shards.
 
     Raises:
-        DataError: It cannot be read, or the cache was built with other settings or another division.
+        DataError: It cannot be read or has mistakes, or the cache was built with other settings or another division.
     """
+    check_sources([source], data)
+    _build(source, data, folder, settings, processes=processes)
+
+
+def _build(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     count = claim_split(source, data, folder)
+    if source.kind == CROP_CACHE:
+        link_source(source, data, folder)
+        return
     build_cache(media_of(source, data), folder, settings, processes=processes, total=count)
+    if source.kind == FACE_CROPS:
+        _refuse_damaged(folder)
+
+
+def _refuse_damaged(folder: Path) -> None:
+    """Pictures of a table are all promised to be there and whole, and only cutting decoded them."""
+    found = Findings()
+    for problem in CropCache(folder).problems():
+        if problem["problem"] != "no_usable_face":
+            found.add("name a picture that cannot be decoded", f"{problem['key']} ({problem['problem']})")
+    found.raise_any(folder, "; delete this folder once they are mended")
+
+
+def link_source(source: Source, data: Path, folder: Path) -> None:
+    """
+    Make *folder* a crop cache of the pictures in the ready one that *source* is, with the sets of *source*.
+
+    Raises:
+        DataError: It cannot be read, or the folder holds a cache that was built there.
+    """
+    sets: dict[str, Set] = {medium.key: medium.set or "train" for medium in media_of(source, data)}
+    link_cache(data / source.path, folder, sets)
 
 
 def claim_split(source: Source, data: Path, folder: Path) -> int:
@@ -68,10 +141,18 @@ def claim_split(source: Source, data: Path, folder: Path) -> int:
         DataError: It cannot be read, or the folder was claimed for another division.
     """
     digest, counts = SplitDigest(), dict[str, int]()
+    keys, originals = set[str](), list[str]()
     for medium in media_of(source, data):
         digest.add(medium)
         counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
-    _claim(folder / SPLIT_FILE, {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))})
+        if source.kind == CROP_CACHE:
+            keys.add(medium.key)
+            originals += [medium.original] if medium.original else []
+    split: dict[str, object] = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
+    if source.kind == CROP_CACHE:
+        # A few are borne with (see ``read_crop_cache``), but not in silence: reports show this.
+        split["unknown_originals"] = sum(original not in keys for original in originals)
+    _claim(folder / SPLIT_FILE, split)
     return digest.count
 
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from shared.manifests import PACKAGED_MODELS_DIR, Manifest, list_manifests, read_manifest
+from shared.errors import ModelError
+from shared.manifests import PACKAGED_MODELS_DIR, Manifest, list_manifests, read_manifest, refused_manifests
 
 
 @pytest.fixture
@@ -29,3 +30,44 @@ def test_packaged_manifests_are_named_as_their_folders():
     manifests = list_manifests(PACKAGED_MODELS_DIR)
     assert manifests
     assert all((PACKAGED_MODELS_DIR / name / "manifest.json").exists() for name in manifests)
+
+
+@pytest.fixture
+def checkpoint(packaged, tmp_path):
+    """Writes a manifest below the folder it returns, with changes to its architecture."""
+
+    def write(name, **architecture):
+        (tmp_path / name).mkdir()
+        content = {**packaged, "name": name, "architecture": {**packaged["architecture"], **architecture}}
+        (tmp_path / name / "manifest.json").write_text(json.dumps(content))
+        return tmp_path
+
+    return write
+
+
+def test_an_unknown_backbone_is_named_with_its_checkpoint_and_those_that_are_known(checkpoint):
+    folder = checkpoint("future", backbone="xception", dropout=2.0)
+    with pytest.raises(ModelError) as caught:
+        read_manifest(folder / "future")
+    message = str(caught.value)
+    assert message.startswith("checkpoint 'future' has the unknown backbone 'xception'; known are efficientnet-lite0, ")
+    assert message.endswith("efficientnet-b4")
+    assert "\n" not in message
+
+
+def test_a_checkpoint_that_cannot_be_read_does_not_keep_others_from_serving(checkpoint):
+    checkpoint("future", backbone="xception")
+    checkpoint("broken", dropout=2.0)
+    folder = checkpoint("good")
+    assert list(list_manifests(folder)) == ["good"]
+    broken, future = refused_manifests(folder, "good")
+    assert "'broken' is invalid" in broken
+    assert "'xception'" in future
+    with pytest.raises(ModelError, match="'future' has the unknown backbone"):
+        refused_manifests(folder, "future")
+
+
+def test_without_refused_checkpoints_nothing_is_told(checkpoint, tmp_path):
+    assert refused_manifests(checkpoint("good"), "good") == []
+    # As ever, a default that is not there is told to those who ask for it.
+    assert refused_manifests(tmp_path / "nowhere", "good") == []

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from shared.config import Limits
-from tests.unit.worker.training.conftest import SETTINGS
-from worker.detection.faces import crop_face
+from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER, SETTINGS
+from worker.detection.faces import crop_face, square_around
+from worker.detection.mtcnn import MTCNN
 from worker.media.frames import read_frames
 from worker.media.probe import probe
 from worker.training import cache
 from worker.training.cache import MARGIN, MAX_SIDE_PX, CacheSettings, CropCache, build_cache
+from worker.training.datasets import Medium
 from worker.training.errors import DataError
 
 
@@ -58,6 +60,77 @@ def test_a_crop_is_the_same_pixels_as_serving_cuts_out_of_the_decoded_frame(crop
             assert max(picture.shape) <= MAX_SIDE_PX
             wanted = crop_face(view, face.frame_box_px, size_px=picture.shape[0], margin=MARGIN)
             assert np.array_equal(picture, wanted)
+
+
+def overlap(one, other):
+    """Intersection over union of two boxes."""
+    left, top, right, bottom = (
+        choose(pair) for choose, pair in zip((max, max, min, min), zip(one, other, strict=True), strict=True)
+    )
+    shared = max(0.0, right - left) * max(0.0, bottom - top)
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+TIGHT = {"astronaut": (ASTRONAUT, -0.1), "hopper": (HOPPER, -0.05)}
+"""Margins within the face's box."""
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory):
+    """A cache of pictures that a face fills, and the part of its portrait that each shows."""
+    root, media, parts = tmp_path_factory.mktemp("tight"), [], {}
+    for name, (portrait, margin) in TIGHT.items():
+        x, y, side = square_around(portrait.box, margin)
+        picture = portrait.picture[y : y + side, x : x + side]
+        Image.fromarray(picture).save(root / f"{name}.png")
+        media.append(Medium(root / f"{name}.png", name, "real", "tight", name))
+        parts[name] = picture, np.array([x, y])
+    build_cache(media, root / "crops", SETTINGS)
+    return CropCache(root / "crops"), parts
+
+
+@pytest.mark.parametrize("name", TIGHT)
+def test_a_face_that_fills_its_picture_gets_a_box_that_reaches_beyond_it(tight, name):
+    opened, parts = tight
+    picture, corner = parts[name]
+    wanted = np.array(TIGHT[name][0].box) - np.tile(corner, 2)
+    (face,) = [face for face in opened.faces() if face.key == name]
+    assert overlap(face.frame_box_px, wanted) > 0.85
+    # The detector by itself keeps to the picture, and misplaces the face.
+    plain = MTCNN(min_face_px=SETTINGS.min_face_px).detect([np.ascontiguousarray(picture)])[0][0]
+    assert overlap(plain.box_px, wanted) < 0.65
+    assert min(face.frame_box_px[1], picture.shape[0] - face.frame_box_px[3]) < 0
+
+
+@pytest.mark.parametrize("name", TIGHT)
+def test_landmarks_and_crop_of_such_a_face_are_carried_back_with_its_box(tight, name):
+    opened, parts = tight
+    picture, corner = parts[name]
+    (face,) = [face for face in opened.faces() if face.key == name]
+    crop = opened.picture(face)
+    wanted = crop_face(np.ascontiguousarray(picture), face.frame_box_px, size_px=crop.shape[0], margin=MARGIN)
+    assert np.array_equal(crop, wanted)
+    offset = np.array(face.box_px[:2]) - np.array(face.frame_box_px[:2])
+    marks = np.array(face.landmarks_px) - offset
+    eyes_px = np.linalg.norm(np.subtract(*np.array(TIGHT[name][0].landmarks[:2])))
+    assert np.abs(marks - (np.array(TIGHT[name][0].landmarks) - corner)).max() < 0.12 * eyes_px
+
+
+def test_faces_of_other_pictures_are_those_that_the_detector_finds_without_a_border(crops):
+    mtcnn = MTCNN(min_face_px=SETTINGS.min_face_px, thresholds=SETTINGS.detector_thresholds)
+    faces = by_medium(crops)
+    compared = 0
+    for medium in crops.media:
+        if medium.region != "whole" or medium.key not in faces:
+            continue
+        facts = probe(medium.path, Limits().for_media())
+        (frame,) = read_frames(medium.path, facts, start_s=0.0, end_s=0.0, sample_fps=4.0, timeout_s=60.0)
+        found = [face.box_px for face in mtcnn.detect([frame.pixels])[0]]
+        for face in faces[medium.key]:
+            assert any(face.frame_box_px == pytest.approx(box, abs=0.05) for box in found)
+            compared += 1
+    assert compared >= 5
 
 
 def test_landmarks_and_boxes_are_those_of_the_crop(crops):
@@ -154,5 +227,8 @@ def test_a_damaged_picture_is_an_error(crops, tmp_path):
     with (folder / f"{face.shard}.tar").open("r+b") as file:
         file.seek(face.offset)
         file.write(os.urandom(face.length))
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(
+        DataError,
+        match=rf"picture of {face.dataset}/{face.key}, at byte {face.offset} of {face.shard}.tar in .* is damaged",
+    ):
         CropCache(folder).picture(face)

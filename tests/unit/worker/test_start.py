@@ -1,0 +1,58 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from worker.celery import make_worker
+from worker.config import WorkerSettings
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """A folder of checkpoints that the environment names, with one of an unknown backbone called as is asked."""
+
+    def make(name):
+        content = json.loads((PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT / "manifest.json").read_bytes())
+        content["architecture"]["backbone"] = "xception"
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps(content))
+        return tmp_path / "models"
+
+    for name, value in (
+        ("DATABASE__URL", "postgresql+psycopg://nobody@127.0.0.1:1/none"),
+        ("BROKER__URL", "redis://127.0.0.1:1/0"),
+        ("STORAGE__URL", f"file://{tmp_path}"),
+        ("MODELS__DIR", str(tmp_path / "models")),
+    ):
+        monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", value)
+    return make
+
+
+@pytest.mark.parametrize("role", ["cpu", "gpu"])
+def test_a_worker_does_not_start_with_a_default_checkpoint_of_an_unknown_backbone(role, models):
+    models(DEFAULT_CHECKPOINT)
+    command = [sys.executable, "-m", "worker", "--role", role]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"checkpoint '{DEFAULT_CHECKPOINT}' has the unknown backbone 'xception'; known are ")
+
+
+@pytest.mark.parametrize("role", ["cpu", "gpu"])
+def test_a_worker_starts_beside_another_such_checkpoint_and_logs_its_name(role, models):
+    folder = models("future")
+    shutil.copytree(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT, folder / DEFAULT_CHECKPOINT)
+    with capture_logs() as events:
+        make_worker(WorkerSettings(), role)
+    (event,) = events
+    assert (event["log_level"], event["event"]) == ("error", "checkpoint refused")
+    assert event["reason"].startswith("checkpoint 'future' has the unknown backbone 'xception'; known are ")

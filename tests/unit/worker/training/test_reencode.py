@@ -1,0 +1,55 @@
+import pytest
+
+from shared.config import Limits
+from tests.clips import make_clip
+from worker.media.probe import probe
+from worker.training.__main__ import main
+from worker.training.errors import DataError
+from worker.training.reencode import reencode
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "pairs" / "validation"
+    folder.mkdir(parents=True)
+    make_clip(folder / "person_1.mp4", seconds=1.0)
+    (folder / "notes.txt").write_text("no video")
+    return tmp_path / "pairs"
+
+
+def test_a_copy_has_the_same_layout_times_and_size_and_fewer_bytes(data, tmp_path):
+    assert reencode(data, tmp_path / "coarse", crf=40) == 1
+    assert [path.name for path in (tmp_path / "coarse").rglob("*.*")] == ["person_1.mp4"]
+    copy, original = tmp_path / "coarse/validation/person_1.mp4", data / "validation/person_1.mp4"
+    facts = [probe(path, Limits().for_media()) for path in (copy, original)]
+    assert facts[0].width_px == facts[1].width_px
+    assert facts[0].duration_s == pytest.approx(facts[1].duration_s, abs=0.05)
+    assert copy.stat().st_size < original.stat().st_size / 2
+
+
+def test_scaled_copies_have_even_sides_of_that_share(data, tmp_path):
+    reencode(data, tmp_path / "small", crf=28, scale=0.4)
+    facts = probe(tmp_path / "small/validation/person_1.mp4", Limits().for_media())
+    assert (facts.width_px, facts.height_px) == (128, 96)
+
+
+def test_what_is_there_already_stays(data, tmp_path):
+    copy = tmp_path / "again/validation/person_1.mp4"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"made before")
+    reencode(data, tmp_path / "again", crf=28)
+    assert copy.read_bytes() == b"made before"
+
+
+def test_a_broken_video_is_named_and_leaves_nothing_behind(data, tmp_path):
+    (data / "broken.mp4").write_bytes(b"no video at all")
+    with pytest.raises(DataError, match=r"broken\.mp4 cannot be encoded: .+"):
+        reencode(data, tmp_path / "out", crf=28)
+    assert not list((tmp_path / "out").rglob("*partial*"))
+
+
+def test_the_command_says_what_it_made_or_that_there_is_nothing(data, tmp_path, capsys):
+    assert main(["reencode", str(data), "--out", str(tmp_path / "out"), "--crf", "30"]) == 0
+    assert "1 videos" in capsys.readouterr().out
+    assert main(["reencode", str(tmp_path / "pairs/none"), "--out", str(tmp_path / "out"), "--crf", "30"]) == 2
+    assert "no video below" in capsys.readouterr().err
