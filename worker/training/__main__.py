@@ -25,14 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     crops = commands.add_parser("crops", help="cut the faces of a recipe's data sets out, once")
     _add_recipe(crops)
 
-    train = commands.add_parser("train", help="train a checkpoint; goes on where it was")
-    _add_recipe(train)
-    train.add_argument("--run", type=Path, required=True, help="folder of the run")
-    train.add_argument("--minutes", type=float, help="pause when so many have passed; started again, it goes on")
+    _add_train(commands.add_parser("train", help="train a checkpoint; goes on where it was"))
 
-    profile = commands.add_parser("profile", help="measure a few steps, and how fast loaders make couples")
-    _add_recipe(profile)
-    profile.add_argument("--steps", type=int, default=4, help="that are timed")
+    _add_profile(commands.add_parser("profile", help="measure a few steps, and how fast loaders make couples"))
 
     ablate = commands.add_parser("ablate", help="train short variants of a recipe that differ in one thing each")
     _add_recipe(ablate)
@@ -97,6 +92,17 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder that the recipe's paths are below")
     parser.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
     parser.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--minutes", type=float, help="pause when so many have passed; started again, it goes on")
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("--steps", type=int, default=4, help="that are timed")
 
 
 def _add_ship(parser: argparse.ArgumentParser) -> None:
