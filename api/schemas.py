@@ -267,12 +267,32 @@ class ModelDescription(BaseModel):
     threshold: Score
     uncertainty_band: list[float]
     temperature: float
+    offset: float = Field(default=0.0, description="Taken from a logit before it is divided by the temperature.")
+    bounds: dict[str, Any] | None = Field(
+        default=None, description="How threshold and band move with the evidence, by kind of media, as log-odds."
+    )
+    min_bits_per_pixel: float | None = Field(
+        default=None, description="A video with fewer is compressed too heavily to be called real."
+    )
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]
     pipeline: int | None = Field(
         default=None, description="Counts changes to decoding, detection and averaging; null in results from before."
     )
     sampling: dict[str, float]
+
+
+class EvidenceDocument(BaseModel):
+    """What a verdict rests on. The more faces of one person were seen, the closer its limits lie together."""
+
+    kind: Literal["image", "video"]
+    faces: int = Field(description="Scored faces of the people who decided: of each segment's highest.")
+    people: int = Field(description="The most people with a scored face in one segment; the highest of them decides.")
+    bits_per_pixel: float | None = Field(
+        description="Of a video, scaled to H.264 and a frame of 100,000 pixels; null for images."
+    )
+    real_below: Score | None = Field(description="The job's score is called real below this; null without a score.")
+    fake_from: Score | None = Field(description="And fake from this on; between the two it is inconclusive.")
 
 
 class SegmentSummary(BaseModel):
@@ -310,6 +330,9 @@ class JobSummary(BaseModel):
     peak_score: Score | None = Field(description="The highest segment.")
     verdict: Literal["fake", "real", "inconclusive", "not_applicable"] | None
     reasons: list[str] = Field(description="Machine-readable, for instance `untrained_model` or `no_face`.")
+    evidence: EvidenceDocument | None = Field(
+        description="Null before the verdict, and in results from before it was recorded."
+    )
     model: ModelDescription | None
     reused_from: UUID | None = Field(description="The job whose scores were taken over instead of scoring again.")
     error: ErrorDocument | None

@@ -43,6 +43,7 @@ def job_summary(job: Job, segments_done: int) -> dict[str, Any]:
         "peak_score": job.peak_score,
         "verdict": job.verdict,
         "reasons": job.reasons,
+        "evidence": job.evidence,
         "model": job.model_description,
         "reused_from": str(job.reused_from) if job.reused_from else None,
         "error": _error(job.error_code, job.error_detail),

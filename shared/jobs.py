@@ -85,6 +85,7 @@ class Outcome:
     verdict: str
     reasons: Sequence[str]
     model_description: dict[str, Any]
+    evidence: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +254,8 @@ def record_plan(
     lease: Lease,
     facts: dict[str, Any],
     segments: Iterable[tuple[int, float, float]],
+    *,
+    video_bytes: int | None = None,
 ) -> None:
     """
     Store what the probe found and the segments to score, each ``(index, start_s, end_s)``.
@@ -264,6 +267,7 @@ def record_plan(
     if job.media is None:
         raise JobCancelledError("the job's media was erased")
     job.media.facts = facts
+    job.media.video_bytes = video_bytes
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
         for index, start_s, end_s in segments
@@ -360,7 +364,7 @@ def end_job(
     if outcome is not None:
         job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
         job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
-        job.model_description = outcome.model_description
+        job.model_description, job.evidence = outcome.model_description, outcome.evidence
     if error is not None:
         job.error_code, job.error_detail = error.code, error.detail
     session.flush()
@@ -400,7 +404,7 @@ def delete_job(session: Session, job: Job) -> str | None:
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
     job.source_url = job.webhook_url = job.idempotency_key = None
-    job.fake_score = job.peak_score = job.verdict = job.model_description = job.reused_from = None
+    job.fake_score = job.peak_score = job.verdict = job.model_description = job.reused_from = job.evidence = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None
     session.flush()
     return storage_key

@@ -6,13 +6,15 @@ A checkpoint is a folder ``<models_dir>/<name>/`` with ``manifest.json``, ``MODE
 loads the network they describe.
 """
 
+import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.drift import BINS
 from shared.errors import ModelError
+from shared.evidence import Evidence
 
 PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 """The checkpoints that come with the project."""
@@ -32,6 +34,9 @@ Backbone = Literal[
     "efficientnet-b3",
     "efficientnet-b4",
 ]
+SCORE_DIGITS: Final = 6
+"""Of every score and bound: fine enough to lose nothing, coarse enough that every route prints the same."""
+
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -86,13 +91,67 @@ class Sampling(_Frozen):
     segment_seconds: float = Field(ge=1.0, le=60.0)
 
 
+class Bound(_Frozen):
+    """
+    A bound on a job's score that moves with the evidence; its values are log-odds of the score.
+
+    It lies at ``many + (one - many) / faces + doubling * log2(people)``: the variance of a mean over faces of one
+    person falls to what clips differ by as one over their number, and the highest of several people lies higher.
+    """
+
+    one: float
+    """For one face of one person."""
+    many: float
+    """Towards which it moves with the number of that person's faces."""
+    doubling: float = 0.0
+    """What it moves by where twice as many people were seen."""
+
+    def at(self, evidence: Evidence) -> float:
+        """The bound as a score, in [0, 1]."""
+        faces, people = max(1, evidence.faces), max(1, evidence.people)
+        odds = self.many + (self.one - self.many) / faces + self.doubling * math.log2(people)
+        return 0.5 + 0.5 * math.tanh(0.5 * odds)
+
+
+class Bounds(_Frozen):
+    """Where ``real`` ends and where ``fake`` begins, for one kind of media."""
+
+    low: Bound
+    high: Bound
+
+
+class Limits(NamedTuple):
+    """Where ``real`` ends and where ``fake`` begins for one job: scores in [low, high) are inconclusive."""
+
+    low: float
+    high: float
+
+
+class Scale(NamedTuple):
+    """From a network's logit to a calibrated probability."""
+
+    temperature: float
+    offset: float = 0.0
+
+    def probability(self, logit: float) -> float:
+        """The probability of being fake, in [0, 1], in the form that never overflows."""
+        return 0.5 + 0.5 * math.tanh(0.5 * (logit - self.offset) / self.temperature)
+
+
 class Calibration(_Frozen):
     """From a logit to a probability and a verdict."""
 
     temperature: float = Field(gt=0.0)
+    offset: float = 0.0
+    """Taken from a logit before it is divided by the temperature."""
     threshold: Score
     uncertainty_band: tuple[Score, Score]
-    """[low, high]: job scores inside it are inconclusive."""
+    """[low, high]: job scores inside it are inconclusive. Both are for one face of one person, where ``bounds`` says
+    more."""
+    bounds: dict[Literal["image", "video"], Bounds] | None = None
+    """By kind of media; where there are none, threshold and band hold for all evidence."""
+    min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
+    """Below this (``shared.evidence.bits_per_pixel``) a video is compressed too heavily to be called real."""
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:
@@ -100,6 +159,31 @@ class Calibration(_Frozen):
         if not low <= self.threshold <= high:
             raise ValueError("the uncertainty band must contain the threshold")
         return self
+
+    @property
+    def scale(self) -> Scale:
+        """What makes a probability of a logit."""
+        return Scale(self.temperature, self.offset)
+
+    def limits(self, evidence: Evidence) -> Limits:
+        """Where ``real`` ends and where ``fake`` begins, given what the score was made from."""
+        bounds = (self.bounds or {}).get(evidence.kind)
+        if bounds is None:
+            return Limits(self.uncertainty_band[0], self.uncertainty_band[1])
+        high = round(bounds.high.at(evidence), SCORE_DIGITS)
+        return Limits(min(round(bounds.low.at(evidence), SCORE_DIGITS), high), high)
+
+    def by_evidence(self) -> dict[str, Any]:
+        """What goes beyond temperature, threshold and band, for ``Manifest.describe``; empty where nothing does."""
+        if self.bounds is None and self.offset == 0.0 and self.min_bits_per_pixel is None:
+            return {}
+        return self.model_dump(mode="json", include={"offset", "bounds", "min_bits_per_pixel"})
+
+    def is_heavily_compressed(self, evidence: Evidence) -> bool:
+        """Whether a swap may have been compressed out of sight."""
+        if self.min_bits_per_pixel is None or evidence.bits_per_pixel is None:
+            return False
+        return evidence.bits_per_pixel < self.min_bits_per_pixel
 
 
 class Manifest(_Frozen):
@@ -129,6 +213,7 @@ class Manifest(_Frozen):
             "threshold": self.calibration.threshold,
             "uncertainty_band": list(self.calibration.uncertainty_band),
             "temperature": self.calibration.temperature,
+            **self.calibration.by_evidence(),
             "architecture": self.architecture.model_dump(mode="json"),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
             "pipeline": PIPELINE,

@@ -101,6 +101,8 @@ class Media(Base):
     """Null once the file is erased."""
     facts: Mapped[dict[str, Any] | None]
     """What the probe found; see ``worker.media.probe.MediaFacts``."""
+    video_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """Of the video stream alone; null for images, and in rows from before."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 
@@ -144,6 +146,8 @@ class Job(Base):
     verdict: Mapped[str | None]
     reasons: Mapped[list[Any]] = mapped_column(default=list)
     model_description: Mapped[dict[str, Any] | None]
+    evidence: Mapped[dict[str, Any] | None]
+    """What the verdict rests on, and the limits that follow from it; see ``worker.tasks.finish.judge``."""
     reused_from: Mapped[uuid.UUID | None]
     """The job whose scores these are; that one may be gone by now."""
     error_code: Mapped[str | None]

@@ -64,6 +64,7 @@ def take_over(session: Session, job: Job, source: Job) -> uuid.UUID | None:
         verdict=source.verdict or "",
         reasons=source.reasons,
         model_description=source.model_description or {},
+        evidence=source.evidence,
     )
     delivery_id = end_job(session, job, "succeeded", outcome=outcome)
     session.refresh(job)

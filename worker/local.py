@@ -64,7 +64,7 @@ def scan(
         started_at=_now(),
     )
     facts = probe(path, limits.for_media(), timeout_s=worker.probe_timeout_s)
-    media.facts = facts.to_json()
+    media.facts, media.video_bytes = facts.to_json(), facts.video_bytes
     job.media = media
     plan = plan_segments(facts.duration_s, job.segment_seconds)
     job.segments_total = len(plan)
@@ -82,7 +82,7 @@ def scan(
     outcome = judge(job, segments, detector.manifest)
     job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
     job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
-    job.model_description = outcome.model_description
+    job.model_description, job.evidence = outcome.model_description, outcome.evidence
     job.status, job.finished_at = "succeeded", _now()
     return job_document(job, segments)
 

@@ -55,10 +55,14 @@ class MediaFacts:
     """Frames a second on average; None for images and single frames."""
     truncated: bool
     """Whether the end of the file is missing."""
+    video_bytes: int | None = None
+    """Of the video stream alone; None for images."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON column."""
-        return asdict(self)
+        """Plain values, for a JSON column; ``video_bytes`` has one of its own, since older releases refuse it here."""
+        facts = asdict(self)
+        del facts["video_bytes"]
+        return facts
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -118,6 +122,7 @@ class _Packets:
     codec: str
     rotation_deg: int
     truncated: bool
+    size_bytes: int
 
 
 def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline: float) -> MediaFacts:
@@ -140,6 +145,7 @@ def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline:
         frame_count=packets.count,
         frame_rate=round(packets.count / duration_s, 4) if packets.count > 1 else None,
         truncated=packets.truncated,
+        video_bytes=packets.size_bytes,
     )
     check_limits(
         HeaderFacts(
@@ -269,7 +275,7 @@ def _judge(log: _Log, scan: "_PacketScan", limits: MediaLimits) -> _Packets:
         raise TooLongError(
             f"the video lasts {end_s - first_s:.1f} s; the limit max_duration_s is {limits.max_duration_s:g}"
         )
-    return _Packets(first_s, end_s, scan.count, log.codecs[0], log.rotation_deg, log.truncated)
+    return _Packets(first_s, end_s, scan.count, log.codecs[0], log.rotation_deg, log.truncated, scan.size_bytes)
 
 
 class _PacketScan:
@@ -277,6 +283,7 @@ class _PacketScan:
 
     def __init__(self) -> None:
         self.count = 0
+        self.size_bytes = 0
         self._tick_s = 0.0
         self._first: int | None = None
         self._last: int | None = None
@@ -301,6 +308,7 @@ class _PacketScan:
         if at <= -(2**62):
             return
         self.count += 1
+        self.size_bytes += size
         self._first = at if self._first is None else min(self._first, at)
         if self._last is None or at > self._last:
             self._last, self._last_duration = at, duration

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from shared.errors import JobCancelledError, ModelError
-from shared.manifests import Manifest
+from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 from worker.detection.people import Sighting, appearance, group_into_people
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
-from worker.pipeline.results import SCORE_DIGITS, FaceResult, SegmentResult
+from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
@@ -152,7 +152,8 @@ class Detector:
 
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         # By the hyperbolic tangent the logistic function never overflows.
-        half = logits / np.float32(2.0 * self.manifest.calibration.temperature)
+        calibration = self.manifest.calibration
+        half = (logits - np.float32(calibration.offset)) / np.float32(2.0 * calibration.temperature)
         return np.asarray(0.5 + 0.5 * np.tanh(half), np.float32)
 
     def _is_alike(self, quick: Outputs, exact: Outputs) -> bool:

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-SCORE_DIGITS = 6
-"""Digits of every score: fine enough to lose nothing, coarse enough that every route prints the same."""
+from shared.manifests import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,3 +108,5 @@ class JobResult:
     peak_score: float | None
     verdict: str
     reasons: tuple[str, ...]
+    limits: Limits | None = None
+    """Where ``real`` ended and ``fake`` began for it; None without a score."""

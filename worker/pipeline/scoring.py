@@ -5,10 +5,12 @@ Person: the mean over that person's faces. Segment: the highest person, because 
 fake. Job: the mean over scored segments, with the peak beside it. What cannot be scored has no score, never 0.5.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from shared.manifests import Manifest
-from worker.pipeline.results import SCORE_DIGITS, FaceResult, JobResult, PersonResult, SegmentResult
+from shared.evidence import Evidence
+from shared.manifests import SCORE_DIGITS, Limits, Manifest
+from worker.pipeline.results import FaceResult, JobResult, PersonResult, SegmentResult
 
 REASON_OF_PROBLEM = {"face_too_small": "faces_too_small", "face_too_blurred": "faces_too_blurred"}
 NO_FACE = "no_face"
@@ -48,6 +50,7 @@ def score_job(
     segments: Sequence[tuple[float | None, Sequence[str]]],
     failed_segments: int,
     manifest: Manifest,
+    evidence: Evidence,
     *,
     is_truncated: bool = False,
 ) -> JobResult:
@@ -57,6 +60,7 @@ def score_job(
     Args:
         segments: Score and reasons of every segment that was looked at.
         failed_segments: How many could not be looked at, for instance because they do not decode.
+        evidence: What the segments' scores were made from.
         is_truncated: Part of the file is missing or damaged.
 
     Returns:
@@ -73,24 +77,44 @@ def score_job(
             return JobResult(None, None, "inconclusive", (NO_FACE, *reasons))
         return JobResult(None, None, "not_applicable", (NO_FACE,))
     mean = _mean(scores)
-    verdict = _verdict(mean if mean is not None else 0.0, manifest, reasons)
-    return JobResult(mean, max(scores), verdict, tuple(reasons))
+    limits = manifest.calibration.limits(evidence)
+    verdict = _verdict(mean if mean is not None else 0.0, limits, manifest, evidence, reasons)
+    return JobResult(mean, max(scores), verdict, tuple(reasons), limits)
 
 
-def _verdict(score: float, manifest: Manifest, reasons: list[str]) -> str:
+def _verdict(score: float, limits: Limits, manifest: Manifest, evidence: Evidence, reasons: list[str]) -> str:
     """The verdict for a job's score; adds its reasons to *reasons*."""
-    calibration = manifest.calibration
-    low, high = calibration.uncertainty_band
     if not manifest.trained:
         reasons.insert(0, "untrained_model")
         return "inconclusive"
     # Half-open like every interval here, so that a band of no width leaves no score undecided.
-    if low <= score < high:
-        reasons.insert(0, "uncertain")
-        return "inconclusive"
-    if score >= calibration.threshold:
+    if score >= limits.high:
         return "fake"
+    if manifest.calibration.is_heavily_compressed(evidence):
+        reasons.insert(0, "heavily_compressed")
+    if score >= limits.low:
+        reasons.insert(0, "uncertain")
     return "inconclusive" if reasons else "real"
+
+
+def gather_evidence(
+    segments: Iterable[Mapping[str, Any]], kind: Literal["image", "video"], bits_per_pixel: float | None = None
+) -> Evidence:
+    """
+    What a job's score is made from.
+
+    Args:
+        segments: Results of its segments, as ``SegmentResult.to_json`` gives them.
+        bits_per_pixel: Of the video, by ``shared.evidence.bits_per_pixel``.
+    """
+    faces, most_people = 0, 0
+    for segment in segments:
+        people = [person for person in segment.get("people", ()) if person["fake_score"] is not None]
+        most_people = max(most_people, len(people))
+        if people:
+            highest = max(people, key=lambda person: float(person["fake_score"]))
+            faces += sum(face["fake_score"] is not None for face in highest["faces"])
+    return Evidence(kind, faces, most_people, bits_per_pixel)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

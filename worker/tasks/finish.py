@@ -1,15 +1,17 @@
 """Finishing a job: average, verdict, and the webhook."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 from shared.errors import DecodeError
+from shared.evidence import Evidence, bits_per_pixel
 from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segments, lock_job
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger
-from worker.pipeline.scoring import score_job
+from worker.pipeline.scoring import gather_evidence, score_job
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -50,19 +52,38 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         for segment in segments
         if segment.status != "failed"
     ]
+    facts = (job.media and job.media.facts) or {}
+    evidence = _evidence(job, facts, segments)
     result = score_job(
         outcomes,
         sum(segment.status == "failed" for segment in segments),
         manifest,
-        is_truncated=bool(job.media and (job.media.facts or {}).get("truncated")),
+        evidence,
+        is_truncated=bool(facts.get("truncated")),
     )
+    limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
         fake_score=result.fake_score,
         peak_score=result.peak_score,
         verdict=result.verdict,
         reasons=result.reasons,
         model_description=manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
+        evidence={**evidence.to_json(), **(limits or {"real_below": None, "fake_from": None})},
     )
+
+
+def _evidence(job: Job, facts: Mapping[str, Any], segments: Sequence[Segment]) -> Evidence:
+    """What the segments' scores were made from."""
+    video_bytes = job.media.video_bytes if job.media else None
+    bits = video_bytes and bits_per_pixel(
+        video_bytes,
+        width_px=facts["width_px"],
+        height_px=facts["height_px"],
+        frames=facts["frame_count"],
+        codec=facts["codec"],
+    )
+    kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
+    return gather_evidence((segment.result or {} for segment in segments), kind, bits or None)
 
 
 def _first_problem(failed: Sequence[Segment]) -> Problem:

@@ -57,6 +57,7 @@ def _plan(context: Context, lease: Lease) -> int:
             lease,
             facts.to_json(),
             [(segment.index, segment.start_s, segment.end_s) for segment in segments],
+            video_bytes=facts.video_bytes,
         )
     log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments))
     return len(segments)

@@ -79,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
     _add_reencode(commands)
+    _add_probe(commands.add_parser("probe-outside", help="whether anything outside faces tells fakes from real media"))
+
     given = parser.parse_args(arguments)
     try:
         return int(globals()[f"_{given.command.replace('-', '_')}"](given))
@@ -117,6 +119,17 @@ def _add_reencode(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     again.add_argument("--out", type=Path, required=True, help="folder for the copy, in the same layout")
     again.add_argument("--crf", type=int, required=True, help="constant rate factor of x264, such as 28 or 35")
     again.add_argument("--scale", type=float, default=1.0, help="of each side, such as 0.5")
+
+
+def _add_probe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="data set, crop cache, or with --recipe the folder of its data sets")
+    parser.add_argument("--recipe", type=Path, help="probe this file's data sets, and the fakes that it makes")
+    parser.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
+    parser.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
+    parser.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
+    parser.add_argument("--limit", type=int, default=1500, help="couples of a data set, or media of each class")
+    parser.add_argument("--made", type=int, default=400, help="couples of each kind of made fakes; 0 for none")
+    parser.add_argument("--out", type=Path, help="write the figures, as JSON, to this file")
 
 
 def _crops(given: argparse.Namespace) -> int:
@@ -268,6 +281,33 @@ def _evaluate(given: argparse.Namespace) -> int:
     out = given.out or Path("build/evaluation", manifest.name)
     write_report(evaluation, out)
     print(*summary_lines(evaluation.report), f"report: {out / HTML_FILE}", sep="\n")  # noqa: T201
+    return 0
+
+
+def _probe_outside(given: argparse.Namespace) -> int:
+    import json
+
+    from worker.training.outside import probe_caches, probe_recipe, table
+    from worker.training.recipes import Recipe
+    from worker.training.sources import build_caches, build_plain_cache, paint_for
+
+    if given.recipe is None:
+        is_cache = any(given.data.glob("*.jsonl"))
+        folder = (
+            given.data
+            if is_cache
+            else build_plain_cache(given.data, given.caches, kind=given.kind, processes=given.processes)
+        )
+        found = probe_caches([folder], limit=given.limit)
+    else:
+        recipe = Recipe.read(given.recipe)
+        caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
+        painted = paint_for(recipe, caches, given.caches)
+        found = probe_recipe(recipe, caches, painted=painted, limit=given.limit, made=given.made)
+    if given.out is not None:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(json.dumps([one.as_json() for one in found], indent=2, allow_nan=False) + "\n")
+    print(table(found), end="")  # noqa: T201
     return 0
 
 

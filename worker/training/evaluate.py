@@ -27,12 +27,18 @@ from worker.training.errors import DataError
 from worker.training.metrics import (
     Labels,
     Scores,
+    best_f1,
+    best_f1_threshold,
     bootstrap,
+    clipped_log_loss,
     confusion,
     equal_error_rate,
     expected_calibration_error,
+    f1_at,
+    largest_rate,
     log_loss,
     pr_auc,
+    precision_at,
     reliability,
     roc_auc,
     summary,
@@ -43,6 +49,7 @@ from worker.training.scored import ScoredFace, ScoredMedium, above_originals, sc
 from worker.training.slices import slice_media
 from worker.training.sources import build_caches, build_source_cache, media_of
 from worker.training.splits import SPLIT_FILE, split_digest
+from worker.training.verdicts import Verdicts
 
 ROUNDS: Final = 1000
 """Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times at most."""
@@ -52,9 +59,14 @@ WORST: Final = 12
 """Mistakes of each kind that are shown."""
 CURVE_POINTS: Final = 200
 HISTOGRAM_BINS: Final = 20
+FAKE_SHARES: Final = (0.01, 0.1, 0.5)
+"""Of all media, at which precision and F1 are told."""
+FEW: Final = 20
+"""Media of a class, below which a slice's rates are called too few to compare."""
 SETS: Final = ("train", "validation", "test")
 
 Measure = Callable[[Labels, Scores], float | None]
+_AT: Final[Mapping[str, Callable[[float, float, float], float | None]]] = {"precision": precision_at, "f1": f1_at}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +189,7 @@ def evaluate(
 
 def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Every figure that follows from the scores alone, as plain values."""
-    temperature, threshold = manifest.calibration.temperature, manifest.calibration.threshold
+    temperature, threshold = manifest.calibration.temperature, Verdicts.of(manifest).threshold
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
@@ -216,13 +228,13 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Returns:
         Each with its face that is furthest on the wrong side.
     """
-    temperature, threshold = manifest.calibration.temperature, manifest.calibration.threshold
+    temperature, verdicts = manifest.calibration.temperature, Verdicts.of(manifest)
     scored = [(medium.fake_score(temperature), medium) for medium in media]
     alarms = sorted(((score, medium) for score, medium in scored if not medium.is_fake), key=lambda row: -row[0])
     misses = sorted(((score, medium) for score, medium in scored if medium.is_fake), key=lambda row: row[0])
-    worst = [medium for score, medium in alarms if score >= threshold][:WORST]
+    worst = [medium for score, medium in alarms if score >= verdicts.threshold][:WORST]
     found = [(medium, max(medium.faces, key=lambda face: face.logit)) for medium in worst]
-    worst = [medium for score, medium in misses if score < threshold][:WORST]
+    worst = [medium for score, medium in misses if score < verdicts.threshold][:WORST]
     return found + [(medium, min(medium.faces, key=lambda face: face.logit)) for medium in worst]
 
 
@@ -234,9 +246,12 @@ def _measures(threshold: float) -> dict[str, Measure]:
         "roc_auc": roc_auc,
         "pr_auc": pr_auc,
         "log_loss": log_loss,
+        "clipped_log_loss": clipped_log_loss,
         "equal_error_rate": equal_error_rate,
         "expected_calibration_error": expected_calibration_error,
-        **{name: called(name) for name in ("f1", "precision", "recall", "false_positive_rate")},
+        "best_f1": best_f1,
+        "best_f1_threshold": best_f1_threshold,
+        **{name: called(name) for name in ("f1", "precision", "recall", "false_positive_rate", "balanced_accuracy")},
     }
 
 
@@ -252,6 +267,7 @@ def _measured(labels: Labels, scores: Scores, groups: Sequence[str], threshold: 
     return {
         **summary(labels, scores, threshold),
         "intervals": _intervals(names, labels, scores, groups, threshold, rounds),
+        "by_fake_share": [_at_share(share, labels, scores, groups, threshold, rounds) for share in FAKE_SHARES],
         "reliability": [asdict(part) for part in reliability(labels, scores)],
         "roc": _roc(labels, scores),
         "precision_recall": _precision_recall(labels, scores),
@@ -269,7 +285,44 @@ def _measured_slice(
     scores = np.array([score_of[id(medium)] for medium in members])
     groups = [f"{medium.dataset}/{medium.group}" for medium in members]
     intervals = _intervals(SLICE_MEASURES, labels, scores, groups, threshold, rounds)
-    return {**summary(labels, scores, threshold), "intervals": intervals}
+    few = [name for label, name in enumerate(("real", "fake")) if 0 < (labels == label).sum() < FEW]
+    return {
+        **summary(labels, scores, threshold),
+        "groups": len(set(groups)),
+        "too_few": few,
+        "intervals": intervals,
+    }
+
+
+def _at_share(
+    share: float, labels: Labels, scores: Scores, groups: Sequence[str], threshold: float, rounds: int
+) -> dict[str, Any]:
+    """
+    Precision and F1, had *share* of the media been fake: from the recall and the false-positive rate, with intervals.
+
+    Where no real medium was called fake, a bootstrap knows of no false positives. The lower ends then are those of the
+    largest rate at which as many groups as there are with real media would show none.
+    """
+
+    def at(rates: Callable[[float], float], name: str) -> Measure:
+        def measure(labels: Labels, scores: Scores) -> float | None:
+            called = confusion(labels, scores, threshold)
+            recall, rate = called["recall"], called["false_positive_rate"]
+            if recall is None or rate is None:
+                return None
+            return _AT[name](share, recall, rates(rate))
+
+        return measure
+
+    real = {group for group, label in zip(groups, labels, strict=True) if label == 0}
+    no_alarm = confusion(labels, scores, threshold)["false_positive_rate"] == 0.0
+    weakest: Callable[[float], float] = (lambda _: largest_rate(len(real))) if no_alarm else float
+    found: dict[str, Any] = {"fake_share": share, "intervals": {}}
+    for name in _AT:
+        found[name] = at(float, name)(labels, scores)
+        lows, highs = (bootstrap(at(rates, name), labels, scores, groups, rounds=rounds) for rates in (weakest, float))
+        found["intervals"][name] = (lows[0], highs[1]) if lows is not None and highs is not None else None
+    return found
 
 
 def _labels(media: Sequence[ScoredMedium]) -> Labels:
@@ -299,9 +352,8 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]
 
 def _verdicts(labels: Labels, scores: Scores, manifest: Manifest) -> dict[str, dict[str, int]]:
     """How many media of each label the service would call what, if it calls the checkpoint trained."""
-    low, high = manifest.calibration.uncertainty_band
-    unsure = (scores >= low) & (scores < high)
-    fake = ~unsure & (scores >= manifest.calibration.threshold)
+    verdicts = Verdicts.of(manifest)
+    unsure, fake = verdicts.are_inconclusive(scores), verdicts.are_fake(scores)
     return {
         name: {
             "real": int((~unsure & ~fake & (labels == label)).sum()),

@@ -1,6 +1,7 @@
 """The plots of a report, drawn from its plain values: each function returns one SVG document."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -21,11 +22,14 @@ STYLE: Final[dict[Any, Any]] = {
     "legend.frameon": False,
     "svg.hashsalt": "report",  # The same figures give the same file.
 }
+PLOTS_A_ROW: Final = 3
 UNITS: Final = {
     "jpeg": "JPEG quality",
     "h264": "H.264 constant rate factor",
     "scale": "share of each side",
     "blur": "blur, sigma in px",
+    "half, h264": "H.264 constant rate factor at half size",
+    "h264, jpeg": "JPEG quality after H.264 at 28",
 }
 
 
@@ -63,8 +67,13 @@ def robustness_plot(points: Sequence[Mapping[str, Any]]) -> bytes:
     clean = next(point for point in points if point["strength"] is None)
     names = list(dict.fromkeys(point["disturbance"] for point in points if point["strength"] is not None))
     with rc_context(STYLE):
-        figure = Figure(figsize=(11.0, 2.9), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        columns = max(1, min(len(names), PLOTS_A_ROW))
+        lines = max(1, math.ceil(len(names) / columns))
+        figure = Figure(figsize=(11.0, 2.9 * lines), layout="constrained")
+        places_of = figure.subplots(lines, columns, squeeze=False).ravel()
+        for axes in places_of[len(names) :]:
+            axes.set_visible(False)
+        for axes, name in zip(places_of, names, strict=False):
             rows = [clean, *(point for point in points if point["disturbance"] == name)]
             places = list(range(len(rows)))
             for key, label, colour in (

@@ -117,6 +117,19 @@ class Hardware(_Part):
     loader_processes: int = Field(default=1, ge=0)
 
 
+class Origin(_Part):
+    """What the model card says of weights that were trained elsewhere; plain text, nothing follows from it."""
+
+    data: str = ""
+    """What was trained on that is not among the recipe's sources, and on what terms."""
+    images: str = ""
+    """How many were seen."""
+    hardware: str = ""
+    seconds: str = ""
+    """Of training."""
+    note: str = ""
+
+
 class Recipe(_Part):
     """A whole training run."""
 
@@ -146,6 +159,7 @@ class Recipe(_Part):
     validation: Validation = Validation()
     hardware: Hardware = Hardware()
     save_every_s: float = Field(default=60.0, ge=0.0)
+    origin: Origin | None = None
 
     @model_validator(mode="after")
     def _can_paint(self) -> Self:
@@ -186,6 +200,7 @@ class Recipe(_Part):
                 "save_every_s": True,
                 "validation": True,
                 "licence": True,
+                "origin": True,
                 "sources": {"__all__": {"about", "terms"}},
             }
         )

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from worker.training.evaluate import Evaluation
+from worker.training.evaluate import FEW, Evaluation
+from worker.training.metrics import CLIPPED
 from worker.training.plots import curves_plot, robustness_plot
 
 JSON_FILE: Final = "report.json"
@@ -19,11 +20,15 @@ MEASURES: Final = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
     "f1": "F1",
+    "best_f1": "Best F1 of all thresholds",
+    "best_f1_threshold": "The threshold of that",
     "precision": "Precision",
     "recall": "Recall",
     "false_positive_rate": "False-positive rate",
+    "balanced_accuracy": "Balanced accuracy",
     "equal_error_rate": "Equal error rate",
     "log_loss": "Log loss",
+    "clipped_log_loss": "Log loss, scores clipped",
     "expected_calibration_error": "Calibration error (ECE)",
 }
 
@@ -60,6 +65,8 @@ def render_html(evaluation: Evaluation) -> str:
         plots=plots,
         worst=list(zip(report["worst"], pictures, strict=True)),
         listed=LISTED,
+        few=FEW,
+        clipped=CLIPPED,
     )
     return page + "\n"
 
@@ -82,6 +89,10 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
             for part in ("by_video", "by_frame")
         ]
         lines.append(f"{title:26}{cells[0]:24}{cells[1]}".rstrip())
+    for part in report["by_video"]["by_fake_share"]:
+        cells = [f"{name} {figure(part[name])} {_interval(part['intervals'][name])}" for name in ("precision", "f1")]
+        title = f"With {part['fake_share']:.0%} fakes"
+        lines.append(f"{title:26}{', '.join(cells)}".rstrip())
     if pairs["count"]:
         lines.append(f"fakes above their own original: {figure(pairs['share'])} of {pairs['count']}")
     return lines

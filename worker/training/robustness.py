@@ -23,6 +23,7 @@ from worker.training.cache import CachedFace, CropCache
 from worker.training.metrics import bootstrap, confusion, roc_auc
 from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of, probability
 from worker.training.transcoding import Course, Picture, h264, jpeg
+from worker.training.verdicts import Verdicts
 
 FACES_PER_MEDIUM: Final = 2
 ROUNDS: Final = 200
@@ -73,11 +74,27 @@ def blur(sigma_px: float) -> Course:
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
 
+def chain(*courses: Course) -> Course:
+    """One change after the other."""
+
+    def course(picture: Picture) -> Picture:
+        for change in courses:
+            picture = change(picture)
+        return picture
+
+    return course
+
+
 DISTURBANCES: Final = (
     Disturbance("jpeg", "JPEG quality", (90, 75, 60, 45, 30, 20), lambda quality: jpeg(int(quality))),
     Disturbance("h264", "H.264 CRF", (18, 23, 28, 33, 38, 42), lambda crf: h264(int(crf))),
     Disturbance("scale", "share of each side", (0.75, 0.5, 0.35, 0.25), shrink),
     Disturbance("blur", "sigma in px", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
+    # What messengers and platforms do: smaller and compressed at once, and compressed by one after the other.
+    Disturbance("half, h264", "H.264 CRF at half size", (23, 28, 33), lambda crf: chain(shrink(0.5), h264(int(crf)))),
+    Disturbance(
+        "h264, jpeg", "JPEG quality after CRF 28", (75, 60, 45), lambda quality: chain(h264(28), jpeg(int(quality)))
+    ),
 )
 
 
@@ -111,7 +128,7 @@ def robustness_curves(
         rows.append(_scores(checkpoint, cache, faces, [course for _, _, course in courses], device))
     scores = np.array(rows, np.float64).reshape(len(rows), len(courses))
     truth = np.array(labels, np.int64)
-    threshold = checkpoint.manifest.calibration.threshold
+    threshold = Verdicts.of(checkpoint.manifest).threshold
     return [
         _point(name, strength, truth, scores[:, column], groups, threshold)
         for column, (name, strength, _) in enumerate(courses)

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, median
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from shared.manifests import Manifest, Preprocessing
 from worker.detection.faces import Box, FaceQuality, crop_face, quality_problem
 from worker.detection.people import Sighting, appearance, group_into_people
+from worker.inference import Engine, FromLastChannels, make_engine
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
 from worker.pipeline.results import FaceResult
@@ -219,27 +221,37 @@ def chosen_faces(
             yield faces
 
 
-@torch.inference_mode()
 def logits_of(
     network: nn.Module, crops: Sequence[NDArray[np.uint8]], device: str | torch.device, batch: int = 64
 ) -> list[float]:
     """
-    Judge crops in the precision that serving uses.
+    Judge crops by serving's engine, in float32, so that figures do not depend on what a processor can round to.
 
     Args:
+        network: In eval mode, on *device*. It is prepared at its first call; a change to its weights afterwards is
+            not seen.
         crops: (S, S, 3) uint8 RGB each, with S as the network's manifest says.
 
     Raises:
         TrainingError: A logit is not a number.
     """
+    if not crops:
+        return []
+    engine = _engine(network, torch.device(device), len(crops[0]))
     logits: list[float] = []
     for start in range(0, len(crops), batch):
-        pictures = torch.from_numpy(np.stack(crops[start : start + batch])).to(device)
-        faces = pictures.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        logits += network(faces).float().cpu().tolist()
+        (part,) = engine.run(np.stack(crops[start : start + batch]))
+        logits += part.tolist()
     if not all(map(math.isfinite, logits)):
         raise TrainingError("the network gave a score that is not a number")
     return logits
+
+
+@lru_cache(maxsize=1)
+def _engine(network: nn.Module, device: torch.device, side_px: int) -> Engine:
+    """The last network that judged, ready to run: preparing it takes as long as some hundred faces."""
+    example = np.zeros((2, side_px, side_px, 3), np.uint8)
+    return make_engine(FromLastChannels(network, span=255.0), example, device, "float32")
 
 
 def draw_media(media: Sequence[ScoredMedium], limit: int) -> list[ScoredMedium]:

@@ -13,16 +13,23 @@ from shared.manifests import Manifest
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
 from worker.training.errors import TrainingError
-from worker.training.evaluate import EvaluationSource, evaluate
+from worker.training.evaluate import FEW, EvaluationSource, evaluate
+from worker.training.metrics import CLIPPED
 from worker.training.plots import training_plot
 from worker.training.recipes import Recipe
-from worker.training.report import figure, write_report
+from worker.training.report import MEASURES, figure, write_report
 from worker.training.scored import ScoredMedium, score_caches
 from worker.training.train import CURVES_FILE, check_recipe
 
 CURVES_PICTURE: Final = "curves.svg"
 FIGURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate", "equal_error_rate", "expected_calibration_error")
 """Of a report, those that stand in the manifest and the card."""
+GROUPS: Final = {
+    "face size (px)": "size of the face in its frame, px",
+    "brightness (luma)": "mean brightness of the crop, of 255",
+    "skin tone estimate": "skin tone estimate",
+}
+"""Ways of a report's slices whose rates the card sets side by side."""
 DISTURBED: Final = 20
 """Media of each data set and class that the robustness curves are taken over."""
 State = Literal["last", "best"]
@@ -103,7 +110,12 @@ def render_card(
         manifest=manifest,
         report=report,
         datasets=_slices(report, "dataset"),
-        sizes=_slices(report, "face size (px)"),
+        groups={title: _slices(report, way) for way, title in GROUPS.items()},
+        generators=[part for part in _slices(report, "method") if part["fakes"]],
+        measures=MEASURES,
+        few=FEW,
+        clipped=CLIPPED,
+        sources=_sources(recipe, report),
         robustness=report["robustness"],
         images=int(kept["images"]),
         minutes=kept["seconds"] / 60,
@@ -117,6 +129,20 @@ def render_card(
 def _source_line(source: EvaluationSource) -> str:
     about = source.source.about or source.source.path.as_posix()
     return f"{about} ({source.source.terms})" if source.source.terms else about
+
+
+def _sources(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Each of the recipe's data sets: what it is, its terms, and how many media of it are in which set."""
+    counts = report["split"]["sources"]
+    return [
+        {
+            "name": source.path.as_posix(),
+            "about": source.about,
+            "terms": source.terms,
+            "media": counts.get(source.path.as_posix(), {}).get("media", {}),
+        }
+        for source in recipe.sources
+    ]
 
 
 def _metrics(report: dict[str, Any]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from worker.training.datasets import (
     Set,
     SplitDigest,
     assign_sets,
+    guess_kind,
     read_dataset,
 )
 from worker.training.errors import DataError
@@ -128,6 +129,22 @@ def link_source(source: Source, data: Path, folder: Path) -> None:
     """
     sets: dict[str, Set] = {medium.key: medium.set or "train" for medium in media_of(source, data)}
     link_cache(data / source.path, folder, sets)
+
+
+def build_plain_cache(root: Path, caches: Path, *, kind: str | None = None, processes: int = 1) -> Path:
+    """
+    Build the crop cache of the data set at *root* below *caches*, as a recipe would that says nothing else of it.
+
+    Raises:
+        DataError: The folder is in no known layout, or cannot be read.
+    """
+    root = root.resolve()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    folder = caches / root.name
+    source = Source(kind=kind or guess_kind(root), path=Path(root.name))
+    build_source_cache(source, root.parent, folder, CacheSettings(), processes=processes)
+    return folder
 
 
 def claim_split(source: Source, data: Path, folder: Path) -> int:

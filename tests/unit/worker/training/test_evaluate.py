@@ -7,7 +7,8 @@ from shared.manifests import Calibration
 from tests.unit.worker.training.judged import MANIFEST, Darkness, checkpoint, face, logit, medium
 from worker.training.datasets import SplitDigest, assign_sets, read_labelled
 from worker.training.errors import DataError
-from worker.training.evaluate import evaluate, figures, folder_source, worst_mistakes
+from worker.training.evaluate import FEW, evaluate, figures, folder_source, worst_mistakes
+from worker.training.robustness import DISTURBANCES
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_robustness_begins_with_the_untouched_faces(perfect):
     first = perfect["robustness"][0]
     assert (first["disturbance"], first["strength"], first["roc_auc"]) == ("none", None, 1.0)
     assert first["media"] == 2
-    assert {row["disturbance"] for row in perfect["robustness"][1:]} == {"jpeg", "h264", "scale", "blur"}
+    assert {row["disturbance"] for row in perfect["robustness"][1:]} == {kind.name for kind in DISTURBANCES}
 
 
 def test_the_same_evaluation_gives_the_same_report(inverted, judged):
@@ -122,6 +123,44 @@ def test_fakes_are_held_against_the_very_medium_they_were_made_from():
     ]
     found = figures(media, MANIFEST, rounds=100)["pairs_above"]
     assert (found["count"], found["share"]) == (3, pytest.approx(2 / 3))
+
+
+def test_rare_fakes_make_precision_low_and_its_interval_says_how_sure_that_is():
+    media = [medium("real", face(1.0 if row < 10 else -1.0), key=f"real{row}") for row in range(100)]
+    media += [medium("fake", face(1.0 if row < 80 else -1.0), key=f"fake{row}") for row in range(100)]
+    rows = figures(media, MANIFEST, rounds=100)["by_video"]["by_fake_share"]
+    assert [row["fake_share"] for row in rows] == [0.01, 0.1, 0.5]
+    assert [row["precision"] for row in rows] == pytest.approx([0.0748, 0.4706, 0.8889], abs=1e-4)
+    assert rows[2]["f1"] == pytest.approx(2 * 0.8889 * 0.8 / 1.6889, abs=1e-4)
+    for row in rows:
+        for name in ("precision", "f1"):
+            low, high = row["intervals"][name]
+            assert low < row[name] < high
+
+
+def test_no_false_positive_among_few_is_not_taken_for_certainty():
+    media = [medium("real", face(-1.0), key=f"real{row}") for row in range(100)]
+    media += [medium("fake", face(1.0), key=f"fake{row}") for row in range(100)]
+    row = figures(media, MANIFEST, rounds=20)["by_video"]["by_fake_share"][0]
+    assert row["precision"] == 1.0
+    low, high = row["intervals"]["precision"]
+    # Up to 3.6 % of real media may be called fake, and there are 99 of them to a fake.
+    assert low == pytest.approx(0.01 / (0.01 + 0.99 * 0.0362), rel=0.01)
+    assert high == 1.0
+
+
+def test_media_of_one_class_have_no_precision_at_any_share():
+    row = figures([medium("real", face(1.0))], MANIFEST, rounds=10)["by_video"]["by_fake_share"][0]
+    assert row == {"fake_share": 0.01, "precision": None, "f1": None, "intervals": {"precision": None, "f1": None}}
+
+
+def test_a_slice_with_few_media_of_a_class_says_so():
+    media = [medium("real", face(0.0, size_px=50.0), key=f"small{row}") for row in range(FEW)]
+    media += [medium("fake", face(0.0, size_px=50.0), key=f"fake{row}") for row in range(FEW - 1)]
+    media += [medium("real", face(0.0, size_px=500.0), key="large")]
+    slices = figures(media, MANIFEST, rounds=10)["slices"]
+    few = {row["name"]: row["too_few"] for row in slices if row["by"] == "face size (px)"}
+    assert few == {"below 64": ["fake"], "192 and more": ["real"]}
 
 
 def test_scores_within_the_band_are_inconclusive():

@@ -11,24 +11,17 @@ from functools import cache
 import cv2
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER, Portrait
 from worker.training import transcoding
 from worker.training.augment import Augmentation
 from worker.training.blending import Blend, self_blend, swap
+from worker.training.outside import cross_validated, pixel_statistics
 from worker.training.transcoding import jpeg
 
 SIZE_PX, MARGIN = 128, 0.45
 SOURCES, COUPLES = 24, 10
-SQUARE = np.array(
-    [[-1, 2, -2, 2, -1], [2, -6, 8, -6, 2], [-2, 8, -12, 8, -2], [2, -6, 8, -6, 2], [-1, 2, -2, 2, -1]], np.float32
-)
-"""Fridrich & Kodovský's 5x5 residual, in twelfths."""
 AUGMENTATION = Augmentation(flip=0.0)
 """As in training; without flips, so that the mask can be carried along."""
 CROP_ALONE = Augmentation(
@@ -95,22 +88,6 @@ def couple(kind, number, seed, leak=None):
     return real, fake, background
 
 
-def statistics(picture, background):
-    """Of the pixels in *background*: colours, their histogram, the residual's energy, steps across 8x8 blocks."""
-    pixels = picture[background].astype(np.float32)
-    luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    residual = np.abs(cv2.filter2D(luma, -1, SQUARE / 12))[background]
-    steps = []
-    for axis in (0, 1):
-        difference = np.abs(np.diff(luma, axis=axis, append=0))
-        place = np.indices(luma.shape)[axis] % 8
-        means = [difference[background & (place == phase)].mean() for phase in range(8)]
-        steps += [max(means) - np.mean(means), np.mean(means)]
-    histogram = np.histogram(luma[background], bins=8, range=(0, 256))[0] / background.sum()
-    energy = [residual.mean(), residual.std(), (residual > 3).mean()]
-    return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0), energy, steps, histogram])
-
-
 @cache
 def measured(kind, leak=None):
     """(N, 2, F) statistics of N couples, real before fake, and the numbers of the sources they were made of."""
@@ -118,9 +95,10 @@ def measured(kind, leak=None):
     for number in range(SOURCES):
         for seed in range(COUPLES):
             real, fake, background = couple(kind, number, 1000 * number + seed, leak)
-            if background.sum() < 400:
+            both = [pixel_statistics(picture, background) for picture in (real, fake)]
+            if both[0] is None:
                 continue  # A wide mask leaves too little to measure.
-            rows.append((statistics(real, background), statistics(fake, background)))
+            rows.append(both)
             sources.append(number)
     return np.array(rows), np.array(sources)
 
@@ -129,11 +107,7 @@ def probe(features, sources):
     """Area under the curve of a linear probe, on couples whose source picture it has not seen."""
     rows = features.transpose(1, 0, 2).reshape(-1, features.shape[2])
     labels = np.repeat([0, 1], len(features))
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    folds = GroupKFold(8)
-    groups = np.tile(sources, 2)
-    scores = cross_val_predict(model, rows, labels, groups=groups, cv=folds, method="decision_function")
-    return roc_auc_score(labels, scores)
+    return roc_auc_score(labels, cross_validated(rows, labels, np.tile(sources, 2).astype(str)))
 
 
 def within_couples(features):

@@ -2,14 +2,22 @@ import math
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from worker.training.metrics import (
+    CLIPPED,
+    best_f1,
+    best_f1_threshold,
     bootstrap,
+    clipped_log_loss,
     confusion,
     equal_error_rate,
     expected_calibration_error,
+    f1_at,
+    largest_rate,
     log_loss,
     pr_auc,
+    precision_at,
     reliability,
     roc_auc,
     summary,
@@ -24,6 +32,18 @@ def test_roc_auc_is_the_share_of_couples_in_the_right_order():
     assert roc_auc(LABELS, np.full(6, 0.4)) == 0.5
 
 
+@pytest.mark.parametrize("digits", [1, 8], ids=["many equal", "all different"])
+def test_areas_and_errors_are_those_of_scikit_learn(digits):
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 2, 300)
+    scores = np.round(rng.normal(size=300) + 0.7 * labels, digits)
+    assert roc_auc(labels, scores) == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert pr_auc(labels, scores) == pytest.approx(metrics.average_precision_score(labels, scores))
+    false_positives, true_positives, _ = metrics.roc_curve(labels, scores)
+    rate = equal_error_rate(labels, scores)
+    assert np.interp(rate, false_positives, true_positives) == pytest.approx(1 - rate)
+
+
 def test_pr_auc_is_the_mean_precision_at_each_fake():
     assert pr_auc(LABELS, SCORES) == pytest.approx((1 + 1 + 3 / 4) / 3)
 
@@ -34,6 +54,48 @@ def test_log_loss_is_the_mean_surprise():
 
 def test_log_loss_of_a_sure_mistake_is_large_and_finite():
     assert log_loss(np.array([1]), np.array([0.0])) == pytest.approx(-math.log(1e-6))
+
+
+def test_clipping_bounds_what_a_sure_mistake_costs_and_what_being_sure_gains():
+    labels = np.array([1, 0])
+    assert clipped_log_loss(labels, np.array([0.0, 1.0])) == pytest.approx(-math.log(CLIPPED))
+    assert clipped_log_loss(labels, np.array([1.0, 0.0])) == pytest.approx(-math.log(1 - CLIPPED))
+    assert clipped_log_loss(labels, np.array([0.8, 0.4])) == log_loss(labels, np.array([0.8, 0.4]))
+
+
+def test_no_threshold_has_a_better_f1_than_the_best():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, 60)
+    scores = np.round(rng.random(60) + 0.3 * labels, 1)  # With many that are equal.
+    by_threshold = {float(score): confusion(labels, scores, float(score))["f1"] for score in np.unique(scores)}
+    assert best_f1(labels, scores) == pytest.approx(max(by_threshold.values()))
+    assert by_threshold[best_f1_threshold(labels, scores)] == pytest.approx(max(by_threshold.values()))
+
+
+def test_without_a_fake_no_threshold_is_best():
+    assert best_f1(np.zeros(3, int), np.arange(3.0)) is None
+    assert best_f1_threshold(np.zeros(3, int), np.arange(3.0)) is None
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_precision_and_f1_at_a_share_of_fakes_are_those_of_media_with_that_share(share):
+    fakes, reals = round(1000 * share), round(1000 * (1 - share))
+    labels = np.array([1] * fakes + [0] * reals)
+    hits, alarms = round(0.8 * fakes), round(0.1 * reals)
+    scores = np.array([1.0] * hits + [0.0] * (fakes - hits) + [1.0] * alarms + [0.0] * (reals - alarms))
+    called = confusion(labels, scores, 0.5)
+    assert precision_at(share, 0.8, alarms / reals) == pytest.approx(called["precision"])
+    assert f1_at(share, 0.8, alarms / reals) == pytest.approx(called["f1"])
+
+
+def test_nothing_called_fake_has_no_precision_at_any_share():
+    assert precision_at(0.1, 0.0, 0.0) is None
+    assert f1_at(0.1, 0.0, 0.0) == 0.0
+
+
+def test_the_largest_rate_that_hides_is_that_of_the_rule_of_three():
+    assert largest_rate(1000) == pytest.approx(3.7 / 1000, rel=0.01)
+    assert 0.95 < largest_rate(1) < 1.0
 
 
 def test_errors_are_equal_where_as_many_reals_pass_as_fakes_do_not():
@@ -53,6 +115,7 @@ def test_confusion_counts_a_score_at_the_threshold_as_fake():
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
         "false_positive_rate": pytest.approx(1 / 3),
+        "balanced_accuracy": pytest.approx(2 / 3),
     }
 
 

@@ -116,6 +116,7 @@ def test_an_absent_file_is_refused(tmp_path):
         {"hardware": {"loader_processes": 7}},
         {"validation": {"every_images": 99, "blended_couples": 9, "patience": 3}},
         {"save_every_s": 5.0},
+        {"origin": {"data": "other crops", "images": "2,166,784", "hardware": "one GPU", "seconds": "1,020"}},
     ],
     ids=str,
 )

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.worker.training.conftest import ASTRONAUT
 from tests.unit.worker.training.judged import Darkness, Detail, checkpoint
-from worker.training.robustness import DISTURBANCES, FACES_PER_MEDIUM, blur, robustness_curves, shrink
+from worker.training.robustness import DISTURBANCES, FACES_PER_MEDIUM, Disturbance, blur, robustness_curves, shrink
 from worker.training.scored import score_caches
 
 KINDS = {kind.name: kind for kind in DISTURBANCES}
@@ -71,15 +71,15 @@ def test_a_limit_holds_for_each_label(judged):
 def test_few_faces_of_a_video_are_looked_at_again(judged):
     seen = []
 
-    class Counting(Darkness):
-        def forward(self, faces):
-            seen.append(len(faces))
-            return super().forward(faces)
+    def watched(picture):
+        seen.append(picture)
+        return picture
 
-    judge, caches = checkpoint(Counting()), [judged.source().cache]
+    judge, caches = checkpoint(Darkness()), [judged.source().cache]
     media = score_caches(judge, caches, sets=["validation"])
-    seen.clear()
-    (point,) = robustness_curves(judge, caches, media, disturbances=[])
-    assert seen == [FACES_PER_MEDIUM]
+    watching = Disturbance("watching", "nothing", (1.0,), lambda _: watched)
+    clean, point = robustness_curves(judge, caches, media, disturbances=[watching])
+    assert len(seen) == FACES_PER_MEDIUM
+    assert point.mean_score_real == clean.mean_score_real
     assert point.roc_auc is None
     assert point.mean_score_fake is None

@@ -1,15 +1,19 @@
 from statistics import fmean
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from shared.config import Limits
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from tests.clips import astronaut, hopper
 from tests.unit.worker.training.judged import MANIFEST, Darkness, checkpoint, face, logit, medium
 from worker.media.frames import read_frames
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
+from worker.model.checkpoint import load_checkpoint
 from worker.pipeline.detector import Detector
 from worker.training.cache import CropCache
 from worker.training.errors import TrainingError
@@ -105,6 +109,41 @@ def test_a_logit_that_is_no_number_is_an_error():
 
     with pytest.raises(TrainingError, match="not a number"):
         logits_of(Broken(), [np.zeros((64, 64, 3), np.uint8)], "cpu")
+
+
+@torch.inference_mode()
+def test_the_engine_says_what_the_network_says():
+    shipped = load_checkpoint(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT)
+    side = shipped.manifest.preprocessing.crop_size_px
+    crops = [
+        cv2.GaussianBlur(cv2.resize(picture, (side, side)), (0, 0), sigma)
+        for picture in (astronaut(), hopper())
+        for sigma in (0.1, 1.0, 2.0)
+    ]
+    wanted = shipped.network(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255.0)
+    # More than one batch, and a last one that is smaller.
+    found = logits_of(shipped.network, crops, "cpu", batch=4)
+    assert found == pytest.approx(wanted.tolist(), abs=5e-3)
+    assert np.ptp(found) > 0.5
+
+
+def test_a_network_is_prepared_once_and_another_one_anew():
+    class Counting(Darkness):
+        calls = 0
+
+        def forward(self, faces):
+            Counting.calls += 1
+            return super().forward(faces)
+
+    dark, bright = Counting().eval(), Counting(slope=-40.0).eval()
+    crops = [np.zeros((64, 64, 3), np.uint8)] * 3
+    first, second, inverted = (logits_of(network, crops, "cpu", batch=2) for network in (dark, dark, bright))
+    assert Counting.calls == 2
+    assert first == second == [-value for value in inverted]
+
+
+def test_no_crops_have_no_logits():
+    assert logits_of(Darkness(), [], "cpu") == []
 
 
 def test_drawing_takes_as_many_of_each_label_and_always_the_same():

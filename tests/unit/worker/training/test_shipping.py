@@ -1,4 +1,6 @@
+import copy
 import csv
+import json
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from tests.unit.worker.training.runs import make_data, tiny, write_caches
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import TrainingError
 from worker.training.evaluate import recipe_sources
-from worker.training.shipping import ship
+from worker.training.recipes import Origin
+from worker.training.report import MEASURES
+from worker.training.shipping import render_card, ship
 from worker.training.train import Trainer
 
 SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "terms": "public domain"}]
@@ -56,6 +60,75 @@ def test_the_card_says_what_the_manifest_and_the_curves_say(shipped):
     assert "ImageNet" not in card, "the start was random"
     assert (out / recipe.name / "curves.svg").read_text().lstrip().startswith("<?xml")
     assert (run / "report" / "report.html").exists()
+
+
+@pytest.fixture(scope="module")
+def rendered(shipped):
+    """Renders the card again, with changes to the recipe and to the report."""
+    recipe, run, _, out = shipped
+    report = json.loads((run / "report" / "report.json").read_text())
+    manifest = read_manifest(out / recipe.name)
+    rows = [{"images": 12.0, "seconds": 60.0, "selection": 0.5}]
+
+    def render(change=lambda _: None, **changes):
+        changed = copy.deepcopy(report)
+        change(changed)
+        return render_card(recipe.model_copy(update=changes), manifest, changed, rows, "last")
+
+    return render
+
+
+def test_the_card_has_every_measure_and_what_precision_is_where_fakes_are_rare(rendered):
+    def weaken(report):
+        report["by_video"]["by_fake_share"][0]["precision"] = 0.0749
+
+    card = rendered(weaken)
+    for title in MEASURES.values():
+        assert f"| {title} | " in card
+    assert "| 1 % | 0.075" in card
+    assert "about 93 of 100 alarms would be false" in card
+
+
+def test_the_card_names_what_it_fails_on_and_what_was_not_measured(rendered):
+    def fail(report):
+        (row,) = [row for row in report["slices"] if row["by"] == "method"]
+        row.update(name="face2face", recall=0.1)
+
+    assert "**It fails on:** face2face" in rendered(fail)
+    assert "were not measured" in rendered()
+
+
+def test_the_card_says_where_groups_are_too_small_to_compare(rendered):
+    def few(report):
+        row = copy.deepcopy(report["slices"][0])
+        report["slices"].append({**row, "by": "skin tone estimate", "name": "dark", "too_few": ["real", "fake"]})
+
+    card = rendered(few)
+    assert "| dark | " in card
+    assert "few real, few fake |" in card
+    assert "It is not\na person's skin" in card
+
+
+def test_the_card_says_what_was_trained_elsewhere_where_a_recipe_says_so(rendered):
+    assert "trained elsewhere" not in rendered()
+    card = rendered(origin=Origin(data="37,804 crops", hardware="one H100"))
+    assert "- Data: 37,804 crops\n- Hardware: one H100\n" in card
+    assert "Seconds of training" not in card
+
+
+def test_the_card_has_the_division_and_the_terms_of_every_source(rendered):
+    assert "| tinted | 16 | 8 | 0 | public domain |" in rendered()
+
+
+def test_no_table_of_the_card_is_torn(rendered):
+    blocks = [block.strip("\n").split("\n") for block in rendered().split("\n\n")]
+    tables = [block for block in blocks if any(line.startswith("|") for line in block)]
+    assert len(tables) > 6
+    for rows in tables:
+        assert len(rows) > 2
+        assert rows[1].startswith("| ---")
+        assert {row.count("|") for row in rows} == {rows[0].count("|")}
+        assert all(row.startswith("|") and row.endswith("|") for row in rows)
 
 
 def test_a_run_of_another_recipe_is_refused(shipped, tmp_path):
