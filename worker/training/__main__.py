@@ -6,6 +6,7 @@ Each command says where it writes, shows how far it is, and goes on where it was
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,9 @@ def main(arguments: list[str] | None = None) -> int:
     crops = commands.add_parser("crops", help="cut the faces of a recipe's data sets out, once")
     _add_recipe(crops)
 
-    train = commands.add_parser("train", help="train a checkpoint; goes on where it was")
-    _add_recipe(train)
-    train.add_argument("--run", type=Path, required=True, help="folder of the run")
+    _add_train(commands.add_parser("train", help="train a checkpoint; goes on where it was"))
+
+    _add_profile(commands.add_parser("profile", help="measure a few steps, and how fast loaders make couples"))
 
     ablate = commands.add_parser("ablate", help="train short variants of a recipe that differ in one thing each")
     _add_recipe(ablate)
@@ -95,6 +96,17 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
 
 
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--minutes", type=float, help="pause when so many have passed; started again, it goes on")
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("--steps", type=int, default=4, help="that are timed")
+
+
 def _add_ship(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints to write to")
@@ -137,10 +149,23 @@ def _trained(given: argparse.Namespace) -> bool:
     """Train; says whether this process is the first of its run, which alone goes on afterwards."""
     from worker.training.train import Trainer
 
+    minutes = getattr(given, "minutes", None)
+    deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
     recipe, caches, painted = _faces(given)
     trainer = Trainer(recipe, caches, given.run, painted=painted)
-    trainer.run()
+    trainer.run(deadline_s=deadline_s)
+    if trainer.is_first and not trainer.is_finished:
+        seen = trainer.progress.step * trainer.images_per_step
+        print(f"paused after {seen} of {recipe.images} images; started again, it goes on")  # noqa: T201
     return trainer.is_first
+
+
+def _profile(given: argparse.Namespace) -> int:
+    from worker.training.profiling import profile
+
+    recipe, caches, painted = _faces(given)
+    print(*profile(recipe, caches, painted=painted, steps=given.steps), sep="\n")  # noqa: T201
+    return 0
 
 
 def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":

@@ -30,6 +30,14 @@ SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
 """Eigenvectors and eigenvalues of ImageNet's colours, as torch7's reference training published them."""
 
 Chance = float
+SMALLER: Final = (0.35, 1.0)
+SIGMAS_PX: Final = (0.3, 1.3)
+NOISE_LEVELS: Final = (1.0, 6.0)
+SHARPENING: Final = (0.2, 0.9)
+HALO_PX: Final = 1.2
+"""Sigma of what sharpening takes away."""
+CUT: Final = (0.08, 0.35)
+"""Sides of what is cut out, as a share of the picture's."""
 
 
 class Augmentation(BaseModel):
@@ -113,13 +121,13 @@ class Augmentation(BaseModel):
             return [chain(rng, native_px)]
         changes: list[Course] = []
         if rng.random() < self.rescale:
-            changes.append(_rescaling(rng.uniform(0.35, 1.0), enlarge=rng.random() < 0.7))
+            changes.append(_rescaling(rng.uniform(*SMALLER), enlarge=rng.random() < 0.7))
         if rng.random() < self.blur:
-            changes.append(_blurring(rng.uniform(0.3, 1.3)))
+            changes.append(_blurring(rng.uniform(*SIGMAS_PX)))
         if rng.random() < self.noise:
-            changes.append(_adding_noise(rng.uniform(1.0, 6.0), int(rng.integers(2**31))))
+            changes.append(_adding_noise(rng.uniform(*NOISE_LEVELS), int(rng.integers(2**31))))
         if rng.random() < self.sharpen:
-            changes.append(_sharpening(rng.uniform(0.2, 0.9)))
+            changes.append(_sharpening(rng.uniform(*SHARPENING)))
         draw = rng.random()
         if draw < self.jpeg:
             qualities = rng.integers(self.jpeg_quality[0], self.jpeg_quality[1] + 1, 1 + (rng.random() < 0.2))
@@ -133,7 +141,7 @@ class Augmentation(BaseModel):
         if rng.random() < self.colour:
             changes.append(_recolouring(rng))
         if rng.random() < self.cutout:
-            sides = (rng.uniform(0.08, 0.35, 2) * size_px).astype(int)
+            sides = (rng.uniform(*CUT, 2) * size_px).astype(int)
             corner = (rng.random(2) * (size_px - sides)).astype(int)
             changes.append(_cutting_out(corner, sides, int(rng.integers(256))))
         return changes
@@ -169,25 +177,26 @@ def _adding_noise(level: float, seed: int) -> Course:
 
 def _sharpening(amount: float) -> Course:
     def course(picture: Picture) -> Picture:
-        smooth = cv2.GaussianBlur(picture, (0, 0), 1.2)
+        smooth = cv2.GaussianBlur(picture, (0, 0), HALO_PX)
         return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
 
     return course
 
 
-def _recolouring(rng: Generator) -> Course:
-    """Contrast, brightness, saturation, hue and fancy PCA together are one linear map of colours, and an offset."""
+def colour_map(rng: Generator) -> NDArray[np.float32]:
+    """Contrast, brightness, saturation, hue and fancy PCA together: (3, 4), a linear map of colours and an offset."""
     contrast, saturation = rng.uniform(0.8, 1.2), rng.uniform(0.6, 1.4)
     grey = np.full((3, 3), 1 / 3, np.float32)
     matrix = contrast * (saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey)
     matrix = matrix @ _hue_rotation(rng.normal(0.0, 0.06))
     fancy = PRINCIPAL @ (rng.normal(0.0, 0.1, 3).astype(np.float32) * SPREAD) * 255.0
     offset = 128.0 * (1.0 - contrast) + rng.uniform(-20.0, 20.0) + fancy
+    return np.column_stack([matrix, offset]).astype(np.float32)
 
-    def course(picture: Picture) -> Picture:
-        return np.asarray(cv2.transform(picture, np.column_stack([matrix, offset]).astype(np.float32)), np.uint8)
 
-    return course
+def _recolouring(rng: Generator) -> Course:
+    colours = colour_map(rng)
+    return lambda picture: np.asarray(cv2.transform(picture, colours), np.uint8)
 
 
 def _hue_rotation(angle: float) -> NDArray[np.float32]:

@@ -9,9 +9,10 @@ import copy
 import math
 from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, Self
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from worker.training.autoencoders import face_name
 from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import DataError
+from worker.training.on_device import left_to_loaders
 
 Kind = Literal["textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "originals", "labelled"]
 """
@@ -91,12 +93,15 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         painted: Folders of crops that ``autoencoders.paint_faces`` made of the faces in *caches*.
         data_set_power: Of what the real media of a data set count; see ``recipes.Draws``.
         person_power: Likewise of a person within a data set.
+        leave: Leave to ``on_device.OnDevice`` what it does.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
         the two of a couple are aligned; and (B, C, C) float32, how much of each cell of a fake was changed, or -1
         where that is not known.
     """
+
+    _given: partial[Self]
 
     def __init__(
         self,
@@ -117,7 +122,9 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         painted: Sequence[Path] = (),
         data_set_power: float = 1.0,
         person_power: float = 1.0,
+        leave: bool = False,
     ) -> None:
+        self._leave = leave
         self._powers = data_set_power, person_power
         self._stages = list(stages)
         self._usual_augmentation = self._augmentation = augmentation
@@ -137,6 +144,16 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         # Where people were divided into sets anew after they were painted, some real faces have no painting.
         known = [number for number, (_, face) in enumerate(self._real) if face_name(face) in self._painted]
         self._originals, self._original_poses = [self._real[number] for number in known], self._poses[known]
+
+    def __new__(cls, *given: Any, **named: Any) -> Self:
+        """Keep what it is made of: see ``__reduce__``."""
+        made = super().__new__(cls)
+        made._given = partial(cls, *given, **named)
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the index of the crops anew, sooner than it would be sent to it."""
+        return self._given, ()
 
     def _load(self, caches: Sequence[CropCache], set_name: str, real_from: frozenset[str]) -> None:
         self._real: list[tuple[CropCache, CachedFace]] = []
@@ -197,6 +214,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         stage = self._stage(number)
         kind = stage.draw(rng)
         self._augmentation = stage.augmentation or self._usual_augmentation
+        if self._leave:
+            self._augmentation = left_to_loaders(self._augmentation, self._seed, number)
         pictures, mask = self._draw(kind, rng)
         if self._shuffle_labels and rng.random() < 0.5:
             pictures.reverse()

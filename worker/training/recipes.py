@@ -152,6 +152,9 @@ class Recipe(_Part):
     """Data sets whose real faces fakes are made of; all if empty."""
     draws: Draws = Draws()
     augmentation: Augmentation = Augmentation()
+    augment_on: Literal["loaders", "device"] = "loaders"
+    """Where crops are changed: ``device`` takes from the loaders what ``on_device`` can do over whole batches, at the
+    network's size instead of the crop's own."""
     optimisation: Optimisation = Optimisation()
     validation: Validation = Validation()
     hardware: Hardware = Hardware()

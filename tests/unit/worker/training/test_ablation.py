@@ -1,7 +1,6 @@
 import shutil
 
 import pytest
-import torch
 import yaml
 
 from tests.unit.worker.training.runs import make_data, settings, write_caches
@@ -9,6 +8,7 @@ from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import run_ablations, slug, variants
 from worker.training.errors import DataError, TrainingError
 from worker.training.recipes import Recipe
+from worker.training.states import read_index
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_variants_are_trained_failures_are_named_and_a_second_call_does_what_is_
     assert "cannot start from" in (runs / "started" / "log.txt").read_text()
     first = runs / "rgb-alone"
     assert load_checkpoint(first, "last").manifest.architecture.input_planes == "rgb"
-    trained = torch.load(first / "state.ckpt", weights_only=True)["progress"]
+    trained = read_index(first)["progress"]
     assert trained["step"] == 2
     written = (first / "curves.csv").read_bytes()
     # What the other one was to start from is there now.
@@ -90,4 +90,4 @@ def test_variants_are_trained_failures_are_named_and_a_second_call_does_what_is_
     run_ablations(*given, side_by_side=2)
     assert load_checkpoint(runs / "started", "last").manifest.name == "started"
     assert (first / "curves.csv").read_bytes() == written
-    assert torch.load(first / "state.ckpt", weights_only=True)["progress"] == trained
+    assert read_index(first)["progress"] == trained

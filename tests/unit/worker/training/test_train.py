@@ -3,6 +3,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from shared.manifests import read_manifest
 from tests.unit.worker.training.conftest import AUTOENCODERS
 from tests.unit.worker.training.runs import PLAIN, make_data, settings, tiny, write_caches
 from worker.model.checkpoint import load_checkpoint
-from worker.training import train
+from worker.training import states, train
 from worker.training.__main__ import main
 from worker.training.augment import Augmentation
 from worker.training.couples import Couples, Stage
@@ -27,6 +28,8 @@ from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import roc_auc
 from worker.training.recipes import Optimisation
 from worker.training.sources import paint_for
+from worker.training.states import read_index, read_tensors
+from worker.training.stopwatch import Synchronisations
 from worker.training.train import Trainer, couple_loss, start_network
 
 ROOT = Path(__file__).parents[4]
@@ -60,8 +63,9 @@ class Recorded(Trainer):
         self.losses = []
 
     def _step(self, *batch):
-        self.losses.append(super()._step(*batch))
-        return self.losses[-1]
+        loss = super()._step(*batch)
+        self.losses.append(float(loss))
+        return loss
 
 
 class OnOneBatch(Recorded):
@@ -157,11 +161,13 @@ def curves(folder):
 
 
 def assert_same_run(folder, expected):
-    ours, theirs = (torch.load(each / "state.ckpt", weights_only=True) for each in (folder, expected))
-    for part in ("model", "average"):
-        assert ours[part].keys() == theirs[part].keys()
-        assert [name for name, value in ours[part].items() if not torch.equal(value, theirs[part][name])] == []
+    ours, theirs = (read_index(each) for each in (folder, expected))
+    values, others = (read_tensors(*each) for each in ((folder, ours), (expected, theirs)))
+    assert values.keys() == others.keys()
+    assert {name.split("/")[0] for name in values} == {"model", "average", "optimizer"}
+    assert [name for name, value in values.items() if not torch.equal(value, others[name])] == []
     assert ours["progress"] | {"seconds": 0} == theirs["progress"] | {"seconds": 0}
+    assert ours["averaged"] == theirs["averaged"]
     assert curves(folder) == curves(expected)
     for name in ("best", "last"):
         assert read_manifest(folder / name) == read_manifest(expected / name)
@@ -175,7 +181,10 @@ def test_a_run_writes_curves_and_loadable_checkpoints(undisturbed):
         checkpoint = load_checkpoint(undisturbed, name)
         assert not checkpoint.manifest.trained
         assert checkpoint.manifest.metrics.keys() >= {"made_auc", "tinted_auc", "selection"}
-    assert {path.name for path in undisturbed.iterdir()} == {"best", "last", "curves.csv", "state.ckpt"}
+    files = set(read_index(undisturbed)["files"])
+    assert {path.name for path in undisturbed.iterdir()} == {"best", "last", "curves.csv", "state.json"} | files
+    assert len(files) < 6
+    assert all((undisturbed / name).stat().st_size < 16_000_000 for name in files)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -207,9 +216,9 @@ class Killed(BaseException):
         ("last", 2, False),
         ("best", 1, False),
         ("best", 1, True),
-        ("state.ckpt", 1, False),
-        ("state.ckpt", 2, False),
-        ("state.ckpt", 2, True),
+        ("state.json", 1, False),
+        ("state.json", 2, False),
+        ("state.json", 2, True),
     ],
     ids=str,
 )
@@ -248,11 +257,11 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(data, caches, u
     with (tmp_path / "log.txt").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         deadline = time.monotonic() + 120
-        while not (run / "state.ckpt").exists() and process.poll() is None and time.monotonic() < deadline:
+        while not (run / "state.json").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.001)
         process.kill()
         assert process.wait() == -signal.SIGKILL, (tmp_path / "log.txt").read_text()
-    assert 0 < torch.load(run / "state.ckpt", weights_only=True)["progress"]["step"] < 6
+    assert 0 < read_index(run)["progress"]["step"] < 6
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert_same_run(run, undisturbed)
 
@@ -283,8 +292,8 @@ def test_another_recipe_in_the_same_folder_is_refused(change, caches, undisturbe
 def test_other_hardware_may_go_on_but_not_with_another_number_of_images_in_a_step(caches, tmp_path):
     Trainer(tiny(), caches, tmp_path).run(until_step=1)
     assert Trainer(tiny(hardware={"precision": "bf16-mixed"}), caches, tmp_path).progress.step == 1
-    state = torch.load(tmp_path / "state.ckpt", weights_only=True)
-    torch.save({**state, "images_per_step": 8}, tmp_path / "state.ckpt")
+    index = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps({**index, "images_per_step": 8}))
     with pytest.raises(TrainingError, match="steps of 8 images, and this run's have 4"):
         Trainer(tiny(), caches, tmp_path)
 
@@ -326,7 +335,146 @@ def test_a_loss_that_is_no_number_ends_the_run(caches, tmp_path):
         trainer._model.module.network.head.decide.bias.fill_(math.nan)
     with pytest.raises(TrainingError, match="at step 0"):
         trainer.run()
-    assert not (tmp_path / "state.ckpt").exists()
+    assert read_index(tmp_path) is None
+
+
+def test_a_loss_that_is_no_number_is_not_saved_though_it_is_read_a_step_late(caches, tmp_path):
+    trainer = Trainer(tiny(save_every_s=0.0), caches, tmp_path)
+    trainer.run(until_step=2)
+    with torch.no_grad():
+        trainer._model.module.network.head.decide.bias.fill_(math.nan)
+    with pytest.raises(TrainingError, match="at step 2"):
+        trainer.run()
+    assert read_index(tmp_path)["progress"]["step"] == 2
+    assert all(tensor.isfinite().all() for tensor in read_tensors(tmp_path, read_index(tmp_path)).values())
+
+
+class Counted(Trainer):
+    """Counts, for each step, the times that a device would have been waited for."""
+
+    def __init__(self, *args, **named):
+        super().__init__(*args, **named)
+        self.waits = []
+
+    def _step(self, *batch):
+        with Synchronisations() as seen:
+            loss = super()._step(*batch)
+        self.waits.append(seen.count)
+        return loss
+
+
+@pytest.mark.parametrize("augment_on", ["loaders", "device"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_step_never_waits_for_the_device_and_the_loop_but_once_for_the_loss(precision, augment_on, caches, tmp_path):
+    recipe = tiny(
+        hardware={"precision": precision},
+        validation={"every_images": 10**6},
+        augment_on=augment_on,
+        augmentation={"rescale": 0.5, "blur": 0.5, "noise": 0.5, "sharpen": 0.5, "jpeg": 1.0, "h264": 0.0},
+    )
+    trainer = Counted(recipe, caches, tmp_path)
+    with Synchronisations() as all_seen:
+        trainer.run(until_step=5)
+    assert trainer.waits == [0] * 5
+    assert all_seen.count == 5 + 1  # The DataLoader draws a seed, on CPU.
+
+
+def test_what_would_wait_for_a_device_is_counted():
+    value = torch.tensor(1.5)
+    with Synchronisations() as seen:
+        assert float(value) == 1.5
+        assert torch.isfinite(value)
+        value.add(1).sqrt()
+    assert seen.count == 2
+
+
+def test_short_spells_add_up_to_the_same_weights(caches, undisturbed, tmp_path):
+    spells = 0
+    while True:
+        trainer = Trainer(tiny(), caches, tmp_path)
+        if trainer.is_finished:
+            break
+        trainer.run(deadline_s=time.monotonic())  # It has passed when the first step ends.
+        assert trainer.progress.step == spells + 1
+        spells += 1
+    assert spells == 6
+    assert_same_run(tmp_path, undisturbed)
+
+
+class Seen(Trainer):
+    """Keeps what the network is shown."""
+
+    def _loss(self, pictures, *rest):
+        self.pictures = [*getattr(self, "pictures", []), pictures]
+        return super()._loss(pictures, *rest)
+
+
+def test_augmentation_on_the_device_reaches_the_network_and_a_run_goes_on_with_the_same(caches, tmp_path):
+    changes = {**PLAIN, "colour": 1.0, "jpeg": 1.0, "noise": 0.5}
+    plain, changed = (
+        tiny(augment_on="device", augmentation=augmentation, stages=[{"images": 24, "mixture": {"textbook": 1.0}}])
+        for augmentation in (PLAIN, changes)
+    )
+    shown = [Seen(recipe, caches, tmp_path / name) for recipe, name in ((plain, "plain"), (changed, "changed"))]
+    for trainer in shown:
+        trainer.run()
+    for before, after in zip(*(trainer.pictures for trainer in shown), strict=True):
+        assert before.dtype == after.dtype == torch.uint8
+        assert (before.float() - after.float()).abs().mean((1, 2, 3)).min() > 1.0
+    for step in (1, 4, None):
+        Trainer(changed, caches, tmp_path / "stopped").run(until_step=step)
+    assert_same_run(tmp_path / "stopped", tmp_path / "changed")
+
+
+def test_the_command_pauses_when_its_minutes_are_over(data, caches, undisturbed, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings()))
+    command = ["train", str(tmp_path / "recipe.yaml"), str(data), "--caches", str(caches[0].parent)]
+    command += ["--run", str(tmp_path / "run")]
+    assert main([*command, "--minutes", "1e-9"]) == 0
+    assert "paused after 4 of 24 images" in capsys.readouterr().out
+    assert main([*command, "--minutes", "60"]) == 0
+    assert "paused" not in capsys.readouterr().out
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.parametrize("file", [0, 1, 2])
+def test_a_kill_between_the_files_of_a_state_mixes_no_two(file, caches, undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setattr(states, "LARGEST_BYTES", 4_000_000)
+    Trainer(tiny(), caches, tmp_path).run(until_step=2)
+    before = read_index(tmp_path)
+    save = states.save_file
+
+    def killing(tensors, path, metadata):
+        if path.name.endswith(f"-{file:02d}.safetensors"):
+            path.write_bytes(b"half a file")
+            raise Killed
+        save(tensors, path, metadata)
+
+    monkeypatch.setattr(states, "save_file", killing)
+    with pytest.raises(Killed):
+        Trainer(tiny(), caches, tmp_path).run(until_step=4)
+    assert read_index(tmp_path) == before
+    monkeypatch.setattr(states, "save_file", save)
+    Trainer(tiny(), caches, tmp_path).run()
+    assert_same_run(tmp_path, undisturbed)
+    kept = {path.name for path in tmp_path.glob("state-*")}
+    assert kept == set(read_index(tmp_path)["files"])
+
+
+def test_files_of_two_states_and_states_of_older_versions_are_refused(caches, tmp_path):
+    Trainer(tiny(), caches, tmp_path / "one").run(until_step=1)
+    Trainer(tiny(), caches, tmp_path / "two").run(until_step=2)
+    name = read_index(tmp_path / "one")["files"][0]
+    shutil.copy(tmp_path / "two" / name, tmp_path / "one" / name)
+    with pytest.raises(TrainingError, match="belongs to another state"):
+        Trainer(tiny(), caches, tmp_path / "one")
+    (tmp_path / "two" / name).unlink()
+    with pytest.raises(TrainingError, match="cannot be read"):
+        Trainer(tiny(), caches, tmp_path / "two")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "state.ckpt").touch()
+    with pytest.raises(TrainingError, match="older version"):
+        Trainer(tiny(), caches, tmp_path / "old")
 
 
 def test_a_validation_set_without_faces_is_refused_before_the_first_step(tmp_path):

@@ -1,0 +1,26 @@
+import re
+
+import pytest
+import torch
+import yaml
+
+from tests.unit.worker.training.runs import make_data, settings, write_caches
+from worker.training.__main__ import main
+
+
+@pytest.mark.parametrize("augment_on", ["loaders", "device"])
+def test_the_command_tells_what_the_parts_of_a_step_and_the_kinds_of_couples_cost(augment_on, tmp_path, capsys):
+    threads = torch.get_num_threads()
+    data = make_data(tmp_path / "data")
+    caches = write_caches(data, tmp_path / "caches")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(settings(augment_on=augment_on)))
+    assert main(["profile", str(recipe), str(data), "--caches", str(caches[0].parent), "--steps", "2"]) == 0
+    torch.set_num_threads(threads)
+    told = dict(re.findall(r"^  (\w+) +([\d.]+)", capsys.readouterr().out, re.MULTILINE))
+    parts = ("loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average")
+    assert told.keys() == {*parts, "operations", "waits", "labelled", "textbook"}
+    assert (float(told["augmentation"]) > 0) == (augment_on == "device")
+    assert min(float(told[name]) for name in ("loaders", "forward", "backward", "optimiser", "average")) > 0
+    assert int(told["operations"]) > 500
+    assert int(told["waits"]) == 1  # For the loss.

@@ -1,0 +1,42 @@
+"""The exponential moving average of a network's weights, kept without ever asking the device for a number."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """
+    A network whose weights follow another's: quickly at first, then with a fixed decay.
+
+    The count that decides how quickly is kept on the host. ``torch.optim.swa_utils.AveragedModel`` keeps it on the
+    device and reads it back for every tensor, hundreds of times a step, and each time the device runs dry.
+
+    Args:
+        network: Is copied, buffers included.
+        decay: Share of the old average that stays, once as many steps were averaged as it takes.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, device: torch.device) -> None:
+        self.module = copy.deepcopy(network).to(device).requires_grad_(requires_grad=False)
+        self.count = 0
+        self._decay = decay
+        self._floats, self._counters = _tensors(self.module)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Follow *network*, of the same layout: floating-point numbers are averaged, counters copied."""
+        floats, counters = _tensors(network)
+        keep = min(self._decay, (1 + self.count) / (10 + self.count)) if self.count else 0.0
+        # As torch.optim.swa_utils does: a handful of kernels instead of one for each tensor.
+        torch._foreach_lerp_(self._floats, floats, 1.0 - keep)
+        torch._foreach_copy_(self._counters, counters)
+        self.count += 1
+
+
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """Parameters and buffers: those of floating point, and counters."""
+    tensors = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+    floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+    return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]

@@ -1,0 +1,59 @@
+"""What a step costs: seconds by part, and how often the device has to be waited for."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Part = Literal["loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average"]
+Watch = Callable[[Part], AbstractContextManager[None]]
+WAITING: Final = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"})
+"""Operations that give the host a number, or a shape, that the device alone knows."""
+
+
+def unwatched(_part: Part) -> AbstractContextManager[None]:
+    """Measure nothing."""
+    return nullcontext()
+
+
+class Stopwatch:
+    """Adds up the seconds of each part; a GPU is waited for at both ends, so nothing overlaps while it watches."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Part, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, part: Part) -> Iterator[None]:
+        """Count what happens meanwhile to *part*."""
+        _await_device()
+        began = time.perf_counter()
+        yield
+        _await_device()
+        self.seconds[part] += time.perf_counter() - began
+
+
+# torch has no public name for it, and documents this one.
+class Synchronisations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has no types there
+    """
+    Counts, while it is entered, the operations of this thread for which the host would have to wait for a GPU.
+
+    It counts them on CPU too, where nothing waits, so that a test without a GPU sees a step that would stall one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Count *func*, if it waits, and call it."""
+        self.count += func.overloadpacket.__name__ in WAITING
+        return func(*args, **(kwargs or {}))
+
+
+def _await_device() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # torch has no types there
+        torch.cuda.synchronize()
