@@ -18,7 +18,7 @@ from shared.evidence import Evidence
 
 PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 """The checkpoints that come with the project."""
-DEFAULT_CHECKPOINT = "swap-lite0"
+DEFAULT_CHECKPOINT = "swap-lite2"
 """The one among them that judges when nobody asks for another."""
 
 PIPELINE: Final = 2

@@ -105,7 +105,7 @@ def test_ids_are_whole_and_cards_can_be_read(stack, clip, client):
     job = client.wait(client.submit(clip).id, timeout_s=60)
     assert job.id in deepfakestream("jobs", state=stack.state).stdout
     card = deepfakestream("models", "--card", state=stack.state).stdout
-    assert "swap-lite0" in card
+    assert "swap-lite2" in card
     assert "research baseline" in card
 
 

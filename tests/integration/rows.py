@@ -4,6 +4,7 @@ import uuid
 
 from sqlalchemy.orm import Session
 
+from shared.manifests import DEFAULT_CHECKPOINT
 from shared.media import attach_media, new_storage_key
 from shared.models import APIKey, Job
 
@@ -35,7 +36,7 @@ def add_job(session: Session, *, owner: str | None = None, webhook_url: str | No
         owner=owner,
         api_key_id=key.id,
         media_id=media.id,
-        model="swap-lite0",
+        model=DEFAULT_CHECKPOINT,
         sample_fps=2.0,
         segment_seconds=5.0,
         webhook_url=webhook_url,

@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     ship = commands.add_parser("ship", help="calibrate, evaluate and describe a trained run: a checkpoint to serve")
     _add_recipe(ship)
     _add_ship(ship)
+    ship.add_argument("--weights", type=Path, help="ship this checkpoint's folder, which was trained elsewhere")
 
     reproduce = commands.add_parser("reproduce", help="all of it: crops, train, ship")
     _add_recipe(reproduce)
@@ -185,7 +186,8 @@ def _ship(given: argparse.Namespace) -> int:
 
     recipe = Recipe.read(given.recipe)
     sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
-    manifest = ship(recipe, sources, given.run, given.out, state=given.state)
+    weights = given.weights if "weights" in given else None
+    manifest = ship(recipe, sources, given.run, given.out, state=given.state, weights=weights)
     print(f"{given.out / manifest.name}: {manifest.calibration}", *sorted(manifest.metrics.items()), sep="\n")  # noqa: T201
     return 0
 

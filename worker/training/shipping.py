@@ -9,9 +9,10 @@ from typing import Any, Final, Literal
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shared.drift import shares
-from shared.manifests import Manifest, Scale
+from shared.evidence import Evidence
+from shared.manifests import Calibration, Manifest, Scale
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
-from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
+from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, TAIL, calibrate
 from worker.training.errors import TrainingError
 from worker.training.evaluate import FEW, EvaluationSource, evaluate
 from worker.training.metrics import CLIPPED
@@ -30,16 +31,31 @@ GROUPS: Final = {
     "skin tone estimate": "skin tone estimate",
 }
 """Ways of a report's slices whose rates the card sets side by side."""
+SEEN: Final = {
+    "a picture of one person": Evidence("image", 1, 1),
+    "a picture of four people": Evidence("image", 1, 4),
+    "a video, one face": Evidence("video", 1, 1),
+    "a video, 5 faces of one person": Evidence("video", 5, 1),
+    "a video, 20 faces of one person": Evidence("video", 20, 1),
+    "a video, 20 faces of the highest of four people": Evidence("video", 20, 4),
+}
+"""Evidence whose limits the card prints."""
 DISTURBED: Final = 20
 """Media of each data set and class that the robustness curves are taken over."""
 State = Literal["last", "best"]
 
 
 def ship(
-    recipe: Recipe, sources: Sequence[EvaluationSource], run: Path, out: Path, *, state: State = "best"
+    recipe: Recipe,
+    sources: Sequence[EvaluationSource],
+    run: Path,
+    out: Path,
+    *,
+    state: State = "best",
+    weights: Path | None = None,
 ) -> Manifest:
     """
-    Make a checkpoint for serving of what a run trained.
+    Make a checkpoint for serving of what a run trained, or of weights that were trained elsewhere.
 
     Its temperature, threshold and band follow from the validation set, and so do the figures in its manifest and
     card. The whole report goes into the folder ``report`` of *run*.
@@ -48,18 +64,25 @@ def ship(
         run: The run's folder.
         out: Folder of checkpoints; this one gets a folder by its name.
         state: The one at the end of the schedule, or the one that was best on the validation set.
+        weights: Folder of a checkpoint to take instead of a state, with the ``curves.csv`` of the run that made it.
+            What the card is to say of that run stands in the recipe's ``origin``.
 
     Raises:
-        TrainingError: The run has not validated yet, is another recipe's, or the validation set lacks a class.
+        TrainingError: The run has not validated yet, is another recipe's, or the validation set lacks a class; or the
+            weights belong to another network than the recipe's.
     """
-    if not (run / state / "manifest.json").exists():
-        raise TrainingError(f"{run} holds no {state} state; train first")
-    check_recipe(run, recipe)
-    checkpoint = load_checkpoint(run, state)
+    folder = run / state if weights is None else weights
+    if not (folder / "manifest.json").exists():
+        raise TrainingError(f"{run} holds no {state} state; train first" if weights is None else f"{folder} holds none")
+    if weights is None:
+        check_recipe(run, recipe)
+    checkpoint = load_checkpoint(folder.parent, folder.name)
+    _check_network(recipe, checkpoint.manifest, folder)
     media = score_caches(checkpoint, [source.cache for source in sources], sets={"validation"})
-    calibration = calibrate(media)
+    calibration = calibrate(media, min_bits_per_pixel=recipe.min_bits_per_pixel)
     manifest = checkpoint.manifest.model_copy(
         update={
+            "name": recipe.name,
             "version": recipe.version,
             "trained": True,
             "calibration": calibration,
@@ -74,12 +97,17 @@ def ship(
     evaluation.report["options"]["recipe"] = recipe.name
     write_report(evaluation, run / "report")
     manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
-    rows = _curves(run)
+    rows = _curves(run if weights is None else weights)
     card = render_card(recipe, manifest, evaluation.report, rows, state)
     folder = out / recipe.name
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
     return written
+
+
+def _check_network(recipe: Recipe, manifest: Manifest, folder: Path) -> None:
+    if (recipe.architecture, recipe.preprocessing) != (manifest.architecture, manifest.preprocessing):
+        raise TrainingError(f"{folder} holds another network, or one for other crops, than the recipe {recipe.name}")
 
 
 def reference_shares(media: Sequence[ScoredMedium], scale: Scale) -> tuple[float, ...]:
@@ -120,10 +148,26 @@ def render_card(
         images=int(kept["images"]),
         minutes=kept["seconds"] / 60,
         seen=int(rows[-1]["images"]),
-        limits={"alarms": FALSE_POSITIVES, "misses": MISSES, "low": LEAST_LOW},
+        limits={
+            "alarms": FALSE_POSITIVES,
+            "misses": MISSES,
+            "low": LEAST_LOW,
+            "tail": TAIL,
+            "table": _limits_table(manifest.calibration),
+        },
         state=state,
     )
     return card.rstrip() + "\n"
+
+
+def _limits_table(calibration: Calibration) -> list[dict[str, Any]]:
+    """Limits of some evidence, for the kinds of media that have bounds of their own."""
+    rows = []
+    for seen, evidence in SEEN.items():
+        if evidence.kind in (calibration.bounds or {}):
+            low, high = calibration.limits(evidence)
+            rows.append({"seen": seen, "low": low, "high": high})
+    return rows
 
 
 def _source_line(source: EvaluationSource) -> str:

@@ -331,9 +331,33 @@ def test_a_job_that_ended_cannot_be_cancelled(http, clip):
 
 
 def test_models_are_listed_with_their_cards(http):
-    (model,) = http.get("/v1/models").json()["items"]
-    assert (model["name"], model["trained"], model["is_default"]) == ("swap-lite0", True, True)
-    assert "## Intended use" in model["model_card"]
+    models = http.get("/v1/models").json()["items"]
+    assert [(model["name"], model["trained"], model["is_default"]) for model in models] == [
+        ("swap-lite0", True, False),
+        ("swap-lite2", True, True),
+    ]
+    assert all("## Intended use" in model["model_card"] for model in models)
+
+
+def test_results_tell_what_the_verdict_rests_on(http, clip):
+    job_id = submit(http, clip).json()["id"]
+    job = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()
+    evidence = job["evidence"]
+    assert evidence["kind"] == "video"
+    assert evidence["people"] == 1
+    assert evidence["faces"] == sum(segment["faces_scored"] for segment in job["segments"])
+    assert evidence["bits_per_pixel"] > 0.0
+    low, high = evidence["real_below"], evidence["fake_from"]
+    score, verdict = job["fake_score"], job["verdict"]
+    assert (verdict == "fake") == (score >= high)
+    assert low <= high
+    # More faces than one need less than the threshold that holds for one.
+    assert high < job["model"]["threshold"]
+    http.delete(f"/v1/jobs/{job_id}")
+    other = http.post("/v1/jobs?model=swap-lite0", content=clip.read_bytes(), headers={"Content-Type": "video/mp4"})
+    judged = http.get(f"/v1/jobs/{other.json()['id']}", headers={"Prefer": "wait=60"}).json()
+    assert judged["model"]["name"] == "swap-lite0"
+    assert judged["evidence"]["fake_from"] == judged["model"]["threshold"]
 
 
 def test_probes_and_metrics_need_no_key(stack):

@@ -1,11 +1,14 @@
 import math
 
+import numpy as np
 import pytest
 
+from shared.evidence import Evidence
 from shared.manifests import Calibration
 from tests.unit.worker.training.judged import face, logit, medium
-from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, calibrate
+from worker.training.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, MOST_LOW, calibrate
 from worker.training.errors import DataError
+from worker.training.verdicts import Verdicts
 
 
 def media(label, scores, dataset="made"):
@@ -63,9 +66,67 @@ def test_no_more_fakes_of_any_data_set_than_the_bound_lie_below_the_band():
     assert min(one.fake_score(calibration.scale) for one in hard) == pytest.approx(low, abs=1e-4)
 
 
-def test_the_band_never_begins_below_its_least():
-    calibration = calibrate([*media("fake", [0.02, *spread(8, 0.96, 0.99)]), *media("real", spread(50, 0.005, 0.1))])
-    assert calibration.uncertainty_band[0] == LEAST_LOW
+def test_the_band_begins_neither_below_its_least_nor_above_one_half():
+    certain = calibrate([*media("fake", [0.001, *spread(8, 0.9, 0.99)]), *media("real", spread(50, 0.005, 0.6))])
+    assert certain.uncertainty_band[0] == pytest.approx(LEAST_LOW, abs=2e-4)
+    easy = calibrate([*media("fake", spread(50, 0.96, 0.99)), *media("real", spread(50, 0.005, 0.99))])
+    assert easy.uncertainty_band[0] <= MOST_LOW
+
+
+def video(label, scores, dataset="clips", key=""):
+    faces = [face(logit(score), time_s=number / 2) for number, score in enumerate(scores)]
+    return medium(label, *faces, key=f"{dataset}-{label}-{key}", dataset=dataset, is_video=True)
+
+
+def clips(label, means, faces, dataset="clips"):
+    return [video(label, [mean] * faces, dataset, str(number)) for number, mean in enumerate(means)]
+
+
+def test_many_faces_need_less_than_one_where_their_means_move_less():
+    singles = [*clips("real", spread(100, 0.01, 0.9), 1, "crops"), *clips("fake", spread(100, 0.4, 0.99), 1, "crops")]
+    many = [*clips("real", spread(40, 0.05, 0.4), 12), *clips("fake", spread(40, 0.3, 0.95), 12)]
+    calibration = calibrate([*singles, *many])
+    thresholds = [calibration.limits(Evidence("video", count, 1)).high for count in (1, 2, 12, 100)]
+    assert thresholds == sorted(thresholds, reverse=True)
+    assert thresholds[0] - thresholds[-1] > 0.1
+    for given in (singles[:100], many[:40]):
+        verdicts = Verdicts.of(
+            calibration,
+            np.array([one.fake_score(calibration.scale) for one in given]),
+            [one.evidence for one in given],
+        )
+        assert verdicts.fake.mean() <= FALSE_POSITIVES
+
+
+def test_the_highest_of_several_people_needs_more_by_the_tail_of_single_faces():
+    reals = [
+        medium("real", face(logit(score)), key=str(n), is_video=False) for n, score in enumerate(spread(200, 0.02, 0.8))
+    ]
+    fakes = [
+        medium("fake", face(logit(score)), key=str(n), is_video=False) for n, score in enumerate(spread(50, 0.3, 0.99))
+    ]
+    calibration = calibrate([*reals, *fakes])
+    one, two, eight = (calibration.limits(Evidence("image", 1, people)).high for people in (1, 2, 8))
+    assert one < two < eight
+    rng = np.random.default_rng(0)
+    scores = np.array([one.fake_score(calibration.scale) for one in reals])
+    groups = rng.choice(scores, (4000, 8)).max(axis=1)
+    assert (groups >= one).mean() > 0.2, "without a correction a group is called fake often"
+    assert (groups >= eight).mean() <= 0.1
+
+
+def test_scores_that_lie_to_one_side_are_brought_to_the_middle():
+    truth = [*[("fake", 0.8)] * 8, *[("real", 0.8)] * 2, *[("real", 0.2)] * 8, *[("fake", 0.2)] * 2]
+    given = [medium(label, face(logit(score) + 2.0), key=str(number)) for number, (label, score) in enumerate(truth)]
+    calibration = calibrate(given)
+    assert calibration.offset == pytest.approx(2.0, abs=0.26)
+    assert calibration.temperature == pytest.approx(1.0, rel=0.1)
+
+
+def test_what_was_measured_of_compression_is_passed_on():
+    given = [*media("real", spread(20, 0.1, 0.4)), *media("fake", spread(20, 0.6, 0.9))]
+    assert calibrate(given).min_bits_per_pixel is None
+    assert calibrate(given, min_bits_per_pixel=0.03).min_bits_per_pixel == 0.03
 
 
 def test_overconfident_scores_are_cooled_and_timid_ones_sharpened():

@@ -1,6 +1,7 @@
 import copy
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -51,12 +52,12 @@ def test_the_card_says_what_the_manifest_and_the_curves_say(shipped):
     with (run / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row["selection"]))
-    assert f"threshold {manifest.calibration.threshold:g}" in card
+    assert f"threshold\n{manifest.calibration.threshold:g}" in card
     assert f"after {int(best['images']):,} images" in card
     assert f"{int(rows[-1]['images']):,} images that were seen" in card
     assert "Tinted portraits (public domain)" in card
     assert f"{manifest.metrics['validation_roc_auc']:.3f}" in card
-    assert "## How weak it is" not in card, "there are no pairs"
+    assert "- **tinted**, " in card
     assert "ImageNet" not in card, "the start was random"
     assert (out / recipe.name / "curves.svg").read_text().lstrip().startswith("<?xml")
     assert (run / "report" / "report.html").exists()
@@ -76,6 +77,31 @@ def rendered(shipped):
         return render_card(recipe.model_copy(update=changes), manifest, changed, rows, "last")
 
     return render
+
+
+def test_weights_that_were_trained_elsewhere_are_shipped_under_the_recipes_name(shipped, tmp_path):
+    recipe, run, sources, _ = shipped
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run / "last", elsewhere)
+    shutil.copy(run / "curves.csv", elsewhere)
+    renamed = recipe.model_copy(
+        update={"name": "other", "origin": Origin(data="a hundred more"), "min_bits_per_pixel": 0.03}
+    )
+    manifest = ship(renamed, sources, tmp_path / "run", tmp_path / "out", state="last", weights=elsewhere)
+    assert (manifest.name, manifest.trained) == ("other", True)
+    assert manifest.weights.sha256 == read_manifest(elsewhere).weights.sha256
+    assert manifest.calibration.min_bits_per_pixel == 0.03
+    card = (tmp_path / "out/other/MODEL_CARD.md").read_text()
+    assert "trained elsewhere" in card
+    assert "a hundred more" in card
+    assert "fewer than 0.03 bits a pixel" in card
+
+
+def test_weights_of_another_network_are_refused(shipped, tmp_path):
+    recipe, run, sources, _ = shipped
+    wider = recipe.architecture.model_copy(update={"head_channels": 16})
+    with pytest.raises(TrainingError, match="another network"):
+        ship(recipe.model_copy(update={"architecture": wider}), sources, run, tmp_path, weights=run / "last")
 
 
 def test_the_card_has_every_measure_and_what_precision_is_where_fakes_are_rare(rendered):
