@@ -54,7 +54,7 @@ from worker.training.verdicts import Calls, Verdicts
 ROUNDS: Final = 1000
 """Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times at most."""
 SLICE_ROUNDS: Final = 200
-SLICE_MEASURES: Final = ("roc_auc", "recall", "false_positive_rate")
+SLICE_MEASURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate")
 WORST: Final = 12
 """Mistakes of each kind that are shown."""
 CURVE_POINTS: Final = 200
