@@ -21,8 +21,9 @@ PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "swap-lite2"
 """The one among them that judges when nobody asks for another."""
 
-PIPELINE: Final = 2
-"""Counts changes to decoding, detection, cropping and averaging that can move a score. Results name it."""
+PIPELINE: Final = 3
+"""Counts changes to decoding, detection, cropping, averaging and judging that can move a score or a verdict. Results
+name it, and are taken over only where it is the same."""
 
 Backbone = Literal[
     "efficientnet-lite0",

@@ -6,6 +6,7 @@ fake. Job: the mean over scored segments, with the peak beside it. What cannot b
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from shared.evidence import Evidence
@@ -53,6 +54,7 @@ def score_job(
     evidence: Evidence,
     *,
     is_truncated: bool = False,
+    by_segment: Sequence[Evidence] = (),
 ) -> JobResult:
     """
     Judge a job.
@@ -62,9 +64,11 @@ def score_job(
         failed_segments: How many could not be looked at, for instance because they do not decode.
         evidence: What the segments' scores were made from.
         is_truncated: Part of the file is missing or damaged.
+        by_segment: What the score of each segment that has one was made from, in the order of *segments*.
 
     Returns:
-        ``real`` only if every segment was looked at and nothing is missing: a swap could hide in the rest.
+        ``real`` only if every segment was looked at, nothing is missing and no segment stands out: a swap could hide in
+        the rest, or be short.
     """
     scores = [score for score, _ in segments if score is not None]
     missing = {"segments_failed": failed_segments > 0, "truncated": is_truncated}
@@ -78,23 +82,44 @@ def score_job(
         return JobResult(None, None, "not_applicable", (NO_FACE,))
     mean = _mean(scores)
     limits = manifest.calibration.limits(evidence)
-    verdict = _verdict(mean if mean is not None else 0.0, limits, manifest, evidence, reasons)
-    return JobResult(mean, max(scores), verdict, tuple(reasons), limits)
-
-
-def _verdict(score: float, limits: Limits, manifest: Manifest, evidence: Evidence, reasons: list[str]) -> str:
-    """The verdict for a job's score; adds its reasons to *reasons*."""
+    doubts = {
+        "short_manipulation": _stands_out(scores, by_segment, manifest),
+        "heavily_compressed": manifest.calibration.is_heavily_compressed(evidence),
+    }
     if not manifest.trained:
-        reasons.insert(0, "untrained_model")
-        return "inconclusive"
+        return JobResult(mean, max(scores), "inconclusive", ("untrained_model", *reasons), limits)
+    verdict, why = _verdict(mean or 0.0, limits, [reason for reason, is_so in doubts.items() if is_so], reasons)
+    return JobResult(mean, max(scores), verdict, why, limits)
+
+
+def _stands_out(scores: Sequence[float], by_segment: Sequence[Evidence], manifest: Manifest) -> bool:
+    """
+    Whether one of several segments would be called fake by itself, and not by chance.
+
+    The highest of so many segments is picked as the highest of so many people is: it has to lie as much higher.
+    """
+    if len(scores) < 2:
+        return False
+    chances = (replace(each, people=max(1, each.people) * len(scores)) for each in by_segment)
+    return any(score >= manifest.calibration.limits(each).high for score, each in zip(scores, chances, strict=False))
+
+
+def _verdict(
+    score: float, limits: Limits, doubts: Sequence[str], missing: Sequence[str]
+) -> tuple[str, tuple[str, ...]]:
+    """
+    The verdict for a job's score, and its reasons.
+
+    Args:
+        doubts: Why a score that is low may hide a swap.
+        missing: Why not all of the file was looked at.
+    """
     # Half-open like every interval here, so that a band of no width leaves no score undecided.
     if score >= limits.high:
-        return "fake"
-    if manifest.calibration.is_heavily_compressed(evidence):
-        reasons.insert(0, "heavily_compressed")
-    if score >= limits.low:
-        reasons.insert(0, "uncertain")
-    return "inconclusive" if reasons else "real"
+        return "fake", tuple(missing)
+    uncertain = ("uncertain",) if score >= limits.low else ()
+    reasons = (*uncertain, *doubts, *missing)
+    return "inconclusive" if reasons else "real", reasons
 
 
 def gather_evidence(

@@ -60,6 +60,11 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         manifest,
         evidence,
         is_truncated=bool(facts.get("truncated")),
+        by_segment=[
+            gather_evidence([segment.result or {}], evidence.kind)
+            for segment in segments
+            if segment.status != "failed" and segment.fake_score is not None
+        ],
     )
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(

@@ -162,3 +162,29 @@ def test_evidence_counts_the_faces_of_each_segments_highest_person():
     ]
     found = gather_evidence([segment.to_json() for segment in segments], "video", 0.1)
     assert found == Evidence("video", faces=3, people=2, bits_per_pixel=0.1)
+
+
+def long_video(low, high, count, model, faces=20):
+    scores = [low] * (count - 1) + [high]
+    each = [Evidence("video", faces, 1)] * count
+    whole = Evidence("video", faces * count, 1)
+    return score_job([(score, ()) for score in scores], 0, model, whole, by_segment=each)
+
+
+def test_a_short_swap_in_a_long_video_is_never_called_real():
+    result = long_video(0.02, 0.97, 12, moving())
+    assert result.fake_score < result.limits.low
+    assert (result.verdict, result.reasons) == ("inconclusive", ("short_manipulation",))
+    assert result.peak_score == 0.97
+
+
+def test_of_many_segments_one_may_reach_by_chance_what_one_alone_must_not():
+    alone = moving().calibration.limits(Evidence("video", 20, 1)).high
+    assert long_video(0.02, alone + 0.01, 2, moving()).verdict == "real"
+    assert long_video(0.02, 0.85, 2, moving()).verdict == "inconclusive"
+    assert long_video(0.02, 0.85, 64, moving()).verdict == "real"
+
+
+def test_a_video_that_is_fake_as_a_whole_needs_no_further_reason():
+    result = long_video(0.9, 0.97, 4, moving())
+    assert (result.verdict, result.reasons) == ("fake", ())
