@@ -36,6 +36,7 @@ def _document(manifest: Manifest, models_dir: Path, *, is_default: bool) -> dict
         "is_default": is_default,
         "threshold": manifest.calibration.threshold,
         "uncertainty_band": list(manifest.calibration.uncertainty_band),
+        **manifest.calibration.model_dump(mode="json", include={"bounds", "min_bits_per_pixel"}),
         "sampling": manifest.sampling.model_dump(),
         "weights_sha256": manifest.weights.sha256,
         "training_data": manifest.training_data,

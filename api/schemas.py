@@ -287,12 +287,16 @@ class EvidenceDocument(BaseModel):
 
     kind: Literal["image", "video"]
     faces: int = Field(description="Scored faces of the people who decided: of each segment's highest.")
-    people: int = Field(description="The most people with a scored face in one segment; the highest of them decides.")
+    people: float = Field(
+        description="With a scored face in a segment, of whom the highest decides: the geometric mean over segments."
+    )
     bits_per_pixel: float | None = Field(
         description="Of a video, scaled to H.264 and a frame of 100,000 pixels; null for images."
     )
-    real_below: Score | None = Field(description="The job's score is called real below this; null without a score.")
-    fake_from: Score | None = Field(description="And fake from this on; between the two it is inconclusive.")
+    real_below: Score | None = Field(
+        description="Only below this the job's score can be called real, where no reason speaks against it."
+    )
+    fake_from: Score | None = Field(description="From this on it is called fake. Both are null without a score.")
 
 
 class SegmentSummary(BaseModel):
@@ -433,6 +437,10 @@ class CheckpointDocument(BaseModel):
     is_default: bool
     threshold: Score
     uncertainty_band: list[float]
+    bounds: dict[str, Any] | None = Field(
+        description="How threshold and band, those of one face, move with the evidence: by kind, as log-odds."
+    )
+    min_bits_per_pixel: float | None = Field(description="A video with fewer is never called real.")
     sampling: dict[str, float]
     weights_sha256: str
     training_data: list[str]

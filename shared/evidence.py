@@ -23,8 +23,8 @@ class Evidence:
     kind: Literal["image", "video"]
     faces: int
     """Scored faces of the people who decided: of each segment's highest, over all segments."""
-    people: int
-    """The most people with a scored face in one segment: the highest of them decides."""
+    people: float
+    """With a scored face in a segment, of whom the highest decides: the geometric mean over segments that have any."""
     bits_per_pixel: float | None = None
     """Of a video, scaled to H.264 and a frame of 100,000 pixels; None for images and where it is not known."""
 

@@ -109,7 +109,7 @@ class Bound(_Frozen):
 
     def at(self, evidence: Evidence) -> float:
         """The bound as a score, in [0, 1]."""
-        faces, people = max(1, evidence.faces), max(1, evidence.people)
+        faces, people = max(1, evidence.faces), max(1.0, evidence.people)
         odds = self.many + (self.one - self.many) / faces + self.doubling * math.log2(people)
         return 0.5 + 0.5 * math.tanh(0.5 * odds)
 

@@ -24,6 +24,10 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
         description: Of model, preprocessing, sampling and pipeline; all of it must be equal.
     """
     is_truncated = exists().where(Media.id == Job.media_id, Media.facts["truncated"].as_boolean())
+    # Inspected by a release that did not count the bytes of video, so that nobody looked at its compression.
+    without_bits = exists().where(
+        Media.id == Job.media_id, Media.facts["kind"].as_string() == "video", Media.video_bytes.is_(None)
+    )
     query = (
         select(Job)
         .where(
@@ -36,6 +40,7 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
             ~Job.reasons.contains(["segments_failed"]),
             # Judged by a release that did not look at that.
             ~is_truncated | Job.reasons.contains(["truncated"]),
+            *([] if description.get("min_bits_per_pixel") is None else [~without_bits]),
         )
         .order_by(Job.id.desc())
         .limit(1)

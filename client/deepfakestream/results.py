@@ -138,8 +138,8 @@ class Evidence:
     """``image`` or ``video``."""
     faces: int
     """Scored faces of the people who decided."""
-    people: int
-    """The most people with a scored face in one segment."""
+    people: float
+    """With a scored face in a segment: the geometric mean over segments that have any."""
     bits_per_pixel: float | None
     real_below: float | None
     fake_from: float | None

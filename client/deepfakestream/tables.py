@@ -59,7 +59,8 @@ def limits(job: Job) -> str:
     """From where on this job's score is called fake and below which it is called real, and on how much that rests."""
     if job.evidence is not None and job.evidence.fake_from is not None and job.evidence.real_below is not None:
         found = job.evidence
-        rests = f" (on {found.faces} {'face' if found.faces == 1 else 'faces'})"
+        faces = f"{found.faces} {'face' if found.faces == 1 else 'faces'}"
+        rests = f" (on {faces}, the highest of {found.people:.2g} people)" if found.people > 1 else f" (on {faces})"
         return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g}{rests}"
     if job.model is None:
         return "no limits"

@@ -66,6 +66,8 @@ class MixedStack(EmbeddedStack):
         given["secret_access_key"] = self._storage.secret_access_key.get_secret_value()
         return super()._environment(database_url) | {
             "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
+            # As operators are told to: a default that both releases have, until the last process is exchanged.
+            "DEEPFAKESTREAM_MODELS__DEFAULT": "swap-lite0",
             **{f"DEEPFAKESTREAM_STORAGE__{name.upper()}": value for name, value in given.items()},
         }
 

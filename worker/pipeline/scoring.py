@@ -7,7 +7,8 @@ fake. Job: the mean over scored segments, with the peak beside it. What cannot b
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from statistics import geometric_mean
+from typing import Any, Final, Literal
 
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest
@@ -15,6 +16,8 @@ from worker.pipeline.results import FaceResult, JobResult, PersonResult, Segment
 
 REASON_OF_PROBLEM = {"face_too_small": "faces_too_small", "face_too_blurred": "faces_too_blurred"}
 NO_FACE = "no_face"
+ALIKE: Final = 4
+"""Segments of one video resemble each other: however many there are, the highest is as that of so many strangers."""
 
 
 def score_segment(
@@ -96,11 +99,11 @@ def _stands_out(scores: Sequence[float], by_segment: Sequence[Evidence], manifes
     """
     Whether one of several segments would be called fake by itself, and not by chance.
 
-    The highest of so many segments is picked as the highest of so many people is: it has to lie as much higher.
+    The highest of several segments is picked as the highest of several people is, and has to lie higher for that.
     """
     if len(scores) < 2:
         return False
-    chances = (replace(each, people=max(1, each.people) * len(scores)) for each in by_segment)
+    chances = (replace(each, people=max(1.0, each.people) * min(len(scores), ALIKE)) for each in by_segment)
     return any(score >= manifest.calibration.limits(each).high for score, each in zip(scores, chances, strict=False))
 
 
@@ -132,14 +135,15 @@ def gather_evidence(
         segments: Results of its segments, as ``SegmentResult.to_json`` gives them.
         bits_per_pixel: Of the video, by ``shared.evidence.bits_per_pixel``.
     """
-    faces, most_people = 0, 0
+    faces, crowds = 0, []
     for segment in segments:
         people = [person for person in segment.get("people", ()) if person["fake_score"] is not None]
-        most_people = max(most_people, len(people))
         if people:
+            crowds.append(len(people))
             highest = max(people, key=lambda person: float(person["fake_score"]))
             faces += sum(face["fake_score"] is not None for face in highest["faces"])
-    return Evidence(kind, faces, most_people, bits_per_pixel)
+    # A job's score is the mean over segments, so one crowded segment must not count like all of them.
+    return Evidence(kind, faces, round(geometric_mean(crowds), 3) if crowds else 0.0, bits_per_pixel)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

@@ -80,15 +80,17 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
 def _evidence(job: Job, facts: Mapping[str, Any], segments: Sequence[Segment]) -> Evidence:
     """What the segments' scores were made from."""
     video_bytes = job.media.video_bytes if job.media else None
-    bits = video_bytes and bits_per_pixel(
-        video_bytes,
-        width_px=facts["width_px"],
-        height_px=facts["height_px"],
-        frames=facts["frame_count"],
-        codec=facts["codec"],
-    )
+    bits = None
+    if video_bytes is not None:
+        bits = bits_per_pixel(
+            video_bytes,
+            width_px=facts["width_px"],
+            height_px=facts["height_px"],
+            frames=facts["frame_count"],
+            codec=facts["codec"],
+        )
     kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
-    return gather_evidence((segment.result or {} for segment in segments), kind, bits or None)
+    return gather_evidence((segment.result or {} for segment in segments), kind, bits)
 
 
 def _first_problem(failed: Sequence[Segment]) -> Problem:

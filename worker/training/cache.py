@@ -68,6 +68,8 @@ class CacheSettings(BaseModel):
     min_sharpness: float = 20.0
     min_confidence: float = 0.9
     detector_thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    cutter: int = 2
+    """Counts changes to how faces are found and cut: 2 looks for faces that fill their picture inside a border."""
 
     def preprocessing(self) -> Preprocessing:
         """The part that serving knows, for its functions; the crop is training's own."""

@@ -14,12 +14,13 @@ by how much follows from the tail of single faces.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.evidence import Evidence
 from shared.manifests import Bound, Bounds, Calibration, Scale
 from worker.training.errors import DataError
 from worker.training.scored import ScoredMedium
@@ -31,12 +32,10 @@ MISSES: Final = 0.15
 LEAST_LOW: Final = 0.05
 """The band does not begin below this, whatever the misses: nothing at all would be called real."""
 MOST_LOW: Final = 0.5
-"""Nor above this: what is rather fake than real is never called real."""
+"""Nor above this: what is rather fake than real is never called real, and what is rather real never fake."""
 TEMPERATURES: Final = np.geomspace(0.2, 5.0, 81)
 OFFSETS: Final = np.linspace(-6.0, 6.0, 49)
 DIGITS: Final = 4
-MANY: Final = 4
-"""Scored faces from which a video tells what many say."""
 TAIL: Final = 0.2
 """The share of single faces that tells how far the highest of several people lies above one."""
 MOST_ODDS: Final = 12.0
@@ -64,25 +63,28 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
     # Rounded before it is used, so that the scores that decide are those that serving will give.
     scale = Scale(*(round(value, DIGITS) for value in _scale(media)))
     odds = {id(medium): _log_odds(medium.fake_score(scale)) for medium in media}
+    seen = {id(medium): medium.evidence(scale) for medium in media}
     kinds: dict[Literal["image", "video"], Sequence[ScoredMedium]] = {
         "image": [medium for medium in media if not medium.is_video],
         "video": [medium for medium in media if medium.is_video],
     }
     bounds = {
-        kind: _bounds(part, odds)
+        kind: _bounds(part, odds, seen)
         for kind, part in kinds.items()
         if {medium.is_fake for medium in part} == {False, True}
     }
+    if not bounds:
+        raise DataError("calibration needs real and fake media of one kind: pictures, or videos")
     # The strictest of one face of one person stand for a checkpoint where one number is asked for.
-    high = max(_probability(each.high.one) for each in bounds.values()) if bounds else 1.0
-    low = min(_probability(each.low.one) for each in bounds.values()) if bounds else LEAST_LOW
+    high = max(_probability(each.high.one) for each in bounds.values())
+    low = min(_probability(each.low.one) for each in bounds.values())
     threshold = min(1.0, _up(high))
     return Calibration(
         temperature=scale.temperature,
         offset=scale.offset,
         threshold=threshold,
         uncertainty_band=(min(_down(low), threshold), threshold),
-        bounds=bounds or None,
+        bounds=bounds,
         min_bits_per_pixel=min_bits_per_pixel,
     )
 
@@ -122,23 +124,24 @@ class _Faces:
         return float(-(np.log(right) * self._weights).sum())
 
 
-def _bounds(media: Sequence[ScoredMedium], odds: dict[int, float]) -> Bounds:
+def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapping[int, Evidence]) -> Bounds:
     """Bounds of one kind of media, of which there are real and fake ones."""
     real = [medium for medium in media if not medium.is_fake]
-    singles = [odds[id(medium)] for medium in real if medium.evidence.people == 1 and medium.evidence.faces == 1]
+    singles = [odds[id(medium)] for medium in real if (seen[id(medium)].people, seen[id(medium)].faces) == (1, 1)]
     doubling = _tail(singles) * math.log(2.0)
-    high = _bound(real, odds, max, _high, doubling)
-    low = _bound([medium for medium in media if medium.is_fake], odds, min, _low, 0.0)
+    high = _bound(real, odds, seen, max, _high, doubling)
+    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, 0.0)
     least, most = _log_odds(LEAST_LOW), _log_odds(MOST_LOW)
     return Bounds(
-        high=Bound(**{name: _up(value) for name, value in high.items()}),
+        high=Bound(**{name: value if name == "doubling" else _up(max(value, most)) for name, value in high.items()}),
         low=Bound(**{name: _down(min(max(value, least), most)) for name, value in low.items()}),
     )
 
 
 def _bound(
     media: Sequence[ScoredMedium],
-    odds: dict[int, float],
+    odds: Mapping[int, float],
+    seen: Mapping[int, Evidence],
     weakest: Callable[[Sequence[float]], float],
     edge: Edge,
     doubling: float,
@@ -146,19 +149,19 @@ def _bound(
     """``one``, ``many`` and ``doubling`` of a bound on media of one label and kind."""
 
     def alone(medium: ScoredMedium) -> float:
-        return odds[id(medium)] - doubling * math.log2(max(1, medium.evidence.people))
+        return odds[id(medium)] - doubling * math.log2(max(1.0, seen[id(medium)].people))
 
-    few = [medium for medium in media if medium.evidence.faces < MANY]
-    many = [medium for medium in media if medium.evidence.faces >= MANY]
-    one = weakest(_edges(few or many, alone, edge))
+    singles = [medium for medium in media if seen[id(medium)].faces == 1]
+    many = [medium for medium in media if seen[id(medium)].faces > 1]
+    one = weakest(_edges(singles or many, alone, edge))
 
     def beyond(medium: ScoredMedium) -> float:
         """Where the bound for many would have to lie for the medium to stand right at its own."""
-        share = 1.0 / medium.evidence.faces
+        share = 1.0 / seen[id(medium)].faces
         return (alone(medium) - one * share) / (1.0 - share)
 
     far = weakest(_edges(many, beyond, edge)) if many else one
-    return {"one": one, "many": far, **({"doubling": doubling} if doubling else {})}
+    return {"one": one, "many": far, **({"doubling": round(doubling, DIGITS)} if doubling else {})}
 
 
 def _edges(media: Sequence[ScoredMedium], value: Callable[[ScoredMedium], float], edge: Edge) -> list[float]:

@@ -194,7 +194,7 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = 
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
     scores = np.array([medium.fake_score(scale) for medium in media])
-    verdicts = Verdicts.of(calibration, scores, [medium.evidence for medium in media])
+    verdicts = Verdicts.of(calibration, scores, [medium.evidence(manifest.calibration.scale) for medium in media])
     row_of = {id(medium): row for row, medium in enumerate(media)}
     by_frame = [medium.frame_scores(scale) for medium in media]
     frame_scores = np.concatenate(by_frame)
@@ -233,7 +233,9 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
         Each with its face that is furthest on the wrong side.
     """
     scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
-    called = Verdicts.of(manifest.calibration, scores, [medium.evidence for medium in media]).fake
+    called = Verdicts.of(
+        manifest.calibration, scores, [medium.evidence(manifest.calibration.scale) for medium in media]
+    ).fake
     order = np.argsort(scores, kind="stable").tolist()
     alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:WORST]
     misses = [media[row] for row in order if not called[row] and media[row].is_fake][:WORST]

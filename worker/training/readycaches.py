@@ -93,9 +93,15 @@ def link_cache(root: Path, folder: Path, sets: Mapping[str, Set]) -> None:
 
 def _lines(index: Path, shard: str, sets: Mapping[str, Set]) -> str:
     lines = []
-    for line in index.read_text().splitlines():
+    # Keys may hold what else ends a line.
+    for line in index.read_text().split("\n"):
+        if not line:
+            continue
         row = json.loads(line)
-        if "problem" not in row:
+        if "problem" in row:
+            # Readers know such rows by their first field.
+            row = {"problem": row["problem"], **row}
+        else:
             face = CachedFace.from_line(line)
             row = asdict(replace(face, shard=shard, set=sets[face.key]))
         lines.append(f"{json.dumps(row)}\n")

@@ -32,6 +32,8 @@ class Source(_Part):
     """Of that division."""
     sets: dict[str, Set] = {}
     """Sets of single groups, by name, which win over their share."""
+    seen: bool = False
+    """By weights that were trained elsewhere: ``ship`` then neither calibrates nor judges them on it."""
     about: str = ""
     """What it is and where it comes from, for the model card."""
     terms: str = ""
@@ -204,7 +206,7 @@ class Recipe(_Part):
                 "licence": True,
                 "origin": True,
                 "min_bits_per_pixel": True,
-                "sources": {"__all__": {"about", "terms"}},
+                "sources": {"__all__": {"about", "terms", "seen"}},
             }
         )
         return hashlib.sha256(data.encode()).hexdigest()

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from shared.evidence import Evidence
+from shared.manifests import Scale
 from worker.detection.faces import crop_face
 from worker.model.checkpoint import Checkpoint
 from worker.training.cache import CachedFace, CropCache
@@ -129,12 +131,17 @@ def robustness_curves(
         rows.append(_scores(checkpoint, cache, faces, [course for _, _, course in courses], device))
     scores = np.array(rows, np.float64).reshape(len(rows), len(courses))
     truth = np.array(labels, np.int64)
-    evidence = [replace(medium.evidence, faces=min(medium.evidence.faces, FACES_PER_MEDIUM)) for medium in order]
+    evidence = [_evidence(medium, checkpoint.manifest.calibration.scale) for medium in order]
     calibration = checkpoint.manifest.calibration
     return [
         _point(name, strength, truth, scores[:, column], groups, Verdicts.of(calibration, scores[:, column], evidence))
         for column, (name, strength, _) in enumerate(courses)
     ]
+
+
+def _evidence(medium: ScoredMedium, scale: Scale) -> Evidence:
+    """What the plain mean of the medium's drawn faces is made from, whoever they are."""
+    return replace(medium.evidence(scale), faces=min(len(medium.faces), FACES_PER_MEDIUM), people=1)
 
 
 def _faces_of(

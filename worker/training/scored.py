@@ -106,10 +106,9 @@ class ScoredMedium:
         known = [face.skin_tone_deg for face in self.faces if face.skin_tone_deg is not None]
         return median(known) if 2 * len(known) > len(self.faces) else None
 
-    @property
-    def evidence(self) -> Evidence:
+    def evidence(self, scale: Scale) -> Evidence:
         """What the medium's score is made from, as the service counts it. Compression is not known."""
-        return gather_evidence([result.to_json() for result in self._segments(Scale(1.0))], self._kind)
+        return gather_evidence([result.to_json() for result in self._segments(scale)], self._kind)
 
     @property
     def _kind(self) -> Literal["image", "video"]:

@@ -63,7 +63,7 @@ def ship(
     Args:
         run: The run's folder.
         out: Folder of checkpoints; this one gets a folder by its name.
-        state: The one at the end of the schedule, or the one that was best on the validation set.
+        state: Of *run*: the one at the end of the schedule, or the one that was best on the validation set.
         weights: Folder of a checkpoint to take instead of a state, with the ``curves.csv`` of the run that made it.
             What the card is to say of that run stands in the recipe's ``origin``.
 
@@ -78,7 +78,12 @@ def ship(
         check_recipe(run, recipe)
     checkpoint = load_checkpoint(folder.parent, folder.name)
     _check_network(recipe, checkpoint.manifest, folder)
-    media = score_caches(checkpoint, [source.cache for source in sources], sets={"validation"})
+    rows = _curves(run if weights is None else weights)
+    judged = list(sources)
+    if weights is not None:
+        # What it was trained on decides, and not what the recipe's own runs are.
+        state, judged = "last", [source for source in sources if not source.source.seen]
+    media = score_caches(checkpoint, [source.cache for source in judged], sets={"validation"})
     calibration = calibrate(media, min_bits_per_pixel=recipe.min_bits_per_pixel)
     manifest = checkpoint.manifest.model_copy(
         update={
@@ -93,12 +98,13 @@ def ship(
         }
     )
     calibrated = replace(checkpoint, manifest=manifest)
-    evaluation = evaluate(calibrated, sources, sets={"validation"}, limit=DISTURBED, media=media)
+    evaluation = evaluate(calibrated, judged, sets={"validation"}, limit=DISTURBED, media=media)
     evaluation.report["options"]["recipe"] = recipe.name
+    evaluation.report["split"]["sources"] |= {source.source.path.as_posix(): source.split for source in sources}
     write_report(evaluation, run / "report")
     manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
-    rows = _curves(run if weights is None else weights)
-    card = render_card(recipe, manifest, evaluation.report, rows, state)
+    told = recipe if weights is not None else recipe.model_copy(update={"origin": None})
+    card = render_card(told, manifest, evaluation.report, rows, state)
     folder = out / recipe.name
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
@@ -183,6 +189,7 @@ def _sources(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
             "name": source.path.as_posix(),
             "about": source.about,
             "terms": source.terms,
+            "seen": source.seen and recipe.origin is not None,
             "media": counts.get(source.path.as_posix(), {}).get("media", {}),
         }
         for source in recipe.sources
@@ -203,7 +210,10 @@ def _slices(report: dict[str, Any], way: str) -> list[dict[str, Any]]:
 
 
 def _curves(run: Path) -> list[dict[str, float]]:
-    with (run / CURVES_FILE).open(newline="") as file:
+    path = run / CURVES_FILE
+    if not path.exists():
+        raise TrainingError(f"{path} is missing: it says how the weights were trained")
+    with path.open(newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 

@@ -50,6 +50,19 @@ def test_the_demo_says_what_was_measured(real, swapped, says):
         assert f"Measured: {figures}. " in said
 
 
+def test_the_demo_compares_with_what_each_videos_evidence_asks_for():
+    def seen(score, fake_from):
+        return SimpleNamespace(
+            fake_score=score,
+            evidence=SimpleNamespace(fake_from=fake_from),
+            model=SimpleNamespace(trained=True, threshold=0.6),
+        )
+
+    console = Console(file=io.StringIO(), width=1000)
+    _explain(console, [seen(0.65, 0.7), seen(0.55, 0.5)])
+    assert "Both are on the right side of the threshold." in console.file.getvalue()
+
+
 def test_the_demo_says_nothing_of_a_job_that_is_not_there():
     console = Console(file=io.StringIO())
     _explain(console, [None, job(0.9)])

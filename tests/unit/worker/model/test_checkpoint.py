@@ -48,11 +48,11 @@ def test_the_packaged_default_is_trained_small_and_described():
     assert (folder / manifest.weights.file).stat().st_size <= 12 * 1024**2
     assert {"validation_roc_auc", "validation_pairs_roc_auc", "validation_false_positive_rate"} <= set(manifest.metrics)
     card = (folder / "MODEL_CARD.md").read_text()
-    assert f"threshold {manifest.calibration.threshold:g}" in card
+    assert f"{manifest.calibration.threshold:g}" in card
     assert manifest.training_data
     for line in manifest.training_data:
         assert line in card
-    for heading in ("How weak it is", "Training data and terms", "Intended use", "Not for", "Where it fails"):
+    for heading in ("How weak it is", "Intended use", "Out of scope", "Validation", "Calibration", "Where it fails"):
         assert f"## {heading}" in card
     assert (folder / "curves.svg").exists()
 

@@ -94,7 +94,7 @@ def test_a_face_gets_the_score_of_its_own_crop(detector, monkeypatch, batch):
         if face.problem is not None:
             assert face.fake_score is None
         else:
-            wanted = 1 / (1 + np.exp(-crop.mean() / 64.0 / detector.manifest.calibration.temperature))
+            wanted = detector.manifest.calibration.scale.probability(crop.mean() / 64.0)
             assert face.fake_score == pytest.approx(wanted, abs=1e-5)
 
 
@@ -106,7 +106,8 @@ def test_scores_are_those_of_the_network_in_float32(detector, monkeypatch):
     ]
     with torch.inference_mode():
         faces = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255.0
-        wanted = torch.sigmoid(checkpoint.network(faces) / checkpoint.manifest.calibration.temperature)
+        scale = checkpoint.manifest.calibration.scale
+        wanted = torch.sigmoid((checkpoint.network(faces) - scale.offset) / scale.temperature)
     assert detector.score_crops(crops) == pytest.approx(wanted.tolist(), abs=5e-3)
     monkeypatch.setattr(
         module, "best_engine", lambda network, given, device, _: make_engine(network, given, device, "float32")

@@ -161,7 +161,18 @@ def test_evidence_counts_the_faces_of_each_segments_highest_person():
         score_segment([], [], 2),
     ]
     found = gather_evidence([segment.to_json() for segment in segments], "video", 0.1)
-    assert found == Evidence("video", faces=3, people=2, bits_per_pixel=0.1)
+    assert found == Evidence("video", faces=3, people=round(2**0.5, 3), bits_per_pixel=0.1)
+    assert gather_evidence([segments[2].to_json()], "video") == Evidence("video", 0, 0)
+
+
+def test_one_crowded_segment_of_many_does_not_move_the_limits_far():
+    alone = score_segment([face(0.9)] * 10, [0] * 10, 10)
+    crowd = score_segment([face(0.9)] * 10, range(10), 10)
+    before, after = (
+        moving().calibration.limits(gather_evidence([part.to_json() for part in parts], "video")).high
+        for parts in ([alone] * 20, [alone] * 20 + [crowd])
+    )
+    assert before <= after < before + 0.03
 
 
 def long_video(low, high, count, model, faces=20):
@@ -182,7 +193,13 @@ def test_of_many_segments_one_may_reach_by_chance_what_one_alone_must_not():
     alone = moving().calibration.limits(Evidence("video", 20, 1)).high
     assert long_video(0.02, alone + 0.01, 2, moving()).verdict == "real"
     assert long_video(0.02, 0.85, 2, moving()).verdict == "inconclusive"
-    assert long_video(0.02, 0.85, 64, moving()).verdict == "real"
+
+
+@pytest.mark.parametrize("count", [2, 4, 60, 720])
+def test_however_long_a_video_is_a_segment_that_is_surely_swapped_stands_out(count):
+    result = long_video(0.02, 0.9, count, moving())
+    assert "short_manipulation" in result.reasons
+    assert result.verdict == "inconclusive"
 
 
 def test_a_video_that_is_fake_as_a_whole_needs_no_further_reason():

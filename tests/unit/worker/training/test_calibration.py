@@ -23,7 +23,8 @@ def spread(count, low, high):
 
 
 def share_called_fake(given, calibration):
-    called = [one.fake_score(calibration.scale) >= calibration.threshold for one in given]
+    scale = calibration.scale
+    called = [one.fake_score(scale) >= calibration.limits(one.evidence(scale)).high for one in given]
     return sum(called) / len(called)
 
 
@@ -93,9 +94,30 @@ def test_many_faces_need_less_than_one_where_their_means_move_less():
         verdicts = Verdicts.of(
             calibration,
             np.array([one.fake_score(calibration.scale) for one in given]),
-            [one.evidence for one in given],
+            [one.evidence(calibration.scale) for one in given],
         )
         assert verdicts.fake.mean() <= FALSE_POSITIVES
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 20])
+def test_the_bound_holds_for_any_number_of_faces(count):
+    singles = [*clips("real", spread(300, 0.01, 0.95), 1, "crops"), *clips("fake", spread(300, 0.3, 0.99), 1, "crops")]
+    reals = clips("real", spread(40, 0.05, 0.8), count, "few")
+    calibration = calibrate([*singles, *reals, *clips("fake", spread(40, 0.3, 0.95), count, "few")])
+    for given in (singles[:300], reals):
+        assert share_called_fake(given, calibration) <= FALSE_POSITIVES
+
+
+def test_what_is_rather_real_is_never_called_fake():
+    given = [*clips("real", spread(40, 0.001, 0.01), 20), *clips("fake", spread(40, 0.99, 0.999), 20)]
+    low, high = calibrate(given).limits(Evidence("video", 20, 1))
+    assert low <= high
+    assert high >= 0.5
+
+
+def test_real_media_of_one_kind_and_fakes_of_another_cannot_be_compared():
+    with pytest.raises(DataError, match="of one kind"):
+        calibrate([*media("real", spread(20, 0.1, 0.4)), *clips("fake", spread(20, 0.6, 0.9), 5)])
 
 
 def test_the_highest_of_several_people_needs_more_by_the_tail_of_single_faces():

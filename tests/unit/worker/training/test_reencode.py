@@ -19,7 +19,11 @@ def data(tmp_path):
 
 def test_a_copy_has_the_same_layout_times_and_size_and_fewer_bytes(data, tmp_path):
     assert reencode(data, tmp_path / "coarse", crf=40) == 1
-    assert [path.name for path in (tmp_path / "coarse").rglob("*.*")] == ["person_1.mp4"]
+    assert sorted(path.name for path in (tmp_path / "coarse").rglob("*.*")) == [
+        "notes.txt",
+        "person_1.mp4",
+        "reencoded.json",
+    ]
     copy, original = tmp_path / "coarse/validation/person_1.mp4", data / "validation/person_1.mp4"
     facts = [probe(path, Limits().for_media()) for path in (copy, original)]
     assert facts[0].width_px == facts[1].width_px
@@ -39,6 +43,20 @@ def test_what_is_there_already_stays(data, tmp_path):
     copy.write_bytes(b"made before")
     reencode(data, tmp_path / "again", crf=28)
     assert copy.read_bytes() == b"made before"
+
+
+def test_another_quality_wants_another_folder(data, tmp_path):
+    reencode(data, tmp_path / "out", crf=28)
+    with pytest.raises(DataError, match="other settings"):
+        reencode(data, tmp_path / "out", crf=35)
+
+
+@pytest.mark.parametrize("name", ["clip.mov", "clip.mkv", "clip.avi"])
+def test_names_stay_as_they_are_whatever_the_container(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in" / name, seconds=1.0)
+    reencode(tmp_path / "in", tmp_path / "out", crf=30)
+    assert probe(tmp_path / "out" / name, Limits().for_media()).codec == "h264"
 
 
 def test_a_broken_video_is_named_and_leaves_nothing_behind(data, tmp_path):

@@ -98,7 +98,7 @@ def test_a_face_says_how_bright_it_is_and_how_large(judged):
     scored = score_caches(checkpoint(Darkness()), [judged.source().cache], sets=["test"])
     by_key = {one.key: one for one in scored}
     real, fake = (by_key[f"test/{label}/{label}-hopper-False.png"] for label in ("real", "fake"))
-    assert fake.luma == pytest.approx(real.luma / 3, rel=0.03)
+    assert fake.luma == pytest.approx(real.luma / 3, rel=0.05)
     assert 100 < real.size_px < 200
 
 

@@ -2,6 +2,7 @@ import copy
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from shared.manifests import read_manifest
 from tests.unit.worker.training.runs import make_data, tiny, write_caches
 from worker.model.checkpoint import load_checkpoint
-from worker.training.errors import TrainingError
+from worker.training.errors import DataError, TrainingError
 from worker.training.evaluate import recipe_sources
 from worker.training.recipes import Origin
 from worker.training.report import MEASURES
@@ -95,6 +96,25 @@ def test_weights_that_were_trained_elsewhere_are_shipped_under_the_recipes_name(
     assert "trained elsewhere" in card
     assert "a hundred more" in card
     assert "fewer than 0.03 bits a pixel" in card
+
+
+def test_weights_are_not_judged_on_what_they_have_seen_and_their_run_has_to_be_known(shipped, tmp_path):
+    recipe, run, sources, _ = shipped
+    with pytest.raises(TrainingError, match=r"curves\.csv is missing"):
+        ship(recipe, sources, tmp_path / "run", tmp_path / "out", weights=run / "last")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run / "last", elsewhere)
+    shutil.copy(run / "curves.csv", elsewhere)
+    seen = [replace(source, source=source.source.model_copy(update={"seen": True})) for source in sources]
+    with pytest.raises(DataError, match="real and fake"):
+        ship(recipe, seen, tmp_path / "run", tmp_path / "out", weights=elsewhere)
+
+
+def test_a_run_of_ones_own_is_not_told_as_trained_elsewhere(shipped, tmp_path):
+    recipe, run, sources, _ = shipped
+    told = recipe.model_copy(update={"origin": Origin(data="a hundred more")})
+    ship(told, sources, run, tmp_path, state="last")
+    assert "a hundred more" not in (tmp_path / recipe.name / "MODEL_CARD.md").read_text()
 
 
 def test_weights_of_another_network_are_refused(shipped, tmp_path):
