@@ -111,7 +111,7 @@ class Bound(_Frozen):
         """The bound as a score, in [0, 1]."""
         faces, people = max(1, evidence.faces), max(1.0, evidence.people)
         odds = self.many + (self.one - self.many) / faces + self.doubling * math.log2(people)
-        return 0.5 + 0.5 * math.tanh(0.5 * odds)
+        return Scale(1.0).probability(odds)
 
 
 class Bounds(_Frozen):
@@ -170,7 +170,7 @@ class Calibration(_Frozen):
         """Where ``real`` ends and where ``fake`` begins, given what the score was made from."""
         bounds = (self.bounds or {}).get(evidence.kind)
         if bounds is None:
-            return Limits(self.uncertainty_band[0], self.uncertainty_band[1])
+            return Limits(*self.uncertainty_band)
         high = round(bounds.high.at(evidence), SCORE_DIGITS)
         return Limits(min(round(bounds.low.at(evidence), SCORE_DIGITS), high), high)
 

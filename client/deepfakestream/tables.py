@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepfakestream.results import Job
+from deepfakestream.results import Job, Model
 
 WIDE = 118
 NARROW_COLUMNS = ("id", "status", "average", "verdict")
@@ -50,22 +50,20 @@ def print_job(console: Console, name: str, job: Job) -> None:
         console.print(
             Text(
                 f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…:"
-                f" {limits(job)}; how far to trust it: deepfakestream models --card"
+                f" {_limits(job, model)}; how far to trust it: deepfakestream models --card"
             )
         )
 
 
-def limits(job: Job) -> str:
+def _limits(job: Job, model: Model) -> str:
     """From where on this job's score is called fake and below which it is called real, and on how much that rests."""
     if job.evidence is not None and job.evidence.fake_from is not None and job.evidence.real_below is not None:
         found = job.evidence
         faces = f"{found.faces} {'face' if found.faces == 1 else 'faces'}"
         rests = f" (on {faces}, the highest of {found.people:.2g} people)" if found.people > 1 else f" (on {faces})"
         return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g}{rests}"
-    if job.model is None:
-        return "no limits"
-    low, _ = job.model.uncertainty_band
-    return f"fake from {job.model.threshold:g}, real below {low:g}"
+    low, _ = model.uncertainty_band
+    return f"fake from {model.threshold:g}, real below {low:g}"
 
 
 def jobs_table(jobs: list[Job], width: int) -> Table:

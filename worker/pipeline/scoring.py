@@ -135,15 +135,26 @@ def gather_evidence(
         segments: Results of its segments, as ``SegmentResult.to_json`` gives them.
         bits_per_pixel: Of the video, by ``shared.evidence.bits_per_pixel``.
     """
-    faces, crowds = 0, []
-    for segment in segments:
-        people = [person for person in segment.get("people", ()) if person["fake_score"] is not None]
-        if people:
-            crowds.append(len(people))
-            highest = max(people, key=lambda person: float(person["fake_score"]))
-            faces += sum(face["fake_score"] is not None for face in highest["faces"])
+    return join_evidence([segment_evidence(segment, kind) for segment in segments], kind, bits_per_pixel)
+
+
+def segment_evidence(segment: Mapping[str, Any], kind: Literal["image", "video"]) -> Evidence:
+    """What a segment's score is made from; *segment* is its result, as ``SegmentResult.to_json`` gives it."""
+    people = [person for person in segment.get("people", ()) if person["fake_score"] is not None]
+    if not people:
+        return Evidence(kind, 0, 0.0)
+    highest = max(people, key=lambda person: float(person["fake_score"]))
+    return Evidence(kind, sum(face["fake_score"] is not None for face in highest["faces"]), len(people))
+
+
+def join_evidence(
+    by_segment: Iterable[Evidence], kind: Literal["image", "video"], bits_per_pixel: float | None = None
+) -> Evidence:
+    """What a job's score is made from, given what those of its segments are."""
+    seen = [each for each in by_segment if each.people]
     # A job's score is the mean over segments, so one crowded segment must not count like all of them.
-    return Evidence(kind, faces, round(geometric_mean(crowds), 3) if crowds else 0.0, bits_per_pixel)
+    people = round(geometric_mean(each.people for each in seen), 3) if seen else 0.0
+    return Evidence(kind, sum(each.faces for each in seen), people, bits_per_pixel)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

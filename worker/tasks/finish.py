@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from shared.errors import DecodeError
-from shared.evidence import Evidence, bits_per_pixel
+from shared.evidence import bits_per_pixel
 from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segments, lock_job
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger
-from worker.pipeline.scoring import gather_evidence, score_job
+from worker.pipeline.scoring import join_evidence, score_job, segment_evidence
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -53,18 +53,20 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         if segment.status != "failed"
     ]
     facts = (job.media and job.media.facts) or {}
-    evidence = _evidence(job, facts, segments)
+    kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
+    by_segment = [
+        segment_evidence(segment.result or {}, kind)
+        for segment in segments
+        if segment.status != "failed" and segment.fake_score is not None
+    ]
+    evidence = join_evidence(by_segment, kind, _bits_per_pixel(job, facts))
     result = score_job(
         outcomes,
         sum(segment.status == "failed" for segment in segments),
         manifest,
         evidence,
         is_truncated=bool(facts.get("truncated")),
-        by_segment=[
-            gather_evidence([segment.result or {}], evidence.kind)
-            for segment in segments
-            if segment.status != "failed" and segment.fake_score is not None
-        ],
+        by_segment=by_segment,
     )
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
@@ -77,20 +79,18 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     )
 
 
-def _evidence(job: Job, facts: Mapping[str, Any], segments: Sequence[Segment]) -> Evidence:
-    """What the segments' scores were made from."""
+def _bits_per_pixel(job: Job, facts: Mapping[str, Any]) -> float | None:
+    """Of the job's video; None for images, and where a release from before inspected it."""
     video_bytes = job.media.video_bytes if job.media else None
-    bits = None
-    if video_bytes is not None:
-        bits = bits_per_pixel(
-            video_bytes,
-            width_px=facts["width_px"],
-            height_px=facts["height_px"],
-            frames=facts["frame_count"],
-            codec=facts["codec"],
-        )
-    kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
-    return gather_evidence((segment.result or {} for segment in segments), kind, bits)
+    if video_bytes is None:
+        return None
+    return bits_per_pixel(
+        video_bytes,
+        width_px=facts["width_px"],
+        height_px=facts["height_px"],
+        frames=facts["frame_count"],
+        codec=facts["codec"],
+    )
 
 
 def _first_problem(failed: Sequence[Segment]) -> Problem:

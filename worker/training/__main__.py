@@ -79,7 +79,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--limit", type=int, default=60, help="disturb faces of so many media of a data set and label"
     )
 
-    _add_reencode(commands)
+    _add_reencode(
+        commands.add_parser("reencode", help="encode a data set's videos again, as a platform would hand them on")
+    )
     _add_probe(commands.add_parser("probe-outside", help="whether anything outside faces tells fakes from real media"))
 
     given = parser.parse_args(arguments)
@@ -114,12 +116,11 @@ def _add_ship(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", choices=["last", "best"], default="best", help="which state of the run to take")
 
 
-def _add_reencode(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    again = commands.add_parser("reencode", help="encode a data set's videos again, as a platform would hand them on")
-    again.add_argument("data", type=Path, help="data set, or a folder of several")
-    again.add_argument("--out", type=Path, required=True, help="folder for the copy, in the same layout")
-    again.add_argument("--crf", type=int, required=True, help="constant rate factor of x264, such as 28 or 35")
-    again.add_argument("--scale", type=float, default=1.0, help="of each side, such as 0.5")
+def _add_reencode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="data set, or a folder of several")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the copy, in the same layout")
+    parser.add_argument("--crf", type=int, required=True, help="constant rate factor of x264, such as 28 or 35")
+    parser.add_argument("--scale", type=float, default=1.0, help="of each side, such as 0.5")
 
 
 def _add_probe(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +187,7 @@ def _ship(given: argparse.Namespace) -> int:
 
     recipe = Recipe.read(given.recipe)
     sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
-    weights = given.weights if "weights" in given else None
+    weights = getattr(given, "weights", None)
     manifest = ship(recipe, sources, given.run, given.out, state=given.state, weights=weights)
     print(f"{given.out / manifest.name}: {manifest.calibration}", *sorted(manifest.metrics.items()), sep="\n")  # noqa: T201
     return 0

@@ -31,6 +31,8 @@ SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
 
 Chance = float
 SMALLER: Final = (0.35, 1.0)
+SMALLEST_PX: Final = 24
+"""Side to which rescaling brings a picture at the least."""
 SIGMAS_PX: Final = (0.3, 1.3)
 NOISE_LEVELS: Final = (1.0, 6.0)
 SHARPENING: Final = (0.2, 0.9)
@@ -84,7 +86,7 @@ class Augmentation(BaseModel):
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
         for change in self._native_changes(rng, native_px):
             crops = [change(crop) for crop in crops]
-        crops = [crop_face(crop, _whole(crop), size_px=size_px, margin=0.0) for crop in crops]
+        crops = [to_size(crop, size_px) for crop in crops]
         for change in self._final_changes(rng, size_px):
             crops = [change(crop) for crop in crops]
         return [np.ascontiguousarray(crop[:, ::-1]) for crop in crops] if is_flipped else crops
@@ -147,14 +149,22 @@ class Augmentation(BaseModel):
         return changes
 
 
-def _whole(picture: Picture) -> Box:
-    return (0.0, 0.0, float(picture.shape[1]), float(picture.shape[0]))
+def native_crop(picture: Picture, box: Box, margin: float) -> Picture:
+    """The crop around *box* at its own size, which is what compression works on: a square of 32 px at the least."""
+    left, top, right, bottom = box
+    native_px = max(32, round(max(right - left, bottom - top) * (1 + 2 * margin)))
+    return crop_face(picture, box, size_px=native_px, margin=margin)
+
+
+def to_size(crop: Picture, size_px: int) -> Picture:
+    """A crop at the network's size, by the serving code's own interpolation."""
+    return crop_face(crop, (0.0, 0.0, float(crop.shape[1]), float(crop.shape[0])), size_px=size_px, margin=0.0)
 
 
 def _rescaling(factor: float, *, enlarge: bool) -> Course:
     def course(picture: Picture) -> Picture:
         side = picture.shape[0]
-        small_px = max(24, round(side * factor))
+        small_px = max(SMALLEST_PX, round(side * factor))
         small = cv2.resize(picture, (small_px, small_px), interpolation=cv2.INTER_AREA)
         if not enlarge:
             return np.asarray(small, np.uint8)

@@ -48,6 +48,9 @@ MARGIN: Final = 0.5
 """Around the face box on each side, so that training can move and scale the crop that serving would take."""
 UNCHANGED: Final = 2.0
 """Mean difference in grey levels between the halves of a pair below which a face was not swapped."""
+SAME_SCALE: Final = 2e-3
+SAME_FACE: Final = 0.3
+"""Distance of two faces in aligned frames, as a share of their size, below which they are one face."""
 FILLS: Final = 0.5
 """Share of a picture that a face covers from which on it is a tight crop: MTCNN misplaces the boxes of such faces."""
 BORDER: Final = 60 / 224
@@ -109,6 +112,22 @@ class CachedFace:
     size_px: float
     """The smaller side of the face in its frame."""
     sharpness: float
+
+    @property
+    def scale(self) -> float:
+        """Of the picture against its frame; 1 for nearly all, which are kept as they were cut out."""
+        scale = (self.box_px[2] - self.box_px[0]) / max(self.frame_box_px[2] - self.frame_box_px[0], 1e-6)
+        # Boxes are rounded to hundredths.
+        return 1.0 if abs(scale - 1.0) < SAME_SCALE else scale
+
+    def distance(self, other: "CachedFace") -> float:
+        """How far *other*, of an aligned frame, lies from this one, as a share of this one's size."""
+        left, top, right, bottom = self.frame_box_px
+        apart = np.hypot(
+            left + right - other.frame_box_px[0] - other.frame_box_px[2],
+            top + bottom - other.frame_box_px[1] - other.frame_box_px[3],
+        )
+        return float(apart) / 2 / max(right - left, bottom - top)
 
     @classmethod
     def from_line(cls, line: str) -> Self:

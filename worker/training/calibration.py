@@ -76,8 +76,8 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
     if not bounds:
         raise DataError("calibration needs real and fake media of one kind: pictures, or videos")
     # The strictest of one face of one person stand for a checkpoint where one number is asked for.
-    high = max(_probability(each.high.one) for each in bounds.values())
-    low = min(_probability(each.low.one) for each in bounds.values())
+    high = max(Scale(1.0).probability(each.high.one) for each in bounds.values())
+    low = min(Scale(1.0).probability(each.low.one) for each in bounds.values())
     threshold = min(1.0, _up(high))
     return Calibration(
         temperature=scale.temperature,
@@ -196,10 +196,6 @@ def _log_odds(score: float) -> float:
     if not 0.0 < score < 1.0:
         return math.copysign(MOST_ODDS, score - 0.5)
     return max(-MOST_ODDS, min(MOST_ODDS, math.log(score / (1.0 - score))))
-
-
-def _probability(odds: float) -> float:
-    return Scale(1.0).probability(odds)
 
 
 def _up(odds: float) -> float:

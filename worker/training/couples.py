@@ -26,7 +26,7 @@ from worker.detection.faces import Box, square_around
 from worker.training.augment import Augmentation
 from worker.training.autoencoders import face_name
 from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
-from worker.training.cache import CachedFace, CropCache
+from worker.training.cache import SAME_FACE, CachedFace, CropCache
 from worker.training.errors import DataError
 from worker.training.on_device import left_to_loaders
 
@@ -54,7 +54,6 @@ CHANGE: Final = 6.0
 """Grey levels beyond that at which a pixel counts as changed altogether."""
 PICTURES_KEPT: Final = 8192
 """Decoded, by each loader process: 1 to 2 GB."""
-SAME_SCALE: Final = 2e-3
 ROOM: Final = 0.1
 """Around the crop, as a share of the face, that moving it may need."""
 
@@ -279,12 +278,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             raise DataError("a mixture wants pairs of aligned frames, and no cache holds any")
         frames = self._pairs[int(rng.integers(len(self._pairs)))]
         real, fake = frames[int(rng.integers(len(frames)))]
-        # Each half's crop lies where the detector finds the face in it, as in serving.
         seed = int(rng.integers(2**31))
-        pictures = []
-        for row in (real, fake):
-            picture, box, _ = self._face(row, whole=True)
-            pictures += self._changed([picture], box, np.random.default_rng(seed))
+        pictures = self._each_where_found((real, fake), seed)
         moved = _moved(self._picture(real), real[1], self._picture(fake), fake[1])
         mask = _difference(moved, self._picture(fake))
         return pictures, self._placed(mask, fake[1].box_px, np.random.default_rng(seed))
@@ -308,8 +303,12 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         # By original: however many fakes were made of one, it is seen as often as any other.
         real, fakes = self._families[int(rng.integers(len(self._families)))]
         seed = int(rng.integers(2**31))
+        return self._each_where_found((real, fakes[int(rng.integers(len(fakes)))]), seed)
+
+    def _each_where_found(self, rows: Sequence[tuple[CropCache, CachedFace]], seed: int) -> list[Picture]:
+        """Each cropped where the detector finds the face in it, as in serving, and all changed alike."""
         pictures = []
-        for row in (real, fakes[int(rng.integers(len(fakes)))]):
+        for row in rows:
             picture, box, _ = self._face(row, whole=True)
             pictures += self._changed([picture], box, np.random.default_rng(seed))
         return pictures
@@ -435,8 +434,8 @@ def _facing(
     pairs: dict[str, list[tuple[tuple[CropCache, CachedFace], tuple[CropCache, CachedFace]]]] = {}
     for (key, _), both in halves.items():
         for fake in both["fake"]:
-            near = min(both["real"], key=lambda row: _distance(row[1], fake[1]), default=None)
-            if near is not None and _distance(near[1], fake[1]) < 0.3:
+            near = min(both["real"], key=lambda row: row[1].distance(fake[1]), default=None)
+            if near is not None and near[1].distance(fake[1]) < SAME_FACE:
                 pairs.setdefault(key, []).append((near, fake))
     return [pairs[key] for key in sorted(pairs)]
 
@@ -461,9 +460,7 @@ def _moved(real: Picture, real_face: CachedFace, fake: Picture, fake_face: Cache
     """*real* as it would be, had it been cut out around the box of *fake*, which shows the same scene."""
     scales, offsets = [], []
     for face in (fake_face, real_face):
-        scale = (face.box_px[2] - face.box_px[0]) / max(face.frame_box_px[2] - face.frame_box_px[0], 1e-6)
-        # Boxes are rounded to hundredths, and nearly all pictures are cut out as they are.
-        scales.append(1.0 if abs(scale - 1.0) < SAME_SCALE else scale)
+        scales.append(face.scale)
         offsets.append([face.box_px[place] - face.frame_box_px[place] * scales[-1] for place in (0, 1)])
     factor = scales[1] / scales[0]
     shift = [there - here * factor for here, there in zip(*offsets, strict=True)]
@@ -481,13 +478,3 @@ def _difference(real: Picture, fake: Picture) -> Mask:
     levels = cv2.absdiff(real, fake).mean(axis=2).astype(np.float32)
     levels = cv2.GaussianBlur(levels, (0, 0), 0.02 * fake.shape[1])
     return np.asarray(np.clip((levels - NOISE) / CHANGE, 0.0, 1.0), np.float32)
-
-
-def _distance(one: CachedFace, other: CachedFace) -> float:
-    """How far two faces of aligned frames lie apart, as a share of their size."""
-    left, top, right, bottom = one.frame_box_px
-    apart = np.hypot(
-        left + right - other.frame_box_px[0] - other.frame_box_px[2],
-        top + bottom - other.frame_box_px[1] - other.frame_box_px[3],
-    )
-    return float(apart) / 2 / max(right - left, bottom - top)

@@ -18,7 +18,7 @@ from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import train_in_process
 from worker.training.autoencoders import cache_names
-from worker.training.cache import CropCache
+from worker.training.cache import SETTINGS_FILE, CropCache
 from worker.training.datasets import CROP_CACHE, Set
 from worker.training.errors import DataError, TrainingError
 from worker.training.metrics import roc_auc
@@ -160,7 +160,7 @@ def _divide_again(source: Source, data: Path, cache: Path, folder: Path) -> None
     if source.kind == CROP_CACHE:
         link_source(source, data, folder)
         return
-    shutil.copy(cache / "settings.json", folder)
+    shutil.copy(cache / SETTINGS_FILE, folder)
     for index in sorted(cache.glob("*.jsonl")):
         rows = [json.loads(line) for line in index.read_text().splitlines()]
         for row in rows:

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn import metrics as curves
 
-from shared.manifests import Manifest
+from shared.manifests import Calibration, Manifest
 from worker.model.checkpoint import Checkpoint
 from worker.training.cache import CacheSettings, CropCache
 from worker.training.datasets import Medium, guess_kind
@@ -189,14 +189,13 @@ def evaluate(
 
 def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Every figure that follows from the scores alone, as plain values."""
-    calibration, scale = manifest.calibration, manifest.calibration.scale
+    calibration = manifest.calibration
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
-    scores = np.array([medium.fake_score(scale) for medium in media])
-    verdicts = Verdicts.of(calibration, scores, [medium.evidence(manifest.calibration.scale) for medium in media])
+    scores, verdicts = _judged(media, calibration)
     row_of = {id(medium): row for row, medium in enumerate(media)}
-    by_frame = [medium.frame_scores(scale) for medium in media]
+    by_frame = [medium.frame_scores(calibration.scale) for medium in media]
     frame_scores = np.concatenate(by_frame)
     frame_evidence = [evidence for medium in media for evidence in medium.frame_evidence()]
     frame_calls = Verdicts.of(calibration, frame_scores, frame_evidence).fake
@@ -232,10 +231,8 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Returns:
         Each with its face that is furthest on the wrong side.
     """
-    scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
-    called = Verdicts.of(
-        manifest.calibration, scores, [medium.evidence(manifest.calibration.scale) for medium in media]
-    ).fake
+    scores, verdicts = _judged(media, manifest.calibration)
+    called = verdicts.fake
     order = np.argsort(scores, kind="stable").tolist()
     alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:WORST]
     misses = [media[row] for row in order if not called[row] and media[row].is_fake][:WORST]
@@ -243,6 +240,13 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
         *((medium, max(medium.faces, key=lambda face: face.logit)) for medium in alarms),
         *((medium, min(medium.faces, key=lambda face: face.logit)) for medium in misses),
     ]
+
+
+def _judged(media: Sequence[ScoredMedium], calibration: Calibration) -> tuple[Scores, Verdicts]:
+    """The score of each medium, and what it is called."""
+    scale = calibration.scale
+    scores = np.array([medium.fake_score(scale) for medium in media])
+    return scores, Verdicts.of(calibration, scores, [medium.evidence(scale) for medium in media])
 
 
 SCORED: Final[Mapping[str, Measure]] = {

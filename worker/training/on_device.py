@@ -22,10 +22,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from worker.training.augment import CUT, HALO_PX, NOISE_LEVELS, SHARPENING, SIGMAS_PX, SMALLER, Augmentation, colour_map
+from worker.training.augment import (
+    CUT,
+    HALO_PX,
+    NOISE_LEVELS,
+    SHARPENING,
+    SIGMAS_PX,
+    SMALLER,
+    SMALLEST_PX,
+    Augmentation,
+    colour_map,
+)
 
-SMALLEST_PX: Final = 24
-"""Side to which rescaling brings a picture at the least, as in ``augment``."""
 RADIUS_PX: Final = 4
 """Of the blur at the largest sigma."""
 _STREAM: Final = 1

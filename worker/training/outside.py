@@ -33,11 +33,12 @@ from worker.detection.faces import Box
 from worker.model.srm import DIVISORS, KERNELS
 from worker.training.augment import Augmentation
 from worker.training.blending import Landmarks
-from worker.training.cache import CachedFace, CropCache
+from worker.training.cache import SAME_FACE, CachedFace, CropCache
 from worker.training.couples import ALIGNED, Couples, Kind, Stage
 from worker.training.errors import DataError
 from worker.training.metrics import Labels, Scores, bootstrap, roc_auc
 from worker.training.recipes import Recipe
+from worker.training.scored import spread
 from worker.training.transcoding import Picture
 
 Background = NDArray[np.bool_]
@@ -61,9 +62,6 @@ ROUNDS: Final = 500
 TELLING: Final = 3
 """Single statistics that are named."""
 SEED: Final = 0
-SAME_SCALE: Final = 2e-3
-SAME_FACE: Final = 0.3
-"""Of its size, that a face lies at most from its original's."""
 
 RESIDUALS: Final = [np.array(kernel, np.float32) / divisor for kernel, divisor in zip(KERNELS, DIVISORS, strict=True)]
 PIXELS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -375,16 +373,10 @@ def _drawn(media: Sequence[_Faces], limit: int) -> tuple[list[_Faces], list[tupl
     return [*list(real.values())[:limit], *fakes[:limit]], []
 
 
-def _spread(faces: Sequence[Any]) -> list[Any]:
-    """The middles of ``FACES`` equal stretches, or all."""
-    count = min(FACES, len(faces))
-    return [faces[int((number + 0.5) * len(faces) / count)] for number in range(count)]
-
-
 def _seen(medium: _Faces) -> _Seen | None:
     """What lies outside the faces of a medium; None if too little does."""
     rows, backgrounds = [], []
-    for face in _spread(medium.largest()):
+    for face in spread(medium.largest(), FACES):
         picture = medium.cache.picture(face)
         shown = _shown(picture)
         background = outside_face(picture.shape, face.box_px, face.landmarks_px) & shown
@@ -409,8 +401,8 @@ def _seen_beside(real: _Faces, fake: _Faces) -> tuple[_Seen, _Seen] | None:
     for face in real.faces:
         by_time.setdefault(face.time_s, []).append(face)
     rows, backgrounds = [], []
-    for face in _spread([face for face in fake.largest() if face.time_s in by_time]):
-        original = min(by_time[face.time_s], key=lambda row: _apart(row, face))
+    for face in spread([face for face in fake.largest() if face.time_s in by_time], FACES):
+        original = min(by_time[face.time_s], key=face.distance)
         whole = [medium.cache.picture(one) for medium, one in ((real, original), (fake, face))]
         windows = _common(original, face, [picture.shape[0] for picture in whole])
         if windows is None:
@@ -455,11 +447,6 @@ def _sizes(backgrounds: Sequence[Background]) -> tuple[float, float]:
     return median(float(one.sum()) for one in backgrounds), median(float(one.mean()) for one in backgrounds)
 
 
-def _apart(one: CachedFace, other: CachedFace) -> float:
-    middles = [np.array(face.frame_box_px).reshape(2, 2).mean(axis=0) for face in (one, other)]
-    return float(np.hypot(*(middles[0] - middles[1])))
-
-
 def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tuple[int, int, int, int]] | None:
     """
     Left, top, width and height in each picture, of these *sides*, of the part of the frame that both show.
@@ -468,12 +455,10 @@ def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tu
     """
     corners = []
     for face in (real, fake):
-        scale = (face.box_px[2] - face.box_px[0]) / max(face.frame_box_px[2] - face.frame_box_px[0], 1e-6)
-        if abs(scale - 1.0) > SAME_SCALE:
+        if face.scale != 1.0:
             return None
         corners.append([round(face.frame_box_px[place] - face.box_px[place]) for place in (0, 1)])
-    size = max(fake.frame_box_px[2] - fake.frame_box_px[0], fake.frame_box_px[3] - fake.frame_box_px[1])
-    if _apart(real, fake) > SAME_FACE * size:
+    if fake.distance(real) > SAME_FACE:
         return None
     low = [max(corner[place] for corner in corners) for place in (0, 1)]
     high = [min(corner[place] + side for corner, side in zip(corners, sides, strict=True)) for place in (0, 1)]

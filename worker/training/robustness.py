@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from shared.evidence import Evidence
 from shared.manifests import Scale
-from worker.detection.faces import crop_face
 from worker.model.checkpoint import Checkpoint
+from worker.training.augment import native_crop, to_size
 from worker.training.cache import CachedFace, CropCache
 from worker.training.metrics import bootstrap, confusion, roc_auc
 from worker.training.scored import ScoredMedium, chosen_faces, draw_media, logits_of
-from worker.training.transcoding import Course, Picture, h264, jpeg
+from worker.training.transcoding import Course, Picture, h264, in_turn, jpeg
 from worker.training.verdicts import Verdicts
 
 FACES_PER_MEDIUM: Final = 2
@@ -76,26 +76,17 @@ def blur(sigma_px: float) -> Course:
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
 
-def chain(*courses: Course) -> Course:
-    """One change after the other."""
-
-    def course(picture: Picture) -> Picture:
-        for change in courses:
-            picture = change(picture)
-        return picture
-
-    return course
-
-
 DISTURBANCES: Final = (
     Disturbance("jpeg", "JPEG quality", (90, 75, 60, 45, 30, 20), lambda quality: jpeg(int(quality))),
     Disturbance("h264", "H.264 CRF", (18, 23, 28, 33, 38, 42), lambda crf: h264(int(crf))),
     Disturbance("scale", "share of each side", (0.75, 0.5, 0.35, 0.25), shrink),
     Disturbance("blur", "sigma in px", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
     # What messengers and platforms do: smaller and compressed at once, and compressed by one after the other.
-    Disturbance("half, h264", "H.264 CRF at half size", (23, 28, 33), lambda crf: chain(shrink(0.5), h264(int(crf)))),
     Disturbance(
-        "h264, jpeg", "JPEG quality after CRF 28", (75, 60, 45), lambda quality: chain(h264(28), jpeg(int(quality)))
+        "half, h264", "H.264 CRF at half size", (23, 28, 33), lambda crf: in_turn([shrink(0.5), h264(int(crf))])
+    ),
+    Disturbance(
+        "h264, jpeg", "JPEG quality after CRF 28", (75, 60, 45), lambda quality: in_turn([h264(28), jpeg(int(quality))])
     ),
 )
 
@@ -131,8 +122,8 @@ def robustness_curves(
         rows.append(_scores(checkpoint, cache, faces, [course for _, _, course in courses], device))
     scores = np.array(rows, np.float64).reshape(len(rows), len(courses))
     truth = np.array(labels, np.int64)
-    evidence = [_evidence(medium, checkpoint.manifest.calibration.scale) for medium in order]
     calibration = checkpoint.manifest.calibration
+    evidence = [_evidence(medium, calibration.scale) for medium in order]
     return [
         _point(name, strength, truth, scores[:, column], groups, Verdicts.of(calibration, scores[:, column], evidence))
         for column, (name, strength, _) in enumerate(courses)
@@ -167,14 +158,8 @@ def _scores(
     preprocessing = checkpoint.manifest.preprocessing
     crops = []
     for face in faces:
-        left, top, right, bottom = face.box_px
-        margin = preprocessing.crop_margin
-        native_px = max(32, round(max(right - left, bottom - top) * (1 + 2 * margin)))
-        native = crop_face(cache.picture(face), face.box_px, size_px=native_px, margin=margin)
-        for course in courses:
-            changed = course(native)
-            whole = (0.0, 0.0, float(changed.shape[1]), float(changed.shape[0]))
-            crops.append(crop_face(changed, whole, size_px=preprocessing.crop_size_px, margin=0.0))
+        native = native_crop(cache.picture(face), face.box_px, preprocessing.crop_margin)
+        crops += [to_size(course(native), preprocessing.crop_size_px) for course in courses]
     scale = checkpoint.manifest.calibration.scale
     scores = [scale.probability(float(logit)) for logit in logits_of(checkpoint.network, crops, device)]
     return np.asarray(np.array(scores, np.float64).reshape(len(faces), len(courses)).mean(0), np.float64)

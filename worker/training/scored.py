@@ -160,6 +160,7 @@ class Labelled(Protocol):
 
 
 Medium = TypeVar("Medium", bound=Labelled)
+Row = TypeVar("Row")
 
 
 def above_originals(media: Sequence[Medium], scores: Sequence[float]) -> list[tuple[Medium, bool]]:
@@ -227,11 +228,14 @@ def chosen_faces(
             first.setdefault(math.floor(face.time_s * sample_fps + 1e-6), face.time_s)
         times = set(first.values())
         faces = [face for face in faces if face.time_s in times]
-        if max_faces is not None and len(faces) > max_faces:
-            # The middles of equal stretches: one face is taken from the middle of a video.
-            faces = [faces[int((number + 0.5) * len(faces) / max_faces)] for number in range(max_faces)]
         if faces:
-            yield faces
+            yield faces if max_faces is None else spread(faces, max_faces)
+
+
+def spread(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most so many of *rows*, spread evenly: the middles of equal stretches, so that one is the middle one."""
+    count = min(most, len(rows))
+    return [rows[int((number + 0.5) * len(rows) / count)] for number in range(count)]
 
 
 def logits_of(
@@ -267,9 +271,9 @@ def _engine(network: nn.Module, device: torch.device, side_px: int) -> Engine:
     return make_engine(FromLastChannels(network, span=255.0), example, device, "float32")
 
 
-def draw_media(media: Sequence[ScoredMedium], limit: int) -> list[ScoredMedium]:
+def draw_media(media: Sequence[Medium], limit: int) -> list[Medium]:
     """At most *limit* of each data set and label, always the same ones: those whose keys hash lowest."""
-    by_kind: dict[tuple[str, str], list[ScoredMedium]] = {}
+    by_kind: dict[tuple[str, str], list[Medium]] = {}
     for medium in media:
         by_kind.setdefault((medium.dataset, medium.label), []).append(medium)
     return [

@@ -73,7 +73,9 @@ def ship(
     """
     folder = run / state if weights is None else weights
     if not (folder / "manifest.json").exists():
-        raise TrainingError(f"{run} holds no {state} state; train first" if weights is None else f"{folder} holds none")
+        raise TrainingError(
+            f"{run} holds no {state} state; train first" if weights is None else f"{folder} holds no checkpoint"
+        )
     if weights is None:
         check_recipe(run, recipe)
     checkpoint = load_checkpoint(folder.parent, folder.name)

@@ -1,26 +1,22 @@
 """What training looks at to choose among its own states: faces it never learns from, cut as serving cuts them."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from worker.detection.faces import crop_face
-from worker.training.augment import Augmentation
+from worker.training.augment import Augmentation, native_crop, to_size
 from worker.training.cache import CachedFace, CropCache
 from worker.training.couples import Couples, Stage
 from worker.training.metrics import Labels, Scores, roc_auc
 from worker.training.recipes import Recipe, Validation
-from worker.training.scored import above_originals
-from worker.training.transcoding import VIEWS, Course
+from worker.training.scored import above_originals, draw_media, spread
+from worker.training.transcoding import VIEWS, Course, Picture
 
 BATCH = 64
-Picture = NDArray[np.uint8]
 
 
 class ValidationFaces:
@@ -40,9 +36,9 @@ class ValidationFaces:
         self._medium_of: list[str] = []
         crops: dict[str, list[Picture]] = {view: [] for view in self._views}
         for cache, face in _chosen(caches, recipe.validation):
-            native = self._native(cache, face)
+            native = native_crop(cache.picture(face), face.box_px, self._margin)
             for view in self._views:
-                crops[view].append(self._resized(VIEWS[view](native)))
+                crops[view].append(to_size(VIEWS[view](native), self._size_px))
             self._medium_of.append(f"{face.dataset}/{face.key}")
             self._media.setdefault(self._medium_of[-1], face)
         couples = Couples(
@@ -107,38 +103,26 @@ class ValidationFaces:
             result["above"] = float(np.mean([is_above for _, is_above in above]))
         return result, selection
 
-    def _native(self, cache: CropCache, face: CachedFace) -> Picture:
-        """The crop at its own size, which is what compression works on."""
-        left, top, right, bottom = face.box_px
-        native_px = max(32, round(max(right - left, bottom - top) * (1 + 2 * self._margin)))
-        return crop_face(cache.picture(face), face.box_px, size_px=native_px, margin=self._margin)
-
-    def _resized(self, crop: Picture) -> Picture:
-        side = float(crop.shape[0])
-        return crop_face(crop, (0.0, 0.0, side, side), size_px=self._size_px, margin=0.0)
-
     def _seen(self, pictures: Tensor, course: Course) -> Tensor:
         """(N, 3, S, S) uint8, each after *course*."""
         planes = [picture.permute(1, 2, 0).contiguous().numpy() for picture in pictures]
-        seen = [self._resized(course(picture)) for picture in planes]
+        seen = [to_size(course(picture), self._size_px) for picture in planes]
         return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
 
 
 def _chosen(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCache, CachedFace]]:
-    """The validation faces that are looked at: those media of a data set and label whose keys hash lowest."""
-    media: dict[tuple[str, str], list[tuple[CropCache, list[CachedFace]]]] = {}
+    """The validation faces that are looked at, always the same ones."""
+    media: list[tuple[CropCache, list[CachedFace]]] = []
     for cache in map(CropCache, caches):
-        for (dataset, _), group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
+        for _, group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
             faces = [face for face in group if face.set == "validation"]
             if faces:
-                media.setdefault((dataset, faces[0].label), []).append((cache, faces))
-    for rows in media.values():
-        kept = rows
-        if limits.media is not None:
-            kept = sorted(rows, key=lambda row: hashlib.sha256(row[1][0].key.encode()).digest())[: limits.media]
-        for cache, faces in kept:
-            count = min(len(faces), limits.faces or len(faces))
-            yield from ((cache, faces[int((number + 0.5) * len(faces) / count)]) for number in range(count))
+                media.append((cache, faces))
+    firsts = [faces[0] for _, faces in media]
+    kept = set(firsts if limits.media is None else draw_media(firsts, limits.media))
+    for cache, faces in media:
+        if faces[0] in kept:
+            yield from ((cache, face) for face in spread(faces, limits.faces or len(faces)))
 
 
 def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:
