@@ -21,7 +21,19 @@ ENCODERS = {
     "av1": ("libsvtav1", "-preset", "12", "-crf", "35"),
     "mpeg4": ("mpeg4", "-q:v", "3"),
     "mjpeg": ("mjpeg", "-q:v", "3"),
+    "mpeg1video": ("mpeg1video", "-q:v", "3"),
+    "mpeg2video": ("mpeg2video", "-q:v", "3"),
+    "prores": ("prores_ks", "-profile:v", "0", "-pix_fmt", "yuv422p10le"),
+    "dnxhd": ("dnxhd", "-profile:v", "dnxhr_lb", "-pix_fmt", "yuv422p"),
+    "h263": ("h263", "-s", "176x144"),
+    "flv1": ("flv", "-q:v", "3"),
+    "wmv1": ("wmv1", "-q:v", "3"),
+    "wmv2": ("wmv2", "-q:v", "3"),
+    "msmpeg4v2": ("msmpeg4v2", "-q:v", "3"),
+    "msmpeg4v3": ("msmpeg4", "-q:v", "3"),
+    "ffv1": ("ffv1",),
 }
+"""Codec → encoder and options; ``ffv1`` is one that the service does not accept."""
 
 
 @lru_cache

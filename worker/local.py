@@ -66,7 +66,7 @@ def scan(
     facts = probe(path, limits.for_media(), timeout_s=worker.probe_timeout_s)
     media.facts, media.video_bytes = facts.to_json(), facts.video_bytes
     job.media = media
-    plan = plan_segments(facts.duration_s, job.segment_seconds)
+    plan = plan_segments(facts.duration_s, job.segment_seconds, pictures=facts.frame_count)
     job.segments_total = len(plan)
     segments = []
     on_progress(0, len(plan))

@@ -13,7 +13,7 @@ class Segment:
     end_s: float
 
 
-def plan_segments(duration_s: float | None, segment_seconds: float) -> list[Segment]:
+def plan_segments(duration_s: float | None, segment_seconds: float, *, pictures: int = 1) -> list[Segment]:
     """
     Cut a video into segments of *segment_seconds*, without gap or overlap.
 
@@ -21,13 +21,15 @@ def plan_segments(duration_s: float | None, segment_seconds: float) -> list[Segm
     weigh as much as the others in the average.
 
     Args:
-        duration_s: Length of the video, or None for an image, which is the one segment ``[0, 0)``.
+        duration_s: Length of the video, or None for an image, of which each picture is a segment: of picture n it is
+            ``[n, n)``.
+        pictures: How many an image has.
 
     Returns:
         At least one segment; the first starts at 0 and the last ends at *duration_s* exactly.
     """
     if duration_s is None:
-        return [Segment(0, 0.0, 0.0)]
+        return [Segment(number, float(number), float(number)) for number in range(pictures)]
     whole = math.floor(duration_s / segment_seconds)
     rest_s = duration_s - whole * segment_seconds
     count = max(1, whole + (rest_s >= segment_seconds / 2))

@@ -44,6 +44,8 @@ class _Found:
     size_px: float
     sharpness: float
     problem: str | None
+    scale: tuple[float, float]
+    """Of the frame."""
     appearance: NDArray[np.float32]
 
 
@@ -176,7 +178,17 @@ class Detector:
                     margin=preprocessing.crop_margin,
                 )
                 problem = quality_problem(quality, preprocessing)
-                found.append(_Found(frame.time_s, face, quality.size_px, quality.sharpness, problem, appearance(crop)))
+                found.append(
+                    _Found(
+                        frame.time_s,
+                        face,
+                        quality.size_px,
+                        quality.sharpness,
+                        problem,
+                        frame.scale,
+                        appearance(crop),
+                    )
+                )
                 if problem is None:
                     crops.append(crop)
         return found, crops
@@ -192,12 +204,14 @@ def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
 
 
 def _result(item: _Found, score: float | None) -> FaceResult:
+    across, down = item.scale
+    left, top, right, bottom = item.face.box_px
     return FaceResult(
         time_s=item.time_s,
-        box_px=item.face.box_px,
-        landmarks_px=item.face.landmarks_px,
+        box_px=(left * across, top * down, right * across, bottom * down),
+        landmarks_px=tuple((x * across, y * down) for x, y in item.face.landmarks_px),
         confidence=item.face.confidence,
-        size_px=item.size_px,
+        size_px=item.size_px * min(item.scale),
         sharpness=item.sharpness,
         problem=item.problem,
         fake_score=score,

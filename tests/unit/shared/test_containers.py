@@ -87,11 +87,14 @@ def test_every_form_of_webp_has_a_size(options):
         (b"", EmptyFileError),
         (b"hello, world", NotMediaError),
         (b"\0" * 4096, NotMediaError),
-        (b"GIF89a" + bytes(100), UnsupportedMediaError),
+        (b".RMF\0\0\0\x12" + bytes(100), UnsupportedMediaError),
+        (b"OggS" + bytes(100), UnsupportedMediaError),
+        (b"PK\x03\x04" + bytes(100), UnsupportedMediaError),
+        (b"GIF89a", TruncatedError),
         (b"%PDF-1.7" + bytes(100), UnsupportedMediaError),
         (b"ID3\x04" + bytes(100), UnsupportedMediaError),
         (b"RIFF\x24\0\0\0WAVEfmt " + bytes(100), UnsupportedMediaError),
-        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf", UnsupportedMediaError),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1miaf", UnsupportedMediaError),
         (b"\0\0\0\x18ftypM4A \0\0\0\0isomM4A ", NoVideoStreamError),
         (b"\0\0\0\x18ftypisom\0\0\0\0isommp41", TruncatedError),
         (b"\xff\xd8\xff\xe0", TruncatedError),
@@ -107,8 +110,8 @@ def test_what_cannot_be_taken_is_told_apart(content, error):
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mov"])
 def test_an_unsupported_codec_is_named(tmp_path, name):
-    with pytest.raises(UnsupportedCodecError, match=r"(?i)jpe?g"):
-        inspect(make_clip(tmp_path / name, codec="mjpeg").read_bytes())
+    with pytest.raises(UnsupportedCodecError, match="FFV1"):
+        inspect(make_clip(tmp_path / name, codec="ffv1").read_bytes())
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "aac"), ("a.avi", "pcm_s16le")])
