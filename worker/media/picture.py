@@ -278,13 +278,17 @@ def picture_numbers(image: Any) -> list[int]:
 
 def is_shown(image: Any, number: int) -> bool:
     """Whether a further picture of an MPO file is there, and one to look at."""
-    entry = image.mpinfo[0xB002][number]
-    if entry["Attribute"]["MPType"] in THUMBNAILS:
+    if image.mpinfo[0xB002][number]["Attribute"]["MPType"] in THUMBNAILS:
+        return False
+    try:
+        image.seek(number)
+    except (SyntaxError, ValueError):
+        # There is no JPEG at its place.
         return False
     with open(image.filename, "rb") as file:  # noqa: PTH123 - nothing is imported that is not needed
-        file.seek(entry["DataOffset"] + image.info["mpoffset"])
-        begin = file.read(MARKED_BYTES)
-    return begin[:3] == b"\xff\xd8\xff" and not any(mark in begin.lower() for mark in GAIN_MAP_MARKS)
+        file.seek(image.offset)
+        begin = file.read(MARKED_BYTES).lower()
+    return not any(mark in begin for mark in GAIN_MAP_MARKS)
 
 
 def times(image: Any) -> Iterator[tuple[float, float]]:

@@ -157,7 +157,7 @@ def mpo(second, kind=0x020002):
     first = Image.fromarray(plain(20)[0])
     content = bytearray(encoded(first, "MPO", save_all=True, append_images=[first]))
     at = content.rindex(b"\xff\xd8\xff")
-    entry = content.index(struct.pack("<I", 0x030000)) + 16
+    entry = content.index(struct.pack("<I", 0x030000), content.index(b"0100")) + 16
     content[entry : entry + 4] = struct.pack("<I", kind)
     return bytes(content[:at]) + second
 
