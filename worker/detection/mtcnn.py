@@ -21,7 +21,7 @@ from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
 from worker.detection.networks import Proposals, from_last_channels
-from worker.detection.views import DeviceViews, HostViews, Picture, Views
+from worker.detection.views import PIXEL_MIDDLE, PIXEL_RANGE, DeviceViews, HostViews, Picture, Views
 from worker.inference import Engine, make_engine
 
 CELL_PX: Final = 12
@@ -95,6 +95,22 @@ class MTCNN:
             for index, faces in zip(indexes, self._detect([frames[i] for i in indexes]), strict=True):
                 found[index] = faces
         return found
+
+    def likelihoods(self, pictures: Picture) -> NDArray[np.float32]:
+        """
+        Say how likely each of *pictures* is a face that stands upright and fills it.
+
+        Args:
+            pictures: (N, 48, 48, 3) uint8 RGB.
+
+        Returns:
+            O-Net's probabilities, (N,).
+        """
+        parts = []
+        for start in range(0, len(pictures), CANDIDATE_BATCH):
+            values = (pictures[start : start + CANDIDATE_BATCH].astype(np.float32) - PIXEL_MIDDLE) / PIXEL_RANGE
+            parts.append(self._onet.run(values)[2][:, 1])
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def _detect(self, frames: list[Picture]) -> list[list[DetectedFace]]:
         """Likewise, for frames of one size."""

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
-from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
+from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 from worker.detection.people import Sighting, appearance, group_into_people, pack_look
+from worker.detection.turning import DOUBT, TURNED, find_position, find_standing, turn, turn_back
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
@@ -41,8 +42,8 @@ class _Found:
 
     time_s: float
     face: DetectedFace
-    size_px: float
-    sharpness: float
+    turned_deg: int
+    quality: FaceQuality
     problem: str | None
     appearance: NDArray[np.float32]
 
@@ -109,12 +110,13 @@ class Detector:
         decoded = 0
         waiting: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
+        quarters: int | None = None
         for chunk in stages.waiting("decode", chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops = self._find(chunk)
+                faces, crops, quarters = self._find(chunk, quarters)
             found += faces
             waiting += crops
             whole = len(waiting) - len(waiting) % FACE_BATCH
@@ -161,26 +163,53 @@ class Detector:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
 
-    def _find(self, chunk: list[Frame]) -> tuple[list[_Found], list[NDArray[np.uint8]]]:
-        """The faces of some frames, and the crops of those that can be scored."""
+    def _find(self, chunk: list[Frame], quarters: int | None) -> tuple[list[_Found], list[NDArray[np.uint8]], int]:
+        """
+        Find the faces of some frames.
+
+        Args:
+            quarters: By how many quarters the frames have to be turned for faces to stand upright; None if that is to
+                be found out.
+
+        Returns:
+            The faces, the crops of those that can be scored, and *quarters*.
+        """
         preprocessing = self.manifest.preprocessing
+        pictures = [turn(frame.pixels, quarters or 0) for frame in chunk]
+        stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
+        if quarters is None:
+            quarters = 0
+            if not any(stand.doubt < DOUBT for faces in stands for stand in faces):
+                quarters = find_position(self._mtcnn, pictures, preprocessing.min_confidence)
+            if quarters:
+                pictures = [turn(picture, quarters) for picture in pictures]
+                stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
+        # A face that alone decides how its frame stands is not held against that.
+        is_sure = any(stand.doubt < DOUBT for faces in stands for stand in faces)
         found, crops = [], []
-        for frame, faces in zip(chunk, self._mtcnn.detect([frame.pixels for frame in chunk]), strict=True):
-            for face in faces[:MAX_FACES_PER_FRAME]:
-                if face.confidence < preprocessing.min_confidence:
-                    continue
-                quality = measure_quality(frame.pixels, face)
+        for frame, picture, faces in zip(chunk, pictures, stands, strict=True):
+            for face, doubt in faces[:MAX_FACES_PER_FRAME]:
+                quality = measure_quality(picture, face)
                 crop = crop_face(
-                    frame.pixels,
-                    face.box_px,
-                    size_px=preprocessing.crop_size_px,
-                    margin=preprocessing.crop_margin,
+                    picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
-                problem = quality_problem(quality, preprocessing)
-                found.append(_Found(frame.time_s, face, quality.size_px, quality.sharpness, problem, appearance(crop)))
+                problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
+                if problem is None and is_sure and doubt >= TURNED:
+                    problem = "face_turned"
+                height, width = frame.pixels.shape[:2]
+                found.append(
+                    _Found(
+                        frame.time_s,
+                        turn_back(face, quarters, width, height),
+                        90 * quarters,
+                        quality,
+                        problem,
+                        appearance(crop),
+                    )
+                )
                 if problem is None:
                     crops.append(crop)
-        return found, crops
+        return found, crops, quarters
 
 
 def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -198,10 +227,12 @@ def _result(item: _Found, score: float | None) -> FaceResult:
         box_px=item.face.box_px,
         landmarks_px=item.face.landmarks_px,
         confidence=item.face.confidence,
-        size_px=item.size_px,
-        sharpness=item.sharpness,
+        size_px=item.quality.size_px,
+        sharpness=item.quality.sharpness,
+        luma=item.quality.luma,
         problem=item.problem,
         fake_score=score,
+        turned_deg=item.turned_deg,
     )
 
 

@@ -5,20 +5,21 @@ One swapped person is enough to make a medium fake, for however short a time: in
 swap is lost. Every further person and every further minute is another opportunity for chance, so limits rise with both.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
 from typing import Any, Final, Literal
 
 from shared.evidence import Evidence
-from shared.manifests import SCORE_DIGITS, Limits, Manifest
+from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
 from worker.pipeline.following import Track
 from worker.pipeline.results import PersonVerdict, Suspicion
 from worker.pipeline.runs import Run, find_runs
 
 ALIKE: Final = 4
-"""Segments of one person resemble each other: however many there are, their highest is as that of so many strangers."""
+"""Stretches of one person resemble each other: their highest is as that of so many strangers, however many they are."""
 MANY: Final = 16
 """Chances beyond so many are not counted: the tail of real faces is not known further out, and in videos of 10 minutes
 that were put together from 60 to 120 people no real one reached this bound."""
@@ -30,6 +31,14 @@ NEVER: Final = 2.0
 """A bound that no score reaches."""
 VERDICTS: Final = ("fake", "inconclusive", "real")
 """The worst first."""
+FEW: Final = 2
+"""Faces that are not enough for ``real`` if all of them are poor."""
+POOR_SIZE_PX: Final = 62.0
+"""The smallest face of the DFDC crops that checkpoints are judged by."""
+POOR_SHARPNESS: Final = 2.0
+"""In multiples of the least that is scored at all: 2 % of the faces of 116 real clips lie below."""
+POOR_LUMA: Final = 30.0
+"""Of 255; media of a mean below 60 are judged as well as others, and those below half of that are hardly any."""
 TWO_WAYS: Final = 2
 """A person can be called fake as a whole or for a stretch, so that stretches have twice the chances."""
 DOUBTFUL: Final = 8
@@ -43,6 +52,8 @@ class Findings:
 
     people: tuple[PersonVerdict, ...] = ()
     suspicious: tuple[Suspicion, ...] = ()
+    is_little: bool = False
+    """All that was scored are one or two small, soft or dark faces."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded; of very many people and stretches the most suspicious ones."""
@@ -79,7 +90,7 @@ def judge_people(
     """
     scored = [track for track in tracks if track.scored_segments]
     counted = float(len(scored))
-    chances = float(min(TWO_WAYS * sum(min(track.scored_segments, ALIKE) for track in scored), MANY))
+    counts = [len(track.scored) for track in scored]
 
     # The same few numbers of faces are asked for again and again.
     @cache
@@ -89,8 +100,11 @@ def judge_people(
     # Where limits do not know how much was seen, one face of a thousand would be as good as all of them.
     knows_evidence = "video" in (manifest.calibration.bounds or {})
 
-    def stretch_bound(faces: int, people: float) -> float:
-        return limits(faces, people).high if knows_evidence or faces >= SEVERAL else NEVER
+    @cache
+    def bound(faces: int, share: float = 1.0) -> float:
+        """From where on a stretch of so many faces stands out among a share of the chances that there are."""
+        chances = min(TWO_WAYS * sum(min(math.ceil(count / faces), ALIKE) for count in counts), MANY)
+        return limits(faces, max(1.0, chances * share)).high if knows_evidence or faces >= SEVERAL else NEVER
 
     people: list[PersonVerdict] = []
     suspicious: list[Suspicion] = []
@@ -105,13 +119,25 @@ def judge_people(
             own = Limits(min(limits(len(scores), counted).low, high), high)
             verdict = by_itself = "fake" if mean >= own.high else "inconclusive" if mean >= own.low else "real"
             if kind == "video":
-                doubtful = find_runs(scores, lambda faces: stretch_bound(faces, max(1.0, chances / DOUBTFUL)))
-                beyond = find_runs(scores, lambda faces: stretch_bound(faces, chances)) if knows_evidence else []
+                doubtful = find_runs(scores, lambda faces: bound(faces, 1.0 / DOUBTFUL))
+                beyond = find_runs(scores, bound) if knows_evidence else []
                 by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
                 verdict = min(by_itself, by_stretch, key=VERDICTS.index)
                 suspicious += [_suspicion(track, run, step_s, end_s) for run in doubtful]
         people.append(_person(track, mean, verdict, own, step_s, end_s, is_by_stretch=verdict != by_itself))
-    return Findings(tuple(people), tuple(sorted(suspicious, key=lambda one: (one.start_s, one.person))))
+    faces = [face for track in scored for face in track.scored]
+    is_little = len(faces) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in faces)
+    return Findings(tuple(people), tuple(sorted(suspicious, key=lambda one: (one.start_s, one.person))), is_little)
+
+
+def _is_poor(face: Mapping[str, Any], preprocessing: Preprocessing) -> bool:
+    """Whether a face was scored, but is smaller, softer or darker than what checkpoints are validated on."""
+    luma = face.get("luma")
+    return (
+        face["size_px"] < POOR_SIZE_PX
+        or face["sharpness"] < POOR_SHARPNESS * preprocessing.min_sharpness
+        or (luma is not None and luma < POOR_LUMA)
+    )
 
 
 def _person(

@@ -18,8 +18,12 @@ class FaceResult:
     size_px: float
     sharpness: float
     problem: str | None
-    """Why it was not scored: ``face_too_small`` or ``face_too_blurred``."""
+    """Why it was not scored: ``face_too_small``, ``face_too_blurred`` or ``face_turned``."""
     fake_score: float | None
+    luma: float | None = None
+    """Mean over the face, in [0, 255]; None where a release from before found it."""
+    turned_deg: int = 0
+    """How far the face stands turned clockwise in the displayed frame, which was turned upright to score it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded."""
@@ -32,6 +36,8 @@ class FaceResult:
             "sharpness": round(self.sharpness, 2),
             "problem": self.problem,
             "fake_score": self.fake_score,
+            "luma": None if self.luma is None else round(self.luma, 1),
+            "turned_deg": self.turned_deg,
         }
 
     @classmethod

@@ -16,7 +16,11 @@ from shared.manifests import SCORE_DIGITS, Manifest
 from worker.pipeline.judging import Findings
 from worker.pipeline.results import FaceResult, JobResult, PersonResult, SegmentResult
 
-REASON_OF_PROBLEM = {"face_too_small": "faces_too_small", "face_too_blurred": "faces_too_blurred"}
+REASON_OF_PROBLEM = {
+    "face_too_small": "faces_too_small",
+    "face_too_blurred": "faces_too_blurred",
+    "face_turned": "faces_turned",
+}
 NO_FACE = "no_face"
 
 
@@ -102,8 +106,9 @@ def score_job(
         return result(mean, max(scores), "fake", (*short, *reasons), limits)
     is_uncertain = by_mean == "inconclusive" or (findings.worst == "inconclusive" and not is_short)
     uncertain = ["uncertain"] if is_uncertain else []
+    little = ["little_evidence"] if findings.is_little else []
     compressed = ["heavily_compressed"] if manifest.calibration.is_heavily_compressed(evidence) else []
-    doubts = (*uncertain, *short, *compressed, *reasons)
+    doubts = (*uncertain, *short, *little, *compressed, *reasons)
     return result(mean, max(scores), "inconclusive" if doubts else "real", doubts, limits)
 
 

@@ -289,7 +289,8 @@ class _Cutter:
     def _is_usable(self, view: NDArray[np.uint8], face: DetectedFace) -> bool:
         if face.confidence < self.settings.min_confidence:
             return False
-        return quality_problem(measure_quality(view, face), self._preprocessing) is None
+        quality = measure_quality(view, face)
+        return quality_problem(quality.size_px, quality.sharpness, self._preprocessing) is None
 
 
 _cutter: _Cutter | None = None

@@ -41,6 +41,8 @@ TAIL: Final = 0.2
 """The share of single faces that tells how far the highest of several people lies above one."""
 SEVERAL: Final = 4
 """Faces of one person from which on their mean counts as one over many, for its tail."""
+LEAST_SHARE: Final = 0.5
+"""Of the tail of single faces, that the tail of means over many has at least."""
 MOST_ODDS: Final = 12.0
 """Log-odds beyond which scores are no longer told apart."""
 
@@ -136,8 +138,9 @@ def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapp
     rise: dict[str, float] = {}
     if tail := _tail(singles):
         rise["doubling"] = round(tail * math.log(2.0), DIGITS)
-        if many := _tail(means):
-            rise["doubling_many"] = min(round(many * math.log(2.0), DIGITS), rise["doubling"])
+        # A tail of few media is a guess: means are taken to scatter half as far as single faces at least.
+        share = min(1.0, max(_tail(means) / tail, LEAST_SHARE))
+        rise["doubling_many"] = round(share * tail * math.log(2.0), DIGITS)
     high = _bound(real, odds, seen, max, _high, Bound(one=0.0, many=0.0, **rise))
     low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, Bound(one=0.0, many=0.0))
     least, most = _log_odds(LEAST_LOW), _log_odds(MOST_LOW)

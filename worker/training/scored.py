@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from shared.evidence import Evidence
 from shared.manifests import Manifest, Preprocessing, Scale
-from worker.detection.faces import Box, FaceQuality, crop_face, quality_problem
+from worker.detection.faces import Box, crop_face, quality_problem
 from worker.detection.people import Sighting, appearance, group_into_people
 from worker.inference import Engine, FromLastChannels, make_engine
 from worker.media.segments import plan_segments
@@ -295,7 +295,7 @@ class _Cut:
 
 
 def _is_usable(face: CachedFace, limits: Preprocessing) -> bool:
-    return quality_problem(FaceQuality(face.size_px, face.sharpness), limits) is None
+    return quality_problem(face.size_px, face.sharpness, limits) is None
 
 
 def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -18,6 +20,8 @@ def track(scores, person=0, start_s=0.0):
             "time_s": start_s + row / FPS,
             "box_px": [0.0, 0.0, 90.0, 90.0],
             "size_px": 90.0,
+            "sharpness": 100.0,
+            "luma": 100.0,
             "confidence": 0.99,
             "fake_score": score,
         }
@@ -129,3 +133,18 @@ def test_a_result_names_the_most_suspicious_of_very_many_people():
     assert document["people_total"] == 3 * LISTED + 1
     assert len(document["people"]) == LISTED
     assert document["people"][-1]["verdict"] == "fake"
+
+
+@pytest.mark.parametrize("poor", [{"size_px": 50.0}, {"sharpness": 25.0}, {"luma": 20.0}], ids=str)
+def test_one_or_two_poor_faces_are_never_enough_for_real(poor):
+    def seen(count, but=0):
+        whole = track([0.02] * count)
+        faces = [face if row < but else {**face, **poor} for row, face in enumerate(whole.faces)]
+        return dataclasses.replace(whole, faces=tuple(faces))
+
+    result = judged(seen(2))[1]
+    assert (result.verdict, result.reasons) == ("inconclusive", ("little_evidence",))
+    assert judged(seen(1), kind="image")[1].reasons == ("little_evidence",)
+    assert judged(seen(3))[1].verdict == "real"
+    assert judged(seen(2, but=1))[1].verdict == "real"
+    assert judged(track([0.99]), kind="image")[1].verdict == "fake"
