@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from deepfakestream import Client, verify_webhook
-from deepfakestream import client as module
+from deepfakestream import transport
 from deepfakestream.errors import (
     APIError,
     AuthenticationError,
@@ -67,7 +67,7 @@ def server():
 
 @pytest.fixture
 def client(server, monkeypatch):
-    monkeypatch.setattr(module, "_pause_s", lambda *_: 0.0)
+    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
     with Client(server.url, "dfs_key") as connected:
         yield connected
 
@@ -150,7 +150,7 @@ def test_a_rate_limit_tells_when_to_come_back(server, client):
 
 
 def test_no_server_is_a_failed_connection(monkeypatch):
-    monkeypatch.setattr(module, "_pause_s", lambda *_: 0.0)
+    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
     with Client("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
         client.get("x")
 

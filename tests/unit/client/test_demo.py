@@ -2,7 +2,7 @@ import io
 from types import SimpleNamespace
 
 import pytest
-from deepfakestream.cli import _explain
+from deepfakestream.running import explain
 from rich.console import Console
 
 
@@ -37,7 +37,7 @@ def job(score, *, trained=True):
 )
 def test_the_demo_says_what_was_measured(real, swapped, says):
     console = Console(file=io.StringIO(), width=1000)
-    _explain(console, [real, swapped])
+    explain(console, [real, swapped])
     said = console.file.getvalue()
     assert says in said
     is_measured = real.model.trained and None not in (real.fake_score, swapped.fake_score)
@@ -59,11 +59,11 @@ def test_the_demo_compares_with_what_each_videos_evidence_asks_for():
         )
 
     console = Console(file=io.StringIO(), width=1000)
-    _explain(console, [seen(0.65, 0.7), seen(0.55, 0.5)])
+    explain(console, [seen(0.65, 0.7), seen(0.55, 0.5)])
     assert "Both are on the right side of the threshold." in console.file.getvalue()
 
 
 def test_the_demo_says_nothing_of_a_job_that_is_not_there():
     console = Console(file=io.StringIO())
-    _explain(console, [None, job(0.9)])
+    explain(console, [None, job(0.9)])
     assert console.file.getvalue() == ""
