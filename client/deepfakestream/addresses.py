@@ -24,7 +24,7 @@ def origin(url: str) -> Origin:
         port = found.port or _PORTS.get(found.scheme)
     except (httpx.InvalidURL, ValueError, TypeError) as error:
         raise AddressError(f"{url!r} is no address of a service: {error}") from error
-    if found.scheme not in _PORTS or not found.host or port is None:
+    if found.scheme not in _PORTS or not found.host or port is None or not 0 < port < 65536:
         raise AddressError(f"{url!r} is no address of a service, such as https://deepfakes.example")
     if found.userinfo:
         # It would be sent in place of the key. The address is not quoted: it may hold a password.

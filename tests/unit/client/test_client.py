@@ -23,46 +23,9 @@ from deepfakestream.errors import (
 )
 from standardwebhooks import Webhook
 
-from tests.receiver import running_receiver
+from tests.unit.client.services import answer, job, problem
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-def job(status="succeeded", **changes):
-    document = {
-        "id": "01a20d78-a9e9-755a-a1ee-3373ca532026",
-        "status": status,
-        "created_at": "2026-01-02T03:04:05.678Z",
-        "started_at": None,
-        "finished_at": None,
-        "progress": {"segments_total": None, "segments_done": 0, "fraction": 0.0},
-        "media": None,
-        "options": {},
-        "metadata": {},
-        "fake_score": None,
-        "peak_score": None,
-        "verdict": None,
-        "reasons": [],
-        "model": None,
-        "error": None,
-        "segments": [],
-        "added_by_a_newer_service": True,
-    }
-    return document | changes
-
-
-def answer(body, status=200, **headers):
-    return status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
-
-
-def problem(status, code, **headers):
-    return answer({"status": status, "code": code, "detail": "It is so.", "request_id": "r1"}, status, **headers)
-
-
-@pytest.fixture
-def server():
-    with running_receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture
