@@ -5,6 +5,7 @@ The service decides what it takes. Here only that is refused which no service of
 uploaded first; whatever might be a medium passes.
 """
 
+import codecs
 import stat
 from pathlib import Path
 from typing import Final
@@ -131,14 +132,12 @@ def _is_text(head: bytes) -> bool:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         # UTF-16, whose byte order mark no medium begins with.
         return all(_is_of_text(character) for character in head[: len(head) & ~1].decode("utf-16", "ignore"))
-    for cut in range(4):
+    try:
         # The last character may be cut off at the end of what was read.
-        try:
-            text = head[: len(head) - cut].decode()
-        except UnicodeDecodeError:
-            continue
-        return all(map(_is_of_text, text))
-    return False
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD_BYTES)
+    except UnicodeDecodeError:
+        return False
+    return all(map(_is_of_text, text))
 
 
 def _is_of_text(character: str) -> bool:

@@ -6,8 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from deepfakestream import Client, verify_webhook
-from deepfakestream import transport
+from deepfakestream import Client, transport, verify_webhook
 from deepfakestream.errors import (
     APIError,
     AuthenticationError,

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from deepfakestream import Client
-from deepfakestream import connection
+from deepfakestream import Client, connection
 from deepfakestream.errors import APIError, DeepfakeStreamError
 
 from tests.receiver import running_receiver
@@ -149,7 +148,11 @@ def test_commands_find_the_stack_that_runs_by_themselves(command, state, server)
 
 
 def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path):
-    with running_state(tmp_path / "other", "http://127.0.0.1:9") as other, connection.announced(state), connection.announced(other):
+    with (
+        running_state(tmp_path / "other", "http://127.0.0.1:9") as other,
+        connection.announced(state),
+        connection.announced(other),
+    ):
         done = command("jobs")
         assert done.exit_code == 1
         assert "--state" in done.output
