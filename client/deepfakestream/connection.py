@@ -76,6 +76,10 @@ def announced(state: Path) -> Iterator[bool]:
     try:
         folder = home_state() / RUNNING_FOLDER
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for entry in folder.iterdir():
+            # Left by a stack that was killed.
+            if _stack_address(Path(os.fsdecode(entry.read_bytes()))) is None:
+                entry.unlink(missing_ok=True)
         (folder / name).write_bytes(os.fsencode(state))
     except (OSError, RuntimeError):
         yield False

@@ -89,9 +89,7 @@ def summarise(console: Console, results: Sequence[Scanned]) -> None:
         if job is None or job.model is None:
             console.print(plain(f"{name}: no result"))
             continue
-        console.print(
-            plain(f"{name}: {job.verdict}, average {score(job.fake_score)} ({limits(job, job.model)})"), highlight=False
-        )
+        console.print(plain(f"{name}: {job.verdict}, average {score(job.fake_score)}; {limits(job, job.model)}"))
 
 
 def explain(console: Console, jobs: Sequence[Job | None]) -> None:

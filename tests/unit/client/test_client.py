@@ -180,3 +180,9 @@ def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
     secret = "whsec_" + "A" * 32 if spoil == "secret" else SECRET
     with pytest.raises(WebhookVerificationError):
         verify_webhook(headers, body + (" " if spoil == "body" else ""), secret)
+
+
+@pytest.mark.parametrize("body", ["[1]", "null", "x", "[" * 100_000], ids=["list", "null", "no JSON", "deep"])
+def test_a_signed_body_that_is_no_event_is_refused(body):
+    with pytest.raises(WebhookVerificationError):
+        verify_webhook(signed(body), body, SECRET)

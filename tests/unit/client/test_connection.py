@@ -160,6 +160,14 @@ def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path
         assert len(server.requests) == 1
 
 
+def test_what_killed_stacks_left_is_cleared_away(state, tmp_path):
+    with running_state(tmp_path / "killed", "http://127.0.0.1:9") as killed:
+        left = connection.announced(killed)
+        left.__enter__()
+    with connection.announced(state):
+        assert len(list((tmp_path / "home-state" / "deepfakestream" / "running").iterdir())) == 1
+
+
 def test_a_home_that_cannot_be_written_does_not_keep_a_stack_from_running(state, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
