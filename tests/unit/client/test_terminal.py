@@ -106,7 +106,8 @@ def test_text_is_not_taken_for_markup(command, server, tmp_path):
 def test_on_a_terminal_with_colours_nothing_but_colours_is_sent(server, tmp_path):
     path = tmp_path / "a\x1b]0;owned\x07.jpg"
     path.write_bytes(b"\xff\xd8\xff")
-    server.answers = [answer(hostile_job(), 202), answer(hostile_job())]
+    waiting = hostile_job(status=HOSTILE)
+    server.answers = [answer(waiting, 202), answer(waiting), answer(hostile_job())]
     done = run_program(server, tmp_path, "scan", path, FORCE_COLOR="1", TERM="xterm-256color")
     assert b"\x1b[1m" in done.stdout
     for sequence in (b"\x1b]", b"\x07", b"\x1b[2J", b"\xc2\x9b", "\u202e".encode()):
@@ -160,7 +161,8 @@ def test_help_is_ascii(command):
         assert command(*arguments, "--help").output.isascii(), arguments
 
 
-def test_json_reaches_its_file_while_progress_is_on_a_terminal(server, tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])
+def test_json_reaches_its_file_while_progress_is_on_a_terminal(server, tmp_path, encoding):
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     server.answers = [answer(job(), 202), answer(job())]
     terminal, end = pty.openpty()
@@ -168,7 +170,7 @@ def test_json_reaches_its_file_while_progress_is_on_a_terminal(server, tmp_path)
         with running_state(tmp_path / "state", server.url) as state:
             done = subprocess.run(
                 [*PROGRAM, "--state", state, "scan", "--json", tmp_path / "a.jpg"],
-                env={**os.environ, "TERM": "xterm"},
+                env={**os.environ, "TERM": "xterm", "PYTHONIOENCODING": encoding},
                 stdout=subprocess.PIPE,
                 stderr=end,
                 check=False,
@@ -177,6 +179,7 @@ def test_json_reaches_its_file_while_progress_is_on_a_terminal(server, tmp_path)
     finally:
         os.close(end)
         os.close(terminal)
+    assert done.returncode == 0
     assert json.loads(done.stdout)["job"]["status"] == "succeeded"
 
 
