@@ -85,11 +85,11 @@ def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
     found = Selection()
     for source in sources:
         path = Path(source)
-        if is_url(source) or not path.is_dir():
+        if is_url(source) or not _is(path.is_dir):
             found.sources.append(source)
             continue
         for inside in sorted(path.rglob("*")):
-            if not inside.is_file():
+            if not _is(inside.is_file):
                 continue
             is_hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
             if all_files or not (is_hidden or not is_media(inside)):
@@ -98,6 +98,14 @@ def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
                 (found.hidden if is_hidden else found.no_media).append(str(inside))
     found.sources = list(dict.fromkeys(found.sources))
     return found
+
+
+def _is(check: Callable[[], bool]) -> bool:
+    """What *check* says of a path; False where it cannot be asked, which opening the file will tell of."""
+    try:
+        return check()
+    except OSError:
+        return False
 
 
 def is_url(source: str) -> bool:

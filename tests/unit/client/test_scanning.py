@@ -113,3 +113,11 @@ def test_a_file_that_cannot_be_read_is_named_once(scan, tmp_path, name):
     done = scan("--json", tmp_path / name, files=0)
     assert done.exit_code == 1
     assert json.loads(done.stdout)["error"]["detail"] == "No such file or directory"
+
+
+def test_a_path_that_cannot_be_looked_at_is_told_and_others_are_scanned(scan, folder):
+    done = scan("--json", "x" * 5000, folder / "a.jpg", files=1)
+    assert done.exit_code == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["error"]["detail"] == "File name too long"
+    assert lines[1]["job"]["status"] == "queued"
