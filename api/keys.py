@@ -51,7 +51,7 @@ def digest_key(secret: str) -> bytes:
 
 def check_label(what: str, value: str) -> None:
     """
-    Refuse an owner or a name that could not be told from another, or not be shown.
+    Refuse an owner or a name that looks like another one, or cannot be shown.
 
     Raises:
         KeyRefusedError: It is empty, blank or too long, begins or ends with a blank, or has invisible characters.

@@ -70,7 +70,7 @@ def announced(state: Path) -> Iterator[bool]:
     Let commands find the stack with its state in *state* while the context lasts.
 
     Yields:
-        Whether they can: False if the user's own folder cannot be written, so that they have to be told the folder.
+        Whether they can: False if the user's own folder cannot be written, so that they have to name the folder.
     """
     name = hashlib.sha256(os.fsencode(state)).hexdigest()[:16]
     try:

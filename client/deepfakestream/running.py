@@ -1,4 +1,4 @@
-"""``deepfakestream up`` and ``demo``: the embedded stack, and what a person is told of it."""
+"""``deepfakestream up`` and ``demo``: the embedded stack, and what is printed about it."""
 
 import shlex
 import shutil

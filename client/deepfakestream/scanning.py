@@ -23,7 +23,7 @@ AT_A_TIME = 4
 """Files in flight: enough to keep workers busy while another one uploads."""
 POLL_S = 0.3
 EXAMPLES = 3
-"""Names of files left out that are told."""
+"""Names of left-out files that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
 
 
 def _is(check: Callable[[], bool]) -> bool:
-    """What *check* says of a path; False where it cannot be asked, which opening the file will tell of."""
+    """What *check* says of a path; False where it cannot be asked, which opening the file reports."""
     try:
         return check()
     except OSError:

@@ -71,7 +71,7 @@ def test_scan_prints_one_json_object_a_line_and_nothing_else(stack, clip, tmp_pa
     assert done.returncode == 1
 
 
-def test_a_folder_is_scanned_for_its_media_and_the_rest_is_told(stack, clip, tmp_path):
+def test_a_folder_is_scanned_for_its_media_and_the_rest_is_named(stack, clip, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "notes.txt").write_text("no media")
     done = deepfakestream("scan", "--json", tmp_path, state=stack.state)

@@ -237,12 +237,12 @@ def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path
     assert "very-private-name" not in logs
 
 
-def test_both_demo_videos_get_the_verdict_that_the_readme_tells_with_the_default_options(tmp_path):
+def test_both_demo_videos_get_the_verdict_that_the_readme_names_with_the_default_options(tmp_path):
     videos = make_demo_videos(tmp_path)
     assert [video.name for video in videos] == ["real.mp4", "swapped.mp4"]
-    for video, told in zip(videos, ("real", "fake"), strict=True):
+    for video, expected in zip(videos, ("real", "fake"), strict=True):
         job = scan(video)
-        assert job["verdict"] == told
+        assert job["verdict"] == expected
         scores = [segment["fake_score"] for segment in job["segments"]]
         *people, nobody = scores
         assert len(people) == 3

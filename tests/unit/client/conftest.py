@@ -15,7 +15,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch, tmp_path):
-    """No service, key or state of whoever runs the tests, and a home of the test's own."""
+    """No service, key or state of the person who runs the tests, and a home of the test's own."""
     for name in os.environ:
         if name.startswith("DEEPFAKESTREAM_"):
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""A service that answers as it is told, and the state folder of a stack that seems to run."""
+"""Answers of a service, and the state folder of a stack that seems to run."""
 
 import fcntl
 import json

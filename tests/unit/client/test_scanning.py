@@ -69,7 +69,7 @@ def sent(done):
     return [line["file"].rsplit("/", 1)[-1] for line in map(json.loads, done.stdout.splitlines())]
 
 
-def test_of_a_folder_images_and_videos_are_sent_and_the_rest_is_told(scan, server, folder):
+def test_of_a_folder_images_and_videos_are_sent_and_the_rest_is_named(scan, server, folder):
     done = scan("--json", folder, files=2)
     assert done.exit_code == 0, done.output
     assert sent(done) == ["a.jpg", "b.bin"]
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_read_is_named_once(scan, tmp_path, name):
     assert json.loads(done.stdout)["error"]["detail"] == "No such file or directory"
 
 
-def test_a_path_that_cannot_be_looked_at_is_told_and_others_are_scanned(scan, folder):
+def test_a_path_that_cannot_be_looked_at_is_reported_and_others_are_scanned(scan, folder):
     done = scan("--json", "x" * 5000, folder / "a.jpg", files=1)
     assert done.exit_code == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]

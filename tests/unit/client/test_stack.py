@@ -26,7 +26,7 @@ def taken():
     ("option", "service"),
     [pytest.param("--port", "the api", id="api"), pytest.param("--flower-port", "Flower", id="flower")],
 )
-def test_a_port_that_is_taken_is_told_before_anything_starts(command, tmp_path, taken, option, service):
+def test_a_port_that_is_taken_is_reported_before_anything_starts(command, tmp_path, taken, option, service):
     done = command("--state", tmp_path / "state", "up", option, taken)
     assert done.exit_code == 1
     assert done.output.strip().count("\n") == 0, "one sentence, and no step before it"
