@@ -1,5 +1,6 @@
 """A key is sent to the address that it was made for, and to no other."""
 
+import hashlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from deepfakestream import Client, connection
 from deepfakestream.errors import APIError, DeepfakeStreamError
 
 from tests.receiver import running_receiver
-from tests.unit.client.services import OWN_KEY, answer, running_state
+from tests.unit.client.services import OWN_KEY, answer, job, problem, running_state
 
 NO_JOBS = {"items": [], "next_cursor": None}
 
@@ -84,6 +85,23 @@ def test_a_key_does_not_follow_a_redirection(server, elsewhere):
         list(client.list())
     assert elsewhere.requests == []
     assert elsewhere.url in raised.value.detail
+
+
+def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"the file")
+    place = {"id": "u1", "method": "PUT", "url": f"{elsewhere.url}/x?signed=1", "headers": {"Content-Length": "8"}}
+    server.answers = [answer(place, 201), answer(job("queued"), 202)]
+    elsewhere.answers = [problem(503, "slow_down"), (200, {}, b"")]
+    with Client(server.url, "dfs_key") as client:
+        client.submit(tmp_path / "a.mp4", direct=True)
+    assert [(request.method, request.path, request.body) for request in elsewhere.requests] == [
+        ("PUT", "/x?signed=1", b"the file")
+    ] * 2
+    assert keys_seen(elsewhere) == [None, None]
+    assert json.loads(server.requests[1].body) == {
+        "upload_id": "u1",
+        "sha256": hashlib.sha256(b"the file").hexdigest(),
+    }
 
 
 def test_a_key_for_this_machine_passes_no_proxy(server, elsewhere, monkeypatch):
