@@ -342,9 +342,54 @@ class JobSummary(BaseModel):
     error: ErrorDocument | None
 
 
+class Span(BaseModel):
+    """A stretch of time, in seconds of the media."""
+
+    start_s: float
+    end_s: float
+
+
+class ShownFace(BaseModel):
+    """The face to show for a person: the largest that was scored."""
+
+    time_s: float
+    box_px: list[float] = Field(description="Left, top, right, bottom in the displayed frame.")
+
+
+class PersonVerdictDocument(BaseModel):
+    """One person over the whole media. Whom a cut shows from another side may be counted again."""
+
+    person: int = Field(description="0 for the one with the most face area; segments use the same numbers.")
+    fake_score: Score | None = Field(description="Mean over the scored faces; null if none could be scored.")
+    verdict: Literal["fake", "real", "inconclusive"] | None = Field(
+        description="The worse of what the mean and the most suspicious stretch of time give; null without a score."
+    )
+    real_below: Score | None = Field(description="Limits of the mean, which move with faces and people.")
+    fake_from: Score | None
+    faces: int
+    faces_scored: int
+    seen: list[Span]
+    face: ShownFace
+
+
+class SuspicionDocument(Span):
+    """A stretch of time in which one person's faces are suspicious together, however short it is."""
+
+    person: int
+    fake_score: Score = Field(description="Mean over the faces in it.")
+    faces: int
+
+
 class JobDocument(JobSummary):
     """A job with the scores so far."""
 
+    people_total: int | None = Field(description="How many people were told apart, of whom `people` names 100 at most.")
+    people: list[PersonVerdictDocument] | None = Field(
+        description="Null before the verdict, and in results from before people were followed."
+    )
+    suspicious: list[SuspicionDocument] | None = Field(
+        description="In order of time; empty for images, and where nothing stands out."
+    )
     segments: list[SegmentSummary]
 
 

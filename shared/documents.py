@@ -16,7 +16,14 @@ from shared.models import OPEN_SEGMENT_STATUSES, Delivery, Job, Segment
 def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
     """A job with its progress and the scores so far; *segments* are all of its segments, in order."""
     done = sum(segment.status not in OPEN_SEGMENT_STATUSES for segment in segments)
-    return {**job_summary(job, done), "segments": [segment_summary(segment) for segment in segments]}
+    findings = job.findings or {}
+    return {
+        **job_summary(job, done),
+        "people_total": findings.get("people_total"),
+        "people": findings.get("people"),
+        "suspicious": findings.get("suspicious"),
+        "segments": [segment_summary(segment) for segment in segments],
+    }
 
 
 def job_summary(job: Job, segments_done: int) -> dict[str, Any]:

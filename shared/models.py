@@ -148,6 +148,8 @@ class Job(Base):
     model_description: Mapped[dict[str, Any] | None]
     evidence: Mapped[dict[str, Any] | None]
     """What the verdict rests on, and the limits that follow from it; see ``worker.tasks.finish.judge``."""
+    findings: Mapped[dict[str, Any] | None]
+    """What is said of each person, and the stretches of time that stand out; see ``worker.pipeline.judging``."""
     reused_from: Mapped[uuid.UUID | None]
     """The job whose scores these are; that one may be gone by now."""
     error_code: Mapped[str | None]
@@ -223,6 +225,8 @@ class Segment(Base):
     fake_score: Mapped[float | None]
     result: Mapped[dict[str, Any] | None]
     """People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``."""
+    looks: Mapped[list[Any] | None]
+    """What its people look like, by number: a means to follow them over segments, null once the job has ended."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(default=0)

@@ -76,13 +76,14 @@ def scan(
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
             segment.status = "unscorable" if result.fake_score is None else "scored"
             segment.fake_score = result.fake_score
-            segment.result = result.to_json()
+            segment.result, segment.looks = result.to_json(), list(result.looks)
             segments.append(segment)
             on_progress(len(segments), len(plan))
     outcome = judge(job, segments, detector.manifest)
     job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
     job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
     job.model_description, job.evidence = outcome.model_description, outcome.evidence
+    job.findings = outcome.findings
     job.status, job.finished_at = "succeeded", _now()
     return job_document(job, segments)
 

@@ -210,6 +210,56 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedPerson:
+    """One person over the whole media."""
+
+    person: int
+    """0 for the one with the most face area; segments use the same numbers."""
+    fake_score: float | None
+    """Mean over the scored faces; None if none could be scored."""
+    verdict: str | None
+    faces_scored: int
+    seen: tuple[tuple[float, float], ...]
+    """When, in seconds of the media."""
+    raw: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read the API's form."""
+        return cls(
+            _count(data["person"]),
+            _optional_number(data["fake_score"]),
+            _optional_text(data["verdict"]),
+            _count(data["faces_scored"]),
+            tuple((_number(span["start_s"]), _number(span["end_s"])) for span in _listed(data["seen"])),
+            data,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A stretch of time in which one person's faces are suspicious together."""
+
+    start_s: float
+    end_s: float
+    person: int
+    fake_score: float
+    """Mean over the faces in it."""
+    faces: int
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read the API's form."""
+        return cls(
+            _number(data["start_s"]),
+            _number(data["end_s"]),
+            _count(data["person"]),
+            _number(data["fake_score"]),
+            _count(data["faces"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job with its progress and the scores so far."""
 
@@ -233,6 +283,9 @@ class Job:
     reused_from: str | None
     """The job whose scores were taken over instead of scoring again."""
     error: Problem | None
+    people: tuple[JudgedPerson, ...]
+    """Empty before the verdict, and from services that do not follow people."""
+    suspicious: tuple[Suspicion, ...]
     segments: tuple[Segment, ...]
     raw: dict[str, Any] = field(repr=False)
     """The document as the service gave it."""
@@ -266,6 +319,8 @@ class Job:
             model=Model.from_json(data["model"]) if data.get("model") else None,
             reused_from=_optional_text(data.get("reused_from")),
             error=_problem(data.get("error")),
+            people=tuple(JudgedPerson.from_json(person) for person in _listed(data.get("people") or [])),
+            suspicious=tuple(Suspicion.from_json(stretch) for stretch in _listed(data.get("suspicious") or [])),
             segments=tuple(Segment.from_json(segment) for segment in _listed(data.get("segments", []))),
             raw=data,
         )

@@ -16,6 +16,7 @@ from deepfakestream.terminal import plain
 WIDE = 118
 NARROW_COLUMNS = ("id", "status", "average", "verdict")
 ID_WIDTH = 36
+LISTED = 5
 STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
 
 
@@ -49,6 +50,13 @@ def print_job(console: Console, name: str, job: Job) -> None:
         return
     console.print(f"average {score(job.fake_score)}   peak {score(job.peak_score)}")
     console.print("verdict", _verdict(job), plain(f"({', '.join(job.reasons)})" if job.reasons else ""))
+    for stretch in job.suspicious[:LISTED]:
+        when = f"{seconds(stretch.start_s)} to {seconds(stretch.end_s)}"
+        console.print(
+            plain(f"        {when} person {stretch.person}: {score(stretch.fake_score)} on {stretch.faces} faces")
+        )
+    if len(job.suspicious) > LISTED:
+        console.print(plain(f"        and {len(job.suspicious) - LISTED} more stretches of time (--json names them)"))
     if job.model is not None:
         model = job.model
         console.print(

@@ -15,7 +15,7 @@ from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
-from worker.detection.people import Sighting, appearance, group_into_people
+from worker.detection.people import Sighting, appearance, group_into_people, pack_look
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
@@ -126,7 +126,8 @@ class Detector:
         scored = iter(scores)
         results = [_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
-        return score_segment(results, people, decoded, self._network.description)
+        looks = [pack_look(look) for look in people.looks]
+        return score_segment(results, people.numbers, decoded, self._network.description, looks)
 
     def score_crops(self, crops: list[NDArray[np.uint8]]) -> list[float]:
         """

@@ -53,7 +53,9 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
         try:
             result = _score(context, detectors, lease, index, keeper, stages)
             with stages.measure("record"), context.sessions.transaction() as session:
-                is_last = record_segment(session, lease, fake_score=result.fake_score, result=result.to_json())
+                is_last = record_segment(
+                    session, lease, fake_score=result.fake_score, result=result.to_json(), looks=result.looks
+                )
         finally:
             for stage, seconds in stages.seconds.items():
                 STAGE_SECONDS.labels(stage=stage).observe(seconds)

@@ -314,7 +314,7 @@ def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
         rows = [row for row, segment in enumerate(segments) if segment == number]
         people += group_into_people(
             [Sighting(faces[row].time_s, faces[row].frame_box_px, appearance(crops[row])) for row in rows]
-        )
+        ).numbers
     return _Cut(faces, crops, tones, segments, people)
 
 

@@ -61,10 +61,10 @@ def test_what_cannot_be_scored_has_reasons_and_no_score(faces, reasons):
     assert (result.fake_score, result.reasons) == (None, reasons)
 
 
-def test_a_result_survives_its_json_form():
-    result = score_segment([face(0.25), face(None, "face_too_small", 0.5)], [0, 1], frames_decoded=2)
-    assert SegmentResult.from_json(result.to_json()) == result
-    assert {field.name for field in dataclasses.fields(SegmentResult)} == set(result.to_json())
+def test_a_result_survives_its_json_form_but_for_what_people_look_like():
+    result = score_segment([face(0.25), face(None, "face_too_small", 0.5)], [0, 1], 2, looks=["AA==", "AQ=="])
+    assert SegmentResult.from_json(result.to_json()) == dataclasses.replace(result, looks=())
+    assert {field.name for field in dataclasses.fields(SegmentResult)} == {*result.to_json(), "looks"}
 
 
 @pytest.mark.parametrize(
@@ -173,35 +173,3 @@ def test_one_crowded_segment_of_many_does_not_move_the_limits_far():
         for parts in ([alone] * 20, [alone] * 20 + [crowd])
     )
     assert before <= after < before + 0.03
-
-
-def long_video(low, high, count, model, faces=20):
-    scores = [low] * (count - 1) + [high]
-    each = [Evidence("video", faces, 1)] * count
-    whole = Evidence("video", faces * count, 1)
-    return score_job([(score, ()) for score in scores], 0, model, whole, by_segment=each)
-
-
-def test_a_short_swap_in_a_long_video_is_never_called_real():
-    result = long_video(0.02, 0.97, 12, moving())
-    assert result.fake_score < result.limits.low
-    assert (result.verdict, result.reasons) == ("inconclusive", ("short_manipulation",))
-    assert result.peak_score == 0.97
-
-
-def test_of_many_segments_one_may_reach_by_chance_what_one_alone_must_not():
-    alone = moving().calibration.limits(Evidence("video", 20, 1)).high
-    assert long_video(0.02, alone + 0.01, 2, moving()).verdict == "real"
-    assert long_video(0.02, 0.85, 2, moving()).verdict == "inconclusive"
-
-
-@pytest.mark.parametrize("count", [2, 4, 60, 720])
-def test_however_long_a_video_is_a_segment_that_is_surely_swapped_stands_out(count):
-    result = long_video(0.02, 0.9, count, moving())
-    assert "short_manipulation" in result.reasons
-    assert result.verdict == "inconclusive"
-
-
-def test_a_video_that_is_fake_as_a_whole_needs_no_further_reason():
-    result = long_video(0.9, 0.97, 4, moving())
-    assert (result.verdict, result.reasons) == ("fake", ())
