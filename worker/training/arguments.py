@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 PROGRAM: Final = "python -m worker.training"
 ABOUT: Final = """
@@ -24,8 +24,8 @@ class _Help(argparse.HelpFormatter):
 class _Command(argparse.ArgumentParser):
     """A command's own parser."""
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(formatter_class=_Help, **options)  # type: ignore[arg-type] - as argparse passes them on
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Help, **options)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -58,7 +58,7 @@ FACES: Final = 4
 """Of a medium that are looked at, spread over it."""
 FOLDS: Final = 8
 LEAST_GROUPS: Final = 4
-"""Of real media, and of fakes, or of couples. A probe of fewer learns from three people or pictures and says nothing."""
+"""Of real media, and of fakes, or of couples. Of fewer a probe learns from two people or pictures, and says nothing."""
 ROUNDS: Final = 500
 """Of the bootstrap."""
 TELLING: Final = 3

@@ -130,7 +130,7 @@ class Origin(_Part):
     seconds: str = ""
     """Of training."""
     measured: list[str] = []
-    """What its makers measured on media that are not here, a line each; the card says it beside what was measured here."""
+    """What its makers measured on media that are not here, a line each, for the card's section on how weak it is."""
     note: str = ""
 
 

@@ -99,7 +99,7 @@ def test_few_media_few_people_and_one_class_are_cautioned_against(evaluation):
     assert any(line.startswith("caution: 5 real and 4 fake media are too few") for line in summary_lines(report))
     assert "Caution: 5 real and 4 fake media are too few" in render_html(evaluation)
     report["counts"] |= {"real": 20, "fake": 19}
-    assert [line for line in summary_lines(report) if "caution" in line][0].startswith("caution: 19 fake media are")
+    assert next(line for line in summary_lines(report) if "caution" in line).startswith("caution: 19 fake media are")
     report["counts"] |= {"real": 20, "fake": 20, "groups": 19}
     assert cautions(report) == ["only 19 people or shots (under 20), with which intervals come out too narrow"]
     report["counts"]["groups"] = 20

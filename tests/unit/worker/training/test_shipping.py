@@ -172,7 +172,8 @@ def test_the_card_says_where_weakness_is_told_how_many_fakes_are_called_real(ren
         report["verdicts"]["fake"] = {"real": 24, "inconclusive": 50, "fake": 176}
 
     weak = rendered(mistake).split("## ")[1]
-    assert "Of all 250 fake media here, of every data set, **9.6 % are called `real`** (24), 20.0 % `inconclusive`." in weak
+    told = "Of all 250 fake media here, of every data set, **9.6 % are called `real`** (24), 20.0 % `inconclusive`."
+    assert told in weak
 
 
 def test_the_card_has_the_division_and_the_terms_of_every_source(rendered):
