@@ -176,9 +176,10 @@ def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = RO
             found += probed
             if not probed:
                 small.append(_too_small(dataset, alone))
-                tqdm.write(f"left out: {small[-1]}")
     if not found:
         raise DataError("; ".join(small) or "no data set in these caches holds both real and fake media")
+    for told in small:
+        tqdm.write(f"left out: {told}")
     return found
 
 
