@@ -177,7 +177,7 @@ def evaluate(
         "options": {"sets": sorted(sets), "robustness": robustness, "limit": limit, **(options or {})},
         **figures(media, checkpoint.manifest, rounds=rounds),
     }
-    unscored = list(_unscored(sources, media, sets))
+    unscored, report["by_source"] = _unscored(sources, media, sets)
     report["counts"]["unscored"] = len(unscored)
     report["unscored"] = unscored
     points = robustness_curves(checkpoint, caches, media, limit=limit, device=device) if robustness else []
@@ -415,17 +415,30 @@ def _split(sources: Sequence[EvaluationSource]) -> dict[str, Any]:
 
 def _unscored(
     sources: Sequence[EvaluationSource], media: Sequence[ScoredMedium], sets: Collection[str]
-) -> Iterator[dict[str, str]]:
-    """Media of *sets* without a score, and why: the code of an error, or that no face could be used."""
+) -> tuple[list[dict[str, str]], dict[str, dict[str, int]]]:
+    """
+    Media of *sets* without a score, and why: the code of an error, or that no face could be used.
+
+    Returns:
+        Those media, and for the path of each source how many of its media were judged and how many have no score.
+    """
     scored = {(medium.dataset, medium.key) for medium in media}
+    rows, counts = [], {}
     for source in sources:
         problems = {problem["key"]: problem["problem"] for problem in CropCache(source.cache).problems()}
+        found = counts[source.source.path.as_posix()] = {"judged": 0, "unscored": 0}
         for medium in source.media():
             chosen = medium.set or "train"
-            if chosen in sets and (medium.dataset, medium.key) not in scored:
-                reason = problems.get(medium.key, "no_usable_face")
-                row = {"dataset": medium.dataset, "key": medium.key, "set": chosen, "label": medium.label}
-                yield {**row, "reason": reason}
+            if chosen not in sets:
+                continue
+            if (medium.dataset, medium.key) in scored:
+                found["judged"] += 1
+                continue
+            found["unscored"] += 1
+            reason = problems.get(medium.key, "no_usable_face")
+            row = {"dataset": medium.dataset, "key": medium.key, "set": chosen, "label": medium.label}
+            rows.append({**row, "reason": reason})
+    return rows, counts
 
 
 def _mistake(medium: ScoredMedium, face: ScoredFace, manifest: Manifest) -> dict[str, Any]:

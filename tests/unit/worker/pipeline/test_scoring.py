@@ -3,7 +3,15 @@ import dataclasses
 import pytest
 
 from shared.evidence import Evidence
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Bound, Bounds, Calibration, read_manifest
+from shared.manifests import (
+    DEFAULT_CHECKPOINT,
+    PACKAGED_MODELS_DIR,
+    Bound,
+    Bounds,
+    Calibration,
+    list_manifests,
+    read_manifest,
+)
 from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import gather_evidence, score_job, score_segment
 
@@ -151,6 +159,15 @@ def test_the_same_score_is_called_by_how_much_was_seen(evidence, verdict):
 def test_a_heavily_compressed_video_is_never_called_real(score, bits, verdict, reasons):
     result = score_job([(score, ())], 0, moving(min_bits_per_pixel=0.03), Evidence("video", 10, 1, bits))
     assert (result.verdict, result.reasons) == (verdict, reasons)
+
+
+@pytest.mark.parametrize("name", sorted(list_manifests(PACKAGED_MODELS_DIR)))
+def test_no_shipped_checkpoint_calls_a_video_at_crf_40_real(name):
+    manifest = read_manifest(PACKAGED_MODELS_DIR / name)
+    # What swaps of a single face spend at CRF 40 was measured: 0.009 to 0.024 bits a pixel, and 0.030 at most at 38.
+    verdicts = [score_job([(0.0, ())], 0, manifest, Evidence("video", 10, 1, bits)) for bits in (0.024, 0.1)]
+    assert (verdicts[0].verdict, verdicts[0].reasons) == ("inconclusive", ("heavily_compressed",))
+    assert verdicts[1].verdict == "real"
 
 
 def test_evidence_counts_the_faces_of_each_segments_highest_person():
