@@ -338,7 +338,7 @@ def _inspect_moov(source: _Source, start: int, end: int, facts: HeaderFacts) -> 
         raise NoVideoStreamError("the file holds no video stream")
     track = tracks[0]
     if track.codec is None:
-        raise _unsupported(track.coding)
+        raise unsupported_codec(track.coding)
     duration_s = track.duration_s or duration_s
     rate = track.samples / duration_s if duration_s and track.samples else None
     return replace(
@@ -447,7 +447,7 @@ def _inspect_segment(source: _Source, start: int, end: int, facts: HeaderFacts) 
         raise NoVideoStreamError("the file holds no video stream")
     track = videos[0]
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
-        raise _unsupported(track.coding)
+        raise unsupported_codec(track.coding)
     return replace(
         facts,
         codec=track.codec,
@@ -562,7 +562,7 @@ def _avi_facts(header: _AVIHeader) -> HeaderFacts:
         raise NoVideoStreamError("the file holds no video stream")
     codec = _AVI_CODECS.get(header.codings[-1])
     if codec is None:
-        raise _unsupported(header.codings[-1])
+        raise unsupported_codec(header.codings[-1])
     return HeaderFacts(
         "video",
         "avi",
@@ -582,8 +582,17 @@ def _riff_chunks(source: _Source, start: int, end: int) -> Iterator[tuple[bytes,
         start += 8 + size + size % 2
 
 
-def _unsupported(coding: str) -> UnsupportedCodecError:
-    name = "".join(character for character in coding if character.isprintable()).strip() or "none"
+_CODEC_NAMES = {
+    **dict.fromkeys(("", "\0\0\0\0", "rawvideo", "DIB ", "raw "), "uncompressed video"),
+    **dict.fromkeys(("mjpeg", "MJPG", "V_MJPEG", "jpeg", "mjpa", "mjpb", "mjpg"), "Motion JPEG"),
+}
+"""What containers, and ffmpeg, call codecs that are often sent and not accepted → what people call them."""
+
+
+def unsupported_codec(coding: str) -> UnsupportedCodecError:
+    """The refusal of a video codec, by whatever name the file or the decoder has for it."""
+    printable = "".join(character for character in coding if character.isprintable()).strip()
+    name = _CODEC_NAMES.get(coding) or repr(printable[:32] or "without a name")
     return UnsupportedCodecError(
-        f"the video codec {name[:32]!r} is not supported; supported are H.264, HEVC, VP8, VP9, AV1 and MPEG-4"
+        f"the video codec {name} is not supported; supported are H.264, HEVC, VP8, VP9, AV1 and MPEG-4"
     )

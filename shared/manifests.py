@@ -21,7 +21,7 @@ PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "swap-lite2"
 """The one among them that judges when nobody asks for another."""
 
-PIPELINE: Final = 3
+PIPELINE: Final = 4
 """Counts changes to decoding, detection, cropping, averaging and judging that can move a score or a verdict. Results
 name it, and are taken over only where it is the same."""
 

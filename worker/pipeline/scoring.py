@@ -57,6 +57,7 @@ def score_job(
     evidence: Evidence,
     *,
     is_truncated: bool = False,
+    has_other_tracks: bool = False,
     by_segment: Sequence[Evidence] = (),
 ) -> JobResult:
     """
@@ -67,6 +68,7 @@ def score_job(
         failed_segments: How many could not be looked at, for instance because they do not decode.
         evidence: What the segments' scores were made from.
         is_truncated: Part of the file is missing or damaged.
+        has_other_tracks: The file has video tracks that nobody looked at.
         by_segment: What the score of each segment that has one was made from, in the order of *segments*.
 
     Returns:
@@ -74,7 +76,11 @@ def score_job(
         the rest, or be short.
     """
     scores = [score for score, _ in segments if score is not None]
-    missing = {"segments_failed": failed_segments > 0, "truncated": is_truncated}
+    missing = {
+        "segments_failed": failed_segments > 0,
+        "truncated": is_truncated,
+        "other_video_tracks": has_other_tracks,
+    }
     reasons = [reason for reason, is_so in missing.items() if is_so]
     if not scores:
         found = sorted({reason for _, given in segments for reason in given} - {NO_FACE})

@@ -66,6 +66,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         manifest,
         evidence,
         is_truncated=bool(facts.get("truncated")),
+        has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
         by_segment=by_segment,
     )
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
