@@ -17,7 +17,7 @@ TRUNCATION_SIGNS: Final = (
     "end of file",
 )
 LOST_COLOUR_PROFILE: Final = 5
-"""The profile of Dolby Vision whose colours are in a space of its own, which no other player and no decoder here reads."""
+"""The profile of Dolby Vision whose colours are in a space of its own, which no decoder here reads."""
 
 _START_LINE = re.compile(r"^  Duration: .*?, start: (-?\d+\.\d+)")
 _VIDEO_LINE = re.compile(r"^  Stream #0:(\d+).*?: Video: (\w+)(.*)$")

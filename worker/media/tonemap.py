@@ -59,7 +59,7 @@ def to_sdr(signal: Floats, dynamic_range: DynamicRange) -> Floats:
     # All three by one factor, so that highlights keep their colour.
     brightest = np.max(coded, axis=-1, keepdims=True)
     factor = _rolled_off(brightest) / np.maximum(brightest, 1e-9)
-    return np.clip(coded * factor, 0.0, 1.0)
+    return np.asarray(np.clip(coded * factor, 0.0, 1.0))
 
 
 def _rolled_off(coded: Floats) -> Floats:
@@ -68,7 +68,8 @@ def _rolled_off(coded: Floats) -> Floats:
     over = np.clip((coded - KNEE) / (peak - KNEE), 0.0, 1.0)
     # As steep as the straight part at its begin.
     steepness = (peak - KNEE) / (1 - KNEE)
-    return np.minimum(coded, KNEE) + (1 - KNEE) * steepness * over / (1 + (steepness - 1) * over)
+    bent = steepness * over / (1 + (steepness - 1) * over)
+    return np.asarray(np.minimum(coded, KNEE) + (1 - KNEE) * bent)
 
 
 def _pq_light(signal: Floats) -> Floats:

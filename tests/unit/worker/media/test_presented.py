@@ -301,6 +301,16 @@ def test_pictures_are_turned_and_mirrored_as_the_matrix_says(tmp_path, turn):
 # --- codecs ---------------------------------------------------------------------------------------------------------
 
 
+def test_motion_jpeg_is_answered_alike_in_every_container(tmp_path):
+    answers = set()
+    for name in ("a.mp4", "a.mov", "a.mkv", "a.avi"):
+        try:
+            answers.add(probe(make_clip(tmp_path / name, codec="mjpeg", frames=3), LIMITS).codec)
+        except UnsupportedCodecError as error:
+            answers.add(str(error))
+    assert len(answers) == 1
+
+
 def test_dolby_vision_without_a_picture_for_others_is_refused_with_what_to_do(tmp_path):
     path = make_clip(tmp_path / "a.mp4", codec="hevc", frames=2)
     content = bytearray(path.read_bytes())
@@ -319,5 +329,5 @@ def test_dolby_vision_without_a_picture_for_others_is_refused_with_what_to_do(tm
         (size,) = struct.unpack(">I", content[at : at + 4])
         content[at : at + 4] = struct.pack(">I", size + len(box))
     path.write_bytes(content)
-    with pytest.raises(UnsupportedCodecError, match="profile 5.*HDR10, HLG or SDR"):
+    with pytest.raises(UnsupportedCodecError, match=r"profile 5.*HDR10, HLG or SDR"):
         probe(path, LIMITS)
