@@ -1,6 +1,5 @@
 """HDR videos that tests make of SDR ones."""
 
-
 import numpy as np
 
 from shared.config import Limits
