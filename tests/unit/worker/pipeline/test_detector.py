@@ -165,7 +165,7 @@ def test_an_unknown_checkpoint_is_an_error():
 
 
 def swapped():
-    """(280, 280, 3) uint8 RGB: the astronaut with a part of another's face; its score is at neither end of the scale."""
+    """(280, 280, 3) uint8 RGB: the astronaut with a part of another's face, so that its score is at neither end."""
     # The marks are those of a larger portrait of Grace Hopper.
     portraits = Image.fromarray(hopper()), Image.fromarray(astronaut())
     return np.asarray(demo._with_face_of(portraits[0], demo.HOPPER_MARKS, portraits[1], demo.ASTRONAUT_MARKS))
