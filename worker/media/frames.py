@@ -29,9 +29,10 @@ SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
+LARGE_PIXELS = 3840 * 2160
+"""Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
 END_MARGIN_S = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
-MOST_STRIPS = 16
 MOST_TOGETHER = 32
 """Segments that share a decoder: the expression that chooses their frames names each."""
 
@@ -307,7 +308,9 @@ class _Decoding:
         stream = stream.filter("select", _selection(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
         stream = _as_displayed(stream, facts)
-        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
+        is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
+        waiting = {"thread_queue_size": 1} if is_large else {}
+        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
         self._is_shared = len(cuts_s) > 2
         self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
 
@@ -372,18 +375,7 @@ def _as_displayed(stream: Any, facts: MediaFacts) -> Any:
         # HDR has one matrix in practice, and pictures that name none would get that of SDR.
         stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
         stream = stream.filter("lut3d", str(table_file(facts.dynamic_range)), interp="tetrahedral")
-    strips = _strips(facts.height_px)
-    return stream.filter("format", "rgb24").filter("untile", f"1x{strips}") if strips > 1 else stream
-
-
-def _strips(height_px: int) -> int:
-    """
-    Into how many strips, one after the other, frames are cut on their way out of ffmpeg: the bytes are the same.
-
-    ffmpeg keeps a queue of eight frames before the last step and one of eight after it, which hold so many strips
-    instead of as many whole frames of 100 MB.
-    """
-    return max(count for count in range(1, MOST_STRIPS + 1) if height_px % count == 0)
+    return stream
 
 
 def _selection(cuts_s: Sequence[float], sample_fps: float) -> str:

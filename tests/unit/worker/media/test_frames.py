@@ -190,19 +190,12 @@ def test_leaving_early_ends_the_decoder(tmp_path):
     assert list(frames) == []
 
 
-@pytest.mark.parametrize(("height", "strips"), [(4320, 16), (1080, 15), (240, 16), (362, 2), (243, 9), (359, 1)])
-def test_strips_are_as_many_as_the_height_can_be_cut_into(height, strips):
-    assert module._strips(height) == strips
-
-
-@pytest.mark.parametrize("height", [240, 362, 243, 359])
-def test_frames_are_put_together_from_strips_as_they_were(tmp_path, monkeypatch, height):
-    path = tmp_path / "a.mkv"
-    source = ("-f", "lavfi", "-i", f"testsrc2=size=322x{height}:duration=1:rate=4")
-    run(*source, "-pix_fmt", "yuv444p", "-c:v", "libx264", "-preset", "ultrafast", str(path))
-    in_strips = frames_of(path, sample_fps=4.0)
-    monkeypatch.setattr(module, "_strips", lambda _height: 1)
-    whole = frames_of(path, sample_fps=4.0)
-    assert [frame.time_s for frame in in_strips] == [frame.time_s for frame in whole] == [0.0, 0.25, 0.5, 0.75]
-    for one, other in zip(in_strips, whole, strict=True):
-        assert np.array_equal(one.pixels, other.pixels)
+@pytest.mark.parametrize(("large_from", "is_bound"), [(320 * 240, True), (320 * 240 + 1, False)])
+def test_few_large_frames_wait_within_the_decoder(tmp_path, monkeypatch, large_from, is_bound):
+    path = make_clip(tmp_path / "a.mp4", frames=12)
+    monkeypatch.setattr(module, "LARGE_PIXELS", large_from)
+    runs = []
+    decode = module.command_line
+    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    assert len(frames_of(path, sample_fps=30.0)) == 12
+    assert ["-thread_queue_size" in arguments for arguments in runs] == [is_bound]
