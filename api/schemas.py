@@ -240,10 +240,19 @@ class MediaDocument(BaseModel):
     width_px: int | None = Field(description="As displayed.")
     height_px: int | None
     rotation_deg: int | None
-    duration_s: float | None = Field(description="Null for images.")
+    duration_s: float | None = Field(
+        description="When the last picture ends, on the clock that players show; null for images."
+    )
     frame_rate: float | None
     frame_count: int | None
     truncated: bool | None = Field(description="Whether part of the file is missing or damaged.")
+    video_track: int | None = Field(
+        description="The track that was looked at, counted from 0 among all of the file: the one that players show."
+    )
+    other_video_tracks: int | None = Field(description="Tracks that a player could show, and nobody looked at.")
+    dynamic_range: Literal["sdr", "pq", "hlg"] | None = Field(
+        description="`pq` (HDR10, Dolby Vision) and `hlg` are mapped to SDR before faces are looked for."
+    )
 
 
 class OptionsDocument(BaseModel):

@@ -336,11 +336,13 @@ def _inspect_moov(source: _Source, start: int, end: int, facts: HeaderFacts) -> 
                 tracks.append(track)
     if not tracks:
         raise NoVideoStreamError("the file holds no video stream")
-    track = tracks[0]
+    # Players show the first track that is enabled.
+    track = next((track for track in tracks if track.is_default), tracks[0])
     if track.codec is None:
-        raise _unsupported(track.coding)
-    duration_s = track.duration_s or duration_s
-    rate = track.samples / duration_s if duration_s and track.samples else None
+        raise unsupported_codec(track.coding)
+    rate = track.samples / track.duration_s if track.duration_s and track.samples else None
+    # An edit list may hide much of a track, and sound may go on after it.
+    duration_s = min(track.duration_s or duration_s or 0.0, duration_s or track.duration_s or 0.0)
     return replace(
         facts,
         codec=track.codec,
@@ -354,6 +356,7 @@ def _inspect_moov(source: _Source, start: int, end: int, facts: HeaderFacts) -> 
 @dataclass(slots=True)
 class _Track:
     is_video: bool = False
+    is_default: bool = True
     coding: str = ""
     codec: str | None = None
     width_px: int = 0
@@ -372,6 +375,8 @@ def _inspect_track(source: _Source, start: int, end: int) -> _Track:
             elif kind == b"hdlr":
                 # QuickTime has a second one, for the data reference, inside minf.
                 track.is_video |= source.read(box_start + 8, 4) == b"vide"
+            elif kind == b"tkhd":
+                track.is_default = bool(source.read(box_start + 3, 1)[0] & 1)
             elif kind == b"mdhd":
                 track.duration_s = _iso_duration(source, box_start)
             elif kind == b"stsz":
@@ -445,9 +450,9 @@ def _inspect_segment(source: _Source, start: int, end: int, facts: HeaderFacts) 
     videos = [track for track in tracks if track.is_video]
     if not videos:
         raise NoVideoStreamError("the file holds no video stream")
-    track = videos[0]
+    track = next((track for track in videos if track.is_default), videos[0])
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
-        raise _unsupported(track.coding)
+        raise unsupported_codec(track.coding)
     return replace(
         facts,
         codec=track.codec,
@@ -459,9 +464,10 @@ def _inspect_segment(source: _Source, start: int, end: int, facts: HeaderFacts) 
 
 
 def _ebml_track(source: _Source, start: int, end: int) -> _Track:
-    wanted = {0x83, 0x86, 0x23E383}
+    wanted = {0x83, 0x86, 0x88, 0x23E383}
     values = dict(_ebml_values(source, start, end, wanted))
-    track = _Track(is_video=values.get(0x83) == b"\x01")
+    # FlagDefault, which is set unless it stands there.
+    track = _Track(is_video=values.get(0x83) == b"\x01", is_default=bool(int.from_bytes(values.get(0x88, b"\x01"))))
     track.coding = values.get(0x86, b"").rstrip(b"\0").decode("latin-1")
     track.codec = _MATROSKA_CODECS.get(track.coding)
     # DefaultDuration: nanoseconds a frame.
@@ -562,7 +568,7 @@ def _avi_facts(header: _AVIHeader) -> HeaderFacts:
         raise NoVideoStreamError("the file holds no video stream")
     codec = _AVI_CODECS.get(header.codings[-1])
     if codec is None:
-        raise _unsupported(header.codings[-1])
+        raise unsupported_codec(header.codings[-1])
     return HeaderFacts(
         "video",
         "avi",
@@ -582,8 +588,17 @@ def _riff_chunks(source: _Source, start: int, end: int) -> Iterator[tuple[bytes,
         start += 8 + size + size % 2
 
 
-def _unsupported(coding: str) -> UnsupportedCodecError:
-    name = "".join(character for character in coding if character.isprintable()).strip() or "none"
+_CODEC_NAMES = {
+    **dict.fromkeys(("\0\0\0\0", "DIB ", "raw ", "V_UNCOMPRESSED", "rawvideo"), "uncompressed video"),
+    **dict.fromkeys(("mjpeg", "MJPG", "V_MJPEG", "jpeg", "mjpa", "mjpb", "mjpg"), "Motion JPEG"),
+}
+"""What containers, and ffmpeg, call codecs that are often sent and not accepted → what people call them."""
+
+
+def unsupported_codec(coding: str) -> UnsupportedCodecError:
+    """The refusal of a video codec, by whatever name the file or the decoder has for it."""
+    printable = "".join(character for character in coding if character.isprintable()).strip()
+    name = _CODEC_NAMES.get(coding) or (repr(printable[:32]) if printable else "without a name")
     return UnsupportedCodecError(
-        f"the video codec {name[:32]!r} is not supported; supported are H.264, HEVC, VP8, VP9, AV1 and MPEG-4"
+        f"the video codec {name} is not supported; supported are H.264, HEVC, VP8, VP9, AV1 and MPEG-4"
     )

@@ -64,12 +64,13 @@ def media_document(job: Job) -> dict[str, Any] | None:
     media = job.media
     if media is None:
         return None
-    facts = media.facts or {}
+    facts, presentation = media.facts or {}, media.presentation or {}
     return {
         "sha256": media.sha256,
         "size_bytes": media.size_bytes,
         "stored": media.storage_key is not None,
         **{name: facts.get(name) for name in MEDIA_FACTS},
+        **{name: presentation.get(name) for name in PRESENTATION},
     }
 
 
@@ -86,6 +87,9 @@ MEDIA_FACTS = (
     "truncated",
 )
 """Probed facts that clients see; all null before the probe."""
+
+PRESENTATION = ("video_track", "other_video_tracks", "dynamic_range")
+"""More of them; null also where a release from before probed."""
 
 
 def segment_summary(segment: Segment) -> dict[str, Any]:

@@ -257,6 +257,7 @@ def record_plan(
     segments: Iterable[tuple[int, float, float]],
     *,
     video_bytes: int | None = None,
+    presentation: dict[str, Any] | None = None,
 ) -> None:
     """
     Store what the probe found and the segments to score, each ``(index, start_s, end_s)``.
@@ -269,6 +270,7 @@ def record_plan(
         raise JobCancelledError("the job's media was erased")
     job.media.facts = facts
     job.media.video_bytes = video_bytes
+    job.media.presentation = presentation
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
         for index, start_s, end_s in segments

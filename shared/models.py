@@ -103,6 +103,8 @@ class Media(Base):
     """What the probe found; see ``worker.media.probe.MediaFacts``."""
     video_bytes: Mapped[int | None] = mapped_column(BigInteger)
     """Of the video stream alone; null for images, and in rows from before."""
+    presentation: Mapped[dict[str, Any] | None]
+    """Which pictures of the file are shown, and how; null in rows from before. See ``MediaFacts.presentation``."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 

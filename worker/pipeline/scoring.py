@@ -68,6 +68,7 @@ def score_job(
     findings: Findings | None = None,
     *,
     is_truncated: bool = False,
+    has_other_tracks: bool = False,
 ) -> JobResult:
     """
     Judge a job.
@@ -78,6 +79,7 @@ def score_job(
         evidence: What the segments' scores were made from.
         findings: What was found of each person and stretch of time.
         is_truncated: Part of the file is missing or damaged.
+        has_other_tracks: The file has video tracks that nobody looked at.
 
     Returns:
         ``real`` only if every segment was looked at, nothing is missing, and nobody is anything but real: a swap could
@@ -85,7 +87,11 @@ def score_job(
     """
     findings = findings or Findings()
     scores = [score for score, _ in segments if score is not None]
-    missing = {"segments_failed": failed_segments > 0, "truncated": is_truncated}
+    missing = {
+        "segments_failed": failed_segments > 0,
+        "truncated": is_truncated,
+        "other_video_tracks": has_other_tracks,
+    }
     reasons = [reason for reason, is_so in missing.items() if is_so]
     result = partial(JobResult, people=findings.people, suspicious=findings.suspicious)
     if not scores:

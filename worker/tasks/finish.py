@@ -68,6 +68,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         evidence,
         findings,
         is_truncated=bool(facts.get("truncated")),
+        has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
     )
     _renumber(looked_at, tracks)
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}

@@ -83,7 +83,7 @@ def _score(
         if job.media is None or job.media.storage_key is None or job.media.facts is None:
             raise ObjectMissingError("the job's media was erased")
         segment = session.get_one(Segment, (lease.job_id, index))
-        storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts)
+        storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts, job.media.presentation)
         model, sample_fps, start_s, end_s = job.model, job.sample_fps, segment.start_s, segment.end_s
     with stages.measure("load"):
         detector = detectors(model)

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn import metrics as curves
 
-from shared.manifests import Calibration, Manifest
+from shared.manifests import Manifest
 from worker.model.checkpoint import Checkpoint
 from worker.training.cache import CacheSettings, CropCache
 from worker.training.datasets import Medium, guess_kind
@@ -193,7 +193,7 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = 
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
-    scores, verdicts = _judged(media, calibration)
+    scores, verdicts = _judged(media, manifest)
     row_of = {id(medium): row for row, medium in enumerate(media)}
     by_frame = [medium.frame_scores(calibration.scale) for medium in media]
     frame_scores = np.concatenate(by_frame)
@@ -231,7 +231,7 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Returns:
         Each with its face that is furthest on the wrong side.
     """
-    scores, verdicts = _judged(media, manifest.calibration)
+    scores, verdicts = _judged(media, manifest)
     called = verdicts.fake
     order = np.argsort(scores, kind="stable").tolist()
     alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:WORST]
@@ -242,11 +242,11 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     ]
 
 
-def _judged(media: Sequence[ScoredMedium], calibration: Calibration) -> tuple[Scores, Verdicts]:
-    """The score of each medium, and what it is called."""
-    scale = calibration.scale
-    scores = np.array([medium.fake_score(scale) for medium in media])
-    return scores, Verdicts.of(calibration, scores, [medium.evidence(scale) for medium in media])
+def _judged(media: Sequence[ScoredMedium], manifest: Manifest) -> tuple[Scores, Verdicts]:
+    """The score of each medium, and what the service calls it."""
+    scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
+    called = np.array([medium.verdict(manifest) for medium in media])
+    return scores, Verdicts(called == "fake", called == "inconclusive")
 
 
 SCORED: Final[Mapping[str, Measure]] = {

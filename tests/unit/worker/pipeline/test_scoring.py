@@ -44,6 +44,19 @@ def test_of_a_file_with_a_part_missing_nobody_says_that_it_is_real(segments, ver
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
 
+@pytest.mark.parametrize(
+    ("segments", "verdict", "reasons"),
+    [
+        ([(0.1, ())], "inconclusive", ("other_video_tracks",)),
+        ([(0.9, ())], "fake", ("other_video_tracks",)),
+        ([(None, ("no_face",))], "inconclusive", ("no_face", "other_video_tracks")),
+    ],
+)
+def test_of_a_file_with_tracks_that_were_not_looked_at_nobody_says_that_it_is_real(segments, verdict, reasons):
+    result = score_job(segments, 0, TRAINED, ONE, has_other_tracks=True)
+    assert (result.verdict, result.reasons) == (verdict, reasons)
+
+
 def test_a_person_is_the_mean_of_the_faces_and_a_segment_the_highest_person():
     result = score_segment([face(0.2), face(0.9), face(0.4), face(0.7)], [0, 1, 0, 1], frames_decoded=2)
     assert [person.fake_score for person in result.people] == [0.3, 0.8]
