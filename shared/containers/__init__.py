@@ -24,7 +24,7 @@ from shared.containers.facts import (
 )
 from shared.containers.iso import FIRST_BOXES, inspect_iso
 from shared.containers.matroska import inspect_matroska
-from shared.containers.refusals import refusal
+from shared.containers.refusals import refusal, unsupported_codec
 from shared.containers.riff import inspect_avi
 from shared.containers.source import EndOfFileError, Source
 from shared.errors import EmptyFileError, TruncatedError
@@ -39,6 +39,7 @@ __all__ = [
     "check_limits",
     "check_size",
     "inspect_header",
+    "unsupported_codec",
 ]
 
 HEAD_BYTES: Final = 2048

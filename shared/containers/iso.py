@@ -124,11 +124,13 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
                 tracks.append(track)
     if not tracks:
         raise NoVideoStreamError("the file holds no video stream")
-    track = tracks[0]
+    # Players show the first track that is enabled.
+    track = next((track for track in tracks if track.is_default), tracks[0])
     if track.codec is None:
         raise unsupported_codec(track.coding)
-    duration_s = track.duration_s or duration_s
-    rate = track.samples / duration_s if duration_s and track.samples else None
+    rate = track.samples / track.duration_s if track.duration_s and track.samples else None
+    # An edit list may hide much of a track, and sound may go on after it.
+    duration_s = min(track.duration_s or duration_s or 0.0, duration_s or track.duration_s or 0.0)
     return replace(
         facts,
         codec=track.codec,
@@ -142,6 +144,7 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
 @dataclass(slots=True)
 class _Track:
     is_video: bool = False
+    is_default: bool = True
     coding: str = ""
     codec: str | None = None
     width_px: int = 0
@@ -160,6 +163,8 @@ def _inspect_track(source: Source, start: int, end: int) -> _Track:
             elif kind == b"hdlr":
                 # QuickTime has a second one, for the data reference, inside minf.
                 track.is_video |= source.read(box_start + 8, 4) == b"vide"
+            elif kind == b"tkhd":
+                track.is_default = bool(source.read(box_start + 3, 1)[0] & 1)
             elif kind == b"mdhd":
                 track.duration_s = _iso_duration(source, box_start)
             elif kind == b"stsz":

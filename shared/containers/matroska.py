@@ -62,7 +62,7 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
     videos = [track for track in tracks if track.is_video]
     if not videos:
         raise NoVideoStreamError("the file holds no video stream")
-    track = videos[0]
+    track = next((track for track in videos if track.is_default), videos[0])
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
         raise unsupported_codec(track.coding)
     return replace(
@@ -78,6 +78,7 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
 @dataclass(slots=True)
 class _Track:
     is_video: bool = False
+    is_default: bool = True
     coding: str = ""
     codec: str | None = None
     width_px: int = 0
@@ -86,9 +87,10 @@ class _Track:
 
 
 def _ebml_track(source: Source, start: int, end: int) -> _Track:
-    wanted = {0x83, 0x86, 0x23E383}
+    wanted = {0x83, 0x86, 0x88, 0x23E383}
     values = dict(_ebml_values(source, start, end, wanted))
-    track = _Track(is_video=values.get(0x83) == b"\x01")
+    # FlagDefault, which is set unless it stands there.
+    track = _Track(is_video=values.get(0x83) == b"\x01", is_default=bool(int.from_bytes(values.get(0x88, b"\x01"))))
     track.coding = values.get(0x86, b"").rstrip(b"\0").decode("latin-1")
     track.codec = _MATROSKA_CODECS.get(track.coding)
     # DefaultDuration: nanoseconds a frame.

@@ -47,7 +47,14 @@ def refusal(head: bytes, riff_type: bytes) -> MediaError:
     return NotMediaError(f"the file is neither an image nor a video that is known here; {ACCEPTED}")
 
 
+_CODEC_NAMES = {
+    **dict.fromkeys(("\0\0\0\0", "DIB ", "raw ", "V_UNCOMPRESSED", "rawvideo"), "uncompressed video"),
+}
+"""What containers, and ffmpeg, call codecs that are often sent and not accepted → what people call them."""
+
+
 def unsupported_codec(coding: str) -> UnsupportedCodecError:
-    """For a video in an accepted container whose header names the codec *coding*."""
-    name = "".join(character for character in coding if character.isprintable()).strip() or "none"
-    return UnsupportedCodecError(f"the video codec {name[:32]!r} is not supported; supported are {CODECS}")
+    """The refusal of a video codec, by whatever name the file or the decoder has for it."""
+    printable = "".join(character for character in coding if character.isprintable()).strip()
+    name = _CODEC_NAMES.get(coding) or (repr(printable[:32]) if printable else "without a name")
+    return UnsupportedCodecError(f"the video codec {name} is not supported; supported are {CODECS}")

@@ -237,11 +237,12 @@ def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path
     assert "very-private-name" not in logs
 
 
-def test_both_demo_videos_get_a_score_and_the_verdict_that_follows_from_it(tmp_path):
-    real, swapped = make_demo_videos(tmp_path)
-    assert (real.name, swapped.name) == ("real.mp4", "swapped.mp4")
-    for video in (real, swapped):
-        job = scan(video, segment_seconds=3.0)
+def test_both_demo_videos_get_the_verdict_that_the_readme_names_with_the_default_options(tmp_path):
+    videos = make_demo_videos(tmp_path)
+    assert [video.name for video in videos] == ["real.mp4", "swapped.mp4"]
+    for video, expected in zip(videos, ("real", "fake"), strict=True):
+        job = scan(video)
+        assert job["verdict"] == expected
         scores = [segment["fake_score"] for segment in job["segments"]]
         *people, nobody = scores
         assert len(people) == 3

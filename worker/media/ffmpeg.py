@@ -80,6 +80,12 @@ def open_input(path: Path, container: str, **options: Any) -> Any:
     )
 
 
+def video_of(source: Any, track: int | None) -> Any:
+    """The track *track* of an input node, counted from 0 among all of them, or the first with video; no cover art."""
+    # V, unlike v, leaves out cover art.
+    return source["V:0" if track is None else str(track)]
+
+
 def command_line(*outputs: Any, log: str = "info") -> list[str]:
     """The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level."""
     flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]

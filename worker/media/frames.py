@@ -11,23 +11,27 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.containers import PICTURES, MediaLimits
 from shared.errors import DecodeError
-from worker.media.ffmpeg import command_line, open_input
+from worker.media.ffmpeg import command_line, open_input, video_of
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
 from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
 from worker.media.segments import Segment
+from worker.media.tonemap import table_file
 
 SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 """
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
+LARGE_PIXELS = 3840 * 2160
+"""Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
 END_MARGIN_S = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
 CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=60.0, max_pixels=8192 * 4320, max_frame_rate=240.0)
@@ -327,15 +331,15 @@ class _Decoding:
             # Timestamps stay those of the file, and nothing decoded is dropped by ffmpeg itself.
             else {"ss": repr(offset_s + seek_s), "seek_timestamp": 1, "noaccurate_seek": None}
         )
-        stream = open_input(path, facts.container, **options)["V:0"]
+        stream = video_of(open_input(path, facts.container, **options), facts.video_track)
         stream = stream.filter("showinfo", checksum=0)
         stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
         stream = stream.filter("select", _selection(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
-        # Frames of another size, later in the stream, are brought to the first one's.
-        how = "bilinear+accurate_rnd+full_chroma_int"
-        stream = stream.filter("scale", facts.width_px, facts.height_px, flags=how)
-        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
+        stream = _as_displayed(stream, facts)
+        is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
+        waiting = {"thread_queue_size": 1} if is_large else {}
+        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
         self._is_shared = len(cuts_s) > 2
         self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
 
@@ -387,6 +391,20 @@ class _Decoding:
                 raise DecodeError(f"the decoder was ended by signal {-status} {self._span}")
             if count == 0 and any(_ERROR.search(line) for line in child.lines):
                 raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
+
+
+def _as_displayed(stream: Any, facts: MediaFacts) -> Any:
+    """The frames of *stream* as SDR displays show them, all of one size: pixels are made square."""
+    # Frames of another size, later in the stream, are brought to the first one's.
+    size = facts.width_px, facts.height_px
+    how = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
+    if facts.dynamic_range == "sdr":
+        stream = stream.filter("scale", *size, **how)
+    else:
+        # HDR has one matrix in practice, and pictures that name none would get that of SDR.
+        stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
+        stream = stream.filter("lut3d", str(table_file(facts.dynamic_range)), interp="tetrahedral")
+    return stream
 
 
 def _selection(cuts_s: Sequence[float], sample_fps: float) -> str:

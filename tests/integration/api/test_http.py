@@ -1,6 +1,7 @@
 """The HTTP API against the real server, with the real database, broker and storage behind it."""
 
 import json
+import math
 import socket
 import subprocess
 import sys
@@ -403,6 +404,12 @@ def test_results_tell_what_the_verdict_rests_on(http, clip):
     assert low <= high
     # More faces than one need less than the threshold that holds for one.
     assert high < job["model"]["threshold"]
+    # As docs/api.md tells clients to repeat it.
+    for name, limit in (("low", low), ("high", high)):
+        bound = job["model"]["bounds"]["video"][name]
+        odds = bound["many"] + (bound["one"] - bound["many"]) / evidence["faces"]
+        odds += bound["doubling"] * math.log2(evidence["people"])
+        assert limit == pytest.approx(1 / (1 + math.exp(-odds)), abs=1e-6)
     http.delete(f"/v1/jobs/{job_id}")
     other = http.post("/v1/jobs?model=swap-lite0", content=clip.read_bytes(), headers={"Content-Type": "video/mp4"})
     judged = http.get(f"/v1/jobs/{other.json()['id']}", headers={"Prefer": "wait=60"}).json()

@@ -252,3 +252,36 @@ def test_what_is_within_the_limits_or_unknown_passes():
     check_size(1000, LIMITS)
     with pytest.raises(TooLargeError, match="max_upload_bytes is 1000"):
         check_size(1001, LIMITS)
+
+
+def test_the_track_that_players_show_is_the_one_that_counts(tmp_path):
+    for side in (64, 96):
+        make_clip(tmp_path / f"{side}.mp4", size=(side, side))
+    for name in ("a.mp4", "a.mkv"):
+        two = ("-i", str(tmp_path / "64.mp4"), "-i", str(tmp_path / "96.mp4"), "-map", "0", "-map", "1")
+        run(*two, "-c", "copy", "-disposition:v:0", "0", "-disposition:v:1", "default", str(tmp_path / name))
+        assert inspect((tmp_path / name).read_bytes()).width_px == 96
+
+
+def test_what_an_edit_list_hides_is_not_counted(tmp_path):
+    whole = make_clip(tmp_path / "a.mp4", seconds=8.0, extra=("-g", "100"))
+    run("-ss", "5", "-i", str(whole), "-c", "copy", str(tmp_path / "part.mp4"))
+    facts = inspect((tmp_path / "part.mp4").read_bytes())
+    assert facts.duration_s == pytest.approx(3.0, abs=0.2)
+    assert facts.frame_rate == pytest.approx(10.0, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "called"),
+    [
+        ("a.avi", ("-c:v", "rawvideo", "-pix_fmt", "bgr24"), "uncompressed video"),
+        ("a.mkv", ("-c:v", "rawvideo", "-pix_fmt", "yuv420p", "-allow_raw_vfw", "1"), "uncompressed video"),
+        ("a.mov", ("-c:v", "qtrle"), "'rle'"),
+    ],
+)
+def test_codecs_that_are_not_accepted_are_called_by_their_names(tmp_path, name, options, called):
+    source = ("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=0.4")
+    run(*source, "-pix_fmt", "yuvj420p", *options, str(tmp_path / name))
+    with pytest.raises(UnsupportedCodecError) as raised:
+        inspect((tmp_path / name).read_bytes())
+    assert str(raised.value).startswith(f"the video codec {called} is not supported; supported are H.264")

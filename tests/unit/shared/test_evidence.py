@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from shared.evidence import REFERENCE_PIXELS, Evidence, bits_per_pixel
+from shared.evidence import BITS_OF_H264, REFERENCE_PIXELS, Evidence, bits_per_pixel
 from shared.manifests import Bound, Bounds, Calibration
 
 SIDE = math.isqrt(REFERENCE_PIXELS)
@@ -20,6 +20,15 @@ def test_larger_frames_and_newer_codecs_need_fewer_bits():
     assert large > small
     assert bits_per_pixel(10_000, **{**given, "codec": "av1"}) > bits_per_pixel(10_000, **{**given, "codec": "vp9"})
     assert bits_per_pixel(10_000, **{**given, "codec": "vp9"}) > small
+
+
+@pytest.mark.parametrize("codec", ["vp8", "mpeg4", "h263", "mpeg2video", "mpeg1video", "mjpeg", "prores"])
+def test_older_codecs_need_more_bits_for_the_same_quality(codec):
+    given = {"width_px": 400, "height_px": 250, "frames": 10}
+    h264 = bits_per_pixel(10_000, **given, codec="h264")
+    assert bits_per_pixel(10_000, **given, codec="unknown") == h264
+    assert bits_per_pixel(10_000, **given, codec=codec) == pytest.approx(BITS_OF_H264[codec] * h264)
+    assert bits_per_pixel(10_000, **given, codec=codec) < h264
 
 
 @pytest.mark.parametrize("missing", ["width_px", "height_px", "frames"])

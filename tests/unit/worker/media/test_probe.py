@@ -57,7 +57,8 @@ def test_videos_of_every_container_and_codec_are_read(tmp_path, name, codec, con
     assert facts.frame_rate == pytest.approx(10.0, rel=0.06)
     assert not facts.truncated
     # Releases from before refuse facts that they do not know.
-    assert MediaFacts.from_json(facts.to_json()) == replace(facts, video_bytes=None)
+    assert not {"video_bytes", "first_s", "video_track", "dynamic_range"} & facts.to_json().keys()
+    assert MediaFacts.from_json(facts.to_json(), facts.presentation()) == replace(facts, video_bytes=None)
 
 
 @pytest.mark.parametrize(("codec", "sound"), [("h264", ()), ("h264", ("-f", "lavfi", "-i", "sine=duration=2"))])
@@ -78,7 +79,8 @@ def test_broadcast_formats_are_read(tmp_path, name):
     path = make_broadcast(tmp_path, name)
     facts = probe(path, LIMITS)
     assert (facts.kind, facts.container, facts.codec) == ("video", container, codec)
-    assert (facts.width_px, facts.height_px) == ((176, 144) if codec == "h263" else (256, 144))
+    # H.263 has its own sizes, with pixels of 12:11.
+    assert (facts.width_px, facts.height_px) == ((192, 144) if codec == "h263" else (256, 144))
     assert facts.duration_s == pytest.approx(1.0, abs=0.25)
     assert not facts.truncated
     frames = list(read_frames(path, facts, start_s=0.0, end_s=facts.duration_s, sample_fps=2.0, timeout_s=30))
@@ -196,7 +198,7 @@ def test_a_look_that_dies_is_not_the_last_word(tmp_path, monkeypatch, arguments)
 def test_one_run_finds_what_two_find(tmp_path, monkeypatch, name, codec, options):
     path = make_clip(tmp_path / name, codec=codec, **options)
     found = probe(path, LIMITS)
-    monkeypatch.setattr(module, "_look", lambda *_: (None, None))
+    monkeypatch.setattr(module, "_look", lambda *_: None)
     assert probe(path, LIMITS) == found
 
 
@@ -226,12 +228,12 @@ def _torn_picture(path):
     truncate(path, 0.5)
 
 
-def _gif(path):
-    Image.fromarray(astronaut()).save(path, "GIF")
+def _document(path):
+    path.write_bytes(b"%PDF-1.7" + bytes(100))
 
 
 def _big(path):
-    Image.new("L", (5000, 5000)).save(path, "PNG")
+    Image.new("1", (11_000, 10_001)).save(path, "PNG")
 
 
 @pytest.mark.parametrize(
@@ -243,15 +245,15 @@ def _big(path):
         pytest.param(_cover_art, NoVideoStreamError, id="cover art"),
         pytest.param(_no_index, TruncatedError, id="no index"),
         pytest.param(_torn_picture, TruncatedError, id="torn picture"),
-        pytest.param(_gif, UnsupportedMediaError, id="gif"),
+        pytest.param(_document, UnsupportedMediaError, id="document"),
         pytest.param(_big, TooManyPixelsError, id="too many pixels"),
         pytest.param(
-            lambda path: make_clip(path.with_name("m.avi"), codec="mjpeg").rename(path),
+            lambda path: make_clip(path.with_name("m.avi"), codec="ffv1").rename(path),
             UnsupportedCodecError,
             id="codec",
         ),
         pytest.param(
-            lambda path: make_clip(path.with_name("m.mkv"), codec="mjpeg").rename(path),
+            lambda path: make_clip(path.with_name("m.mkv"), codec="ffv1").rename(path),
             UnsupportedCodecError,
             id="mkv codec",
         ),
@@ -288,7 +290,7 @@ def test_a_playlist_that_names_other_files_is_no_video(tmp_path):
     ):
         path = tmp_path / "list.mp4"
         path.write_text(text)
-        with pytest.raises(NotMediaError):
+        with pytest.raises((NotMediaError, UnsupportedMediaError)):
             probe(path, LIMITS)
 
 
