@@ -383,7 +383,10 @@ def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     is_see_through = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     # A palette's numbers have no mean.
-    image = image.convert("RGBA") if is_see_through else image.convert("RGB")
+    form = "RGBA" if is_see_through else "RGB"
+    if image.mode != form:
+        # Even to its own form it would be a copy, and the picture may have four hundred megabytes.
+        image = image.convert(form)
     if factor > 1:
         image = image.reduce(factor)
     if is_see_through:

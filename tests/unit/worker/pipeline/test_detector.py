@@ -55,6 +55,18 @@ def test_an_untrained_checkpoint_scores_and_never_decides(detector, tmp_path):
     assert judged.reasons == ("untrained_model",)
 
 
+def test_boxes_are_in_pixels_of_the_picture_that_was_looked_at_smaller(detector):
+    [frame] = clip(count=1)
+    alike, smaller = (
+        detector.score_segment([Frame(0.0, frame.pixels, scale)]).people[0].faces[0]
+        for scale in ((1.0, 1.0), (2.0, 4.0))
+    )
+    across, down = np.array(alike.box_px).reshape(2, 2).T
+    assert np.array(smaller.box_px).reshape(2, 2).T == pytest.approx(np.array([2 * across, 4 * down]))
+    assert smaller.landmarks_px == tuple((2 * x, 4 * y) for x, y in alike.landmarks_px)
+    assert (smaller.size_px, smaller.fake_score) == (2 * alike.size_px, alike.fake_score)
+
+
 def test_an_empty_scene_is_unscorable(detector):
     result = detector.score_segment(clip(faces=()))
     assert (result.fake_score, result.reasons, result.frames_decoded) == (None, ("no_face",), 6)
