@@ -55,7 +55,8 @@ def look(path: Path, limits: Limits, detector: Detector | None) -> str:
         return f"api:{error.code}"
     try:
         facts = probe(path, limits.for_media(), timeout_s=PROBE_TIMEOUT_S)
-        for part in plan_segments(facts.duration_s, 5.0, pictures=facts.frame_count)[:MOST_SEGMENTS]:
+        plan = plan_segments(facts.duration_s, 5.0, first_s=facts.first_s, pictures=facts.frame_count)
+        for part in plan[:MOST_SEGMENTS]:
             frames = read_frames(
                 path,
                 facts,

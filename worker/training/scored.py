@@ -137,7 +137,7 @@ class ScoredMedium:
         ]
         step_s = 1.0 / manifest.sampling.sample_fps
         end_s = self.faces[-1].time_s + step_s
-        findings = judge_people(follow_people(parts), self._kind, manifest, step_s, end_s)
+        findings = judge_people(follow_people(parts, self._kind), self._kind, manifest, step_s, end_s)
         segments = [(result.fake_score, result.reasons) for result in results]
         return score_job(segments, 0, manifest, self.evidence(scale), findings).verdict
 
