@@ -13,7 +13,7 @@ import pytest
 
 from tests.clips import make_clip
 from tests.servers import state_folder
-from tests.verdicts import SHIPPED, evidence_of, verdict_of
+from tests.verdicts import SHIPPED, verdict_of
 
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
 
@@ -43,7 +43,7 @@ def job_of(stack, clip, *options):
 
 def test_scan_prints_a_table_average_peak_verdict_and_model(stack, clip):
     job = job_of(stack, clip, "--segment-seconds", "3")
-    verdict, reasons = verdict_of((segment["fake_score"] for segment in job["segments"]), evidence=evidence_of(job))
+    verdict, reasons = verdict_of(job)
     done = deepfakestream("scan", clip, "--segment-seconds", "3", state=stack.state)
     assert done.returncode == 0, done.stderr
     said = [line.rstrip() for line in done.stdout.splitlines()]

@@ -337,7 +337,9 @@ class _Decoding:
         stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
         stream = stream.filter("select", _selection(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
-        stream = _as_displayed(stream, facts)
+        # Held as long as the decoder may read it.
+        self._table = None if facts.dynamic_range == "sdr" else table_file(facts.dynamic_range)
+        stream = _as_displayed(stream, facts, None if self._table is None else self._table.name)
         is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
         waiting = {"thread_queue_size": 1} if is_large else {}
         output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
@@ -394,18 +396,16 @@ class _Decoding:
                 raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
 
 
-def _as_displayed(stream: Any, facts: MediaFacts) -> Any:
-    """The frames of *stream* as SDR displays show them, all of one size: pixels are made square."""
+def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
+    """The frames of *stream* as SDR displays show them, all of one size and with square pixels; *table* is for HDR."""
     # Frames of another size, later in the stream, are brought to the first one's.
     size = facts.width_px, facts.height_px
     how = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
-    if facts.dynamic_range == "sdr":
-        stream = stream.filter("scale", *size, **how)
-    else:
-        # HDR has one matrix in practice, and pictures that name none would get that of SDR.
-        stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
-        stream = stream.filter("lut3d", str(table_file(facts.dynamic_range)), interp="tetrahedral")
-    return stream
+    if table is None:
+        return stream.filter("scale", *size, **how)
+    # HDR has one matrix in practice, and pictures that name none would get that of SDR.
+    stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
+    return stream.filter("lut3d", table, interp="tetrahedral")
 
 
 def _selection(cuts_s: Sequence[float], sample_fps: float) -> str:

@@ -10,12 +10,10 @@ highlights, is rolled off.
 ffmpeg's own filters for it (zscale, libplacebo) are not in every build; ``lut3d``, which reads this table, is.
 """
 
-import atexit
-import shutil
-import tempfile
 from functools import lru_cache
-from pathlib import Path
-from typing import Final, Literal
+from io import SEEK_END, BytesIO
+from tempfile import NamedTemporaryFile
+from typing import IO, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,16 +87,21 @@ def _hlg_light(signal: Floats) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def table_file(dynamic_range: DynamicRange) -> Path:
-    """The path of a file with the table for *dynamic_range*, in the form "cube"; it goes when this process ends."""
+def _table(dynamic_range: DynamicRange) -> bytes:
+    """The table for *dynamic_range* in the form "cube", 3 MB of text."""
     steps = np.linspace(0.0, 1.0, SIDE)
     # Red changes fastest.
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
     table = to_sdr(np.stack([red, green, blue], axis=-1).reshape(-1, 3), dynamic_range)
-    folder = Path(tempfile.mkdtemp(prefix="deepfakestream-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / f"{dynamic_range}.cube"
-    with path.open("w") as file:
-        file.write(f"LUT_3D_SIZE {SIDE}\n")
-        np.savetxt(file, table, fmt="%.6f")
-    return path
+    text = BytesIO(b"LUT_3D_SIZE %d\n" % SIDE)
+    text.seek(0, SEEK_END)
+    np.savetxt(text, table, fmt="%.6f")
+    return text.getvalue()
+
+
+def table_file(dynamic_range: DynamicRange) -> IO[bytes]:
+    """A file with the table for *dynamic_range*, which has a name until it is closed or nobody holds it any more."""
+    file = NamedTemporaryFile(prefix="deepfakestream-", suffix=".cube")  # noqa: SIM115 - its holder closes it
+    file.write(_table(dynamic_range))
+    file.flush()
+    return cast("IO[bytes]", file)

@@ -6,9 +6,10 @@ swap is lost. Every further person and every further minute is another opportuni
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from statistics import fmean
 from typing import Any, Final, Literal
 
@@ -130,7 +131,7 @@ def judge_people(
                 beyond = find_runs(scores, bound) if knows_evidence else []
                 by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
                 verdict = min(by_itself, by_stretch, key=VERDICTS.index)
-                suspicious += [_suspicion(track, run, step_s, end_s) for run in doubtful]
+                suspicious += [part for run in doubtful for part in _suspicions(track, run, step_s, end_s, pause_s)]
         seen = tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s, pause_s))
         people.append(_person(track, mean, verdict, own, seen, is_by_stretch=verdict != by_itself))
     faces = [face for track in scored for face in track.scored]
@@ -172,15 +173,19 @@ def _person(
     )
 
 
-def _suspicion(track: Track, run: Run, step_s: float, end_s: float) -> Suspicion:
-    first, last = (float(track.scored[row]["time_s"]) for row in (run.first, run.last))
-    return Suspicion(
-        start_s=first,
-        end_s=_within(last, last + step_s, end_s),
-        person=track.person,
-        fake_score=round(run.fake_score, SCORE_DIGITS),
-        faces=run.last - run.first + 1,
-    )
+def _suspicions(track: Track, run: Run, step_s: float, end_s: float, pause_s: float) -> Iterator[Suspicion]:
+    """A run of faces as stretches of time: it may go on after a while in which the person is not seen."""
+    faces = track.scored[run.first : run.last + 1]
+    times = [float(face["time_s"]) for face in faces]
+    pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > pause_s]
+    for first, beyond in pairwise([0, *pauses, len(times)]):
+        yield Suspicion(
+            start_s=times[first],
+            end_s=_within(times[first], times[beyond - 1] + step_s, end_s),
+            person=track.person,
+            fake_score=round(fmean(float(face["fake_score"]) for face in faces[first:beyond]), SCORE_DIGITS),
+            faces=beyond - first,
+        )
 
 
 def _within(start_s: float, end_s: float, most_s: float) -> float:

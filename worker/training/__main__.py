@@ -209,6 +209,39 @@ def _evaluate(given: argparse.Namespace) -> int:
     return 0
 
 
+def _long_videos(given: argparse.Namespace) -> int:
+    from shared.errors import ModelError
+    from worker.model.checkpoint import load_checkpoint
+    from worker.training.evaluate import SETS
+    from worker.training.longvideos import judge_long_videos, table
+    from worker.training.recipes import Recipe
+    from worker.training.scored import score_caches
+    from worker.training.sources import build_caches
+
+    folder = given.checkpoint.resolve()
+    try:
+        checkpoint = load_checkpoint(folder.parent, folder.name)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+    recipe = Recipe.read(given.recipe)
+    caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
+    by_name = {source.path.name: cache for source, cache in zip(recipe.sources, caches, strict=True)}
+    if unknown := {*given.real, given.swapped} - set(by_name):
+        raise TrainingError(f"the recipe has no data set {', '.join(sorted(unknown))}; it has {', '.join(by_name)}")
+    real = [
+        medium
+        for medium in score_caches(checkpoint, [by_name[name] for name in given.real], sets=SETS)
+        if not medium.is_fake and medium.is_video
+    ]
+    swapped = [
+        medium for medium in score_caches(checkpoint, [by_name[given.swapped]], sets=[given.set]) if medium.is_fake
+    ]
+    shares = judge_long_videos(real, swapped, checkpoint.manifest, rounds=given.rounds)
+    print(f"{len(real)} real clips, {len(swapped)} swapped ones")  # noqa: T201
+    print(table(shares), end="")  # noqa: T201
+    return 0
+
+
 def _probe_outside(given: argparse.Namespace) -> int:
     import json
 

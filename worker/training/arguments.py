@@ -87,6 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     reencode.add_argument("--crf", type=int, required=True, help=crf)
     reencode.add_argument("--scale", type=float, default=1.0, help="of each side: above 0 and at most 1, such as 0.5")
 
+    _add_long(
+        commands.add_parser("long-videos", help="false alarms on long real videos, and short swaps found in them")
+    )
     _add_probe(commands.add_parser("probe-outside", help="whether anything outside faces tells fakes from real media"))
     return parser
 
@@ -134,6 +137,16 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
     parser.add_argument("--no-robustness", action="store_true", help="leave out disturbed faces")
     parser.add_argument("--limit", type=int, default=60, help="disturb faces of so many media of a data set and label")
+
+
+def _add_long(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="folder with manifest.json")
+    _add_recipe(parser)
+    parser.add_argument("--real", nargs="+", default=["videos", "clips"], help="data sets whose real videos are used")
+    parser.add_argument("--swapped", default="pairs", help="data set whose fakes are inserted")
+    sets = ["train", "validation", "test"]
+    parser.add_argument("--set", choices=sets, default="validation", help="of the fakes; of real videos all are used")
+    parser.add_argument("--rounds", type=int, default=400, help="videos of each kind; a tenth of them of 10 minutes")
 
 
 def _add_probe(parser: argparse.ArgumentParser) -> None:

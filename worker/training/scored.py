@@ -127,18 +127,19 @@ class ScoredMedium:
             )
         return results
 
+    def parts(self, scale: Scale) -> list[Part]:
+        """The medium's segments, as the service follows people over them."""
+        indexes = sorted({face.segment for face in self.faces})
+        results = zip(indexes, self._segments(scale), strict=True)
+        return [Part(index, result.to_json(), self.looks.get(index)) for index, result in results]
+
     def verdict(self, manifest: Manifest) -> str:
         """What the service calls the medium: by its score, its people and its stretches. Compression is not known."""
         scale = manifest.calibration.scale
-        results = self._segments(scale)
-        indexes = sorted({face.segment for face in self.faces})
-        parts = [
-            Part(index, result.to_json(), self.looks.get(index)) for index, result in zip(indexes, results, strict=True)
-        ]
         step_s = 1.0 / manifest.sampling.sample_fps
         end_s = self.faces[-1].time_s + step_s
-        findings = judge_people(follow_people(parts, self._kind), self._kind, manifest, step_s, end_s)
-        segments = [(result.fake_score, result.reasons) for result in results]
+        findings = judge_people(follow_people(self.parts(scale), self._kind), self._kind, manifest, step_s, end_s)
+        segments = [(result.fake_score, result.reasons) for result in self._segments(scale)]
         return score_job(segments, 0, manifest, self.evidence(scale), findings).verdict
 
     def frame_evidence(self) -> list[Evidence]:

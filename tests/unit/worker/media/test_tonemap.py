@@ -1,5 +1,7 @@
 """HDR pictures come out as an SDR display shows them."""
 
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -71,3 +73,13 @@ def test_wide_primaries_and_a_mastering_display_without_a_transfer_function_are_
     given = f"log-level=error:lossless=1:colorprim=9:colormatrix=9:master-display={display}:max-cll=1000,400"
     path = as_hdr(tmp_path / "a.mp4", clip, "pq", tags=False, extra=("-x265-params", given))
     assert probe(path, LIMITS).dynamic_range == "pq"
+
+
+def test_the_table_is_a_file_as_long_as_frames_are_read(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    path = as_hdr(tmp_path / "hdr.mp4", clip, "pq")
+    frames = read_frames(path, probe(path, LIMITS), start_s=0.0, end_s=1.0, sample_fps=2.0, timeout_s=60)
+    next(frames)
+    assert len(list(tmp_path.glob("*.cube"))) == 1
+    frames.close()
+    assert not list(tmp_path.glob("*.cube"))

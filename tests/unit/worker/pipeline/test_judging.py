@@ -61,6 +61,13 @@ def test_a_short_swap_in_a_long_video_is_fake_and_found(seconds, minutes):
     assert findings.people[0].verdict == "fake"
 
 
+def test_a_run_over_a_pause_is_two_stretches():
+    scores = track([0.95] * 20)
+    later = tuple({**face, "time_s": face["time_s"] + 60.0} for face in scores.faces[10:])
+    findings, _ = judged(dataclasses.replace(scores, faces=scores.faces[:10] + later))
+    assert [(one.start_s, one.faces) for one in findings.suspicious] == [(0.0, 10), (65.0, 10)]
+
+
 def test_somebody_on_screen_for_a_moment_beside_somebody_real_is_judged_alone():
     findings, result = judged(track(real_faces(200)), track([0.95] * 8, person=1, start_s=30.0))
     assert [person.verdict for person in findings.people] == ["real", "fake"]
