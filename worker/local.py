@@ -66,7 +66,7 @@ def scan(
     facts = probe(path, limits.for_media(), timeout_s=worker.probe_timeout_s)
     media.facts, media.video_bytes, media.presentation = facts.to_json(), facts.video_bytes, facts.presentation()
     job.media = media
-    plan = plan_segments(facts.duration_s, job.segment_seconds, first_s=facts.first_s)
+    plan = plan_segments(facts.duration_s, job.segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     job.segments_total = len(plan)
     segments = []
     on_progress(0, len(plan))

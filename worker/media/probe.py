@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from shared.containers import (
+    PICTURES,
     VIDEO_CODECS,
     HeaderFacts,
     MediaLimits,
@@ -30,7 +31,7 @@ from shared.errors import (
 )
 from worker.media.ffmpeg import command_line, open_input, video_of
 from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, FirstFrame, VideoTrack, shown_track
-from worker.media.images import decode_image
+from worker.media.images import probe_image
 from worker.media.packets import PacketScan
 from worker.media.process import BoundedProcess, seconds_left
 from worker.media.tonemap import DynamicRange
@@ -58,7 +59,7 @@ class MediaFacts:
     start_s: float
     """What the file's clock says at media time 0, where players begin."""
     frame_count: int
-    """Of the pictures that are shown."""
+    """Of the pictures that are shown. Of an image: its pictures, and the video of a motion photo as one more."""
     frame_rate: float | None
     """Frames a second on average; None for images and single frames."""
     truncated: bool
@@ -112,26 +113,30 @@ def probe(path: Path, limits: MediaLimits, *, timeout_s: float = 60.0) -> MediaF
         HeaderFacts(header.kind, header.container, width_px=header.width_px, height_px=header.height_px),
         limits,
     )
-    if header.kind == "image":
-        return _probe_image(path, limits, timeout_s)
+    if header.container in PICTURES:
+        return _probe_image(path, header.container, limits, timeout_s)
     return _probe_video(path, header, limits, time.monotonic() + timeout_s)
 
 
-def _probe_image(path: Path, limits: MediaLimits, timeout_s: float) -> MediaFacts:
-    facts, _ = decode_image(path, max_pixels=limits.max_pixels, timeout_s=timeout_s)
-    return MediaFacts(
-        kind="image",
-        container=facts["container"],
-        codec=facts["container"],
-        width_px=facts["width_px"],
-        height_px=facts["height_px"],
-        rotation_deg=facts["rotation_deg"],
-        duration_s=None,
+def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: float) -> MediaFacts:
+    """The facts of still pictures or of an animation."""
+    found = probe_image(path, container, limits, timeout_s=timeout_s)
+    frames = found.pictures + found.has_clip
+    facts = MediaFacts(
+        kind=found.kind,
+        container=found.container,
+        codec=found.container,
+        width_px=found.width_px,
+        height_px=found.height_px,
+        rotation_deg=found.rotation_deg,
+        duration_s=found.duration_s,
         start_s=0.0,
-        frame_count=1,
-        frame_rate=None,
-        truncated=False,
+        frame_count=frames,
+        frame_rate=round(frames / found.duration_s, 4) if found.duration_s and frames > 1 else None,
+        truncated=found.truncated,
     )
+    check_limits(HeaderFacts(facts.kind, container, None, None, None, facts.duration_s, facts.frame_rate), limits)
+    return facts
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ class Segment:
     end_s: float
 
 
-def plan_segments(duration_s: float | None, segment_seconds: float, *, first_s: float = 0.0) -> list[Segment]:
+def plan_segments(
+    duration_s: float | None, segment_seconds: float, *, first_s: float = 0.0, pictures: int = 1
+) -> list[Segment]:
     """
     Cut a video into segments of *segment_seconds*, without gap or overlap.
 
@@ -22,16 +24,18 @@ def plan_segments(duration_s: float | None, segment_seconds: float, *, first_s: 
     weigh as much as the others in the average.
 
     Args:
-        duration_s: When the last picture ends, or None for an image, which is the one segment ``[0, 0)``.
-        first_s: When the first picture appears. Segments before it are left out, and what it leaves of the first one
-            is a rest like that at the end, which may join the one after it.
+        duration_s: When the last picture ends, or None for an image, of which each picture is a segment: of picture n
+            it is ``[n, n)``.
+        first_s: When the first picture of a video appears. Segments before it are left out, and what it leaves of the
+            first one is a rest like that at the end, which may join the one after it.
+        pictures: How many an image has.
 
     Returns:
         At least one segment; the last ends at *duration_s* exactly, and the first starts at 0 or, where pictures
         appear later, at a multiple of *segment_seconds*.
     """
     if duration_s is None:
-        return [Segment(0, 0.0, 0.0)]
+        return [Segment(number, float(number), float(number)) for number in range(pictures)]
     whole = math.floor(duration_s / segment_seconds)
     rest_s = duration_s - whole * segment_seconds
     count = max(1, whole + (rest_s >= segment_seconds / 2))

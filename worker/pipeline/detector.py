@@ -45,6 +45,8 @@ class _Found:
     turned_deg: int
     quality: FaceQuality
     problem: str | None
+    scale: tuple[float, float]
+    """Of the frame."""
     appearance: NDArray[np.float32]
 
 
@@ -204,6 +206,7 @@ class Detector:
                         90 * quarters,
                         quality,
                         problem,
+                        frame.scale,
                         appearance(crop),
                     )
                 )
@@ -222,12 +225,14 @@ def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
 
 
 def _result(item: _Found, score: float | None) -> FaceResult:
+    across, down = item.scale
+    left, top, right, bottom = item.face.box_px
     return FaceResult(
         time_s=item.time_s,
-        box_px=item.face.box_px,
-        landmarks_px=item.face.landmarks_px,
+        box_px=(left * across, top * down, right * across, bottom * down),
+        landmarks_px=tuple((x * across, y * down) for x, y in item.face.landmarks_px),
         confidence=item.face.confidence,
-        size_px=item.quality.size_px,
+        size_px=item.quality.size_px * min(item.scale),
         sharpness=item.quality.sharpness,
         luma=item.quality.luma,
         problem=item.problem,
