@@ -352,7 +352,7 @@ class JobSummary(BaseModel):
 
 
 class Span(BaseModel):
-    """A stretch of time, in seconds of the media."""
+    """A stretch of time, in seconds of the media; of an image from page to page, counted from 0."""
 
     start_s: float
     end_s: float
@@ -397,7 +397,7 @@ class JobDocument(JobSummary):
         description="Null before the verdict, and in results from before people were followed."
     )
     suspicious: list[SuspicionDocument] | None = Field(
-        description="In order of time; empty for images, and where nothing stands out."
+        description="In order of time; empty where nothing stands out, and for images of a single page."
     )
     segments: list[SegmentSummary]
 

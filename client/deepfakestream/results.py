@@ -220,7 +220,7 @@ class JudgedPerson:
     verdict: str | None
     faces_scored: int
     seen: tuple[tuple[float, float], ...]
-    """When, in seconds of the media."""
+    """When, in seconds of the media; of an image from page to page, counted from 0."""
     raw: dict[str, Any] = field(repr=False)
 
     @classmethod

@@ -30,6 +30,8 @@ _PICTURES: Final[tuple[tuple[int, bytes], ...]] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
     (0, b"\x00\x00\x01\xba"),
     (0, b"\x00\x00\x01\xb3"),
+    (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01"),
+    (0, b"\xff\x4f\xff\x51"),
     (0, b"\xff\x0a"),
     (0, b"\0\0\0\x0cJXL "),
     (0, b"\0\0\0\x0cjP  "),
@@ -65,8 +67,23 @@ _OTHERS: Final[tuple[tuple[int, bytes, str], ...]] = (
     (8, b"WAVE", "a sound file"),
 )
 _ENDINGS: Final = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif"),
-    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".3gp",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".m2ts",
+        ".mpg",
+        ".mpeg",
+        ".mxf",
+        ".flv",
+        ".wmv",
+        ".asf",
+    ),
 )
 _TEXT_CONTROLS: Final = frozenset("\t\n\v\f\r\x1b")
 
@@ -112,8 +129,9 @@ def _begins_like_media(head: bytes) -> bool:
         return False
     # "BM" alone begins many a text; a bitmap gives the size of its header, too.
     is_bitmap = head[:2] == b"BM" and 12 <= int.from_bytes(head[14:18], "little") <= 256
-    is_transport_stream = len(head) > 376 and head[0] == head[188] == head[376] == 0x47
-    return is_bitmap or is_transport_stream or any(head[at : at + len(magic)] == magic for at, magic in _PICTURES)
+    # A camera's transport stream has a time of four bytes before each packet.
+    is_stream = any(head[at :: 188 + at][:3] == b"GGG" for at in (0, 4))
+    return is_bitmap or is_stream or any(head[at : at + len(magic)] == magic for at, magic in _PICTURES)
 
 
 def _other_than_media(head: bytes) -> str | None:

@@ -47,9 +47,7 @@ def refusal(head: bytes, riff_type: bytes) -> MediaError:
     return NotMediaError(f"the file is neither an image nor a video that is known here; {ACCEPTED}")
 
 
-_CODEC_NAMES = {
-    **dict.fromkeys(("\0\0\0\0", "DIB ", "raw ", "V_UNCOMPRESSED", "rawvideo"), "uncompressed video"),
-}
+_CODEC_NAMES = dict.fromkeys(("\0\0\0\0", "DIB ", "raw ", "V_UNCOMPRESSED", "rawvideo"), "uncompressed video")
 """What containers, and ffmpeg, call codecs that are often sent and not accepted → what people call them."""
 
 

@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Frame:
     """One decoded picture."""
 
     time_s: float
-    """Media time: 0 is the first frame of the file."""
+    """Media time: 0 is where players begin. Of picture n of an image it is n."""
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB, upright."""
     scale: tuple[float, float] = (1.0, 1.0)
@@ -100,7 +100,7 @@ def _read_still(
     deadline = time.monotonic() + timeout_s
     picture = read_picture(path, container, number, timeout_s=timeout_s, leash=leash)
     if not isinstance(picture, Clip):
-        yield Frame(0.0, picture.pixels, picture.scale)
+        yield Frame(float(number), picture.pixels, picture.scale)
         return
     with picture.copied() as clip:
         facts = probe(clip, CLIP_LIMITS, timeout_s=seconds_left(deadline))
@@ -108,7 +108,8 @@ def _read_still(
             raise DecodeError("the video of the motion photo is damaged or incomplete")
         end_s = facts.duration_s or 0.0
         for _, frame in _read_run(clip, facts, (0.0, end_s), sample_fps, seconds_left(deadline), leash):
-            yield frame
+            # The video counts as a picture, and its own time begins there.
+            yield replace(frame, time_s=round(number + frame.time_s, 6))
 
 
 def read_segments(

@@ -59,7 +59,7 @@ class MediaFacts:
     start_s: float
     """What the file's clock says at media time 0, where players begin."""
     frame_count: int
-    """Of the pictures that are shown; of an image, with the video that a motion photo has behind them as one more."""
+    """Of the pictures that are shown. Of an image: its pictures, and the video of a motion photo as one more."""
     frame_rate: float | None
     """Frames a second on average; None for images and single frames."""
     truncated: bool

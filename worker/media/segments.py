@@ -26,8 +26,8 @@ def plan_segments(
     Args:
         duration_s: When the last picture ends, or None for an image, of which each picture is a segment: of picture n
             it is ``[n, n)``.
-        first_s: When the first picture appears. Segments before it are left out, and what it leaves of the first one
-            is a rest like that at the end, which may join the one after it.
+        first_s: When the first picture of a video appears. Segments before it are left out, and what it leaves of the
+            first one is a rest like that at the end, which may join the one after it.
         pictures: How many an image has.
 
     Returns:

@@ -8,7 +8,7 @@ face is in the same place a moment later. Whom a cut shows from another side may
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,16 +55,17 @@ class Track:
         """The face to show for the person: the largest scored one, or the largest where none was scored."""
         return max(self.scored or self.faces, key=lambda face: (float(face["size_px"]), float(face["confidence"])))
 
-    def seen(self, step_s: float) -> list[tuple[float, float]]:
+    def seen(self, step_s: float, pause_s: float = PAUSE_S) -> list[tuple[float, float]]:
         """
         When the person was seen: [start, end) in seconds of the medium.
 
         Args:
             step_s: What one sampled frame stands for.
+            pause_s: How long the person may be missing without being away.
         """
         spans: list[tuple[float, float]] = []
         for time_s in (float(face["time_s"]) for face in self.faces):
-            if spans and time_s - spans[-1][1] <= PAUSE_S:
+            if spans and time_s - spans[-1][1] <= pause_s:
                 spans[-1] = (spans[-1][0], time_s + step_s)
             else:
                 spans.append((time_s, time_s + step_s))
@@ -86,19 +87,20 @@ class _Known:
         self.look = np.asarray(mixed / max(float(np.linalg.norm(mixed)), 1e-6), np.float32)
 
 
-def follow_people(parts: Iterable[Part]) -> list[Track]:
+def follow_people(parts: Iterable[Part], kind: Literal["image", "video"]) -> list[Track]:
     """
     Say which people of different segments are the same.
 
     Args:
         parts: In order of time.
+        kind: The segments of an image are its pages: where a face is on one says nothing of those on another.
 
     Returns:
         In order of their numbers. Two people of one segment are never the same.
     """
     known: list[_Known] = []
     for part in parts:
-        _assign(known, part)
+        _assign(known, part, is_in_time=kind == "video")
     known.sort(key=lambda person: -sum(_area(face) for face in person.faces))
     return [
         Track(number, tuple(person.faces), person.numbers, person.scored_segments)
@@ -106,12 +108,12 @@ def follow_people(parts: Iterable[Part]) -> list[Track]:
     ]
 
 
-def _assign(known: list[_Known], part: Part) -> None:
+def _assign(known: list[_Known], part: Part, *, is_in_time: bool) -> None:
     """Give the people of one segment to those known from earlier ones, best match first; the rest are new."""
     people = [person for person in part.result.get("people", ()) if person["faces"]]
     looks = [_look(part, person) for person in people]
     new = set(range(len(people)))
-    likeness = _likeness(known, people, looks)
+    likeness = _likeness(known, people, looks, is_in_time=is_in_time)
     while likeness.size and likeness.max() >= SAME_LOOK:
         row, column = divmod(int(likeness.argmax()), len(people))
         known[row].add(part.index, people[column], looks[column])
@@ -128,13 +130,19 @@ def _look(part: Part, person: Mapping[str, Any]) -> NDArray[np.float32]:
 
 
 def _likeness(
-    known: Sequence[_Known], people: Sequence[Mapping[str, Any]], looks: Sequence[NDArray[np.float32]]
+    known: Sequence[_Known],
+    people: Sequence[Mapping[str, Any]],
+    looks: Sequence[NDArray[np.float32]],
+    *,
+    is_in_time: bool,
 ) -> NDArray[np.float64]:
-    """(known, people) likeness of each pair."""
+    """(known, people) likeness of each pair: by looks and, *is_in_time*, by place."""
     likeness = np.zeros((len(known), len(people)))
     if not likeness.size:
         return likeness
     likeness += np.stack([one.look for one in known]) @ np.stack(looks).T
+    if not is_in_time:
+        return likeness
     for row, one in enumerate(known):
         last = one.faces[-1]
         for column, person in enumerate(people):

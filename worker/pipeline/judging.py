@@ -86,9 +86,16 @@ def judge_people(
     Judge every person, and find the stretches of time that stand out.
 
     Args:
-        step_s: What one sampled frame stands for, in seconds.
+        step_s: What one sampled frame of a video stands for, in seconds.
         end_s: Where the medium ends.
+
+    An image's pages are judged like moments of a video: of several pages with one person, one may be altered.
     """
+    if kind == "image":
+        # A page stands for itself, and whoever is on the next one as well was not away.
+        step_s, pause_s = 0.0, 1.0
+    else:
+        pause_s = PAUSE_S
     scored = [track for track in tracks if track.scored_segments]
     counted = float(len(scored))
     counts = [len(track.scored) for track in scored]
@@ -99,7 +106,7 @@ def judge_people(
         return manifest.calibration.limits(Evidence(kind, faces, people))
 
     # Where limits do not know how much was seen, one face of a thousand would be as good as all of them.
-    knows_evidence = "video" in (manifest.calibration.bounds or {})
+    knows_evidence = kind in (manifest.calibration.bounds or {})
 
     @cache
     def bound(faces: int, share: float = 1.0) -> float:
@@ -119,13 +126,14 @@ def judge_people(
             high = limits(len(scores), counted if kind == "image" else min(counted, MANY)).high
             own = Limits(min(limits(len(scores), counted).low, high), high)
             verdict = by_itself = "fake" if mean >= own.high else "inconclusive" if mean >= own.low else "real"
-            if kind == "video":
+            if kind == "video" or len(scores) > 1:
                 doubtful = find_runs(scores, lambda faces: bound(faces, 1.0 / DOUBTFUL))
                 beyond = find_runs(scores, bound) if knows_evidence else []
                 by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
                 verdict = min(by_itself, by_stretch, key=VERDICTS.index)
-                suspicious += [part for run in doubtful for part in _suspicions(track, run, step_s, end_s)]
-        people.append(_person(track, mean, verdict, own, step_s, end_s, is_by_stretch=verdict != by_itself))
+                suspicious += [part for run in doubtful for part in _suspicions(track, run, step_s, end_s, pause_s)]
+        seen = tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s, pause_s))
+        people.append(_person(track, mean, verdict, own, seen, is_by_stretch=verdict != by_itself))
     faces = [face for track in scored for face in track.scored]
     is_little = len(faces) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in faces)
     return Findings(tuple(people), tuple(sorted(suspicious, key=lambda one: (one.start_s, one.person))), is_little)
@@ -146,8 +154,7 @@ def _person(
     mean: float | None,
     verdict: str | None,
     limits: Limits | None,
-    step_s: float,
-    end_s: float,
+    seen: tuple[tuple[float, float], ...],
     *,
     is_by_stretch: bool,
 ) -> PersonVerdict:
@@ -160,17 +167,17 @@ def _person(
         limits=limits,
         faces=len(track.faces),
         faces_scored=len(track.scored),
-        seen=tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s)),
+        seen=seen,
         time_s=float(face["time_s"]),
         box_px=tuple(face["box_px"]),
     )
 
 
-def _suspicions(track: Track, run: Run, step_s: float, end_s: float) -> Iterator[Suspicion]:
+def _suspicions(track: Track, run: Run, step_s: float, end_s: float, pause_s: float) -> Iterator[Suspicion]:
     """A run of faces as stretches of time: it may go on after a while in which the person is not seen."""
     faces = track.scored[run.first : run.last + 1]
     times = [float(face["time_s"]) for face in faces]
-    pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > PAUSE_S]
+    pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > pause_s]
     for first, beyond in pairwise([0, *pauses, len(times)]):
         yield Suspicion(
             start_s=times[first],

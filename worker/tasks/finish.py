@@ -58,7 +58,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     facts = (job.media and job.media.facts) or {}
     kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
     parts = [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at]
-    tracks = follow_people(parts)
+    tracks = follow_people(parts, kind)
     findings = judge_people(tracks, kind, manifest, 1.0 / job.sample_fps, segments[-1].end_s if segments else 0.0)
     evidence = gather_evidence([part.result for part in parts], kind, _bits_per_pixel(job, facts))
     result = score_job(

@@ -103,7 +103,7 @@ def judge_long_videos(
 
 def _people(medium: ScoredMedium, manifest: Manifest) -> list[list[float]]:
     """The scores of each person of a clip, in order of time, the longest first."""
-    tracks = follow_people(medium.parts(manifest.calibration.scale))
+    tracks = follow_people(medium.parts(manifest.calibration.scale), "video")
     return sorted(([float(face["fake_score"]) for face in track.scored] for track in tracks), key=len, reverse=True)
 
 

@@ -138,7 +138,7 @@ class ScoredMedium:
         scale = manifest.calibration.scale
         step_s = 1.0 / manifest.sampling.sample_fps
         end_s = self.faces[-1].time_s + step_s
-        findings = judge_people(follow_people(self.parts(scale)), self._kind, manifest, step_s, end_s)
+        findings = judge_people(follow_people(self.parts(scale), self._kind), self._kind, manifest, step_s, end_s)
         segments = [(result.fake_score, result.reasons) for result in self._segments(scale)]
         return score_job(segments, 0, manifest, self.evidence(scale), findings).verdict
 

@@ -11,11 +11,11 @@ from deepfakestream.errors import EmptyFileError, NotMediaError
 from deepfakestream.signatures import check_media, is_media
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from shared.containers import inspect_header
 from shared.errors import MediaError
-from tests.clips import make_clip
+from tests.clips import BROADCAST, make_broadcast, make_clip
+from tests.pictures import FORMS, make_picture
 
 
 def archive(kind):
@@ -72,16 +72,17 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
         check_media(tmp_path / "a.mp4")
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_pictures_pass(tmp_path, kind):
-    Image.new("RGB", (40, 30), (200, 100, 50)).save(tmp_path / "picture", kind)
-    check_media(tmp_path / "picture")
-    assert is_media(tmp_path / "picture")
+@pytest.mark.parametrize("container", FORMS)
+def test_pictures_pass(tmp_path, container):
+    path = make_picture(tmp_path / "picture", container)
+    check_media(path)
+    assert is_media(path)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi", *BROADCAST])
 def test_videos_pass(tmp_path, name):
-    clip = make_clip(tmp_path / name, frames=3).rename(tmp_path / "video")
+    made = make_broadcast(tmp_path, name, seconds=0.5) if name in BROADCAST else make_clip(tmp_path / name, frames=3)
+    clip = made.rename(tmp_path / "video")
     check_media(clip)
     assert is_media(clip)
 

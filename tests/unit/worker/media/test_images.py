@@ -40,7 +40,7 @@ LIMITS = Limits().for_media()
 def look(path, *, sample_fps=2.0, segment_seconds=5.0):
     """Facts, and for each segment the (time, mean grey) of its frames."""
     facts = probe(path, LIMITS)
-    plan = plan_segments(facts.duration_s, segment_seconds, pictures=facts.frame_count)
+    plan = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     segments, frames = [], []
     for frame in read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=30):
         if frame is None:
@@ -130,11 +130,11 @@ def test_an_animation_within_the_limits_of_videos(tmp_path):
 
 
 @pytest.mark.parametrize("container", ["tiff", "heic"])
-def test_each_page_is_a_segment(tmp_path, container):
+def test_each_page_is_a_segment_and_has_its_number_for_a_time(tmp_path, container):
     path = make_pages(tmp_path / "a", container, plain(20, 90, 160))
     facts, segments = look(path)
     assert (facts.kind, facts.frame_count, facts.duration_s) == ("image", 3, None)
-    near(segments, [[(0.0, 20)], [(0.0, 90)], [(0.0, 160)]])
+    near(segments, [[(0.0, 20)], [(1.0, 90)], [(2.0, 160)]])
 
 
 def test_pages_may_differ_in_size_and_each_is_held_to_the_limit(tmp_path):
@@ -165,7 +165,7 @@ def mpo(second, kind=0x020002):
 def test_the_second_picture_of_a_jpeg_is_looked_at(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG")))
-    near(look(path)[1], [[(0.0, 20)], [(0.0, 160)]])
+    near(look(path)[1], [[(0.0, 20)], [(1.0, 160)]])
 
 
 @pytest.mark.parametrize("mark", [b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1\0"])
@@ -188,7 +188,7 @@ def test_the_video_of_a_motion_photo_is_looked_at(tmp_path, container, codec):
     facts, segments = look(make_motion_photo(tmp_path / "a", container, plain(20)[0], codec))
     assert (facts.kind, facts.frame_count) == ("image", 2)
     near(segments[:1], [[(0.0, 20)]])
-    assert [time for time, _ in segments[1]] == [0.0, 0.5]
+    assert [time for time, _ in segments[1]] == [1.0, 1.5]
     assert segments[1][0][1] == pytest.approx(scene(0, size=(160, 120)).mean(), abs=5)
 
 

@@ -301,14 +301,9 @@ def test_pictures_are_turned_and_mirrored_as_the_matrix_says(tmp_path, turn):
 # --- codecs ---------------------------------------------------------------------------------------------------------
 
 
-def test_motion_jpeg_is_answered_alike_in_every_container(tmp_path):
-    answers = set()
-    for name in ("a.mp4", "a.mov", "a.mkv", "a.avi"):
-        try:
-            answers.add(probe(make_clip(tmp_path / name, codec="mjpeg", frames=3), LIMITS).codec)
-        except UnsupportedCodecError as error:
-            answers.add(str(error))
-    assert len(answers) == 1
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
+def test_motion_jpeg_is_accepted_in_every_container(tmp_path, name):
+    assert probe(make_clip(tmp_path / name, codec="mjpeg", frames=3), LIMITS).codec == "mjpeg"
 
 
 def test_dolby_vision_without_a_picture_for_others_is_refused_with_what_to_do(tmp_path):

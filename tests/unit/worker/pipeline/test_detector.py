@@ -61,10 +61,27 @@ def test_boxes_are_in_pixels_of_the_picture_that_was_looked_at_smaller(detector)
         detector.score_segment([Frame(0.0, frame.pixels, scale)]).people[0].faces[0]
         for scale in ((1.0, 1.0), (2.0, 4.0))
     )
-    across, down = np.array(alike.box_px).reshape(2, 2).T
-    assert pytest.approx(np.array([2 * across, 4 * down])) == np.array(smaller.box_px).reshape(2, 2).T
+    assert np.array(smaller.box_px).reshape(2, 2) / (2, 4) == pytest.approx(np.array(alike.box_px).reshape(2, 2))
     assert smaller.landmarks_px == tuple((2 * x, 4 * y) for x, y in alike.landmarks_px)
     assert (smaller.size_px, smaller.fake_score) == (2 * alike.size_px, alike.fake_score)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_boxes_of_turned_faces_are_turned_back_before_they_are_made_larger(detector, quarters):
+    [frame] = clip(count=1)
+    [upright] = detector.score_segment([frame]).people[0].faces
+    turned = np.ascontiguousarray(np.rot90(frame.pixels, quarters))
+    [face] = detector.score_segment([Frame(0.0, turned, (2.0, 4.0))]).people[0].faces
+    assert face.turned_deg == (4 - quarters) % 4 * 90
+    assert face.fake_score == pytest.approx(upright.fake_score, abs=1e-4)
+    # Back into the picture that was looked at, and there to where the box is that was found upright.
+    corners = np.array(face.box_px).reshape(2, 2) / (2.0, 4.0)
+    left, top, right, bottom = (round(value) for value in corners.ravel())
+    mask = np.zeros(turned.shape[:2], np.bool_)
+    mask[top:bottom, left:right] = True
+    rows, columns = np.nonzero(np.rot90(mask, 4 - quarters))
+    found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert found == pytest.approx(upright.box_px, abs=1.0)
 
 
 def test_an_empty_scene_is_unscorable(detector):

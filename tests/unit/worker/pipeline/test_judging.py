@@ -109,6 +109,29 @@ def test_pictures_have_people_and_no_stretches():
     assert result.reasons == ()
 
 
+def on_pages(scores, *numbers):
+    """One person on the pages *numbers* of an image."""
+    one = track(scores)
+    faces = tuple({**face, "time_s": float(number)} for face, number in zip(one.faces, numbers, strict=True))
+    return dataclasses.replace(one, faces=faces, numbers=dict.fromkeys(numbers, 0), scored_segments=len(numbers))
+
+
+def test_an_altered_page_among_many_real_ones_of_the_same_person_is_found():
+    scores = [0.02, 0.03, 0.02, 0.93, 0.02, 0.03]
+    findings, result = judged(on_pages(scores, 0, 1, 2, 3, 4, 5), kind="image")
+    assert (result.verdict, result.reasons) == ("inconclusive", ("short_manipulation",))
+    assert [(one.start_s, one.end_s, one.faces) for one in findings.suspicious] == [(3.0, 3.0, 1)]
+    scores[3] = 0.03
+    findings, result = judged(on_pages(scores, 0, 1, 2, 3, 4, 5), kind="image")
+    assert (result.verdict, findings.suspicious) == ("real", ())
+
+
+def test_pages_on_which_a_person_is_seen_are_named():
+    one = on_pages([0.02, 0.03, 0.02], 0, 1, 3)
+    [person] = judge_people([one], "image", SHIPPED, 1.0 / FPS, 4.0).people
+    assert person.seen == ((0.0, 1.0), (3.0, 3.0))
+
+
 def test_people_without_a_score_have_no_verdict():
     findings, _ = judged(track([None, None]), track([0.02] * 4, person=1))
     assert [(person.fake_score, person.verdict) for person in findings.people] == [(None, None), (0.02, "real")]
