@@ -60,6 +60,30 @@ def test_a_file_without_a_face_is_not_applicable(client, tmp_path):
     assert (job.verdict, job.reasons, job.fake_score) == ("not_applicable", ("no_face",), None)
 
 
+def test_of_two_video_tracks_the_one_that_players_show_is_scored_and_the_other_is_told(client, tmp_path):
+    for name, faces in (("empty", ()), ("face", (astronaut(),))):
+        make_clip(tmp_path / f"{name}.mp4", faces=faces)
+    tracks = (
+        "-i",
+        str(tmp_path / "empty.mp4"),
+        "-i",
+        str(tmp_path / "face.mp4"),
+        "-map",
+        "0",
+        "-map",
+        "1",
+        "-c",
+        "copy",
+    )
+    run(*tracks, "-disposition:v:0", "0", "-disposition:v:1", "default", str(tmp_path / "two.mp4"))
+    job = client.wait(client.submit(tmp_path / "two.mp4").id, timeout_s=120)
+    assert job.segments[0].faces_scored == 4
+    assert job.verdict != "real"
+    assert "other_video_tracks" in job.reasons
+    media = job.raw["media"]
+    assert (media["video_track"], media["other_video_tracks"], media["dynamic_range"]) == (1, 1, "sdr")
+
+
 def test_the_service_and_a_local_scan_give_the_same_scores(client, two_people):
     job = client.wait(client.submit(two_people).id, timeout_s=120)
     local = scan(two_people)
