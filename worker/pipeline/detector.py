@@ -16,7 +16,7 @@ from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 from worker.detection.people import Sighting, appearance, group_into_people, pack_look
-from worker.detection.turning import DOUBT, TURNED, find_position, find_standing, turn, turn_back
+from worker.detection.turning import PROBES, TURNED, find_position, find_standing, turn, turn_back
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
@@ -181,13 +181,16 @@ class Detector:
         stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
         if quarters is None:
             quarters = 0
-            if not any(stand.doubt < DOUBT for faces in stands for stand in faces):
-                quarters = find_position(self._mtcnn, pictures, preprocessing.min_confidence)
+            if not any(stand.is_upright for faces in stands for stand in faces):
+                # Where there is nobody at all, one picture has to do: landscapes should not take three times as long.
+                rows = [row for row, faces in enumerate(stands) if faces][:PROBES] or [len(pictures) // 2]
+                probes, seen = [pictures[row] for row in rows], [stands[row] for row in rows]
+                quarters = find_position(self._mtcnn, probes, seen, preprocessing.min_confidence)
             if quarters:
                 pictures = [turn(picture, quarters) for picture in pictures]
                 stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
         # A face that alone decides how its frame stands is not held against that.
-        is_sure = any(stand.doubt < DOUBT for faces in stands for stand in faces)
+        is_sure = any(stand.is_upright for faces in stands for stand in faces)
         found, crops = [], []
         for frame, picture, faces in zip(chunk, pictures, stands, strict=True):
             for face, doubt in faces[:MAX_FACES_PER_FRAME]:

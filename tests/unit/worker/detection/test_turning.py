@@ -3,7 +3,7 @@ import pytest
 
 from tests.clips import astronaut, hopper
 from worker.detection.mtcnn import MTCNN
-from worker.detection.turning import DOUBT, find_position, find_standing, turn, turn_back
+from worker.detection.turning import find_position, find_standing, turn, turn_back
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,15 @@ def turn_back_direction(quarters):
 def test_faces_that_do_not_stand_upright_are_told_and_how_to_turn_them(mtcnn, portrait, quarters):
     picture = portrait()
     [faces] = find_standing(mtcnn, [picture], 0.9)
-    assert faces[0].doubt < DOUBT
+    assert faces[0].is_upright
     turned = turn(picture, quarters)
-    assert not any(stand.doubt < DOUBT for stand in find_standing(mtcnn, [turned], 0.9)[0])
-    assert find_position(mtcnn, [turned], 0.9) == 4 - quarters
+    stands = find_standing(mtcnn, [turned], 0.9)
+    assert not any(stand.is_upright for stand in stands[0])
+    assert find_position(mtcnn, [turned], stands, 0.9) == 4 - quarters
+    assert find_position(mtcnn, [picture], [faces], 0.9) == 0
 
 
 def test_where_there_is_no_face_nothing_is_turned(mtcnn):
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
     assert find_standing(mtcnn, [noise, noise], 0.9) == [[], []]
-    assert find_position(mtcnn, [noise], 0.9) == 0
+    assert find_position(mtcnn, [noise], [[]], 0.9) == 0
