@@ -14,6 +14,7 @@ from worker.training.datasets import READERS
 from worker.training.errors import TrainingError
 
 if TYPE_CHECKING:
+    from worker.model.checkpoint import Checkpoint
     from worker.training.recipes import Recipe
 
 
@@ -22,8 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m worker.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    crops = commands.add_parser("crops", help="cut the faces of a recipe's data sets out, once")
-    _add_recipe(crops)
+    _add_recipe(commands.add_parser("crops", help="cut the faces of a recipe's data sets out, once"))
 
     _add_train(commands.add_parser("train", help="train a checkpoint; goes on where it was"))
 
@@ -84,6 +84,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
     _add_probe(commands.add_parser("probe-outside", help="whether anything outside faces tells fakes from real media"))
 
+    _add_judge(
+        commands.add_parser("judge-made", help="how well checkpoints tell each kind of fakes that a recipe makes")
+    )
+
     given = parser.parse_args(arguments)
     try:
         return int(globals()[f"_{given.command.replace('-', '_')}"](given))
@@ -134,6 +138,13 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="write the figures, as JSON, to this file")
 
 
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="folders with manifest.json")
+    parser.add_argument("--count", type=int, default=300, help="couples of each kind")
+    parser.add_argument("--table", type=Path, help="write the result, in Markdown, to this file")
+
+
 def _crops(given: argparse.Namespace) -> int:
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches
@@ -171,7 +182,7 @@ def _profile(given: argparse.Namespace) -> int:
 
 
 def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":
-    """A recipe, its crops, and what its autoencoders paint."""
+    """A recipe, its crops, and what its networks paint."""
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches, paint_for
 
@@ -249,17 +260,11 @@ def _reencode(given: argparse.Namespace) -> int:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from shared.errors import ModelError
-    from worker.model.checkpoint import load_checkpoint
     from worker.training.evaluate import SETS, evaluate, folder_source, recipe_sources
     from worker.training.recipes import Recipe
     from worker.training.report import HTML_FILE, summary_lines, write_report
 
-    folder = given.checkpoint.resolve()
-    try:
-        checkpoint = load_checkpoint(folder.parent, folder.name, given.device)
-    except ModelError as error:
-        raise TrainingError(str(error)) from error
+    checkpoint = _loaded(given.checkpoint, given.device)
     manifest = checkpoint.manifest
     if given.recipe is not None:
         recipe = Recipe.read(given.recipe)
@@ -284,6 +289,29 @@ def _evaluate(given: argparse.Namespace) -> int:
     out = given.out or Path("build/evaluation", manifest.name)
     write_report(evaluation, out)
     print(*summary_lines(evaluation.report), f"report: {out / HTML_FILE}", sep="\n")  # noqa: T201
+    return 0
+
+
+def _loaded(folder: Path, device: str = "cpu") -> "Checkpoint":
+    from shared.errors import ModelError
+    from worker.model.checkpoint import load_checkpoint
+
+    folder = folder.resolve()
+    try:
+        return load_checkpoint(folder.parent, folder.name, device)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _judge_made(given: argparse.Namespace) -> int:
+    from worker.training.made import judge_made, table
+
+    checkpoints = [_loaded(folder) for folder in given.checkpoints]
+    recipe, caches, painted = _faces(given)
+    written = table(judge_made(recipe, caches, checkpoints, painted=painted, count=given.count))
+    if given.table is not None:
+        given.table.write_text(written)
+    print(written, end="")  # noqa: T201
     return 0
 
 

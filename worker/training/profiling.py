@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from worker.training.couples import Couples, Kind, Stage
+from worker.training.generators.painting import PaintedKind
 from worker.training.recipes import Recipe
 from worker.training.stopwatch import Part, Stopwatch, Synchronisations
 from worker.training.train import Trainer
@@ -67,7 +68,7 @@ def _couples_per_second(
         margin=recipe.preprocessing.crop_margin,
         seed=recipe.seed,
         real_from=recipe.real_from,
-        painted=painted if kind == "painted" else (),
+        painted=painted if kind in get_args(PaintedKind) else (),
         data_set_power=recipe.draws.data_set,
         person_power=recipe.draws.person,
         leave=recipe.augment_on == "device",
