@@ -136,7 +136,7 @@ class Inpainter(nn.Module):
         noisy = signal * pictures + spread * noise
         wanted = signal * noise - spread * pictures
         told = self(noisy, pictures * (1.0 - masks), masks, time)
-        return ((told - wanted).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0)
+        return torch.as_tensor(((told - wanted).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0))
 
     @torch.inference_mode()
     def draw(self, pictures: Tensor, masks: Tensor, noise: Tensor, strength: float) -> Tensor:

@@ -78,7 +78,7 @@ class Likeness:
         real, fake = self._discriminator(torch.cat([wanted, painted])).chunk(2)
         loss = functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean()
         self._optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped.
         self._optimizer.step()
 
 

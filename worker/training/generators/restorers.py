@@ -27,8 +27,8 @@ from worker.training.generators.fitting import BATCH, PATCH_PX, Picture, fit, pa
 from worker.training.generators.likeness import Likeness, LikenessSettings
 from worker.training.transcoding import jpeg
 
-SMALL_PX: Final = (32, 64)
-"""Sides to which faces are brought before they are restored."""
+SIDES_PX: Final = (128, 256)
+"""Of a restored face."""
 NOISE_LEVELS: Final = 4.0
 """Deviation of the noise that is added to small faces, at most."""
 QUALITIES: Final = (40, 95)
@@ -46,7 +46,7 @@ class RestorerSettings(BaseModel):
     """By which it enlarges."""
     blocks: int = Field(default=6, ge=1)
     planes: int = Field(default=32, ge=8)
-    likeness: LikenessSettings = LikenessSettings(perception=1.0, adversary=0.02)
+    likeness: LikenessSettings = LikenessSettings(structure=0.0, perception=1.0, adversary=0.1)
     images: int = Field(default=15_000, gt=0)
     """Patches that it is trained on."""
     faces: int = Field(default=20_000, gt=0)
@@ -99,7 +99,7 @@ class Restorer(nn.Module):
     @torch.inference_mode()
     def paint(self, part: Picture, _landmarks: Landmarks, rng: Generator) -> Picture:
         """Make a face small and degraded, and restore it; see ``painting.Painter``."""
-        side = rng.uniform(*SMALL_PX)
+        side = rng.uniform(*SIDES_PX) / self.settings.factor
         width, height = (max(8, round(side * length / min(part.shape[:2]))) for length in part.shape[1::-1])
         return to_picture(self(to_tensor(degraded(part, width, height, rng)[None]))[0])
 

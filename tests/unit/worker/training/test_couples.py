@@ -100,7 +100,9 @@ def test_painted_faces_are_put_back_where_they_were_or_into_another_person(kind,
     drawn = [made._painting(kind, 0, rng) for _ in range(200)]
     own = [face.original == face_name(made._real[0][1]) for _, face in drawn]
     assert 0.5 < np.mean(own) < 1.0
-    assert {cache.folder for cache, _ in drawn} == {folder for folder in crops.painted if kind in folder.name}
+    assert {cache.folder for cache, _ in drawn} == {
+        folder for folder in crops.painted if folder.name.startswith(f"{kind}-")
+    }
     # They are fakes of this kind alone.
     assert kind not in {face.dataset for _, face in made._real + made._made + made._labelled["fake"]}
 

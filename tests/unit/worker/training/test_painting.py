@@ -46,7 +46,8 @@ class Copyist:
     """Gives back what it gets, at another size, as a network that paints perfectly would."""
 
     def paint(self, part, _landmarks, rng):
-        width, height = (round(length * rng.uniform(0.7, 2.0)) for length in part.shape[1::-1])
+        factor = rng.uniform(0.7, 2.0)
+        width, height = (round(length * factor) for length in part.shape[1::-1])
         return resized(part, width, height)
 
 
