@@ -2,13 +2,15 @@
 A small diffusion network that paints the inside of a face mask, given what surrounds it.
 
 Diffusion (Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020) with the cosine schedule of
-Nichol and Dhariwal ("Improved Denoising Diffusion Probabilistic Models", ICML 2021) and the target ``v`` of Salimans
-and Ho ("Progressive Distillation for Fast Sampling of Diffusion Models", ICLR 2022). The network sees the masked
-picture and the mask beside the noisy one, as Palette does (Saharia et al., "Palette: Image-to-Image Diffusion Models",
-SIGGRAPH 2022), and works on squares of 2 by 2 pixels (Luhman and Luhman, "Improving Diffusion Model Efficiency Through
-Patching", 2022), which makes it four times as cheap. Faces are drawn with few deterministic steps (Song, Meng and
-Ermon, "Denoising Diffusion Implicit Models", ICLR 2021), from the face itself with much noise added (Meng et al.,
-"SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", ICLR 2022) or from noise alone.
+Nichol and Dhariwal ("Improved Denoising Diffusion Probabilistic Models", ICML 2021). The network tells the clear
+picture (``x`` among the targets that Salimans and Ho compare, "Progressive Distillation for Fast Sampling of Diffusion
+Models", ICLR 2022): after few steps of training it is smooth, where ``v``, most of which is noise, was so inexact that
+noise was left in the faces. The network sees the masked picture and the mask beside the noisy one, as Palette does
+(Saharia et al., "Palette: Image-to-Image Diffusion Models", SIGGRAPH 2022), and works on squares of 2 by 2 pixels
+(Luhman and Luhman, "Improving Diffusion Model Efficiency Through Patching", 2022), which makes it four times as cheap.
+Faces are drawn with few deterministic steps (Song, Meng and Ermon, "Denoising Diffusion Implicit Models", ICLR 2021),
+from the face itself with much noise added (Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic
+Differential Equations", ICLR 2022) or from noise alone.
 """
 
 import math
@@ -89,7 +91,7 @@ class _Block(nn.Module):
 
 class Inpainter(nn.Module):
     """
-    A U-Net over three sizes that tells ``v`` of a noisy picture.
+    A U-Net over three sizes that tells what a noisy picture is without its noise.
 
     Pictures are (B, 3, S, S) in -1..1, with S a multiple of 8; masks (B, 1, S, S), 1 where a picture is painted anew.
     """
@@ -107,7 +109,7 @@ class Inpainter(nn.Module):
 
     def forward(self, noisy: Tensor, known: Tensor, mask: Tensor, time: Tensor) -> Tensor:
         """
-        Tell ``v``, (B, 3, S, S).
+        Tell the clear pictures, (B, 3, S, S).
 
         Args:
             noisy: Pictures with noise, where the mask is 1.
@@ -131,12 +133,11 @@ class Inpainter(nn.Module):
         return torch.as_tensor(told.float())
 
     def loss(self, pictures: Tensor, masks: Tensor, time: Tensor, noise: Tensor) -> Tensor:
-        """Mean squared error of ``v`` within the masks, at *time* (B,) and with *noise* like *pictures*."""
+        """Mean squared error within the masks, at *time* (B,) and with *noise* like *pictures*."""
         signal, spread = _schedule(time)
         noisy = signal * pictures + spread * noise
-        wanted = signal * noise - spread * pictures
         told = self(noisy, pictures * (1.0 - masks), masks, time)
-        return torch.as_tensor(((told - wanted).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0))
+        return torch.as_tensor(((told - pictures).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0))
 
     @torch.inference_mode()
     def draw(self, pictures: Tensor, masks: Tensor, noise: Tensor, strength: float) -> Tensor:
@@ -151,15 +152,15 @@ class Inpainter(nn.Module):
         times = torch.linspace(strength, 0.0, self.settings.steps + 1)
         signal, spread = _schedule(times[:1])
         now = signal * pictures + spread * noise
+        clear = pictures
         for before, after in pairwise(times):
             signal, spread = _schedule(before[None])
-            told = self(now, known, masks, before.expand(len(pictures)))
-            clear = (signal * now - spread * told).clamp(-1.0, 1.0)
-            # What the noise must have been, now that the picture was brought back into its range.
+            clear = self(now, known, masks, before.expand(len(pictures))).clamp(-1.0, 1.0)
+            # What the noise must have been, by what is told of the picture.
             left = (now - signal * clear) / spread
             signal, spread = _schedule(after[None])
             now = signal * clear + spread * left
-        return known + now * masks
+        return known + clear * masks
 
     def paint(self, part: Picture, landmarks: Landmarks, rng: Generator) -> Picture:
         """Paint a face anew within a soft mask, at the size that it has; see ``painting.Painter``."""
@@ -202,7 +203,7 @@ def train_inpainter(
         time = torch.from_numpy(rng.random(BATCH, np.float32))
         return network.loss(batch, inside, time, noise)
 
-    losses = fit(network, loss_of, images=settings.images, seed=seed, rate=1e-3, title=title)
+    losses = fit(network, loss_of, images=settings.images, seed=seed, rate=2e-3, title=title)
     return network, losses
 
 
