@@ -16,13 +16,13 @@ Differential Equations", ICLR 2022) or from noise alone.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, Literal, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,6 +35,7 @@ TIME_PLANES: Final = 64
 GROUPS: Final = 8
 INSIDE: Final = 0.02
 """Of a soft mask, from which on a pixel is painted anew."""
+Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Face(NamedTuple):
@@ -54,12 +55,19 @@ class InpainterSettings(BaseModel):
     """At half of the picture's size; twice and four times as many at a quarter and an eighth."""
     steps: int = Field(default=15, ge=1, le=250)
     """In which a face is drawn."""
-    strength: tuple[float, float] = (0.5, 1.0)
-    """How much noise a face begins with, drawn for each: 0 none, 1 nothing else."""
+    strength: tuple[Strength, Strength] = (0.2, 0.55)
+    """How much noise a face begins with, drawn for each: 0 none, 1 nothing else. The more it is, the longer must be
+    trained before what is drawn is a face."""
     images: int = Field(default=15_000, gt=0)
     """Pictures that it is trained on."""
     faces: int = Field(default=4_000, gt=0)
     """That are learnt from and painted at most, drawn at random."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if not 0.0 < self.strength[1] >= self.strength[0]:
+            raise ValueError("strength needs the smaller value first, and a second one above 0")
+        return self
 
     @property
     def kind(self) -> Literal["inpainted"]:
@@ -200,7 +208,8 @@ def train_inpainter(
         if rng.random() < 0.5:
             batch, inside = batch.flip(3), inside.flip(3)
         noise = torch.from_numpy(rng.standard_normal(tuple(batch.shape), np.float32))
-        time = torch.from_numpy(rng.random(BATCH, np.float32))
+        # No way back begins with more noise than the greatest strength, so none is learnt.
+        time = torch.from_numpy(rng.random(BATCH, np.float32)) * settings.strength[1]
         return network.loss(batch, inside, time, noise)
 
     losses = fit(network, loss_of, images=settings.images, seed=seed, rate=2e-3, title=title)

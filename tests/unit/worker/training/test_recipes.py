@@ -92,6 +92,8 @@ def test_an_unknown_key_is_refused_at_every_level(change, tmp_path):
         {"stages": [{"images": 2, "mixture": {"inpainted": 1.0}}], "restorers": [{}]},
         {"restorers": [{"factor": 3}]},
         {"inpainters": [{"strength": [0.5]}]},
+        {"inpainters": [{"strength": [0.9, 0.2]}]},
+        {"inpainters": [{"strength": [0.0, 1.2]}]},
         {"sources": []},
         {"sources": [{"kind": "rumours", "path": "faces"}]},
         {"sources": [{"kind": "real", "path": "faces", "hold_out": {"validation": 10.0}}]},
