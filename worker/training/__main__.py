@@ -142,6 +142,9 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     parser.add_argument("checkpoints", type=Path, nargs="+", help="folders with manifest.json")
     parser.add_argument("--count", type=int, default=300, help="couples of each kind")
+    parser.add_argument(
+        "--whole", type=float, default=0.5, help="share of decoded and restored faces pasted as whole squares"
+    )
     parser.add_argument("--table", type=Path, help="write the result, in Markdown, to this file")
 
 
@@ -308,7 +311,7 @@ def _judge_made(given: argparse.Namespace) -> int:
 
     checkpoints = [_loaded(folder) for folder in given.checkpoints]
     recipe, caches, painted = _faces(given)
-    written = table(judge_made(recipe, caches, checkpoints, painted=painted, count=given.count))
+    written = table(judge_made(recipe, caches, checkpoints, painted=painted, count=given.count, whole=given.whole))
     if given.table is not None:
         given.table.write_text(written)
     print(written, end="")  # noqa: T201

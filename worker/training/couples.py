@@ -61,8 +61,10 @@ ALIGNED: Final[frozenset[Kind]] = frozenset(
 """Kinds whose two pictures differ by the swap alone."""
 OWN: Final = 0.6
 """Share of painted faces that are put back where they were; the others are another person's."""
-WHOLE: Final[dict[PaintedKind, float]] = {"painted": 0.0, "decoded": 0.5, "restored": 0.5, "inpainted": 1.0}
-"""Share of painted faces that are pasted as whole squares, where they were; others are seen through a face mask."""
+WHOLE: Final = 0.5
+"""Share of decoded and restored faces that are pasted as whole squares, where they were; others are seen through a face
+mask."""
+SQUARES: Final[frozenset[Kind]] = frozenset({"decoded", "restored"})
 DONORS: Final = 24
 """How many faces are looked at for one that is turned like the target."""
 NOISE: Final = 3.0
@@ -110,6 +112,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         data_set_power: Of what the real media of a data set count; see ``recipes.Draws``.
         person_power: Likewise of a person within a data set.
         leave: Leave to ``on_device.OnDevice`` what it does.
+        whole: Share of decoded and restored faces that are pasted as whole squares.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
@@ -139,8 +142,10 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         data_set_power: float = 1.0,
         person_power: float = 1.0,
         leave: bool = False,
+        whole: float = WHOLE,
     ) -> None:
         self._leave = leave
+        self._whole = whole
         self._powers = data_set_power, person_power
         self._stages = list(stages)
         self._usual_augmentation = self._augmentation = augmentation
@@ -365,8 +370,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
 
     def _painted(self, kind: PaintedKind, rng: Generator) -> tuple[Blend, Box]:
         """A painted face, pasted as a whole or blended back, or another person's blended in."""
-        # Nothing is drawn where none is pasted, so that older recipes see what they saw.
-        if WHOLE[kind] > 0.0 and rng.random() < WHOLE[kind]:
+        # For other kinds nothing is drawn, so that older recipes see what they saw.
+        if kind == "inpainted" or (kind in SQUARES and rng.random() < self._whole):
             number = self._painted_number(kind, rng)
             row, paintings = self._real[number], self._paintings.of(kind, number)
             target, box, _ = self._face(row, whole=True)

@@ -12,7 +12,7 @@ from shared.manifests import Preprocessing
 from worker.model.checkpoint import Checkpoint
 from worker.training.augment import Augmentation, to_size
 from worker.training.blending import Picture
-from worker.training.couples import Couples, Kind, Stage
+from worker.training.couples import WHOLE, Couples, Kind, Stage
 from worker.training.metrics import roc_auc
 from worker.training.outside import MADE
 from worker.training.recipes import Recipe
@@ -68,6 +68,7 @@ def made_crops(
     painted: Sequence[Path] = (),
     count: int,
     set_name: str = "validation",
+    whole: float = WHOLE,
 ) -> Iterator[tuple[Picture, Picture]]:
     """
     Make *count* couples of *kind*, real before fake, cut as serving cuts them for *crop*; always the same ones.
@@ -87,6 +88,7 @@ def made_crops(
         set_name=set_name,
         real_from=[source.path.name for source in recipe.sources if not source.seen],
         painted=painted,
+        whole=whole,
         data_set_power=recipe.draws.data_set,
         person_power=recipe.draws.person,
     )
@@ -103,6 +105,7 @@ def judge_made(
     *,
     painted: Sequence[Path] = (),
     count: int = 300,
+    whole: float = WHOLE,
 ) -> list[Judged]:
     """
     Judge couples of every kind that *recipe* makes of held-out faces, in every view of ``transcoding.VIEWS``.
@@ -111,6 +114,7 @@ def judge_made(
         caches: As ``sources.build_caches`` returns them.
         painted: As ``sources.paint_for`` returns them.
         count: Couples of each kind.
+        whole: Share of decoded and restored faces that are pasted as whole squares.
 
     Raises:
         DataError: The caches hold no faces for a kind.
@@ -122,7 +126,7 @@ def judge_made(
         manifest = checkpoint.manifest
         crop = manifest.preprocessing
         for kind in kinds:
-            couples = made_crops(recipe, caches, kind, crop, painted=painted, count=count)
+            couples = made_crops(recipe, caches, kind, crop, painted=painted, count=count, whole=whole)
             made = list(tqdm(couples, total=count, unit="couple", desc=f"{manifest.name}, {kind}"))
             for view, course in VIEWS.items():
                 seen = [to_size(course(picture), crop.crop_size_px) for couple in made for picture in couple]
