@@ -170,3 +170,8 @@ def test_the_networks_that_paint_are_those_whose_kinds_a_mixture_wants():
     )
     assert recipe.painted_kinds == {"decoded", "restored"}
     assert recipe.painters == [recipe.autoencoders[1], recipe.restorers[0]]
+
+
+def test_lists_of_painting_networks_are_part_of_a_digest_where_they_hold_something():
+    assert tiny(restorers=[{}]).digest() != tiny().digest() == tiny(restorers=[], inpainters=[]).digest()
+    assert tiny(inpainters=[{}]).digest() != tiny().digest()
