@@ -74,6 +74,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     mine, settings = services(), services().settings
     with mine.sessions.transaction() as session:
         check_room(session, settings.api, caller().owner, header.idempotency_key)
+    _check_query(mine, query)
     with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
         options, source = _options(submission, query)
         manifest = _manifest(mine, options.get("model"))
@@ -294,6 +295,13 @@ def _manifest(mine: Services, name: str | None) -> Manifest:
     if name not in known:
         raise APIError("unknown_model", f"there is no model {name!r}; there are {', '.join(known)}")
     return known[name]
+
+
+def _check_query(mine: Services, query: QueryOptions) -> None:
+    """Refuse what is wrong with the options in the query, before a body is taken in that could be large."""
+    given = query.model_dump(exclude_none=True)
+    _manifest(mine, given.get("model"))
+    _check_options(mine, given, None)
 
 
 def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> None:

@@ -27,6 +27,12 @@ from shared.models import APIKey
 SCOPES = ("jobs:write", "jobs:read", "admin")
 PREFIX = "dfs_"
 SHOWN_CHARACTERS = 12
+MAX_LABEL = 200
+"""Characters of an owner's and of a key's name."""
+
+
+class KeyRefusedError(ValueError):
+    """What was given makes no key: the sentence says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,40 @@ def digest_key(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
+def check_label(what: str, value: str) -> None:
+    """
+    Refuse an owner or a name that looks like another one, or cannot be shown.
+
+    Raises:
+        KeyRefusedError: It is empty, blank or too long, begins or ends with a blank, or has invisible characters.
+    """
+    if not value.strip():
+        raise KeyRefusedError(f"the {what} is empty: give it at least one visible character")
+    if len(value) > MAX_LABEL:
+        raise KeyRefusedError(f"the {what} has {len(value)} characters; the limit is {MAX_LABEL}")
+    if not value.isprintable():
+        found = next(character for character in value if not character.isprintable())
+        raise KeyRefusedError(f"the {what} has the invisible character U+{ord(found):04X}: leave it out")
+    if value != value.strip():
+        raise KeyRefusedError(f"the {what} begins or ends with a blank: leave it out")
+
+
 def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) -> NewKey:
-    """Make a key with 256 random bits, and a webhook secret of its own."""
+    """
+    Make a key with 256 random bits, and a webhook secret of its own.
+
+    Args:
+        owner: Whose jobs the key sees; 1 to 200 visible characters, with blanks only between them.
+        name: What the key is for; as *owner*.
+        scopes: Of SCOPES.
+
+    Raises:
+        KeyRefusedError: One of them is not so.
+    """
+    check_label("owner", owner)
+    check_label("name", name)
+    if unknown := sorted(set(scopes) - set(SCOPES)):
+        raise KeyRefusedError(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     secret = PREFIX + secrets.token_urlsafe(32)
     row = APIKey(
         owner=owner,
@@ -84,6 +122,14 @@ def _document(row: APIKey) -> dict[str, Any]:
     }
 
 
+def _visible(text: str) -> str:
+    """*text* for a terminal: keys made before labels were checked may hold anything."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
 def operator_settings() -> SharedSettings:
     """The configuration, for a command; mistakes in it end the command."""
     try:
@@ -94,12 +140,14 @@ def operator_settings() -> SharedSettings:
 
 def in_transaction(work: Callable[[Session], Any]) -> Any:
     """Do *work* in one transaction on the configured database."""
-    settings = operator_settings()
+    engine = make_engine(operator_settings().database)
     try:
-        with SessionFactory(make_engine(settings.database)).transaction() as session:
+        with SessionFactory(engine).transaction() as session:
             return work(session)
     except SQLAlchemyError as error:
         raise click.ClickException("the database cannot be reached, or has no schema yet") from error
+    finally:
+        engine.dispose()
 
 
 @click.group("keys")
@@ -120,7 +168,10 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
         key = create_key(session, owner=owner, name=name, scopes=chosen)
         return {**_document(key.row), "key": key.secret, "webhook_secret": key.row.webhook_secret}
 
-    made = in_transaction(work)
+    try:
+        made = in_transaction(work)
+    except KeyRefusedError as error:
+        raise click.UsageError(str(error)) from error
     if as_json:
         click.echo(json.dumps(made))
         return
@@ -139,9 +190,8 @@ def list_keys(as_json: bool) -> None:
             click.echo(json.dumps(row))
             continue
         state = "revoked" if row["revoked_at"] else "active"
-        click.echo(
-            f"{row['id']}  {row['prefix']}…  {state:8}{row['owner']:16}{row['name']:20}{','.join(row['scopes'])}"
-        )
+        owner, name = _visible(row["owner"]), _visible(row["name"])
+        click.echo(f"{row['id']}  {row['prefix']}...  {state:8}{owner:16}{name:20}{','.join(row['scopes'])}")
 
 
 @commands.command("revoke")

@@ -240,10 +240,19 @@ class MediaDocument(BaseModel):
     width_px: int | None = Field(description="As displayed.")
     height_px: int | None
     rotation_deg: int | None
-    duration_s: float | None = Field(description="Null for images.")
+    duration_s: float | None = Field(
+        description="When the last picture ends, on the clock that players show; null for images."
+    )
     frame_rate: float | None
     frame_count: int | None
     truncated: bool | None = Field(description="Whether part of the file is missing or damaged.")
+    video_track: int | None = Field(
+        description="The track that was looked at, counted from 0 among all of the file: the one that players show."
+    )
+    other_video_tracks: int | None = Field(description="Tracks that a player could show, and nobody looked at.")
+    dynamic_range: Literal["sdr", "pq", "hlg"] | None = Field(
+        description="`pq` (HDR10, Dolby Vision) and `hlg` are mapped to SDR before faces are looked for."
+    )
 
 
 class OptionsDocument(BaseModel):
@@ -342,9 +351,54 @@ class JobSummary(BaseModel):
     error: ErrorDocument | None
 
 
+class Span(BaseModel):
+    """A stretch of time, in seconds of the media; of an image from page to page, counted from 0."""
+
+    start_s: float
+    end_s: float
+
+
+class ShownFace(BaseModel):
+    """The face to show for a person: the largest that was scored."""
+
+    time_s: float
+    box_px: list[float] = Field(description="Left, top, right, bottom in the displayed frame.")
+
+
+class PersonVerdictDocument(BaseModel):
+    """One person over the whole media. Whom a cut shows from another side may be counted again."""
+
+    person: int = Field(description="0 for the one with the most face area; segments use the same numbers.")
+    fake_score: Score | None = Field(description="Mean over the scored faces; null if none could be scored.")
+    verdict: Literal["fake", "real", "inconclusive"] | None = Field(
+        description="The worse of what the mean and the most suspicious stretch of time give; null without a score."
+    )
+    real_below: Score | None = Field(description="Limits of the mean, which move with faces and people.")
+    fake_from: Score | None
+    faces: int
+    faces_scored: int
+    seen: list[Span]
+    face: ShownFace
+
+
+class SuspicionDocument(Span):
+    """A stretch of time in which one person's faces are suspicious together, however short it is."""
+
+    person: int
+    fake_score: Score = Field(description="Mean over the faces in it.")
+    faces: int
+
+
 class JobDocument(JobSummary):
     """A job with the scores so far."""
 
+    people_total: int | None = Field(description="How many people were told apart, of whom `people` names 100 at most.")
+    people: list[PersonVerdictDocument] | None = Field(
+        description="Null before the verdict, and in results from before people were followed."
+    )
+    suspicious: list[SuspicionDocument] | None = Field(
+        description="In order of time; empty where nothing stands out, and for images of a single page."
+    )
     segments: list[SegmentSummary]
 
 

@@ -5,6 +5,7 @@ A body comes as multipart ``file=``, as raw bytes with a media type, or as JSON 
 """
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from api.errors import APIError
-from shared.containers import MediaLimits, check_limits, inspect_header
+from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits, inspect_header
 from shared.errors import TooLargeError
 from shared.media import new_storage_key
 from shared.observability import get_logger
@@ -28,6 +29,7 @@ log = get_logger(__name__)
 MAX_JSON_BYTES = 64 * 1024
 DRAINED_BYTES = 16 * 1024 * 1024
 DRAIN_PAUSE_S = 1.0
+DRAIN_S = 5.0
 MULTIPART_OVERHEAD_BYTES = 1024 * 1024
 """Allowed on top of the file for the other fields and the boundaries."""
 
@@ -49,11 +51,16 @@ class _Incoming:
     key: str
     upload: Upload
     max_bytes: int
-    kept: bool = False
+    head: bytes = b""
 
     def write(self, data: bytes) -> int:
         if self.upload.size_bytes + len(data) > self.max_bytes:
             raise TooLargeError(f"the file has more bytes than the limit max_upload_bytes, which is {self.max_bytes}")
+        if len(self.head) < HEAD_BYTES:
+            self.head += data[: HEAD_BYTES - len(self.head)]
+            if len(self.head) == HEAD_BYTES:
+                # What is no media must not be read to its end to be told so.
+                check_head(self.head)
         return self.upload.write(data)
 
     def keep(self) -> StoredUpload:
@@ -129,6 +136,8 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
     Raises:
         APIError: The body is none of the three forms, or not whole.
         TooLargeError: More bytes than *max_bytes*.
+        NotMediaError, UnsupportedMediaError: The file's first bytes begin no format that is accepted; the rest of it is
+            not read.
     """
     uploads = _Uploads(storage, max_bytes)
     stored: StoredUpload | None = None
@@ -154,7 +163,7 @@ def drain_refused(response: Response) -> Response:
     After a refusal is sent, read on for a moment what the client is still sending.
 
     A server that closes with unread data makes the client's system throw the answer away, too. More than a moment,
-    and more than some bytes, is not given to a body that nobody wants.
+    and more than some bytes, is not given to a body that nobody wants: the connection is closed then.
     """
     if response.status_code >= 400:
         stream, connection = current_request.stream, current_request.environ.get("gunicorn.socket")
@@ -165,16 +174,18 @@ def drain_refused(response: Response) -> Response:
 def _drain(stream: IO[bytes], connection: socket | None) -> None:
     if connection is None:
         return
-    left = DRAINED_BYTES
+    left, deadline = DRAINED_BYTES, time.monotonic() + DRAIN_S
     connection.settimeout(DRAIN_PAUSE_S)
-    try:
-        while left > 0 and (block := stream.read(min(BLOCK_BYTES, left))):
+    # The client is gone, is silent, or sends more than it may: there is nothing to wait for.
+    with suppress(HTTPException, OSError):
+        while left > 0 and time.monotonic() < deadline:
+            block = stream.read(min(BLOCK_BYTES, left))
+            if not block:
+                connection.settimeout(None)
+                return
             left -= len(block)
-        connection.settimeout(None)
-    except (HTTPException, OSError):
-        # The client is gone, is silent, or sends more than it may: there is nothing to wait for.
-        with suppress(OSError):
-            connection.shutdown(SHUT_RDWR)
+    with suppress(OSError):
+        connection.shutdown(SHUT_RDWR)
 
 
 def check_upload(storage: Storage, upload: StoredUpload, limits: MediaLimits) -> None:
@@ -199,7 +210,8 @@ def _read(request: StreamingRequest, uploads: _Uploads) -> Submission:
         if announced is not None and announced > uploads.max_bytes:
             raise _too_large(announced, uploads.max_bytes)
         item = uploads.begin()
-        received = 0
+        # A read waits until it is whole, and the first bytes may decide the matter.
+        received = item.write(request.stream.read(HEAD_BYTES))
         while block := request.stream.read(BLOCK_BYTES):
             received += item.write(block)
         if announced is not None and received < announced:

@@ -22,7 +22,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
-from shared.containers import MediaLimits
+from shared.containers.facts import MAX_IMAGE_PIXELS, MediaLimits
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 
 CONFIG_VARIABLE = "DEEPFAKESTREAM_CONFIG"
@@ -136,7 +136,9 @@ class Limits(Section):
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     max_duration_s: float = Field(default=7200.0, gt=0)
     max_pixels: int = Field(default=8192 * 4320, gt=0)
-    """Width × height of one picture."""
+    """Width × height of one frame of a video or an animation."""
+    max_image_pixels: int = Field(default=MAX_IMAGE_PIXELS, gt=0)
+    """Width × height of a still image."""
     max_frame_rate: float = Field(default=240.0, gt=0)
     max_metadata_bytes: int = Field(default=4096, gt=0)
 
@@ -147,6 +149,7 @@ class Limits(Section):
             max_duration_s=self.max_duration_s,
             max_pixels=self.max_pixels,
             max_frame_rate=self.max_frame_rate,
+            max_image_pixels=self.max_image_pixels,
         )
 
 

@@ -1,20 +1,29 @@
 """
-Jobs and segments as JSON documents: one form for the API, webhooks and local scans.
+Jobs, segments and checkpoints as JSON documents: one form for the API, webhooks and local scans.
 
 The api's schemas describe and check exactly these documents.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Manifest, list_manifests
 from shared.models import OPEN_SEGMENT_STATUSES, Delivery, Job, Segment
 
 
 def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
     """A job with its progress and the scores so far; *segments* are all of its segments, in order."""
     done = sum(segment.status not in OPEN_SEGMENT_STATUSES for segment in segments)
-    return {**job_summary(job, done), "segments": [segment_summary(segment) for segment in segments]}
+    findings = job.findings or {}
+    return {
+        **job_summary(job, done),
+        "people_total": findings.get("people_total"),
+        "people": findings.get("people"),
+        "suspicious": findings.get("suspicious"),
+        "segments": [segment_summary(segment) for segment in segments],
+    }
 
 
 def job_summary(job: Job, segments_done: int) -> dict[str, Any]:
@@ -55,12 +64,13 @@ def media_document(job: Job) -> dict[str, Any] | None:
     media = job.media
     if media is None:
         return None
-    facts = media.facts or {}
+    facts, presentation = media.facts or {}, media.presentation or {}
     return {
         "sha256": media.sha256,
         "size_bytes": media.size_bytes,
         "stored": media.storage_key is not None,
         **{name: facts.get(name) for name in MEDIA_FACTS},
+        **{name: presentation.get(name) for name in PRESENTATION},
     }
 
 
@@ -77,6 +87,9 @@ MEDIA_FACTS = (
     "truncated",
 )
 """Probed facts that clients see; all null before the probe."""
+
+PRESENTATION = ("video_track", "other_video_tracks", "dynamic_range")
+"""More of them; null also where a release from before probed."""
 
 
 def segment_summary(segment: Segment) -> dict[str, Any]:
@@ -129,6 +142,34 @@ def delivery_document(delivery: Delivery) -> dict[str, Any]:
 def webhook_payload(event: str, job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
     """The body of a webhook: the event, when it happened, and the job as ``GET /v1/jobs/{id}`` gives it."""
     return {"type": event, "timestamp": _time(job.finished_at), "data": job_document(job, segments)}
+
+
+def checkpoint_document(manifest: Manifest, models_dir: Path, *, is_default: bool) -> dict[str, Any]:
+    """A checkpoint with its model card."""
+    card = models_dir / manifest.name / "MODEL_CARD.md"
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "trained": manifest.trained,
+        "is_default": is_default,
+        "threshold": manifest.calibration.threshold,
+        "uncertainty_band": list(manifest.calibration.uncertainty_band),
+        **manifest.calibration.model_dump(mode="json", include={"bounds", "min_bits_per_pixel"}),
+        "sampling": manifest.sampling.model_dump(),
+        "weights_sha256": manifest.weights.sha256,
+        "training_data": manifest.training_data,
+        "metrics": manifest.metrics,
+        "licence": manifest.licence,
+        "model_card": card.read_text() if card.exists() else "",
+    }
+
+
+def installed_checkpoints() -> list[dict[str, Any]]:
+    """The checkpoints that come with the project, for the command line where no service answers."""
+    return [
+        checkpoint_document(manifest, PACKAGED_MODELS_DIR, is_default=manifest.name == DEFAULT_CHECKPOINT)
+        for manifest in list_manifests(PACKAGED_MODELS_DIR).values()
+    ]
 
 
 def _time(moment: datetime | None) -> str | None:

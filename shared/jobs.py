@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, func, select, update
+from sqlalchemy import ColumnElement, Update, func, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
@@ -86,6 +86,7 @@ class Outcome:
     reasons: Sequence[str]
     model_description: dict[str, Any]
     evidence: dict[str, Any] | None = None
+    findings: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +257,7 @@ def record_plan(
     segments: Iterable[tuple[int, float, float]],
     *,
     video_bytes: int | None = None,
+    presentation: dict[str, Any] | None = None,
 ) -> None:
     """
     Store what the probe found and the segments to score, each ``(index, start_s, end_s)``.
@@ -268,6 +270,7 @@ def record_plan(
         raise JobCancelledError("the job's media was erased")
     job.media.facts = facts
     job.media.video_bytes = video_bytes
+    job.media.presentation = presentation
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
         for index, start_s, end_s in segments
@@ -277,9 +280,14 @@ def record_plan(
     job.lease_token = job.leased_until = None
 
 
-def record_segment(session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any]) -> bool:
+def record_segment(
+    session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any], looks: Sequence[str] = ()
+) -> bool:
     """
     Store a segment's result, once.
+
+    Args:
+        looks: What its people look like, by number; forgotten when the job ends.
 
     Returns:
         Whether it was the last open segment, so that the job can be finished.
@@ -289,9 +297,8 @@ def record_segment(session: Session, lease: Lease, *, fake_score: float | None, 
     """
     job = _job_of(session, lease)
     status = "unscorable" if fake_score is None else "scored"
-    session.execute(
-        _held(lease).values(status=status, fake_score=fake_score, result=result, finished_at=func.now(), **_NO_LEASE)
-    )
+    found = {"fake_score": fake_score, "result": result, "looks": list(looks)}
+    session.execute(_held(lease).values(status=status, finished_at=func.now(), **found, **_NO_LEASE))
     return not has_open_segments(session, job.id)
 
 
@@ -361,10 +368,12 @@ def end_job(
         .where(Segment.job_id == job.id, Segment.status == "running")
         .values(status="pending", **_NO_LEASE)
     )
+    session.execute(update(Segment).where(Segment.job_id == job.id, Segment.looks.is_not(None)).values(looks=null()))
     if outcome is not None:
         job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
         job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
         job.model_description, job.evidence = outcome.model_description, outcome.evidence
+        job.findings = outcome.findings
     if error is not None:
         job.error_code, job.error_detail = error.code, error.detail
     session.flush()
@@ -404,7 +413,8 @@ def delete_job(session: Session, job: Job) -> str | None:
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
     job.source_url = job.webhook_url = job.idempotency_key = None
-    job.fake_score = job.peak_score = job.verdict = job.model_description = job.reused_from = job.evidence = None
+    job.fake_score = job.peak_score = job.verdict = job.reused_from = None
+    job.model_description = job.evidence = job.findings = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None
     session.flush()
     return storage_key

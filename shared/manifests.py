@@ -21,7 +21,7 @@ PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "swap-lite2"
 """The one among them that judges when nobody asks for another."""
 
-PIPELINE: Final = 3
+PIPELINE: Final = 4
 """Counts changes to decoding, detection, cropping, averaging and judging that can move a score or a verdict. Results
 name it, and are taken over only where it is the same."""
 
@@ -96,8 +96,9 @@ class Bound(_Frozen):
     """
     A bound on a job's score that moves with the evidence; its values are log-odds of the score.
 
-    It lies at ``many + (one - many) / faces + doubling * log2(people)``: the variance of a mean over faces of one
-    person falls to what clips differ by as one over their number, and the highest of several people lies higher.
+    It lies at ``many + (one - many) / faces + step * log2(people)`` with ``step = doubling_many + (doubling -
+    doubling_many) / faces``: the variance of a mean over faces of one person falls to what clips differ by as one over
+    their number, and the highest of several people lies higher, by less where each is a mean over many faces.
     """
 
     one: float
@@ -105,13 +106,20 @@ class Bound(_Frozen):
     many: float
     """Towards which it moves with the number of that person's faces."""
     doubling: float = 0.0
-    """What it moves by where twice as many people were seen."""
+    """What it moves by where twice as many people were seen, one face of each."""
+    doubling_many: float | None = None
+    """Towards which that moves with the number of faces; where it is not given, ``doubling`` holds for all."""
 
     def at(self, evidence: Evidence) -> float:
         """The bound as a score, in [0, 1]."""
+        return Scale(1.0).probability(self.odds_at(evidence))
+
+    def odds_at(self, evidence: Evidence) -> float:
+        """The bound in log-odds."""
         faces, people = max(1, evidence.faces), max(1.0, evidence.people)
-        odds = self.many + (self.one - self.many) / faces + self.doubling * math.log2(people)
-        return Scale(1.0).probability(odds)
+        doubling_many = self.doubling if self.doubling_many is None else self.doubling_many
+        step = doubling_many + (self.doubling - doubling_many) / faces
+        return self.many + (self.one - self.many) / faces + step * math.log2(people)
 
 
 class Bounds(_Frozen):

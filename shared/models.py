@@ -103,6 +103,8 @@ class Media(Base):
     """What the probe found; see ``worker.media.probe.MediaFacts``."""
     video_bytes: Mapped[int | None] = mapped_column(BigInteger)
     """Of the video stream alone; null for images, and in rows from before."""
+    presentation: Mapped[dict[str, Any] | None]
+    """Which pictures of the file are shown, and how; null in rows from before. See ``MediaFacts.presentation``."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 
@@ -148,6 +150,8 @@ class Job(Base):
     model_description: Mapped[dict[str, Any] | None]
     evidence: Mapped[dict[str, Any] | None]
     """What the verdict rests on, and the limits that follow from it; see ``worker.tasks.finish.judge``."""
+    findings: Mapped[dict[str, Any] | None]
+    """What is said of each person, and the stretches of time that stand out; see ``worker.pipeline.judging``."""
     reused_from: Mapped[uuid.UUID | None]
     """The job whose scores these are; that one may be gone by now."""
     error_code: Mapped[str | None]
@@ -223,6 +227,8 @@ class Segment(Base):
     fake_score: Mapped[float | None]
     result: Mapped[dict[str, Any] | None]
     """People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``."""
+    looks: Mapped[list[Any] | None]
+    """What its people look like, by number: a means to follow them over segments, null once the job has ended."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(default=0)

@@ -70,6 +70,7 @@ def take_over(session: Session, job: Job, source: Job) -> uuid.UUID | None:
         reasons=source.reasons,
         model_description=source.model_description or {},
         evidence=source.evidence,
+        findings=source.findings,
     )
     delivery_id = end_job(session, job, "succeeded", outcome=outcome)
     session.refresh(job)

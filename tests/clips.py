@@ -21,7 +21,50 @@ ENCODERS = {
     "av1": ("libsvtav1", "-preset", "12", "-crf", "35"),
     "mpeg4": ("mpeg4", "-q:v", "3"),
     "mjpeg": ("mjpeg", "-q:v", "3"),
+    "mpeg1video": ("mpeg1video", "-q:v", "3"),
+    "mpeg2video": ("mpeg2video", "-q:v", "3"),
+    "prores": ("prores_ks", "-profile:v", "0", "-pix_fmt", "yuv422p10le"),
+    "dnxhd": ("dnxhd", "-profile:v", "dnxhr_lb", "-pix_fmt", "yuv422p"),
+    "h263": ("h263", "-s", "176x144"),
+    "flv1": ("flv", "-q:v", "3"),
+    "wmv1": ("wmv1", "-q:v", "3"),
+    "wmv2": ("wmv2", "-q:v", "3"),
+    "msmpeg4v2": ("msmpeg4v2", "-q:v", "3"),
+    "msmpeg4v3": ("msmpeg4", "-q:v", "3"),
+    "ffv1": ("ffv1",),
 }
+"""Codec → encoder and options; ``ffv1`` is one that the service does not accept."""
+
+
+BROADCAST = {
+    "h264.ts": ("h264", "mpegts", ()),
+    "mpeg2.ts": ("mpeg2video", "mpegts", ("-r", "25")),
+    "h264.m2ts": ("h264", "mpegts", ("-mpegts_m2ts_mode", "1")),
+    "mpeg2.mpg": ("mpeg2video", "mpegps", ("-r", "25")),
+    "mpeg2.mxf": ("mpeg2video", "mxf", ("-r", "25")),
+    "dnxhd.mxf": ("dnxhd", "mxf", ("-r", "25")),
+    "prores.mov": ("prores", "mov", ()),
+    "dnxhd.mov": ("dnxhd", "mov", ()),
+    "mjpeg.mov": ("mjpeg", "mov", ()),
+    "mjpeg.avi": ("mjpeg", "avi", ()),
+    "mjpeg.mkv": ("mjpeg", "matroska", ()),
+    "msmpeg4.avi": ("msmpeg4v2", "avi", ()),
+    "h263.3gp": ("h263", "3gp", ()),
+    "mpeg4.3gp": ("mpeg4", "3gp", ()),
+    "sorenson.flv": ("flv1", "flv", ()),
+    "h264.flv": ("h264", "flv", ()),
+    "wmv2.wmv": ("wmv2", "asf", ()),
+    "wmv1.asf": ("wmv1", "asf", ()),
+    "msmpeg4.wmv": ("msmpeg4v3", "asf", ()),
+}
+"""Clips of the formats of newsrooms, cameras and the web of before: name → codec, container and options."""
+
+
+def make_broadcast(folder: Path, name: str, *, seconds: float = 1.0) -> Path:
+    """A clip of BROADCAST in *folder*."""
+    codec, _, extra = BROADCAST[name]
+    # 256 × 120 are the least of DNxHD.
+    return make_clip(folder / name, codec=codec, size=(256, 144), seconds=seconds, extra=extra)
 
 
 @lru_cache

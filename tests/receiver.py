@@ -36,8 +36,11 @@ def running_receiver() -> Iterator[Receiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            receiver.requests.append(Received("POST", self.path, dict(self.headers), body))
+            receiver.requests.append(Received(self.command, self.path, dict(self.headers), body))
             self.answer(*(receiver.answers.pop(0) if receiver.answers else (204, {}, b"")))
+
+        def do_PUT(self) -> None:
+            self.do_POST()
 
         def do_GET(self) -> None:
             receiver.requests.append(Received("GET", self.path, dict(self.headers), b""))

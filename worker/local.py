@@ -64,9 +64,9 @@ def scan(
         started_at=_now(),
     )
     facts = probe(path, limits.for_media(), timeout_s=worker.probe_timeout_s)
-    media.facts, media.video_bytes = facts.to_json(), facts.video_bytes
+    media.facts, media.video_bytes, media.presentation = facts.to_json(), facts.video_bytes, facts.presentation()
     job.media = media
-    plan = plan_segments(facts.duration_s, job.segment_seconds)
+    plan = plan_segments(facts.duration_s, job.segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     job.segments_total = len(plan)
     segments = []
     on_progress(0, len(plan))
@@ -76,13 +76,14 @@ def scan(
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
             segment.status = "unscorable" if result.fake_score is None else "scored"
             segment.fake_score = result.fake_score
-            segment.result = result.to_json()
+            segment.result, segment.looks = result.to_json(), list(result.looks)
             segments.append(segment)
             on_progress(len(segments), len(plan))
     outcome = judge(job, segments, detector.manifest)
     job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
     job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
     job.model_description, job.evidence = outcome.model_description, outcome.evidence
+    job.findings = outcome.findings
     job.status, job.finished_at = "succeeded", _now()
     return job_document(job, segments)
 

@@ -2,7 +2,7 @@
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError
-from deepfakestream.results import Delivery, Face, Job, Model, Person, Segment
+from deepfakestream.results import Delivery, Face, Job, JudgedPerson, Model, Person, Segment, Suspicion
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
@@ -11,8 +11,10 @@ __all__ = [
     "Delivery",
     "Face",
     "Job",
+    "JudgedPerson",
     "Model",
     "Person",
     "Segment",
+    "Suspicion",
     "verify_webhook",
 ]

@@ -1,24 +1,24 @@
 """The command line, ``deepfakestream``."""
 
+import io
 import json
 import os
 import signal
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
-from rich.console import Console
 
+from deepfakestream.checkpoints import find_checkpoints
 from deepfakestream.client import Client
-from deepfakestream.connection import default_state, find_connection, operator_environment
-from deepfakestream.demo import make_demo_videos
+from deepfakestream.connection import URL_VARIABLE, find_connection, find_state, operator_environment, own_state
 from deepfakestream.errors import DeepfakeStreamError
-from deepfakestream.results import Job
-from deepfakestream.scanning import Options, Scan, Scanned, expand
+from deepfakestream.scanning import Options, Scan, Scanned, select
 from deepfakestream.tables import jobs_table
+from deepfakestream.terminal import make_console, prepare_output, say
 
 FAILED = 1
 FOUND = 3
@@ -28,6 +28,19 @@ COMMANDS_GROUP = "deepfakestream.commands"
 
 class _Commands(click.Group):
     """The built-in commands, and those that an installed server adds."""
+
+    def main(self, *arguments: Any, **named: Any) -> Any:
+        """Run a command and exit; what is wrong with it is printed without what a terminal would obey."""
+        prepare_output()
+        named["standalone_mode"] = False
+        run: Callable[..., Any] = super().main
+        try:
+            sys.exit(run(*arguments, **named) or 0)
+        except click.ClickException as error:
+            _report(error)
+        except click.Abort:
+            say("aborted", to_stderr=True)
+            sys.exit(FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *(found.name for found in entry_points(group=COMMANDS_GROUP))})
@@ -41,22 +54,42 @@ class _Commands(click.Group):
         return None
 
 
+def _report(error: click.ClickException) -> NoReturn:
+    shown = io.StringIO()
+    error.show(file=shown)
+    say(shown.getvalue().rstrip("\n"), to_stderr=True)
+    sys.exit(error.exit_code)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", help="The service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine.")
-@click.option("--api-key", help="Otherwise DEEPFAKESTREAM_API_KEY, which other users of the machine do not see.")
+@click.option(
+    "--api-key",
+    help="Its key; otherwise DEEPFAKESTREAM_API_KEY, which other users of the machine do not see. The stack's own key"
+    " is sent to the stack alone.",
+)
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the embedded stack; otherwise DEEPFAKESTREAM_STATE.",
+    help="Folder of the embedded stack; otherwise DEEPFAKESTREAM_STATE, or that of the stack that runs.",
 )
 @click.pass_context
 def main(context: click.Context, url: str | None, api_key: str | None, state: Path | None) -> None:
     """Tell whether a face in an image or a video was swapped."""
-    folder = (state or default_state()).absolute()
-    context.obj = {"url": url, "api_key": api_key, "state": folder}
-    if not any(name.startswith("DEEPFAKESTREAM_DATABASE") or name == "DEEPFAKESTREAM_CONFIG" for name in os.environ):
+    context.obj = {"url": url, "api_key": api_key, "state": state}
+    is_configured = any(
+        name.startswith("DEEPFAKESTREAM_DATABASE") or name == "DEEPFAKESTREAM_CONFIG" for name in os.environ
+    )
+    if not is_configured and _is_added(context.invoked_subcommand):
         # A server's commands, such as "keys", then work on the stack that runs here.
-        os.environ.update(operator_environment(folder) if _is_added(context.invoked_subcommand) else {})
+        os.environ.update(operator_environment(_state(context)))
+
+
+def _state(context: click.Context) -> Path:
+    try:
+        return find_state(context.find_root().obj["state"])
+    except DeepfakeStreamError as error:
+        raise _fail(error) from error
 
 
 def _is_added(name: str | None) -> bool:
@@ -75,13 +108,19 @@ def _fail(error: Exception) -> click.ClickException:
 
 
 @main.command()
-@click.argument("sources", nargs=-1, required=True, metavar="FILE|FOLDER|URL…")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|FOLDER|URL...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, with 'file' and 'job'.")
 @click.option(
     "--fail-on",
     type=click.Choice(["fake", "real", "inconclusive", "not_applicable"]),
     multiple=True,
     help="Exit with status 3 if a verdict is this; repeatable.",
+)
+@click.option(
+    "--all",
+    "all_files",
+    is_flag=True,
+    help="Send every file: hidden ones of a folder too, and those that begin like no image or video.",
 )
 @click.option("--local", is_flag=True, help="Scan in this process: no service, no database.")
 @click.option("--model", help="A checkpoint's name.")
@@ -97,21 +136,24 @@ def scan(
     sources: tuple[str, ...],
     as_json: bool,
     fail_on: tuple[str, ...],
+    all_files: bool,
     local: bool,
     **options: Any,
 ) -> None:
     """Scan images and videos: submit, wait with progress, print a table."""
-    console = Console(stderr=as_json)
-    found = list(dict.fromkeys(expand(sources)))
-    if not found:
-        raise click.UsageError("there are no files in what was given")
-    scanner = Scan(Options(**options), console, as_json=as_json)
+    console = make_console(stderr=as_json)
+    found = select(sources, all_files=all_files)
+    if left_out := found.left_out():
+        say(left_out, to_stderr=True)
+    if not found.sources:
+        raise click.UsageError("there are no images and no videos in what was given")
+    scanner = Scan(Options(**options), console, as_json=as_json, check_first=not all_files)
     try:
         if local:
-            results = scanner.locally(found)
+            results = scanner.locally(found.sources)
         else:
             with _client(context) as client:
-                results = scanner.through(client, found)
+                results = scanner.through(client, found.sources)
     except DeepfakeStreamError as error:
         raise _fail(error) from error
     except KeyboardInterrupt:
@@ -141,14 +183,14 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) 
         raise _fail(error) from error
     if as_json:
         for job in found:
-            click.echo(json.dumps(job.raw))
+            say(json.dumps(job.raw))
     else:
-        console = Console()
+        console = make_console()
         console.print(jobs_table(found, console.width))
 
 
 @main.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID…")
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_context
 def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
     """Stop jobs."""
@@ -156,7 +198,7 @@ def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
 
 
 @main.command()
-@click.argument("job_ids", nargs=-1, required=True, metavar="ID…")
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
@@ -177,10 +219,10 @@ def _each(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
         with _client(context) as client:
             for job_id in job_ids:
                 try:
-                    click.echo(act(client, job_id))
+                    say(act(client, job_id))
                 except DeepfakeStreamError as error:
                     failed = True
-                    click.echo(f"{job_id}: {error}", err=True)
+                    say(f"{job_id}: {error}", to_stderr=True)
     except DeepfakeStreamError as error:
         raise _fail(error) from error
     context.exit(FAILED if failed else 0)
@@ -189,29 +231,44 @@ def _each(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one model a line.")
 @click.option("--card", is_flag=True, help="With their model cards: what they are good for, and where they fail.")
+@click.option("--model", "name", help="Only this one.")
 @click.pass_context
-def models(context: click.Context, as_json: bool, card: bool) -> None:
-    """List the checkpoints that can be asked for."""
-    try:
+def models(context: click.Context, as_json: bool, card: bool, name: str | None) -> None:
+    """List the checkpoints that can be asked for, the default one first."""
+    settings = context.find_root().obj
+
+    def ask() -> tuple[dict[str, Any], ...]:
         with _client(context) as client:
-            found = client.models()
+            return client.models()
+
+    try:
+        is_named = bool(settings["url"] or os.environ.get(URL_VARIABLE))
+        found, is_local = find_checkpoints(ask, may_be_local=not is_named)
     except DeepfakeStreamError as error:
         raise _fail(error) from error
-    for model in found:
+    if is_local:
+        say("no service answers; these are the checkpoints that are installed here", to_stderr=True)
+    chosen = [model for model in found if name is None or model.get("name") == name]
+    if not chosen:
+        raise click.BadParameter(
+            f"there is no {name!r}; there are {', '.join(str(model.get('name')) for model in found)}",
+            param_hint="--model",
+        )
+    for model in chosen:
         if as_json:
-            click.echo(json.dumps(model))
-        else:
-            marks = "trained" if model["trained"] else "untrained"
-            default = ", default" if model["is_default"] else ""
-            click.echo(f"{model['name']} {model['version']} ({marks}{default})")
-            if card:
-                click.echo(f"\n{model['model_card']}")
+            say(json.dumps(model))
+            continue
+        marks = "trained" if model.get("trained") else "untrained"
+        default = ", default" if model.get("is_default") else ""
+        say(f"{model.get('name')} {model.get('version')} ({marks}{default})")
+        if card:
+            say(f"\n{model.get('model_card')}")
 
 
 @main.command("version")
 def show_version() -> None:
     """Print the version."""
-    click.echo(version("deepfakestream"))
+    say(version("deepfakestream"))
 
 
 @main.command()
@@ -220,24 +277,13 @@ def show_version() -> None:
 @click.pass_context
 def up(context: click.Context, port: int | None, flower_port: int | None) -> None:
     """Run the whole service on this machine until Ctrl-C."""
-    from deepfakestream.stack.embedded import EmbeddedStack
+    from deepfakestream.running import run_stack
 
     _stop_on_signals()
-    stack = EmbeddedStack(context.obj["state"], port=port, flower_port=flower_port, say=_say)
     try:
-        with stack:
-            click.echo(
-                f"\nAPI            {stack.url}   documentation {stack.url}/docs\n"
-                f"Flower         {stack.flower_url}   user operator, password in {stack.flower_password_file}\n"
-                f"metrics        {stack.url}/metrics, {', '.join(stack.metrics_urls)}\n"
-                f"API key        in {stack.api_key_file}\n"
-                f"webhook secret in {stack.webhook_secret_file}\n"
-                f"logs           {stack.state / 'logs'}\n\n"
-                "Ready. Try 'deepfakestream scan FILE' in another terminal; Ctrl-C stops everything."
-            )
-            stack.watch()
+        run_stack(own_state(context.obj["state"]), port=port, flower_port=flower_port)
     except KeyboardInterrupt:
-        click.echo("stopped")
+        say("stopped")
     except DeepfakeStreamError as error:
         raise _fail(error) from error
 
@@ -246,76 +292,16 @@ def up(context: click.Context, port: int | None, flower_port: int | None) -> Non
 @click.pass_context
 def demo(context: click.Context) -> None:
     """Make a real and a swapped video, start the whole service, scan both, stop everything."""
-    from deepfakestream.stack.embedded import EmbeddedStack
+    from deepfakestream.running import run_demo
 
     _stop_on_signals()
-    console = Console()
-    began = time.monotonic()
     try:
-        folder = context.obj["state"] / "demo"
-        folder.mkdir(parents=True, exist_ok=True)
-        _say("making two videos from two portraits in the public domain: as they are, and with their faces swapped")
-        videos = make_demo_videos(folder)
-        with EmbeddedStack(context.obj["state"], say=_say) as stack:
-            _say(f"ready after {time.monotonic() - began:.1f} s, API at {stack.url}")
-            key = stack.api_key_file.read_text().strip()
-            with Client(stack.url, key) as client:
-                scanner = Scan(Options(timeout_s=600.0, segment_seconds=3.0), console, as_json=False)
-                results = scanner.through(client, [str(video) for video in videos])
-                _explain(console, [result.job for result in results])
-            _say("stopping")
+        results = run_demo(own_state(context.obj["state"]), make_console())
     except KeyboardInterrupt:
         context.exit(INTERRUPTED)
     except DeepfakeStreamError as error:
         raise _fail(error) from error
-    _say(f"done after {time.monotonic() - began:.1f} s; the two videos are in {folder}")
     context.exit(_status(results, ()))
-
-
-def _threshold(job: Job) -> float:
-    """From where on the job's score is called fake, given how much was seen."""
-    if job.evidence is not None and job.evidence.fake_from is not None:
-        return job.evidence.fake_from
-    return job.model.threshold if job.model is not None else 1.0
-
-
-def _explain(console: Console, jobs: Sequence[Job | None]) -> None:
-    """Say what the scores of the real and the swapped video are worth, as they were measured."""
-    real, swapped = jobs
-    if real is None or swapped is None or real.model is None:
-        return
-    if not real.model.trained:
-        text = (
-            "This checkpoint is untrained: its numbers carry no information about any face, which is why the"
-            " verdicts are inconclusive."
-        )
-    elif real.fake_score is None or swapped.fake_score is None:
-        text = "One of the videos got no score, so there is nothing to compare."
-    else:
-        thresholds = [_threshold(job) for job in (real, swapped)]
-        sides = real.fake_score < thresholds[0], swapped.fake_score >= thresholds[1]
-        measured = (
-            f"the real video {real.fake_score:.3f} with the threshold {thresholds[0]:.3f}, the swapped one"
-            f" {swapped.fake_score:.3f} with {thresholds[1]:.3f}"
-        )
-        text = (
-            f"Measured: {measured}. "
-            + {
-                (True, True): "Both are on the right side of the threshold.",
-                (True, False): "The swapped one stays below the threshold: this swap was missed.",
-                (False, True): "The real one is above the threshold: a false alarm.",
-                (False, False): "Both are on the wrong side of the threshold.",
-            }[sides]
-        )
-        if not all(sides):
-            order = "above" if swapped.fake_score > real.fake_score else "not above"
-            text += f" The swapped video is {order} the real one."
-        text += " The checkpoint is a research baseline: its model card says how weak it is."
-    console.print(f"\n{text}", highlight=False)
-
-
-def _say(message: str) -> None:
-    click.echo(f"· {message}", err=True)
 
 
 def _stop_on_signals() -> None:

@@ -7,17 +7,15 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeVar
+from urllib.parse import quote
 
-import httpx
-
-from deepfakestream.errors import ConnectionFailedError, WaitTimeoutError, error_from_response
+from deepfakestream.errors import WaitTimeoutError, unreadable
 from deepfakestream.results import Delivery, Job, Segment
+from deepfakestream.transport import Repetition, Transport
 from deepfakestream.webhooks import verify_webhook
 
 BLOCK_BYTES = 256 * 1024
-RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-LONGEST_PAUSE_S = 60.0
 
 Progress = Callable[[Job], None]
 UploadProgress = Callable[[int, int], None]
@@ -32,19 +30,17 @@ class Client:
         base_url: For instance ``https://deepfakes.example``.
         api_key: ``dfs_…``.
         timeout_s: Of a single wait on the connection, not of a whole upload.
-        retries: How often a request that got no answer, or 429 or 503, is repeated. Repeating is safe:
-            submissions carry an idempotency key.
+        retries: How often a request that got no answer, or 429, 502, 503 or 504, is repeated. Repeating is safe:
+            submissions carry an idempotency key, and what cannot be sent twice is not.
+
+    Raises:
+        AddressError: *base_url* is no address of a service, or *api_key* can be no key.
     """
 
     verify_webhook = staticmethod(verify_webhook)
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float = 30.0, retries: int = 3) -> None:
-        self._retries = retries
-        self._http = httpx.Client(
-            base_url=base_url,
-            headers={"Authorization": f"Bearer {api_key}", "User-Agent": "deepfakestream-client"},
-            timeout=timeout_s,
-        )
+        self._transport = Transport(base_url, api_key, timeout_s=timeout_s, retries=retries)
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +52,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.close()
 
     def submit(
         self,
@@ -106,7 +102,7 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
             body = {"url": url, **options, **({} if metadata is None else {"metadata": metadata})}
-            return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, json=body))
+            return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if isinstance(file, (str, Path)):
             with Path(file).open("rb") as opened:
                 return self._send(opened, options, metadata, headers, on_upload, direct=direct)
@@ -123,7 +119,7 @@ class Client:
             NotFoundError: There is no such job of yours.
         """
         headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
-        return Job.from_json(self._call("GET", f"/v1/jobs/{job_id}", headers=headers, wait_s=wait_s))
+        return _read(Job, self._transport.call("GET", _job_path(job_id), headers=headers, wait_s=wait_s))
 
     def wait(
         self,
@@ -167,33 +163,45 @@ class Client:
             if left is not None and left <= 0:
                 return
             left = None if left is None else left - 1
-            yield Job.from_json(item)
+            yield _read(Job, item)
 
     def segments(self, job_id: str) -> Iterator[Segment]:
         """Every segment of a job with its people and faces; pages are fetched as needed."""
-        for item in self._pages(f"/v1/jobs/{job_id}/segments", {}):
-            yield Segment.from_json(item)
+        for item in self._pages(_job_path(job_id, "segments"), {}):
+            yield _read(Segment, item)
 
     def cancel(self, job_id: str) -> Job:
         """Stop a job. Raises ConflictError if it has ended otherwise."""
-        return Job.from_json(self._call("POST", f"/v1/jobs/{job_id}/cancel"))
+        return _read(Job, self._transport.call("POST", _job_path(job_id, "cancel")))
 
     def delete(self, job_id: str) -> None:
-        """Erase a job with its media and results."""
-        self._call("DELETE", f"/v1/jobs/{job_id}")
+        """
+        Erase a job with its media and results.
+
+        Raises:
+            NotFoundError: There is no such job of yours, and it was not this call that erased it.
+        """
+        self._transport.call("DELETE", _job_path(job_id), repetition=Repetition.GONE_IS_DONE)
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Every attempt to call the job's webhook, oldest first."""
-        body = self._call("GET", f"/v1/jobs/{job_id}/deliveries")
-        return tuple(Delivery.from_json(item) for item in body["items"])
+        body = self._transport.call("GET", _job_path(job_id, "deliveries"))
+        return tuple(_read(Delivery, item) for item in _items(body))
 
     def redeliver(self, job_id: str, number: int) -> Delivery:
-        """Send a webhook once more."""
-        return Delivery.from_json(self._call("POST", f"/v1/jobs/{job_id}/deliveries/{number}/redeliver"))
+        """
+        Send a webhook once more.
+
+        Raises:
+            ConnectionFailedError: No answer. The webhook may be on its way all the same, so it was not asked for again:
+                ``deliveries`` tells.
+        """
+        path = _job_path(job_id, "deliveries", str(number), "redeliver")
+        return _read(Delivery, self._transport.call("POST", path, repetition=Repetition.UNSAFE))
 
     def models(self) -> tuple[dict[str, Any], ...]:
         """The checkpoints that can be asked for, as the API describes them."""
-        return tuple(self._call("GET", "/v1/models")["items"])
+        return tuple(_items(self._transport.call("GET", "/v1/models")))
 
     def _send(
         self,
@@ -224,95 +232,51 @@ class Client:
                     on_upload(sent, size)
 
         if direct:
-            upload = self._call("POST", "/v1/uploads", json={"size_bytes": size})
-            self._put(upload, blocks)
+            # Asked for twice, one of the two places stays empty and is given up by the service.
+            upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
+            upload_id = self._transport.put(upload, blocks)
             given = {} if metadata is None else {"metadata": metadata}
-            body = {"upload_id": upload["id"], "sha256": digest.hexdigest(), **options, **given}
-            return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, json=body))
+            body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options, **given}
+            return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if metadata is not None:
             options["metadata"] = json.dumps(metadata)
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return Job.from_json(self._call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks))
-
-    def _put(self, upload: dict[str, Any], make_content: Callable[[], Iterator[bytes]]) -> None:
-        """Put a file where the service said, without the API key: that address is not the service's own."""
-        with httpx.Client(timeout=self._http.timeout, headers={"User-Agent": "deepfakestream-client"}) as storage:
-            for attempt in range(self._retries + 1):
-                is_last = attempt == self._retries
-                try:
-                    response = storage.request(
-                        upload["method"], upload["url"], headers=upload["headers"], content=make_content()
-                    )
-                except httpx.TransportError as error:
-                    if is_last:
-                        raise ConnectionFailedError(
-                            f"no answer from the service's storage ({type(error).__name__})"
-                        ) from error
-                else:
-                    if response.is_success:
-                        return
-                    if response.status_code < 500 or is_last:
-                        # Its body is XML, and names things of the service's inside.
-                        raise error_from_response(response.status_code, None, None, None)
-                time.sleep(_pause_s(attempt, None))
+        return _read(
+            Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
+        )
 
     def _pages(self, path: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
         cursor: str | None = None
         while True:
-            page = self._call("GET", path, params={**params, **({"cursor": cursor} if cursor else {})})
-            yield from page["items"]
-            cursor = page["next_cursor"]
-            if cursor is None:
+            page = self._transport.call("GET", path, params={**params, **({"cursor": cursor} if cursor else {})})
+            yield from _items(page)
+            following = page.get("next_cursor")
+            if following is None:
                 return
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        wait_s: float = 0.0,
-        make_content: Callable[[], Iterator[bytes]] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Send a request, repeating it where that can help; the parsed answer."""
-        if wait_s:
-            arguments["timeout"] = httpx.Timeout(self._http.timeout.read or 30.0, read=wait_s + 30.0)
-        for attempt in range(self._retries + 1):
-            is_last = attempt == self._retries
-            try:
-                content = None if make_content is None else make_content()
-                response = self._http.request(method, path, content=content, **arguments)
-            except httpx.TransportError as error:
-                if is_last:
-                    kind = type(error).__name__
-                    raise ConnectionFailedError(f"no answer from {self._http.base_url} ({kind})") from error
-                time.sleep(_pause_s(attempt, None))
-                continue
-            if response.is_success:
-                return response.json() if response.content else None
-            retry_after_s = _retry_after_s(response)
-            if response.status_code not in RETRIED_STATUSES or is_last:
-                raise error_from_response(
-                    response.status_code,
-                    _json(response),
-                    response.headers.get("x-request-id"),
-                    retry_after_s,
-                )
-            time.sleep(_pause_s(attempt, retry_after_s))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            if not isinstance(following, str) or following == cursor:
+                raise unreadable(200, "its pages do not end")
+            cursor = following
 
 
-def _pause_s(attempt: int, retry_after_s: float | None) -> float:
-    return min(LONGEST_PAUSE_S, retry_after_s if retry_after_s is not None else 0.25 * 2**attempt)
+def _items(body: Any) -> list[dict[str, Any]]:
+    """The documents of a list, as the service answers it."""
+    items = body.get("items") if isinstance(body, dict) else None
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise unreadable(200, "it is no list of documents")
+    return items
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
-    value = response.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None
+_Document = TypeVar("_Document", Job, Segment, Delivery)
 
 
-def _json(response: httpx.Response) -> Any:
+def _read(kind: type[_Document], document: Any) -> _Document:
+    """The typed form of *document*, which is what the service answered."""
     try:
-        return response.json()
-    except ValueError:
-        return None
+        return kind.from_json(document)
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise unreadable(200, f"it is no document of a {kind.__name__.lower()}") from error
+
+
+def _job_path(job_id: str, *more: str) -> str:
+    # Whatever an id is, it names a job and nothing else of the service.
+    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in (job_id, *more))])

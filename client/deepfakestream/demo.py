@@ -9,7 +9,9 @@ from deepfakestream.errors import MissingPartError
 
 FPS = 25
 WIDTH, HEIGHT = 640, 360
-SECONDS = 12
+SCENE_S = 5
+"""As long as a segment is by default, so that each segment shows one scene."""
+SECONDS = 4 * SCENE_S
 
 Landmarks = Sequence[tuple[float, float]]
 """Eyes, nose and corners of the mouth, in pixels."""
@@ -24,7 +26,8 @@ def make_demo_videos(folder: Path) -> tuple[Path, Path]:
     Make two short H.264 videos from two portraits in the public domain that come with packages.
 
     First the astronaut Eileen Collins (scikit-image), then Grace Hopper (matplotlib), then both, then nobody: the
-    portraits drift and grow a little, so that frames differ. In the second video each wears the other's face.
+    portraits drift and grow a little, so that frames differ. In the second video each wears the other's face. Each
+    scene lasts as long as a segment does by default.
 
     Returns:
         The real one and the swapped one.
@@ -59,8 +62,9 @@ def make_demo_videos(folder: Path) -> tuple[Path, Path]:
 def _encode(ffmpeg: str, path: Path, ground: Any, astronaut: Any, hopper: Any) -> None:
     command = [
         *(ffmpeg, "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"),
-        *("-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast"),
-        *("-crf", "20", "-pix_fmt", "yuv420p", str(path)),
+        *("-s", f"{WIDTH}x{HEIGHT}", "-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "medium"),
+        # Well, as phones record: what compression takes away makes real faces look less real to the checkpoint.
+        *("-crf", "18", "-pix_fmt", "yuv420p", str(path)),
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         if process.stdin is None:
@@ -102,11 +106,11 @@ def _with_face_of(source: Any, source_marks: Landmarks, target: Any, target_mark
 
 
 def _frame(ground: Any, astronaut: Any, hopper: Any, time_s: float) -> Any:
-    """The picture at *time_s*: who is there changes every three seconds."""
+    """The picture at *time_s*: who is there changes with each scene."""
     picture = ground.copy()
-    scene = int(time_s // 3)
-    drift = int(20 * (time_s % 3))
-    side = 220 + int(10 * (time_s % 3))
+    scene = int(time_s // SCENE_S)
+    drift = int(20 * (time_s % SCENE_S))
+    side = 220 + int(10 * (time_s % SCENE_S))
     if scene in (0, 2):
         picture.paste(astronaut.resize((side, side)), (30 + drift, 60))
     if scene in (1, 2):

@@ -6,7 +6,12 @@ What can go wrong, as a tree.
     ├── WaitTimeoutError             the job did not end in time; it goes on
     ├── WebhookVerificationError     not a webhook of this service, or an old one
     ├── MissingPartError             this installation lacks what the command needs
+    ├── MissingKeyError              no API key is known for the address
+    ├── AddressError                 what should be the address of a service, or a key to it, is none
+    ├── NotMediaError                the file is surely neither an image nor a video
+    │   └── EmptyFileError           it has no bytes
     └── APIError                     the service answered with a problem: status, code, detail, request_id
+        ├── UnexpectedAnswerError    3xx, or a success that is no document of this service
         ├── AuthenticationError      401, 403
         ├── NotFoundError            404, 410
         ├── ConflictError            409
@@ -49,6 +54,30 @@ class MissingPartError(DeepfakeStreamError):
     code = "missing_part"
 
 
+class MissingKeyError(DeepfakeStreamError):
+    """No API key is known for the address: keys are sent to the address they were made for, and to no other."""
+
+    code = "missing_key"
+
+
+class AddressError(DeepfakeStreamError, ValueError):
+    """The address of a service, or a key to it, cannot be one."""
+
+    code = "invalid_address"
+
+
+class NotMediaError(DeepfakeStreamError):
+    """The file is surely neither an image nor a video, so it was not sent."""
+
+    code = "not_media"
+
+
+class EmptyFileError(NotMediaError):
+    """The file has no bytes, so it was not sent."""
+
+    code = "empty_file"
+
+
 class APIError(DeepfakeStreamError):
     """
     The service answered with a problem document.
@@ -66,6 +95,10 @@ class APIError(DeepfakeStreamError):
         self.code = code
         self.detail = detail
         self.request_id = request_id
+
+
+class UnexpectedAnswerError(APIError):
+    """What answered is not a DeepfakeStream service, or one of another age: its answer cannot be read."""
 
 
 class AuthenticationError(APIError):
@@ -95,7 +128,7 @@ class RateLimitedError(APIError):
 
 
 class ServerError(APIError):
-    """The service, or something it leans on, failed."""
+    """The service, or something that it needs, failed."""
 
 
 def error_from_response(status: int, body: Any, request_id: str | None, retry_after_s: float | None) -> APIError:
@@ -104,7 +137,9 @@ def error_from_response(status: int, body: Any, request_id: str | None, retry_af
     code = str(problem.get("code") or f"http_{status}")
     detail = str(problem.get("detail") or f"the service answered {status}")
     kind: type[APIError]
-    if status in (401, 403):
+    if status < 400:
+        kind = UnexpectedAnswerError
+    elif status in (401, 403):
         kind = AuthenticationError
     elif status in (404, 410):
         kind = NotFoundError
@@ -118,7 +153,25 @@ def error_from_response(status: int, body: Any, request_id: str | None, retry_af
         kind = ServerError
     else:
         kind = InvalidRequestError
-    error = kind(status, code, detail, problem.get("request_id") or request_id)
+    quoted = problem.get("request_id")
+    error = kind(status, code, detail, quoted if isinstance(quoted, str) else request_id)
     if isinstance(error, RateLimitedError):
         error.retry_after_s = retry_after_s
     return error
+
+
+def redirected(status: int, location: str) -> UnexpectedAnswerError:
+    """The error for a redirection, which is not followed: the key is for the address that was asked."""
+    return UnexpectedAnswerError(
+        status, "redirected", f"the service points to {location}: if that is right, use it as the service's address"
+    )
+
+
+def unreadable(status: int, why: str, request_id: str | None = None) -> UnexpectedAnswerError:
+    """The error for an answer that is no document of this service."""
+    return UnexpectedAnswerError(
+        status,
+        "unexpected_answer",
+        f"the answer cannot be read ({why}): is the address that of a DeepfakeStream service?",
+        request_id,
+    )

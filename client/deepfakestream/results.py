@@ -1,5 +1,11 @@
-"""Typed results. Fields that a newer service adds are kept in ``raw`` and otherwise ignored."""
+"""
+Typed results. Fields that a newer service adds are kept in ``raw`` and otherwise ignored.
 
+Every ``from_json`` raises LookupError, TypeError or ValueError for what is no such document; the client makes one error
+of its own tree of them.
+"""
+
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
@@ -7,8 +13,54 @@ from typing import Any, Self
 FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 
 
-def _time(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value)
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("no text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError("no number")
+    return value
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("no whole number")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("neither true nor false")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _listed(value))
+
+
+def _optional_text(value: Any) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _optional_number(value: Any) -> float | None:
+    return None if value is None else _number(value)
+
+
+def _optional_count(value: Any) -> int | None:
+    return None if value is None else _count(value)
+
+
+def _time(value: Any) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(_text(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +71,8 @@ class Problem:
     detail: str
 
 
-def _problem(value: dict[str, str] | None) -> Problem | None:
-    return None if value is None else Problem(value["code"], value.get("detail", ""))
+def _problem(value: dict[str, Any] | None) -> Problem | None:
+    return None if value is None else Problem(_text(value["code"]), _text(value.get("detail", "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +94,14 @@ class Face:
         """Read the API's form."""
         left, top, right, bottom = data["box_px"]
         return cls(
-            time_s=data["time_s"],
-            box_px=(left, top, right, bottom),
-            landmarks_px=tuple((x, y) for x, y in data.get("landmarks_px", [])),
-            confidence=data["confidence"],
-            size_px=data["size_px"],
-            sharpness=data["sharpness"],
-            problem=data.get("problem"),
-            fake_score=data.get("fake_score"),
+            time_s=_number(data["time_s"]),
+            box_px=(_number(left), _number(top), _number(right), _number(bottom)),
+            landmarks_px=tuple((_number(x), _number(y)) for x, y in _listed(data.get("landmarks_px", []))),
+            confidence=_number(data["confidence"]),
+            size_px=_number(data["size_px"]),
+            sharpness=_number(data["sharpness"]),
+            problem=_optional_text(data.get("problem")),
+            fake_score=_optional_number(data.get("fake_score")),
         )
 
 
@@ -64,8 +116,8 @@ class Person:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read the API's form."""
-        faces = tuple(Face.from_json(face) for face in data["faces"])
-        return cls(data["person"], data.get("fake_score"), faces)
+        faces = tuple(Face.from_json(face) for face in _listed(data["faces"]))
+        return cls(_count(data["person"]), _optional_number(data.get("fake_score")), faces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +143,15 @@ class Segment:
         people = data.get("people", 0)
         listed = people if isinstance(people, list) else []
         return cls(
-            index=data["index"],
-            start_s=data["start_s"],
-            end_s=data["end_s"],
-            status=data["status"],
-            fake_score=data.get("fake_score"),
-            reasons=tuple(data.get("reasons", [])),
-            people_count=len(people) if isinstance(people, list) else int(people),
-            faces_found=data.get("faces_found", 0),
-            faces_scored=data.get("faces_scored", 0),
+            index=_count(data["index"]),
+            start_s=_number(data["start_s"]),
+            end_s=_number(data["end_s"]),
+            status=_text(data["status"]),
+            fake_score=_optional_number(data.get("fake_score")),
+            reasons=_texts(data.get("reasons", [])),
+            people_count=len(people) if isinstance(people, list) else _count(people),
+            faces_found=_count(data.get("faces_found", 0)),
+            faces_scored=_count(data.get("faces_scored", 0)),
             people=tuple(Person.from_json(person) for person in listed),
             error=_problem(data.get("error")),
         )
@@ -121,12 +173,12 @@ class Model:
         """Read the API's form."""
         low, high = data["uncertainty_band"]
         return cls(
-            data["name"],
-            data["version"],
-            data["trained"],
-            data["weights_sha256"],
-            data["threshold"],
-            (low, high),
+            _text(data["name"]),
+            _text(data["version"]),
+            _flag(data["trained"]),
+            _text(data["weights_sha256"]),
+            _number(data["threshold"]),
+            (_number(low), _number(high)),
         )
 
 
@@ -148,12 +200,62 @@ class Evidence:
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read the API's form."""
         return cls(
-            data["kind"],
-            data["faces"],
-            data["people"],
-            data.get("bits_per_pixel"),
-            data.get("real_below"),
-            data.get("fake_from"),
+            _text(data["kind"]),
+            _count(data["faces"]),
+            _number(data["people"]),
+            _optional_number(data.get("bits_per_pixel")),
+            _optional_number(data.get("real_below")),
+            _optional_number(data.get("fake_from")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPerson:
+    """One person over the whole media."""
+
+    person: int
+    """0 for the one with the most face area; segments use the same numbers."""
+    fake_score: float | None
+    """Mean over the scored faces; None if none could be scored."""
+    verdict: str | None
+    faces_scored: int
+    seen: tuple[tuple[float, float], ...]
+    """When, in seconds of the media; of an image from page to page, counted from 0."""
+    raw: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read the API's form."""
+        return cls(
+            _count(data["person"]),
+            _optional_number(data["fake_score"]),
+            _optional_text(data["verdict"]),
+            _count(data["faces_scored"]),
+            tuple((_number(span["start_s"]), _number(span["end_s"])) for span in _listed(data["seen"])),
+            data,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A stretch of time in which one person's faces are suspicious together."""
+
+    start_s: float
+    end_s: float
+    person: int
+    fake_score: float
+    """Mean over the faces in it."""
+    faces: int
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read the API's form."""
+        return cls(
+            _number(data["start_s"]),
+            _number(data["end_s"]),
+            _count(data["person"]),
+            _number(data["fake_score"]),
+            _count(data["faces"]),
         )
 
 
@@ -181,6 +283,9 @@ class Job:
     reused_from: str | None
     """The job whose scores were taken over instead of scoring again."""
     error: Problem | None
+    people: tuple[JudgedPerson, ...]
+    """Empty before the verdict, and from services that do not follow people."""
+    suspicious: tuple[Suspicion, ...]
     segments: tuple[Segment, ...]
     raw: dict[str, Any] = field(repr=False)
     """The document as the service gave it."""
@@ -197,24 +302,26 @@ class Job:
         if created_at is None:
             raise ValueError("a job without a time of creation")
         return cls(
-            id=data["id"],
-            status=data["status"],
+            id=_text(data["id"]),
+            status=_text(data["status"]),
             created_at=created_at,
             finished_at=_time(data.get("finished_at")),
-            segments_total=data["progress"]["segments_total"],
-            segments_done=data["progress"]["segments_done"],
-            fraction=data["progress"]["fraction"],
-            duration_s=(data.get("media") or {}).get("duration_s"),
-            fake_score=data.get("fake_score"),
-            peak_score=data.get("peak_score"),
-            verdict=data.get("verdict"),
-            reasons=tuple(data.get("reasons", [])),
+            segments_total=_optional_count(data["progress"]["segments_total"]),
+            segments_done=_count(data["progress"]["segments_done"]),
+            fraction=_number(data["progress"]["fraction"]),
+            duration_s=_optional_number((data.get("media") or {}).get("duration_s")),
+            fake_score=_optional_number(data.get("fake_score")),
+            peak_score=_optional_number(data.get("peak_score")),
+            verdict=_optional_text(data.get("verdict")),
+            reasons=_texts(data.get("reasons", [])),
             evidence=Evidence.from_json(data["evidence"]) if data.get("evidence") else None,
             metadata=data.get("metadata", {}),
             model=Model.from_json(data["model"]) if data.get("model") else None,
-            reused_from=data.get("reused_from"),
+            reused_from=_optional_text(data.get("reused_from")),
             error=_problem(data.get("error")),
-            segments=tuple(Segment.from_json(segment) for segment in data.get("segments", [])),
+            people=tuple(JudgedPerson.from_json(person) for person in _listed(data.get("people") or [])),
+            suspicious=tuple(Suspicion.from_json(stretch) for stretch in _listed(data.get("suspicious") or [])),
+            segments=tuple(Segment.from_json(segment) for segment in _listed(data.get("segments", []))),
             raw=data,
         )
 
@@ -233,4 +340,11 @@ class Delivery:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read the API's form."""
-        return cls(data["number"], data["event"], data["status"], data["response_status"], data["error_code"], data)
+        return cls(
+            _count(data["number"]),
+            _text(data["event"]),
+            _text(data["status"]),
+            _optional_count(data["response_status"]),
+            _optional_text(data["error_code"]),
+            data,
+        )

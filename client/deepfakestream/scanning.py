@@ -2,10 +2,9 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,17 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError, MissingPartError
+from deepfakestream.local import local_entry
 from deepfakestream.results import Job
+from deepfakestream.signatures import check_media, is_media
 from deepfakestream.tables import print_job, problem_document
+from deepfakestream.terminal import plain, printable, say
 
 AT_A_TIME = 4
 """Files in flight: enough to keep workers busy while another one uploads."""
 POLL_S = 0.3
-LOCAL_GROUP = "deepfakestream.local"
+EXAMPLES = 3
+"""Names of left-out files that are printed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,65 @@ class Scanned:
     error: Exception | None
 
 
-def expand(sources: tuple[str, ...]) -> Iterator[str]:
-    """Files as given, folders as the files inside (hidden ones left out), URLs as they are."""
+@dataclass(slots=True)
+class Selection:
+    """What a command is to scan, and what it leaves out of the folders that it was given."""
+
+    sources: list[str] = field(default_factory=list)
+    """Files and URLs, each once, in the order of the arguments, and of names within a folder."""
+    no_media: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+    def left_out(self) -> str:
+        """A sentence that says so; empty if nothing was left out."""
+        parts = [
+            _counted(self.no_media, "that begins like no image or video", "that begin like no image or video"),
+            _counted(self.hidden, "that is hidden", "that are hidden"),
+        ]
+        said = ", and ".join(part for part in parts if part)
+        return f"left out {said}; --all sends every file" if said else ""
+
+
+def _counted(paths: list[str], one: str, several: str) -> str:
+    if not paths:
+        return ""
+    examples = ", ".join(Path(path).name for path in paths[:EXAMPLES])
+    more = ", …" if len(paths) > EXAMPLES else ""
+    kind = f"file {one}" if len(paths) == 1 else f"files {several}"
+    return f"{len(paths)} {kind} ({examples}{more})"
+
+
+def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
+    """
+    Files as given, URLs as they are, and of folders the images and videos inside.
+
+    Args:
+        all_files: Take every file of a folder, hidden ones and those that are no media too.
+    """
+    found = Selection()
     for source in sources:
         path = Path(source)
-        if is_url(source) or not path.is_dir():
-            yield source
+        if is_url(source) or not _is(path.is_dir):
+            found.sources.append(source)
             continue
         for inside in sorted(path.rglob("*")):
-            hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
-            if inside.is_file() and not hidden:
-                yield str(inside)
+            if not _is(inside.is_file):
+                continue
+            is_hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
+            if all_files or not (is_hidden or not is_media(inside)):
+                found.sources.append(str(inside))
+            else:
+                (found.hidden if is_hidden else found.no_media).append(str(inside))
+    found.sources = list(dict.fromkeys(found.sources))
+    return found
+
+
+def _is(check: Callable[[], bool]) -> bool:
+    """What *check* says of a path; False where it cannot be asked, which opening the file reports."""
+    try:
+        return check()
+    except OSError:
+        return False
 
 
 def is_url(source: str) -> bool:
@@ -69,31 +120,33 @@ class Scan:
     Args:
         console: For people; progress and tables go here.
         as_json: Print one JSON object a source to standard output instead of tables.
+        check_first: Refuse what is surely no medium before it is sent.
     """
 
-    def __init__(self, options: Options, console: Console, *, as_json: bool) -> None:
+    def __init__(self, options: Options, console: Console, *, as_json: bool, check_first: bool = True) -> None:
         self._options = options
         self._console = console
         self._as_json = as_json
+        self._check_first = check_first
         self._stopping = threading.Event()
 
     def through(self, client: Client, sources: list[str]) -> list[Scanned]:
-        """Scan by a service; results are printed in the order in which they come, and returned in that of *sources*."""
+        """Scan by a service; results are printed and returned in the order of *sources*."""
 
         def one(source: str, progress: Progress, task: TaskID) -> Scanned:
             try:
                 return Scanned(source, self._submit_and_wait(client, source, progress, task), None)
             except (DeepfakeStreamError, OSError) as error:
                 return Scanned(source, None, error)
+            finally:
+                progress.remove_task(task)
 
         with self._progress() as progress, ThreadPoolExecutor(AT_A_TIME) as pool:
             tasks = {source: progress.add_task(_label(source), total=1.0, step="waits") for source in sources}
             futures = [pool.submit(one, source, progress, tasks[source]) for source in sources]
             try:
-                for future in as_completed(futures):
-                    result = future.result()
-                    progress.remove_task(tasks[result.source])
-                    self._show(result)
+                for future in futures:
+                    self._show(future.result())
             except KeyboardInterrupt:
                 self._stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -102,7 +155,7 @@ class Scan:
 
     def locally(self, sources: list[str]) -> list[Scanned]:
         """Scan in this process, without any service."""
-        scan_file = _local_scanner()
+        scan_file = local_entry("scan")
         results = []
         with self._progress() as progress:
             for source in sources:
@@ -145,9 +198,13 @@ class Scan:
 
         def on_progress(job: Job) -> None:
             self._check_stopping()
-            step = f"{job.segments_done} of {job.segments_total} segments" if job.segments_total else job.status
+            step = (
+                f"{job.segments_done} of {job.segments_total} segments" if job.segments_total else printable(job.status)
+            )
             progress.update(task, completed=job.fraction, total=1.0, step=step)
 
+        if self._check_first and not is_url(source):
+            check_media(Path(source))
         job = client.submit(
             **({"url": source} if is_url(source) else {"file": source}),  # type: ignore[arg-type]
             model=options.model,
@@ -172,37 +229,26 @@ class Scan:
                 if result.job is not None
                 else {"file": result.source, "error": problem_document(result.error or RuntimeError())}
             )
-            # One write, so that lines never mix.
-            print(json.dumps(document), flush=True)  # noqa: T201 - this is the command's output
+            say(json.dumps(document))
         elif result.job is not None:
             name = result.source if self._options.wait else f"{result.source}: job {result.job.id}"
             print_job(self._console, name, result.job)
         else:
             problem = problem_document(result.error or RuntimeError())
-            self._console.print(f"[bold]{_escaped(result.source)}[/]: {_escaped(problem['detail'])}")
+            self._console.print(plain(result.source, "bold").append(printable(f": {problem['detail']}"), "not bold"))
 
     def _progress(self) -> Progress:
         return Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[step]}"),
+            TextColumn("{task.fields[step]}", markup=False),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
+            # Or JSON for a file would go where the progress goes, if that is a terminal.
+            redirect_stdout=False,
         )
 
 
 def _label(source: str) -> str:
-    return _escaped(source if len(source) <= 40 else f"…{source[-39:]}")
-
-
-def _escaped(text: str) -> str:
-    # rich reads square brackets as markup, and file names may have them.
-    return text.replace("[", r"\[")
-
-
-def _local_scanner() -> Callable[..., dict[str, Any]]:
-    for found in entry_points(group=LOCAL_GROUP, name="scan"):
-        scanner: Callable[..., dict[str, Any]] = found.load()
-        return scanner
-    raise MissingPartError("--local needs the pipeline: install deepfakestream-server[worker] beside this package")
+    return printable(source if len(source) <= 40 else f"…{source[-39:]}")

@@ -1,4 +1,8 @@
-"""Jobs as a person reads them."""
+"""
+Jobs as a person reads them.
+
+What a service says goes through ``plain``: it may hold anything, and none of it is for the terminal to obey.
+"""
 
 from typing import Any
 
@@ -7,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfakestream.results import Job, Model
+from deepfakestream.terminal import plain
 
 WIDE = 118
 NARROW_COLUMNS = ("id", "status", "average", "verdict")
 ID_WIDTH = 36
+LISTED = 5
 STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
 
 
@@ -18,7 +24,7 @@ def print_job(console: Console, name: str, job: Job) -> None:
     """Print the per-segment table, average, peak, verdict, and the model that said so."""
     console.print()
     if job.segments:
-        table = Table(title=Text(name), title_justify="left")
+        table = Table(title=plain(name), title_justify="left")
         for heading in ("segment", "from", "to", "fake score", "people", "faces", "notes"):
             table.add_column(heading, justify="left" if heading == "notes" else "right")
         for segment in job.segments:
@@ -31,31 +37,37 @@ def print_job(console: Console, name: str, job: Job) -> None:
                 score(segment.fake_score),
                 str(segment.people_count),
                 faces,
-                Text(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
+                plain(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
             )
         console.print(table)
     else:
-        console.print(Text(name, style="bold"))
+        console.print(plain(name, "bold"))
     if job.error is not None:
-        console.print(f"[bold red]{job.status}[/]", Text(f"{job.error.detail} ({job.error.code})"))
+        console.print(plain(job.status, "bold red"), plain(f"{job.error.detail} ({job.error.code})"))
         return
     if job.status != "succeeded":
-        console.print(job.status)
+        console.print(plain(job.status))
         return
     console.print(f"average {score(job.fake_score)}   peak {score(job.peak_score)}")
-    verdict = Text(job.verdict or "", style=STYLES.get(job.verdict or "", ""))
-    console.print("verdict", verdict, Text(f"({', '.join(job.reasons)})" if job.reasons else ""))
+    console.print("verdict", _verdict(job), plain(f"({', '.join(job.reasons)})" if job.reasons else ""))
+    for stretch in job.suspicious[:LISTED]:
+        when = f"{seconds(stretch.start_s)} to {seconds(stretch.end_s)}"
+        console.print(
+            plain(f"        {when} person {stretch.person}: {score(stretch.fake_score)} on {stretch.faces} faces")
+        )
+    if len(job.suspicious) > LISTED:
+        console.print(plain(f"        and {len(job.suspicious) - LISTED} more stretches of time (--json names them)"))
     if job.model is not None:
         model = job.model
         console.print(
-            Text(
+            plain(
                 f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…:"
-                f" {_limits(job, model)}; how far to trust it: deepfakestream models --card"
+                f" {limits(job, model)}; how far to trust it: deepfakestream models --card"
             )
         )
 
 
-def _limits(job: Job, model: Model) -> str:
+def limits(job: Job, model: Model) -> str:
     """From where on this job's score is called fake and below which it is called real, and on how much that rests."""
     if job.evidence is not None and job.evidence.fake_from is not None and job.evidence.real_below is not None:
         found = job.evidence
@@ -75,16 +87,20 @@ def jobs_table(jobs: list[Job], width: int) -> Table:
             table.add_column(heading, no_wrap=True, min_width=ID_WIDTH if heading == "id" else None)
     for job in jobs:
         cells: dict[str, str | Text] = {
-            "id": job.id,
+            "id": plain(job.id),
             "created": f"{job.created_at:%Y-%m-%d %H:%M:%S}",
-            "status": job.status,
+            "status": plain(job.status),
             "done": f"{job.fraction:.0%}",
             "average": score(job.fake_score),
             "peak": score(job.peak_score),
-            "verdict": Text(job.verdict or "", style=STYLES.get(job.verdict or "", "")),
+            "verdict": _verdict(job),
         }
         table.add_row(*(cells[str(column.header)] for column in table.columns))
     return table
+
+
+def _verdict(job: Job) -> Text:
+    return plain(job.verdict or "", STYLES.get(job.verdict or "", ""))
 
 
 def score(value: float | None) -> str:
@@ -100,7 +116,9 @@ def seconds(value: float) -> str:
 
 def problem_document(error: Exception) -> dict[str, Any]:
     """An error as ``--json`` prints it."""
+    # The file is named beside it.
+    why = error.strerror if isinstance(error, OSError) else None
     return {
         "code": getattr(error, "code", "client_error"),
-        "detail": getattr(error, "detail", None) or str(error),
+        "detail": getattr(error, "detail", None) or why or str(error),
     }

@@ -30,7 +30,9 @@ def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -
     try:
         text = body.decode() if isinstance(body, bytes) else body
         Webhook(secret).verify(text, lowered)
-        event: dict[str, Any] = json.loads(text)
-    except (NotVerifiedError, ValueError) as error:
+        event = json.loads(text)
+    except (NotVerifiedError, ValueError, RecursionError) as error:
         raise WebhookVerificationError(f"the webhook could not be verified: {error}") from error
+    if not isinstance(event, dict):
+        raise WebhookVerificationError("the webhook could not be verified: its body is no JSON object")
     return event

@@ -13,13 +13,15 @@ import pytest
 
 from tests.clips import make_clip
 from tests.servers import state_folder
-from tests.verdicts import SHIPPED, evidence_of, verdict_of
+from tests.verdicts import SHIPPED, verdict_of
 
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
 
 
-def deepfakestream(*arguments, state=None, **options):
+def deepfakestream(*arguments, state=None, home=None, **options):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
+    if home is not None:
+        environment["XDG_STATE_HOME"] = str(home)
     if state is not None:
         environment["DEEPFAKESTREAM_STATE"] = str(state)
     return subprocess.run(
@@ -41,7 +43,7 @@ def job_of(stack, clip, *options):
 
 def test_scan_prints_a_table_average_peak_verdict_and_model(stack, clip):
     job = job_of(stack, clip, "--segment-seconds", "3")
-    verdict, reasons = verdict_of((segment["fake_score"] for segment in job["segments"]), evidence=evidence_of(job))
+    verdict, reasons = verdict_of(job)
     done = deepfakestream("scan", clip, "--segment-seconds", "3", state=stack.state)
     assert done.returncode == 0, done.stderr
     said = [line.rstrip() for line in done.stdout.splitlines()]
@@ -60,14 +62,24 @@ def test_scan_prints_one_json_object_a_line_and_nothing_else(stack, clip, tmp_pa
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "clip.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "notes.txt").write_text("no media")
-    (tmp_path / ".hidden").write_text("left out")
-    done = deepfakestream("scan", "--json", tmp_path, state=stack.state)
+    done = deepfakestream("scan", "--json", "--all", tmp_path / "inside", tmp_path / "notes.txt", state=stack.state)
     found = {Path(line["file"]).name: line for line in map(json.loads, done.stdout.splitlines())}
     assert set(found) == {"clip.mp4", "notes.txt"}
     assert found["clip.mp4"]["job"]["status"] == "succeeded"
     assert set(found["clip.mp4"]) == {"file", "job"}
-    assert found["notes.txt"]["error"]["code"] == "not_media"
+    assert found["notes.txt"]["error"]["code"] == "not_media", "what the service says of it"
     assert done.returncode == 1
+
+
+def test_a_folder_is_scanned_for_its_media_and_the_rest_is_named(stack, clip, tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
+    (tmp_path / "notes.txt").write_text("no media")
+    done = deepfakestream("scan", "--json", tmp_path, state=stack.state)
+    assert done.returncode == 0, done.stderr
+    assert [Path(json.loads(line)["file"]).name for line in done.stdout.splitlines()] == ["clip.mp4"]
+    assert "left out 1 file that begins like no image or video (notes.txt)" in done.stderr
+    refused = deepfakestream("scan", "--json", tmp_path / "notes.txt", state=stack.state)
+    assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "not_media")
 
 
 def test_a_local_scan_needs_no_service_and_agrees_with_it(stack, clip, tmp_path):
@@ -192,6 +204,8 @@ def started(state):
 def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, started, state):
     clip = make_clip(tmp_path / "a.mp4", frames=5)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
+    home = tmp_path / "home"
+    environment["XDG_STATE_HOME"] = str(home)
 
     def start():
         log = tmp_path / "up.log"
@@ -217,6 +231,7 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, start
         second = deepfakestream("--state", state, "up")
         assert second.returncode == 1
         assert "running already" in second.stderr
+        assert deepfakestream("jobs", home=home).returncode == 0, "it is found without its folder"
         scanned = deepfakestream("scan", "--json", clip, state=state)
         assert scanned.returncode == 0, scanned.stdout + scanned.stderr
         job_id = json.loads(scanned.stdout)["job"]["id"]
@@ -237,6 +252,7 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, start
     while any(member.is_running() for member in members) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert [member for member in members if member.is_running()] == []
+    assert "no service to talk to" in deepfakestream("jobs", home=home).stderr, "what was killed is not found"
     process, _ = start()
     try:
         assert job_id in deepfakestream("jobs", "--json", state=state).stdout

@@ -11,7 +11,14 @@ from api.app import create_app
 from api.config import APISettings
 from api.errors import JOB_ONLY_CODES, STATUS_OF_CODE
 from api.schemas import CheckpointDocument, DeliveryDocument, JobDocument, JobSummary, SegmentDocument
-from shared.documents import MEDIA_FACTS, delivery_document, job_document, job_summary, segment_document
+from shared.documents import (
+    MEDIA_FACTS,
+    checkpoint_document,
+    delivery_document,
+    job_document,
+    job_summary,
+    segment_document,
+)
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
 from worker.media.probe import MediaFacts
@@ -126,7 +133,5 @@ def test_probed_facts_that_clients_see_are_facts_of_the_probe():
 
 
 def test_the_schema_of_checkpoints_is_that_of_the_answer():
-    from api.models import _document
-
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
-    names(CheckpointDocument, _document(manifest, PACKAGED_MODELS_DIR, is_default=True))
+    names(CheckpointDocument, checkpoint_document(manifest, PACKAGED_MODELS_DIR, is_default=True))

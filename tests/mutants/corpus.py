@@ -1,14 +1,13 @@
 """Files that are almost right: good ones of every accepted format, changed where it hurts; the same for each seed."""
 
 import random
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-import pillow_heif
-from PIL import Image
-
-from tests.clips import make_clip, scene
+from tests.clips import BROADCAST, make_broadcast, make_clip, scene
+from tests.pictures import ANIMATIONS, FORMS, make_animation, make_motion_photo, make_pages, make_picture
 
 VIDEOS = {
     "h264.mp4": "h264",
@@ -20,13 +19,19 @@ VIDEOS = {
     "av1.webm": "av1",
     "mpeg4.avi": "mpeg4",
 }
-IMAGES = {"jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "bmp": "BMP", "tiff": "TIFF", "heic": "HEIF"}
+PAGES = ("tiff", "heic", "mpo")
+MOTION = ("jpeg", "heic")
+FILES = len(VIDEOS) + len(BROADCAST) + len(FORMS) + len(ANIMATIONS) + len(PAGES) + len(MOTION)
 LANDMARKS = (
-    # ISO base media, RIFF, Matroska, then pictures: where lengths, counts and sizes stand nearby.
+    # ISO base media, RIFF, Matroska, pictures, streams: where lengths, counts and sizes stand nearby.
     *(b"ftyp moov mvhd trak tkhd mdhd stsd stts ctts stsc stsz stco avcC hvcC elst meta iloc iinf ipco ispe".split()),
     *(b"mdat moof trun RIFF hdrl avih strh strf movi idx1 VP8X IHDR PLTE IDAT IEND BM II* MM".split()),
+    *(b"acTL fcTL fdAT ANIM ANMF GIF89a NETSCAPE2.0 MPF mpvd pitm iref grpl jp2h ihdr jp2c FLV onMetaData".split()),
     *(bytes.fromhex(mark) for mark in ("1a45dfa3", "18538067", "1549a966", "1654ae6b", "1f43b675", "a3")),
-    *(bytes.fromhex(mark) for mark in ("ffc0", "ffc4", "ffda", "ffdb")),
+    *(bytes.fromhex(mark) for mark in ("ffc0", "ffc4", "ffda", "ffdb", "ff4f", "ff51", "ff0a", "21f9", "2c0000")),
+    # PAT and PMT, pack and sequence headers, a KLV of MXF, objects of ASF.
+    *(bytes.fromhex(mark) for mark in ("474000", "475000", "000001ba", "000001b3", "060e2b34")),
+    *(bytes.fromhex(mark) for mark in ("3026b275", "a1dcab8c", "9107dcb7")),
 )
 EXTREMES = tuple(
     bytes.fromhex(value)
@@ -38,12 +43,18 @@ Change = Callable[[bytearray, random.Random], None]
 
 def make_originals(folder: Path) -> dict[str, bytes]:
     """Name → content of one small good file of each kind."""
-    pillow_heif.register_heif_opener()
     for name, codec in VIDEOS.items():
         make_clip(folder / name, codec=codec, size=(160, 120), seconds=1.0)
-    picture = Image.fromarray(np.asarray(scene(0, size=(160, 120))))
-    for name, form in IMAGES.items():
-        picture.save(folder / f"image.{name}", form)
+    for name in BROADCAST:
+        make_broadcast(folder, name, seconds=0.5)
+    pictures = [scene(number, size=(160, 120)) for number in range(3)]
+    with tempfile.TemporaryDirectory() as scratch:
+        made = {f"image.{name}": make_picture(Path(scratch) / name, name, pictures[0]) for name in FORMS}
+        made |= {f"moving.{name}": make_animation(Path(scratch) / f"m-{name}", name, pictures) for name in ANIMATIONS}
+        made |= {f"pages.{name}": make_pages(Path(scratch) / f"p-{name}", name, pictures[:2]) for name in PAGES}
+        made |= {f"motion.{name}": make_motion_photo(Path(scratch) / f"l-{name}", name, pictures[0]) for name in MOTION}
+        for name, path in made.items():
+            shutil.move(path, folder / name)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 

@@ -55,7 +55,8 @@ def look(path: Path, limits: Limits, detector: Detector | None) -> str:
         return f"api:{error.code}"
     try:
         facts = probe(path, limits.for_media(), timeout_s=PROBE_TIMEOUT_S)
-        for part in plan_segments(facts.duration_s, 5.0)[:MOST_SEGMENTS]:
+        plan = plan_segments(facts.duration_s, 5.0, first_s=facts.first_s, pictures=facts.frame_count)
+        for part in plan[:MOST_SEGMENTS]:
             frames = read_frames(
                 path,
                 facts,
@@ -139,9 +140,12 @@ class _Worker:
         there.close()
         self.path = Path()
         self.began = 0.0
+        self._is_ready = False
 
     def begin(self, path: Path, *, detect: bool) -> None:
-        """Look at *path*."""
+        """Look at *path*, once the networks are loaded: on a busy machine that takes as long as a file may."""
+        if not self._is_ready:
+            self._is_ready = bool(self.line.recv())
         self.path, self.began = path, time.monotonic()
         self.line.send((path, detect))
 
@@ -164,6 +168,7 @@ def _serve(line: Connection, with_detector: bool) -> None:
 
     limits = Limits()
     detector = Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu") if with_detector else None
+    line.send(True)
     while True:
         try:
             path, detect = line.recv()

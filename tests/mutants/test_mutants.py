@@ -3,7 +3,7 @@
 import pytest
 from deepfakestream.errors import APIError
 
-from tests.mutants.corpus import IMAGES, VIDEOS, make_originals, mutants
+from tests.mutants.corpus import FILES, make_originals, mutants
 from tests.mutants.running import look_at_all
 
 
@@ -15,7 +15,7 @@ def originals(tmp_path_factory):
 @pytest.mark.slow
 def test_the_originals_are_good(originals, tmp_path):
     outcome = look_at_all(originals.items(), tmp_path, 2, detector=False)
-    assert dict(outcome.by_code) == {"result": len(VIDEOS) + len(IMAGES)}
+    assert dict(outcome.by_code) == {"result": FILES}
 
 
 def test_a_seed_makes_the_same_files(originals):

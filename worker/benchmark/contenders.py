@@ -123,7 +123,7 @@ class Ours:
         scan = Scan()
         sampling = self._detector.manifest.sampling
         facts = _facts(path)
-        plan = plan_segments(facts.duration_s, sampling.segment_seconds)
+        plan = plan_segments(facts.duration_s, sampling.segment_seconds, first_s=facts.first_s)
         results = scan_segments(self._detector, path, facts, plan, sample_fps=sampling.sample_fps, timeout_s=TIMEOUT_S)
         for result in results:
             scan.frames += result.frames_decoded
@@ -211,7 +211,7 @@ class Indispensable(_Classifying):
 
     def _read(self, path: Path, facts: MediaFacts) -> Iterator[Frame]:
         sampling = self._detector.manifest.sampling
-        plan = plan_segments(facts.duration_s, sampling.segment_seconds)
+        plan = plan_segments(facts.duration_s, sampling.segment_seconds, first_s=facts.first_s)
         frames = read_segments(path, facts, plan, sample_fps=sampling.sample_fps, timeout_s=TIMEOUT_S)
         return (frame for frame in frames if frame is not None)
 

@@ -233,7 +233,7 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
     """
     detector = Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu")
     facts = probe(clip, Limits().for_media())
-    plan = plan_segments(facts.duration_s, SEGMENT_S)
+    plan = plan_segments(facts.duration_s, SEGMENT_S, first_s=facts.first_s)
     fps = detector.manifest.sampling.sample_fps
     added = []
     for number in range(rounds + 1):

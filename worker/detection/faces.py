@@ -41,6 +41,8 @@ class FaceQuality:
     """The smaller side of the box, as far as it lies inside the frame."""
     sharpness: float
     """Variance of the Laplacian of the face's luma at 96 px; 0 is a flat picture."""
+    luma: float
+    """Mean over the face, in [0, 255]."""
 
 
 def measure_quality(frame: NDArray[np.uint8], face: DetectedFace) -> FaceQuality:
@@ -52,20 +54,21 @@ def measure_quality(frame: NDArray[np.uint8], face: DetectedFace) -> FaceQuality
     """
     left, top, right, bottom = _inside(face.box_px, frame.shape[1], frame.shape[0])
     if right <= left or bottom <= top:
-        return FaceQuality(0.0, 0.0)
+        return FaceQuality(0.0, 0.0, 0.0)
     grey = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
     luma = _resized(np.asarray(grey, np.uint8), SHARPNESS_SIDE_PX)
     return FaceQuality(
         size_px=float(min(right - left, bottom - top)),
         sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
+        luma=float(luma.mean()),
     )
 
 
-def quality_problem(quality: FaceQuality, preprocessing: Preprocessing) -> str | None:
+def quality_problem(size_px: float, sharpness: float, preprocessing: Preprocessing) -> str | None:
     """Why a face cannot be scored, as a reason's name; None if it can."""
-    if quality.size_px < preprocessing.min_face_px:
+    if size_px < preprocessing.min_face_px:
         return "face_too_small"
-    if quality.sharpness < preprocessing.min_sharpness:
+    if sharpness < preprocessing.min_sharpness:
         return "face_too_blurred"
     return None
 

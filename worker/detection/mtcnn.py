@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+import cv2
 import numpy as np
 import torch
 from facenet_pytorch.models.mtcnn import ONet, RNet
@@ -21,7 +22,7 @@ from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
 from worker.detection.networks import Proposals, from_last_channels
-from worker.detection.views import DeviceViews, HostViews, Picture, Views
+from worker.detection.views import PIXEL_MIDDLE, PIXEL_RANGE, DeviceViews, HostViews, Picture, Views
 from worker.inference import Engine, make_engine
 
 CELL_PX: Final = 12
@@ -33,6 +34,9 @@ FINISHED_PX: Final = 48
 """Sides of the pictures that R- and O-Net see."""
 CANDIDATE_BATCH: Final = 512
 """Candidates that R- and O-Net see at once."""
+LEAST_FACE_PX: Final = 20
+WHOLE_PIXELS: Final = 4 * 3840 * 2160
+"""Frames of so many pixels, and larger ones, are looked at in half their size: their tables would take 400 MB each."""
 
 
 class MTCNN:
@@ -96,32 +100,58 @@ class MTCNN:
                 found[index] = faces
         return found
 
+    def likelihoods(self, pictures: Picture) -> NDArray[np.float32]:
+        """
+        Say how likely each of *pictures* is a face that stands upright and fills it.
+
+        Args:
+            pictures: (N, 48, 48, 3) uint8 RGB.
+
+        Returns:
+            O-Net's probabilities, (N,).
+        """
+        parts = []
+        for start in range(0, len(pictures), CANDIDATE_BATCH):
+            values = (pictures[start : start + CANDIDATE_BATCH].astype(np.float32) - PIXEL_MIDDLE) / PIXEL_RANGE
+            parts.append(self._onet.run(values)[2][:, 1])
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
     def _detect(self, frames: list[Picture]) -> list[list[DetectedFace]]:
         """Likewise, for frames of one size."""
         found: list[list[DetectedFace]] = [[] for _ in frames]
-        views = self._look_at(frames)
-        boxes, owners = self._propose(views)
+        shrinking = self._shrinking(frames[0])
+        views = self._look_at([_shrunk(frame, shrinking) for frame in frames])
+        boxes, owners = self._propose(views, shrinking)
         if len(boxes):
             boxes, owners = self._refine(views, boxes, owners)
         if len(boxes):
             for owner, face in self._finish(views, boxes, owners):
-                found[owner].append(face)
+                found[owner].append(_enlarged(face, shrinking))
         for faces in found:
             faces.sort(key=lambda face: face.area_px, reverse=True)
         return found
 
-    def _scales(self, height_px: int, width_px: int) -> list[float]:
+    def _shrinking(self, frame: Picture) -> int:
+        """
+        By how much frames are shrunk before they are looked at.
+
+        P-Net sees the same faces, at the same sizes: it looks for those of 40 px in a picture of three tenths the size.
+        """
+        is_large = frame.shape[0] * frame.shape[1] >= WHOLE_PIXELS
+        return 2 if is_large and self.min_face_px >= 2 * LEAST_FACE_PX else 1
+
+    def _scales(self, height_px: int, width_px: int, shrinking: int = 1) -> list[float]:
         """Factors of the image pyramid: at each, P-Net's window sees faces of another size."""
-        scale = CELL_PX / self.min_face_px
+        scale = CELL_PX / self.min_face_px * shrinking
         scales = []
         while min(height_px, width_px) * scale >= CELL_PX:
             scales.append(scale)
             scale *= PYRAMID_FACTOR
         return scales
 
-    def _propose(self, views: Views) -> tuple[Tensor, Tensor]:
+    def _propose(self, views: Views, shrinking: int = 1) -> tuple[Tensor, Tensor]:
         """First stage: (N, 5) square candidate boxes with their scores, and the (N,) frame of each."""
-        scales = self._scales(views.height_px, views.width_px)
+        scales = self._scales(views.height_px, views.width_px, shrinking)
         if not scales:
             return torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
         all_boxes, all_owners, all_levels = [], [], []
@@ -202,6 +232,22 @@ class MTCNN:
         answers = [torch.from_numpy(np.concatenate(parts)) for parts in zip(*outputs, strict=True)]
         kept = torch.from_numpy(inside)
         return boxes[kept], owners[kept], answers
+
+
+def _shrunk(frame: Picture, shrinking: int) -> Picture:
+    if shrinking == 1:
+        return frame
+    size = frame.shape[1] // shrinking, frame.shape[0] // shrinking
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _enlarged(face: DetectedFace, shrinking: int) -> DetectedFace:
+    """The face in pixels of the frame that was shrunk."""
+    if shrinking == 1:
+        return face
+    left, top, right, bottom = (value * shrinking for value in face.box_px)
+    marks = tuple((x * shrinking, y * shrinking) for x, y in face.landmarks_px)
+    return DetectedFace((left, top, right, bottom), marks, face.confidence)
 
 
 def _windows(answers: NDArray[np.float32], scale: float, threshold: float) -> tuple[Tensor, Tensor]:

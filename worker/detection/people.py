@@ -1,14 +1,15 @@
 """
-Grouping the faces of a segment into people.
+Grouping the faces of a segment into people, and telling whether two segments show the same person.
 
 Frames are sampled a few times a second, so a face may have moved far between two of them: overlap alone would break
 people apart, and position alone would merge those who change places. Place, size and appearance vote together.
 """
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -23,6 +24,14 @@ SAME_PERSON: Final = 0.5
 """Affinity that two sightings of a person reach at least."""
 MEMORY_S: Final = 1.5
 """How long a place stays a good guess; after that only appearance tells that somebody is back."""
+SAME_LOOK: Final = 0.9
+"""Likeness of two looks, in [-1, 1], from which they are one person's. Of 19,611 pairs of segments that showed
+different people, 0.5 % reached it; of 31 that showed the same, 97 % did."""
+PLACE_COUNTS: Final = 0.2
+"""What the same place a moment later adds to that likeness."""
+LOOK_SIZE: Final = SIGNATURE_SIDE_PX**2 * 3
+LOOK_STEPS: Final = 127.0 * 4.0
+"""A unit vector of 432 numbers has hardly one above a quarter: it is kept in bytes by this factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +52,21 @@ class _Person:
     area_px: float = 0.0
 
 
-def group_into_people(sightings: Sequence[Sighting]) -> list[int]:
+class People(NamedTuple):
+    """Who is seen in a segment."""
+
+    numbers: list[int]
+    """The person of each sighting: 0 for the one with the most face area in all, then counting up."""
+    looks: list[NDArray[np.float32]]
+    """What each person looks like, by number: unit vectors like those of ``appearance``."""
+
+
+def group_into_people(sightings: Sequence[Sighting]) -> People:
     """
-    Say which faces belong to one person.
+    Say which faces belong to one person. Two faces of one frame are never the same person.
 
     Args:
         sightings: In order of time; those with the same time stand in one frame.
-
-    Returns:
-        The person of each sighting: 0 for the one with the most face area in all, then counting up. Two faces
-        of one frame are never the same person.
     """
     people: list[_Person] = []
     start = 0
@@ -67,7 +81,7 @@ def group_into_people(sightings: Sequence[Sighting]) -> list[int]:
     for number, person in enumerate(people):
         for row in person.rows:
             result[row] = number
-    return result
+    return People(result, [person.signature for person in people])
 
 
 def _assign(people: list[_Person], sightings: Sequence[Sighting], rows: range) -> None:
@@ -105,11 +119,11 @@ def _add(person: _Person, row: int, sighting: Sighting, signature: NDArray[np.fl
 def _affinity(person: _Person, sighting: Sighting, signature: NDArray[np.float32]) -> float:
     appearance = max(0.0, float(person.signature @ signature))
     age = (sighting.time_s - person.last.time_s) / MEMORY_S
-    place = _nearness(person.last.box_px, sighting.box_px) * math.exp(-age * age)
+    place = nearness(person.last.box_px, sighting.box_px) * math.exp(-age * age)
     return APPEARANCE_WEIGHT * appearance + (1 - APPEARANCE_WEIGHT) * place
 
 
-def _nearness(one: Box, other: Box) -> float:
+def nearness(one: Box, other: Box) -> float:
     """1 for the same place and size, towards 0 from a face's width away or at twice the size."""
     sides = math.sqrt(_area(one)), math.sqrt(_area(other))
     distance = math.hypot(one[0] + one[2] - other[0] - other[2], one[1] + one[3] - other[1] - other[3]) / 2
@@ -138,3 +152,15 @@ def appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     planes[:, 1:] /= 12.0
     vector = planes.reshape(-1)
     return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-6), np.float32)
+
+
+def pack_look(look: NDArray[np.float32]) -> str:
+    """Write a look, by ``appearance`` or a mean of such, as text of a few hundred characters."""
+    steps = np.clip(np.rint(look * LOOK_STEPS), -127, 127).astype(np.int8)
+    return base64.b64encode(steps.tobytes()).decode("ascii")
+
+
+def unpack_look(text: str) -> NDArray[np.float32]:
+    """Read what ``pack_look`` wrote, as a unit vector."""
+    steps = np.frombuffer(base64.b64decode(text), np.int8).astype(np.float32)
+    return np.asarray(steps / max(float(np.linalg.norm(steps)), 1e-6), np.float32)

@@ -11,10 +11,29 @@ from typing import Any
 import ffmpeg
 import imageio_ffmpeg
 
-DEMUXERS = {"mp4": "mov", "mov": "mov", "matroska": "matroska", "webm": "matroska", "avi": "avi"}
+DEMUXERS = {
+    "mp4": "mov",
+    "mov": "mov",
+    "3gp": "mov",
+    "matroska": "matroska",
+    "webm": "matroska",
+    "avi": "avi",
+    "mpegts": "mpegts",
+    "mpegps": "mpeg",
+    "mxf": "mxf",
+    "flv": "flv",
+    "asf": "asf",
+    "jxl": "jpegxl_pipe",
+}
 """Container, as ``shared.containers`` names it → the one demuxer that may open it."""
 
-DECODERS = "h264,hevc,vp8,vp9,av1,libdav1d,libaom-av1,mpeg4"
+DECODERS = ",".join(
+    (
+        *("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1", "mpeg4"),
+        *("prores", "dnxhd", "mjpeg", "mpeg1video", "mpeg2video", "h263"),
+        *("flv", "vp6f", "wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4", "libjxl"),
+    )
+)
 """The only decoders that may run. Sound is not decoded, so none for it."""
 
 THREADS = 2
@@ -59,6 +78,12 @@ def open_input(path: Path, container: str, **options: Any) -> Any:
         threads=THREADS,
         **options,
     )
+
+
+def video_of(source: Any, track: int | None) -> Any:
+    """The track *track* of an input node, counted from 0 among all of them, or the first with video; no cover art."""
+    # V, unlike v, leaves out cover art.
+    return source["V:0" if track is None else str(track)]
 
 
 def command_line(*outputs: Any, log: str = "info") -> list[str]:

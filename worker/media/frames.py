@@ -8,27 +8,34 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.containers import PICTURES, MediaLimits
 from shared.errors import DecodeError
-from worker.media.ffmpeg import command_line, open_input
-from worker.media.images import decode_image
-from worker.media.probe import MediaFacts
+from worker.media.ffmpeg import command_line, open_input, video_of
+from worker.media.images import Clip, read_animation, read_picture
+from worker.media.probe import MediaFacts, probe
 from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
 from worker.media.segments import Segment
+from worker.media.tonemap import table_file
 
 SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 """
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
+LARGE_PIXELS = 3840 * 2160
+"""Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
 END_MARGIN_S = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
+CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=60.0, max_pixels=8192 * 4320, max_frame_rate=240.0)
+"""Of the video in a motion photo, which lasts some seconds; of one that exceeds them nothing is said."""
 MOST_TOGETHER = 32
 """Segments that share a decoder: the expression that chooses their frames names each."""
 
@@ -38,9 +45,11 @@ class Frame:
     """One decoded picture."""
 
     time_s: float
-    """Media time: 0 is the first frame of the file."""
+    """Media time: 0 is where players begin. Of picture n of an image it is n."""
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB, upright."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Pixels of the displayed picture to one of these, across and down: very large images are looked at smaller."""
 
 
 def read_frames(
@@ -70,12 +79,37 @@ def read_frames(
         MediaError: The image is damaged.
     """
     if facts.kind == "image":
-        pixels = facts.width_px * facts.height_px
-        _, image = decode_image(path, max_pixels=pixels, timeout_s=timeout_s, leash=leash)
-        yield Frame(0.0, image)
+        yield from _read_still(path, facts.container, round(start_s), sample_fps, timeout_s, leash)
+        return
+    if facts.container in PICTURES:
+        pictures = read_animation(
+            path, start_s=start_s, end_s=end_s, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash
+        )
+        with closing(pictures):
+            for time_s, picture in pictures:
+                yield Frame(time_s, picture.pixels, picture.scale)
         return
     for _, frame in _read_run(path, facts, (start_s, end_s), sample_fps, timeout_s, leash):
         yield frame
+
+
+def _read_still(
+    path: Path, container: str, number: int, sample_fps: float, timeout_s: float, leash: Leash | None
+) -> Iterator[Frame]:
+    """Picture *number* of an image, or the sampled frames of the video that a motion photo has behind the last one."""
+    deadline = time.monotonic() + timeout_s
+    picture = read_picture(path, container, number, timeout_s=timeout_s, leash=leash)
+    if not isinstance(picture, Clip):
+        yield Frame(float(number), picture.pixels, picture.scale)
+        return
+    with picture.copied() as clip:
+        facts = probe(clip, CLIP_LIMITS, timeout_s=seconds_left(deadline))
+        if facts.truncated:
+            raise DecodeError("the video of the motion photo is damaged or incomplete")
+        end_s = facts.duration_s or 0.0
+        for _, frame in _read_run(clip, facts, (0.0, end_s), sample_fps, seconds_left(deadline), leash):
+            # The video counts as a picture, and its own time begins there.
+            yield replace(frame, time_s=round(number + frame.time_s, 6))
 
 
 def read_segments(
@@ -104,7 +138,7 @@ def read_segments(
     leash = leash or Leash()
     at = 0
     while at < len(plan):
-        run = _run(plan, at)
+        run = plan[at : at + 1] if facts.container in PICTURES else _run(plan, at)
         rest = _Rest(0, 1)
         if len(run) > 1:
             rest = yield from _read_together(path, facts, run, sample_fps, timeout_s, leash)
@@ -298,15 +332,17 @@ class _Decoding:
             # Timestamps stay those of the file, and nothing decoded is dropped by ffmpeg itself.
             else {"ss": repr(offset_s + seek_s), "seek_timestamp": 1, "noaccurate_seek": None}
         )
-        stream = open_input(path, facts.container, **options)["V:0"]
+        stream = video_of(open_input(path, facts.container, **options), facts.video_track)
         stream = stream.filter("showinfo", checksum=0)
         stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
         stream = stream.filter("select", _selection(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
-        # Frames of another size, later in the stream, are brought to the first one's.
-        how = "bilinear+accurate_rnd+full_chroma_int"
-        stream = stream.filter("scale", facts.width_px, facts.height_px, flags=how)
-        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough")
+        # Held as long as the decoder may read it.
+        self._table = None if facts.dynamic_range == "sdr" else table_file(facts.dynamic_range)
+        stream = _as_displayed(stream, facts, None if self._table is None else self._table.name)
+        is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
+        waiting = {"thread_queue_size": 1} if is_large else {}
+        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
         self._is_shared = len(cuts_s) > 2
         self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
 
@@ -358,6 +394,18 @@ class _Decoding:
                 raise DecodeError(f"the decoder was ended by signal {-status} {self._span}")
             if count == 0 and any(_ERROR.search(line) for line in child.lines):
                 raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
+
+
+def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
+    """The frames of *stream* as SDR displays show them, all of one size and with square pixels; *table* is for HDR."""
+    # Frames of another size, later in the stream, are brought to the first one's.
+    size = facts.width_px, facts.height_px
+    how = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
+    if table is None:
+        return stream.filter("scale", *size, **how)
+    # HDR has one matrix in practice, and pictures that name none would get that of SDR.
+    stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
+    return stream.filter("lut3d", table, interp="tetrahedral")
 
 
 def _selection(cuts_s: Sequence[float], sample_fps: float) -> str:

@@ -1,51 +1,184 @@
-"""Images: decoded by a child process, see ``picture.py``."""
+"""
+Still images and animations: decoded by a child process, by Pillow (``picture.py``) or, JPEG XL, by ffmpeg.
+
+A file may hold several pictures: the pages of a TIFF, the pictures of a HEIC file or of a JPEG with that of a second
+lens, and behind the last one the video of a motion photo. They are numbered from 0. An animation is a video, whose
+pictures have times instead.
+"""
 
 import json
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import NamedTemporaryFile
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared import errors
+from shared.containers import MediaLimits
 from shared.errors import DecodeError, MediaError
+from worker.media import jxl
 from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.still import Picture
 
 SCRIPT = Path(__file__).with_name("picture.py")
-HEADER_BYTES = 4096
+LINE_BYTES = 4096
+COPIED_BYTES = 1024**2
 
-_BY_CODE = {kind.code: kind for kind in (errors.TruncatedError, errors.TooManyPixelsError, errors.NotMediaError)}
+WORK_PIXELS: Final = 8192 * 4320
+"""Pictures with more pixels than this are looked at in a half, a quarter or an eighth of their width and height."""
+
+_BY_CODE = {
+    kind.code: kind
+    for kind in (
+        errors.TruncatedError,
+        errors.TooManyPixelsError,
+        errors.NotMediaError,
+        errors.TooLongError,
+        errors.UnsupportedMediaError,
+    )
+}
 
 
-def decode_image(
-    path: Path, *, max_pixels: int, timeout_s: float, leash: Leash | None = None
-) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a file of pictures holds."""
+
+    container: str
+    kind: Literal["image", "video"]
+    """``video`` for an animation."""
+    width_px: int
+    """Of the first picture, upright and in full size, like the height."""
+    height_px: int
+    rotation_deg: int
+    pictures: int
+    """To look at, the video of a motion photo not counted."""
+    duration_s: float | None
+    """Of an animation, once through; None for still pictures."""
+    truncated: bool
+    """Whether part of an animation is missing or damaged."""
+    has_clip: bool
+    """Whether a video follows the last picture, as in a motion photo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A video within a picture's file."""
+
+    path: Path
+    begin: int
+    end: int
+
+    @contextmanager
+    def copied(self) -> Generator[Path, None, None]:
+        """A file of its own with the video, while the block runs."""
+        with NamedTemporaryFile(prefix="dfs-clip-") as copy, self.path.open("rb") as source:
+            source.seek(self.begin)
+            left = self.end - self.begin
+            while left > 0 and (block := source.read(min(left, COPIED_BYTES))):
+                copy.write(block)
+                left -= len(block)
+            copy.flush()
+            yield Path(copy.name)
+
+
+def probe_image(path: Path, container: str, limits: MediaLimits, *, timeout_s: float) -> ImageFacts:
     """
-    Decode the first picture of an image file, upright.
+    Find what the file of pictures at *path* holds.
 
-    Returns:
-        Facts (``container``, ``width_px``, ``height_px``, ``rotation_deg``) and (H, W, 3) uint8 RGB pixels.
+    Args:
+        container: As ``shared.containers`` names it.
 
     Raises:
-        MediaError: The image is damaged or exceeds *max_pixels*.
+        MediaError: It is damaged, exceeds *limits*, or is stored in a way that is not read.
         DecodeError: The decoder crashed, or did not end in time.
     """
+    if container == jxl.CONTAINER:
+        picture = jxl.read(path, WORK_PIXELS, timeout_s=timeout_s)
+        return ImageFacts(container, "image", picture.full_width_px, picture.full_height_px, 0, 1, None, False, False)
+    request = {"max_pixels": limits.max_pixels, "max_image_pixels": limits.max_image_pixels}
+    with _child(path, "probe", request, timeout_s, None) as child:
+        return ImageFacts(**_line(child))
+
+
+def read_picture(
+    path: Path, container: str, number: int, *, timeout_s: float, leash: Leash | None = None
+) -> Picture | Clip:
+    """
+    Decode picture *number*; the number after the last one is the video of a motion photo.
+
+    Raises:
+        MediaError, DecodeError: As ``probe_image`` does.
+    """
+    if container == jxl.CONTAINER:
+        return jxl.read(path, WORK_PIXELS, timeout_s=timeout_s, leash=leash)
+    with _child(path, "picture", {"number": number}, timeout_s, leash) as child:
+        line = _line(child)
+        return Clip(path, *line["clip"]) if "clip" in line else _picture(child, line)
+
+
+def read_animation(
+    path: Path, *, start_s: float, end_s: float, sample_fps: float, timeout_s: float, leash: Leash | None = None
+) -> Generator[tuple[float, Picture], None, None]:
+    """
+    Decode the pictures of an animation that begin in ``[start_s, end_s)``, one for each cell of ``1 / sample_fps`` s.
+
+    Of a short animation it is every picture. If none begins in the stretch, it is the one that stands at its start.
+
+    Args:
+        timeout_s: Wall-clock limit of decoding; the time between a picture and being asked for the next does not count.
+
+    Returns:
+        Each picture with its time.
+
+    Raises:
+        MediaError, DecodeError: As ``probe_image`` does.
+    """
+    request = {"start_s": start_s, "end_s": end_s, "sample_fps": sample_fps}
+    with _child(path, "animation", request, timeout_s, leash) as child:
+        while "end" not in (line := _line(child)):
+            picture = _picture(child, line)
+            with child.paused():
+                yield line["time_s"], picture
+
+
+@contextmanager
+def _child(
+    path: Path, do: str, request: dict[str, Any], timeout_s: float, leash: Leash | None
+) -> Generator[BoundedProcess, None, None]:
     # -I: nothing from the environment or the current folder is imported.
-    arguments = [sys.executable, "-I", str(SCRIPT), str(path.absolute()), str(max_pixels)]
+    asked = json.dumps({"do": do, "work_pixels": WORK_PIXELS, **request})
+    arguments = [sys.executable, "-I", str(SCRIPT), str(path.absolute()), asked]
     with BoundedProcess(arguments, timeout_s=timeout_s, leash=leash) as child:
-        header = child.stdout.readline(HEADER_BYTES)
-        try:
-            facts: dict[str, Any] = json.loads(header)
-        except ValueError as error:
-            status = child.wait()
-            raise DecodeError(f"the image decoder ended with status {status}") from error
-        if "error" in facts:
-            raise _BY_CODE.get(facts["error"], MediaError)(facts["detail"])
-        size = facts["height_px"] * facts["width_px"] * 3
-        data = read_exactly(child.stdout, size)
-        if len(data) < size:
-            status = child.wait()
-            raise DecodeError(f"the image decoder ended with status {status}")
-    pixels = np.frombuffer(data, np.uint8).reshape(facts["height_px"], facts["width_px"], 3)
-    return facts, pixels
+        yield child
+
+
+def _line(child: BoundedProcess) -> dict[str, Any]:
+    try:
+        line: dict[str, Any] = json.loads(child.stdout.readline(LINE_BYTES))
+    except ValueError as error:
+        raise _ended(child) from error
+    if "error" in line:
+        raise _BY_CODE.get(line["error"], MediaError)(line["detail"])
+    return line
+
+
+def _picture(child: BoundedProcess, line: dict[str, Any]) -> Picture:
+    pixels = _pixels(child.stdout, line["width_px"], line["height_px"])
+    if pixels is None:
+        raise _ended(child)
+    return Picture(pixels, line["full_width_px"], line["full_height_px"])
+
+
+def _pixels(stream: IO[bytes], width_px: int, height_px: int) -> NDArray[np.uint8] | None:
+    size = height_px * width_px * 3
+    data = read_exactly(stream, size)
+    return np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3) if len(data) == size else None
+
+
+def _ended(child: BoundedProcess) -> DecodeError:
+    return DecodeError(f"the image decoder ended with status {child.wait()}")

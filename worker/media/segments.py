@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,9 @@ class Segment:
     end_s: float
 
 
-def plan_segments(duration_s: float | None, segment_seconds: float) -> list[Segment]:
+def plan_segments(
+    duration_s: float | None, segment_seconds: float, *, first_s: float = 0.0, pictures: int = 1
+) -> list[Segment]:
     """
     Cut a video into segments of *segment_seconds*, without gap or overlap.
 
@@ -21,15 +24,24 @@ def plan_segments(duration_s: float | None, segment_seconds: float) -> list[Segm
     weigh as much as the others in the average.
 
     Args:
-        duration_s: Length of the video, or None for an image, which is the one segment ``[0, 0)``.
+        duration_s: When the last picture ends, or None for an image, of which each picture is a segment: of picture n
+            it is ``[n, n)``.
+        first_s: When the first picture of a video appears. Segments before it are left out, and what it leaves of the
+            first one is a rest like that at the end, which may join the one after it.
+        pictures: How many an image has.
 
     Returns:
-        At least one segment; the first starts at 0 and the last ends at *duration_s* exactly.
+        At least one segment; the last ends at *duration_s* exactly, and the first starts at 0 or, where pictures
+        appear later, at a multiple of *segment_seconds*.
     """
     if duration_s is None:
-        return [Segment(0, 0.0, 0.0)]
+        return [Segment(number, float(number), float(number)) for number in range(pictures)]
     whole = math.floor(duration_s / segment_seconds)
     rest_s = duration_s - whole * segment_seconds
     count = max(1, whole + (rest_s >= segment_seconds / 2))
     cuts = [round(index * segment_seconds, 6) for index in range(count)] + [duration_s]
-    return [Segment(index, cuts[index], cuts[index + 1]) for index in range(count)]
+    while len(cuts) > 2 and cuts[1] <= first_s:
+        del cuts[0]
+    if len(cuts) > 2 and cuts[1] - first_s < segment_seconds / 2:
+        del cuts[1]
+    return [Segment(index, *cut) for index, cut in enumerate(pairwise(cuts))]

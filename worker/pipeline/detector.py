@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
-from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
+from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
-from worker.detection.people import Sighting, appearance, group_into_people
+from worker.detection.people import Sighting, appearance, group_into_people, pack_look
+from worker.detection.turning import DOUBT, TURNED, find_position, find_standing, turn, turn_back
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
@@ -41,9 +42,11 @@ class _Found:
 
     time_s: float
     face: DetectedFace
-    size_px: float
-    sharpness: float
+    turned_deg: int
+    quality: FaceQuality
     problem: str | None
+    scale: tuple[float, float]
+    """Of the frame."""
     appearance: NDArray[np.float32]
 
 
@@ -109,12 +112,13 @@ class Detector:
         decoded = 0
         waiting: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
+        quarters: int | None = None
         for chunk in stages.waiting("decode", chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops = self._find(chunk)
+                faces, crops, quarters = self._find(chunk, quarters)
             found += faces
             waiting += crops
             whole = len(waiting) - len(waiting) % FACE_BATCH
@@ -126,7 +130,8 @@ class Detector:
         scored = iter(scores)
         results = [_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
-        return score_segment(results, people, decoded, self._network.description)
+        looks = [pack_look(look) for look in people.looks]
+        return score_segment(results, people.numbers, decoded, self._network.description, looks)
 
     def score_crops(self, crops: list[NDArray[np.uint8]]) -> list[float]:
         """
@@ -160,26 +165,54 @@ class Detector:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
 
-    def _find(self, chunk: list[Frame]) -> tuple[list[_Found], list[NDArray[np.uint8]]]:
-        """The faces of some frames, and the crops of those that can be scored."""
+    def _find(self, chunk: list[Frame], quarters: int | None) -> tuple[list[_Found], list[NDArray[np.uint8]], int]:
+        """
+        Find the faces of some frames.
+
+        Args:
+            quarters: By how many quarters the frames have to be turned for faces to stand upright; None if that is to
+                be found out.
+
+        Returns:
+            The faces, the crops of those that can be scored, and *quarters*.
+        """
         preprocessing = self.manifest.preprocessing
+        pictures = [turn(frame.pixels, quarters or 0) for frame in chunk]
+        stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
+        if quarters is None:
+            quarters = 0
+            if not any(stand.doubt < DOUBT for faces in stands for stand in faces):
+                quarters = find_position(self._mtcnn, pictures, preprocessing.min_confidence)
+            if quarters:
+                pictures = [turn(picture, quarters) for picture in pictures]
+                stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
+        # A face that alone decides how its frame stands is not held against that.
+        is_sure = any(stand.doubt < DOUBT for faces in stands for stand in faces)
         found, crops = [], []
-        for frame, faces in zip(chunk, self._mtcnn.detect([frame.pixels for frame in chunk]), strict=True):
-            for face in faces[:MAX_FACES_PER_FRAME]:
-                if face.confidence < preprocessing.min_confidence:
-                    continue
-                quality = measure_quality(frame.pixels, face)
+        for frame, picture, faces in zip(chunk, pictures, stands, strict=True):
+            for face, doubt in faces[:MAX_FACES_PER_FRAME]:
+                quality = measure_quality(picture, face)
                 crop = crop_face(
-                    frame.pixels,
-                    face.box_px,
-                    size_px=preprocessing.crop_size_px,
-                    margin=preprocessing.crop_margin,
+                    picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
-                problem = quality_problem(quality, preprocessing)
-                found.append(_Found(frame.time_s, face, quality.size_px, quality.sharpness, problem, appearance(crop)))
+                problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
+                if problem is None and is_sure and doubt >= TURNED:
+                    problem = "face_turned"
+                height, width = frame.pixels.shape[:2]
+                found.append(
+                    _Found(
+                        frame.time_s,
+                        turn_back(face, quarters, width, height),
+                        90 * quarters,
+                        quality,
+                        problem,
+                        frame.scale,
+                        appearance(crop),
+                    )
+                )
                 if problem is None:
                     crops.append(crop)
-        return found, crops
+        return found, crops, quarters
 
 
 def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
@@ -192,15 +225,19 @@ def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
 
 
 def _result(item: _Found, score: float | None) -> FaceResult:
+    across, down = item.scale
+    left, top, right, bottom = item.face.box_px
     return FaceResult(
         time_s=item.time_s,
-        box_px=item.face.box_px,
-        landmarks_px=item.face.landmarks_px,
+        box_px=(left * across, top * down, right * across, bottom * down),
+        landmarks_px=tuple((x * across, y * down) for x, y in item.face.landmarks_px),
         confidence=item.face.confidence,
-        size_px=item.size_px,
-        sharpness=item.sharpness,
+        size_px=item.quality.size_px * min(item.scale),
+        sharpness=item.quality.sharpness,
+        luma=item.quality.luma,
         problem=item.problem,
         fake_score=score,
+        turned_deg=item.turned_deg,
     )
 
 

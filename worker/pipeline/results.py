@@ -18,8 +18,12 @@ class FaceResult:
     size_px: float
     sharpness: float
     problem: str | None
-    """Why it was not scored: ``face_too_small`` or ``face_too_blurred``."""
+    """Why it was not scored: ``face_too_small``, ``face_too_blurred`` or ``face_turned``."""
     fake_score: float | None
+    luma: float | None = None
+    """Mean over the face, in [0, 255]; None where a release from before found it."""
+    turned_deg: int = 0
+    """How far the face stands turned clockwise in the displayed frame, which was turned upright to score it."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded."""
@@ -32,6 +36,8 @@ class FaceResult:
             "sharpness": round(self.sharpness, 2),
             "problem": self.problem,
             "fake_score": self.fake_score,
+            "luma": None if self.luma is None else round(self.luma, 1),
+            "turned_deg": self.turned_deg,
         }
 
     @classmethod
@@ -80,6 +86,9 @@ class SegmentResult:
     people: tuple[PersonResult, ...]
     engine: str | None = None
     """What ran the network, and in which precision: ``openvino-float32``, for instance."""
+    looks: tuple[str, ...] = ()
+    """What each person looks like, by number, as ``worker.detection.people.pack_look`` writes it: a means to follow
+    people over segments, which is forgotten when the job ends. Not part of the JSON form."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded: the ``result`` of a segment's row."""
@@ -101,6 +110,65 @@ class SegmentResult:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonVerdict:
+    """What is said of one person over the whole medium."""
+
+    person: int
+    """0 for the one with the most face area."""
+    fake_score: float | None
+    """The mean over the scored faces; None if none was scored."""
+    verdict: str | None
+    """``fake``, ``inconclusive`` or ``real``; None without a score."""
+    is_by_stretch: bool
+    """A stretch of the person's faces decided, not the mean over all."""
+    limits: Limits | None
+    """Where ``real`` ended and ``fake`` began for the mean."""
+    faces: int
+    faces_scored: int
+    seen: tuple[tuple[float, float], ...]
+    """When, in seconds of the medium."""
+    time_s: float
+    """Of the face to show, with its box."""
+    box_px: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded."""
+        return {
+            "person": self.person,
+            "fake_score": self.fake_score,
+            "verdict": self.verdict,
+            "real_below": self.limits and self.limits.low,
+            "fake_from": self.limits and self.limits.high,
+            "faces": self.faces,
+            "faces_scored": self.faces_scored,
+            "seen": [{"start_s": round(start, 4), "end_s": round(end, 4)} for start, end in self.seen],
+            "face": {"time_s": round(self.time_s, 4), "box_px": [round(value, 1) for value in self.box_px]},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """A stretch of time in which one person's faces are suspicious together."""
+
+    start_s: float
+    end_s: float
+    person: int
+    fake_score: float
+    """The mean over the faces."""
+    faces: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded."""
+        return {
+            "start_s": round(self.start_s, 4),
+            "end_s": round(self.end_s, 4),
+            "person": self.person,
+            "fake_score": self.fake_score,
+            "faces": self.faces,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class JobResult:
     """What a whole job says."""
 
@@ -110,3 +178,5 @@ class JobResult:
     reasons: tuple[str, ...]
     limits: Limits | None = None
     """Where ``real`` ended and ``fake`` began for it; None without a score."""
+    people: tuple[PersonVerdict, ...] = ()
+    suspicious: tuple[Suspicion, ...] = ()

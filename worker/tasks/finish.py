@@ -11,7 +11,9 @@ from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segmen
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger
-from worker.pipeline.scoring import join_evidence, score_job, segment_evidence
+from worker.pipeline.following import Part, Track, follow_people
+from worker.pipeline.judging import judge_people
+from worker.pipeline.scoring import gather_evidence, score_job
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -46,28 +48,29 @@ def finish(context: Context, job_id: uuid.UUID) -> None:
 
 
 def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
-    """Average, peak and verdict of a job whose segments are done."""
-    outcomes = [
-        (segment.fake_score, tuple((segment.result or {}).get("reasons", ())))
-        for segment in segments
-        if segment.status != "failed"
-    ]
+    """
+    Average, peak, people and verdict of a job whose segments are done.
+
+    The people in the results of *segments* get the numbers that they have in the whole medium.
+    """
+    looked_at = [segment for segment in segments if segment.status != "failed"]
+    outcomes = [(segment.fake_score, tuple((segment.result or {}).get("reasons", ()))) for segment in looked_at]
     facts = (job.media and job.media.facts) or {}
     kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
-    by_segment = [
-        segment_evidence(segment.result or {}, kind)
-        for segment in segments
-        if segment.status != "failed" and segment.fake_score is not None
-    ]
-    evidence = join_evidence(by_segment, kind, _bits_per_pixel(job, facts))
+    parts = [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at]
+    tracks = follow_people(parts, kind)
+    findings = judge_people(tracks, kind, manifest, 1.0 / job.sample_fps, segments[-1].end_s if segments else 0.0)
+    evidence = gather_evidence([part.result for part in parts], kind, _bits_per_pixel(job, facts))
     result = score_job(
         outcomes,
-        sum(segment.status == "failed" for segment in segments),
+        len(segments) - len(looked_at),
         manifest,
         evidence,
+        findings,
         is_truncated=bool(facts.get("truncated")),
-        by_segment=by_segment,
+        has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
     )
+    _renumber(looked_at, tracks)
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
         fake_score=result.fake_score,
@@ -76,7 +79,19 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         reasons=result.reasons,
         model_description=manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
         evidence={**evidence.to_json(), **(limits or {"real_below": None, "fake_from": None})},
+        findings=findings.to_json(),
     )
+
+
+def _renumber(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:
+    """Give the people of each segment the numbers that they have in the whole medium."""
+    numbers = {(index, within): track.person for track in tracks for index, within in track.numbers.items()}
+    for segment in segments:
+        people = (segment.result or {}).get("people", [])
+        moved = [{**person, "person": numbers.get((segment.index, person["person"]), 0)} for person in people]
+        if moved != people:
+            moved.sort(key=lambda person: int(person["person"]))
+            segment.result = {**(segment.result or {}), "people": moved}
 
 
 def _bits_per_pixel(job: Job, facts: Mapping[str, Any]) -> float | None:

@@ -50,7 +50,7 @@ def _plan(context: Context, lease: Lease) -> int:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
         facts = probe(path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s)
-    segments = plan_segments(facts.duration_s, segment_seconds)
+    segments = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     with context.sessions.transaction() as session:
         record_plan(
             session,
@@ -58,6 +58,7 @@ def _plan(context: Context, lease: Lease) -> int:
             facts.to_json(),
             [(segment.index, segment.start_s, segment.end_s) for segment in segments],
             video_bytes=facts.video_bytes,
+            presentation=facts.presentation(),
         )
     log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments))
     return len(segments)

@@ -53,7 +53,9 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
         try:
             result = _score(context, detectors, lease, index, keeper, stages)
             with stages.measure("record"), context.sessions.transaction() as session:
-                is_last = record_segment(session, lease, fake_score=result.fake_score, result=result.to_json())
+                is_last = record_segment(
+                    session, lease, fake_score=result.fake_score, result=result.to_json(), looks=result.looks
+                )
         finally:
             for stage, seconds in stages.seconds.items():
                 STAGE_SECONDS.labels(stage=stage).observe(seconds)
@@ -81,7 +83,7 @@ def _score(
         if job.media is None or job.media.storage_key is None or job.media.facts is None:
             raise ObjectMissingError("the job's media was erased")
         segment = session.get_one(Segment, (lease.job_id, index))
-        storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts)
+        storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts, job.media.presentation)
         model, sample_fps, start_s, end_s = job.model, job.sample_fps, segment.start_s, segment.end_s
     with stages.measure("load"):
         detector = detectors(model)

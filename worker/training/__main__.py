@@ -8,144 +8,45 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from worker.training.datasets import READERS
+from worker.training.arguments import PROGRAM, make_parser
 from worker.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from worker.model.checkpoint import Checkpoint
     from worker.training.recipes import Recipe
 
+INSTALLATION: Final = "pip install -c configs/constraints.txt -e '.[worker,train]'"
+OURS: Final = ("worker", "shared")
+"""Packages that are part of this one: one of their modules that is missing is a fault, and no missing installation."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m worker.training", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
+    """
+    Run the command line.
 
-    _add_recipe(commands.add_parser("crops", help="cut the faces of a recipe's data sets out, once"))
-
-    _add_train(commands.add_parser("train", help="train a checkpoint; goes on where it was"))
-
-    _add_profile(commands.add_parser("profile", help="measure a few steps, and how fast loaders make couples"))
-
-    ablate = commands.add_parser("ablate", help="train short variants of a recipe that differ in one thing each")
-    _add_recipe(ablate)
-    ablate.add_argument("--changes", type=Path, default=Path("configs/train/ablations.yaml"))
-    ablate.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    ablate.add_argument("--side-by-side", type=int, default=1, help="runs at a time")
-
-    ablate.add_argument("--table", type=Path, help="write the comparison, in Markdown, to this file")
-
-    cross = commands.add_parser("cross-validate", help="train a run for each fold of a data set's people, and judge it")
-    _add_recipe(cross)
-    cross.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    cross.add_argument("--source", type=Path, default=Path("pairs"), help="data set whose people are divided")
-    cross.add_argument("--folds", type=int, default=4)
-    cross.add_argument("--images", type=int, default=40_000, help="that each run is trained on")
-    cross.add_argument("--table", type=Path, help="write the result, in Markdown, to this file")
-
-    ship = commands.add_parser("ship", help="calibrate, evaluate and describe a trained run: a checkpoint to serve")
-    _add_recipe(ship)
-    _add_ship(ship)
-    ship.add_argument("--weights", type=Path, help="ship this checkpoint's folder, which was trained elsewhere")
-
-    reproduce = commands.add_parser("reproduce", help="all of it: crops, train, ship")
-    _add_recipe(reproduce)
-    _add_ship(reproduce)
-
-    sheet = commands.add_parser("sheet", help="draw couples of every kind, as training sees them, on one picture")
-    _add_recipe(sheet)
-    sheet.add_argument("--out", type=Path, required=True, help="picture to write, such as build/sheet.png")
-    sheet.add_argument("--count", type=int, default=3, help="couples of each kind")
-    sheet.add_argument("--seed", type=int, default=0, help="another one draws other couples")
-
-    evaluate = commands.add_parser("evaluate", help="measure a checkpoint on a data set, or on a recipe's")
-    evaluate.add_argument("checkpoint", type=Path, help="folder with manifest.json")
-    evaluate.add_argument("data", type=Path, help="data set, or with --recipe the folder that its paths are below")
-    evaluate.add_argument("--recipe", type=Path, help="take data sets, sets and crops from this file")
-    evaluate.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
-    evaluate.add_argument(
-        "--set",
-        choices=["train", "validation", "test", "all"],
-        help="validation with --recipe; else test, if there is one, or all",
-    )
-    evaluate.add_argument("--out", type=Path, help="folder of the report; build/evaluation/NAME if not given")
-    evaluate.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
-    evaluate.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
-    evaluate.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, …")
-    evaluate.add_argument("--no-robustness", action="store_true", help="leave out disturbed faces")
-    evaluate.add_argument(
-        "--limit", type=int, default=60, help="disturb faces of so many media of a data set and label"
-    )
-
-    _add_reencode(
-        commands.add_parser("reencode", help="encode a data set's videos again, as a platform would hand them on")
-    )
-    _add_probe(commands.add_parser("probe-outside", help="whether anything outside faces tells fakes from real media"))
-
-    _add_judge(
-        commands.add_parser("judge-made", help="how well checkpoints tell each kind of fakes that a recipe makes")
-    )
-
-    given = parser.parse_args(arguments)
+    Returns:
+        The exit status: 2 where a command cannot go on, with one sentence on standard error that says why.
+    """
     try:
-        return int(globals()[f"_{given.command.replace('-', '_')}"](given))
-    except TrainingError as error:
-        print(f"{parser.prog} {given.command}: {error}", file=sys.stderr)  # noqa: T201
+        return _run(arguments)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if not package or package in OURS:
+            raise
+        told = f"the package {package!r} is missing; install what training needs, from the checkout: {INSTALLATION}"
+        print(f"{PROGRAM}: {told}", file=sys.stderr)  # noqa: T201
         return 2
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", type=Path, help="a file of configs/train/")
-    parser.add_argument("data", type=Path, help="folder that the recipe's paths are below")
-    parser.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
-    parser.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
-
-
-def _add_train(parser: argparse.ArgumentParser) -> None:
-    _add_recipe(parser)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--minutes", type=float, help="pause when so many have passed; started again, it goes on")
-
-
-def _add_profile(parser: argparse.ArgumentParser) -> None:
-    _add_recipe(parser)
-    parser.add_argument("--steps", type=int, default=4, help="that are timed")
-
-
-def _add_ship(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints to write to")
-    parser.add_argument("--state", choices=["last", "best"], default="best", help="which state of the run to take")
-
-
-def _add_reencode(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="data set, or a folder of several")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the copy, in the same layout")
-    parser.add_argument("--crf", type=int, required=True, help="constant rate factor of x264, such as 28 or 35")
-    parser.add_argument("--scale", type=float, default=1.0, help="of each side, such as 0.5")
-
-
-def _add_probe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="data set, crop cache, or with --recipe the folder of its data sets")
-    parser.add_argument("--recipe", type=Path, help="probe this file's data sets, and the fakes that it makes")
-    parser.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
-    parser.add_argument("--caches", type=Path, default=Path("build/crops"), help="where crops are kept")
-    parser.add_argument("--processes", type=int, default=2, help="that cut crops side by side")
-    parser.add_argument("--limit", type=int, default=1500, help="couples of a data set, or media of each class")
-    parser.add_argument("--made", type=int, default=400, help="couples of each kind of made fakes; 0 for none")
-    parser.add_argument("--out", type=Path, help="write the figures, as JSON, to this file")
-
-
-def _add_judge(parser: argparse.ArgumentParser) -> None:
-    _add_recipe(parser)
-    parser.add_argument("checkpoints", type=Path, nargs="+", help="folders with manifest.json")
-    parser.add_argument("--count", type=int, default=300, help="couples of each kind")
-    parser.add_argument(
-        "--whole", type=float, default=0.5, help="share of decoded and restored faces pasted as whole squares"
-    )
-    parser.add_argument("--table", type=Path, help="write the result, in Markdown, to this file")
+def _run(arguments: list[str] | None) -> int:
+    given = make_parser().parse_args(arguments)
+    try:
+        return int(globals()[f"_{given.command.replace('-', '_')}"](given))
+    except TrainingError as error:
+        print(f"{PROGRAM} {given.command}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
 
 
 def _crops(given: argparse.Namespace) -> int:
@@ -257,9 +158,17 @@ def _sheet(given: argparse.Namespace) -> int:
 def _reencode(given: argparse.Namespace) -> int:
     from worker.training.reencode import reencode
 
-    count = reencode(given.data, given.out, crf=given.crf, scale=given.scale)
-    print(f"{given.out}: {count} videos")  # noqa: T201
+    made = reencode(given.data, given.out, crf=given.crf, scale=given.scale)
+    print(f"{given.out}: {_counted(made.videos, 'video')}")  # noqa: T201
+    left_out = [_counted(made.pictures, "picture")] if made.pictures else []
+    left_out += [_counted(made.others, "file") + " of another kind"] if made.others else []
+    if left_out:
+        print(f"left out: {' and '.join(left_out)}; only videos are encoded again")  # noqa: T201
     return 0
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _evaluate(given: argparse.Namespace) -> int:
@@ -292,6 +201,33 @@ def _evaluate(given: argparse.Namespace) -> int:
     out = given.out or Path("build/evaluation", manifest.name)
     write_report(evaluation, out)
     print(*summary_lines(evaluation.report), f"report: {out / HTML_FILE}", sep="\n")  # noqa: T201
+    return 0
+
+
+def _long_videos(given: argparse.Namespace) -> int:
+    from worker.training.evaluate import SETS
+    from worker.training.longvideos import judge_long_videos, table
+    from worker.training.recipes import Recipe
+    from worker.training.scored import score_caches
+    from worker.training.sources import build_caches
+
+    checkpoint = _loaded(given.checkpoint)
+    recipe = Recipe.read(given.recipe)
+    caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
+    by_name = {source.path.name: cache for source, cache in zip(recipe.sources, caches, strict=True)}
+    if unknown := {*given.real, given.swapped} - set(by_name):
+        raise TrainingError(f"the recipe has no data set {', '.join(sorted(unknown))}; it has {', '.join(by_name)}")
+    real = [
+        medium
+        for medium in score_caches(checkpoint, [by_name[name] for name in given.real], sets=SETS)
+        if not medium.is_fake and medium.is_video
+    ]
+    swapped = [
+        medium for medium in score_caches(checkpoint, [by_name[given.swapped]], sets=[given.set]) if medium.is_fake
+    ]
+    shares = judge_long_videos(real, swapped, checkpoint.manifest, rounds=given.rounds)
+    print(f"{len(real)} real clips, {len(swapped)} swapped ones")  # noqa: T201
+    print(table(shares), end="")  # noqa: T201
     return 0
 
 

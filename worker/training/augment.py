@@ -10,6 +10,7 @@ and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutou
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -40,6 +41,37 @@ HALO_PX: Final = 1.2
 """Sigma of what sharpening takes away."""
 CUT: Final = (0.08, 0.35)
 """Sides of what is cut out, as a share of the picture's."""
+
+
+@dataclass(slots=True)
+class Cut:
+    """A grey rectangle over a picture, in shares, so that it lies alike at every size."""
+
+    sides: NDArray[np.float64]
+    """Its width and height, of the picture's side."""
+    place: NDArray[np.float64]
+    """Its left upper corner, of what is left of the picture beside and below it."""
+    grey: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """What is done to the pictures of a couple, in this order, wherever that is done."""
+
+    small: float | None = None
+    """Share of its side to which a picture is shrunk."""
+    is_enlarged: bool = True
+    """Again, before anything else is done."""
+    sigma_px: float | None = None
+    noise: float | None = None
+    noise_seed: int = 0
+    sharpening: float | None = None
+    jpegs: list[tuple[int, bool]] = field(default_factory=list)
+    """Qualities, and whether chroma is at half resolution."""
+    crf: int | None = None
+    """Of H.264."""
+    colours: NDArray[np.float32] | None = None
+    cut: Cut | None = None
 
 
 class Augmentation(BaseModel):
@@ -84,11 +116,14 @@ class Augmentation(BaseModel):
         moved, wide, is_flipped = self._geometry(box, rng, margin)
         native_px = max(32, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * wide)))
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
-        for change in self._native_changes(rng, native_px):
-            crops = [change(crop) for crop in crops]
+        # All numbers are drawn before anything is done, in the order in which older recipes drew them.
+        courses = self._native_courses(rng, native_px)
+        changes = self.draw_final(rng, Changes())
+        for course in courses:
+            crops = [course(crop) for crop in crops]
         crops = [to_size(crop, size_px) for crop in crops]
-        for change in self._final_changes(rng, size_px):
-            crops = [change(crop) for crop in crops]
+        for course in _final_courses(changes, size_px):
+            crops = [course(crop) for crop in crops]
         return [np.ascontiguousarray(crop[:, ::-1]) for crop in crops] if is_flipped else crops
 
     def place(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
@@ -117,36 +152,66 @@ class Augmentation(BaseModel):
         moved = (left + shift_x * side, top + shift_y * side, right + shift_x * side, bottom + shift_y * side)
         return moved, max(0.0, margin + widen), bool(rng.random() < self.flip)
 
-    def _native_changes(self, rng: Generator, native_px: int) -> list[Course]:
-        # Nothing is drawn where there are no chains, so that older recipes see what they saw.
-        if self.chain > 0.0 and rng.random() < self.chain:
-            return [chain(rng, native_px)]
-        changes: list[Course] = []
+    def draw_native(self, rng: Generator) -> Changes:
+        """Draw what is done to a crop as it was cut, but for ``chain``, which is drawn before and in place of this."""
+        changes = Changes()
         if rng.random() < self.rescale:
-            changes.append(_rescaling(rng.uniform(*SMALLER), enlarge=rng.random() < 0.7))
+            changes.small, changes.is_enlarged = rng.uniform(*SMALLER), bool(rng.random() < 0.7)
         if rng.random() < self.blur:
-            changes.append(_blurring(rng.uniform(*SIGMAS_PX)))
+            changes.sigma_px = rng.uniform(*SIGMAS_PX)
         if rng.random() < self.noise:
-            changes.append(_adding_noise(rng.uniform(*NOISE_LEVELS), int(rng.integers(2**31))))
+            changes.noise, changes.noise_seed = rng.uniform(*NOISE_LEVELS), int(rng.integers(2**31))
         if rng.random() < self.sharpen:
-            changes.append(_sharpening(rng.uniform(*SHARPENING)))
+            changes.sharpening = rng.uniform(*SHARPENING)
         draw = rng.random()
         if draw < self.jpeg:
             qualities = rng.integers(self.jpeg_quality[0], self.jpeg_quality[1] + 1, 1 + (rng.random() < 0.2))
-            changes += [jpeg(int(quality), coarse_chroma=rng.random() < 0.8) for quality in qualities]
+            changes.jpegs = [(int(quality), bool(rng.random() < 0.8)) for quality in qualities]
         elif draw < self.jpeg + self.h264:
-            changes.append(h264(int(rng.integers(self.h264_crf[0], self.h264_crf[1] + 1))))
+            changes.crf = int(rng.integers(self.h264_crf[0], self.h264_crf[1] + 1))
         return changes
 
-    def _final_changes(self, rng: Generator, size_px: int) -> list[Course]:
-        changes: list[Course] = []
+    def draw_final(self, rng: Generator, changes: Changes) -> Changes:
+        """Add to *changes*, and give back, what is done at the network's size."""
         if rng.random() < self.colour:
-            changes.append(_recolouring(rng))
+            changes.colours = colour_map(rng)
         if rng.random() < self.cutout:
-            sides = (rng.uniform(*CUT, 2) * size_px).astype(int)
-            corner = (rng.random(2) * (size_px - sides)).astype(int)
-            changes.append(_cutting_out(corner, sides, int(rng.integers(256))))
+            sides = rng.uniform(*CUT, 2)
+            changes.cut = Cut(sides, rng.random(2), int(rng.integers(256)))
         return changes
+
+    def _native_courses(self, rng: Generator, native_px: int) -> list[Course]:
+        # Nothing is drawn where there are no chains, so that older recipes see what they saw.
+        if self.chain > 0.0 and rng.random() < self.chain:
+            return [chain(rng, native_px)]
+        return _native_courses(self.draw_native(rng))
+
+
+def _native_courses(changes: Changes) -> list[Course]:
+    courses: list[Course] = []
+    if changes.small is not None:
+        courses.append(_rescaling(changes.small, enlarge=changes.is_enlarged))
+    if changes.sigma_px is not None:
+        courses.append(_blurring(changes.sigma_px))
+    if changes.noise is not None:
+        courses.append(_adding_noise(changes.noise, changes.noise_seed))
+    if changes.sharpening is not None:
+        courses.append(_sharpening(changes.sharpening))
+    courses += [jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
+    if changes.crf is not None:
+        courses.append(h264(changes.crf))
+    return courses
+
+
+def _final_courses(changes: Changes, size_px: int) -> list[Course]:
+    courses: list[Course] = []
+    if changes.colours is not None:
+        courses.append(_recolouring(changes.colours))
+    if changes.cut is not None:
+        sides = (changes.cut.sides * size_px).astype(int)
+        corner = (changes.cut.place * (size_px - sides)).astype(int)
+        courses.append(_cutting_out(corner, sides, changes.cut.grey))
+    return courses
 
 
 def native_crop(picture: Picture, box: Box, margin: float) -> Picture:
@@ -204,8 +269,7 @@ def colour_map(rng: Generator) -> NDArray[np.float32]:
     return np.column_stack([matrix, offset]).astype(np.float32)
 
 
-def _recolouring(rng: Generator) -> Course:
-    colours = colour_map(rng)
+def _recolouring(colours: NDArray[np.float32]) -> Course:
     return lambda picture: np.asarray(cv2.transform(picture, colours), np.uint8)
 
 

@@ -35,6 +35,7 @@ from worker.detection.faces import Box, DetectedFace, crop_face, measure_quality
 from worker.detection.mtcnn import MTCNN
 from worker.media.frames import Frame, read_frames
 from worker.media.probe import probe
+from worker.training.claims import claim
 from worker.training.datasets import Medium
 from worker.training.errors import DataError
 
@@ -199,7 +200,7 @@ def build_cache(
         DataError: The folder holds a cache made with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, settings)
+    claim(folder / SETTINGS_FILE, settings.model_dump(mode="json"), "other settings", read=_as_settings)
     iterator = iter(media)
     chunks = iter(lambda: list(islice(iterator, MEDIA_PER_SHARD)), [])
     running: deque[tuple[int, Future[None]]] = deque()
@@ -226,12 +227,9 @@ def _await_first(running: "deque[tuple[int, Future[None]]]", bar: Any) -> None:
     bar.update(count)
 
 
-def _claim(folder: Path, settings: CacheSettings) -> None:
-    path = folder / SETTINGS_FILE
-    if not path.exists():
-        path.write_text(settings.model_dump_json(indent=2) + "\n")
-    elif CacheSettings.model_validate_json(path.read_bytes()) != settings:
-        raise DataError(f"{folder} was built with other settings; take another folder or delete it")
+def _as_settings(written: Any) -> dict[str, Any]:
+    """What a cache's settings file holds, with the defaults of settings that it does not know yet."""
+    return CacheSettings.model_validate(written).model_dump(mode="json")
 
 
 class _Cutter:
@@ -289,7 +287,8 @@ class _Cutter:
     def _is_usable(self, view: NDArray[np.uint8], face: DetectedFace) -> bool:
         if face.confidence < self.settings.min_confidence:
             return False
-        return quality_problem(measure_quality(view, face), self._preprocessing) is None
+        quality = measure_quality(view, face)
+        return quality_problem(quality.size_px, quality.sharpness, self._preprocessing) is None
 
 
 _cutter: _Cutter | None = None

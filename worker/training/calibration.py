@@ -10,7 +10,8 @@ a chance of 1 / (n + 1).
 
 A mean over many faces moves less than one face does, so videos get two bounds, one that holds for a single face and
 one for many, between which ``shared.manifests.Bound`` passes over. The highest of several people lies higher than one:
-by how much follows from the tail of single faces.
+by how much follows from the tail of single faces, and of means over many. In a video both bounds rise with the people,
+so that it is as rare for one of many as for a single one to leave ``real``; in a picture the upper one alone does.
 """
 
 import math
@@ -38,6 +39,10 @@ OFFSETS: Final = np.linspace(-6.0, 6.0, 49)
 DIGITS: Final = 4
 TAIL: Final = 0.2
 """The share of single faces that tells how far the highest of several people lies above one."""
+SEVERAL: Final = 4
+"""Faces of one person from which on their mean counts as one over many, for its tail."""
+LEAST_SHARE: Final = 0.5
+"""Of the tail of single faces, that the tail of means over many has at least."""
 MOST_ODDS: Final = 12.0
 """Log-odds beyond which scores are no longer told apart."""
 
@@ -127,14 +132,24 @@ class _Faces:
 def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapping[int, Evidence]) -> Bounds:
     """Bounds of one kind of media, of which there are real and fake ones."""
     real = [medium for medium in media if not medium.is_fake]
-    singles = [odds[id(medium)] for medium in real if (seen[id(medium)].people, seen[id(medium)].faces) == (1, 1)]
-    doubling = _tail(singles) * math.log(2.0)
-    high = _bound(real, odds, seen, max, _high, doubling)
-    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, 0.0)
+    alone = [medium for medium in real if seen[id(medium)].people == 1]
+    singles = [odds[id(medium)] for medium in alone if seen[id(medium)].faces == 1]
+    means = [odds[id(medium)] for medium in alone if seen[id(medium)].faces >= SEVERAL]
+    rise: dict[str, float] = {}
+    if tail := _tail(singles):
+        rise["doubling"] = round(tail * math.log(2.0), DIGITS)
+        # A tail of few media is a guess: means are taken to scatter half as far as single faces at least.
+        share = min(1.0, max(_tail(means) / tail, LEAST_SHARE))
+        rise["doubling_many"] = round(share * tail * math.log(2.0), DIGITS)
+    high = _bound(real, odds, seen, max, _high, Bound(one=0.0, many=0.0, **rise))
+    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, Bound(one=0.0, many=0.0))
     least, most = _log_odds(LEAST_LOW), _log_odds(MOST_LOW)
+    is_video = any(medium.is_video for medium in media)
     return Bounds(
-        high=Bound(**{name: value if name == "doubling" else _up(max(value, most)) for name, value in high.items()}),
-        low=Bound(**{name: _down(min(max(value, least), most)) for name, value in low.items()}),
+        high=Bound(**{name: _up(max(value, most)) for name, value in high.items()}, **rise),
+        low=Bound(
+            **{name: _down(min(max(value, least), most)) for name, value in low.items()}, **rise if is_video else {}
+        ),
     )
 
 
@@ -144,12 +159,12 @@ def _bound(
     seen: Mapping[int, Evidence],
     weakest: Callable[[Sequence[float]], float],
     edge: Edge,
-    doubling: float,
+    rise: Bound,
 ) -> dict[str, float]:
-    """``one``, ``many`` and ``doubling`` of a bound on media of one label and kind."""
+    """``one`` and ``many`` of a bound on media of one label and kind, which moves with the people as *rise* does."""
 
     def alone(medium: ScoredMedium) -> float:
-        return odds[id(medium)] - doubling * math.log2(max(1.0, seen[id(medium)].people))
+        return odds[id(medium)] - rise.odds_at(seen[id(medium)])
 
     singles = [medium for medium in media if seen[id(medium)].faces == 1]
     many = [medium for medium in media if seen[id(medium)].faces > 1]
@@ -161,7 +176,7 @@ def _bound(
         return (alone(medium) - one * share) / (1.0 - share)
 
     far = weakest(_edges(many, beyond, edge)) if many else one
-    return {"one": one, "many": far, **({"doubling": round(doubling, DIGITS)} if doubling else {})}
+    return {"one": one, "many": far}
 
 
 def _edges(media: Sequence[ScoredMedium], value: Callable[[ScoredMedium], float], edge: Edge) -> list[float]:

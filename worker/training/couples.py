@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import cv2
 import numpy as np
@@ -31,6 +31,9 @@ from worker.training.generators.painting import PaintedKind, part_place
 from worker.training.generators.paintings import Paintings
 from worker.training.on_device import left_to_loaders
 from worker.training.pasting import lay_over, paste
+
+if TYPE_CHECKING:
+    from worker.training.recipes import Recipe
 
 Kind = Literal[
     "textbook",
@@ -165,6 +168,41 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         made = super().__new__(cls)
         made._given = partial(cls, *given, **named)
         return made
+
+    @classmethod
+    def of_recipe(
+        cls,
+        recipe: "Recipe",
+        caches: Sequence[Path],
+        *,
+        stages: Sequence[Stage] | None = None,
+        painted: Sequence[Path] = (),
+        first: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        shuffle_labels: bool = False,
+    ) -> Self:
+        """The stream that *recipe* trains on; *stages* stand in place of the recipe's, the rest is as for the class."""
+        if stages is None:
+            stages = [Stage(stage.images // 2, stage.mixture, stage.augmentation) for stage in recipe.stages]
+        return cls(
+            caches,
+            stages,
+            recipe.augmentation,
+            size_px=recipe.preprocessing.crop_size_px,
+            margin=recipe.preprocessing.crop_margin,
+            batch=recipe.optimisation.batch // 2,
+            seed=recipe.seed,
+            first=first,
+            rank=rank,
+            ranks=ranks,
+            shuffle_labels=shuffle_labels,
+            real_from=recipe.real_from,
+            painted=painted,
+            data_set_power=recipe.draws.data_set,
+            person_power=recipe.draws.person,
+            leave=recipe.augment_on == "device",
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process reads the index of the crops anew, sooner than it would be sent to it."""

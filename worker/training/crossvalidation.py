@@ -121,7 +121,7 @@ def cross_validate(
 
 def table(folds: Sequence[Fold]) -> str:
     """The folds in Markdown, with the mean and the standard deviation of their areas at the end."""
-    lines = ["| fold | people | fakes | ROC-AUC by video | above their original |", f"|{' --- |' * 5}"]
+    lines = ["| fold | people | fakes | ROC-AUC by medium | above their original |", f"|{' --- |' * 5}"]
     for number, fold in enumerate(folds):
         fakes = sum(medium.is_fake for medium in fold.media)
         auc = "–" if fold.auc is None else f"{fold.auc:.3f}"

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn import metrics as curves
 
-from shared.manifests import Calibration, Manifest
+from shared.manifests import Manifest
 from worker.model.checkpoint import Checkpoint
 from worker.training.cache import CacheSettings, CropCache
 from worker.training.datasets import Medium, guess_kind
@@ -177,7 +177,7 @@ def evaluate(
         "options": {"sets": sorted(sets), "robustness": robustness, "limit": limit, **(options or {})},
         **figures(media, checkpoint.manifest, rounds=rounds),
     }
-    unscored = list(_unscored(sources, media, sets))
+    unscored, report["by_source"] = _unscored(sources, media, sets)
     report["counts"]["unscored"] = len(unscored)
     report["unscored"] = unscored
     points = robustness_curves(checkpoint, caches, media, limit=limit, device=device) if robustness else []
@@ -193,7 +193,7 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = 
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
-    scores, verdicts = _judged(media, calibration)
+    scores, verdicts = _judged(media, manifest)
     row_of = {id(medium): row for row, medium in enumerate(media)}
     by_frame = [medium.frame_scores(calibration.scale) for medium in media]
     frame_scores = np.concatenate(by_frame)
@@ -231,7 +231,7 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Returns:
         Each with its face that is furthest on the wrong side.
     """
-    scores, verdicts = _judged(media, manifest.calibration)
+    scores, verdicts = _judged(media, manifest)
     called = verdicts.fake
     order = np.argsort(scores, kind="stable").tolist()
     alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:WORST]
@@ -242,11 +242,11 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     ]
 
 
-def _judged(media: Sequence[ScoredMedium], calibration: Calibration) -> tuple[Scores, Verdicts]:
-    """The score of each medium, and what it is called."""
-    scale = calibration.scale
-    scores = np.array([medium.fake_score(scale) for medium in media])
-    return scores, Verdicts.of(calibration, scores, [medium.evidence(scale) for medium in media])
+def _judged(media: Sequence[ScoredMedium], manifest: Manifest) -> tuple[Scores, Verdicts]:
+    """The score of each medium, and what the service calls it."""
+    scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
+    called = np.array([medium.verdict(manifest) for medium in media])
+    return scores, Verdicts(called == "fake", called == "inconclusive")
 
 
 SCORED: Final[Mapping[str, Measure]] = {
@@ -415,17 +415,30 @@ def _split(sources: Sequence[EvaluationSource]) -> dict[str, Any]:
 
 def _unscored(
     sources: Sequence[EvaluationSource], media: Sequence[ScoredMedium], sets: Collection[str]
-) -> Iterator[dict[str, str]]:
-    """Media of *sets* without a score, and why: the code of an error, or that no face could be used."""
+) -> tuple[list[dict[str, str]], dict[str, dict[str, int]]]:
+    """
+    Media of *sets* without a score, and why: the code of an error, or that no face could be used.
+
+    Returns:
+        Those media, and for the path of each source how many of its media were judged and how many have no score.
+    """
     scored = {(medium.dataset, medium.key) for medium in media}
+    rows, counts = [], {}
     for source in sources:
         problems = {problem["key"]: problem["problem"] for problem in CropCache(source.cache).problems()}
+        found = counts[source.source.path.as_posix()] = {"judged": 0, "unscored": 0}
         for medium in source.media():
             chosen = medium.set or "train"
-            if chosen in sets and (medium.dataset, medium.key) not in scored:
-                reason = problems.get(medium.key, "no_usable_face")
-                row = {"dataset": medium.dataset, "key": medium.key, "set": chosen, "label": medium.label}
-                yield {**row, "reason": reason}
+            if chosen not in sets:
+                continue
+            if (medium.dataset, medium.key) in scored:
+                found["judged"] += 1
+                continue
+            found["unscored"] += 1
+            reason = problems.get(medium.key, "no_usable_face")
+            row = {"dataset": medium.dataset, "key": medium.key, "set": chosen, "label": medium.label}
+            rows.append({**row, "reason": reason})
+    return rows, counts
 
 
 def _mistake(medium: ScoredMedium, face: ScoredFace, manifest: Manifest) -> dict[str, Any]:

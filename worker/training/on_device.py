@@ -12,7 +12,6 @@ seed and the number of the batch, and are other ones on another kind of device.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -22,17 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from worker.training.augment import (
-    CUT,
-    HALO_PX,
-    NOISE_LEVELS,
-    SHARPENING,
-    SIGMAS_PX,
-    SMALLER,
-    SMALLEST_PX,
-    Augmentation,
-    colour_map,
-)
+from worker.training.augment import HALO_PX, SMALLEST_PX, Augmentation, Changes, Cut
 
 RADIUS_PX: Final = 4
 """Of the blur at the largest sigma."""
@@ -59,22 +48,6 @@ CHROMA: Final = (
 """Quantisation of JPEG at quality 50: ITU-T T.81, tables K.1 and K.2."""
 
 
-@dataclass(slots=True)
-class Changes:
-    """What is done on the device to one couple, in this order."""
-
-    small_px: float | None = None
-    """As a share of the side."""
-    sigma_px: float | None = None
-    noise: float | None = None
-    sharpening: float | None = None
-    jpegs: list[tuple[int, bool]] = field(default_factory=list)
-    """Qualities, and whether chroma is at half resolution."""
-    colours: NDArray[np.float32] | None = None
-    cut: tuple[float, float, float, float, float] | None = None
-    """Left, top, right and bottom as shares of the side, and a grey level."""
-
-
 def left_to_loaders(augmentation: Augmentation, seed: int, number: int) -> Augmentation:
     """What the loader of the couple with this number has to do of *augmentation*."""
     codec, _, _ = _lot(augmentation, seed, number)
@@ -88,25 +61,9 @@ def draw_changes(augmentation: Augmentation, seed: int, number: int) -> Changes:
     codec, is_jpeg, rng = _lot(augmentation, seed, number)
     changes = Changes()
     if not codec:
-        if rng.random() < augmentation.rescale:
-            changes.small_px = rng.uniform(*SMALLER)
-        if rng.random() < augmentation.blur:
-            changes.sigma_px = rng.uniform(*SIGMAS_PX)
-        if rng.random() < augmentation.noise:
-            changes.noise = rng.uniform(*NOISE_LEVELS)
-        if rng.random() < augmentation.sharpen:
-            changes.sharpening = rng.uniform(*SHARPENING)
-        if is_jpeg:
-            least, most = augmentation.jpeg_quality
-            qualities = rng.integers(least, most + 1, 1 + (rng.random() < 0.2))
-            changes.jpegs = [(int(quality), bool(rng.random() < 0.8)) for quality in qualities]
-    if rng.random() < augmentation.colour:
-        changes.colours = colour_map(rng)
-    if rng.random() < augmentation.cutout:
-        sides = rng.uniform(*CUT, 2)
-        corner = rng.random(2) * (1.0 - sides)
-        changes.cut = (*corner, *(corner + sides), float(rng.integers(256)))
-    return changes
+        # Whether it is to be JPEG was drawn with the lot, and no codec is left to be.
+        changes = augmentation.model_copy(update={"jpeg": float(is_jpeg), "h264": 0.0}).draw_native(rng)
+    return augmentation.draw_final(rng, changes)
 
 
 class OnDevice:
@@ -157,7 +114,7 @@ def change(pictures: Tensor, changes: Sequence[Changes], generator: torch.Genera
     """
     batch = _Batch(pictures, len(changes))
     rows = list(enumerate(changes))
-    batch.each([(n, c.small_px) for n, c in rows if c.small_px is not None], rescaled)
+    batch.each([(n, c.small) for n, c in rows if c.small is not None], rescaled)
     batch.each([(n, c.sigma_px) for n, c in rows if c.sigma_px is not None], blurred)
     batch.each(
         [(n, c.noise) for n, c in rows if c.noise is not None], lambda planes, levels: noised(planes, levels, generator)
@@ -172,7 +129,7 @@ def change(pictures: Tensor, changes: Sequence[Changes], generator: torch.Genera
             ]
             batch.each(chosen, jpeg_coarse if is_coarse else jpeg_fine)
     batch.each([(n, c.colours) for n, c in rows if c.colours is not None], recoloured)
-    batch.each([(n, c.cut) for n, c in rows if c.cut is not None], cut_out)
+    batch.each([(n, _edges(c.cut)) for n, c in rows if c.cut is not None], cut_out)
     return batch.planes.to(torch.uint8)
 
 
@@ -313,6 +270,12 @@ def _lot(augmentation: Augmentation, seed: int, number: int) -> tuple[str, bool,
     if is_chained:
         return "chain", False, rng
     return ("h264" if not is_jpeg and draw < augmentation.jpeg + augmentation.h264 else ""), is_jpeg, rng
+
+
+def _edges(cut: Cut) -> tuple[float, float, float, float, float]:
+    """Left, top, right and bottom as shares of the side, and the grey level, as ``cut_out`` takes them."""
+    corner = cut.place * (1.0 - cut.sides)
+    return (*corner, *(corner + cut.sides), float(cut.grey))
 
 
 def _by_matrix(planes: Tensor, matrices: Tensor) -> Tensor:

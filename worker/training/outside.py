@@ -57,6 +57,8 @@ PADDING: Final = 1
 FACES: Final = 4
 """Of a medium that are looked at, spread over it."""
 FOLDS: Final = 8
+LEAST_GROUPS: Final = 4
+"""Of real media, and of fakes, or of couples. Of fewer a probe learns from two people or pictures, and says nothing."""
 ROUNDS: Final = 500
 """Of the bootstrap."""
 TELLING: Final = 3
@@ -157,21 +159,27 @@ def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = RO
         rounds: Of the bootstrap.
 
     Raises:
-        DataError: No data set holds both classes, or a cache is missing or damaged.
+        DataError: No data set holds both classes, or all are too small, or a cache is missing or damaged.
     """
     by_dataset: dict[str, list[_Faces]] = {}
     for cache in map(CropCache, folders):
         for (dataset, _), faces in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
             by_dataset.setdefault(dataset, []).append(_Faces(cache, tuple(faces)))
     found: list[Probed] = []
+    small: list[str] = []
     for dataset, media in sorted(by_dataset.items()):
         drawn, couples = _drawn(media, limit)
         if len({one.first.label for one in drawn}) == 2:
             alone = [_seen(one) for one in tqdm(drawn, unit="medium", desc=f"{dataset}, media")]
             beside = [_seen_beside(*both) for both in tqdm(couples, unit="couple", desc=f"{dataset}, couples")]
-            found += _probe_set(dataset, alone, beside, rounds)
+            probed = _probe_set(dataset, alone, beside, rounds)
+            found += probed
+            if not probed:
+                small.append(_too_small(dataset, alone))
     if not found:
-        raise DataError("no data set in these caches holds both real and fake media")
+        raise DataError("; ".join(small) or "no data set in these caches holds both real and fake media")
+    for told in small:
+        tqdm.write(f"left out: {told}")
     return found
 
 
@@ -196,7 +204,7 @@ def probe_made(
         painted: As for ``Couples``.
 
     Raises:
-        DataError: The caches hold no faces for this kind.
+        DataError: The caches hold no faces for this kind, or there are too few couples.
     """
     couples = Couples(
         folders, [Stage(count, {kind: 1.0})], augmentation, size_px=size_px, margin=margin, painted=painted, seed=SEED
@@ -210,7 +218,10 @@ def probe_made(
     if not any(seen):
         raise DataError(f"couples of the kind {kind!r} leave nothing outside of what was changed")
     alone = [one for both in seen for one in (both or (None, None))]
-    return _probe_set(f"made: {kind}", alone, seen, rounds)
+    found = _probe_set(f"made: {kind}", alone, seen, rounds)
+    if not found:
+        raise DataError(_too_small(f"made: {kind}", alone))
+    return found
 
 
 def probe_recipe(
@@ -314,7 +325,9 @@ def cross_validated(rows: Features, labels: Labels, groups: Sequence[str], folds
         rows: (N, F).
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    division = StratifiedGroupKFold(min(folds, len(set(groups))), shuffle=True, random_state=SEED)
+    # Every part that is learnt from has to hold both classes.
+    classes = [{group for group, label in zip(groups, labels, strict=True) if label == value} for value in (0, 1)]
+    division = StratifiedGroupKFold(min(folds, *map(len, classes)), shuffle=True, random_state=SEED)
     scores = cross_val_predict(model, rows, labels, groups=np.array(groups), cv=division, method="decision_function")
     return np.asarray(scores, np.float64)
 
@@ -470,19 +483,36 @@ def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tu
 def _probe_set(
     name: str, alone: Sequence[_Seen | None], beside: Sequence[tuple[_Seen, _Seen] | None], rounds: int
 ) -> list[Probed]:
-    """By media and by couples, each where there are two groups at least, which the probe needs."""
+    """By media and by couples, each where there are as many groups as the probe needs."""
     found = []
     media = [one for one in alone if one is not None]
-    if len({one.is_fake for one in media}) == 2 and len({one.group for one in media}) > 1:
+    if min(_groups(media).values()) >= LEAST_GROUPS:
         rows = np.array([one.values for one in media])
         found.append(_probed(name, "media", media, rows, len(alone) - len(media), rounds))
     couples = [both for both in beside if both is not None]
-    if len({one.group for one, _ in couples}) > 1:
+    if len({one.group for one, _ in couples}) >= LEAST_GROUPS:
         pairs = np.array([[one.values for one in both] for both in couples])  # (N, 2, F)
         rows = (pairs - pairs.mean(axis=1, keepdims=True)).reshape(2 * len(couples), -1)
         media = [one for both in couples for one in both]
         found.append(_probed(name, "couples", media, rows, len(beside) - len(couples), rounds))
     return found
+
+
+def _groups(media: Sequence[_Seen]) -> dict[str, int]:
+    """How many groups hold a real medium, and how many a fake."""
+    return {
+        label: len({one.group for one in media if one.is_fake == is_fake})
+        for label, is_fake in (("real", False), ("fake", True))
+    }
+
+
+def _too_small(name: str, alone: Sequence[_Seen | None]) -> str:
+    media = [one for one in alone if one is not None]
+    groups = _groups(media)
+    return (
+        f"{name} is too small to be probed: of its media {groups['real']} people or single pictures that are real and "
+        f"{groups['fake']} that are fake show enough outside the face, and {LEAST_GROUPS} of each are needed"
+    )
 
 
 def _probed(name: str, how: How, seen: Sequence[_Seen], rows: Features, left_out: int, rounds: int) -> Probed:

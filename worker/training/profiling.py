@@ -60,19 +60,7 @@ def _kinds(recipe: Recipe) -> dict[Kind, Stage]:
 def _couples_per_second(
     recipe: Recipe, caches: Sequence[Path], painted: Sequence[Path], kind: Kind, stage: Stage
 ) -> float:
-    stream = Couples(
-        caches,
-        [stage],
-        recipe.augmentation,
-        size_px=recipe.preprocessing.crop_size_px,
-        margin=recipe.preprocessing.crop_margin,
-        seed=recipe.seed,
-        real_from=recipe.real_from,
-        painted=painted if kind in get_args(PaintedKind) else (),
-        data_set_power=recipe.draws.data_set,
-        person_power=recipe.draws.person,
-        leave=recipe.augment_on == "device",
-    )
+    stream = Couples.of_recipe(recipe, caches, stages=[stage], painted=painted if kind in get_args(PaintedKind) else ())
     for number in range(4):
         stream.couple(number)
     began = time.perf_counter()

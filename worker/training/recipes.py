@@ -123,7 +123,7 @@ class Hardware(_Part):
 
 
 class Origin(_Part):
-    """What the model card says of weights that were trained elsewhere; plain text, nothing follows from it."""
+    """What the model card says of weights that were trained elsewhere: plain text, from which nothing follows."""
 
     data: str = ""
     """What was trained on that is not among the recipe's sources, and on what terms."""
@@ -132,6 +132,8 @@ class Origin(_Part):
     hardware: str = ""
     seconds: str = ""
     """Of training."""
+    measured: list[str] = []
+    """What its makers measured on media that are not here, a line each, for the card's section on how weak it is."""
     note: str = ""
 
 

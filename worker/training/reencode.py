@@ -5,17 +5,17 @@ What was compressed twice is what people send. Names, folders and what else lies
 tables) stay as they are, so that the same reader reads the copy, with the same division.
 """
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import ffmpeg
 from tqdm import tqdm
 
 from worker.media.ffmpeg import program
-from worker.training.datasets import VIDEOS
+from worker.training.claims import claim
+from worker.training.datasets import PICTURES, VIDEOS
 from worker.training.errors import DataError
 
 TIMEOUT_S: Final = 600.0
@@ -23,32 +23,52 @@ TIMEOUT_S: Final = 600.0
 TOLD: Final = frozenset({".json", ".csv", ".txt"})
 """Endings of what tells of videos."""
 SETTINGS_FILE: Final = "reencoded.json"
+CRFS: Final = (0, 51)
+"""Of x264 with 8 bits a sample: from lossless to the worst."""
 _MUXERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".avi": "avi"}
 """By ending; for others Matroska, which WebM is a part of."""
 
 
-def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset: str = "medium") -> int:
+class Reencoded(NamedTuple):
+    """What a copy holds, and what of its source it does not."""
+
+    videos: int
+    pictures: int
+    """Left out: how platforms compress pictures is not what x264 does."""
+    others: int
+    """Left out: neither videos nor pictures that can be read, nor tables of them."""
+
+
+def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset: str = "medium") -> Reencoded:
     """
     Encode every video below *source* with H.264 (x264) into the same place below *target*.
 
     Metadata, lists and tables are copied; pictures are left out. What is there already is left as it is.
 
     Args:
-        crf: Constant rate factor: 23 is x264's own, 28 what messengers come near to, 35 visibly poor.
-        scale: Of each side; sides stay even.
+        crf: Constant rate factor, within ``CRFS``: 23 is x264's own, 28 what messengers come near to, 35 visibly poor.
+        scale: Of each side, above 0 and at most 1; sides stay even, and are 2 px at the least.
         preset: Of x264.
 
     Returns:
-        How many videos *target* now holds.
+        How many videos *target* now holds, and how many other files of *source* it does not.
 
     Raises:
-        DataError: There is no video, one cannot be encoded, or *target* was made with other settings.
+        DataError: A setting is out of its range, there is no video, one cannot be encoded, *target* lies inside
+            *source*, or was made with other settings.
     """
+    if not CRFS[0] <= crf <= CRFS[1]:
+        raise DataError(f"crf is {crf}; x264 takes {CRFS[0]} (lossless) to {CRFS[1]} (worst), such as 28 or 35")
+    if not 0.0 < scale <= 1.0:
+        raise DataError(f"scale is {scale:g}; each side is multiplied by it, so it has to be above 0 and at most 1")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{target} lies inside {source}, whose files it would be among; take a folder outside")
     files = sorted(path for path in source.rglob("*") if path.is_file())
     videos = [path for path in files if path.suffix.lower() in VIDEOS]
     if not videos:
         raise DataError(f"there is no video below {source}")
-    _claim(target, {"crf": crf, "scale": scale, "preset": preset})
+    target.mkdir(parents=True, exist_ok=True)
+    claim(target / SETTINGS_FILE, {"crf": crf, "scale": scale, "preset": preset}, "other settings")
     for path in files:
         if path.suffix.lower() in TOLD and not (target / path.relative_to(source)).exists():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
@@ -58,20 +78,15 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
         if not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             _encode(video, copy, crf, scale, preset)
-    return len(videos)
-
-
-def _claim(target: Path, settings: dict[str, object]) -> None:
-    path = target / SETTINGS_FILE
-    if path.exists() and json.loads(path.read_bytes()) != settings:
-        raise DataError(f"{target} was encoded with other settings; take another folder or delete it")
-    target.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(settings) + "\n")
+    pictures = sum(path.suffix.lower() in PICTURES for path in files)
+    others = sum(path.suffix.lower() not in VIDEOS | PICTURES | TOLD for path in files)
+    return Reencoded(len(videos), pictures, others)
 
 
 def _encode(video: Path, copy: Path, crf: int, scale: float, preset: str) -> None:
     partial = copy.with_name(f".partial-{copy.name}")
-    sides = [f"trunc({side}*{scale}/2)*2" for side in ("iw", "ih")]
+    # A side of 0 means to ffmpeg that it stays as it is.
+    sides = [f"max(2,trunc({side}*{scale}/2)*2)" for side in ("iw", "ih")]
     picture = ffmpeg.input(f"file:{video.resolve()}").video.filter("scale", *sides, flags="bicubic")
     graph = ffmpeg.output(
         picture,

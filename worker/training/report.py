@@ -67,6 +67,7 @@ def render_html(evaluation: Evaluation) -> str:
         listed=LISTED,
         few=FEW,
         clipped=CLIPPED,
+        cautions=cautions(report),
     )
     return page + "\n"
 
@@ -78,10 +79,15 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     threshold = checkpoint["calibration"]["threshold"]
     lines = [
         f"{model}, threshold {threshold:g}, temperature {checkpoint['calibration']['temperature']:g}",
+        *_threshold_lines(checkpoint["calibration"]),
         f"sets {', '.join(report['options']['sets'])}; split {report['split']['digest']}",
         f"{counts['media']} media ({counts['real']} real, {counts['fake']} fake), {counts['frames']} frames",
         f"{counts['unscored']} media without a usable face",
-        f"{'':26}{'by video':24}by frame",
+        *(f"caution: {line}" for line in cautions(report)),
+        "by medium: a picture or a whole video is one vote, scored as the service scores a job",
+        "by frame: each frame that was looked at is one vote, so long videos count more",
+        "in brackets: 95 % intervals, from drawing people or shots again and again",
+        f"{'':26}{'by medium':24}by frame",
     ]
     for name, title in MEASURES.items():
         cells = [
@@ -96,6 +102,30 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
     if pairs["count"]:
         lines.append(f"fakes above their own original: {figure(pairs['share'])} of {pairs['count']}")
     return lines
+
+
+def cautions(report: dict[str, Any]) -> list[str]:
+    """What keeps the figures of a report from meaning much, a sentence each; empty where there are enough media."""
+    counts = report["counts"]
+    if not counts["real"] or not counts["fake"]:
+        return ["all media are of one class, so what compares real with fake is not defined"]
+    few = [f"{counts[label]} {label}" for label in ("real", "fake") if counts[label] < FEW]
+    if few:
+        told = f"{' and '.join(few)} media are too few to tell much (under {FEW} of a class)"
+        return [f"{told}: intervals are too wide, and one of no width comes from few media, not from certainty"]
+    if counts["groups"] < FEW:
+        return [f"only {counts['groups']} people or shots (under {FEW}), with which intervals come out too narrow"]
+    return []
+
+
+def _threshold_lines(calibration: dict[str, Any]) -> list[str]:
+    """What the threshold of a checkpoint is for, where limits move with the evidence."""
+    if not calibration["bounds"]:
+        return []
+    return [
+        "  that threshold is for the least that can be seen, one crop of one face; with more crops less is enough,",
+        "  and with several people more is needed: each medium here is called by its own limits, as the service does",
+    ]
 
 
 def figure(value: float | None, digits: int = 3) -> str:

@@ -10,8 +10,8 @@ largest face alone, which was swapped, and the end of a video is taken to be its
 import hashlib
 import math
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
@@ -26,13 +26,15 @@ from tqdm import tqdm
 
 from shared.evidence import Evidence
 from shared.manifests import Manifest, Preprocessing, Scale
-from worker.detection.faces import Box, FaceQuality, crop_face, quality_problem
-from worker.detection.people import Sighting, appearance, group_into_people
+from worker.detection.faces import Box, crop_face, quality_problem
+from worker.detection.people import Sighting, appearance, group_into_people, pack_look
 from worker.inference import Engine, FromLastChannels, make_engine
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
+from worker.pipeline.following import Part, follow_people
+from worker.pipeline.judging import judge_people
 from worker.pipeline.results import FaceResult, SegmentResult
-from worker.pipeline.scoring import gather_evidence, score_segment
+from worker.pipeline.scoring import gather_evidence, score_job, score_segment
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import TrainingError
 from worker.training.skin import skin_tone_deg
@@ -79,6 +81,8 @@ class ScoredMedium:
     is_video: bool
     faces: tuple[ScoredFace, ...]
     """In order of time; never empty."""
+    looks: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """What the people of each segment look like, by number, as the service keeps it to follow them."""
 
     @property
     def is_fake(self) -> bool:
@@ -122,6 +126,21 @@ class ScoredMedium:
                 score_segment([_face_result(face, scale) for face in faces], [face.person for face in faces], 0)
             )
         return results
+
+    def parts(self, scale: Scale) -> list[Part]:
+        """The medium's segments, as the service follows people over them."""
+        indexes = sorted({face.segment for face in self.faces})
+        results = zip(indexes, self._segments(scale), strict=True)
+        return [Part(index, result.to_json(), self.looks.get(index)) for index, result in results]
+
+    def verdict(self, manifest: Manifest) -> str:
+        """What the service calls the medium: by its score, its people and its stretches. Compression is not known."""
+        scale = manifest.calibration.scale
+        step_s = 1.0 / manifest.sampling.sample_fps
+        end_s = self.faces[-1].time_s + step_s
+        findings = judge_people(follow_people(self.parts(scale), self._kind), self._kind, manifest, step_s, end_s)
+        segments = [(result.fake_score, result.reasons) for result in self._segments(scale)]
+        return score_job(segments, 0, manifest, self.evidence(scale), findings).verdict
 
     def frame_evidence(self) -> list[Evidence]:
         """What each frame's score is made from, in order of time: one face of each person in it."""
@@ -292,10 +311,11 @@ class _Cut:
     skin_tones: list[float | None]
     segments: list[int]
     people: list[int]
+    looks: dict[int, list[str]]
 
 
 def _is_usable(face: CachedFace, limits: Preprocessing) -> bool:
-    return quality_problem(FaceQuality(face.size_px, face.sharpness), limits) is None
+    return quality_problem(face.size_px, face.sharpness, limits) is None
 
 
 def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
@@ -310,12 +330,15 @@ def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
     starts = [part.start_s for part in plan]
     segments = [bisect_right(starts, face.time_s) - 1 for face in faces]
     people: list[int] = []
+    looks: dict[int, list[str]] = {}
     for number in sorted(set(segments)):
         rows = [row for row, segment in enumerate(segments) if segment == number]
-        people += group_into_people(
+        found = group_into_people(
             [Sighting(faces[row].time_s, faces[row].frame_box_px, appearance(crops[row])) for row in rows]
         )
-    return _Cut(faces, crops, tones, segments, people)
+        people += found.numbers
+        looks[number] = [pack_look(look) for look in found.looks]
+    return _Cut(faces, crops, tones, segments, people, looks)
 
 
 def _scored(
@@ -353,6 +376,7 @@ def _scored(
                 original=first.original,
                 is_video=first.is_video,
                 faces=faces,
+                looks=cut.looks,
             )
         )
         bar.update(len(faces))
@@ -369,4 +393,5 @@ def _face_result(face: ScoredFace, scale: Scale) -> FaceResult:
         sharpness=face.sharpness,
         problem=None,
         fake_score=face.fake_score(scale),
+        luma=face.luma,
     )

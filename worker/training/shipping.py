@@ -34,10 +34,10 @@ GROUPS: Final = {
 SEEN: Final = {
     "a picture of one person": Evidence("image", 1, 1),
     "a picture of four people": Evidence("image", 1, 4),
-    "a video, one face": Evidence("video", 1, 1),
-    "a video, 5 faces of one person": Evidence("video", 5, 1),
-    "a video, 20 faces of one person": Evidence("video", 20, 1),
-    "a video, 20 faces of the highest of four people": Evidence("video", 20, 4),
+    "a video, one face crop": Evidence("video", 1, 1),
+    "a video, 5 crops of one person's face": Evidence("video", 5, 1),
+    "a video, 20 crops of one person's face": Evidence("video", 20, 1),
+    "a video of four people, 20 crops of the face of the one who scores highest": Evidence("video", 20, 4),
 }
 """Evidence whose limits the card prints."""
 DISTURBED: Final = 20
@@ -184,22 +184,31 @@ def _source_line(source: EvaluationSource) -> str:
 
 
 def _sources(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each of the recipe's data sets: what it is, its terms, and how many media of it are in which set."""
-    counts = report["split"]["sources"]
-    return [
-        {
-            "name": source.path.as_posix(),
-            "about": source.about,
-            "terms": source.terms,
-            "seen": source.seen and recipe.origin is not None,
-            "media": counts.get(source.path.as_posix(), {}).get("media", {}),
-        }
-        for source in recipe.sources
-    ]
+    """Each of the recipe's data sets: its terms, how many media are in which set, and how many of them are judged."""
+    rows = []
+    for source in recipe.sources:
+        name = source.path.as_posix()
+        media = dict.fromkeys(("train", "validation", "test"), 0)
+        media |= report["split"]["sources"].get(name, {}).get("media", {})
+        judged = report["by_source"].get(name, {"judged": 0, "unscored": 0})
+        is_seen = source.seen and recipe.origin is not None
+        left_out = media["validation"] - judged["judged"]
+        why = "seen in training elsewhere" if is_seen else "no usable face"
+        rows.append(
+            {
+                "name": name,
+                "terms": source.terms,
+                "media": media,
+                "judged": judged["judged"],
+                "unjudged": left_out,
+                "left_out": f"{left_out}: {why}" if left_out else "",
+            }
+        )
+    return rows
 
 
 def _metrics(report: dict[str, Any]) -> dict[str, float]:
-    """The figures of a manifest: ``<data set>_<figure>`` by video, over the validation set."""
+    """The figures of a manifest: ``<data set>_<figure>`` by medium, over the validation set."""
     found = {f"validation_{name}": report["by_video"][name] for name in FIGURES}
     for part in _slices(report, "dataset"):
         found |= {f"validation_{part['name']}_{name}": part[name] for name in ("roc_auc", "false_positive_rate")}

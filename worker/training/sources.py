@@ -1,11 +1,11 @@
 """From a recipe's sources to crop caches, and to the hash of the division into sets that every report carries."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from worker.training.cache import CacheSettings, CropCache, build_cache
+from worker.training.claims import claim
 from worker.training.datasets import (
     CROP_CACHE,
     CUT_KINDS,
@@ -169,17 +169,10 @@ def claim_split(source: Source, data: Path, folder: Path) -> int:
     if source.kind == CROP_CACHE:
         # A few are borne with (see ``read_crop_cache``), but not in silence: reports show this.
         split["unknown_originals"] = sum(original not in keys for original in originals)
-    _claim(folder / SPLIT_FILE, split)
+    claim(folder / SPLIT_FILE, split, "another division into sets")
     return digest.count
 
 
 def paint_for(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
     """The caches below *folder* of what the recipe's networks paint after *caches*, if its mixtures want it."""
     return paint_faces(caches, folder, recipe.painters, seed=recipe.seed)
-
-
-def _claim(path: Path, split: dict[str, object]) -> None:
-    if not path.exists():
-        path.write_text(json.dumps(split, indent=2) + "\n")
-    elif json.loads(path.read_bytes()) != split:
-        raise DataError(f"{path.parent} was built with another division into sets; take another folder or delete it")

@@ -31,7 +31,7 @@ from shared.manifests import Calibration, Manifest, Weights
 from worker.model.checkpoint import WEIGHTS_FILE, load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
 from worker.training.averaging import Average
-from worker.training.couples import Couples, Stage
+from worker.training.couples import Couples
 from worker.training.depthwise import keep_memory, use_fast_depthwise
 from worker.training.errors import DataError, TrainingError
 from worker.training.loaders import Batch, Feed, start_loaders
@@ -247,26 +247,16 @@ class Trainer:
         return patience > 0 and self.progress.stale >= patience
 
     def _loader(self) -> Iterator[Batch]:
-        recipe = self.recipe
-        couples = Couples(
+        couples = Couples.of_recipe(
+            self.recipe,
             self._caches,
-            [Stage(stage.images // 2, stage.mixture, stage.augmentation) for stage in recipe.stages],
-            recipe.augmentation,
-            size_px=recipe.preprocessing.crop_size_px,
-            margin=recipe.preprocessing.crop_margin,
-            batch=recipe.optimisation.batch // 2,
-            seed=recipe.seed,
+            painted=self._painted,
             first=self.progress.step,
             rank=self._fabric.global_rank,
             ranks=self._fabric.world_size,
             shuffle_labels=self._shuffle_labels,
-            real_from=recipe.real_from,
-            painted=self._painted,
-            data_set_power=recipe.draws.data_set,
-            person_power=recipe.draws.person,
-            leave=recipe.augment_on == "device",
         )
-        return start_loaders(couples, recipe.hardware.loader_processes)
+        return start_loaders(couples, self.recipe.hardware.loader_processes)
 
     def _step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
         """Learn from one batch; gives its loss, which the device may still be working on."""

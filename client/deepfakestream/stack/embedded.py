@@ -1,6 +1,7 @@
 """The whole service on one machine: Postgres, Redis, api, workers, beat and Flower, with their state in one folder."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import IO, Any, Self
 
 import httpx
 
-from deepfakestream.connection import CONNECTION_FILE
+from deepfakestream.connection import API_KEY_FILE, CONNECTION_FILE, LOCK_FILE, OPERATOR_VARIABLES
 from deepfakestream.stack.processes import Service
 from deepfakestream.stack.servers import Postgres, Redis, StackError
 
@@ -25,14 +27,12 @@ READY_TIMEOUT_S = 180.0
 POLL_S = 0.2
 WORKER_NICENESS = 10
 """Scoring gives way to answering: whoever polls does not wait for whoever scores."""
+API_PORT = 8000
+FLOWER_PORT = 5555
+"""From where on free ports are looked for."""
+LOCK_ATTEMPTS = 10
+LOCK_PAUSE_S = 0.02
 CONFIG = Path(__file__).with_name("embedded.yaml")
-
-OPERATOR_VARIABLES = (
-    "DEEPFAKESTREAM_CONFIG",
-    "DEEPFAKESTREAM_DATABASE__URL",
-    "DEEPFAKESTREAM_BROKER__URL",
-    "DEEPFAKESTREAM_STORAGE__URL",
-)
 
 Say = Callable[[str], None]
 
@@ -70,7 +70,7 @@ class EmbeddedStack:
     @property
     def api_key_file(self) -> Path:
         """Where the API key is; readable by its owner alone."""
-        return self.state / "secrets" / "api-key"
+        return self.state / API_KEY_FILE
 
     @property
     def webhook_secret_file(self) -> Path:
@@ -85,6 +85,9 @@ class EmbeddedStack:
     def __enter__(self) -> Self:
         try:
             self._start()
+        except OSError as error:
+            self._stop()
+            raise StackError(f"the service could not be started with its state in {self.state}: {error}") from error
         except BaseException:
             self._stop()
             raise
@@ -114,10 +117,13 @@ class EmbeddedStack:
     def _start(self) -> None:
         self._prepare_folders()
         self._take_lock()
+        # Before anything runs, since a person may have to choose others.
+        port, flower_port = choose_ports(self._wanted_port, self._wanted_flower_port)
+        self.url, self.flower_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{flower_port}"
         self._say("starting Postgres")
         database_url = self._postgres.start()
         self._say("starting Redis")
-        environment = self._environment(database_url)
+        environment = self._environment(database_url, port, flower_port)
         redis = self._add("redis", self._redis.command(), environment)
         self._redis.wait(redis)
         self._say("migrating the database")
@@ -128,7 +134,7 @@ class EmbeddedStack:
         api_metrics = self._metrics_folder("api")
         self._add("api", [python, "-m", "gunicorn", "-c", "python:api.gunicorn"], environment | api_metrics)
         for role in ("cpu", "gpu"):
-            port = free_port(None)
+            port = free_port()
             own = self._metrics_folder(f"worker-{role}") | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
             self.metrics_urls.append(f"http://127.0.0.1:{port}/metrics")
             command = [python, "-m", "worker", "--role", role]
@@ -143,7 +149,6 @@ class EmbeddedStack:
         self._wait_until_ready()
         connection = {
             "url": self.url,
-            "api_key_file": str(self.api_key_file),
             # For operators' commands; these are Unix sockets, and hold no secret.
             "environment": {name: environment[name] for name in OPERATOR_VARIABLES},
         }
@@ -167,24 +172,29 @@ class EmbeddedStack:
         self._lock = None
 
     def _prepare_folders(self) -> None:
-        self.state.mkdir(parents=True, exist_ok=True)
+        prepare_folder(self.state)
         for name, mode in (("logs", 0o755), ("secrets", 0o700), ("storage", 0o700), ("metrics", 0o755)):
-            (self.state / name).mkdir(exist_ok=True, mode=mode)
+            prepare_folder(self.state / name, mode=mode)
 
     def _take_lock(self) -> None:
-        lock = (self.state / "lock").open("w")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise StackError(f"a stack is running already with its state in {self.state}") from None
-        self._lock = lock
+            lock = (self.state / LOCK_FILE).open("w")
+        except OSError as error:
+            raise _unusable(self.state / LOCK_FILE, error) from error
+        for attempt in range(LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # Commands that look whether a stack runs hold it for a moment.
+                if attempt + 1 < LOCK_ATTEMPTS:
+                    time.sleep(LOCK_PAUSE_S)
+            else:
+                self._lock = lock
+                return
+        lock.close()
+        raise StackError(f"a stack is running already with its state in {self.state}")
 
-    def _environment(self, database_url: str) -> dict[str, str]:
-        port = free_port(self._wanted_port, start=8000)
-        flower_port = free_port(self._wanted_flower_port, start=5555)
-        self.url = f"http://127.0.0.1:{port}"
-        self.flower_url = f"http://127.0.0.1:{flower_port}"
+    def _environment(self, database_url: str, port: int, flower_port: int) -> dict[str, str]:
         given = {
             "DEEPFAKESTREAM_CONFIG": str(CONFIG),
             "DEEPFAKESTREAM_DATABASE__URL": database_url,
@@ -267,33 +277,67 @@ class EmbeddedStack:
             time.sleep(POLL_S)
 
 
-def free_port(wanted: int | None, *, start: int = 0) -> int:
+def prepare_folder(path: Path, *, mode: int = 0o777) -> Path:
     """
-    A loopback port: *wanted*, or the first free one from *start* on, or any if that is 0.
+    Make the folder at *path*, with those above it, unless it is there.
 
     Raises:
-        StackError: *wanted* is taken.
+        StackError: It cannot be a folder, or nothing can be written into it.
     """
-    if wanted is not None:
-        if not _is_free(wanted):
-            raise StackError(f"port {wanted} is taken")
-        return wanted
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return path
+
+
+def _unusable(path: Path, error: OSError) -> StackError:
+    why = (
+        "it is no folder" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror or str(error)
+    )
+    return StackError(f"{path} cannot be used for the state of the service ({why}): choose another folder with --state")
+
+
+def choose_ports(port: int | None, flower_port: int | None) -> tuple[int, int]:
+    """
+    The loopback ports of the api and of Flower: those given, or the first free ones from 8000 and 5555 on.
+
+    Raises:
+        StackError: One that was given is taken, or they are the same.
+    """
+    if port is not None and port == flower_port:
+        raise StackError(f"port {port} is given to both the api and Flower: choose another one with --flower-port")
+    for name, option, given in (("the api", "--port", port), ("Flower", "--flower-port", flower_port)):
+        if given is not None and (why := _obstacle(given)) is not None:
+            raise StackError(
+                f"port {given}, for {name}, {why}: choose another one with {option},"
+                f" or leave {option} out to get the first free one"
+            )
+    port = port or free_port(start=API_PORT, besides=flower_port)
+    return port, flower_port or free_port(start=FLOWER_PORT, besides=port)
+
+
+def free_port(*, start: int = 0, besides: int | None = None) -> int:
+    """A loopback port: the first free one from *start* on that is not *besides*, or any if *start* is 0."""
     for port in range(start, start + 100) if start else ():
-        if _is_free(port):
+        if port != besides and _obstacle(port) is None:
             return port
     with contextlib.closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
+def _obstacle(port: int) -> str | None:
+    """Why no server can listen on *port* of loopback; None if one can."""
     with contextlib.closing(socket.socket()) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+    return None
 
 
 def _answers(url: str) -> bool:

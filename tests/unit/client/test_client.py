@@ -6,8 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from deepfakestream import Client, verify_webhook
-from deepfakestream import client as module
+from deepfakestream import Client, transport, verify_webhook
 from deepfakestream.errors import (
     APIError,
     AuthenticationError,
@@ -23,51 +22,14 @@ from deepfakestream.errors import (
 )
 from standardwebhooks import Webhook
 
-from tests.receiver import running_receiver
+from tests.unit.client.services import answer, job, problem
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def job(status="succeeded", **changes):
-    document = {
-        "id": "01a20d78-a9e9-755a-a1ee-3373ca532026",
-        "status": status,
-        "created_at": "2026-01-02T03:04:05.678Z",
-        "started_at": None,
-        "finished_at": None,
-        "progress": {"segments_total": None, "segments_done": 0, "fraction": 0.0},
-        "media": None,
-        "options": {},
-        "metadata": {},
-        "fake_score": None,
-        "peak_score": None,
-        "verdict": None,
-        "reasons": [],
-        "model": None,
-        "error": None,
-        "segments": [],
-        "added_by_a_newer_service": True,
-    }
-    return document | changes
-
-
-def answer(body, status=200, **headers):
-    return status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
-
-
-def problem(status, code, **headers):
-    return answer({"status": status, "code": code, "detail": "It is so.", "request_id": "r1"}, status, **headers)
-
-
-@pytest.fixture
-def server():
-    with running_receiver() as receiver:
-        yield receiver
-
-
 @pytest.fixture
 def client(server, monkeypatch):
-    monkeypatch.setattr(module, "_pause_s", lambda *_: 0.0)
+    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
     with Client(server.url, "dfs_key") as connected:
         yield connected
 
@@ -150,7 +112,7 @@ def test_a_rate_limit_tells_when_to_come_back(server, client):
 
 
 def test_no_server_is_a_failed_connection(monkeypatch):
-    monkeypatch.setattr(module, "_pause_s", lambda *_: 0.0)
+    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
     with Client("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
         client.get("x")
 
@@ -218,3 +180,9 @@ def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
     secret = "whsec_" + "A" * 32 if spoil == "secret" else SECRET
     with pytest.raises(WebhookVerificationError):
         verify_webhook(headers, body + (" " if spoil == "body" else ""), secret)
+
+
+@pytest.mark.parametrize("body", ["[1]", "null", "x", "[" * 100_000], ids=["list", "null", "no JSON", "deep"])
+def test_a_signed_body_that_is_no_event_is_refused(body):
+    with pytest.raises(WebhookVerificationError):
+        verify_webhook(signed(body), body, SECRET)

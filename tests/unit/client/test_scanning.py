@@ -1,9 +1,15 @@
 import io
+import json
 import threading
 
+import pytest
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.scanning import Options, Scan
 from rich.console import Console
+
+from tests.unit.client.services import answer, job, running_state
+
+PICTURE = b"\xff\xd8\xff a picture"
 
 
 class SlowestFirst(Scan):
@@ -20,8 +26,98 @@ class SlowestFirst(Scan):
         raise DeepfakeStreamError(source)
 
 
-def test_results_stand_in_the_order_of_the_sources_whichever_ends_first():
+def test_results_stand_in_the_order_of_the_sources_whichever_ends_first(capsys):
     scan = SlowestFirst(Options(timeout_s=60.0), Console(file=io.StringIO()), as_json=True)
     results = scan.through(None, ["a", "b", "c"])
     assert [result.source for result in results] == ["a", "b", "c"]
     assert [str(result.error) for result in results] == ["a", "b", "c"]
+    assert [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()] == ["a", "b", "c"]
+
+
+def test_tables_stand_in_the_order_of_the_sources_too():
+    console = Console(file=io.StringIO())
+    SlowestFirst(Options(timeout_s=60.0), console, as_json=False).through(None, ["a", "b", "c"])
+    assert [line for line in console.file.getvalue().splitlines() if line.strip()] == ["a: a", "b: b", "c: c"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures among other files."""
+    inside = tmp_path / "folder"
+    (inside / ".cache").mkdir(parents=True)
+    (inside / "b.bin").write_bytes(PICTURE)
+    (inside / "a.jpg").write_bytes(PICTURE)
+    (inside / ".cache" / "c.jpg").write_bytes(PICTURE)
+    for name, content in {"notes.txt": b"text", "z.zip": b"PK\3\4", "unknown": b"\x93\0\1"}.items():
+        (inside / name).write_bytes(content)
+    return inside
+
+
+@pytest.fixture
+def scan(command, server, tmp_path):
+    """Scan, with answers for as many files as are given."""
+
+    def run(*arguments, files):
+        server.answers = [answer(job("queued"), 202)] * files
+        with running_state(tmp_path / "state", server.url) as state:
+            return command("--state", state, "scan", "--no-wait", *arguments)
+
+    return run
+
+
+def sent(done):
+    return [line["file"].rsplit("/", 1)[-1] for line in map(json.loads, done.stdout.splitlines())]
+
+
+def test_of_a_folder_images_and_videos_are_sent_and_the_rest_is_named(scan, server, folder):
+    done = scan("--json", folder, files=2)
+    assert done.exit_code == 0, done.output
+    assert sent(done) == ["a.jpg", "b.bin"]
+    assert len(server.requests) == 2
+    assert "left out 3 files that begin like no image or video (notes.txt, unknown, z.zip)" in done.stderr
+    assert "1 file that is hidden (c.jpg)" in done.stderr
+    assert "--all" in done.stderr
+
+
+def test_all_sends_every_file(scan, folder):
+    done = scan("--json", "--all", folder, files=6)
+    assert sent(done) == ["c.jpg", "a.jpg", "b.bin", "notes.txt", "unknown", "z.zip"]
+    assert done.stderr.strip() == ""
+
+
+def test_a_folder_without_media_is_a_mistake_of_use(scan, folder):
+    for name in ("a.jpg", "b.bin"):
+        (folder / name).unlink()
+    done = scan(folder, files=0)
+    assert done.exit_code == 2
+    assert "no images and no videos" in done.output
+    assert "left out 3 files" in done.output
+
+
+def test_a_file_that_is_no_medium_is_not_uploaded(scan, server, folder):
+    done = scan("--json", folder / "z.zip", folder / "a.jpg", folder / "notes.txt", files=1)
+    assert done.exit_code == 1
+    assert len(server.requests) == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.get("error", {}).get("code") for line in lines] == ["not_media", None, "not_media"]
+    assert "ZIP archive" in lines[0]["error"]["detail"]
+
+
+def test_what_is_not_known_is_sent_when_it_is_asked_for(scan, server, folder):
+    assert scan(folder / "unknown", files=1).exit_code == 0
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["missing.jpg", "sub/missing.jpg"])
+def test_a_file_that_cannot_be_read_is_named_once(scan, tmp_path, name):
+    done = scan("--json", tmp_path / name, files=0)
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["detail"] == "No such file or directory"
+
+
+def test_a_path_that_cannot_be_looked_at_is_reported_and_others_are_scanned(scan, folder):
+    done = scan("--json", "x" * 5000, folder / "a.jpg", files=1)
+    assert done.exit_code == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines[0]["error"]["detail"] == "File name too long"
+    assert lines[1]["job"]["status"] == "queued"

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from shared.evidence import REFERENCE_PIXELS, Evidence, bits_per_pixel
+from shared.containers import VIDEO_CODECS
+from shared.evidence import BITS_OF_H264, REFERENCE_PIXELS, Evidence, bits_per_pixel
 from shared.manifests import Bound, Bounds, Calibration
 
 SIDE = math.isqrt(REFERENCE_PIXELS)
@@ -20,6 +21,19 @@ def test_larger_frames_and_newer_codecs_need_fewer_bits():
     assert large > small
     assert bits_per_pixel(10_000, **{**given, "codec": "av1"}) > bits_per_pixel(10_000, **{**given, "codec": "vp9"})
     assert bits_per_pixel(10_000, **{**given, "codec": "vp9"}) > small
+
+
+@pytest.mark.parametrize("codec", sorted(BITS_OF_H264.keys() - {"av1", "hevc", "vp9"}))
+def test_older_codecs_need_more_bits_for_the_same_quality(codec):
+    given = {"width_px": 400, "height_px": 250, "frames": 10}
+    h264 = bits_per_pixel(10_000, **given, codec="h264")
+    assert bits_per_pixel(10_000, **given, codec="unknown") == h264
+    assert bits_per_pixel(10_000, **given, codec=codec) == pytest.approx(BITS_OF_H264[codec] * h264)
+    assert bits_per_pixel(10_000, **given, codec=codec) < h264
+
+
+def test_every_codec_that_is_accepted_and_can_be_measured_has_a_worth():
+    assert set(VIDEO_CODECS) - BITS_OF_H264.keys() == {"h264", "vp6f", "wmv3", "vc1"}
 
 
 @pytest.mark.parametrize("missing", ["width_px", "height_px", "frames"])

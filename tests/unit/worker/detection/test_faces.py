@@ -4,7 +4,7 @@ import pytest
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from tests.clips import scene
-from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
+from worker.detection.faces import DetectedFace, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 
 PREPROCESSING = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT).preprocessing
@@ -45,21 +45,26 @@ def test_size_counts_what_is_inside_the_frame():
 
 
 @pytest.mark.parametrize(
-    ("quality", "problem"),
+    ("size_px", "sharpness", "problem"),
     [
-        (FaceQuality(39.0, 500.0), "face_too_small"),
-        (FaceQuality(40.0, PREPROCESSING.min_sharpness - 1), "face_too_blurred"),
-        (FaceQuality(40.0, PREPROCESSING.min_sharpness), None),
+        (39.0, 500.0, "face_too_small"),
+        (40.0, PREPROCESSING.min_sharpness - 1, "face_too_blurred"),
+        (40.0, PREPROCESSING.min_sharpness, None),
     ],
 )
-def test_problems_are_named(quality, problem):
-    assert quality_problem(quality, PREPROCESSING) == problem
+def test_problems_are_named(size_px, sharpness, problem):
+    assert quality_problem(size_px, sharpness, PREPROCESSING) == problem
+
+
+def problem_of(frame, found):
+    quality = measure_quality(frame, found)
+    return quality_problem(quality.size_px, quality.sharpness, PREPROCESSING)
 
 
 def test_a_clear_face_passes_at_any_size_and_a_heavily_blurred_one_does_not():
     frame = scene(0, size=(640, 480))
     ((found,),) = MTCNN(min_face_px=40).detect([frame])
-    assert quality_problem(measure_quality(frame, found), PREPROCESSING) is None
+    assert problem_of(frame, found) is None
     side = found.box_px[2] - found.box_px[0]
     blurred = cv2.GaussianBlur(frame, (0, 0), side / 12)
-    assert quality_problem(measure_quality(blurred, found), PREPROCESSING) == "face_too_blurred"
+    assert problem_of(blurred, found) == "face_too_blurred"

@@ -162,3 +162,19 @@ def test_a_gpu_finds_the_same_faces(detector):
         assert len(ours) == len(theirs)
         for one, other in zip(ours, theirs, strict=True):
             assert overlap(one.box_px, other.box_px) > 0.98
+
+
+def test_large_frames_are_looked_at_in_half_their_size_and_measured_in_their_own(detector, monkeypatch):
+    frames = [scene(number, size=(1280, 720), faces=(astronaut(), hopper())) for number in (0, 7)]
+    wanted = detector.detect(frames)
+    tables = []
+    look = MTCNN._look_at
+    monkeypatch.setattr(module, "WHOLE_PIXELS", 1280 * 720)
+    monkeypatch.setattr(MTCNN, "_look_at", lambda self, given: tables.append(given[0].shape) or look(self, given))
+    found = detector.detect(frames)
+    assert tables == [(360, 640, 3)]
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert len(ours) == len(theirs) == 2
+        for one, other in zip(ours, theirs, strict=True):
+            assert overlap(one.box_px, other.box_px) > 0.9
+            assert np.abs(np.subtract(one.landmarks_px, other.landmarks_px)).max() < 8.0

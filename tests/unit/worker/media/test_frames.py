@@ -188,3 +188,14 @@ def test_leaving_early_ends_the_decoder(tmp_path):
     next(frames)
     frames.close()
     assert list(frames) == []
+
+
+@pytest.mark.parametrize(("large_from", "is_bound"), [(320 * 240, True), (320 * 240 + 1, False)])
+def test_few_large_frames_wait_within_the_decoder(tmp_path, monkeypatch, large_from, is_bound):
+    path = make_clip(tmp_path / "a.mp4", frames=12)
+    monkeypatch.setattr(module, "LARGE_PIXELS", large_from)
+    runs = []
+    decode = module.command_line
+    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    assert len(frames_of(path, sample_fps=30.0)) == 12
+    assert ["-thread_queue_size" in arguments for arguments in runs] == [is_bound]

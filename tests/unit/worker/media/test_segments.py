@@ -28,3 +28,22 @@ def test_a_short_rest_joins_the_segment_before(duration_s, count):
 
 def test_an_image_is_one_segment():
     assert plan_segments(None, 5.0) == [Segment(0, 0.0, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("first_s", "cuts"),
+    [
+        (0.0, [0.0, 5.0, 10.0, 17.0]),
+        (1.3, [0.0, 5.0, 10.0, 17.0]),
+        # What is left of the first segment is less than half of one.
+        (2.6, [0.0, 10.0, 17.0]),
+        (5.0, [5.0, 10.0, 17.0]),
+        (9.0, [5.0, 17.0]),
+        (10.5, [10.0, 17.0]),
+        (16.9, [10.0, 17.0]),
+    ],
+)
+def test_segments_before_the_first_picture_are_left_out(first_s, cuts):
+    plan = plan_segments(17.0, 5.0, first_s=first_s)
+    assert [(part.start_s, part.end_s) for part in plan] == list(pairwise(cuts))
+    assert [part.index for part in plan] == list(range(len(plan)))

@@ -32,7 +32,7 @@ def answer(path):
             check_limits(inspect_header(stream, path.stat().st_size), LIMITS)
         facts = probe(path, LIMITS, timeout_s=30)
         frames = 0
-        for part in plan_segments(facts.duration_s, 5.0)[:3]:
+        for part in plan_segments(facts.duration_s, 5.0, first_s=facts.first_s)[:3]:
             read = read_frames(path, facts, start_s=part.start_s, end_s=part.end_s, sample_fps=2.0, timeout_s=30)
             frames += sum(1 for _ in read)
     except DeepfakeStreamError as error:

@@ -1,14 +1,21 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from deepfakestream import demo
+from PIL import Image
 
+from shared.config import Limits
 from shared.errors import JobCancelledError, ModelError
 from shared.evidence import Evidence
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
-from tests.clips import astronaut, hopper, scene
+from tests.clips import astronaut, hopper, make_clip, scene
+from tests.hdr import as_hdr
 from worker.inference import Engine, make_engine
-from worker.media.frames import Frame
+from worker.media.frames import Frame, read_frames
+from worker.media.probe import probe
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
 from worker.pipeline import detector as module
@@ -46,6 +53,35 @@ def test_an_untrained_checkpoint_scores_and_never_decides(detector, tmp_path):
     judged = score_job([(result.fake_score, result.reasons)], 0, untrained.manifest, Evidence("image", 1, 1))
     assert (judged.fake_score, judged.verdict) == (result.fake_score, "inconclusive")
     assert judged.reasons == ("untrained_model",)
+
+
+def test_boxes_are_in_pixels_of_the_picture_that_was_looked_at_smaller(detector):
+    [frame] = clip(count=1)
+    alike, smaller = (
+        detector.score_segment([Frame(0.0, frame.pixels, scale)]).people[0].faces[0]
+        for scale in ((1.0, 1.0), (2.0, 4.0))
+    )
+    assert np.array(smaller.box_px).reshape(2, 2) / (2, 4) == pytest.approx(np.array(alike.box_px).reshape(2, 2))
+    assert smaller.landmarks_px == tuple((2 * x, 4 * y) for x, y in alike.landmarks_px)
+    assert (smaller.size_px, smaller.fake_score) == (2 * alike.size_px, alike.fake_score)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_boxes_of_turned_faces_are_turned_back_before_they_are_made_larger(detector, quarters):
+    [frame] = clip(count=1)
+    [upright] = detector.score_segment([frame]).people[0].faces
+    turned = np.ascontiguousarray(np.rot90(frame.pixels, quarters))
+    [face] = detector.score_segment([Frame(0.0, turned, (2.0, 4.0))]).people[0].faces
+    assert face.turned_deg == (4 - quarters) % 4 * 90
+    assert face.fake_score == pytest.approx(upright.fake_score, abs=1e-4)
+    # Back into the picture that was looked at, and there to where the box is that was found upright.
+    corners = np.array(face.box_px).reshape(2, 2) / (2.0, 4.0)
+    left, top, right, bottom = (round(value) for value in corners.ravel())
+    mask = np.zeros(turned.shape[:2], np.bool_)
+    mask[top:bottom, left:right] = True
+    rows, columns = np.nonzero(np.rot90(mask, 4 - quarters))
+    found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert found == pytest.approx(upright.box_px, abs=1.0)
 
 
 def test_an_empty_scene_is_unscorable(detector):
@@ -155,3 +191,27 @@ def test_a_score_that_is_not_a_number_is_an_error(detector, monkeypatch):
 def test_an_unknown_checkpoint_is_an_error():
     with pytest.raises(ModelError):
         Detector.load(PACKAGED_MODELS_DIR, "absent", "cpu")
+
+
+def swapped():
+    """(280, 280, 3) uint8 RGB: the astronaut with a part of another's face, so that its score is at neither end."""
+    # The marks are those of a larger portrait of Grace Hopper.
+    portraits = Image.fromarray(hopper()), Image.fromarray(astronaut())
+    return np.asarray(demo._with_face_of(portraits[0], demo.HOPPER_MARKS, portraits[1], demo.ASTRONAUT_MARKS))
+
+
+@pytest.mark.parametrize("dynamic_range", ["pq", "hlg"])
+def test_a_scene_gets_the_same_score_in_sdr_and_in_hdr(detector, tmp_path, dynamic_range):
+    def score(path, **changes):
+        facts = replace(probe(path, Limits().for_media()), **changes)
+        frames = read_frames(path, facts, start_s=0.0, end_s=facts.duration_s, sample_fps=2.0, timeout_s=60.0)
+        return detector.score_segment(frames).fake_score
+
+    clip = {"fps": 2.0, "seconds": 2.0, "size": (480, 360), "faces": (swapped(),), "extra": ("-qp", "0")}
+    sdr = make_clip(tmp_path / "sdr.mp4", **clip)
+    hdr = as_hdr(tmp_path / "hdr.mp4", sdr, dynamic_range)
+    wanted = score(sdr)
+    mapped, unmapped = score(hdr), score(hdr, dynamic_range="sdr")
+    assert mapped == pytest.approx(wanted, abs=0.08)
+    # Taken for SDR it is another picture, in which a face may not even be found.
+    assert abs((unmapped or 0.0) - wanted) > abs(mapped - wanted)

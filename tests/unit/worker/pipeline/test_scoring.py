@@ -3,7 +3,15 @@ import dataclasses
 import pytest
 
 from shared.evidence import Evidence
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Bound, Bounds, Calibration, read_manifest
+from shared.manifests import (
+    DEFAULT_CHECKPOINT,
+    PACKAGED_MODELS_DIR,
+    Bound,
+    Bounds,
+    Calibration,
+    list_manifests,
+    read_manifest,
+)
 from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import gather_evidence, score_job, score_segment
 
@@ -36,6 +44,19 @@ def test_of_a_file_with_a_part_missing_nobody_says_that_it_is_real(segments, ver
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
 
+@pytest.mark.parametrize(
+    ("segments", "verdict", "reasons"),
+    [
+        ([(0.1, ())], "inconclusive", ("other_video_tracks",)),
+        ([(0.9, ())], "fake", ("other_video_tracks",)),
+        ([(None, ("no_face",))], "inconclusive", ("no_face", "other_video_tracks")),
+    ],
+)
+def test_of_a_file_with_tracks_that_were_not_looked_at_nobody_says_that_it_is_real(segments, verdict, reasons):
+    result = score_job(segments, 0, TRAINED, ONE, has_other_tracks=True)
+    assert (result.verdict, result.reasons) == (verdict, reasons)
+
+
 def test_a_person_is_the_mean_of_the_faces_and_a_segment_the_highest_person():
     result = score_segment([face(0.2), face(0.9), face(0.4), face(0.7)], [0, 1, 0, 1], frames_decoded=2)
     assert [person.fake_score for person in result.people] == [0.3, 0.8]
@@ -61,10 +82,10 @@ def test_what_cannot_be_scored_has_reasons_and_no_score(faces, reasons):
     assert (result.fake_score, result.reasons) == (None, reasons)
 
 
-def test_a_result_survives_its_json_form():
-    result = score_segment([face(0.25), face(None, "face_too_small", 0.5)], [0, 1], frames_decoded=2)
-    assert SegmentResult.from_json(result.to_json()) == result
-    assert {field.name for field in dataclasses.fields(SegmentResult)} == set(result.to_json())
+def test_a_result_survives_its_json_form_but_for_what_people_look_like():
+    result = score_segment([face(0.25), face(None, "face_too_small", 0.5)], [0, 1], 2, looks=["AA==", "AQ=="])
+    assert SegmentResult.from_json(result.to_json()) == dataclasses.replace(result, looks=())
+    assert {field.name for field in dataclasses.fields(SegmentResult)} == {*result.to_json(), "looks"}
 
 
 @pytest.mark.parametrize(
@@ -153,6 +174,15 @@ def test_a_heavily_compressed_video_is_never_called_real(score, bits, verdict, r
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
 
+@pytest.mark.parametrize("name", sorted(list_manifests(PACKAGED_MODELS_DIR)))
+def test_no_shipped_checkpoint_calls_a_video_at_crf_40_real(name):
+    manifest = read_manifest(PACKAGED_MODELS_DIR / name)
+    # What swaps of a single face spend at CRF 40 was measured: 0.009 to 0.024 bits a pixel, and 0.030 at most at 38.
+    verdicts = [score_job([(0.0, ())], 0, manifest, Evidence("video", 10, 1, bits)) for bits in (0.024, 0.1)]
+    assert (verdicts[0].verdict, verdicts[0].reasons) == ("inconclusive", ("heavily_compressed",))
+    assert verdicts[1].verdict == "real"
+
+
 def test_evidence_counts_the_faces_of_each_segments_highest_person():
     low, high, unseen = face(0.2), face(0.8), face(None, "face_too_small")
     segments = [
@@ -173,35 +203,3 @@ def test_one_crowded_segment_of_many_does_not_move_the_limits_far():
         for parts in ([alone] * 20, [alone] * 20 + [crowd])
     )
     assert before <= after < before + 0.03
-
-
-def long_video(low, high, count, model, faces=20):
-    scores = [low] * (count - 1) + [high]
-    each = [Evidence("video", faces, 1)] * count
-    whole = Evidence("video", faces * count, 1)
-    return score_job([(score, ()) for score in scores], 0, model, whole, by_segment=each)
-
-
-def test_a_short_swap_in_a_long_video_is_never_called_real():
-    result = long_video(0.02, 0.97, 12, moving())
-    assert result.fake_score < result.limits.low
-    assert (result.verdict, result.reasons) == ("inconclusive", ("short_manipulation",))
-    assert result.peak_score == 0.97
-
-
-def test_of_many_segments_one_may_reach_by_chance_what_one_alone_must_not():
-    alone = moving().calibration.limits(Evidence("video", 20, 1)).high
-    assert long_video(0.02, alone + 0.01, 2, moving()).verdict == "real"
-    assert long_video(0.02, 0.85, 2, moving()).verdict == "inconclusive"
-
-
-@pytest.mark.parametrize("count", [2, 4, 60, 720])
-def test_however_long_a_video_is_a_segment_that_is_surely_swapped_stands_out(count):
-    result = long_video(0.02, 0.9, count, moving())
-    assert "short_manipulation" in result.reasons
-    assert result.verdict == "inconclusive"
-
-
-def test_a_video_that_is_fake_as_a_whole_needs_no_further_reason():
-    result = long_video(0.9, 0.97, 4, moving())
-    assert (result.verdict, result.reasons) == ("fake", ())

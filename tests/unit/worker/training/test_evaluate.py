@@ -64,6 +64,7 @@ def test_a_medium_without_a_face_is_counted_and_listed_and_in_no_measure(perfect
     row = {"dataset": "judged", "key": "test/real/noise.png", "set": "test", "label": "real"}
     assert perfect["unscored"] == [{**row, "reason": "no_usable_face"}]
     assert perfect["counts"]["unscored"] == 1
+    assert perfect["by_source"] == {"judged": {"judged": perfect["counts"]["media"], "unscored": 1}}
     assert perfect["counts"]["media"] == perfect["by_video"]["count"] == 9
 
 

@@ -5,9 +5,8 @@ import torch
 
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER
 from worker.training import augment, transcoding
-from worker.training.augment import Augmentation
+from worker.training.augment import Augmentation, Changes
 from worker.training.on_device import (
-    Changes,
     OnDevice,
     blurred,
     change,
@@ -166,13 +165,13 @@ def test_between_them_loaders_and_device_make_each_change_as_often_as_loaders_al
         "chain": np.mean([part.chain for part in loaders]),
         "h264": np.mean([part.h264 for part in loaders]),
         "jpeg": np.mean([bool(part.jpegs) for part in device]),
-        "rescale": np.mean([part.rescale + bool(rest.small_px) for part, rest in both if not part.chain]),
+        "rescale": np.mean([part.rescale + bool(rest.small) for part, rest in both if not part.chain]),
         "colour": np.mean([rest.colours is not None for rest in device]),
     }
     expected = {"chain": 0.4, "h264": 0.6 * 0.3, "jpeg": 0.6 * 0.35, "rescale": 0.5, "colour": 0.5}
     assert shares == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(0.6 * CASES))
     for part, rest in both:
         is_coded = part.chain + part.h264 > 0
-        assert not (is_coded and (rest.jpegs or rest.small_px or rest.sigma_px or rest.noise or rest.sharpening))
+        assert not (is_coded and (rest.jpegs or rest.small or rest.sigma_px or rest.noise or rest.sharpening))
         assert part.jpeg == part.colour == part.cutout == 0.0
         assert (part.jitter, part.flip) == (whole.jitter, whole.flip)

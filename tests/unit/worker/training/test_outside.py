@@ -15,6 +15,7 @@ from worker.training.augment import Augmentation, jpeg
 from worker.training.cache import MARGIN, CachedFace
 from worker.training.errors import DataError
 from worker.training.outside import (
+    LEAST_GROUPS,
     NAMES,
     PIXEL_NAMES,
     Area,
@@ -194,6 +195,39 @@ def test_caches_of_one_class_cannot_be_probed(tmp_path):
     index.write_text("".join(line for line in index.read_text().splitlines(True) if '"label": "real"' in line))
     with pytest.raises(DataError, match="both real and fake"):
         probe_caches([folder])
+
+
+def keep(folder, real, fake):
+    """Leave only some media of each label in a cache."""
+    index = folder / "00000.jsonl"
+    lines = index.read_text().splitlines(True)
+    kept = [[line for line in lines if f'"label": "{label}"' in line] for label in ("real", "fake")]
+    index.write_text("".join([*kept[0][:real], *kept[1][:fake]]))
+
+
+@pytest.mark.parametrize("with_originals", [True, False], ids=["couples", "media"])
+@pytest.mark.parametrize(("real", "fake"), [(1, 1), (3, 3), (3, 9)], ids=str)
+def test_a_data_set_of_few_media_is_one_sentence_that_says_how_many_are_needed(
+    real, fake, with_originals, tmp_path, capsys
+):
+    folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
+    keep(folder, real, fake)
+    assert main(["probe-outside", str(folder)]) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python")]
+    counted = min(real, fake) if with_originals else fake
+    assert told == (
+        "python -m worker.training probe-outside: made is too small to be probed: of its media "
+        f"{real} people or single pictures that are real and {counted} that are fake show enough outside the face, "
+        f"and {LEAST_GROUPS} of each are needed"
+    )
+
+
+@pytest.mark.parametrize("with_originals", [True, False], ids=["couples", "media"])
+@pytest.mark.parametrize(("real", "fake"), [(LEAST_GROUPS, LEAST_GROUPS), (LEAST_GROUPS, COUPLES)], ids=str)
+def test_as_few_media_as_are_needed_are_probed(real, fake, with_originals, tmp_path):
+    folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
+    keep(folder, real, fake)
+    assert all(one.areas for one in probe_caches([folder], rounds=5))
 
 
 def test_made_fakes_are_probed_outside_their_masks(tmp_path):

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from shared.manifests import PACKAGED_MODELS_DIR, list_manifests, read_manifest
 from tests.unit.worker.training.runs import settings, tiny
 from worker.training.ablation import variants
 from worker.training.errors import DataError
@@ -33,6 +34,19 @@ def test_the_ablations_that_come_with_the_project_are_valid_and_differ_for_every
     recipes = [Recipe.model_validate(variant) for variant in variants(path, ABLATIONS).values()]
     assert len(recipes) > 5
     assert len({recipe.model_copy(update={"name": "same"}).digest() for recipe in recipes}) == len(recipes)
+
+
+@pytest.mark.parametrize("name", sorted(list_manifests(PACKAGED_MODELS_DIR)))
+def test_a_shipped_checkpoint_and_its_card_say_what_its_recipe_says(name):
+    recipe, manifest = Recipe.read(CONFIGS / f"{name}.yaml"), read_manifest(PACKAGED_MODELS_DIR / name)
+    assert (manifest.name, manifest.version) == (recipe.name, recipe.version)
+    assert (manifest.architecture, manifest.preprocessing) == (recipe.architecture, recipe.preprocessing)
+    assert manifest.calibration.min_bits_per_pixel == recipe.min_bits_per_pixel is not None
+    assert manifest.training_data == [f"{source.about} ({source.terms})" for source in recipe.sources]
+    card = (PACKAGED_MODELS_DIR / name / "MODEL_CARD.md").read_text()
+    assert card.startswith(f"# {name} {recipe.version}\n")
+    assert all(f"- {line}\n" in card for line in manifest.training_data)
+    assert f"fewer than {recipe.min_bits_per_pixel:g} bits a pixel" in card
 
 
 def test_what_is_written_is_what_is_read(tmp_path):

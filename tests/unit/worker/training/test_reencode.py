@@ -18,7 +18,7 @@ def data(tmp_path):
 
 
 def test_a_copy_has_the_same_layout_times_and_size_and_fewer_bytes(data, tmp_path):
-    assert reencode(data, tmp_path / "coarse", crf=40) == 1
+    assert reencode(data, tmp_path / "coarse", crf=40) == (1, 0, 0)
     assert sorted(path.name for path in (tmp_path / "coarse").rglob("*.*")) == [
         "notes.txt",
         "person_1.mp4",
@@ -35,6 +35,12 @@ def test_scaled_copies_have_even_sides_of_that_share(data, tmp_path):
     reencode(data, tmp_path / "small", crf=28, scale=0.4)
     facts = probe(tmp_path / "small/validation/person_1.mp4", Limits().for_media())
     assert (facts.width_px, facts.height_px) == (128, 96)
+
+
+def test_a_side_never_shrinks_to_nothing_which_would_leave_it_as_it_was(data, tmp_path):
+    reencode(data, tmp_path / "tiny", crf=28, scale=0.005)
+    facts = probe(tmp_path / "tiny/validation/person_1.mp4", Limits().for_media())
+    assert (facts.width_px, facts.height_px) == (2, 2)
 
 
 def test_what_is_there_already_stays(data, tmp_path):
@@ -68,6 +74,39 @@ def test_a_broken_video_is_named_and_leaves_nothing_behind(data, tmp_path):
 
 def test_the_command_says_what_it_made_or_that_there_is_nothing(data, tmp_path, capsys):
     assert main(["reencode", str(data), "--out", str(tmp_path / "out"), "--crf", "30"]) == 0
-    assert "1 videos" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 1 video\n"
     assert main(["reencode", str(tmp_path / "pairs/none"), "--out", str(tmp_path / "out"), "--crf", "30"]) == 2
     assert "no video below" in capsys.readouterr().err
+
+
+def test_the_command_tells_what_is_left_out(data, tmp_path, capsys):
+    for name in ("one.jpg", "two.PNG", "sound.wav"):
+        (data / name).write_bytes(b"no video")
+    assert main(["reencode", str(data), "--out", str(tmp_path / "out"), "--crf", "40"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[1] == "left out: 2 pictures and 1 file of another kind; only videos are encoded again"
+    assert not list((tmp_path / "out").glob("*.jpg"))
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--crf", "-1"], "crf is -1; x264 takes 0 (lossless) to 51 (worst)"),
+        (["--crf", "52"], "crf is 52; x264 takes 0"),
+        (["--crf", "28", "--scale", "0"], "scale is 0; each side is multiplied by it"),
+        (["--crf", "28", "--scale", "1.5"], "at most 1"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_settings_out_of_range_are_one_sentence_before_anything_is_written(given, sentence, data, tmp_path, capsys):
+    assert main(["reencode", str(data), "--out", str(tmp_path / "out"), *given]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_copy_inside_its_source_is_refused(data, capsys):
+    assert main(["reencode", str(data), "--out", str(data / "again"), "--crf", "30"]) == 2
+    assert "lies inside" in capsys.readouterr().err
+    assert not (data / "again").exists()

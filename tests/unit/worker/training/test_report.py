@@ -11,7 +11,7 @@ from worker.model.checkpoint import save_checkpoint
 from worker.model.network import ForgeryNetwork
 from worker.training.__main__ import main
 from worker.training.evaluate import Evaluation, evaluate
-from worker.training.report import MEASURES, render_html, summary_lines, write_report
+from worker.training.report import MEASURES, cautions, render_html, summary_lines, write_report
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_a_report_of_one_class_without_mistakes_and_robustness_can_be_drawn(judg
         checkpoint(Darkness(middle=0.1)), [judged.source()], sets=["validation"], robustness=False, rounds=20
     )
     page = render_html(found)
-    assert "All media are of one class" in page
+    assert "Caution: all media are of one class" in page
     assert "every medium is on its own side" in page
     assert "Robustness" not in page
 
@@ -92,6 +92,31 @@ def test_the_summary_has_a_line_for_every_measure(evaluation):
     assert all(title in text for title in MEASURES.values())
     assert "9 media (5 real, 4 fake), 20 frames" in text
     assert evaluation.report["split"]["digest"] in text
+
+
+def test_few_media_few_people_and_one_class_are_cautioned_against(evaluation):
+    report = json.loads(json.dumps(evaluation.report))
+    assert any(line.startswith("caution: 5 real and 4 fake media are too few") for line in summary_lines(report))
+    assert "Caution: 5 real and 4 fake media are too few" in render_html(evaluation)
+    report["counts"] |= {"real": 20, "fake": 19}
+    assert next(line for line in summary_lines(report) if "caution" in line).startswith("caution: 19 fake media are")
+    report["counts"] |= {"real": 20, "fake": 20, "groups": 19}
+    assert cautions(report) == ["only 19 people or shots (under 20), with which intervals come out too narrow"]
+    report["counts"]["groups"] = 20
+    assert cautions(report) == []
+    assert not any("caution" in line for line in summary_lines(report))
+    report["counts"] |= {"real": 0}
+    assert cautions(report) == ["all media are of one class, so what compares real with fake is not defined"]
+
+
+def test_where_limits_move_the_summary_says_what_the_one_threshold_is_for(evaluation):
+    report = json.loads(json.dumps(evaluation.report))
+    assert not any("as the service does" in line for line in summary_lines(report))
+    report["checkpoint"]["calibration"]["bounds"] = {"image": {}}
+    assert "each medium here is called by its own limits, as the service does" in "\n".join(summary_lines(report))
+    text = "\n".join(summary_lines(report))
+    assert "by medium: a picture or a whole video is one vote" in text
+    assert "by video" not in text
 
 
 # This data set has a test set, which is then what is judged.

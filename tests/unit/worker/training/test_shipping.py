@@ -53,7 +53,7 @@ def test_the_card_says_what_the_manifest_and_the_curves_say(shipped):
     with (run / "curves.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     best = max(rows, key=lambda row: float(row["selection"]))
-    assert f"threshold\n{manifest.calibration.threshold:g}" in card
+    assert f"`threshold` is {manifest.calibration.threshold:g}" in card
     assert f"after {int(best['images']):,} images" in card
     assert f"{int(rows[-1]['images']):,} images that were seen" in card
     assert "Tinted portraits (public domain)" in card
@@ -157,13 +157,41 @@ def test_the_card_says_where_groups_are_too_small_to_compare(rendered):
 
 def test_the_card_says_what_was_trained_elsewhere_where_a_recipe_says_so(rendered):
     assert "trained elsewhere" not in rendered()
-    card = rendered(origin=Origin(data="37,804 crops", hardware="one H100"))
-    assert "- Data: 37,804 crops\n- Hardware: one H100\n" in card
+    card = rendered(origin=Origin(data="37,804 crops", hardware="one H100", measured=["five further parts, F1 0.848"]))
+    assert "on more than that.** 37,804 crops\n" in card
+    assert "What their makers say of it:\n\n- Hardware: one H100\n" in card
     assert "Seconds of training" not in card
+    weak = card.split("## ")[1]
+    assert weak.startswith("How weak it is")
+    assert "its makers measured:\n\n- five further parts, F1 0.848\n" in weak
+    assert card.index("These weights were trained elsewhere") < card.index("The recipe `tiny`")
+
+
+def test_the_card_says_where_weakness_is_told_how_many_fakes_are_called_real(rendered):
+    def mistake(report):
+        report["verdicts"]["fake"] = {"real": 24, "inconclusive": 50, "fake": 176}
+
+    weak = rendered(mistake).split("## ")[1]
+    told = "Of all 250 fake media here, of every data set, **9.6 % are called `real`** (24), 20.0 % `inconclusive`."
+    assert told in weak
 
 
 def test_the_card_has_the_division_and_the_terms_of_every_source(rendered):
-    assert "| tinted | 16 | 8 | 0 | public domain |" in rendered()
+    assert "| tinted | 16 | 8 | 8 | – | 0 | public domain |" in rendered()
+
+
+def test_what_is_judged_and_what_is_not_add_up_to_the_validation_set(rendered):
+    def lose(report):
+        report["by_source"]["tinted"] = {"judged": 5, "unscored": 3}
+        report["by_video"]["count"] = 5
+
+    card = rendered(lose)
+    assert "| tinted | 16 | 8 | 5 | 3: no usable face | 0 | public domain |\n| all | 16 | 8 | 5 | 3 | 0 | |" in card
+    seen = {**SOURCES[0], "seen": True}
+    card = rendered(
+        lambda report: report.update(by_source={}), origin=Origin(data="more"), sources=tiny(sources=[seen]).sources
+    )
+    assert "| tinted | 16 | 8 | 0 | 8: seen in training elsewhere | 0 | public domain |" in card
 
 
 def test_no_table_of_the_card_is_torn(rendered):

@@ -1,0 +1,162 @@
+"""
+What a file surely is not: an image or a video, by its first kilobytes.
+
+The service decides what it takes. Here only that is refused which no service of this kind could take, so that it is not
+uploaded first; whatever might be a medium passes.
+"""
+
+import codecs
+import stat
+from pathlib import Path
+from typing import Final
+
+from deepfakestream.errors import EmptyFileError, NotMediaError
+
+HEAD_BYTES: Final = 4096
+"""Of a file are looked at."""
+
+_PICTURES: Final[tuple[tuple[int, bytes], ...]] = (
+    (0, b"\xff\xd8\xff"),
+    (0, b"\x89PNG\r\n\x1a\n"),
+    (0, b"GIF8"),
+    (0, b"II*\0"),
+    (0, b"MM\0*"),
+    (0, b"II+\0"),
+    (0, b"MM\0+"),
+    (0, b"RIFF"),
+    (0, b"\x1a\x45\xdf\xa3"),
+    (0, b"FLV\x01"),
+    (0, b"OggS"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),
+    (0, b"\x00\x00\x01\xba"),
+    (0, b"\x00\x00\x01\xb3"),
+    (0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01"),
+    (0, b"\xff\x4f\xff\x51"),
+    (0, b"\xff\x0a"),
+    (0, b"\0\0\0\x0cJXL "),
+    (0, b"\0\0\0\x0cjP  "),
+    (4, b"ftyp"),
+    (4, b"moov"),
+    (4, b"mdat"),
+    (4, b"wide"),
+    (4, b"free"),
+    (4, b"skip"),
+    (4, b"pnot"),
+)
+"""Offset and bytes of formats of images and videos, accepted by today's services or not."""
+
+_OTHERS: Final[tuple[tuple[int, bytes, str], ...]] = (
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a ZIP archive or an office document"),
+    (0, b"PK\x05\x06", "an empty ZIP archive"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an office document"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"MZ\x90\0", "a program"),
+    (0, b"\xcf\xfa\xed\xfe", "a program"),
+    (0, b"\xca\xfe\xba\xbe", "a program"),
+    (0, b"\x1f\x8b\x08", "a gzip archive"),
+    (0, b"BZh", "a bzip2 archive"),
+    (0, b"\xfd7zXZ\0", "an xz archive"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive"),
+    (0, b"Rar!\x1a\x07", "a RAR archive"),
+    (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"SQLite format 3\0", "a database"),
+    (0, b"ID3", "a sound file"),
+    (0, b"fLaC", "a sound file"),
+    (8, b"WAVE", "a sound file"),
+)
+_ENDINGS: Final = (
+    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
+    *(
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".3gp",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".m2ts",
+        ".mpg",
+        ".mpeg",
+        ".mxf",
+        ".flv",
+        ".wmv",
+        ".asf",
+    ),
+)
+_TEXT_CONTROLS: Final = frozenset("\t\n\v\f\r\x1b")
+
+
+def check_media(path: Path) -> None:
+    """
+    Refuse *path* if it is surely neither an image nor a video.
+
+    Raises:
+        NotMediaError: With what it is instead.
+        EmptyFileError: It has no bytes.
+        OSError: It cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        # A pipe may never end, and cannot be read a second time.
+        raise NotMediaError("it is no regular file; write its content into one first")
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head:
+        raise EmptyFileError("it is empty")
+    found = _other_than_media(head)
+    if found is not None:
+        raise NotMediaError(f"it is {found}, neither an image nor a video, so it was not sent")
+
+
+def is_media(path: Path) -> bool:
+    """
+    Whether *path* begins, or ends its name, as images and videos do.
+
+    True as well if it cannot be read, and for a damaged file by its name: that is for its scan to tell.
+    """
+    if path.suffix.lower() in _ENDINGS:
+        return True
+    try:
+        with path.open("rb") as file:
+            return _begins_like_media(file.read(HEAD_BYTES))
+    except OSError:
+        return True
+
+
+def _begins_like_media(head: bytes) -> bool:
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        return False
+    # "BM" alone begins many a text; a bitmap gives the size of its header, too.
+    is_bitmap = head[:2] == b"BM" and 12 <= int.from_bytes(head[14:18], "little") <= 256
+    # A camera's transport stream has a time of four bytes before each packet.
+    is_stream = any(head[at :: 188 + at][:3] == b"GGG" for at in (0, 4))
+    return is_bitmap or is_stream or any(head[at : at + len(magic)] == magic for at, magic in _PICTURES)
+
+
+def _other_than_media(head: bytes) -> str | None:
+    """What a file is that is surely no medium; None if it may be one."""
+    if _begins_like_media(head):
+        return None
+    for at, magic, name in _OTHERS:
+        if head[at : at + len(magic)] == magic:
+            return name
+    if not any(head):
+        return "a file of zeros"
+    return "text" if _is_text(head) else None
+
+
+def _is_text(head: bytes) -> bool:
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        # UTF-16, whose byte order mark no medium begins with.
+        return all(_is_of_text(character) for character in head[: len(head) & ~1].decode("utf-16", "ignore"))
+    try:
+        # The last character may be cut off at the end of what was read.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD_BYTES)
+    except UnicodeDecodeError:
+        return False
+    return all(map(_is_of_text, text))
+
+
+def _is_of_text(character: str) -> bool:
+    return character >= " " or character in _TEXT_CONTROLS

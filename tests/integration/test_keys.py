@@ -1,0 +1,76 @@
+"""Making keys on a real database: what an owner and a name may be."""
+
+import uuid
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import select, update
+
+from api.keys import KeyRefusedError, commands, create_key
+from shared.models import APIKey
+
+REFUSED = {
+    "empty": ("", "is empty"),
+    "blank": (" \t", "is empty"),
+    "no-break space alone": ("\xa0", "is empty"),
+    "leading blank": (" desk", "blank"),
+    "trailing blank": ("desk ", "blank"),
+    "line feed": ("a\nb", r"U\+000A"),
+    "escape": ("a\x1b[2J", r"U\+001B"),
+    "NUL": ("a\0", r"U\+0000"),
+    "turned direction": ("a\u202eb", r"U\+202E"),
+    "bytes that are no UTF-8": ("a\udcff", r"U\+DCFF"),
+    "too long": ("x" * 201, "201 characters; the limit is 200"),
+}
+
+
+@pytest.fixture
+def run(migrated_url, monkeypatch, tmp_path):
+    given = {"DATABASE__URL": migrated_url, "BROKER__URL": "redis://x", "STORAGE__URL": f"file://{tmp_path}"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", value)
+    return lambda *arguments: CliRunner().invoke(commands, arguments)
+
+
+@pytest.fixture
+def owner():
+    return f"owner-{uuid.uuid4().hex}"
+
+
+def keys_of(sessions, owner):
+    with sessions.transaction() as session:
+        return session.scalars(select(APIKey.name).where(APIKey.owner == owner)).all()
+
+
+@pytest.mark.parametrize("field", ["owner", "name"])
+@pytest.mark.parametrize(("value", "why"), REFUSED.values(), ids=REFUSED)
+def test_a_label_that_cannot_be_told_apart_or_shown_makes_no_key(sessions, run, owner, field, value, why):
+    given = {"owner": owner, "name": "desk", field: value}
+    with sessions.transaction() as session, pytest.raises(KeyRefusedError, match=f"the {field} .*{why}"):
+        create_key(session, **given, scopes=["jobs:read"])
+    if "\0" not in value:
+        done = run("create", "--owner", given["owner"], "--name", given["name"])
+        assert done.exit_code == 2
+        assert f"Error: the {field} " in done.output
+        assert value.strip() == "" or value not in done.output
+    assert keys_of(sessions, owner) == []
+
+
+def test_labels_of_any_script_make_keys(sessions, run, owner):
+    assert run("create", "--owner", owner, "--name", "Редакция 編集部 é", "--scope", "jobs:read").exit_code == 0
+    assert run("create", "--owner", owner, "--name", "x" * 200).exit_code == 0
+    assert sorted(keys_of(sessions, owner)) == sorted(["Редакция 編集部 é", "x" * 200])
+
+
+def test_a_scope_that_there_is_not_makes_no_key(sessions, owner):
+    with sessions.transaction() as session, pytest.raises(KeyRefusedError, match="no scope 'jobs:all'"):
+        create_key(session, owner=owner, name="desk", scopes=["jobs:read", "jobs:all"])
+
+
+def test_labels_from_before_cannot_speak_to_the_terminal_of_who_lists_them(sessions, run, owner):
+    with sessions.transaction() as session:
+        made = create_key(session, owner=owner, name="desk", scopes=[])
+        session.execute(update(APIKey).where(APIKey.id == made.row.id).values(name="a\x1b]0;x\x07\u202e"))
+    said = run("list").output
+    assert "a\\x1b]0;x\\x07\\u202e" in said
+    assert [character for character in said if not (character.isprintable() or character == "\n")] == []

@@ -1,0 +1,32 @@
+import os
+
+import pytest
+from click.testing import CliRunner
+from deepfakestream.cli import main
+
+from tests.receiver import running_receiver
+
+
+@pytest.fixture
+def server():
+    with running_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch, tmp_path):
+    """No service, key or state of the person who runs the tests, and a home of the test's own."""
+    for name in os.environ:
+        if name.startswith("DEEPFAKESTREAM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home-state"))
+
+
+@pytest.fixture
+def command():
+    """Run the command line in this process."""
+
+    def run(*arguments, **environment):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], env=environment)
+
+    return run

@@ -1,0 +1,193 @@
+"""A key is sent to the address that it was made for, and to no other."""
+
+import hashlib
+import json
+
+import pytest
+from deepfakestream import Client, connection
+from deepfakestream.errors import APIError, DeepfakeStreamError
+
+from tests.receiver import running_receiver
+from tests.unit.client.services import OWN_KEY, answer, job, problem, running_state
+
+NO_JOBS = {"items": [], "next_cursor": None}
+
+
+def keys_seen(server):
+    return [request.headers.get("Authorization") for request in server.requests]
+
+
+@pytest.fixture
+def elsewhere():
+    """A service that the local stack's key is not for."""
+    with running_receiver() as receiver:
+        receiver.answers = [answer(NO_JOBS)]
+        yield receiver
+
+
+@pytest.fixture
+def state(server, tmp_path):
+    """The state of the stack on this machine, which is *server*."""
+    server.answers = [answer(NO_JOBS)]
+    with running_state(tmp_path / "state", server.url) as folder:
+        yield folder
+
+
+@pytest.mark.parametrize("said", ["option", "environment"])
+def test_the_stacks_own_key_is_sent_to_no_other_address(command, state, elsewhere, said):
+    given = ["--url", elsewhere.url] if said == "option" else []
+    environment = {} if said == "option" else {"DEEPFAKESTREAM_URL": elsewhere.url}
+    done = command("--state", state, *given, "jobs", **environment)
+    assert elsewhere.requests == []
+    assert done.exit_code == 1
+    assert f"no API key is known for {elsewhere.url}" in done.output
+    assert "--api-key" in done.output
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda url: url.replace("127.0.0.1", "localhost"), id="host"),
+        pytest.param(lambda url: url.rsplit(":", 1)[0] + ":9", id="port"),
+        pytest.param(lambda url: url.replace("http://", "https://"), id="scheme"),
+    ],
+)
+def test_another_host_port_or_scheme_is_another_address(command, server, state, change):
+    done = command("--state", state, "--url", change(server.url), "jobs")
+    assert server.requests == []
+    assert "no API key is known" in done.output
+
+
+@pytest.mark.parametrize("form", ["{}", "{}/", "{}/v1/.."])
+def test_the_stacks_own_address_may_be_named(command, server, state, form):
+    assert command("--state", state, "--url", form.format(server.url).replace("http", "HTTP"), "jobs").exit_code == 0
+    assert keys_seen(server) == [f"Bearer {OWN_KEY}"]
+
+
+def test_an_explicit_key_goes_where_the_user_says(command, state, elsewhere):
+    elsewhere.answers *= 3
+    command("--state", state, "--url", elsewhere.url, "--api-key", "dfs_a", "jobs")
+    command("--state", state, "--url", elsewhere.url, "jobs", DEEPFAKESTREAM_API_KEY="dfs_b")
+    command("jobs", DEEPFAKESTREAM_URL=elsewhere.url, DEEPFAKESTREAM_API_KEY="dfs_c")
+    assert keys_seen(elsewhere) == ["Bearer dfs_a", "Bearer dfs_b", "Bearer dfs_c"]
+
+
+def test_a_key_that_the_environment_gives_for_its_address_is_not_sent_to_another_option(command, elsewhere):
+    environment = {"DEEPFAKESTREAM_URL": "https://deepfakes.example", "DEEPFAKESTREAM_API_KEY": "dfs_a"}
+    done = command("--url", elsewhere.url, "jobs", **environment)
+    assert elsewhere.requests == []
+    assert "DEEPFAKESTREAM_API_KEY is for DEEPFAKESTREAM_URL" in done.output
+
+
+def test_a_key_does_not_follow_a_redirection(server, elsewhere):
+    server.answers = [(302, {"Location": f"{elsewhere.url}/v1/jobs"}, b"")]
+    with Client(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
+        list(client.list())
+    assert elsewhere.requests == []
+    assert elsewhere.url in raised.value.detail
+
+
+def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"the file")
+    place = {"id": "u1", "method": "PUT", "url": f"{elsewhere.url}/x?signed=1", "headers": {"Content-Length": "8"}}
+    server.answers = [answer(place, 201), answer(job("queued"), 202)]
+    elsewhere.answers = [problem(503, "slow_down"), (200, {}, b"")]
+    with Client(server.url, "dfs_key") as client:
+        client.submit(tmp_path / "a.mp4", direct=True)
+    assert [(request.method, request.path, request.body) for request in elsewhere.requests] == [
+        ("PUT", "/x?signed=1", b"the file")
+    ] * 2
+    assert keys_seen(elsewhere) == [None, None]
+    assert json.loads(server.requests[1].body) == {
+        "upload_id": "u1",
+        "sha256": hashlib.sha256(b"the file").hexdigest(),
+    }
+
+
+def test_a_key_for_this_machine_passes_no_proxy(server, elsewhere, monkeypatch):
+    server.answers = [answer(NO_JOBS)]
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, elsewhere.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with Client(server.url, "dfs_key") as client:
+        list(client.list())
+    assert elsewhere.requests == []
+
+
+def test_the_key_of_a_stack_that_was_killed_is_not_sent_to_the_next_program_at_its_port(command, server, tmp_path):
+    with running_state(tmp_path / "state", server.url):
+        pass
+    done = command("--state", tmp_path / "state", "jobs")
+    assert server.requests == []
+    assert "no service to talk to" in done.output
+    assert command("--state", tmp_path / "state", "--url", server.url, "jobs").exit_code == 1
+    assert server.requests == []
+
+
+def test_a_state_folder_cannot_name_another_machine_or_another_file(command, elsewhere, tmp_path):
+    (tmp_path / "secret").write_text("dfs_of-somebody-else")
+    with running_state(tmp_path / "state", elsewhere.url) as folder:
+        found = json.loads((folder / "connection.json").read_text())
+        elsewhere.answers = [answer(NO_JOBS)]
+        (folder / "connection.json").write_text(json.dumps(found | {"api_key_file": str(tmp_path / "secret")}))
+        command("--state", folder, "jobs")
+        assert keys_seen(elsewhere) == [f"Bearer {OWN_KEY}"]
+        (folder / "connection.json").write_text(json.dumps(found | {"url": "http://deepfakes.example"}))
+        assert "no service to talk to" in command("--state", folder, "jobs").output
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "ftp://a.example", "http://", "http://[::1", "http://a.example:99999", "http://user:pw@a.example"],
+)
+def test_what_is_no_address_of_a_service_is_refused_with_a_sentence(command, url):
+    with pytest.raises(DeepfakeStreamError):
+        Client(url, "dfs_key")
+    if url:
+        done = command("--url", url, "--api-key", "dfs_key", "jobs")
+        assert done.exit_code == 1
+        assert "address of a service" in done.output
+        assert "pw" not in done.output
+
+
+@pytest.mark.parametrize("key", ["", "ключ", "dfs_a\nX-Header: b", "dfs a"])
+def test_what_can_be_no_key_is_refused(key):
+    with pytest.raises(DeepfakeStreamError, match="API key"):
+        Client("http://127.0.0.1:9", key)
+
+
+def test_commands_find_the_stack_that_runs_by_themselves(command, state, server):
+    with connection.announced(state) as can_be_found:
+        assert can_be_found
+        assert command("jobs").exit_code == 0
+    assert keys_seen(server) == [f"Bearer {OWN_KEY}"]
+    assert "no service to talk to" in command("jobs").output
+
+
+def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path):
+    with (
+        running_state(tmp_path / "other", "http://127.0.0.1:9") as other,
+        connection.announced(state),
+        connection.announced(other),
+    ):
+        done = command("jobs")
+        assert done.exit_code == 1
+        assert "--state" in done.output
+        assert command("--state", state, "jobs").exit_code == 0
+        assert len(server.requests) == 1
+
+
+def test_what_killed_stacks_left_is_cleared_away(state, tmp_path):
+    with running_state(tmp_path / "killed", "http://127.0.0.1:9") as killed:
+        left = connection.announced(killed)
+        left.__enter__()
+    with connection.announced(state):
+        assert len(list((tmp_path / "home-state" / "deepfakestream" / "running").iterdir())) == 1
+
+
+def test_a_home_that_cannot_be_written_does_not_keep_a_stack_from_running(state, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    with connection.announced(state) as can_be_found:
+        assert not can_be_found

@@ -1,0 +1,128 @@
+"""The embedded stack before anything of it runs: its folder, its lock and its ports."""
+
+import errno
+import fcntl
+import shutil
+import socket
+import sys
+import threading
+from contextlib import closing
+
+import pytest
+from deepfakestream.stack import embedded
+from deepfakestream.stack.embedded import EmbeddedStack
+from deepfakestream.stack.servers import Postgres, StackError
+
+
+@pytest.fixture
+def taken():
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "service"),
+    [pytest.param("--port", "the api", id="api"), pytest.param("--flower-port", "Flower", id="flower")],
+)
+def test_a_port_that_is_taken_is_reported_before_anything_starts(command, tmp_path, taken, option, service):
+    done = command("--state", tmp_path / "state", "up", option, taken)
+    assert done.exit_code == 1
+    assert done.output.strip().count("\n") == 0, "one sentence, and no step before it"
+    assert f"port {taken}, for {service}, is taken" in done.output
+    assert f"choose another one with {option}" in done.output
+
+
+def test_api_and_flower_need_ports_of_their_own(command, tmp_path):
+    done = command("--state", tmp_path / "state", "up", "--port", 5999, "--flower-port", 5999)
+    assert done.exit_code == 1
+    assert "port 5999 is given to both" in done.output
+
+
+def test_ports_that_are_not_given_are_free_and_differ(taken, monkeypatch):
+    first = embedded.free_port()
+    for name in ("API_PORT", "FLOWER_PORT"):
+        monkeypatch.setattr(embedded, name, first)
+    for given in ((None, None), (first, None), (None, first)):
+        port, flower_port = embedded.choose_ports(*given)
+        assert first in (port, flower_port)
+        assert port != flower_port
+    assert embedded.free_port(start=taken) != taken
+
+
+@pytest.mark.parametrize("name", ["up", "demo"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param(lambda folder: folder / "file", id="a file"),
+        pytest.param(lambda folder: folder / "file" / "inside", id="inside a file"),
+        pytest.param(lambda _: "/proc/state", id="where no folder can be made"),
+        pytest.param(lambda _: "/proc", id="a folder that takes no files"),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_state_that_cannot_be_used_is_one_sentence(command, tmp_path, name, place):
+    (tmp_path / "file").write_text("")
+    done = command(name, DEEPFAKESTREAM_STATE=str(place(tmp_path)))
+    assert done.exit_code == 1
+    assert done.output.strip().count("\n") == 0
+    assert "choose another folder with --state" in done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("inside", ["logs", "secrets", "lock"])
+def test_a_state_whose_inside_cannot_be_used_is_one_sentence(tmp_path, inside):
+    (tmp_path / "state").mkdir()
+    if inside == "lock":
+        (tmp_path / "state" / inside).mkdir()
+    else:
+        (tmp_path / "state" / inside).write_text("")
+    with pytest.raises(StackError, match=f"state.*{inside}|{inside}.*state"):
+        EmbeddedStack(tmp_path / "state").__enter__()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    class OnAFullDisk(Postgres):
+        def start(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    stack = EmbeddedStack(tmp_path)
+    stack._postgres = OnAFullDisk(tmp_path / "postgres")
+    with pytest.raises(StackError, match="No space left on device"):
+        stack.__enter__()
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_data_of_another_release_of_postgres_is_one_sentence(tmp_path):
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("7\n")
+    with pytest.raises(StackError, match="Postgres could not be started"):
+        Postgres(tmp_path / "postgres").start()
+
+
+def test_a_command_that_looks_for_a_stack_keeps_none_from_starting(tmp_path):
+    stack = EmbeddedStack(tmp_path)
+    with (tmp_path / "lock").open("w") as looked:
+        fcntl.flock(looked, fcntl.LOCK_SH)
+        soon = threading.Timer(0.05, fcntl.flock, (looked, fcntl.LOCK_UN))
+        soon.start()
+        stack._take_lock()
+        soon.join()
+    stack._stop()
+
+
+def test_the_hint_can_be_typed_as_it_is(tmp_path, monkeypatch):
+    from deepfakestream.running import command
+
+    program = tmp_path / "a venv" / "bin" / "deepfakestream"
+    program.parent.mkdir(parents=True)
+    shutil.copy("/bin/true", program)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command(tmp_path / "state", True) == f"'{program}'"
+    assert command(tmp_path / "a state", False) == f"'{program}' --state '{tmp_path}/a state'"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert command(tmp_path / "state", True) == "deepfakestream"

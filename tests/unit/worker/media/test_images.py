@@ -1,0 +1,336 @@
+"""Every picture of a file is looked at, whatever its format, or the file is not called real."""
+
+import io
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shared.config import Limits
+from shared.errors import (
+    DecodeError,
+    DeepfakeStreamError,
+    FrameRateTooHighError,
+    TooLongError,
+    TooManyPixelsError,
+    TruncatedError,
+    UnsupportedMediaError,
+)
+from tests.clips import make_clip, run, scene
+from tests.pictures import (
+    ANIMATIONS,
+    FORMS,
+    encoded,
+    make_animation,
+    make_motion_photo,
+    make_pages,
+    make_picture,
+    plain,
+)
+from worker.media import images, jxl
+from worker.media.frames import read_frames, read_segments
+from worker.media.probe import probe
+from worker.media.segments import plan_segments
+
+LIMITS = Limits().for_media()
+
+
+def look(path, *, sample_fps=2.0, segment_seconds=5.0):
+    """Facts, and for each segment the (time, mean grey) of its frames."""
+    facts = probe(path, LIMITS)
+    plan = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
+    segments, frames = [], []
+    for frame in read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=30):
+        if frame is None:
+            segments.append(frames)
+            frames = []
+        else:
+            frames.append((frame.time_s, round(float(frame.pixels.mean()))))
+    return facts, segments
+
+
+def near(segments, wanted):
+    """Times exactly, and greys as closely as lossy formats keep them."""
+    assert [[time for time, _ in part] for part in segments] == [[time for time, _ in part] for part in wanted]
+    for got, meant in zip(segments, wanted, strict=True):
+        assert [grey for _, grey in got] == pytest.approx([grey for _, grey in meant], abs=3)
+
+
+@pytest.mark.parametrize("container", ANIMATIONS)
+def test_an_animation_is_a_video_and_each_of_its_pictures_is_looked_at(tmp_path, container):
+    path = make_animation(tmp_path / "a", container, plain(20, 90, 160, 230), [500, 1000, 250, 250])
+    facts, segments = look(path)
+    assert (facts.kind, facts.container, facts.frame_count) == ("video", container, 4)
+    assert (facts.width_px, facts.height_px, facts.duration_s, facts.truncated) == (64, 48, 2.0, False)
+    assert facts.frame_rate == 2.0
+    near(segments, [[(0.0, 20), (0.5, 90), (1.5, 160), (1.75, 230)]])
+
+
+@pytest.mark.parametrize("container", ANIMATIONS)
+def test_one_picture_is_an_image_in_a_format_of_animations(tmp_path, container):
+    facts, segments = look(make_picture(tmp_path / "a", container, plain(90)[0]))
+    assert (facts.kind, facts.frame_count, facts.duration_s) == ("image", 1, None)
+    near(segments, [[(0.0, 90)]])
+
+
+@pytest.mark.parametrize("container", ["gif", "png", "webp"])
+def test_pictures_that_are_to_stand_for_no_time_stand_as_long_as_browsers_show_them(tmp_path, container):
+    path = make_animation(tmp_path / "a", container, plain(20, 90, 160), [0, 10, 0])
+    facts, segments = look(path)
+    assert facts.duration_s == 0.3
+    near(segments, [[(0.0, 20), (0.1, 90), (0.2, 160)]])
+
+
+@pytest.mark.parametrize("container", ["gif", "webp"])
+def test_a_long_animation_is_sampled_as_a_video_is(tmp_path, container):
+    """60 pictures of 0.2 s, two a second, in segments of 5 s."""
+    path = make_animation(tmp_path / "a", container, plain(*range(0, 240, 4)), 200)
+    facts, segments = look(path)
+    assert (facts.duration_s, len(segments)) == (12.0, 2)
+    assert [time for time, _ in segments[0]] == [0.0, 0.6, 1.0, 1.6, 2.0, 2.6, 3.0, 3.6, 4.0, 4.6]
+    assert segments[1][0] == (5.0, 100)
+    assert sum(map(len, segments)) == 24
+
+
+def test_a_picture_that_outlasts_a_segment_is_looked_at_in_the_next_one_too(tmp_path):
+    path = make_animation(tmp_path / "a", "gif", plain(20, 90, 160), [11_000, 2_000, 1_000])
+    near(look(path)[1], [[(0.0, 20)], [(5.0, 20)], [(11.0, 90), (13.0, 160)]])
+
+
+def test_a_picture_that_only_old_programs_show_is_looked_at(tmp_path):
+    first, *others = [Image.fromarray(pixels) for pixels in plain(20, 90, 160)]
+    path = tmp_path / "a"
+    path.write_bytes(encoded(first, "PNG", save_all=True, append_images=others, default_image=True, duration=500))
+    facts, segments = look(path)
+    assert facts.frame_count == 3
+    assert [grey for _, grey in segments[0]] == [20, 90, 160]
+
+
+@pytest.mark.parametrize(("container", "share"), [("gif", 0.6), ("png", 0.6), ("gif", 0.999)])
+def test_an_animation_without_its_end_is_told_to_be_truncated(tmp_path, container, share):
+    path = make_animation(tmp_path / "a", container, [scene(number, size=(160, 120)) for number in range(6)])
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    facts, segments = look(path)
+    assert facts.truncated
+    assert 0 < len(segments[0]) <= 6
+
+
+def test_an_animation_within_the_limits_of_videos(tmp_path):
+    path = make_animation(tmp_path / "a", "gif", plain(20, 90), [400_000, 400_000])
+    with pytest.raises(TooLongError, match="max_duration_s is 600"):
+        probe(path, replace(LIMITS, max_duration_s=600.0))
+    with pytest.raises(TooManyPixelsError, match="the limit max_pixels is 3071"):
+        probe(path, replace(LIMITS, max_pixels=64 * 48 - 1))
+    quick = make_animation(tmp_path / "b", "webp", plain(20, 90, 160), 20)
+    with pytest.raises(FrameRateTooHighError):
+        probe(quick, replace(LIMITS, max_frame_rate=30.0))
+
+
+@pytest.mark.parametrize("container", ["tiff", "heic"])
+def test_each_page_is_a_segment_and_has_its_number_for_a_time(tmp_path, container):
+    path = make_pages(tmp_path / "a", container, plain(20, 90, 160))
+    facts, segments = look(path)
+    assert (facts.kind, facts.frame_count, facts.duration_s) == ("image", 3, None)
+    near(segments, [[(0.0, 20)], [(1.0, 90)], [(2.0, 160)]])
+
+
+def test_pages_may_differ_in_size_and_each_is_held_to_the_limit(tmp_path):
+    path = make_pages(tmp_path / "a", "tiff", [*plain(20), *plain(90, size=(100, 200))])
+    facts = probe(path, LIMITS)
+    [frame] = read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=1.0, timeout_s=30)
+    assert frame.pixels.shape == (200, 100, 3)
+    with pytest.raises(TooManyPixelsError, match="100 × 200 = 20000 pixels; the limit max_image_pixels is 5000"):
+        probe(path, replace(LIMITS, max_image_pixels=5000))
+
+
+def test_more_pages_than_are_looked_at_are_refused(tmp_path):
+    path = make_pages(tmp_path / "a", "tiff", plain(*[7] * 1001, size=(2, 2)))
+    with pytest.raises(TooLongError, match="more than 1000 pictures"):
+        probe(path, LIMITS)
+
+
+def mpo(second, kind=0x020002):
+    """Two pictures in one JPEG file, the second of that *kind*."""
+    first = Image.fromarray(plain(20)[0])
+    content = bytearray(encoded(first, "MPO", save_all=True, append_images=[first]))
+    at = content.rindex(b"\xff\xd8\xff")
+    entry = content.index(struct.pack("<I", 0x030000), content.index(b"0100")) + 16
+    content[entry : entry + 4] = struct.pack("<I", kind)
+    return bytes(content[:at]) + second
+
+
+def test_the_second_picture_of_a_jpeg_is_looked_at(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG")))
+    near(look(path)[1], [[(0.0, 20)], [(1.0, 160)]])
+
+
+@pytest.mark.parametrize("mark", [b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1\0"])
+def test_a_gain_map_is_no_picture(tmp_path, mark):
+    path = tmp_path / "a"
+    path.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG", comment=mark), 0))
+    near(look(path)[1], [[(0.0, 20)]])
+
+
+def test_a_preview_and_a_picture_that_was_cut_off_are_no_pictures(tmp_path):
+    preview, cut = tmp_path / "preview", tmp_path / "cut"
+    preview.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG"), 0x010002))
+    cut.write_bytes(mpo(b""))
+    for path in (preview, cut):
+        near(look(path)[1], [[(0.0, 20)]])
+
+
+@pytest.mark.parametrize(("container", "codec"), [("jpeg", "h264"), ("heic", "hevc")])
+def test_the_video_of_a_motion_photo_is_looked_at(tmp_path, container, codec):
+    facts, segments = look(make_motion_photo(tmp_path / "a", container, plain(20)[0], codec))
+    assert (facts.kind, facts.frame_count) == ("image", 2)
+    near(segments[:1], [[(0.0, 20)]])
+    assert [time for time, _ in segments[1]] == [1.0, 1.5]
+    assert segments[1][0][1] == pytest.approx(scene(0, size=(160, 120)).mean(), abs=5)
+
+
+@pytest.mark.parametrize("damage", ["end", "frames"])
+def test_a_damaged_video_of_a_motion_photo_fails_its_segment(tmp_path, damage):
+    path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
+    content = bytearray(path.read_bytes())
+    if damage == "end":
+        del content[-len(content) // 4 :]
+    else:
+        at = content.index(b"mdat") + 4
+        content[at : at + 3000] = bytes(3000)
+    path.write_bytes(content)
+    facts = probe(path, LIMITS)
+    assert facts.frame_count == 2
+    with pytest.raises(DeepfakeStreamError):
+        list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
+
+
+def test_letters_of_a_file_type_alone_are_no_video(tmp_path):
+    path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
+    path.write_bytes(path.read_bytes() + b"\0\0\0\x18ftypisom" + bytes(200))
+    assert probe(path, LIMITS).frame_count == 1
+
+
+@pytest.mark.parametrize("container", FORMS)
+def test_large_pictures_are_looked_at_smaller_and_their_full_size_is_kept(tmp_path, container, monkeypatch):
+    monkeypatch.setattr(images, "WORK_PIXELS", 61 * 41)
+    path = make_picture(tmp_path / "a", container, np.asarray(Image.fromarray(scene(0)).resize((121, 81))))
+    facts = probe(path, LIMITS)
+    assert (facts.width_px, facts.height_px) == (121, 81)
+    [frame] = read_frames(path, facts, start_s=0.0, end_s=0.0, sample_fps=1.0, timeout_s=30)
+    assert frame.pixels.shape in {(41, 61, 3), (40, 60, 3)}
+    assert frame.scale == (121 / frame.pixels.shape[1], 81 / frame.pixels.shape[0])
+    alike = Image.fromarray(scene(0)).resize(frame.pixels.shape[1::-1], Image.Resampling.BOX)
+    assert np.abs(frame.pixels.astype(int) - np.asarray(alike).astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("container", ["jpeg", "png", "webp", "tiff", "avif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_a_large_picture_stands_upright(tmp_path, container, orientation, monkeypatch):
+    monkeypatch.setattr(images, "WORK_PIXELS", 2000)
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48] = 250  # Where this quarter comes to stand tells how the picture was turned.
+    marks = Image.Exif()
+    marks[0x0112] = orientation
+    path = tmp_path / "a"
+    path.write_bytes(encoded(Image.fromarray(pixels), FORMS[container], exif=marks))
+    facts = probe(path, LIMITS)
+    [frame] = read_frames(path, facts, start_s=0.0, end_s=0.0, sample_fps=1.0, timeout_s=30)
+    turned = orientation > 4
+    assert (facts.width_px, facts.height_px) == ((64, 96) if turned else (96, 64))
+    assert frame.pixels.shape[:2] == ((48, 32) if turned else (32, 48))
+    quarters = frame.pixels[:: frame.pixels.shape[0] - 1, :: frame.pixels.shape[1] - 1, 0] > 125
+    [[row, column]] = np.argwhere(quarters)
+    assert (row, column) == {1: (0, 0), 3: (1, 1), 6: (0, 1), 7: (1, 1)}[orientation]
+
+
+@pytest.mark.slow
+def test_a_photo_of_a_hundred_megapixels_is_taken_and_one_of_two_hundred_is_not(tmp_path):
+    path = tmp_path / "a"
+    Image.new("RGB", (12000, 9000), (90, 120, 150)).save(path, "JPEG")
+    facts = probe(path, LIMITS)
+    assert (facts.width_px, facts.height_px) == (12000, 9000)
+    [frame] = read_frames(path, facts, start_s=0.0, end_s=0.0, sample_fps=1.0, timeout_s=30)
+    assert (frame.pixels.shape, frame.scale) == ((4500, 6000, 3), (2.0, 2.0))
+    content = bytearray(path.read_bytes())
+    at = content.index(b"\xff\xc0")
+    content[at + 5 : at + 9] = struct.pack(">HH", 12240, 16320)
+    path.write_bytes(content)
+    with pytest.raises(TooManyPixelsError, match="max_image_pixels is 110000000"):
+        probe(path, LIMITS)
+
+
+def floats(**options):
+    return encoded(Image.fromarray(np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(48, 64)), "TIFF", **options)
+
+
+def test_a_tiff_of_floats_is_called_what_it_is(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(floats())
+    with pytest.raises(UnsupportedMediaError, match="floating-point numbers"):
+        probe(path, LIMITS)
+    one = Image.fromarray(plain(20)[0])
+    path.write_bytes(encoded(one, "TIFF", save_all=True, append_images=[Image.open(io.BytesIO(floats()))]))
+    facts = probe(path, LIMITS)
+    with pytest.raises(UnsupportedMediaError, match="floating-point numbers"):
+        list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=1.0, timeout_s=30))
+
+
+def test_a_tiff_that_is_sound_and_not_read_is_not_called_damaged(tmp_path):
+    content = bytearray(encoded(Image.fromarray(plain(20)[0]), "TIFF"))
+    at = content.index(struct.pack("<HH", 262, 3)) + 8
+    content[at : at + 2] = struct.pack("<H", 32845)  # LogLuv
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedMediaError, match=r"64 × 48, samples of 8/8/8 bits, .* interpretation 32845"):
+        probe(path, LIMITS)
+
+
+def test_what_is_see_through_is_laid_on_white(tmp_path):
+    pixels = np.zeros((48, 64, 4), np.uint8)
+    pixels[:24, :, 3] = 255
+    for container in ("png", "webp", "tiff", "jxl"):
+        path = make_picture(tmp_path / container, container, pixels)
+        facts = probe(path, LIMITS)
+        [frame] = read_frames(path, facts, start_s=0.0, end_s=0.0, sample_fps=1.0, timeout_s=30)
+        assert (frame.pixels[10, 10].max(), frame.pixels[40, 10].min()) == (0, 255), container
+
+
+def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jxl, "LEAST_S", 1.0)
+    path = make_picture(tmp_path / "a", "jxl")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3])
+    with pytest.raises(TruncatedError):
+        probe(path, LIMITS)
+    make_clip(tmp_path / "b.mp4", frames=3)
+    run("-i", str(tmp_path / "b.mp4"), "-f", "image2pipe", "-c:v", "libjxl_anim", str(tmp_path / "b"))
+    with pytest.raises(UnsupportedMediaError, match="animated JPEG XL"):
+        probe(tmp_path / "b", LIMITS)
+
+
+def test_an_ffmpeg_without_jpeg_xl_is_called_that(tmp_path, monkeypatch):
+    path = make_picture(tmp_path / "a", "jxl")
+    monkeypatch.setattr("worker.media.ffmpeg.DECODERS", "h264")
+    monkeypatch.setitem(jxl.open_input.__globals__["DEMUXERS"], "jxl", "no_such_demuxer")
+    with pytest.raises(UnsupportedMediaError, match="built without libjxl"):
+        probe(path, LIMITS)
+
+
+def test_a_heic_sequence_is_refused_since_its_track_would_go_unseen(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", codec="hevc", frames=3).read_bytes()
+    path = tmp_path / "a"
+    path.write_bytes(clip.replace(b"ftypisom", b"ftyphevc", 1))
+    with pytest.raises(UnsupportedMediaError, match="HEIC sequence"):
+        probe(path, LIMITS)
+
+
+def test_a_decoder_that_dies_is_told(tmp_path, monkeypatch):
+    script = tmp_path / "script.py"
+    script.write_text("import os; os.abort()")
+    monkeypatch.setattr(images, "SCRIPT", script)
+    with pytest.raises(DecodeError, match="ended with status -6"):
+        probe(make_picture(tmp_path / "a", "png"), LIMITS)

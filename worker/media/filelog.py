@@ -1,0 +1,152 @@
+"""What ffmpeg's log says of a file: its tracks, when it begins, and its first decoded frame."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from worker.media.tonemap import DynamicRange
+
+TRUNCATION_SIGNS: Final = (
+    "moov atom not found",
+    "partial file",
+    "Packet corrupt",
+    "File ended prematurely",
+    "Truncating packet",
+    "truncated",
+    "end of file",
+)
+LOST_COLOUR_PROFILE: Final = 5
+"""The profile of Dolby Vision whose colours are in a space of its own, which no decoder here reads."""
+
+_START_LINE = re.compile(r"^  Duration: .*?, start: (-?\d+\.\d+)")
+_VIDEO_LINE = re.compile(r"^  Stream #0:(\d+).*?: Video: (\w+)(.*)$")
+_STREAM_LINE = re.compile(r"^  Stream #0:\d+")
+_ROTATION_LINE = re.compile(r"^\s+(?:displaymatrix|Display Matrix): rotation of (-?\d+(?:\.\d+)?) degrees")
+_DOLBY_LINE = re.compile(r"^\s+DOVI configuration record: .*?\bprofile: (\d+)")
+_MASTERING_LINE = re.compile(r"^\s+(?:mastering display|content light level) metadata\b", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class VideoTrack:
+    """One video track, as the log lists it."""
+
+    index: int
+    """Among all tracks of the file."""
+    codec: str
+    is_default: bool
+    """Enabled in MP4, default in Matroska."""
+    rotation_deg: int = 0
+    dolby_vision_profile: int | None = None
+    has_mastering_display: bool = False
+
+
+@dataclass(slots=True)
+class FileLog:
+    """What ffmpeg says about the file while it reads it."""
+
+    tracks: list[VideoTrack] = field(default_factory=list)
+    """Without cover art and thumbnails."""
+    start_s: float | None = None
+    """When players begin: the begin of the track, sound included, that begins first."""
+    truncated: bool = False
+    _is_in_input: bool = False
+    _track: VideoTrack | None = None
+
+    def read(self, line: str) -> None:
+        """Take one line of the log."""
+        if line.startswith("Input #0"):
+            self._is_in_input = True
+        elif line.startswith(("Output #0", "Stream mapping")):
+            self._is_in_input = False
+        elif not line.startswith(" "):
+            self.truncated |= any(sign in line for sign in TRUNCATION_SIGNS)
+        if self._is_in_input:
+            self._read_input(line)
+
+    def _read_input(self, line: str) -> None:
+        if match := _VIDEO_LINE.match(line):
+            self._track = VideoTrack(int(match[1]), match[2], "(default)" in match[3])
+            if "(attached pic)" not in match[3] and "(timed thumbnails)" not in match[3]:
+                self.tracks.append(self._track)
+        elif _STREAM_LINE.match(line):
+            self._track = None
+        elif match := _START_LINE.match(line):
+            self.start_s = float(match[1])
+        elif self._track is None:
+            return
+        elif match := _ROTATION_LINE.match(line):
+            # The matrix turns counter-clockwise.
+            self._track.rotation_deg = round(-float(match[1]) / 90) * 90 % 360
+        elif match := _DOLBY_LINE.match(line):
+            self._track.dolby_vision_profile = int(match[1])
+        elif _MASTERING_LINE.match(line):
+            self._track.has_mastering_display = True
+
+
+def shown_track(tracks: Iterable[VideoTrack]) -> VideoTrack | None:
+    """The track that players show unless somebody chooses another: the first default one, or else the first."""
+    in_order = sorted(tracks, key=lambda track: track.index)
+    return next((track for track in in_order if track.is_default), in_order[0] if in_order else None)
+
+
+_SHOWINFO = r"^\[Parsed_showinfo_\d+ @ [^\]]+\] "
+_TIMEBASE_LINE = re.compile(_SHOWINFO + r"config in time_base: (\d+)/(\d+)")
+_FRAME_LINE = re.compile(_SHOWINFO + r"n: *0 pts: *(-?\d+|NOPTS) .*? sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
+_COLOUR_LINE = re.compile(_SHOWINFO + r"color_range:\S+ color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)")
+_SIDE_LINE = re.compile(_SHOWINFO + r" +side data - (?:mastering display|content light level)\b", re.IGNORECASE)
+_RANGES: Final[dict[str, DynamicRange]] = {"smpte2084": "pq", "arib-std-b67": "hlg"}
+MOST_STRETCH: Final = 8.0
+"""Pixels that claim to be more than so many times as wide as they are high, or high as wide, are taken for square."""
+
+
+class FirstFrame:
+    """The first frame that decodes, turned as its file says, as the filter ``showinfo`` tells of it."""
+
+    def __init__(self) -> None:
+        self.size_px: tuple[int, int] | None = None
+        """Displayed width and height: with square pixels."""
+        self.time_s: float | None = None
+        """By the file's clock."""
+        self._tick_s = 0.0
+        self._colours: tuple[str, str] | None = None
+        self._has_mastering_display = False
+
+    def read(self, line: str) -> None:
+        """Take one line of the log."""
+        if match := _TIMEBASE_LINE.match(line):
+            self._tick_s = int(match[1]) / int(match[2])
+        elif self.size_px is None and (match := _FRAME_LINE.match(line)):
+            across, down, width_px, height_px = (int(value) for value in match.groups()[1:])
+            self.size_px = displayed_size(width_px, height_px, across, down)
+            self.time_s = None if match[1] == "NOPTS" else int(match[1]) * self._tick_s
+        elif self._colours is None and self.size_px is not None and (match := _COLOUR_LINE.match(line)):
+            self._colours = match[2], match[3]
+        elif self._colours is None and _SIDE_LINE.match(line):
+            self._has_mastering_display = True
+
+    def dynamic_range(self, track: VideoTrack) -> DynamicRange:
+        """
+        What the frame's colours mean, by the transfer function that it names.
+
+        Where it names none, wide primaries with a word on the mastering display are PQ: HLG needs no such word, and
+        SDR has none. Anything else without a name is SDR, as players take it.
+        """
+        primaries, transfer = self._colours or ("unknown", "unknown")
+        has_display = self._has_mastering_display or track.has_mastering_display
+        if transfer == "unknown" and primaries == "bt2020" and has_display:
+            return "pq"
+        return _RANGES.get(transfer, "sdr")
+
+
+def displayed_size(width_px: int, height_px: int, across: int, down: int) -> tuple[int, int]:
+    """
+    The size of a picture with square pixels, given how wide and high those that are stored are.
+
+    Enlarged in one direction, never shrunk in the other, as players do.
+    """
+    if across <= 0 or down <= 0 or not 1 / MOST_STRETCH <= across / down <= MOST_STRETCH:
+        return width_px, height_px
+    if across >= down:
+        return round(width_px * across / down), height_px
+    return width_px, round(height_px * down / across)

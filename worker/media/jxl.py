@@ -1,0 +1,101 @@
+"""
+JPEG XL, decoded by ffmpeg's libjxl.
+
+Pillow has no reader for it, and the plugin that adds one is under the GPL (``docs/decisions/0016``). What libjxl finds
+is written as a portable arbitrary map, which tells its size. An animated one was refused by its header before.
+"""
+
+import re
+from pathlib import Path
+from typing import IO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.containers import inspect_header
+from shared.errors import DecodeError, DecodeTimeoutError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
+from worker.media.ffmpeg import command_line, open_input
+from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.still import Picture
+
+CONTAINER: Final = "jxl"
+LINE_BYTES: Final = 256
+LEAST_S: Final = 5.0
+PIXELS_A_SECOND: Final = 2_000_000
+"""Far fewer than are decoded in one. Of a file without its end ffmpeg's reader asks for more for ever."""
+_SIDE = re.compile(rb"(WIDTH|HEIGHT) (\d+)\n")
+_NO_READER = re.compile(r"Unknown input format|[Dd]ecoder .*not found|Decoding requested, but no decoder")
+_NO_MEMORY = re.compile(r"Cannot allocate memory|JXL_DEC_ERROR.*memory")
+
+
+def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None = None) -> Picture:
+    """
+    Decode the picture at *path*; one of more than *work_pixels* to a half or less of its width and height.
+
+    Raises:
+        MediaError: It is damaged, too large for the decoder's memory, or ffmpeg was built without libjxl.
+        DecodeError: The decoder crashed, or did not end in time.
+    """
+    with path.open("rb") as stream:
+        header = inspect_header(stream, path.stat().st_size)
+    width_px, height_px = header.width_px or 1, header.height_px or 1
+    factor = 1
+    while width_px * height_px > work_pixels * factor**2:
+        factor *= 2
+    stream = open_input(path, CONTAINER)["V:0"]
+    if factor > 1:
+        stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
+    output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
+    limit_s = min(timeout_s, LEAST_S + width_px * height_px / PIXELS_A_SECOND)
+    with BoundedProcess(command_line(output), timeout_s=limit_s, leash=leash) as child:
+        pixels = _read_map(child.stdout)
+        if pixels is None:
+            status = _status(child)
+            log = " ".join(child.lines)
+            if _NO_READER.search(log):
+                raise UnsupportedMediaError(
+                    "JPEG XL is not accepted by this service: its ffmpeg was built without libjxl"
+                )
+            if _NO_MEMORY.search(log):
+                raise TooManyPixelsError("the picture needs more memory than allowed")
+            if status < 0:
+                raise DecodeError(f"the image decoder was ended by signal {-status}")
+            raise TruncatedError("the image's data is damaged or incomplete")
+    rgb = _on_white(pixels)
+    if factor == 1:
+        return Picture(rgb, rgb.shape[1], rgb.shape[0])
+    if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):
+        # The decoder has turned it upright.
+        width_px, height_px = height_px, width_px
+    return Picture(rgb, width_px, height_px)
+
+
+def _status(child: BoundedProcess) -> int:
+    try:
+        return child.wait()
+    except DecodeTimeoutError as error:
+        raise TruncatedError("the image's data is damaged or incomplete: no decoder came to its end") from error
+
+
+def _read_map(stream: IO[bytes]) -> NDArray[np.uint8] | None:
+    """(H, W, 4) of a map of red, green, blue and opacity; None if it is not whole."""
+    sides = {}
+    while line := stream.readline(LINE_BYTES):
+        if match := _SIDE.fullmatch(line):
+            sides[match[1]] = int(match[2])
+        elif line == b"ENDHDR\n":
+            break
+    if len(sides) < 2:
+        return None
+    shape = sides[b"HEIGHT"], sides[b"WIDTH"], 4
+    data = read_exactly(stream, shape[0] * shape[1] * 4)
+    return np.frombuffer(data, np.uint8).reshape(shape) if len(data) == shape[0] * shape[1] * 4 else None
+
+
+def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3): what is see-through is laid on white, row by row, since the picture may be large."""
+    rgb = pixels[..., :3].copy()
+    for row in np.flatnonzero((pixels[..., 3] < 255).any(axis=1)):
+        opacity = pixels[row, :, 3:].astype(np.uint16)
+        rgb[row] = (pixels[row, :, :3] * opacity + 255 * (255 - opacity) + 127) // 255
+    return rgb

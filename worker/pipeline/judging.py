@@ -1,0 +1,193 @@
+"""
+Judging the people of a medium, each over all the time that they are seen.
+
+One swapped person is enough to make a medium fake, for however short a time: in an average over a long video a short
+swap is lost. Every further person and every further minute is another opportunity for chance, so limits rise with both.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from statistics import fmean
+from typing import Any, Final, Literal
+
+from shared.evidence import Evidence
+from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
+from worker.pipeline.following import PAUSE_S, Track
+from worker.pipeline.results import PersonVerdict, Suspicion
+from worker.pipeline.runs import Run, find_runs
+
+ALIKE: Final = 4
+"""Stretches of one person resemble each other: their highest is as that of so many strangers, however many they are."""
+MANY: Final = 16
+"""Chances beyond so many are not counted: the tail of real faces is not known further out, and in videos of 10 minutes
+that were put together from 60 to 120 people no real one reached this bound."""
+LISTED: Final = 100
+"""Of people, and of stretches, that a result names; a long film of a crowd has thousands."""
+SEVERAL: Final = 4
+"""Faces that cast doubt together where a checkpoint's limits do not know how much was seen."""
+NEVER: Final = 2.0
+"""A bound that no score reaches."""
+VERDICTS: Final = ("fake", "inconclusive", "real")
+"""The worst first."""
+FEW: Final = 2
+"""Faces that are not enough for ``real`` if all of them are poor."""
+POOR_SIZE_PX: Final = 62.0
+"""The smallest face of the DFDC crops that checkpoints are judged by."""
+POOR_SHARPNESS: Final = 2.0
+"""In multiples of the least that is scored at all: 2 % of the faces of 116 real clips lie below."""
+POOR_LUMA: Final = 30.0
+"""Of 255; media of a mean below 60 are judged as well as others, and those below half of that are hardly any."""
+TWO_WAYS: Final = 2
+"""A person can be called fake as a whole or for a stretch, so that stretches have twice the chances."""
+DOUBTFUL: Final = 8
+"""A stretch that would stand out among an eighth of the chances is not enough for ``fake``, and too much for ``real``:
+some 40 % of real media have one where 5 % may have a stretch that is called fake."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the people of a medium amount to."""
+
+    people: tuple[PersonVerdict, ...] = ()
+    suspicious: tuple[Suspicion, ...] = ()
+    is_little: bool = False
+    """All that was scored are one or two small, soft or dark faces."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, rounded; of very many people and stretches the most suspicious ones."""
+        rank = (*VERDICTS, None).index
+        people = sorted(self.people, key=lambda person: (rank(person.verdict), person.person))[:LISTED]
+        suspicious = sorted(self.suspicious, key=lambda one: -one.fake_score)[:LISTED]
+        return {
+            "people_total": len(self.people),
+            "people": [one.to_json() for one in sorted(people, key=lambda person: person.person)],
+            "suspicious": [one.to_json() for one in sorted(suspicious, key=lambda one: (one.start_s, one.person))],
+        }
+
+    @property
+    def worst(self) -> str | None:
+        """The worst verdict on a person; None if nobody was scored."""
+        given = {person.verdict for person in self.people}
+        return next((verdict for verdict in VERDICTS if verdict in given), None)
+
+    @property
+    def is_by_stretch(self) -> bool:
+        """Whether some person is not called real because of a stretch alone."""
+        return any(person.verdict == self.worst and person.is_by_stretch for person in self.people)
+
+
+def judge_people(
+    tracks: Sequence[Track], kind: Literal["image", "video"], manifest: Manifest, step_s: float, end_s: float
+) -> Findings:
+    """
+    Judge every person, and find the stretches of time that stand out.
+
+    Args:
+        step_s: What one sampled frame of a video stands for, in seconds.
+        end_s: Where the medium ends.
+
+    An image's pages are judged like moments of a video: of several pages with one person, one may be altered.
+    """
+    if kind == "image":
+        # A page stands for itself, and whoever is on the next one as well was not away.
+        step_s, pause_s = 0.0, 1.0
+    else:
+        pause_s = PAUSE_S
+    scored = [track for track in tracks if track.scored_segments]
+    counted = float(len(scored))
+    counts = [len(track.scored) for track in scored]
+
+    # The same few numbers of faces are asked for again and again.
+    @cache
+    def limits(faces: int, people: float) -> Limits:
+        return manifest.calibration.limits(Evidence(kind, faces, people))
+
+    # Where limits do not know how much was seen, one face of a thousand would be as good as all of them.
+    knows_evidence = kind in (manifest.calibration.bounds or {})
+
+    @cache
+    def bound(faces: int, share: float = 1.0) -> float:
+        """From where on a stretch of so many faces stands out among a share of the chances that there are."""
+        chances = min(TWO_WAYS * sum(min(math.ceil(count / faces), ALIKE) for count in counts), MANY)
+        return limits(faces, max(1.0, chances * share)).high if knows_evidence or faces >= SEVERAL else NEVER
+
+    people: list[PersonVerdict] = []
+    suspicious: list[Suspicion] = []
+    for track in tracks:
+        scores = [float(face["fake_score"]) for face in track.scored]
+        verdict, by_itself, own = None, None, None
+        mean = round(fmean(scores), SCORE_DIGITS) if scores else None
+        if mean is not None and not manifest.trained:
+            verdict = by_itself = "inconclusive"
+        elif mean is not None:
+            high = limits(len(scores), counted if kind == "image" else min(counted, MANY)).high
+            own = Limits(min(limits(len(scores), counted).low, high), high)
+            verdict = by_itself = "fake" if mean >= own.high else "inconclusive" if mean >= own.low else "real"
+            if kind == "video" or len(scores) > 1:
+                doubtful = find_runs(scores, lambda faces: bound(faces, 1.0 / DOUBTFUL))
+                beyond = find_runs(scores, bound) if knows_evidence else []
+                by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
+                verdict = min(by_itself, by_stretch, key=VERDICTS.index)
+                suspicious += [part for run in doubtful for part in _suspicions(track, run, step_s, end_s, pause_s)]
+        seen = tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s, pause_s))
+        people.append(_person(track, mean, verdict, own, seen, is_by_stretch=verdict != by_itself))
+    faces = [face for track in scored for face in track.scored]
+    is_little = len(faces) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in faces)
+    return Findings(tuple(people), tuple(sorted(suspicious, key=lambda one: (one.start_s, one.person))), is_little)
+
+
+def _is_poor(face: Mapping[str, Any], preprocessing: Preprocessing) -> bool:
+    """Whether a face was scored, but is smaller, softer or darker than what checkpoints are validated on."""
+    luma = face.get("luma")
+    return (
+        face["size_px"] < POOR_SIZE_PX
+        or face["sharpness"] < POOR_SHARPNESS * preprocessing.min_sharpness
+        or (luma is not None and luma < POOR_LUMA)
+    )
+
+
+def _person(
+    track: Track,
+    mean: float | None,
+    verdict: str | None,
+    limits: Limits | None,
+    seen: tuple[tuple[float, float], ...],
+    *,
+    is_by_stretch: bool,
+) -> PersonVerdict:
+    face = track.best_face
+    return PersonVerdict(
+        person=track.person,
+        fake_score=mean,
+        verdict=verdict,
+        is_by_stretch=is_by_stretch,
+        limits=limits,
+        faces=len(track.faces),
+        faces_scored=len(track.scored),
+        seen=seen,
+        time_s=float(face["time_s"]),
+        box_px=tuple(face["box_px"]),
+    )
+
+
+def _suspicions(track: Track, run: Run, step_s: float, end_s: float, pause_s: float) -> Iterator[Suspicion]:
+    """A run of faces as stretches of time: it may go on after a while in which the person is not seen."""
+    faces = track.scored[run.first : run.last + 1]
+    times = [float(face["time_s"]) for face in faces]
+    pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > pause_s]
+    for first, beyond in pairwise([0, *pauses, len(times)]):
+        yield Suspicion(
+            start_s=times[first],
+            end_s=_within(times[first], times[beyond - 1] + step_s, end_s),
+            person=track.person,
+            fake_score=round(fmean(float(face["fake_score"]) for face in faces[first:beyond]), SCORE_DIGITS),
+            faces=beyond - first,
+        )
+
+
+def _within(start_s: float, end_s: float, most_s: float) -> float:
+    """The end of a stretch, not beyond that of its medium."""
+    return max(start_s, min(end_s, most_s))

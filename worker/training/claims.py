@@ -1,0 +1,34 @@
+"""What a folder was made with, written down in it, so that nothing made otherwise is mixed into it."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from worker.training.errors import DataError
+
+Settings = Mapping[str, Any]
+
+
+def claim(file: Path, settings: Settings, what: str, *, read: Callable[[Any], Settings] = dict) -> None:
+    """
+    Write down in *file* what its folder is made with, or hold that against what is written there already.
+
+    Args:
+        settings: Plain values, as JSON gives them back.
+        what: Words for other ones, such as "other settings".
+        read: Brings what was written by an older version to the form of *settings*; raises ``ValueError`` where it
+            cannot.
+
+    Raises:
+        DataError: The folder was made with other ones, or the file cannot be read.
+    """
+    if not file.exists():
+        file.write_text(json.dumps(settings, indent=2) + "\n")
+        return
+    try:
+        is_same = read(json.loads(file.read_bytes())) == settings
+    except (ValueError, TypeError):
+        is_same = False
+    if not is_same:
+        raise DataError(f"{file.parent} was made with {what}; take another folder or delete it")
