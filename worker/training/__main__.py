@@ -14,6 +14,7 @@ from worker.training.arguments import PROGRAM, make_parser
 from worker.training.errors import TrainingError
 
 if TYPE_CHECKING:
+    from worker.model.checkpoint import Checkpoint
     from worker.training.recipes import Recipe
 
 INSTALLATION: Final = "pip install -c configs/constraints.txt -e '.[worker,train]'"
@@ -85,7 +86,7 @@ def _profile(given: argparse.Namespace) -> int:
 
 
 def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":
-    """A recipe, its crops, and what its autoencoders paint."""
+    """A recipe, its crops, and what its networks paint."""
     from worker.training.recipes import Recipe
     from worker.training.sources import build_caches, paint_for
 
@@ -171,17 +172,11 @@ def _counted(count: int, what: str) -> str:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from shared.errors import ModelError
-    from worker.model.checkpoint import load_checkpoint
     from worker.training.evaluate import SETS, evaluate, folder_source, recipe_sources
     from worker.training.recipes import Recipe
     from worker.training.report import HTML_FILE, summary_lines, write_report
 
-    folder = given.checkpoint.resolve()
-    try:
-        checkpoint = load_checkpoint(folder.parent, folder.name, given.device)
-    except ModelError as error:
-        raise TrainingError(str(error)) from error
+    checkpoint = _loaded(given.checkpoint, given.device)
     manifest = checkpoint.manifest
     if given.recipe is not None:
         recipe = Recipe.read(given.recipe)
@@ -210,19 +205,13 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _long_videos(given: argparse.Namespace) -> int:
-    from shared.errors import ModelError
-    from worker.model.checkpoint import load_checkpoint
     from worker.training.evaluate import SETS
     from worker.training.longvideos import judge_long_videos, table
     from worker.training.recipes import Recipe
     from worker.training.scored import score_caches
     from worker.training.sources import build_caches
 
-    folder = given.checkpoint.resolve()
-    try:
-        checkpoint = load_checkpoint(folder.parent, folder.name)
-    except ModelError as error:
-        raise TrainingError(str(error)) from error
+    checkpoint = _loaded(given.checkpoint)
     recipe = Recipe.read(given.recipe)
     caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
     by_name = {source.path.name: cache for source, cache in zip(recipe.sources, caches, strict=True)}
@@ -239,6 +228,29 @@ def _long_videos(given: argparse.Namespace) -> int:
     shares = judge_long_videos(real, swapped, checkpoint.manifest, rounds=given.rounds)
     print(f"{len(real)} real clips, {len(swapped)} swapped ones")  # noqa: T201
     print(table(shares), end="")  # noqa: T201
+    return 0
+
+
+def _loaded(folder: Path, device: str = "cpu") -> "Checkpoint":
+    from shared.errors import ModelError
+    from worker.model.checkpoint import load_checkpoint
+
+    folder = folder.resolve()
+    try:
+        return load_checkpoint(folder.parent, folder.name, device)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _judge_made(given: argparse.Namespace) -> int:
+    from worker.training.made import judge_made, table
+
+    checkpoints = [_loaded(folder) for folder in given.checkpoints]
+    recipe, caches, painted = _faces(given)
+    written = table(judge_made(recipe, caches, checkpoints, painted=painted, count=given.count, whole=given.whole))
+    if given.table is not None:
+        given.table.write_text(written)
+    print(written, end="")  # noqa: T201
     return 0
 
 

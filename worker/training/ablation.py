@@ -67,7 +67,7 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
     for variant in made.values():
         # Once, before runs side by side would each do it.
         parsed = Recipe.model_validate(variant)
-        if parsed.is_painted:
+        if parsed.painters:
             paint_for(parsed, build_caches(parsed, data, caches), caches)
     for name, variant in made.items():
         folder = runs / slug(name)

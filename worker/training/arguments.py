@@ -90,6 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_long(
         commands.add_parser("long-videos", help="false alarms on long real videos, and short swaps found in them")
     )
+    _add_judge(
+        commands.add_parser("judge-made", help="how well checkpoints tell each kind of fakes that a recipe makes")
+    )
     _add_probe(commands.add_parser("probe-outside", help="whether anything outside faces tells fakes from real media"))
     return parser
 
@@ -156,3 +159,13 @@ def _add_probe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=1500, help="couples of a data set, or media of each class")
     parser.add_argument("--made", type=int, default=400, help="couples of each kind of made fakes; 0 for none")
     parser.add_argument("--out", type=Path, help="write the figures, as JSON, to this file")
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    _add_recipe(parser)
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="folders with manifest.json")
+    parser.add_argument("--count", type=int, default=300, help="couples of each kind")
+    parser.add_argument(
+        "--whole", type=float, default=0.5, help="share of decoded and restored faces pasted as whole squares"
+    )
+    parser.add_argument("--table", type=Path, help="write the result, in Markdown, to this file")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import cv2
 import numpy as np
@@ -24,31 +24,50 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from worker.detection.faces import Box, square_around
 from worker.training.augment import Augmentation
-from worker.training.autoencoders import face_name
-from worker.training.blending import Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
+from worker.training.blending import Blend, Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
 from worker.training.cache import SAME_FACE, CachedFace, CropCache
 from worker.training.errors import DataError
+from worker.training.generators.painting import PaintedKind, part_place
+from worker.training.generators.paintings import Paintings
 from worker.training.on_device import left_to_loaders
+from worker.training.pasting import lay_over, paste
 
 if TYPE_CHECKING:
     from worker.training.recipes import Recipe
 
-Kind = Literal["textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "originals", "labelled"]
+Kind = Literal[
+    "textbook",
+    "subtle",
+    "painted",
+    "decoded",
+    "restored",
+    "inpainted",
+    "swap",
+    "transplant",
+    "pairs",
+    "parts",
+    "originals",
+    "labelled",
+]
 """
-Self-blended in two styles, painted by an autoencoder, swapped between two people, a face that a generator made put
-into a real picture, halves of one video frame, parts of its swapped half laid over its original, fakes of a data set
-beside the very pictures that they were made from, pictures labelled by others.
+Self-blended in two styles, painted in the four ways of ``generators.painting.PaintedKind``, swapped between two people,
+a face that a generator made put into a real picture, halves of one video frame, parts of its swapped half laid over its
+original, fakes of a data set beside the very pictures that they were made from, pictures labelled by others.
 
 Where few people are swapped into many pictures, whole swapped faces teach who they are: a network that knows them by
 heart is no judge of others. Their parts do not tell.
 """
 Mixture = Mapping[Kind, float]
 ALIGNED: Final[frozenset[Kind]] = frozenset(
-    {"textbook", "subtle", "painted", "swap", "transplant", "pairs", "parts", "originals"}
+    {"textbook", "subtle", *get_args(PaintedKind), "swap", "transplant", "pairs", "parts", "originals"}
 )
 """Kinds whose two pictures differ by the swap alone."""
 OWN: Final = 0.6
 """Share of painted faces that are put back where they were; the others are another person's."""
+WHOLE: Final = 0.5
+"""Share of decoded and restored faces that are pasted as whole squares, where they were; others are seen through a face
+mask."""
+SQUARES: Final[frozenset[Kind]] = frozenset({"decoded", "restored"})
 DONORS: Final = 24
 """How many faces are looked at for one that is turned like the target."""
 NOISE: Final = 3.0
@@ -92,10 +111,11 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         shuffle_labels: Swap the two pictures of a couple at random: there is then nothing to learn, as a test wants.
         first: Number of the first batch of this rank.
         real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
-        painted: Folders of crops that ``autoencoders.paint_faces`` made of the faces in *caches*.
+        painted: Folders of crops that ``generators.painting.paint_faces`` made of the faces in *caches*.
         data_set_power: Of what the real media of a data set count; see ``recipes.Draws``.
         person_power: Likewise of a person within a data set.
         leave: Leave to ``on_device.OnDevice`` what it does.
+        whole: Share of decoded and restored faces that are pasted as whole squares.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
@@ -125,8 +145,10 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         data_set_power: float = 1.0,
         person_power: float = 1.0,
         leave: bool = False,
+        whole: float = WHOLE,
     ) -> None:
         self._leave = leave
+        self._whole = whole
         self._powers = data_set_power, person_power
         self._stages = list(stages)
         self._usual_augmentation = self._augmentation = augmentation
@@ -139,13 +161,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         self._shuffle_labels = shuffle_labels
         self._pictures: dict[tuple[Path, str, int], Picture] = {}
         self._load([CropCache(folder) for folder in caches], set_name, frozenset(real_from))
-        self._painted: dict[str, list[tuple[CropCache, CachedFace]]] = {}
-        for cache in map(CropCache, painted):
-            for face in cache.faces():
-                self._painted.setdefault(face.original, []).append((cache, face))
-        # Where people were divided into sets anew after they were painted, some real faces have no painting.
-        known = [number for number, (_, face) in enumerate(self._real) if face_name(face) in self._painted]
-        self._originals, self._original_poses = [self._real[number] for number in known], self._poses[known]
+        self._paintings = Paintings(painted, [face for _, face in self._real])
 
     def __new__(cls, *given: Any, **named: Any) -> Self:
         """Keep what it is made of: see ``__reduce__``."""
@@ -283,11 +299,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
                 donor = self._real[self._donor(self._real, self._poses, number, rng)]
                 source, _, source_marks = self._face(donor, whole=True)
                 blend = swap(picture, marks, source, source_marks, rng)
-            case "painted":
-                number = self._real_number(rng)
-                picture, box, marks = self._face(self._real[number])
-                source, _, source_marks = self._face(self._painting(number, rng), whole=True)
-                blend = swap(picture, marks, source, source_marks, rng, source_is="painted")
+            case "painted" | "decoded" | "restored" | "inpainted":
+                blend, box = self._painted(kind, rng)
             case "transplant":
                 number = self._real_number(rng)
                 picture, box, marks = self._face(self._real[number])
@@ -393,14 +406,39 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             self._weights = np.cumsum(_to_power(people, [face.dataset for face in faces], data_set_power))
         return self._weights
 
-    def _painting(self, number: int, rng: Generator) -> tuple[CropCache, CachedFace]:
-        """What one of the autoencoders made of real face *number*, or of somebody else's who is turned like it."""
-        if not self._originals:
-            raise DataError("a mixture wants painted faces, and no autoencoder painted any of the training set's")
-        made = self._painted.get(face_name(self._real[number][1]))
-        if made is None or rng.random() >= OWN:
-            donor = self._originals[self._donor(self._originals, self._original_poses, number, rng)]
-            made = self._painted[face_name(donor[1])]
+    def _painted(self, kind: PaintedKind, rng: Generator) -> tuple[Blend, Box]:
+        """A painted face, pasted as a whole or blended back, or another person's blended in."""
+        # For other kinds nothing is drawn, so that older recipes see what they saw.
+        if kind == "inpainted" or (kind in SQUARES and rng.random() < self._whole):
+            number = self._painted_number(kind, rng)
+            row, paintings = self._real[number], self._paintings.of(kind, number)
+            target, box, _ = self._face(row, whole=True)
+            picture = self._picture(paintings[int(rng.integers(len(paintings)))])
+            place = part_place(row[1], target.shape)
+            # What was painted within a mask is already blended, and fits its place to the pixel.
+            blend = lay_over(target, picture, place) if kind == "inpainted" else paste(target, picture, place)
+            return blend, box
+        number = self._real_number(rng)
+        picture, box, marks = self._face(self._real[number])
+        source, _, source_marks = self._face(self._painting(kind, number, rng), whole=True)
+        return swap(picture, marks, source, source_marks, rng, source_is="painted"), box
+
+    def _painted_number(self, kind: PaintedKind, rng: Generator) -> int:
+        """A real face that was painted, drawn like others as far as that goes."""
+        originals = self._paintings.originals(kind)
+        for _ in range(DONORS):
+            number = self._real_number(rng)
+            if self._paintings.of(kind, number):
+                return number
+        return originals[int(rng.integers(len(originals)))]
+
+    def _painting(self, kind: PaintedKind, number: int, rng: Generator) -> tuple[CropCache, CachedFace]:
+        """What one of the networks made of real face *number*, or of somebody else's who is turned like it."""
+        originals = self._paintings.originals(kind)
+        made = self._paintings.of(kind, number)
+        if not made or rng.random() >= OWN:
+            rows, poses = [self._real[original] for original in originals], self._poses[originals]
+            made = self._paintings.of(kind, originals[self._donor(rows, poses, number, rng)])
         return made[int(rng.integers(len(made)))]
 
     def _donor(

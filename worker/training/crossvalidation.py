@@ -17,10 +17,10 @@ import yaml
 from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.ablation import train_in_process
-from worker.training.autoencoders import cache_names
 from worker.training.cache import SETTINGS_FILE, CropCache
 from worker.training.datasets import CROP_CACHE, Set
 from worker.training.errors import DataError, TrainingError
+from worker.training.generators.painting import cache_names
 from worker.training.metrics import roc_auc
 from worker.training.recipes import Recipe, Source
 from worker.training.scored import ScoredMedium, above_originals, score_caches
@@ -108,7 +108,7 @@ def cross_validate(
             else:
                 _link(folder, own / folder.name)
         fold_caches = [own / folder.name for folder in folders]
-        for folder, name in zip(paintings, cache_names(recipe.autoencoders, recipe.seed, fold_caches), strict=False):
+        for folder, name in zip(paintings, cache_names(recipe.painters, recipe.seed, fold_caches), strict=True):
             _link(folder, own / name)
         file = run / "recipe.yaml"
         file.write_text(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))

@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from worker.training.couples import Couples, Kind, Stage
+from worker.training.generators.painting import PaintedKind
 from worker.training.recipes import Recipe
 from worker.training.stopwatch import Part, Stopwatch, Synchronisations
 from worker.training.train import Trainer
@@ -59,7 +60,7 @@ def _kinds(recipe: Recipe) -> dict[Kind, Stage]:
 def _couples_per_second(
     recipe: Recipe, caches: Sequence[Path], painted: Sequence[Path], kind: Kind, stage: Stage
 ) -> float:
-    stream = Couples.of_recipe(recipe, caches, stages=[stage], painted=painted if kind == "painted" else ())
+    stream = Couples.of_recipe(recipe, caches, stages=[stage], painted=painted if kind in get_args(PaintedKind) else ())
     for number in range(4):
         stream.couple(number)
     began = time.perf_counter()

@@ -2,18 +2,21 @@
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from shared.manifests import Architecture, Preprocessing, Sampling
 from worker.training.augment import Augmentation
-from worker.training.autoencoders import AutoencoderSettings
 from worker.training.cache import CacheSettings
 from worker.training.couples import Kind
 from worker.training.datasets import READERS, Set
 from worker.training.errors import DataError
+from worker.training.generators.autoencoders import AutoencoderSettings
+from worker.training.generators.inpainters import InpainterSettings
+from worker.training.generators.painting import PaintedKind, PainterSettings
+from worker.training.generators.restorers import RestorerSettings
 
 
 class _Part(BaseModel):
@@ -134,6 +137,14 @@ class Origin(_Part):
     note: str = ""
 
 
+_PAINTED_BY: Final[dict[PaintedKind, str]] = {
+    "painted": "autoencoders with a plain code",
+    "decoded": "autoencoders with a variational or quantised code",
+    "restored": "restorers",
+    "inpainted": "inpainters",
+}
+
+
 class Recipe(_Part):
     """A whole training run."""
 
@@ -151,7 +162,11 @@ class Recipe(_Part):
     """``imagenet``, ``random``, or the folder of a checkpoint."""
     stages: list[StageRecipe] = Field(min_length=1)
     autoencoders: list[AutoencoderSettings] = []
-    """That paint the faces of the kind ``painted``."""
+    """That paint the faces of the kinds ``painted``, with a plain code, and ``decoded``, with another."""
+    restorers: list[RestorerSettings] = []
+    """That paint the faces of the kind ``restored``."""
+    inpainters: list[InpainterSettings] = []
+    """That paint the faces of the kind ``inpainted``."""
     real_from: list[str] = []
     """Data sets whose real faces fakes are made of; all if empty."""
     draws: Draws = Draws()
@@ -169,14 +184,27 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _can_paint(self) -> Self:
-        if self.is_painted and not self.autoencoders:
-            raise ValueError("the kind 'painted' needs autoencoders")
+        missing = self.painted_kinds - {painter.kind for painter in self._all_painters}
+        if missing:
+            lists = ", ".join(f"{kind!r} needs {_PAINTED_BY[kind]}" for kind in sorted(missing))
+            raise ValueError(f"a mixture wants faces that nothing paints: {lists}")
         return self
 
     @property
-    def is_painted(self) -> bool:
-        """Whether a mixture wants painted faces."""
-        return any(stage.mixture.get("painted", 0.0) > 0.0 for stage in self.stages)
+    def painted_kinds(self) -> set[PaintedKind]:
+        """The kinds of painted faces that a mixture wants."""
+        return {
+            kind for kind in get_args(PaintedKind) if any(stage.mixture.get(kind, 0.0) > 0.0 for stage in self.stages)
+        }
+
+    @property
+    def painters(self) -> list[PainterSettings]:
+        """The networks whose faces a mixture wants."""
+        return [painter for painter in self._all_painters if painter.kind in self.painted_kinds]
+
+    @property
+    def _all_painters(self) -> list[PainterSettings]:
+        return [*self.autoencoders, *self.restorers, *self.inpainters]
 
     @property
     def images(self) -> int:
@@ -200,15 +228,16 @@ class Recipe(_Part):
 
     def digest(self) -> str:
         """Of what decides the weights, not of the hardware, nor of what is only told."""
-        data = self.model_dump_json(
-            exclude={
-                "hardware": True,
-                "save_every_s": True,
-                "validation": True,
-                "licence": True,
-                "origin": True,
-                "min_bits_per_pixel": True,
-                "sources": {"__all__": {"about", "terms", "seen"}},
-            }
-        )
+        left_out: dict[str, Any] = {
+            "hardware": True,
+            "save_every_s": True,
+            "validation": True,
+            "licence": True,
+            "origin": True,
+            "min_bits_per_pixel": True,
+            "sources": {"__all__": {"about", "terms", "seen"}},
+        }
+        # Runs of recipes that do not use these were begun before they could be named.
+        left_out |= {name: True for name in ("restorers", "inpainters") if not getattr(self, name)}
+        data = self.model_dump_json(exclude=left_out)
         return hashlib.sha256(data.encode()).hexdigest()

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from worker.training.autoencoders import paint_faces
 from worker.training.cache import CacheSettings, CropCache, build_cache
 from worker.training.claims import claim
 from worker.training.datasets import (
@@ -20,6 +19,7 @@ from worker.training.datasets import (
 )
 from worker.training.errors import DataError
 from worker.training.findings import Findings
+from worker.training.generators.painting import paint_faces
 from worker.training.readycaches import check_pictures, link_cache
 from worker.training.recipes import Recipe, Source
 from worker.training.splits import SPLIT_FILE
@@ -174,7 +174,5 @@ def claim_split(source: Source, data: Path, folder: Path) -> int:
 
 
 def paint_for(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
-    """The caches below *folder* that the recipe's autoencoders paint after *caches*, if its mixtures want any."""
-    if not recipe.is_painted:
-        return []
-    return paint_faces(caches, folder, recipe.autoencoders, seed=recipe.seed)
+    """The caches below *folder* of what the recipe's networks paint after *caches*, if its mixtures want it."""
+    return paint_faces(caches, folder, recipe.painters, seed=recipe.seed)

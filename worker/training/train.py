@@ -72,7 +72,7 @@ class Trainer:
         recipe: What to train.
         caches: Folders of crops.
         folder: Of the run; if it holds a state, the run goes on from there.
-        painted: Folders of crops that the recipe's autoencoders made of those in *caches*.
+        painted: Folders of crops that the recipe's networks painted after those in *caches*.
         shuffle_labels: Train on coin tosses, for a test.
         watch: Measures what the parts of a step cost.
 

@@ -14,15 +14,27 @@ from tests.clips import astronaut, hopper, run
 from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
 from worker.training import cache
-from worker.training.autoencoders import AutoencoderSettings, paint_faces
 from worker.training.cache import CacheSettings, CropCache, build_cache
 from worker.training.datasets import Medium
+from worker.training.generators.autoencoders import AutoencoderSettings
+from worker.training.generators.inpainters import InpainterSettings
+from worker.training.generators.painting import paint_faces
+from worker.training.generators.restorers import RestorerSettings
 
 SETTINGS = CacheSettings(sample_fps=4.0, max_frames=4, min_sharpness=5.0)
 AUTOENCODERS = [
     AutoencoderSettings(upsampling="shuffle", halvings=3, code_channels=16, images=16),
     AutoencoderSettings(upsampling="bilinear", halvings=2, code_channels=16, images=16),
 ]
+PAINTERS = [
+    *AUTOENCODERS,
+    AutoencoderSettings(
+        upsampling="shuffle", code="quantised", halvings=2, code_channels=4, whole=True, images=16, faces=50
+    ),
+    RestorerSettings(factor=2, blocks=1, planes=8, likeness={"perception": 0.0, "adversary": 0.1}, images=16),
+    InpainterSettings(planes=8, steps=2, images=16),
+]
+"""A network of each kind, hardly trained."""
 SIDE_PX = 320
 """Of a half of the side-by-side clip."""
 
@@ -73,7 +85,7 @@ class Crops:
     folder: Path
     media: tuple[Medium, ...]
     painted: tuple[Path, ...]
-    """What hardly trained autoencoders made of it."""
+    """What ``PAINTERS`` made of it."""
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +102,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
         patch.setattr(cache, "MEDIA_PER_SHARD", 2)
         build_cache(media, folder, SETTINGS)
     assert any(CropCache(folder).faces())
-    painted = paint_faces([folder], tmp_path_factory.mktemp("painted"), AUTOENCODERS)
+    painted = paint_faces([folder], tmp_path_factory.mktemp("painted"), PAINTERS)
     return Crops(folder, media, tuple(painted))
 
 

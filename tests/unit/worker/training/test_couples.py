@@ -8,10 +8,10 @@ import torch
 
 from worker.training import couples
 from worker.training.augment import Augmentation
-from worker.training.autoencoders import face_name
 from worker.training.cache import CropCache
 from worker.training.couples import ALIGNED, Couples, Kind, Stage
 from worker.training.errors import DataError
+from worker.training.generators.painting import face_name
 
 KINDS = get_args(Kind)
 STILL = Augmentation(
@@ -67,7 +67,7 @@ def test_every_kind_makes_couples_of_two_different_pictures(kind, crops):
         assert bool(aligned) == (kind in ALIGNED)
 
 
-@pytest.mark.parametrize("kind", ["subtle", "painted", "swap", "transplant"])
+@pytest.mark.parametrize("kind", ["subtle", "painted", "restored", "swap", "transplant"])
 def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops):
     made = stream(crops, only(kind), augmentation=STILL)
     cache = CropCache(crops.folder)
@@ -93,15 +93,18 @@ def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
         assert real.frame_box_px[0] > 280
 
 
-def test_painted_faces_are_put_back_where_they_were_or_into_another_person(crops):
-    made = stream(crops, only("painted"))
+@pytest.mark.parametrize("kind", ["painted", "decoded", "restored"])
+def test_painted_faces_are_put_back_where_they_were_or_into_another_person(kind, crops):
+    made = stream(crops, only(kind))
     rng = np.random.default_rng(0)
-    drawn = [made._painting(0, rng) for _ in range(200)]
+    drawn = [made._painting(kind, 0, rng) for _ in range(200)]
     own = [face.original == face_name(made._real[0][1]) for _, face in drawn]
     assert 0.5 < np.mean(own) < 1.0
-    assert {cache.folder for cache, _ in drawn} == set(crops.painted)
+    assert {cache.folder for cache, _ in drawn} == {
+        folder for folder in crops.painted if folder.name.startswith(f"{kind}-")
+    }
     # They are fakes of this kind alone.
-    assert "painted" not in {face.dataset for _, face in made._real + made._made + made._labelled["fake"]}
+    assert kind not in {face.dataset for _, face in made._real + made._made + made._labelled["fake"]}
 
 
 def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
@@ -109,14 +112,50 @@ def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
     shutil.copy(crops.painted[0] / "00000.tar", tmp_path)
     (tmp_path / "00000.jsonl").write_text(lines[1])
     made = stream(crops, only("painted"), painted=[tmp_path])
-    assert len(made._originals) == 1
-    drawn = {made._painting(number, np.random.default_rng(0))[1].offset for number in range(len(made._real))}
+    assert len(made._paintings.originals("painted")) == 1
+    drawn = {made._painting("painted", number, np.random.default_rng(0))[1].offset for number in range(len(made._real))}
     assert len(drawn) == 1
 
 
-def test_a_mixture_with_painted_faces_wants_them(crops):
-    with pytest.raises(DataError, match="wants painted faces"):
-        stream(crops, only("painted"), painted=()).couple(0)
+@pytest.mark.parametrize("kind", ["painted", "decoded", "restored", "inpainted"])
+def test_a_mixture_with_painted_faces_wants_them(kind, crops):
+    with pytest.raises(DataError, match=f"wants {kind} faces"):
+        stream(crops, only(kind), painted=()).couple(0)
+
+
+@pytest.mark.parametrize("kind", ["decoded", "restored", "inpainted"])
+def test_held_out_people_are_painted_for_couples_of_their_own(kind, crops):
+    made = stream(crops, only(kind), augmentation=STILL, set_name="validation")
+    assert {made._real[number][1].set for number in made._paintings.originals(kind)} == {"validation"}
+    (real, fake), _, _ = made.couple(0)
+    assert not torch.equal(real, fake)
+
+
+def test_an_inpainted_face_is_changed_within_its_mask_alone(crops):
+    """The cut is large enough for nothing to be interpolated: a pixel outside the mask is the very same one."""
+    made = stream(crops, only("inpainted"), augmentation=STILL)
+    for seed in range(4):
+        blend, _ = made._painted("inpainted", np.random.default_rng(seed))
+        changed = (blend.real != blend.fake).any(axis=2)
+        assert changed.any()
+        assert not changed[blend.mask == 0].any()
+        # The mask is a part of a face, and not the square that was painted.
+        assert 0.02 < (blend.mask > 0).mean() < 0.7
+
+
+def test_a_square_that_was_painted_fades_into_the_picture_around_it(crops):
+    made = stream(crops, only("decoded"), augmentation=STILL)
+    blends = [made._painted("decoded", np.random.default_rng(seed))[0] for seed in range(12)]
+    squares = stream(crops, only("decoded"), augmentation=STILL, whole=1.0)
+    whole = [squares._painted("decoded", np.random.default_rng(seed))[0] for seed in range(6)]
+    assert 0 < sum(any(np.array_equal(one.mask, other.mask) for other in whole) for one in blends) < 12
+    for blend in whole:
+        assert (blend.mask > 0.99).mean() > 0.1
+        rows, columns = (np.flatnonzero(blend.mask.max(axis=axis)) for axis in (1, 0))
+        assert abs(np.ptp(rows) - np.ptp(columns)) < 0.25 * np.ptp(rows)
+        assert blend.mask[rows[0], columns].max() < 0.2
+        outside = blend.mask == 0
+        assert np.array_equal(blend.real[outside], blend.fake[outside])
 
 
 def test_faces_of_another_set_are_not_used(crops):

@@ -98,6 +98,16 @@ def test_an_unknown_key_is_refused_at_every_level(change, tmp_path):
         {"stages": [{"images": 2, "mixture": {"swap": 0.0}}]},
         {"stages": [{"images": 2, "mixture": {"swap": 2.0, "textbook": -1.0}}]},
         {"stages": [{"images": 2, "mixture": {"painted": 1.0}}]},
+        {
+            "stages": [{"images": 2, "mixture": {"decoded": 1.0}}],
+            "autoencoders": [{"upsampling": "shuffle"}],
+        },
+        {"stages": [{"images": 2, "mixture": {"restored": 1.0}}], "inpainters": [{}]},
+        {"stages": [{"images": 2, "mixture": {"inpainted": 1.0}}], "restorers": [{}]},
+        {"restorers": [{"factor": 3}]},
+        {"inpainters": [{"strength": [0.5]}]},
+        {"inpainters": [{"strength": [0.9, 0.2]}]},
+        {"inpainters": [{"strength": [0.0, 1.2]}]},
         {"sources": []},
         {"sources": [{"kind": "rumours", "path": "faces"}]},
         {"sources": [{"kind": "real", "path": "faces", "hold_out": {"validation": 10.0}}]},
@@ -163,3 +173,19 @@ def test_the_digest_depends_on_what_decides_the_weights(change):
 def test_the_digest_is_that_of_the_same_recipe_written_otherwise(tmp_path):
     backwards = dict(reversed(settings(optimisation={"clip": 5}).items()))
     assert Recipe.read(write(tmp_path / "recipe.yaml", backwards)).digest() == tiny().digest()
+
+
+def test_the_networks_that_paint_are_those_whose_kinds_a_mixture_wants():
+    recipe = tiny(
+        stages=[{"images": 2, "mixture": {"decoded": 1.0, "restored": 1.0, "inpainted": 0.0, "swap": 1.0}}],
+        autoencoders=[{"upsampling": "shuffle"}, {"upsampling": "shuffle", "code": "variational"}],
+        restorers=[{}],
+        inpainters=[{}],
+    )
+    assert recipe.painted_kinds == {"decoded", "restored"}
+    assert recipe.painters == [recipe.autoencoders[1], recipe.restorers[0]]
+
+
+def test_lists_of_painting_networks_are_part_of_a_digest_where_they_hold_something():
+    assert tiny(restorers=[{}]).digest() != tiny().digest() == tiny(restorers=[], inpainters=[]).digest()
+    assert tiny(inpainters=[{}]).digest() != tiny().digest()
