@@ -7,7 +7,7 @@ for 5 %, of those that are found turned for 89 to 100 %.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,6 +24,8 @@ TURNED: Final = 0.05
 upright faces and two thirds of turned ones."""
 PROBES: Final = 2
 """Frames that are looked at in all positions where faces were found and none of them stands upright."""
+EVERY: Final = 4
+"""Frames after which one of those without a face is looked at in all positions again; the first one always is."""
 
 
 class Stand(NamedTuple):
@@ -50,7 +52,7 @@ def turn_back(face: DetectedFace, quarters: int, width_px: int, height_px: int) 
     Args:
         quarters: By which ``turn`` turned the picture.
         width_px: Of the picture before it was turned.
-        height_px: Likewise.
+        height_px: Of the picture before it was turned.
     """
     if quarters == 0:
         return face
@@ -86,24 +88,71 @@ def find_standing(mtcnn: MTCNN, pictures: Sequence[Picture], min_confidence: flo
     return [[Stand(face, next(doubts)) for face in faces] for faces in found]
 
 
-def find_position(
-    mtcnn: MTCNN, pictures: Sequence[Picture], stands: Sequence[Sequence[Stand]], min_confidence: float
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Posed:
+    """A picture in the position in which its faces stand upright, as far as it could be told."""
+
+    quarters: int
+    """By which it was turned."""
+    picture: Picture
+    stands: list[Stand]
+
+    @property
+    def has_upright(self) -> bool:
+        """Whether a face stands upright in it."""
+        return any(stand.is_upright for stand in self.stands)
+
+
+class Poser:
     """
-    Say how pictures have to be turned in which no face is surely upright. Looking at each takes three detections.
+    Finds the faces of the frames of one stretch of video, or of one picture, and how frames have to be turned for it.
+
+    The position of the frames before holds until another one is better: where faces were found and none stands
+    upright, and now and then where nobody is found.
 
     Args:
-        stands: The faces of each picture as it is.
-
-    Returns:
-        Quarters of a full turn, counter-clockwise, after which the surest face of each picture is surer than now, and
-        stands upright; 0 if there is no such position.
+        min_confidence: Of the faces to keep.
     """
-    sure = {0: _surest(stands)}
-    for quarters in range(1, POSITIONS):
-        turned = find_standing(mtcnn, [turn(picture, quarters) for picture in pictures], min_confidence)
-        sure[quarters] = _surest([[stand for stand in faces if stand.is_upright] for faces in turned])
-    return max(sure, key=lambda quarters: (sure[quarters], -quarters))
+
+    def __init__(self, mtcnn: MTCNN, min_confidence: float) -> None:
+        self._mtcnn = mtcnn
+        self._min_confidence = min_confidence
+        self._quarters = 0
+        self._unseen = EVERY
+
+    def pose(self, pictures: Sequence[Picture]) -> list[Posed]:
+        """Find the faces of the next frames, (H, W, 3) uint8 RGB each."""
+        posed = self._posed(pictures, self._quarters)
+        unsure = [row for row, one in enumerate(posed) if not one.has_upright]
+        suspects = [row for row in unsure if posed[row].stands][:PROBES]
+        self._unseen += len(pictures)
+        probes = suspects or ([unsure[len(unsure) // 2]] if unsure and self._unseen >= EVERY else [])
+        if not probes:
+            return posed
+        self._unseen = 0
+        quarters = self._better([pictures[row] for row in probes], [posed[row] for row in probes])
+        if quarters == self._quarters:
+            return posed
+        for row, one in zip(unsure, self._posed([pictures[row] for row in unsure], quarters), strict=True):
+            if one.has_upright:
+                posed[row] = one
+        if len(unsure) == len(pictures):
+            self._quarters = quarters
+        return posed
+
+    def _better(self, pictures: Sequence[Picture], now: Sequence[Posed]) -> int:
+        """The position in which the surest faces of *pictures* stand upright, surer than *now*; else the one of now."""
+        sure = {self._quarters: _surest([one.stands for one in now])}
+        for quarters in range(POSITIONS):
+            if quarters != self._quarters:
+                turned = self._posed(pictures, quarters)
+                sure[quarters] = _surest([[stand for stand in one.stands if stand.is_upright] for one in turned])
+        return max(sure, key=lambda quarters: (sure[quarters], quarters == self._quarters, -quarters))
+
+    def _posed(self, pictures: Sequence[Picture], quarters: int) -> list[Posed]:
+        turned = [turn(picture, quarters) for picture in pictures]
+        stands = find_standing(self._mtcnn, turned, self._min_confidence)
+        return [Posed(quarters, picture, found) for picture, found in zip(turned, stands, strict=True)]
 
 
 def _surest(stands: Sequence[Sequence[Stand]]) -> float:

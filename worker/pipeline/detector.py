@@ -16,7 +16,7 @@ from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
 from worker.detection.people import Sighting, appearance, group_into_people, pack_look
-from worker.detection.turning import PROBES, TURNED, find_position, find_standing, turn, turn_back
+from worker.detection.turning import TURNED, Poser, turn_back
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint
@@ -112,13 +112,13 @@ class Detector:
         decoded = 0
         waiting: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
-        quarters: int | None = None
+        poser = Poser(self._mtcnn, self.manifest.preprocessing.min_confidence)
         for chunk in stages.waiting("decode", chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops, quarters = self._find(chunk, quarters)
+                faces, crops = self._find(chunk, poser)
             found += faces
             waiting += crops
             whole = len(waiting) - len(waiting) % FACE_BATCH
@@ -165,57 +165,28 @@ class Detector:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
 
-    def _find(self, chunk: list[Frame], quarters: int | None) -> tuple[list[_Found], list[NDArray[np.uint8]], int]:
-        """
-        Find the faces of some frames.
-
-        Args:
-            quarters: By how many quarters the frames have to be turned for faces to stand upright; None if that is to
-                be found out.
-
-        Returns:
-            The faces, the crops of those that can be scored, and *quarters*.
-        """
+    def _find(self, chunk: list[Frame], poser: Poser) -> tuple[list[_Found], list[NDArray[np.uint8]]]:
+        """The faces of some frames, and the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
-        pictures = [turn(frame.pixels, quarters or 0) for frame in chunk]
-        stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
-        if quarters is None:
-            quarters = 0
-            if not any(stand.is_upright for faces in stands for stand in faces):
-                # Where there is nobody at all, one picture has to do: landscapes should not take three times as long.
-                rows = [row for row, faces in enumerate(stands) if faces][:PROBES] or [len(pictures) // 2]
-                probes, seen = [pictures[row] for row in rows], [stands[row] for row in rows]
-                quarters = find_position(self._mtcnn, probes, seen, preprocessing.min_confidence)
-            if quarters:
-                pictures = [turn(picture, quarters) for picture in pictures]
-                stands = find_standing(self._mtcnn, pictures, preprocessing.min_confidence)
-        # A face that alone decides how its frame stands is not held against that.
-        is_sure = any(stand.is_upright for faces in stands for stand in faces)
+        posed = poser.pose([frame.pixels for frame in chunk])
         found, crops = [], []
-        for frame, picture, faces in zip(chunk, pictures, stands, strict=True):
-            for face, doubt in faces[:MAX_FACES_PER_FRAME]:
-                quality = measure_quality(picture, face)
+        for frame, one in zip(chunk, posed, strict=True):
+            height, width = frame.pixels.shape[:2]
+            for face, doubt in one.stands[:MAX_FACES_PER_FRAME]:
+                quality = measure_quality(one.picture, face)
                 crop = crop_face(
-                    picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
+                    one.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
                 problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
-                if problem is None and is_sure and doubt >= TURNED:
+                # A face that alone tells how its frame stands is not held against that.
+                if problem is None and one.has_upright and doubt >= TURNED:
                     problem = "face_turned"
-                height, width = frame.pixels.shape[:2]
-                found.append(
-                    _Found(
-                        frame.time_s,
-                        turn_back(face, quarters, width, height),
-                        90 * quarters,
-                        quality,
-                        problem,
-                        frame.scale,
-                        appearance(crop),
-                    )
-                )
+                displayed = turn_back(face, one.quarters, width, height)
+                look, turned_deg = appearance(crop), 90 * one.quarters
+                found.append(_Found(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
                 if problem is None:
                     crops.append(crop)
-        return found, crops, quarters
+        return found, crops
 
 
 def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:

@@ -17,6 +17,8 @@ from worker.detection.people import LOOK_SIZE, MEMORY_S, PLACE_COUNTS, SAME_LOOK
 
 PAUSE_S: Final = 3.0
 """Somebody who is not found for longer than this is said to be away meanwhile."""
+COMPARED: Final = 500
+"""People who were seen last, among whom somebody in a segment is looked for: a film of a crowd has thousands."""
 NEW_LOOK: Final = 0.3
 """How much of a person's look is renewed in each further segment."""
 
@@ -72,7 +74,7 @@ class Track:
         return spans
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Known:
     look: NDArray[np.float32]
     faces: list[Mapping[str, Any]] = field(default_factory=list)
@@ -109,19 +111,30 @@ def follow_people(parts: Iterable[Part], kind: Literal["image", "video"]) -> lis
 
 
 def _assign(known: list[_Known], part: Part, *, is_in_time: bool) -> None:
-    """Give the people of one segment to those known from earlier ones, best match first; the rest are new."""
+    """
+    Give the people of one segment to those known from earlier ones, best match first; the rest are new.
+
+    Args:
+        known: In the order in which they were seen last, and so left behind.
+    """
     people = [person for person in part.result.get("people", ()) if person["faces"]]
     looks = [_look(part, person) for person in people]
     new = set(range(len(people)))
-    likeness = _likeness(known, people, looks, is_in_time=is_in_time)
+    recent = known[-COMPARED:]
+    likeness = _likeness(recent, people, looks, is_in_time=is_in_time)
+    seen: list[_Known] = []
     while likeness.size and likeness.max() >= SAME_LOOK:
         row, column = divmod(int(likeness.argmax()), len(people))
-        known[row].add(part.index, people[column], looks[column])
+        recent[row].add(part.index, people[column], looks[column])
+        seen.append(recent[row])
         new.remove(column)
         likeness[row, :], likeness[:, column] = -1.0, -1.0
+    for one in seen:
+        known.remove(one)
     for column in sorted(new):
-        known.append(_Known(looks[column]))
-        known[-1].add(part.index, people[column], looks[column])
+        seen.append(_Known(looks[column]))
+        seen[-1].add(part.index, people[column], looks[column])
+    known += seen
 
 
 def _look(part: Part, person: Mapping[str, Any]) -> NDArray[np.float32]:
@@ -141,16 +154,17 @@ def _likeness(
     if not likeness.size:
         return likeness
     likeness += np.stack([one.look for one in known]) @ np.stack(looks).T
-    if not is_in_time:
-        return likeness
-    for row, one in enumerate(known):
-        last = one.faces[-1]
+    begin_s = min(float(person["faces"][0]["time_s"]) for person in people)
+    # Those who were seen last stand last, and only they can be in the same place still.
+    for row in range(len(known) - 1, -1, -1) if is_in_time else ():
+        last = known[row].faces[-1]
+        if begin_s - float(last["time_s"]) > 2.0 * MEMORY_S:
+            break
         for column, person in enumerate(people):
             first = person["faces"][0]
             pause_s = float(first["time_s"]) - float(last["time_s"])
-            if pause_s < 2.0 * MEMORY_S:
-                fading = math.exp(-((pause_s / MEMORY_S) ** 2))
-                likeness[row, column] += PLACE_COUNTS * nearness(last["box_px"], first["box_px"]) * fading
+            fading = math.exp(-((pause_s / MEMORY_S) ** 2))
+            likeness[row, column] += PLACE_COUNTS * nearness(last["box_px"], first["box_px"]) * fading
     return likeness
 
 

@@ -17,7 +17,7 @@ from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
 from worker.pipeline.following import PAUSE_S, Track
 from worker.pipeline.results import PersonVerdict, Suspicion
-from worker.pipeline.runs import Run, find_runs
+from worker.pipeline.runs import Run, find_runs, stands_out
 
 ALIKE: Final = 4
 """Stretches of one person resemble each other: their highest is as that of so many strangers, however many they are."""
@@ -33,7 +33,7 @@ NEVER: Final = 2.0
 VERDICTS: Final = ("fake", "inconclusive", "real")
 """The worst first."""
 FEW: Final = 2
-"""Faces that are not enough for ``real`` if all of them are poor."""
+"""Faces that are not enough for ``real`` if all of them are poor, or that tell of somebody turned."""
 POOR_SIZE_PX: Final = 62.0
 """The smallest face of the DFDC crops that checkpoints are judged by."""
 POOR_SHARPNESS: Final = 2.0
@@ -44,7 +44,7 @@ TWO_WAYS: Final = 2
 """A person can be called fake as a whole or for a stretch, so that stretches have twice the chances."""
 DOUBTFUL: Final = 8
 """A stretch that would stand out among an eighth of the chances is not enough for ``fake``, and too much for ``real``:
-some 40 % of real media have one where 5 % may have a stretch that is called fake."""
+20 to 40 % of real videos were neither real nor fake for that or for their mean (decision 17)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Findings:
     suspicious: tuple[Suspicion, ...] = ()
     is_little: bool = False
     """All that was scored are one or two small, soft or dark faces."""
+    is_turned: bool = False
+    """Somebody is seen as large as those who were scored, and was not scored for standing turned beside them."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded; of very many people and stretches the most suspicious ones."""
@@ -92,7 +94,7 @@ def judge_people(
     An image's pages are judged like moments of a video: of several pages with one person, one may be altered.
     """
     if kind == "image":
-        # A page stands for itself, and whoever is on the next one as well was not away.
+        # A page stands for itself, and a person who is on the next one as well was not away.
         step_s, pause_s = 0.0, 1.0
     else:
         pause_s = PAUSE_S
@@ -128,7 +130,7 @@ def judge_people(
             verdict = by_itself = "fake" if mean >= own.high else "inconclusive" if mean >= own.low else "real"
             if kind == "video" or len(scores) > 1:
                 doubtful = find_runs(scores, lambda faces: bound(faces, 1.0 / DOUBTFUL))
-                beyond = find_runs(scores, bound) if knows_evidence else []
+                beyond = knows_evidence and stands_out(scores, bound)
                 by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
                 verdict = min(by_itself, by_stretch, key=VERDICTS.index)
                 suspicious += [part for run in doubtful for part in _suspicions(track, run, step_s, end_s, pause_s)]
@@ -136,7 +138,16 @@ def judge_people(
         people.append(_person(track, mean, verdict, own, seen, is_by_stretch=verdict != by_itself))
     faces = [face for track in scored for face in track.scored]
     is_little = len(faces) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in faces)
-    return Findings(tuple(people), tuple(sorted(suspicious, key=lambda one: (one.start_s, one.person))), is_little)
+    largest_px = max((float(face["size_px"]) for face in faces), default=0.0)
+    is_turned = any(_is_turned(track, largest_px, 1 if kind == "image" else FEW) for track in tracks)
+    suspicious.sort(key=lambda one: (one.start_s, one.person))
+    return Findings(tuple(people), tuple(suspicious), is_little, is_turned)
+
+
+def _is_turned(track: Track, largest_px: float, count: int) -> bool:
+    """Whether a person who was not scored has that many turned faces, half as large as the largest scored one."""
+    sizes = [float(face["size_px"]) for face in track.faces if face["problem"] == "face_turned"]
+    return not track.scored_segments and len(sizes) >= count and 2.0 * max(sizes) >= largest_px
 
 
 def _is_poor(face: Mapping[str, Any], preprocessing: Preprocessing) -> bool:

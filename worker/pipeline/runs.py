@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 STEPS_IN_OCTAVE: Final = 2
 """Lengths that are tried between a length and its double, so that the cost grows as n log n."""
+STEPS_IN_LENGTH: Final = 8
+"""Places within a long stretch's length at which another one of that length begins."""
 
 
 class Run(NamedTuple):
@@ -27,6 +29,12 @@ class Run(NamedTuple):
     """By how much it lies above the bound, in log-odds."""
 
 
+def stands_out(scores: Sequence[float], bound: Callable[[int], float]) -> bool:
+    """Whether the mean of any stretch of *scores* reaches the bound for its length."""
+    sums = _sums(scores)
+    return any(bool((_means(sums, length) >= bound(length)).any()) for length in _lengths(len(scores)))
+
+
 def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Run]:
     """
     Find the stretches of *scores* whose mean reaches the bound for their length, without overlaps.
@@ -38,26 +46,43 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     Returns:
         In order of time. Of stretches that overlap, the one that lies farthest above its bound; neighbours are joined.
     """
-    values = np.asarray(scores, np.float64)
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    found: list[tuple[float, int, int]] = []
-    for length in _lengths(len(values)):
-        least = bound(length)
-        means = (sums[length:] - sums[:-length]) / length
-        above = _log_odds(means) - _log_odds(np.array(min(least, 1.0)))
-        found += [(float(above[start]), int(start), length) for start in np.flatnonzero(means >= least)]
-    found.sort(key=lambda window: (-window[0], window[1], window[2]))
-    taken = np.zeros(len(values), np.bool_)
+    values, sums = np.asarray(scores, np.float64), _sums(scores)
+    taken = bytearray(len(values))
     best = np.full(len(values), -np.inf)
-    for excess, start, length in found:
-        if not taken[start : start + length].any():
-            taken[start : start + length] = True
+    for excess, start, length in _windows(sums, bound):
+        if taken.find(1, start, start + length) < 0:
+            taken[start : start + length] = b"\1" * length
             best[start : start + length] = excess
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], taken, [False]]).astype(np.int8)))
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], np.frombuffer(taken, np.int8), [0]])))
     return [
         Run(int(begin), int(end) - 1, float(values[begin:end].mean()), float(best[begin:end].max()))
         for begin, end in zip(edges[::2], edges[1::2], strict=True)
     ]
+
+
+def _windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
+    """Stretches that reach their bound, the farthest above it first: excess, first face and length of each."""
+    excesses, starts, lengths = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for length in _lengths(len(sums) - 1):
+        least = bound(length)
+        # Long ones begin at every eighth of their length, so that there are not many more of them than faces.
+        places = np.arange(0, len(sums) - length, max(1, length // STEPS_IN_LENGTH))
+        means = _means(sums, length)[places]
+        above = means >= least
+        excesses.append(_log_odds(means[above]) - _log_odds(np.array(min(least, 1.0))))
+        starts.append(places[above])
+        lengths.append(np.full(int(above.sum()), length))
+    rows = np.concatenate(excesses), np.concatenate(starts), np.concatenate(lengths)
+    order = np.lexsort((rows[2], rows[1], -rows[0]))
+    return list(zip(*(column[order].tolist() for column in rows), strict=True))
+
+
+def _sums(scores: Sequence[float]) -> NDArray[np.float64]:
+    return np.concatenate([[0.0], np.cumsum(np.asarray(scores, np.float64))])
+
+
+def _means(sums: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    return np.asarray((sums[length:] - sums[:-length]) / length, np.float64)
 
 
 def _lengths(count: int) -> list[int]:

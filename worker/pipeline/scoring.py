@@ -7,13 +7,15 @@ The verdict is the worst of what the job's score, every person and every stretch
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import geometric_mean
 from typing import Any, Literal
 
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Manifest
-from worker.pipeline.judging import Findings
+from worker.pipeline.following import Part, Track, follow_people
+from worker.pipeline.judging import Findings, judge_people
 from worker.pipeline.results import FaceResult, JobResult, PersonResult, SegmentResult
 
 REASON_OF_PROBLEM = {
@@ -79,7 +81,7 @@ def score_job(
         evidence: What the segments' scores were made from.
         findings: What was found of each person and stretch of time.
         is_truncated: Part of the file is missing or damaged.
-        has_other_tracks: The file has video tracks that nobody looked at.
+        has_other_tracks: The file has video tracks that were not looked at.
 
     Returns:
         ``real`` only if every segment was looked at, nothing is missing, and nobody is anything but real: a swap could
@@ -112,10 +114,64 @@ def score_job(
         return result(mean, max(scores), "fake", (*short, *reasons), limits)
     is_uncertain = by_mean == "inconclusive" or (findings.worst == "inconclusive" and not is_short)
     uncertain = ["uncertain"] if is_uncertain else []
+    turned = ["faces_turned"] if findings.is_turned else []
     little = ["little_evidence"] if findings.is_little else []
     compressed = ["heavily_compressed"] if manifest.calibration.is_heavily_compressed(evidence) else []
-    doubts = (*uncertain, *short, *little, *compressed, *reasons)
+    doubts = (*uncertain, *short, *turned, *little, *compressed, *reasons)
     return result(mean, max(scores), "inconclusive" if doubts else "real", doubts, limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a medium's segments amount to."""
+
+    result: JobResult
+    evidence: Evidence
+    findings: Findings
+    tracks: Sequence[Track]
+    """Its people, from whom *findings* follow."""
+
+
+def judge_medium(
+    parts: Sequence[Part],
+    kind: Literal["image", "video"],
+    manifest: Manifest,
+    *,
+    step_s: float,
+    end_s: float,
+    failed_segments: int = 0,
+    bits_per_pixel: float | None = None,
+    is_truncated: bool = False,
+    has_other_tracks: bool = False,
+    tracks: Sequence[Track] | None = None,
+) -> Judged:
+    """
+    Judge a medium: its people are followed, each of them is judged, and so is the whole.
+
+    Args:
+        parts: The segments that were looked at, in order of time.
+        step_s: What one sampled frame of a video stands for, in seconds.
+        end_s: Where the medium ends.
+        failed_segments: How many could not be looked at.
+        bits_per_pixel: Of a video, by ``shared.evidence.bits_per_pixel``.
+        is_truncated: Part of the file is missing or damaged.
+        has_other_tracks: The file has video tracks that were not looked at.
+        tracks: The people, where they are known already.
+    """
+    tracks = follow_people(parts, kind) if tracks is None else tracks
+    findings = judge_people(tracks, kind, manifest, step_s, end_s)
+    evidence = gather_evidence([part.result for part in parts], kind, bits_per_pixel)
+    segments = [(part.result.get("fake_score"), tuple(part.result.get("reasons", ()))) for part in parts]
+    result = score_job(
+        segments,
+        failed_segments,
+        manifest,
+        evidence,
+        findings,
+        is_truncated=is_truncated,
+        has_other_tracks=has_other_tracks,
+    )
+    return Judged(result, evidence, findings, tracks)
 
 
 def gather_evidence(

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from shared.errors import DecodeError
 from shared.evidence import bits_per_pixel
@@ -11,9 +11,8 @@ from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segmen
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger
-from worker.pipeline.following import Part, Track, follow_people
-from worker.pipeline.judging import judge_people
-from worker.pipeline.scoring import gather_evidence, score_job
+from worker.pipeline.following import Part, Track
+from worker.pipeline.scoring import judge_medium
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -54,23 +53,20 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     The people in the results of *segments* get the numbers that they have in the whole medium.
     """
     looked_at = [segment for segment in segments if segment.status != "failed"]
-    outcomes = [(segment.fake_score, tuple((segment.result or {}).get("reasons", ()))) for segment in looked_at]
     facts = (job.media and job.media.facts) or {}
-    kind: Literal["image", "video"] = "image" if facts.get("kind") == "image" else "video"
-    parts = [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at]
-    tracks = follow_people(parts, kind)
-    findings = judge_people(tracks, kind, manifest, 1.0 / job.sample_fps, segments[-1].end_s if segments else 0.0)
-    evidence = gather_evidence([part.result for part in parts], kind, _bits_per_pixel(job, facts))
-    result = score_job(
-        outcomes,
-        len(segments) - len(looked_at),
+    judged = judge_medium(
+        [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at],
+        "image" if facts.get("kind") == "image" else "video",
         manifest,
-        evidence,
-        findings,
+        step_s=1.0 / job.sample_fps,
+        end_s=segments[-1].end_s if segments else 0.0,
+        failed_segments=len(segments) - len(looked_at),
+        bits_per_pixel=_bits_per_pixel(job, facts),
         is_truncated=bool(facts.get("truncated")),
         has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
     )
-    _renumber(looked_at, tracks)
+    result = judged.result
+    _renumber(looked_at, judged.tracks)
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
         fake_score=result.fake_score,
@@ -78,8 +74,8 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         verdict=result.verdict,
         reasons=result.reasons,
         model_description=manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
-        evidence={**evidence.to_json(), **(limits or {"real_below": None, "fake_from": None})},
-        findings=findings.to_json(),
+        evidence={**judged.evidence.to_json(), **(limits or {"real_below": None, "fake_from": None})},
+        findings=judged.findings.to_json(),
     )
 
 

@@ -141,10 +141,11 @@ def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapp
         # A tail of few media is a guess: means are taken to scatter half as far as single faces at least.
         share = min(1.0, max(_tail(means) / tail, LEAST_SHARE))
         rise["doubling_many"] = round(share * tail * math.log(2.0), DIGITS)
-    high = _bound(real, odds, seen, max, _high, Bound(one=0.0, many=0.0, **rise))
-    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, Bound(one=0.0, many=0.0))
-    least, most = _log_odds(LEAST_LOW), _log_odds(MOST_LOW)
     is_video = any(medium.is_video for medium in media)
+    high = _bound(real, odds, seen, max, _high, Bound(one=0.0, many=0.0, **rise))
+    falling = Bound(one=0.0, many=0.0, **(rise if is_video else {}))
+    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, falling)
+    least, most = _log_odds(LEAST_LOW), _log_odds(MOST_LOW)
     return Bounds(
         high=Bound(**{name: _up(max(value, most)) for name, value in high.items()}, **rise),
         low=Bound(

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.random import Generator
 
 from shared.manifests import Manifest
-from worker.pipeline.following import Track, follow_people
-from worker.pipeline.judging import judge_people
+from worker.pipeline.following import Part, Track, follow_people
 from worker.pipeline.results import FaceResult
-from worker.pipeline.scoring import gather_evidence, score_job, score_segment
+from worker.pipeline.scoring import judge_medium, score_segment
 from worker.training.errors import DataError
 from worker.training.scored import ScoredMedium
 
@@ -126,7 +125,7 @@ def _video(
 def _insert(
     strands: Sequence[_Strand], swap: Sequence[float], insertion_s: float, step_s: float, rng: Generator
 ) -> list[_Strand]:
-    """Insert a swap into the time of whoever is seen longest; what comes later is moved on."""
+    """Insert a swap into the time of the person who is seen longest; what comes later is moved on."""
     row = max(range(len(strands)), key=lambda row: len(strands[row].scores))
     chosen = strands[row]
     count = round(insertion_s / step_s)
@@ -165,10 +164,9 @@ def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
         )
         for person, (strand, indexes) in enumerate(zip(strands, seen, strict=True))
     ]
-    findings = judge_people(tracks, "video", manifest, step_s, faces[-1][0] + step_s)
-    evidence = gather_evidence([result.to_json() for result in results], "video")
-    segments = [(result.fake_score, result.reasons) for result in results]
-    return score_job(segments, 0, manifest, evidence, findings).verdict
+    parts = [Part(index, result.to_json(), None) for index, result in enumerate(results)]
+    judged = judge_medium(parts, "video", manifest, step_s=step_s, end_s=faces[-1][0] + step_s, tracks=tracks)
+    return judged.result.verdict
 
 
 def _face(time_s: float, score: float) -> FaceResult:

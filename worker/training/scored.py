@@ -31,10 +31,9 @@ from worker.detection.people import Sighting, appearance, group_into_people, pac
 from worker.inference import Engine, FromLastChannels, make_engine
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
-from worker.pipeline.following import Part, follow_people
-from worker.pipeline.judging import judge_people
+from worker.pipeline.following import Part
 from worker.pipeline.results import FaceResult, SegmentResult
-from worker.pipeline.scoring import gather_evidence, score_job, score_segment
+from worker.pipeline.scoring import gather_evidence, judge_medium, score_segment
 from worker.training.cache import CachedFace, CropCache
 from worker.training.errors import TrainingError
 from worker.training.skin import skin_tone_deg
@@ -135,12 +134,9 @@ class ScoredMedium:
 
     def verdict(self, manifest: Manifest) -> str:
         """What the service calls the medium: by its score, its people and its stretches. Compression is not known."""
-        scale = manifest.calibration.scale
         step_s = 1.0 / manifest.sampling.sample_fps
-        end_s = self.faces[-1].time_s + step_s
-        findings = judge_people(follow_people(self.parts(scale), self._kind), self._kind, manifest, step_s, end_s)
-        segments = [(result.fake_score, result.reasons) for result in self._segments(scale)]
-        return score_job(segments, 0, manifest, self.evidence(scale), findings).verdict
+        parts, end_s = self.parts(manifest.calibration.scale), self.faces[-1].time_s + step_s
+        return judge_medium(parts, self._kind, manifest, step_s=step_s, end_s=end_s).result.verdict
 
     def frame_evidence(self) -> list[Evidence]:
         """What each frame's score is made from, in order of time: one face of each person in it."""

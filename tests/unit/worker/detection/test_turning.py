@@ -3,7 +3,7 @@ import pytest
 
 from tests.clips import astronaut, hopper
 from worker.detection.mtcnn import MTCNN
-from worker.detection.turning import find_position, find_standing, turn, turn_back
+from worker.detection.turning import Poser, find_standing, turn, turn_back
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +36,34 @@ def turn_back_direction(quarters):
 
 @pytest.mark.parametrize("portrait", [astronaut, hopper])
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_faces_that_do_not_stand_upright_are_told_and_how_to_turn_them(mtcnn, portrait, quarters):
+def test_faces_that_do_not_stand_upright_are_told_and_turned(mtcnn, portrait, quarters):
     picture = portrait()
-    [faces] = find_standing(mtcnn, [picture], 0.9)
-    assert faces[0].is_upright
+    [upright] = Poser(mtcnn, 0.9).pose([picture])
+    assert (upright.quarters, upright.has_upright) == (0, True)
     turned = turn(picture, quarters)
-    stands = find_standing(mtcnn, [turned], 0.9)
-    assert not any(stand.is_upright for stand in stands[0])
-    assert find_position(mtcnn, [turned], stands, 0.9) == 4 - quarters
-    assert find_position(mtcnn, [picture], [faces], 0.9) == 0
+    assert not any(stand.is_upright for stand in find_standing(mtcnn, [turned], 0.9)[0])
+    [posed] = Poser(mtcnn, 0.9).pose([turned])
+    assert (posed.quarters, posed.has_upright) == (4 - quarters, True)
+    assert (posed.picture == picture).all()
 
 
-def test_where_there_is_no_face_nothing_is_turned(mtcnn):
-    noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
-    assert find_standing(mtcnn, [noise, noise], 0.9) == [[], []]
-    assert find_position(mtcnn, [noise], [[]], 0.9) == 0
+def test_the_position_is_found_again_after_frames_without_a_face_and_after_a_cut(mtcnn):
+    picture = np.ascontiguousarray(hopper()[:260, :260])
+    dark, turned = np.zeros_like(picture), turn(picture, 2)
+    poser = Poser(mtcnn, 0.9)
+    quarters = [
+        [one.quarters for one in poser.pose(chunk)]
+        for chunk in ([dark] * 4, [turned] * 4, [turned, picture, turned], [picture] * 2)
+    ]
+    assert quarters == [[0] * 4, [2] * 4, [2, 0, 2], [0] * 2]
+
+
+def test_where_there_is_no_face_nothing_is_turned_and_little_is_looked_at(mtcnn, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    looked_at = []
+    detect = mtcnn.detect
+    monkeypatch.setattr(mtcnn, "detect", lambda pictures: looked_at.append(len(pictures)) or detect(pictures))
+    poser = Poser(mtcnn, 0.9)
+    for _ in range(8):
+        assert [one.quarters for one in poser.pose([noise])] == [0]
+    assert sum(looked_at) == 8 + 2 * 3

@@ -2,6 +2,7 @@ import numpy as np
 
 from tests.clips import astronaut, hopper
 from worker.detection.people import appearance, pack_look, unpack_look
+from worker.pipeline import following
 from worker.pipeline.following import Part, follow_people
 from worker.pipeline.results import FaceResult
 from worker.pipeline.scoring import score_segment
@@ -76,3 +77,9 @@ def test_the_largest_scored_face_is_shown():
     result = {"people": [{"person": 0, "fake_score": 0.3, "faces": [small, large, unscored]}]}
     [track] = follow_people([Part(0, result, None)], "video")
     assert track.best_face == large
+
+
+def test_in_a_film_of_a_crowd_somebody_is_looked_for_among_those_seen_last(monkeypatch):
+    monkeypatch.setattr(following, "COMPARED", 1)
+    crowd = [part(0, (ONE, 90.0)), part(9, (OTHER, 90.0)), part(10, (OTHER, 90.0)), part(20, (ONE, 90.0))]
+    assert sorted(len(track.faces) for track in follow_people(crowd, "video")) == [2, 2, 4]

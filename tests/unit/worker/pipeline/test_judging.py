@@ -23,6 +23,7 @@ def track(scores, person=0, start_s=0.0):
             "sharpness": 100.0,
             "luma": 100.0,
             "confidence": 0.99,
+            "problem": None,
             "fake_score": score,
         }
         for row, score in enumerate(scores)
@@ -178,3 +179,12 @@ def test_one_or_two_poor_faces_are_never_enough_for_real(poor):
     assert judged(seen(3))[1].verdict == "real"
     assert judged(seen(2, but=1))[1].verdict == "real"
     assert judged(track([0.99]), kind="image")[1].verdict == "fake"
+
+
+@pytest.mark.parametrize(("size_px", "reasons"), [(90.0, ("faces_turned",)), (30.0, ())])
+def test_somebody_turned_beside_somebody_real_keeps_a_medium_from_being_real(size_px, reasons):
+    beside = track([None] * 4, person=1)
+    turned = tuple({**face, "problem": "face_turned", "size_px": size_px} for face in beside.faces)
+    beside = dataclasses.replace(beside, faces=turned, scored_segments=0)
+    result = judged(track([0.02] * 20), beside)[1]
+    assert (result.verdict, result.reasons) == ("inconclusive" if reasons else "real", reasons)
