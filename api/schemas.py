@@ -339,7 +339,9 @@ class JobSummary(BaseModel):
     media: MediaDocument | None
     options: OptionsDocument
     metadata: dict[str, Any]
-    fake_score: Score | None = Field(description="Mean over scored segments: probability that a face was swapped.")
+    fake_score: Score | None = Field(
+        description="Mean over scored segments; 1 means fake. How far to trust it stands in the model card."
+    )
     peak_score: Score | None = Field(description="The highest segment.")
     verdict: Literal["fake", "real", "inconclusive", "not_applicable"] | None
     reasons: list[str] = Field(description="Machine-readable, for instance `untrained_model` or `no_face`.")
@@ -387,6 +389,9 @@ class SuspicionDocument(Span):
     person: int
     fake_score: Score = Field(description="Mean over the faces in it.")
     faces: int
+    verdict: Literal["fake", "inconclusive"] = Field(
+        description="`fake` where it stands out among all chances, `inconclusive` where it does among some."
+    )
 
 
 class JobDocument(JobSummary):
@@ -420,6 +425,12 @@ class FaceDocument(BaseModel):
     sharpness: float
     problem: str | None = Field(description="Why the face was not scored.")
     fake_score: Score | None
+    luma: float | None = Field(
+        default=None, description="Mean over the face, in [0, 255]; null in results from before it was measured."
+    )
+    turned_deg: int = Field(
+        default=0, description="How far the face stands turned clockwise in the displayed frame: 0, 90, 180 or 270."
+    )
 
 
 class PersonDocument(BaseModel):

@@ -47,6 +47,11 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(_text(item) for item in _listed(value))
 
 
+def _box(value: Any) -> tuple[float, float, float, float]:
+    left, top, right, bottom = _listed(value)
+    return _number(left), _number(top), _number(right), _number(bottom)
+
+
 def _optional_text(value: Any) -> str | None:
     return None if value is None else _text(value)
 
@@ -88,20 +93,22 @@ class Face:
     sharpness: float
     problem: str | None
     fake_score: float | None
+    turned_deg: int
+    """How far the face stands turned clockwise in the displayed frame: 0, 90, 180 or 270."""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read the API's form."""
-        left, top, right, bottom = data["box_px"]
         return cls(
             time_s=_number(data["time_s"]),
-            box_px=(_number(left), _number(top), _number(right), _number(bottom)),
+            box_px=_box(data["box_px"]),
             landmarks_px=tuple((_number(x), _number(y)) for x, y in _listed(data.get("landmarks_px", []))),
             confidence=_number(data["confidence"]),
             size_px=_number(data["size_px"]),
             sharpness=_number(data["sharpness"]),
             problem=_optional_text(data.get("problem")),
             fake_score=_optional_number(data.get("fake_score")),
+            turned_deg=_count(data.get("turned_deg", 0)),
         )
 
 
@@ -218,7 +225,14 @@ class JudgedPerson:
     fake_score: float | None
     """Mean over the scored faces; None if none could be scored."""
     verdict: str | None
+    real_below: float | None
+    """Limits of the mean, which move with faces and people; None without a score."""
+    fake_from: float | None
+    faces: int
     faces_scored: int
+    face_time_s: float
+    """Where the face to show is, in seconds of the media."""
+    face_box_px: tuple[float, float, float, float]
     seen: tuple[tuple[float, float], ...]
     """When, in seconds of the media; of an image from page to page, counted from 0."""
     raw: dict[str, Any] = field(repr=False)
@@ -230,7 +244,12 @@ class JudgedPerson:
             _count(data["person"]),
             _optional_number(data["fake_score"]),
             _optional_text(data["verdict"]),
+            _optional_number(data["real_below"]),
+            _optional_number(data["fake_from"]),
+            _count(data["faces"]),
             _count(data["faces_scored"]),
+            _number(data["face"]["time_s"]),
+            _box(data["face"]["box_px"]),
             tuple((_number(span["start_s"]), _number(span["end_s"])) for span in _listed(data["seen"])),
             data,
         )
@@ -246,6 +265,8 @@ class Suspicion:
     fake_score: float
     """Mean over the faces in it."""
     faces: int
+    verdict: str
+    """``fake`` where it stands out among all chances, ``inconclusive`` where it does among some."""
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -256,6 +277,7 @@ class Suspicion:
             _count(data["person"]),
             _number(data["fake_score"]),
             _count(data["faces"]),
+            _text(data["verdict"]),
         )
 
 
@@ -272,7 +294,7 @@ class Job:
     fraction: float
     duration_s: float | None
     fake_score: float | None
-    """Mean over scored segments: the probability that a face was swapped."""
+    """Mean over scored segments; 1 means fake. How far to trust it stands in the model card."""
     peak_score: float | None
     verdict: str | None
     reasons: tuple[str, ...]

@@ -50,11 +50,13 @@ def print_job(console: Console, name: str, job: Job) -> None:
         return
     console.print(f"average {score(job.fake_score)}   peak {score(job.peak_score)}")
     console.print("verdict", _verdict(job), plain(f"({', '.join(job.reasons)})" if job.reasons else ""))
+    judged = [person for person in job.people if person.verdict == job.verdict and len(job.people) > 1]
+    for person in judged[:LISTED] if job.verdict != "real" else ():
+        limit = f"; fake from {score(person.fake_from)}" if person.fake_from is not None else ""
+        console.print(plain(f"        person {person.person}: {score(person.fake_score)}, {person.verdict}{limit}"))
     for stretch in job.suspicious[:LISTED]:
-        when = f"{seconds(stretch.start_s)} to {seconds(stretch.end_s)}"
-        console.print(
-            plain(f"        {when} person {stretch.person}: {score(stretch.fake_score)} on {stretch.faces} faces")
-        )
+        when = f"{seconds(stretch.start_s)} to {seconds(stretch.end_s)}, person {stretch.person}"
+        console.print(plain(f"        {when}: {score(stretch.fake_score)} on {stretch.faces} faces, {stretch.verdict}"))
     if len(job.suspicious) > LISTED:
         console.print(plain(f"        and {len(job.suspicious) - LISTED} more stretches of time (--json names them)"))
     if job.model is not None:

@@ -153,7 +153,8 @@ def _likeness(
     likeness = np.zeros((len(known), len(people)))
     if not likeness.size:
         return likeness
-    likeness += np.stack([one.look for one in known]) @ np.stack(looks).T
+    # Without BLAS, whose threads wait for each other on a busy machine, for some thousand multiplications.
+    likeness += np.einsum("ks,ps->kp", np.stack([one.look for one in known]), np.stack(looks))
     begin_s = min(float(person["faces"][0]["time_s"]) for person in people)
     # Those who were seen last stand last, and only they can be in the same place still.
     for row in range(len(known) - 1, -1, -1) if is_in_time else ():

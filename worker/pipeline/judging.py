@@ -120,7 +120,7 @@ def judge_people(
     suspicious: list[Suspicion] = []
     for track in tracks:
         scores = [float(face["fake_score"]) for face in track.scored]
-        verdict, by_itself, own = None, None, None
+        verdict, by_itself, own, is_short = None, None, None, False
         mean = round(fmean(scores), SCORE_DIGITS) if scores else None
         if mean is not None and not manifest.trained:
             verdict = by_itself = "inconclusive"
@@ -133,9 +133,12 @@ def judge_people(
                 beyond = knows_evidence and stands_out(scores, bound)
                 by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
                 verdict = min(by_itself, by_stretch, key=VERDICTS.index)
-                suspicious += [part for run in doubtful for part in _suspicions(track, run, step_s, end_s, pause_s)]
+                is_short = by_itself != "fake" and any(2 * run.faces <= len(scores) for run in doubtful)
+                for run in doubtful:
+                    called = "fake" if knows_evidence and run.fake_score >= bound(run.faces) else "inconclusive"
+                    suspicious += _suspicions(track, run, called, step_s, end_s, pause_s)
         seen = tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s, pause_s))
-        people.append(_person(track, mean, verdict, own, seen, is_by_stretch=verdict != by_itself))
+        people.append(_person(track, mean, verdict, own, seen, is_by_stretch=is_short or verdict != by_itself))
     faces = [face for track in scored for face in track.scored]
     is_little = len(faces) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in faces)
     largest_px = max((float(face["size_px"]) for face in faces), default=0.0)
@@ -184,7 +187,9 @@ def _person(
     )
 
 
-def _suspicions(track: Track, run: Run, step_s: float, end_s: float, pause_s: float) -> Iterator[Suspicion]:
+def _suspicions(
+    track: Track, run: Run, verdict: str, step_s: float, end_s: float, pause_s: float
+) -> Iterator[Suspicion]:
     """A run of faces as stretches of time: it may go on after a while in which the person is not seen."""
     faces = track.scored[run.first : run.last + 1]
     times = [float(face["time_s"]) for face in faces]
@@ -196,6 +201,7 @@ def _suspicions(track: Track, run: Run, step_s: float, end_s: float, pause_s: fl
             person=track.person,
             fake_score=round(fmean(float(face["fake_score"]) for face in faces[first:beyond]), SCORE_DIGITS),
             faces=beyond - first,
+            verdict=verdict,
         )
 
 

@@ -120,7 +120,7 @@ class PersonVerdict:
     verdict: str | None
     """``fake``, ``inconclusive`` or ``real``; None without a score."""
     is_by_stretch: bool
-    """A stretch of the person's faces decided, not the mean over all."""
+    """A stretch of the person's faces is more suspicious than the mean over all tells."""
     limits: Limits | None
     """Where ``real`` ended and ``fake`` began for the mean."""
     faces: int
@@ -156,6 +156,8 @@ class Suspicion:
     fake_score: float
     """The mean over the faces."""
     faces: int
+    verdict: str
+    """``fake`` where it stands out among all chances, ``inconclusive`` where it does among some."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded."""
@@ -165,6 +167,7 @@ class Suspicion:
             "person": self.person,
             "fake_score": self.fake_score,
             "faces": self.faces,
+            "verdict": self.verdict,
         }
 
 

@@ -28,6 +28,11 @@ class Run(NamedTuple):
     excess: float
     """By how much it lies above the bound, in log-odds."""
 
+    @property
+    def faces(self) -> int:
+        """How many they are."""
+        return self.last - self.first + 1
+
 
 def stands_out(scores: Sequence[float], bound: Callable[[int], float]) -> bool:
     """Whether the mean of any stretch of *scores* reaches the bound for its length."""

@@ -111,7 +111,9 @@ def score_job(
     is_short = findings.is_by_stretch and by_mean != "fake"
     short = ["short_manipulation"] if is_short else []
     if "fake" in (by_mean, findings.worst):
-        return result(mean, max(scores), "fake", (*short, *reasons), limits)
+        # Somebody among others, or on one page of several.
+        person = ["one_person"] if by_mean != "fake" and not is_short else []
+        return result(mean, max(scores), "fake", (*short, *person, *reasons), limits)
     is_uncertain = by_mean == "inconclusive" or (findings.worst == "inconclusive" and not is_short)
     uncertain = ["uncertain"] if is_uncertain else []
     turned = ["faces_turned"] if findings.is_turned else []
