@@ -368,7 +368,7 @@ def end_job(
         .where(Segment.job_id == job.id, Segment.status == "running")
         .values(status="pending", **_NO_LEASE)
     )
-    session.execute(update(Segment).where(Segment.job_id == job.id, Segment.looks.is_not(None)).values(looks=null()))
+    _forget_looks(session, Segment.job_id == job.id)
     if outcome is not None:
         job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
         job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
@@ -378,6 +378,16 @@ def end_job(
         job.error_code, job.error_detail = error.code, error.detail
     session.flush()
     return announce(session, job)
+
+
+def forget_looks(session: Session) -> None:
+    """Forget what people look like in jobs that have ended without it: a release from before may have ended them."""
+    ended = select(Job.id).where(Job.id == Segment.job_id, Job.status.in_(FINAL_JOB_STATUSES))
+    _forget_looks(session, ended.exists())
+
+
+def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:
+    session.execute(update(Segment).where(which, Segment.looks.is_not(None)).values(looks=null()))
 
 
 def cancel_job(session: Session, job: Job) -> uuid.UUID | None:

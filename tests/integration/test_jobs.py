@@ -14,6 +14,7 @@ from shared.jobs import (
     cancel_job,
     delete_job,
     end_job,
+    forget_looks,
     get_job,
     get_segments,
     lease_ingest,
@@ -159,6 +160,26 @@ def test_an_ended_job_keeps_its_outcome(sessions):
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.fake_score, job.verdict) == ("succeeded", 0.25, "inconclusive")
+
+
+@pytest.mark.parametrize("how", ["ended", "ended by a release that knows no looks"])
+def test_what_people_look_like_is_forgotten_when_a_job_ends(sessions, how):
+    job_id = planned_job(sessions, segments=1)
+    held = lease(sessions, job_id, 0)
+    with sessions.transaction() as session:
+        record_segment(session, held, fake_score=0.5, result=RESULT, looks=["AA=="])
+    with sessions.transaction() as session:
+        forget_looks(session)
+        assert session.get_one(Segment, (job_id, 0)).looks == ["AA=="], "the job still needs them"
+    with sessions.transaction() as session:
+        if how == "ended":
+            end_job(session, session.get_one(Job, job_id, with_for_update=True), "cancelled")
+        else:
+            session.execute(update(Job).where(Job.id == job_id).values(status="cancelled"))
+            forget_looks(session)
+    with sessions.transaction() as session:
+        left = select(Segment.index).where(Segment.job_id == job_id, Segment.looks.is_not(None))
+        assert session.scalars(left).all() == []
 
 
 def test_a_deleted_job_leaves_a_bare_tombstone(sessions):

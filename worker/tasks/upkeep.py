@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.direct import incoming_id, incoming_key
+from shared.jobs import forget_looks
 from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
@@ -51,7 +52,9 @@ def upkeep(context: Context) -> None:
 
 
 def tidy(context: Context) -> None:
-    """Erase what is past its retention, and files that no row knows."""
+    """Erase what is past its retention, what people looked like in ended jobs, and files that no row knows."""
+    with context.sessions.transaction() as session:
+        forget_looks(session)
     is_more, expired = True, 0
     while is_more:
         with context.sessions.transaction() as session:
