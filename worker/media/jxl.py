@@ -48,7 +48,7 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
     limit_s = min(timeout_s, LEAST_S + width_px * height_px / PIXELS_A_SECOND)
     with BoundedProcess(command_line(output), timeout_s=limit_s, leash=leash) as child:
-        pixels = _read_map(child.stdout)
+        pixels = _read_map(child.stdout, (-(-width_px // factor), -(-height_px // factor)))
         if pixels is None:
             status = _status(child)
             log = " ".join(child.lines)
@@ -77,8 +77,13 @@ def _status(child: BoundedProcess) -> int:
         raise TruncatedError("the image's data is damaged or incomplete: no decoder came to its end") from error
 
 
-def _read_map(stream: IO[bytes]) -> NDArray[np.uint8] | None:
-    """(H, W, 4) of a map of red, green, blue and opacity; None if it is not whole."""
+def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """
+    (H, W, 4) of a map of red, green, blue and opacity; None if it is not whole.
+
+    Raises:
+        TruncatedError: It is not *size_px*, width and height, in either order: the limits were checked on another.
+    """
     sides = {}
     while line := stream.readline(LINE_BYTES):
         if match := _SIDE.fullmatch(line):
@@ -88,6 +93,11 @@ def _read_map(stream: IO[bytes]) -> NDArray[np.uint8] | None:
     if len(sides) < 2:
         return None
     shape = sides[b"HEIGHT"], sides[b"WIDTH"], 4
+    if sorted(shape[:2]) != sorted(size_px):
+        raise TruncatedError(
+            f"the image's header is damaged: it announces {size_px[0]} × {size_px[1]} pixels,"
+            f" and {shape[1]} × {shape[0]} are decoded"
+        )
     data = read_exactly(stream, shape[0] * shape[1] * 4)
     return np.frombuffer(data, np.uint8).reshape(shape) if len(data) == shape[0] * shape[1] * 4 else None
 

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 from shared.config import Limits
+from shared.containers import HeaderFacts
+from shared.containers.iso import iso_boxes
+from shared.containers.source import Source
 from shared.errors import (
     DecodeError,
     DeepfakeStreamError,
@@ -310,6 +313,47 @@ def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path, monkeypatch):
     run("-i", str(tmp_path / "b.mp4"), "-f", "image2pipe", "-c:v", "libjxl_anim", str(tmp_path / "b"))
     with pytest.raises(UnsupportedMediaError, match="animated JPEG XL"):
         probe(tmp_path / "b", LIMITS)
+    codestream = codestream_of((tmp_path / "b").read_bytes())
+    for first in (0, 1, 2, 3, 4, 20):
+        (tmp_path / "c").write_bytes(in_parts(codestream, first))
+        with pytest.raises(UnsupportedMediaError, match="animated JPEG XL"):
+            probe(tmp_path / "c", LIMITS)
+
+
+def box(kind, content=b""):
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def codestream_of(content):
+    """The codestream of a JPEG XL file, with or without boxes."""
+    if content.startswith(b"\xff\x0a"):
+        return content
+    stream = io.BytesIO(content)
+    found = {kind: content[start:end] for kind, start, end in iso_boxes(Source(stream, len(content)), 0, len(content))}
+    return found[b"jxlc"] if b"jxlc" in found else found[b"jxlp"][4:]
+
+
+def in_parts(codestream, first):
+    """A JPEG XL file whose codestream stands in two boxes, the first with its *first* bytes."""
+    begin = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    parts = ((0, codestream[:first]), (0x80000001, codestream[first:]))
+    return begin + b"".join(box(b"jxlp", struct.pack(">I", number) + part) for number, part in parts)
+
+
+@pytest.mark.parametrize("first", [2, 3, 11])
+def test_a_jpeg_xl_in_parts_is_read(tmp_path, first):
+    path = make_picture(tmp_path / "a", "jxl", plain(90)[0])
+    path.write_bytes(in_parts(codestream_of(path.read_bytes()), first))
+    facts, segments = look(path)
+    assert (facts.width_px, facts.height_px) == (64, 48)
+    near(segments, [[(0.0, 90)]])
+
+
+def test_a_jpeg_xl_of_another_size_than_its_header_tells_is_not_read_into_memory(tmp_path, monkeypatch):
+    path = make_picture(tmp_path / "a", "jxl", plain(90)[0])
+    monkeypatch.setattr(jxl, "inspect_header", lambda stream, size: HeaderFacts("image", "jxl", "jxl", 32, 48))
+    with pytest.raises(TruncatedError, match="announces 32 × 48 pixels, and 64 × 48 are decoded"):
+        jxl.read(path, images.WORK_PIXELS, timeout_s=20)
 
 
 def test_an_ffmpeg_without_jpeg_xl_is_called_that(tmp_path, monkeypatch):
