@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.containers import PICTURES, MediaLimits
-from shared.errors import DecodeError
+from shared.errors import DecodeError, TruncatedError, UnsupportedMediaError
 from worker.media.ffmpeg import command_line, open_input, video_of
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
@@ -96,7 +96,13 @@ def read_frames(
 def _read_still(
     path: Path, container: str, number: int, sample_fps: float, timeout_s: float, leash: Leash | None
 ) -> Iterator[Frame]:
-    """Picture *number* of an image, or the sampled frames of the video that a motion photo has behind the last one."""
+    """
+    Picture *number* of an image, or the sampled frames of a video that a motion photo has behind the last one.
+
+    Raises:
+        MediaError: Such a video is not to be judged by its frames: it is damaged, some of it is not looked at, or it is
+            a file of several pictures.
+    """
     deadline = time.monotonic() + timeout_s
     picture = read_picture(path, container, number, timeout_s=timeout_s, leash=leash)
     if not isinstance(picture, Clip):
@@ -105,9 +111,26 @@ def _read_still(
     with picture.copied() as clip:
         facts = probe(clip, CLIP_LIMITS, timeout_s=seconds_left(deadline))
         if facts.truncated:
-            raise DecodeError("the video of the motion photo is damaged or incomplete")
-        end_s = facts.duration_s or 0.0
-        for _, frame in _read_run(clip, facts, (0.0, end_s), sample_fps, seconds_left(deadline), leash):
+            raise TruncatedError("the video of the motion photo is damaged or incomplete")
+        if facts.other_video_tracks:
+            raise UnsupportedMediaError(
+                f"the video of the motion photo has {1 + facts.other_video_tracks} video tracks,"
+                " of which one alone would be looked at; send it as a file of its own"
+            )
+        if facts.kind == "image" and facts.frame_count > 1:
+            raise UnsupportedMediaError(
+                f"the image has a file of {facts.frame_count} pictures behind it; send that as a file of its own"
+            )
+        frames = read_frames(
+            clip,
+            facts,
+            start_s=0.0,
+            end_s=facts.duration_s or 0.0,
+            sample_fps=sample_fps,
+            timeout_s=seconds_left(deadline),
+            leash=leash,
+        )
+        for frame in frames:
             # The video counts as a picture, and its own time begins there.
             yield replace(frame, time_s=round(number + frame.time_s, 6))
 
