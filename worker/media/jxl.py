@@ -6,6 +6,7 @@ is written as a portable arbitrary map, which tells its size. An animated one wa
 """
 
 import re
+import threading
 from pathlib import Path
 from typing import IO, Final
 
@@ -13,17 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.containers import inspect_header
-from shared.errors import DecodeError, DecodeTimeoutError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
+from shared.errors import DecodeError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
 from worker.media.ffmpeg import command_line, open_input
 from worker.media.process import BoundedProcess, Leash, read_exactly
 from worker.media.still import Picture
 
 CONTAINER: Final = "jxl"
 LINE_BYTES: Final = 256
-LEAST_S: Final = 5.0
-PIXELS_A_SECOND: Final = 2_000_000
-"""Far fewer than are decoded in one. Of a file without its end ffmpeg's reader asks for more for ever."""
 _SIDE = re.compile(rb"(WIDTH|HEIGHT) (\d+)\n")
+_NO_END = "Unexpected end of JXL codestream"
 _NO_READER = re.compile(r"Unknown input format|[Dd]ecoder .*not found|Decoding requested, but no decoder")
 _NO_MEMORY = re.compile(r"Cannot allocate memory|JXL_DEC_ERROR.*memory")
 
@@ -34,7 +33,8 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
 
     Raises:
         MediaError: It is damaged, too large for the decoder's memory, or ffmpeg was built without libjxl.
-        DecodeError: The decoder crashed, or did not end in time.
+        DecodeError: The decoder crashed.
+        DecodeTimeoutError: It did not end in time.
     """
     with path.open("rb") as stream:
         header = inspect_header(stream, path.stat().st_size)
@@ -46,11 +46,19 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
     if factor > 1:
         stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
-    limit_s = min(timeout_s, LEAST_S + width_px * height_px / PIXELS_A_SECOND)
-    with BoundedProcess(command_line(output), timeout_s=limit_s, leash=leash) as child:
+    is_cut = threading.Event()
+
+    def read_line(line: str) -> None:
+        # Of a file without its end ffmpeg's reader asks for more for ever.
+        if _NO_END in line and not is_cut.is_set():
+            is_cut.set()
+            child.end()
+
+    child = BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=read_line, leash=leash)
+    with child:
         pixels = _read_map(child.stdout, (-(-width_px // factor), -(-height_px // factor)))
         if pixels is None:
-            status = _status(child)
+            status = child.wait()
             log = " ".join(child.lines)
             if _NO_READER.search(log):
                 raise UnsupportedMediaError(
@@ -58,7 +66,7 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
                 )
             if _NO_MEMORY.search(log):
                 raise TooManyPixelsError("the picture needs more memory than allowed")
-            if status < 0:
+            if status < 0 and not is_cut.is_set():
                 raise DecodeError(f"the image decoder was ended by signal {-status}")
             raise TruncatedError("the image's data is damaged or incomplete")
     rgb = _on_white(pixels)
@@ -68,13 +76,6 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
         # The decoder has turned it upright.
         width_px, height_px = height_px, width_px
     return Picture(rgb, width_px, height_px)
-
-
-def _status(child: BoundedProcess) -> int:
-    try:
-        return child.wait()
-    except DecodeTimeoutError as error:
-        raise TruncatedError("the image's data is damaged or incomplete: no decoder came to its end") from error
 
 
 def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
