@@ -195,8 +195,8 @@ def inspect_jxl(source: Source) -> HeaderFacts:
     for kind, start, end in iso_boxes(source, 0, source.size):
         if kind in (b"jxlc", b"jxlp"):
             # A part begins with its number.
-            start += 4 if kind == b"jxlp" else 0
-            begin += source.peek(start, min(max(0, end - start), _JXL_BEGIN_BYTES - len(begin)))
+            at = start + 4 if kind == b"jxlp" else start
+            begin += source.peek(at, min(max(0, end - at), _JXL_BEGIN_BYTES - len(begin)))
             if len(begin) >= _JXL_BEGIN_BYTES:
                 break
     return _inspect_jxl(begin)

@@ -2,8 +2,8 @@
 Still images and animations: decoded by a child process, by Pillow (``picture.py``) or, JPEG XL, by ffmpeg.
 
 A file may hold several pictures: the pages of a TIFF, the pictures of a HEIC file or of a JPEG with that of a second
-lens, and behind the last one the video of a motion photo or several. They are numbered from 0. An animation is a video, whose
-pictures have times instead.
+lens, and behind the last one the video of a motion photo or several. They are numbered from 0. An animation is a video,
+whose pictures have times instead.
 """
 
 import json

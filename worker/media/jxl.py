@@ -7,6 +7,7 @@ is written as a portable arbitrary map, which tells its size. An animated one wa
 
 import re
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -46,6 +47,20 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
     if factor > 1:
         stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
+    size_px = -(-width_px // factor), -(-height_px // factor)
+    rgb = _on_white(_decode(command_line(output), size_px, timeout_s, leash))
+    if factor == 1:
+        return Picture(rgb, rgb.shape[1], rgb.shape[0])
+    if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):
+        # The decoder has turned it upright.
+        width_px, height_px = height_px, width_px
+    return Picture(rgb, width_px, height_px)
+
+
+def _decode(
+    arguments: Sequence[str], size_px: tuple[int, int], timeout_s: float, leash: Leash | None
+) -> NDArray[np.uint8]:
+    """(H, W, 4): red, green, blue and opacity."""
     is_cut = threading.Event()
 
     def read_line(line: str) -> None:
@@ -54,28 +69,20 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
             is_cut.set()
             child.end()
 
-    child = BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=read_line, leash=leash)
+    child = BoundedProcess(arguments, timeout_s=timeout_s, on_line=read_line, leash=leash)
     with child:
-        pixels = _read_map(child.stdout, (-(-width_px // factor), -(-height_px // factor)))
-        if pixels is None:
-            status = child.wait()
-            log = " ".join(child.lines)
-            if _NO_READER.search(log):
-                raise UnsupportedMediaError(
-                    "JPEG XL is not accepted by this service: its ffmpeg was built without libjxl"
-                )
-            if _NO_MEMORY.search(log):
-                raise TooManyPixelsError("the picture needs more memory than allowed")
-            if status < 0 and not is_cut.is_set():
-                raise DecodeError(f"the image decoder was ended by signal {-status}")
-            raise TruncatedError("the image's data is damaged or incomplete")
-    rgb = _on_white(pixels)
-    if factor == 1:
-        return Picture(rgb, rgb.shape[1], rgb.shape[0])
-    if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):
-        # The decoder has turned it upright.
-        width_px, height_px = height_px, width_px
-    return Picture(rgb, width_px, height_px)
+        pixels = _read_map(child.stdout, size_px)
+        if pixels is not None:
+            return pixels
+        status = child.wait()
+    log = " ".join(child.lines)
+    if _NO_READER.search(log):
+        raise UnsupportedMediaError("JPEG XL is not accepted by this service: its ffmpeg was built without libjxl")
+    if _NO_MEMORY.search(log):
+        raise TooManyPixelsError("the picture needs more memory than allowed")
+    if status < 0 and not is_cut.is_set():
+        raise DecodeError(f"the image decoder was ended by signal {-status}")
+    raise TruncatedError("the image's data is damaged or incomplete")
 
 
 def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:

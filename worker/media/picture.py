@@ -415,7 +415,7 @@ def find_clips(path: str, form: str | None) -> list[tuple[int, int]]:
     """
     if form not in ("JPEG", "MPO", "HEIF", "AVIF"):
         return []
-    clips = []
+    clips: list[tuple[int, int]] = []
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # noqa: PTH123 - as above
         at = data.find(b"ftyp", 8)
         while at >= 0 and len(clips) <= MOST_PICTURES:

@@ -270,6 +270,15 @@ def test_a_video_larger_than_a_motion_photo_s_is_not_copied(tmp_path, monkeypatc
         list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
 
 
+def test_the_video_of_a_motion_photo_is_held_to_the_limits(tmp_path):
+    path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
+    facts = probe(path, LIMITS)
+    plan = plan_segments(None, 5.0, pictures=facts.frame_count)
+    limits = replace(LIMITS, max_pixels=160 * 120 - 1)
+    with pytest.raises(TooManyPixelsError, match="the limit max_pixels is 19199"):
+        list(read_segments(path, facts, plan, sample_fps=2.0, timeout_s=30, limits=limits))
+
+
 @pytest.mark.parametrize("container", ["heic", "avif"])
 def test_a_picture_in_the_place_of_a_motion_photo_s_video_is_looked_at(tmp_path, container):
     path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
@@ -432,7 +441,7 @@ def test_a_jpeg_xl_in_parts_is_read(tmp_path, first):
 
 def test_a_jpeg_xl_of_another_size_than_its_header_tells_is_not_read_into_memory(tmp_path, monkeypatch):
     path = make_picture(tmp_path / "a", "jxl", plain(90)[0])
-    monkeypatch.setattr(jxl, "inspect_header", lambda stream, size: HeaderFacts("image", "jxl", "jxl", 32, 48))
+    monkeypatch.setattr(jxl, "inspect_header", lambda *_: HeaderFacts("image", "jxl", "jxl", 32, 48))
     with pytest.raises(TruncatedError, match="announces 32 × 48 pixels, and 64 × 48 are decoded"):
         jxl.read(path, images.WORK_PIXELS, timeout_s=20)
 
