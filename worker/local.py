@@ -70,7 +70,15 @@ def scan(
     job.segments_total = len(plan)
     segments = []
     on_progress(0, len(plan))
-    results = scan_segments(detector, path, facts, plan, sample_fps=job.sample_fps, timeout_s=worker.decode_timeout_s)
+    results = scan_segments(
+        detector,
+        path,
+        facts,
+        plan,
+        sample_fps=job.sample_fps,
+        timeout_s=worker.decode_timeout_s,
+        limits=limits.for_media(),
+    )
     with closing(results):
         for part, result in zip(plan, results, strict=True):
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)

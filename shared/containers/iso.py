@@ -43,7 +43,7 @@ def inspect_iso(source: Source) -> HeaderFacts:
     if major in (b"crx ", b"jp2 ", b"jpx "):
         raise UnsupportedMediaError(f"the file is an image of an unusual kind, which is not accepted; {ACCEPTED}")
     if major in _PICTURE_BRANDS:
-        return _inspect_pictures(source, set(brands))
+        return _inspect_pictures(source, major, set(brands))
     if major.startswith((b"M4A", b"M4B")):
         raise NoVideoStreamError("the file holds sound only, no video stream")
     container = "mov" if not major or major == b"qt  " else "3gp" if major.startswith((b"3gp", b"3g2")) else "mp4"
@@ -56,12 +56,17 @@ def inspect_iso(source: Source) -> HeaderFacts:
     raise TruncatedError("the file ends before its index (the moov box), without which no frame can be found")
 
 
-def _inspect_pictures(source: Source, brands: set[bytes]) -> HeaderFacts:
+def _inspect_pictures(source: Source, major: bytes, brands: set[bytes]) -> HeaderFacts:
     """A HEIC or AVIF file: its pictures are items of the meta box, and a sequence is a track of the moov box."""
     found = {kind: (start, end) for kind, start, end in iso_boxes(source, 0, source.size)}
     if brands & _AVIF_BRANDS:
-        is_animated = b"avis" in brands and b"moov" in found
-        return _with_item_size(source, found, HeaderFacts("video" if is_animated else "image", "avif", "av1"))
+        if b"moov" in found and major != b"avis":
+            # What reads AVIF here takes the track for what is shown where the first brand says so, and else the item.
+            raise UnsupportedMediaError(
+                "the file is an AVIF image with a sequence beside it, which is not accepted;"
+                f" send the sequence as a video, and the image by itself; {ACCEPTED}"
+            )
+        return _with_item_size(source, found, HeaderFacts("video" if b"moov" in found else "image", "avif", "av1"))
     if b"moov" in found:
         # What reads HEIC here reads its items alone, so that a track would go unseen.
         raise UnsupportedMediaError(

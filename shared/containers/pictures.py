@@ -190,20 +190,29 @@ def inspect_jpeg2000(source: Source) -> HeaderFacts:
 
 
 def inspect_jxl(source: Source) -> HeaderFacts:
-    """A JPEG XL file: the beginning of its codestream is in the first of its codestream boxes."""
-    for kind, start, _ in iso_boxes(source, 0, source.size):
+    """A JPEG XL file: its codestream is the contents of its codestream boxes, which may be of a few bytes each."""
+    begin = b""
+    for kind, start, end in iso_boxes(source, 0, source.size):
         if kind in (b"jxlc", b"jxlp"):
-            return _inspect_jxl(source, start + (4 if kind == b"jxlp" else 0))
-    raise EndOfFileError
+            # A part begins with its number.
+            at = start + 4 if kind == b"jxlp" else start
+            begin += source.peek(at, min(max(0, end - at), _JXL_BEGIN_BYTES - len(begin)))
+            if len(begin) >= _JXL_BEGIN_BYTES:
+                break
+    return _inspect_jxl(begin)
 
 
 def inspect_jxl_codestream(source: Source) -> HeaderFacts:
     """A JPEG XL codestream without a container."""
-    return _inspect_jxl(source, 0)
+    return _inspect_jxl(source.peek(0, _JXL_BEGIN_BYTES))
 
 
-def _inspect_jxl(source: Source, start: int) -> HeaderFacts:
-    bits = _Bits(source.peek(start + 2, 64))
+_JXL_BEGIN_BYTES = 66
+"""Of a codestream: its two first bytes, and more than the fields take that are read here."""
+
+
+def _inspect_jxl(begin: bytes) -> HeaderFacts:
+    bits = _Bits(begin[2:])
     size = _jxl_size(bits)
     is_default = bits.take(1)
     if not is_default and bits.take(1):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.containers import PICTURES, MediaLimits
-from shared.errors import DecodeError
+from shared.errors import DecodeError, TruncatedError, UnsupportedMediaError
 from worker.media.ffmpeg import command_line, open_input, video_of
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
@@ -34,8 +34,10 @@ LARGE_PIXELS = 3840 * 2160
 """Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
 END_MARGIN_S = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
-CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=60.0, max_pixels=8192 * 4320, max_frame_rate=240.0)
-"""Of the video in a motion photo, which lasts some seconds; of one that exceeds them nothing is said."""
+LONGEST_CLIP_S = 60.0
+"""Of the video in a motion photo, which lasts some seconds and is a single segment."""
+CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=LONGEST_CLIP_S, max_pixels=8192 * 4320, max_frame_rate=240.0)
+"""Of such a video where the service's limits are not given."""
 MOST_TOGETHER = 32
 """Segments that share a decoder: the expression that chooses their frames names each."""
 
@@ -61,6 +63,7 @@ def read_frames(
     sample_fps: float,
     timeout_s: float,
     leash: Leash | None = None,
+    limits: MediaLimits = CLIP_LIMITS,
 ) -> Iterator[Frame]:
     """
     Decode the sampled frames of ``[start_s, end_s)``, in order, a few in memory at a time.
@@ -72,6 +75,8 @@ def read_frames(
     Args:
         timeout_s: Wall-clock limit of decoding; the time between a frame and being asked for the next does not count.
         leash: Ends the decoder from another thread; there are no more frames then.
+        limits: Of the video in a motion photo, which besides lasts no longer than ``LONGEST_CLIP_S``. The file itself
+            was held to them by ``probe``.
 
     Raises:
         DecodeError: No frame could be decoded, or the decoder crashed before the end.
@@ -79,7 +84,7 @@ def read_frames(
         MediaError: The image is damaged.
     """
     if facts.kind == "image":
-        yield from _read_still(path, facts.container, round(start_s), sample_fps, timeout_s, leash)
+        yield from _read_still(path, facts.container, round(start_s), sample_fps, timeout_s, leash, limits)
         return
     if facts.container in PICTURES:
         pictures = read_animation(
@@ -94,20 +99,50 @@ def read_frames(
 
 
 def _read_still(
-    path: Path, container: str, number: int, sample_fps: float, timeout_s: float, leash: Leash | None
+    path: Path,
+    container: str,
+    number: int,
+    sample_fps: float,
+    timeout_s: float,
+    leash: Leash | None,
+    limits: MediaLimits,
 ) -> Iterator[Frame]:
-    """Picture *number* of an image, or the sampled frames of the video that a motion photo has behind the last one."""
+    """
+    Picture *number* of an image, or the sampled frames of a video that a motion photo has behind the last one.
+
+    Raises:
+        MediaError: Such a video is not to be judged by its frames: it is damaged, some of it is not looked at, or it is
+            a file of several pictures.
+    """
     deadline = time.monotonic() + timeout_s
     picture = read_picture(path, container, number, timeout_s=timeout_s, leash=leash)
     if not isinstance(picture, Clip):
         yield Frame(float(number), picture.pixels, picture.scale)
         return
     with picture.copied() as clip:
-        facts = probe(clip, CLIP_LIMITS, timeout_s=seconds_left(deadline))
+        limits = replace(limits, max_duration_s=min(limits.max_duration_s, LONGEST_CLIP_S))
+        facts = probe(clip, limits, timeout_s=seconds_left(deadline))
         if facts.truncated:
-            raise DecodeError("the video of the motion photo is damaged or incomplete")
-        end_s = facts.duration_s or 0.0
-        for _, frame in _read_run(clip, facts, (0.0, end_s), sample_fps, seconds_left(deadline), leash):
+            raise TruncatedError("the video of the motion photo is damaged or incomplete")
+        if facts.other_video_tracks:
+            raise UnsupportedMediaError(
+                f"the video of the motion photo has {1 + facts.other_video_tracks} video tracks,"
+                " of which one alone would be looked at; send it as a file of its own"
+            )
+        if facts.kind == "image" and facts.frame_count > 1:
+            raise UnsupportedMediaError(
+                f"the image has a file of {facts.frame_count} pictures behind it; send that as a file of its own"
+            )
+        frames = read_frames(
+            clip,
+            facts,
+            start_s=0.0,
+            end_s=facts.duration_s or 0.0,
+            sample_fps=sample_fps,
+            timeout_s=seconds_left(deadline),
+            leash=leash,
+        )
+        for frame in frames:
             # The video counts as a picture, and its own time begins there.
             yield replace(frame, time_s=round(number + frame.time_s, 6))
 
@@ -120,6 +155,7 @@ def read_segments(
     sample_fps: float,
     timeout_s: float,
     leash: Leash | None = None,
+    limits: MediaLimits = CLIP_LIMITS,
 ) -> Iterator[Frame | None]:
     """
     Decode the sampled frames of the segments of *plan*, in order, with None after those of each.
@@ -131,6 +167,7 @@ def read_segments(
         timeout_s: Wall-clock limit of decoding one of them, as for ``read_frames``. Where a shared decoder reaches it,
             the segment has as much time again for a decoder of its own.
         leash: Ends the decoder from another thread.
+        limits: Of the video in a motion photo, as for ``read_frames``.
 
     Raises:
         DecodeError, DecodeTimeoutError, MediaError: As ``read_frames`` does, after the frames before.
@@ -152,6 +189,7 @@ def read_segments(
                 sample_fps=sample_fps,
                 timeout_s=timeout_s,
                 leash=leash,
+                limits=limits,
             )
             for frame in frames:
                 if frame.time_s > after_s:

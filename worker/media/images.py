@@ -2,8 +2,8 @@
 Still images and animations: decoded by a child process, by Pillow (``picture.py``) or, JPEG XL, by ffmpeg.
 
 A file may hold several pictures: the pages of a TIFF, the pictures of a HEIC file or of a JPEG with that of a second
-lens, and behind the last one the video of a motion photo. They are numbered from 0. An animation is a video, whose
-pictures have times instead.
+lens, and behind the last one the video of a motion photo or several. They are numbered from 0. An animation is a video,
+whose pictures have times instead.
 """
 
 import json
@@ -28,6 +28,8 @@ from worker.media.still import Picture
 SCRIPT = Path(__file__).with_name("picture.py")
 LINE_BYTES = 4096
 COPIED_BYTES = 1024**2
+MOST_CLIP_BYTES: Final = 256 * 1024**2
+"""Of the video in a motion photo, which is copied; those of phones have some megabytes."""
 
 WORK_PIXELS: Final = 8192 * 4320
 """Pictures with more pixels than this are looked at in a half, a quarter or an eighth of their width and height."""
@@ -56,13 +58,13 @@ class ImageFacts:
     height_px: int
     rotation_deg: int
     pictures: int
-    """To look at, the video of a motion photo not counted."""
+    """To look at, the videos of a motion photo not counted."""
     duration_s: float | None
     """Of an animation, once through; None for still pictures."""
     truncated: bool
     """Whether part of an animation is missing or damaged."""
-    has_clip: bool
-    """Whether a video follows the last picture, as in a motion photo."""
+    clips: int
+    """Videos that follow the last picture: one in a motion photo as phones make them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,16 @@ class Clip:
 
     @contextmanager
     def copied(self) -> Generator[Path, None, None]:
-        """A file of its own with the video, while the block runs."""
+        """
+        A file of its own with the video, while the block runs.
+
+        Raises:
+            TooLargeError: It is larger than any motion photo's, and temporary space is limited.
+        """
+        if self.end - self.begin > MOST_CLIP_BYTES:
+            raise errors.TooLargeError(
+                f"the video of the motion photo has {self.end - self.begin} bytes; at most {MOST_CLIP_BYTES} are read"
+            )
         with NamedTemporaryFile(prefix="dfs-clip-") as copy, self.path.open("rb") as source:
             source.seek(self.begin)
             left = self.end - self.begin
@@ -99,7 +110,7 @@ def probe_image(path: Path, container: str, limits: MediaLimits, *, timeout_s: f
     """
     if container == jxl.CONTAINER:
         picture = jxl.read(path, WORK_PIXELS, timeout_s=timeout_s)
-        return ImageFacts(container, "image", picture.full_width_px, picture.full_height_px, 0, 1, None, False, False)
+        return ImageFacts(container, "image", picture.full_width_px, picture.full_height_px, 0, 1, None, False, 0)
     request = {"max_pixels": limits.max_pixels, "max_image_pixels": limits.max_image_pixels}
     with _child(path, "probe", request, timeout_s, None) as child:
         return ImageFacts(**_line(child))
@@ -109,7 +120,7 @@ def read_picture(
     path: Path, container: str, number: int, *, timeout_s: float, leash: Leash | None = None
 ) -> Picture | Clip:
     """
-    Decode picture *number*; the number after the last one is the video of a motion photo.
+    Decode picture *number*; the numbers after the last one are the videos of a motion photo.
 
     Raises:
         MediaError, DecodeError: As ``probe_image`` does.

@@ -6,6 +6,8 @@ is written as a portable arbitrary map, which tells its size. An animated one wa
 """
 
 import re
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -13,17 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.containers import inspect_header
-from shared.errors import DecodeError, DecodeTimeoutError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
+from shared.errors import DecodeError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
 from worker.media.ffmpeg import command_line, open_input
 from worker.media.process import BoundedProcess, Leash, read_exactly
 from worker.media.still import Picture
 
 CONTAINER: Final = "jxl"
 LINE_BYTES: Final = 256
-LEAST_S: Final = 5.0
-PIXELS_A_SECOND: Final = 2_000_000
-"""Far fewer than are decoded in one. Of a file without its end ffmpeg's reader asks for more for ever."""
 _SIDE = re.compile(rb"(WIDTH|HEIGHT) (\d+)\n")
+_NO_END = "Unexpected end of JXL codestream"
 _NO_READER = re.compile(r"Unknown input format|[Dd]ecoder .*not found|Decoding requested, but no decoder")
 _NO_MEMORY = re.compile(r"Cannot allocate memory|JXL_DEC_ERROR.*memory")
 
@@ -34,7 +34,8 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
 
     Raises:
         MediaError: It is damaged, too large for the decoder's memory, or ffmpeg was built without libjxl.
-        DecodeError: The decoder crashed, or did not end in time.
+        DecodeError: The decoder crashed.
+        DecodeTimeoutError: It did not end in time.
     """
     with path.open("rb") as stream:
         header = inspect_header(stream, path.stat().st_size)
@@ -46,22 +47,8 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
     if factor > 1:
         stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
-    limit_s = min(timeout_s, LEAST_S + width_px * height_px / PIXELS_A_SECOND)
-    with BoundedProcess(command_line(output), timeout_s=limit_s, leash=leash) as child:
-        pixels = _read_map(child.stdout)
-        if pixels is None:
-            status = _status(child)
-            log = " ".join(child.lines)
-            if _NO_READER.search(log):
-                raise UnsupportedMediaError(
-                    "JPEG XL is not accepted by this service: its ffmpeg was built without libjxl"
-                )
-            if _NO_MEMORY.search(log):
-                raise TooManyPixelsError("the picture needs more memory than allowed")
-            if status < 0:
-                raise DecodeError(f"the image decoder was ended by signal {-status}")
-            raise TruncatedError("the image's data is damaged or incomplete")
-    rgb = _on_white(pixels)
+    size_px = -(-width_px // factor), -(-height_px // factor)
+    rgb = _on_white(_decode(command_line(output), size_px, timeout_s, leash))
     if factor == 1:
         return Picture(rgb, rgb.shape[1], rgb.shape[0])
     if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):
@@ -70,15 +57,41 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
     return Picture(rgb, width_px, height_px)
 
 
-def _status(child: BoundedProcess) -> int:
-    try:
-        return child.wait()
-    except DecodeTimeoutError as error:
-        raise TruncatedError("the image's data is damaged or incomplete: no decoder came to its end") from error
+def _decode(
+    arguments: Sequence[str], size_px: tuple[int, int], timeout_s: float, leash: Leash | None
+) -> NDArray[np.uint8]:
+    """(H, W, 4): red, green, blue and opacity."""
+    is_cut = threading.Event()
+
+    def read_line(line: str) -> None:
+        # Of a file without its end ffmpeg's reader asks for more for ever.
+        if _NO_END in line and not is_cut.is_set():
+            is_cut.set()
+            child.end()
+
+    child = BoundedProcess(arguments, timeout_s=timeout_s, on_line=read_line, leash=leash)
+    with child:
+        pixels = _read_map(child.stdout, size_px)
+        if pixels is not None:
+            return pixels
+        status = child.wait()
+    log = " ".join(child.lines)
+    if _NO_READER.search(log):
+        raise UnsupportedMediaError("JPEG XL is not accepted by this service: its ffmpeg was built without libjxl")
+    if _NO_MEMORY.search(log):
+        raise TooManyPixelsError("the picture needs more memory than allowed")
+    if status < 0 and not is_cut.is_set():
+        raise DecodeError(f"the image decoder was ended by signal {-status}")
+    raise TruncatedError("the image's data is damaged or incomplete")
 
 
-def _read_map(stream: IO[bytes]) -> NDArray[np.uint8] | None:
-    """(H, W, 4) of a map of red, green, blue and opacity; None if it is not whole."""
+def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """
+    (H, W, 4) of a map of red, green, blue and opacity; None if it is not whole.
+
+    Raises:
+        TruncatedError: It is not *size_px*, width and height, in either order: the limits were checked on another.
+    """
     sides = {}
     while line := stream.readline(LINE_BYTES):
         if match := _SIDE.fullmatch(line):
@@ -88,6 +101,11 @@ def _read_map(stream: IO[bytes]) -> NDArray[np.uint8] | None:
     if len(sides) < 2:
         return None
     shape = sides[b"HEIGHT"], sides[b"WIDTH"], 4
+    if sorted(shape[:2]) != sorted(size_px):
+        raise TruncatedError(
+            f"the image's header is damaged: it announces {size_px[0]} × {size_px[1]} pixels,"
+            f" and {shape[1]} × {shape[0]} are decoded"
+        )
     data = read_exactly(stream, shape[0] * shape[1] * 4)
     return np.frombuffer(data, np.uint8).reshape(shape) if len(data) == shape[0] * shape[1] * 4 else None
 

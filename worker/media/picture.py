@@ -7,8 +7,8 @@ nothing to lose. ``do`` is one of three:
 ``probe``
     One line of JSON: the facts. The first picture is decoded, and every picture of an animation.
 ``picture``
-    Picture number ``number``: a line with its size, then its pixels as 8-bit RGB rows, upright. A number after the last
-    one stands for the video that a phone put into the file; the line then tells the bytes it has there.
+    Picture number ``number``: a line with its size, then its pixels as 8-bit RGB rows, upright. Numbers after the last
+    one stand for the videos that a phone put into the file; the line then tells the bytes one has there.
 ``animation``
     The pictures of an animation that begin between ``start_s`` and ``end_s``, as many as ``sample_fps`` asks for, each
     as above and with its time; at the end the line ``{"end": true}``.
@@ -85,8 +85,8 @@ USUAL_S = 0.1
 THUMBNAILS = ("Large Thumbnail (VGA Equivalent)", "Large Thumbnail (Full HD Equivalent)")
 GAIN_MAP_MARKS = (b"hdrgm:", b"ns.adobe.com/hdr-gain-map", b"urn:iso:std:iso:ts:21496", b"hdrgainmap")
 MARKED_BYTES = 65536
-BOXES = (b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"udta", b"meta", b"moof", b"sidx", b"styp", b"mfra")
-
+MEDIA_BOXES = (b"moov", b"moof", b"mdat")
+"""Of these the last one in a file may be cut off."""
 
 Record = tuple[dict[str, Any], bytes]
 """A line and the pixels that follow it."""
@@ -149,7 +149,7 @@ def probe(path: str, max_pixels: int, max_image_pixels: int, work_pixels: int) -
             "pictures": len(numbers),
             "duration_s": None,
             "truncated": False,
-            "has_clip": False,
+            "clips": 0,
         }
         if is_animation:
             timeline = [(start_s, end_s) for start_s, end_s in times(image)]
@@ -159,21 +159,30 @@ def probe(path: str, max_pixels: int, max_image_pixels: int, work_pixels: int) -
                 "truncated": is_cut(image, path, timeline),
             }
         else:
-            facts["has_clip"] = find_clip(path, image.format) is not None
+            facts["clips"] = len(find_clips(path, image.format))
+            if facts["pictures"] + facts["clips"] > MOST_PICTURES:
+                raise too_many_pictures()
         yield facts, b""
 
 
 def picture(path: str, number: int, work_pixels: int) -> Iterator[Record]:
-    """One picture, or where the video begins and ends that follows the last one."""
+    """One picture, or where a video begins and ends that follows the last one."""
     with opened(path) as image:
-        numbers = picture_numbers(image)
-        if number >= len(numbers):
-            clip = find_clip(path, image.format)
-            if clip is None:
-                raise PictureError("truncated", f"the file has no picture {number}")
-            yield {"clip": clip}, b""
-            return
-        image.seek(numbers[number])
+        if image.format == "TIFF":
+            # Its pages have the numbers that Pillow gives them, and to count them all takes long.
+            try:
+                image.seek(number)
+            except EOFError:
+                raise PictureError("truncated", f"the file has no picture {number}") from None
+        else:
+            numbers = picture_numbers(image)
+            if number >= len(numbers):
+                clips = find_clips(path, image.format)[number - len(numbers) :]
+                if not clips:
+                    raise PictureError("truncated", f"the file has no picture {number}")
+                yield {"clip": clips[0]}, b""
+                return
+            image.seek(numbers[number])
         yield record(image, work_pixels)
 
 
@@ -269,11 +278,14 @@ def picture_numbers(image: Any) -> list[int]:
     else:
         numbers = list(range(getattr(image, "n_frames", 1)))
     if len(numbers) > MOST_PICTURES:
-        raise PictureError(
-            "too_long", f"the file has more than {MOST_PICTURES} pictures, which is the most of one file"
-        )
+        raise too_many_pictures()
     image.seek(first)
     return [first, *(number for number in numbers if number != first)]
+
+
+def too_many_pictures() -> PictureError:
+    """The refusal of a file with more pictures than are looked at."""
+    return PictureError("too_long", f"the file has more than {MOST_PICTURES} pictures, which is the most of one file")
 
 
 def is_shown(image: Any, number: int) -> bool:
@@ -394,24 +406,25 @@ def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
     return image
 
 
-def find_clip(path: str, form: str | None) -> tuple[int, int] | None:
+def find_clips(path: str, form: str | None) -> list[tuple[int, int]]:
     """
-    First and last byte (exclusive) of the video in a motion photo; None if there is none.
+    First and last byte (exclusive) of each video in a motion photo.
 
     Phones put an mp4 file behind a JPEG, or into a box of a HEIC file; how they announce it differs, and it is found by
-    what it is.
+    what it is. All are given, also one within another: which of them a phone shows is not known.
     """
     if form not in ("JPEG", "MPO", "HEIF", "AVIF"):
-        return None
+        return []
+    clips: list[tuple[int, int]] = []
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # noqa: PTH123 - as above
         at = data.find(b"ftyp", 8)
-        while at >= 0:
+        while at >= 0 and len(clips) <= MOST_PICTURES:
             start = at - 4
             end = after_boxes(data, start)
             if end is not None:
-                return start, end
+                clips.append((start, end))
             at = data.find(b"ftyp", at + 4)
-    return None
+    return clips
 
 
 def after_boxes(data: mmap.mmap, start: int) -> int | None:
@@ -423,11 +436,19 @@ def after_boxes(data: mmap.mmap, start: int) -> int | None:
             size = int.from_bytes(data[position + 8 : position + 16], "big")
         elif size == 0:
             size = len(data) - position
-        if size < 8 or (kind != b"ftyp" if position == start else kind not in BOXES):
+        if size < 8 or (kind == b"ftyp") != (position == start) or not is_box_name(kind):
+            break
+        if kind not in MEDIA_BOXES and position + size > len(data):
+            # These bytes follow the video and only look like a box.
             break
         found.add(kind)
         position += size
-    return min(position, len(data)) if b"moov" in found or b"mdat" in found else None
+    return min(position, len(data)) if found.intersection(MEDIA_BOXES) else None
+
+
+def is_box_name(kind: bytes) -> bool:
+    """Whether *kind* is of printable letters: players pass over boxes that they do not know."""
+    return all(0x20 <= letter <= 0x7E for letter in kind)
 
 
 TODO: dict[str, Callable[..., Iterator[Record]]] = {"probe": probe, "picture": picture, "animation": animation}

@@ -59,7 +59,7 @@ class MediaFacts:
     start_s: float
     """What the file's clock says at media time 0, where players begin."""
     frame_count: int
-    """Of the pictures that are shown. Of an image: its pictures, and the video of a motion photo as one more."""
+    """Of the pictures that are shown. Of an image: its pictures, and each video of a motion photo as one more."""
     frame_rate: float | None
     """Frames a second on average; None for images and single frames."""
     truncated: bool
@@ -121,7 +121,7 @@ def probe(path: Path, limits: MediaLimits, *, timeout_s: float = 60.0) -> MediaF
 def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: float) -> MediaFacts:
     """The facts of still pictures or of an animation."""
     found = probe_image(path, container, limits, timeout_s=timeout_s)
-    frames = found.pictures + found.has_clip
+    frames = found.pictures + found.clips
     facts = MediaFacts(
         kind=found.kind,
         container=found.container,

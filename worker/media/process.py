@@ -150,6 +150,10 @@ class BoundedProcess:
         with self._clock:
             self._left_s = self._timeout_s = timeout_s
 
+    def end(self) -> None:
+        """Kill the child, from any thread; its status is then that of SIGKILL."""
+        self._kill()
+
     def wait(self) -> int:
         """
         Wait for the child's end and the last line of its log.

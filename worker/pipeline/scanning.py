@@ -3,8 +3,9 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
+from shared.containers import MediaLimits
 from worker.media.ahead import ReadAhead
-from worker.media.frames import Frame, read_segments
+from worker.media.frames import CLIP_LIMITS, Frame, read_segments
 from worker.media.probe import MediaFacts
 from worker.media.process import Leash
 from worker.media.segments import Segment
@@ -21,6 +22,7 @@ def scan_segments(
     *,
     sample_fps: float,
     timeout_s: float,
+    limits: MediaLimits = CLIP_LIMITS,
     should_stop: Callable[[], bool] = lambda: False,
     stages: Stages | None = None,
 ) -> Generator[SegmentResult, None, None]:
@@ -29,6 +31,7 @@ def scan_segments(
 
     Args:
         timeout_s: Wall-clock limit of decoding one of them.
+        limits: Of the video in a motion photo.
         should_stop: Asked now and then.
         stages: Told how long each stage takes.
 
@@ -39,7 +42,7 @@ def scan_segments(
     """
 
     def read(leash: Leash) -> Iterator[Frame | None]:
-        return read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash)
+        return read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash, limits=limits)
 
     with ReadAhead(read, facts) as reader:
         frames = iter(reader)

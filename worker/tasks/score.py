@@ -99,6 +99,7 @@ def _score(
             [part],
             sample_fps=sample_fps,
             timeout_s=timeout_s,
+            limits=context.settings.limits.for_media(),
             should_stop=keeper.is_lost,
             stages=stages,
         )

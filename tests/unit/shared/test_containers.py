@@ -113,6 +113,15 @@ def test_an_animation_is_told_by_its_header(tmp_path, container):
     assert (facts.kind, facts.container, facts.width_px, facts.height_px) == ("video", container, 64, 48)
 
 
+@pytest.mark.parametrize("major", [b"avif", b"mif1"])
+def test_an_avif_image_with_a_sequence_beside_it_is_refused(tmp_path, major):
+    content = make_animation(tmp_path / "a", "avif", plain(20, 90)).read_bytes()
+    changed = content[:8] + major + content[12:]
+    for other in (changed, changed.replace(b"avis", b"avif")):
+        with pytest.raises(UnsupportedMediaError, match="AVIF image with a sequence"):
+            inspect(other)
+
+
 @pytest.mark.parametrize("container", ["jpeg", "heic"])
 def test_a_motion_photo_is_an_image_to_the_api(tmp_path, container):
     assert inspect(make_motion_photo(tmp_path / "a", container, astronaut()).read_bytes()).kind == "image"

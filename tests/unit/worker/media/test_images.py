@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from shared.config import Limits
+from shared.containers import HeaderFacts
+from shared.containers.iso import iso_boxes
+from shared.containers.source import Source
 from shared.errors import (
     DecodeError,
-    DeepfakeStreamError,
+    DecodeTimeoutError,
     FrameRateTooHighError,
+    TooLargeError,
     TooLongError,
     TooManyPixelsError,
     TruncatedError,
@@ -29,7 +33,7 @@ from tests.pictures import (
     make_picture,
     plain,
 )
-from worker.media import images, jxl
+from worker.media import images, jxl, picture
 from worker.media.frames import read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
@@ -152,6 +156,16 @@ def test_more_pages_than_are_looked_at_are_refused(tmp_path):
         probe(path, LIMITS)
 
 
+def test_a_page_is_read_without_those_behind_it(tmp_path, monkeypatch):
+    path = make_pages(tmp_path / "a", "tiff", plain(*[7] * 40, size=(2, 2)))
+    set_up, pages = TiffImagePlugin.TiffImageFile._setup, []
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_setup", lambda page: [pages.append(0), set_up(page)][1])
+    [(line, _)] = picture.picture(str(path), 2, images.WORK_PIXELS)
+    assert (line["width_px"], len(pages)) == (2, 2)
+    with pytest.raises(picture.PictureError, match="no picture 40"):
+        list(picture.picture(str(path), 40, images.WORK_PIXELS))
+
+
 def mpo(second, kind=0x020002):
     """Two pictures in one JPEG file, the second of that *kind*."""
     first = Image.fromarray(plain(20)[0])
@@ -204,8 +218,82 @@ def test_a_damaged_video_of_a_motion_photo_fails_its_segment(tmp_path, damage):
     path.write_bytes(content)
     facts = probe(path, LIMITS)
     assert facts.frame_count == 2
-    with pytest.raises(DeepfakeStreamError):
+    with pytest.raises(TruncatedError):
         list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
+
+
+@pytest.mark.parametrize("kind", [b"pdin", b"prft", b"beam", b" \x7e0A"])
+def test_no_box_hides_the_video_of_a_motion_photo(tmp_path, kind):
+    path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
+    content = path.read_bytes()
+    at = content.index(b"\0\0\0\x08free", content.index(b"ftyp")) + 4
+    path.write_bytes(content[:at] + kind + content[at + 4 :])
+    facts, segments = look(path)
+    assert facts.frame_count == 2
+    assert [time for time, _ in segments[1]] == [1.0, 1.5]
+
+
+@pytest.mark.parametrize("is_within", [False, True])
+def test_every_video_of_a_motion_photo_is_looked_at(tmp_path, is_within):
+    path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
+    photo = path.read_bytes()
+    second = make_clip(tmp_path / "second.mp4", size=(64, 48), seconds=0.5).read_bytes()
+    path.write_bytes(photo + (box(b"free", second) if is_within else b"\0XXXX" + second))
+    facts, segments = look(path)
+    assert facts.frame_count == 3
+    assert [[time for time, _ in part] for part in segments] == [[0.0], [1.0, 1.5], [2.0]]
+    assert segments[2][0][1] == pytest.approx(scene(0, size=(64, 48)).mean(), abs=5)
+
+
+def test_a_motion_photo_of_more_videos_than_are_looked_at_is_refused(tmp_path):
+    path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
+    path.write_bytes(path.read_bytes() + 1000 * (box(b"ftyp", b"isom\0\0\0\0") + box(b"moov")))
+    with pytest.raises(TooLongError, match="more than 1000 pictures"):
+        probe(path, LIMITS)
+
+
+def test_a_second_track_in_the_video_of_a_motion_photo_fails_its_segment(tmp_path):
+    path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
+    clip, two = make_clip(tmp_path / "clip.mp4", size=(64, 48), seconds=0.5), tmp_path / "two.mp4"
+    run("-i", str(clip), "-i", str(clip), "-map", "0:v", "-map", "1:v", "-c", "copy", str(two))
+    path.write_bytes(path.read_bytes() + two.read_bytes())
+    facts = probe(path, LIMITS)
+    with pytest.raises(UnsupportedMediaError, match="has 2 video tracks"):
+        list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
+
+
+def test_a_video_larger_than_a_motion_photo_s_is_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_CLIP_BYTES", 1000)
+    path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
+    facts = probe(path, LIMITS)
+    with pytest.raises(TooLargeError, match="at most 1000 are read"):
+        list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
+
+
+def test_the_video_of_a_motion_photo_is_held_to_the_limits(tmp_path):
+    path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
+    facts = probe(path, LIMITS)
+    plan = plan_segments(None, 5.0, pictures=facts.frame_count)
+    limits = replace(LIMITS, max_pixels=160 * 120 - 1)
+    with pytest.raises(TooManyPixelsError, match="the limit max_pixels is 19199"):
+        list(read_segments(path, facts, plan, sample_fps=2.0, timeout_s=30, limits=limits))
+
+
+@pytest.mark.parametrize("container", ["heic", "avif"])
+def test_a_picture_in_the_place_of_a_motion_photo_s_video_is_looked_at(tmp_path, container):
+    path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
+    photo = path.read_bytes()
+    path.write_bytes(photo + make_picture(tmp_path / "b", container, plain(160)[0]).read_bytes())
+    near(look(path)[1], [[(0.0, 20)], [(1.0, 160)]])
+    if container == "avif":
+        moving = make_animation(tmp_path / "b", container, plain(20, 90), 500)
+        path.write_bytes(photo + moving.read_bytes())
+        near(look(path)[1], [[(0.0, 20)], [(1.0, 20), (1.5, 90)]])
+    else:
+        path.write_bytes(photo + make_pages(tmp_path / "b", container, plain(20, 90)).read_bytes())
+        facts = probe(path, LIMITS)
+        with pytest.raises(UnsupportedMediaError, match="a file of 2 pictures behind it"):
+            list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
 
 
 def test_letters_of_a_file_type_alone_are_no_video(tmp_path):
@@ -299,8 +387,7 @@ def test_what_is_see_through_is_laid_on_white(tmp_path):
         assert (frame.pixels[10, 10].max(), frame.pixels[40, 10].min()) == (0, 255), container
 
 
-def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jxl, "LEAST_S", 1.0)
+def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path):
     path = make_picture(tmp_path / "a", "jxl")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 3])
@@ -310,6 +397,53 @@ def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path, monkeypatch):
     run("-i", str(tmp_path / "b.mp4"), "-f", "image2pipe", "-c:v", "libjxl_anim", str(tmp_path / "b"))
     with pytest.raises(UnsupportedMediaError, match="animated JPEG XL"):
         probe(tmp_path / "b", LIMITS)
+    codestream = codestream_of((tmp_path / "b").read_bytes())
+    for first in (0, 1, 2, 3, 4, 20):
+        (tmp_path / "c").write_bytes(in_parts(codestream, first))
+        with pytest.raises(UnsupportedMediaError, match="animated JPEG XL"):
+            probe(tmp_path / "c", LIMITS)
+
+
+def test_a_jpeg_xl_that_a_busy_machine_does_not_come_to_read_may_be_tried_again(tmp_path):
+    path = make_picture(tmp_path / "a", "jxl")
+    with pytest.raises(DecodeTimeoutError):
+        jxl.read(path, images.WORK_PIXELS, timeout_s=0.001)
+
+
+def box(kind, content=b""):
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def codestream_of(content):
+    """The codestream of a JPEG XL file, with or without boxes."""
+    if content.startswith(b"\xff\x0a"):
+        return content
+    stream = io.BytesIO(content)
+    found = {kind: content[start:end] for kind, start, end in iso_boxes(Source(stream, len(content)), 0, len(content))}
+    return found[b"jxlc"] if b"jxlc" in found else found[b"jxlp"][4:]
+
+
+def in_parts(codestream, first):
+    """A JPEG XL file whose codestream stands in two boxes, the first with its *first* bytes."""
+    begin = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    parts = ((0, codestream[:first]), (0x80000001, codestream[first:]))
+    return begin + b"".join(box(b"jxlp", struct.pack(">I", number) + part) for number, part in parts)
+
+
+@pytest.mark.parametrize("first", [2, 3, 11])
+def test_a_jpeg_xl_in_parts_is_read(tmp_path, first):
+    path = make_picture(tmp_path / "a", "jxl", plain(90)[0])
+    path.write_bytes(in_parts(codestream_of(path.read_bytes()), first))
+    facts, segments = look(path)
+    assert (facts.width_px, facts.height_px) == (64, 48)
+    near(segments, [[(0.0, 90)]])
+
+
+def test_a_jpeg_xl_of_another_size_than_its_header_tells_is_not_read_into_memory(tmp_path, monkeypatch):
+    path = make_picture(tmp_path / "a", "jxl", plain(90)[0])
+    monkeypatch.setattr(jxl, "inspect_header", lambda *_: HeaderFacts("image", "jxl", "jxl", 32, 48))
+    with pytest.raises(TruncatedError, match="announces 32 × 48 pixels, and 64 × 48 are decoded"):
+        jxl.read(path, images.WORK_PIXELS, timeout_s=20)
 
 
 def test_an_ffmpeg_without_jpeg_xl_is_called_that(tmp_path, monkeypatch):
