@@ -14,7 +14,7 @@ from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.errors import register_error_handlers, validation_problem
 from api.schemas import Problem
 from api.services import Services
-from api.uploads import StreamingRequest, drain_refused
+from api.uploads import StreamingRequest, drain_unread
 from shared.config import load_settings
 from shared.db import SessionFactory, make_engine
 from shared.manifests import refused_manifests
@@ -69,7 +69,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_auth(app, sessions)
     health.register_request_log(app)
     register_error_handlers(app)
-    app.after_request(drain_refused)
+    app.after_request(drain_unread)
     app.after_request(secure)
     for module in (jobs, direct, deliveries, models, health):
         app.register_api(module.blueprint)

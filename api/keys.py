@@ -7,8 +7,10 @@ Found by the command line as ``deepfakestream keys``; also ``python -m api.keys`
 import base64
 import hashlib
 import json
+import re
 import secrets
 import sys
+import unicodedata
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +31,13 @@ PREFIX = "dfs_"
 SHOWN_CHARACTERS = 12
 MAX_LABEL = 200
 """Characters of an owner's and of a key's name."""
+_UNSEEN = re.compile(
+    # Default_Ignorable_Code_Point, without what Python calls not printable.
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+    # Letters and symbols that are drawn as a blank: Braille without a dot, a Khitan filler, a note without its head.
+    "\u2800\U00016fe4\U0001d159]"
+)
+"""Characters that ``str.isprintable`` lets pass, and nobody sees."""
 
 
 class KeyRefusedError(ValueError):
@@ -51,20 +60,31 @@ def digest_key(secret: str) -> bytes:
 
 def check_label(what: str, value: str) -> None:
     """
-    Refuse an owner or a name that looks like another one, or cannot be shown.
+    Refuse an owner or a name with characters that nobody sees, or in another form than Unicode's NFKC.
+
+    Two labels that pass and differ therefore differ in a visible character. Letters of two scripts that are drawn
+    alike, such as a Latin and a Cyrillic a, are different characters, and pass.
+
+    Args:
+        what: ``owner`` or ``name``, for the sentence.
+        value: The label.
 
     Raises:
-        KeyRefusedError: It is empty, blank or too long, begins or ends with a blank, or has invisible characters.
+        KeyRefusedError: It is empty, blank or too long, begins or ends with a blank, has invisible characters, or is
+            not in form NFKC.
     """
     if not value.strip():
         raise KeyRefusedError(f"the {what} is empty: give it at least one visible character")
     if len(value) > MAX_LABEL:
         raise KeyRefusedError(f"the {what} has {len(value)} characters; the limit is {MAX_LABEL}")
-    if not value.isprintable():
-        found = next(character for character in value if not character.isprintable())
-        raise KeyRefusedError(f"the {what} has the invisible character U+{ord(found):04X}: leave it out")
+    unseen = next((sign for sign in value if not sign.isprintable() or _UNSEEN.match(sign)), None)
+    if unseen is not None:
+        raise KeyRefusedError(f"the {what} has the invisible character U+{ord(unseen):04X}: leave it out")
     if value != value.strip():
         raise KeyRefusedError(f"the {what} begins or ends with a blank: leave it out")
+    normal = unicodedata.normalize("NFKC", value)
+    if value != normal:
+        raise KeyRefusedError(f"the {what} is not in Unicode's normal form NFKC: write it as {normal!r}")
 
 
 def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) -> NewKey:
@@ -72,12 +92,12 @@ def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) ->
     Make a key with 256 random bits, and a webhook secret of its own.
 
     Args:
-        owner: Whose jobs the key sees; 1 to 200 visible characters, with blanks only between them.
+        owner: Whose jobs the key sees; 1 to 200 visible characters in form NFKC, with blanks only between them.
         name: What the key is for; as *owner*.
         scopes: Of SCOPES.
 
     Raises:
-        KeyRefusedError: One of them is not so.
+        KeyRefusedError: The owner or the name is no such label (see check_label), or a scope does not exist.
     """
     check_label("owner", owner)
     check_label("name", name)

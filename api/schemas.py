@@ -397,7 +397,9 @@ class SuspicionDocument(Span):
 class JobDocument(JobSummary):
     """A job with the scores so far."""
 
-    people_total: int | None = Field(description="How many people were told apart, of whom `people` names 100 at most.")
+    people_total: int | None = Field(
+        description="How many people were distinguished; `people` lists 100 of them at most."
+    )
     people: list[PersonVerdictDocument] | None = Field(
         description="Null before the verdict, and in results from before people were followed."
     )

@@ -5,17 +5,18 @@ A body comes as multipart ``file=``, as raw bytes with a media type, or as JSON 
 """
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from socket import SHUT_RDWR, socket
+from threading import Timer
 from typing import IO, Any, cast
 
 from flask import Request, Response
 from flask import request as current_request
+from gunicorn.http.errors import ParseException
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import ClientDisconnected, HTTPException
+from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import APIError
 from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits, inspect_header
@@ -59,7 +60,7 @@ class _Incoming:
         if len(self.head) < HEAD_BYTES:
             self.head += data[: HEAD_BYTES - len(self.head)]
             if len(self.head) == HEAD_BYTES:
-                # What is no media must not be read to its end to be told so.
+                # A file that is no media is refused at once, and not only after all of it has been read.
                 check_head(self.head)
         return self.upload.write(data)
 
@@ -158,32 +159,51 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
         uploads.discard()
 
 
-def drain_refused(response: Response) -> Response:
+def drain_unread(response: Response) -> Response:
     """
-    After a refusal is sent, read on for a moment what the client is still sending.
+    After the answer is sent, read on for a moment what the client is still sending.
 
-    A server that closes with unread data makes the client's system throw the answer away, too. More than a moment,
-    and more than some bytes, is not given to a body that nobody wants: the connection is closed then.
+    A server that closes with unread data makes the client's system throw the answer away, too. A body that nobody
+    reads gets DRAIN_S seconds and DRAINED_BYTES bytes at most, and the connection is closed then.
     """
-    if response.status_code >= 400:
-        stream, connection = current_request.stream, current_request.environ.get("gunicorn.socket")
-        response.call_on_close(lambda: _drain(stream, connection))
+    environ = current_request.environ
+    body, connection = environ["wsgi.input"], environ.get("gunicorn.socket")
+    has_body = bool(current_request.content_length) or "HTTP_TRANSFER_ENCODING" in environ
+    if connection is not None and has_body:
+        response.call_on_close(lambda: _drain(body, connection))
     return response
 
 
-def _drain(stream: IO[bytes], connection: socket | None) -> None:
-    if connection is None:
-        return
-    left, deadline = DRAINED_BYTES, time.monotonic() + DRAIN_S
+def _drain(body: IO[bytes], connection: socket) -> None:
+    # gunicorn's reads return when they are whole, and each byte that arrives begins the socket's timeout anew: only
+    # the end of the connection interrupts a read from a client that is slow but never silent.
+    deadline = Timer(DRAIN_S, _shut, (connection,))
+    deadline.daemon = True
+    deadline.start()
+    try:
+        if not _read_to_end(body, connection):
+            _shut(connection)
+    finally:
+        deadline.cancel()
+        # The descriptor may belong to another connection soon.
+        deadline.join()
+
+
+def _read_to_end(body: IO[bytes], connection: socket) -> bool:
+    """Whether the client sent the rest of the body in time, so that the connection can serve another request."""
+    left = DRAINED_BYTES
     connection.settimeout(DRAIN_PAUSE_S)
-    # The client is gone, is silent, or sends more than it may: there is nothing to wait for.
-    with suppress(HTTPException, OSError):
-        while left > 0 and time.monotonic() < deadline:
-            block = stream.read(min(BLOCK_BYTES, left))
+    with suppress(OSError, ParseException):
+        while left > 0:
+            block = body.read(min(BLOCK_BYTES, left))
             if not block:
                 connection.settimeout(None)
-                return
+                return True
             left -= len(block)
+    return False
+
+
+def _shut(connection: socket) -> None:
     with suppress(OSError):
         connection.shutdown(SHUT_RDWR)
 

@@ -1,6 +1,7 @@
 """Addresses of services: what is one, and when two are the same place."""
 
 import ipaddress
+import socket
 
 import httpx
 
@@ -33,10 +34,22 @@ def origin(url: str) -> Origin:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether *host* is this machine itself."""
-    if host == "localhost":
+    """
+    Whether *host* is this machine itself, in any form in which resolvers take it.
+
+    These are ``localhost`` and names below it (RFC 6761), loopback addresses, short ones such as ``127.1`` and those
+    mapped into IPv6 included, and the unspecified address, which systems connect to loopback. A name of another kind
+    is not looked up.
+    """
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
-        return False
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(name))
+        except OSError:
+            return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified

@@ -69,6 +69,7 @@ class Transport:
         if not api_key or not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise AddressError("an API key consists of letters, digits and signs of ASCII, such as dfs_…")
         self.base_url = base_url
+        self._is_here = is_loopback(host)
         self._retries = retries
         self._timeout_s = timeout_s
         self._http = httpx.Client(
@@ -76,7 +77,7 @@ class Transport:
             headers={"Authorization": f"Bearer {api_key}", "User-Agent": USER_AGENT},
             timeout=timeout_s,
             follow_redirects=False,
-            trust_env=not is_loopback(host),
+            trust_env=not self._is_here,
         )
 
     def close(self) -> None:
@@ -142,6 +143,8 @@ class Transport:
         """
         Put a file where the service said, without the API key: that address is not the service's own.
 
+        As with the service, no proxy is asked for what goes to this machine.
+
         Args:
             upload: The document of the place that the service named.
 
@@ -150,19 +153,27 @@ class Transport:
 
         Raises:
             ConnectionFailedError: No answer.
-            APIError: The storage refuses, or the service named no place that takes a file.
+            APIError: The storage refuses, or the service named no place that takes a file. Only a service on this
+                machine can name a place on this machine: another one has no business with the programs here.
         """
         try:
             upload_id, method, url = (str(upload[name]) for name in ("id", "method", "url"))
             headers = {str(name): str(value) for name, value in upload["headers"].items()}
-            origin(url)
+            _, host, _ = origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise unreadable(201, "it names no place for the file") from error
-        with httpx.Client(timeout=self._timeout_s, headers={"User-Agent": USER_AGENT}) as storage:
+        if method != "PUT":
+            raise unreadable(201, "it asks for another method than PUT for the file")
+        is_here = is_loopback(host)
+        if is_here and not self._is_here:
+            raise unreadable(201, "it names a place on this machine for the file, and is itself elsewhere")
+        with httpx.Client(
+            timeout=self._timeout_s, headers={"User-Agent": USER_AGENT}, trust_env=not is_here
+        ) as storage:
             for attempt in range(self._retries + 1):
                 is_last = attempt == self._retries
                 try:
-                    response = storage.request(method, url, headers=headers, content=make_content())
+                    response = storage.put(url, headers=headers, content=make_content())
                 except httpx.RequestError as error:
                     if is_last:
                         kind = type(error).__name__

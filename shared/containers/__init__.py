@@ -1,5 +1,5 @@
 """
-What a file is, told by its first bytes and its container's header: never by its name, and without a decoder.
+What a file is, by its first bytes and its container's header: never by its name, and without a decoder.
 
 The api refuses on upload what these facts already rule out; the worker's probe, which decodes, has the last word.
 Everything here reads little (a bounded number of boxes, some bytes of each), follows no pointer blindly, and
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 HEAD_BYTES: Final = 2048
-"""The first bytes of a file, by which its format is told."""
+"""The first bytes of a file, which identify its format."""
 
 Reader = Callable[[Source], HeaderFacts]
 

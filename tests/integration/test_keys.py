@@ -20,6 +20,14 @@ REFUSED = {
     "NUL": ("a\0", r"U\+0000"),
     "turned direction": ("a\u202eb", r"U\+202E"),
     "bytes that are no UTF-8": ("a\udcff", r"U\+DCFF"),
+    "variation selector": ("alice\ufe0f", r"U\+FE0F"),
+    "variation selector of a supplementary plane": ("alice\U000e0100", r"U\+E0100"),
+    "grapheme joiner": ("alice\u034f", r"U\+034F"),
+    "Hangul filler": ("\u3164", r"U\+3164"),
+    "halfwidth Hangul filler": ("a\uffa0", r"U\+FFA0"),
+    "Braille without a dot": ("\u2800", r"U\+2800"),
+    "decomposed letter": ("Andre\u0301", "NFKC: write it as 'Andr\u00e9'"),
+    "fullwidth letter": ("\uff41lice", "NFKC: write it as 'alice'"),
     "too long": ("x" * 201, "201 characters; the limit is 200"),
 }
 

@@ -35,8 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
         package = (error.name or "").split(".")[0]
         if not package or package in OURS:
             raise
-        told = f"the package {package!r} is missing; install what training needs, from the checkout: {INSTALLATION}"
-        print(f"{PROGRAM}: {told}", file=sys.stderr)  # noqa: T201
+        message = f"the package {package!r} is missing; install what training needs, from the checkout: {INSTALLATION}"
+        print(f"{PROGRAM}: {message}", file=sys.stderr)  # noqa: T201
         return 2
 
 

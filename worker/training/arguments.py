@@ -15,10 +15,10 @@ class _Help(argparse.HelpFormatter):
     """Says the default of every option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        told = action.help or ""
+        text = action.help or ""
         if action.default is None or action.default is False or action.default is argparse.SUPPRESS:
-            return told
-        return f"{told} (default: %(default)s)"
+            return text
+        return f"{text} (default: %(default)s)"
 
 
 class _Command(argparse.ArgumentParser):

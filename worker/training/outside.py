@@ -178,8 +178,8 @@ def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = RO
                 small.append(_too_small(dataset, alone))
     if not found:
         raise DataError("; ".join(small) or "no data set in these caches holds both real and fake media")
-    for told in small:
-        tqdm.write(f"left out: {told}")
+    for reason in small:
+        tqdm.write(f"left out: {reason}")
     return found
 
 

@@ -111,8 +111,8 @@ def cautions(report: dict[str, Any]) -> list[str]:
         return ["all media are of one class, so what compares real with fake is not defined"]
     few = [f"{counts[label]} {label}" for label in ("real", "fake") if counts[label] < FEW]
     if few:
-        told = f"{' and '.join(few)} media are too few to tell much (under {FEW} of a class)"
-        return [f"{told}: intervals are too wide, and one of no width comes from few media, not from certainty"]
+        warning = f"{' and '.join(few)} media are too few to tell much (under {FEW} of a class)"
+        return [f"{warning}: intervals are too wide, and one of no width comes from few media, not from certainty"]
     if counts["groups"] < FEW:
         return [f"only {counts['groups']} people or shots (under {FEW}), with which intervals come out too narrow"]
     return []

@@ -1,5 +1,6 @@
 """The HTTP API against the real server, with the real database, broker and storage behind it."""
 
+import contextlib
 import json
 import math
 import socket
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from http.client import HTTPResponse
 
 import httpx
 import pytest
@@ -447,3 +449,62 @@ def test_segments_tell_when_they_were_worked_on_and_what_ran(http, clip):
     assert job["created_at"] < segment["started_at"] < segment["finished_at"] <= job["finished_at"]
     assert segment["engine"] == job["segments"][0]["engine"]
     assert segment["engine"].startswith("openvino-")
+
+
+SLOW_BODIES = {
+    "refused, of a known length": (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n", b"401"),
+    "refused, in chunks": (
+        b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n",
+        b"401",
+    ),
+    "answered without reading it": (b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n", b"200"),
+}
+
+
+def test_a_body_that_nobody_reads_holds_a_thread_for_seconds_however_slowly_it_comes(stack):
+    host, port = stack.url.removeprefix("http://").split(":")
+    is_over, held_s, answers = threading.Event(), {}, {}
+
+    def drip(case, head):
+        begun = time.monotonic()
+        with socket.create_connection((host, int(port)), timeout=7.5) as connection:
+            connection.sendall(head)
+
+            def send():
+                with contextlib.suppress(OSError):
+                    while not is_over.wait(0.3):
+                        connection.sendall(b"x")
+
+            sender = threading.Thread(target=send)
+            sender.start()
+            with contextlib.suppress(TimeoutError):
+                answer = b""
+                while block := connection.recv(4096):
+                    answer += block
+                answers[case] = answer.split(b" ")[1]
+                held_s[case] = time.monotonic() - begun
+            is_over.wait(7.5)
+            sender.join()
+
+    clients = [threading.Thread(target=drip, args=(case, head)) for case, (head, _) in SLOW_BODIES.items()]
+    for client in clients:
+        client.start()
+    deadline = time.monotonic() + 7.5
+    while len(held_s) < len(clients) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    is_over.set()
+    for client in clients:
+        client.join()
+    assert answers == {case: status for case, (_, status) in SLOW_BODIES.items()}
+    assert max(held_s.values()) < 7.0
+
+
+def test_a_refused_body_that_is_read_to_its_end_leaves_the_connection_open(stack):
+    host, port = stack.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        for _ in range(2):
+            connection.sendall(b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+            with HTTPResponse(connection) as answer:
+                answer.begin()
+                assert (answer.status, answer.will_close) == (401, False)
+                answer.read()

@@ -17,6 +17,19 @@ def keys_seen(server):
     return [request.headers.get("Authorization") for request in server.requests]
 
 
+def place(url, method="PUT"):
+    """Where a service takes a file, as it says so."""
+    return {"id": "u1", "method": method, "url": url, "headers": {}}
+
+
+def use_proxy(monkeypatch, receiver):
+    """Make *receiver* the proxy that the environment names for every address."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, receiver.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def elsewhere():
     """A service that the local stack's key is not for."""
@@ -106,12 +119,57 @@ def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path):
 
 def test_a_key_for_this_machine_passes_no_proxy(server, elsewhere, monkeypatch):
     server.answers = [answer(NO_JOBS)]
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, elsewhere.url)
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+    use_proxy(monkeypatch, elsewhere)
     with Client(server.url, "dfs_key") as client:
         list(client.list())
+    assert elsewhere.requests == []
+
+
+@pytest.fixture
+def picture(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff the file")
+    return tmp_path / "a.jpg"
+
+
+def test_storage_on_this_machine_is_reached_without_a_proxy(server, elsewhere, picture, monkeypatch):
+    server.answers = [answer(place(f"{server.url}/x"), 201), (200, {}, b""), answer(job("queued"), 202)]
+    use_proxy(monkeypatch, elsewhere)
+    with Client(server.url, "dfs_key") as client:
+        client.submit(picture, direct=True)
+    assert [request.method for request in server.requests] == ["POST", "PUT", "POST"]
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1", "localhost", "LOCALHOST.", "a.localhost", "127.1", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104 - none is bound
+)
+def test_a_service_elsewhere_cannot_send_a_file_to_this_machine(server, elsewhere, picture, monkeypatch, host):
+    # The proxy plays the service, whose name need not exist.
+    elsewhere.answers = [answer(place(f"{server.url.replace('127.0.0.1', host)}/x"), 201)]
+    use_proxy(monkeypatch, elsewhere)
+    with Client("http://deepfakes.example", "dfs_key", retries=0) as client, pytest.raises(APIError) as raised:
+        client.submit(picture, direct=True)
+    assert "a place on this machine" in raised.value.detail
+    assert server.requests == []
+    assert [request.path for request in elsewhere.requests] == ["http://deepfakes.example/v1/uploads"]
+
+
+def test_a_service_elsewhere_may_name_storage_elsewhere(elsewhere, picture, monkeypatch):
+    elsewhere.answers = [answer(place("http://storage.example/x"), 201), (200, {}, b""), answer(job("queued"), 202)]
+    use_proxy(monkeypatch, elsewhere)
+    with Client("http://deepfakes.example", "dfs_key") as client:
+        client.submit(picture, direct=True)
+    assert [(request.method, request.path) for request in elsewhere.requests[1:2]] == [
+        ("PUT", "http://storage.example/x")
+    ]
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "put"])
+def test_a_file_is_put_and_sent_by_no_other_method(server, elsewhere, picture, method):
+    server.answers = [answer(place(f"{elsewhere.url}/x", method), 201)]
+    with Client(server.url, "dfs_key") as client, pytest.raises(APIError, match="another method than PUT"):
+        client.submit(picture, direct=True)
     assert elsewhere.requests == []
 
 

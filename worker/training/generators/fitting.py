@@ -27,7 +27,7 @@ def fit(
     Args:
         loss_of: Draws a batch of ``BATCH`` pictures with the generator that it is given, and returns its loss.
         images: Pictures that are drawn in all.
-        seed: Of the draws. Weights are drawn before, by whoever makes the network.
+        seed: Of the draws. Weights are drawn before, where the network is made.
         rate: Highest learning rate.
         title: Of the progress bar.
 

@@ -137,15 +137,15 @@ class Inpainter(nn.Module):
             for number, block in enumerate(self.up):
                 planes = functional.interpolate(planes, scale_factor=2.0) if number else planes
                 planes = block(torch.cat([planes, kept.pop()], dim=1), seen)
-            told = functional.pixel_shuffle(self.last(planes), SHRINK)
-        return torch.as_tensor(told.float())
+            clear = functional.pixel_shuffle(self.last(planes), SHRINK)
+        return torch.as_tensor(clear.float())
 
     def loss(self, pictures: Tensor, masks: Tensor, time: Tensor, noise: Tensor) -> Tensor:
         """Mean squared error within the masks, at *time* (B,) and with *noise* like *pictures*."""
         signal, spread = _schedule(time)
         noisy = signal * pictures + spread * noise
-        told = self(noisy, pictures * (1.0 - masks), masks, time)
-        return torch.as_tensor(((told - pictures).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0))
+        clear = self(noisy, pictures * (1.0 - masks), masks, time)
+        return torch.as_tensor(((clear - pictures).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0))
 
     @torch.inference_mode()
     def draw(self, pictures: Tensor, masks: Tensor, noise: Tensor, strength: float) -> Tensor:
@@ -164,7 +164,7 @@ class Inpainter(nn.Module):
         for before, after in pairwise(times):
             signal, spread = _schedule(before[None])
             clear = self(now, known, masks, before.expand(len(pictures))).clamp(-1.0, 1.0)
-            # What the noise must have been, by what is told of the picture.
+            # What the noise must have been, if the picture is as estimated.
             left = (now - signal * clear) / spread
             signal, spread = _schedule(after[None])
             now = signal * clear + spread * left
