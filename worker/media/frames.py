@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shared.containers import PICTURES, MediaLimits
 from shared.errors import DecodeError
 from worker.media.ffmpeg import command_line, open_input, video_of
+from worker.media.filelog import signed
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
 from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
@@ -280,7 +281,12 @@ class _Clock:
         self._selected: queue.Queue[tuple[float, bool]] = queue.Queue()
 
     def read(self, line: str) -> None:
-        if match := _FRAME_LINE.match(line):
+        own = signed(line)
+        if own is None:
+            # Until here the file was only looked over, and sound, which has no decoder, complained of. A file may say
+            # so itself, and earlier: complaints then count that need not, and its stretches are decoded one by one.
+            self._is_decoding |= line.endswith("Stream mapping:")
+        elif match := _FRAME_LINE.match(own):
             time_s = int(match[2]) * self._tick_s.get(match[1], 0.0)
             if match[1] != "0":
                 self._selected.put((time_s, self._is_smooth))
@@ -289,14 +295,11 @@ class _Clock:
                 self.first_decoded_s = time_s
             self._is_smooth &= time_s >= self._last_decoded_s
             self._last_decoded_s = time_s
-        elif match := _TIMEBASE_LINE.match(line):
+        elif match := _TIMEBASE_LINE.match(own):
             # Frames of another size or format make ffmpeg set its filters up anew.
             self._is_smooth &= match[1] not in self._tick_s
             self._tick_s[match[1]] = int(match[2]) / int(match[3])
-        elif line.endswith("Stream mapping:"):
-            # Until here the file was only looked over, and sound, which has no decoder, complained of.
-            self._is_decoding = True
-        elif self._is_decoding and _COMPLAINT.match(line):
+        elif self._is_decoding and _COMPLAINT.match(own):
             self._is_smooth = False
 
     def next_selected(self, timeout_s: float) -> tuple[float, bool]:
