@@ -41,6 +41,10 @@ PRESENTATION: Final = ("video_track", "other_video_tracks", "dynamic_range")
 """Facts that are kept apart from the others, since older releases refuse what they do not know."""
 NO_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
 """Options of an output: what the file says of itself is not copied to it, nor quoted where the log describes it."""
+BROADCAST: Final = ("mpegts", "mpegps")
+"""Containers that may announce tracks of which nothing was recorded, and have no default one: the first is shown."""
+USABLE: Final = "V:u"
+"""ffmpeg's specifier of the video tracks whose pictures have a size."""
 SAME_TIME_S: Final = 1e-5
 """Times that are closer than this are one, and were rounded."""
 
@@ -288,17 +292,19 @@ def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: flo
 
 
 def _read_packets(
-    path: Path, container: str, index: int | None, deadline: float
+    path: Path, container: str, index: int | None, deadline: float, which: str = "V"
 ) -> tuple[FileLog, VideoTrack, PacketScan]:
     log, scan = FileLog(), PacketScan()
     source = open_input(path, container, err_detect="ignore_err")
-    arguments = command_line(_packets_of(source, index), before=log.listing())
+    arguments = command_line(_packets_of(source, index), before=log.listing(which))
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=log.read) as child:
         for line in child.stdout:
             scan.read(line)
         status = child.wait()
     _check_log(log)
     track = shown_track(log.tracks)
+    if track is None and which == "V" and container in BROADCAST:
+        return _read_packets(path, container, index, deadline, USABLE)
     if track is None:
         text = " ".join(child.lines)
         if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:
