@@ -329,7 +329,8 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
         "for number in range(6):\n"
         "    time.sleep(1)\n"
         "    for name in '03':\n"
-        "        print(f'\\x1b[32m[Parsed_showinfo_{name} @ 0] \\x1b[0mn: {number} pts: {number * 20} ', file=sys.stderr, flush=True)\n"
+        "        print(f'\\x1b[32m[Parsed_showinfo_{name} @ 0] \\x1b[0mn: {number} pts: {number * 20} ',"
+        " file=sys.stderr, flush=True)\n"
         f"    sys.stdout.buffer.write(bytes({size}))\n"
         "    sys.stdout.buffer.flush()\n"
     )
