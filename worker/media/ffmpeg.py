@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,14 @@ def video_of(source: Any, track: int | None) -> Any:
     return source["V:0" if track is None else str(track)]
 
 
-def command_line(*outputs: Any, log: str = "info") -> list[str]:
-    """The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level."""
+def command_line(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -> list[str]:
+    """
+    The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level.
+
+    Args:
+        before: Arguments of another output of the only input, which comes first. The order of *outputs* is not theirs.
+    """
     flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]
     arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[program(), *flags])
-    return arguments
+    end = arguments.index("-i") + 2
+    return [*arguments[:end], *before, *arguments[end:]]

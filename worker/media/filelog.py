@@ -1,6 +1,17 @@
-"""What ffmpeg's log says of a file: its tracks, when it begins, and its first decoded frame."""
+"""
+What ffmpeg's log says of a file: its tracks, when it begins, and its first decoded frame.
+
+The log quotes the file: names and values of its metadata are printed as they are, with any line breaks that they have,
+so a file can write lines that look like ffmpeg's own. What is believed here is therefore what no file can write:
+
+- Lines that begin with a colour (``signed``): warnings, errors and what filters say. ffmpeg replaces the control
+  character that begins a colour where a text that it prints holds one.
+- The list of streams of an output that has no metadata and a name that cannot be guessed (``FileLog.name``).
+- The time at which the file begins, which is in the quoting part alone, if it is there once.
+"""
 
 import re
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,12 +30,20 @@ TRUNCATION_SIGNS: Final = (
 LOST_COLOUR_PROFILE: Final = 5
 """The profile of Dolby Vision whose colours are in a space of its own, which no decoder here reads."""
 
+_DURATION_LINE = re.compile(r"^  Duration: ")
 _START_LINE = re.compile(r"^  Duration: .*?, start: (-?\d+\.\d+)")
-_VIDEO_LINE = re.compile(r"^  Stream #0:(\d+).*?: Video: (\w+)(.*)$")
-_STREAM_LINE = re.compile(r"^  Stream #0:\d+")
+_MAPPED_LINE = re.compile(r"^  Stream #0:(\d+) -> #(\d+):(\d+) \(copy\)")
+_VIDEO_LINE = re.compile(r"^  Stream #0:(\d+): Video: (\w+)(.*)$")
+_STREAM_LINE = re.compile(r"^  Stream #")
 _ROTATION_LINE = re.compile(r"^\s+(?:displaymatrix|Display Matrix): rotation of (-?\d+(?:\.\d+)?) degrees")
 _DOLBY_LINE = re.compile(r"^\s+DOVI configuration record: .*?\bprofile: (\d+)")
 _MASTERING_LINE = re.compile(r"^\s+(?:mastering display|content light level) metadata\b", re.IGNORECASE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def signed(line: str) -> str | None:
+    """*line* without its colours, or None if it does not begin with one and may therefore be of the file's making."""
+    return _COLOUR.sub("", line) if line.startswith("\x1b[") else None
 
 
 @dataclass(slots=True)
@@ -45,34 +64,68 @@ class VideoTrack:
 class FileLog:
     """What ffmpeg says about the file while it reads it."""
 
+    name: str = field(default_factory=secrets.token_hex)
+    """
+    Of the output that lists the tracks, the format ``null`` of which allows any name. It cannot be guessed by a file.
+    """
     tracks: list[VideoTrack] = field(default_factory=list)
     """Without cover art and thumbnails."""
+    taken: int | None = None
+    """The track whose packets are read, counted among all tracks of the file."""
     start_s: float | None = None
     """When players begin: the begin of the track, sound included, that begins first."""
+    is_forged: bool = False
+    """Whether the file quotes a line of ffmpeg's, so that it is uncertain when it begins."""
     truncated: bool = False
-    _is_in_input: bool = False
+    _has_duration: bool = False
+    _mapped: dict[tuple[int, int], int] = field(default_factory=dict)
+    _is_in_list: bool = False
     _track: VideoTrack | None = None
 
-    def read(self, line: str) -> None:
-        """Take one line of the log."""
-        if line.startswith("Input #0"):
-            self._is_in_input = True
-        elif line.startswith(("Output #0", "Stream mapping")):
-            self._is_in_input = False
-        elif not line.startswith(" "):
-            self.truncated |= any(sign in line for sign in TRUNCATION_SIGNS)
-        if self._is_in_input:
-            self._read_input(line)
+    def listing(self, which: str = "V") -> list[str]:
+        """
+        The arguments of the output that lists the tracks, which must be ffmpeg's first.
 
-    def _read_input(self, line: str) -> None:
+        It copies none of their packets, and neither the file's metadata nor its chapters.
+
+        Args:
+            which: ffmpeg's specifier of the tracks.
+        """
+        options = ("-map_metadata", "-1", "-map_chapters", "-1", "-t", "0", "-f", "null")
+        return ["-map", f"0:{which}", "-c", "copy", *options, self.name]
+
+    def read(self, line: str) -> None:
+        """Take one line of the log, with its colours."""
+        if (own := signed(line)) is not None:
+            self.truncated |= any(sign in own for sign in TRUNCATION_SIGNS)
+        elif line == f"Output #0, null, to '{self.name}':":
+            self._is_in_list = True
+            self.taken = next((track for (output, _), track in self._mapped.items() if output > 0), None)
+        elif not line.startswith(" "):
+            self._is_in_list = False
+            if line == "Stream mapping:":
+                # The last one before the list is ffmpeg's, since all that quotes the file comes before it.
+                self._mapped.clear()
+        elif self._is_in_list:
+            self._read_list(line)
+        elif match := _MAPPED_LINE.match(line):
+            self._mapped[int(match[2]), int(match[3])] = int(match[1])
+        elif _DURATION_LINE.match(line):
+            self.is_forged |= self._has_duration
+            self._has_duration = True
+            if match := _START_LINE.match(line):
+                self.start_s = float(match[1])
+
+    def _read_list(self, line: str) -> None:
         if match := _VIDEO_LINE.match(line):
-            self._track = VideoTrack(int(match[1]), match[2], "(default)" in match[3])
+            index = self._mapped.get((0, int(match[1])))
+            if index is None:
+                return
+            self._track = VideoTrack(index, match[2], "(default)" in match[3])
             if "(attached pic)" not in match[3] and "(timed thumbnails)" not in match[3]:
                 self.tracks.append(self._track)
         elif _STREAM_LINE.match(line):
             self._track = None
-        elif match := _START_LINE.match(line):
-            self.start_s = float(match[1])
         elif self._track is None:
             return
         elif match := _ROTATION_LINE.match(line):
@@ -113,16 +166,19 @@ class FirstFrame:
         self._has_mastering_display = False
 
     def read(self, line: str) -> None:
-        """Take one line of the log."""
-        if match := _TIMEBASE_LINE.match(line):
+        """Take one line of the log, with its colours."""
+        own = signed(line)
+        if own is None:
+            return
+        if match := _TIMEBASE_LINE.match(own):
             self._tick_s = int(match[1]) / int(match[2])
-        elif self.size_px is None and (match := _FRAME_LINE.match(line)):
+        elif self.size_px is None and (match := _FRAME_LINE.match(own)):
             across, down, width_px, height_px = (int(value) for value in match.groups()[1:])
             self.size_px = displayed_size(width_px, height_px, across, down)
             self.time_s = None if match[1] == "NOPTS" else int(match[1]) * self._tick_s
-        elif self._colours is None and self.size_px is not None and (match := _COLOUR_LINE.match(line)):
+        elif self._colours is None and self.size_px is not None and (match := _COLOUR_LINE.match(own)):
             self._colours = match[2], match[3]
-        elif self._colours is None and _SIDE_LINE.match(line):
+        elif self._colours is None and _SIDE_LINE.match(own):
             self._has_mastering_display = True
 
     def dynamic_range(self, track: VideoTrack) -> DynamicRange:

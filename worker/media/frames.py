@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shared.containers import PICTURES, MediaLimits
 from shared.errors import DecodeError, TruncatedError, UnsupportedMediaError
 from worker.media.ffmpeg import command_line, open_input, video_of
+from worker.media.filelog import displayed_size, signed
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
 from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
@@ -32,6 +33,10 @@ time, which differs from presentation time by some frames, and frames may be far
 """
 LARGE_PIXELS = 3840 * 2160
 """Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
+OUTGROWN = 2
+"""A frame of so many times the pixels of those before makes the decoder begin again."""
+MOST_SIZES = 6
+"""How often it begins within one stretch."""
 END_MARGIN_S = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
 LONGEST_CLIP_S = 60.0
@@ -244,6 +249,22 @@ def _read_together(
     return _Rest(max(place, 0), len(run), read_s)
 
 
+class _OutgrownError(Exception):
+    """A frame has many more pixels than it would be read with."""
+
+    def __init__(self, size_px: tuple[int, int]) -> None:
+        super().__init__(size_px)
+        self.size_px = size_px
+
+
+def _readable_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, int]:
+    """*size_px*, or less of the same shape where a frame is larger than any that the facts or 4K would make."""
+    most = max(LARGE_PIXELS, facts.width_px * facts.height_px)
+    shrinking = min(1.0, math.sqrt(most / max(1, size_px[0] * size_px[1])))
+    width_px, height_px = (max(1, math.floor(side_px * shrinking)) for side_px in size_px)
+    return width_px, height_px
+
+
 def _read_run(
     path: Path,
     facts: MediaFacts,
@@ -255,8 +276,35 @@ def _read_run(
     """
     The sampled frames between the first and the last of *cuts_s*, each with the place of the stretch it is in.
 
-    Of a single stretch there is one at least.
+    Of a single stretch there is one at least. The facts have the size of the file's first frame; where one is much
+    larger, it and those after it are read in its size, lest a face that players show large be too small to look at.
     """
+    sized, after_s, last_s = facts, -math.inf, -math.inf
+    for _ in range(MOST_SIZES):
+        scale = facts.width_px / sized.width_px, facts.height_px / sized.height_px
+        try:
+            with closing(_read_sized(path, sized, cuts_s, sample_fps, timeout_s, leash)) as frames:
+                for place, frame in frames:
+                    if frame.time_s > after_s:
+                        last_s = frame.time_s
+                        yield place, replace(frame, scale=scale)
+        except _OutgrownError as error:
+            after_s = last_s
+            sized = replace(facts, width_px=error.size_px[0], height_px=error.size_px[1])
+        else:
+            return
+    raise DecodeError(f"frames are of too many sizes between {cuts_s[0]:g} s and {cuts_s[-1]:g} s")
+
+
+def _read_sized(
+    path: Path,
+    facts: MediaFacts,
+    cuts_s: Sequence[float],
+    sample_fps: float,
+    timeout_s: float,
+    leash: Leash | None,
+) -> Generator[tuple[int, Frame], None, None]:
+    """The frames that ``_read_run`` gives, in the size of the facts, up to one that is much larger."""
     start_s = cuts_s[0]
     deadline = time.monotonic() + timeout_s
     for seek in [*(start_s - margin_s for margin_s in SEEK_MARGINS_S if start_s > margin_s), None]:
@@ -297,7 +345,10 @@ def _held_frame(
 
 
 _TIMEBASE_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?config in time_base: (\d+)/(\d+)")
-_FRAME_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?n: *\d+ pts: *(-?\d+) ")
+_FRAME_LINE = re.compile(
+    r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?n: *\d+ pts: *(-?\d+) "
+    r"(?:.*? sar:(\d+)/(\d+) s:(\d+)x(\d+) )?"
+)
 _COMPLAINT = re.compile(r"^(?:\[[^\]]+ @ [^\]]+\] )*\[(?:error|fatal|panic)\] ")
 _ERROR = re.compile(r"\b(error|invalid)\b", re.IGNORECASE)
 
@@ -315,33 +366,37 @@ class _Clock:
         self._is_decoding = False
         self._last_decoded_s = -math.inf
         self._tick_s: dict[str, float] = {}
-        self._selected: queue.Queue[tuple[float, bool]] = queue.Queue()
+        self._selected: queue.Queue[tuple[float, bool, tuple[int, int]]] = queue.Queue()
 
     def read(self, line: str) -> None:
-        if match := _FRAME_LINE.match(line):
+        own = signed(line)
+        if own is None:
+            # Until here the file was only looked over, and sound, which has no decoder, complained of. A file may say
+            # so itself, and earlier: complaints then count that need not, and its stretches are decoded one by one.
+            self._is_decoding |= line.endswith("Stream mapping:")
+        elif match := _FRAME_LINE.match(own):
             time_s = int(match[2]) * self._tick_s.get(match[1], 0.0)
             if match[1] != "0":
-                self._selected.put((time_s, self._is_smooth))
+                across, down, width_px, height_px = (int(value or 0) for value in match.groups()[2:])
+                self._selected.put((time_s, self._is_smooth, displayed_size(width_px, height_px, across, down)))
                 return
             if self.first_decoded_s is None:
                 self.first_decoded_s = time_s
             self._is_smooth &= time_s >= self._last_decoded_s
             self._last_decoded_s = time_s
-        elif match := _TIMEBASE_LINE.match(line):
+        elif match := _TIMEBASE_LINE.match(own):
             # Frames of another size or format make ffmpeg set its filters up anew.
             self._is_smooth &= match[1] not in self._tick_s
             self._tick_s[match[1]] = int(match[2]) / int(match[3])
-        elif line.endswith("Stream mapping:"):
-            # Until here the file was only looked over, and sound, which has no decoder, complained of.
-            self._is_decoding = True
-        elif self._is_decoding and _COMPLAINT.match(line):
+        elif self._is_decoding and _COMPLAINT.match(own):
             self._is_smooth = False
 
-    def next_selected(self, timeout_s: float) -> tuple[float, bool]:
+    def next_selected(self, timeout_s: float) -> tuple[float, bool, tuple[int, int]]:
         """
-        The time of the next selected frame, and whether all went smoothly until then.
+        The time of the next selected frame, whether all went smoothly until then, and its displayed width and height.
 
-        That is: no error was logged, if the log tells levels, and no frame came after a later one or in another size.
+        Smoothly is: no error was logged, if the log tells levels, and no frame came after a later one or in another
+        size.
         """
         return self._selected.get(timeout=timeout_s)
 
@@ -400,6 +455,7 @@ class _Decoding:
         Raises:
             DecodeError, DecodeTimeoutError: As ``read_frames`` does; of several stretches also where the decoder
                 meets damage, frames out of order or of another size: what becomes of them depends on where it began.
+            _OutgrownError: A frame is much larger than the facts say.
         """
         height_px, width_px = self._facts.height_px, self._facts.width_px
         size = height_px * width_px * 3
@@ -415,11 +471,14 @@ class _Decoding:
             while len(data := read_exactly(child.stdout, size)) == size:
                 try:
                     # ffmpeg logs a frame before it writes it, so the time is here or about to be.
-                    time_s, is_smooth = self._clock.next_selected(timeout_s=10.0)
+                    time_s, is_smooth, size_px = self._clock.next_selected(timeout_s=10.0)
                 except queue.Empty as error:
                     raise DecodeError("the decoder gave a frame without a time") from error
                 if self._is_shared and not is_smooth:
                     raise DecodeError(f"frames are damaged, out of order or of several kinds {self._span}")
+                size_px = _readable_size(size_px, self._facts)
+                if size_px[0] * size_px[1] >= OUTGROWN * width_px * height_px:
+                    raise _OutgrownError(size_px)
                 count += 1
                 pixels = np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3)
                 with child.paused():
@@ -436,7 +495,7 @@ class _Decoding:
 
 def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
     """The frames of *stream* as SDR displays show them, all of one size and with square pixels; *table* is for HDR."""
-    # Frames of another size, later in the stream, are brought to the first one's.
+    # Frames of another size, later in the stream, are brought to that of the facts.
     size = facts.width_px, facts.height_px
     how = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
     if table is None:

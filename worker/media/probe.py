@@ -28,6 +28,7 @@ from shared.errors import (
     TooLongError,
     TruncatedError,
     UnsupportedCodecError,
+    UnsupportedMediaError,
 )
 from worker.media.ffmpeg import command_line, open_input, video_of
 from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, FirstFrame, VideoTrack, shown_track
@@ -38,6 +39,12 @@ from worker.media.tonemap import DynamicRange
 
 PRESENTATION: Final = ("video_track", "other_video_tracks", "dynamic_range")
 """Facts that are kept apart from the others, since older releases refuse what they do not know."""
+NO_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
+"""Options of an output: what the file says of itself is not copied to it, nor quoted where the log describes it."""
+BROADCAST: Final = ("mpegts", "mpegps")
+"""Containers that may announce tracks of which nothing was recorded, and have no default one: the first is shown."""
+USABLE: Final = "V:u"
+"""ffmpeg's specifier of the video tracks whose pictures have a size."""
 SAME_TIME_S: Final = 1e-5
 """Times that are closer than this are one, and were rounded."""
 
@@ -226,38 +233,45 @@ def _look(path: Path, container: str, index: int | None, deadline: float) -> _Fo
     # What is forgiven when packets are read is not forgiven when they are decoded.
     options = {"err_detect": "ignore_err", "err_detect:v": 0}
     source = open_input(path, container, **options)
-    arguments = command_line(_packets_of(source, index), _first_frame_of(source, index))
+    outputs = _packets_of(source, index), _first_frame_of(source, index)
+    arguments = command_line(*outputs, before=log.listing())
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=read) as child:
         for line in child.stdout:
             scan.read(line)
         status = child.wait()
+    _check_log(log)
     track = shown_track(log.tracks)
     if track is None:
         return None
-    if track.index != _taken(log, index):
+    if track.index != log.taken:
         return _look(path, container, track.index, deadline) if index is None else None
     is_sound = status == 0 and scan.count > 0 and not log.truncated and first.size_px and _is_readable(track)
     return _Found(log, track, scan, first) if is_sound else None
-
-
-def _taken(log: FileLog, index: int | None) -> int:
-    """The track that was read: *index*, or the first video track."""
-    return min(track.index for track in log.tracks) if index is None else index
 
 
 def _is_readable(track: VideoTrack) -> bool:
     return track.codec in VIDEO_CODECS and track.dolby_vision_profile != LOST_COLOUR_PROFILE
 
 
+def _check_log(log: FileLog) -> None:
+    if log.is_forged:
+        raise UnsupportedMediaError(
+            "the file's metadata imitates what the decoder says about it, so that its times are uncertain; remove its"
+            " metadata and send it again"
+        )
+
+
 def _packets_of(source: Any, index: int | None) -> Any:
     """An output of the packets of a video track of *source*, a line each."""
     packets = video_of(source, index)
-    return packets.output("pipe:", f="framecrc", c="copy", copyinkf=None, avoid_negative_ts="disabled")
+    options = {"copyinkf": None, "avoid_negative_ts": "disabled"}
+    return packets.output("pipe:", f="framecrc", c="copy", **options, **NO_METADATA)
 
 
 def _first_frame_of(source: Any, index: int | None) -> Any:
     """An output of nothing, for which the first frame of a video track of *source* is decoded."""
-    return video_of(source, index).filter("showinfo", checksum=0).output("pipe:", f="null", vframes=1)
+    shown = video_of(source, index).filter("showinfo", checksum=0)
+    return shown.output("pipe:", f="null", vframes=1, **NO_METADATA)
 
 
 def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: float) -> _Found:
@@ -269,7 +283,7 @@ def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: flo
         DecodeError: The decoder crashed or did not end in time.
     """
     log, track, scan = _read_packets(path, container, None, deadline)
-    if track.index != _taken(log, None):
+    if track.index != log.taken:
         log, track, scan = _read_packets(path, container, track.index, deadline)
     if scan.count == 0:
         raise TruncatedError("the file ends before any frame")
@@ -278,15 +292,19 @@ def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: flo
 
 
 def _read_packets(
-    path: Path, container: str, index: int | None, deadline: float
+    path: Path, container: str, index: int | None, deadline: float, which: str = "V"
 ) -> tuple[FileLog, VideoTrack, PacketScan]:
     log, scan = FileLog(), PacketScan()
-    output = _packets_of(open_input(path, container, err_detect="ignore_err"), index)
-    with BoundedProcess(command_line(output), timeout_s=seconds_left(deadline), on_line=log.read) as child:
+    source = open_input(path, container, err_detect="ignore_err")
+    arguments = command_line(_packets_of(source, index), before=log.listing(which))
+    with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=log.read) as child:
         for line in child.stdout:
             scan.read(line)
         status = child.wait()
+    _check_log(log)
     track = shown_track(log.tracks)
+    if track is None and which == "V" and container in BROADCAST:
+        return _read_packets(path, container, index, deadline, USABLE)
     if track is None:
         text = " ".join(child.lines)
         if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:

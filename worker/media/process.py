@@ -9,6 +9,7 @@ limit, when the context ends, and when its worker is killed. A crash takes down 
 import contextlib
 import fcntl
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -30,6 +31,8 @@ SHORTEST_PAUSE_S = 0.05
 """Between two looks at a child whose time is over, while it is in a pause."""
 LINE_BYTES = 4096
 KEPT_LINES = 200
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Leash:
@@ -69,7 +72,8 @@ class BoundedProcess:
         timeout_s: Wall-clock limit.
         whole_timeout_s: Of all that the child may be given by ``renew``, if it may; its processor time is limited to
             a small multiple of it.
-        on_line: Called with each line of the child's standard error, in a thread of its own.
+        on_line: Called with each line of the child's standard error, up to ``LINE_BYTES`` of it, in a thread of its
+            own.
         leash: To end it from another thread.
     """
 
@@ -93,7 +97,7 @@ class BoundedProcess:
         self._is_over = threading.Event()
         self.timed_out = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
-        """The last lines of standard error."""
+        """The last lines of standard error, without colours."""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -104,7 +108,8 @@ class BoundedProcess:
             start_new_session=True,
             close_fds=True,
             # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
+            # Colours are ffmpeg's signature under its own words: see ``filelog.signed``.
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "AV_LOG_FORCE_COLOR": "1"},
         )
         self._limit_resources()
         self._enlarge_pipe()
@@ -221,10 +226,15 @@ class BoundedProcess:
         stream = self._process.stderr
         if stream is None:
             return
+        is_begin = True
         with stream:
             while raw := stream.readline(LINE_BYTES):
+                # What is left of a line that is too long must not be taken for another line.
+                was_begin, is_begin = is_begin, raw.endswith(b"\n")
+                if not was_begin:
+                    continue
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                self.lines.append(line)
+                self.lines.append(_COLOUR.sub("", line))
                 if self._on_line is not None:
                     self._on_line(line)
 

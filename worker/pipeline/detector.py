@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final, Self
 
@@ -190,12 +189,21 @@ class Detector:
 
 
 def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """The *frames*, as many at a time as are looked at together."""
-    iterator = iter(frames)
-    for first in iterator:
-        pixels = first.pixels.shape[0] * first.pixels.shape[1]
-        count = min(CHUNK_FRAMES, max(1, CHUNK_PIXELS // pixels))
-        yield [first, *islice(iterator, count - 1)]
+    """The *frames*, as many at a time as are looked at together: all of one size."""
+    chunk: list[Frame] = []
+    count = 0
+    for frame in frames:
+        if chunk and frame.pixels.shape != chunk[0].pixels.shape:
+            yield chunk
+            chunk = []
+        if not chunk:
+            count = min(CHUNK_FRAMES, max(1, CHUNK_PIXELS // (frame.pixels.shape[0] * frame.pixels.shape[1])))
+        chunk.append(frame)
+        if len(chunk) == count:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 def _result(item: _Found, score: float | None) -> FaceResult:

@@ -6,7 +6,7 @@ from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError, TruncatedError
 from tests.clips import astronaut, make_clip, run, truncate
 from worker.media import frames as module
-from worker.media.frames import read_frames
+from worker.media.frames import read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
 
@@ -199,3 +199,25 @@ def test_few_large_frames_wait_within_the_decoder(tmp_path, monkeypatch, large_f
     monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     assert len(frames_of(path, sample_fps=30.0)) == 12
     assert ["-thread_queue_size" in arguments for arguments in runs] == [is_bound]
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
+def test_frames_much_larger_than_the_first_are_read_in_their_own_size(tmp_path, name):
+    parts = [
+        make_clip(tmp_path / f"{width}.ts", fps=10.0, seconds=seconds, size=(width, height), extra=("-g", "5"))
+        for width, height, seconds in ((64, 64, 0.1), (160, 120, 1.0), (320, 240, 3.0))
+    ]
+    joined = "concat:" + "|".join(str(part) for part in parts)
+    path = tmp_path / name
+    run("-i", joined, "-c", "copy", "-bsf:v", "setts=pts=N/10/TB:dts=N/10/TB", str(path))
+    facts = probe(path, LIMITS)
+    assert (facts.width_px, facts.height_px) == (64, 64)
+    plan = plan_segments(facts.duration_s, 2.0)
+    frames = [frame for frame in read_segments(path, facts, plan, sample_fps=10.0, timeout_s=30.0) if frame]
+    sizes = [frame.pixels.shape[:2] for frame in frames]
+    assert sizes == sorted(sizes)
+    assert [sizes.count(size) for size in ((64, 64), (120, 160), (240, 320))] == [1, 10, 30]
+    assert all(frame.pixels.shape[1] * frame.scale[0] == 64 for frame in frames)
+    assert all(frame.pixels.shape[0] * frame.scale[1] == 64 for frame in frames)
+    times = [frame.time_s for frame in frames]
+    assert times == sorted(set(times))

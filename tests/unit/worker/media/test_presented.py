@@ -326,3 +326,17 @@ def test_dolby_vision_without_a_picture_for_others_is_refused_with_what_to_do(tm
     path.write_bytes(content)
     with pytest.raises(UnsupportedCodecError, match=r"profile 5.*HDR10, HLG or SDR"):
         probe(path, LIMITS)
+
+
+def test_a_broadcast_track_of_which_nothing_was_recorded_counts_for_nothing(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", seconds=2.0, size=(64, 64))
+    both = tmp_path / "both.ts"
+    run("-i", str(clip), "-map", "0:v", "-map", "0:v", "-c", "copy", str(both))
+    data = both.read_bytes()
+    packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+    path = tmp_path / "one.ts"
+    # ffmpeg gives its tracks the packet identifiers 0x100, 0x101 and so on.
+    path.write_bytes(b"".join(packet for packet in packets if packet[1] & 31 != 1 or packet[2] != 1))
+    assert probe(both, LIMITS).other_video_tracks == 1
+    facts = probe(path, LIMITS)
+    assert (facts.video_track, facts.other_video_tracks, facts.width_px) == (0, 0, 64)

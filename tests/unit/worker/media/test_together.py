@@ -324,12 +324,13 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
     size = facts.width_px * facts.height_px * 3
     script = (
         "import sys, time\n"
-        "print('[Parsed_showinfo_0 @ 0] config in time_base: 1/10', file=sys.stderr)\n"
-        "print('[Parsed_showinfo_3 @ 0] config in time_base: 1/10', file=sys.stderr)\n"
+        "print('\\x1b[32m[Parsed_showinfo_0 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
+        "print('\\x1b[32m[Parsed_showinfo_3 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
         "for number in range(6):\n"
         "    time.sleep(1)\n"
         "    for name in '03':\n"
-        "        print(f'[Parsed_showinfo_{name} @ 0] n: {number} pts: {number * 20} ', file=sys.stderr, flush=True)\n"
+        "        print(f'\\x1b[32m[Parsed_showinfo_{name} @ 0] \\x1b[0mn: {number} pts: {number * 20} ',"
+        " file=sys.stderr, flush=True)\n"
         f"    sys.stdout.buffer.write(bytes({size}))\n"
         "    sys.stdout.buffer.flush()\n"
     )
