@@ -381,9 +381,9 @@ def end_job(
 
 
 def forget_looks(session: Session) -> None:
-    """Forget what people look like in jobs that have ended without it: a release from before may have ended them."""
-    ended = select(Job.id).where(Job.id == Segment.job_id, Job.status.in_(FINAL_JOB_STATUSES))
-    _forget_looks(session, ended.exists())
+    """Forget what people look like in jobs of the last day that a release ended which does not know of looks."""
+    ended = select(Job.id).where(Job.status.in_(FINAL_JOB_STATUSES), Job.finished_at > func.now() - timedelta(days=1))
+    _forget_looks(session, Segment.job_id.in_(ended))
 
 
 def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:

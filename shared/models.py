@@ -217,7 +217,6 @@ class Segment(Base):
             "send_after",
             postgresql_where=text(_one_of("status", OPEN_SEGMENT_STATUSES)),
         ),
-        Index("ix_segments_looks", "job_id", postgresql_where=text("looks is not null")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)

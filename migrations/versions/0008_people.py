@@ -15,10 +15,8 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("findings", postgresql.JSONB(), nullable=True))
     op.add_column("segments", sa.Column("looks", postgresql.JSONB(), nullable=True))
-    op.create_index("ix_segments_looks", "segments", ["job_id"], postgresql_where=sa.text("looks is not null"))
 
 
 def downgrade() -> None:
-    op.drop_index("ix_segments_looks", table_name="segments")
     op.drop_column("segments", "looks")
     op.drop_column("jobs", "findings")

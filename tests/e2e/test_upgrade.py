@@ -41,7 +41,9 @@ def git(*arguments):
 def before(tmp_path_factory):
     """A folder with the code as it was before the newest migration."""
     newest = max(path.name for path in (ROOT / VERSIONS).glob("0*.py"))
-    [added] = git("log", "--diff-filter=A", "--format=%H", "--", f"{VERSIONS}/{newest}").decode().split() or [None]
+    # Of a branch that was merged, the merge is what added it here.
+    options = ("--first-parent", "-m", "--diff-filter=A", "--format=%H")
+    added = next(iter(git("log", *options, "--", f"{VERSIONS}/{newest}").decode().split()), None)
     if added is None:
         skip("the newest migration is not committed yet, or lies before what was fetched of the history")
     folder = tmp_path_factory.mktemp("before")
@@ -58,13 +60,13 @@ class MixedStack(EmbeddedStack):
         super().__init__(state)
         self._older, self._older_services, self._storage = older, older_services, storage
 
-    def _environment(self, database_url):
+    def _environment(self, database_url, *ports):
         # The migration, and what operators do, is the newer release's.
         given = self._storage.model_dump(
             include={"url", "endpoint_url", "public_endpoint_url", "region", "access_key_id"}
         )
         given["secret_access_key"] = self._storage.secret_access_key.get_secret_value()
-        return super()._environment(database_url) | {
+        return super()._environment(database_url, *ports) | {
             "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
             # As operators are told to: a default that both releases have, until the last process is exchanged.
             "DEEPFAKESTREAM_MODELS__DEFAULT": "swap-lite0",
@@ -93,7 +95,10 @@ def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(be
         # Whichever is exchanged first: jobs that one release accepts the workers of the other do.
         for older in (lambda name: name == "api", lambda name: name.startswith("worker")):
             with MixedStack(state, before, older, s3_settings) as stack, stack.client() as client:
-                for job in (client.submit(clip, reuse=False), submit_directly(client, clip)):
+                for job in (
+                    client.submit(clip, reuse=False),
+                    submit_directly(stack.url, stack.api_key_file.read_text().strip(), clip),
+                ):
                     done = client.wait(job.id, timeout_s=120)
                     assert (done.status, done.verdict, done.fake_score) == ("succeeded", "real", first.fake_score)
         # Then all are of the newer release; what the older ones did is as it was.
@@ -103,8 +108,13 @@ def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(be
             assert (again.status, again.verdict) == ("succeeded", first.verdict)
 
 
-def submit_directly(client, clip):
+def submit_directly(url, key, clip):
     """As a client of either release does: without what only the newer api knows."""
-    upload = client._call("POST", "/v1/uploads", json={"size_bytes": clip.stat().st_size})
+
+    def call(path, document):
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.post(f"{url}{path}", headers=headers, json=document, timeout=30.0).raise_for_status().json()
+
+    upload = call("/v1/uploads", {"size_bytes": clip.stat().st_size})
     httpx.put(upload["url"], headers=upload["headers"], content=clip.read_bytes()).raise_for_status()
-    return Job.from_json(client._call("POST", "/v1/jobs", json={"upload_id": upload["id"]}))
+    return Job.from_json(call("/v1/jobs", {"upload_id": upload["id"]}))

@@ -175,7 +175,7 @@ def test_what_people_look_like_is_forgotten_when_a_job_ends(sessions, how):
         if how == "ended":
             end_job(session, session.get_one(Job, job_id, with_for_update=True), "cancelled")
         else:
-            session.execute(update(Job).where(Job.id == job_id).values(status="cancelled"))
+            session.execute(update(Job).where(Job.id == job_id).values(status="cancelled", finished_at=func.now()))
             forget_looks(session)
     with sessions.transaction() as session:
         left = select(Segment.index).where(Segment.job_id == job_id, Segment.looks.is_not(None))
