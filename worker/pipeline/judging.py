@@ -17,7 +17,7 @@ from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
 from worker.pipeline.following import PAUSE_S, Track
 from worker.pipeline.results import PersonVerdict, Suspicion
-from worker.pipeline.runs import Run, find_runs, stands_out
+from worker.pipeline.runs import find_runs, stands_out
 
 ALIKE: Final = 4
 """Stretches of one person resemble each other: their highest is as that of so many strangers, however many they are."""
@@ -119,7 +119,8 @@ def judge_people(
     people: list[PersonVerdict] = []
     suspicious: list[Suspicion] = []
     for track in tracks:
-        scores = [float(face["fake_score"]) for face in track.scored]
+        faces = track.scored
+        scores = [float(face["fake_score"]) for face in faces]
         verdict, by_itself, own, is_short = None, None, None, False
         mean = round(fmean(scores), SCORE_DIGITS) if scores else None
         if mean is not None and not manifest.trained:
@@ -136,12 +137,14 @@ def judge_people(
                 is_short = by_itself != "fake" and any(2 * run.faces <= len(scores) for run in doubtful)
                 for run in doubtful:
                     called = "fake" if knows_evidence and run.fake_score >= bound(run.faces) else "inconclusive"
-                    suspicious += _suspicions(track, run, called, step_s, end_s, pause_s)
+                    suspicious += _suspicions(
+                        track.person, faces[run.first : run.last + 1], called, step_s, end_s, pause_s
+                    )
         seen = tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s, pause_s))
         people.append(_person(track, mean, verdict, own, seen, is_by_stretch=is_short or verdict != by_itself))
-    faces = [face for track in scored for face in track.scored]
-    is_little = len(faces) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in faces)
-    largest_px = max((float(face["size_px"]) for face in faces), default=0.0)
+    looked_at = [face for track in scored for face in track.scored]
+    is_little = len(looked_at) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in looked_at)
+    largest_px = max((float(face["size_px"]) for face in looked_at), default=0.0)
     is_turned = any(_is_turned(track, largest_px, 1 if kind == "image" else FEW) for track in tracks)
     suspicious.sort(key=lambda one: (one.start_s, one.person))
     return Findings(tuple(people), tuple(suspicious), is_little, is_turned)
@@ -188,17 +191,16 @@ def _person(
 
 
 def _suspicions(
-    track: Track, run: Run, verdict: str, step_s: float, end_s: float, pause_s: float
+    person: int, faces: Sequence[Mapping[str, Any]], verdict: str, step_s: float, end_s: float, pause_s: float
 ) -> Iterator[Suspicion]:
-    """A run of faces as stretches of time: it may go on after a while in which the person is not seen."""
-    faces = track.scored[run.first : run.last + 1]
+    """A run of a person's *faces* as stretches of time: it may go on after a while in which the person is away."""
     times = [float(face["time_s"]) for face in faces]
     pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > pause_s]
     for first, beyond in pairwise([0, *pauses, len(times)]):
         yield Suspicion(
             start_s=times[first],
             end_s=_within(times[first], times[beyond - 1] + step_s, end_s),
-            person=track.person,
+            person=person,
             fake_score=round(fmean(float(face["fake_score"]) for face in faces[first:beyond]), SCORE_DIGITS),
             faces=beyond - first,
             verdict=verdict,
