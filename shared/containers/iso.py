@@ -2,11 +2,12 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from shared.containers.facts import HeaderFacts
 from shared.containers.refusals import ACCEPTED, unsupported_codec
 from shared.containers.source import EndOfFileError, Source
+from shared.containers.tracks import Track, shown_track
 from shared.errors import NoVideoStreamError, TruncatedError, UnsupportedMediaError
 
 FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
@@ -124,13 +125,8 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
         if kind == b"mvhd":
             duration_s = _iso_duration(source, box_start)
         elif kind == b"trak":
-            track = _inspect_track(source, box_start, box_end)
-            if track.is_video:
-                tracks.append(track)
-    if not tracks:
-        raise NoVideoStreamError("the file holds no video stream")
-    # Players show the first track that is enabled.
-    track = next((track for track in tracks if track.is_default), tracks[0])
+            tracks.append(_inspect_track(source, box_start, box_end))
+    track = shown_track(tracks)
     if track.codec is None:
         raise unsupported_codec(track.coding)
     rate = track.samples / track.duration_s if track.duration_s and track.samples else None
@@ -146,20 +142,8 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
     )
 
 
-@dataclass(slots=True)
-class _Track:
-    is_video: bool = False
-    is_default: bool = True
-    coding: str = ""
-    codec: str | None = None
-    width_px: int = 0
-    height_px: int = 0
-    duration_s: float | None = None
-    samples: int = 0
-
-
-def _inspect_track(source: Source, start: int, end: int) -> _Track:
-    track = _Track()
+def _inspect_track(source: Source, start: int, end: int) -> Track:
+    track = Track()
     stack = [(start, end)]
     while stack:
         for kind, box_start, box_end in iso_boxes(source, *stack.pop()):

@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from shared.containers.facts import HeaderFacts
 from shared.containers.refusals import ACCEPTED, unsupported_codec
 from shared.containers.source import EndOfFileError, Source
-from shared.errors import NotMediaError, NoVideoStreamError
+from shared.containers.tracks import Track, shown_track
+from shared.errors import NotMediaError
 
 _MATROSKA_CODECS = {
     "V_MPEG4/ISO/AVC": "h264",
@@ -59,10 +60,7 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
             break
     if tracks is None:
         raise EndOfFileError
-    videos = [track for track in tracks if track.is_video]
-    if not videos:
-        raise NoVideoStreamError("the file holds no video stream")
-    track = next((track for track in videos if track.is_default), videos[0])
+    track = shown_track(tracks)
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
         raise unsupported_codec(track.coding)
     return replace(
@@ -75,22 +73,11 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
     )
 
 
-@dataclass(slots=True)
-class _Track:
-    is_video: bool = False
-    is_default: bool = True
-    coding: str = ""
-    codec: str | None = None
-    width_px: int = 0
-    height_px: int = 0
-    frame_s: float = 0.0
-
-
-def _ebml_track(source: Source, start: int, end: int) -> _Track:
+def _ebml_track(source: Source, start: int, end: int) -> Track:
     wanted = {0x83, 0x86, 0x88, 0x23E383}
     values = dict(_ebml_values(source, start, end, wanted))
     # FlagDefault, which is set unless it stands there.
-    track = _Track(is_video=values.get(0x83) == b"\x01", is_default=bool(int.from_bytes(values.get(0x88, b"\x01"))))
+    track = Track(is_video=values.get(0x83) == b"\x01", is_default=bool(int.from_bytes(values.get(0x88, b"\x01"))))
     track.coding = values.get(0x86, b"").rstrip(b"\0").decode("latin-1")
     track.codec = _MATROSKA_CODECS.get(track.coding)
     # DefaultDuration: nanoseconds a frame.
