@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from api.config import API, APISettings
 from api.errors import APIError
 from api.services import Services
-from shared.direct import announced
+from shared.media.direct import announced
 from shared.models import OPEN_JOB_STATUSES, Job, Media
 
 SMALL_UPLOAD_BYTES = 1024 * 1024

@@ -6,7 +6,7 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct, health, jobs, models
+from api import deliveries, direct, health, models, submission
 from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
@@ -71,7 +71,8 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_unread)
     app.after_request(secure)
-    for module in (jobs, direct, deliveries, models, health):
+    # The submission adds its route to the blueprint of jobs: the document of a second one would replace that.
+    for module in (submission, direct, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # The library's own page of links says less.

@@ -12,9 +12,9 @@ from api.jobs import send_delivery
 from api.schemas import DeliveryDocument, DeliveryList, DeliveryPath, JobPath
 from api.services import services
 from shared.audit import record
-from shared.deliveries import list_deliveries, redeliver
 from shared.documents import delivery_document
-from shared.jobs import get_job, lock_job
+from shared.jobs.deliveries import list_deliveries, redeliver
+from shared.jobs.queries import get_job, lock_job
 from shared.models import Delivery
 
 blueprint = APIBlueprint(

@@ -12,7 +12,7 @@ from api.schemas import UploadDocument, UploadRequest
 from api.services import services
 from shared.audit import record
 from shared.containers import check_size
-from shared.direct import begin_upload, incoming_key
+from shared.media.direct import begin_upload, incoming_key
 from shared.models import new_id
 
 blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)

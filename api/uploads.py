@@ -21,7 +21,7 @@ from werkzeug.exceptions import ClientDisconnected
 from api.errors import APIError
 from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits, inspect_header
 from shared.errors import TooLargeError
-from shared.media import new_storage_key
+from shared.media.files import new_storage_key
 from shared.observability import get_logger
 from shared.storage import BLOCK_BYTES, Storage, Upload
 

@@ -180,7 +180,7 @@ class Job(Base):
 
 
 class DirectUpload(Base):
-    """An upload that goes to storage past the api; see ``shared.direct``."""
+    """An upload that goes to storage past the api; see ``shared.media.direct``."""
 
     __tablename__ = "uploads"
     __table_args__ = (Index("ix_uploads_owner", "owner"), Index("ix_uploads_expires_at", "expires_at"))
@@ -195,7 +195,7 @@ class DirectUpload(Base):
 
 
 class Removal(Base):
-    """A file that no row needs any more; see ``shared.removals``."""
+    """A file that no row needs any more; see ``shared.media.removals``."""
 
     __tablename__ = "removals"
 

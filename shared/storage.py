@@ -18,7 +18,7 @@ from shared.errors import ObjectMissingError, StorageError
 BLOCK_BYTES = 1024 * 1024
 MEDIA_PREFIX = "media"
 INCOMING_PREFIX = "incoming"
-"""Where direct uploads arrive; see ``shared.direct``."""
+"""Where direct uploads arrive; see ``shared.media.direct``."""
 PROBE_PREFIX = "probe"
 
 

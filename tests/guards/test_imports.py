@@ -42,7 +42,9 @@ def loaded(code):
         pytest.param(MAKE_WORKER.format(role="cpu"), {"torch", "torchvision", "flask", "api"}, id="cpu role"),
         pytest.param(MAKE_WORKER.format(role="gpu"), {"torch", "torchvision", "flask", "api"}, id="gpu role's parent"),
         pytest.param(
-            "import shared.jobs, shared.sweep, shared.storage, shared.documents", {"torch", "flask", "cv2"}, id="shared"
+            "import shared.jobs, worker.tasks.sweep, shared.storage, shared.documents",
+            {"torch", "flask", "cv2"},
+            id="shared",
         ),
         pytest.param("import deepfakestream, deepfakestream.cli", {"torch", "flask", "celery", "shared"}, id="client"),
         pytest.param("import api.keys", {"flask", "torch"}, id="keys"),

@@ -12,7 +12,8 @@ from api.app import VERSION
 from api.config import APISettings
 from migrations import __main__ as migrations_main
 from shared.config import load_settings
-from shared.jobs import lease_ingest, lease_segment, record_plan
+from shared.jobs.leases import lease_ingest, lease_segment
+from shared.jobs.results import record_plan
 from tests.helm.conftest import CHART, EXAMPLES, helm
 from tests.helm.settings import config_schema
 from tests.integration.rows import add_job

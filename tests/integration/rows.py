@@ -5,7 +5,7 @@ import uuid
 from sqlalchemy.orm import Session
 
 from shared.manifests import DEFAULT_CHECKPOINT
-from shared.media import attach_media, new_storage_key
+from shared.media.files import attach_media, new_storage_key
 from shared.models import APIKey, Job
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -13,8 +13,8 @@ from api.keys import create_key, revoke_key
 from shared.audit import OPERATOR, Actor, events, expire_events, record
 from shared.config import Jobs
 from shared.models import APIKey, AuditEvent, Job, Media
-from shared.sweep import expire
 from tests.integration.rows import add_job
+from worker.tasks.sweep import expire
 
 
 def actions(sessions, owner):

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from shared.deliveries import (
+from shared.jobs.deliveries import (
     Attempt,
     is_switched_off,
     lease_delivery,
@@ -12,7 +12,8 @@ from shared.deliveries import (
     redeliver,
     take_due,
 )
-from shared.jobs import cancel_job, lock_job
+from shared.jobs.ending import cancel_job
+from shared.jobs.queries import lock_job
 from shared.models import Delivery
 from tests.integration.rows import add_job
 

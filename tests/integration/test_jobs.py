@@ -5,26 +5,12 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from shared.db import SessionFactory
-from shared.deliveries import list_deliveries
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
-from shared.jobs import (
-    Lease,
-    Outcome,
-    Retry,
-    cancel_job,
-    delete_job,
-    end_job,
-    forget_looks,
-    get_job,
-    get_segments,
-    lease_ingest,
-    lease_segment,
-    lock_job,
-    record_plan,
-    record_segment,
-    release_lease,
-    renew_lease,
-)
+from shared.jobs.deliveries import list_deliveries
+from shared.jobs.ending import Outcome, cancel_job, delete_job, end_job, forget_looks
+from shared.jobs.leases import Lease, Retry, lease_ingest, lease_segment, release_lease, renew_lease
+from shared.jobs.queries import get_job, get_segments, lock_job
+from shared.jobs.results import record_plan, record_segment
 from shared.models import Delivery, Job, Media, Segment
 from tests.integration.rows import add_job
 

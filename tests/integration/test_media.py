@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func
 
-from shared.jobs import cancel_job, delete_job, lock_job
-from shared.media import attach_media, new_storage_key
+from api.reuse import find_result
+from shared.jobs.ending import cancel_job, delete_job
+from shared.jobs.queries import lock_job
+from shared.media.files import attach_media, new_storage_key
 from shared.models import Media
-from shared.reuse import find_result
 from tests.integration.rows import add_job
 
 

@@ -7,10 +7,11 @@ from sqlalchemy import func, select, update
 
 from shared.config import Broker, Jobs, StorageSettings
 from shared.errors import StorageError
-from shared.jobs import cancel_job, delete_job, lock_job
+from shared.jobs.ending import cancel_job, delete_job
+from shared.jobs.queries import lock_job
+from shared.media.removals import remove
 from shared.models import Media, Removal
 from shared.queues import Sender, make_celery
-from shared.removals import remove
 from shared.storage import FileStorage
 from tests.integration.rows import add_job
 from worker.config import WorkerSettings
@@ -98,7 +99,7 @@ def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
 
 
 def test_one_pass_of_tidying_erases_all_that_has_expired(sessions, storage, context, monkeypatch):
-    monkeypatch.setattr("shared.sweep.BATCH", 2)
+    monkeypatch.setattr("worker.tasks.sweep.BATCH", 2)
     monkeypatch.setattr("worker.tasks.upkeep.BATCH", 2)
     keys = set()
     for _ in range(5):

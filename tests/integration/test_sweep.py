@@ -4,11 +4,14 @@ import pytest
 from sqlalchemy import func, select, update
 
 from shared.config import Jobs
-from shared.jobs import cancel_job, get_job, get_segments, lease_ingest, lock_job, record_segment
+from shared.jobs.ending import cancel_job
+from shared.jobs.leases import lease_ingest
+from shared.jobs.queries import get_job, get_segments, lock_job
+from shared.jobs.results import record_segment
 from shared.models import Job, Media, Segment
-from shared.sweep import expire, sweep
 from tests.integration.rows import add_job
 from tests.integration.test_jobs import RESULT, lease, planned_job
+from worker.tasks.sweep import expire, sweep
 
 SETTINGS = Jobs(max_attempts=2)
 LONG_AGO = func.now() - timedelta(seconds=SETTINGS.resend_after_s + 1)

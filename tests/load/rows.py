@@ -19,7 +19,9 @@ from sqlalchemy import text
 from migrations.schema import migrate
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
-from shared.jobs import get_job, lease_ingest, lease_segment, record_plan, record_segment
+from shared.jobs.leases import lease_ingest, lease_segment
+from shared.jobs.queries import get_job
+from shared.jobs.results import record_plan, record_segment
 from tests.integration.rows import add_job
 from tests.servers import new_database, running_postgres, running_redis
 

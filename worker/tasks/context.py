@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.db import SessionFactory, make_engine
 from shared.errors import DeepfakeStreamError, JobCancelledError, StorageError
-from shared.jobs import Lease, Retry, release_lease, renew_lease
+from shared.jobs.leases import Lease, Retry, release_lease, renew_lease
 from shared.observability import FAILURES, JOBS_ENDED, get_logger
 from shared.queues import Sender
 from shared.storage import Storage, open_storage

@@ -7,7 +7,8 @@ from typing import Any
 
 from shared.errors import DecodeError
 from shared.evidence import bits_per_pixel
-from shared.jobs import Outcome, Problem, end_job, get_segments, has_open_segments, lock_job
+from shared.jobs.ending import Outcome, Problem, end_job
+from shared.jobs.queries import get_segments, has_open_segments, lock_job
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger

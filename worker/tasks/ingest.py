@@ -8,11 +8,13 @@ from sqlalchemy.orm import Session
 
 from shared.containers import check_size
 from shared.errors import ChecksumMismatchError, JobCancelledError, ObjectMissingError
-from shared.jobs import Lease, get_job, lease_ingest, record_plan, record_source
-from shared.media import attach_media, lost_file, new_storage_key
+from shared.jobs.leases import Lease, lease_ingest
+from shared.jobs.queries import get_job
+from shared.jobs.results import record_plan, record_source
+from shared.media.files import attach_media, lost_file, new_storage_key
+from shared.media.removals import remove
 from shared.models import Job
 from shared.observability import STAGE_SECONDS, get_logger
-from shared.removals import remove
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
 from worker.media.sources import fetch

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.errors import JobCancelledError, ObjectMissingError
-from shared.jobs import Lease, get_job, lease_segment, record_segment
+from shared.jobs.leases import Lease, lease_segment
+from shared.jobs.queries import get_job
+from shared.jobs.results import record_segment
 from shared.models import Segment
 from shared.observability import FACES, FRAMES, GPU_MEMORY, GPU_UTILISATION, STAGE_SECONDS, get_logger
 from worker.media import segments

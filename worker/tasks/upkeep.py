@@ -7,15 +7,15 @@ from itertools import islice
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.direct import incoming_id, incoming_key
-from shared.jobs import forget_looks
+from shared.jobs.ending import forget_looks
+from shared.media.direct import incoming_id, incoming_key
+from shared.media.removals import owed_removals, remove
 from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
-from shared.removals import owed_removals, remove
 from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX
-from shared.sweep import expire, sweep
 from worker.tasks.context import Context
+from worker.tasks.sweep import expire, sweep
 
 log = get_logger(__name__)
 

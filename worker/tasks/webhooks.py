@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import httpx
 from standardwebhooks import Webhook
 
-from shared.deliveries import GONE, Attempt, lease_delivery, record_attempt
 from shared.documents import webhook_payload
 from shared.errors import ForbiddenURLError, SourceUnreachableError
-from shared.jobs import get_segments
+from shared.jobs.deliveries import GONE, Attempt, lease_delivery, record_attempt
+from shared.jobs.queries import get_segments
 from shared.observability import WEBHOOK_ATTEMPTS, bind, get_logger
 from worker.outbound import request
 from worker.tasks.context import Context

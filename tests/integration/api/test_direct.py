@@ -11,7 +11,9 @@ import pytest
 from sqlalchemy import func, update
 from sqlalchemy.exc import OperationalError
 
-from shared.jobs import cancel_job, get_job, lock_job, record_source
+from shared.jobs.ending import cancel_job
+from shared.jobs.queries import get_job, lock_job
+from shared.jobs.results import record_source
 from shared.models import DirectUpload, Job, Media
 from shared.queues import Sender, make_celery
 from shared.storage import open_storage

@@ -7,9 +7,9 @@ from dataclasses import replace
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from shared.jobs import get_job
+from shared.jobs.queries import get_job
+from shared.media.removals import remove
 from shared.models import Job, Media, Removal
-from shared.removals import remove
 from tests.clips import noise_picture
 
 
@@ -79,7 +79,7 @@ def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatc
 
         return remove(Away(), storage, keys)
 
-    monkeypatch.setattr("api.jobs.remove", unnoted)
+    monkeypatch.setattr("api.submission.remove", unnoted)
     assert api.submit(headers, picture).status_code == 202
     with api.sessions.transaction() as session:
         [media] = session.scalars(select(Media))

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import exists, func, insert, literal, select
 from sqlalchemy.orm import Session
 
-from shared.jobs import Outcome, end_job
+from shared.jobs.ending import Outcome, end_job
 from shared.models import Job, Media, Segment
 
 COPIED = (

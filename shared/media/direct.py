@@ -11,8 +11,8 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from shared.media.removals import owe_removal
 from shared.models import DirectUpload
-from shared.removals import owe_removal
 from shared.storage import INCOMING_PREFIX
 
 CLAIMED_FOR = timedelta(days=1)

@@ -17,12 +17,13 @@ from sqlalchemy.orm import Session
 
 from shared.audit import SERVICE, Actor, expire_events, record
 from shared.config import Jobs
-from shared.deliveries import take_due
-from shared.direct import expire_uploads
 from shared.errors import AttemptsExhaustedError
-from shared.jobs import Problem, delete_job, end_job, has_open_segments, lock_job
+from shared.jobs.deliveries import take_due
+from shared.jobs.ending import Problem, delete_job, end_job
+from shared.jobs.queries import has_open_segments, lock_job
+from shared.media.direct import expire_uploads
+from shared.media.removals import owe_removal
 from shared.models import FINAL_JOB_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
-from shared.removals import owe_removal
 
 BATCH = 500
 """Rows taken in one pass, so that a transaction stays short; the next tick takes more."""

@@ -1,0 +1,297 @@
+"""Submitting a job: its options, its file, and the commit after which it is certain to end."""
+
+import hashlib
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, jsonify, request
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from api.admission import check_room, upload_place
+from api.audit import current_actor
+from api.auth import caller, requires
+from api.documentation import guarded, submission_body
+from api.errors import APIError
+from api.jobs import blueprint, send_delivery
+from api.reuse import find_result, take_over
+from api.schemas import (
+    JobDocument,
+    QueryOptions,
+    SubmitHeaders,
+    UploadSubmission,
+    URLSubmission,
+)
+from api.services import Services, services
+from api.uploads import StoredUpload, Submission, check_upload, receive
+from shared.audit import record
+from shared.documents import job_document
+from shared.errors import ObjectMissingError
+from shared.jobs.creation import NewJob, create_job
+from shared.jobs.queries import get_segments
+from shared.manifests import Manifest, list_manifests
+from shared.media.direct import claim_upload, find_upload, incoming_key
+from shared.media.files import attach_media, lost_file
+from shared.media.removals import remove
+from shared.models import Job
+from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
+from shared.outbound import check_url
+
+log = get_logger(__name__)
+
+
+@blueprint.post(
+    "/jobs",
+    operation_id="submitJob",
+    responses={202: JobDocument, **guarded(408, 409, 413, 415, 422)},
+    openapi_extensions={
+        "requestBody": submission_body(
+            QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
+        )
+    },
+)
+@requires("jobs:write")
+def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
+    """
+    Submit an image or a video.
+
+    The answer comes once the file is stored and the job is certain to end. Options stand in the query, in form
+    fields, or in the JSON object, each once.
+    """
+    mine, settings = services(), services().settings
+    with mine.sessions.transaction() as session:
+        check_room(session, settings.api, caller().owner, header.idempotency_key)
+    _check_query(mine, query)
+    with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
+        options, source = _options(submission, query)
+        manifest = _manifest(mine, options.get("model"))
+        _check_options(mine, options, source.url)
+        if source.upload is not None:
+            check_upload(mine.storage, source.upload, settings.limits.for_media())
+        created = _create(mine, source, options, manifest, header.idempotency_key)
+    # The file is the job's from here on, whatever fails now.
+    _follow_up(mine, created)
+    if created.is_new:
+        JOBS_ACCEPTED.labels(source=source.kind).inc()
+    response = jsonify(created.document)
+    response.status_code = 202
+    response.headers["Location"] = f"/v1/jobs/{created.job_id}"
+    if not created.is_new:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the job's file comes from: one of three."""
+
+    upload: StoredUpload | None = None
+    """In storage already, since it came with the request."""
+    url: str | None = None
+    """To be fetched."""
+    upload_id: uuid.UUID | None = None
+    """In storage already, put there directly."""
+    sha256: str | None = None
+    """What that file is, as its sender says."""
+
+    @property
+    def kind(self) -> str:
+        return "url" if self.url else "direct" if self.upload_id else "upload"
+
+
+@dataclass(frozen=True, slots=True)
+class _Created:
+    """A job that is committed, and what is due now."""
+
+    job_id: uuid.UUID
+    document: dict[str, Any]
+    is_new: bool
+    """And not that of an earlier request with the same idempotency key."""
+    is_waiting: bool
+    """For a worker."""
+    surplus: str | None
+    """The file to remove."""
+    delivery_id: uuid.UUID | None
+    """The webhook delivery to send."""
+
+
+def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
+    """Options from body and query together, and the job's source."""
+    options = query.model_dump(exclude_none=True)
+    source = _Source(upload=submission.upload)
+    if submission.is_json:
+        # Strictly: in JSON, "2" is no number.
+        kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
+        given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
+        source = _Source(**{name: given.pop(name) for name in ("url", "upload_id", "sha256") if name in given})
+    else:
+        given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
+    twice = sorted(options.keys() & given.keys())
+    if twice:
+        raise APIError("invalid_request", f"the option {twice[0]!r} is given both in the query and in the body")
+    return options | given, source
+
+
+def _manifest(mine: Services, name: str | None) -> Manifest:
+    known = list_manifests(mine.settings.models.dir)
+    name = name or mine.settings.models.default
+    if name not in known:
+        raise APIError("unknown_model", f"there is no model {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+def _check_query(mine: Services, query: QueryOptions) -> None:
+    """Refuse what is wrong with the options in the query, before a body is taken in that could be large."""
+    given = query.model_dump(exclude_none=True)
+    _manifest(mine, given.get("model"))
+    _check_options(mine, given, None)
+
+
+def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> None:
+    allow_insecure = mine.settings.webhooks.allow_insecure
+    for address in (options.get("webhook_url"), url):
+        if address is not None:
+            check_url(address, allow_insecure=allow_insecure)
+    metadata = json.dumps(options.get("metadata", {}), ensure_ascii=False)
+    try:
+        size = len(metadata.encode())
+    except UnicodeEncodeError as error:
+        raise APIError("invalid_request", "metadata: contains half of a surrogate pair") from error
+    if "\\u0000" in metadata:
+        raise APIError("invalid_request", "metadata: contains the character NUL")
+    most = mine.settings.limits.max_metadata_bytes
+    if size > most:
+        raise APIError("metadata_too_large", f"metadata has {size} bytes; the limit max_metadata_bytes is {most}")
+
+
+def _create(
+    mine: Services,
+    source: _Source,
+    options: dict[str, Any],
+    manifest: Manifest,
+    idempotency_key: str | None,
+) -> _Created:
+    """Commit the job; the upload is its media's then, unless the same content was stored before."""
+    surplus, upload = None, source.upload
+    if source.upload_id is not None:
+        _check_arrival(mine, source.upload_id)
+    lost = None
+    if upload is not None:
+        try:
+            lost = lost_file(mine.sessions, mine.storage, owner=caller().owner, sha256=upload.sha256)
+        except SQLAlchemyError:
+            # Nothing can have been committed yet.
+            mine.storage.delete(upload.storage_key)
+            raise
+    with mine.sessions.transaction() as session:
+        media = None
+        if upload is not None:
+            media, surplus = attach_media(
+                session,
+                owner=caller().owner,
+                sha256=upload.sha256,
+                size_bytes=upload.size_bytes,
+                storage_key=upload.storage_key,
+                retention_days=mine.settings.jobs.media_retention_days,
+                lost=lost,
+            )
+        job, is_new = create_job(
+            session,
+            NewJob(
+                owner=caller().owner,
+                api_key_id=caller().key_id,
+                media=media,
+                source_url=source.url,
+                source_key=incoming_key(source.upload_id) if source.upload_id else None,
+                source_sha256=source.sha256,
+                model=manifest.name,
+                sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
+                segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
+                webhook_url=options.get("webhook_url"),
+                metadata=options.get("metadata", {}),
+                idempotency_key=idempotency_key,
+                request_sha256=_request_sha256(source, options),
+            ),
+        )
+        delivery_id = None
+        if is_new and source.upload_id is not None:
+            _claim(session, source.upload_id)
+        if is_new:
+            sha256 = upload.sha256 if upload else None
+            record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
+            if media is not None and options.get("reuse", mine.settings.jobs.reuse_results):
+                delivery_id = _reuse(session, job, manifest)
+        is_waiting = is_new and job.status == "queued"
+        return _Created(
+            job_id=job.id,
+            document=job_document(job, [] if is_waiting else get_segments(session, job.id)),
+            is_new=is_new,
+            is_waiting=is_waiting,
+            surplus=surplus,
+            delivery_id=delivery_id,
+        )
+
+
+def _follow_up(mine: Services, created: _Created) -> None:
+    """What the commit of a job makes due; if it is not done now, upkeep does it."""
+    if created.surplus is not None:
+        remove(mine.sessions, mine.storage, [created.surplus])
+    if created.is_waiting:
+        _send_ingest(mine, created.job_id)
+    if created.delivery_id is not None:
+        send_delivery(mine, created.delivery_id)
+
+
+def _reuse(session: Session, job: Job, manifest: Manifest) -> uuid.UUID | None:
+    """End the job with the result of an equal one, if there is one; the delivery to send if that needs one."""
+    description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
+    source = find_result(session, job, description)
+    if source is None:
+        return None
+    JOBS_ENDED.labels(status="succeeded").inc()
+    return take_over(session, job, source)
+
+
+def _claim(session: Session, upload_id: uuid.UUID) -> None:
+    if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
+        raise APIError("not_found", f"there is no upload {upload_id} that waits for a job")
+
+
+def _check_arrival(mine: Services, upload_id: uuid.UUID) -> None:
+    """
+    Refuse a direct upload that is not whole, or is ruled out by its header.
+
+    One that is taken already is not looked at: a repeated request gets its job, and any other fails to claim it.
+    """
+    with mine.sessions.transaction() as session:
+        size_bytes = find_upload(session, owner=caller().owner, upload_id=upload_id)
+    if size_bytes is None:
+        return
+    key = incoming_key(upload_id)
+    try:
+        found = mine.storage.size(key)
+    except ObjectMissingError as error:
+        raise APIError("upload_incomplete", f"the file of upload {upload_id} has not arrived") from error
+    if found != size_bytes:
+        raise APIError("upload_incomplete", f"the file has {found} bytes, and {size_bytes} were announced")
+    # Its digest is ingest's to compute.
+    check_upload(mine.storage, StoredUpload(key, "", found), mine.settings.limits.for_media())
+
+
+def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
+    """Tells a repeated request from another one under the same idempotency key."""
+    sha256 = source.upload.sha256 if source.upload else source.sha256
+    content = {"file": sha256, "url": source.url, "options": options}
+    if source.upload_id is not None and sha256 is None:
+        # What the file is nobody said; the same again is then the same upload.
+        content["upload"] = str(source.upload_id)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _send_ingest(mine: Services, job_id: uuid.UUID) -> None:
+    try:
+        mine.sender.ingest(job_id)
+    except Exception:
+        log.warning("message not sent", exc_info=True)

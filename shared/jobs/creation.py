@@ -1,0 +1,84 @@
+"""Making a job, once for each idempotency key."""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, selectinload
+
+from shared.errors import IdempotencyConflictError
+from shared.models import Job, Media
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a job is made of."""
+
+    owner: str
+    api_key_id: uuid.UUID
+    media: Media | None
+    """Stored already, or None if *source_url* is to be fetched, or *source_key* to be taken over."""
+    source_url: str | None
+    source_key: str | None
+    source_sha256: str | None
+    """What the file below *source_key* has to be, where its sender said so."""
+    model: str
+    sample_fps: float
+    segment_seconds: float
+    webhook_url: str | None
+    metadata: dict[str, Any]
+    idempotency_key: str | None
+    request_sha256: str
+
+
+def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
+    """
+    Add a queued job, or find the one that the same request made before under its idempotency key.
+
+    Returns:
+        The job, and whether it is new. Of two requests that race, one makes it and the other finds it.
+
+    Raises:
+        IdempotencyConflictError: The key belongs to another request.
+    """
+    job = Job(
+        owner=new.owner,
+        api_key_id=new.api_key_id,
+        media=new.media,
+        source_url=new.source_url,
+        source_key=new.source_key,
+        source_sha256=new.source_sha256,
+        status="queued",
+        model=new.model,
+        sample_fps=new.sample_fps,
+        segment_seconds=new.segment_seconds,
+        webhook_url=new.webhook_url,
+        client_metadata=new.metadata,
+        reasons=[],
+        idempotency_key=new.idempotency_key,
+        request_sha256=new.request_sha256,
+        sent_at=func.now(),
+    )
+    try:
+        with session.begin_nested():
+            session.add(job)
+    except IntegrityError:
+        # The other transaction has committed: the insert waited for it.
+        found = _find_replay(session, new)
+        if found is None:
+            raise
+        return found, False
+    session.refresh(job)
+    return job, True
+
+
+def _find_replay(session: Session, new: NewJob) -> Job | None:
+    query = select(Job).where(Job.owner == new.owner, Job.idempotency_key == new.idempotency_key)
+    job = session.scalars(query.options(selectinload(Job.media))).one_or_none()
+    if job is not None and job.request_sha256 != new.request_sha256:
+        raise IdempotencyConflictError(
+            f"the idempotency key {new.idempotency_key!r} was used before, with another file or other options"
+        )
+    return job

@@ -1,0 +1,36 @@
+"""Looking at a job and its segments."""
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
+
+from shared.models import OPEN_SEGMENT_STATUSES, Job, Segment
+
+
+def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
+    """The job with its media, unless it was deleted or belongs to another owner."""
+    query = select(Job).options(selectinload(Job.media)).where(Job.id == job_id, Job.deleted_at.is_(None))
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    return session.scalars(query).one_or_none()
+
+
+def lock_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
+    """The job as it is now, locked until the transaction ends; None if it was deleted or is another owner's."""
+    query = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)).with_for_update()
+    if owner is not None:
+        query = query.where(Job.owner == owner)
+    return session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+
+
+def get_segments(session: Session, job_id: uuid.UUID) -> Sequence[Segment]:
+    """All segments of a job, in order."""
+    return session.scalars(select(Segment).where(Segment.job_id == job_id).order_by(Segment.index)).all()
+
+
+def has_open_segments(session: Session, job_id: uuid.UUID) -> bool:
+    """Whether any segment of the job is still to be done."""
+    query = select(Segment.index).where(Segment.job_id == job_id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
+    return session.execute(query.limit(1)).first() is not None
