@@ -8,6 +8,7 @@ from typing import Any
 from api.errors import APIError
 from api.schemas import Page
 from api.services import Services
+from shared.errors import Code
 
 
 def page_limit(mine: Services, page: Page) -> int:
@@ -26,7 +27,7 @@ def read_cursor(cursor: str, kind: type[Any]) -> Any:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
         value = kind(text)
     except (ValueError, binascii.Error) as error:
-        raise APIError("invalid_cursor", "the cursor is not one that this list gave") from error
+        raise APIError(Code.INVALID_CURSOR, "the cursor is not one that this list gave") from error
     if isinstance(value, int) and not -1 <= value < 2**31:
-        raise APIError("invalid_cursor", "the cursor is not one that this list gave")
+        raise APIError(Code.INVALID_CURSOR, "the cursor is not one that this list gave")
     return value

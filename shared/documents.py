@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Manifest, list_manifests
-from shared.models import OPEN_SEGMENT_STATUSES, Delivery, Job, Segment
+from shared.models import Delivery, Job, Segment
+from shared.states import OPEN_SEGMENT_STATUSES
 
 
 def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from shared.documents import job_document
 from shared.errors import EmptyFileError
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job, Media, Segment, new_id
+from shared.states import JobStatus, SegmentStatus
 from shared.storage import BLOCK_BYTES
 from worker.config import Worker
 from worker.media.probe import probe
@@ -54,7 +55,7 @@ def scan(
         id=new_id(),
         owner="local",
         api_key_id=uuid.UUID(int=0),
-        status="running",
+        status=JobStatus.RUNNING,
         model=detector.manifest.name,
         sample_fps=sample_fps or sampling.sample_fps,
         segment_seconds=segment_seconds or sampling.segment_seconds,
@@ -82,7 +83,7 @@ def scan(
     with closing(results):
         for part, result in zip(plan, results, strict=True):
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
-            segment.status = "unscorable" if result.fake_score is None else "scored"
+            segment.status = SegmentStatus.UNSCORABLE if result.fake_score is None else SegmentStatus.SCORED
             segment.fake_score = result.fake_score
             segment.result, segment.looks = result.to_json(), list(result.looks)
             segments.append(segment)
@@ -92,7 +93,7 @@ def scan(
     job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
     job.model_description, job.evidence = outcome.model_description, outcome.evidence
     job.findings = outcome.findings
-    job.status, job.finished_at = "succeeded", _now()
+    job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
     return job_document(job, segments)
 
 

@@ -14,7 +14,8 @@ from shared.jobs.deliveries import announce, call_off
 from shared.jobs.queries import get_segments
 from shared.media.direct import drop_upload
 from shared.media.removals import owe_removal
-from shared.models import FINAL_JOB_STATUSES, Job, Media, Segment
+from shared.models import Job, Media, Segment
+from shared.states import FINAL_JOB_STATUSES, JobStatus, Verdict
 
 NO_LEASE: dict[str, Any] = {"lease_token": None, "leased_until": None}
 
@@ -38,7 +39,7 @@ class Outcome:
 
     fake_score: float | None
     peak_score: float | None
-    verdict: str
+    verdict: Verdict | None
     reasons: Sequence[str]
     model_description: dict[str, Any]
     evidence: dict[str, Any] | None = None
@@ -64,7 +65,7 @@ def end_job(
     """
     if job.is_final or status not in FINAL_JOB_STATUSES:
         raise ValueError(f"job {job.id} cannot go from {job.status} to {status}")
-    job.status = status
+    job.status = JobStatus(status)
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None
     # Of a job that ends before it could take its direct upload over; nobody can ask for it again.
@@ -102,7 +103,7 @@ def delete_job(session: Session, job: Job) -> str | None:
         The storage key to remove once the transaction is committed; it is owed.
     """
     if not job.is_final:
-        job.status, job.finished_at = "cancelled", func.now()
+        job.status, job.finished_at = JobStatus.CANCELLED, func.now()
     call_off(session, job.id)
     for segment in get_segments(session, job.id):
         session.delete(segment)
