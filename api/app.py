@@ -16,7 +16,8 @@ from api.schemas import Problem
 from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
 from shared.config import load_settings
-from shared.db import SessionFactory, make_engine
+from shared.db import make_engine
+from shared.effects import open_sessions
 from shared.manifests import refused_manifests
 from shared.observability import configure_logging, get_logger
 from shared.queues import Sender, make_celery
@@ -54,12 +55,15 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.request_class = StreamingRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
     # With fewer connections than threads, new ones would be opened and closed all the time under load.
-    sessions = SessionFactory(make_engine(settings.database, threads=settings.api.threads))
+    engine = make_engine(settings.database, threads=settings.api.threads)
+    storage = storage or open_storage(settings.storage)
+    sender = sender or Sender(make_celery(settings.broker, settings.jobs))
+    sessions = open_sessions(engine, sender, storage)
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,
-        storage=storage or open_storage(settings.storage),
-        sender=sender or Sender(make_celery(settings.broker, settings.jobs)),
+        storage=storage,
+        sender=sender,
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),

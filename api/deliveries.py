@@ -8,7 +8,6 @@ from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
-from api.jobs import send_delivery
 from api.schemas import DeliveryDocument, DeliveryList, DeliveryPath, JobPath
 from api.services import services
 from shared.audit import record
@@ -45,8 +44,7 @@ def get_log(path: JobPath) -> Response:
 @requires("jobs:write")
 def send_again(path: DeliveryPath) -> Response:
     """Send an event once more, with the same ``webhook-id``; a success switches a receiver on again."""
-    mine = services()
-    with mine.sessions.transaction() as session:
+    with services().sessions.transaction() as session:
         # The lock orders the numbers of attempts that are added at the same time.
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
@@ -59,8 +57,7 @@ def send_again(path: DeliveryPath) -> Response:
             raise APIError("delivery_pending", f"delivery {path.number} is still to be made")
         again = redeliver(session, delivery)
         record(session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number)
-        document, delivery_id = delivery_document(again), again.id
-    send_delivery(mine, delivery_id)
+        document = delivery_document(again)
     response = jsonify(document)
     response.status_code = 202
     return response

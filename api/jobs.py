@@ -21,17 +21,16 @@ from api.schemas import (
     Page,
     SegmentList,
 )
-from api.services import Services, services
+from api.services import services
 from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.documents import job_document, job_summary, segment_document
 from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import get_job, get_segments, lock_job
-from shared.media.removals import remove
 from shared.models import Job, Segment
-from shared.observability import JOBS_ENDED, get_logger
-from shared.states import OPEN_SEGMENT_STATUSES
+from shared.observability import get_logger
+from shared.states import OPEN_SEGMENT_STATUSES, JobStatus
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
@@ -124,25 +123,17 @@ def list_segments(path: JobPath, query: Page) -> Response:
 @requires("jobs:write")
 def cancel(path: JobPath) -> Response:
     """Stop a job. Cancelling it again changes nothing; a job that has ended otherwise is a conflict."""
-    mine = services()
-    delivery_id = given_up = None
-    with mine.sessions.transaction() as session:
+    with services().sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
-        if job.is_final and job.status != "cancelled":
+        if job.is_final and job.status != JobStatus.CANCELLED:
             raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
-            given_up = job.source_key
-            delivery_id = cancel_job(session, job)
+            cancel_job(session, job)
             record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
-            JOBS_ENDED.labels(status="cancelled").inc()
             session.refresh(job)
         document = job_document(job, get_segments(session, job.id))
-    if given_up is not None:
-        remove(mine.sessions, mine.storage, [given_up])
-    if delivery_id is not None:
-        send_delivery(mine, delivery_id)
     return jsonify(document)
 
 
@@ -154,24 +145,13 @@ def cancel(path: JobPath) -> Response:
 @requires("jobs:write")
 def delete(path: JobPath) -> Response:
     """Erase a job with its results, its deliveries and, unless another job of yours needs it, its file."""
-    mine = services()
-    with mine.sessions.transaction() as session:
+    with services().sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
-        storage_key = delete_job(session, job)
+        delete_job(session, job)
         record(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
-    if storage_key is not None:
-        remove(mine.sessions, mine.storage, [storage_key])
     return Response(status=204)
-
-
-def send_delivery(mine: Services, delivery_id: uuid.UUID) -> None:
-    """Ask for a webhook delivery; if that fails, the sweep will."""
-    try:
-        mine.sender.deliver_webhook(delivery_id)
-    except Exception:
-        log.warning("message not sent", exc_info=True)
 
 
 def _no_job(job_id: uuid.UUID) -> APIError:

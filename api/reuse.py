@@ -1,6 +1,5 @@
 """Taking a result over: the same content, options and checkpoint, of the same owner, give the same scores."""
 
-import uuid
 from typing import Any
 
 from sqlalchemy import exists, func, insert, literal, select
@@ -8,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from shared.jobs.ending import Outcome, end_job
 from shared.models import Job, Media, Segment
+from shared.states import JobStatus, Reason
 
 COPIED = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score, Segment.result),
@@ -23,7 +23,7 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
     Args:
         description: Of model, preprocessing, sampling and pipeline; all of it must be equal.
     """
-    is_truncated = exists().where(Media.id == Job.media_id, Media.facts["truncated"].as_boolean())
+    is_truncated = exists().where(Media.id == Job.media_id, Media.facts[Reason.TRUNCATED].as_boolean())
     # Inspected by a release that did not count the bytes of video, so that nobody looked at its compression.
     without_bits = exists().where(
         Media.id == Job.media_id, Media.facts["kind"].as_string() == "video", Media.video_bytes.is_(None)
@@ -34,30 +34,25 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
             Job.owner == job.owner,
             Job.media_id == job.media_id,
             Job.id != job.id,
-            Job.status == "succeeded",
+            Job.status == JobStatus.SUCCEEDED,
             Job.deleted_at.is_(None),
             Job.model_description == description,
-            ~Job.reasons.contains(["segments_failed"]),
+            ~Job.reasons.contains([Reason.SEGMENTS_FAILED]),
             # Judged by a release that did not look at that.
-            ~is_truncated | Job.reasons.contains(["truncated"]),
+            ~is_truncated | Job.reasons.contains([Reason.TRUNCATED]),
             *([] if description.get("min_bits_per_pixel") is None else [~without_bits]),
         )
         .order_by(Job.id.desc())
         .limit(1)
         # It must not be erased while its segments are copied. One that is being erased is left alone, and not waited
-        # for: whoever does that waits for the media that *job* holds.
+        # for: that transaction waits for the media that *job* holds.
         .with_for_update(read=True, skip_locked=True)
     )
     return session.scalars(query).one_or_none()
 
 
-def take_over(session: Session, job: Job, source: Job) -> uuid.UUID | None:
-    """
-    End a new *job* with the result of *source*, of which it is independent from then on.
-
-    Returns:
-        The delivery to send once the transaction is committed, if there is a webhook.
-    """
+def take_over(session: Session, job: Job, source: Job) -> None:
+    """End a new *job* with the result of *source*, of which it is independent from then on."""
     segments = select(literal(job.id), *COPIED).where(Segment.job_id == source.id)
     session.execute(insert(Segment).from_select([Segment.job_id, *COPIED], segments))
     job.segments_total = source.segments_total
@@ -72,6 +67,5 @@ def take_over(session: Session, job: Job, source: Job) -> uuid.UUID | None:
         evidence=source.evidence,
         findings=source.findings,
     )
-    delivery_id = end_job(session, job, "succeeded", outcome=outcome)
+    end_job(session, job, JobStatus.SUCCEEDED, outcome=outcome)
     session.refresh(job)
-    return delivery_id

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Response, jsonify, request
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.admission import check_room, upload_place
@@ -15,7 +16,7 @@ from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import guarded, submission_body
 from api.errors import APIError
-from api.jobs import blueprint, send_delivery
+from api.jobs import blueprint
 from api.reuse import find_result, take_over
 from api.schemas import (
     JobDocument,
@@ -25,21 +26,21 @@ from api.schemas import (
     URLSubmission,
 )
 from api.services import Services, services
-from api.uploads import StoredUpload, Submission, check_upload, receive
+from api.uploads import Submission, check_upload, receive
 from shared.audit import record
+from shared.db import due
 from shared.documents import job_document
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
 from shared.jobs.queries import get_segments
 from shared.manifests import Manifest, list_manifests
 from shared.media.direct import claim_upload, find_upload, incoming_key
-from shared.media.files import attach_media, lost_file
-from shared.media.removals import remove
-from shared.models import Job
-from shared.observability import JOBS_ACCEPTED, JOBS_ENDED, get_logger
+from shared.media.files import StoredFile, adoption
+from shared.models import Job, Media
+from shared.observability import JOBS_ACCEPTED
 from shared.outbound import check_url
-
-log = get_logger(__name__)
+from shared.queues import INGEST
+from shared.states import JobStatus
 
 
 @blueprint.post(
@@ -70,15 +71,11 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         _check_options(mine, options, source.url)
         if source.upload is not None:
             check_upload(mine.storage, source.upload, settings.limits.for_media())
-        created = _create(mine, source, options, manifest, header.idempotency_key)
-    # The file is the job's from here on, whatever fails now.
-    _follow_up(mine, created)
-    if created.is_new:
-        JOBS_ACCEPTED.labels(source=source.kind).inc()
-    response = jsonify(created.document)
+        document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
+    response = jsonify(document)
     response.status_code = 202
-    response.headers["Location"] = f"/v1/jobs/{created.job_id}"
-    if not created.is_new:
+    response.headers["Location"] = f"/v1/jobs/{document['id']}"
+    if not is_new:
         response.headers["Idempotent-Replayed"] = "true"
     return response
 
@@ -87,7 +84,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
 class _Source:
     """Where the job's file comes from: one of three."""
 
-    upload: StoredUpload | None = None
+    upload: StoredFile | None = None
     """In storage already, since it came with the request."""
     url: str | None = None
     """To be fetched."""
@@ -99,22 +96,6 @@ class _Source:
     @property
     def kind(self) -> str:
         return "url" if self.url else "direct" if self.upload_id else "upload"
-
-
-@dataclass(frozen=True, slots=True)
-class _Created:
-    """A job that is committed, and what is due now."""
-
-    job_id: uuid.UUID
-    document: dict[str, Any]
-    is_new: bool
-    """And not that of an earlier request with the same idempotency key."""
-    is_waiting: bool
-    """For a worker."""
-    surplus: str | None
-    """The file to remove."""
-    delivery_id: uuid.UUID | None
-    """The webhook delivery to send."""
 
 
 def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
@@ -172,31 +153,11 @@ def _create(
     options: dict[str, Any],
     manifest: Manifest,
     idempotency_key: str | None,
-) -> _Created:
-    """Commit the job; the upload is its media's then, unless the same content was stored before."""
-    surplus, upload = None, source.upload
+) -> tuple[dict[str, Any], bool]:
+    """Commit the job; its document, and whether it is not that of an earlier request with the same idempotency key."""
     if source.upload_id is not None:
         _check_arrival(mine, source.upload_id)
-    lost = None
-    if upload is not None:
-        try:
-            lost = lost_file(mine.sessions, mine.storage, owner=caller().owner, sha256=upload.sha256)
-        except SQLAlchemyError:
-            # Nothing can have been committed yet.
-            mine.storage.delete(upload.storage_key)
-            raise
-    with mine.sessions.transaction() as session:
-        media = None
-        if upload is not None:
-            media, surplus = attach_media(
-                session,
-                owner=caller().owner,
-                sha256=upload.sha256,
-                size_bytes=upload.size_bytes,
-                storage_key=upload.storage_key,
-                retention_days=mine.settings.jobs.media_retention_days,
-                lost=lost,
-            )
+    with _transaction(mine, source) as (session, media):
         job, is_new = create_job(
             session,
             NewJob(
@@ -206,7 +167,7 @@ def _create(
                 source_url=source.url,
                 source_key=incoming_key(source.upload_id) if source.upload_id else None,
                 source_sha256=source.sha256,
-                model=manifest.name,
+                manifest=manifest.pin(),
                 sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
                 segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
                 webhook_url=options.get("webhook_url"),
@@ -215,43 +176,40 @@ def _create(
                 request_sha256=_request_sha256(source, options),
             ),
         )
-        delivery_id = None
-        if is_new and source.upload_id is not None:
-            _claim(session, source.upload_id)
         if is_new:
-            sha256 = upload.sha256 if upload else None
+            if source.upload_id is not None:
+                _claim(session, source.upload_id)
+            sha256 = source.upload.sha256 if source.upload else None
             record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
+            due(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
             if media is not None and options.get("reuse", mine.settings.jobs.reuse_results):
-                delivery_id = _reuse(session, job, manifest)
-        is_waiting = is_new and job.status == "queued"
-        return _Created(
-            job_id=job.id,
-            document=job_document(job, [] if is_waiting else get_segments(session, job.id)),
-            is_new=is_new,
-            is_waiting=is_waiting,
-            surplus=surplus,
-            delivery_id=delivery_id,
-        )
+                _reuse(session, job, manifest)
+            if job.status == JobStatus.QUEUED:
+                due(session).send(INGEST, job_id=job.id)
+        return job_document(job, get_segments(session, job.id) if job.segments_total else []), is_new
 
 
-def _follow_up(mine: Services, created: _Created) -> None:
-    """What the commit of a job makes due; if it is not done now, upkeep does it."""
-    if created.surplus is not None:
-        remove(mine.sessions, mine.storage, [created.surplus])
-    if created.is_waiting:
-        _send_ingest(mine, created.job_id)
-    if created.delivery_id is not None:
-        send_delivery(mine, created.delivery_id)
+@contextmanager
+def _transaction(mine: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
+    """A transaction in which the file that came with the request, if one did, is its owner's media."""
+    if source.upload is None:
+        with mine.sessions.transaction() as session:
+            yield session, None
+    else:
+        days = mine.settings.jobs.media_retention_days
+        with adoption(mine.sessions, mine.storage, source.upload, owner=caller().owner, retention_days=days) as (
+            session,
+            media,
+        ):
+            yield session, media
 
 
-def _reuse(session: Session, job: Job, manifest: Manifest) -> uuid.UUID | None:
-    """End the job with the result of an equal one, if there is one; the delivery to send if that needs one."""
+def _reuse(session: Session, job: Job, manifest: Manifest) -> None:
+    """End the job with the result of an equal one, if there is one."""
     description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
     source = find_result(session, job, description)
-    if source is None:
-        return None
-    JOBS_ENDED.labels(status="succeeded").inc()
-    return take_over(session, job, source)
+    if source is not None:
+        take_over(session, job, source)
 
 
 def _claim(session: Session, upload_id: uuid.UUID) -> None:
@@ -277,7 +235,7 @@ def _check_arrival(mine: Services, upload_id: uuid.UUID) -> None:
     if found != size_bytes:
         raise APIError("upload_incomplete", f"the file has {found} bytes, and {size_bytes} were announced")
     # Its digest is ingest's to compute.
-    check_upload(mine.storage, StoredUpload(key, "", found), mine.settings.limits.for_media())
+    check_upload(mine.storage, StoredFile(key, "", found), mine.settings.limits.for_media())
 
 
 def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
@@ -288,10 +246,3 @@ def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
         # What the file is nobody said; the same again is then the same upload.
         content["upload"] = str(source.upload_id)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _send_ingest(mine: Services, job_id: uuid.UUID) -> None:
-    try:
-        mine.sender.ingest(job_id)
-    except Exception:
-        log.warning("message not sent", exc_info=True)

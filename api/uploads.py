@@ -15,13 +15,13 @@ from typing import IO, Any, cast
 from flask import Request, Response
 from flask import request as current_request
 from gunicorn.http.errors import ParseException
-from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import APIError
 from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits, inspect_header
 from shared.errors import Code, TooLargeError
-from shared.media.files import new_storage_key
+from shared.media.files import StoredFile, new_storage_key
+from shared.media.removals import unclaimed_file
 from shared.observability import get_logger
 from shared.storage import BLOCK_BYTES, Storage, Upload
 
@@ -33,15 +33,6 @@ DRAIN_PAUSE_S = 1.0
 DRAIN_S = 5.0
 MULTIPART_OVERHEAD_BYTES = 1024 * 1024
 """Allowed on top of the file for the other fields and the boundaries."""
-
-
-@dataclass(slots=True)
-class StoredUpload:
-    """An upload that has arrived whole."""
-
-    storage_key: str
-    sha256: str
-    size_bytes: int
 
 
 @dataclass(slots=True)
@@ -64,8 +55,8 @@ class _Incoming:
                 check_head(self.head)
         return self.upload.write(data)
 
-    def keep(self) -> StoredUpload:
-        return StoredUpload(self.key, self.upload.commit(), self.upload.size_bytes)
+    def keep(self) -> StoredFile:
+        return StoredFile(self.key, self.upload.commit(), self.upload.size_bytes)
 
     # What werkzeug's form parser asks of a file beside writing to it.
     def seek(self, *_: int) -> int:
@@ -120,7 +111,7 @@ class StreamingRequest(Request):
 class Submission:
     """What a request's body was."""
 
-    upload: StoredUpload | None
+    upload: StoredFile | None
     fields: dict[str, Any]
     """Form fields, or the members of the JSON object."""
     is_json: bool
@@ -129,10 +120,9 @@ class Submission:
 @contextmanager
 def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Submission]:
     """
-    Take in the body of *request*; a file is in storage while the block runs, and stays if it does not raise.
+    Take in the body of *request*; a file is in storage while the block runs.
 
-    It stays as well if it is the database that raises: perhaps what the block did was committed, and only the answer
-    was lost. If not, tidying up finds the file.
+    It stays if the block commits a row that knows it; see ``unclaimed_file``.
 
     Raises:
         APIError: The body is none of the three forms, or not whole.
@@ -141,20 +131,16 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
             not read.
     """
     uploads = _Uploads(storage, max_bytes)
-    stored: StoredUpload | None = None
     try:
         try:
             submission = _read(cast("StreamingRequest", request), uploads)
         except (ClientDisconnected, ConnectionError, TimeoutError) as error:
             raise APIError(Code.BAD_REQUEST, "the connection ended before the whole body had arrived") from error
-        stored = submission.upload
-        yield submission
-    except SQLAlchemyError:
-        raise
-    except BaseException:
-        if stored is not None:
-            storage.delete(stored.storage_key)
-        raise
+        if submission.upload is None:
+            yield submission
+        else:
+            with unclaimed_file(storage, submission.upload.storage_key):
+                yield submission
     finally:
         uploads.discard()
 
@@ -208,7 +194,7 @@ def _shut(connection: socket) -> None:
         connection.shutdown(SHUT_RDWR)
 
 
-def check_upload(storage: Storage, upload: StoredUpload, limits: MediaLimits) -> None:
+def check_upload(storage: Storage, upload: StoredFile, limits: MediaLimits) -> None:
     """
     Refuse what the header of a stored file already rules out.
 

@@ -1,17 +1,67 @@
-"""Engine, sessions, and one transaction a request or task step."""
+"""Engine, sessions, and transactions that remember what is due once they are committed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.config import Database
 
 
+class UnconfirmedCommitError(SQLAlchemyError):
+    """The connection was lost while a transaction was being committed: it may or may not have been."""
+
+
+class Message(NamedTuple):
+    """A message for a worker: the name of a task, and the ids that it is given."""
+
+    task: str
+    ids: tuple[tuple[str, UUID | int], ...]
+
+
+@dataclass(slots=True)
+class Due:
+    """
+    What a transaction makes due once it is committed; never if it is not.
+
+    Everything here may also be lost, since a process can die right after its commit: the rows say what is owed, and
+    upkeep does it then.
+    """
+
+    messages: dict[Message, None] = field(default_factory=dict)
+    """Each once, in order."""
+    removals: dict[str, None] = field(default_factory=dict)
+    """Storage keys of files to remove."""
+    counts: list[Callable[[], object]] = field(default_factory=list)
+    """Counts to make in metrics."""
+
+    def send(self, task: str, **ids: UUID | int) -> None:
+        """Send a message to the workers."""
+        self.messages[Message(task, tuple(ids.items()))] = None
+
+    def remove(self, storage_key: str) -> None:
+        """Remove a file from storage."""
+        self.removals[storage_key] = None
+
+    def count(self, increment: Callable[[], object]) -> None:
+        """Count something that has happened."""
+        self.counts.append(increment)
+
+
+def due(session: Session) -> Due:
+    """What the transaction of *session* makes due."""
+    found: Due = session.info.setdefault("due", Due())
+    return found
+
+
 def make_engine(settings: Database, *, threads: int | None = None) -> Engine:
     """
-    An engine for this process; make it after the fork, never before.
+    Make an engine for this process, after the fork and never before.
 
     Args:
         threads: Keep a connection for each, and open no more; as many as *settings* say if not given.
@@ -31,19 +81,50 @@ def make_engine(settings: Database, *, threads: int | None = None) -> Engine:
 
 
 class SessionFactory:
-    """Opens transactions on one engine."""
+    """
+    Opens transactions on one engine.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        after_commit: Called with what a committed transaction made due; see ``shared.effects``. Without it nothing is
+            done now, and upkeep does it later.
+    """
+
+    def __init__(self, engine: Engine, after_commit: "Callable[[SessionFactory, Due], None] | None" = None) -> None:
         self.engine = engine
         self._maker = sessionmaker(engine, expire_on_commit=False)
+        self._after_commit = after_commit
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A session that commits when the block ends and rolls back when it raises."""
-        with self._maker.begin() as session:
+        """
+        Give a session that commits when the block ends and rolls back when it raises.
+
+        What was made due is done after the commit, before this returns; see ``Due``.
+
+        Raises:
+            UnconfirmedCommitError: Nobody knows whether the transaction was committed.
+        """
+        with self._maker() as session:
             yield session
+            session.flush()
+            try:
+                session.commit()
+            except Exception as error:
+                if _is_refusal(error):
+                    raise
+                raise UnconfirmedCommitError("the connection was lost during the commit") from error
+            pending = due(session)
+        if self._after_commit is not None:
+            self._after_commit(self, pending)
 
     def check(self) -> None:
         """Raise unless the database answers."""
         with self.engine.connect() as connection:
             connection.execute(text("select 1"))
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the database itself refused a commit: that has a state, and leaves the connection usable."""
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+        return False
+    return getattr(error.orig, "sqlstate", None) is not None

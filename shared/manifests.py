@@ -212,6 +212,23 @@ class Manifest(_Frozen):
     metrics: dict[str, float] = {}
     licence: str = "Apache-2.0"
 
+    def pin(self) -> dict[str, Any]:
+        """Everything that decides a result, as JSON: a job keeps it, whatever becomes of the checkpoint's folder."""
+        return self.model_dump(mode="json", exclude={"training_data", "metrics", "reference_shares"})
+
+    @classmethod
+    def pinned(cls, data: dict[str, Any]) -> Self:
+        """
+        Read what ``pin`` wrote.
+
+        Raises:
+            ModelError: This release does not understand it.
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise ModelError("the job's checkpoint needs a newer release of this service") from error
+
     def describe(self, *, sample_fps: float, segment_seconds: float) -> dict[str, Any]:
         """Everything that produced a result, so that it can be defended and repeated."""
         return {

@@ -175,6 +175,10 @@ class Job(Base):
     """What its sender said that it is."""
     status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     model: Mapped[str]
+    """The name of the checkpoint that judges it."""
+    manifest: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    """That checkpoint's manifest as it was at submission, with the digest of its weights; see ``Manifest.pin``. Null in
+    rows from before, and in those that a release from before makes until ingest has planned them."""
     sample_fps: Mapped[float]
     segment_seconds: Mapped[float]
     webhook_url: Mapped[str | None]
@@ -200,7 +204,7 @@ class Job(Base):
 
     segments_total: Mapped[int | None]
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often ingest was begun."""
+    """How often the step that is due was begun: ingest, and once the segments are planned, finish."""
     lease_token: Mapped[uuid.UUID | None]
     leased_until: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
@@ -307,6 +311,8 @@ class Delivery(Base):
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often this attempt was begun: more than once where a worker died under it."""
     lease_token: Mapped[uuid.UUID | None]
     leased_until: Mapped[datetime | None]
     started_at: Mapped[datetime | None]

@@ -4,13 +4,13 @@ Queue and task names, and the Celery application that both services make from th
 A message carries ids only. The api sends by name, so it needs no worker code.
 """
 
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
 from celery import Celery
 from kombu import Queue
 
 from shared.config import Broker, Jobs
+from shared.db import Message
 
 CPU_QUEUE: Final = "deepfakestream.cpu"
 GPU_QUEUE: Final = "deepfakestream.gpu"
@@ -92,21 +92,10 @@ class Sender:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def ingest(self, job_id: UUID) -> None:
-        """Ask for the probe and the plan."""
-        self._send(INGEST, job_id=str(job_id))
-
-    def score_segment(self, job_id: UUID, index: int) -> None:
-        """Ask for one segment's score."""
-        self._send(SCORE_SEGMENT, job_id=str(job_id), index=index)
-
-    def finish(self, job_id: UUID) -> None:
-        """Ask for average and verdict."""
-        self._send(FINISH, job_id=str(job_id))
-
-    def deliver_webhook(self, delivery_id: UUID) -> None:
-        """Ask for one delivery attempt."""
-        self._send(DELIVER_WEBHOOK, delivery_id=str(delivery_id))
+    def send(self, message: Message) -> None:
+        """Send *message* to the queue of its task."""
+        ids = {name: value if isinstance(value, int) else str(value) for name, value in message.ids}
+        self._app.send_task(message.task, kwargs=ids, queue=QUEUE_OF_TASK[message.task])
 
     def depth(self, queue: str) -> int:
         """How many messages wait in *queue*."""
@@ -117,6 +106,3 @@ class Sender:
         """Raise unless the broker answers."""
         with self._app.connection_for_read() as connection:
             connection.default_channel.client.ping()
-
-    def _send(self, task: str, **payload: Any) -> None:
-        self._app.send_task(task, kwargs=payload, queue=QUEUE_OF_TASK[task])

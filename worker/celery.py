@@ -19,7 +19,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 from prometheus_client import start_http_server
 
-from shared.manifests import refused_manifests
+from shared.manifests import read_manifest, refused_manifests
 from shared.observability import (
     FAILURES,
     MULTIPROCESS_VARIABLE,
@@ -130,7 +130,8 @@ class _Process:
         self._context = Context.connect(self._settings, Sender(self._app))
         if role == "gpu":
             # Loaded now, not under the first job's eyes.
-            self.detectors(self._settings.models.default)
+            models = self._settings.models
+            self.detectors(read_manifest(Path(models.dir) / models.default))
 
 
 def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from shared.errors import IdempotencyConflictError
 from shared.models import Job, Media
+from shared.states import JobStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class NewJob:
     source_key: str | None
     source_sha256: str | None
     """What the file below *source_key* has to be, where its sender said so."""
-    model: str
+    manifest: dict[str, Any]
+    """Of the checkpoint that judges it, by ``Manifest.pin``."""
     sample_fps: float
     segment_seconds: float
     webhook_url: str | None
@@ -50,8 +52,9 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         source_url=new.source_url,
         source_key=new.source_key,
         source_sha256=new.source_sha256,
-        status="queued",
-        model=new.model,
+        status=JobStatus.QUEUED,
+        model=new.manifest["name"],
+        manifest=new.manifest,
         sample_fps=new.sample_fps,
         segment_seconds=new.segment_seconds,
         webhook_url=new.webhook_url,

@@ -1,28 +1,28 @@
-"""Ending a job: its final state, its webhook, and its erasure."""
+"""Ending a segment or a job: its final state, what follows from it, and its erasure."""
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, null, select, update
+from sqlalchemy import ColumnElement, delete, func, null, select, update
 from sqlalchemy.orm import Session
 
+from shared.db import due
 from shared.errors import DeepfakeStreamError
-from shared.jobs.deliveries import announce, call_off
-from shared.jobs.queries import get_segments
+from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
+from shared.jobs.queries import has_open_segments
 from shared.media.direct import drop_upload
-from shared.media.removals import owe_removal
+from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Segment
-from shared.states import FINAL_JOB_STATUSES, JobStatus, Verdict
-
-NO_LEASE: dict[str, Any] = {"lease_token": None, "leased_until": None}
+from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
+from shared.queues import FINISH
+from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a job failed, as its row and its documents say it."""
+    """Why a job or a segment failed, as its row and its documents say it."""
 
     code: str
     detail: str
@@ -46,35 +46,47 @@ class Outcome:
     findings: dict[str, Any] | None = None
 
 
+def end_segment(
+    session: Session, job: Job, segment: Segment, status: SegmentStatus, *, problem: Problem | None = None
+) -> None:
+    """Bring a locked segment of a locked job to its final *status*; the last one has the job finished."""
+    segment.status = status
+    segment.finished_at = func.now()
+    segment.lease_token = segment.leased_until = None
+    if problem is not None:
+        segment.error_code, segment.error_detail = problem.code, problem.detail
+    session.flush()
+    if not has_open_segments(session, job.id):
+        job.sent_at = func.now()
+        due(session).send(FINISH, job_id=job.id)
+
+
 def end_job(
     session: Session,
     job: Job,
-    status: str,
+    status: JobStatus,
     *,
     outcome: Outcome | None = None,
-    error: Problem | None = None,
-) -> uuid.UUID | None:
+    problem: Problem | None = None,
+) -> None:
     """
     Bring a locked, unfinished job to its final *status* and schedule its webhook.
-
-    Returns:
-        The delivery to send once the transaction is committed, if there is a webhook.
 
     Raises:
         ValueError: The job has ended already, or *status* is not a final one.
     """
     if job.is_final or status not in FINAL_JOB_STATUSES:
         raise ValueError(f"job {job.id} cannot go from {job.status} to {status}")
-    job.status = JobStatus(status)
+    job.status = status
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None
     # Of a job that ends before it could take its direct upload over; nobody can ask for it again.
     drop_source(session, job)
-    # Whoever works on one of its segments finds the lease gone and stops.
+    # A worker that is at one of its segments finds the lease gone and stops.
     session.execute(
         update(Segment)
-        .where(Segment.job_id == job.id, Segment.status == "running")
-        .values(status="pending", **NO_LEASE)
+        .where(Segment.job_id == job.id, Segment.status == SegmentStatus.RUNNING)
+        .values(status=SegmentStatus.PENDING, lease_token=None, leased_until=None)
     )
     _forget_looks(session, Segment.job_id == job.id)
     if outcome is not None:
@@ -82,59 +94,54 @@ def end_job(
         job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
         job.model_description, job.evidence = outcome.model_description, outcome.evidence
         job.findings = outcome.findings
-    if error is not None:
-        job.error_code, job.error_detail = error.code, error.detail
+    if problem is not None:
+        job.error_code, job.error_detail = problem.code, problem.detail
     session.flush()
-    return announce(session, job)
+    _count_end(session, job)
+    schedule_webhook(session, job)
 
 
-def cancel_job(session: Session, job: Job) -> uuid.UUID | None:
+def cancel_job(session: Session, job: Job) -> None:
     """Stop a locked, unfinished job. Workers notice when they next renew or record."""
-    return end_job(session, job, "cancelled")
+    end_job(session, job, JobStatus.CANCELLED)
 
 
-def delete_job(session: Session, job: Job) -> str | None:
+def delete_job(session: Session, job: Job) -> None:
     """
     Erase a locked job: its segments, its deliveries and, unless another job needs it, its media.
 
     A tombstone of the row stays, without anything the sender gave or the service found.
-
-    Returns:
-        The storage key to remove once the transaction is committed; it is owed.
     """
     if not job.is_final:
         job.status, job.finished_at = JobStatus.CANCELLED, func.now()
-    call_off(session, job.id)
-    for segment in get_segments(session, job.id):
-        session.delete(segment)
-    storage_key = drop_source(session, job)
+        _count_end(session, job)
+    cancel_deliveries(session, job.id)
+    session.execute(delete(Segment).where(Segment.job_id == job.id))
+    drop_source(session, job)
     if job.media_id is not None:
         media = session.get_one(Media, job.media_id, with_for_update=True)
         job.media_id = None
         job.media = None
         session.flush()
         if session.scalar(select(Job.id).where(Job.media_id == media.id).limit(1)) is None:
-            storage_key = media.storage_key
-            if storage_key is not None:
-                owe_removal(session, storage_key)
+            if media.storage_key is not None:
+                schedule_deletion(session, media.storage_key)
             session.delete(media)
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
     job.source_url = job.webhook_url = job.idempotency_key = None
     job.fake_score = job.peak_score = job.verdict = job.reused_from = None
-    job.model_description = job.evidence = job.findings = None
+    job.model_description = job.evidence = job.findings = job.manifest = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None
     session.flush()
-    return storage_key
 
 
-def drop_source(session: Session, job: Job) -> str | None:
-    """Give up the direct upload that the job was made of, if any; its storage key, which is owed."""
+def drop_source(session: Session, job: Job) -> None:
+    """Give up the direct upload that the job was made of, if any."""
     storage_key, job.source_key = job.source_key, None
     if storage_key is not None:
         drop_upload(session, storage_key)
-        owe_removal(session, storage_key)
-    return storage_key
+        schedule_deletion(session, storage_key)
 
 
 def forget_looks(session: Session) -> None:
@@ -145,3 +152,13 @@ def forget_looks(session: Session) -> None:
 
 def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:
     session.execute(update(Segment).where(which, Segment.looks.is_not(None)).values(looks=null()))
+
+
+def _count_end(session: Session, job: Job) -> None:
+    """Count the end of a job, whatever brought it about."""
+    model, verdict, fake_score = job.model, job.verdict, job.fake_score
+    due(session).count(JOBS_ENDED.labels(status=str(job.status)).inc)
+    if verdict is not None:
+        due(session).count(VERDICTS.labels(model=model, verdict=str(verdict)).inc)
+    if fake_score is not None:
+        due(session).count(lambda: FAKE_SCORES.labels(model=model).observe(fake_score))

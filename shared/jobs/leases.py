@@ -1,175 +1,305 @@
-"""Leases: the right to work on one step of a job, until it runs out unrenewed."""
+"""
+Leases: the right to work on one step of a job, until it runs out unrenewed. One code for every step.
+
+A step waits in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in a
+delivery's. Whatever the step, its attempts are counted when it is leased, whoever records something has to hold the
+lease still, and the last attempt that is allowed ends the row with a code: nothing is sent again without end.
+"""
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, Update, func, select, update
+from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from shared.errors import DeepfakeStreamError, JobCancelledError
-from shared.jobs.ending import NO_LEASE, Problem, end_job
-from shared.jobs.queries import has_open_segments, lock_job
-from shared.models import Job, Segment
-from shared.states import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES
+from shared.db import due
+from shared.errors import AttemptsExhaustedError, DeepfakeStreamError, JobCancelledError
+from shared.jobs.deliveries import Attempt, end_attempt
+from shared.jobs.ending import Problem, end_job, end_segment
+from shared.jobs.queries import lock_job
+from shared.models import Delivery, Job, Segment
+from shared.observability import FAILURES, RESENT
+from shared.queues import DELIVER_WEBHOOK, FINISH, INGEST, QUEUE_OF_TASK, SCORE_SEGMENT
+from shared.states import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, DeliveryStatus, JobStatus, SegmentStatus
+
+Row = Job | Segment | Delivery
+Key = tuple[uuid.UUID] | tuple[uuid.UUID, int]
+"""The primary key of a row: of a job, of a segment with its index, of a delivery."""
+
+
+class Step(StrEnum):
+    """What workers do for a job; the values name the steps in metrics and logs."""
+
+    INGEST = "ingest"
+    SCORE = "score_segment"
+    FINISH = "finish"
+    DELIVER = "deliver_webhook"
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on one step of a job, until it runs out unrenewed."""
+    """The right to work on one step, until it runs out unrenewed."""
 
+    step: Step
+    key: Key
     job_id: uuid.UUID
-    index: int | None
-    """The segment, or None for ingest."""
     token: uuid.UUID
     attempt: int
     """1 for the first."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class Policy:
     """How often, and how soon, a failed step is tried again."""
 
     max_attempts: int
     backoff_s: float
+    webhook_schedule_s: Sequence[float] = ()
+    """Waits between the attempts to call a webhook, each of which is a row of its own."""
 
     def after(self, attempt: int) -> timedelta:
         """The wait after the *attempt*-th failure: it doubles each time."""
         return timedelta(seconds=self.backoff_s * 2 ** (attempt - 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
-    """What is to be sent after a step was given back and the transaction committed."""
+class Held(NamedTuple):
+    """The rows of a lease that is held still, both locked; of ingest and finish they are the same."""
 
-    can_finish: bool = False
-    """No segment is open any more."""
-    has_failed: bool = False
-    """The job has ended with it."""
-    delivery_id: uuid.UUID | None = None
-    """The webhook delivery that says so, if there is one."""
+    job: Job
+    row: Row
 
 
-def lease_ingest(session: Session, job_id: uuid.UUID, lease_s: float) -> Lease | None:
-    """
-    Begin ingest, unless somebody is at it, it is done, or the job has ended.
+@dataclass(frozen=True)
+class _Place:
+    """Where a step waits."""
 
-    The job is running from its first lease on.
-    """
-    token = uuid.uuid4()
-    attempt = session.execute(
-        update(Job)
-        .where(
-            Job.id == job_id,
+    row: type[Row]
+    key: tuple[Any, ...]
+    """Columns of the primary key, and below the names that they have in messages."""
+    names: tuple[str, ...]
+    job_id: Any
+    due_at: Any
+    """Not before then."""
+    is_open: tuple[ColumnElement[bool], ...]
+    """The row waits for this step, or somebody is at it."""
+    task: str
+    begun: Mapping[str, Any] = field(default_factory=dict)
+    """What leasing it sets."""
+    waiting: Mapping[str, Any] = field(default_factory=dict)
+    """What giving it back sets."""
+
+    def at(self, key: Key) -> tuple[ColumnElement[bool], ...]:
+        return tuple(column == value for column, value in zip(self.key, key, strict=True))
+
+
+_NO_LEASE: Mapping[str, Any] = {"lease_token": None, "leased_until": None}
+_OPEN_SEGMENT = select(Segment.index).where(Segment.job_id == Job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
+_RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
+
+_PLACES: Mapping[Step, _Place] = {
+    Step.INGEST: _Place(
+        row=Job,
+        key=(Job.id,),
+        names=("job_id",),
+        job_id=Job.id,
+        due_at=Job.send_after,
+        is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
+        task=INGEST,
+        # The job is running from its first lease on.
+        begun={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
+    ),
+    Step.SCORE: _Place(
+        row=Segment,
+        key=(Segment.job_id, Segment.index),
+        names=("job_id", "index"),
+        job_id=Segment.job_id,
+        due_at=Segment.send_after,
+        is_open=(Segment.status.in_(OPEN_SEGMENT_STATUSES), _RUNNING_JOB.exists()),
+        task=SCORE_SEGMENT,
+        begun={"status": SegmentStatus.RUNNING, "started_at": func.coalesce(Segment.started_at, func.now())},
+        waiting={"status": SegmentStatus.PENDING},
+    ),
+    Step.FINISH: _Place(
+        row=Job,
+        key=(Job.id,),
+        names=("job_id",),
+        job_id=Job.id,
+        due_at=Job.send_after,
+        is_open=(
+            Job.status == JobStatus.RUNNING,
             Job.deleted_at.is_(None),
-            Job.status.in_(OPEN_JOB_STATUSES),
-            Job.segments_total.is_(None),
-            _is_free(Job.leased_until),
-        )
+            Job.segments_total.is_not(None),
+            ~_OPEN_SEGMENT.exists(),
+        ),
+        task=FINISH,
+    ),
+    Step.DELIVER: _Place(
+        row=Delivery,
+        key=(Delivery.id,),
+        names=("delivery_id",),
+        job_id=Delivery.job_id,
+        due_at=Delivery.due_at,
+        is_open=(Delivery.status.in_((DeliveryStatus.PENDING, DeliveryStatus.SENDING)),),
+        task=DELIVER_WEBHOOK,
+        begun={"status": DeliveryStatus.SENDING, "started_at": func.now()},
+        waiting={"status": DeliveryStatus.PENDING},
+    ),
+}
+
+
+def queue_of(step: Step) -> str:
+    """The queue in which messages of *step* wait."""
+    return QUEUE_OF_TASK[_PLACES[step].task]
+
+
+def lease(session: Session, step: Step, key: Key, lease_s: float) -> Lease | None:
+    """Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended."""
+    place = _PLACES[step]
+    row, token = place.row, uuid.uuid4()
+    is_free = row.leased_until.is_(None) | (row.leased_until < func.now())
+    found = session.execute(
+        update(row)
+        .where(*place.at(key), *place.is_open, is_free, place.due_at <= func.now())
         .values(
-            status="running",
-            started_at=func.coalesce(Job.started_at, func.now()),
-            attempts=Job.attempts + 1,
+            attempts=row.attempts + 1,
             lease_token=token,
             leased_until=_in(lease_s),
-            sent_at=func.coalesce(Job.sent_at, func.now()),
+            sent_at=func.coalesce(row.sent_at, func.now()),
+            **place.begun,
         )
-        .returning(Job.attempts)
-    ).scalar_one_or_none()
-    return None if attempt is None else Lease(job_id, None, token, attempt)
+        .returning(place.job_id, row.attempts)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return None if found is None else Lease(step, key, found[0], token, found[1])
 
 
-def lease_segment(session: Session, job_id: uuid.UUID, index: int, lease_s: float) -> Lease | None:
-    """Begin one segment, unless somebody is at it, it is done, or the job is not running."""
-    token = uuid.uuid4()
-    is_running = select(Job.id).where(Job.id == job_id, Job.status == "running", Job.deleted_at.is_(None)).exists()
-    attempt = session.execute(
-        update(Segment)
-        .where(
-            Segment.job_id == job_id,
-            Segment.index == index,
-            Segment.status.in_(OPEN_SEGMENT_STATUSES),
-            _is_free(Segment.leased_until),
-            is_running,
-        )
-        .values(
-            status="running",
-            started_at=func.coalesce(Segment.started_at, func.now()),
-            attempts=Segment.attempts + 1,
-            lease_token=token,
-            leased_until=_in(lease_s),
-            sent_at=func.coalesce(Segment.sent_at, func.now()),
-        )
-        .returning(Segment.attempts)
-    ).scalar_one_or_none()
-    return None if attempt is None else Lease(job_id, index, token, attempt)
-
-
-def renew_lease(session: Session, lease: Lease, lease_s: float) -> bool:
+def renew(session: Session, held: Lease, lease_s: float) -> bool:
     """Hold the lease for longer; False if it was lost or the job is not running any more."""
-    renewed = session.execute(held_row(lease).values(leased_until=_in(lease_s))).rowcount  # type: ignore[attr-defined]
-    return bool(renewed) and session.scalar(select(Job.status).where(Job.id == lease.job_id)) == "running"
+    place = _PLACES[held.step]
+    renewed = session.execute(
+        update(place.row)
+        .where(*place.at(held.key), place.row.lease_token == held.token)
+        .values(leased_until=_in(lease_s))
+        .returning(place.job_id)
+    ).first()
+    if renewed is None or held.step is Step.DELIVER:
+        return renewed is not None
+    return session.scalar(select(Job.status).where(Job.id == held.job_id)) == JobStatus.RUNNING
 
 
-def release_lease(session: Session, lease: Lease, error: DeepfakeStreamError, retry: Retry) -> Released:
+def hold(session: Session, held: Lease, *, expired: bool = False) -> Held:
+    """
+    Lock the rows of a lease, to record something.
+
+    Args:
+        expired: Hold it only if it has run out.
+
+    Raises:
+        JobCancelledError: The lease was lost, or the job has ended.
+    """
+    place = _PLACES[held.step]
+    # The job's row first, always: that orders whoever changes a job, and gives the numbers of its deliveries in turn.
+    with session.no_autoflush:
+        job = lock_job(session, held.job_id)
+    if job is None or (held.step is not Step.DELIVER and job.status != JobStatus.RUNNING):
+        raise JobCancelledError("the job has ended")
+    conditions = [*place.at(held.key), place.row.lease_token == held.token]
+    if expired:
+        conditions.append(place.row.leased_until < func.now())
+    query = select(place.row).where(*conditions).with_for_update().execution_options(populate_existing=True)
+    row = cast("Row | None", session.scalars(query).one_or_none())
+    if row is None:
+        raise JobCancelledError("another worker has taken over")
+    return Held(job, row)
+
+
+def release(
+    session: Session, held: Lease, error: DeepfakeStreamError, policy: Policy, *, expired: bool = False
+) -> None:
     """
     Give a step back after *error*: to be tried again, or failed for good once its attempts are used up.
 
-    A segment that fails for good leaves the job running for the sake of its other segments; ingest that does
-    fails the job.
+    A segment that fails for good leaves the job running for the sake of its other segments; ingest and finish that do
+    fail the job. A failed attempt to call a webhook has failed for good, and the schedule makes the next one.
+
+    Args:
+        expired: Do so only if the lease has run out.
 
     Raises:
         JobCancelledError: The lease was lost or the job has ended, so there is nothing to give back.
     """
-    job = held_job(session, lease)
-    if error.retryable and lease.attempt < retry.max_attempts:
-        status = {} if lease.index is None else {"status": "pending"}
-        again = func.now() + retry.after(lease.attempt)
-        session.execute(held_row(lease).values(sent_at=None, send_after=again, **status, **NO_LEASE))
-        return Released()
-    if lease.index is None:
-        return Released(has_failed=True, delivery_id=end_job(session, job, "failed", error=Problem.of(error)))
-    session.execute(
-        held_row(lease).values(
-            status="failed",
-            error_code=error.code,
-            error_detail=str(error),
-            finished_at=func.now(),
-            **NO_LEASE,
-        )
-    )
-    return Released(can_finish=not has_open_segments(session, job.id))
-
-
-def held_job(session: Session, lease: Lease) -> Job:
-    """The running job of a lease that is still held, locked."""
-    job = lock_job(session, lease.job_id)
-    if job is None or job.status != "running":
-        raise JobCancelledError("the job has ended")
-    if lease.index is None:
-        held = job.lease_token == lease.token
+    job, row = hold(session, held, expired=expired)
+    due(session).count(FAILURES.labels(task=held.step.value, code=error.code).inc)
+    problem = Problem.of(error)
+    if isinstance(row, Delivery):
+        end_attempt(session, row, Attempt(delivered=False, error_code=problem.code), policy.webhook_schedule_s)
+    elif error.retryable and held.attempt < policy.max_attempts:
+        row.send_after = func.now() + policy.after(held.attempt)
+        for name, value in {**_PLACES[held.step].waiting, **_NO_LEASE, "sent_at": None}.items():
+            setattr(row, name, value)
+    elif isinstance(row, Segment):
+        end_segment(session, job, row, SegmentStatus.FAILED, problem=problem)
     else:
-        query = select(Segment.lease_token).where(
-            Segment.job_id == lease.job_id, Segment.index == lease.index, Segment.status == "running"
-        )
-        held = session.scalar(query.with_for_update()) == lease.token
-    if not held:
-        raise JobCancelledError("another worker has taken over")
-    return job
+        end_job(session, job, JobStatus.FAILED, problem=problem)
+    session.flush()
 
 
-def held_row(lease: Lease) -> Update:
-    """An update of the leased row that does nothing unless the lease is still held."""
-    if lease.index is None:
-        return update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token)
-    return update(Segment).where(
-        Segment.job_id == lease.job_id, Segment.index == lease.index, Segment.lease_token == lease.token
+def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> None:
+    """Fail rows of *step* whose worker died under them for the last time that is allowed, *limit* at most."""
+    place = _PLACES[step]
+    row = place.row
+    found = session.execute(
+        select(place.job_id, row.lease_token, row.attempts, *place.key)
+        .where(*place.is_open, row.leased_until < func.now(), row.attempts >= policy.max_attempts)
+        .order_by(*place.key)
+        .limit(limit)
+    ).all()
+    for job_id, token, attempts, *key in found:
+        error = AttemptsExhaustedError(f"the worker died in each of {attempts} attempts at the step {step.value}")
+        try:
+            release(session, Lease(step, tuple(key), job_id, token, attempts), error, policy, expired=True)
+        except JobCancelledError:
+            continue
+
+
+def send_owed(session: Session, step: Step, patience_s: float, limit: int) -> int:
+    """
+    Send the messages of rows whose worker is gone, that have no message out, or whose message seems lost.
+
+    Args:
+        patience_s: A message that nobody took for so long counts as lost.
+        limit: Rows at most.
+
+    Returns:
+        How many.
+    """
+    place = _PLACES[step]
+    row = place.row
+    lost = row.sent_at.is_(None) | (row.sent_at < func.now() - timedelta(seconds=patience_s))
+    waits = row.leased_until.is_(None) & (place.due_at <= func.now()) & lost
+    keys = session.execute(
+        select(*place.key)
+        .where(*place.is_open, waits | (row.leased_until < func.now()))
+        .order_by(*place.key)
+        .limit(limit)
+        .with_for_update(of=row, skip_locked=True)
+    ).all()
+    if not keys:
+        return 0
+    session.execute(
+        update(row)
+        .where(tuple_(*place.key).in_([tuple(key) for key in keys]))
+        .values(sent_at=func.now(), **_NO_LEASE, **place.waiting)
+        .execution_options(synchronize_session=False)
     )
-
-
-def _is_free(leased_until: Any) -> ColumnElement[bool]:
-    return leased_until.is_(None) | (leased_until < func.now())  # type: ignore[no-any-return]
+    for key in keys:
+        due(session).send(place.task, **dict(zip(place.names, key, strict=True)))
+    due(session).count(lambda: RESENT.labels(kind=step.value).inc(len(keys)))
+    return len(keys)
 
 
 def _in(seconds: float) -> ColumnElement[Any]:

@@ -1,4 +1,8 @@
-"""Recording what a step of a job found, once, by the holder of its lease."""
+"""
+Recording what a step of a job found, once, by the holder of its lease.
+
+Each function raises JobCancelledError if the lease was lost or the job has ended; nothing is recorded then.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -6,36 +10,40 @@ from typing import Any
 from sqlalchemy import func
 from sqlalchemy.orm import Session
 
+from shared.db import due
 from shared.errors import JobCancelledError
-from shared.jobs.ending import NO_LEASE, drop_source
-from shared.jobs.leases import Lease, held_job, held_row
-from shared.jobs.queries import has_open_segments
-from shared.models import Media, Segment
+from shared.jobs.deliveries import Attempt, end_attempt
+from shared.jobs.ending import Outcome, Problem, drop_source, end_job, end_segment
+from shared.jobs.leases import Lease, hold
+from shared.models import Delivery, Media, Segment
+from shared.queues import SCORE_SEGMENT
+from shared.states import JobStatus, SegmentStatus
 
 
-def record_source(session: Session, lease: Lease, media: Media) -> None:
-    """Attach the media that the job's source has become. Raises JobCancelledError if the lease was lost."""
-    job = held_job(session, lease)
+def record_source(session: Session, held: Lease, media: Media) -> None:
+    """Attach the media that the job's source has become."""
+    job, _ = hold(session, held)
     job.media = media
     drop_source(session, job)
 
 
 def record_plan(
     session: Session,
-    lease: Lease,
+    held: Lease,
     facts: dict[str, Any],
     segments: Iterable[tuple[int, float, float]],
     *,
+    manifest: dict[str, Any] | None = None,
     video_bytes: int | None = None,
     presentation: dict[str, Any] | None = None,
 ) -> None:
     """
-    Store what the probe found and the segments to score, each ``(index, start_s, end_s)``.
+    Store what the probe found and the segments to score, each ``(index, start_s, end_s)``, and ask for their scores.
 
-    Raises:
-        JobCancelledError: The lease was lost or the job has ended.
+    Args:
+        manifest: Of the checkpoint that is to judge the job, where none is pinned yet.
     """
-    job = held_job(session, lease)
+    job, _ = hold(session, held)
     if job.media is None:
         raise JobCancelledError("the job's media was erased")
     job.media.facts = facts
@@ -47,26 +55,43 @@ def record_plan(
     ]
     session.add_all(rows)
     job.segments_total = len(rows)
+    if job.manifest is None:
+        job.manifest = manifest
     job.lease_token = job.leased_until = None
+    # From here on they are those of finishing the job.
+    job.attempts = 0
+    for row in rows:
+        due(session).send(SCORE_SEGMENT, job_id=job.id, index=row.index)
 
 
 def record_segment(
-    session: Session, lease: Lease, *, fake_score: float | None, result: dict[str, Any], looks: Sequence[str] = ()
-) -> bool:
+    session: Session, held: Lease, *, fake_score: float | None, result: dict[str, Any], looks: Sequence[str] = ()
+) -> None:
     """
-    Store a segment's result, once.
+    Store a segment's result.
 
     Args:
         looks: What its people look like, by number; forgotten when the job ends.
-
-    Returns:
-        Whether it was the last open segment, so that the job can be finished.
-
-    Raises:
-        JobCancelledError: The lease was lost or the job has ended; the result is dropped.
     """
-    job = held_job(session, lease)
-    status = "unscorable" if fake_score is None else "scored"
-    found = {"fake_score": fake_score, "result": result, "looks": list(looks)}
-    session.execute(held_row(lease).values(status=status, finished_at=func.now(), **found, **NO_LEASE))
-    return not has_open_segments(session, job.id)
+    job, segment = hold(session, held)
+    if not isinstance(segment, Segment):
+        raise TypeError(f"the step {held.step} has no segment")
+    segment.fake_score, segment.result, segment.looks = fake_score, result, list(looks)
+    end_segment(session, job, segment, SegmentStatus.UNSCORABLE if fake_score is None else SegmentStatus.SCORED)
+
+
+def record_end(session: Session, held: Lease, found: Outcome | Problem) -> None:
+    """End a job of which everything is done: with what it says, or with why it could not be judged."""
+    job, _ = hold(session, held)
+    if isinstance(found, Outcome):
+        end_job(session, job, JobStatus.SUCCEEDED, outcome=found)
+    else:
+        end_job(session, job, JobStatus.FAILED, problem=found)
+
+
+def record_attempt(session: Session, held: Lease, attempt: Attempt, schedule_s: Sequence[float]) -> None:
+    """Log how an attempt to call a webhook went, and schedule the next one if it failed; see ``end_attempt``."""
+    _, delivery = hold(session, held)
+    if not isinstance(delivery, Delivery):
+        raise TypeError(f"the step {held.step} has no delivery")
+    end_attempt(session, delivery, attempt, schedule_s)

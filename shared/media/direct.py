@@ -11,7 +11,7 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from shared.media.removals import owe_removal
+from shared.media.removals import schedule_deletion
 from shared.models import DirectUpload
 from shared.storage import INCOMING_PREFIX
 
@@ -73,7 +73,7 @@ def expire_uploads(session: Session) -> None:
     """
     is_over, is_unclaimed = DirectUpload.expires_at < func.now(), DirectUpload.claimed_at.is_(None)
     for upload_id in session.scalars(delete(DirectUpload).where(is_over, is_unclaimed).returning(DirectUpload.id)):
-        owe_removal(session, incoming_key(upload_id))
+        schedule_deletion(session, incoming_key(upload_id))
     session.execute(delete(DirectUpload).where(is_over, DirectUpload.claimed_at < func.now() - CLAIMED_FOR))
 
 

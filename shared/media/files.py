@@ -1,6 +1,9 @@
 """Stored media: one row for each owner and content, however often it is sent."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -9,10 +12,19 @@ from sqlalchemy.orm import Session
 
 from shared.db import SessionFactory
 from shared.errors import ObjectMissingError
-from shared.media.removals import owe_removal
+from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, new_id
 from shared.states import FINAL_JOB_STATUSES
 from shared.storage import MEDIA_PREFIX, Storage
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file that has arrived whole and that no row knows yet."""
+
+    storage_key: str
+    sha256: str
+    size_bytes: int
 
 
 def new_storage_key() -> str:
@@ -20,7 +32,57 @@ def new_storage_key() -> str:
     return f"{MEDIA_PREFIX}/{new_id()}"
 
 
-def lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
+@contextmanager
+def adoption(
+    sessions: SessionFactory, storage: Storage, file: StoredFile, *, owner: str, retention_days: float
+) -> Iterator[tuple[Session, Media]]:
+    """
+    Open a transaction in which *file* is somebody's media, to commit what needs it.
+
+    Until it is committed, ``unclaimed_file`` decides what becomes of the file.
+
+    Gives:
+        The session, and the media, locked.
+    """
+    lost = _lost_file(sessions, storage, owner=owner, sha256=file.sha256)
+    with sessions.transaction() as session:
+        yield session, attach_media(session, file, owner=owner, retention_days=retention_days, lost=lost)
+
+
+def attach_media(
+    session: Session, file: StoredFile, *, owner: str, retention_days: float, lost: str | None = None
+) -> Media:
+    """
+    Find or make the row for the content of *file*, and lock it.
+
+    Of two files with the same content one is given up: the new one, or the old one if that is older than a file is
+    kept. Retention starts anew either way, and a bucket that expires objects by their age must not do so before.
+
+    Args:
+        lost: A key of which the file is not there any more: the new file takes its place.
+    """
+    expires_at = func.now() + timedelta(days=retention_days)
+    values = {"owner": owner, "sha256": file.sha256, "size_bytes": file.size_bytes, "storage_key": file.storage_key}
+    query = select(Media).where(Media.owner == owner, Media.sha256 == file.sha256).with_for_update()
+    media = None
+    while media is None:
+        # The row that was in the way may go meanwhile, with the last job of this content.
+        new = insert(Media).values(id=new_id(), expires_at=expires_at, **values)
+        session.execute(new.on_conflict_do_nothing())
+        media = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
+    media.expires_at = expires_at
+    if media.storage_key is None or media.storage_key == lost:
+        media.storage_key = file.storage_key
+    elif media.storage_key != file.storage_key:
+        surplus = file.storage_key
+        if _age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
+            surplus, media.storage_key = media.storage_key, file.storage_key
+        schedule_deletion(session, surplus)
+    session.flush()
+    return media
+
+
+def _lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
     """The key under which this content of *owner* should be stored and is not, as after the loss of a disk."""
     with sessions.transaction() as session:
         query = select(Media.storage_key).where(Media.owner == owner, Media.sha256 == sha256)
@@ -31,49 +93,6 @@ def lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256:
         except ObjectMissingError:
             return storage_key
     return None
-
-
-def attach_media(
-    session: Session,
-    *,
-    owner: str,
-    sha256: str,
-    size_bytes: int,
-    storage_key: str,
-    retention_days: float,
-    lost: str | None = None,
-) -> tuple[Media, str | None]:
-    """
-    The row for content that was just stored under *storage_key*, locked.
-
-    Args:
-        lost: Of ``lost_file``: the new file takes that one's place.
-
-    Returns:
-        The media, and the key of a copy that has to be removed, and is owed, because the same content was there
-        already: the new one, or the old one if that is older than a file is kept. Retention starts anew either way,
-        and a bucket that expires objects by their age must not do so before.
-    """
-    expires_at = func.now() + timedelta(days=retention_days)
-    values = {"owner": owner, "sha256": sha256, "size_bytes": size_bytes, "storage_key": storage_key}
-    query = select(Media).where(Media.owner == owner, Media.sha256 == sha256).with_for_update()
-    media = None
-    while media is None:
-        # Whoever erases the last job of this content may take away the row that was in the way.
-        new = insert(Media).values(id=new_id(), expires_at=expires_at, **values)
-        session.execute(new.on_conflict_do_nothing())
-        media = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-    media.expires_at = expires_at
-    surplus = None
-    if media.storage_key is None or media.storage_key == lost:
-        media.storage_key = storage_key
-    elif media.storage_key != storage_key:
-        surplus = storage_key
-        if _age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
-            surplus, media.storage_key = media.storage_key, storage_key
-        owe_removal(session, surplus)
-    session.flush()
-    return media, surplus
 
 
 def _age(session: Session, storage_key: str) -> timedelta:

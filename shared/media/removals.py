@@ -5,14 +5,15 @@ What a transaction gives up it writes down as well, so that the file goes in the
 after the commit, or storage is away then: ``tidy`` removes what is still owed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.db import SessionFactory
+from shared.db import SessionFactory, UnconfirmedCommitError, due
 from shared.errors import StorageError
 from shared.models import Removal
 from shared.observability import get_logger
@@ -20,13 +21,14 @@ from shared.storage import Storage
 
 log = get_logger(__name__)
 
-PATIENCE = 5
+MAX_FAILURES = 5
 """Files that storage may refuse to remove before it is taken to be away: each can take two minutes then."""
 
 
-def owe_removal(session: Session, storage_key: str) -> None:
-    """Write down that the file is to go, once this transaction is committed. Its key must never be used again."""
+def schedule_deletion(session: Session, storage_key: str) -> None:
+    """Have the file removed once this transaction is committed. Its key must never be used again."""
     session.execute(insert(Removal).values(storage_key=storage_key).on_conflict_do_nothing())
+    due(session).remove(storage_key)
 
 
 def owed_removals(session: Session, limit: int) -> Sequence[str]:
@@ -51,7 +53,7 @@ def remove(sessions: SessionFactory, storage: Storage, storage_keys: Sequence[st
         except StorageError:
             log.exception("file not removed yet")
             failures += 1
-            if failures == PATIENCE:
+            if failures == MAX_FAILURES:
                 break
         else:
             gone.append(key)
@@ -62,3 +64,24 @@ def remove(sessions: SessionFactory, storage: Storage, storage_keys: Sequence[st
         except SQLAlchemyError:
             log.exception("removals not noted yet")
     return len(gone)
+
+
+@contextmanager
+def unclaimed_file(storage: Storage, storage_key: str) -> Iterator[None]:
+    """
+    Hold a stored file that no row knows yet, while the block commits a row that does.
+
+    The file is removed if the block raises, since nothing can know it then. It stays where nobody knows whether the
+    commit took place, and where the process itself is being ended: without a row, tidying up finds it a day later.
+    """
+    try:
+        yield
+    except UnconfirmedCommitError:
+        raise
+    except Exception:
+        try:
+            storage.delete(storage_key)
+        except StorageError:
+            # The error that brought us here is what has to be told.
+            log.exception("unclaimed file not removed; tidying up will")
+        raise

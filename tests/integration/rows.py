@@ -2,10 +2,13 @@
 
 import uuid
 
+import psycopg
+import pytest
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from shared.manifests import DEFAULT_CHECKPOINT
-from shared.media.files import attach_media, new_storage_key
+from shared.media.files import StoredFile, attach_media, new_storage_key
 from shared.models import APIKey, Job
 
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -24,14 +27,8 @@ def add_job(session: Session, *, owner: str | None = None, webhook_url: str | No
     )
     session.add(key)
     session.flush()
-    media, _ = attach_media(
-        session,
-        owner=owner,
-        sha256=uuid.uuid4().hex * 2,
-        size_bytes=1,
-        storage_key=new_storage_key(),
-        retention_days=1,
-    )
+    file = StoredFile(new_storage_key(), sha256=uuid.uuid4().hex * 2, size_bytes=1)
+    media = attach_media(session, file, owner=owner, retention_days=1)
     job = Job(
         owner=owner,
         api_key_id=key.id,
@@ -48,3 +45,29 @@ def add_job(session: Session, *, owner: str | None = None, webhook_url: str | No
     session.flush()
     session.refresh(job)
     return job
+
+
+def lose_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, *, of: str) -> list[bool]:
+    """
+    Lose the database's answer to the next commit of a transaction with a statement that begins with *of*.
+
+    Returns:
+        A list that has an item once that has happened.
+    """
+    commit = engine.dialect.do_commit
+    seen: list[bool] = []
+    lost: list[bool] = []
+
+    def note(_connection, _cursor, statement, *_):
+        if statement.lower().startswith(of):
+            seen.append(True)
+
+    def do_commit(connection):
+        commit(connection)
+        if seen and not lost:
+            lost.append(True)
+            raise psycopg.OperationalError("consuming input failed: server closed the connection unexpectedly")
+
+    event.listen(engine, "before_cursor_execute", note)
+    monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
+    return lost

@@ -14,7 +14,7 @@ from shared.audit import OPERATOR, Actor, events, expire_events, record
 from shared.config import Jobs
 from shared.models import APIKey, AuditEvent, Job, Media
 from tests.integration.rows import add_job
-from worker.tasks.sweep import expire
+from worker.tasks.expiry import expire
 
 
 def actions(sessions, owner):
@@ -89,8 +89,7 @@ def test_what_retention_erases_is_written_down(sessions):
         ended = text("now() - interval '2 days'")
         session.execute(update(Job).where(Job.id == job_id).values(status="cancelled", finished_at=ended))
         session.execute(update(Media).where(Media.owner == owner).values(expires_at=ended))
-    with sessions.transaction() as session:
-        expire(session, Jobs(result_retention_days=1))
+    expire(sessions, Jobs(result_retention_days=1))
     assert sorted(actions(sessions, owner)) == [("job.expired", "service"), ("media.expired", "service")]
 
 

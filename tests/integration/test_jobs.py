@@ -4,17 +4,20 @@ import uuid
 import pytest
 from sqlalchemy import func, select, text, update
 
-from shared.db import SessionFactory
+from shared.db import SessionFactory, due
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import Outcome, cancel_job, delete_job, end_job, forget_looks
-from shared.jobs.leases import Lease, Retry, lease_ingest, lease_segment, release_lease, renew_lease
+from shared.jobs.leases import Lease, Policy, Step, release, renew
+from shared.jobs.leases import lease as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_plan, record_segment
 from shared.models import Delivery, Job, Media, Segment
+from shared.queues import FINISH
+from shared.states import JobStatus
 from tests.integration.rows import add_job
 
-RETRY = Retry(max_attempts=3, backoff_s=0.0)
+POLICY = Policy(max_attempts=3, backoff_s=0.0)
 RESULT = {"fake_score": 0.25, "reasons": [], "people": []}
 
 
@@ -22,7 +25,7 @@ def planned_job(sessions: SessionFactory, segments: int = 2, webhook_url: str | 
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url=webhook_url).id
     with sessions.transaction() as session:
-        lease = lease_ingest(session, job_id, 30)
+        lease = lease_step(session, Step.INGEST, (job_id,), 30)
         assert lease is not None
         plan = [(index, 5.0 * index, 5.0 * index + 5) for index in range(segments)]
         record_plan(session, lease, {"kind": "video"}, plan)
@@ -31,7 +34,7 @@ def planned_job(sessions: SessionFactory, segments: int = 2, webhook_url: str | 
 
 def lease(sessions: SessionFactory, job_id: uuid.UUID, index: int, lease_s: float = 30) -> Lease:
     with sessions.transaction() as session:
-        held = lease_segment(session, job_id, index, lease_s)
+        held = lease_step(session, Step.SCORE, (job_id, index), lease_s)
     assert held is not None
     return held
 
@@ -40,8 +43,8 @@ def test_a_step_is_leased_to_one_worker_at_a_time(sessions):
     job_id = planned_job(sessions)
     lease(sessions, job_id, 0)
     with sessions.transaction() as session:
-        assert lease_segment(session, job_id, 0, 30) is None
-        assert lease_ingest(session, job_id, 30) is None
+        assert lease_step(session, Step.SCORE, (job_id, 0), 30) is None
+        assert lease_step(session, Step.INGEST, (job_id,), 30) is None
 
 
 def test_a_lease_that_ran_out_passes_on_and_the_first_holder_cannot_record(sessions):
@@ -52,8 +55,8 @@ def test_a_lease_that_ran_out_passes_on_and_the_first_holder_cannot_record(sessi
     with sessions.transaction() as session, pytest.raises(JobCancelledError):
         record_segment(session, first, fake_score=0.9, result=RESULT)
     with sessions.transaction() as session:
-        assert not renew_lease(session, first, 30)
-        assert renew_lease(session, second, 30)
+        assert not renew(session, first, 30)
+        assert renew(session, second, 30)
         record_segment(session, second, fake_score=0.25, result=RESULT)
     with sessions.transaction() as session:
         assert [segment.fake_score for segment in get_segments(session, job_id)] == [0.25, None]
@@ -68,21 +71,23 @@ def test_exactly_one_of_many_simultaneous_workers_sees_the_last_segment(sessions
     def record(held: Lease) -> None:
         barrier.wait()
         with sessions.transaction() as session:
-            seen.append(record_segment(session, held, fake_score=0.5, result=RESULT))
+            record_segment(session, held, fake_score=0.5, result=RESULT)
+            seen.append([message.task for message in due(session).messages])
 
     threads = [threading.Thread(target=record, args=(held,)) for held in leases]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(seen) == [False] * 7 + [True]
+    assert sorted(seen) == [[]] * 7 + [[FINISH]]
 
 
 def test_a_segment_is_recorded_once(sessions):
     job_id = planned_job(sessions, segments=1)
     held = lease(sessions, job_id, 0)
     with sessions.transaction() as session:
-        assert record_segment(session, held, fake_score=None, result=RESULT)
+        record_segment(session, held, fake_score=None, result=RESULT)
+        assert [message.task for message in due(session).messages] == [FINISH]
     with sessions.transaction() as session, pytest.raises(JobCancelledError):
         record_segment(session, held, fake_score=0.5, result=RESULT)
     with sessions.transaction() as session:
@@ -95,9 +100,10 @@ def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
     for _ in range(3):
         held = lease(sessions, job_id, 0)
         with sessions.transaction() as session:
-            released = release_lease(session, held, DecodeError("segment 0: the decoder crashed"), RETRY)
+            release(session, held, DecodeError("segment 0: the decoder crashed"), POLICY)
+            can_finish = [message.task for message in due(session).messages] == [FINISH]
         with sessions.transaction() as session:
-            statuses.append((get_segments(session, job_id)[0].status, released.can_finish))
+            statuses.append((get_segments(session, job_id)[0].status, can_finish))
     assert statuses == [("pending", False), ("pending", False), ("failed", True)]
     with sessions.transaction() as session:
         segment = get_segments(session, job_id)[0]
@@ -110,13 +116,14 @@ def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
 def test_a_final_error_of_ingest_fails_the_job_and_announces_it(sessions):
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url="https://receiver.example/hook").id
-        held = lease_ingest(session, job_id, 30)
-        released = release_lease(session, held, NotMediaError("the file is neither"), RETRY)
+        held = lease_step(session, Step.INGEST, (job_id,), 30)
+        release(session, held, NotMediaError("the file is neither"), POLICY)
+        [message] = due(session).messages
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.error_code) == ("failed", "not_media")
         (delivery,) = list_deliveries(session, job_id)
-        assert (delivery.id, delivery.event) == (released.delivery_id, "job.failed")
+        assert (dict(message.ids), delivery.event) == ({"delivery_id": delivery.id}, "job.failed")
 
 
 def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
@@ -127,12 +134,12 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
     with sessions.transaction() as session:
         segments = get_segments(session, job_id)
         assert [(segment.status, segment.lease_token) for segment in segments] == [("pending", None)] * 2
-        assert not renew_lease(session, held, 30)
-        assert lease_segment(session, job_id, 1, 30) is None
+        assert not renew(session, held, 30)
+        assert lease_step(session, Step.SCORE, (job_id, 1), 30) is None
         with pytest.raises(JobCancelledError):
             record_segment(session, held, fake_score=0.5, result=RESULT)
         with pytest.raises(ValueError, match="cannot go from cancelled to succeeded"):
-            end_job(session, lock_job(session, job_id), "succeeded")
+            end_job(session, lock_job(session, job_id), JobStatus.SUCCEEDED)
 
 
 def test_an_ended_job_keeps_its_outcome(sessions):
@@ -142,7 +149,7 @@ def test_an_ended_job_keeps_its_outcome(sessions):
         record_segment(session, held, fake_score=0.25, result=RESULT)
     outcome = Outcome(0.25, 0.25, "inconclusive", ["untrained_model"], {"name": "swap-lite0"})
     with sessions.transaction() as session:
-        end_job(session, lock_job(session, job_id), "succeeded", outcome=outcome)
+        end_job(session, lock_job(session, job_id), JobStatus.SUCCEEDED, outcome=outcome)
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.fake_score, job.verdict) == ("succeeded", 0.25, "inconclusive")
@@ -159,7 +166,7 @@ def test_what_people_look_like_is_forgotten_when_a_job_ends(sessions, how):
         assert session.get_one(Segment, (job_id, 0)).looks == ["AA=="], "the job still needs them"
     with sessions.transaction() as session:
         if how == "ended":
-            end_job(session, session.get_one(Job, job_id, with_for_update=True), "cancelled")
+            end_job(session, session.get_one(Job, job_id, with_for_update=True), JobStatus.CANCELLED)
         else:
             session.execute(update(Job).where(Job.id == job_id).values(status="cancelled", finished_at=func.now()))
             forget_looks(session)
@@ -172,8 +179,8 @@ def test_a_deleted_job_leaves_a_bare_tombstone(sessions):
     job_id = planned_job(sessions, webhook_url="https://receiver.example/hook")
     with sessions.transaction() as session:
         media_id = session.scalar(select(Job.media_id).where(Job.id == job_id))
-        storage_key = delete_job(session, lock_job(session, job_id))
-    assert storage_key is not None
+        delete_job(session, lock_job(session, job_id))
+        assert len(due(session).removals) == 1
     with sessions.transaction() as session:
         assert get_job(session, job_id) is None
         assert session.get(Media, media_id) is None
@@ -190,10 +197,12 @@ def test_media_that_another_job_needs_survives_a_deletion(sessions):
         other = add_job(session, owner=job.owner)
         other.media_id = job.media_id
         session.flush()
-        assert delete_job(session, lock_job(session, job_id)) is None
+        delete_job(session, lock_job(session, job_id))
+        assert not due(session).removals
         other_id = other.id
     with sessions.transaction() as session:
-        assert delete_job(session, lock_job(session, other_id)) is not None
+        delete_job(session, lock_job(session, other_id))
+        assert due(session).removals
 
 
 def test_the_database_refuses_a_score_outside_its_range(sessions):

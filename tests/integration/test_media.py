@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import func
 
 from api.reuse import find_result
+from shared.db import due
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import lock_job
-from shared.media.files import attach_media, new_storage_key
+from shared.media.files import StoredFile, attach_media, new_storage_key
 from shared.models import Media
 from tests.integration.rows import add_job
 
@@ -31,11 +32,10 @@ def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(se
         media.storage_key = old
         if not is_in_use:
             cancel_job(session, lock_job(session, job.id))
-        again, surplus = attach_media(
-            session, owner=media.owner, sha256=media.sha256, size_bytes=1, storage_key=new, retention_days=30
-        )
+        file = StoredFile(new, media.sha256, 1)
+        again = attach_media(session, file, owner=media.owner, retention_days=30)
         assert again.id == media.id
-        assert {"old": (old, new), "new": (new, old)}[which] == (again.storage_key, surplus)
+        assert {"old": (old, [new]), "new": (new, [old])}[which] == (again.storage_key, list(due(session).removals))
 
 
 def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
@@ -58,15 +58,13 @@ def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
         timer = threading.Timer(0.5, may_commit.set)
         timer.start()
         with sessions.transaction() as session:
-            media, surplus = attach_media(
-                session, owner=owner, sha256=sha256, size_bytes=1, storage_key=key, retention_days=1
-            )
-            assert (media.storage_key, surplus) == (key, None)
+            media = attach_media(session, StoredFile(key, sha256, 1), owner=owner, retention_days=1)
+            assert (media.storage_key, list(due(session).removals)) == (key, [])
         erasing.result()
 
 
 def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
-    """Whoever erases it waits for the media, which the new job holds."""
+    """The transaction that erases it waits for the media, which the new job holds."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}
@@ -84,9 +82,7 @@ def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
         erasing = threads.submit(erase)
         is_locked.wait(10)
         with sessions.transaction() as session:
-            attach_media(
-                session, owner=owner, sha256=sha256, size_bytes=1, storage_key=new_storage_key(), retention_days=1
-            )
+            attach_media(session, StoredFile(new_storage_key(), sha256, 1), owner=owner, retention_days=1)
             may_go_on.set()
             new = add_job(session, owner=owner)
             new.media_id = media_id

@@ -99,7 +99,7 @@ def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
 
 
 def test_one_pass_of_tidying_erases_all_that_has_expired(sessions, storage, context, monkeypatch):
-    monkeypatch.setattr("worker.tasks.sweep.BATCH", 2)
+    monkeypatch.setattr("worker.tasks.expiry.MEDIA_BATCH", 2)
     monkeypatch.setattr("worker.tasks.upkeep.BATCH", 2)
     keys = set()
     for _ in range(5):

@@ -1,25 +1,53 @@
+from collections import defaultdict
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import func, select, update
 
 from shared.config import Jobs
+from shared.db import SessionFactory
+from shared.errors import DecodeError, JobCancelledError
 from shared.jobs.ending import cancel_job
-from shared.jobs.leases import lease_ingest
+from shared.jobs.leases import Policy, Step, release, renew
+from shared.jobs.leases import lease as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_segment
-from shared.models import Job, Media, Segment
+from shared.models import Job, Media, Removal, Segment
+from shared.observability import JOBS_ENDED
+from shared.queues import CPU_QUEUE, DELIVER_WEBHOOK, FINISH, GPU_QUEUE, INGEST, SCORE_SEGMENT
 from tests.integration.rows import add_job
 from tests.integration.test_jobs import RESULT, lease, planned_job
-from worker.tasks.sweep import expire, sweep
+from worker.tasks.expiry import expire
+from worker.tasks.sweep import sweep
 
 SETTINGS = Jobs(max_attempts=2)
 LONG_AGO = func.now() - timedelta(seconds=SETTINGS.resend_after_s + 1)
 
 
+POLICY = Policy(SETTINGS.max_attempts, backoff_s=0.0)
+
+
+class Collected(SessionFactory):
+    """Sessions that remember what their transactions made due, instead of doing it."""
+
+    def __init__(self, engine):
+        super().__init__(engine, lambda _, pending: self.keep(pending))
+        self.messages = []
+
+    def keep(self, pending):
+        self.messages += pending.messages
+        for increment in pending.counts:
+            increment()
+
+
 def swept(sessions, *, depth=0):
-    with sessions.transaction() as session:
-        return sweep(session, SETTINGS, cpu_depth=depth, gpu_depth=depth)
+    """The keys of the rows whose messages were sent again, by task."""
+    collected = Collected(sessions.engine)
+    sweep(collected, SETTINGS, POLICY, {CPU_QUEUE: depth, GPU_QUEUE: depth})
+    found = defaultdict(list)
+    for message in collected.messages:
+        found[message.task].append(tuple(value for _, value in message.ids))
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -36,30 +64,30 @@ def test_a_job_whose_message_was_lost_is_sent_again_once(sessions):
         job = add_job(session)
         job.sent_at = LONG_AGO
         job_id = job.id
-    assert swept(sessions, depth=1).ingest == []
-    assert swept(sessions).ingest == [job_id]
-    assert swept(sessions).ingest == []
+    assert swept(sessions, depth=1)[INGEST] == []
+    assert swept(sessions)[INGEST] == [(job_id,)]
+    assert swept(sessions)[INGEST] == []
 
 
 def test_a_job_whose_message_is_on_its_way_is_left_alone(sessions):
     with sessions.transaction() as session:
         add_job(session).sent_at = func.now()
-    assert swept(sessions).ingest == []
+    assert swept(sessions)[INGEST] == []
 
 
 def test_pending_segments_whose_messages_were_lost_are_sent_again(sessions):
     job_id = planned_job(sessions)
-    assert swept(sessions).segments == []
+    assert swept(sessions)[SCORE_SEGMENT] == []
     with sessions.transaction() as session:
         session.execute(update(Segment).where(Segment.job_id == job_id).values(sent_at=LONG_AGO))
-    assert swept(sessions, depth=3).segments == []
-    assert swept(sessions).segments == [(job_id, 0), (job_id, 1)]
+    assert swept(sessions, depth=3)[SCORE_SEGMENT] == []
+    assert swept(sessions)[SCORE_SEGMENT] == [(job_id, 0), (job_id, 1)]
 
 
 def test_a_segment_whose_worker_died_is_sent_again_whatever_the_queue_holds(sessions):
     job_id = planned_job(sessions)
     lease(sessions, job_id, 1, lease_s=-1)
-    assert swept(sessions, depth=9).segments == [(job_id, 1)]
+    assert swept(sessions, depth=9)[SCORE_SEGMENT] == [(job_id, 1)]
     with sessions.transaction() as session:
         assert [segment.status for segment in get_segments(session, job_id)] == ["pending", "pending"]
 
@@ -69,7 +97,7 @@ def test_a_segment_that_killed_its_worker_too_often_fails(sessions):
     for _ in range(SETTINGS.max_attempts):
         lease(sessions, job_id, 0, lease_s=-1)
     found = swept(sessions)
-    assert (found.segments, found.finish) == ([], [job_id])
+    assert (found[SCORE_SEGMENT], found[FINISH]) == ([], [(job_id,)])
     with sessions.transaction() as session:
         segment = get_segments(session, job_id)[0]
         assert (segment.status, segment.error_code) == ("failed", "attempts_exhausted")
@@ -79,8 +107,8 @@ def test_a_job_that_killed_its_ingest_too_often_fails(sessions):
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url="https://receiver.example/hook").id
         for _ in range(SETTINGS.max_attempts):
-            assert lease_ingest(session, job_id, -1) is not None
-    assert len(swept(sessions).deliveries) == 1
+            assert lease_step(session, Step.INGEST, (job_id,), -1) is not None
+    assert len(swept(sessions)[DELIVER_WEBHOOK]) == 1
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
@@ -92,7 +120,7 @@ def test_a_job_without_open_segments_is_asked_to_finish(sessions):
     with sessions.transaction() as session:
         record_segment(session, held, fake_score=0.5, result=RESULT)
         session.execute(update(Job).where(Job.id == job_id).values(sent_at=LONG_AGO))
-    assert swept(sessions).finish == [job_id]
+    assert swept(sessions)[FINISH] == [(job_id,)]
 
 
 def test_segments_of_a_cancelled_job_are_left_alone(sessions):
@@ -100,7 +128,7 @@ def test_segments_of_a_cancelled_job_are_left_alone(sessions):
     with sessions.transaction() as session:
         session.execute(update(Segment).where(Segment.job_id == job_id).values(sent_at=LONG_AGO))
         cancel_job(session, lock_job(session, job_id))
-    assert swept(sessions).segments == []
+    assert swept(sessions)[SCORE_SEGMENT] == []
 
 
 def test_expired_media_of_an_ended_job_is_erased_and_its_result_kept(sessions):
@@ -109,12 +137,13 @@ def test_expired_media_of_an_ended_job_is_erased_and_its_result_kept(sessions):
         media = get_job(session, job_id).media
         media.expires_at = LONG_AGO
         key, media_id = media.storage_key, media.id
+    expire(sessions, Jobs(result_retention_days=1))
     with sessions.transaction() as session:
-        assert key not in expire(session, Jobs(result_retention_days=1)).storage_keys
+        assert session.get(Removal, key) is None
         cancel_job(session, lock_job(session, job_id))
+    expire(sessions, Jobs(result_retention_days=1))
     with sessions.transaction() as session:
-        assert key in expire(session, Jobs(result_retention_days=1)).storage_keys
-    with sessions.transaction() as session:
+        assert session.get(Removal, key) is not None
         assert session.get_one(Media, media_id).storage_key is None
         assert get_job(session, job_id).status == "cancelled"
 
@@ -125,6 +154,46 @@ def test_results_past_their_retention_are_erased(sessions):
         cancel_job(session, lock_job(session, job_id))
     with sessions.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(finished_at=func.now() - timedelta(days=2)))
-        assert len(expire(session, Jobs(result_retention_days=1)).storage_keys) == 1
+    assert expire(sessions, Jobs(result_retention_days=1))[1] >= 1
     with sessions.transaction() as session:
         assert get_job(session, job_id) is None
+
+
+def test_a_job_that_killed_its_finish_too_often_fails_and_is_counted(sessions):
+    job_id = planned_job(sessions, segments=1)
+    with sessions.transaction() as session:
+        session.execute(update(Segment).where(Segment.job_id == job_id).values(status="unscorable"))
+    ended = JOBS_ENDED.labels(status="failed")._value.get()
+    for attempt in range(1, SETTINGS.max_attempts + 1):
+        assert swept(sessions)[FINISH] == ([] if attempt == 1 else [(job_id,)])
+        with sessions.transaction() as session:
+            held = lease_step(session, Step.FINISH, (job_id,), -1)
+            assert held.attempt == attempt
+    assert swept(sessions)[FINISH] == []
+    with sessions.transaction() as session:
+        job = get_job(session, job_id)
+        assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
+    assert JOBS_ENDED.labels(status="failed")._value.get() == ended + 1
+
+
+def test_a_lease_that_is_renewed_meanwhile_is_not_failed(sessions):
+    job_id = planned_job(sessions, segments=1)
+    for _ in range(SETTINGS.max_attempts):
+        held = lease(sessions, job_id, 0, lease_s=-1)
+    with sessions.transaction() as session:
+        assert renew(session, held, 30)
+        with pytest.raises(JobCancelledError):
+            release(session, held, DecodeError("late"), POLICY, expired=True)
+    assert swept(sessions)[FINISH] == []
+
+
+def test_every_job_past_its_retention_goes_in_one_pass_of_short_transactions(sessions, monkeypatch):
+    monkeypatch.setattr("worker.tasks.expiry.JOBS_BATCH", 2)
+    ids = [planned_job(sessions) for _ in range(5)]
+    with sessions.transaction() as session:
+        for job_id in ids:
+            cancel_job(session, lock_job(session, job_id))
+        session.execute(update(Job).where(Job.id.in_(ids)).values(finished_at=func.now() - timedelta(days=2)))
+    expire(sessions, Jobs(result_retention_days=1))
+    with sessions.transaction() as session:
+        assert [get_job(session, job_id) for job_id in ids] == [None] * 5

@@ -36,7 +36,35 @@ def load_checkpoint(models_dir: Path, name: str, device: str | torch.device = "c
     if folder.parent != models_dir:
         raise ModelError(f"{name!r} is no checkpoint's name")
     manifest = read_manifest(folder)
-    data = _weights(folder, manifest)
+    return _build(manifest, _weights(folder, manifest), device)
+
+
+def load_pinned(models_dir: Path, pinned: Manifest, device: str | torch.device = "cpu") -> Checkpoint:
+    """
+    Load the checkpoint that a job has pinned, with the weights of that digest and nothing else.
+
+    They are looked for in the folder of its name, and then in every other one: an operator who exchanges a checkpoint
+    can keep the old one beside it until the jobs that need it have ended.
+
+    Raises:
+        ModelError: No folder below *models_dir* has these weights.
+    """
+    folders = sorted(file.parent for file in models_dir.glob("*/manifest.json"))
+    for folder in sorted(folders, key=lambda folder: folder.name != pinned.name):
+        try:
+            found = read_manifest(folder)
+        except ModelError:
+            continue
+        if found.weights.sha256 == pinned.weights.sha256:
+            return _build(pinned, _weights(folder, found), device)
+    raise ModelError(
+        f"the weights of checkpoint {pinned.name!r} (SHA-256 {pinned.weights.sha256[:12]}…) with which this job was"
+        " accepted are not installed on the worker that took it"
+    )
+
+
+def _build(manifest: Manifest, data: bytes, device: str | torch.device) -> Checkpoint:
+    name = manifest.name
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     if hashlib.sha256(data).hexdigest() != manifest.weights.sha256:
         raise ModelError(f"the weights of checkpoint {name!r} are not those that its manifest names")

@@ -18,7 +18,7 @@ from worker.detection.people import Sighting, appearance, group_into_people, pac
 from worker.detection.turning import TURNED, Poser, turn_back
 from worker.inference import Engine, FromLastChannels, Outputs, best_engine
 from worker.media.frames import Frame
-from worker.model.checkpoint import Checkpoint, load_checkpoint
+from worker.model.checkpoint import Checkpoint, load_checkpoint, load_pinned
 from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
@@ -81,10 +81,24 @@ class Detector:
         Raises:
             ModelError: It cannot be loaded.
         """
-        checkpoint = load_checkpoint(models_dir, name, device)
+        return cls._prepare(load_checkpoint(models_dir, name, device), device)
+
+    @classmethod
+    def load_pinned(cls, models_dir: Path, manifest: Manifest, device: str) -> Self:
+        """
+        Load the checkpoint that a job has pinned onto *device*; see ``worker.model.checkpoint.load_pinned``.
+
+        Raises:
+            ModelError: It cannot be loaded.
+        """
+        return cls._prepare(load_pinned(models_dir, manifest, device), device)
+
+    @classmethod
+    def _prepare(cls, checkpoint: Checkpoint, device: str) -> Self:
         try:
             return cls(checkpoint, device)
         except RuntimeError as error:
+            name = checkpoint.manifest.name
             raise ModelError(f"the network of checkpoint {name!r} cannot be prepared for {device}") from error
 
     def score_segment(

@@ -2,49 +2,46 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from shared.errors import DecodeError
+from shared.errors import DecodeError, JobCancelledError
 from shared.evidence import bits_per_pixel
-from shared.jobs.ending import Outcome, Problem, end_job
-from shared.jobs.queries import get_segments, has_open_segments, lock_job
-from shared.manifests import Manifest, read_manifest
+from shared.jobs.ending import Outcome, Problem
+from shared.jobs.leases import Lease, Step
+from shared.jobs.queries import get_job, get_segments
+from shared.jobs.results import record_end
+from shared.manifests import Manifest
 from shared.models import Job, Segment
-from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS, get_logger
+from shared.observability import get_logger
+from shared.states import SegmentStatus
 from worker.pipeline.following import Part, Track
 from worker.pipeline.scoring import judge_medium
 from worker.tasks.context import Context
+from worker.tasks.steps import IsLost, run_step
 
 log = get_logger(__name__)
 
 
 def finish(context: Context, job_id: uuid.UUID) -> None:
     """End a job whose segments are all done; nothing if it has ended or some are open."""
+    run_step(context, Step.FINISH, (job_id,), partial(_finish, context))
+
+
+def _finish(context: Context, held: Lease, _is_lost: IsLost) -> None:
     with context.sessions.transaction() as session:
-        job = lock_job(session, job_id)
-        if job is None or job.status != "running" or job.segments_total is None:
-            log.info("nothing to finish")
-            return
-        if has_open_segments(session, job_id):
-            log.info("segments are still open")
-            return
-        segments = get_segments(session, job_id)
-        failed = [segment for segment in segments if segment.status == "failed"]
-        if len(failed) == len(segments):
-            delivery_id = end_job(session, job, "failed", error=_first_problem(failed))
-        else:
-            outcome = judge(job, segments, read_manifest(Path(context.settings.models.dir) / job.model))
-            delivery_id = end_job(session, job, "succeeded", outcome=outcome)
-        status, verdict, model, fake_score = job.status, job.verdict, job.model, job.fake_score
-    JOBS_ENDED.labels(status=status).inc()
-    if verdict is not None:
-        VERDICTS.labels(model=model, verdict=verdict).inc()
-    if fake_score is not None:
-        FAKE_SCORES.labels(model=model).observe(fake_score)
-    log.info("job ended", status=status, verdict=verdict)
-    if delivery_id is not None:
-        context.sender.deliver_webhook(delivery_id)
+        job = get_job(session, held.job_id)
+        if job is None:
+            raise JobCancelledError("the job was deleted")
+        segments = get_segments(session, job.id)
+        failed = [segment for segment in segments if segment.status == SegmentStatus.FAILED]
+        manifest = context.manifest(job)
+        is_lost = len(failed) == len(segments)
+        found = _first_problem(failed) if is_lost else judge(job, segments, manifest)
+        # In the transaction that read them, since judging gives the people of the segments their numbers.
+        record_end(session, held, found)
+    verdict = found.verdict if isinstance(found, Outcome) else None
+    log.info("job ended", status="failed" if verdict is None else "succeeded", verdict=verdict)
 
 
 def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
@@ -53,7 +50,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
 
     The people in the results of *segments* get the numbers that they have in the whole medium.
     """
-    looked_at = [segment for segment in segments if segment.status != "failed"]
+    looked_at = [segment for segment in segments if segment.status != SegmentStatus.FAILED]
     facts = (job.media and job.media.facts) or {}
     judged = judge_medium(
         [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at],

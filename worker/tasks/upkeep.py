@@ -11,12 +11,13 @@ from shared.jobs.ending import forget_looks
 from shared.media.direct import incoming_id, incoming_key
 from shared.media.removals import owed_removals, remove
 from shared.models import DirectUpload, Job, Media
-from shared.observability import RESENT, get_logger
-from shared.queues import CPU_QUEUE, GPU_QUEUE
+from shared.observability import get_logger
+from shared.queues import QUEUES
 from shared.states import FINAL_JOB_STATUSES
 from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX
 from worker.tasks.context import Context
-from worker.tasks.sweep import expire, sweep
+from worker.tasks.expiry import expire
+from worker.tasks.sweep import sweep
 
 log = get_logger(__name__)
 
@@ -29,47 +30,25 @@ BATCH = 1000
 
 def upkeep(context: Context) -> None:
     """Send every message that rows say is owed."""
-    cpu_depth, gpu_depth = context.sender.depth(CPU_QUEUE), context.sender.depth(GPU_QUEUE)
-    with context.sessions.transaction() as session:
-        found = sweep(session, context.settings.jobs, cpu_depth=cpu_depth, gpu_depth=gpu_depth)
-    for job_id in found.ingest:
-        context.sender.ingest(job_id)
-    for job_id, index in found.segments:
-        context.sender.score_segment(job_id, index)
-    for job_id in found.finish:
-        context.sender.finish(job_id)
-    for delivery_id in found.deliveries:
-        context.sender.deliver_webhook(delivery_id)
-    counts = {
-        "ingest": len(found.ingest),
-        "segment": len(found.segments),
-        "finish": len(found.finish),
-        "delivery": len(found.deliveries),
-    }
-    for kind, count in counts.items():
-        RESENT.labels(kind=kind).inc(count)
+    depths = {queue: context.sender.depth(queue) for queue in QUEUES.values()}
+    counts = sweep(context.sessions, context.settings.jobs, context.policy, depths)
     if any(counts.values()):
-        log.info("sent again", **counts)
+        log.info("sent again", **{step.value: count for step, count in counts.items()})
 
 
 def tidy(context: Context) -> None:
     """Erase what is past its retention, what people looked like in ended jobs, and files that no row knows."""
     with context.sessions.transaction() as session:
         forget_looks(session)
-    is_more, expired = True, 0
-    while is_more:
-        with context.sessions.transaction() as session:
-            found = expire(session, context.settings.jobs)
-        is_more = found.is_more
-        expired += len(found.storage_keys)
+    media, jobs = expire(context.sessions, context.settings.jobs)
     removed = _remove_owed(context)
     orphans = remove(context.sessions, context.storage, _orphans(context, datetime.now(UTC) - ORPHAN_AGE))
-    if expired or removed or orphans:
-        log.info("erased", expired=expired, removed=removed, orphans=orphans)
+    if media or jobs or removed or orphans:
+        log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
 
 def _remove_owed(context: Context) -> int:
-    """Remove what has just expired, and what is still there since a process died or storage was away; how many."""
+    """Remove what is still there since a process died or storage was away; how many files."""
     removed = 0
     while True:
         with context.sessions.transaction() as session:

@@ -5,17 +5,22 @@ import json
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 import httpx
 from standardwebhooks import Webhook
 
 from shared.documents import webhook_payload
-from shared.errors import ForbiddenURLError, SourceUnreachableError
-from shared.jobs.deliveries import GONE, Attempt, lease_delivery, record_attempt
+from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachableError
+from shared.jobs.deliveries import GONE, Attempt
+from shared.jobs.leases import Lease, Step
 from shared.jobs.queries import get_segments
-from shared.observability import WEBHOOK_ATTEMPTS, bind, get_logger
+from shared.jobs.results import record_attempt
+from shared.models import Delivery
+from shared.observability import bind, get_logger
 from worker.outbound import request
 from worker.tasks.context import Context
+from worker.tasks.steps import IsLost, run_step
 
 log = get_logger(__name__)
 
@@ -25,13 +30,15 @@ EXCERPT_BYTES = 1024
 
 def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
     """Make one delivery attempt if it is due, and log it; a failed one schedules the next."""
+    run_step(context, Step.DELIVER, (delivery_id,), partial(_deliver, context))
+
+
+def _deliver(context: Context, held: Lease, _is_lost: IsLost) -> None:
     settings = context.settings.webhooks
     with context.sessions.transaction() as session:
-        # Past the lease the attempt counts as lost with its worker, so it has to outlast the slowest answer.
-        leased = lease_delivery(session, delivery_id, lease_s=4 * settings.timeout_s)
-        if leased is None:
-            return
-        delivery, token = leased
+        delivery = session.get(Delivery, held.key[0])
+        if delivery is None:
+            raise JobCancelledError("the job was deleted")
         job = delivery.job
         payload = webhook_payload(delivery.event, job, get_segments(session, job.id))
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
@@ -40,9 +47,8 @@ def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
     with bind(job_id=str(job_id)):
         attempt = _attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
         with context.sessions.transaction() as session:
-            record_attempt(session, delivery_id, token, attempt, settings.retry_schedule_s)
+            record_attempt(session, held, attempt, settings.retry_schedule_s)
         outcome = "delivered" if attempt.delivered else "failed"
-        WEBHOOK_ATTEMPTS.labels(outcome=outcome).inc()
         log.info("webhook attempt", outcome=outcome, status=attempt.response_status, code=attempt.error_code)
 
 

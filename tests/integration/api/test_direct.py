@@ -2,22 +2,19 @@
 
 import hashlib
 import uuid
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 
 import httpx
 import pytest
 from sqlalchemy import func, update
-from sqlalchemy.exc import OperationalError
 
 from shared.jobs.ending import cancel_job
 from shared.jobs.queries import get_job, lock_job
-from shared.jobs.results import record_source
 from shared.models import DirectUpload, Job, Media
 from shared.queues import Sender, make_celery
 from shared.storage import open_storage
 from tests.clips import noise_picture
+from tests.integration.rows import lose_commits
 from worker.config import WorkerSettings
 from worker.tasks.context import Context
 from worker.tasks.ingest import ingest
@@ -48,22 +45,6 @@ def worker(api):
     context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
     yield context
     context.sessions.engine.dispose()
-
-
-class LossySessions:
-    """Transactions; the answer to a commit is lost when that is asked for."""
-
-    def __init__(self, sessions):
-        self.engine, self._sessions = sessions.engine, sessions
-        self.loses_next = False
-
-    @contextmanager
-    def transaction(self):
-        with self._sessions.transaction() as session:
-            yield session
-        if self.loses_next:
-            self.loses_next = False
-            raise OperationalError("commit", {}, ConnectionError())
 
 
 def announce(api, headers, size_bytes):
@@ -211,7 +192,7 @@ def test_a_deleted_job_takes_its_upload_along(api, owner, storage):
 def test_a_step_that_dies_half_way_is_done_again(api, owner, storage, worker, monkeypatch):
     job_id = uuid.UUID(submit(api, owner, sent(api, owner, noise_picture(1))).json["id"])
     with monkeypatch.context() as patch:
-        patch.setattr("worker.tasks.ingest.attach_media", lambda *_, **__: 1 / 0)
+        patch.setattr("worker.tasks.ingest.record_source", lambda *_: 1 / 0)
         ingest(worker, job_id)
     # The source is still there, and the copy is not.
     assert [key.split("/")[0] for key in keys(storage)] == ["incoming"]
@@ -224,18 +205,13 @@ def test_a_step_that_dies_half_way_is_done_again(api, owner, storage, worker, mo
 
 def test_a_commit_whose_answer_is_lost_keeps_the_file(api, owner, worker, monkeypatch):
     job_id = uuid.UUID(submit(api, owner, sent(api, owner, noise_picture(1))).json["id"])
-    lossy = LossySessions(worker.sessions)
-
-    def record(*arguments):
-        record_source(*arguments)
-        lossy.loses_next = True
-
     with monkeypatch.context() as patch:
-        patch.setattr("worker.tasks.ingest.record_source", record)
-        ingest(replace(worker, sessions=lossy), job_id)
+        lost = lose_commits(patch, worker.sessions.engine, of="insert into media")
+        ingest(worker, job_id)
+        assert lost == [True]
     with worker.sessions.transaction() as session:
         key = get_job(session, job_id).media.storage_key
-        session.execute(update(Job).where(Job.id == job_id).values(leased_until=func.now()))
+        session.execute(update(Job).where(Job.id == job_id).values(send_after=func.now()))
     assert worker.storage.size(key) > 0
     ingest(worker, job_id)
     with worker.sessions.transaction() as session:

@@ -1,8 +1,6 @@
 """Files and rows belong together, whatever is lost between them."""
 
 import uuid
-from contextlib import contextmanager
-from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
@@ -11,6 +9,7 @@ from shared.jobs.queries import get_job
 from shared.media.removals import remove
 from shared.models import Job, Media, Removal
 from tests.clips import noise_picture
+from tests.integration.rows import lose_commits
 
 
 def test_a_lost_file_is_stored_anew(make_api):
@@ -30,40 +29,32 @@ def test_a_lost_file_is_stored_anew(make_api):
         assert get_job(session, uuid.UUID(job.json["id"])).media.storage_key == f"media/{again.name}"
 
 
-class Lossy:
-    """Sessions whose commits reach the database, which is gone before it says so."""
-
-    def __init__(self, sessions):
-        self.sessions = sessions
-        self.lost = 0
-
-    @contextmanager
-    def transaction(self):
-        with self.sessions.transaction() as session:
-            yield session
-            is_job = any(isinstance(row, Job) for row in session.identity_map.values())
-        if is_job:
-            self.lost += 1
-            raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
-
-
-def services_with(api, monkeypatch, **changes):
-    extensions = api.app.extensions
-    monkeypatch.setitem(extensions, "deepfakestream", replace(extensions["deepfakestream"], **changes))
-
-
 def test_a_job_whose_commit_was_not_confirmed_keeps_its_file(make_api, monkeypatch):
     api = make_api()
     headers = api.key("owner")[0]
-    lossy = Lossy(api.app.extensions["deepfakestream"].sessions)
+    engine = api.app.extensions["deepfakestream"].sessions.engine
     with monkeypatch.context() as patched:
-        services_with(api, patched, sessions=lossy)
+        lost = lose_commits(patched, engine, of="insert into jobs")
         assert api.submit(headers, noise_picture(1)).status_code == 503
-        assert lossy.lost == 1
+        assert lost == [True]
     with api.sessions.transaction() as session:
         [media] = session.scalars(select(Media))
         assert session.scalar(select(Job.status)) == "queued"
         assert [f"media/{file.name}" for file in api.files()] == [media.storage_key]
+
+
+def test_a_job_that_cannot_have_been_committed_leaves_no_file(make_api, monkeypatch):
+    """The connection is lost before the commit, so that nothing can know the file."""
+    api = make_api()
+    headers = api.key("owner")[0]
+
+    def fail(*_):
+        raise OperationalError("INSERT", {}, Exception("server closed the connection"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("api.submission.create_job", fail)
+        assert api.submit(headers, noise_picture(1)).status_code == 503
+    assert api.files() == []
 
 
 def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatch):
@@ -79,7 +70,7 @@ def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatc
 
         return remove(Away(), storage, keys)
 
-    monkeypatch.setattr("api.submission.remove", unnoted)
+    monkeypatch.setattr("shared.effects.remove", unnoted)
     assert api.submit(headers, picture).status_code == 202
     with api.sessions.transaction() as session:
         [media] = session.scalars(select(Media))

@@ -1,0 +1,161 @@
+"""What hangs on a transaction is done once it is committed, and never if it is not."""
+
+import psycopg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from shared.db import UnconfirmedCommitError, due
+from shared.effects import open_sessions
+from shared.errors import StorageError
+from shared.media.removals import schedule_deletion, unclaimed_file
+from shared.models import Removal, new_id
+from shared.storage import FileStorage
+
+
+class Sender:
+    """Remembers what is sent; refuses all of it for a while."""
+
+    def __init__(self):
+        self.sent, self.asked, self.is_away = [], 0, False
+
+    def send(self, message):
+        self.asked += 1
+        if self.is_away:
+            raise ConnectionError("the broker is away")
+        self.sent.append(message)
+
+
+@pytest.fixture
+def sender():
+    return Sender()
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return FileStorage(tmp_path.as_uri())
+
+
+@pytest.fixture
+def sessions(engine, sender, storage):
+    return open_sessions(engine, sender, storage)
+
+
+def stored(storage, key="media/file"):
+    upload = storage.create(key)
+    upload.write(b"file")
+    upload.commit()
+    return key
+
+
+def keys(storage):
+    return [key for key, _ in storage.list("media")]
+
+
+def test_messages_removals_and_counts_wait_for_the_commit(sessions, sender, storage):
+    key, counted = stored(storage, f"media/{new_id()}"), []
+    with sessions.transaction() as session:
+        for _ in range(2):
+            due(session).send("task", job_id=new_id(), index=1)
+        schedule_deletion(session, key)
+        due(session).count(lambda: counted.append(1))
+        assert (sender.sent, keys(storage), counted) == ([], [key], [])
+    assert (len(sender.sent), keys(storage), counted) == (2, [], [1])
+    with sessions.transaction() as session:
+        assert session.get(Removal, key) is None
+
+
+def give_up(sessions, key):
+    with sessions.transaction() as session:
+        due(session).send("task", job_id=new_id())
+        schedule_deletion(session, key)
+        raise RuntimeError
+
+
+def test_nothing_is_done_if_the_transaction_is_rolled_back(sessions, sender, storage):
+    key = stored(storage, f"media/{new_id()}")
+    with pytest.raises(RuntimeError):
+        give_up(sessions, key)
+    assert (sender.sent, keys(storage)) == ([], [key])
+
+
+def test_a_message_is_sent_once_however_often_it_is_due(sessions, sender):
+    job_id = new_id()
+    with sessions.transaction() as session:
+        due(session).send("task", job_id=job_id)
+        due(session).send("task", job_id=job_id)
+    assert len(sender.sent) == 1
+
+
+def test_a_broker_that_is_away_is_asked_once_for_all_messages(sessions, sender):
+    sender.is_away = True
+    with sessions.transaction() as session:
+        for index in range(100):
+            due(session).send("task", job_id=new_id(), index=index)
+    assert sender.asked == 1
+
+
+def commit_row(sessions, storage, key, statement="select 1"):
+    """Commit a statement while the file has no row yet."""
+    with unclaimed_file(storage, key), sessions.transaction() as session:
+        session.execute(text(statement))
+
+
+def test_a_file_goes_if_the_database_refuses_its_row(sessions, storage):
+    key = stored(storage)
+    with pytest.raises(IntegrityError):
+        commit_row(sessions, storage, key, "insert into jobs (id) values (gen_random_uuid())")
+    assert keys(storage) == []
+
+
+def test_a_rule_that_is_checked_at_the_commit_is_no_lost_connection(engine, sessions, storage):
+    """Such a commit has certainly failed, and the file goes."""
+    with engine.begin() as connection:
+        connection.execute(text("create table late (id int primary key deferrable initially deferred)"))
+    try:
+        key = stored(storage)
+        with pytest.raises(IntegrityError):
+            commit_row(sessions, storage, key, "insert into late values (1), (1)")
+        assert keys(storage) == []
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text("drop table late"))
+
+
+@pytest.mark.parametrize("error", [psycopg.OperationalError("server closed the connection unexpectedly"), OSError()])
+def test_a_file_stays_where_nobody_knows_whether_its_row_was_committed(engine, sessions, storage, monkeypatch, error):
+    key = stored(storage)
+
+    def do_commit(_connection):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.dialect, "do_commit", do_commit)
+        with pytest.raises(UnconfirmedCommitError):
+            commit_row(sessions, storage, key)
+    assert keys(storage) == [key]
+
+
+def test_a_backend_that_dies_under_the_commit_leaves_it_unconfirmed(engine, sessions, storage, monkeypatch):
+    key, commit = stored(storage), engine.dialect.do_commit
+    executioner = psycopg.connect(engine.url.set(drivername="postgresql").render_as_string(), autocommit=True)
+
+    def do_commit(connection):
+        pid = connection.dbapi_connection.info.backend_pid
+        executioner.execute("select pg_terminate_backend(%s, 5000)", [pid])
+        commit(connection)
+
+    with executioner, monkeypatch.context() as patch:
+        patch.setattr(engine.dialect, "do_commit", do_commit)
+        with pytest.raises(UnconfirmedCommitError):
+            commit_row(sessions, storage, key)
+    assert keys(storage) == [key]
+
+
+def test_storage_that_is_away_hides_no_error(storage, monkeypatch):
+    def refuse(_key):
+        raise StorageError("away")
+
+    monkeypatch.setattr(storage, "delete", refuse)
+    with pytest.raises(ZeroDivisionError), unclaimed_file(storage, "media/file"):
+        _ = 1 / 0

@@ -1,0 +1,73 @@
+"""Erasing what is past its retention: media, jobs, uploads and audit events."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from shared.audit import SERVICE, Actor, expire_events, record
+from shared.config import Jobs
+from shared.db import SessionFactory
+from shared.jobs.ending import delete_job
+from shared.jobs.queries import lock_job
+from shared.media.direct import expire_uploads
+from shared.media.removals import schedule_deletion
+from shared.models import Job, Media
+from shared.states import FINAL_JOB_STATUSES
+
+MEDIA_BATCH = 500
+JOBS_BATCH = 20
+"""A job can have thousands of segments, and an open transaction holds up the database's own tidying."""
+
+
+def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
+    """
+    Erase all that is past its retention, a few rows in each transaction.
+
+    Returns:
+        How many files of media, and how many jobs.
+    """
+    all_media = all_jobs = 0
+    is_more = True
+    while is_more:
+        with sessions.transaction() as session:
+            count = _expire_media(session, MEDIA_BATCH)
+        all_media += count
+        is_more = count == MEDIA_BATCH
+    is_more = True
+    while is_more:
+        with sessions.transaction() as session:
+            found, erased = _expire_jobs(session, settings.result_retention_days, JOBS_BATCH)
+        all_jobs += erased
+        # Jobs that somebody else erases meanwhile are left out of what was found next time.
+        is_more = found == JOBS_BATCH
+    with sessions.transaction() as session:
+        session.execute(delete(Job).where(Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)))
+        expire_uploads(session)
+        expire_events(session, settings.audit_retention_days)
+    return all_media, all_jobs
+
+
+def _expire_media(session: Session, limit: int) -> int:
+    in_use = select(Job.id).where(Job.media_id == Media.id, Job.status.not_in(FINAL_JOB_STATUSES)).exists()
+    expired = select(Media).where(Media.expires_at < func.now(), Media.storage_key.is_not(None), ~in_use)
+    rows = session.scalars(expired.limit(limit).with_for_update(skip_locked=True)).all()
+    for media in rows:
+        if media.storage_key is not None:
+            schedule_deletion(session, media.storage_key)
+        media.storage_key = None
+        record(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
+    return len(rows)
+
+
+def _expire_jobs(session: Session, retention_days: float, limit: int) -> tuple[int, int]:
+    old = select(Job.id).where(Job.deleted_at.is_(None), Job.finished_at < func.now() - timedelta(days=retention_days))
+    job_ids = session.scalars(old.order_by(Job.finished_at).limit(limit)).all()
+    erased = 0
+    for job_id in sorted(job_ids):
+        job = lock_job(session, job_id)
+        if job is not None:
+            delete_job(session, job)
+            record(session, "job.expired", owner=job.owner, actor=Actor(SERVICE), job_id=job.id)
+            erased += 1
+    return len(job_ids), erased
