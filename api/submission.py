@@ -30,7 +30,7 @@ from shared.audit import record
 from shared.documents import job_document
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
-from shared.jobs.queries import get_segments
+from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, list_manifests
 from shared.media.direct import claim_upload, find_upload, incoming_key
 from shared.media.files import attach_media, lost_file
@@ -226,7 +226,7 @@ def _create(
         is_waiting = is_new and job.status == "queued"
         return _Created(
             job_id=job.id,
-            document=job_document(job, [] if is_waiting else get_segments(session, job.id)),
+            document=job_document(job, NO_SEGMENTS if is_waiting else read_segments(session, job)),
             is_new=is_new,
             is_waiting=is_waiting,
             surplus=surplus,

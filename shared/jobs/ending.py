@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, null, select, update
+from sqlalchemy import ColumnElement, delete, func, null, select, update
 from sqlalchemy.orm import Session
 
 from shared.errors import DeepfakeStreamError
 from shared.jobs.deliveries import announce, call_off
-from shared.jobs.queries import get_segments
 from shared.media.direct import drop_upload
 from shared.media.removals import owe_removal
 from shared.models import FINAL_JOB_STATUSES, Job, Media, Segment
@@ -104,8 +103,7 @@ def delete_job(session: Session, job: Job) -> str | None:
     if not job.is_final:
         job.status, job.finished_at = "cancelled", func.now()
     call_off(session, job.id)
-    for segment in get_segments(session, job.id):
-        session.delete(segment)
+    session.execute(delete(Segment).where(Segment.job_id == job.id))
     storage_key = drop_source(session, job)
     if job.media_id is not None:
         media = session.get_one(Media, job.media_id, with_for_update=True)

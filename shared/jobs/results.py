@@ -10,6 +10,7 @@ from shared.errors import JobCancelledError
 from shared.jobs.ending import NO_LEASE, drop_source
 from shared.jobs.leases import Lease, held_job, held_row
 from shared.jobs.queries import has_open_segments
+from shared.jobs.segments import summary_of
 from shared.models import Media, Segment
 
 
@@ -67,6 +68,6 @@ def record_segment(
     """
     job = held_job(session, lease)
     status = "unscorable" if fake_score is None else "scored"
-    found = {"fake_score": fake_score, "result": result, "looks": list(looks)}
+    found = {"fake_score": fake_score, "result": result, "looks": list(looks), **summary_of(result)}
     session.execute(held_row(lease).values(status=status, finished_at=func.now(), **found, **NO_LEASE))
     return not has_open_segments(session, job.id)

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from shared.documents import webhook_payload
 from shared.errors import ForbiddenURLError, SourceUnreachableError
 from shared.jobs.deliveries import GONE, Attempt, lease_delivery, record_attempt
-from shared.jobs.queries import get_segments
+from shared.jobs.segments import read_segments
 from shared.observability import WEBHOOK_ATTEMPTS, bind, get_logger
 from worker.outbound import request
 from worker.tasks.context import Context
@@ -33,7 +33,7 @@ def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
             return
         delivery, token = leased
         job = delivery.job
-        payload = webhook_payload(delivery.event, job, get_segments(session, job.id))
+        payload = webhook_payload(delivery.event, job, read_segments(session, job))
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
