@@ -17,8 +17,10 @@ from sqlalchemy.orm import Session
 from api.config import API, APISettings
 from api.errors import APIError
 from api.services import Services
+from shared.errors import Code
 from shared.media.direct import announced
-from shared.models import OPEN_JOB_STATUSES, Job, Media
+from shared.models import Job, Media
+from shared.states import OPEN_JOB_STATUSES
 
 SMALL_UPLOAD_BYTES = 1024 * 1024
 """A body that announces no more than this is usually here in a moment, and waits for its place that long."""
@@ -88,13 +90,13 @@ def check_room(session: Session, api: API, owner: str, idempotency_key: str | No
     in_all, own = row
     if own >= api.max_open_jobs_per_owner:
         raise APIError(
-            "too_many_open_jobs",
+            Code.TOO_MANY_OPEN_JOBS,
             f"{own} of your jobs are open; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
             headers={"Retry-After": str(FULL_RETRY_S)},
         )
     if in_all >= api.max_open_jobs:
         raise APIError(
-            "overloaded",
+            Code.OVERLOADED,
             "the service has as many jobs as it can queue; nothing was accepted, so try again",
             headers={"Retry-After": str(FULL_RETRY_S)},
         )
@@ -111,7 +113,7 @@ def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> 
     count, _ = announced(session, owner)
     if count >= api.max_open_jobs_per_owner:
         raise APIError(
-            "too_many_open_uploads",
+            Code.TOO_MANY_OPEN_UPLOADS,
             f"{count} of your uploads wait for a job; the limit is {api.max_open_jobs_per_owner}",
             headers={"Retry-After": str(FULL_RETRY_S)},
         )
@@ -126,7 +128,7 @@ def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) ->
         taken = (session.scalar(stored) or 0) + announced(session, owner)[1]
         if taken + more_bytes > most:
             raise APIError(
-                "storage_quota_exceeded",
+                Code.STORAGE_QUOTA_EXCEEDED,
                 f"your stored files reach the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",
             )
 
@@ -147,7 +149,7 @@ def upload_place(mine: Services) -> Iterator[None]:
     places = mine.small_uploading if is_small else mine.uploading
     if not places.acquire(timeout=SMALL_WAIT_S if is_small else 0.0):
         raise APIError(
-            "too_many_uploads",
+            Code.TOO_MANY_UPLOADS,
             "as many uploads as this service takes at a time are under way; nothing was accepted, so try again",
             headers={"Retry-After": str(BUSY_RETRY_S)},
         )

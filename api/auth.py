@@ -12,6 +12,7 @@ from sqlalchemy import select
 from api.errors import APIError
 from api.keys import PREFIX, digest_key
 from shared.db import SessionFactory
+from shared.errors import Code
 from shared.models import APIKey
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -54,7 +55,7 @@ def register_auth(app: Flask, sessions: SessionFactory) -> None:
             return None
         found = _find(sessions, _presented())
         if not found.scopes & {scope, "admin"}:
-            raise APIError("missing_scope", f"this key lacks the scope {scope}")
+            raise APIError(Code.MISSING_SCOPE, f"this key lacks the scope {scope}")
         g.caller = found
         return None
 
@@ -82,4 +83,4 @@ def _find(sessions: SessionFactory, secret: str) -> Caller:
 
 
 def _refusal(detail: str) -> APIError:
-    return APIError("unauthenticated", detail, headers={"WWW-Authenticate": 'Bearer realm="deepfakestream"'})
+    return APIError(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": 'Bearer realm="deepfakestream"'})

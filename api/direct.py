@@ -12,6 +12,7 @@ from api.schemas import UploadDocument, UploadRequest
 from api.services import services
 from shared.audit import record
 from shared.containers import check_size
+from shared.errors import Code
 from shared.media.direct import begin_upload, incoming_key
 from shared.models import new_id
 
@@ -34,7 +35,7 @@ def begin(body: UploadRequest) -> Response:
     # Before the transaction: it may have to ask the platform for a key.
     signed = mine.storage.sign_upload(incoming_key(upload_id), body.size_bytes, lasts_s)
     if signed is None:
-        raise APIError("no_direct_uploads", "this service takes files through POST /v1/jobs alone")
+        raise APIError(Code.NO_DIRECT_UPLOADS, "this service takes files through POST /v1/jobs alone")
     with mine.sessions.transaction() as session:
         check_announced(session, settings.api, owner, body.size_bytes)
         upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)

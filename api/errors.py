@@ -4,8 +4,9 @@ Errors on the wire: one shape for every failure, RFC 9457 ``application/problem+
 This module alone turns codes into HTTP statuses. A code never changes its meaning; a sentence may.
 """
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, Literal
 
 from flask import Flask, Response, g, json
 from flask_limiter.errors import RateLimitExceeded
@@ -13,96 +14,93 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
-from shared.errors import DeepfakeStreamError
+from shared.errors import Code, DeepfakeStreamError
 from shared.observability import get_logger
 
 log = get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-STATUS_OF_CODE = {
+STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     # The file
-    "bad_media": 422,
-    "empty_file": 422,
-    "not_media": 422,
-    "unsupported_media": 422,
-    "unsupported_codec": 422,
-    "no_video_stream": 422,
-    "truncated": 422,
-    "too_large": 413,
-    "too_long": 422,
-    "too_many_pixels": 422,
-    "frame_rate_too_high": 422,
+    Code.BAD_MEDIA: 422,
+    Code.EMPTY_FILE: 422,
+    Code.NOT_MEDIA: 422,
+    Code.UNSUPPORTED_MEDIA: 422,
+    Code.UNSUPPORTED_CODEC: 422,
+    Code.NO_VIDEO_STREAM: 422,
+    Code.TRUNCATED: 422,
+    Code.TOO_LARGE: 413,
+    Code.TOO_LONG: 422,
+    Code.TOO_MANY_PIXELS: 422,
+    Code.FRAME_RATE_TOO_HIGH: 422,
     # The request
-    "bad_request": 400,
-    "invalid_request": 422,
-    "unknown_option": 422,
-    "unknown_model": 422,
-    "missing_file": 422,
-    "invalid_cursor": 422,
-    "metadata_too_large": 422,
-    "forbidden_url": 422,
-    "unsupported_media_type": 415,
-    "unauthenticated": 401,
-    "missing_scope": 403,
-    "not_found": 404,
-    "method_not_allowed": 405,
-    "idempotency_conflict": 409,
-    "job_already_final": 409,
-    "delivery_pending": 409,
-    "upload_incomplete": 409,
-    "no_direct_uploads": 409,
-    "precondition_failed": 412,
-    "request_timeout": 408,
+    Code.BAD_REQUEST: 400,
+    Code.INVALID_REQUEST: 422,
+    Code.UNKNOWN_OPTION: 422,
+    Code.UNKNOWN_MODEL: 422,
+    Code.MISSING_FILE: 422,
+    Code.INVALID_CURSOR: 422,
+    Code.METADATA_TOO_LARGE: 422,
+    Code.FORBIDDEN_URL: 422,
+    Code.UNSUPPORTED_MEDIA_TYPE: 415,
+    Code.UNAUTHENTICATED: 401,
+    Code.MISSING_SCOPE: 403,
+    Code.NOT_FOUND: 404,
+    Code.METHOD_NOT_ALLOWED: 405,
+    Code.IDEMPOTENCY_CONFLICT: 409,
+    Code.JOB_ALREADY_FINAL: 409,
+    Code.DELIVERY_PENDING: 409,
+    Code.UPLOAD_INCOMPLETE: 409,
+    Code.NO_DIRECT_UPLOADS: 409,
+    Code.PRECONDITION_FAILED: 412,
+    Code.REQUEST_TIMEOUT: 408,
     # Limits
-    "rate_limited": 429,
-    "too_many_open_jobs": 429,
-    "too_many_open_uploads": 429,
-    "storage_quota_exceeded": 403,
-    "too_many_uploads": 503,
-    "overloaded": 503,
+    Code.RATE_LIMITED: 429,
+    Code.TOO_MANY_OPEN_JOBS: 429,
+    Code.TOO_MANY_OPEN_UPLOADS: 429,
+    Code.STORAGE_QUOTA_EXCEEDED: 403,
+    Code.TOO_MANY_UPLOADS: 503,
+    Code.OVERLOADED: 503,
     # The service
-    "storage_error": 503,
-    "media_missing": 410,
-    "service_unavailable": 503,
-    "model_error": 503,
-    "internal_error": 500,
+    Code.STORAGE_ERROR: 503,
+    Code.MEDIA_MISSING: 410,
+    Code.SERVICE_UNAVAILABLE: 503,
+    Code.MODEL_ERROR: 503,
+    Code.INTERNAL_ERROR: 500,
 }
 """Every code the API answers with, and its status."""
 
-JOB_ONLY_CODES = (
-    "checksum_mismatch",
-    "decode_failed",
-    "decode_timeout",
-    "source_error",
-    "source_refused",
-    "source_unreachable",
-    "attempts_exhausted",
-    "cancelled",
-)
-"""Codes that stand in a job's or segment's ``error``, never in a response's status."""
+JOB_ONLY_CODES: Final = tuple(code for code in Code if code not in STATUS_OF_CODE)
+"""Codes that stand in the ``error`` of a job, a segment or a delivery, and never in an answer of their own."""
 
-_CODE_OF_STATUS = {
-    400: "bad_request",
-    401: "unauthenticated",
-    403: "missing_scope",
-    404: "not_found",
-    405: "method_not_allowed",
-    408: "request_timeout",
-    412: "precondition_failed",
-    413: "too_large",
-    415: "unsupported_media_type",
-    429: "rate_limited",
-    503: "service_unavailable",
+_CODE_OF_STATUS: Final[Mapping[int, Code]] = {
+    400: Code.BAD_REQUEST,
+    401: Code.UNAUTHENTICATED,
+    403: Code.MISSING_SCOPE,
+    404: Code.NOT_FOUND,
+    405: Code.METHOD_NOT_ALLOWED,
+    408: Code.REQUEST_TIMEOUT,
+    412: Code.PRECONDITION_FAILED,
+    413: Code.TOO_LARGE,
+    415: Code.UNSUPPORTED_MEDIA_TYPE,
+    429: Code.RATE_LIMITED,
+    503: Code.SERVICE_UNAVAILABLE,
 }
 
 
-class APIError(Exception):
+_AsText = Literal[
+    "delivery_pending", "invalid_request", "metadata_too_large", "not_found", "unknown_model", "upload_incomplete"
+]
+"""Codes that ``api.submission`` and ``api.deliveries`` write as plain words."""
+
+
+class APIError(DeepfakeStreamError):
     """
     An answer other than the one that was asked for.
 
     Args:
-        code: A key of ``STATUS_OF_CODE``.
+        code: One that ``STATUS_OF_CODE`` has a status for.
         detail: One sentence for the client.
         headers: To send along.
         errors: What is wrong where, for requests with several mistakes.
@@ -110,20 +108,20 @@ class APIError(Exception):
 
     def __init__(
         self,
-        code: str,
+        code: Code | _AsText,
         detail: str,
         *,
         headers: dict[str, str] | None = None,
         errors: list[dict[str, str]] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.code = code
+        self.code = Code(code)
         self.headers = headers or {}
         self.errors = errors
 
 
 def problem(
-    code: str,
+    code: Code,
     detail: str,
     *,
     status: int | None = None,
@@ -159,8 +157,8 @@ def validation_problem(error: ValidationError) -> Response:
     errors = [{"name": name, "detail": detail} for name, detail in found.items()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:
-        return problem("unknown_option", f"there is no option {unknown[0]!r}", errors=errors)
-    return problem("invalid_request", f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
+        return problem(Code.UNKNOWN_OPTION, f"there is no option {unknown[0]!r}", errors=errors)
+    return problem(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -196,15 +194,15 @@ def _from_http_exception(error: HTTPException) -> Response:
     detail = error.description or HTTPStatus(status).phrase
     if isinstance(error, RateLimitExceeded) and not error.limit.error_message:
         detail = f"more requests than {error.limit.limit}; wait as long as Retry-After says"
-    return problem(_CODE_OF_STATUS.get(status, "bad_request"), detail, status=status, headers=headers)
+    return problem(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)
 
 
 def _from_database_error(error: SQLAlchemyError) -> Response:
     if isinstance(error, DataError):
-        return problem("invalid_request", "a value lies outside what can be stored or compared")
+        return problem(Code.INVALID_REQUEST, "a value lies outside what can be stored or compared")
     log.error("the database failed a request", exc_info=error)
     return problem(
-        "service_unavailable",
+        Code.SERVICE_UNAVAILABLE,
         "the service cannot reach its database; nothing was accepted, so try again",
         headers={"Retry-After": "5"},
     )
@@ -212,4 +210,4 @@ def _from_database_error(error: SQLAlchemyError) -> Response:
 
 def _from_defect(error: Exception) -> Response:
     log.error("request failed unexpectedly", exc_info=error)
-    return problem("internal_error", "an internal error, which has been logged under this request's id")
+    return problem(Code.INTERNAL_ERROR, "an internal error, which has been logged under this request's id")

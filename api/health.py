@@ -17,6 +17,7 @@ from api.errors import APIError
 from api.schemas import Health
 from api.services import services
 from api.state import StateCollector
+from shared.errors import Code
 from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
 
 log = get_logger(__name__)
@@ -67,7 +68,7 @@ def metrics() -> Response:
     else:
         allowed = _is_loopback(request.remote_addr or "")
     if not allowed:
-        raise APIError("not_found", "metrics are not for this address; see api.metrics_token")
+        raise APIError(Code.NOT_FOUND, "metrics are not for this address; see api.metrics_token")
     state = CollectorRegistry()
     state.register(StateCollector(mine.sessions, mine.sender, mine.settings.models.dir))
     counted = generate_latest(metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE)))

@@ -26,6 +26,7 @@ from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.cursors import write_cursor
 from shared.documents import job_document, job_summary, segment_document
+from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import get_job, lock_job
 from shared.jobs.segments import count_done, page_of_segments, read_segments
@@ -120,7 +121,7 @@ def cancel(path: JobPath) -> Response:
         if job is None:
             raise _no_job(path.job_id)
         if job.is_final and job.status != "cancelled":
-            raise APIError("job_already_final", f"job {job.id} has ended already: it has {job.status}")
+            raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
             given_up = job.source_key
             delivery_id = cancel_job(session, job)
@@ -164,4 +165,4 @@ def send_delivery(mine: Services, delivery_id: uuid.UUID) -> None:
 
 
 def _no_job(job_id: uuid.UUID) -> APIError:
-    return APIError("not_found", f"there is no job {job_id}")
+    return APIError(Code.NOT_FOUND, f"there is no job {job_id}")

@@ -4,6 +4,7 @@ from api.errors import APIError
 from api.schemas import Page
 from api.services import Services
 from shared.cursors import Position, read_cursor
+from shared.errors import Code
 
 
 def page_limit(mine: Services, page: Page) -> int:
@@ -16,4 +17,4 @@ def position_of(cursor: str, kind: type[Position]) -> Position:
     try:
         return read_cursor(cursor, kind)
     except ValueError as error:
-        raise APIError("invalid_cursor", "the cursor is not one that this list gave") from error
+        raise APIError(Code.INVALID_CURSOR, "the cursor is not one that this list gave") from error

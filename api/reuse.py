@@ -67,7 +67,7 @@ def take_over(session: Session, job: Job, source: Job) -> uuid.UUID | None:
     outcome = Outcome(
         fake_score=source.fake_score,
         peak_score=source.peak_score,
-        verdict=source.verdict or "",
+        verdict=source.verdict,
         reasons=source.reasons,
         model_description=source.model_description or {},
         evidence=source.evidence,

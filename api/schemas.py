@@ -13,7 +13,8 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json
 from pydantic.json_schema import SkipJsonSchema
 
-from shared.models import DELIVERY_STATUSES, JOB_STATUSES
+from shared.states import DeliveryStatus
+from shared.states import JobStatus as StoredJobStatus
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
@@ -25,7 +26,7 @@ WebhookURL = Annotated[
 ModelName = Annotated[str, Field(min_length=1, max_length=64, description="A checkpoint's name, see `GET /v1/models`.")]
 METADATA = "Anything of yours, given back with the job and its webhook."
 
-if JobStatus.__args__ != JOB_STATUSES:  # type: ignore[attr-defined]
+if set(JobStatus.__args__) != set(StoredJobStatus):  # type: ignore[attr-defined]
     raise RuntimeError("the API's job statuses are not the database's")
 
 
@@ -488,7 +489,7 @@ class DeliveryDocument(BaseModel):
     error_code: str | None
 
 
-if set(DELIVERY_STATUSES) != {"pending", "sending", "succeeded", "failed"}:
+if set(DeliveryStatus) != {"pending", "sending", "succeeded", "failed"}:
     raise RuntimeError("the API's delivery statuses are not the database's")
 
 

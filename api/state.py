@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from shared.db import SessionFactory
 from shared.drift import population_stability_index, shares
 from shared.manifests import list_manifests
-from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Delivery, Job, Media, Segment
+from shared.models import Delivery, Job, Media, Segment
 from shared.observability import get_logger
 from shared.queues import QUEUES, Sender
+from shared.states import OPEN_DELIVERY_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES
 
 log = get_logger(__name__)
 
@@ -97,8 +98,8 @@ def _work(session: Session) -> Iterator[Metric]:
     )
     is_open = Job.status.in_(OPEN_JOB_STATUSES)
     counts = _counts(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
-    for status in OPEN_JOB_STATUSES:
-        jobs.add_metric([status], counts.get(status, 0))
+    for waiting in OPEN_JOB_STATUSES:
+        jobs.add_metric([waiting], counts.get(waiting, 0))
     running = select(Segment.status, func.count()).join(Job, Job.id == Segment.job_id).where(is_open)
     running = running.where(Segment.status.in_(OPEN_SEGMENT_STATUSES)).group_by(Segment.status)
     counts = _counts(session, running)
@@ -107,7 +108,7 @@ def _work(session: Session) -> Iterator[Metric]:
     ages = {
         "ingest": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_(None)),
         "score": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_not(None)),
-        "webhook": select(func.min(Delivery.due_at)).where(Delivery.status.in_(("pending", "sending"))),
+        "webhook": select(func.min(Delivery.due_at)).where(Delivery.status.in_(OPEN_DELIVERY_STATUSES)),
     }
     for step, query in ages.items():
         age = session.scalar(select(func.extract("epoch", func.clock_timestamp() - query.scalar_subquery())))

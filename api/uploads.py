@@ -20,7 +20,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from api.errors import APIError
 from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits, inspect_header
-from shared.errors import TooLargeError
+from shared.errors import Code, TooLargeError
 from shared.media.files import new_storage_key
 from shared.observability import get_logger
 from shared.storage import BLOCK_BYTES, Storage, Upload
@@ -110,9 +110,9 @@ class StreamingRequest(Request):
     ) -> IO[bytes]:
         del total_content_length, content_type, filename, content_length
         if self.uploads is None:
-            raise APIError("unsupported_media_type", "this call takes no file")
+            raise APIError(Code.UNSUPPORTED_MEDIA_TYPE, "this call takes no file")
         if self.uploads.incoming:
-            raise APIError("invalid_request", "send one file, in the field 'file'")
+            raise APIError(Code.INVALID_REQUEST, "send one file, in the field 'file'")
         return cast("IO[bytes]", self.uploads.begin())
 
 
@@ -146,7 +146,7 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
         try:
             submission = _read(cast("StreamingRequest", request), uploads)
         except (ClientDisconnected, ConnectionError, TimeoutError) as error:
-            raise APIError("bad_request", "the connection ended before the whole body had arrived") from error
+            raise APIError(Code.BAD_REQUEST, "the connection ended before the whole body had arrived") from error
         stored = submission.upload
         yield submission
     except SQLAlchemyError:
@@ -235,10 +235,10 @@ def _read(request: StreamingRequest, uploads: _Uploads) -> Submission:
         while block := request.stream.read(BLOCK_BYTES):
             received += item.write(block)
         if announced is not None and received < announced:
-            raise APIError("bad_request", f"the body ended after {received} of {announced} bytes")
+            raise APIError(Code.BAD_REQUEST, f"the body ended after {received} of {announced} bytes")
         return Submission(item.keep(), {}, is_json=False)
     raise APIError(
-        "unsupported_media_type",
+        Code.UNSUPPORTED_MEDIA_TYPE,
         "send multipart/form-data with a field 'file', the file itself as image/*, video/* or"
         " application/octet-stream, or a JSON object with a 'url' as application/json",
     )
@@ -252,23 +252,23 @@ def _read_form(request: StreamingRequest, uploads: _Uploads, announced: int | No
     request.uploads = uploads
     files = request.files
     if list(files) != ["file"]:
-        raise APIError("missing_file", "the form has no file in a field named 'file'")
+        raise APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
     repeated = [name for name, values in request.form.lists() if len(values) > 1]
     if repeated:
-        raise APIError("invalid_request", f"the field {repeated[0]!r} is given more than once")
+        raise APIError(Code.INVALID_REQUEST, f"the field {repeated[0]!r} is given more than once")
     return Submission(uploads.incoming[0].keep(), request.form.to_dict(), is_json=False)
 
 
 def _read_json(request: Request) -> dict[str, Any]:
     body = request.stream.read(MAX_JSON_BYTES + 1)
     if len(body) > MAX_JSON_BYTES:
-        raise APIError("too_large", f"the JSON body has more than {MAX_JSON_BYTES} bytes")
+        raise APIError(Code.TOO_LARGE, f"the JSON body has more than {MAX_JSON_BYTES} bytes")
     try:
         data = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise APIError("bad_request", "the body is not valid JSON") from error
+        raise APIError(Code.BAD_REQUEST, "the body is not valid JSON") from error
     if not isinstance(data, dict):
-        raise APIError("invalid_request", "the body is not a JSON object")
+        raise APIError(Code.INVALID_REQUEST, "the body is not a JSON object")
     return data
 
 

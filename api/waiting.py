@@ -8,7 +8,8 @@ from sqlalchemy import select
 
 from api.auth import caller
 from api.services import Services
-from shared.models import OPEN_JOB_STATUSES, Job
+from shared.models import Job
+from shared.states import OPEN_JOB_STATUSES
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait=\"?(\d{1,6})\"?(?=$|[,;\s])")
 

@@ -25,166 +25,234 @@ The error tree that both services share.
     │   └── ObjectMissingError         media_missing
     ├── JobCancelledError              cancelled
     ├── AttemptsExhaustedError         attempts_exhausted
-    └── IdempotencyConflictError       idempotency_conflict
+    ├── IdempotencyConflictError       idempotency_conflict
+    └── api.errors.APIError            any code               (an answer that a view gives on purpose)
 
 Every class has a stable ``code``, which clients see, and says whether trying again can help. The message is
 one sentence for the sender: it names the thing and the value, never a path, a host of ours or SQL.
 """
 
+from enum import StrEnum
 from typing import ClassVar
+
+
+class Code(StrEnum):
+    """
+    Every code that clients see: in problem documents, and as the error of a job, a segment or a delivery.
+
+    A code never changes its meaning. ``docs/api.md`` says what each is about and what to do.
+    """
+
+    # The file
+    BAD_MEDIA = "bad_media"
+    EMPTY_FILE = "empty_file"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    NOT_MEDIA = "not_media"
+    UNSUPPORTED_MEDIA = "unsupported_media"
+    UNSUPPORTED_CODEC = "unsupported_codec"
+    NO_VIDEO_STREAM = "no_video_stream"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    TOO_LONG = "too_long"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    FRAME_RATE_TOO_HIGH = "frame_rate_too_high"
+    DECODE_FAILED = "decode_failed"
+    DECODE_TIMEOUT = "decode_timeout"
+    # Addresses
+    FORBIDDEN_URL = "forbidden_url"
+    SOURCE_ERROR = "source_error"
+    SOURCE_REFUSED = "source_refused"
+    SOURCE_UNREACHABLE = "source_unreachable"
+    RECEIVER_REFUSED = "receiver_refused"
+    RECEIVER_UNREACHABLE = "receiver_unreachable"
+    # The request
+    BAD_REQUEST = "bad_request"
+    INVALID_REQUEST = "invalid_request"
+    UNKNOWN_OPTION = "unknown_option"
+    UNKNOWN_MODEL = "unknown_model"
+    MISSING_FILE = "missing_file"
+    INVALID_CURSOR = "invalid_cursor"
+    METADATA_TOO_LARGE = "metadata_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    UNAUTHENTICATED = "unauthenticated"
+    MISSING_SCOPE = "missing_scope"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
+    PRECONDITION_FAILED = "precondition_failed"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    JOB_ALREADY_FINAL = "job_already_final"
+    DELIVERY_PENDING = "delivery_pending"
+    UPLOAD_INCOMPLETE = "upload_incomplete"
+    NO_DIRECT_UPLOADS = "no_direct_uploads"
+    # Limits
+    RATE_LIMITED = "rate_limited"
+    TOO_MANY_OPEN_JOBS = "too_many_open_jobs"
+    TOO_MANY_OPEN_UPLOADS = "too_many_open_uploads"
+    STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
+    TOO_MANY_UPLOADS = "too_many_uploads"
+    OVERLOADED = "overloaded"
+    # The service
+    STORAGE_ERROR = "storage_error"
+    MEDIA_MISSING = "media_missing"
+    MODEL_ERROR = "model_error"
+    SERVICE_UNAVAILABLE = "service_unavailable"
+    INTERNAL_ERROR = "internal_error"
+    CANCELLED = "cancelled"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 
 
 class DeepfakeStreamError(Exception):
     """Anything this system raises on purpose."""
 
-    code: ClassVar[str] = "internal_error"
+    code: Code = Code.INTERNAL_ERROR
     retryable: ClassVar[bool] = False
 
 
 class MediaError(DeepfakeStreamError):
     """The file itself is the reason."""
 
-    code = "bad_media"
+    code = Code.BAD_MEDIA
 
 
 class EmptyFileError(MediaError):
     """The file has no bytes."""
 
-    code = "empty_file"
+    code = Code.EMPTY_FILE
 
 
 class ChecksumMismatchError(MediaError):
     """What arrived is not what the sender said it would be."""
 
-    code = "checksum_mismatch"
+    code = Code.CHECKSUM_MISMATCH
 
 
 class NotMediaError(MediaError):
     """The bytes are neither an image nor a video."""
 
-    code = "not_media"
+    code = Code.NOT_MEDIA
 
 
 class UnsupportedMediaError(MediaError):
     """A media format, but not one that is accepted."""
 
-    code = "unsupported_media"
+    code = Code.UNSUPPORTED_MEDIA
 
 
 class UnsupportedCodecError(MediaError):
     """An accepted container with a video codec that is not."""
 
-    code = "unsupported_codec"
+    code = Code.UNSUPPORTED_CODEC
 
 
 class NoVideoStreamError(MediaError):
     """A container without pictures, such as sound alone."""
 
-    code = "no_video_stream"
+    code = Code.NO_VIDEO_STREAM
 
 
 class TruncatedError(MediaError):
     """So much of the file is missing that no frame can be decoded."""
 
-    code = "truncated"
+    code = Code.TRUNCATED
 
 
 class TooLargeError(MediaError):
     """More bytes than the limit."""
 
-    code = "too_large"
+    code = Code.TOO_LARGE
 
 
 class TooLongError(MediaError):
     """More seconds than the limit."""
 
-    code = "too_long"
+    code = Code.TOO_LONG
 
 
 class TooManyPixelsError(MediaError):
     """More pixels in a picture than the limit."""
 
-    code = "too_many_pixels"
+    code = Code.TOO_MANY_PIXELS
 
 
 class FrameRateTooHighError(MediaError):
     """More frames a second than the limit."""
 
-    code = "frame_rate_too_high"
+    code = Code.FRAME_RATE_TOO_HIGH
 
 
 class SourceError(DeepfakeStreamError):
     """A URL source could not be fetched."""
 
-    code = "source_error"
+    code = Code.SOURCE_ERROR
 
 
 class ForbiddenURLError(SourceError):
     """The URL points where this service does not go."""
 
-    code = "forbidden_url"
+    code = Code.FORBIDDEN_URL
 
 
 class SourceRefusedError(SourceError):
     """The source's server answered, but not with the file."""
 
-    code = "source_refused"
+    code = Code.SOURCE_REFUSED
 
 
 class SourceUnreachableError(SourceError):
     """The source's server did not answer in time."""
 
-    code = "source_unreachable"
+    code = Code.SOURCE_UNREACHABLE
     retryable = True
 
 
 class DecodeError(DeepfakeStreamError):
     """The decoder failed on a file that had looked sound."""
 
-    code = "decode_failed"
+    code = Code.DECODE_FAILED
     retryable = True
 
 
 class DecodeTimeoutError(DecodeError):
     """The decoder was killed at its time limit."""
 
-    code = "decode_timeout"
+    code = Code.DECODE_TIMEOUT
 
 
 class ModelError(DeepfakeStreamError):
     """The network could not be loaded or gave a score that is not a number."""
 
-    code = "model_error"
+    code = Code.MODEL_ERROR
     retryable = True
 
 
 class StorageError(DeepfakeStreamError):
     """Storage did not do what was asked."""
 
-    code = "storage_error"
+    code = Code.STORAGE_ERROR
     retryable = True
 
 
 class ObjectMissingError(StorageError):
     """The stored file is gone, for instance because it was erased."""
 
-    code = "media_missing"
+    code = Code.MEDIA_MISSING
     retryable = False
 
 
 class JobCancelledError(DeepfakeStreamError):
     """The job was cancelled or deleted while it was being worked on."""
 
-    code = "cancelled"
+    code = Code.CANCELLED
 
 
 class AttemptsExhaustedError(DeepfakeStreamError):
     """Tried as often as allowed, without an end."""
 
-    code = "attempts_exhausted"
+    code = Code.ATTEMPTS_EXHAUSTED
 
 
 class IdempotencyConflictError(DeepfakeStreamError):
     """An idempotency key was used before, with another request."""
 
-    code = "idempotency_conflict"
+    code = Code.IDEMPOTENCY_CONFLICT

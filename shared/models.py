@@ -6,7 +6,9 @@ wherever two processes compare them. The schema itself is made by the migrations
 """
 
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 
 import uuid6
@@ -14,12 +16,14 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     DateTime,
+    Dialect,
     Double,
     ForeignKey,
     Index,
     LargeBinary,
     MetaData,
     String,
+    TypeDecorator,
     UniqueConstraint,
     Uuid,
     func,
@@ -28,13 +32,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
-OPEN_JOB_STATUSES = ("queued", "running")
-FINAL_JOB_STATUSES = ("succeeded", "failed", "cancelled")
-SEGMENT_STATUSES = ("pending", "running", "scored", "unscorable", "failed")
-OPEN_SEGMENT_STATUSES = ("pending", "running")
-DELIVERY_STATUSES = ("pending", "sending", "succeeded", "failed")
-VERDICTS = ("fake", "real", "inconclusive", "not_applicable")
+from shared.states import (
+    FINAL_JOB_STATUSES,
+    OPEN_DELIVERY_STATUSES,
+    OPEN_JOB_STATUSES,
+    OPEN_SEGMENT_STATUSES,
+    DeliveryStatus,
+    JobStatus,
+    SegmentStatus,
+    Verdict,
+)
 
 
 def new_id() -> uuid.UUID:
@@ -42,8 +49,38 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(int=uuid6.uuid7().int)
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} in ({', '.join(repr(value) for value in values)})"
+def _one_of(column: str, values: Iterable[StrEnum]) -> str:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return f"{column} in ({listed})"
+
+
+class Word(TypeDecorator[StrEnum]):
+    """
+    A column of text that holds one of the words of an enumeration.
+
+    The database's own enumerations need a migration for every new word; a check constraint says which are allowed. A
+    word that this release does not know, since a later one wrote the row, is read as the plain string that it is.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, words: type[StrEnum]) -> None:
+        super().__init__()
+        self.words = words
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Send the plain string."""
+        del dialect
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """Give the member."""
+        del dialect
+        try:
+            return None if value is None else self.words(value)
+        except ValueError:
+            return value
 
 
 class Base(DeclarativeBase):
@@ -65,6 +102,10 @@ class Base(DeclarativeBase):
         float: Double,
         uuid.UUID: Uuid,
         str: String,
+        JobStatus: Word(JobStatus),
+        SegmentStatus: Word(SegmentStatus),
+        DeliveryStatus: Word(DeliveryStatus),
+        Verdict: Word(Verdict),
     }
 
 
@@ -114,8 +155,8 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(_one_of("status", JOB_STATUSES), name="status"),
-        CheckConstraint(_one_of("verdict", VERDICTS), name="verdict"),
+        CheckConstraint(_one_of("status", JobStatus), name="status"),
+        CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", text("id desc")),
         Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", OPEN_JOB_STATUSES))),
@@ -132,7 +173,7 @@ class Job(Base):
     """Where storage holds a direct upload that is not yet the job's media."""
     source_sha256: Mapped[str | None]
     """What its sender said that it is."""
-    status: Mapped[str] = mapped_column(default="queued")
+    status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     model: Mapped[str]
     sample_fps: Mapped[float]
     segment_seconds: Mapped[float]
@@ -145,7 +186,7 @@ class Job(Base):
 
     fake_score: Mapped[float | None]
     peak_score: Mapped[float | None]
-    verdict: Mapped[str | None]
+    verdict: Mapped[Verdict | None]
     reasons: Mapped[list[Any]] = mapped_column(default=list)
     model_description: Mapped[dict[str, Any] | None]
     evidence: Mapped[dict[str, Any] | None]
@@ -213,7 +254,7 @@ class Segment(Base):
 
     __tablename__ = "segments"
     __table_args__ = (
-        CheckConstraint(_one_of("status", SEGMENT_STATUSES), name="status"),
+        CheckConstraint(_one_of("status", SegmentStatus), name="status"),
         CheckConstraint("fake_score between 0 and 1", name="fake_score"),
         CheckConstraint("(status = 'scored') = (fake_score is not null)", name="scored_has_score"),
         Index(
@@ -228,7 +269,7 @@ class Segment(Base):
     index: Mapped[int] = mapped_column(primary_key=True)
     start_s: Mapped[float]
     end_s: Mapped[float]
-    status: Mapped[str] = mapped_column(default="pending")
+    status: Mapped[SegmentStatus] = mapped_column(default=SegmentStatus.PENDING)
     fake_score: Mapped[float | None]
     result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
     """
@@ -263,9 +304,9 @@ class Delivery(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        CheckConstraint(_one_of("status", DELIVERY_STATUSES), name="status"),
+        CheckConstraint(_one_of("status", DeliveryStatus), name="status"),
         UniqueConstraint("job_id", "number"),
-        Index("ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", ("pending", "sending")))),
+        Index("ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", OPEN_DELIVERY_STATUSES))),
         Index("ix_deliveries_url", "url", "finished_at"),
     )
 
@@ -281,7 +322,7 @@ class Delivery(Base):
     """How many attempts of the automatic schedule came before this one."""
     automatic: Mapped[bool] = mapped_column(default=True)
     """Whether the schedule made it, or a person who asked to send again."""
-    status: Mapped[str] = mapped_column(default="pending")
+    status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]
     lease_token: Mapped[uuid.UUID | None]

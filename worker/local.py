@@ -16,6 +16,7 @@ from shared.errors import EmptyFileError
 from shared.jobs.segments import JobSegments, SegmentPage, summary_of
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job, Media, Segment, new_id
+from shared.states import JobStatus, SegmentStatus
 from shared.storage import BLOCK_BYTES
 from worker.config import Worker
 from worker.media.probe import probe
@@ -55,7 +56,7 @@ def scan(
         id=new_id(),
         owner="local",
         api_key_id=uuid.UUID(int=0),
-        status="running",
+        status=JobStatus.RUNNING,
         model=detector.manifest.name,
         sample_fps=sample_fps or sampling.sample_fps,
         segment_seconds=segment_seconds or sampling.segment_seconds,
@@ -84,7 +85,7 @@ def scan(
         for part, result in zip(plan, results, strict=True):
             found = result.to_json()
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
-            segment.status = "unscorable" if result.fake_score is None else "scored"
+            segment.status = SegmentStatus.UNSCORABLE if result.fake_score is None else SegmentStatus.SCORED
             segment.fake_score = result.fake_score
             segment.result, segment.looks = found, list(result.looks)
             for column, value in summary_of(found).items():
@@ -96,7 +97,7 @@ def scan(
     job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
     job.model_description, job.evidence = outcome.model_description, outcome.evidence
     job.findings = outcome.findings
-    job.status, job.finished_at = "succeeded", _now()
+    job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
     return job_document(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments)))
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from shared.models import Delivery, Job
+from shared.states import DeliveryStatus
 
 GONE = 410
 
@@ -83,7 +84,7 @@ def lease_delivery(session: Session, delivery_id: uuid.UUID, lease_s: float) -> 
     if now is None or delivery.due_at > now or (delivery.leased_until and delivery.leased_until > now):
         return None
     token = uuid.uuid4()
-    delivery.status, delivery.lease_token = "sending", token
+    delivery.status, delivery.lease_token = DeliveryStatus.SENDING, token
     delivery.leased_until = now + timedelta(seconds=lease_s)
     delivery.started_at = now
     session.flush()
@@ -101,7 +102,7 @@ def record_attempt(
     delivery = session.get(Delivery, delivery_id, with_for_update=True)
     if delivery is None or delivery.lease_token != token:
         return
-    delivery.status = "succeeded" if attempt.delivered else "failed"
+    delivery.status = DeliveryStatus.SUCCEEDED if attempt.delivered else DeliveryStatus.FAILED
     delivery.finished_at = func.now()
     delivery.lease_token = delivery.leased_until = None
     delivery.response_status = attempt.response_status

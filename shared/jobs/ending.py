@@ -13,7 +13,8 @@ from shared.errors import DeepfakeStreamError
 from shared.jobs.deliveries import announce, call_off
 from shared.media.direct import drop_upload
 from shared.media.removals import owe_removal
-from shared.models import FINAL_JOB_STATUSES, Job, Media, Segment
+from shared.models import Job, Media, Segment
+from shared.states import FINAL_JOB_STATUSES, JobStatus, Verdict
 
 NO_LEASE: dict[str, Any] = {"lease_token": None, "leased_until": None}
 
@@ -37,7 +38,7 @@ class Outcome:
 
     fake_score: float | None
     peak_score: float | None
-    verdict: str
+    verdict: Verdict | None
     reasons: Sequence[str]
     model_description: dict[str, Any]
     evidence: dict[str, Any] | None = None
@@ -63,7 +64,7 @@ def end_job(
     """
     if job.is_final or status not in FINAL_JOB_STATUSES:
         raise ValueError(f"job {job.id} cannot go from {job.status} to {status}")
-    job.status = status
+    job.status = JobStatus(status)
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None
     # Of a job that ends before it could take its direct upload over; nobody can ask for it again.
@@ -101,7 +102,7 @@ def delete_job(session: Session, job: Job) -> str | None:
         The storage key to remove once the transaction is committed; it is owed.
     """
     if not job.is_final:
-        job.status, job.finished_at = "cancelled", func.now()
+        job.status, job.finished_at = JobStatus.CANCELLED, func.now()
     call_off(session, job.id)
     session.execute(delete(Segment).where(Segment.job_id == job.id))
     storage_key = drop_source(session, job)

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from shared.errors import DeepfakeStreamError, JobCancelledError
 from shared.jobs.ending import NO_LEASE, Problem, end_job
 from shared.jobs.queries import has_open_segments, lock_job
-from shared.models import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Segment
+from shared.models import Job, Segment
+from shared.states import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload, undefer
 
-from shared.models import OPEN_SEGMENT_STATUSES, Job, Segment
+from shared.models import Job, Segment
+from shared.states import OPEN_SEGMENT_STATUSES
 
 
 def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:

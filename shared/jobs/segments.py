@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, case, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from shared.models import OPEN_SEGMENT_STATUSES, Job, Segment
+from shared.models import Job, Segment
+from shared.states import OPEN_SEGMENT_STATUSES
 
 FIRST_SEGMENTS: Final = 100
 """How many segments the document of a job holds at most."""

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session
 from shared.db import SessionFactory
 from shared.errors import ObjectMissingError
 from shared.media.removals import owe_removal
-from shared.models import FINAL_JOB_STATUSES, Job, Media, new_id
+from shared.models import Job, Media, new_id
+from shared.states import FINAL_JOB_STATUSES
 from shared.storage import MEDIA_PREFIX, Storage
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
+from shared.states import Verdict
 from worker.pipeline.following import PAUSE_S, Track
 from worker.pipeline.results import PersonVerdict, Suspicion
 from worker.pipeline.runs import find_runs, stands_out
@@ -30,7 +31,7 @@ SEVERAL: Final = 4
 """Faces that cast doubt together where a checkpoint's limits do not know how much was seen."""
 NEVER: Final = 2.0
 """A bound that no score reaches."""
-VERDICTS: Final = ("fake", "inconclusive", "real")
+VERDICTS: Final = (Verdict.FAKE, Verdict.INCONCLUSIVE, Verdict.REAL)
 """The worst first."""
 FEW: Final = 2
 """Faces that are not enough for ``real`` if all of them are poor, or that tell of somebody turned."""
@@ -70,7 +71,7 @@ class Findings:
         }
 
     @property
-    def worst(self) -> str | None:
+    def worst(self) -> Verdict | None:
         """The worst verdict on a person; None if nobody was scored."""
         given = {person.verdict for person in self.people}
         return next((verdict for verdict in VERDICTS if verdict in given), None)
@@ -124,19 +125,23 @@ def judge_people(
         verdict, by_itself, own, is_short = None, None, None, False
         mean = round(fmean(scores), SCORE_DIGITS) if scores else None
         if mean is not None and not manifest.trained:
-            verdict = by_itself = "inconclusive"
+            verdict = by_itself = Verdict.INCONCLUSIVE
         elif mean is not None:
             high = limits(len(scores), counted if kind == "image" else min(counted, MANY)).high
             own = Limits(min(limits(len(scores), counted).low, high), high)
-            verdict = by_itself = "fake" if mean >= own.high else "inconclusive" if mean >= own.low else "real"
+            verdict = by_itself = (
+                Verdict.FAKE if mean >= own.high else Verdict.INCONCLUSIVE if mean >= own.low else Verdict.REAL
+            )
             if kind == "video" or len(scores) > 1:
                 doubtful = find_runs(scores, lambda faces: bound(faces, 1.0 / DOUBTFUL))
                 beyond = knows_evidence and stands_out(scores, bound)
-                by_stretch = "fake" if beyond else "inconclusive" if doubtful else "real"
+                by_stretch = Verdict.FAKE if beyond else Verdict.INCONCLUSIVE if doubtful else Verdict.REAL
                 verdict = min(by_itself, by_stretch, key=VERDICTS.index)
-                is_short = by_itself != "fake" and any(2 * run.faces <= len(scores) for run in doubtful)
+                is_short = by_itself != Verdict.FAKE and any(2 * run.faces <= len(scores) for run in doubtful)
                 for run in doubtful:
-                    called = "fake" if knows_evidence and run.fake_score >= bound(run.faces) else "inconclusive"
+                    called = (
+                        Verdict.FAKE if knows_evidence and run.fake_score >= bound(run.faces) else Verdict.INCONCLUSIVE
+                    )
                     suspicious += _suspicions(
                         track.person, faces[run.first : run.last + 1], called, step_s, end_s, pause_s
                     )
@@ -169,7 +174,7 @@ def _is_poor(face: Mapping[str, Any], preprocessing: Preprocessing) -> bool:
 def _person(
     track: Track,
     mean: float | None,
-    verdict: str | None,
+    verdict: Verdict | None,
     limits: Limits | None,
     seen: tuple[tuple[float, float], ...],
     *,
@@ -191,7 +196,7 @@ def _person(
 
 
 def _suspicions(
-    person: int, faces: Sequence[Mapping[str, Any]], verdict: str, step_s: float, end_s: float, pause_s: float
+    person: int, faces: Sequence[Mapping[str, Any]], verdict: Verdict, step_s: float, end_s: float, pause_s: float
 ) -> Iterator[Suspicion]:
     """A run of a person's *faces* as stretches of time: it may go on after a while in which the person is away."""
     times = [float(face["time_s"]) for face in faces]

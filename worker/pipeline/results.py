@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from shared.manifests import Limits
+from shared.states import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class SegmentResult:
     fake_score: float | None
     """The highest person score; None if no face could be scored."""
     reasons: tuple[str, ...]
-    """Why there is no score; empty if there is one."""
+    """Why there is no score, each a ``shared.states.Reason``; empty if there is one."""
     frames_decoded: int
     faces_found: int
     faces_scored: int
@@ -117,7 +118,7 @@ class PersonVerdict:
     """0 for the one with the most face area."""
     fake_score: float | None
     """The mean over the scored faces; None if none was scored."""
-    verdict: str | None
+    verdict: Verdict | None
     """``fake``, ``inconclusive`` or ``real``; None without a score."""
     is_by_stretch: bool
     """A stretch of the person's faces is more suspicious than the mean over all tells."""
@@ -156,7 +157,7 @@ class Suspicion:
     fake_score: float
     """The mean over the faces."""
     faces: int
-    verdict: str
+    verdict: Verdict
     """``fake`` where it stands out among all chances, ``inconclusive`` where it does among some."""
 
     def to_json(self) -> dict[str, Any]:
@@ -177,8 +178,9 @@ class JobResult:
 
     fake_score: float | None
     peak_score: float | None
-    verdict: str
+    verdict: Verdict
     reasons: tuple[str, ...]
+    """Each a ``shared.states.Reason``, or a word that a later release wrote."""
     limits: Limits | None = None
     """Where ``real`` ended and ``fake`` began for it; None without a score."""
     people: tuple[PersonVerdict, ...] = ()

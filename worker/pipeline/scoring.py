@@ -14,16 +14,16 @@ from typing import Any, Literal
 
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Manifest
+from shared.states import Reason, Verdict
 from worker.pipeline.following import Part, Track, follow_people
 from worker.pipeline.judging import Findings, judge_people
 from worker.pipeline.results import FaceResult, JobResult, PersonResult, SegmentResult
 
 REASON_OF_PROBLEM = {
-    "face_too_small": "faces_too_small",
-    "face_too_blurred": "faces_too_blurred",
-    "face_turned": "faces_turned",
+    "face_too_small": Reason.FACES_TOO_SMALL,
+    "face_too_blurred": Reason.FACES_TOO_BLURRED,
+    "face_turned": Reason.FACES_TURNED,
 }
-NO_FACE = "no_face"
 
 
 def score_segment(
@@ -90,37 +90,37 @@ def score_job(
     findings = findings or Findings()
     scores = [score for score, _ in segments if score is not None]
     missing = {
-        "segments_failed": failed_segments > 0,
-        "truncated": is_truncated,
-        "other_video_tracks": has_other_tracks,
+        Reason.SEGMENTS_FAILED: failed_segments > 0,
+        Reason.TRUNCATED: is_truncated,
+        Reason.OTHER_VIDEO_TRACKS: has_other_tracks,
     }
     reasons = [reason for reason, is_so in missing.items() if is_so]
     result = partial(JobResult, people=findings.people, suspicious=findings.suspicious)
     if not scores:
-        found = sorted({reason for _, given in segments for reason in given} - {NO_FACE})
+        found = sorted({reason for _, given in segments for reason in given} - {Reason.NO_FACE})
         if found:
-            return result(None, None, "inconclusive", (*found, *reasons))
+            return result(None, None, Verdict.INCONCLUSIVE, (*found, *reasons))
         if reasons:
-            return result(None, None, "inconclusive", (NO_FACE, *reasons))
-        return result(None, None, "not_applicable", (NO_FACE,))
+            return result(None, None, Verdict.INCONCLUSIVE, (Reason.NO_FACE, *reasons))
+        return result(None, None, Verdict.NOT_APPLICABLE, (Reason.NO_FACE,))
     mean, limits = _mean(scores) or 0.0, manifest.calibration.limits(evidence)
     if not manifest.trained:
-        return result(mean, max(scores), "inconclusive", ("untrained_model", *reasons), limits)
+        return result(mean, max(scores), Verdict.INCONCLUSIVE, (Reason.UNTRAINED_MODEL, *reasons), limits)
     # Half-open like every interval here, so that a band of no width leaves no score undecided.
-    by_mean = "fake" if mean >= limits.high else "inconclusive" if mean >= limits.low else "real"
-    is_short = findings.is_by_stretch and by_mean != "fake"
-    short = ["short_manipulation"] if is_short else []
-    if "fake" in (by_mean, findings.worst):
+    by_mean = Verdict.FAKE if mean >= limits.high else Verdict.INCONCLUSIVE if mean >= limits.low else Verdict.REAL
+    is_short = findings.is_by_stretch and by_mean != Verdict.FAKE
+    short = [Reason.SHORT_MANIPULATION] if is_short else []
+    if Verdict.FAKE in (by_mean, findings.worst):
         # Somebody among others, or on one page of several.
-        person = ["one_person"] if by_mean != "fake" and not is_short else []
-        return result(mean, max(scores), "fake", (*short, *person, *reasons), limits)
-    is_uncertain = by_mean == "inconclusive" or (findings.worst == "inconclusive" and not is_short)
-    uncertain = ["uncertain"] if is_uncertain else []
-    turned = ["faces_turned"] if findings.is_turned else []
-    little = ["little_evidence"] if findings.is_little else []
-    compressed = ["heavily_compressed"] if manifest.calibration.is_heavily_compressed(evidence) else []
+        person = [Reason.ONE_PERSON] if by_mean != Verdict.FAKE and not is_short else []
+        return result(mean, max(scores), Verdict.FAKE, (*short, *person, *reasons), limits)
+    is_uncertain = by_mean == Verdict.INCONCLUSIVE or (findings.worst == Verdict.INCONCLUSIVE and not is_short)
+    uncertain = [Reason.UNCERTAIN] if is_uncertain else []
+    turned = [Reason.FACES_TURNED] if findings.is_turned else []
+    little = [Reason.LITTLE_EVIDENCE] if findings.is_little else []
+    compressed = [Reason.HEAVILY_COMPRESSED] if manifest.calibration.is_heavily_compressed(evidence) else []
     doubts = (*uncertain, *short, *turned, *little, *compressed, *reasons)
-    return result(mean, max(scores), "inconclusive" if doubts else "real", doubts, limits)
+    return result(mean, max(scores), Verdict.INCONCLUSIVE if doubts else Verdict.REAL, doubts, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,4 +207,4 @@ def _mean(scores: Sequence[float | None]) -> float | None:
 
 def _why_unscorable(faces: Sequence[FaceResult]) -> tuple[str, ...]:
     problems = {REASON_OF_PROBLEM[face.problem] for face in faces if face.problem is not None}
-    return tuple(sorted(problems)) or (NO_FACE,)
+    return tuple(sorted(problems)) or (Reason.NO_FACE,)

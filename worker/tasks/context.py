@@ -46,7 +46,6 @@ class Context:
 class UnexpectedError(DeepfakeStreamError):
     """A defect of ours met during a step. The log has the details; the client is told no more than this."""
 
-    code = "internal_error"
     retryable = True
 
 

@@ -23,7 +23,8 @@ from shared.jobs.ending import Problem, delete_job, end_job
 from shared.jobs.queries import has_open_segments, lock_job
 from shared.media.direct import expire_uploads
 from shared.media.removals import owe_removal
-from shared.models import FINAL_JOB_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, Job, Media, Segment
+from shared.models import Job, Media, Segment
+from shared.states import FINAL_JOB_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, SegmentStatus
 
 BATCH = 500
 """Rows taken in one pass, so that a transaction stays short; the next tick takes more."""
@@ -145,7 +146,7 @@ def _take_segments(session: Session, settings: Jobs, depth: int) -> list[tuple[u
     )
     taken = []
     for segment in session.scalars(owed):
-        segment.status, segment.sent_at = "pending", func.now()
+        segment.status, segment.sent_at = SegmentStatus.PENDING, func.now()
         segment.lease_token = segment.leased_until = None
         taken.append((segment.job_id, segment.index))
     session.flush()

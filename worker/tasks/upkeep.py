@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 from shared.jobs.ending import forget_looks
 from shared.media.direct import incoming_id, incoming_key
 from shared.media.removals import owed_removals, remove
-from shared.models import FINAL_JOB_STATUSES, DirectUpload, Job, Media
+from shared.models import DirectUpload, Job, Media
 from shared.observability import RESENT, get_logger
 from shared.queues import CPU_QUEUE, GPU_QUEUE
+from shared.states import FINAL_JOB_STATUSES
 from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX
 from worker.tasks.context import Context
 from worker.tasks.sweep import expire, sweep
