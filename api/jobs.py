@@ -4,14 +4,14 @@ import uuid
 
 from flask import Response, jsonify, request
 from flask_openapi3 import APIBlueprint, Tag
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
-from api.paging import page_limit, read_cursor, write_cursor
+from api.paging import page_limit, position_of
 from api.schemas import (
     GetHeaders,
     JobDocument,
@@ -24,13 +24,15 @@ from api.schemas import (
 from api.services import services
 from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
+from shared.cursors import write_cursor
 from shared.documents import job_document, job_summary, segment_document
 from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.queries import get_job, get_segments, lock_job
-from shared.models import Job, Segment
+from shared.jobs.queries import get_job, lock_job
+from shared.jobs.segments import count_done, page_of_segments, read_segments
+from shared.models import Job
 from shared.observability import get_logger
-from shared.states import OPEN_SEGMENT_STATUSES, JobStatus
+from shared.states import JobStatus
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
@@ -52,7 +54,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
         job = get_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
-        response = jsonify(job_document(job, get_segments(session, job.id)))
+        response = jsonify(job_document(job, read_segments(session, job)))
     response.add_etag(weak=True)
     # A private answer that may be kept, but must be asked about each time.
     response.headers["Cache-Control"] = "private, no-cache"
@@ -76,21 +78,12 @@ def list_jobs(query: JobsQuery) -> Response:
     if query.created_before is not None:
         wanted = wanted.where(Job.created_at < query.created_before)
     if query.cursor is not None:
-        wanted = wanted.where(Job.id < read_cursor(query.cursor, uuid.UUID))
+        wanted = wanted.where(Job.id < position_of(query.cursor, uuid.UUID))
     with mine.sessions.transaction() as session:
         jobs = session.scalars(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
         page, more = jobs[:limit], len(jobs) > limit
-        done = dict(
-            session.execute(
-                select(Segment.job_id, func.count())
-                .where(
-                    Segment.job_id.in_([job.id for job in page]),
-                    Segment.status.not_in(OPEN_SEGMENT_STATUSES),
-                )
-                .group_by(Segment.job_id)
-            ).all()
-        )
-        items = [job_summary(job, done.get(job.id, 0)) for job in page]
+        done = count_done(session, page)
+        items = [job_summary(job, done[job.id]) for job in page]
     return jsonify({"items": items, "next_cursor": write_cursor(page[-1].id) if more else None})
 
 
@@ -104,15 +97,13 @@ def list_segments(path: JobPath, query: Page) -> Response:
     """List a job's segments with every person and face found in them."""
     mine = services()
     limit = page_limit(mine, query)
-    after = -1 if query.cursor is None else read_cursor(query.cursor, int)
+    after = -1 if query.cursor is None else position_of(query.cursor, int)
     with mine.sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise _no_job(path.job_id)
-        wanted = select(Segment).where(Segment.job_id == path.job_id, Segment.index > after)
-        segments = session.scalars(wanted.order_by(Segment.index).limit(limit + 1)).all()
-        page, more = segments[:limit], len(segments) > limit
-        items = [segment_document(segment) for segment in page]
-    return jsonify({"items": items, "next_cursor": write_cursor(page[-1].index) if more else None})
+        page = page_of_segments(session, path.job_id, after=after, limit=limit, with_faces=True)
+    items = [segment_document(segment) for segment in page.rows]
+    return jsonify({"items": items, "next_cursor": None if page.last_index is None else write_cursor(page.last_index)})
 
 
 @blueprint.post(
@@ -133,7 +124,7 @@ def cancel(path: JobPath) -> Response:
             cancel_job(session, job)
             record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
             session.refresh(job)
-        document = job_document(job, get_segments(session, job.id))
+        document = job_document(job, read_segments(session, job))
     return jsonify(document)
 
 

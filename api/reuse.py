@@ -11,7 +11,8 @@ from shared.states import JobStatus, Reason
 
 COPIED = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score, Segment.result),
-    *(Segment.started_at, Segment.finished_at),
+    *(Segment.people_count, Segment.faces_found, Segment.faces_scored, Segment.frames_decoded, Segment.engine),
+    *(Segment.reasons, Segment.started_at, Segment.finished_at),
 )
 """What segments of the new job have in common with those that were scored; their times tell when that was."""
 

@@ -407,7 +407,10 @@ class JobDocument(JobSummary):
     suspicious: list[SuspicionDocument] | None = Field(
         description="In order of time; empty where nothing stands out, and for images of a single page."
     )
-    segments: list[SegmentSummary]
+    segments: list[SegmentSummary] = Field(description="The first 100 at most.")
+    segments_next_cursor: str | None = Field(
+        description="Where `GET /v1/jobs/{id}/segments` goes on with the others; null where there are none."
+    )
 
 
 class JobList(BaseModel):

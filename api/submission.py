@@ -32,7 +32,7 @@ from shared.db import due
 from shared.documents import job_document
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
-from shared.jobs.queries import get_segments
+from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, list_manifests
 from shared.media.direct import claim_upload, find_upload, incoming_key
 from shared.media.files import StoredFile, adoption
@@ -186,7 +186,7 @@ def _create(
                 _reuse(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 due(session).send(INGEST, job_id=job.id)
-        return job_document(job, get_segments(session, job.id) if job.segments_total else []), is_new
+        return job_document(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 @contextmanager

@@ -4,26 +4,27 @@ Jobs, segments and checkpoints as JSON documents: one form for the API, webhooks
 The api's schemas describe and check exactly these documents.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from shared.cursors import write_cursor
+from shared.jobs.segments import JobSegments
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Manifest, list_manifests
-from shared.models import Delivery, Job, Segment
-from shared.states import OPEN_SEGMENT_STATUSES
+from shared.models import Delivery, Job
 
 
-def job_document(job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
-    """A job with its progress and the scores so far; *segments* are all of its segments, in order."""
-    done = sum(segment.status not in OPEN_SEGMENT_STATUSES for segment in segments)
+def job_document(job: Job, segments: JobSegments) -> dict[str, Any]:
+    """A job with its progress and the scores so far, and its first segments."""
     findings = job.findings or {}
+    last = segments.first.last_index
     return {
-        **job_summary(job, done),
+        **job_summary(job, segments.done),
         "people_total": findings.get("people_total"),
         "people": findings.get("people"),
         "suspicious": findings.get("suspicious"),
-        "segments": [segment_summary(segment) for segment in segments],
+        "segments": [segment_summary(segment) for segment in segments.first.rows],
+        "segments_next_cursor": None if last is None else write_cursor(last),
     }
 
 
@@ -93,33 +94,31 @@ PRESENTATION = ("video_track", "other_video_tracks", "dynamic_range")
 """More of them; null also where a release from before probed."""
 
 
-def segment_summary(segment: Segment) -> dict[str, Any]:
-    """A segment without its faces, as it stands in the job's document."""
-    result = segment.result or {}
+def segment_summary(segment: Any) -> dict[str, Any]:
+    """A segment without its faces, as it stands in the job's document; *segment* has the columns of ``SUMMARY``."""
     return {
         "index": segment.index,
         "start_s": segment.start_s,
         "end_s": segment.end_s,
         "status": segment.status,
         "fake_score": segment.fake_score,
-        "reasons": result.get("reasons", []),
-        "people": len(result.get("people", [])),
-        "faces_found": result.get("faces_found", 0),
-        "faces_scored": result.get("faces_scored", 0),
-        "frames_decoded": result.get("frames_decoded", 0),
-        "engine": result.get("engine"),
+        "reasons": segment.reasons,
+        "people": segment.people_count,
+        "faces_found": segment.faces_found,
+        "faces_scored": segment.faces_scored,
+        "frames_decoded": segment.frames_decoded,
+        "engine": segment.engine,
         "error": _error(segment.error_code, segment.error_detail),
     }
 
 
-def segment_document(segment: Segment) -> dict[str, Any]:
+def segment_document(segment: Any) -> dict[str, Any]:
     """A segment with its people and every face found: boxes in pixels, times in seconds of the media."""
-    result = segment.result or {}
     return {
         **segment_summary(segment),
         "started_at": _time(segment.started_at),
         "finished_at": _time(segment.finished_at),
-        "people": result.get("people", []),
+        "people": segment.people or [],
     }
 
 
@@ -140,7 +139,7 @@ def delivery_document(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def webhook_payload(event: str, job: Job, segments: Sequence[Segment]) -> dict[str, Any]:
+def webhook_payload(event: str, job: Job, segments: JobSegments) -> dict[str, Any]:
     """The body of a webhook: the event, when it happened, and the job as ``GET /v1/jobs/{id}`` gives it."""
     return {"type": event, "timestamp": _time(job.finished_at), "data": job_document(job, segments)}
 

@@ -203,6 +203,11 @@ class Job(Base):
     error_detail: Mapped[str | None]
 
     segments_total: Mapped[int | None]
+    segments_done: Mapped[int | None] = mapped_column(server_default=text("0"))
+    """
+    How many segments are neither pending nor running. Triggers of the database keep it (migration 0009), so that it is
+    right whichever release records a segment; null in jobs planned before, until their next segment is done.
+    """
     attempts: Mapped[int] = mapped_column(default=0)
     """How often the step that is due was begun: ingest, and once the segments are planned, finish."""
     lease_token: Mapped[uuid.UUID | None]
@@ -270,8 +275,21 @@ class Segment(Base):
     end_s: Mapped[float]
     status: Mapped[SegmentStatus] = mapped_column(default=SegmentStatus.PENDING)
     fake_score: Mapped[float | None]
-    result: Mapped[dict[str, Any] | None]
-    """People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``."""
+    result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
+    """
+    People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``. It is large, so a query that needs
+    it asks for it with ``undefer``.
+    """
+    people_count: Mapped[int | None]
+    """
+    How many people *result* lists. It and the five after it repeat what *result* says, to be read without it. All are
+    null without a result, and where a release from before recorded one; ``shared.jobs.segments`` reads both forms.
+    """
+    faces_found: Mapped[int | None]
+    faces_scored: Mapped[int | None]
+    frames_decoded: Mapped[int | None]
+    engine: Mapped[str | None]
+    reasons: Mapped[list[Any] | None]
     looks: Mapped[list[Any] | None]
     """What its people look like, by number: a means to follow them over segments, null once the job has ended."""
     error_code: Mapped[str | None]

@@ -13,6 +13,7 @@ from shared.config import Limits
 from shared.containers import MediaLimits, check_size
 from shared.documents import job_document
 from shared.errors import EmptyFileError
+from shared.jobs.segments import JobSegments, SegmentPage, summary_of
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job, Media, Segment, new_id
 from shared.states import JobStatus, SegmentStatus
@@ -82,10 +83,13 @@ def scan(
     )
     with closing(results):
         for part, result in zip(plan, results, strict=True):
+            found = result.to_json()
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
             segment.status = SegmentStatus.UNSCORABLE if result.fake_score is None else SegmentStatus.SCORED
             segment.fake_score = result.fake_score
-            segment.result, segment.looks = result.to_json(), list(result.looks)
+            segment.result, segment.looks = found, list(result.looks)
+            for column, value in summary_of(found).items():
+                setattr(segment, column, value)
             segments.append(segment)
             on_progress(len(segments), len(plan))
     outcome = judge(job, segments, detector.manifest)
@@ -94,7 +98,7 @@ def scan(
     job.model_description, job.evidence = outcome.model_description, outcome.evidence
     job.findings = outcome.findings
     job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
-    return job_document(job, segments)
+    return job_document(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments)))
 
 
 @lru_cache(maxsize=1)

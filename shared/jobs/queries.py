@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, selectinload, undefer
 
 from shared.models import Job, Segment
 from shared.states import OPEN_SEGMENT_STATUSES
@@ -27,8 +27,9 @@ def lock_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -
 
 
 def get_segments(session: Session, job_id: uuid.UUID) -> Sequence[Segment]:
-    """All segments of a job, in order."""
-    return session.scalars(select(Segment).where(Segment.job_id == job_id).order_by(Segment.index)).all()
+    """All segments of a job with every face in them, in order: for the step that finishes it, and nothing lighter."""
+    query = select(Segment).where(Segment.job_id == job_id).order_by(Segment.index)
+    return session.scalars(query.options(undefer(Segment.result))).all()
 
 
 def has_open_segments(session: Session, job_id: uuid.UUID) -> bool:

@@ -19,6 +19,7 @@ from shared.documents import (
     job_summary,
     segment_document,
 )
+from shared.jobs.segments import JobSegments, SegmentPage, summary_of
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
 from worker.media.probe import MediaFacts
@@ -99,9 +100,15 @@ def sample():
         media=Media(sha256="0" * 64, size_bytes=1, storage_key="media/x", facts=facts.to_json()),
     )
     segment = Segment(
-        job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25, result=result.to_json()
+        job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25, **summary_of(result.to_json())
     )
+    segment.people = result.to_json()["people"]
     return job, segment
+
+
+def of(*segments):
+    """What the document of a job says of its segments."""
+    return JobSegments(SegmentPage(segments, None), len(segments))
 
 
 def names(model, value):
@@ -112,10 +119,12 @@ def names(model, value):
 
 def test_documents_have_exactly_the_fields_of_their_schemas():
     job, segment = sample()
-    names(JobDocument, job_document(job, [segment]))
+    names(JobDocument, job_document(job, of(segment)))
     names(JobSummary, job_summary(job, 1))
     names(SegmentDocument, segment_document(segment))
-    names(type(JobDocument.model_validate(job_document(job, [segment])).media), job_document(job, [segment])["media"])
+    names(
+        type(JobDocument.model_validate(job_document(job, of(segment))).media), job_document(job, of(segment))["media"]
+    )
     delivery = Delivery(
         number=1, event_id="m", event="job.succeeded", url="u", status="pending", due_at=datetime.now(UTC)
     )
@@ -125,7 +134,7 @@ def test_documents_have_exactly_the_fields_of_their_schemas():
 def test_a_job_without_media_has_none():
     job, _ = sample()
     job.media = None
-    JobDocument.model_validate(job_document(job, []))
+    JobDocument.model_validate(job_document(job, of()))
 
 
 def test_probed_facts_that_clients_see_are_facts_of_the_probe():

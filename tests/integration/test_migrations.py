@@ -31,6 +31,61 @@ def test_the_schema_goes_up_down_and_up_again_and_equals_the_models(postgres_url
             engine.dispose()
 
 
+ROWS_OF_0008 = """
+insert into api_keys (id, owner, name, prefix, secret_sha256, scopes, webhook_secret)
+values ('00000000-0000-0000-0000-000000000001', 'o', 'n', 'p', 's', '[]', 'w');
+insert into jobs (
+    id, owner, api_key_id, status, model, sample_fps, segment_seconds, metadata, request_sha256, reasons, attempts
+)
+select ('00000000-0000-0000-0000-00000000010' || number)::uuid, 'o', '00000000-0000-0000-0000-000000000001',
+    status, 'm', 2, 5, '{}', '', '[]', 1
+from (values (0, 'succeeded'), (1, 'running'), (2, 'cancelled')) as jobs (number, status);
+insert into segments (job_id, index, start_s, end_s, status, fake_score, result, attempts)
+select jobs.id, number, number, number + 1,
+    case when number < 3 then 'scored' when number < 5 then 'failed' else 'pending' end,
+    case when number < 3 then 0.5 end,
+    case when number < 3 then jsonb_build_object(
+        'people', jsonb_build_array(1, 2), 'faces_found', number, 'faces_scored', 0, 'frames_decoded', 10,
+        'reasons', jsonb_build_array('no_face'), 'engine', 'torch-float16'
+    ) end,
+    1
+from jobs, generate_series(0, 6) as number;
+"""
+
+
+def test_summaries_of_segments_are_filled_from_their_results_and_may_be_begun_anew(postgres_url):
+    with new_database(postgres_url) as url:
+        engine = make_engine(Database(url=url))
+        migrate(engine, "0008")
+        with engine.begin() as connection:
+            connection.exec_driver_sql(ROWS_OF_0008)
+        # What an attempt leaves that broke off while it filled the tables.
+        migrate(engine, "0009")
+        with engine.begin() as connection:
+            connection.exec_driver_sql("update alembic_version set version_num = '0008'")
+            connection.exec_driver_sql("update segments set people_count = null where index = 1")
+            connection.exec_driver_sql("update jobs set segments_done = null where status = 'cancelled'")
+        migrate(engine)
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql(
+                "select index, people_count, faces_found, faces_scored, frames_decoded, reasons, engine"
+                " from segments where result is not null order by job_id, index"
+            ).all()
+            assert found == [(index, 2, index, 0, 10, ["no_face"], "torch-float16") for index in (0, 1, 2)] * 3
+            without = connection.exec_driver_sql("select people_count, reasons from segments where result is null")
+            assert set(without.all()) == {(None, None)}
+            # Of a job that is open, the next segment that is done begins the count.
+            done = "select status, segments_done from jobs order by id"
+            assert connection.exec_driver_sql(done).all() == [("succeeded", 5), ("running", None), ("cancelled", 5)]
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                "update segments set status = 'failed' from jobs"
+                " where jobs.id = job_id and jobs.status = 'running' and index = 5"
+            )
+            assert connection.exec_driver_sql(done).all()[1] == ("running", 6)
+        engine.dispose()
+
+
 def test_several_may_migrate_at_once_and_an_index_may_be_built_beside_writers(postgres_url, tmp_path, monkeypatch):
     shutil.copytree(FOLDER, tmp_path / "migrations")
     [newest] = sorted(path.stem[:4] for path in (FOLDER / "versions").glob("0*.py"))[-1:]

@@ -14,7 +14,6 @@ from shared.documents import webhook_payload
 from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachableError
 from shared.jobs.deliveries import GONE, Attempt
 from shared.jobs.leases import Lease, Step
-from shared.jobs.queries import get_segments
 from shared.jobs.results import record_attempt
 from shared.models import Delivery
 from shared.observability import bind, get_logger
@@ -40,7 +39,7 @@ def _deliver(context: Context, held: Lease, _is_lost: IsLost) -> None:
         if delivery is None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
-        payload = webhook_payload(delivery.event, job, get_segments(session, job.id))
+        payload = webhook_payload(delivery.event, job, read_segments(session, job))
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
