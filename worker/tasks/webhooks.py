@@ -15,6 +15,7 @@ from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachabl
 from shared.jobs.deliveries import GONE, Attempt
 from shared.jobs.leases import Lease, Step
 from shared.jobs.results import record_attempt
+from shared.jobs.segments import read_segments
 from shared.models import Delivery
 from shared.observability import bind, get_logger
 from worker.outbound import request
