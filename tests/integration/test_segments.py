@@ -5,13 +5,13 @@ from sqlalchemy import insert, literal, select, update
 from sqlalchemy.exc import InvalidRequestError
 
 from shared.errors import DecodeError
-from shared.jobs.leases import Retry, release_lease
+from shared.jobs.leases import release
 from shared.jobs.queries import get_job, get_segments
 from shared.jobs.results import record_segment
 from shared.jobs.segments import SUMMARY, count_done, page_of_segments
 from shared.models import Job, Segment
 from tests.integration.rows import add_job
-from tests.integration.test_jobs import lease, planned_job
+from tests.integration.test_jobs import POLICY, lease, planned_job
 
 PEOPLE = [{"person": number, "fake_score": 0.25, "faces": []} for number in range(2)]
 RESULT = {"fake_score": 0.25, "reasons": [], "people": PEOPLE, "faces_found": 5, "faces_scored": 4}
@@ -94,9 +94,9 @@ def test_segments_are_counted_when_they_are_done_whoever_does_it(sessions):
     with sessions.transaction() as session:
         as_before(session, job_id, 1, NONE)
     assert done(sessions, job_id) == (2, 2)
-    for _ in range(2):
+    for _ in range(POLICY.max_attempts):
         with sessions.transaction() as session:
-            release_lease(session, lease(sessions, job_id, 2), DecodeError("no"), Retry(max_attempts=2, backoff_s=0))
+            release(session, lease(sessions, job_id, 2), DecodeError("no"), POLICY)
     assert done(sessions, job_id) == (3, 3)
     with sessions.transaction() as session:
         session.execute(update(Segment).where(Segment.job_id == job_id).values(attempts=9))

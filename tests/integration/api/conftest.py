@@ -59,11 +59,12 @@ def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI
         running.callback(engine.dispose)
         migrate(engine)
 
-        def make(storage: StorageSettings | None = None, **api: Any) -> OneAPI:
+        def make(storage: StorageSettings | None = None, models: dict[str, Any] | None = None, **api: Any) -> OneAPI:
             settings = APISettings(
                 database={"url": url},
                 broker={"url": redis.url},
                 storage=storage or {"url": f"file://{tmp_path}"},
+                models=models or {},
                 api=api,
             )
             app = create_app(settings)

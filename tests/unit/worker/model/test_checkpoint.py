@@ -6,7 +6,7 @@ import torch
 
 from shared.errors import ModelError
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, list_manifests, read_manifest
-from worker.model.checkpoint import load_checkpoint, save_checkpoint
+from worker.model.checkpoint import load_checkpoint, load_pinned, save_checkpoint
 from worker.model.network import ForgeryNetwork
 
 NAME = DEFAULT_CHECKPOINT
@@ -100,3 +100,33 @@ def test_a_broken_manifest_is_refused(models, changes):
     edit(models, **changes)
     with pytest.raises(ModelError):
         load_checkpoint(models, NAME)
+
+
+def test_pinned_weights_are_found_in_another_folder_and_judged_as_they_were_pinned(models):
+    pinned = read_manifest(models / NAME)
+    calibration = pinned.calibration.model_copy(update={"temperature": 7.0})
+    pinned = pinned.model_copy(update={"calibration": calibration})
+    (models / NAME).rename(models / "kept")
+    (models / "broken").mkdir()
+    (models / "broken" / "manifest.json").write_text("{")
+    saved_as_default(models)
+    loaded = load_pinned(models, pinned)
+    assert loaded.manifest == pinned
+    kept = load_checkpoint(models, "kept").network.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in loaded.network.state_dict().items())
+
+
+def saved_as_default(models):
+    """Exchange the checkpoint of the default's name for an untrained one."""
+    manifest = read_manifest(models / "kept")
+    network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
+    save_checkpoint(models / NAME, manifest, network, "# other\n")
+
+
+def test_other_weights_of_the_same_name_do_not_do(models):
+    pinned = read_manifest(models / NAME)
+    (models / NAME).rename(models / "kept")
+    saved_as_default(models)
+    shutil.rmtree(models / "kept")
+    with pytest.raises(ModelError, match="are not installed"):
+        load_pinned(models, pinned)
