@@ -13,13 +13,13 @@ from PIL import Image
 from tests.clips import astronaut, hopper, run
 from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
-from worker.training import cache
-from worker.training.cache import CacheSettings, CropCache, build_cache
-from worker.training.datasets import Medium
-from worker.training.generators.autoencoders import AutoencoderSettings
-from worker.training.generators.inpainters import InpainterSettings
-from worker.training.generators.painting import paint_faces
-from worker.training.generators.restorers import RestorerSettings
+from worker.training.data import cache
+from worker.training.data.cache import CacheSettings, CropCache, build_cache
+from worker.training.data.datasets import Medium
+from worker.training.fakes.generators.autoencoders import AutoencoderSettings
+from worker.training.fakes.generators.inpainters import InpainterSettings
+from worker.training.fakes.generators.painting import paint_faces
+from worker.training.fakes.generators.restorers import RestorerSettings
 
 SETTINGS = CacheSettings(sample_fps=4.0, max_frames=4, min_sharpness=5.0)
 AUTOENCODERS = [
