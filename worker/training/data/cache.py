@@ -36,7 +36,7 @@ from worker.detection.mtcnn import MTCNN
 from worker.media.frames import Frame, read_frames
 from worker.media.probe import probe
 from worker.training.data.claims import claim
-from worker.training.data.datasets import Medium
+from worker.training.data.media import Medium
 from worker.training.errors import DataError
 
 MEDIA_PER_SHARD: Final = 64

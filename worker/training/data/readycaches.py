@@ -13,8 +13,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from worker.training.data.cache import SETTINGS_FILE, CachedFace
-from worker.training.data.datasets import Set, crop_indices, index_rows
 from worker.training.data.findings import EDGE_BYTES, Findings, picture_problem
+from worker.training.data.media import Set
+from worker.training.data.precropped import crop_indices, index_rows
 from worker.training.errors import DataError
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from worker.media.ffmpeg import program
 from worker.training.data.claims import claim
-from worker.training.data.datasets import PICTURES, VIDEOS
+from worker.training.data.media import PICTURES, VIDEOS
 from worker.training.errors import DataError
 
 TIMEOUT_S: Final = 600.0

@@ -9,21 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from worker.training.data.cache import CacheSettings, CropCache, build_cache
 from worker.training.data.claims import claim
-from worker.training.data.datasets import (
-    CROP_CACHE,
-    CUT_KINDS,
-    FACE_CROPS,
-    READERS,
-    Medium,
-    Set,
-    SplitDigest,
-    assign_sets,
-    guess_kind,
-    read_dataset,
-)
+from worker.training.data.datasets import READERS, guess_kind, read_dataset
 from worker.training.data.findings import Findings
+from worker.training.data.media import Medium, Set
+from worker.training.data.precropped import CROP_CACHE, CUT_KINDS, FACE_CROPS
 from worker.training.data.readycaches import check_pictures, link_cache
-from worker.training.data.splits import SPLIT_FILE
+from worker.training.data.splits import SPLIT_FILE, SplitDigest, assign_sets
 from worker.training.errors import DataError
 
 

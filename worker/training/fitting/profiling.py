@@ -9,8 +9,8 @@ from typing import Final, get_args
 import torch
 from torch.profiler import ProfilerActivity
 
-from worker.training.fakes.couples import Kind, Stage
 from worker.training.fakes.generators.painting import PaintedKind
+from worker.training.fakes.kinds import Kind, Stage
 from worker.training.fitting.inputs import make_couples
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.stopwatch import Part, Stopwatch, Synchronisations

@@ -12,11 +12,11 @@ from worker.training.data.cache import CacheSettings
 from worker.training.data.sources import Source
 from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.couples import Kind
 from worker.training.fakes.generators.autoencoders import AutoencoderSettings
 from worker.training.fakes.generators.inpainters import InpainterSettings
 from worker.training.fakes.generators.painting import PaintedKind, PainterSettings
 from worker.training.fakes.generators.restorers import RestorerSettings
+from worker.training.fakes.kinds import Kind
 
 
 class _Part(BaseModel):

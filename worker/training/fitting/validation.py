@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from worker.training.data.cache import CachedFace, CropCache
 from worker.training.fakes.augment import Augmentation, native_crop, to_size
-from worker.training.fakes.couples import Couples, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import Stage
 from worker.training.fakes.transcoding import VIEWS, Course, Picture
 from worker.training.fitting.recipes import Recipe, Validation
 from worker.training.measuring.metrics import Labels, Scores, roc_auc

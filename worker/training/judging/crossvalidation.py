@@ -17,7 +17,8 @@ import yaml
 from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.data.cache import SETTINGS_FILE, CropCache
-from worker.training.data.datasets import CROP_CACHE, Set
+from worker.training.data.media import Set
+from worker.training.data.precropped import CROP_CACHE
 from worker.training.data.sources import Source, claim_split, link_source
 from worker.training.errors import DataError, TrainingError
 from worker.training.fakes.generators.painting import cache_names

@@ -22,7 +22,8 @@ from sklearn import metrics as curves
 from shared.manifests import Manifest
 from worker.model.checkpoint import Checkpoint
 from worker.training.data.cache import CacheSettings, CropCache
-from worker.training.data.datasets import Medium, guess_kind
+from worker.training.data.datasets import guess_kind
+from worker.training.data.media import Medium
 from worker.training.data.sources import Source, build_source_cache, media_of
 from worker.training.data.splits import SPLIT_FILE, split_digest
 from worker.training.errors import DataError

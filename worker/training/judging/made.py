@@ -12,7 +12,9 @@ from shared.manifests import Preprocessing
 from worker.model.checkpoint import Checkpoint
 from worker.training.fakes.augment import Augmentation, to_size
 from worker.training.fakes.blending import Picture
-from worker.training.fakes.couples import WHOLE, Couples, Kind, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import Kind, Stage
+from worker.training.fakes.making import WHOLE
 from worker.training.fakes.transcoding import VIEWS
 from worker.training.fitting.recipes import Recipe
 from worker.training.judging.outside import MADE

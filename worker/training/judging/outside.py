@@ -35,7 +35,8 @@ from worker.training.data.cache import SAME_FACE, CachedFace, CropCache
 from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation
 from worker.training.fakes.blending import Landmarks
-from worker.training.fakes.couples import ALIGNED, Couples, Kind, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import ALIGNED, Kind, Stage
 from worker.training.fakes.transcoding import Picture
 from worker.training.fitting.recipes import Recipe
 from worker.training.measuring.metrics import Labels, Scores, bootstrap, roc_auc

@@ -16,7 +16,8 @@ from torch import Tensor
 from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation
 from worker.training.fakes.blending import Picture
-from worker.training.fakes.couples import ALIGNED, Couples, Kind, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import ALIGNED, Kind, Stage
 from worker.training.fitting.recipes import Recipe
 
 COLUMNS: Final = ("real", "fake", "difference x4", "real, augmented", "fake, augmented")

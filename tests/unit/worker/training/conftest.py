@@ -15,7 +15,7 @@ from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
 from worker.training.data import cache
 from worker.training.data.cache import CacheSettings, CropCache, build_cache
-from worker.training.data.datasets import Medium
+from worker.training.data.media import Medium
 from worker.training.fakes.generators.autoencoders import AutoencoderSettings
 from worker.training.fakes.generators.inpainters import InpainterSettings
 from worker.training.fakes.generators.painting import paint_faces

@@ -15,7 +15,7 @@ from worker.media.frames import read_frames
 from worker.media.probe import probe
 from worker.training.data import cache
 from worker.training.data.cache import MARGIN, MAX_SIDE_PX, CacheSettings, CropCache, build_cache
-from worker.training.data.datasets import Medium
+from worker.training.data.media import Medium
 from worker.training.errors import DataError
 
 

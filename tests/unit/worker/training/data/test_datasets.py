@@ -6,7 +6,9 @@ import re
 import pytest
 from PIL import Image
 
-from worker.training.data.datasets import READERS, Medium, SplitDigest, assign_sets, guess_kind, read_dataset
+from worker.training.data.datasets import READERS, guess_kind, read_dataset
+from worker.training.data.media import Medium
+from worker.training.data.splits import SplitDigest, assign_sets
 from worker.training.errors import DataError
 
 SHARES = {"validation": 0.2, "test": 0.1}

@@ -16,7 +16,8 @@ from worker.training.data.datasets import guess_kind
 from worker.training.data.sources import media_of
 from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.couples import Couples, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import Stage
 from worker.training.fitting.inputs import build_caches
 from worker.training.judging.crossvalidation import cross_validate
 from worker.training.judging.evaluate import evaluate, folder_source

@@ -8,10 +8,12 @@ import torch
 
 from worker.training.data.cache import CropCache
 from worker.training.errors import DataError
-from worker.training.fakes import couples
+from worker.training.fakes import couples, faces
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.couples import ALIGNED, Couples, Kind, Stage
+from worker.training.fakes.couples import Couples
 from worker.training.fakes.generators.painting import face_name
+from worker.training.fakes.kinds import ALIGNED, Kind, Stage
+from worker.training.fakes.making import CoupleMaker
 
 KINDS = get_args(Kind)
 STILL = Augmentation(
@@ -74,7 +76,7 @@ def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops)
     crops_of_real = []
     for face in cache.faces():
         if face.label == "real" and face.set == "train":
-            picture, box, _ = made._face((cache, face))
+            picture, box, _ = made.maker._cut((cache, face), STILL)
             (crop,) = STILL.apply([picture], box, np.random.default_rng(0), size_px=48, margin=0.2)
             crops_of_real.append(torch.from_numpy(crop).permute(2, 0, 1))
     for number in range(8):
@@ -85,8 +87,8 @@ def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops)
 
 def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
     made = stream(crops, only("pairs"))
-    assert len(made._pairs) == 1
-    for (_, real), (_, fake) in made._pairs[0]:
+    assert len(made.faces._pairs) == 1
+    for (_, real), (_, fake) in made.faces._pairs[0]:
         assert (real.label, fake.label) == ("real", "fake")
         assert real.time_s == fake.time_s
         # Of the two people on the left, the one who stands where the swapped one does on the right.
@@ -97,14 +99,14 @@ def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
 def test_painted_faces_are_put_back_where_they_were_or_into_another_person(kind, crops):
     made = stream(crops, only(kind))
     rng = np.random.default_rng(0)
-    drawn = [made._painting(kind, 0, rng) for _ in range(200)]
-    own = [face.original == face_name(made._real[0][1]) for _, face in drawn]
+    drawn = [made.maker._painting(kind, 0, rng) for _ in range(200)]
+    own = [face.original == face_name(made.faces.real[0][1]) for _, face in drawn]
     assert 0.5 < np.mean(own) < 1.0
     assert {cache.folder for cache, _ in drawn} == {
         folder for folder in crops.painted if folder.name.startswith(f"{kind}-")
     }
     # They are fakes of this kind alone.
-    assert kind not in {face.dataset for _, face in made._real + made._made + made._labelled["fake"]}
+    assert kind not in {face.dataset for _, face in made.faces.real + made.faces.generated}
 
 
 def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
@@ -112,9 +114,12 @@ def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
     shutil.copy(crops.painted[0] / "00000.tar", tmp_path)
     (tmp_path / "00000.jsonl").write_text(lines[1])
     made = stream(crops, only("painted"), painted=[tmp_path])
-    assert len(made._paintings.originals("painted")) == 1
-    drawn = {made._painting("painted", number, np.random.default_rng(0))[1].offset for number in range(len(made._real))}
-    assert len(drawn) == 1
+    assert len(made.paintings.originals("painted")) == 1
+    drawn = {
+        made.maker._painting("painted", number, np.random.default_rng(0))[1].offset
+        for number in range(len(made.faces.real))
+    }
+    assert len({face.offset for _, face in drawn}) == 1
 
 
 @pytest.mark.parametrize("kind", ["painted", "decoded", "restored", "inpainted"])
@@ -126,7 +131,7 @@ def test_a_mixture_with_painted_faces_wants_them(kind, crops):
 @pytest.mark.parametrize("kind", ["decoded", "restored", "inpainted"])
 def test_held_out_people_are_painted_for_couples_of_their_own(kind, crops):
     made = stream(crops, only(kind), augmentation=STILL, set_name="validation")
-    assert {made._real[number][1].set for number in made._paintings.originals(kind)} == {"validation"}
+    assert {made.faces.real[number][1].set for number in made.paintings.originals(kind)} == {"validation"}
     (real, fake), _, _ = made.couple(0)
     assert not torch.equal(real, fake)
 
@@ -135,7 +140,7 @@ def test_an_inpainted_face_is_changed_within_its_mask_alone(crops):
     """The cut is large enough for nothing to be interpolated: a pixel outside the mask is the very same one."""
     made = stream(crops, only("inpainted"), augmentation=STILL)
     for seed in range(4):
-        blend, _ = made._painted("inpainted", np.random.default_rng(seed))
+        blend, _ = made.maker.blend("inpainted", STILL, np.random.default_rng(seed))
         changed = (blend.real != blend.fake).any(axis=2)
         assert changed.any()
         assert not changed[blend.mask == 0].any()
@@ -145,9 +150,9 @@ def test_an_inpainted_face_is_changed_within_its_mask_alone(crops):
 
 def test_a_square_that_was_painted_fades_into_the_picture_around_it(crops):
     made = stream(crops, only("decoded"), augmentation=STILL)
-    blends = [made._painted("decoded", np.random.default_rng(seed))[0] for seed in range(12)]
+    blends = [made.maker.blend("decoded", STILL, np.random.default_rng(seed))[0] for seed in range(12)]
     squares = stream(crops, only("decoded"), augmentation=STILL, whole=1.0)
-    whole = [squares._painted("decoded", np.random.default_rng(seed))[0] for seed in range(6)]
+    whole = [squares.maker.blend("decoded", STILL, np.random.default_rng(seed))[0] for seed in range(6)]
     assert 0 < sum(any(np.array_equal(one.mask, other.mask) for other in whole) for one in blends) < 12
     for blend in whole:
         assert (blend.mask > 0.99).mean() > 0.1
@@ -160,13 +165,13 @@ def test_a_square_that_was_painted_fades_into_the_picture_around_it(crops):
 
 def test_faces_of_another_set_are_not_used(crops):
     train, held = stream(crops), stream(crops, only("subtle"), set_name="validation")
-    assert {face.key for _, face in held._real} == {"held.png"}
-    assert "held.png" not in {face.key for _, face in train._real + train._made}
+    assert {face.key for _, face in held.faces.real} == {"held.png"}
+    assert "held.png" not in {face.key for _, face in train.faces.real + train.faces.generated}
 
 
 def test_fakes_are_made_of_the_wanted_data_sets_alone(crops):
     made = stream(crops, only("subtle"), real_from=["pairs"])
-    assert {face.dataset for _, face in made._real} == {"pairs"}
+    assert {face.dataset for _, face in made.faces.real} == {"pairs"}
 
 
 def test_pictures_of_two_caches_are_not_mixed_up(crops, tmp_path):
@@ -180,32 +185,33 @@ def test_pictures_of_two_caches_are_not_mixed_up(crops, tmp_path):
         (folder / "00000.jsonl").write_text(index)
         folders.append(folder)
     made = Couples(folders, [ALL], STILL, size_px=48, margin=0.2)
-    rows = made._real + made._made
+    rows = made.faces.real + made.faces.generated
     assert len({(face.shard, face.offset) for _, face in rows}) < len(rows)
     for cache, face in rows:
-        assert np.array_equal(made._picture((cache, face)), cache.picture(face))
+        assert np.array_equal(made.faces.picture((cache, face)), cache.picture(face))
 
 
-class Sizes(Couples):
+class Sizes(CoupleMaker):
     """Remembers what it is to augment."""
 
     seen: list[tuple[tuple[int, ...], float]]
 
-    def _changed(self, pictures, box, rng):
+    def _augment(self, pictures, augmentation, box, rng):
         self.seen.append((pictures[0].shape, max(box[2] - box[0], box[3] - box[1])))
-        return super()._changed(pictures, box, rng)
+        return super()._augment(pictures, augmentation, box, rng)
 
 
 def test_labelled_couples_are_brought_to_one_size(crops):
-    made = stream(crops, only("labelled"), cls=Sizes)
-    faces = [face for face in CropCache(crops.folder).faces() if face.dataset == "blended"]
-    sides = {face.label: max(face.box_px[2] - face.box_px[0], face.box_px[3] - face.box_px[1]) for face in faces}
+    made = stream(crops, only("labelled"))
+    made.maker = Sizes(made.faces, made.paintings, size_px=48, margin=0.2)
+    found_faces = [face for face in CropCache(crops.folder).faces() if face.dataset == "blended"]
+    sides = {face.label: max(face.box_px[2] - face.box_px[0], face.box_px[3] - face.box_px[1]) for face in found_faces}
     assert sides["fake"] > 1.5 * sides["real"]
     found = set()
     for number in range(10):
-        made.seen = []
+        made.maker.seen = []
         made.couple(number)
-        (one, side), (other, other_side) = made.seen
+        (one, side), (other, other_side) = made.maker.seen
         assert side == pytest.approx(other_side)
         assert 0.69 * sides["real"] < side <= sides["real"]
         # Cached crops are squares twice as wide as the face, give or take their rounding.
@@ -227,32 +233,38 @@ def test_shuffled_labels_turn_about_half_of_the_couples_round(crops):
     assert abs(turned - 24) <= 4 * np.sqrt(12)
 
 
-class Kinds(Couples):
+class Kinds(CoupleMaker):
     """Remembers the kinds of its couples."""
 
     drawn: list[str]
 
-    def _draw(self, kind, rng):  # noqa: ARG002 - nothing is drawn here
+    def make(self, kind, augmentation, rng):  # noqa: ARG002 - nothing is made here
         self.drawn.append(kind)
-        return [np.zeros((4, 4, 3), np.uint8)] * 2, self._unknown()
+        return [np.zeros((4, 4, 3), np.uint8)] * 2, self.unknown_mask()
+
+
+def kinds_alone(crops, *stages):
+    """A stream that makes no pictures, and the kinds that it drew."""
+    made = stream(crops, *stages)
+    made.maker = Kinds(made.faces, made.paintings, size_px=48, margin=0.2)
+    made.maker.drawn = []
+    return made, made.maker.drawn
 
 
 def test_stages_follow_each_other_at_their_numbers_and_the_last_does_not_end(crops):
-    made = stream(crops, Stage(3, {"textbook": 1.0}), Stage(2, {"swap": 1.0}), Stage(1, {"subtle": 1.0}), cls=Kinds)
-    made.drawn = []
+    made, drawn = kinds_alone(crops, Stage(3, {"textbook": 1.0}), Stage(2, {"swap": 1.0}), Stage(1, {"subtle": 1.0}))
     for number in (0, 2, 3, 4, 5, 6, 1000):
         made.couple(number)
-    assert made.drawn == ["textbook", "textbook", "swap", "swap", "subtle", "subtle", "subtle"]
+    assert drawn == ["textbook", "textbook", "swap", "swap", "subtle", "subtle", "subtle"]
 
 
 def test_kinds_come_as_often_as_their_weights_say(crops):
-    made = stream(crops, Stage(1, {"textbook": 3.0, "swap": 1.0, "subtle": 0.0}), cls=Kinds)
-    made.drawn = []
+    made, drawn = kinds_alone(crops, Stage(1, {"textbook": 3.0, "swap": 1.0, "subtle": 0.0}))
     for number in range(2000):
         made.couple(number)
     # Four standard deviations.
-    assert made.drawn.count("textbook") / 2000 == pytest.approx(0.75, abs=0.04)
-    assert "subtle" not in made.drawn
+    assert drawn.count("textbook") / 2000 == pytest.approx(0.75, abs=0.04)
+    assert "subtle" not in drawn
 
 
 class Numbers(Couples):
@@ -314,7 +326,7 @@ def test_caches_without_a_real_face_are_an_error(crops, tmp_path):
 
 def test_originals_are_a_fake_and_the_very_picture_it_was_made_from(crops):
     made = stream(crops, only("originals"), augmentation=STILL)
-    [(real, fakes)] = made._families
+    [(real, fakes)] = made.faces._families
     assert real[1].key == "one.png"
     assert [face.key for _, face in fakes] == ["two.png"]
 
@@ -335,14 +347,14 @@ def test_a_stage_can_have_an_augmentation_of_its_own(crops):
     ids=["media alike", "groups alike", "between"],
 )
 def test_weights_to_a_power_level_groups(power, weights):
-    found = couples._to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
+    found = faces._to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
     assert found == pytest.approx(weights)
 
 
 def test_draws_by_data_set_reach_small_ones_as_often(crops):
     def drawn(power):
         made = stream(crops, data_set_power=power)
-        names = [made._real[made._real_number(np.random.default_rng(seed))][1].dataset for seed in range(600)]
+        names = [made.faces.real[made.faces.draw_real(np.random.default_rng(seed))][1].dataset for seed in range(600)]
         return {name: names.count(name) / 600 for name in set(names)}
 
     alike = drawn(0.0)

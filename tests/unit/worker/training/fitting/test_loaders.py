@@ -5,7 +5,8 @@ import torch
 
 from tests.unit.worker.training.runs import PLAIN, make_data, write_caches
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.couples import Couples, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import Stage
 from worker.training.fitting import loaders
 from worker.training.fitting.loaders import Feed, start_loaders
 

@@ -23,7 +23,8 @@ from worker.model.checkpoint import load_checkpoint
 from worker.training.__main__ import main
 from worker.training.errors import DataError, TrainingError
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.couples import Couples, Stage
+from worker.training.fakes.couples import Couples
+from worker.training.fakes.kinds import Stage
 from worker.training.fitting import states, train
 from worker.training.fitting.inputs import paint_for
 from worker.training.fitting.recipes import Optimisation

@@ -5,7 +5,8 @@ import pytest
 
 from shared.manifests import Calibration
 from tests.unit.worker.training.judged import MANIFEST, Darkness, checkpoint, face, logit, medium
-from worker.training.data.datasets import SplitDigest, assign_sets, read_labelled
+from worker.training.data.folders import read_labelled
+from worker.training.data.splits import SplitDigest, assign_sets
 from worker.training.errors import DataError
 from worker.training.judging.evaluate import FEW, evaluate, figures, folder_source, worst_mistakes
 from worker.training.judging.robustness import DISTURBANCES

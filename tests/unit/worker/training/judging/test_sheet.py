@@ -10,7 +10,7 @@ from PIL import Image
 from tests.unit.worker.training.conftest import AUTOENCODERS, SETTINGS
 from worker.training.__main__ import main
 from worker.training.errors import DataError
-from worker.training.fakes.couples import Kind
+from worker.training.fakes.kinds import Kind
 from worker.training.fitting.recipes import Recipe
 from worker.training.judging.sheet import COLUMNS, GAP_PX, HEADER_PX, LABEL_PX, draw_sheet, write_sheet
 
