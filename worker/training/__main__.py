@@ -97,8 +97,8 @@ def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]"
 
 def _ship(given: argparse.Namespace) -> int:
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.evaluate import recipe_sources
     from worker.training.judging.shipping import ship
+    from worker.training.judging.sources import recipe_sources
 
     recipe = Recipe.read(given.recipe)
     sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
@@ -173,8 +173,9 @@ def _counted(count: int, what: str) -> str:
 
 def _evaluate(given: argparse.Namespace) -> int:
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.evaluate import SETS, evaluate, folder_source, recipe_sources
+    from worker.training.judging.evaluate import SETS, evaluate
     from worker.training.judging.report import HTML_FILE, summary_lines, write_report
+    from worker.training.judging.sources import folder_source, recipe_sources
 
     checkpoint = _loaded(given.checkpoint, given.device)
     manifest = checkpoint.manifest
@@ -260,7 +261,8 @@ def _probe_outside(given: argparse.Namespace) -> int:
     from worker.training.data.sources import build_plain_cache
     from worker.training.fitting.inputs import build_caches, paint_for
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.outside import probe_caches, probe_recipe, table
+    from worker.training.judging.outside import probe_caches, probe_recipe
+    from worker.training.judging.probes import table
 
     if given.recipe is None:
         is_cache = any(given.data.glob("*.jsonl"))

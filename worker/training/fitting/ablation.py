@@ -17,8 +17,8 @@ from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
 from worker.training.fitting.inputs import build_caches, paint_for
+from worker.training.fitting.progress import CURVES_FILE
 from worker.training.fitting.recipes import Recipe
-from worker.training.fitting.train import CURVES_FILE
 from worker.training.measuring.metrics import bootstrap, roc_auc
 from worker.training.measuring.scored import ScoredMedium, score_caches
 

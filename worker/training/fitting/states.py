@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worker.training.errors import TrainingError
+from worker.training.fitting.recipes import Recipe
 
 INDEX_FILE: Final = "state.json"
 OLDER_FILE: Final = "state.ckpt"
@@ -45,6 +46,19 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise TrainingError(f"{path} is damaged: {error}") from error
     return index
+
+
+def check_recipe(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """
+    Read what the state of the run in *folder* says of itself; nothing if there is none.
+
+    Raises:
+        TrainingError: It belongs to another recipe, or to an older version.
+    """
+    about = read_index(folder)
+    if about is not None and about["recipe"] != recipe.digest():
+        raise TrainingError(f"{folder / INDEX_FILE} belongs to another recipe; take another folder, or delete it")
+    return about
 
 
 def write_state(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

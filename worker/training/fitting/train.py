@@ -11,57 +11,37 @@ A GPU is never waited for within a step: the one number that is asked of it, the
 step after.
 """
 
-import csv
 import math
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
-from shared.errors import ModelError
-from shared.manifests import Calibration, Manifest, Weights
-from worker.model.checkpoint import WEIGHTS_FILE, load_checkpoint, save_checkpoint
 from worker.model.network import ForgeryNetwork
-from worker.training.errors import DataError, TrainingError
+from worker.training.errors import TrainingError
 from worker.training.fakes.on_device import OnDevice
 from worker.training.fitting.averaging import Average
 from worker.training.fitting.depthwise import keep_memory, use_fast_depthwise
+from worker.training.fitting.exports import export_checkpoint
 from worker.training.fitting.inputs import make_couples
 from worker.training.fitting.loaders import Batch, Feed, start_loaders
 from worker.training.fitting.localising import LocalisingNetwork, mask_loss
-from worker.training.fitting.recipes import Optimisation, Recipe
-from worker.training.fitting.states import INDEX_FILE, read_index, read_tensors, write_state
+from worker.training.fitting.losses import PendingLoss, couple_loss
+from worker.training.fitting.optimisers import learning_rate_factor, make_optimizer, set_momentum
+from worker.training.fitting.progress import Progress, write_curves
+from worker.training.fitting.recipes import Recipe
+from worker.training.fitting.starts import start_network
+from worker.training.fitting.states import INDEX_FILE, check_recipe, read_tensors, write_state
 from worker.training.fitting.stopwatch import Watch, unwatched
 from worker.training.fitting.validation import ValidationFaces
-from worker.training.pretrained import load_imagenet
 
-CURVES_FILE = "curves.csv"
-SMOOTHING = 0.98
-"""Of the loss that the progress bar and the curves show."""
 STEPS_ALONE = 16
 """Between two steps at which several ranks agree whether to save or to stop, for which they wait for each other."""
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a run has come."""
-
-    step: int = 0
-    loss: float | None = None
-    """Smoothed."""
-    best: float = -math.inf
-    """Largest ``selection`` of a validation so far."""
-    stale: int = 0
-    """Validations since then."""
-    seconds: float = 0.0
 
 
 class Trainer:
@@ -113,12 +93,12 @@ class Trainer:
         if self._on_cpu:
             keep_memory()
             use_fast_depthwise(network)
-        _set_momentum(network, recipe.optimisation.batch_norm_momentum)
+        set_momentum(network, recipe.optimisation.batch_norm_momentum)
         network = network.to(memory_format=torch.channels_last)
         self._average = Average(network, recipe.optimisation.ema_decay, self._fabric.device)
         module: nn.Module = LocalisingNetwork(network) if recipe.optimisation.mask else network
         # Gradients that a scaler has to undo first cannot be clipped in front of the fused optimiser.
-        optimizer = _optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
+        optimizer = make_optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
         self._model, self._optimizer = self._fabric.setup(module, optimizer)
         self._changes: OnDevice | None = None
         if recipe.augment_on == "device":
@@ -169,10 +149,10 @@ class Trainer:
         saved_at = time.monotonic()
         shown = progress.step * self.images_per_step
         with tqdm(total=recipe.images, initial=shown, unit="img", disable=self._fabric.global_rank != 0) as bar:
-            late: _LateLoss | None = None
+            late: PendingLoss | None = None
             while progress.step < target and not self._is_stale:
                 began = time.monotonic()
-                loss = _LateLoss(progress.step, self._step(*feed.take()))
+                loss = PendingLoss(progress.step, self._step(*feed.take()))
                 progress.step += 1
                 is_due = progress.step % every == 0 or progress.step == last_step
                 if progress.step < target:
@@ -207,7 +187,7 @@ class Trainer:
             self._batches = self._loader()
         feed = Feed(self._batches, self._fabric.device, self._watch)
         for left in reversed(range(steps)):
-            loss = _LateLoss(self.progress.step, self._step(*feed.take()))
+            loss = PendingLoss(self.progress.step, self._step(*feed.take()))
             self.progress.step += 1
             if left:
                 feed.advance()
@@ -226,7 +206,7 @@ class Trainer:
         agreed: tuple[bool, bool] = self._fabric.broadcast((must_save, must_stop))
         return agreed
 
-    def _note(self, late: "_LateLoss | None") -> None:
+    def _note(self, late: PendingLoss | None) -> None:
         """
         Take a step's loss into account.
 
@@ -238,8 +218,7 @@ class Trainer:
         loss = late.read()
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is not a number at step {late.step}")
-        smoothing = SMOOTHING if self.progress.loss is not None else 0.0
-        self.progress.loss = smoothing * (self.progress.loss or 0.0) + (1 - smoothing) * loss
+        self.progress.note_loss(loss)
 
     @property
     def _is_stale(self) -> bool:
@@ -263,7 +242,7 @@ class Trainer:
         progress, optimisation = self.progress, self.recipe.optimisation
         # Whatever is random within the network follows from the step, too. Numbers have the same hash in every process.
         torch.manual_seed(hash((self.recipe.seed, progress.step, self._fabric.global_rank)))
-        factor = _learning_rate_factor(
+        factor = learning_rate_factor(
             progress.step * self.images_per_step, self.recipe.images, optimisation.warm_up_images
         )
         for group in self._optimizer.param_groups:
@@ -307,53 +286,13 @@ class Trainer:
             progress.best = max(progress.best, measured["selection"])
             progress.stale = 0 if better else progress.stale + 1
             row = {"images": progress.step * self.images_per_step, "seconds": round(progress.seconds, 1)}
-            self._write_curves({**row, "loss": progress.loss or 0.0, **measured})
+            write_curves(self.folder, {**row, "loss": progress.loss or 0.0, **measured})
             tqdm.write(" ".join(f"{key}={value:.4g}" for key, value in {**row, **measured}.items()))
             for name in ["last", "best"] if better else ["last"]:
-                self.export(self.folder / name, measured)
+                export_checkpoint(self.folder / name, self.recipe, self.network, measured)
         # All ranks have to stop at the same step.
         measured, progress.best, progress.stale = self._fabric.broadcast((measured, progress.best, progress.stale))
         return measured
-
-    def export(self, folder: Path, measured: dict[str, float]) -> Manifest:
-        """Write the averaged network as a checkpoint, not yet calibrated and so not yet called trained."""
-        recipe = self.recipe
-        manifest = Manifest(
-            name=recipe.name,
-            version=recipe.version,
-            trained=False,
-            architecture=recipe.architecture,
-            preprocessing=recipe.preprocessing,
-            sampling=recipe.sampling,
-            calibration=Calibration(temperature=1.0, threshold=0.5, uncertainty_band=(0.5, 0.5)),
-            weights=Weights(file=WEIGHTS_FILE, sha256="0" * 64),
-            training_data=[source.path.as_posix() for source in recipe.sources],
-            metrics={key: round(value, 4) for key, value in measured.items()},
-        )
-        # A run that is killed here must not leave new weights beside an old manifest.
-        partial, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("partial", "old"))
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        written = save_checkpoint(partial, manifest, self.network, f"# {recipe.name}\n\nNot calibrated yet.\n")
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-        return written
-
-    def _write_curves(self, row: dict[str, float]) -> None:
-        """Add a row, and drop later ones, which a run wrote that was killed and went on from further back."""
-        path = self.folder / CURVES_FILE
-        rows: list[dict[str, Any]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                rows = [old for old in csv.DictReader(file) if int(old["images"]) < row["images"]]
-        partial = path.with_name(f"{CURVES_FILE}.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for each in (*rows, row) for key in each)))
-            writer.writeheader()
-            writer.writerows([*rows, row])
-        partial.rename(path)
 
     def _save(self) -> None:
         if self._fabric.global_rank == 0:
@@ -411,121 +350,3 @@ class Trainer:
             if f"optimizer/{number}" in parts
         }
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-class _LateLoss:
-    """
-    The loss of a step, on its way to the host.
-
-    Args:
-        loss: On a device, which may not have got to it yet.
-    """
-
-    def __init__(self, step: int, loss: Tensor) -> None:
-        self.step = step
-        self._loss = loss.to("cpu", non_blocking=True)
-        self._arrived: torch.cuda.Event | None = None
-        if loss.is_cuda:
-            # Whoever waits for this waits for this step alone, not for what was asked of the device since.
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch has no types there
-            self._arrived.record()
-
-    def read(self) -> float:
-        """Wait until it has arrived."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return float(self._loss)
-
-
-def check_recipe(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """
-    Read what the state of the run in *folder* says of itself; nothing if there is none.
-
-    Raises:
-        TrainingError: It belongs to another recipe, or to an older version.
-    """
-    about = read_index(folder)
-    if about is not None and about["recipe"] != recipe.digest():
-        raise TrainingError(f"{folder / INDEX_FILE} belongs to another recipe; take another folder, or delete it")
-    return about
-
-
-def start_network(recipe: Recipe) -> ForgeryNetwork:
-    """
-    The network that training begins with: random, from ImageNet, or from a checkpoint.
-
-    Raises:
-        DataError: There is no such start, or not for this architecture.
-    """
-    network = ForgeryNetwork(recipe.architecture, recipe.preprocessing.crop_size_px)
-    if recipe.start == "random":
-        return network
-    if recipe.start == "imagenet":
-        load_imagenet(network)
-        return network
-    folder = Path(recipe.start)
-    try:
-        given = load_checkpoint(folder.parent, folder.name).network.state_dict()
-    except ModelError as error:
-        raise DataError(f"training cannot start from {folder}: {error}") from error
-    try:
-        network.load_state_dict(given)
-    except RuntimeError as error:
-        raise DataError(f"the checkpoint {folder} has another architecture") from error
-    return network
-
-
-def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> Tensor:
-    """
-    The loss of a batch of couples.
-
-    Args:
-        logits: (2B,), real before fake.
-        aligned: (B,), 1 where the two of a couple may be ranked.
-
-    Returns:
-        Mean binary cross-entropy, or focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017),
-        plus the weighted ranking loss (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) and the
-        weighted mean square of what the two of an aligned couple have in common.
-    """
-    real, fake = logits.chunk(2)
-    margins = torch.cat([-real, fake])  # How far each logit lies on its own side.
-    losses = functional.softplus(-margins)
-    if optimisation.loss == "focal":
-        losses = losses * torch.sigmoid(-margins) ** optimisation.focal_gamma
-    count = aligned.sum().clamp(min=1.0)
-    ranking = (functional.softplus(real - fake) * aligned).sum() / count
-    common = ((real + fake).square() / 4 * aligned).sum() / count
-    return losses.mean() + optimisation.ranking * ranking + optimisation.centring * common
-
-
-def _optimizer(network: nn.Module, optimisation: Optimisation, *, fused: bool) -> torch.optim.Optimizer:
-    """AdamW; weights decay, batch norms and biases do not, and what ImageNet did not train learns faster."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        # By whole parts of the name: the backbone has a "_conv_head", which ImageNet did train.
-        is_new = not {"head", "locate", "_conv_stem"}.isdisjoint(name.split("."))
-        rate = optimisation.head_learning_rate if is_new else optimisation.learning_rate
-        decay = optimisation.weight_decay if parameter.dim() > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-            for (rate, decay), parameters in groups.items()
-        ],
-        fused=fused,
-    )
-
-
-def _learning_rate_factor(seen: int, total: int, warm_up: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth (Loshchilov and Hutter, SGDR, ICLR 2017)."""
-    if seen < warm_up:
-        return (seen + 1) / warm_up
-    share = min(1.0, (seen - warm_up) / max(1, total - warm_up))
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _set_momentum(network: nn.Module, momentum: float) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from worker.training.judging.evaluate import FEW, Evaluation
+from worker.training.judging.evaluate import Evaluation
+from worker.training.judging.figures import FEW
 from worker.training.judging.plots import curves_plot, robustness_plot
 from worker.training.measuring.metrics import CLIPPED
 

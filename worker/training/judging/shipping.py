@@ -13,12 +13,15 @@ from shared.evidence import Evidence
 from shared.manifests import Calibration, Manifest, Scale
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.training.errors import TrainingError
+from worker.training.fitting.progress import CURVES_FILE
 from worker.training.fitting.recipes import Recipe
-from worker.training.fitting.train import CURVES_FILE, check_recipe
+from worker.training.fitting.states import check_recipe
 from worker.training.judging.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, TAIL, calibrate
-from worker.training.judging.evaluate import FEW, EvaluationSource, evaluate
+from worker.training.judging.evaluate import evaluate
+from worker.training.judging.figures import FEW
 from worker.training.judging.plots import training_plot
 from worker.training.judging.report import MEASURES, figure, write_report
+from worker.training.judging.sources import EvaluationSource
 from worker.training.measuring.metrics import CLIPPED
 from worker.training.measuring.scored import ScoredMedium, score_caches
 

@@ -11,7 +11,7 @@ from torch import nn
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, Sampling, read_manifest
 from tests.clips import astronaut, hopper, make_clip
 from worker.model.checkpoint import Checkpoint
-from worker.training.judging.evaluate import EvaluationSource, folder_source
+from worker.training.judging.sources import EvaluationSource, folder_source
 from worker.training.measuring.scored import ScoredFace, ScoredMedium
 
 _PACKAGED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)

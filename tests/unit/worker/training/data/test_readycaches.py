@@ -20,7 +20,8 @@ from worker.training.fakes.couples import Couples
 from worker.training.fakes.kinds import Stage
 from worker.training.fitting.inputs import build_caches
 from worker.training.judging.crossvalidation import cross_validate
-from worker.training.judging.evaluate import evaluate, folder_source
+from worker.training.judging.evaluate import evaluate
+from worker.training.judging.sources import folder_source
 
 
 @pytest.fixture

@@ -27,10 +27,13 @@ from worker.training.fakes.couples import Couples
 from worker.training.fakes.kinds import Stage
 from worker.training.fitting import states, train
 from worker.training.fitting.inputs import paint_for
+from worker.training.fitting.losses import couple_loss
+from worker.training.fitting.optimisers import learning_rate_factor
 from worker.training.fitting.recipes import Optimisation
+from worker.training.fitting.starts import start_network
 from worker.training.fitting.states import read_index, read_tensors
 from worker.training.fitting.stopwatch import Synchronisations
-from worker.training.fitting.train import Trainer, couple_loss, start_network
+from worker.training.fitting.train import Trainer
 from worker.training.measuring.metrics import roc_auc
 
 ROOT = Path(__file__).parents[5]
@@ -544,11 +547,11 @@ def test_the_centring_loss_wants_aligned_couples_about_the_middle(aligned, expec
     [(0, 1 / 100), (49, 0.5), (99, 1.0), (100, 1.0), (600, 0.505), (1100, 0.01), (5000, 0.01)],
 )
 def test_the_learning_rate_warms_up_and_falls_by_half_a_cosine(seen, expected):
-    assert train._learning_rate_factor(seen, 1100, 100) == pytest.approx(expected)
+    assert learning_rate_factor(seen, 1100, 100) == pytest.approx(expected)
 
 
 def test_without_warm_up_the_learning_rate_begins_at_its_height():
-    assert train._learning_rate_factor(0, 100, 0) == pytest.approx(1.0)
+    assert learning_rate_factor(0, 100, 0) == pytest.approx(1.0)
 
 
 def test_each_parameter_has_the_learning_rate_and_decay_that_belong_to_it(caches, tmp_path):

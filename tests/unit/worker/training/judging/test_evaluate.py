@@ -8,8 +8,11 @@ from tests.unit.worker.training.judged import MANIFEST, Darkness, checkpoint, fa
 from worker.training.data.folders import read_labelled
 from worker.training.data.splits import SplitDigest, assign_sets
 from worker.training.errors import DataError
-from worker.training.judging.evaluate import FEW, evaluate, figures, folder_source, worst_mistakes
+from worker.training.judging.evaluate import evaluate
+from worker.training.judging.figures import FEW, figures
+from worker.training.judging.mistakes import worst_mistakes
 from worker.training.judging.robustness import DISTURBANCES
+from worker.training.judging.sources import folder_source
 
 
 @pytest.fixture(scope="module")

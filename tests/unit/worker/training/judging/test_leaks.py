@@ -18,7 +18,8 @@ from worker.training.fakes import transcoding
 from worker.training.fakes.augment import Augmentation
 from worker.training.fakes.blending import Blend, self_blend, swap
 from worker.training.fakes.transcoding import jpeg
-from worker.training.judging.outside import cross_validated, pixel_statistics
+from worker.training.judging.background import pixel_statistics
+from worker.training.judging.probes import cross_validated
 
 SIZE_PX, MARGIN = 128, 0.45
 SOURCES, COUPLES = 24, 10

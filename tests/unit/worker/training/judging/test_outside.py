@@ -14,17 +14,9 @@ from worker.training.__main__ import main
 from worker.training.data.cache import MARGIN, CachedFace
 from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation, jpeg
-from worker.training.judging.outside import (
-    LEAST_GROUPS,
-    NAMES,
-    PIXEL_NAMES,
-    Area,
-    outside_face,
-    pixel_statistics,
-    probe_caches,
-    probe_made,
-    table,
-)
+from worker.training.judging.background import NAMES, PIXEL_NAMES, outside_face, pixel_statistics
+from worker.training.judging.outside import probe_caches, probe_made
+from worker.training.judging.probes import LEAST_GROUPS, Area, table
 
 COUPLES = 24
 FACE = ((100.0, 90.0, 180.0, 190.0), ((120.0, 125.0), (160.0, 125.0), (140.0, 148.0), (124.0, 165.0), (156.0, 165.0)))

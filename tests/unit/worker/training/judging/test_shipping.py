@@ -13,9 +13,9 @@ from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
 from worker.training.fitting.recipes import Origin
 from worker.training.fitting.train import Trainer
-from worker.training.judging.evaluate import recipe_sources
 from worker.training.judging.report import MEASURES
 from worker.training.judging.shipping import render_card, ship
+from worker.training.judging.sources import recipe_sources
 
 SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "terms": "public domain"}]
 
