@@ -5,7 +5,7 @@ from typing import Final
 
 from worker.training.errors import DataError
 
-SHOWN: Final = 10
+MAX_ROWS: Final = 10
 """Rows of each kind of mistake that an error names; of the others it gives the number."""
 EDGE_BYTES: Final = 16
 """At each end of a picture's file: enough to tell its format, and whether it was cut off."""
@@ -25,7 +25,7 @@ class Findings:
     def add(self, mistake: str, row: str) -> None:
         """Note that *row* has the *mistake*, which reads after "rows": ``name a file that is not there``."""
         rows = self._rows.setdefault(mistake, [])
-        if len(rows) < SHOWN:
+        if len(rows) < MAX_ROWS:
             rows.append(row)
         self._counts[mistake] = self._counts.get(mistake, 0) + 1
 

@@ -20,7 +20,7 @@ from worker.training.errors import DataError
 
 TIMEOUT_S: Final = 600.0
 """For one video."""
-TOLD: Final = frozenset({".json", ".csv", ".txt"})
+METADATA: Final = frozenset({".json", ".csv", ".txt"})
 """Endings of what tells of videos."""
 SETTINGS_FILE: Final = "reencoded.json"
 CRFS: Final = (0, 51)
@@ -70,7 +70,7 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
     target.mkdir(parents=True, exist_ok=True)
     claim(target / SETTINGS_FILE, {"crf": crf, "scale": scale, "preset": preset}, "other settings")
     for path in files:
-        if path.suffix.lower() in TOLD and not (target / path.relative_to(source)).exists():
+        if path.suffix.lower() in METADATA and not (target / path.relative_to(source)).exists():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.relative_to(source))
     for video in tqdm(videos, unit="file", desc=f"crf {crf}"):
@@ -79,7 +79,7 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
             copy.parent.mkdir(parents=True, exist_ok=True)
             _encode(video, copy, crf, scale, preset)
     pictures = sum(path.suffix.lower() in PICTURES for path in files)
-    others = sum(path.suffix.lower() not in VIDEOS | PICTURES | TOLD for path in files)
+    others = sum(path.suffix.lower() not in VIDEOS | PICTURES | METADATA for path in files)
     return Reencoded(len(videos), pictures, others)
 
 

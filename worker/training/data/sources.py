@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from worker.training.data.cache import CacheSettings, CropCache, build_cache
+from worker.training.data.cache import CacheSettings, CropCache
 from worker.training.data.claims import claim
+from worker.training.data.cutting import build_cache
 from worker.training.data.datasets import READERS, guess_kind, read_dataset
 from worker.training.data.findings import Findings
 from worker.training.data.media import Medium, Set

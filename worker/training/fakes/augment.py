@@ -1,10 +1,10 @@
 """
-Augmentation: what cameras, editors and networks do to faces, real and fake alike.
+Augmentation: the changes that cameras, editors and networks make to faces, real and fake alike.
 
-``Augmentation`` draws one course of changes and applies the same one, with the same random numbers, to every picture
-it is given, so that a fake and its real counterpart never differ by it. First come the changes that work on a crop as
-it was cut: rescaling, blur, noise, sharpening, JPEG, H.264. Then the crop is brought to the network's size by the
-serving code's own interpolation, and colours are changed: brightness, contrast, jitter, fancy PCA (Krizhevsky,
+``Augmentation`` draws one series of changes and applies it, with the same random numbers, to every picture of a
+couple, so that a fake and its real counterpart never differ by it. First come the changes to a crop at its native
+size: rescaling, blur, noise, sharpening, JPEG, H.264. Then the crop is resized to the network's size by the serving
+code's own interpolation, and its colours are changed: brightness, contrast, jitter, fancy PCA (Krizhevsky,
 Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012), cutout (DeVries
 and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017).
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.detection.faces import Box, crop_face
-from worker.training.fakes.transcoding import Course, Picture, chain, h264, jpeg
+from worker.training.fakes.transcoding import Picture, Transform, chain, h264, jpeg
 
 Mask = NDArray[np.float32]
 
@@ -32,7 +32,7 @@ SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
 
 Chance = float
 SMALLER: Final = (0.35, 1.0)
-SMALLEST_PX: Final = 24
+MIN_SIDE_PX: Final = 24
 """Side to which rescaling brings a picture at the least."""
 SIGMAS_PX: Final = (0.3, 1.3)
 NOISE_LEVELS: Final = (1.0, 6.0)
@@ -117,13 +117,13 @@ class Augmentation(BaseModel):
         native_px = max(32, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * wide)))
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
         # All numbers are drawn before anything is done, in the order in which older recipes drew them.
-        courses = self._native_courses(rng, native_px)
+        transforms = self._native_transforms(rng, native_px)
         changes = self.draw_final(rng, Changes())
-        for course in courses:
-            crops = [course(crop) for crop in crops]
+        for transform in transforms:
+            crops = [transform(crop) for crop in crops]
         crops = [to_size(crop, size_px) for crop in crops]
-        for course in _final_courses(changes, size_px):
-            crops = [course(crop) for crop in crops]
+        for transform in _final_transforms(changes, size_px):
+            crops = [transform(crop) for crop in crops]
         return [np.ascontiguousarray(crop[:, ::-1]) for crop in crops] if is_flipped else crops
 
     def place(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
@@ -180,38 +180,38 @@ class Augmentation(BaseModel):
             changes.cut = Cut(sides, rng.random(2), int(rng.integers(256)))
         return changes
 
-    def _native_courses(self, rng: Generator, native_px: int) -> list[Course]:
+    def _native_transforms(self, rng: Generator, native_px: int) -> list[Transform]:
         # Nothing is drawn where there are no chains, so that older recipes see what they saw.
         if self.chain > 0.0 and rng.random() < self.chain:
             return [chain(rng, native_px)]
-        return _native_courses(self.draw_native(rng))
+        return _native_transforms(self.draw_native(rng))
 
 
-def _native_courses(changes: Changes) -> list[Course]:
-    courses: list[Course] = []
+def _native_transforms(changes: Changes) -> list[Transform]:
+    transforms: list[Transform] = []
     if changes.small is not None:
-        courses.append(_rescaling(changes.small, enlarge=changes.is_enlarged))
+        transforms.append(_rescaling(changes.small, enlarge=changes.is_enlarged))
     if changes.sigma_px is not None:
-        courses.append(_blurring(changes.sigma_px))
+        transforms.append(_blurring(changes.sigma_px))
     if changes.noise is not None:
-        courses.append(_adding_noise(changes.noise, changes.noise_seed))
+        transforms.append(_adding_noise(changes.noise, changes.noise_seed))
     if changes.sharpening is not None:
-        courses.append(_sharpening(changes.sharpening))
-    courses += [jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
+        transforms.append(_sharpening(changes.sharpening))
+    transforms += [jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
     if changes.crf is not None:
-        courses.append(h264(changes.crf))
-    return courses
+        transforms.append(h264(changes.crf))
+    return transforms
 
 
-def _final_courses(changes: Changes, size_px: int) -> list[Course]:
-    courses: list[Course] = []
+def _final_transforms(changes: Changes, size_px: int) -> list[Transform]:
+    transforms: list[Transform] = []
     if changes.colours is not None:
-        courses.append(_recolouring(changes.colours))
+        transforms.append(_recolouring(changes.colours))
     if changes.cut is not None:
         sides = (changes.cut.sides * size_px).astype(int)
         corner = (changes.cut.place * (size_px - sides)).astype(int)
-        courses.append(_cutting_out(corner, sides, changes.cut.grey))
-    return courses
+        transforms.append(_cutting_out(corner, sides, changes.cut.grey))
+    return transforms
 
 
 def native_crop(picture: Picture, box: Box, margin: float) -> Picture:
@@ -226,36 +226,36 @@ def to_size(crop: Picture, size_px: int) -> Picture:
     return crop_face(crop, (0.0, 0.0, float(crop.shape[1]), float(crop.shape[0])), size_px=size_px, margin=0.0)
 
 
-def _rescaling(factor: float, *, enlarge: bool) -> Course:
-    def course(picture: Picture) -> Picture:
+def _rescaling(factor: float, *, enlarge: bool) -> Transform:
+    def transform(picture: Picture) -> Picture:
         side = picture.shape[0]
-        small_px = max(SMALLEST_PX, round(side * factor))
+        small_px = max(MIN_SIDE_PX, round(side * factor))
         small = cv2.resize(picture, (small_px, small_px), interpolation=cv2.INTER_AREA)
         if not enlarge:
             return np.asarray(small, np.uint8)
         return np.asarray(cv2.resize(small, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
 
-    return course
+    return transform
 
 
-def _blurring(sigma: float) -> Course:
+def _blurring(sigma: float) -> Transform:
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
 
 
-def _adding_noise(level: float, seed: int) -> Course:
-    def course(picture: Picture) -> Picture:
+def _adding_noise(level: float, seed: int) -> Transform:
+    def transform(picture: Picture) -> Picture:
         noise = np.random.default_rng(seed).standard_normal(picture.shape, np.float32) * np.float32(level)
         return np.asarray(np.clip(picture + noise + 0.5, 0, 255), np.uint8)
 
-    return course
+    return transform
 
 
-def _sharpening(amount: float) -> Course:
-    def course(picture: Picture) -> Picture:
+def _sharpening(amount: float) -> Transform:
+    def transform(picture: Picture) -> Picture:
         smooth = cv2.GaussianBlur(picture, (0, 0), HALO_PX)
         return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
 
-    return course
+    return transform
 
 
 def colour_map(rng: Generator) -> NDArray[np.float32]:
@@ -269,7 +269,7 @@ def colour_map(rng: Generator) -> NDArray[np.float32]:
     return np.column_stack([matrix, offset]).astype(np.float32)
 
 
-def _recolouring(colours: NDArray[np.float32]) -> Course:
+def _recolouring(colours: NDArray[np.float32]) -> Transform:
     return lambda picture: np.asarray(cv2.transform(picture, colours), np.uint8)
 
 
@@ -281,10 +281,10 @@ def _hue_rotation(angle: float) -> NDArray[np.float32]:
     return np.asarray(turned, np.float32)
 
 
-def _cutting_out(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Course:
-    def course(picture: Picture) -> Picture:
+def _cutting_out(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Transform:
+    def transform(picture: Picture) -> Picture:
         cut = picture.copy()
         cut[corner[1] : corner[1] + sides[1], corner[0] : corner[0] + sides[0]] = grey
         return cut
 
-    return course
+    return transform

@@ -16,9 +16,9 @@ Face = tuple[CropCache, CachedFace]
 """A face, and the cache that holds its picture."""
 CANDIDATES: Final = 24
 """Faces that are drawn, of which the one whose pose is nearest to the target's becomes the donor."""
-FACES_COUNTED: Final = 12
+MAX_FACES_COUNTED: Final = 12
 """Faces of a medium beyond which it is drawn no more often: a video counts as much as a few still images."""
-PICTURES_KEPT: Final = 8192
+MAX_PICTURES: Final = 8192
 """Decoded pictures that each loader process keeps: 1 to 2 GB."""
 
 
@@ -153,7 +153,7 @@ class FacePool:
         # Shards of every cache have the same names, and their first pictures are at the same offset.
         key = (cache.folder, face.shard, face.offset)
         if key not in self._pictures:
-            if len(self._pictures) >= PICTURES_KEPT:
+            if len(self._pictures) >= MAX_PICTURES:
                 self._pictures.pop(next(iter(self._pictures)))  # The one that has been kept longest.
             self._pictures[key] = cache.picture(face)
         return self._pictures[key]
@@ -161,7 +161,7 @@ class FacePool:
     def _medium_weights(self) -> NDArray[np.float64]:
         if not hasattr(self, "_weights"):
             self._numbers = {face: number for number, (_, face) in enumerate(self.real)}
-            counts = np.array([min(len(rows), FACES_COUNTED) for rows in self._by_medium], np.float64)
+            counts = np.array([min(len(rows), MAX_FACES_COUNTED) for rows in self._by_medium], np.float64)
             faces = [rows[0][1] for rows in self._by_medium]
             data_set_power, person_power = self._powers
             people = _to_power(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from worker.training.fakes.augment import HALO_PX, SMALLEST_PX, Augmentation, Changes, Cut
+from worker.training.fakes.augment import HALO_PX, MIN_SIDE_PX, Augmentation, Changes, Cut
 
 RADIUS_PX: Final = 4
 """Of the blur at the largest sigma."""
@@ -50,7 +50,7 @@ CHROMA: Final = (
 
 def left_to_loaders(augmentation: Augmentation, seed: int, number: int) -> Augmentation:
     """What the loader of the couple with this number has to do of *augmentation*."""
-    codec, _, _ = _lot(augmentation, seed, number)
+    codec, _, _ = _draw_codec(augmentation, seed, number)
     nothing = {"rescale": 0.0, "blur": 0.0, "noise": 0.0, "sharpen": 0.0}
     update: dict[str, float] = {"jpeg": 0.0, "h264": 0.0, "chain": 0.0, "colour": 0.0, "cutout": 0.0}
     return augmentation.model_copy(update=update | ({codec: 1.0} if codec else nothing))
@@ -58,7 +58,7 @@ def left_to_loaders(augmentation: Augmentation, seed: int, number: int) -> Augme
 
 def draw_changes(augmentation: Augmentation, seed: int, number: int) -> Changes:
     """The rest, for ``OnDevice``: as often, and as strong, as ``Augmentation`` itself would make each change."""
-    codec, is_jpeg, rng = _lot(augmentation, seed, number)
+    codec, is_jpeg, rng = _draw_codec(augmentation, seed, number)
     changes = Changes()
     if not codec:
         # Whether it is to be JPEG was drawn with the lot, and no codec is left to be.
@@ -161,7 +161,7 @@ class _Batch:
 def rescaled(planes: Tensor, factors: Tensor) -> Tensor:
     """Made smaller by the mean over areas, and as large as before by interpolation between neighbours."""
     side = planes.shape[-1]
-    small = (side * factors).round().clamp(min=SMALLEST_PX, max=side).view(-1, 1, 1)
+    small = (side * factors).round().clamp(min=MIN_SIDE_PX, max=side).view(-1, 1, 1)
     places = torch.arange(side, device=planes.device, dtype=torch.float32)
     rows, columns = places.view(1, -1, 1), places.view(1, 1, -1)
     # Row i of the small picture covers [i, i + 1) * side / small; what lies beyond the small picture covers nothing.
@@ -261,7 +261,7 @@ def cut_out(planes: Tensor, cuts: Tensor) -> Tensor:
     return torch.where(inside, cuts[:, 4].view(-1, 1, 1, 1), planes)
 
 
-def _lot(augmentation: Augmentation, seed: int, number: int) -> tuple[str, bool, Generator]:
+def _draw_codec(augmentation: Augmentation, seed: int, number: int) -> tuple[str, bool, Generator]:
     """Which codec the loader has to use, if any, whether the device has to do JPEG, and where to draw the rest."""
     rng = np.random.default_rng((seed, number, _STREAM))
     is_chained = rng.random() < augmentation.chain

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from worker.training.fakes.blending import Blend, Mask, Picture, mixed
-from worker.training.fakes.generators.fitting import resized
+from worker.training.fakes.generators.pictures import resized
 
 Place = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""

@@ -1,9 +1,9 @@
 """
-Compression as files meet it on their way: JPEG, and H.264, HEVC and VP9 with motion, once or in chains.
+Compression as platforms and messengers apply it: JPEG, and H.264, HEVC and VP9 with motion, once or in chains.
 
-A ``Course`` is one change to a picture. Courses hold their random numbers, so that a fake and its real counterpart go
-through the very same one. Video codecs are the real encoders of FFmpeg (PyAV): a picture becomes the last frame of a
-short clip that moves towards it, so that what is seen of it was predicted, as most frames of a video are.
+A ``Transform`` is one change to a picture. It holds its random numbers, so that a fake and its real counterpart are
+changed in exactly the same way. Video codecs are the real encoders of FFmpeg (PyAV): a picture becomes the last frame
+of a short clip that moves towards it, so that it is a predicted frame, as most frames of a video are.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
-Course = Callable[[Picture], Picture]
+Transform = Callable[[Picture], Picture]
 Codec = Literal["h264", "hevc", "vp9"]
 
 _TICK: Final = Fraction(1, 25)
-SMALLEST_PX: Final = 32
+MIN_SIDE_PX: Final = 32
 """Side below which no chain shrinks a crop."""
 
 
@@ -46,8 +46,8 @@ _CODERS: Final[dict[Codec, _Coder]] = {
     ),
     "vp9": _Coder("libvpx-vp9", "vp9", {"b": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
 }
-FINEST: Final[dict[Codec, int]] = {"h264": 20, "hevc": 22, "vp9": 26}
-COARSEST: Final[dict[Codec, int]] = {"h264": 40, "hevc": 42, "vp9": 54}
+MIN_CRFS: Final[dict[Codec, int]] = {"h264": 20, "hevc": 22, "vp9": 26}
+MAX_CRFS: Final[dict[Codec, int]] = {"h264": 40, "hevc": 42, "vp9": 54}
 """Constant rate factors of chains, from hardly to badly visible; the scales differ by codec."""
 
 
@@ -60,30 +60,30 @@ class Motion(NamedTuple):
     """Scale about the centre."""
 
 
-def jpeg(quality: int, *, coarse_chroma: bool = True) -> Course:
+def jpeg(quality: int, *, coarse_chroma: bool = True) -> Transform:
     """JPEG at *quality*, with chroma at half resolution or at full."""
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if coarse_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
 
-    def course(picture: Picture) -> Picture:
+    def transform(picture: Picture) -> Picture:
         _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
         return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
 
-    return course
+    return transform
 
 
-def h264(crf: int, *, preset: str = "veryfast") -> Course:
+def h264(crf: int, *, preset: str = "veryfast") -> Transform:
     """Real H.264 (x264) at the constant rate factor *crf*: the picture as the second, predicted frame of a clip."""
 
-    def course(picture: Picture) -> Picture:
+    def transform(picture: Picture) -> Picture:
         # The frame before it, seen from a pixel aside: prediction then has some motion to carry.
         before = np.roll(_even(picture), 1, axis=1)
         return _coded([before, picture], "h264", {"crf": str(crf), "preset": preset})
 
-    return course
+    return transform
 
 
-def video(codec: Codec, crf: int, motion: Motion, *, frames: int = 3) -> Course:
+def video(codec: Codec, crf: int, motion: Motion, *, frames: int = 3) -> Transform:
     """
     Encode with *codec* at the constant rate factor *crf*.
 
@@ -92,65 +92,65 @@ def video(codec: Codec, crf: int, motion: Motion, *, frames: int = 3) -> Course:
         frames: Of the clip.
     """
 
-    def course(picture: Picture) -> Picture:
+    def transform(picture: Picture) -> Picture:
         clip = [_moved_back(picture, motion, steps) for steps in range(frames - 1, 0, -1)]
         return _coded([*clip, picture], codec, {"crf": str(crf)})
 
-    return course
+    return transform
 
 
-def rescaled(side_px: int, *, smooth: bool) -> Course:
+def rescaled(side_px: int, *, smooth: bool) -> Transform:
     """Bring a square picture to *side_px*; enlarging is smooth (cubic) or plain (linear)."""
 
-    def course(picture: Picture) -> Picture:
+    def transform(picture: Picture) -> Picture:
         enlarging = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
         how = cv2.INTER_AREA if side_px < picture.shape[0] else enlarging
         return np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how), np.uint8)
 
-    return course
+    return transform
 
 
-def in_turn(courses: Sequence[Course]) -> Course:
+def in_turn(transforms: Sequence[Transform]) -> Transform:
     """Make several changes, one after another."""
 
-    def course(picture: Picture) -> Picture:
-        for change in courses:
+    def transform(picture: Picture) -> Picture:
+        for change in transforms:
             picture = change(picture)
         return picture
 
-    return course
+    return transform
 
 
-def chain(rng: Generator, side_px: int) -> Course:
+def chain(rng: Generator, side_px: int) -> Transform:
     """
     Draw the way of a file through one to three uploads, for a square picture of *side_px*.
 
     Each may shrink it (to 0.3 of its first size in all, at the smallest) and compresses it: H.264 mostly, or HEVC, VP9
     or, like a screenshot or a thumbnail, JPEG. In the end it may be enlarged again, as a player or a repost does.
     """
-    courses: list[Course] = []
+    transforms: list[Transform] = []
     now = side_px
-    least = max(SMALLEST_PX, round(0.3 * side_px))
+    least = max(MIN_SIDE_PX, round(0.3 * side_px))
     for _ in range(1 + int(rng.random() < 0.45) + int(rng.random() < 0.15)):
         if rng.random() < 0.55:
             now = min(now, max(least, round(now * rng.uniform(0.35, 1.0))))
-            courses.append(rescaled(now, smooth=False))
-        courses.append(_compression(rng))
+            transforms.append(rescaled(now, smooth=False))
+        transforms.append(_compression(rng))
     if rng.random() < 0.3 and now < side_px:
-        courses.append(rescaled(side_px, smooth=bool(rng.random() < 0.5)))
+        transforms.append(rescaled(side_px, smooth=bool(rng.random() < 0.5)))
         if rng.random() < 0.5:
-            courses.append(_compression(rng))
-    return in_turn(courses)
+            transforms.append(_compression(rng))
+    return in_turn(transforms)
 
 
 def halved(picture: Picture) -> Picture:
     """At half of its size, 32 px a side at least."""
-    return rescaled(max(SMALLEST_PX, picture.shape[0] // 2), smooth=False)(picture)
+    return rescaled(max(MIN_SIDE_PX, picture.shape[0] // 2), smooth=False)(picture)
 
 
 DRIFT: Final = Motion(0.7, 0.3, 1.002)
 """Of the clips that views are made of."""
-VIEWS: Final[dict[str, Course]] = {
+VIEWS: Final[dict[str, Transform]] = {
     "clean": lambda picture: picture,
     "crf28": video("h264", 28, DRIFT),
     "crf35": video("h264", 35, DRIFT),
@@ -159,12 +159,12 @@ VIEWS: Final[dict[str, Course]] = {
 """How a square crop, as it was cut, reaches us: as it was published, encoded again, or made smaller and encoded."""
 
 
-def _compression(rng: Generator) -> Course:
+def _compression(rng: Generator) -> Transform:
     draw = rng.random()
     if draw < 0.2:
         return jpeg(int(rng.integers(35, 91)), coarse_chroma=bool(rng.random() < 0.9))
     codec: Codec = "h264" if draw < 0.7 else "hevc" if draw < 0.85 else "vp9"
-    crf = round(rng.uniform(FINEST[codec], COARSEST[codec]))
+    crf = round(rng.uniform(MIN_CRFS[codec], MAX_CRFS[codec]))
     speed = abs(rng.normal(0.0, 1.2))  # Pixels a frame: a talking head moves little.
     angle = rng.uniform(0.0, 2 * np.pi)
     return video(codec, crf, Motion(speed * np.cos(angle), speed * np.sin(angle), 1.0 + rng.normal(0.0, 0.004)))

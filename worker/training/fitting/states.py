@@ -4,7 +4,7 @@ What a run goes on from: tensors in small files, and an index that says which of
 A state is written beside the one before, under other names, and counts from the moment its index replaces the old
 one; then the old files go. A kill at any moment leaves one whole state. Every file names the state that it belongs
 to, so that a copy of a run's folder, taken while a state was written, is recognised too. No file is larger than
-``LARGEST_BYTES``, unless one tensor is, so that states travel through whatever limits the size of a file.
+``MAX_FILE_BYTES``, unless one tensor is, so that states travel through whatever limits the size of a file.
 """
 
 import json
@@ -23,7 +23,7 @@ from worker.training.fitting.recipes import Recipe
 INDEX_FILE: Final = "state.json"
 OLDER_FILE: Final = "state.ckpt"
 """Which held a whole state once."""
-LARGEST_BYTES: Final = 15_000_000
+MAX_FILE_BYTES: Final = 15_000_000
 _SLOTS: Final = ("a", "b")
 
 
@@ -108,7 +108,7 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():
-        if part and size + tensor.nbytes > LARGEST_BYTES:
+        if part and size + tensor.nbytes > MAX_FILE_BYTES:
             yield part
             part, size = {}, 0
         part[name] = tensor.detach().cpu().contiguous()

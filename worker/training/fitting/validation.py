@@ -12,7 +12,7 @@ from worker.training.data.cache import CachedFace, CropCache
 from worker.training.fakes.augment import Augmentation, native_crop, to_size
 from worker.training.fakes.couples import Couples
 from worker.training.fakes.kinds import Stage
-from worker.training.fakes.transcoding import VIEWS, Course, Picture
+from worker.training.fakes.transcoding import VIEWS, Picture, Transform
 from worker.training.fitting.recipes import Recipe, Validation
 from worker.training.measuring.metrics import Labels, Scores, roc_auc
 from worker.training.measuring.scored import above_originals, draw_media, spread
@@ -104,10 +104,10 @@ class ValidationFaces:
             result["above"] = float(np.mean([is_above for _, is_above in above]))
         return result, selection
 
-    def _seen(self, pictures: Tensor, course: Course) -> Tensor:
-        """(N, 3, S, S) uint8, each after *course*."""
+    def _seen(self, pictures: Tensor, transform: Transform) -> Tensor:
+        """(N, 3, S, S) uint8, each after *transform*."""
         planes = [picture.permute(1, 2, 0).contiguous().numpy() for picture in pictures]
-        seen = [to_size(course(picture), self._size_px) for picture in planes]
+        seen = [to_size(transform(picture), self._size_px) for picture in planes]
         return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
 
 

@@ -30,9 +30,9 @@ FALSE_POSITIVES: Final = 0.05
 """Share of a data set's real media, at most, that may reach the threshold, from which on a medium is called fake."""
 MISSES: Final = 0.15
 """Share of a data set's fakes, at most, below the band, where a medium is called real."""
-LEAST_LOW: Final = 0.05
+MIN_LOW: Final = 0.05
 """The band does not begin below this, whatever the misses: nothing at all would be called real."""
-MOST_LOW: Final = 0.5
+MAX_LOW: Final = 0.5
 """Nor above this: what is rather fake than real is never called real, and what is rather real never fake."""
 TEMPERATURES: Final = np.geomspace(0.2, 5.0, 81)
 OFFSETS: Final = np.linspace(-6.0, 6.0, 49)
@@ -41,9 +41,9 @@ TAIL: Final = 0.2
 """The share of single faces that tells how far the highest of several people lies above one."""
 SEVERAL: Final = 4
 """Faces of one person from which on their mean counts as one over many, for its tail."""
-LEAST_SHARE: Final = 0.5
+MIN_TAIL_SHARE: Final = 0.5
 """Of the tail of single faces, that the tail of means over many has at least."""
-MOST_ODDS: Final = 12.0
+MAX_LOG_ODDS: Final = 12.0
 """Log-odds beyond which scores are no longer told apart."""
 
 Edge = Callable[[NDArray[np.float64]], float]
@@ -120,7 +120,7 @@ class _Faces:
 
     def loss(self, temperature: float, offset: float) -> float:
         """Mean log loss of the media's scores, as ``metrics.log_loss`` takes it."""
-        scores = 0.5 + 0.5 * np.tanh(0.5 * (self._logits - offset) / temperature)
+        scores = Scale(temperature, offset).probabilities(self._logits, np.tanh)
         people = np.bincount(self._person, scores) / self._counts
         highest = np.zeros(len(self._medium))
         np.maximum.at(highest, self._segment, people)
@@ -139,13 +139,13 @@ def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapp
     if tail := _tail(singles):
         rise["doubling"] = round(tail * math.log(2.0), DIGITS)
         # A tail of few media is a guess: means are taken to scatter half as far as single faces at least.
-        share = min(1.0, max(_tail(means) / tail, LEAST_SHARE))
+        share = min(1.0, max(_tail(means) / tail, MIN_TAIL_SHARE))
         rise["doubling_many"] = round(share * tail * math.log(2.0), DIGITS)
     is_video = any(medium.is_video for medium in media)
     high = _bound(real, odds, seen, max, _high, Bound(one=0.0, many=0.0, **rise))
     falling = Bound(one=0.0, many=0.0, **(rise if is_video else {}))
     low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, falling)
-    least, most = _log_odds(LEAST_LOW), _log_odds(MOST_LOW)
+    least, most = _log_odds(MIN_LOW), _log_odds(MAX_LOW)
     return Bounds(
         high=Bound(**{name: _up(max(value, most)) for name, value in high.items()}, **rise),
         low=Bound(
@@ -210,8 +210,8 @@ def _low(ordered: NDArray[np.float64]) -> float:
 
 def _log_odds(score: float) -> float:
     if not 0.0 < score < 1.0:
-        return math.copysign(MOST_ODDS, score - 0.5)
-    return max(-MOST_ODDS, min(MOST_ODDS, math.log(score / (1.0 - score))))
+        return math.copysign(MAX_LOG_ODDS, score - 0.5)
+    return max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, math.log(score / (1.0 - score))))
 
 
 def _up(odds: float) -> float:

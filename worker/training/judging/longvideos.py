@@ -24,7 +24,7 @@ Style = Literal["compilation", "one person"]
 
 LENGTHS_S: Final = (10.0, 60.0, 600.0)
 INSERTIONS_S: Final = (0.0, 1.0, 2.0, 5.0, 10.0)
-ENOUGH: Final = 8
+MIN_FACES: Final = 8
 """Faces of a clip that is repeated for a video of one person, at least."""
 
 
@@ -73,8 +73,8 @@ def judge_long_videos(
     step_s = 1.0 / manifest.sampling.sample_fps
     clips = [scores for medium in real if (scores := _people(medium, manifest))]
     swaps = [scores[0] for medium in swapped if (scores := _people(medium, manifest))]
-    if not any(len(people[0]) >= ENOUGH for people in clips) or not swaps:
-        raise DataError(f"long videos need a real clip with {ENOUGH} faces of a person, and a swapped clip")
+    if not any(len(people[0]) >= MIN_FACES for people in clips) or not swaps:
+        raise DataError(f"long videos need a real clip with {MIN_FACES} faces of a person, and a swapped clip")
     rng = np.random.default_rng(seed)
     shares = []
     for length_s in LENGTHS_S:
@@ -110,7 +110,7 @@ def _video(
     clips: Sequence[list[list[float]]], length_s: float, style: Style, step_s: float, rng: Generator
 ) -> list[_Strand]:
     if style == "one person":
-        longest = [people[0] for people in clips if len(people[0]) >= ENOUGH]
+        longest = [people[0] for people in clips if len(people[0]) >= MIN_FACES]
         scores = longest[int(rng.integers(len(longest)))]
         count = round(length_s / step_s)
         return [_Strand(0.0, (scores * (count // len(scores) + 1))[:count])]

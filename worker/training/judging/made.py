@@ -130,8 +130,8 @@ def judge_made(
         for kind in kinds:
             couples = made_crops(recipe, caches, kind, crop, painted=painted, count=count, whole=whole)
             made = list(tqdm(couples, total=count, unit="couple", desc=f"{manifest.name}, {kind}"))
-            for view, course in VIEWS.items():
-                seen = [to_size(course(picture), crop.crop_size_px) for couple in made for picture in couple]
+            for view, transform in VIEWS.items():
+                seen = [to_size(transform(picture), crop.crop_size_px) for couple in made for picture in couple]
                 logits = np.array(logits_of(checkpoint.network, seen, "cpu"))
                 found.append(Judged(manifest.name, kind, view, logits[::2], logits[1::2]))
     return found

@@ -12,13 +12,13 @@ from worker.training.data.cache import CropCache
 from worker.training.judging.figures import score_and_call
 from worker.training.measuring.scored import ScoredFace, ScoredMedium
 
-WORST: Final = 12
+MAX_SHOWN: Final = 12
 """Mistakes of each kind that are shown."""
 
 
 def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tuple[ScoredMedium, ScoredFace]]:
     """
-    The media on the wrong side of the threshold, the worst first, real ones before fakes; ``WORST`` of each at most.
+    Find the media on the wrong side of the threshold, at most ``MAX_SHOWN`` real ones, then as many fakes, worst first.
 
     Returns:
         Each with its face that is furthest on the wrong side.
@@ -26,8 +26,8 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     scores, verdicts = score_and_call(media, manifest)
     called = verdicts.fake
     order = np.argsort(scores, kind="stable").tolist()
-    alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:WORST]
-    misses = [media[row] for row in order if not called[row] and media[row].is_fake][:WORST]
+    alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:MAX_SHOWN]
+    misses = [media[row] for row in order if not called[row] and media[row].is_fake][:MAX_SHOWN]
     return [
         *((medium, max(medium.faces, key=lambda face: face.logit)) for medium in alarms),
         *((medium, min(medium.faces, key=lambda face: face.logit)) for medium in misses),

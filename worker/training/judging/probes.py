@@ -19,7 +19,7 @@ MIN_GROUPS: Final = 4
 """Of real media, and of fakes, or of couples. Of fewer a probe learns from two people or pictures, and says nothing."""
 ROUNDS: Final = 500
 """Of the bootstrap."""
-TELLING: Final = 3
+MAX_SINGLES: Final = 3
 """Single statistics that are named."""
 SEED: Final = 0
 How = Literal["media", "couples"]
@@ -164,7 +164,7 @@ def _probed(name: str, how: How, seen: Sequence[Statistics], rows: Features, lef
         single = [(NAMES[place], roc_auc(labels, rows[:, place]) or 0.0) for place in places]
         single.sort(key=lambda row: -abs(row[1] - 0.5))
         interval = bootstrap(roc_auc, labels, scores, groups, rounds=rounds)
-        areas.append(Area(family, roc_auc(labels, scores) or 0.0, interval, tuple(single[:TELLING])))
+        areas.append(Area(family, roc_auc(labels, scores) or 0.0, interval, tuple(single[:MAX_SINGLES])))
     return Probed(
         name=name,
         how=how,

@@ -15,7 +15,7 @@ from worker.training.measuring.metrics import CLIPPED
 
 JSON_FILE: Final = "report.json"
 HTML_FILE: Final = "report.html"
-LISTED: Final = 200
+MAX_LISTED: Final = 200
 """Unscored media that the page names; JSON names all."""
 MEASURES: Final = {
     "roc_auc": "ROC-AUC",
@@ -65,7 +65,7 @@ def render_html(evaluation: Evaluation) -> str:
         measures=MEASURES,
         plots=plots,
         worst=list(zip(report["worst"], pictures, strict=True)),
-        listed=LISTED,
+        listed=MAX_LISTED,
         few=FEW,
         clipped=CLIPPED,
         cautions=cautions(report),

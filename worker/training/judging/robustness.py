@@ -22,7 +22,7 @@ from shared.manifests import Scale
 from worker.model.checkpoint import Checkpoint
 from worker.training.data.cache import CachedFace, CropCache
 from worker.training.fakes.augment import native_crop, to_size
-from worker.training.fakes.transcoding import Course, Picture, h264, in_turn, jpeg
+from worker.training.fakes.transcoding import Picture, Transform, h264, in_turn, jpeg
 from worker.training.judging.verdicts import Verdicts
 from worker.training.measuring.metrics import bootstrap, confusion, roc_auc
 from worker.training.measuring.scored import ScoredMedium, chosen_faces, draw_media, logits_of
@@ -30,7 +30,7 @@ from worker.training.measuring.scored import ScoredMedium, chosen_faces, draw_me
 FACES_PER_MEDIUM: Final = 2
 ROUNDS: Final = 200
 """Of the bootstrap at each point."""
-LEAST_SIDE_PX: Final = 16
+MIN_SIDE_PX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Disturbance:
     axis: str
     """What its strengths are, for a plot."""
     strengths: tuple[float, ...]
-    course: Callable[[float], Course]
+    transform: Callable[[float], Transform]
     """From a strength to the change itself."""
 
 
@@ -61,17 +61,17 @@ class RobustnessPoint:
     false_positive_rate: float | None
 
 
-def shrink(share: float) -> Course:
+def shrink(share: float) -> Transform:
     """Shrink to *share* of each side, averaging areas."""
 
-    def course(picture: Picture) -> Picture:
-        height, width = (max(LEAST_SIDE_PX, round(side * share)) for side in picture.shape[:2])
+    def transform(picture: Picture) -> Picture:
+        height, width = (max(MIN_SIDE_PX, round(side * share)) for side in picture.shape[:2])
         return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
-    return course
+    return transform
 
 
-def blur(sigma_px: float) -> Course:
+def blur(sigma_px: float) -> Transform:
     """Gaussian blur with *sigma_px* in pixels of the crop as it was cut."""
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
@@ -111,22 +111,22 @@ def robustness_curves(
         The untouched faces first, then disturbance by disturbance.
     """
     drawn = {(medium.dataset, medium.key): medium for medium in draw_media(media, limit)}
-    courses: list[tuple[str, float | None, Course]] = [("none", None, lambda picture: picture)]
-    courses += [(kind.name, value, kind.course(value)) for kind in disturbances for value in kind.strengths]
+    transforms: list[tuple[str, float | None, Transform]] = [("none", None, lambda picture: picture)]
+    transforms += [(kind.name, value, kind.transform(value)) for kind in disturbances for value in kind.strengths]
     labels, groups, rows, order = [], [], [], []
     for cache, faces in tqdm(_faces_of(caches, drawn, checkpoint), total=len(drawn), unit="medium", desc="robustness"):
         medium = drawn[faces[0].dataset, faces[0].key]
         order.append(medium)
         labels.append(int(medium.is_fake))
         groups.append(f"{medium.dataset}/{medium.group}")
-        rows.append(_scores(checkpoint, cache, faces, [course for _, _, course in courses], device))
-    scores = np.array(rows, np.float64).reshape(len(rows), len(courses))
+        rows.append(_scores(checkpoint, cache, faces, [transform for _, _, transform in transforms], device))
+    scores = np.array(rows, np.float64).reshape(len(rows), len(transforms))
     truth = np.array(labels, np.int64)
     calibration = checkpoint.manifest.calibration
     evidence = [_evidence(medium, calibration.scale) for medium in order]
     return [
         _point(name, strength, truth, scores[:, column], groups, Verdicts.of(calibration, scores[:, column], evidence))
-        for column, (name, strength, _) in enumerate(courses)
+        for column, (name, strength, _) in enumerate(transforms)
     ]
 
 
@@ -151,18 +151,18 @@ def _scores(
     checkpoint: Checkpoint,
     cache: CropCache,
     faces: Sequence[CachedFace],
-    courses: Sequence[Course],
+    transforms: Sequence[Transform],
     device: str | torch.device,
 ) -> NDArray[np.float64]:
-    """(courses,) mean probability over *faces* after each course."""
+    """(transforms,) mean probability over *faces* after each transform."""
     preprocessing = checkpoint.manifest.preprocessing
     crops = []
     for face in faces:
         native = native_crop(cache.picture(face), face.box_px, preprocessing.crop_margin)
-        crops += [to_size(course(native), preprocessing.crop_size_px) for course in courses]
+        crops += [to_size(transform(native), preprocessing.crop_size_px) for transform in transforms]
     scale = checkpoint.manifest.calibration.scale
     scores = [scale.probability(float(logit)) for logit in logits_of(checkpoint.network, crops, device)]
-    return np.asarray(np.array(scores, np.float64).reshape(len(faces), len(courses)).mean(0), np.float64)
+    return np.asarray(np.array(scores, np.float64).reshape(len(faces), len(transforms)).mean(0), np.float64)
 
 
 def _point(

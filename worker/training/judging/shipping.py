@@ -16,7 +16,7 @@ from worker.training.errors import TrainingError
 from worker.training.fitting.progress import CURVES_FILE
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.states import check_recipe
-from worker.training.judging.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, TAIL, calibrate
+from worker.training.judging.calibration import FALSE_POSITIVES, MIN_LOW, MISSES, TAIL, calibrate
 from worker.training.judging.evaluate import evaluate
 from worker.training.judging.figures import FEW
 from worker.training.judging.plots import training_plot
@@ -162,7 +162,7 @@ def render_card(
         limits={
             "alarms": FALSE_POSITIVES,
             "misses": MISSES,
-            "low": LEAST_LOW,
+            "low": MIN_LOW,
             "tail": TAIL,
             "table": _limits_table(manifest.calibration),
         },

@@ -19,9 +19,9 @@ LIGHT_DEG: Final = 41.0
 """Above it Chardon's classes are light and very light."""
 DARK_DEG: Final = 10.0
 """Below it they are brown and dark; between the two, intermediate and tan."""
-LEAST_CHROMA: Final = 4.0
+MIN_CHROMA: Final = 4.0
 """Of b*: with less yellow than that a picture is grey, or its white balance hides what is asked for."""
-LEAST_TURN: Final = 0.6
+MIN_EYE_DISTANCE: Final = 0.6
 """Distance of the eyes over that from eyes to mouth, in a face that is turned as far as a cheek can be measured."""
 
 
@@ -41,7 +41,7 @@ def skin_tone_deg(picture: NDArray[np.uint8], landmarks_px: Sequence[tuple[float
     height = float(np.linalg.norm(mouth.mean(0) - eyes.mean(0)))
     width = float(np.linalg.norm(eyes[1] - eyes[0]))
     side = round(0.3 * height)
-    if side < 4 or width < LEAST_TURN * height:
+    if side < 4 or width < MIN_EYE_DISTANCE * height:
         return None
     # Halfway down from eye to mouth, and outwards from there, past the nose and its shadow.
     outwards = (eyes[1] - eyes[0]) * 0.1
@@ -52,7 +52,7 @@ def skin_tone_deg(picture: NDArray[np.uint8], landmarks_px: Sequence[tuple[float
         return None
     colours = cv2.cvtColor(pixels[None].astype(np.float32) / 255.0, cv2.COLOR_RGB2LAB)[0]
     lightness, _, yellow = np.median(colours, axis=0).tolist()
-    return math.degrees(math.atan2(lightness - 50.0, yellow)) if yellow >= LEAST_CHROMA else None
+    return math.degrees(math.atan2(lightness - 50.0, yellow)) if yellow >= MIN_CHROMA else None
 
 
 def _patch(picture: NDArray[np.uint8], centre: NDArray[np.float64], side: int) -> NDArray[np.uint8]:

@@ -13,8 +13,9 @@ from PIL import Image
 from tests.clips import astronaut, hopper, run
 from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
-from worker.training.data import cache
-from worker.training.data.cache import CacheSettings, CropCache, build_cache
+from worker.training.data import cutting
+from worker.training.data.cache import CacheSettings, CropCache
+from worker.training.data.cutting import build_cache
 from worker.training.data.media import Medium
 from worker.training.fakes.generators.autoencoders import AutoencoderSettings
 from worker.training.fakes.generators.inpainters import InpainterSettings
@@ -99,7 +100,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
     media = tuple(_media(root))
     folder = tmp_path_factory.mktemp("crops") / "all"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "MEDIA_PER_SHARD", 2)
+        patch.setattr(cutting, "MEDIA_PER_SHARD", 2)
         build_cache(media, folder, SETTINGS)
     assert any(CropCache(folder).faces())
     painted = paint_faces([folder], tmp_path_factory.mktemp("painted"), PAINTERS)

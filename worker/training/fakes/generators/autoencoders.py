@@ -22,17 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from worker.training.fakes.blending import Landmarks
-from worker.training.fakes.generators.fitting import (
-    BATCH,
-    PATCH_PX,
-    Picture,
-    fit,
-    patch,
-    resized,
-    to_picture,
-    to_tensor,
-)
 from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
+from worker.training.fakes.generators.loop import BATCH, fit
+from worker.training.fakes.generators.pictures import PATCH_PX, Picture, patch, resized, to_picture, to_tensor
 
 Upsampling = Literal["shuffle", "transposed", "bilinear"]
 Code = Literal["plain", "variational", "quantised"]

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.training.fakes.blending import Landmarks, face_mask, mixed
-from worker.training.fakes.generators.fitting import BATCH, PATCH_PX, Picture, fit, resized, to_picture, to_tensor
+from worker.training.fakes.generators.loop import BATCH, fit
+from worker.training.fakes.generators.pictures import PATCH_PX, Picture, resized, to_picture, to_tensor
 
 SHRINK: Final = 2
 """Side of the squares of pixels that the network works on."""

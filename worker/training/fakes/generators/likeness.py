@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from shared.manifests import Architecture
 from worker.model.network import DEVIATION, MEAN, ForgeryNetwork
-from worker.training.fakes.generators.fitting import PATCH_PX
+from worker.training.fakes.generators.pictures import PATCH_PX
 from worker.training.pretrained import load_imagenet
 
 LEVELS: Final = 3

@@ -24,8 +24,8 @@ from worker.training.data.splits import split_digest
 from worker.training.errors import DataError
 from worker.training.fakes.blending import Landmarks
 from worker.training.fakes.generators.autoencoders import SIDES_PX, AutoencoderSettings, train_autoencoder
-from worker.training.fakes.generators.fitting import PATCH_PX, Picture, resized
 from worker.training.fakes.generators.inpainters import Face, InpainterSettings, train_inpainter
+from worker.training.fakes.generators.pictures import PATCH_PX, Picture, resized
 from worker.training.fakes.generators.restorers import RestorerSettings, train_restorer
 
 PaintedKind = Literal["painted", "decoded", "restored", "inpainted"]

@@ -23,17 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.training.fakes.blending import Landmarks
-from worker.training.fakes.generators.fitting import (
-    BATCH,
-    PATCH_PX,
-    Picture,
-    fit,
-    patch,
-    resized,
-    to_picture,
-    to_tensor,
-)
 from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
+from worker.training.fakes.generators.loop import BATCH, fit
+from worker.training.fakes.generators.pictures import PATCH_PX, Picture, patch, resized, to_picture, to_tensor
 from worker.training.fakes.transcoding import jpeg
 
 SIDES_PX: Final = (128, 256)

@@ -13,8 +13,9 @@ from worker.detection.faces import crop_face, square_around
 from worker.detection.mtcnn import MTCNN
 from worker.media.frames import read_frames
 from worker.media.probe import probe
-from worker.training.data import cache
-from worker.training.data.cache import MARGIN, MAX_SIDE_PX, CacheSettings, CropCache, build_cache
+from worker.training.data import cutting
+from worker.training.data.cache import MARGIN, MAX_SIDE_PX, CacheSettings, CropCache
+from worker.training.data.cutting import build_cache
 from worker.training.data.media import Medium
 from worker.training.errors import DataError
 
@@ -183,7 +184,7 @@ def test_shards_are_ordinary_tar_files_of_lossless_pictures(crops, tmp_path):
 
 
 def test_an_interrupted_build_goes_on_and_ends_with_identical_files(crops, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "MEDIA_PER_SHARD", 2)
+    monkeypatch.setattr(cutting, "MEDIA_PER_SHARD", 2)
 
     def interrupted():
         yield from crops.media[:5]
@@ -204,7 +205,7 @@ def test_an_interrupted_build_goes_on_and_ends_with_identical_files(crops, tmp_p
 
 
 def test_a_finished_cache_is_not_touched_again(crops, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "MEDIA_PER_SHARD", 2)
+    monkeypatch.setattr(cutting, "MEDIA_PER_SHARD", 2)
     folder = Path(shutil.copytree(crops.folder, tmp_path / "copy"))
     build_cache(crops.media, folder, SETTINGS)
     assert content(folder) == content(crops.folder)

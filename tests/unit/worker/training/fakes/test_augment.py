@@ -169,16 +169,16 @@ def test_every_quality_rate_and_chroma_sampling_is_reached(monkeypatch):
     drawn = {"jpeg": [], "h264": []}
 
     def remember(kind):
-        def course(*arguments, **options):
+        def transform(*arguments, **options):
             drawn[kind].append((*arguments, *options.values()))
             return lambda picture: picture
 
-        return course
+        return transform
 
     for kind in drawn:
         monkeypatch.setattr(f"worker.training.fakes.augment.{kind}", remember(kind))
     for seed in range(1500):
-        Augmentation(jpeg=0.7, h264=0.3)._native_courses(np.random.default_rng(seed), 96)
+        Augmentation(jpeg=0.7, h264=0.3)._native_transforms(np.random.default_rng(seed), 96)
     assert {quality for quality, _ in drawn["jpeg"]} == set(range(30, 96))
     assert {coarse for _, coarse in drawn["jpeg"]} == {False, True}
     assert {crf for (crf,) in drawn["h264"]} == set(range(18, 37))
@@ -187,7 +187,7 @@ def test_every_quality_rate_and_chroma_sampling_is_reached(monkeypatch):
 
 
 def test_a_chain_takes_the_place_of_all_other_changes_to_the_crop():
-    changes = Augmentation(chain=1.0)._native_courses(np.random.default_rng(0), 96)
+    changes = Augmentation(chain=1.0)._native_transforms(np.random.default_rng(0), 96)
     assert len(changes) == 1
     picture = np.random.default_rng(1).integers(0, 255, (96, 96, 3), np.uint8)
     assert changes[0](picture).shape != picture.shape or not np.array_equal(changes[0](picture), picture)
@@ -196,6 +196,6 @@ def test_a_chain_takes_the_place_of_all_other_changes_to_the_crop():
 def test_without_chains_no_number_is_drawn_for_them_so_that_older_recipes_see_what_they_saw():
     drawn, counted = np.random.default_rng(3), np.random.default_rng(3)
     never = Augmentation(rescale=0.0, blur=0.0, noise=0.0, sharpen=0.0, jpeg=0.0, h264=0.0)
-    assert never._native_courses(drawn, 96) == []
+    assert never._native_transforms(drawn, 96) == []
     counted.random(5)  # One for each of the four changes, one for compression.
     assert drawn.random() == counted.random()

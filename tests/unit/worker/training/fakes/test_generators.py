@@ -11,9 +11,10 @@ from worker.training.fakes.generators.autoencoders import (
     AutoencoderSettings,
     train_autoencoder,
 )
-from worker.training.fakes.generators.fitting import PATCH_PX, fit, resized, to_tensor
 from worker.training.fakes.generators.inpainters import Face, Inpainter, InpainterSettings, train_inpainter
 from worker.training.fakes.generators.likeness import Discriminator, Likeness, LikenessSettings, Perception
+from worker.training.fakes.generators.loop import fit
+from worker.training.fakes.generators.pictures import PATCH_PX, resized, to_tensor
 from worker.training.fakes.generators.restorers import Restorer, RestorerSettings, degraded, train_restorer
 
 CODES = ("plain", "variational", "quantised")

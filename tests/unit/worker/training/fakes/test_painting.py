@@ -9,8 +9,8 @@ from worker.detection.faces import crop_face
 from worker.training.data.cache import CropCache
 from worker.training.errors import DataError
 from worker.training.fakes.generators import painting
-from worker.training.fakes.generators.fitting import resized
 from worker.training.fakes.generators.painting import cache_names, face_name, paint_faces
+from worker.training.fakes.generators.pictures import resized
 
 
 def real_faces(crops):

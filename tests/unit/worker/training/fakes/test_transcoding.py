@@ -5,9 +5,9 @@ import pytest
 from tests.unit.worker.training.conftest import astronaut
 from worker.training.fakes import transcoding
 from worker.training.fakes.transcoding import (
-    COARSEST,
-    FINEST,
-    SMALLEST_PX,
+    MAX_CRFS,
+    MIN_CRFS,
+    MIN_SIDE_PX,
     VIEWS,
     Motion,
     chain,
@@ -16,7 +16,7 @@ from worker.training.fakes.transcoding import (
     video,
 )
 
-CODECS = sorted(FINEST)
+CODECS = sorted(MIN_CRFS)
 STILL = Motion(0.0, 0.0, 1.0)
 
 
@@ -27,7 +27,7 @@ def face():
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_coarser_rate_factor_loses_more_and_the_size_stays(codec, face):
-    fine, coarse = (video(codec, limits[codec], STILL)(face) for limits in (FINEST, COARSEST))
+    fine, coarse = (video(codec, limits[codec], STILL)(face) for limits in (MIN_CRFS, MAX_CRFS))
     assert fine.shape == coarse.shape == face.shape
     assert fine.dtype == np.uint8
     assert cv2.PSNR(fine, face) > cv2.PSNR(coarse, face) + 4
@@ -36,8 +36,8 @@ def test_a_coarser_rate_factor_loses_more_and_the_size_stays(codec, face):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_frame_that_is_given_back_was_predicted_from_those_before_it(codec, face):
-    still = video(codec, COARSEST[codec], STILL)(face)
-    moving = video(codec, COARSEST[codec], Motion(2.5, 1.5, 1.01))(face)
+    still = video(codec, MAX_CRFS[codec], STILL)(face)
+    moving = video(codec, MAX_CRFS[codec], Motion(2.5, 1.5, 1.01))(face)
     assert not np.array_equal(still, moving)
 
 
@@ -56,7 +56,7 @@ def test_chains_shrink_by_any_share_down_to_three_tenths_and_use_every_codec(fac
         )
     sides = [chain(np.random.default_rng(seed), 141)(face).shape[0] for seed in range(300)]
     assert seen == {"jpeg", *CODECS}
-    assert min(sides) >= max(SMALLEST_PX, round(0.3 * 141))
+    assert min(sides) >= max(MIN_SIDE_PX, round(0.3 * 141))
     assert min(sides) < 50
     assert sum(side == 141 for side in sides) > 90
 

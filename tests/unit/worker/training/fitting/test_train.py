@@ -443,7 +443,7 @@ def test_the_command_pauses_when_its_minutes_are_over(data, caches, undisturbed,
 
 @pytest.mark.parametrize("file", [0, 1, 2])
 def test_a_kill_between_the_files_of_a_state_mixes_no_two(file, caches, undisturbed, tmp_path, monkeypatch):
-    monkeypatch.setattr(states, "LARGEST_BYTES", 4_000_000)
+    monkeypatch.setattr(states, "MAX_FILE_BYTES", 4_000_000)
     Trainer(tiny(), caches, tmp_path).run(until_step=2)
     before = read_index(tmp_path)
     save = states.save_file

@@ -7,7 +7,7 @@ from shared.evidence import Evidence
 from shared.manifests import Calibration
 from tests.unit.worker.training.judged import face, logit, medium
 from worker.training.errors import DataError
-from worker.training.judging.calibration import FALSE_POSITIVES, LEAST_LOW, MISSES, MOST_LOW, calibrate
+from worker.training.judging.calibration import FALSE_POSITIVES, MAX_LOW, MIN_LOW, MISSES, calibrate
 from worker.training.judging.verdicts import Verdicts
 
 
@@ -69,9 +69,9 @@ def test_no_more_fakes_of_any_data_set_than_the_bound_lie_below_the_band():
 
 def test_the_band_begins_neither_below_its_least_nor_above_one_half():
     certain = calibrate([*media("fake", [0.001, *spread(8, 0.9, 0.99)]), *media("real", spread(50, 0.005, 0.6))])
-    assert certain.uncertainty_band[0] == pytest.approx(LEAST_LOW, abs=2e-4)
+    assert certain.uncertainty_band[0] == pytest.approx(MIN_LOW, abs=2e-4)
     easy = calibrate([*media("fake", spread(50, 0.96, 0.99)), *media("real", spread(50, 0.005, 0.99))])
-    assert easy.uncertainty_band[0] <= MOST_LOW
+    assert easy.uncertainty_band[0] <= MAX_LOW
 
 
 def video(label, scores, dataset="clips", key=""):

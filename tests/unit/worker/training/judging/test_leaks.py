@@ -227,7 +227,7 @@ def test_both_of_a_couple_are_encoded_with_identical_headers(kind, encoded):
 
 def test_headers_tell_another_quality_another_sampling_and_another_rate_factor(encoded):
     picture = source(0).picture
-    for course in (jpeg(70), jpeg(71), jpeg(70, coarse_chroma=False), transcoding.h264(20), transcoding.h264(21)):
-        course(picture)
+    for transform in (jpeg(70), jpeg(71), jpeg(70, coarse_chroma=False), transcoding.h264(20), transcoding.h264(21)):
+        transform(picture)
     found = {b"".join(HEADERS[ending](data)) for ending, data in encoded}
     assert len(found) == 5

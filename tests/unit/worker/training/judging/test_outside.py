@@ -16,7 +16,7 @@ from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation, jpeg
 from worker.training.judging.background import NAMES, PIXEL_NAMES, outside_face, pixel_statistics
 from worker.training.judging.outside import probe_caches, probe_made
-from worker.training.judging.probes import LEAST_GROUPS, Area, table
+from worker.training.judging.probes import MIN_GROUPS, Area, table
 
 COUPLES = 24
 FACE = ((100.0, 90.0, 180.0, 190.0), ((120.0, 125.0), (160.0, 125.0), (140.0, 148.0), (124.0, 165.0), (156.0, 165.0)))
@@ -210,12 +210,12 @@ def test_a_data_set_of_few_media_is_one_sentence_that_says_how_many_are_needed(
     assert told == (
         "python -m worker.training probe-outside: made is too small to be probed: of its media "
         f"{real} people or single pictures that are real and {counted} that are fake show enough outside the face, "
-        f"and {LEAST_GROUPS} of each are needed"
+        f"and {MIN_GROUPS} of each are needed"
     )
 
 
 @pytest.mark.parametrize("with_originals", [True, False], ids=["couples", "media"])
-@pytest.mark.parametrize(("real", "fake"), [(LEAST_GROUPS, LEAST_GROUPS), (LEAST_GROUPS, COUPLES)], ids=str)
+@pytest.mark.parametrize(("real", "fake"), [(MIN_GROUPS, MIN_GROUPS), (MIN_GROUPS, COUPLES)], ids=str)
 def test_as_few_media_as_are_needed_are_probed(real, fake, with_originals, tmp_path):
     folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
     keep(folder, real, fake)

@@ -29,7 +29,7 @@ def test_a_disturbance_grows_with_its_strength(kind):
     picture = ASTRONAUT.picture[50:190, 60:190]
 
     def error(strength):
-        changed = kind.course(strength)(picture)
+        changed = kind.transform(strength)(picture)
         back = cv2.resize(changed, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return np.abs(back.astype(float) - picture).mean()
 
