@@ -12,7 +12,6 @@ so a file can write lines that look like ffmpeg's own. What is believed here is 
 
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -69,7 +68,7 @@ class FileLog:
     Of the output that lists the tracks, the format ``null`` of which allows any name. It cannot be guessed by a file.
     """
     tracks: list[VideoTrack] = field(default_factory=list)
-    """Without cover art and thumbnails."""
+    """In the file's order, without cover art and thumbnails."""
     taken: int | None = None
     """The track whose packets are read, counted among all tracks of the file."""
     start_s: float | None = None
@@ -135,12 +134,6 @@ class FileLog:
             self._track.dolby_vision_profile = int(match[1])
         elif _MASTERING_LINE.match(line):
             self._track.has_mastering_display = True
-
-
-def shown_track(tracks: Iterable[VideoTrack]) -> VideoTrack | None:
-    """The track that players show unless somebody chooses another: the first default one, or else the first."""
-    in_order = sorted(tracks, key=lambda track: track.index)
-    return next((track for track in in_order if track.is_default), in_order[0] if in_order else None)
 
 
 _SHOWINFO = r"^\[Parsed_showinfo_\d+ @ [^\]]+\] "

@@ -19,6 +19,7 @@ from shared.containers import (
     check_limits,
     check_size,
     inspect_header,
+    shown_track,
     unsupported_codec,
 )
 from shared.errors import (
@@ -31,7 +32,7 @@ from shared.errors import (
     UnsupportedMediaError,
 )
 from worker.media.ffmpeg import command_line, open_input, video_of
-from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, FirstFrame, VideoTrack, shown_track
+from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, FirstFrame, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
 from worker.media.process import BoundedProcess, seconds_left
