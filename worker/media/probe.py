@@ -32,10 +32,11 @@ from shared.errors import (
     UnsupportedMediaError,
 )
 from worker.media.ffmpeg import command_line, open_input, video_of
-from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, FirstFrame, VideoTrack
+from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
 from worker.media.process import BoundedProcess, seconds_left
+from worker.media.showinfo import FirstFrame
 from worker.media.tonemap import DynamicRange
 
 PRESENTATION: Final = ("video_track", "other_video_tracks", "dynamic_range")

@@ -9,10 +9,10 @@ import pytest
 from shared.containers import MediaLimits
 from shared.errors import UnsupportedMediaError
 from tests.clips import make_clip, run
-from worker.media.filelog import FileLog, signed
+from worker.media.filelog import FileLog
 from worker.media.frames import read_frames
 from worker.media.probe import MediaFacts, probe
-from worker.media.process import LINE_BYTES, BoundedProcess
+from worker.media.process import LINE_BYTES, BoundedProcess, signed
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
 TRACK = "  Stream #0:0[0x1](und): Video: h264 (Main), yuv420p, 320x240, 25 fps (default)\n"

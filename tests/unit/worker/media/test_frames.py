@@ -5,7 +5,7 @@ from PIL import Image
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError, TruncatedError
 from tests.clips import astronaut, make_clip, run, truncate
-from worker.media import frames as module
+from worker.media import decoding as module
 from worker.media.frames import read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
