@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DecodeError
-from worker.media.ffmpeg import command_line, open_input, video_of
+from worker.media.ffmpeg import command_line, logged, open_input, video_of
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, Leash, read_exactly
 from worker.media.showinfo import Clock
@@ -81,8 +81,7 @@ class Decoding:
             # Timestamps stay those of the file, and nothing decoded is dropped by ffmpeg itself.
             else {"ss": repr(offset_s + seek_s), "seek_timestamp": 1, "noaccurate_seek": None}
         )
-        stream = video_of(open_input(path, facts.container, **options), facts.video_track)
-        stream = stream.filter("showinfo", checksum=0)
+        stream = logged(video_of(open_input(path, facts.container, **options), facts.video_track))
         stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
         stream = stream.filter("select", selection(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)

@@ -31,7 +31,7 @@ from shared.errors import (
     UnsupportedCodecError,
     UnsupportedMediaError,
 )
-from worker.media.ffmpeg import command_line, open_input, video_of
+from worker.media.ffmpeg import command_line, logged, open_input, video_of
 from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
@@ -272,8 +272,7 @@ def _packets_of(source: Any, index: int | None) -> Any:
 
 def _first_frame_of(source: Any, index: int | None) -> Any:
     """An output of nothing, for which the first frame of a video track of *source* is decoded."""
-    shown = video_of(source, index).filter("showinfo", checksum=0)
-    return shown.output("pipe:", f="null", vframes=1, **NO_METADATA)
+    return logged(video_of(source, index)).output("pipe:", f="null", vframes=1, **NO_METADATA)
 
 
 def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: float) -> _Found:

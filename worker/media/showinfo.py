@@ -9,6 +9,8 @@ from worker.media.filelog import VideoTrack
 from worker.media.process import signed
 from worker.media.tonemap import DynamicRange
 
+DECODED: Final = "1"
+"""The place in the graph of the filter that sees every decoded frame: ``ffmpeg.logged`` puts another before it."""
 MOST_STRETCH: Final = 8.0
 """Pixels that claim to be more than so many times as wide as they are high, or high as wide, are taken for square."""
 
@@ -116,7 +118,7 @@ class Clock:
 
     def _read_frame(self, match: re.Match[str]) -> None:
         time_s = int(match[2]) * self._tick_s.get(match[1], 0.0)
-        if match[1] != "0":
+        if match[1] != DECODED:
             self._selected.put((time_s, self._is_smooth, _size_px(match)))
             return
         if self.first_decoded_s is None:

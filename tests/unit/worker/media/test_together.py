@@ -324,11 +324,11 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
     size = facts.width_px * facts.height_px * 3
     script = (
         "import sys, time\n"
-        "print('\\x1b[32m[Parsed_showinfo_0 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
-        "print('\\x1b[32m[Parsed_showinfo_3 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
+        "print('\\x1b[32m[Parsed_showinfo_1 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
+        "print('\\x1b[32m[Parsed_showinfo_4 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
         "for number in range(6):\n"
         "    time.sleep(1)\n"
-        "    for name in '03':\n"
+        "    for name in '14':\n"
         "        print(f'\\x1b[32m[Parsed_showinfo_{name} @ 0] \\x1b[0mn: {number} pts: {number * 20} pts_time:0"
         f" sar:1/1 s:{facts.width_px}x{facts.height_px} i:P', file=sys.stderr, flush=True)\n"
         f"    sys.stdout.buffer.write(bytes({size}))\n"
