@@ -27,6 +27,7 @@ from shared.containers.matroska import inspect_matroska
 from shared.containers.refusals import refusal, unsupported_codec
 from shared.containers.riff import inspect_avi
 from shared.containers.source import EndOfFileError, Source
+from shared.containers.tracks import shown_track
 from shared.errors import EmptyFileError, TruncatedError
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "check_limits",
     "check_size",
     "inspect_header",
+    "shown_track",
     "unsupported_codec",
 ]
 

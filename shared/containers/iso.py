@@ -7,7 +7,7 @@ from dataclasses import replace
 from shared.containers.facts import HeaderFacts
 from shared.containers.refusals import ACCEPTED, unsupported_codec
 from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import Track, shown_track
+from shared.containers.tracks import Track, shown_video
 from shared.errors import NoVideoStreamError, TruncatedError, UnsupportedMediaError
 
 FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
@@ -126,7 +126,7 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
             duration_s = _iso_duration(source, box_start)
         elif kind == b"trak":
             tracks.append(_inspect_track(source, box_start, box_end))
-    track = shown_track(tracks)
+    track = shown_video(tracks)
     if track.codec is None:
         raise unsupported_codec(track.coding)
     rate = track.samples / track.duration_s if track.duration_s and track.samples else None

@@ -7,7 +7,7 @@ from dataclasses import replace
 from shared.containers.facts import HeaderFacts
 from shared.containers.refusals import ACCEPTED, unsupported_codec
 from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import Track, shown_track
+from shared.containers.tracks import Track, shown_video
 from shared.errors import NotMediaError
 
 _MATROSKA_CODECS = {
@@ -60,7 +60,7 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
             break
     if tracks is None:
         raise EndOfFileError
-    track = shown_track(tracks)
+    track = shown_video(tracks)
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
         raise unsupported_codec(track.coding)
     return replace(

@@ -2,8 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from shared.errors import NoVideoStreamError
+
+
+class Choosable(Protocol):
+    """A video track of a file."""
+
+    @property
+    def is_default(self) -> bool:
+        """Enabled in MP4, default in Matroska."""
+
+
+Video = TypeVar("Video", bound=Choosable)
 
 
 @dataclass(slots=True)
@@ -22,14 +34,24 @@ class Track:
     frame_s: float = 0.0
 
 
-def shown_track(tracks: Sequence[Track]) -> Track:
+def shown_track(videos: Sequence[Video]) -> Video | None:
     """
-    The video track that players show: the first default one, or the first.
+    The video track that players show unless somebody chooses another: the first default one, or else the first.
+
+    Args:
+        videos: In the file's order.
+    """
+    return next((track for track in videos if track.is_default), videos[0] if videos else None)
+
+
+def shown_video(tracks: Sequence[Track]) -> Track:
+    """
+    Of all *tracks* of a file, the video that players show.
 
     Raises:
         NoVideoStreamError: None of *tracks* is a video.
     """
-    videos = [track for track in tracks if track.is_video]
-    if not videos:
+    track = shown_track([track for track in tracks if track.is_video])
+    if track is None:
         raise NoVideoStreamError("the file holds no video stream")
-    return next((track for track in videos if track.is_default), videos[0])
+    return track

@@ -87,6 +87,12 @@ def video_of(source: Any, track: int | None) -> Any:
     return source["V:0" if track is None else str(track)]
 
 
+def logged(stream: Any) -> Any:
+    """*stream*, of which the log describes each frame (``showinfo``)."""
+    # Encoders write texts of their own beside frames, x265 its settings beside each, and the log would spell them out.
+    return stream.filter("sidedata", "delete", type="SEI_UNREGISTERED").filter("showinfo", checksum=0)
+
+
 def command_line(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -> list[str]:
     """
     The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level.

@@ -1,22 +1,20 @@
 """
-What ffmpeg's log says of a file: its tracks, when it begins, and its first decoded frame.
+What ffmpeg's log says of a file: its tracks, and when it begins.
 
 The log quotes the file: names and values of its metadata are printed as they are, with any line breaks that they have,
 so a file can write lines that look like ffmpeg's own. What is believed here is therefore what no file can write:
 
-- Lines that begin with a colour (``signed``): warnings, errors and what filters say. ffmpeg replaces the control
-  character that begins a colour where a text that it prints holds one.
+- Lines that begin with a colour (``signed``): warnings, errors and what filters say (``showinfo``).
 - The list of streams of an output that has no metadata and a name that cannot be guessed (``FileLog.name``).
 - The time at which the file begins, which is in the quoting part alone, if it is there once.
 """
 
 import re
 import secrets
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from worker.media.tonemap import DynamicRange
+from worker.media.process import signed
 
 TRUNCATION_SIGNS: Final = (
     "moov atom not found",
@@ -38,12 +36,6 @@ _STREAM_LINE = re.compile(r"^  Stream #")
 _ROTATION_LINE = re.compile(r"^\s+(?:displaymatrix|Display Matrix): rotation of (-?\d+(?:\.\d+)?) degrees")
 _DOLBY_LINE = re.compile(r"^\s+DOVI configuration record: .*?\bprofile: (\d+)")
 _MASTERING_LINE = re.compile(r"^\s+(?:mastering display|content light level) metadata\b", re.IGNORECASE)
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-
-
-def signed(line: str) -> str | None:
-    """*line* without its colours, or None if it does not begin with one and may therefore be of the file's making."""
-    return _COLOUR.sub("", line) if line.startswith("\x1b[") else None
 
 
 @dataclass(slots=True)
@@ -69,7 +61,7 @@ class FileLog:
     Of the output that lists the tracks, the format ``null`` of which allows any name. It cannot be guessed by a file.
     """
     tracks: list[VideoTrack] = field(default_factory=list)
-    """Without cover art and thumbnails."""
+    """In the file's order, without cover art and thumbnails."""
     taken: int | None = None
     """The track whose packets are read, counted among all tracks of the file."""
     start_s: float | None = None
@@ -135,74 +127,3 @@ class FileLog:
             self._track.dolby_vision_profile = int(match[1])
         elif _MASTERING_LINE.match(line):
             self._track.has_mastering_display = True
-
-
-def shown_track(tracks: Iterable[VideoTrack]) -> VideoTrack | None:
-    """The track that players show unless somebody chooses another: the first default one, or else the first."""
-    in_order = sorted(tracks, key=lambda track: track.index)
-    return next((track for track in in_order if track.is_default), in_order[0] if in_order else None)
-
-
-_SHOWINFO = r"^\[Parsed_showinfo_\d+ @ [^\]]+\] "
-_TIMEBASE_LINE = re.compile(_SHOWINFO + r"config in time_base: (\d+)/(\d+)")
-_FRAME_LINE = re.compile(_SHOWINFO + r"n: *0 pts: *(-?\d+|NOPTS) .*? sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
-_COLOUR_LINE = re.compile(_SHOWINFO + r"color_range:\S+ color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)")
-_SIDE_LINE = re.compile(_SHOWINFO + r" +side data - (?:mastering display|content light level)\b", re.IGNORECASE)
-_RANGES: Final[dict[str, DynamicRange]] = {"smpte2084": "pq", "arib-std-b67": "hlg"}
-MOST_STRETCH: Final = 8.0
-"""Pixels that claim to be more than so many times as wide as they are high, or high as wide, are taken for square."""
-
-
-class FirstFrame:
-    """The first frame that decodes, turned as its file says, as the filter ``showinfo`` tells of it."""
-
-    def __init__(self) -> None:
-        self.size_px: tuple[int, int] | None = None
-        """Displayed width and height: with square pixels."""
-        self.time_s: float | None = None
-        """By the file's clock."""
-        self._tick_s = 0.0
-        self._colours: tuple[str, str] | None = None
-        self._has_mastering_display = False
-
-    def read(self, line: str) -> None:
-        """Take one line of the log, with its colours."""
-        own = signed(line)
-        if own is None:
-            return
-        if match := _TIMEBASE_LINE.match(own):
-            self._tick_s = int(match[1]) / int(match[2])
-        elif self.size_px is None and (match := _FRAME_LINE.match(own)):
-            across, down, width_px, height_px = (int(value) for value in match.groups()[1:])
-            self.size_px = displayed_size(width_px, height_px, across, down)
-            self.time_s = None if match[1] == "NOPTS" else int(match[1]) * self._tick_s
-        elif self._colours is None and self.size_px is not None and (match := _COLOUR_LINE.match(own)):
-            self._colours = match[2], match[3]
-        elif self._colours is None and _SIDE_LINE.match(own):
-            self._has_mastering_display = True
-
-    def dynamic_range(self, track: VideoTrack) -> DynamicRange:
-        """
-        What the frame's colours mean, by the transfer function that it names.
-
-        Where it names none, wide primaries with a word on the mastering display are PQ: HLG needs no such word, and
-        SDR has none. Anything else without a name is SDR, as players take it.
-        """
-        primaries, transfer = self._colours or ("unknown", "unknown")
-        has_display = self._has_mastering_display or track.has_mastering_display
-        if transfer == "unknown" and primaries == "bt2020" and has_display:
-            return "pq"
-        return _RANGES.get(transfer, "sdr")
-
-
-def displayed_size(width_px: int, height_px: int, across: int, down: int) -> tuple[int, int]:
-    """
-    The size of a picture with square pixels, given how wide and high those that are stored are.
-
-    Enlarged in one direction, never shrunk in the other, as players do.
-    """
-    if across <= 0 or down <= 0 or not 1 / MOST_STRETCH <= across / down <= MOST_STRETCH:
-        return width_px, height_px
-    if across >= down:
-        return round(width_px * across / down), height_px
-    return width_px, round(height_px * down / across)

@@ -1,62 +1,36 @@
 """Decoded frames with their times, streamed from a child process."""
 
 import math
-import queue
-import re
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from shared.containers import PICTURES, MediaLimits
 from shared.errors import DecodeError, TruncatedError, UnsupportedMediaError
-from worker.media.ffmpeg import command_line, open_input, video_of
-from worker.media.filelog import displayed_size, signed
+from worker.media.decoding import Decoding, Frame, OutgrownError
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
-from worker.media.process import BoundedProcess, Leash, read_exactly, seconds_left
+from worker.media.process import Leash, seconds_left
 from worker.media.segments import Segment
-from worker.media.tonemap import table_file
+
+__all__ = ["CLIP_LIMITS", "Frame", "read_frames", "read_segments"]
 
 SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 """
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
-LARGE_PIXELS = 3840 * 2160
-"""Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
-OUTGROWN = 2
-"""A frame of so many times the pixels of those before makes the decoder begin again."""
 MOST_SIZES = 6
-"""How often it begins within one stretch."""
-END_MARGIN_S = 0.2
-"""How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
+"""How often the decoder begins again within one stretch, where frames are much larger than those before."""
 LONGEST_CLIP_S = 60.0
 """Of the video in a motion photo, which lasts some seconds and is a single segment."""
 CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=LONGEST_CLIP_S, max_pixels=8192 * 4320, max_frame_rate=240.0)
 """Of such a video where the service's limits are not given."""
 MOST_TOGETHER = 32
 """Segments that share a decoder: the expression that chooses their frames names each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One decoded picture."""
-
-    time_s: float
-    """Media time: 0 is where players begin. Of picture n of an image it is n."""
-    pixels: NDArray[np.uint8]
-    """(H, W, 3) RGB, upright."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Pixels of the displayed picture to one of these, across and down: very large images are looked at smaller."""
 
 
 def read_frames(
@@ -249,22 +223,6 @@ def _read_together(
     return _Rest(max(place, 0), len(run), read_s)
 
 
-class _OutgrownError(Exception):
-    """A frame has many more pixels than it would be read with."""
-
-    def __init__(self, size_px: tuple[int, int]) -> None:
-        super().__init__(size_px)
-        self.size_px = size_px
-
-
-def _readable_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, int]:
-    """*size_px*, or less of the same shape where a frame is larger than any that the facts or 4K would make."""
-    most = max(LARGE_PIXELS, facts.width_px * facts.height_px)
-    shrinking = min(1.0, math.sqrt(most / max(1, size_px[0] * size_px[1])))
-    width_px, height_px = (max(1, math.floor(side_px * shrinking)) for side_px in size_px)
-    return width_px, height_px
-
-
 def _read_run(
     path: Path,
     facts: MediaFacts,
@@ -288,7 +246,7 @@ def _read_run(
                     if frame.time_s > after_s:
                         last_s = frame.time_s
                         yield place, replace(frame, scale=scale)
-        except _OutgrownError as error:
+        except OutgrownError as error:
             after_s = last_s
             sized = replace(facts, width_px=error.size_px[0], height_px=error.size_px[1])
         else:
@@ -308,7 +266,7 @@ def _read_sized(
     start_s = cuts_s[0]
     deadline = time.monotonic() + timeout_s
     for seek in [*(start_s - margin_s for margin_s in SEEK_MARGINS_S if start_s > margin_s), None]:
-        decoding = _Decoding(path, facts, cuts_s, sample_fps, seek, leash)
+        decoding = Decoding(path, facts, cuts_s, sample_fps, seek, leash)
         frames = decoding.frames(seconds_left(deadline), timeout_s)
         first = next(frames, None)
         if seek is not None and not decoding.began_by(start_s):
@@ -337,181 +295,8 @@ def _held_frame(
 
     Variable frame rates allow gaps longer than a segment: a screen recording, for instance, where nothing moves.
     """
-    before = _Decoding(path, facts, (0.0, at_s), sample_fps, seek_s, leash)
+    before = Decoding(path, facts, (0.0, at_s), sample_fps, seek_s, leash)
     last = deque(before.frames(timeout_s, timeout_s), maxlen=1)
     if not last:
         raise DecodeError(f"0 frames decoded at {at_s:g} s")
     return Frame(at_s, last[0][1].pixels)
-
-
-_TIMEBASE_LINE = re.compile(r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?config in time_base: (\d+)/(\d+)")
-_FRAME_LINE = re.compile(
-    r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?n: *\d+ pts: *(-?\d+) "
-    r"(?:.*? sar:(\d+)/(\d+) s:(\d+)x(\d+) )?"
-)
-_COMPLAINT = re.compile(r"^(?:\[[^\]]+ @ [^\]]+\] )*\[(?:error|fatal|panic)\] ")
-_ERROR = re.compile(r"\b(error|invalid)\b", re.IGNORECASE)
-
-
-class _Clock:
-    """
-    Reads frames' times from ffmpeg's log, in the order in which the frames come.
-
-    Two filters write there: the first in the graph sees every decoded frame, the other those that were selected.
-    """
-
-    def __init__(self) -> None:
-        self.first_decoded_s: float | None = None
-        self._is_smooth = True
-        self._is_decoding = False
-        self._last_decoded_s = -math.inf
-        self._tick_s: dict[str, float] = {}
-        self._selected: queue.Queue[tuple[float, bool, tuple[int, int]]] = queue.Queue()
-
-    def read(self, line: str) -> None:
-        own = signed(line)
-        if own is None:
-            # Until here the file was only looked over, and sound, which has no decoder, complained of. A file may say
-            # so itself, and earlier: complaints then count that need not, and its stretches are decoded one by one.
-            self._is_decoding |= line.endswith("Stream mapping:")
-        elif match := _FRAME_LINE.match(own):
-            time_s = int(match[2]) * self._tick_s.get(match[1], 0.0)
-            if match[1] != "0":
-                across, down, width_px, height_px = (int(value or 0) for value in match.groups()[2:])
-                self._selected.put((time_s, self._is_smooth, displayed_size(width_px, height_px, across, down)))
-                return
-            if self.first_decoded_s is None:
-                self.first_decoded_s = time_s
-            self._is_smooth &= time_s >= self._last_decoded_s
-            self._last_decoded_s = time_s
-        elif match := _TIMEBASE_LINE.match(own):
-            # Frames of another size or format make ffmpeg set its filters up anew.
-            self._is_smooth &= match[1] not in self._tick_s
-            self._tick_s[match[1]] = int(match[2]) / int(match[3])
-        elif self._is_decoding and _COMPLAINT.match(own):
-            self._is_smooth = False
-
-    def next_selected(self, timeout_s: float) -> tuple[float, bool, tuple[int, int]]:
-        """
-        The time of the next selected frame, whether all went smoothly until then, and its displayed width and height.
-
-        Smoothly is: no error was logged, if the log tells levels, and no frame came after a later one or in another
-        size.
-        """
-        return self._selected.get(timeout=timeout_s)
-
-
-class _Decoding:
-    """One run of ffmpeg over the part of a file around the stretches between *cuts_s*."""
-
-    def __init__(
-        self,
-        path: Path,
-        facts: MediaFacts,
-        cuts_s: Sequence[float],
-        sample_fps: float,
-        seek_s: float | None,
-        leash: Leash | None,
-    ) -> None:
-        self._facts = facts
-        self._leash = leash
-        self._span = f"between {cuts_s[0]:g} s and {cuts_s[-1]:g} s"
-        self._clock = _Clock()
-        offset_s = facts.start_s
-        self._cuts_s = [offset_s + cut_s for cut_s in cuts_s]
-        options = (
-            {}
-            if seek_s is None
-            # Timestamps stay those of the file, and nothing decoded is dropped by ffmpeg itself.
-            else {"ss": repr(offset_s + seek_s), "seek_timestamp": 1, "noaccurate_seek": None}
-        )
-        stream = video_of(open_input(path, facts.container, **options), facts.video_track)
-        stream = stream.filter("showinfo", checksum=0)
-        stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
-        stream = stream.filter("select", _selection(self._cuts_s, sample_fps))
-        stream = stream.filter("showinfo", checksum=0)
-        # Held as long as the decoder may read it.
-        self._table = None if facts.dynamic_range == "sdr" else table_file(facts.dynamic_range)
-        stream = _as_displayed(stream, facts, None if self._table is None else self._table.name)
-        is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
-        waiting = {"thread_queue_size": 1} if is_large else {}
-        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
-        self._is_shared = len(cuts_s) > 2
-        self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
-
-    def began_by(self, time_s: float) -> bool:
-        """Whether the first decoded frame stands at *time_s* or before; known with the first frame, or the end."""
-        first_s = self._clock.first_decoded_s
-        return first_s is not None and first_s - self._facts.start_s <= time_s
-
-    def frames(self, timeout_s: float, stretch_timeout_s: float) -> Generator[tuple[int, Frame], None, None]:
-        """
-        The selected frames, each with the place of its stretch.
-
-        Args:
-            timeout_s: Wall-clock limit of the first stretch, with all that comes before it.
-            stretch_timeout_s: Of each that follows.
-
-        Raises:
-            DecodeError, DecodeTimeoutError: As ``read_frames`` does; of several stretches also where the decoder
-                meets damage, frames out of order or of another size: what becomes of them depends on where it began.
-            _OutgrownError: A frame is much larger than the facts say.
-        """
-        height_px, width_px = self._facts.height_px, self._facts.width_px
-        size = height_px * width_px * 3
-        count = place = 0
-        bounded = BoundedProcess(
-            self._arguments,
-            timeout_s=timeout_s,
-            whole_timeout_s=timeout_s + (len(self._cuts_s) - 2) * stretch_timeout_s,
-            on_line=self._clock.read,
-            leash=self._leash,
-        )
-        with bounded as child:
-            while len(data := read_exactly(child.stdout, size)) == size:
-                try:
-                    # ffmpeg logs a frame before it writes it, so the time is here or about to be.
-                    time_s, is_smooth, size_px = self._clock.next_selected(timeout_s=10.0)
-                except queue.Empty as error:
-                    raise DecodeError("the decoder gave a frame without a time") from error
-                if self._is_shared and not is_smooth:
-                    raise DecodeError(f"frames are damaged, out of order or of several kinds {self._span}")
-                size_px = _readable_size(size_px, self._facts)
-                if size_px[0] * size_px[1] >= OUTGROWN * width_px * height_px:
-                    raise _OutgrownError(size_px)
-                count += 1
-                pixels = np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3)
-                with child.paused():
-                    before, place = place, bisect_right(self._cuts_s, time_s) - 1
-                    if place > before:
-                        child.renew(stretch_timeout_s)
-                    yield place, Frame(round(time_s - self._facts.start_s, 6), pixels)
-            status = child.wait()
-            if status < 0:
-                raise DecodeError(f"the decoder was ended by signal {-status} {self._span}")
-            if count == 0 and any(_ERROR.search(line) for line in child.lines):
-                raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
-
-
-def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
-    """The frames of *stream* as SDR displays show them, all of one size and with square pixels; *table* is for HDR."""
-    # Frames of another size, later in the stream, are brought to that of the facts.
-    size = facts.width_px, facts.height_px
-    how = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
-    if table is None:
-        return stream.filter("scale", *size, **how)
-    # HDR has one matrix in practice, and pictures that name none would get that of SDR.
-    stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
-    return stream.filter("lut3d", table, interp="tetrahedral")
-
-
-def _selection(cuts_s: Sequence[float], sample_fps: float) -> str:
-    """ffmpeg's expression for the first frame of each cell within each stretch between *cuts_s*."""
-    # Of the sum, one term is not zero: where the stretch begins that a time is in.
-    begin = "+".join(f"{start!r}*gte({{time}},{start!r})*lt({{time}},{end!r})" for start, end in pairwise(cuts_s))
-    # A frame that stands on a cell's edge must not fall into the cell before it by rounding.
-    cell = f"floor(({{time}}-ld({{begin}}))*{sample_fps!r}+0.000001)"
-    now, before = cell.format(time="t", begin=0), cell.format(time="prev_selected_t", begin=1)
-    begins = f"st(0,{begin.format(time='t')});st(1,{begin.format(time='prev_selected_t')})"
-    is_new = f"isnan(prev_selected_t)+gt(ld(0),ld(1))+gt({now},{before})"
-    return f"{begins};gte(t,{cuts_s[0]!r})*lt(t,{cuts_s[-1]!r})*({is_new})"

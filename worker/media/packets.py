@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from collections import deque
 from itertools import pairwise
 from typing import Final
 
@@ -28,7 +29,7 @@ class PacketScan:
         self._first: int | None = None
         self._last: int | None = None
         self._last_duration = 0
-        self._previous: list[int] = []
+        self._previous: deque[int] = deque(maxlen=16)
 
     def read(self, line: bytes) -> None:
         """Take one line of the framecrc format: stream, dts, pts, duration, size, checksum[, flags[, side data]]."""
@@ -52,7 +53,7 @@ class PacketScan:
         self._first = at if self._first is None else min(self._first, at)
         if self._last is None or at > self._last:
             self._last, self._last_duration = at, duration
-        self._previous = [*self._previous[-15:], at]
+        self._previous.append(at)
 
     def span(self) -> tuple[float, float]:
         """Seconds of the first frame's begin and the last one's end, by the file's clock."""

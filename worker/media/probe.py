@@ -19,6 +19,7 @@ from shared.containers import (
     check_limits,
     check_size,
     inspect_header,
+    shown_track,
     unsupported_codec,
 )
 from shared.errors import (
@@ -30,11 +31,12 @@ from shared.errors import (
     UnsupportedCodecError,
     UnsupportedMediaError,
 )
-from worker.media.ffmpeg import command_line, open_input, video_of
-from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, FirstFrame, VideoTrack, shown_track
+from worker.media.ffmpeg import command_line, logged, open_input, video_of
+from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
 from worker.media.process import BoundedProcess, seconds_left
+from worker.media.showinfo import FirstFrame
 from worker.media.tonemap import DynamicRange
 
 PRESENTATION: Final = ("video_track", "other_video_tracks", "dynamic_range")
@@ -270,8 +272,7 @@ def _packets_of(source: Any, index: int | None) -> Any:
 
 def _first_frame_of(source: Any, index: int | None) -> Any:
     """An output of nothing, for which the first frame of a video track of *source* is decoded."""
-    shown = video_of(source, index).filter("showinfo", checksum=0)
-    return shown.output("pipe:", f="null", vframes=1, **NO_METADATA)
+    return logged(video_of(source, index)).output("pipe:", f="null", vframes=1, **NO_METADATA)
 
 
 def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: float) -> _Found:

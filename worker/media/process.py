@@ -35,6 +35,21 @@ KEPT_LINES = 200
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def uncoloured(line: str) -> str:
+    """*line* of a log without its colours."""
+    return _COLOUR.sub("", line)
+
+
+def signed(line: str) -> str | None:
+    """
+    *line* of ffmpeg's log without its colours, or None if it does not begin with one.
+
+    It may be of the file's making then: ffmpeg replaces the control character that begins a colour where a text that it
+    prints holds one.
+    """
+    return uncoloured(line) if line.startswith("\x1b[") else None
+
+
 class Leash:
     """Ends, from any thread, the child that runs on it, and any that would come after."""
 
@@ -108,7 +123,7 @@ class BoundedProcess:
             start_new_session=True,
             close_fds=True,
             # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
-            # Colours are ffmpeg's signature under its own words: see ``filelog.signed``.
+            # Colours are ffmpeg's signature under its own words: see ``signed``.
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "AV_LOG_FORCE_COLOR": "1"},
         )
         self._limit_resources()
@@ -234,7 +249,7 @@ class BoundedProcess:
                 if not was_begin:
                     continue
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                self.lines.append(_COLOUR.sub("", line))
+                self.lines.append(uncoloured(line))
                 if self._on_line is not None:
                     self._on_line(line)
 

@@ -9,21 +9,21 @@ import pytest
 from shared.containers import MediaLimits
 from shared.errors import UnsupportedMediaError
 from tests.clips import make_clip, run
-from worker.media.filelog import FileLog, signed
+from worker.media.filelog import FileLog
 from worker.media.frames import read_frames
 from worker.media.probe import MediaFacts, probe
-from worker.media.process import LINE_BYTES, BoundedProcess
+from worker.media.process import LINE_BYTES, BoundedProcess, signed
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
 TRACK = "  Stream #0:0[0x1](und): Video: h264 (Main), yuv420p, 320x240, 25 fps (default)\n"
 FRAME = "n:   0 pts:      0 pts_time:0 duration:1 duration_time:0.1 fmt:yuv420p cl:left sar:1/1 s:16x16 i:P"
-TIMES = [f"[Parsed_showinfo_{place} @ 0x1] n:   0 pts:     -9 pts_time:0" for place in (0, 3)]
+TIMES = [f"[Parsed_showinfo_{place} @ 0x1] n:   0 pts:     -9 pts_time:0" for place in (1, 4)]
 FORGED = {
     "track": f"x\n{TRACK}Output #0, null y",
     "list": f"x\nStream mapping:\n  Stream #0:0 -> #0:0 (copy)\nOutput #0, null, to 'a':\n{TRACK}Output #1, null y",
     "lost": f"x\nOutput #0, null, to 'a':\n{TRACK}    Side data:\n      DOVI configuration record: profile: 5\ny",
-    "frame": f"x\n[Parsed_showinfo_0 @ 0x1] {FRAME}\ny",
-    "coloured": f"x\n\x1b[1;32m[Parsed_showinfo_0 @ 0x1] \x1b[0m{FRAME}\ny",
+    "frame": f"x\n[Parsed_showinfo_1 @ 0x1] {FRAME}\ny",
+    "coloured": f"x\n\x1b[1;32m[Parsed_showinfo_1 @ 0x1] \x1b[0m{FRAME}\ny",
     "truncated": "x\n[mov @ 0x1] moov atom not found, truncated\ny",
     "times": "x\n" + "\n".join([*TIMES, *TIMES]) + "\ny",
 }

@@ -1,3 +1,5 @@
+import subprocess
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,7 +7,7 @@ from PIL import Image
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError, TruncatedError
 from tests.clips import astronaut, make_clip, run, truncate
-from worker.media import frames as module
+from worker.media import decoding as module
 from worker.media.frames import read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
@@ -221,3 +223,16 @@ def test_frames_much_larger_than_the_first_are_read_in_their_own_size(tmp_path, 
     assert all(frame.pixels.shape[0] * frame.scale[1] == 64 for frame in frames)
     times = [frame.time_s for frame in frames]
     assert times == sorted(set(times))
+
+
+def test_the_log_does_not_spell_out_what_encoders_write_beside_each_frame(tmp_path, monkeypatch):
+    """x265 writes its settings there, some 2,000 bytes, which ffmpeg would log one by one."""
+    path = make_clip(tmp_path / "a.mp4", codec="hevc", frames=5)
+    runs = []
+    decode = module.command_line
+    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    assert frames_of(path)
+    log = subprocess.run(runs[0], capture_output=True, check=True).stderr
+    assert log.count(b"pts_time:") == 6
+    assert b"User Data" not in log
+    assert len(log) < 10_000

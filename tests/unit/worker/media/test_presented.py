@@ -11,10 +11,10 @@ import pytest
 from shared.containers import MediaLimits
 from shared.errors import UnsupportedCodecError
 from tests.clips import make_clip, run
-from worker.media.filelog import displayed_size
 from worker.media.frames import read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
+from worker.media.showinfo import displayed_size
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
 FPS = 25.0

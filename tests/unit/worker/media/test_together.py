@@ -11,7 +11,7 @@ import pytest
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError
 from tests.clips import make_clip, run
-from worker.media import frames as module
+from worker.media import decoding, frames
 from worker.media.frames import MOST_TOGETHER, read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.process import Leash
@@ -72,13 +72,13 @@ def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan
 def decoders(monkeypatch):
     """The command lines of all decoders that were started."""
     started = []
-    command_line = module.command_line
+    command_line = decoding.command_line
 
     def noted(*arguments, **options):
         started.append(command_line(*arguments, **options))
         return started[-1]
 
-    monkeypatch.setattr(module, "command_line", noted)
+    monkeypatch.setattr(decoding, "command_line", noted)
     return started
 
 
@@ -238,8 +238,8 @@ class Breaking:
     def __init__(self, monkeypatch, at_s, how, *, is_final=False):
         self.at_s, self.how, self.is_final = at_s, how, is_final
         self.spans = []
-        self.real = module._Decoding
-        monkeypatch.setattr(module, "_Decoding", self.decoding)
+        self.real = frames.Decoding
+        monkeypatch.setattr(frames, "Decoding", self.decoding)
 
     def decoding(self, path, facts, cuts_s, *arguments):
         self.spans.append((cuts_s[0], cuts_s[-1]))
@@ -324,23 +324,23 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
     size = facts.width_px * facts.height_px * 3
     script = (
         "import sys, time\n"
-        "print('\\x1b[32m[Parsed_showinfo_0 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
-        "print('\\x1b[32m[Parsed_showinfo_3 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
+        "print('\\x1b[32m[Parsed_showinfo_1 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
+        "print('\\x1b[32m[Parsed_showinfo_4 @ 0] \\x1b[0mconfig in time_base: 1/10', file=sys.stderr)\n"
         "for number in range(6):\n"
         "    time.sleep(1)\n"
-        "    for name in '03':\n"
-        "        print(f'\\x1b[32m[Parsed_showinfo_{name} @ 0] \\x1b[0mn: {number} pts: {number * 20} ',"
-        " file=sys.stderr, flush=True)\n"
+        "    for name in '14':\n"
+        "        print(f'\\x1b[32m[Parsed_showinfo_{name} @ 0] \\x1b[0mn: {number} pts: {number * 20} pts_time:0"
+        f" sar:1/1 s:{facts.width_px}x{facts.height_px} i:P', file=sys.stderr, flush=True)\n"
         f"    sys.stdout.buffer.write(bytes({size}))\n"
         "    sys.stdout.buffer.flush()\n"
     )
-    monkeypatch.setattr(module, "command_line", lambda _, **_options: [sys.executable, "-I", "-c", script])
+    monkeypatch.setattr(decoding, "command_line", lambda _, **_options: [sys.executable, "-I", "-c", script])
     parts, error = together(path, facts, plan_segments(12.0, 2.0), timeout_s=3.0)
     assert error is None
     assert [[time_s for time_s, _ in part] for part in parts] == [[2.0 * number] for number in range(6)]
 
 
 def test_of_the_selection_one_stretch_is_the_simple_case():
-    assert module._selection((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
+    assert decoding.selection((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
     cuts = [number * 5.0 for number in range(MOST_TOGETHER + 1)]
-    assert all(f"gte(t,{start!r})*lt(t,{end!r})" in module._selection(cuts, 2.0) for start, end in pairwise(cuts))
+    assert all(f"gte(t,{start!r})*lt(t,{end!r})" in decoding.selection(cuts, 2.0) for start, end in pairwise(cuts))
