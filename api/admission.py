@@ -8,8 +8,9 @@ fault there neither locks everybody out nor lets everybody in without limit (``d
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -39,6 +40,8 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     itself.
     """
     api = settings.api
+    # Hooks run in reverse order: this one after the limiter's.
+    app.after_request(_correct_retry_after)
 
     def allowed() -> str:
         is_submission = request.method == "POST" and request.path in ("/v1/jobs", "/v1/uploads")
@@ -51,7 +54,7 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
         deduct_when=lambda response: response.status_code == 401,
         error_message="too many requests without a valid key came from this address",
     )
-    return Limiter(
+    limiter = Limiter(
         _key_or_address,
         app=app,
         default_limits=[allowed],
@@ -66,6 +69,8 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
         key_prefix="deepfakestream",
         headers_enabled=True,
     )
+    app.after_request(_keep_retry_after)
+    return limiter
 
 
 def check_room(session: Session, api: API, owner: str, idempotency_key: str | None) -> None:
@@ -157,6 +162,25 @@ def upload_place(mine: Services) -> Iterator[None]:
         yield
     finally:
         places.release()
+
+
+def _keep_retry_after(response: Response) -> Response:
+    """Remember what the answer itself says, before the limiter puts the end of its own window there."""
+    g.retry_after = response.headers.get("Retry-After")
+    return response
+
+
+def _correct_retry_after(response: Response) -> Response:
+    """Let ``Retry-After`` stand on refusals alone: the limiter writes it on every answer, and over other waits."""
+    if g.get("retry_after") is not None:
+        response.headers["Retry-After"] = g.retry_after
+    elif response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        # The limiter rounds down, so that within the last second it would have nobody wait at all.
+        left_s = response.headers.get("Retry-After", type=int) or 0
+        response.headers["Retry-After"] = str(left_s + 1)
+    else:
+        response.headers.pop("Retry-After", None)
+    return response
 
 
 def _key_or_address() -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from flask import Flask, Response, g, json
 from flask_limiter.errors import RateLimitExceeded
+from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
@@ -89,9 +90,7 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
 }
 
 
-_AsText = Literal[
-    "delivery_pending", "invalid_request", "metadata_too_large", "not_found", "unknown_model", "upload_incomplete"
-]
+_AsText = Literal["delivery_pending", "invalid_request", "not_found", "unknown_model", "upload_incomplete"]
 """Codes that ``api.submission`` and ``api.deliveries`` write as plain words."""
 
 
@@ -168,6 +167,8 @@ def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(DeepfakeStreamError, _from_shared_error)
     app.register_error_handler(HTTPException, _from_http_exception)
     app.register_error_handler(SQLAlchemyError, _from_database_error)
+    app.register_error_handler(ParseException, _from_broken_body)
+    app.register_error_handler(NoMoreData, _from_broken_body)
     app.register_error_handler(Exception, _from_defect)
 
 
@@ -206,6 +207,18 @@ def _from_database_error(error: SQLAlchemyError) -> Response:
         "the service cannot reach its database; nothing was accepted, so try again",
         headers={"Retry-After": "5"},
     )
+
+
+def _from_broken_body(error: ParseException | NoMoreData) -> Response:
+    """Answer a body whose chunks are not as HTTP wants them, or that breaks off between them."""
+    log.info("the body cannot be read", why=str(error))
+    g.is_body_broken = True
+    return problem(Code.BAD_REQUEST, "the body is not transferred as HTTP says: a chunk is malformed, or it breaks off")
+
+
+def is_body_broken() -> bool:
+    """Whether nobody can say where the body of the current request ends."""
+    return bool(g.get("is_body_broken"))
 
 
 def _from_defect(error: Exception) -> Response:

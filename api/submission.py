@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -17,6 +18,7 @@ from api.auth import caller, requires
 from api.documentation import guarded, submission_body
 from api.errors import APIError
 from api.jobs import blueprint
+from api.metadata import check_metadata
 from api.reuse import find_result, take_over
 from api.schemas import (
     JobDocument,
@@ -64,8 +66,9 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     mine, settings = services(), services().settings
     with mine.sessions.transaction() as session:
         check_room(session, settings.api, caller().owner, header.idempotency_key)
-    _check_query(mine, query)
-    with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes) as submission:
+    check = partial(_check_given, mine, query)
+    check({})
+    with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes, check) as submission:
         options, source = _options(submission, query)
         manifest = _manifest(mine, options.get("model"))
         _check_options(mine, options, source.url)
@@ -123,11 +126,11 @@ def _manifest(mine: Services, name: str | None) -> Manifest:
     return known[name]
 
 
-def _check_query(mine: Services, query: QueryOptions) -> None:
-    """Refuse what is wrong with the options in the query, before a body is taken in that could be large."""
-    given = query.model_dump(exclude_none=True)
-    _manifest(mine, given.get("model"))
-    _check_options(mine, given, None)
+def _check_given(mine: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
+    """Refuse what is wrong with the options in query and form, before a body is taken in that could be large."""
+    options, _ = _options(Submission(None, fields, is_json=False), query)
+    _manifest(mine, options.get("model"))
+    _check_options(mine, options, None)
 
 
 def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> None:
@@ -135,16 +138,7 @@ def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> 
     for address in (options.get("webhook_url"), url):
         if address is not None:
             check_url(address, allow_insecure=allow_insecure)
-    metadata = json.dumps(options.get("metadata", {}), ensure_ascii=False)
-    try:
-        size = len(metadata.encode())
-    except UnicodeEncodeError as error:
-        raise APIError("invalid_request", "metadata: contains half of a surrogate pair") from error
-    if "\\u0000" in metadata:
-        raise APIError("invalid_request", "metadata: contains the character NUL")
-    most = mine.settings.limits.max_metadata_bytes
-    if size > most:
-        raise APIError("metadata_too_large", f"metadata has {size} bytes; the limit max_metadata_bytes is {most}")
+    check_metadata(options.get("metadata", {}), mine.settings.limits.max_metadata_bytes)
 
 
 def _create(

@@ -5,19 +5,20 @@ A body comes as multipart ``file=``, as raw bytes with a media type, or as JSON 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from socket import SHUT_RDWR, socket
 from threading import Timer
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from flask import Request, Response
 from flask import request as current_request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected
 
-from api.errors import APIError
+from api.errors import APIError, is_body_broken
+from api.forms import read_form
 from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits, inspect_header
 from shared.errors import Code, TooLargeError
 from shared.media.files import StoredFile, new_storage_key
@@ -58,13 +59,6 @@ class _Incoming:
     def keep(self) -> StoredFile:
         return StoredFile(self.key, self.upload.commit(), self.upload.size_bytes)
 
-    # What werkzeug's form parser asks of a file beside writing to it.
-    def seek(self, *_: int) -> int:
-        return 0
-
-    def close(self) -> None:
-        """Nothing: the request decides whether the upload is kept."""
-
 
 @dataclass(slots=True)
 class _Uploads:
@@ -86,11 +80,7 @@ class _Uploads:
 
 
 class StreamingRequest(Request):
-    """A request whose file parts go straight to storage instead of memory or a temporary folder."""
-
-    uploads: _Uploads | None = None
-    max_form_memory_size = 256 * 1024
-    max_form_parts = 32
+    """A request of which no file goes to memory or a temporary folder: only ``receive`` takes files."""
 
     def _get_file_stream(
         self,
@@ -100,11 +90,7 @@ class StreamingRequest(Request):
         content_length: int | None = None,
     ) -> IO[bytes]:
         del total_content_length, content_type, filename, content_length
-        if self.uploads is None:
-            raise APIError(Code.UNSUPPORTED_MEDIA_TYPE, "this call takes no file")
-        if self.uploads.incoming:
-            raise APIError(Code.INVALID_REQUEST, "send one file, in the field 'file'")
-        return cast("IO[bytes]", self.uploads.begin())
+        raise APIError(Code.UNSUPPORTED_MEDIA_TYPE, "this call takes no file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +104,16 @@ class Submission:
 
 
 @contextmanager
-def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Submission]:
+def receive(
+    request: Request, storage: Storage, max_bytes: int, check: Callable[[dict[str, str]], None] = lambda _fields: None
+) -> Iterator[Submission]:
     """
     Take in the body of *request*; a file is in storage while the block runs.
 
     It stays if the block commits a row that knows it; see ``unclaimed_file``.
+
+    Args:
+        check: Called with the fields of a form that came before its file, before any of the file is read.
 
     Raises:
         APIError: The body is none of the three forms, or not whole.
@@ -133,7 +124,7 @@ def receive(request: Request, storage: Storage, max_bytes: int) -> Iterator[Subm
     uploads = _Uploads(storage, max_bytes)
     try:
         try:
-            submission = _read(cast("StreamingRequest", request), uploads)
+            submission = _read(request, uploads, check)
         except (ClientDisconnected, ConnectionError, TimeoutError) as error:
             raise APIError(Code.BAD_REQUEST, "the connection ended before the whole body had arrived") from error
         if submission.upload is None:
@@ -156,18 +147,21 @@ def drain_unread(response: Response) -> Response:
     body, connection = environ["wsgi.input"], environ.get("gunicorn.socket")
     has_body = bool(current_request.content_length) or "HTTP_TRANSFER_ENCODING" in environ
     if connection is not None and has_body:
-        response.call_on_close(lambda: _drain(body, connection))
+        # Where a body ends whose chunks are none nobody knows: what follows must not be taken for a request.
+        read = connection.recv if is_body_broken() else body.read
+        can_go_on = not is_body_broken()
+        response.call_on_close(lambda: _drain(read, connection, can_go_on=can_go_on))
     return response
 
 
-def _drain(body: IO[bytes], connection: socket) -> None:
+def _drain(read: Callable[[int], bytes], connection: socket, *, can_go_on: bool) -> None:
     # gunicorn's reads return when they are whole, and each byte that arrives begins the socket's timeout anew: only
     # the end of the connection interrupts a read from a client that is slow but never silent.
     deadline = Timer(DRAIN_S, _shut, (connection,))
     deadline.daemon = True
     deadline.start()
     try:
-        if not _read_to_end(body, connection):
+        if not _read_to_end(read, connection) or not can_go_on:
             _shut(connection)
     finally:
         deadline.cancel()
@@ -175,13 +169,13 @@ def _drain(body: IO[bytes], connection: socket) -> None:
         deadline.join()
 
 
-def _read_to_end(body: IO[bytes], connection: socket) -> bool:
+def _read_to_end(read: Callable[[int], bytes], connection: socket) -> bool:
     """Whether the client sent the rest of the body in time, so that the connection can serve another request."""
     left = DRAINED_BYTES
     connection.settimeout(DRAIN_PAUSE_S)
     with suppress(OSError, ParseException):
         while left > 0:
-            block = body.read(min(BLOCK_BYTES, left))
+            block = read(min(BLOCK_BYTES, left))
             if not block:
                 connection.settimeout(None)
                 return True
@@ -205,11 +199,15 @@ def check_upload(storage: Storage, upload: StoredFile, limits: MediaLimits) -> N
         check_limits(inspect_header(stream, upload.size_bytes), limits)
 
 
-def _read(request: StreamingRequest, uploads: _Uploads) -> Submission:
+def _read(request: Request, uploads: _Uploads, check: Callable[[dict[str, str]], None]) -> Submission:
     kind = request.mimetype
     announced = request.content_length
     if kind == "multipart/form-data":
-        return _read_form(request, uploads, announced)
+        if announced is not None and announced > uploads.max_bytes + MULTIPART_OVERHEAD_BYTES:
+            raise _too_large(announced, uploads.max_bytes)
+        request.max_content_length = uploads.max_bytes + MULTIPART_OVERHEAD_BYTES
+        fields = read_form(request.stream, request.mimetype_params.get("boundary", ""), uploads.begin, check)
+        return Submission(uploads.incoming[0].keep(), fields, is_json=False)
     if kind == "application/json":
         return Submission(None, _read_json(request), is_json=True)
     if kind == "application/octet-stream" or kind.startswith(("image/", "video/")):
@@ -228,21 +226,6 @@ def _read(request: StreamingRequest, uploads: _Uploads) -> Submission:
         "send multipart/form-data with a field 'file', the file itself as image/*, video/* or"
         " application/octet-stream, or a JSON object with a 'url' as application/json",
     )
-
-
-def _read_form(request: StreamingRequest, uploads: _Uploads, announced: int | None) -> Submission:
-    most = uploads.max_bytes + MULTIPART_OVERHEAD_BYTES
-    if announced is not None and announced > most:
-        raise _too_large(announced, uploads.max_bytes)
-    request.max_content_length = most
-    request.uploads = uploads
-    files = request.files
-    if list(files) != ["file"]:
-        raise APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
-    repeated = [name for name, values in request.form.lists() if len(values) > 1]
-    if repeated:
-        raise APIError(Code.INVALID_REQUEST, f"the field {repeated[0]!r} is given more than once")
-    return Submission(uploads.incoming[0].keep(), request.form.to_dict(), is_json=False)
 
 
 def _read_json(request: Request) -> dict[str, Any]:

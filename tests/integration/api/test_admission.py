@@ -12,8 +12,31 @@ def refused(answer, status, code):
     assert answer.status_code == status, answer.text
     assert answer.json["code"] == code
     if status in (429, 503):
-        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert 1 <= int(answer.headers["Retry-After"]) <= 61
+    else:
+        assert "Retry-After" not in answer.headers
     return True
+
+
+def test_only_refusals_that_pass_say_when_to_come_back(make_api):
+    api = make_api(max_open_jobs=1, max_open_jobs_per_owner=1, requests_per_minute=1)
+    (mine, _), (other, _) = api.key(), api.key("another")
+    accepted = api.submit(mine)
+    job = accepted.headers["Location"]
+    others = [
+        (accepted, 202),
+        (api.call("GET", job, mine), 200),
+        (api.call("GET", "/v1/models", mine), 200),
+        (api.call("GET", f"{job}0/segments", mine), 422),
+        (api.call("GET", "/nowhere", mine), 404),
+        (api.call("GET", "/v1/jobs", {}), 401),
+        (api.call("GET", "/livez", {}), 200),
+    ]
+    for answer, status in others:
+        assert (answer.status_code, answer.headers.get("Retry-After")) == (status, None)
+    # What an answer says of its own reason is not that of the window in which requests are counted.
+    assert api.submit(mine).headers["Retry-After"] == api.submit(other).headers["Retry-After"] == "15"
+    assert refused(api.call("GET", job, mine), 429, "rate_limited")
 
 
 def test_a_key_that_asks_too_often_waits_and_others_do_not(make_api):

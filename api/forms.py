@@ -1,0 +1,129 @@
+"""Forms with a file, read while they arrive, so that what comes before the file is checked before the file is read."""
+
+from collections.abc import Callable, Iterator
+from typing import IO, Final, Protocol
+
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+
+from api.errors import APIError
+from shared.containers import HEAD_BYTES
+from shared.errors import Code
+
+MAX_FIELDS_BYTES: Final = 256 * 1024
+"""Of all fields but the file."""
+MAX_PARTS: Final = 32
+BLOCK_BYTES: Final = 64 * 1024
+
+
+class Sink(Protocol):
+    """Takes the content of the file."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take the next bytes."""
+
+
+def read_form(
+    stream: IO[bytes], boundary: str, begin_file: Callable[[], Sink], check: Callable[[dict[str, str]], None]
+) -> dict[str, str]:
+    """
+    Read the form in *stream* to its end.
+
+    Args:
+        boundary: Of its parts, as the header ``Content-Type`` gives it.
+        begin_file: Called when the file begins, which is to be in the field ``file``.
+        check: Called just before that with the fields that came so far; what it raises ends the reading.
+
+    Returns:
+        The other fields.
+
+    Raises:
+        APIError: ``bad_request``: the body is no such form, or breaks off; ``missing_file``: it has no file, or one in
+            another field; ``invalid_request``: a field or the file is given twice.
+        RequestEntityTooLarge: More parts, or more bytes of fields, than there may be.
+    """
+    decoder = MultipartDecoder(_boundary(boundary), max_form_memory_size=MAX_FIELDS_BYTES, max_parts=MAX_PARTS)
+    form = _Form(begin_file, check)
+    is_over = False
+    while not is_over:
+        # A read waits until it is whole, and what comes first may decide the matter.
+        block = stream.read(BLOCK_BYTES if form.received >= HEAD_BYTES else HEAD_BYTES)
+        is_over = not block
+        for event in _events(decoder, block):
+            form.take(event)
+    if form.file is None:
+        raise _missing_file()
+    return form.fields
+
+
+class _Form:
+    """What has come of a form so far."""
+
+    def __init__(self, begin_file: Callable[[], Sink], check: Callable[[dict[str, str]], None]) -> None:
+        self.fields: dict[str, str] = {}
+        self.file: Sink | None = None
+        self.received = 0
+        """Bytes of the file."""
+        self._begin_file, self._check = begin_file, check
+        self._name: str | None = None
+        """The field that is being read; None in the file."""
+        self._text = b""
+
+    def take(self, event: Event) -> None:
+        """Go on by one part's beginning, or by some of its content."""
+        if isinstance(event, File):
+            self._begin(event.name)
+        elif isinstance(event, Field):
+            self._name, self._text = event.name, b""
+        elif isinstance(event, Data):
+            if self._name is None and self.file is not None:
+                self.received += self.file.write(event.data)
+            else:
+                self._extend(event.data)
+            if self._name is not None and not event.more_data:
+                self._add(self._name)
+
+    def _begin(self, name: str | None) -> None:
+        if self.file is not None:
+            raise APIError(Code.INVALID_REQUEST, "send one file, in the field 'file'")
+        if name != "file":
+            raise _missing_file()
+        self._check(self.fields)
+        self._name, self.file = None, self._begin_file()
+
+    def _extend(self, data: bytes) -> None:
+        self._text += data
+        if len(self._text) + sum(map(len, self.fields.values())) > MAX_FIELDS_BYTES:
+            raise APIError(Code.TOO_LARGE, f"the fields of the form have more than {MAX_FIELDS_BYTES} bytes")
+
+    def _add(self, name: str) -> None:
+        if name == "file":
+            raise _missing_file()
+        if name in self.fields:
+            raise APIError(Code.INVALID_REQUEST, f"the field {name!r} is given more than once")
+        self.fields[name] = self._text.decode("utf-8", "replace")
+
+
+def _boundary(given: str) -> bytes:
+    if not given or not given.isascii():
+        raise _no_form()
+    return given.encode()
+
+
+def _events(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
+    """What *block*, or the end of the body if it is empty, completes."""
+    try:
+        decoder.receive_data(block or None)
+        while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+            if isinstance(event, Field) and event.name is None:
+                raise _no_form()
+            yield event
+    except ValueError as error:
+        raise _no_form() from error
+
+
+def _missing_file() -> APIError:
+    return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
+
+
+def _no_form() -> APIError:
+    return APIError(Code.BAD_REQUEST, "the body is not multipart/form-data, or breaks off")
