@@ -4,13 +4,15 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, request
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.admission import check_room, upload_place
+from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import guarded, submission_body
@@ -18,7 +20,6 @@ from api.errors import APIError
 from api.jobs import blueprint, send_delivery
 from api.reuse import find_result, take_over
 from api.schemas import (
-    JobDocument,
     QueryOptions,
     SubmitHeaders,
     UploadSubmission,
@@ -27,7 +28,7 @@ from api.schemas import (
 from api.services import Services, services
 from api.uploads import StoredUpload, Submission, check_upload, receive
 from shared.audit import record
-from shared.documents import job_document
+from shared.documents.jobs import JobDocument
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
@@ -75,8 +76,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     _follow_up(mine, created)
     if created.is_new:
         JOBS_ACCEPTED.labels(source=source.kind).inc()
-    response = jsonify(created.document)
-    response.status_code = 202
+    response = answer(created.document, HTTPStatus.ACCEPTED)
     response.headers["Location"] = f"/v1/jobs/{created.job_id}"
     if not created.is_new:
         response.headers["Idempotent-Replayed"] = "true"
@@ -106,7 +106,7 @@ class _Created:
     """A job that is committed, and what is due now."""
 
     job_id: uuid.UUID
-    document: dict[str, Any]
+    document: JobDocument
     is_new: bool
     """And not that of an earlier request with the same idempotency key."""
     is_waiting: bool
@@ -226,7 +226,7 @@ def _create(
         is_waiting = is_new and job.status == "queued"
         return _Created(
             job_id=job.id,
-            document=job_document(job, NO_SEGMENTS if is_waiting else read_segments(session, job)),
+            document=JobDocument.of(job, NO_SEGMENTS if is_waiting else read_segments(session, job)),
             is_new=is_new,
             is_waiting=is_waiting,
             surplus=surplus,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import httpx
 from standardwebhooks import Webhook
 
-from shared.documents import webhook_payload
+from shared.documents.webhooks import WebhookPayload
 from shared.errors import ForbiddenURLError, SourceUnreachableError
 from shared.jobs.deliveries import GONE, Attempt, lease_delivery, record_attempt
 from shared.jobs.segments import read_segments
@@ -33,7 +33,7 @@ def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
             return
         delivery, token = leased
         job = delivery.job
-        payload = webhook_payload(delivery.event, job, read_segments(session, job))
+        payload = WebhookPayload.of(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
