@@ -1,17 +1,20 @@
 """The webhook log of a job."""
 
-from flask import Response, jsonify
+from http import HTTPStatus
+
+from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import select
 
+from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
-from api.schemas import DeliveryDocument, DeliveryList, DeliveryPath, JobPath
+from api.schemas import DeliveryPath, JobPath
 from api.services import services
 from shared.audit import record
-from shared.documents import delivery_document
+from shared.documents.webhooks import DeliveryDocument, DeliveryList
 from shared.jobs.deliveries import list_deliveries, redeliver
 from shared.jobs.queries import get_job, lock_job
 from shared.models import Delivery
@@ -32,8 +35,8 @@ def get_log(path: JobPath) -> Response:
     with services().sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise APIError("not_found", f"there is no job {path.job_id}")
-        items = [delivery_document(delivery) for delivery in list_deliveries(session, path.job_id)]
-    return jsonify({"items": items})
+        items = [DeliveryDocument.of(delivery) for delivery in list_deliveries(session, path.job_id)]
+    return answer(DeliveryList(items=items))
 
 
 @blueprint.post(
@@ -57,7 +60,5 @@ def send_again(path: DeliveryPath) -> Response:
             raise APIError("delivery_pending", f"delivery {path.number} is still to be made")
         again = redeliver(session, delivery)
         record(session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number)
-        document = delivery_document(again)
-    response = jsonify(document)
-    response.status_code = 202
-    return response
+        document = DeliveryDocument.of(again)
+    return answer(document, HTTPStatus.ACCEPTED)

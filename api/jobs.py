@@ -2,30 +2,24 @@
 
 import uuid
 
-from flask import Response, jsonify, request
+from flask import Response, request
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import select
 from sqlalchemy.orm import selectinload
 
+from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.paging import page_limit, position_of
-from api.schemas import (
-    GetHeaders,
-    JobDocument,
-    JobList,
-    JobPath,
-    JobsQuery,
-    Page,
-    SegmentList,
-)
+from api.schemas import SUMMARIES_ON_A_PAGE, GetHeaders, JobPath, JobsQuery, SegmentsQuery, SegmentsView
 from api.services import services
 from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.cursors import write_cursor
-from shared.documents import job_document, job_summary, segment_document
+from shared.documents.jobs import JobDocument, JobList, JobSummary
+from shared.documents.segments import SegmentDocument, SegmentList, SegmentSummary
 from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import get_job, lock_job
@@ -54,7 +48,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
         job = get_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
-        response = jsonify(job_document(job, read_segments(session, job)))
+        response = answer(JobDocument.of(job, read_segments(session, job)))
     response.add_etag(weak=True)
     # A private answer that may be kept, but must be asked about each time.
     response.headers["Cache-Control"] = "private, no-cache"
@@ -83,8 +77,8 @@ def list_jobs(query: JobsQuery) -> Response:
         jobs = session.scalars(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
         page, more = jobs[:limit], len(jobs) > limit
         done = count_done(session, page)
-        items = [job_summary(job, done[job.id]) for job in page]
-    return jsonify({"items": items, "next_cursor": write_cursor(page[-1].id) if more else None})
+        items = [JobSummary.of(job, done[job.id]) for job in page]
+    return answer(JobList(items=items, next_cursor=write_cursor(page[-1].id) if more else None))
 
 
 @blueprint.get(
@@ -93,17 +87,19 @@ def list_jobs(query: JobsQuery) -> Response:
     responses={200: SegmentList, **guarded(404, 422)},
 )
 @requires("jobs:read")
-def list_segments(path: JobPath, query: Page) -> Response:
-    """List a job's segments with every person and face found in them."""
+def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
+    """List a job's segments with every person and face found in them, or summaries of them."""
     mine = services()
-    limit = page_limit(mine, query)
+    is_summary = query.view == SegmentsView.SUMMARY
+    limit = page_limit(mine, query, most=SUMMARIES_ON_A_PAGE if is_summary else None)
     after = -1 if query.cursor is None else position_of(query.cursor, int)
     with mine.sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise _no_job(path.job_id)
-        page = page_of_segments(session, path.job_id, after=after, limit=limit, with_faces=True)
-    items = [segment_document(segment) for segment in page.rows]
-    return jsonify({"items": items, "next_cursor": None if page.last_index is None else write_cursor(page.last_index)})
+        page = page_of_segments(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
+    following = None if page.last_index is None else write_cursor(page.last_index)
+    kind = SegmentSummary if is_summary else SegmentDocument
+    return answer(SegmentList(items=[kind.of(row) for row in page.rows], next_cursor=following))
 
 
 @blueprint.post(
@@ -124,8 +120,8 @@ def cancel(path: JobPath) -> Response:
             cancel_job(session, job)
             record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
             session.refresh(job)
-        document = job_document(job, read_segments(session, job))
-    return jsonify(document)
+        document = JobDocument.of(job, read_segments(session, job))
+    return answer(document)
 
 
 @blueprint.delete(

@@ -1,13 +1,13 @@
 """Checkpoints that can be asked for."""
 
-from flask import Response, jsonify
+from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 
+from api.answers import answer
 from api.auth import requires
 from api.documentation import SECURITY, guarded
-from api.schemas import CheckpointList
 from api.services import services
-from shared.documents import checkpoint_document
+from shared.documents.checkpoints import CheckpointDocument, CheckpointList
 from shared.manifests import list_manifests
 
 blueprint = APIBlueprint("models", __name__, url_prefix="/v1", abp_tags=[Tag(name="models")], abp_security=SECURITY)
@@ -19,7 +19,7 @@ def get_models() -> Response:
     """List the checkpoints with their model cards."""
     models = services().settings.models
     items = [
-        checkpoint_document(manifest, models.dir, is_default=manifest.name == models.default)
+        CheckpointDocument.of(manifest, models.dir, is_default=manifest.name == models.default)
         for manifest in list_manifests(models.dir).values()
     ]
-    return jsonify({"items": items})
+    return answer(CheckpointList(items=items))

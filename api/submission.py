@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.admission import check_room, upload_place
+from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import guarded, submission_body
@@ -21,7 +23,6 @@ from api.jobs import blueprint
 from api.metadata import check_metadata
 from api.reuse import find_result, take_over
 from api.schemas import (
-    JobDocument,
     QueryOptions,
     SubmitHeaders,
     UploadSubmission,
@@ -31,7 +32,7 @@ from api.services import Services, services
 from api.uploads import Submission, check_upload, receive
 from shared.audit import record
 from shared.db import due
-from shared.documents import job_document
+from shared.documents.jobs import JobDocument
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
@@ -75,9 +76,8 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         if source.upload is not None:
             check_upload(mine.storage, source.upload, settings.limits.for_media())
         document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
-    response = jsonify(document)
-    response.status_code = 202
-    response.headers["Location"] = f"/v1/jobs/{document['id']}"
+    response = answer(document, HTTPStatus.ACCEPTED)
+    response.headers["Location"] = f"/v1/jobs/{document.id}"
     if not is_new:
         response.headers["Idempotent-Replayed"] = "true"
     return response
@@ -147,7 +147,7 @@ def _create(
     options: dict[str, Any],
     manifest: Manifest,
     idempotency_key: str | None,
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[JobDocument, bool]:
     """Commit the job; its document, and whether it is not that of an earlier request with the same idempotency key."""
     if source.upload_id is not None:
         _check_arrival(mine, source.upload_id)
@@ -180,7 +180,7 @@ def _create(
                 _reuse(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 due(session).send(INGEST, job_id=job.id)
-        return job_document(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+        return JobDocument.of(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 @contextmanager

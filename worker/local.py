@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.config import Limits
 from shared.containers import MediaLimits, check_size
-from shared.documents import job_document
+from shared.documents.jobs import JobDocument
 from shared.errors import EmptyFileError
 from shared.jobs.segments import JobSegments, SegmentPage, summary_of
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
@@ -98,7 +98,7 @@ def scan(
     job.model_description, job.evidence = outcome.model_description, outcome.evidence
     job.findings = outcome.findings
     job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
-    return job_document(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments)))
+    return JobDocument.of(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
 
 
 @lru_cache(maxsize=1)

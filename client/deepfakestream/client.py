@@ -16,6 +16,8 @@ from deepfakestream.transport import Repetition, Transport
 from deepfakestream.webhooks import verify_webhook
 
 BLOCK_BYTES = 256 * 1024
+SUMMARIES_ON_A_PAGE = 1000
+"""As many as the service gives at a time."""
 
 Progress = Callable[[Job], None]
 UploadProgress = Callable[[int, int], None]
@@ -112,6 +114,9 @@ class Client:
         """
         Look at a job.
 
+        A job that has ended comes with all of its segments, without their faces, which takes a further request for
+        each thousand after the first hundred. Of one that goes on the first hundred are enough to look at.
+
         Args:
             wait_s: Let the service hold the answer for up to this long (at most 60) until the job ends.
 
@@ -119,7 +124,7 @@ class Client:
             NotFoundError: There is no such job of yours.
         """
         headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
-        return _read(Job, self._transport.call("GET", _job_path(job_id), headers=headers, wait_s=wait_s))
+        return self._whole(self._transport.call("GET", _job_path(job_id), headers=headers, wait_s=wait_s))
 
     def wait(
         self,
@@ -130,7 +135,7 @@ class Client:
         poll_s: float = 0.5,
     ) -> Job:
         """
-        Wait until a job has ended, however it has.
+        Wait until a job has ended, however it has; it comes with all of its segments, as from ``get``.
 
         Args:
             timeout_s: Give up after this long; never by default.
@@ -171,8 +176,13 @@ class Client:
             yield _read(Segment, item)
 
     def cancel(self, job_id: str) -> Job:
-        """Stop a job. Raises ConflictError if it has ended otherwise."""
-        return _read(Job, self._transport.call("POST", _job_path(job_id, "cancel")))
+        """
+        Stop a job; it comes with all of its segments, as from ``get``.
+
+        Raises:
+            ConflictError: It has ended otherwise.
+        """
+        return self._whole(self._transport.call("POST", _job_path(job_id, "cancel")))
 
     def delete(self, job_id: str) -> None:
         """
@@ -245,8 +255,21 @@ class Client:
             Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
         )
 
-    def _pages(self, path: str, params: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        cursor: str | None = None
+    def _whole(self, document: Any) -> Job:
+        """The job of a *document*, completed with the segments that it leaves out if the job has ended."""
+        job = _read(Job, document)
+        if not job.is_final or job.segments_next_cursor is None:
+            return job
+        segments = [*document["segments"]]
+        path, params = _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE}
+        for segment in self._pages(path, params, cursor=job.segments_next_cursor):
+            segments.append(segment)
+            # Or a service could keep its client busy for ever.
+            if len(segments) > (job.segments_total or 0):
+                raise unreadable(200, "the job has more segments than it says")
+        return _read(Job, {**document, "segments": segments, "segments_next_cursor": None})
+
+    def _pages(self, path: str, params: dict[str, Any], *, cursor: str | None = None) -> Iterator[dict[str, Any]]:
         while True:
             page = self._transport.call("GET", path, params={**params, **({"cursor": cursor} if cursor else {})})
             yield from _items(page)

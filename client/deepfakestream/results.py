@@ -309,8 +309,14 @@ class Job:
     """Empty before the verdict, and from services that do not follow people."""
     suspicious: tuple[Suspicion, ...]
     segments: tuple[Segment, ...]
+    """
+    Without their faces. All of them in a job that has ended and came from ``Client.get``, ``wait`` or ``cancel``; else
+    the first 100 at most.
+    """
+    segments_next_cursor: str | None
+    """Where the segments that are left out begin in ``GET /v1/jobs/{id}/segments``; None where there are none."""
     raw: dict[str, Any] = field(repr=False)
-    """The document as the service gave it."""
+    """The document as the service gave it, with all segments where ``segments`` has all."""
 
     @property
     def is_final(self) -> bool:
@@ -344,6 +350,7 @@ class Job:
             people=tuple(JudgedPerson.from_json(person) for person in _listed(data.get("people") or [])),
             suspicious=tuple(Suspicion.from_json(stretch) for stretch in _listed(data.get("suspicious") or [])),
             segments=tuple(Segment.from_json(segment) for segment in _listed(data.get("segments", []))),
+            segments_next_cursor=_optional_text(data.get("segments_next_cursor")),
             raw=data,
         )
 

@@ -24,22 +24,7 @@ def print_job(console: Console, name: str, job: Job) -> None:
     """Print the per-segment table, average, peak, verdict, and the model that said so."""
     console.print()
     if job.segments:
-        table = Table(title=plain(name), title_justify="left")
-        for heading in ("segment", "from", "to", "fake score", "people", "faces", "notes"):
-            table.add_column(heading, justify="left" if heading == "notes" else "right")
-        for segment in job.segments:
-            notes = segment.error.detail if segment.error else ", ".join(segment.reasons)
-            faces = f"{segment.faces_scored}/{segment.faces_found}"
-            table.add_row(
-                str(segment.index),
-                seconds(segment.start_s),
-                seconds(segment.end_s),
-                score(segment.fake_score),
-                str(segment.people_count),
-                faces,
-                plain(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
-            )
-        console.print(table)
+        _print_segments(console, name, job)
     else:
         console.print(plain(name, "bold"))
     if job.error is not None:
@@ -67,6 +52,28 @@ def print_job(console: Console, name: str, job: Job) -> None:
                 f" {limits(job, model)}; how far to trust it: deepfakestream models --card"
             )
         )
+
+
+def _print_segments(console: Console, name: str, job: Job) -> None:
+    table = Table(title=plain(name), title_justify="left")
+    for heading in ("segment", "from", "to", "fake score", "people", "faces", "notes"):
+        table.add_column(heading, justify="left" if heading == "notes" else "right")
+    for segment in job.segments:
+        notes = segment.error.detail if segment.error else ", ".join(segment.reasons)
+        faces = f"{segment.faces_scored}/{segment.faces_found}"
+        table.add_row(
+            str(segment.index),
+            seconds(segment.start_s),
+            seconds(segment.end_s),
+            score(segment.fake_score),
+            str(segment.people_count),
+            faces,
+            plain(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
+        )
+    console.print(table)
+    if job.segments_next_cursor is not None:
+        left_out = (job.segments_total or 0) - len(job.segments)
+        console.print(plain(f"and {left_out} more segments"))
 
 
 def limits(job: Job, model: Model) -> str:

@@ -1,30 +1,35 @@
-"""The OpenAPI document and the schemas against the code that they describe."""
+"""The OpenAPI document and the documents in it, against the code that they describe and the SDK that reads them."""
 
+import dataclasses
+import json
 import re
 import uuid
 from datetime import UTC, datetime
 
+import deepfakestream.results
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 import shared.errors as shared_errors
 from api.app import create_app
 from api.config import APISettings
 from api.errors import JOB_ONLY_CODES, STATUS_OF_CODE
-from api.schemas import CheckpointDocument, DeliveryDocument, JobDocument, JobSummary, SegmentDocument
-from shared.documents import (
-    MEDIA_FACTS,
-    checkpoint_document,
-    delivery_document,
-    job_document,
-    job_summary,
-    segment_document,
-)
+from shared.cursors import write_cursor
+from shared.documents.base import Shape
+from shared.documents.checkpoints import CheckpointDocument
+from shared.documents.findings import ModelDescription, PersonVerdictDocument, SuspicionDocument
+from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobSummary
+from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
+from shared.documents.webhooks import DeliveryDocument, WebhookPayload
+from shared.errors import Code
 from shared.jobs.segments import JobSegments, SegmentPage, summary_of
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
+from shared.states import DeliveryStatus, JobStatus, Reason, SegmentStatus, Verdict
 from worker.media.probe import MediaFacts
-from worker.pipeline.results import FaceResult
+from worker.pipeline.results import FaceResult, Suspicion
 from worker.pipeline.scoring import score_segment
+from worker.tasks.finish import judge
 
 
 @pytest.fixture(scope="module")
@@ -76,71 +81,199 @@ def test_every_operation_describes_its_failures_as_problems(document):
                     assert list(response["content"]) == ["application/problem+json"], f"{method} {path} {status}"
 
 
+CREATED = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
+FINISHED = datetime(2026, 1, 2, 3, 5, tzinfo=UTC)
+
+
 def sample():
+    """A job with one segment, judged by the pipeline itself."""
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
-    face = FaceResult(0.5, (1.0, 2.0, 60.0, 70.0), ((1.0, 2.0),) * 5, 0.99, 59.0, 80.0, None, 0.25)
-    result = score_segment([face], [0], 1)
+    face = FaceResult(0.5, (1.0, 2.0, 60.0, 70.0), ((1.0, 2.0),) * 5, 0.99, 59.0, 80.0, None, 0.25, 100.0)
+    result = score_segment([face], [0], 1).to_json()
     facts = MediaFacts("video", "mp4", "h264", 320, 240, 0, 5.0, 0.0, 50, 10.0, False)
     job = Job(
-        id=uuid.uuid4(),
+        id=uuid.UUID("01a20d78-a9e9-755a-a1ee-3373ca532026"),
         owner="o",
         status="succeeded",
         model=DEFAULT_CHECKPOINT,
         sample_fps=2.0,
         segment_seconds=5.0,
         client_metadata={"a": 1},
-        reasons=["uncertain"],
-        fake_score=0.25,
-        peak_score=0.25,
-        verdict="inconclusive",
-        model_description=manifest.describe(sample_fps=2.0, segment_seconds=5.0),
         segments_total=1,
-        created_at=datetime.now(UTC),
-        finished_at=datetime.now(UTC),
-        media=Media(sha256="0" * 64, size_bytes=1, storage_key="media/x", facts=facts.to_json()),
+        created_at=CREATED,
+        finished_at=FINISHED,
+        media=Media(
+            sha256="0" * 64,
+            size_bytes=1,
+            storage_key="media/x",
+            facts=facts.to_json(),
+            presentation=facts.presentation(),
+            video_bytes=1000,
+        ),
     )
-    segment = Segment(
-        job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25, **summary_of(result.to_json())
-    )
-    segment.people = result.to_json()["people"]
+    segment = Segment(job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25)
+    segment.result, segment.finished_at = result, FINISHED
+    for column, value in summary_of(result).items():
+        setattr(segment, column, value)
+    outcome = judge(job, [segment], manifest)
+    for name in ("fake_score", "peak_score", "verdict", "model_description", "evidence", "findings"):
+        setattr(job, name, getattr(outcome, name))
+    job.reasons = list(outcome.reasons)
+    segment.people = segment.result["people"]
     return job, segment
 
 
-def of(*segments):
+def of(*segments, last_index=None):
     """What the document of a job says of its segments."""
-    return JobSegments(SegmentPage(segments, None), len(segments))
+    return JobSegments(SegmentPage(segments, last_index), len(segments))
 
 
-def names(model, value):
-    """Fields of *model*, and of the models inside, beside what *value* really has."""
-    assert set(value) == set(model.model_fields), model.__name__
-    model.model_validate(value)
+def check_shapes(document):
+    """What is sent as it is stored has the shape that the schema says, and no field beside it."""
+    shapes = {
+        name: [note.shape for note in field.metadata if isinstance(note, Shape)]
+        for name, field in type(document).model_fields.items()
+    }
+    for name, [shape] in ((name, found) for name, found in shapes.items() if found):
+        value = json.dumps(document.to_json()[name])
+        TypeAdapter(shape).validate_json(value, strict=True, extra="forbid")
+        with pytest.raises(ValidationError):
+            TypeAdapter(shape).validate_json('"something else"', strict=True)
 
 
-def test_documents_have_exactly_the_fields_of_their_schemas():
+def test_what_is_sent_as_it_is_stored_has_the_shape_that_is_promised():
     job, segment = sample()
-    names(JobDocument, job_document(job, of(segment)))
-    names(JobSummary, job_summary(job, 1))
-    names(SegmentDocument, segment_document(segment))
-    names(
-        type(JobDocument.model_validate(job_document(job, of(segment))).media), job_document(job, of(segment))["media"]
+    document = JobDocument.of(job, of(segment))
+    delivery = Delivery(number=1, event_id="m", event="job.succeeded", url="u", status="pending", due_at=CREATED)
+    for part in (
+        document,
+        document.media,
+        JobSummary.of(job, 1),
+        SegmentSummary.of(segment),
+        SegmentDocument.of(segment),
+        DeliveryDocument.of(delivery),
+    ):
+        check_shapes(part)
+    assert document.evidence["faces"] == len(document.people) == 1
+    TypeAdapter(SuspicionDocument).validate_json(
+        json.dumps(Suspicion(0.0, 1.0, 0, 0.9, 3, "fake").to_json()), strict=True, extra="forbid"
     )
-    delivery = Delivery(
-        number=1, event_id="m", event="job.succeeded", url="u", status="pending", due_at=datetime.now(UTC)
-    )
-    names(DeliveryDocument, delivery_document(delivery))
+    # Fields that older rows lack are in what is stored today.
+    assert set(document.model) == set(ModelDescription.model_fields)
+    assert set(document.people[0]) == set(PersonVerdictDocument.model_fields)
+    assert set(SegmentDocument.of(segment).people[0]["faces"][0]) == set(FaceDocument.model_fields)
+
+
+def test_documents_go_out_as_they_always_did():
+    job, segment = sample()
+    common = {"index": 0, "start_s": 0.0, "end_s": 5.0, "status": "scored", "fake_score": 0.25, "reasons": []}
+    common |= {"faces_found": 1, "faces_scored": 1, "frames_decoded": 1, "engine": None, "error": None}
+    media = {"sha256": "0" * 64, "size_bytes": 1, "stored": True, "kind": "video", "container": "mp4", "codec": "h264"}
+    media |= {"width_px": 320, "height_px": 240, "rotation_deg": 0, "duration_s": 5.0, "frame_rate": 10.0}
+    media |= {"frame_count": 50, "truncated": False, **job.media.presentation}
+    summary = {
+        "id": "01a20d78-a9e9-755a-a1ee-3373ca532026",
+        "status": "succeeded",
+        "created_at": "2026-01-02T03:04:05.678900Z",
+        "started_at": None,
+        "finished_at": "2026-01-02T03:05:00Z",
+        "progress": {"segments_total": 1, "segments_done": 1, "fraction": 1.0},
+        "media": media,
+        "options": {"model": DEFAULT_CHECKPOINT, "sample_fps": 2.0, "segment_seconds": 5.0, "webhook_url": None},
+        "metadata": {"a": 1},
+        "fake_score": 0.25,
+        "peak_score": 0.25,
+        "verdict": job.verdict,
+        "reasons": job.reasons,
+        "evidence": job.evidence,
+        "model": job.model_description,
+        "reused_from": None,
+        "error": None,
+    }
+    whole = summary | job.findings | {"segments": [common | {"people": 1}], "segments_next_cursor": None}
+    assert json.loads(JobSummary.of(job, 1).model_dump_json()) == summary
+    assert json.loads(JobDocument.of(job, of(segment)).model_dump_json()) == whole
+    people = segment.result["people"]
+    faces = common | {"people": people, "started_at": None, "finished_at": "2026-01-02T03:05:00Z"}
+    assert json.loads(SegmentDocument.of(segment).model_dump_json()) == faces
+    payload = {"type": "job.succeeded", "timestamp": "2026-01-02T03:05:00Z", "data": whole}
+    assert WebhookPayload.of("job.succeeded", job, of(segment)).to_json() == payload
+
+
+def test_what_another_release_stored_is_sent_and_is_no_error():
+    job, segment = sample()
+    job.status = job.verdict = "of a later release"
+    job.reasons, job.evidence, job.model_description = ["later"], {"new": 1}, {"name": "old"}
+    job.client_metadata = {"large": 10**30, "text": "\u00e4\u2028", "nested": [None, 1.5, {}]}
+    job.media.facts = {"kind": "hologram"}
+    segment.status, segment.reasons = "of a later release", ["later"]
+    segment.people = [{"person": 0, "faces": [], "later": True}]
+    sent = json.loads(JobDocument.of(job, of(segment)).model_dump_json())
+    assert (sent["status"], sent["verdict"], sent["reasons"]) == ("of a later release", "of a later release", ["later"])
+    assert (sent["evidence"], sent["model"], sent["metadata"]) == ({"new": 1}, {"name": "old"}, job.client_metadata)
+    assert sent["media"]["kind"] == "hologram"
+    assert sent["segments"][0]["reasons"] == ["later"]
+    assert SegmentDocument.of(segment).to_json()["people"] == segment.people
+
+
+def test_the_document_lists_every_word_that_a_field_may_hold(document):
+    schemas = document["components"]["schemas"]
+    for name, field, words in (
+        ("JobDocument", "status", JobStatus),
+        ("JobSummary", "status", JobStatus),
+        ("SegmentDocument", "status", SegmentStatus),
+        ("SegmentSummary", "status", SegmentStatus),
+        ("DeliveryDocument", "status", DeliveryStatus),
+        ("ErrorDocument", "code", Code),
+    ):
+        assert schemas[name]["properties"][field]["enum"] == list(words), name
+    assert schemas["Verdict"]["enum"] == list(Verdict)
+    assert schemas["Reason"]["enum"] == list(Reason)
+    for name in ("JobDocument", "JobSummary", "SegmentDocument", "SegmentSummary"):
+        assert schemas[name]["properties"]["reasons"]["items"] == {"$ref": "#/components/schemas/Reason"}
+    assert {"$ref": "#/components/schemas/Verdict"} in schemas["JobDocument"]["properties"]["verdict"]["anyOf"]
+
+
+def test_a_job_of_many_segments_says_where_the_others_are():
+    job, segment = sample()
+    assert JobDocument.of(job, of(segment, last_index=99)).segments_next_cursor == write_cursor(99)
+
+
+def test_the_sdk_reads_the_documents():
+    job, segment = sample()
+    read = deepfakestream.results.Job.from_json(JobDocument.of(job, of(segment)).to_json())
+    assert (read.id, read.verdict, read.segments_done) == (str(job.id), job.verdict, 1)
+    assert read.people[0].faces == 1
+    whole = deepfakestream.results.Segment.from_json(SegmentDocument.of(segment).to_json())
+    assert whole.people[0].faces[0].box_px == (1.0, 2.0, 60.0, 70.0)
+    assert whole.people_count == read.segments[0].people_count == 1
+
+
+def test_the_sdk_has_every_field_of_the_documents():
+    ours = {"created_at": "created_at", "people": "people_count"}
+    left_out = {"frames_decoded", "engine"}
+    names = {field.name for field in dataclasses.fields(deepfakestream.results.Segment)}
+    assert {ours.get(name, name) for name in SegmentSummary.model_fields} - left_out <= names
+    names = {field.name for field in dataclasses.fields(deepfakestream.results.Job)}
+    # In ``raw``, or in fields of their own.
+    left_out = {"started_at", "progress", "media", "options", "people_total", "segments_next_cursor"}
+    assert set(JobDocument.model_fields) - left_out <= names
 
 
 def test_a_job_without_media_has_none():
     job, _ = sample()
     job.media = None
-    JobDocument.model_validate(job_document(job, of()))
+    assert JobDocument.of(job, of()).to_json()["media"] is None
 
 
 def test_probed_facts_that_clients_see_are_facts_of_the_probe():
     assert set(MEDIA_FACTS) <= set(MediaFacts.__dataclass_fields__)
+    job, _ = sample()
+    assert set(PRESENTATION) == set(job.media.presentation)
 
 
-def test_the_schema_of_checkpoints_is_that_of_the_answer():
+def test_checkpoints_are_described():
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
-    names(CheckpointDocument, checkpoint_document(manifest, PACKAGED_MODELS_DIR, is_default=True))
+    sent = CheckpointDocument.of(manifest, PACKAGED_MODELS_DIR, is_default=True).to_json()
+    assert (sent["name"], sent["is_default"], sent["model_card"][:1]) == (DEFAULT_CHECKPOINT, True, "#")
+    assert sent["bounds"] == manifest.calibration.model_dump(mode="json")["bounds"]

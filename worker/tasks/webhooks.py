@@ -10,7 +10,7 @@ from functools import partial
 import httpx
 from standardwebhooks import Webhook
 
-from shared.documents import webhook_payload
+from shared.documents.webhooks import WebhookPayload
 from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachableError
 from shared.jobs.deliveries import GONE, Attempt
 from shared.jobs.leases import Lease, Step
@@ -40,7 +40,7 @@ def _deliver(context: Context, held: Lease, _is_lost: IsLost) -> None:
         if delivery is None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
-        payload = webhook_payload(delivery.event, job, read_segments(session, job))
+        payload = WebhookPayload.of(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)

@@ -17,9 +17,12 @@ from deepfakestream.errors import (
     RateLimitedError,
     ServerError,
     TooLargeError,
+    UnexpectedAnswerError,
     WaitTimeoutError,
     WebhookVerificationError,
 )
+from deepfakestream.tables import print_job
+from rich.console import Console
 from standardwebhooks import Webhook
 
 from tests.unit.client.services import answer, job, problem
@@ -186,3 +189,53 @@ def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
 def test_a_signed_body_that_is_no_event_is_refused(body):
     with pytest.raises(WebhookVerificationError):
         verify_webhook(signed(body), body, SECRET)
+
+
+def summaries(first, count):
+    """Segments as a job's document has them."""
+    return [
+        {"index": index, "start_s": 1.0 * index, "end_s": index + 1.0, "status": "scored", "fake_score": 0.5}
+        for index in range(first, first + count)
+    ]
+
+
+def long_job(status, total=250):
+    """A job of which the service gave the first 100 segments."""
+    progress = {"segments_total": total, "segments_done": total, "fraction": 1.0}
+    return answer(job(status, progress=progress, segments=summaries(0, 100), segments_next_cursor="OTk"))
+
+
+def page(first, count, following=None):
+    """A page of summaries."""
+    return answer({"items": summaries(first, count), "next_cursor": following})
+
+
+@pytest.mark.parametrize("ask", [Client.get, Client.wait, Client.cancel], ids=["get", "wait", "cancel"])
+def test_a_job_that_has_ended_comes_with_all_of_its_segments(server, client, ask):
+    server.answers = [long_job("cancelled"), page(100, 100, "MTk5"), page(200, 50)]
+    found = ask(client, "x")
+    assert [segment.index for segment in found.segments] == list(range(250))
+    assert found.raw["segments"] == summaries(0, 250)
+    assert found.segments_next_cursor is found.raw["segments_next_cursor"] is None
+    path = "/v1/jobs/01a20d78-a9e9-755a-a1ee-3373ca532026/segments?view=summary&limit=1000&cursor="
+    assert [request.path for request in server.requests[1:]] == [f"{path}OTk", f"{path}MTk5"]
+
+
+def test_polls_of_a_job_that_goes_on_do_not_ask_for_more(server, client):
+    server.answers = [long_job("running"), long_job("running"), long_job("failed"), page(100, 150)]
+    seen = []
+    done = client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(len(found.segments)))
+    assert (seen, len(done.segments), len(server.requests)) == ([100, 100, 250], 250, 4)
+
+
+def test_a_service_that_never_stops_giving_segments_is_left(server, client):
+    server.answers = [long_job("succeeded", total=150), page(100, 100, "MTk5")]
+    with pytest.raises(UnexpectedAnswerError, match="more segments"):
+        client.get("x")
+
+
+def test_the_table_says_how_many_segments_it_leaves_out(server, client):
+    server.answers = [long_job("running")]
+    printed = io.StringIO()
+    print_job(Console(file=printed), "x", client.get("x"))
+    assert "and 150 more segments" in printed.getvalue()

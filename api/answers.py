@@ -1,0 +1,12 @@
+"""Answers that are documents."""
+
+from http import HTTPStatus
+
+from flask import Response
+
+from shared.documents.base import Document
+
+
+def answer(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Make the answer that *document* is."""
+    return Response(document.model_dump_json(), status=status, mimetype="application/json")

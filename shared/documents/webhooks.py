@@ -1,0 +1,53 @@
+"""Webhooks: the log of attempts, and what is sent."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from shared.documents.base import Document, Shape
+from shared.documents.jobs import JobDocument
+from shared.errors import Code
+from shared.jobs.segments import JobSegments
+from shared.models import Delivery, Job
+from shared.states import DeliveryStatus
+
+
+class DeliveryDocument(Document):
+    """One attempt to call the webhook."""
+
+    number: int
+    event_id: str = Field(description="The `webhook-id`, the same in every attempt.")
+    event: str
+    url: str
+    status: Annotated[str, Shape(DeliveryStatus)]
+    due_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    response_status: int | None
+    response_excerpt: str | None = Field(description="At most 1 KB.")
+    error_code: Annotated[str | None, Shape(Code | None)]
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> "DeliveryDocument":
+        """One line of the webhook log."""
+        return cls(**{name: getattr(delivery, name) for name in cls.model_fields})
+
+
+class DeliveryList(Document):
+    """The webhook log of a job."""
+
+    items: list[DeliveryDocument]
+
+
+class WebhookPayload(Document):
+    """The body of a webhook: the event, when it happened, and the job as ``GET /v1/jobs/{id}`` gives it."""
+
+    type: str
+    timestamp: datetime | None
+    data: JobDocument
+
+    @classmethod
+    def of(cls, event: str, job: Job, segments: JobSegments) -> "WebhookPayload":
+        """The payload of an *event* of a job that has ended."""
+        return cls(type=event, timestamp=job.finished_at, data=JobDocument.of(job, segments))

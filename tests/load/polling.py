@@ -1,0 +1,227 @@
+"""
+``python -m tests.load.polling``: what a look at a job costs, and its erasure, by how many segments it has.
+
+Starts a Postgres, a Redis and the api under gunicorn, with one process; writes jobs of several sizes whose segments
+hold the faces of a video with two people; polls each over one kept connection, and erases it. The process is started
+anew for each size, so that its peak of memory belongs to that size. Ends with a table and one JSON line.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import psycopg
+
+from api.keys import create_key
+from migrations.schema import migrate
+from shared.config import Database
+from shared.db import SessionFactory, make_engine
+from tests.integration.rows import add_job
+from tests.servers import free_port, new_database, running_postgres, running_redis
+
+PEOPLE, FACES = 2, 10
+"""In each segment."""
+VARIANTS = 50
+"""Different results, that the segments have in turn; the database compresses each by itself."""
+PATIENCE_S = 60.0
+LOOK_CHARACTERS = 344
+
+
+def main() -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load.polling", description=__doc__)
+    parser.add_argument("--segments", type=int, nargs="+", default=[1, 1000, 10_000])
+    parser.add_argument("--polls", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=60.0, help="polling of a size ends after this long")
+    given = parser.parse_args()
+    with running_redis() as redis, running_postgres() as server, new_database(server) as url:
+        engine = make_engine(Database(url=url))
+        migrate(engine)
+        with SessionFactory(engine).transaction() as session:
+            key = create_key(session, owner="somebody", name="test", scopes=["jobs:write", "jobs:read"]).secret
+        rows = []
+        for count in given.segments:
+            with SessionFactory(engine).transaction() as session:
+                job_id = add_job(session, owner="somebody").id
+            add_segments(url, job_id, count)
+            with running_api(url, redis.url) as (port, process):
+                rows.append({"segments": count, **measure(port, process, key, job_id, given.polls, given.seconds)})
+        engine.dispose()
+    print_table(rows)
+    print(json.dumps(rows))  # noqa: T201
+    return 0
+
+
+def add_segments(url: str, job_id: uuid.UUID, count: int) -> None:
+    """Give a running job *count* segments, all of them scored but the last of several."""
+    results = [json.dumps(make_result(random.Random(number))) for number in range(VARIANTS)]
+    looks = json.dumps(["x" * LOOK_CHARACTERS] * PEOPLE)
+    columns = "job_id, index, start_s, end_s, status, fake_score, result, looks, attempts, started_at, finished_at"
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("update jobs set status = 'running', segments_total = %s where id = %s", (count, job_id))
+        now = connection.execute("select now()").fetchone()
+        moment = now[0] if now else None
+        with connection.cursor().copy(f"copy segments ({columns}) from stdin") as copy:
+            for index in range(count):
+                found: tuple[Any, ...] = ("scored", 0.25, results[index % VARIANTS], looks, 1, moment, moment)
+                if index and index == count - 1:
+                    found = ("pending", None, None, None, 0, None, None)
+                copy.write_row((job_id, index, index * 5.0, index * 5.0 + 5.0, *found))
+        summarise(connection)
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute("vacuum analyze")
+
+
+def summarise(connection: psycopg.Connection[Any]) -> None:
+    """Fill the summaries as a worker does with each result; older schemas have none."""
+    known = connection.execute(
+        "select 1 from information_schema.columns where table_name = 'segments' and column_name = 'people_count'"
+    ).fetchone()
+    if known:
+        connection.execute(
+            "update segments set people_count = jsonb_array_length(result -> 'people'),"
+            " faces_found = (result ->> 'faces_found')::int, faces_scored = (result ->> 'faces_scored')::int,"
+            " frames_decoded = (result ->> 'frames_decoded')::int, engine = result ->> 'engine',"
+            " reasons = result -> 'reasons' where result is not null and people_count is null"
+        )
+
+
+def make_result(chance: random.Random) -> dict[str, Any]:
+    """The result of a segment, with numbers as unlike as those of a real one."""
+
+    def face(frame: int) -> dict[str, Any]:
+        left, top, size = (round(chance.uniform(0, 900), 1) for _ in range(3))
+        return {
+            "time_s": round(frame / 2, 4),
+            "box_px": [left, top, round(left + size, 1), round(top + size, 1)],
+            "landmarks_px": [[round(chance.uniform(0, 1900), 1), round(chance.uniform(0, 1000), 1)] for _ in range(5)],
+            "confidence": round(chance.uniform(0.9, 1), 4),
+            "size_px": size,
+            "sharpness": round(chance.uniform(10, 200), 2),
+            "problem": None,
+            "fake_score": chance.random(),
+            "luma": round(chance.uniform(40, 200), 1),
+            "turned_deg": 0,
+        }
+
+    people = [
+        {"person": person, "fake_score": chance.random(), "faces": [face(frame) for frame in range(FACES)]}
+        for person in range(PEOPLE)
+    ]
+    counts = {"frames_decoded": FACES, "faces_found": PEOPLE * FACES, "faces_scored": PEOPLE * FACES}
+    return {"fake_score": 0.25, "reasons": [], **counts, "people": people, "engine": "openvino-float32"}
+
+
+@contextmanager
+def running_api(database_url: str, broker_url: str) -> Iterator[tuple[int, int]]:
+    """The api under gunicorn; yields its port and the process that answers."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="dfs-polling-") as folder:
+        settings = {
+            "DATABASE__URL": database_url,
+            "BROKER__URL": broker_url,
+            "STORAGE__URL": f"file://{folder}",
+            "API__PORT": str(port),
+            "API__PROCESSES": "1",
+            "API__REQUESTS_PER_MINUTE": "1000000",
+        }
+        environment = os.environ | {f"DEEPFAKESTREAM_{name}": value for name, value in settings.items()}
+        command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn"]
+        server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            wait_for(port)
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+            yield port, int(children[0])
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def wait_for(port: int) -> None:
+    """Return when the api answers."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == http.client.OK:
+                return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        finally:
+            connection.close()
+        time.sleep(0.1)
+
+
+def measure(port: int, process: int, key: str, job_id: uuid.UUID, polls: int, seconds: float) -> dict[str, Any]:
+    """Poll a job, then erase it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    before_mb = memory_mb(process, "VmRSS")
+    times_ms: list[float] = []
+    size = 0
+    over = time.monotonic() + seconds
+    while len(times_ms) < polls + 1 and (len(times_ms) < 3 or time.monotonic() < over):
+        began = time.perf_counter()
+        size = len(ask(connection, "GET", f"/v1/jobs/{job_id}", key))
+        times_ms.append((time.perf_counter() - began) * 1e3)
+    peak_mb = memory_mb(process, "VmHWM")
+    began = time.perf_counter()
+    ask(connection, "DELETE", f"/v1/jobs/{job_id}", key)
+    erased_ms = (time.perf_counter() - began) * 1e3
+    connection.close()
+    # The first opens the process's connections.
+    steady = times_ms[1:]
+    return {
+        "polls": len(steady),
+        "p50_ms": round(median(steady), 2),
+        "p99_ms": round(quantiles(steady, n=100, method="inclusive")[98], 2),
+        "body_kb": round(size / 1e3, 1),
+        "memory_before_mb": before_mb,
+        "peak_mb": peak_mb,
+        "delete_ms": round(erased_ms, 1),
+        "peak_with_delete_mb": memory_mb(process, "VmHWM"),
+    }
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, key: str) -> bytes:
+    """The body of an answer that is a success."""
+    connection.request(method, path, headers={"Authorization": f"Bearer {key}"})
+    answer = connection.getresponse()
+    body = answer.read()
+    if answer.status >= http.client.BAD_REQUEST:
+        raise RuntimeError(f"{method} {path}: {answer.status} {body[:200]!r}")
+    return body
+
+
+def memory_mb(process: int, name: str) -> float:
+    """A figure of a process's memory, as Linux tells it."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return round(int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024, 1)
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the figures as the table of docs/performance.md has them."""
+    print("| segments | poll, p50 | p99 | body | peak memory | DELETE |")  # noqa: T201
+    print("| --- | --- | --- | --- | --- | --- |")  # noqa: T201
+    for row in rows:
+        print(  # noqa: T201
+            f"| {row['segments']:,} | {row['p50_ms']} ms | {row['p99_ms']} ms | {row['body_kb']} KB"
+            f" | {row['peak_mb']} MB | {row['delete_ms']} ms |"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
