@@ -7,7 +7,6 @@ tables in Markdown.
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
 from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS, draw, table
 from worker.benchmark.scenes import make_scene
+from worker.cores import available_cores
 
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
@@ -82,7 +82,7 @@ def _write(report: Mapping[str, Any], path: Path) -> None:
 def _machine(threads: int | None) -> dict[str, Any]:
     return {
         "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "threads": threads or torch.get_num_threads(),
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
