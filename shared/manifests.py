@@ -7,6 +7,7 @@ loads the network they describe.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
@@ -143,8 +144,21 @@ class Scale(NamedTuple):
     offset: float = 0.0
 
     def probability(self, logit: float) -> float:
-        """The probability of being fake, in [0, 1], in the form that never overflows."""
-        return 0.5 + 0.5 * math.tanh(0.5 * (logit - self.offset) / self.temperature)
+        """Return the probability of being fake, in [0, 1]."""
+        return float(self.probabilities(logit, math.tanh))
+
+    def probabilities(self, logits: Any, tanh: Callable[[Any], Any]) -> Any:
+        """
+        Apply the logistic function, in the form that never overflows, to a logit or to an array of them.
+
+        Args:
+            logits: Of the type that *tanh* takes, such as a NumPy array of any shape for ``numpy.tanh``.
+            tanh: The hyperbolic tangent of the library that *logits* belong to, which this module does not import.
+
+        Returns:
+            Probabilities of being fake, in [0, 1], of the same type, shape and precision.
+        """
+        return 0.5 + 0.5 * tanh(0.5 * (logits - self.offset) / self.temperature)
 
 
 class Calibration(_Frozen):

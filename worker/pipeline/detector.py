@@ -155,10 +155,7 @@ class Detector:
         return scores
 
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        # By the hyperbolic tangent the logistic function never overflows.
-        calibration = self.manifest.calibration
-        half = (logits - np.float32(calibration.offset)) / np.float32(2.0 * calibration.temperature)
-        return np.asarray(0.5 + 0.5 * np.tanh(half), np.float32)
+        return np.asarray(self.manifest.calibration.scale.probabilities(logits, np.tanh), np.float32)
 
     def _is_alike(self, quick: Outputs, exact: Outputs) -> bool:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])

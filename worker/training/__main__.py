@@ -15,7 +15,7 @@ from worker.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from worker.model.checkpoint import Checkpoint
-    from worker.training.recipes import Recipe
+    from worker.training.fitting.recipes import Recipe
 
 INSTALLATION: Final = "pip install -c configs/constraints.txt -e '.[worker,train]'"
 OURS: Final = ("worker", "shared")
@@ -50,8 +50,8 @@ def _run(arguments: list[str] | None) -> int:
 
 
 def _crops(given: argparse.Namespace) -> int:
-    from worker.training.recipes import Recipe
-    from worker.training.sources import build_caches
+    from worker.training.fitting.inputs import build_caches
+    from worker.training.fitting.recipes import Recipe
 
     build_caches(Recipe.read(given.recipe), given.data, given.caches, processes=given.processes)
     return 0
@@ -64,7 +64,7 @@ def _train(given: argparse.Namespace) -> int:
 
 def _trained(given: argparse.Namespace) -> bool:
     """Train; says whether this process is the first of its run, which alone goes on afterwards."""
-    from worker.training.train import Trainer
+    from worker.training.fitting.train import Trainer
 
     minutes = getattr(given, "minutes", None)
     deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
@@ -78,7 +78,7 @@ def _trained(given: argparse.Namespace) -> bool:
 
 
 def _profile(given: argparse.Namespace) -> int:
-    from worker.training.profiling import profile
+    from worker.training.fitting.profiling import profile
 
     recipe, caches, painted = _faces(given)
     print(*profile(recipe, caches, painted=painted, steps=given.steps), sep="\n")  # noqa: T201
@@ -87,8 +87,8 @@ def _profile(given: argparse.Namespace) -> int:
 
 def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]":
     """A recipe, its crops, and what its networks paint."""
-    from worker.training.recipes import Recipe
-    from worker.training.sources import build_caches, paint_for
+    from worker.training.fitting.inputs import build_caches, paint_for
+    from worker.training.fitting.recipes import Recipe
 
     recipe = Recipe.read(given.recipe)
     caches = build_caches(recipe, given.data, given.caches, processes=given.processes)
@@ -96,9 +96,9 @@ def _faces(given: argparse.Namespace) -> "tuple[Recipe, list[Path], list[Path]]"
 
 
 def _ship(given: argparse.Namespace) -> int:
-    from worker.training.evaluate import recipe_sources
-    from worker.training.recipes import Recipe
-    from worker.training.shipping import ship
+    from worker.training.fitting.recipes import Recipe
+    from worker.training.judging.shipping import ship
+    from worker.training.judging.sources import recipe_sources
 
     recipe = Recipe.read(given.recipe)
     sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
@@ -113,9 +113,9 @@ def _reproduce(given: argparse.Namespace) -> int:
 
 
 def _ablate(given: argparse.Namespace) -> int:
-    from worker.training.ablation import comparison, run_ablations
-    from worker.training.recipes import Recipe
-    from worker.training.sources import build_caches
+    from worker.training.fitting.ablation import comparison, run_ablations
+    from worker.training.fitting.inputs import build_caches
+    from worker.training.fitting.recipes import Recipe
 
     caches = build_caches(Recipe.read(given.recipe), given.data, given.caches, processes=given.processes)
     run_ablations(given.recipe, given.changes, given.data, given.caches, given.runs, side_by_side=given.side_by_side)
@@ -127,8 +127,8 @@ def _ablate(given: argparse.Namespace) -> int:
 
 
 def _cross_validate(given: argparse.Namespace) -> int:
-    from worker.training.crossvalidation import cross_validate, table
-    from worker.training.recipes import Recipe
+    from worker.training.fitting.recipes import Recipe
+    from worker.training.judging.crossvalidation import cross_validate, table
 
     folds = cross_validate(
         Recipe.read(given.recipe),
@@ -148,7 +148,7 @@ def _cross_validate(given: argparse.Namespace) -> int:
 
 
 def _sheet(given: argparse.Namespace) -> int:
-    from worker.training.sheet import draw_sheet, write_sheet
+    from worker.training.judging.sheet import draw_sheet, write_sheet
 
     recipe, caches, painted = _faces(given)
     write_sheet(draw_sheet(recipe, caches, painted=painted, count=given.count, seed=given.seed), given.out)
@@ -156,7 +156,7 @@ def _sheet(given: argparse.Namespace) -> int:
 
 
 def _reencode(given: argparse.Namespace) -> int:
-    from worker.training.reencode import reencode
+    from worker.training.data.reencode import reencode
 
     made = reencode(given.data, given.out, crf=given.crf, scale=given.scale)
     print(f"{given.out}: {_counted(made.videos, 'video')}")  # noqa: T201
@@ -172,9 +172,10 @@ def _counted(count: int, what: str) -> str:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    from worker.training.evaluate import SETS, evaluate, folder_source, recipe_sources
-    from worker.training.recipes import Recipe
-    from worker.training.report import HTML_FILE, summary_lines, write_report
+    from worker.training.fitting.recipes import Recipe
+    from worker.training.judging.evaluate import SETS, evaluate
+    from worker.training.judging.report import HTML_FILE, summary_lines, write_report
+    from worker.training.judging.sources import folder_source, recipe_sources
 
     checkpoint = _loaded(given.checkpoint, given.device)
     manifest = checkpoint.manifest
@@ -205,11 +206,11 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _long_videos(given: argparse.Namespace) -> int:
-    from worker.training.evaluate import SETS
-    from worker.training.longvideos import judge_long_videos, table
-    from worker.training.recipes import Recipe
-    from worker.training.scored import score_caches
-    from worker.training.sources import build_caches
+    from worker.training.fitting.inputs import build_caches
+    from worker.training.fitting.recipes import Recipe
+    from worker.training.judging.evaluate import SETS
+    from worker.training.judging.longvideos import judge_long_videos, table
+    from worker.training.measuring.scored import score_caches
 
     checkpoint = _loaded(given.checkpoint)
     recipe = Recipe.read(given.recipe)
@@ -243,7 +244,7 @@ def _loaded(folder: Path, device: str = "cpu") -> "Checkpoint":
 
 
 def _judge_made(given: argparse.Namespace) -> int:
-    from worker.training.made import judge_made, table
+    from worker.training.judging.made import judge_made, table
 
     checkpoints = [_loaded(folder) for folder in given.checkpoints]
     recipe, caches, painted = _faces(given)
@@ -257,9 +258,11 @@ def _judge_made(given: argparse.Namespace) -> int:
 def _probe_outside(given: argparse.Namespace) -> int:
     import json
 
-    from worker.training.outside import probe_caches, probe_recipe, table
-    from worker.training.recipes import Recipe
-    from worker.training.sources import build_caches, build_plain_cache, paint_for
+    from worker.training.data.sources import build_plain_cache
+    from worker.training.fitting.inputs import build_caches, paint_for
+    from worker.training.fitting.recipes import Recipe
+    from worker.training.judging.outside import probe_caches, probe_recipe
+    from worker.training.judging.probes import table
 
     if given.recipe is None:
         is_cache = any(given.data.glob("*.jsonl"))

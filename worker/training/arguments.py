@@ -120,7 +120,7 @@ def _add_ship(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     """A data set of any layout, or a recipe's."""
-    from worker.training.datasets import READERS
+    from worker.training.data.datasets import READERS
 
     parser.add_argument("--kind", choices=sorted(READERS), help="layout of the data set; guessed if not given")
     _add_crops(parser)

@@ -13,13 +13,14 @@ from PIL import Image
 from tests.clips import astronaut, hopper, run
 from tests.unit.worker.training.judged import Judged, make_judged
 from worker.detection.faces import Box
-from worker.training import cache
-from worker.training.cache import CacheSettings, CropCache, build_cache
-from worker.training.datasets import Medium
-from worker.training.generators.autoencoders import AutoencoderSettings
-from worker.training.generators.inpainters import InpainterSettings
-from worker.training.generators.painting import paint_faces
-from worker.training.generators.restorers import RestorerSettings
+from worker.training.data import cutting
+from worker.training.data.cache import CacheSettings, CropCache
+from worker.training.data.cutting import build_cache
+from worker.training.data.media import Medium
+from worker.training.fakes.generators.autoencoders import AutoencoderSettings
+from worker.training.fakes.generators.inpainters import InpainterSettings
+from worker.training.fakes.generators.painting import paint_faces
+from worker.training.fakes.generators.restorers import RestorerSettings
 
 SETTINGS = CacheSettings(sample_fps=4.0, max_frames=4, min_sharpness=5.0)
 AUTOENCODERS = [
@@ -99,7 +100,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
     media = tuple(_media(root))
     folder = tmp_path_factory.mktemp("crops") / "all"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "MEDIA_PER_SHARD", 2)
+        patch.setattr(cutting, "MEDIA_PER_SHARD", 2)
         build_cache(media, folder, SETTINGS)
     assert any(CropCache(folder).faces())
     painted = paint_faces([folder], tmp_path_factory.mktemp("painted"), PAINTERS)

@@ -11,8 +11,8 @@ from torch import nn
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, Sampling, read_manifest
 from tests.clips import astronaut, hopper, make_clip
 from worker.model.checkpoint import Checkpoint
-from worker.training.evaluate import EvaluationSource, folder_source
-from worker.training.scored import ScoredFace, ScoredMedium
+from worker.training.judging.sources import EvaluationSource, folder_source
+from worker.training.measuring.scored import ScoredFace, ScoredMedium
 
 _PACKAGED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
 MANIFEST = _PACKAGED.model_copy(

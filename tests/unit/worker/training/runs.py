@@ -13,10 +13,12 @@ import numpy as np
 
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER
 from worker.detection.faces import crop_face, square_around
-from worker.training.cache import MARGIN, MEDIA_PER_SHARD, CachedFace
-from worker.training.datasets import Medium
-from worker.training.recipes import Recipe
-from worker.training.sources import build_caches, media_of
+from worker.training.data.cache import MARGIN, CachedFace
+from worker.training.data.cutting import MEDIA_PER_SHARD
+from worker.training.data.media import Medium
+from worker.training.data.sources import media_of
+from worker.training.fitting.inputs import build_caches
+from worker.training.fitting.recipes import Recipe
 
 SIDE_PX = 112
 PLAIN = dict.fromkeys(

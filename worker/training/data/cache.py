@@ -1,0 +1,188 @@
+"""
+The crop cache: a folder of shards with the cut faces of a data set.
+
+``00000.tar`` holds lossless pictures, in the layout that WebDataset reads. ``00000.jsonl`` describes them and gives
+their places in the tar, one line for each face, or for each medium without one.
+"""
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from shared.manifests import Preprocessing
+from worker.detection.faces import Box
+from worker.training.errors import DataError
+
+SETTINGS_FILE: Final = "settings.json"
+"""Beside the shards of a cache that was built."""
+MAX_SIDE_PX: Final = 384
+"""Of a cached picture; larger faces are shrunk to it."""
+MARGIN: Final = 0.5
+"""Around the face box on each side, so that training can move and scale the crop that serving would take."""
+SAME_SCALE: Final = 2e-3
+SAME_FACE: Final = 0.3
+"""Distance of two faces in aligned frames, as a share of their size, below which they are one face."""
+
+
+class CacheSettings(BaseModel):
+    """What decides the contents of a cache."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sample_fps: float = 3.0
+    max_frames: int = 60
+    """Of one video, spread evenly over it."""
+    max_faces: int = 4
+    """Of one frame, largest first, in real media. Of a fake one the largest alone is taken, which was swapped."""
+    min_face_px: int = 40
+    min_sharpness: float = 20.0
+    min_confidence: float = 0.9
+    detector_thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
+    cutter: int = 2
+    """Counts changes to how faces are found and cut: 2 looks for faces that fill their picture inside a border."""
+
+    def preprocessing(self) -> Preprocessing:
+        """The part that serving knows, for its functions; the crop is training's own."""
+        return Preprocessing(
+            crop_size_px=MAX_SIDE_PX,
+            crop_margin=MARGIN,
+            min_face_px=self.min_face_px,
+            min_sharpness=self.min_sharpness,
+            min_confidence=self.min_confidence,
+            detector_thresholds=self.detector_thresholds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CachedFace:
+    """One line of an index: a face, where its picture is, and the medium it comes from."""
+
+    shard: str
+    offset: int
+    length: int
+    key: str
+    label: str
+    dataset: str
+    group: str
+    set: str
+    method: str
+    compression: str
+    original: str
+    is_video: bool
+    time_s: float
+    box_px: Box
+    """In the picture."""
+    landmarks_px: tuple[tuple[float, float], ...]
+    """In the picture."""
+    frame_box_px: Box
+    """In the frame, or in the half of it."""
+    size_px: float
+    """The smaller side of the face in its frame."""
+    sharpness: float
+
+    @property
+    def scale(self) -> float:
+        """Of the picture against its frame; 1 for nearly all, which are kept as they were cut out."""
+        scale = (self.box_px[2] - self.box_px[0]) / max(self.frame_box_px[2] - self.frame_box_px[0], 1e-6)
+        # Boxes are rounded to hundredths.
+        return 1.0 if abs(scale - 1.0) < SAME_SCALE else scale
+
+    def distance(self, other: "CachedFace") -> float:
+        """How far *other*, of an aligned frame, lies from this one, as a share of this one's size."""
+        left, top, right, bottom = self.frame_box_px
+        apart = np.hypot(
+            left + right - other.frame_box_px[0] - other.frame_box_px[2],
+            top + bottom - other.frame_box_px[1] - other.frame_box_px[3],
+        )
+        return float(apart) / 2 / max(right - left, bottom - top)
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """The face that a line of an index describes."""
+        data = json.loads(line)
+        marks = tuple((float(x), float(y)) for x, y in data["landmarks_px"])
+        boxes = {name: tuple(data[name]) for name in ("box_px", "frame_box_px")}
+        return cls(**{**data, **boxes, "landmarks_px": marks})
+
+
+class CropCache:
+    """
+    A built cache, for reading.
+
+    Args:
+        folder: Where ``build_cache`` wrote it.
+
+    Raises:
+        DataError: There is no complete shard.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, int] = {}
+        self._owner = os.getpid()
+        if not any(folder.glob("*.jsonl")):
+            raise DataError(f"there is no crop cache in {folder}")
+
+    def faces(self) -> Iterator[CachedFace]:
+        """Every face, shard by shard."""
+        for index in sorted(self.folder.glob("*.jsonl")):
+            with index.open() as lines:
+                for line in lines:
+                    if '"problem"' not in line[:12]:
+                        yield CachedFace.from_line(line)
+
+    def problems(self) -> Iterator[dict[str, str]]:
+        """What gave no face, and why: ``{"problem": code, "key": medium}``."""
+        for index in sorted(self.folder.glob("*.jsonl")):
+            with index.open() as lines:
+                yield from (json.loads(line) for line in lines if '"problem"' in line[:12])
+
+    def picture(self, face: CachedFace) -> NDArray[np.uint8]:
+        """(S, S, 3) uint8 RGB around *face*, S ≤ 384. Safe in loader processes: each opens files of its own."""
+        if self._owner != os.getpid():
+            self._files, self._owner = {}, os.getpid()
+        if face.shard not in self._files:
+            self._files[face.shard] = os.open(self.folder / f"{face.shard}.tar", os.O_RDONLY)
+        data = os.pread(self._files[face.shard], face.length, face.offset)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if picture is None:
+            place = f"byte {face.offset} of {face.shard}.tar in {self.folder}"
+            raise DataError(f"the picture of {face.dataset}/{face.key}, at {place}, is damaged")
+        return np.asarray(picture, np.uint8)
+
+
+def open_tar(file: io.BufferedWriter) -> tarfile.TarFile:
+    """A tar for ``add_picture``: in the plain format, headers have one block, so that pictures' places are known."""
+    return tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+def add_picture(
+    tar: tarfile.TarFile, file: io.BufferedWriter, name: str, picture: NDArray[np.uint8]
+) -> tuple[int, int]:
+    """
+    Add a picture, (H, W, 3) uint8 RGB, to the *tar* that ends at *file*'s place.
+
+    Returns:
+        Where its bytes begin in the file, and how many there are.
+
+    Raises:
+        DataError: It could not be encoded.
+    """
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise DataError(f"the picture {name} could not be written")
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    offset = file.tell() + tarfile.BLOCKSIZE
+    tar.addfile(header, io.BytesIO(data.tobytes()))
+    return offset, len(data)

@@ -1,0 +1,66 @@
+"""What is wrong with the rows of a data set, collected so that one error tells all of it before anything is trained."""
+
+from pathlib import Path
+from typing import Final
+
+from worker.training.errors import DataError
+
+MAX_ROWS: Final = 10
+"""Rows of each kind of mistake that an error names; of the others it gives the number."""
+EDGE_BYTES: Final = 16
+"""At each end of a picture's file: enough to tell its format, and whether it was cut off."""
+_JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+_OTHERS: Final = (b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+"""Beginnings of WebP, BMP and TIFF, which do not say where they end."""
+
+
+class Findings:
+    """Rows with mistakes, by kind of mistake."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[str]] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, mistake: str, row: str) -> None:
+        """Note that *row* has the *mistake*, which reads after "rows": ``name a file that is not there``."""
+        rows = self._rows.setdefault(mistake, [])
+        if len(rows) < MAX_ROWS:
+            rows.append(row)
+        self._counts[mistake] = self._counts.get(mistake, 0) + 1
+
+    def raise_any(self, where: Path, advice: str = "") -> None:
+        """
+        Raise all that was noted as one error about *where*, with *advice* at its end.
+
+        Raises:
+            DataError: Anything was.
+        """
+        if self._rows:
+            raise DataError(f"{where}: " + "; ".join(self._told(mistake) for mistake in self._rows) + advice)
+
+    def _told(self, mistake: str) -> str:
+        rows, count = self._rows[mistake], self._counts[mistake]
+        more = f" and {count - len(rows)} more" if count > len(rows) else ""
+        return f"rows that {mistake} ({count}): {', '.join(rows)}{more}"
+
+
+def picture_problem(begin: bytes, end: bytes) -> str | None:
+    """
+    What the two ends of a picture's file betray without decoding it.
+
+    Args:
+        begin: Its first ``EDGE_BYTES``, or all of it.
+        end: Its last ones, likewise.
+
+    Returns:
+        What is wrong, as ``Findings.add`` takes it; None if it begins like a picture, and a JPEG or PNG is whole.
+    """
+    ends = {_JPEG_BEGIN: _JPEG_END, _PNG_BEGIN: _PNG_END}
+    for start, last in ends.items():
+        if begin.startswith(start):
+            # Some programs fill JPEG files up with zeros.
+            return None if end.rstrip(b"\0").endswith(last) or last in end else "name a picture that is cut off"
+    if begin.startswith(_OTHERS) or begin[4:8] == b"ftyp":
+        return None
+    return "name a file that is no picture"

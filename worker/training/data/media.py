@@ -1,0 +1,71 @@
+"""One image or video of a data set, with what is known of it, and the media files below a folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+Label = Literal["real", "fake"]
+Set = Literal["train", "validation", "test"]
+Region = Literal["whole", "left", "right"]
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
+VIDEOS: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """One image, video, or half of a side-by-side video, with what is known of it."""
+
+    path: Path
+    key: str
+    """Unique within the data set: its path below the data set's folder, with the region if it is a half."""
+    label: Label
+    dataset: str
+    group: str
+    """Media of one group, in one data set, share people or a shot, and always stay in one set."""
+    set: Set | None = None
+    """Given by the data set's authors, or by ``assign_sets``."""
+    method: str = ""
+    """How the fake was made, where that is known."""
+    compression: str = ""
+    region: Region = "whole"
+    original: str = ""
+    """Key of the real medium that a fake was made from, where that is known."""
+    from_video: bool | None = None
+    """Whether a picture was cut out of a video, where the data set says so."""
+
+    @property
+    def is_video(self) -> bool:
+        """As the data set says, or by its name; decoding looks at what is inside."""
+        return self.path.suffix.lower() in VIDEOS if self.from_video is None else self.from_video
+
+
+def known_label(value: object) -> Label | None:
+    """Return *value* as a label whatever its case, or None if it is neither ``real`` nor ``fake``."""
+    match str(value).lower():
+        case "real":
+            return "real"
+        case "fake":
+            return "fake"
+    return None
+
+
+def set_of_folder(key: str) -> Set | None:
+    """Return the set that a folder in the path *key* is named after, or None."""
+    for part in Path(key).parts[:-1]:
+        match part:
+            case "train" | "test" | "validation":
+                return part
+            case "val" | "valid":
+                return "validation"
+    return None
+
+
+def media_below(root: Path) -> Iterator[Path]:
+    """Every picture and video below *root*, in order, one folder's names in memory at a time."""
+    for folder, folders, files in os.walk(root):
+        folders.sort()
+        for name in sorted(files):
+            if Path(name).suffix.lower() in PICTURES | VIDEOS:
+                yield Path(folder, name)

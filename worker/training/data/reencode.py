@@ -1,0 +1,107 @@
+"""
+Videos of a data set once more as a platform would hand them on: encoded again, smaller if wished, in the same layout.
+
+What was compressed twice is what people send. Names, folders and what else lies beside the videos (metadata, lists,
+tables) stay as they are, so that the same reader reads the copy, with the same division.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import ffmpeg
+from tqdm import tqdm
+
+from worker.media.ffmpeg import program
+from worker.training.data.claims import claim
+from worker.training.data.media import PICTURES, VIDEOS
+from worker.training.errors import DataError
+
+TIMEOUT_S: Final = 600.0
+"""For one video."""
+METADATA: Final = frozenset({".json", ".csv", ".txt"})
+"""Endings of what tells of videos."""
+SETTINGS_FILE: Final = "reencoded.json"
+CRFS: Final = (0, 51)
+"""Of x264 with 8 bits a sample: from lossless to the worst."""
+_MUXERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".avi": "avi"}
+"""By ending; for others Matroska, which WebM is a part of."""
+
+
+class Reencoded(NamedTuple):
+    """What a copy holds, and what of its source it does not."""
+
+    videos: int
+    pictures: int
+    """Left out: how platforms compress pictures is not what x264 does."""
+    others: int
+    """Left out: neither videos nor pictures that can be read, nor tables of them."""
+
+
+def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset: str = "medium") -> Reencoded:
+    """
+    Encode every video below *source* with H.264 (x264) into the same place below *target*.
+
+    Metadata, lists and tables are copied; pictures are left out. What is there already is left as it is.
+
+    Args:
+        crf: Constant rate factor, within ``CRFS``: 23 is x264's own, 28 what messengers come near to, 35 visibly poor.
+        scale: Of each side, above 0 and at most 1; sides stay even, and are 2 px at the least.
+        preset: Of x264.
+
+    Returns:
+        How many videos *target* now holds, and how many other files of *source* it does not.
+
+    Raises:
+        DataError: A setting is out of its range, there is no video, one cannot be encoded, *target* lies inside
+            *source*, or was made with other settings.
+    """
+    if not CRFS[0] <= crf <= CRFS[1]:
+        raise DataError(f"crf is {crf}; x264 takes {CRFS[0]} (lossless) to {CRFS[1]} (worst), such as 28 or 35")
+    if not 0.0 < scale <= 1.0:
+        raise DataError(f"scale is {scale:g}; each side is multiplied by it, so it has to be above 0 and at most 1")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{target} lies inside {source}, whose files it would be among; take a folder outside")
+    files = sorted(path for path in source.rglob("*") if path.is_file())
+    videos = [path for path in files if path.suffix.lower() in VIDEOS]
+    if not videos:
+        raise DataError(f"there is no video below {source}")
+    target.mkdir(parents=True, exist_ok=True)
+    claim(target / SETTINGS_FILE, {"crf": crf, "scale": scale, "preset": preset}, "other settings")
+    for path in files:
+        if path.suffix.lower() in METADATA and not (target / path.relative_to(source)).exists():
+            (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / path.relative_to(source))
+    for video in tqdm(videos, unit="file", desc=f"crf {crf}"):
+        copy = target / video.relative_to(source)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            _encode(video, copy, crf, scale, preset)
+    pictures = sum(path.suffix.lower() in PICTURES for path in files)
+    others = sum(path.suffix.lower() not in VIDEOS | PICTURES | METADATA for path in files)
+    return Reencoded(len(videos), pictures, others)
+
+
+def _encode(video: Path, copy: Path, crf: int, scale: float, preset: str) -> None:
+    partial = copy.with_name(f".partial-{copy.name}")
+    # A side of 0 means to ffmpeg that it stays as it is.
+    sides = [f"max(2,trunc({side}*{scale}/2)*2)" for side in ("iw", "ih")]
+    picture = ffmpeg.input(f"file:{video.resolve()}").video.filter("scale", *sides, flags="bicubic")
+    graph = ffmpeg.output(
+        picture,
+        f"file:{partial.resolve()}",
+        f=_MUXERS.get(copy.suffix.lower(), "matroska"),
+        vcodec="libx264",
+        crf=crf,
+        preset=preset,
+        pix_fmt="yuv420p",
+    )
+    command: list[str] = ffmpeg.compile(graph, cmd=[program(), "-nostdin", "-loglevel", "error"], overwrite_output=True)
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        partial.unlink(missing_ok=True)
+        said = getattr(error, "stderr", b"") or b""
+        raise DataError(f"{video} cannot be encoded: {said.decode(errors='replace').strip() or error}") from error
+    partial.rename(copy)

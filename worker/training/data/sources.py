@@ -1,0 +1,191 @@
+"""From a recipe's sources to crop caches, and to the hash of the division into sets that every report carries."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from worker.training.data.cache import CacheSettings, CropCache
+from worker.training.data.claims import claim
+from worker.training.data.cutting import build_cache
+from worker.training.data.datasets import READERS, guess_kind, read_dataset
+from worker.training.data.findings import Findings
+from worker.training.data.media import Medium, Set
+from worker.training.data.precropped import CROP_CACHE, CUT_KINDS, FACE_CROPS
+from worker.training.data.readycaches import check_pictures, link_cache
+from worker.training.data.splits import SPLIT_FILE, SplitDigest, assign_sets
+from worker.training.errors import DataError
+
+
+class Source(BaseModel):
+    """One data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(pattern="^(" + "|".join(READERS) + ")$")
+    path: Path
+    """Below the data folder that the command names; its last part names the data set in reports."""
+    hold_out: dict[Set, Annotated[float, Field(ge=0.0, le=1.0)]] = {}
+    """Share of the groups without an official set that go to ``validation`` and ``test``."""
+    seed: int = 0
+    """Of that division."""
+    sets: dict[str, Set] = {}
+    """Sets of single groups, by name, which win over their share."""
+    seen: bool = False
+    """By weights that were trained elsewhere: ``ship`` then neither calibrates nor judges them on it."""
+    about: str = ""
+    """What it is and where it comes from, for the model card."""
+    terms: str = ""
+    """On which it may be used, likewise."""
+
+
+def media_of(source: Source, data: Path) -> Iterator[Medium]:
+    """
+    Every medium of *source*, below the folder *data*, with its set.
+
+    Raises:
+        DataError: The folder is missing or not in the source's layout.
+    """
+    media = read_dataset(source.kind, data / source.path)
+    for medium in assign_sets(media, source.hold_out, seed=source.seed):
+        chosen = source.sets.get(medium.group)
+        yield replace(medium, set=chosen) if chosen is not None else medium
+
+
+def build_source_caches(
+    sources: Sequence[Source], data: Path, caches: Path, settings: CacheSettings, *, processes: int = 1
+) -> list[Path]:
+    """
+    Build the crop cache of every source below *caches*, or finish building it.
+
+    Returns:
+        Their folders, in the order of *sources*. Beside each cache's shards stands ``split.json``: the hash of the
+        division into sets and how many media there are in each. Of a cache that was ready the folder holds links to its
+        pictures.
+
+    Raises:
+        DataError: A source cannot be read or has mistakes, or a cache was built with other settings or another
+            division.
+    """
+    check_sources(sources, data)
+    folders = []
+    for source in sources:
+        folder = caches / "-".join(source.path.parts)
+        _build(source, data, folder, settings, processes=processes)
+        folders.append(folder)
+    return folders
+
+
+def check_sources(sources: Sequence[Source], data: Path) -> None:
+    """
+    Look for mistakes in *sources* whose faces are cut out already, before hours are spent on the others.
+
+    Their tables are written by hand or by other programs, so that people may be in two sets, of one source or of two.
+
+    Raises:
+        DataError: Naming the rows.
+    """
+    found = Findings()
+    sets: dict[tuple[str, str], str] = {}
+    for source in sources:
+        if source.kind not in CUT_KINDS:
+            continue
+        if source.kind == CROP_CACHE:
+            check_pictures(data / source.path)
+        media = {medium.key: medium for medium in media_of(source, data)}
+        for medium in media.values():
+            where, chosen = f"{source.path.as_posix()}/{medium.key}", str(medium.set)
+            first = sets.setdefault((medium.dataset, medium.group), chosen)
+            if first != chosen:
+                found.add("put people into a second set", f"{where} (group {medium.group}: {chosen}, not {first})")
+            original = media.get(medium.original)
+            if original is not None and original.set != medium.set:
+                told = f"{where} ({chosen}, and {original.key} in {original.set})"
+                found.add("are in another set than what they were made from", told)
+    found.raise_any(data)
+
+
+def build_source_cache(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
+    """
+    Build the crop cache of one source in *folder*, or finish building it, with ``split.json`` beside its shards.
+
+    Raises:
+        DataError: It cannot be read or has mistakes, or the cache was built with other settings or another division.
+    """
+    check_sources([source], data)
+    _build(source, data, folder, settings, processes=processes)
+
+
+def _build(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    count = claim_split(source, data, folder)
+    if source.kind == CROP_CACHE:
+        link_source(source, data, folder)
+        return
+    build_cache(media_of(source, data), folder, settings, processes=processes, total=count)
+    if source.kind == FACE_CROPS:
+        _refuse_damaged(folder)
+
+
+def _refuse_damaged(folder: Path) -> None:
+    """Pictures of a table are all promised to be there and whole, and only cutting decoded them."""
+    found = Findings()
+    for problem in CropCache(folder).problems():
+        if problem["problem"] != "no_usable_face":
+            found.add("name a picture that cannot be decoded", f"{problem['key']} ({problem['problem']})")
+    found.raise_any(folder, "; delete this folder once they are mended")
+
+
+def link_source(source: Source, data: Path, folder: Path) -> None:
+    """
+    Make *folder* a crop cache of the pictures in the ready one that *source* is, with the sets of *source*.
+
+    Raises:
+        DataError: It cannot be read, or the folder holds a cache that was built there.
+    """
+    sets: dict[str, Set] = {medium.key: medium.set or "train" for medium in media_of(source, data)}
+    link_cache(data / source.path, folder, sets)
+
+
+def build_plain_cache(root: Path, caches: Path, *, kind: str | None = None, processes: int = 1) -> Path:
+    """
+    Build the crop cache of the data set at *root* below *caches*, as a recipe would that says nothing else of it.
+
+    Raises:
+        DataError: The folder is in no known layout, or cannot be read.
+    """
+    root = root.resolve()
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}")
+    folder = caches / root.name
+    source = Source(kind=kind or guess_kind(root), path=Path(root.name))
+    build_source_cache(source, root.parent, folder, CacheSettings(), processes=processes)
+    return folder
+
+
+def claim_split(source: Source, data: Path, folder: Path) -> int:
+    """
+    Write down in *folder* how *source* is divided into sets.
+
+    Returns:
+        How many media there are.
+
+    Raises:
+        DataError: It cannot be read, or the folder was claimed for another division.
+    """
+    digest, counts = SplitDigest(), dict[str, int]()
+    keys, originals = set[str](), list[str]()
+    for medium in media_of(source, data):
+        digest.add(medium)
+        counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
+        if source.kind == CROP_CACHE:
+            keys.add(medium.key)
+            originals += [medium.original] if medium.original else []
+    split: dict[str, object] = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
+    if source.kind == CROP_CACHE:
+        # A few are borne with (see ``read_crop_cache``), but not in silence: reports show this.
+        split["unknown_originals"] = sum(original not in keys for original in originals)
+    claim(folder / SPLIT_FILE, split, "another division into sets")
+    return digest.count

@@ -1,0 +1,204 @@
+"""
+Fakes that networks of our own paint: trained on real faces of the training set, kept as crop caches.
+
+``paint_faces`` trains each network and writes what it painted. Held-out people are painted, too, by networks that never
+saw them, so that fakes of each kind can be judged on people whom nothing was trained on.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.random import Generator
+from tqdm import tqdm
+
+from worker.detection.faces import square_around
+from worker.training.data.cache import CachedFace, CropCache, add_picture, open_tar
+from worker.training.data.splits import split_digest
+from worker.training.errors import DataError
+from worker.training.fakes.blending import Landmarks
+from worker.training.fakes.generators.autoencoders import SIDES_PX, AutoencoderSettings, train_autoencoder
+from worker.training.fakes.generators.inpainters import Face, InpainterSettings, train_inpainter
+from worker.training.fakes.generators.pictures import PATCH_PX, Picture, resized
+from worker.training.fakes.generators.restorers import RestorerSettings, train_restorer
+
+PaintedKind = Literal["painted", "decoded", "restored", "inpainted"]
+"""Painted again by a plain autoencoder, by the decoder of a variational or quantised one, by a network that enlarges
+small faces, and by diffusion within a mask. Each is the name of a data set, too."""
+PainterSettings = AutoencoderSettings | RestorerSettings | InpainterSettings
+SHARD: Final = "00000"
+VERSION: Final = 2
+"""Of what this module paints; another one has caches of its own."""
+MARGIN: Final = 0.3
+"""Around the face, of what is painted."""
+
+
+class Painter(Protocol):
+    """A trained network."""
+
+    def paint(self, part: Picture, landmarks: Landmarks, rng: Generator) -> Picture:
+        """
+        Paint a face anew.
+
+        Args:
+            part: (H, W, 3) uint8 RGB, the picture about a face.
+            landmarks: In *part*.
+            rng: Decides all that is random.
+
+        Returns:
+            The same place, (H', W', 3) uint8 RGB of a size that the network chooses.
+        """
+
+
+class _Row(NamedTuple):
+    cache: CropCache
+    face: CachedFace
+
+    def part(self) -> tuple[Picture, int, int]:
+        """The picture about the face alone, and where its corner lies."""
+        picture = self.cache.picture(self.face)
+        x, y, width, height = part_place(self.face, picture.shape)
+        return np.ascontiguousarray(picture[y : y + height, x : x + width]), x, y
+
+
+def paint_faces(
+    caches: Sequence[Path],
+    folder: Path,
+    settings: Sequence[PainterSettings],
+    *,
+    seed: int = 0,
+) -> list[Path]:
+    """
+    Train each network on the real faces of the training set in *caches*, and let it paint these and held-out ones.
+
+    Args:
+        folder: Receives a crop cache for each network, named after what decides its contents: one that is there is
+            kept. Its faces' label is ``fake``, their data set the network's kind, their set that of the real face, and
+            ``original`` tells which face was painted (see ``face_name``).
+
+    Returns:
+        The folders of these caches.
+
+    Raises:
+        DataError: There is no real face.
+    """
+    made = [folder / name for name in cache_names(settings, seed, caches)]
+    for number, (each, place) in enumerate(zip(settings, made, strict=True)):
+        if (place / f"{SHARD}.jsonl").exists():
+            continue
+        own_seed = seed + list(settings[:number]).count(each)
+        painter = _trained(each, _drawn(caches, "train", each.faces, seed), own_seed, place.name)
+        rows = _drawn(caches, "train", each.faces, seed) + _drawn(caches, "validation", max(1, each.faces // 2), seed)
+        _paint(painter, rows, place, kind=each.kind, seed=own_seed)
+    return made
+
+
+def face_name(face: CachedFace) -> str:
+    """What tells a face of a cache from every other, for ``CachedFace.original`` of one that was painted after it."""
+    return f"{face.dataset}/{face.key}@{face.shard}:{face.offset}"
+
+
+def part_place(face: CachedFace, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Left, top, width and height of the part about *face* that is painted, in its picture of *shape* (H, W, …)."""
+    x, y, side = square_around(face.box_px, MARGIN)
+    x, y = max(x, 0), max(y, 0)
+    return x, y, min(side, shape[1] - x), min(side, shape[0] - y)
+
+
+def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence[Path]) -> list[str]:
+    """Of the caches that ``paint_faces`` paints after the faces in *caches*."""
+    split = split_digest(caches)
+    before: Counter[PainterSettings] = Counter()
+    digests = []
+    for each in settings:
+        # Networks of equal settings differ by their seeds, wherever they stand in the recipe.
+        digests.append(hashlib.sha256(json.dumps([VERSION, each.model_dump(), seed + before[each], split]).encode()))
+        before[each] += 1
+    for face in (face for folder in caches for face in CropCache(folder).faces() if face.label == "real"):
+        for digest in digests:
+            digest.update(f"{face_name(face)}:{face.length}\n".encode())
+    return [
+        f"{each.kind}-{each.method}-{digest.hexdigest()[:8]}" for each, digest in zip(settings, digests, strict=True)
+    ]
+
+
+def _drawn(caches: Sequence[Path], set_name: str, most: int, seed: int) -> list[_Row]:
+    """Real faces of a set, *most* at the most, in the order of the caches."""
+    rng = np.random.default_rng(seed)
+    drawn: list[tuple[float, _Row]] = []
+    for folder in caches:
+        cache = CropCache(folder)
+        drawn += (
+            (rng.random(), _Row(cache, face)) for face in cache.faces() if face.label == "real" and face.set == set_name
+        )
+    if not drawn and set_name == "train":
+        raise DataError("no cache holds a real face of the training set for a network to paint")
+    kept = sorted(place for place, _ in drawn)[:most]
+    return [row for place, row in drawn if place <= kept[-1]]
+
+
+def _trained(settings: PainterSettings, rows: Sequence[_Row], seed: int, title: str) -> Painter:
+    match settings:
+        case AutoencoderSettings():
+            pictures = [_sized(row.part()[0]) for row in rows]
+            return train_autoencoder(settings, pictures, seed=seed, title=title)[0]
+        case RestorerSettings():
+            pictures = [_sized(row.part()[0]) for row in rows]
+            return train_restorer(settings, pictures, seed=seed, title=title)[0]
+        case InpainterSettings():
+            return train_inpainter(settings, [_face(row) for row in rows], seed=seed, title=title)[0]
+
+
+def _face(row: _Row) -> Face:
+    part, x, y = row.part()
+    height, width = part.shape[:2]
+    marks = [((a - x) * PATCH_PX / width, (b - y) * PATCH_PX / height) for a, b in row.face.landmarks_px]
+    return Face(resized(part, PATCH_PX, PATCH_PX), marks)
+
+
+def _sized(picture: Picture) -> Picture:
+    """Large enough for a patch, and not larger than needed for what is painted."""
+    factor = float(np.clip(min(picture.shape[:2]), PATCH_PX, SIDES_PX[1])) / min(picture.shape[:2])
+    width, height = (max(PATCH_PX, round(length * factor)) for length in picture.shape[1::-1])
+    return resized(picture, width, height)
+
+
+def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    # Others may paint the same at the same time. The index is renamed last: without it there is no shard.
+    tar_partial, index_partial = (folder / f"{SHARD}.{end}.{os.getpid()}.partial" for end in ("tar", "jsonl"))
+    with tar_partial.open("wb") as file:
+        tar = open_tar(file)
+        for number, row in enumerate(tqdm(rows, unit="face", desc=f"{folder.name} paints")):
+            part, x, y = row.part()
+            face = row.face
+            marks = [(a - x, b - y) for a, b in face.landmarks_px]
+            # Each face by itself, so that it does not depend on which others were drawn.
+            picture = painter.paint(part, marks, np.random.default_rng((seed, 1, number)))
+            offset, length = add_picture(tar, file, f"{SHARD}-{number:06d}.png", picture)
+            across, down = picture.shape[1] / part.shape[1], picture.shape[0] / part.shape[0]
+            left, top, right, bottom = face.box_px
+            made = replace(
+                face,
+                shard=SHARD,
+                offset=offset,
+                length=length,
+                label="fake",
+                dataset=kind,
+                method=folder.name,
+                original=face_name(face),
+                box_px=((left - x) * across, (top - y) * down, (right - x) * across, (bottom - y) * down),
+                landmarks_px=tuple((a * across, b * down) for a, b in marks),
+            )
+            lines.append(json.dumps(asdict(made)))
+        tar.close()
+    index_partial.write_text("".join(f"{line}\n" for line in lines))
+    tar_partial.rename(folder / f"{SHARD}.tar")
+    index_partial.rename(folder / f"{SHARD}.jsonl")

@@ -1,0 +1,48 @@
+"""What networks painted, found by the face that they painted it after."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from worker.training.data.cache import CachedFace, CropCache
+from worker.training.errors import DataError
+from worker.training.fakes.generators.painting import PaintedKind, face_name
+
+Row = tuple[CropCache, CachedFace]
+
+
+class Paintings:
+    """
+    Paintings of some real faces.
+
+    Args:
+        folders: Caches that ``painting.paint_faces`` wrote.
+        faces: The real faces, which are known by their number here.
+    """
+
+    def __init__(self, folders: Sequence[Path], faces: Sequence[CachedFace]) -> None:
+        by_name: dict[str, dict[str, list[Row]]] = {}
+        for cache in map(CropCache, folders):
+            for face in cache.faces():
+                by_name.setdefault(face.dataset, {}).setdefault(face.original, []).append((cache, face))
+        self._made: dict[str, dict[int, list[Row]]] = {}
+        for number, name in enumerate(map(face_name, faces)):
+            for kind, made in by_name.items():
+                if name in made:
+                    self._made.setdefault(kind, {})[number] = made[name]
+
+    def of(self, kind: PaintedKind, number: int) -> list[Row]:
+        """What the networks of *kind* painted after a face; empty where they left it out."""
+        return self._made.get(kind, {}).get(number, [])
+
+    def originals(self, kind: PaintedKind) -> list[int]:
+        """
+        The numbers of the faces that networks of *kind* painted, in order.
+
+        Raises:
+            DataError: There is none.
+        """
+        # Where people were divided into sets anew after they were painted, some real faces have no painting.
+        numbers = list(self._made.get(kind, {}))
+        if not numbers:
+            raise DataError(f"a mixture wants {kind} faces, and no network painted any of this set's")
+        return numbers

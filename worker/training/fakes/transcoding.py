@@ -1,0 +1,212 @@
+"""
+Compression as platforms and messengers apply it: JPEG, and H.264, HEVC and VP9 with motion, once or in chains.
+
+A ``Transform`` is one change to a picture. It holds its random numbers, so that a fake and its real counterpart are
+changed in exactly the same way. Video codecs are the real encoders of FFmpeg (PyAV): a picture becomes the last frame
+of a short clip that moves towards it, so that it is a predicted frame, as most frames of a video are.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Final, Literal, NamedTuple, cast
+
+import av
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+Transform = Callable[[Picture], Picture]
+Codec = Literal["h264", "hevc", "vp9"]
+
+_TICK: Final = Fraction(1, 25)
+MIN_SIDE_PX: Final = 32
+"""Side below which no chain shrinks a crop."""
+
+
+class _Coder(NamedTuple):
+    """How FFmpeg is asked for a codec, in the fastest way that uses all of its tools for prediction."""
+
+    encoder: str
+    decoder: str
+    options: dict[str, str]
+
+
+_CODERS: Final[dict[Codec, _Coder]] = {
+    "h264": _Coder("libx264", "h264", {"preset": "veryfast", "tune": "zerolatency"}),
+    "hevc": _Coder(
+        "libx265",
+        "hevc",
+        {
+            "preset": "ultrafast",
+            "tune": "zerolatency",
+            "x265-params": "log-level=none:pools=none:frame-threads=1:rd=3",
+        },
+    ),
+    "vp9": _Coder("libvpx-vp9", "vp9", {"b": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+}
+MIN_CRFS: Final[dict[Codec, int]] = {"h264": 20, "hevc": 22, "vp9": 26}
+MAX_CRFS: Final[dict[Codec, int]] = {"h264": 40, "hevc": 42, "vp9": 54}
+"""Constant rate factors of chains, from hardly to badly visible; the scales differ by codec."""
+
+
+class Motion(NamedTuple):
+    """How the frame before a picture differs from it."""
+
+    right_px: float
+    down_px: float
+    growth: float
+    """Scale about the centre."""
+
+
+def jpeg(quality: int, *, coarse_chroma: bool = True) -> Transform:
+    """JPEG at *quality*, with chroma at half resolution or at full."""
+    sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if coarse_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+
+    def transform(picture: Picture) -> Picture:
+        _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
+
+    return transform
+
+
+def h264(crf: int, *, preset: str = "veryfast") -> Transform:
+    """Real H.264 (x264) at the constant rate factor *crf*: the picture as the second, predicted frame of a clip."""
+
+    def transform(picture: Picture) -> Picture:
+        # The frame before it, seen from a pixel aside: prediction then has some motion to carry.
+        before = np.roll(_even(picture), 1, axis=1)
+        return _coded([before, picture], "h264", {"crf": str(crf), "preset": preset})
+
+    return transform
+
+
+def video(codec: Codec, crf: int, motion: Motion, *, frames: int = 3) -> Transform:
+    """
+    Encode with *codec* at the constant rate factor *crf*.
+
+    Args:
+        motion: Between one frame and the next; the last one is the picture itself.
+        frames: Of the clip.
+    """
+
+    def transform(picture: Picture) -> Picture:
+        clip = [_moved_back(picture, motion, steps) for steps in range(frames - 1, 0, -1)]
+        return _coded([*clip, picture], codec, {"crf": str(crf)})
+
+    return transform
+
+
+def rescaled(side_px: int, *, smooth: bool) -> Transform:
+    """Bring a square picture to *side_px*; enlarging is smooth (cubic) or plain (linear)."""
+
+    def transform(picture: Picture) -> Picture:
+        enlarging = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
+        how = cv2.INTER_AREA if side_px < picture.shape[0] else enlarging
+        return np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how), np.uint8)
+
+    return transform
+
+
+def in_turn(transforms: Sequence[Transform]) -> Transform:
+    """Make several changes, one after another."""
+
+    def transform(picture: Picture) -> Picture:
+        for change in transforms:
+            picture = change(picture)
+        return picture
+
+    return transform
+
+
+def chain(rng: Generator, side_px: int) -> Transform:
+    """
+    Draw the way of a file through one to three uploads, for a square picture of *side_px*.
+
+    Each may shrink it (to 0.3 of its first size in all, at the smallest) and compresses it: H.264 mostly, or HEVC, VP9
+    or, like a screenshot or a thumbnail, JPEG. In the end it may be enlarged again, as a player or a repost does.
+    """
+    transforms: list[Transform] = []
+    now = side_px
+    least = max(MIN_SIDE_PX, round(0.3 * side_px))
+    for _ in range(1 + int(rng.random() < 0.45) + int(rng.random() < 0.15)):
+        if rng.random() < 0.55:
+            now = min(now, max(least, round(now * rng.uniform(0.35, 1.0))))
+            transforms.append(rescaled(now, smooth=False))
+        transforms.append(_compression(rng))
+    if rng.random() < 0.3 and now < side_px:
+        transforms.append(rescaled(side_px, smooth=bool(rng.random() < 0.5)))
+        if rng.random() < 0.5:
+            transforms.append(_compression(rng))
+    return in_turn(transforms)
+
+
+def halved(picture: Picture) -> Picture:
+    """At half of its size, 32 px a side at least."""
+    return rescaled(max(MIN_SIDE_PX, picture.shape[0] // 2), smooth=False)(picture)
+
+
+DRIFT: Final = Motion(0.7, 0.3, 1.002)
+"""Of the clips that views are made of."""
+VIEWS: Final[dict[str, Transform]] = {
+    "clean": lambda picture: picture,
+    "crf28": video("h264", 28, DRIFT),
+    "crf35": video("h264", 35, DRIFT),
+    "half": in_turn([halved, video("h264", 28, DRIFT)]),
+}
+"""How a square crop, as it was cut, reaches us: as it was published, encoded again, or made smaller and encoded."""
+
+
+def _compression(rng: Generator) -> Transform:
+    draw = rng.random()
+    if draw < 0.2:
+        return jpeg(int(rng.integers(35, 91)), coarse_chroma=bool(rng.random() < 0.9))
+    codec: Codec = "h264" if draw < 0.7 else "hevc" if draw < 0.85 else "vp9"
+    crf = round(rng.uniform(MIN_CRFS[codec], MAX_CRFS[codec]))
+    speed = abs(rng.normal(0.0, 1.2))  # Pixels a frame: a talking head moves little.
+    angle = rng.uniform(0.0, 2 * np.pi)
+    return video(codec, crf, Motion(speed * np.cos(angle), speed * np.sin(angle), 1.0 + rng.normal(0.0, 0.004)))
+
+
+def _moved_back(picture: Picture, motion: Motion, steps: int) -> Picture:
+    height, width = picture.shape[:2]
+    scale = motion.growth**steps
+    matrix = np.array(
+        [
+            [scale, 0.0, (1 - scale) * width / 2 + motion.right_px * steps],
+            [0.0, scale, (1 - scale) * height / 2 + motion.down_px * steps],
+        ]
+    )
+    moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8)
+
+
+def _even(picture: Picture) -> Picture:
+    """With sides that halve, as 4:2:0 wants them."""
+    height, width = picture.shape[:2]
+    bordered = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return np.asarray(bordered, np.uint8)
+
+
+def _coded(frames: Sequence[Picture], codec: Codec, options: dict[str, str]) -> Picture:
+    """The last of *frames* as it comes out of the decoder."""
+    height, width = frames[-1].shape[:2]
+    coder = _CODERS[codec]
+    evened = [_even(frame) for frame in frames]
+    encoder = cast("av.VideoCodecContext", av.CodecContext.create(coder.encoder, "w"))
+    encoder.width, encoder.height, encoder.pix_fmt = evened[-1].shape[1], evened[-1].shape[0], "yuv420p"
+    encoder.time_base = _TICK
+    encoder.thread_count = 1
+    encoder.options = {**coder.options, **options}
+    packets = []
+    for number, pixels in enumerate(evened):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame.pts = number
+        packets += encoder.encode(frame)
+    packets += encoder.encode(None)
+    decoder = cast("av.VideoCodecContext", av.CodecContext.create(coder.decoder, "r"))
+    decoder.thread_count = 1
+    decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
+    return np.ascontiguousarray(decoded[-1].to_ndarray(format="rgb24")[:height, :width])

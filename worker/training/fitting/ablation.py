@@ -1,0 +1,160 @@
+"""Ablations: short runs that differ from a recipe in one thing each, and a table of what that does."""
+
+import csv
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import ValidationError
+
+from shared.manifests import Scale
+from worker.model.checkpoint import load_checkpoint
+from worker.training.errors import DataError, TrainingError
+from worker.training.fitting.inputs import build_caches, paint_for
+from worker.training.fitting.progress import CURVES_FILE
+from worker.training.fitting.recipes import Recipe
+from worker.training.measuring.metrics import bootstrap, roc_auc
+from worker.training.measuring.scored import ScoredMedium, score_caches
+
+
+def variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:
+    """
+    The recipes that *changes* makes of *recipe*, by name.
+
+    Raises:
+        DataError: A file cannot be read, a changed recipe does not validate, or two would share a folder; the message
+            lists every mistake.
+    """
+    try:
+        given = yaml.safe_load(changes.read_bytes())
+        plain = yaml.safe_load(recipe.read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{changes} or {recipe} cannot be read: {error}") from error
+    if not isinstance(plain, dict) or not isinstance(given, dict) or not isinstance(given.get("changes"), dict):
+        raise DataError(f"{recipe} has to be an object, and {changes} one with the object 'changes'")
+    base = _merged(plain, given.get("base") or {})
+    made = {str(name): _merged(base, change or {}) for name, change in given["changes"].items()}
+    made = {name: {**variant, "name": slug(name)} for name, variant in made.items()}
+    mistakes = []
+    for name, variant in made.items():
+        try:
+            Recipe.model_validate(variant)
+        except ValidationError as error:
+            mistakes.append(f"{name}: {error}")
+    for folder, count in Counter(slug(name) for name in made).items():
+        if count > 1:
+            mistakes.append(f"{count} variants would be trained in the folder {folder}")
+    if mistakes:
+        raise DataError(f"{changes}: " + "\n".join(mistakes))
+    return made
+
+
+def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: Path, *, side_by_side: int = 1) -> None:
+    """
+    Train every variant that is not trained yet, each in a process and a folder of its own below *runs*.
+
+    Raises:
+        TrainingError: One of them failed; the others are trained all the same.
+    """
+    jobs = []
+    made = variants(recipe, changes)
+    for variant in made.values():
+        # Once, before runs side by side would each do it.
+        parsed = Recipe.model_validate(variant)
+        if parsed.painters:
+            paint_for(parsed, build_caches(parsed, data, caches), caches)
+    for name, variant in made.items():
+        folder = runs / slug(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / "recipe.yaml"
+        file.write_text(yaml.safe_dump(variant, sort_keys=False))
+        jobs.append((name, file, folder))
+    with ThreadPoolExecutor(side_by_side) as pool:
+        codes = list(pool.map(lambda job: train_in_process(job[1], data, caches, job[2]), jobs))
+    failed = [name for (name, _, _), code in zip(jobs, codes, strict=True) if code != 0]
+    if failed:
+        raise TrainingError(f"these did not end well, see log.txt in their folders: {', '.join(failed)}")
+
+
+def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) -> str:
+    """
+    A table, in Markdown, of what the trained variants are worth on the validation set, by medium.
+
+    Intervals are 95 % bootstrap intervals over groups.
+
+    Raises:
+        DataError: A file cannot be read.
+    """
+    heads = (
+        "variant",
+        "images",
+        "minutes",
+        "made fakes, AUC",
+        "pairs, AUC",
+        "video, AUC",
+        "stills, AUC",
+        "above original",
+    )
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    for name in variants(recipe, changes):
+        folder = runs / slug(name)
+        if not (folder / "last" / "manifest.json").exists():
+            continue
+        media = score_caches(load_checkpoint(folder, "last"), caches, sets={"validation"})
+        with (folder / CURVES_FILE).open(newline="") as file:
+            row = list(csv.DictReader(file))[-1]
+        videos = [medium for medium in media if medium.is_video]
+        cells = [
+            name,
+            row["images"],
+            f"{float(row['seconds']) / 60:.1f}",
+            f"{float(row['made_auc']):.3f}",
+            _auc([medium for medium in videos if medium.dataset == "pairs"]),
+            _auc(videos),
+            _auc([medium for medium in media if not medium.is_video and medium.dataset in _faked(media)]),
+            f"{float(row['above']):.2f}" if row.get("above") else "–",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _faked(media: Sequence[ScoredMedium]) -> set[str]:
+    return {medium.dataset for medium in media if medium.is_fake}
+
+
+def _auc(media: Sequence[ScoredMedium]) -> str:
+    labels = np.array([int(medium.is_fake) for medium in media])
+    scores = np.array([medium.fake_score(Scale(1.0)) for medium in media])
+    value = roc_auc(labels, scores) if len(media) else None
+    if value is None:
+        return "–"
+    interval = bootstrap(roc_auc, labels, scores, [f"{medium.dataset}/{medium.group}" for medium in media])
+    return f"{value:.3f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+
+
+def slug(name: str) -> str:
+    """*name* as a folder's and a checkpoint's name."""
+    return name.replace(" ", "-").replace("+", "-")
+
+
+def train_in_process(recipe: Path, data: Path, caches: Path, folder: Path) -> int:
+    """Train in a process of its own, whose output goes to ``log.txt`` in *folder*; returns its exit code."""
+    with (folder / "log.txt").open("ab") as log:
+        command = [sys.executable, "-m", "worker.training", "train", str(recipe), str(data)]
+        command += ["--caches", str(caches), "--run", str(folder)]
+        return subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+
+
+def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """*base* with what *change* names replaced; objects are merged, lists are not."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,41 @@
+"""The optimiser, its learning rate over a run, and the momentum of batch norms."""
+
+import math
+
+import torch
+from torch import nn
+
+from worker.training.fitting.recipes import Optimisation
+
+
+def make_optimizer(network: nn.Module, optimisation: Optimisation, *, fused: bool) -> torch.optim.Optimizer:
+    """AdamW; weights decay, batch norms and biases do not, and what ImageNet did not train learns faster."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        # By whole parts of the name: the backbone has a "_conv_head", which ImageNet did train.
+        is_new = not {"head", "locate", "_conv_stem"}.isdisjoint(name.split("."))
+        rate = optimisation.head_learning_rate if is_new else optimisation.learning_rate
+        decay = optimisation.weight_decay if parameter.dim() > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ],
+        fused=fused,
+    )
+
+
+def learning_rate_factor(seen: int, total: int, warm_up: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth (Loshchilov and Hutter, SGDR, ICLR 2017)."""
+    if seen < warm_up:
+        return (seen + 1) / warm_up
+    share = min(1.0, (seen - warm_up) / max(1, total - warm_up))
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def set_momentum(network: nn.Module, momentum: float) -> None:
+    """Set the momentum of every batch norm in *network*."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum

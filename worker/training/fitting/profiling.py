@@ -1,0 +1,87 @@
+"""What a recipe's steps cost on this machine: by part, in kernels, and in couples that a loader makes in a second."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, get_args
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from worker.training.fakes.generators.painting import PaintedKind
+from worker.training.fakes.kinds import Kind, Stage
+from worker.training.fitting.inputs import make_couples
+from worker.training.fitting.recipes import Recipe
+from worker.training.fitting.stopwatch import Part, Stopwatch, Synchronisations
+from worker.training.fitting.train import Trainer
+
+STEPS: Final = 4
+"""That are timed, after one that is not."""
+COUPLES: Final = 24
+"""Of each kind that are timed, after a few that are not."""
+
+
+def profile(recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), steps: int = STEPS) -> list[str]:
+    """
+    Take a few steps, of which nothing is kept, and make couples of each kind in this process.
+
+    Parts are timed one after another, with the device waited for between them, so their sum is more than a step takes.
+
+    Returns:
+        Lines for a reader.
+    """
+    watch = Stopwatch()
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(recipe, caches, Path(folder), painted=painted, watch=watch)
+        trainer.rehearse(1)
+        watch.seconds.clear()
+        trainer.rehearse(steps)
+        timed = dict(watch.seconds)
+        waits = Synchronisations()
+        with waits:
+            trainer.rehearse(1)
+        what, kernels = _kernels(trainer)
+    lines = [f"a step of {trainer.images_per_step} images, mean of {steps}:"]
+    lines += [f"  {part:<14}{1e3 * timed.get(part, 0.0) / steps:9.2f} ms" for part in get_args(Part)]
+    lines += [f"  {what:<14}{kernels:9d}", f"  {'waits':<14}{waits.count:9d}"]
+    lines += ["couples that one loader process makes:"]
+    for kind, stage in _kinds(recipe).items():
+        rate = _couples_per_second(recipe, caches, painted, kind, stage)
+        lines.append(f"  {kind:<14}{1e3 / rate:9.2f} ms{rate:9.1f} a second")
+    return lines
+
+
+def _kinds(recipe: Recipe) -> dict[Kind, Stage]:
+    """Kinds of the last stage's mixture, alone, with its augmentation."""
+    last = recipe.stages[-1]
+    return {kind: Stage(1, {kind: 1.0}, last.augmentation) for kind, weight in last.mixture.items() if weight > 0.0}
+
+
+def _couples_per_second(
+    recipe: Recipe, caches: Sequence[Path], painted: Sequence[Path], kind: Kind, stage: Stage
+) -> float:
+    stream = make_couples(recipe, caches, stages=[stage], painted=painted if kind in get_args(PaintedKind) else ())
+    for number in range(4):
+        stream.couple(number)
+    began = time.perf_counter()
+    for number in range(4, 4 + COUPLES):
+        stream.couple(number)
+    return COUPLES / (time.perf_counter() - began)
+
+
+def _kernels(trainer: Trainer) -> tuple[str, int]:
+    """What a step asks of the device: kernels of a GPU, or operations of a CPU that call no other ones."""
+    activities = [ProfilerActivity.CPU]
+    is_cuda = torch.cuda.is_available() and next(trainer.network.parameters()).is_cuda
+    if is_cuda:
+        activities.append(ProfilerActivity.CUDA)
+    with torch.profiler.profile(activities=activities) as seen:
+        trainer.rehearse(1)
+    # torch.profiler has no types here.
+    events = list(seen.events() or [])
+    if is_cuda:
+        return "kernels", sum(
+            str(event.device_type).endswith("CUDA") and not event.name.startswith("Mem") for event in events
+        )
+    return "operations", sum(event.name.startswith("aten::") and not event.cpu_children for event in events)

@@ -1,0 +1,46 @@
+"""The progress of a run, and the table of its validations."""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CURVES_FILE = "curves.csv"
+SMOOTHING = 0.98
+"""Of the loss that the progress bar and the curves show."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0
+    loss: float | None = None
+    """Smoothed."""
+    best: float = -math.inf
+    """Largest ``selection`` of a validation so far."""
+    stale: int = 0
+    """Validations since then."""
+    seconds: float = 0.0
+
+    def note_loss(self, loss: float) -> None:
+        """Take the loss of a step into the smoothed one."""
+        smoothing = SMOOTHING if self.loss is not None else 0.0
+        self.loss = smoothing * (self.loss or 0.0) + (1 - smoothing) * loss
+
+
+def write_curves(folder: Path, row: Mapping[str, float]) -> None:
+    """Add *row* to the curves of the run in *folder*, without the rows that a killed run wrote at or after it."""
+    path = folder / CURVES_FILE
+    rows: list[Mapping[str, Any]] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            rows = [old for old in csv.DictReader(file) if int(old["images"]) < row["images"]]
+    partial = path.with_name(f"{CURVES_FILE}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for each in (*rows, row) for key in each)))
+        writer.writeheader()
+        writer.writerows([*rows, row])
+    partial.rename(path)

@@ -1,0 +1,223 @@
+"""Recipes: everything that decides how a checkpoint is trained, in one YAML file, checked before anything starts."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shared.manifests import Architecture, Preprocessing, Sampling
+from worker.training.data.cache import CacheSettings
+from worker.training.data.sources import Source
+from worker.training.errors import DataError
+from worker.training.fakes.augment import Augmentation
+from worker.training.fakes.generators.autoencoders import AutoencoderSettings
+from worker.training.fakes.generators.inpainters import InpainterSettings
+from worker.training.fakes.generators.painting import PaintedKind, PainterSettings
+from worker.training.fakes.generators.restorers import RestorerSettings
+from worker.training.fakes.kinds import Kind
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageRecipe(_Part):
+    """A stretch of training."""
+
+    images: int = Field(gt=0)
+    mixture: dict[Kind, Annotated[float, Field(ge=0.0)]]
+    augmentation: Augmentation | None = None
+    """In place of the recipe's, so that a run may go from clean pictures to hard ones."""
+
+    @field_validator("mixture")
+    @classmethod
+    def _holds_something(cls, mixture: dict[Kind, float]) -> dict[Kind, float]:
+        if not any(mixture.values()):
+            raise ValueError("a mixture needs a kind with a weight above 0")
+        return mixture
+
+
+class Draws(_Part):
+    """
+    How real faces are drawn.
+
+    A medium counts by its faces, up to a dozen. The share of a data set, and within it of a person, is what all its
+    media count, to these powers: 1 draws all media alike, 0 all data sets (or people) alike, 0.5 lies between.
+    """
+
+    data_set: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    person: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+
+
+class Optimisation(_Part):
+    """AdamW with warm-up and cosine decay."""
+
+    batch: int = Field(default=32, ge=2, multiple_of=2)
+    """Images in a step of one device, half of them real."""
+    learning_rate: float = Field(default=4e-4, gt=0.0)
+    head_learning_rate: float = Field(default=1e-3, gt=0.0)
+    """Of the head and the stem, which ImageNet did not train."""
+    weight_decay: float = Field(default=0.02, ge=0.0)
+    warm_up_images: int = Field(default=2000, ge=0)
+    clip: float = Field(default=5.0, gt=0.0)
+    """Largest norm of the gradient."""
+    loss: Literal["bce", "focal"] = "bce"
+    focal_gamma: float = Field(default=2.0, ge=0.0)
+    ranking: float = Field(default=0.3, ge=0.0)
+    """Weight of the loss that wants a fake above the real picture it was made from."""
+    centring: float = Field(default=0.0, ge=0.0)
+    """Weight of the loss that wants both lie as far from the middle, so that no clip as a whole is called fake."""
+    mask: float = Field(default=0.5, ge=0.0)
+    """Weight of the loss that wants to be told where a fake was changed; 0 leaves that part of the network out."""
+    ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+    batch_norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
+
+
+class Validation(_Part):
+    """When to look, and when to stop."""
+
+    every_images: int = Field(default=10_000, gt=0)
+    blended_couples: int = Field(default=150, gt=0)
+    """Fakes made of validation faces."""
+    media: int | None = Field(default=None, ge=1)
+    """Of each data set and label, at most; all if not given."""
+    faces: int | None = Field(default=None, ge=1)
+    """Of each medium, at most, spread evenly over it; all if not given."""
+    views: list[Literal["clean", "crf28", "crf35", "half"]] = Field(default=["clean"], min_length=1)
+    """Of each face (``transcoding.VIEWS``), over which the measure by which states are chosen is the mean."""
+    patience: int = Field(default=0, ge=0)
+    """Stop after this many validations without a better one; 0 never does."""
+
+
+class Hardware(_Part):
+    """What to train on, as Lightning Fabric names it."""
+
+    accelerator: str = "auto"
+    devices: int = Field(default=1, ge=1)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+    threads: int | None = Field(default=None, ge=1)
+    """Of a process on CPU; all if not given."""
+    loader_processes: int = Field(default=1, ge=0)
+
+
+class Origin(_Part):
+    """What the model card says of weights that were trained elsewhere: plain text, from which nothing follows."""
+
+    data: str = ""
+    """What was trained on that is not among the recipe's sources, and on what terms."""
+    images: str = ""
+    """How many were seen."""
+    hardware: str = ""
+    seconds: str = ""
+    """Of training."""
+    measured: list[str] = []
+    """What its makers measured on media that are not here, a line each, for the card's section on how weak it is."""
+    note: str = ""
+
+
+_PAINTED_BY: Final[dict[PaintedKind, str]] = {
+    "painted": "autoencoders with a plain code",
+    "decoded": "autoencoders with a variational or quantised code",
+    "restored": "restorers",
+    "inpainted": "inpainters",
+}
+
+
+class Recipe(_Part):
+    """A whole training run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    version: str
+    licence: str = "Apache-2.0"
+    """Of the weights, for the manifest."""
+    seed: int = 1
+    sources: list[Source] = Field(min_length=1)
+    cache: CacheSettings = CacheSettings()
+    architecture: Architecture
+    preprocessing: Preprocessing
+    sampling: Sampling
+    start: str = "imagenet"
+    """``imagenet``, ``random``, or the folder of a checkpoint."""
+    stages: list[StageRecipe] = Field(min_length=1)
+    autoencoders: list[AutoencoderSettings] = []
+    """That paint the faces of the kinds ``painted``, with a plain code, and ``decoded``, with another."""
+    restorers: list[RestorerSettings] = []
+    """That paint the faces of the kind ``restored``."""
+    inpainters: list[InpainterSettings] = []
+    """That paint the faces of the kind ``inpainted``."""
+    real_from: list[str] = []
+    """Data sets whose real faces fakes are made of; all if empty."""
+    draws: Draws = Draws()
+    augmentation: Augmentation = Augmentation()
+    augment_on: Literal["loaders", "device"] = "loaders"
+    """Where crops are changed: ``device`` takes from the loaders what ``on_device`` can do over whole batches, at the
+    network's size instead of the crop's own."""
+    optimisation: Optimisation = Optimisation()
+    validation: Validation = Validation()
+    hardware: Hardware = Hardware()
+    min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
+    """For the manifest: a video with fewer (``shared.evidence.bits_per_pixel``) is never called real."""
+    save_every_s: float = Field(default=60.0, ge=0.0)
+    origin: Origin | None = None
+
+    @model_validator(mode="after")
+    def _can_paint(self) -> Self:
+        missing = self.painted_kinds - {painter.kind for painter in self._all_painters}
+        if missing:
+            lists = ", ".join(f"{kind!r} needs {_PAINTED_BY[kind]}" for kind in sorted(missing))
+            raise ValueError(f"a mixture wants faces that nothing paints: {lists}")
+        return self
+
+    @property
+    def painted_kinds(self) -> set[PaintedKind]:
+        """The kinds of painted faces that a mixture wants."""
+        return {
+            kind for kind in get_args(PaintedKind) if any(stage.mixture.get(kind, 0.0) > 0.0 for stage in self.stages)
+        }
+
+    @property
+    def painters(self) -> list[PainterSettings]:
+        """The networks whose faces a mixture wants."""
+        return [painter for painter in self._all_painters if painter.kind in self.painted_kinds]
+
+    @property
+    def _all_painters(self) -> list[PainterSettings]:
+        return [*self.autoencoders, *self.restorers, *self.inpainters]
+
+    @property
+    def images(self) -> int:
+        """To be seen in all."""
+        return sum(stage.images for stage in self.stages)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """
+        Read the recipe at *path*.
+
+        Raises:
+            DataError: It cannot be read, or does not validate; the message lists every mistake.
+        """
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_bytes()))
+        except (OSError, yaml.YAMLError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        except ValidationError as error:
+            raise DataError(f"{path}: {error}") from error
+
+    def digest(self) -> str:
+        """Of what decides the weights, not of the hardware, nor of what is only told."""
+        left_out: dict[str, Any] = {
+            "hardware": True,
+            "save_every_s": True,
+            "validation": True,
+            "licence": True,
+            "origin": True,
+            "min_bits_per_pixel": True,
+            "sources": {"__all__": {"about", "terms", "seen"}},
+        }
+        # Runs of recipes that do not use these were begun before they could be named.
+        left_out |= {name: True for name in ("restorers", "inpainters") if not getattr(self, name)}
+        data = self.model_dump_json(exclude=left_out)
+        return hashlib.sha256(data.encode()).hexdigest()
