@@ -1,36 +1,48 @@
 """``python -m migrations upgrade``: bring the configured database to the newest schema."""
 
-import argparse
-import sys
+from typing import Literal
 
+import click
 from sqlalchemy.exc import OperationalError
 
 from migrations.schema import migrate
+from shared.commands import SETTINGS, CommandError
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.db import make_engine
 
 
-def main() -> int:
+@click.group(context_settings=SETTINGS, help=__doc__, no_args_is_help=False)
+def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m migrations", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("upgrade", help="to the newest schema")
-    commands.add_parser("downgrade", help="to the empty schema: every row is lost").add_argument(
-        "--yes", action="store_true", required=True, help="really"
-    )
-    arguments = parser.parse_args()
+
+
+@main.command()
+def upgrade() -> None:
+    """To the newest schema."""
+    _migrate("head")
+
+
+@main.command()
+@click.option("--yes", is_flag=True, help="Really; required.")
+def downgrade(yes: bool) -> None:
+    """To the empty schema: every row is lost."""
+    if not yes:
+        raise click.MissingParameter(param_hint="'--yes'", param_type="option")
+    _migrate("base")
+
+
+def _migrate(revision: Literal["head", "base"]) -> None:
     try:
         settings = load_settings(SharedSettings)
     except ConfigurationError as error:
-        parser.exit(2, f"{error}\n")
+        raise CommandError(str(error)) from error
     try:
-        migrate(make_engine(settings.database), "head" if arguments.command == "upgrade" else "base")
+        migrate(make_engine(settings.database), revision)
     except OperationalError as error:
-        parser.exit(1, f"Postgres: {str(error.orig).strip()}\n")
+        raise CommandError(f"Postgres: {str(error.orig).strip()}", 1) from error
     except TimeoutError as error:
-        parser.exit(1, f"{error}\n")
-    return 0
+        raise CommandError(str(error), 1) from error
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

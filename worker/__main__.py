@@ -4,12 +4,14 @@
 Each runs until it is told to stop by SIGTERM.
 """
 
-import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
+from typing import Literal
 
+import click
+
+from shared.commands import SETTINGS, CommandError
 from shared.config import ConfigurationError, load_settings
 from shared.errors import ModelError
 from shared.observability import configure_logging
@@ -18,31 +20,36 @@ from worker.celery import make_worker
 from worker.config import Role, WorkerSettings
 
 
-def main() -> int:
+@click.command(context_settings=SETTINGS, help=__doc__)
+@click.argument(
+    "service",
+    type=click.Choice(["worker", "beat", "flower"]),
+    default="worker",
+    help="What to run; a worker by default.",
+)
+@click.option("--role", type=click.Choice(sorted(QUEUES)), help="Which queue a worker consumes.")
+def main(service: Literal["worker", "beat", "flower"], role: Role | None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
-    parser.add_argument("service", nargs="?", choices=["worker", "beat", "flower"], default="worker")
-    parser.add_argument("--role", choices=sorted(QUEUES), help="which queue a worker consumes")
-    arguments = parser.parse_args()
-    if arguments.service == "worker" and arguments.role is None:
-        parser.error("a worker needs --role cpu or --role gpu")
+    if service == "worker" and role is None:
+        raise click.UsageError("a worker needs --role cpu or --role gpu")
     try:
         settings = load_settings(WorkerSettings)
     except ConfigurationError as error:
-        parser.exit(2, f"{error}\n")
+        raise CommandError(str(error)) from error
     configure_logging(settings.logging)
-    if arguments.service == "beat":
-        return _run_beat(settings)
-    if arguments.service == "flower":
-        return _run_flower(settings, parser)
-    return _run_worker(settings, arguments.role, parser)
+    if service == "beat":
+        _run_beat(settings)
+    elif service == "flower":
+        _run_flower(settings)
+    elif role is not None:
+        _run_worker(settings, role)
 
 
-def _run_worker(settings: WorkerSettings, role: Role, parser: argparse.ArgumentParser) -> int:
+def _run_worker(settings: WorkerSettings, role: Role) -> None:
     try:
         app = make_worker(settings, role)
     except ModelError as error:
-        parser.exit(2, f"{error}\n")
+        raise CommandError(str(error)) from error
     app.worker_main(
         [
             "worker",
@@ -56,10 +63,9 @@ def _run_worker(settings: WorkerSettings, role: Role, parser: argparse.ArgumentP
             "--without-mingle",
         ]
     )
-    return 0
 
 
-def _run_beat(settings: WorkerSettings) -> int:
+def _run_beat(settings: WorkerSettings) -> None:
     app = make_celery(settings.broker, settings.jobs)
     with tempfile.TemporaryDirectory(prefix="deepfakestream-beat-") as temporary:
         folder = settings.worker.beat_folder or Path(temporary)
@@ -70,19 +76,17 @@ def _run_beat(settings: WorkerSettings) -> int:
             # The root logger is ours already.
             redirect_stdouts=False,
         ).run()
-    return 0
 
 
-def _run_flower(settings: WorkerSettings, parser: argparse.ArgumentParser) -> int:
+def _run_flower(settings: WorkerSettings) -> None:
     flower = settings.worker.flower
     if flower.password is None or not flower.password.get_secret_value():
-        parser.exit(2, "worker.flower.password: Flower does not start without a password\n")
+        raise CommandError("worker.flower.password: Flower does not start without a password")
     # By way of the environment, since every user of a machine can read command lines.
     os.environ["FLOWER_BASIC_AUTH"] = f"{flower.user}:{flower.password.get_secret_value()}"
     app = make_celery(settings.broker, settings.jobs)
     app.start(["flower", f"--address={flower.address}", f"--port={flower.port}"])
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

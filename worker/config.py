@@ -1,16 +1,18 @@
 """Settings of the worker: devices, processes, time limits, and what Flower needs."""
 
-import os
+import re
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.config import Section, SharedSettings
+from worker.cores import available_cores
 
 Role = Literal["cpu", "gpu"]
 MOST_ON_CPU: Final = 4
 """Scoring processes on the CPU that are started unasked."""
+_DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
 
 
 class Flower(Section):
@@ -54,8 +56,7 @@ class Worker(Section):
     @classmethod
     def _known_devices(cls, value: str | list[str]) -> str | list[str]:
         for device in [value] if isinstance(value, str) else value:
-            kind, _, number = device.partition(":")
-            if kind not in {"cpu", "cuda"} or (":" in device and not number.isdigit()):
+            if not _DEVICE.fullmatch(device):
                 raise ValueError(f"{device!r} is neither cpu nor cuda nor cuda:N")
         if not value:
             raise ValueError("at least one device is needed")
@@ -70,7 +71,7 @@ class Worker(Section):
         """How many processes a worker of *role* runs."""
         if role == "cpu":
             return self.cpu_processes
-        unasked = min(_cores(), MOST_ON_CPU) if self.devices == ["cpu"] else 1
+        unasked = min(available_cores(), MOST_ON_CPU) if self.devices == ["cpu"] else 1
         return len(self.devices) * (self.processes_per_device or unasked)
 
     def device_of(self, process_index: int) -> str:
@@ -79,7 +80,7 @@ class Worker(Section):
 
     def threads(self) -> int:
         """Threads of one scoring process on the CPU."""
-        return self.threads_per_process or max(1, _cores() // self.processes("gpu"))
+        return self.threads_per_process or max(1, available_cores() // self.processes("gpu"))
 
 
 class WorkerSettings(SharedSettings):
@@ -98,7 +99,3 @@ class WorkerSettings(SharedSettings):
         if self.worker.decode_timeout_s >= self.worker.score_time_limit_s:
             raise ValueError("worker.decode_timeout_s must be below worker.score_time_limit_s")
         return self
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

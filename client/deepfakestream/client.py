@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 
-from deepfakestream.errors import WaitTimeoutError, unreadable
+from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unreadable
+from deepfakestream.repetition import Repetition
 from deepfakestream.results import Delivery, Job, Segment
-from deepfakestream.transport import Repetition, Transport
+from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
 
 BLOCK_BYTES = 256 * 1024
@@ -37,6 +38,7 @@ class Client:
 
     Raises:
         AddressError: *base_url* is no address of a service, or *api_key* can be no key.
+        MissingPartError: The proxy or the certificates that the environment names cannot be used.
     """
 
     verify_webhook = staticmethod(verify_webhook)
@@ -101,14 +103,17 @@ class Client:
             "reuse": reuse,
         }
         options = {name: value for name, value in options.items() if value is not None}
+        if metadata is not None:
+            options["metadata"] = metadata
+        _check_json(options)
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
-            body = {"url": url, **options, **({} if metadata is None else {"metadata": metadata})}
+            body = {"url": url, **options}
             return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if isinstance(file, (str, Path)):
             with Path(file).open("rb") as opened:
-                return self._send(opened, options, metadata, headers, on_upload, direct=direct)
-        return self._send(file, options, metadata, headers, on_upload, direct=direct)
+                return self._send(opened, options, headers, on_upload, direct=direct)
+        return self._send(file, options, headers, on_upload, direct=direct)
 
     def get(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """
@@ -123,8 +128,7 @@ class Client:
         Raises:
             NotFoundError: There is no such job of yours.
         """
-        headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
-        return self._whole(self._transport.call("GET", _job_path(job_id), headers=headers, wait_s=wait_s))
+        return self._look(job_id, wait_s=wait_s)
 
     def wait(
         self,
@@ -145,12 +149,15 @@ class Client:
 
         Raises:
             WaitTimeoutError: It did not end in time. It goes on.
+            ConnectionFailedError, RateLimitedError, ServerError: The service did not answer, or asked for patience,
+                until retries or the time were over. The job may go on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = 30.0 if deadline is None else deadline - time.monotonic()
             began = time.monotonic()
-            job = self.get(job_id, wait_s=0.0 if on_progress else min(30.0, left_s))
+            held_s = 0.0 if on_progress else min(30.0, left_s)
+            job = self._look(job_id, wait_s=held_s, within_s=None if deadline is None else left_s)
             if on_progress is not None:
                 on_progress(job)
             if job.is_final:
@@ -191,7 +198,7 @@ class Client:
         Raises:
             NotFoundError: There is no such job of yours, and it was not this call that erased it.
         """
-        self._transport.call("DELETE", _job_path(job_id), repetition=Repetition.GONE_IS_DONE)
+        self._transport.call("DELETE", _job_path(job_id), repetition=Repetition.GONE_IS_DONE, has_answer=False)
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Every attempt to call the job's webhook, oldest first."""
@@ -213,11 +220,15 @@ class Client:
         """The checkpoints that can be asked for, as the API describes them."""
         return tuple(_items(self._transport.call("GET", "/v1/models")))
 
+    def _look(self, job_id: str, *, wait_s: float, within_s: float | None = None) -> Job:
+        headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
+        call = self._transport.call
+        return self._whole(call("GET", _job_path(job_id), headers=headers, wait_s=wait_s, within_s=within_s))
+
     def _send(
         self,
         file: IO[bytes],
         options: dict[str, Any],
-        metadata: dict[str, Any] | None,
         headers: dict[str, str],
         on_upload: UploadProgress | None,
         *,
@@ -234,22 +245,25 @@ class Client:
             digest = hashlib.sha256()
             sent = 0
             while block := file.read(BLOCK_BYTES):
+                if sent + len(block) > size:
+                    break
                 if direct:
                     digest.update(block)
                 yield block
                 sent += len(block)
                 if on_upload is not None:
                     on_upload(sent, size)
+            if block or sent < size:
+                raise InvalidRequestError(422, "invalid_request", "the file changed while it was sent")
 
         if direct:
             # Asked for twice, one of the two places stays empty and is given up by the service.
             upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
             upload_id = self._transport.put(upload, blocks)
-            given = {} if metadata is None else {"metadata": metadata}
-            body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options, **given}
+            body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
             return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
-        if metadata is not None:
-            options["metadata"] = json.dumps(metadata)
+        if "metadata" in options:
+            options["metadata"] = json.dumps(options["metadata"])
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         return _read(
             Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
@@ -298,6 +312,14 @@ def _read(kind: type[_Document], document: Any) -> _Document:
         return kind.from_json(document)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise unreadable(200, f"it is no document of a {kind.__name__.lower()}") from error
+
+
+def _check_json(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequestError(422, "invalid_request", f"{name} cannot be written as JSON: {error}") from error
 
 
 def _job_path(job_id: str, *more: str) -> str:

@@ -1,12 +1,7 @@
 """Requests of the SDK: sent, repeated where that can help and does no harm, and their answers read."""
 
 import contextlib
-import re
-import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import Enum
 from typing import Any
 
 import httpx
@@ -16,12 +11,14 @@ from deepfakestream.errors import (
     AddressError,
     APIError,
     ConnectionFailedError,
+    DeepfakeStreamError,
     InvalidRequestError,
-    NotFoundError,
+    MissingPartError,
     error_from_response,
     redirected,
     unreadable,
 )
+from deepfakestream.repetition import FailedAttemptError, Repetition, read_retry_after, repeat
 
 USER_AGENT = "deepfakestream-client"
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
@@ -29,22 +26,11 @@ UNDONE_STATUSES = frozenset({429})
 """Answers which say that nothing was done; behind the others a proxy may have lost that of the service."""
 UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Failures before the request was sent."""
-LONGEST_PAUSE_S = 60.0
-_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
+GRACE_S = 5.0
+"""How much later than a caller's time limit an answer may come that the service held until then."""
 
 Content = Callable[[], Iterator[bytes]]
 """Makes a request's body, anew for each attempt."""
-
-
-class Repetition(Enum):
-    """What a request that may have been carried out allows."""
-
-    SAFE = "safe"
-    """It can be sent again, with the same outcome."""
-    GONE_IS_DONE = "gone is done"
-    """It can be sent again, and what it would remove may then be gone already."""
-    UNSAFE = "unsafe"
-    """It would be carried out twice, so it is sent again only if it surely was not."""
 
 
 class Transport:
@@ -62,6 +48,7 @@ class Transport:
 
     Raises:
         AddressError: *base_url* is no address of a service, or *api_key* can be no key.
+        MissingPartError: The proxy or the certificates that the environment names cannot be used.
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float, retries: int) -> None:
@@ -72,12 +59,8 @@ class Transport:
         self._is_here = is_loopback(host)
         self._retries = retries
         self._timeout_s = timeout_s
-        self._http = httpx.Client(
-            base_url=base_url,
-            headers={"Authorization": f"Bearer {api_key}", "User-Agent": USER_AGENT},
-            timeout=timeout_s,
-            follow_redirects=False,
-            trust_env=not self._is_here,
+        self._http = self._connect(
+            base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, trust_env=not self._is_here
         )
 
     def close(self) -> None:
@@ -90,8 +73,10 @@ class Transport:
         path: str,
         *,
         wait_s: float = 0.0,
+        within_s: float | None = None,
         make_content: Content | None = None,
         repetition: Repetition = Repetition.SAFE,
+        has_answer: bool = True,
         **arguments: Any,
     ) -> Any:
         """
@@ -99,45 +84,37 @@ class Transport:
 
         Args:
             wait_s: How long the service may hold its answer.
+            within_s: For how long it is tried; as long as ``retries`` allow by default.
             repetition: Whether it may be sent again when its answer was lost.
+            has_answer: Whether a success has a document; otherwise it is status 204.
 
         Returns:
             The parsed answer; None if it has no body.
 
         Raises:
             ConnectionFailedError: No answer.
+            InvalidRequestError: It cannot be sent.
             APIError: An answer other than a success, or one that is no JSON.
         """
-        if wait_s:
-            arguments["timeout"] = httpx.Timeout(self._timeout_s, read=wait_s + 30.0)
-        is_perhaps_done = False
-        for attempt in range(self._retries + 1):
-            is_last = attempt == self._retries
-            try:
-                content = None if make_content is None else make_content()
-                response = self._http.request(method, path, content=content, **arguments)
-            except (httpx.InvalidURL, UnicodeError) as error:
-                raise InvalidRequestError(422, "invalid_request", "an option or an id cannot be sent") from error
-            except httpx.DecodingError as error:
-                raise unreadable(200, "its content is not encoded as it says") from error
-            except httpx.RequestError as error:
-                is_perhaps_done = is_perhaps_done or not isinstance(error, UNSENT_ERRORS)
-                if is_last or (is_perhaps_done and repetition is Repetition.UNSAFE):
-                    raise ConnectionFailedError(_silence(self.base_url, error, is_perhaps_done, repetition)) from error
-                time.sleep(_pause_s(attempt, None))
-                continue
+        timeout = httpx.Timeout(self._timeout_s, read=wait_s + 30.0 if wait_s else self._timeout_s)
+        if within_s is not None:
+            limit_s = max(0.0, within_s) + GRACE_S
+            timeout = httpx.Timeout(min(self._timeout_s, limit_s), read=min(timeout.read or limit_s, limit_s))
+
+        def send() -> Any:
+            content = None if make_content is None else make_content()
+            with _failures(f"from {self.base_url}", repetition):
+                response = self._http.request(method, path, content=content, timeout=timeout, **arguments)
             if response.is_success:
-                return _parsed(response)
-            refusal = _refusal(response)
-            if isinstance(refusal, NotFoundError) and is_perhaps_done and repetition is Repetition.GONE_IS_DONE:
-                # An attempt whose answer was lost removed it.
-                return None
-            is_perhaps_done = is_perhaps_done or response.status_code not in UNDONE_STATUSES
-            may_repeat = not (is_perhaps_done and repetition is Repetition.UNSAFE)
-            if response.status_code not in RETRIED_STATUSES or is_last or not may_repeat:
-                raise refusal
-            time.sleep(_pause_s(attempt, _retry_after_s(response)))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                return _parsed(response) if has_answer else _check_empty(response)
+            raise FailedAttemptError(
+                _refusal(response),
+                can_be_cured=response.status_code in RETRIED_STATUSES,
+                is_perhaps_done=response.status_code not in UNDONE_STATUSES,
+                retry_after_s=_retry_after_s(response),
+            )
+
+        return repeat(send, retries=self._retries, repetition=repetition, within_s=within_s)
 
     def put(self, upload: Any, make_content: Content) -> str:
         """
@@ -167,32 +144,62 @@ class Transport:
         is_here = is_loopback(host)
         if is_here and not self._is_here:
             raise unreadable(201, "it names a place on this machine for the file, and is itself elsewhere")
-        with httpx.Client(
-            timeout=self._timeout_s, headers={"User-Agent": USER_AGENT}, trust_env=not is_here
-        ) as storage:
-            for attempt in range(self._retries + 1):
-                is_last = attempt == self._retries
-                try:
+        with self._connect(trust_env=not is_here) as storage:
+
+            def send() -> str:
+                with _failures("from the service's storage", Repetition.SAFE, status=201):
                     response = storage.put(url, headers=headers, content=make_content())
-                except httpx.RequestError as error:
-                    if is_last:
-                        kind = type(error).__name__
-                        raise ConnectionFailedError(f"no answer from the service's storage ({kind})") from error
-                else:
-                    if response.is_success:
-                        return upload_id
-                    if response.status_code < 500 or is_last:
-                        # Its body is XML, and names things of the service's inside.
-                        raise error_from_response(response.status_code, None, None, None)
-                time.sleep(_pause_s(attempt, None))
-        raise AssertionError("unreachable: the last attempt returns or raises")
+                if response.is_success:
+                    return upload_id
+                status = response.status_code
+                raise FailedAttemptError(
+                    # Its body is XML, and names things of the service's inside.
+                    error_from_response(status, None, None, _retry_after_s(response)),
+                    can_be_cured=status in UNDONE_STATUSES or status >= 500,
+                    retry_after_s=_retry_after_s(response),
+                )
+
+            return str(repeat(send, retries=self._retries))
+
+    def _connect(self, *, trust_env: bool, headers: dict[str, str] | None = None, base_url: str = "") -> httpx.Client:
+        try:
+            return httpx.Client(
+                base_url=base_url,
+                headers={"User-Agent": USER_AGENT, **(headers or {})},
+                timeout=self._timeout_s,
+                follow_redirects=False,
+                trust_env=trust_env,
+            )
+        except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+            # A proxy of an unknown kind, one whose package is not installed, a file that is not there.
+            raise MissingPartError(
+                f"the proxy or the certificates that the environment names cannot be used ({error}): correct"
+                " HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR"
+            ) from error
 
 
-def _silence(url: str, error: httpx.RequestError, is_perhaps_done: bool, repetition: Repetition) -> str:
-    said = f"no answer from {url} ({type(error).__name__})"
-    if is_perhaps_done and repetition is Repetition.UNSAFE:
-        said += "; it may have been carried out, so it was not sent again"
-    return said
+@contextlib.contextmanager
+def _failures(whence: str, repetition: Repetition, *, status: int = 200) -> Iterator[None]:
+    """Turn what HTTPX raises into failed attempts; *status* is that of an answer which cannot be decoded."""
+    error: DeepfakeStreamError
+    try:
+        yield
+    except httpx.LocalProtocolError as cause:
+        error = InvalidRequestError(422, "invalid_request", f"the request cannot be sent: {cause}")
+        raise FailedAttemptError(error, can_be_cured=False) from cause
+    except (httpx.InvalidURL, UnicodeError) as cause:
+        error = InvalidRequestError(422, "invalid_request", "an option or an id cannot be sent")
+        raise FailedAttemptError(error, can_be_cured=False) from cause
+    except httpx.DecodingError as cause:
+        error = unreadable(status, "its content is not encoded as it says")
+        raise FailedAttemptError(error, can_be_cured=False) from cause
+    except httpx.RequestError as cause:
+        is_perhaps_done = not isinstance(cause, UNSENT_ERRORS)
+        said = f"no answer {whence} ({type(cause).__name__})"
+        if is_perhaps_done and repetition is Repetition.UNSAFE:
+            said += "; it may have been carried out, so it was not sent again"
+        error = ConnectionFailedError(said)
+        raise FailedAttemptError(error, can_be_cured=True, is_perhaps_done=is_perhaps_done) from cause
 
 
 def _refusal(response: httpx.Response) -> APIError:
@@ -216,17 +223,12 @@ def _parsed(response: httpx.Response) -> Any:
         raise unreadable(response.status_code, why, response.headers.get("x-request-id")) from error
 
 
-def _pause_s(attempt: int, retry_after_s: float | None) -> float:
-    return min(LONGEST_PAUSE_S, retry_after_s if retry_after_s is not None else 0.25 * 2**attempt)
+def _check_empty(response: httpx.Response) -> None:
+    """Nothing is taken as done that the service does not say it has done."""
+    if response.status_code != 204:
+        why = f"status {response.status_code}, where 204 says that it is done"
+        raise unreadable(response.status_code, why, response.headers.get("x-request-id"))
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """Seconds, from either form of RFC 9110; None if the header is missing or has neither."""
-    value = response.headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(value):
-        return float(value)
-    try:
-        moment = parsedate_to_datetime(value)
-        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
+    return read_retry_after(response.headers.get("retry-after", ""))

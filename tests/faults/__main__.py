@@ -7,7 +7,6 @@ with one JSON line, and with status 1 if an accepted job was lost, doubled, stuc
 have had.
 """
 
-import argparse
 import json
 import os
 import random
@@ -21,9 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 from deepfakestream.stack.embedded import EmbeddedStack
 
+from shared.commands import SETTINGS as COMMAND
 from shared.config import Logging
 from shared.observability import configure_logging
 from tests.faults.audit import FINAL, audit, result, wait_for_quiet
@@ -31,6 +32,7 @@ from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, storage_of
 from tests.faults.receiver import moody_receiver
 from tests.faults.steady import Load, make_files
 from tests.nodes.cluster import Cluster
+from tests.options import nodes_option, seed_option
 
 SETTINGS = {
     "API__PROCESSES": "2",
@@ -52,23 +54,22 @@ ANSWER_S = 60.0
 QUIET_S = 240.0
 
 
-def main() -> int:
+@click.command(context_settings=COMMAND, help=__doc__)
+@click.option("--minutes", type=float, default=5.0, help="For which things happen.")
+@seed_option
+@click.option("--every", "every_s", type=float, default=6.0, help="Seconds between faults, about.")
+@click.option("--away", "away_s", type=float, default=AWAY_S, help="Seconds for which Redis and Postgres stay away.")
+@nodes_option
+@click.option("--logs", type=click.Path(path_type=Path), help="Keep the services' logs in this folder.")
+def main(minutes: float, seed: int, *, every_s: float, away_s: float, nodes: bool, logs: Path | None) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--every", type=float, default=6.0, help="seconds between faults, about")
-    parser.add_argument("--away", type=float, default=AWAY_S, help="seconds for which Redis and Postgres stay away")
-    parser.add_argument("--nodes", action="store_true", help="on several machines that share their stores alone")
-    parser.add_argument("--logs", type=Path, help="keep the services' logs in this folder")
-    given = parser.parse_args()
     # The audit uses parts of the service in this process; standard output is the report's.
     configure_logging(Logging(level="WARNING"))
     for name, value in SETTINGS.items():
         os.environ[f"DEEPFAKESTREAM_{name}"] = value
-    report = run(given.minutes, given.seed, every_s=given.every, away_s=given.away, logs=given.logs, nodes=given.nodes)
-    print(json.dumps(report))  # noqa: T201
-    return 0 if report["clean"] else 1
+    report = run(minutes, seed, every_s=every_s, away_s=away_s, logs=logs, nodes=nodes)
+    click.echo(json.dumps(report))
+    sys.exit(0 if report["clean"] else 1)
 
 
 def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path | None, nodes: bool) -> dict[str, Any]:
@@ -151,4 +152,4 @@ def _keep_logs(stack: EmbeddedStack, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,7 +6,6 @@ second, and then offers it several times as many while other clients poll. Ends 
 an answer was not in order, an accepted job did not end, or the queue grew past its bound.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,12 +19,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import click
 import psycopg
 from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 
+from shared.commands import SETTINGS
 from tests.clips import noise_picture
 from tests.nodes.cluster import Cluster
+from tests.options import nodes_option
 
 HERE = Path(__file__).parent
 AT_THE_SAME_TIME = 32
@@ -35,24 +37,23 @@ DRAIN_S = 120.0
 """For the jobs that are open at the end."""
 
 
-def main() -> int:
+@click.command(context_settings=SETTINGS, help=__doc__)
+@click.option("--seconds", type=int, default=60, help="For which submissions are offered.")
+@click.option("--times", type=float, default=4.0, help="Capacity that is offered.")
+@click.option("--polls", type=float, default=20.0, help="Looks at jobs a second.")
+@click.option("--max-open-jobs", type=int, default=100, help="Bound of the queue.")
+@nodes_option
+def main(*, seconds: int, times: float, polls: float, max_open_jobs: int, nodes: bool) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--times", type=float, default=4.0, help="capacity that is offered")
-    parser.add_argument("--polls", type=float, default=20.0, help="looks at jobs a second")
-    parser.add_argument("--max-open-jobs", type=int, default=100, help="bound of the queue")
-    parser.add_argument("--nodes", action="store_true", help="on several machines that share their stores alone")
-    given = parser.parse_args()
-    settings = {"PROCESSES": 2, "MAX_OPEN_JOBS": given.max_open_jobs, "MAX_OPEN_JOBS_PER_OWNER": given.max_open_jobs}
+    settings = {"PROCESSES": 2, "MAX_OPEN_JOBS": max_open_jobs, "MAX_OPEN_JOBS_PER_OWNER": max_open_jobs}
     for name, value in settings.items():
         os.environ[f"DEEPFAKESTREAM_API__{name}"] = str(value)
-    kind = Cluster if given.nodes else EmbeddedStack
+    kind = Cluster if nodes else EmbeddedStack
     with tempfile.TemporaryDirectory(prefix="dfs-load-") as state, kind(Path(state)) as stack:
-        report = run(stack, given.max_open_jobs, seconds=given.seconds, times=given.times, polls_per_s=given.polls)
-    print(json.dumps(report))  # noqa: T201
+        report = run(stack, max_open_jobs, seconds=seconds, times=times, polls_per_s=polls)
+    click.echo(json.dumps(report))
     in_order = not report["not_in_order"] and not report["unfinished"]
-    return 0 if in_order and report["most_open_jobs"] <= given.max_open_jobs + AT_THE_SAME_TIME else 1
+    sys.exit(0 if in_order and report["most_open_jobs"] <= max_open_jobs + AT_THE_SAME_TIME else 1)
 
 
 def run(stack: EmbeddedStack, max_open_jobs: int, *, seconds: int, times: float, polls_per_s: float) -> dict[str, Any]:
@@ -155,4 +156,4 @@ def percentile(times_ms: dict[str, int], share: float) -> float | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -5,18 +5,18 @@ Processes do for each segment what a gpu worker does with the stores and nothing
 record. Ends with one JSON line; it is what docs/operations.md sizes a cluster by.
 """
 
-import argparse
 import json
 import multiprocessing
-import sys
 import time
 import uuid
 from typing import Any
 
+import click
 import redis as redis_client
 from sqlalchemy import text
 
 from migrations.schema import migrate
+from shared.commands import SETTINGS
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
 from shared.jobs.leases import lease_ingest, lease_segment
@@ -41,15 +41,13 @@ RESULT = {"reasons": [], "faces_found": 10, "faces_scored": 10, "frames_decoded"
 }
 
 
-def main() -> int:
+@click.command(context_settings=SETTINGS, help=__doc__)
+@click.option("--jobs", type=int, default=400, help=f"Of {SEGMENTS_OF_A_JOB} segments each.")
+@click.option("--workers", type=int, default=4, help="Processes that empty the queue.")
+def main(jobs: int, workers: int) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load.rows", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=400)
-    parser.add_argument("--workers", type=int, default=4)
-    given = parser.parse_args()
     with running_redis() as redis, running_postgres() as server, new_database(server) as url:
-        print(json.dumps(run(url, redis.port, given.jobs, given.workers)))  # noqa: T201
-    return 0
+        click.echo(json.dumps(run(url, redis.port, jobs, workers)))
 
 
 def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
@@ -112,4 +110,4 @@ def work(url: str, redis_port: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

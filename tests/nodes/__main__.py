@@ -6,7 +6,6 @@ these may be made), share Postgres, Redis and an S3 server. The same videos are 
 JSON line, and with status 1 if a job did not succeed or had another result.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -17,8 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import click
 from deepfakestream import Client
 
+from shared.commands import SETTINGS as COMMAND
 from tests.clips import make_clip
 from tests.faults.audit import result
 from tests.nodes.cluster import Cluster
@@ -27,21 +28,20 @@ from tests.nodes.cluster import Cluster
 SETTINGS = {"WORKER__PROCESSES_PER_DEVICE": "1", "WORKER__THREADS_PER_PROCESS": "1"}
 
 
-def main() -> int:
+@click.command(context_settings=COMMAND, help=__doc__)
+@click.option("--videos", type=int, default=6, help="That are scored in each round.")
+@click.option("--seconds", type=float, default=20.0, help="Of each video.")
+@click.option("--rounds", type=int, default=3, help="Of which medians are taken.")
+def main(videos: int, seconds: float, rounds: int) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.nodes", description=__doc__)
-    parser.add_argument("--videos", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each video")
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
     for name, value in SETTINGS.items():
         os.environ[f"DEEPFAKESTREAM_{name}"] = value
     with tempfile.TemporaryDirectory(prefix="dfs-nodes-") as folder:
-        video = make_clip(Path(folder) / "clip.mp4", seconds=given.seconds, size=(1280, 720))
+        video = make_clip(Path(folder) / "clip.mp4", seconds=seconds, size=(1280, 720))
         with Cluster(Path(folder) / "state", gpu_workers=1) as cluster:
-            report = run(cluster, video, given.videos, given.rounds)
-    print(json.dumps(report))  # noqa: T201
-    return 0 if report["same_results"] else 1
+            report = run(cluster, video, videos, rounds)
+    click.echo(json.dumps(report))
+    sys.exit(0 if report["same_results"] else 1)
 
 
 def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, Any]:
@@ -92,4 +92,4 @@ def wait_for(cluster: Cluster, name: str, timeout_s: float = 120.0) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

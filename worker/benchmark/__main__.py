@@ -5,25 +5,29 @@ Seconds belong to the machine; the ratios are what is worth comparing. Writes a 
 tables in Markdown.
 """
 
-import argparse
 import json
-import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+import click
 import torch
 from tqdm import tqdm
 
+from shared.commands import SETTINGS, CommandError, run
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
+from worker.benchmark.options import scenes_option
 from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS, draw, table
 from worker.benchmark.scenes import make_scene
+from worker.cores import available_cores
 
+PROGRAM: Final = "python -m worker.benchmark"
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
 SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
@@ -31,30 +35,51 @@ DURATIONS_S: Final = (10, 60, 180, 600)
 FACES: Final = (1, 2, 4, 7, 10)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m worker.benchmark", description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of clips to measure on; clips made on the spot if not given")
-    parser.add_argument("--model", default=DEFAULT_CHECKPOINT)
-    parser.add_argument("--models-dir", type=Path, default=PACKAGED_MODELS_DIR)
-    parser.add_argument("--quick", action="store_true", help="fewer clips and rounds; ends within five minutes")
-    parser.add_argument("--rounds", type=int, help="of which medians are taken; 5 if not given, 3 with --quick")
-    parser.add_argument("--threads", type=int, help="of PyTorch; all if not given")
-    parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
-    parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="where made clips are kept")
-    given = parser.parse_args(arguments)
-    rounds = given.rounds or (3 if given.quick else 5)
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The options of the command line."""
+
+    data: Path | None
+    model: str
+    models_dir: Path
+    quick: bool
+    rounds: int | None
+    threads: int | None
+    out: Path
+    scenes: Path
+
+
+@click.command(context_settings=SETTINGS, help=__doc__)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of clips to measure on; clips made on the spot if not given.",
+)
+@click.option("--model", default=DEFAULT_CHECKPOINT, help="The checkpoint that all contenders use.")
+@click.option(
+    "--models-dir", type=click.Path(path_type=Path), default=PACKAGED_MODELS_DIR, help="Folder of checkpoints."
+)
+@click.option("--quick", is_flag=True, help="Fewer clips and rounds; ends within five minutes.")
+@click.option("--rounds", type=int, help="Of which medians are taken; 5 if not given, 3 with --quick.")
+@click.option("--threads", type=int, help="Of PyTorch; all if not given.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="The report to write.")
+@scenes_option
+def _measure(**options: Any) -> None:
+    given = _Given(**options)
     try:
-        report = _measured(given, rounds)
+        report = _measured(given, given.rounds or (3 if given.quick else 5))
     except BenchmarkError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        raise CommandError(f"{PROGRAM}: {error}") from error
     draw(report, given.out.with_suffix(".png"))
-    print(table(report))  # noqa: T201
-    return 0
+    click.echo(table(report))
 
 
-def _measured(given: argparse.Namespace, rounds: int) -> dict[str, Any]:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit status."""
+    return run(_measure, arguments, PROGRAM)
+
+
+def _measured(given: _Given, rounds: int) -> dict[str, Any]:
     """The report, which is written as far as it is after each part."""
     paths = _paths(given)
     report: dict[str, Any] = {"machine": _machine(given.threads), "rounds": rounds, "quick": given.quick}
@@ -82,14 +107,14 @@ def _write(report: Mapping[str, Any], path: Path) -> None:
 def _machine(threads: int | None) -> dict[str, Any]:
     return {
         "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "threads": threads or torch.get_num_threads(),
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
 
 
-def _paths(given: argparse.Namespace) -> list[Path]:
+def _paths(given: _Given) -> list[Path]:
     if given.data is not None:
         paths = sorted(path for path in given.data.glob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
@@ -105,7 +130,7 @@ def _paths(given: argparse.Namespace) -> list[Path]:
     return paths
 
 
-def _growth(bench: Bench, given: argparse.Namespace) -> dict[str, Iterator[dict[str, Any]]]:
+def _growth(bench: Bench, given: _Given) -> dict[str, Iterator[dict[str, Any]]]:
     quick = given.quick
 
     def rows(values: Any, make: Callable[[Any], dict[str, int]]) -> Iterator[dict[str, Any]]:

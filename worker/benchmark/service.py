@@ -5,7 +5,6 @@ Three figures: how many small submissions it accepts a second, how long after a 
 and what queue, lease and record cost a segment. Jobs that it made are erased afterwards.
 """
 
-import argparse
 import http.client
 import json
 import sys
@@ -22,18 +21,22 @@ from statistics import median
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import click
 import numpy as np
 from PIL import Image
 
+from shared.commands import SETTINGS, CommandError, run
 from shared.config import Limits
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from worker.benchmark.measuring import BenchmarkError
+from worker.benchmark.options import scenes_option
 from worker.benchmark.scenes import make_scene
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
 from worker.pipeline.detector import Detector
 from worker.pipeline.scanning import scan_segments
 
+PROGRAM: Final = "python -m worker.benchmark.service"
 TIMEOUT_S: Final = 300.0
 SEGMENT_S: Final = 1.0
 CLIP_S: Final = 60
@@ -258,44 +261,53 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m worker.benchmark.service", description=__doc__)
-    parser.add_argument("--url", required=True, help="of the api")
-    parser.add_argument("--api-key-file", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--submissions", type=int, default=1000)
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--submissions-only", action="store_true", help="for a stack whose workers are stopped")
-    parser.add_argument("--scenes", type=Path, default=Path("build/scenes"), help="where made clips are kept")
-    given = parser.parse_args(arguments)
-    if min(given.submissions, given.connections) < PROCESSES or given.rounds < 1:
-        parser.error(f"at least {PROCESSES} submissions and connections, and one round, are needed")
-    api_key = given.api_key_file.read_text().strip()
+@click.command(context_settings=SETTINGS, help=__doc__)
+@click.option("--url", required=True, help="Of the api.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), required=True, help="Its only line is the key.")
+@click.option("--rounds", type=int, default=5, help="Of which medians are taken.")
+@click.option("--submissions", type=int, default=1000, help="How many small pictures are submitted.")
+@click.option("--connections", type=int, default=16, help="How many of them at a time.")
+@click.option("--submissions-only", is_flag=True, help="For a stack whose workers are stopped.")
+@scenes_option
+def _measure(
+    url: str,
+    api_key_file: Path,
+    rounds: int,
+    submissions: int,
+    connections: int,
+    submissions_only: bool,
+    scenes: Path,
+) -> None:
+    if min(submissions, connections) < PROCESSES or rounds < 1:
+        raise click.UsageError(f"at least {PROCESSES} submissions and connections, and one round, are needed")
+    api_key = api_key_file.read_text().strip()
     try:
-        if not given.submissions_only:
-            clip = make_scene(given.scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
-            for name, data in (("video", clip.read_bytes()), ("picture", picture(0))):
-                waits = start_ms(given.url, api_key, data, given.rounds)
-                span = f"{min(waits):.0f} to {max(waits):.0f}"
-                _say(f"{name} submitted until its first segment started: {median(waits):.0f} ms ({span})")
-            try:
-                added, count = overhead_ms(given.url, api_key, clip, given.rounds)
-            except SeveralAtOnceError as error:
-                _say(f"added to each segment: not measured, {error}")
-            else:
-                span = f"{min(added):.1f} to {max(added):.1f}"
-                _say(f"added to each of {count} segments: {median(added):.1f} ms ({span})")
-        rate = submissions_per_s(given.url, api_key, given.submissions, given.connections)
-        _say(f"submissions accepted: {rate:.0f} a second ({given.submissions}, {given.connections} at a time)")
+        if not submissions_only:
+            _measure_jobs(url, api_key, rounds, scenes)
+        rate = submissions_per_s(url, api_key, submissions, connections)
+        click.echo(f"submissions accepted: {rate:.0f} a second ({submissions}, {connections} at a time)")
     except (BenchmarkError, OSError, http.client.HTTPException) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
+        raise CommandError(f"{PROGRAM}: {error}") from error
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201
+def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
+    clip = make_scene(scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
+    for name, data in (("video", clip.read_bytes()), ("picture", picture(0))):
+        waits = start_ms(url, api_key, data, rounds)
+        span = f"{min(waits):.0f} to {max(waits):.0f}"
+        click.echo(f"{name} submitted until its first segment started: {median(waits):.0f} ms ({span})")
+    try:
+        added, count = overhead_ms(url, api_key, clip, rounds)
+    except SeveralAtOnceError as error:
+        click.echo(f"added to each segment: not measured, {error}")
+    else:
+        span = f"{min(added):.1f} to {max(added):.1f}"
+        click.echo(f"added to each of {count} segments: {median(added):.1f} ms ({span})")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; its exit status."""
+    return run(_measure, arguments, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from shared.errors import DecodeTimeoutError
+from worker.cores import available_cores
 from worker.media.sandbox import sandbox
 
 MEMORY_BYTES = 4 * 1024**3
@@ -219,7 +220,7 @@ class BoundedProcess:
         # child can have done little by now: it has only begun to load.
         if not hasattr(resource, "prlimit"):
             return
-        cpu_s = int(self._whole_timeout_s * (os.cpu_count() or 1)) + 1
+        cpu_s = int(self._whole_timeout_s * available_cores()) + 1
         limits = {
             resource.RLIMIT_AS: MEMORY_BYTES,
             resource.RLIMIT_CPU: cpu_s,
@@ -234,7 +235,8 @@ class BoundedProcess:
     def _kill(self) -> None:
         # The group is gone once the child was waited for; until then its id cannot be reused.
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
+            # macOS refuses it, where Linux allows it, for a child that has ended since.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _read_lines(self) -> None:

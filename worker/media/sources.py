@@ -38,15 +38,15 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
             # A compressed body could unpack to anything; media gains nothing from it.
             headers={"Accept-Encoding": "identity"},
         ) as response:
-            if response.is_redirect:
-                url = urljoin(url, response.headers["location"])
+            if response.has_redirect_location:
+                url = _redirected(url, response.headers["location"])
                 if urlsplit(url).hostname != host:
                     raise ForbiddenURLError("the URL redirects to another host")
                 continue
             if response.status_code != 200:
                 raise SourceRefusedError(f"the URL's server answered {response.status_code}")
-            announced = response.headers.get("content-length", "")
-            if announced.isdigit() and int(announced) > max_bytes:
+            # HTTPX gives no answer whose length is not written in ASCII digits, at most 20 of them.
+            if int(response.headers.get("content-length", "0")) > max_bytes:
                 raise _too_large(max_bytes)
             for block in response.iter_raw(BLOCK_BYTES):
                 upload.write(block)
@@ -54,6 +54,13 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
                     raise _too_large(max_bytes)
             return
     raise SourceRefusedError(f"the URL redirects more than {MAX_REDIRECTS} times")
+
+
+def _redirected(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise SourceRefusedError("the URL redirects to what is no address") from error
 
 
 def _too_large(max_bytes: int) -> TooLargeError:

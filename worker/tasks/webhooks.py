@@ -2,6 +2,7 @@
 
 import email.utils
 import json
+import re
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ log = get_logger(__name__)
 
 EXCERPT_BYTES = 1024
 """How much of a receiver's answer is kept."""
+_SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
@@ -100,14 +102,16 @@ def _read_excerpt(response: httpx.Response) -> str:
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
-    """``Retry-After`` in seconds, given as such or as a date; RFC 9110, section 10.2.3."""
+    """
+    ``Retry-After`` in seconds, given as such or as a date; RFC 9110, section 10.2.3.
+
+    None if it is missing or neither of the two. Libraries were tried, see docs/decisions/0019.
+    """
     value = response.headers.get("retry-after", "").strip()
-    if value.isdigit():
+    if _SECONDS.fullmatch(value):
         return float(value)
     try:
         moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from deepfakestream.connection import API_KEY_FILE, CONNECTION_FILE, LOCK_FILE, OPERATOR_VARIABLES
 from deepfakestream.stack.processes import Service
@@ -181,18 +182,19 @@ class EmbeddedStack:
             lock = (self.state / LOCK_FILE).open("w")
         except OSError as error:
             raise _unusable(self.state / LOCK_FILE, error) from error
-        for attempt in range(LOCK_ATTEMPTS):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                # Commands that look whether a stack runs hold it for a moment.
-                if attempt + 1 < LOCK_ATTEMPTS:
-                    time.sleep(LOCK_PAUSE_S)
-            else:
-                self._lock = lock
-                return
-        lock.close()
-        raise StackError(f"a stack is running already with its state in {self.state}")
+        # Commands that look whether a stack runs hold it for a moment.
+        attempts = Retrying(
+            retry=retry_if_exception_type(BlockingIOError),
+            stop=stop_after_attempt(LOCK_ATTEMPTS),
+            wait=wait_fixed(LOCK_PAUSE_S),
+            reraise=True,
+        )
+        try:
+            attempts(fcntl.flock, lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.close()
+            raise StackError(f"a stack is running already with its state in {self.state}") from error
+        self._lock = lock
 
     def _environment(self, database_url: str, port: int, flower_port: int) -> dict[str, str]:
         given = {

@@ -93,7 +93,8 @@ class Service:
         try:
             self.process.wait(self._grace_s)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
+            # macOS refuses it, where Linux allows it, for a group whose processes have just ended.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         # What it left of its group, for instance a pool's children.

@@ -1,11 +1,13 @@
 """Postgres and Redis of the embedded stack: the real servers, from the packages that pip brought."""
 
+import contextlib
 import os
 import subprocess
-import time
 import warnings
 from pathlib import Path
 from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deepfakestream.errors import DeepfakeStreamError, MissingPartError
 
@@ -103,18 +105,18 @@ class Redis:
         """Wait until it answers."""
         import redis
 
-        client = redis.Redis(unix_socket_path=str(self.socket))
-        deadline = time.monotonic() + timeout_s
-        while True:
+        is_late = stop_after_delay(timeout_s)
+        attempts = Retrying(
+            retry=retry_if_exception_type(redis.RedisError),
+            stop=lambda state: process.poll() is not None or is_late(state),
+            wait=wait_fixed(0.05),
+            reraise=True,
+        )
+        with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket))) as client:
             try:
-                client.ping()
+                attempts(client.ping)
             except redis.RedisError as error:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise StackError("Redis did not start; see logs/redis.log in the state folder") from error
-                time.sleep(0.05)
-            else:
-                client.close()
-                return
+                raise StackError("Redis did not start; see logs/redis.log in the state folder") from error
 
 
 def _check_length(socket: Path) -> None:

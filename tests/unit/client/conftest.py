@@ -2,6 +2,7 @@ import os
 
 import pytest
 from click.testing import CliRunner
+from deepfakestream import repetition
 from deepfakestream.cli import main
 
 from tests.receiver import running_receiver
@@ -20,6 +21,12 @@ def nothing_configured(monkeypatch, tmp_path):
         if name.startswith("DEEPFAKESTREAM_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home-state"))
+
+
+@pytest.fixture
+def no_pauses(monkeypatch):
+    """Requests are sent again at once."""
+    monkeypatch.setattr(repetition, "_pause_s", lambda _: 0.0)
 
 
 @pytest.fixture

@@ -40,6 +40,11 @@ def problem(status, code, **headers):
     return answer({"status": status, "code": code, "detail": "It is so.", "request_id": "r1"}, status, **headers)
 
 
+def cut_off(status):
+    """An answer that is lost on its way: the request was carried out."""
+    return status, {"Content-Length": "1000", "Connection": "close"}, b"{"
+
+
 @contextmanager
 def running_state(folder: Path, url: str, *, key: str = OWN_KEY) -> Iterator[Path]:
     """The state folder of a stack at *url*, as ``up`` leaves it while it runs."""

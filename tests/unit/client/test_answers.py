@@ -3,8 +3,6 @@
 import gzip
 import io
 import json
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 from deepfakestream import Client
@@ -21,27 +19,17 @@ from deepfakestream.errors import (
 from deepfakestream.tables import print_job
 from rich.console import Console
 
-from tests.unit.client.services import answer, job, problem
-
-try:
-    from deepfakestream import transport
-except ImportError:
-    transport = client_module
+from tests.retry_after import cases, date_in
+from tests.unit.client.services import answer, cut_off, job, problem
 
 HTML = (200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
 DELIVERY = {"number": 2, "event": "job.succeeded", "status": "pending", "response_status": None, "error_code": None}
 
 
 @pytest.fixture
-def client(server, monkeypatch):
-    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
+def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
     with Client(server.url, "dfs_key", timeout_s=5.0) as connected:
         yield connected
-
-
-def cut_off(status):
-    """An answer that is lost on its way: the request was carried out."""
-    return status, {"Content-Length": "1000", "Connection": "close"}, b"{"
 
 
 @pytest.mark.parametrize("first", [cut_off(200), problem(502, "x"), problem(503, "x"), problem(504, "x")])
@@ -98,6 +86,7 @@ CALLS = {
     "segments": lambda client: list(client.segments("x")),
     "cancel": lambda client: client.cancel("x"),
     "deliveries": lambda client: client.deliveries("x"),
+    "delete": lambda client: client.delete("x"),
     "redeliver": lambda client: client.redeliver("x", 1),
     "models": lambda client: client.models(),
 }
@@ -197,21 +186,7 @@ def test_pages_that_do_not_end_are_an_error(server, client):
         list(client.list())
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("7", 7.0),
-        ("²", None),
-        ("١٢", None),
-        ("-1", None),
-        ("1.5", None),
-        ("1e9", None),
-        ("9" * 400, None),
-        ("soon", None),
-        ("", None),
-        ("Wed, 99 Foo 2026 99:99:99 GMT", None),
-    ],
-)
+@cases()
 def test_any_retry_after_is_read_or_ignored(server, client, value, seconds):
     # As a server sends it: headers are Latin-1, and what does not fit is UTF-8.
     sent = value.encode().decode("latin-1")
@@ -223,9 +198,7 @@ def test_any_retry_after_is_read_or_ignored(server, client, value, seconds):
 
 @pytest.mark.parametrize(("ahead", "seconds"), [(1000, pytest.approx(1000, abs=60)), (-1000, 0.0)])
 def test_a_retry_after_that_is_a_date_is_read_as_seconds_from_now(server, client, ahead, seconds):
-    # The date is made when the test runs: made at collection, it ages while other tests run.
-    value = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
-    server.answers = [problem(429, "rate_limited", **{"Retry-After": value})] * 4
+    server.answers = [problem(429, "rate_limited", **{"Retry-After": date_in(ahead)})] * 4
     with pytest.raises(RateLimitedError) as raised:
         client.get("x")
     assert raised.value.retry_after_s == seconds

@@ -34,11 +34,9 @@ def test_one_model_can_be_asked_for(command, serving, server):
     assert "there is no 'nonsense'; there are a" in done.output
 
 
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("runs", [False, True], ids=["no service", "a service that does not answer"])
-def test_cards_can_be_read_without_a_service(command, tmp_path, monkeypatch, runs):
-    from deepfakestream import transport
-
-    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
+def test_cards_can_be_read_without_a_service(command, tmp_path, runs):
     with running_state(tmp_path / "state", "http://127.0.0.1:9"):
         done = command("--state", tmp_path / ("state" if runs else "none"), "models", "--card")
     assert done.exit_code == 0, done.output
@@ -50,10 +48,8 @@ def test_cards_can_be_read_without_a_service(command, tmp_path, monkeypatch, run
     assert {json.loads(line)["name"] for line in listed} == set(INSTALLED)
 
 
-def test_a_service_that_is_named_is_not_replaced(command, monkeypatch):
-    from deepfakestream import transport
-
-    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
+@pytest.mark.usefixtures("no_pauses")
+def test_a_service_that_is_named_is_not_replaced(command):
     done = command("--url", "http://127.0.0.1:9", "--api-key", "dfs_a", "models")
     assert done.exit_code == 1
     assert "no answer from http://127.0.0.1:9" in done.output

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from deepfakestream import Client, transport, verify_webhook
+from deepfakestream import Client, verify_webhook
 from deepfakestream.errors import (
     APIError,
     AuthenticationError,
@@ -31,8 +31,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def client(server, monkeypatch):
-    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
+def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
     with Client(server.url, "dfs_key") as connected:
         yield connected
 
@@ -114,8 +113,8 @@ def test_a_rate_limit_tells_when_to_come_back(server, client):
     assert raised.value.retry_after_s == 7.0
 
 
-def test_no_server_is_a_failed_connection(monkeypatch):
-    monkeypatch.setattr(transport, "_pause_s", lambda *_: 0.0)
+@pytest.mark.usefixtures("no_pauses")
+def test_no_server_is_a_failed_connection():
     with Client("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
         client.get("x")
 

@@ -4,14 +4,16 @@ import errno
 import fcntl
 import shutil
 import socket
+import subprocess
 import sys
 import threading
+import time
 from contextlib import closing
 
 import pytest
 from deepfakestream.stack import embedded
 from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.servers import Postgres, StackError
+from deepfakestream.stack.servers import Postgres, Redis, StackError
 
 
 @pytest.fixture
@@ -126,3 +128,16 @@ def test_the_hint_can_be_typed_as_it_is(tmp_path, monkeypatch):
     assert command(tmp_path / "a state", False) == f"'{program}' --state '{tmp_path}/a state'"
     monkeypatch.setenv("PATH", str(program.parent))
     assert command(tmp_path / "state", True) == "deepfakestream"
+
+
+def test_redis_is_waited_for_until_it_answers_and_no_longer_than_it_runs(tmp_path):
+    redis = Redis(tmp_path / "redis")
+    with subprocess.Popen(redis.command(), stdout=subprocess.DEVNULL) as process:
+        try:
+            redis.wait(process)
+        finally:
+            process.terminate()
+    began = time.monotonic()
+    with pytest.raises(StackError, match="Redis did not start"):
+        redis.wait(process)
+    assert time.monotonic() - began < 5

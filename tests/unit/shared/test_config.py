@@ -69,7 +69,7 @@ def test_processes_are_dealt_out_to_devices_in_turn(configure):
     assert [worker.device_of(index) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:x", "[]"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:²", "cuda:١", "'cuda:'", "[]"])
 def test_an_unknown_device_is_refused(configure, device):
     configure(ADDRESSES + f"worker: {{device: {device}}}")
     with pytest.raises(ConfigurationError, match=r"worker\.device"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import DecodeTimeoutError
+from worker.cores import available_cores
 from worker.media.process import BoundedProcess, Leash, read_exactly
 
 
@@ -135,7 +136,7 @@ def test_processor_time_is_limited_by_all_that_may_be_given():
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
     for options, wanted_s in (({}, 20.0), ({"whole_timeout_s": 100.0}, 100.0)):
         with BoundedProcess(python("import time; time.sleep(0.3); " + code), timeout_s=20.0, **options) as child:
-            assert int(child.stdout.read()) == int(wanted_s * os.cpu_count()) + 1
+            assert int(child.stdout.read()) == int(wanted_s * available_cores()) + 1
 
 
 def test_a_cut_leash_ends_the_child_and_the_next_one():
@@ -152,3 +153,15 @@ def test_a_leash_whose_child_has_ended_harms_nobody():
     with BoundedProcess(python("print(1)"), timeout_s=60, leash=leash) as child:
         assert child.wait() == 0
     leash.cut()
+
+
+def test_a_child_that_ends_just_before_it_is_killed_is_no_error(monkeypatch):
+    def refuse(pid, number):
+        # As macOS answers for a group of which nothing runs any more.
+        os.kill(pid, number)
+        raise PermissionError
+
+    monkeypatch.setattr(os, "killpg", refuse)
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=20) as child:
+        child.end()
+        assert child.wait() == -signal.SIGKILL

@@ -49,6 +49,17 @@ def test_redirects_in_a_circle_end(server, upload):
         get(f"{server.url}/start", upload)
 
 
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(302, {"Location": "http://["}), (302, {}), (304, {}), (300, {})],
+    ids=["to no address", "to nowhere", "not modified", "several"],
+)
+def test_a_redirect_that_is_none_is_a_refusal(server, upload, status, headers):
+    server.answers = [(status, headers, b"")]
+    with pytest.raises((SourceRefusedError, ForbiddenURLError)):
+        get(f"{server.url}/start", upload)
+
+
 def test_another_status_is_a_refusal(server, upload):
     with pytest.raises(SourceRefusedError, match="404"):
         get(f"{server.url}/absent", upload)
@@ -64,3 +75,10 @@ def test_a_file_that_does_not_announce_its_size_is_counted(server, upload):
     server.answers = [(200, {"Content-Length": "", "Connection": "close"}, b"x" * 5000)]
     with pytest.raises((TooLargeError, SourceUnreachableError)):
         get(f"{server.url}/file", upload, max_bytes=100)
+
+
+@pytest.mark.parametrize("announced", ["²", "1٢", "9" * 5000, "-1", "1e9"])
+def test_a_size_that_is_no_number_is_an_answer_that_cannot_be_read(server, upload, announced):
+    server.answers = [(200, {"Content-Length": announced.encode().decode("latin-1")}, b"x")]
+    with pytest.raises(SourceUnreachableError):
+        get(f"{server.url}/file", upload)

@@ -1,0 +1,128 @@
+"""Sending a request again: where that can help and does no harm, how often, and after which pauses."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Any, Final
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity.wait import wait_exponential, wait_random
+
+from deepfakestream.errors import DeepfakeStreamError, NotFoundError
+
+LONGEST_PAUSE_S: Final = 60.0
+"""However long a service asks a client to stay away."""
+_BACKOFF: Final = wait_exponential(multiplier=0.25)
+_JITTER: Final = wait_random(0.0, 0.5)
+"""Lest all clients that were sent away together come back together."""
+_SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class Repetition(Enum):
+    """What a request that may have been carried out allows."""
+
+    SAFE = "safe"
+    """It can be sent again, with the same outcome."""
+    GONE_IS_DONE = "gone is done"
+    """It can be sent again, and what it would remove may then be gone already."""
+    UNSAFE = "unsafe"
+    """It would be carried out twice, so it is sent again only if it surely was not."""
+
+
+class FailedAttemptError(Exception):
+    """
+    One attempt to send a request failed.
+
+    Attributes:
+        error: What the caller gets if this was the last attempt.
+        can_be_cured: Whether another attempt may end otherwise.
+        is_perhaps_done: Whether the service may have carried the request out.
+        retry_after_s: The pause for which the service asked, in seconds; None if it did not.
+    """
+
+    def __init__(
+        self,
+        error: DeepfakeStreamError,
+        *,
+        can_be_cured: bool,
+        is_perhaps_done: bool = True,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.can_be_cured = can_be_cured
+        self.is_perhaps_done = is_perhaps_done
+        self.retry_after_s = retry_after_s
+
+
+def repeat(
+    send: Callable[[], Any], *, retries: int, repetition: Repetition = Repetition.SAFE, within_s: float | None = None
+) -> Any:
+    """
+    Call *send*, and call it again where that can help and *repetition* allows it.
+
+    Args:
+        send: Makes one attempt; raises FailedAttemptError.
+        retries: How often it is called again at most.
+        within_s: No attempt begins later than so many seconds after the first one; no limit by default.
+
+    Returns:
+        What *send* returned; None if an earlier attempt, whose answer was lost, had removed what was to be removed.
+
+    Raises:
+        DeepfakeStreamError: The error of the last attempt.
+    """
+    is_perhaps_done = False
+
+    def attempt() -> Any:
+        nonlocal is_perhaps_done
+        try:
+            return send()
+        except FailedAttemptError as failed:
+            is_gone = is_perhaps_done and isinstance(failed.error, NotFoundError)
+            if is_gone and repetition is Repetition.GONE_IS_DONE:
+                return None
+            is_perhaps_done = is_perhaps_done or failed.is_perhaps_done
+            raise
+
+    def may_repeat(error: BaseException) -> bool:
+        is_safe = repetition is not Repetition.UNSAFE or not is_perhaps_done
+        return isinstance(error, FailedAttemptError) and error.can_be_cured and is_safe
+
+    stops = [stop_after_attempt(retries + 1), *([] if within_s is None else [stop_before_delay(within_s)])]
+    attempts = Retrying(
+        retry=retry_if_exception(may_repeat),
+        stop=lambda state: any(stop(state) for stop in stops),
+        wait=_pause_s,
+        reraise=True,
+    )
+    try:
+        return attempts(attempt)
+    except FailedAttemptError as failed:
+        raise failed.error from failed.__cause__
+
+
+def read_retry_after(value: str) -> float | None:
+    """
+    Read a ``Retry-After`` header: seconds or a date, as RFC 9110, section 10.2.3, has it.
+
+    Returns:
+        Seconds from now, at least 0; None if *value* is neither. Libraries were tried, see docs/decisions/0019.
+    """
+    value = value.strip()
+    if _SECONDS.fullmatch(value):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+        return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def _pause_s(state: RetryCallState) -> float:
+    """Seconds before the next attempt: as long as the service asks or else twice the last pause, and a little more."""
+    failed = state.outcome.exception() if state.outcome is not None else None
+    asked_s = failed.retry_after_s if isinstance(failed, FailedAttemptError) else None
+    return min(LONGEST_PAUSE_S, (_BACKOFF(state) if asked_s is None else asked_s) + _JITTER(state))

@@ -1,0 +1,70 @@
+"""Every command line is click's, says what each of its options does, and shows defaults."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    "deepfakestream": "deepfakestream.cli:main",
+    "api.audit": "api.audit:commands",
+    "api.keys": "api.keys:commands",
+    "api.storage": "api.storage:commands",
+    "migrations": "migrations.__main__:main",
+    "worker": "worker.__main__:main",
+    "worker.benchmark": "worker.benchmark.__main__:_measure",
+    "worker.benchmark.service": "worker.benchmark.service:_measure",
+    "tests.faults": "tests.faults.__main__:main",
+    "tests.load": "tests.load.__main__:main",
+    "tests.load.rows": "tests.load.rows:main",
+    "tests.mutants": "tests.mutants.__main__:main",
+    "tests.nodes": "tests.nodes.__main__:main",
+}
+OURS = {"migrations", "worker", "worker.benchmark", "worker.benchmark.service"}
+OURS |= {name for name in COMMANDS if name.startswith("tests.")}
+"""Those with ``shared.commands.SETTINGS``."""
+
+
+def command(name):
+    module, attribute = COMMANDS[name].split(":")
+    return getattr(import_module(module), attribute)
+
+
+def every(one, context):
+    yield one, context
+    if isinstance(one, click.Group):
+        for name in one.list_commands(context):
+            inner = one.get_command(context, name)
+            yield from every(inner, click.Context(inner, info_name=name, parent=context))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_every_command_and_option_does(name):
+    top = command(name)
+    settings = top.context_settings
+    for one, context in every(top, click.Context(top, info_name=name, **settings)):
+        told = " ".join(one.get_help(context).split())
+        assert one.help, context.command_path
+        for parameter in one.params:
+            if name in OURS:
+                assert parameter.help, f"{context.command_path}: {parameter.name}"
+            if name in OURS and isinstance(parameter, click.Option) and not parameter.is_flag:
+                shown = parameter.get_help_record(context)[1]
+                assert " ".join(parameter.help.split()) in told
+                if isinstance(default := parameter.get_default(context), (str, int, float, Path)):
+                    assert f"[default: {default}]" in shown
+
+
+def test_nothing_parses_arguments_by_argparse():
+    for folder in ("api", "client", "migrations", "shared", "tests", "worker"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            names = {
+                name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, (ast.Import, ast.ImportFrom))
+                for name in [getattr(node, "module", None), *(alias.name for alias in node.names)]
+            }
+            assert not names & {"argparse", "optparse", "getopt"}, path

@@ -1,0 +1,44 @@
+import click
+import pytest
+
+from shared.commands import SETTINGS, CommandError, run
+
+
+@click.command(context_settings=SETTINGS)
+@click.argument("fate")
+@click.option("--count", default=3, help="How many.")
+def command(fate, count):
+    if fate == "error":
+        raise CommandError("the thing is missing: make one", 7)
+    if fate == "status":
+        click.get_current_context().exit(count)
+    if fate == "nothing":
+        raise SystemExit
+    click.echo(f"done {count}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "out", "err"),
+    [
+        (["well"], 0, "done 3\n", ""),
+        (["error"], 7, "", "the thing is missing: make one\n"),
+        (["status", "--count", "5"], 5, "", ""),
+        (["nothing"], 0, "", ""),
+    ],
+)
+def test_a_command_ends_with_its_status_and_its_sentence(capsys, arguments, status, out, err):
+    assert run(command, arguments, "python -m x") == status
+    assert tuple(capsys.readouterr()) == (out, err)
+
+
+def test_a_mistake_of_use_names_the_program_and_is_status_2(capsys):
+    assert run(command, ["well", "--cuont", "3"], "python -m x") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("Usage: python -m x [OPTIONS] FATE\n")
+    assert "--cuont" in told
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_has_two_names_and_tells_defaults(capsys, option):
+    assert run(command, [option], "python -m x") == 0
+    assert "How many.  [default: 3]" in capsys.readouterr().out

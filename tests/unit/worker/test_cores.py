@@ -1,0 +1,78 @@
+"""What Linux alone has: macOS, where it is missing, runs the service all the same."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from worker.config import Worker
+from worker.cores import available_cores
+
+ROOT = Path(__file__).resolve().parents[3]
+HIDE = """
+import fcntl, os, resource, runpy, signal, socket, sys
+for module, names in {
+    os: "sched_getaffinity sched_setaffinity eventfd memfd_create pidfd_open pipe2 posix_fadvise fdatasync splice"
+    " copy_file_range O_TMPFILE O_PATH O_DIRECT O_NOATIME setresuid getrandom".split(),
+    fcntl: "F_SETPIPE_SZ F_GETPIPE_SZ F_ADD_SEALS".split(),
+    resource: "prlimit RLIMIT_NPROC RLIMIT_SIGPENDING".split(),
+    signal: "SIGRTMIN SIGPWR SIGPOLL sigtimedwait sigwaitinfo".split(),
+    socket: "SO_PEERCRED SOCK_CLOEXEC SOCK_NONBLOCK TCP_USER_TIMEOUT".split(),
+}.items():
+    for name in names:
+        if hasattr(module, name):
+            delattr(module, name)
+"""
+
+
+def without_what_linux_alone_has(code):
+    command = [sys.executable, "-W", "ignore", "-c", HIDE + code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_a_system_that_tells_no_process_its_share_has_all_processors_to_use(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert available_cores() == 6
+    assert (Worker().processes("gpu"), Worker().threads()) == (4, 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert available_cores() == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system tells no process its share")
+def test_a_process_that_is_bound_to_one_processor_has_one_to_use():
+    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    code += "from worker.cores import available_cores\nprint(available_cores())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_the_command_line_of_the_client_needs_nothing_that_linux_alone_has():
+    shown = without_what_linux_alone_has("""
+import deepfakestream.running, deepfakestream.local
+from click.testing import CliRunner
+from deepfakestream.cli import main
+for command in ([], ["up"], ["demo"], ["scan"], ["keys"]):
+    done = CliRunner().invoke(main, [*command, "--help"])
+    assert done.exit_code == 0, done.output
+    print(done.output)
+""")
+    assert "Run the whole service on this machine" in shown
+
+
+def test_the_service_needs_nothing_that_linux_alone_has():
+    shown = without_what_linux_alone_has("""
+import sys
+import migrations.schema, api.app, worker.celery, worker.local, worker.tasks.ingest
+from worker.config import Worker
+from worker.media.process import BoundedProcess
+Worker().threads()
+with BoundedProcess([sys.executable, "-c", "print(7)"], timeout_s=20.0) as child:
+    assert child.wait() == 0
+    print(child.stdout.read().decode(), end="")
+""")
+    assert shown == "7\n"
