@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
 from werkzeug.exceptions import HTTPException
 
+from shared.db import UnconfirmedCommitError
 from shared.errors import Code, DeepfakeStreamError
 from shared.observability import get_logger
 
@@ -202,11 +203,13 @@ def _from_database_error(error: SQLAlchemyError) -> Response:
     if isinstance(error, DataError):
         return problem(Code.INVALID_REQUEST, "a value lies outside what can be stored or compared")
     log.error("the database failed a request", exc_info=error)
-    return problem(
-        Code.SERVICE_UNAVAILABLE,
-        "the service cannot reach its database; nothing was accepted, so try again",
-        headers={"Retry-After": "5"},
-    )
+    detail = "the service cannot reach its database; nothing was accepted, so try again"
+    if isinstance(error, UnconfirmedCommitError):
+        detail = (
+            "the service lost its database while it accepted this request, and may have accepted it; try again with"
+            " the same Idempotency-Key, or look whether it was before you try again without one"
+        )
+    return problem(Code.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
 def _from_broken_body(error: ParseException | NoMoreData) -> Response:

@@ -87,6 +87,8 @@ class _Place:
     is_open: tuple[ColumnElement[bool], ...]
     """The row waits for this step, or somebody is at it."""
     task: str
+    undone: str
+    """What could not be done, for the sentence that says so."""
     begun: Mapping[str, Any] = field(default_factory=dict)
     """What leasing it sets."""
     waiting: Mapping[str, Any] = field(default_factory=dict)
@@ -109,6 +111,7 @@ _PLACES: Mapping[Step, _Place] = {
         due_at=Job.send_after,
         is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
         task=INGEST,
+        undone="the file could not be inspected",
         # The job is running from its first lease on.
         begun={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
     ),
@@ -120,6 +123,7 @@ _PLACES: Mapping[Step, _Place] = {
         due_at=Segment.send_after,
         is_open=(Segment.status.in_(OPEN_SEGMENT_STATUSES), _RUNNING_JOB.exists()),
         task=SCORE_SEGMENT,
+        undone="the segment could not be scored",
         begun={"status": SegmentStatus.RUNNING, "started_at": func.coalesce(Segment.started_at, func.now())},
         waiting={"status": SegmentStatus.PENDING},
     ),
@@ -136,6 +140,7 @@ _PLACES: Mapping[Step, _Place] = {
             ~_OPEN_SEGMENT.exists(),
         ),
         task=FINISH,
+        undone="the job could not be judged",
     ),
     Step.DELIVER: _Place(
         row=Delivery,
@@ -145,6 +150,7 @@ _PLACES: Mapping[Step, _Place] = {
         due_at=Delivery.due_at,
         is_open=(Delivery.status.in_((DeliveryStatus.PENDING, DeliveryStatus.SENDING)),),
         task=DELIVER_WEBHOOK,
+        undone="the webhook could not be called",
         begun={"status": DeliveryStatus.SENDING, "started_at": func.now()},
         waiting={"status": DeliveryStatus.PENDING},
     ),
@@ -259,7 +265,9 @@ def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> 
         .limit(limit)
     ).all()
     for job_id, token, attempts, *key in found:
-        error = AttemptsExhaustedError(f"the worker died in each of {attempts} attempts at the step {step.value}")
+        error = AttemptsExhaustedError(
+            f"{place.undone} in {attempts} attempts, each of which its worker did not survive"
+        )
         try:
             release(session, Lease(step, tuple(key), job_id, token, attempts), error, policy, expired=True)
         except JobCancelledError:
