@@ -265,9 +265,7 @@ def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> 
         .limit(limit)
     ).all()
     for job_id, token, attempts, *key in found:
-        error = AttemptsExhaustedError(
-            f"{place.undone} in {attempts} attempts, each of which its worker did not survive"
-        )
+        error = AttemptsExhaustedError(f"{place.undone} in {attempts} attempts: its worker died each time")
         try:
             release(session, Lease(step, tuple(key), job_id, token, attempts), error, policy, expired=True)
         except JobCancelledError:
