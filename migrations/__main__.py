@@ -6,7 +6,7 @@ import click
 from sqlalchemy.exc import OperationalError
 
 from migrations.schema import migrate
-from shared.commands import SETTINGS, CommandError
+from shared.commands import SETTINGS, CommandError, FailedCommandError
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.db import make_engine
 
@@ -39,9 +39,9 @@ def _migrate(revision: Literal["head", "base"]) -> None:
     try:
         migrate(make_engine(settings.database), revision)
     except OperationalError as error:
-        raise CommandError(f"Postgres: {str(error.orig).strip()}", 1) from error
+        raise FailedCommandError(f"Postgres: {str(error.orig).strip()}") from error
     except TimeoutError as error:
-        raise CommandError(str(error), 1) from error
+        raise FailedCommandError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -10,22 +10,19 @@ SETTINGS: Final = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 class CommandError(click.ClickException):
-    """
-    Ends a command with a sentence on standard error and nothing beside it.
+    """Ends a command that cannot begin, with status 2, a sentence on standard error and nothing beside it."""
 
-    Args:
-        message: What is wrong and what to do.
-        status: The exit status, 1 to 255.
-    """
-
-    def __init__(self, message: str, status: int = 2) -> None:
-        super().__init__(message)
-        # A variable of the class to the library, of the object here.
-        vars(self)["exit_code"] = status
+    exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Write the sentence to *file*, by default standard error."""
         click.echo(self.message, file=file, err=True)
+
+
+class FailedCommandError(CommandError):
+    """Ends a command that has begun, with status 1, in the same way."""
+
+    exit_code = 1
 
 
 def run(command: click.Command, arguments: Sequence[str] | None, program: str) -> int:

@@ -1,7 +1,7 @@
 import click
 import pytest
 
-from shared.commands import SETTINGS, CommandError, run
+from shared.commands import SETTINGS, CommandError, FailedCommandError, run
 
 
 @click.command(context_settings=SETTINGS)
@@ -9,7 +9,9 @@ from shared.commands import SETTINGS, CommandError, run
 @click.option("--count", default=3, help="How many.")
 def command(fate, count):
     if fate == "error":
-        raise CommandError("the thing is missing: make one", 7)
+        raise CommandError("the thing is missing: make one")
+    if fate == "failure":
+        raise FailedCommandError("it broke: mend it")
     if fate == "status":
         click.get_current_context().exit(count)
     if fate == "nothing":
@@ -21,7 +23,8 @@ def command(fate, count):
     ("arguments", "status", "out", "err"),
     [
         (["well"], 0, "done 3\n", ""),
-        (["error"], 7, "", "the thing is missing: make one\n"),
+        (["error"], 2, "", "the thing is missing: make one\n"),
+        (["failure"], 1, "", "it broke: mend it\n"),
         (["status", "--count", "5"], 5, "", ""),
         (["nothing"], 0, "", ""),
     ],

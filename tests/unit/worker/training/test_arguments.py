@@ -1,12 +1,14 @@
-import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
 from worker.training.__main__ import main
-from worker.training.arguments import make_parser
+from worker.training.arguments import SeveralValues
 
 ROOT = Path(__file__).resolve().parents[4]
 WITHOUT = """
@@ -17,20 +19,39 @@ sys.exit(main({arguments!r}))
 """
 
 
-def commands():
-    (action,) = (one for one in make_parser()._actions if isinstance(one, argparse._SubParsersAction))
-    return action.choices
+@click.command(cls=SeveralValues)
+@click.argument("folder")
+@click.option("--real", multiple=True, default=["videos", "clips"])
+@click.option("--rounds", type=int, default=3)
+def several(folder, real, rounds):
+    click.echo(json.dumps([folder, real, rounds]))
 
 
-@pytest.mark.parametrize("name", sorted(commands()))
-def test_help_says_what_every_option_does_and_what_its_default_is(name):
-    parser = commands()[name]
-    told = " ".join(parser.format_help().split())
-    for action in parser._actions:
-        assert action.help, action.dest
-        if action.default not in (None, False, argparse.SUPPRESS):
-            assert f"(default: {action.default})" in told
-    assert "default: None" not in told
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ("a", ["a", ["videos", "clips"], 3]),
+        ("a --real b", ["a", ["b"], 3]),
+        ("a --real b c --rounds 5", ["a", ["b", "c"], 5]),
+        ("--rounds 5 a --real b --real c d", ["a", ["b", "c", "d"], 5]),
+        ("--real=b a", ["a", ["b"], 3]),
+        ("--real b c -- a", ["a", ["b", "c"], 3]),
+    ],
+)
+def test_an_option_takes_several_values_at_once_or_one_by_one(arguments, found):
+    assert json.loads(CliRunner().invoke(several, arguments.split()).stdout) == found
+
+
+@pytest.mark.parametrize("arguments", ["a --real", "a --real --rounds 5", "a b", "--real a b"])
+def test_a_value_that_is_missing_or_too_many_is_a_mistake_of_use(arguments):
+    assert CliRunner().invoke(several, arguments.split()).exit_code == 2
+
+
+def test_commands_are_listed_in_their_order_and_wholly(capsys):
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.index("  crops ") < told.index("  train ") < told.index("  ship ") < told.index("  probe-outside ")
+    assert "..." not in told.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(
