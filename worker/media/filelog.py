@@ -69,6 +69,8 @@ class FileLog:
     is_forged: bool = False
     """Whether the file quotes a line of ffmpeg's, so that it is uncertain when it begins."""
     truncated: bool = False
+    has_no_size: bool = False
+    """Whether a track's pictures have no size, so that no track could be listed."""
     _has_duration: bool = False
     _mapped: dict[tuple[int, int], int] = field(default_factory=dict)
     _is_in_list: bool = False
@@ -90,6 +92,7 @@ class FileLog:
         """Take one line of the log, with its colours."""
         if (own := signed(line)) is not None:
             self.truncated |= any(sign in own for sign in TRUNCATION_SIGNS)
+            self.has_no_size |= "dimensions not set" in own
         elif line == f"Output #0, null, to '{self.name}':":
             self._is_in_list = True
             self.taken = next((track for (output, _), track in self._mapped.items() if output > 0), None)

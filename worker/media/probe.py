@@ -24,6 +24,7 @@ from shared.containers import (
 )
 from shared.errors import (
     DecodeError,
+    MediaError,
     NotMediaError,
     NoVideoStreamError,
     TooLongError,
@@ -45,6 +46,8 @@ NO_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
 """Options of an output: what the file says of itself is not copied to it, nor quoted where the log describes it."""
 BROADCAST: Final = ("mpegts", "mpegps")
 """Containers that may announce tracks of which nothing was recorded, and have no default one: the first is shown."""
+SPARSELY_TIMED: Final = ("mpegps", "mxf")
+"""Containers that may tell of some packets alone when they are shown; ffmpeg works it out for those between."""
 USABLE: Final = "V:u"
 """ffmpeg's specifier of the video tracks whose pictures have a size."""
 SAME_TIME_S: Final = 1e-5
@@ -234,7 +237,7 @@ def _look(path: Path, container: str, index: int | None, deadline: float) -> _Fo
 
     # What is forgiven when packets are read is not forgiven when they are decoded.
     options = {"err_detect": "ignore_err", "err_detect:v": 0}
-    source = open_input(path, container, **options)
+    source = _open_timed(path, container, **options)
     outputs = _packets_of(source, index), _first_frame_of(source, index)
     arguments = command_line(*outputs, before=log.listing())
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=read) as child:
@@ -261,6 +264,11 @@ def _check_log(log: FileLog) -> None:
             "the file's metadata imitates what the decoder says about it, so that its times are uncertain; remove its"
             " metadata and send it again"
         )
+
+
+def _open_timed(path: Path, container: str, **options: Any) -> Any:
+    """An input whose packets have times of presentation, where they can be known."""
+    return open_input(path, container, **options, **({"fflags": "+genpts"} if container in SPARSELY_TIMED else {}))
 
 
 def _packets_of(source: Any, index: int | None) -> Any:
@@ -296,7 +304,7 @@ def _read_packets(
     path: Path, container: str, index: int | None, deadline: float, which: str = "V"
 ) -> tuple[FileLog, VideoTrack, PacketScan]:
     log, scan = FileLog(), PacketScan()
-    source = open_input(path, container, err_detect="ignore_err")
+    source = _open_timed(path, container, err_detect="ignore_err")
     arguments = command_line(_packets_of(source, index), before=log.listing(which))
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=log.read) as child:
         for line in child.stdout:
@@ -305,14 +313,13 @@ def _read_packets(
     _check_log(log)
     track = shown_track(log.tracks)
     if track is None and which == "V" and container in BROADCAST:
-        return _read_packets(path, container, index, deadline, USABLE)
+        try:
+            return _read_packets(path, container, index, deadline, USABLE)
+        except NoVideoStreamError:
+            if not log.has_no_size:
+                raise
     if track is None:
-        text = " ".join(child.lines)
-        if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:
-            raise NoVideoStreamError("the file holds no video stream")
-        if "moov atom not found" in text or log.truncated:
-            raise TruncatedError("the file ends before any frame")
-        raise NotMediaError("the file cannot be read as the video that its first bytes announce")
+        raise _no_track(log, " ".join(child.lines))
     if track.dolby_vision_profile == LOST_COLOUR_PROFILE:
         raise UnsupportedCodecError(
             f"the video is Dolby Vision of profile {LOST_COLOUR_PROFILE}, which has no colours without Dolby's decoder;"
@@ -323,6 +330,20 @@ def _read_packets(
     if scan.count == 0 and status < 0:
         raise DecodeError(f"the demuxer was ended by signal {-status}")
     return log, track, scan
+
+
+def _no_track(log: FileLog, text: str) -> MediaError:
+    """What is wrong with a file of which no track could be listed; *text* is the end of the log."""
+    if log.has_no_size:
+        return TruncatedError(
+            "the file announces a video, but not the size of its pictures: it is damaged or incomplete, or its codec is"
+            " not accepted"
+        )
+    if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:
+        return NoVideoStreamError("the file holds no video stream")
+    if "moov atom not found" in text or log.truncated:
+        return TruncatedError("the file ends before any frame")
+    return NotMediaError("the file cannot be read as the video that its first bytes announce")
 
 
 def _decode_first(path: Path, container: str, index: int, timeout_s: float) -> FirstFrame:

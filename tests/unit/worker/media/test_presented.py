@@ -10,7 +10,7 @@ import pytest
 
 from shared.containers import MediaLimits
 from shared.errors import UnsupportedCodecError
-from tests.clips import make_clip, run
+from tests.clips import make_broadcast, make_clip, run
 from worker.media.frames import read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.segments import plan_segments
@@ -340,3 +340,13 @@ def test_a_broadcast_track_of_which_nothing_was_recorded_counts_for_nothing(tmp_
     assert probe(both, LIMITS).other_video_tracks == 1
     facts = probe(path, LIMITS)
     assert (facts.video_track, facts.other_video_tracks, facts.width_px) == (0, 0, 64)
+
+
+def test_a_program_stream_lasts_until_its_last_picture_has_been_shown(tmp_path):
+    """Some of its packets alone have times of presentation, and the last of them is none of those."""
+    path = make_broadcast(tmp_path, "mpeg2.mpg")
+    facts = probe(path, LIMITS)
+    assert (facts.frame_count, facts.frame_rate) == (25, pytest.approx(25.0))
+    assert facts.duration_s == pytest.approx(1.0)
+    frames = list(read_frames(path, facts, start_s=0.0, end_s=facts.duration_s, sample_fps=50.0, timeout_s=30))
+    assert [frame.time_s for frame in frames] == pytest.approx([number / 25 for number in range(25)])

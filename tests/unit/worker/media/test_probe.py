@@ -232,6 +232,23 @@ def _torn_picture(path):
     truncate(path, 0.5)
 
 
+def _no_size(path):
+    """The configuration record of H.264, which has the pictures' size, is blanked in its tag."""
+    content = bytearray(make_clip(path.with_name("a.flv")).read_bytes())
+    at = content.index(bytes.fromhex("1700000000")) + 5
+    content[at:] = bytes(len(content) - at)
+    path.write_bytes(content)
+
+
+def _nothing_recorded(path):
+    """A transport stream of which the tables alone are left."""
+    data = make_clip(path.with_name("a.ts")).read_bytes()
+    packets = (data[at : at + 188] for at in range(0, len(data), 188))
+    path.write_bytes(
+        b"".join(packet for packet in packets if packet[1:3] != b"\x01\x00" and packet[1:3] != b"\x41\x00")
+    )
+
+
 def _ogg(path):
     run("-f", "lavfi", "-i", "testsrc2=duration=1", "-f", "lavfi", "-i", "sine=duration=1", "-f", "ogg", str(path))
 
@@ -248,6 +265,8 @@ def _big(path):
         pytest.param(_sound, NoVideoStreamError, id="sound"),
         pytest.param(_cover_art, NoVideoStreamError, id="cover art"),
         pytest.param(_no_index, TruncatedError, id="no index"),
+        pytest.param(_no_size, TruncatedError, id="no size"),
+        pytest.param(_nothing_recorded, TruncatedError, id="nothing recorded"),
         pytest.param(_torn_picture, TruncatedError, id="torn picture"),
         pytest.param(_ogg, UnsupportedMediaError, id="ogg"),
         pytest.param(_big, TooManyPixelsError, id="too many pixels"),
