@@ -11,6 +11,7 @@ from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
+from api.endings import Endings
 from api.errors import register_error_handlers, validation_problem
 from api.schemas import Problem
 from api.services import Services
@@ -59,11 +60,18 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     storage = storage or open_storage(settings.storage)
     sender = sender or Sender(make_celery(settings.broker, settings.jobs))
     sessions = open_sessions(engine, sender, storage)
+    endings = Endings(
+        engine,
+        (settings.api.listen_url or settings.database.url) if settings.api.listen else None,
+        connect_timeout_s=settings.database.connect_timeout_s,
+        look_every_s=settings.api.poll_every_s,
+    )
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,
         storage=storage,
         sender=sender,
+        endings=endings,
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),

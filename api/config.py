@@ -15,8 +15,13 @@ class API(Section):
     """Of each process. Three eighths at most wait for jobs at a time, and as many as ``max_uploads`` says upload."""
     max_wait_s: float = Field(default=60.0, ge=0)
     """The longest ``Prefer: wait`` that is honoured."""
+    listen: bool = True
+    """Whether a connection of each process hears from Postgres when jobs end, so that waiting requests need not ask."""
+    listen_url: str | None = None
+    """SQLAlchemy address of the database for that connection, where ``database.url`` leads to a pooler that lends
+    connections by transaction, such as PgBouncer, which loses notifications."""
     poll_every_s: float = Field(default=0.2, gt=0)
-    """How often a waiting request looks at its job."""
+    """How often a waiting request looks at its job where nothing is heard."""
     page_size: int = Field(default=20, ge=1)
     max_page_size: int = Field(default=100, ge=1)
     request_timeout_s: int = Field(default=120, ge=1)

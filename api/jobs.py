@@ -42,8 +42,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
     """Look at a job: its progress and the scores so far, or its result."""
     mine = services()
     wait_s = wanted_wait_s(header.prefer, mine.settings.api.max_wait_s)
-    if wait_s:
-        wait_for_end(mine, path.job_id, wait_s)
+    has_waited = wait_for_end(mine, path.job_id, wait_s)
     with mine.sessions.transaction() as session:
         job = get_job(session, path.job_id, owner=caller().owner)
         if job is None:
@@ -52,8 +51,8 @@ def get(path: JobPath, header: GetHeaders) -> Response:
     response.add_etag(weak=True)
     # A private answer that may be kept, but must be asked about each time.
     response.headers["Cache-Control"] = "private, no-cache"
-    if wait_s:
-        response.headers["Preference-Applied"] = f"wait={wait_s:g}"
+    if has_waited:
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.make_conditional(request)
     return response
 

@@ -1,7 +1,6 @@
 """Waiting for the end of a job, for requests with ``Prefer: wait``."""
 
 import re
-import time
 import uuid
 
 from sqlalchemy import select
@@ -11,30 +10,39 @@ from api.services import Services
 from shared.models import Job
 from shared.states import OPEN_JOB_STATUSES
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=\"?(\d{1,6})\"?(?=$|[,;\s])")
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,18})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
-def wanted_wait_s(prefer: str | None, most_s: float) -> float:
-    """Seconds of ``Prefer: wait=N``; 0 without one. RFC 7240 lets a server ignore what it cannot read."""
+def wanted_wait_s(prefer: str | None, most_s: float) -> int:
+    """
+    Whole seconds of ``Prefer: wait=N``, as RFC 7240 wants them; 0 without one.
+
+    Args:
+        prefer: The header. A server may ignore what it cannot read in it.
+        most_s: The longest wait that is honoured.
+    """
     match = _WAIT.search(prefer or "")
-    return min(float(match[1]), most_s) if match else 0.0
+    return min(int(match[1]), int(most_s)) if match else 0
 
 
-def wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: float) -> None:
-    """Return when the job has ended or *wait_s* are over, or at once if too many requests wait already."""
-    if not mine.waiting.acquire(blocking=False):
-        return
+def wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: int) -> bool:
+    """
+    Return when the caller's job has ended, does not exist, or *wait_s* are over.
+
+    Returns:
+        Whether the wish was granted: False, at once, for no wait at all and if too many requests wait already.
+    """
+    if wait_s <= 0 or not mine.waiting.acquire(blocking=False):
+        return False
     try:
-        deadline = time.monotonic() + wait_s
         wanted = select(Job.status, Job.deleted_at).where(Job.id == job_id, Job.owner == caller().owner)
-        while True:
+
+        def has_ended() -> bool:
             with mine.sessions.transaction() as session:
                 row = session.execute(wanted).one_or_none()
-            if row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES:
-                return
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return
-            time.sleep(min(mine.settings.api.poll_every_s, left_s))
+            return row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES
+
+        mine.endings.wait(job_id, has_ended, wait_s)
     finally:
         mine.waiting.release()
+    return True

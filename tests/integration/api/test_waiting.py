@@ -1,0 +1,237 @@
+"""Requests that wait for the end of a job hear of it from Postgres, and ask no more than they must."""
+
+import threading
+import time
+import uuid
+from contextlib import contextmanager
+
+import pytest
+from deepfakestream.stack.servers import Postgres
+from sqlalchemy import event, text
+
+from api.endings import CHANNEL, Endings
+from api.waiting import wanted_wait_s
+from migrations.schema import migrate
+from shared.config import Database
+from shared.db import SessionFactory, make_engine
+from shared.models import Job
+from tests.clips import noise_picture
+from tests.integration.rows import add_job
+from tests.servers import state_folder
+
+END = "update jobs set status = 'cancelled', finished_at = now() where id = :id"
+ERASE = "update jobs set status = 'cancelled', deleted_at = now() where id = :id"
+
+
+def until(claim, patience_s=20.0):
+    """Wait until *claim* holds."""
+    deadline = time.monotonic() + patience_s
+    while not claim():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+@contextmanager
+def counted(engine):
+    """The looks at a job's state that *engine* sends."""
+    looks = []
+
+    def look(_connection, _cursor, statement, *_):
+        if statement.startswith("SELECT jobs.status, jobs.deleted_at"):
+            looks.append(statement)
+
+    event.listen(engine, "before_cursor_execute", look)
+    yield looks
+    event.remove(engine, "before_cursor_execute", look)
+
+
+class Waiters:
+    """Requests that wait for one job."""
+
+    def __init__(self, api, headers, path, count):
+        self.answers = []
+        self._threads = [threading.Thread(target=self._wait, args=(api, headers, path)) for _ in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _wait(self, api, headers, path):
+        self.answers.append(api.call("GET", path, {**headers, "Prefer": "wait=50"}))
+
+    def join(self):
+        for thread in self._threads:
+            thread.join(40)
+            assert not thread.is_alive()
+
+
+def execute(api, statement, **values):
+    """What a worker of any release may do to a row."""
+    with api.sessions.transaction() as session:
+        session.execute(text(statement), values)
+
+
+@pytest.mark.parametrize(("statement", "status"), [(END, 200), (ERASE, 404)], ids=["end", "erasure"])
+def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api, statement, status):
+    # Asking all the time would be a thousand looks a second.
+    api = make_api(threads=140, poll_every_s=0.001, requests_per_minute=10_000)
+    services = api.app.extensions["deepfakestream"]
+    mine, _ = api.key()
+    job, other = (api.submit(mine, noise_picture(number)).json["id"] for number in (1, 2))
+    warm = Waiters(api, mine, f"/v1/jobs/{other}", 1)
+    until(lambda: services.endings.is_listening)
+    execute(api, END, id=other)
+    warm.join()
+    with counted(services.sessions.engine) as looks:
+        waiters = Waiters(api, mine, f"/v1/jobs/{job}", 50)
+        until(lambda: services.endings.waiters == 50 and len(looks) == 50)
+        # Neither another job's end nor progress of this one wakes anybody.
+        third = api.submit(mine, noise_picture(3)).json["id"]
+        execute(api, END, id=third)
+        execute(api, "update jobs set status = 'running', segments_total = 3 where id = :id", id=job)
+        execute(api, statement, id=job)
+        waiters.join()
+    assert {answer.status_code for answer in waiters.answers} == {status}
+    assert len(waiters.answers) == 50
+    assert len(looks) == 100
+    assert services.endings.waiters == 0
+
+
+def test_one_connection_listens_however_many_wait(make_api):
+    api = make_api(threads=32)
+    services = api.app.extensions["deepfakestream"]
+    mine, _ = api.key()
+    job = api.submit(mine).json["id"]
+    waiters = Waiters(api, mine, f"/v1/jobs/{job}", 8)
+    until(lambda: services.endings.is_listening and services.endings.waiters == 8)
+    with api.sessions.transaction() as session:
+        listening = "select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %'"
+        assert session.scalar(text(listening)) == 1
+    execute(api, END, id=job)
+    waiters.join()
+    services.endings.close()
+    assert not services.endings.is_listening
+
+
+def test_what_is_rolled_back_wakes_nobody(make_api):
+    api = make_api()
+    mine, _ = api.key()
+    job = api.submit(mine).json["id"]
+    endings = api.app.extensions["deepfakestream"].endings
+    looks = []
+    waiting = threading.Thread(
+        target=endings.wait, args=(uuid.UUID(job), lambda: looks.append(1) or len(looks) > 2, 40)
+    )
+    waiting.start()
+    until(lambda: endings.is_listening and len(looks) == 2)
+    with api.sessions.engine.connect() as connection:
+        connection.execute(text(END), {"id": job})
+        connection.rollback()
+    assert len(looks) == 2
+    execute(api, END, id=job)
+    waiting.join(20)
+    assert len(looks) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"listen": False}, {"listen_url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}, {"listen_url": "elsewhere"}],
+    ids=["off", "unreachable", "another database"],
+)
+def test_where_nothing_is_heard_requests_look_again_and_again(make_api, monkeypatch, postgres_url, settings):
+    # As through a pooler that lends connections by transaction: the connection listens, and nothing arrives.
+    monkeypatch.setattr("api.endings.PROOF_S", 0.1)
+    if settings.get("listen_url") == "elsewhere":
+        settings = {"listen_url": postgres_url}
+    monkeypatch.setattr("api.endings.LOOK_WITHOUT_S", 0.01)
+    api = make_api(poll_every_s=0.01, **settings)
+    services = api.app.extensions["deepfakestream"]
+    mine, _ = api.key()
+    job = api.submit(mine).json["id"]
+    with counted(services.sessions.engine) as looks:
+        waiters = Waiters(api, mine, f"/v1/jobs/{job}", 1)
+        until(lambda: len(looks) > 25)
+        assert not services.endings.is_listening
+        execute(api, END, id=job)
+        waiters.join()
+    assert waiters.answers[0].json["status"] == "cancelled"
+
+
+def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
+    with state_folder() as folder:
+        postgres = Postgres(folder / "postgres")
+        engine = make_engine(Database(url=postgres.start()))
+        endings = Endings(engine, engine.url.render_as_string(False), connect_timeout_s=5, look_every_s=0.2)
+        sessions = SessionFactory(engine)
+        try:
+            migrate(engine)
+            with sessions.transaction() as session:
+                jobs = [add_job(session).id for _ in range(2)]
+            over, looked = [], set()
+
+            def wait(job_id):
+                def has_ended():
+                    with sessions.transaction() as session:
+                        is_final = session.get(Job, job_id).is_final
+                    looked.add(threading.get_ident())
+                    return is_final
+
+                endings.wait(job_id, has_ended, 60)
+                over.append(job_id)
+
+            threads = [threading.Thread(target=wait, args=(job_id,)) for job_id in jobs * 5]
+            for thread in threads:
+                thread.start()
+            until(lambda: endings.is_listening and len(looked) == 10)
+            postgres.stop()
+            until(lambda: not endings.is_listening)
+            assert over == []
+            assert postgres.start()
+            # One that ends while perhaps nobody listens, and one when somebody does again.
+            with sessions.transaction() as session:
+                session.execute(text(END), {"id": jobs[0]})
+            until(lambda: over == jobs[:1] * 5)
+            until(lambda: endings.is_listening)
+            with sessions.transaction() as session:
+                session.execute(text(END), {"id": jobs[1]})
+            until(lambda: len(over) == 10)
+            for thread in threads:
+                thread.join()
+        finally:
+            endings.close()
+            engine.dispose()
+            postgres.stop()
+
+
+def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
+    api = make_api(max_wait_s=3.9)
+    services = api.app.extensions["deepfakestream"]
+    mine, _ = api.key()
+    job = api.submit(mine).headers["Location"]
+
+    def applied(prefer):
+        return api.call("GET", job, {**mine, "Prefer": prefer}).headers.get("Preference-Applied")
+
+    places = api.settings.api.waiting
+    for _ in range(places):
+        assert services.waiting.acquire(blocking=False)
+    assert applied("wait=5") is None
+    for _ in range(places):
+        services.waiting.release()
+    assert applied("wait=1") == "wait=1"
+    assert applied("wait=0") is applied("respond-async") is applied("wait=soon") is None
+    api.call("POST", f"{job}/cancel", mine)
+    assert applied("wait=60") == applied("wait=99999999999") == "wait=3"
+
+
+@pytest.mark.parametrize(
+    ("prefer", "wanted"),
+    [(None, 0), ("wait=7", 7), ("Wait = 7", 7), ('respond-async, wait="7"', 7), ("wait=7, wait=9", 7), ("await=7", 0),
+     ("wait=7s", 0), ("wait=-7", 0), ("wait=" + "9" * 18, 60), ("wait=\u0667", 0)],
+)  # fmt: skip
+def test_how_long_a_request_wants_to_wait(prefer, wanted):
+    assert wanted_wait_s(prefer, 60.0) == wanted
+
+
+def test_the_channel_is_that_of_the_trigger(engine):
+    with engine.connect() as connection:
+        body = connection.scalar(text("select prosrc from pg_proc where proname = 'jobs_notify_end'"))
+    assert f"'{CHANNEL}'" in body
