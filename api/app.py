@@ -12,6 +12,7 @@ from api.auth import register_auth
 from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.errors import register_error_handlers, validation_problem
+from api.readiness import Readiness
 from api.schemas import Problem
 from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
@@ -55,11 +56,14 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.json.sort_keys = False  # type: ignore[attr-defined]
     # With fewer connections than threads, new ones would be opened and closed all the time under load.
     sessions = SessionFactory(make_engine(settings.database, threads=settings.api.threads))
+    storage = storage or open_storage(settings.storage)
+    sender = sender or Sender(make_celery(settings.broker, settings.jobs))
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,
-        storage=storage or open_storage(settings.storage),
-        sender=sender or Sender(make_celery(settings.broker, settings.jobs)),
+        storage=storage,
+        sender=sender,
+        readiness=Readiness({"database": sessions.check, "broker": sender.check, "storage": storage.ping}),
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),

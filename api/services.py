@@ -6,6 +6,7 @@ from threading import BoundedSemaphore
 from flask import current_app
 
 from api.config import APISettings
+from api.readiness import Readiness
 from shared.db import SessionFactory
 from shared.queues import Sender
 from shared.storage import Storage
@@ -19,6 +20,7 @@ class Services:
     sessions: SessionFactory
     storage: Storage
     sender: Sender
+    readiness: Readiness
     waiting: BoundedSemaphore
     """Held by requests that wait for a job, so that they cannot take every thread."""
     uploading: BoundedSemaphore
