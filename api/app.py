@@ -13,6 +13,7 @@ from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.endings import Endings
 from api.errors import register_error_handlers, validation_problem
+from api.readiness import Readiness
 from api.schemas import Problem
 from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
@@ -72,6 +73,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         storage=storage,
         sender=sender,
         endings=endings,
+        readiness=Readiness({"database": sessions.check, "broker": sender.check, "storage": storage.ping}),
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),

@@ -7,6 +7,7 @@ from flask import current_app
 
 from api.config import APISettings
 from api.endings import Endings
+from api.readiness import Readiness
 from shared.db import SessionFactory
 from shared.queues import Sender
 from shared.storage import Storage
@@ -22,6 +23,7 @@ class Services:
     sender: Sender
     endings: Endings
     """Of jobs; requests that wait hear of them."""
+    readiness: Readiness
     waiting: BoundedSemaphore
     """Held by requests that wait for a job, so that they cannot take every thread."""
     uploading: BoundedSemaphore

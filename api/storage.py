@@ -18,7 +18,7 @@ from shared.errors import StorageError
 from shared.storage import open_storage
 
 if TYPE_CHECKING:
-    from shared.s3 import S3Storage
+    from shared.storage.s3 import S3Storage
 
 SPARE_DAYS = 7
 

@@ -139,7 +139,8 @@ def running_redis() -> Iterator[RedisServer]:
 @contextmanager
 def running_s3(log: Path) -> Iterator[StorageSettings]:
     """A SeaweedFS server with one bucket; yields settings for storage in it. Its events go to *log*."""
-    from s3fs import S3FileSystem
+    from boto3.session import Session
+    from botocore.exceptions import BotoCoreError, ClientError
 
     with tempfile.TemporaryDirectory(prefix="dfs-s3-") as folder, log.open("wb") as events:
         key, secret, bucket = "deepfakestream", secrets.token_urlsafe(24), "files"
@@ -175,9 +176,10 @@ def running_s3(log: Path) -> Iterator[StorageSettings]:
         try:
             address = f"http://127.0.0.1:{ports['s3.port']}"
             _until(lambda: _ask(f"{address}/healthz", process), httpx.TransportError, patience_s=60)
-            filesystem = S3FileSystem(key=key, secret=secret, endpoint_url=address, skip_instance_cache=True)
+            session = Session(aws_access_key_id=key, aws_secret_access_key=secret, region_name="us-east-1")
+            client = session.client("s3", endpoint_url=address)
             # The server answers before it can store.
-            _until(lambda: _make_bucket(filesystem, bucket), OSError, patience_s=60)
+            _until(lambda: _make_bucket(client, bucket), (BotoCoreError, ClientError), patience_s=60)
             yield StorageSettings(
                 url=f"s3://{bucket}",
                 endpoint_url=address,
@@ -188,7 +190,8 @@ def running_s3(log: Path) -> Iterator[StorageSettings]:
                 cache_dir=Path(folder) / "copies",
             )
         finally:
-            process.terminate()
+            # What it holds is thrown away; asked politely, it takes half a minute to end.
+            process.kill()
             process.wait()
 
 
@@ -198,14 +201,16 @@ def _ask(address: str, process: subprocess.Popen[bytes]) -> None:
     httpx.get(address)
 
 
-def _make_bucket(filesystem: Any, name: str) -> None:
-    if not filesystem.exists(name):
-        filesystem.mkdir(name)
-    filesystem.pipe_file(f"{name}/probe", b"x")
-    filesystem.rm_file(f"{name}/probe")
+def _make_bucket(client: Any, name: str) -> None:
+    if name not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=name)
+    client.put_object(Bucket=name, Key="probe", Body=b"x")
+    client.delete_object(Bucket=name, Key="probe")
 
 
-def _until(attempt: Callable[[], Any], refused: type[Exception], *, patience_s: float) -> None:
+def _until(
+    attempt: Callable[[], Any], refused: type[Exception] | tuple[type[Exception], ...], *, patience_s: float
+) -> None:
     """Repeat *attempt* while it raises *refused*, which comes through when the time is over."""
     deadline = time.monotonic() + patience_s
     while True:

@@ -156,7 +156,7 @@ def test_the_extras_are_ones_that_there_are(name, context):
         check=True,
     )
     wanted = {re.split(r"[\[=<>~!]", line)[0] for line in done.stdout.split()}
-    assert {"sqlalchemy", "celery", "s3fs"} <= wanted
+    assert {"sqlalchemy", "celery", "boto3"} <= wanted
     heavy = {"torch", "openvino", "opencv-python-headless", "imageio-ffmpeg"}
     assert heavy <= wanted if name == "worker" else not heavy & wanted
     assert not {"av", "scikit-learn", "matplotlib", "pytest"} & wanted

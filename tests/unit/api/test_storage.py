@@ -70,8 +70,9 @@ def test_a_disk_has_no_life_cycle(run, tmp_path):
 
 
 def test_without_the_library_for_s3_it_says_what_to_install(run, bucket, monkeypatch):
-    monkeypatch.delitem(sys.modules, "shared.s3", raising=False)
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules, "shared.storage.s3", raising=False)
+    monkeypatch.delitem(sys.modules, "shared.storage.client", raising=False)
+    monkeypatch.setitem(sys.modules, "boto3.session", None)
     for command in ("check", "prepare", "lifecycle"):
         done = run(bucket, command)
         assert done.exit_code == 1

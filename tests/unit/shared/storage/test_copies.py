@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ObjectMissingError
-from shared.local_copies import LocalCopies
+from shared.storage.copies import LocalCopies
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 class Source:
@@ -22,9 +22,9 @@ class Source:
         self.fetched = []
 
     def use(self, copies, key):
-        def fetch(path):
+        def fetch(file):
             self.fetched.append(key)
-            path.write_bytes(key.encode().ljust(10))
+            file.write(key.encode().ljust(10))
 
         return copies.get(key, lambda: 10, fetch)
 
@@ -48,10 +48,10 @@ def test_many_who_want_the_same_at_once_fetch_it_once(tmp_path):
     begun, together = threading.Barrier(8), threading.Barrier(8)
     fetched, used = [], []
 
-    def fetch(path):
-        fetched.append(path)
+    def fetch(file):
+        fetched.append(file)
         time.sleep(0.2)
-        path.write_bytes(b"x")
+        file.write(b"x")
 
     def want():
         begun.wait()
@@ -131,8 +131,8 @@ def test_what_is_forgotten_is_gone_at_once_unless_it_is_in_use(tmp_path, source)
 def test_a_failed_fetch_leaves_nothing_and_the_next_one_is_made(tmp_path, source):
     copies = LocalCopies(tmp_path, 100, 60)
 
-    def fail(path):
-        path.write_bytes(b"half")
+    def fail(file):
+        file.write(b"half")
         raise ObjectMissingError("gone")
 
     with pytest.raises(ObjectMissingError), copies.get("a", lambda: 10, fail):
@@ -146,8 +146,8 @@ def test_what_a_killed_process_held_is_free(tmp_path):
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from shared.local_copies import LocalCopies\n"
-        "with LocalCopies(Path(sys.argv[1]), 100, 60).get('a', lambda: 1, lambda path: path.write_bytes(b'a')):\n"
+        "from shared.storage.copies import LocalCopies\n"
+        "with LocalCopies(Path(sys.argv[1]), 100, 60).get('a', lambda: 1, lambda file: file.write(b'a')):\n"
         "    print(flush=True)\n"
         "    time.sleep(100)\n"
     )
@@ -171,10 +171,10 @@ def test_leftovers_of_killed_processes_go(tmp_path):
 def test_what_is_being_fetched_is_no_leftover(tmp_path):
     copies, parts = LocalCopies(tmp_path, 100, 60), []
 
-    def fetch(path):
-        path.write_bytes(b"a")
+    def fetch(file):
+        file.write(b"a")
         assert LocalCopies(tmp_path, 100, 60).sweep()
-        parts.append(path.exists())
+        parts.append(len(list(tmp_path.glob("*.part"))) == 1)
 
     with copies.get("a", lambda: 1, fetch):
         assert parts == [True]

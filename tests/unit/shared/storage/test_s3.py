@@ -3,10 +3,12 @@
 import gc
 import io
 import os
+import select
 import socket
 import threading
+import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -14,7 +16,7 @@ import pytest
 
 from shared.config import StorageSettings
 from shared.errors import StorageError
-from shared.s3 import PART_BYTES, S3Storage
+from shared.storage.s3 import PART_BYTES, S3Storage
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def test_an_aborted_upload_leaves_no_object_and_no_parts(storage):
         del upload
     gc.collect()
     assert list(storage.list("media")) == []
-    assert storage._filesystem.list_multipart_uploads(storage._bucket) == []
+    begun = storage._client.call("list_multipart_uploads", Bucket=storage._bucket, Prefix=storage._prefix)
+    assert begun.get("Uploads", []) == []
 
 
 def test_a_signed_address_takes_the_announced_bytes_and_no_others(storage):
@@ -76,7 +79,7 @@ def test_encryption_is_asked_for_in_every_way_of_writing(s3_settings):
     signed = storage.sign_upload("incoming/a", 10, 600)
     assert httpx.put(signed.url, content=b"x" * 10, headers=signed.headers).status_code == 200
     for key in ("media/small", "media/large", "media/copy", "incoming/a"):
-        found = storage._filesystem.call_s3("head_object", Bucket=storage._bucket, Key=storage._key(key))
+        found = storage._client.call("head_object", **storage._object(key))
         assert found["ServerSideEncryption"] == "AES256"
 
 
@@ -146,18 +149,29 @@ def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
     assert len(list(storage.list("media"))) == 3
 
 
-@pytest.fixture
-def silent():
-    """Settings of a server that takes connections and says nothing; and these connections."""
-    arrived = []
+@contextmanager
+def listening(serve):
+    """
+    Settings of a server that gives every connection to *serve*, in a thread of its own; and these connections.
+
+    Each is closed at the end, which ends calls that were given up and still wait for it.
+    """
+    arrived, threads = [], []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept():
             with suppress(OSError):
                 while True:
                     arrived.append(server.accept()[0])
+                    threads.append(threading.Thread(target=talk, args=[arrived[-1]]))
+                    threads[-1].start()
 
-        threading.Thread(target=accept, daemon=True).start()
+        def talk(connection):
+            with suppress(OSError):
+                serve(connection)
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
         settings = StorageSettings(
             url="s3://bucket/prefix",
             endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}",
@@ -165,39 +179,142 @@ def silent():
             access_key_id="id",
             secret_access_key="secret",
         )
-        yield settings, arrived
-    for connection in arrived:
-        connection.close()
+        try:
+            yield settings, arrived
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            for connection in arrived:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join()
+            for connection in arrived:
+                connection.close()
 
 
-def test_a_silent_server_is_given_up_after_four_attempts(silent, monkeypatch):
-    monkeypatch.setattr("shared.s3.READ_TIMEOUT_S", 0.2)
-    settings, arrived = silent
-    with pytest.raises(StorageError):
-        S3Storage(settings).delete("media/a")
-    assert len(arrived) == 4
+def say_nothing(connection):
+    while connection.recv(65536):
+        pass
+
+
+def drip_headers(connection):
+    """Always soon enough for a timeout of a single wait."""
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def drip_body(connection):
+    connection.recv(65536)
+    connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 1000\r\n\r\n')
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def never_continue(connection):
+    """Take the head of a request, and neither allow its body nor read it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    head = b""
+    while b"\r\n\r\n" not in head and (received := connection.recv(1)):
+        head += received
+    hung_up = select.poll()
+    hung_up.register(connection, select.POLLRDHUP)
+    hung_up.poll()
+
+
+def break_off(connection):
+    """Promise a thousand bytes, send ten of them, and hang up."""
+    while head := connection.recv(65536):
+        connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 1000\r\n\r\n')
+        if head.startswith(b"GET"):
+            connection.sendall(b"x" * 10)
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_silent_server_is_given_up_after_three_attempts(monkeypatch):
+    monkeypatch.setattr("shared.storage.client.READ_TIMEOUT_S", 0.2)
+    with listening(say_nothing) as (settings, arrived):
+        with pytest.raises(StorageError):
+            S3Storage(settings).delete("media/a")
+        assert len(arrived) == 3
 
 
 def put(storage):
     upload = storage.create("media/a")
-    upload.write(b"x")
+    upload.write(b"x" * 1_000_000)
     upload.commit()
 
 
-@pytest.mark.parametrize("call", [put, S3Storage.check, lambda storage: storage.size("media/a")])
-def test_a_silent_server_holds_nobody_up_for_ever(silent, monkeypatch, call):
-    """Who wants to send a body waits for the server's leave, for which the client knows no limit."""
-    monkeypatch.setattr("shared.s3.CALL_LIMIT_S", 1.0)
-    monkeypatch.setattr("shared.s3.CHECK_LIMIT_S", 1.0)
-    outcome = []
+def put_parts(storage):
+    upload = storage.create("media/a")
+    upload.write(b"x" * PART_BYTES)
 
-    def use():
-        try:
-            call(S3Storage(silent[0]))
-        except StorageError as error:
-            outcome.append(error)
 
-    thread = threading.Thread(target=use, daemon=True)
-    thread.start()
-    thread.join(30)
-    assert len(outcome) == 1
+def fetch(storage):
+    with storage.local_path("media/a"):
+        pass
+
+
+def read(storage):
+    with storage.open("media/a") as stream:
+        stream.read(10)
+
+
+def listed(storage):
+    list(storage.list("media"))
+
+
+CALLS = [put, put_parts, fetch, read, listed, S3Storage.check, S3Storage.ping, lambda storage: storage.size("media/a")]
+
+
+@pytest.mark.parametrize("serve", [say_nothing, drip_headers, drip_body, never_continue])
+def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatch, tmp_path, serve):
+    """Single waits have timeouts, which a server that drips never meets; a body that it does not read has none."""
+    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.5)
+    monkeypatch.setattr("shared.storage.s3.CHECK_LIMIT_S", 0.5)
+    outcomes = {}
+    with listening(serve) as (settings, _):
+        storage = S3Storage(settings.model_copy(update={"cache_dir": tmp_path}))
+
+        def use(call):
+            try:
+                outcomes[call] = call(storage)
+            except Exception as error:
+                outcomes[call] = type(error)
+
+        threads = [threading.Thread(target=use, args=[call], daemon=True) for call in CALLS]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    # The head of an answer of which only the body drips is all that an answer to HEAD has.
+    heads = {S3Storage.ping, CALLS[-1]} if serve is drip_body else set()
+    assert {call for call, outcome in outcomes.items() if outcome is StorageError} == set(CALLS) - heads
+    assert set(outcomes) == set(CALLS)
+
+
+def test_calls_that_were_given_up_are_not_more_than_so_many(monkeypatch):
+    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.2)
+    monkeypatch.setattr("shared.storage.client.MOST_CALLS", 3)
+    with listening(drip_headers) as (settings, _):
+        storage, before = S3Storage(settings), set(threading.enumerate())
+        for _ in range(6):
+            with pytest.raises(StorageError):
+                storage.size("media/a")
+        assert [thread.name for thread in set(threading.enumerate()) - before].count("s3-call") == 3
+
+
+def test_what_breaks_off_is_asked_for_again_and_is_a_storage_error_in_the_end(tmp_path):
+    with listening(break_off) as (settings, arrived):
+        storage = S3Storage(settings.model_copy(update={"cache_dir": tmp_path}))
+        with storage.open("media/a") as stream, pytest.raises(StorageError):
+            stream.read(10)
+        # One had told the size before the first attempt to read broke off.
+        assert len(arrived) == 3
+        with pytest.raises(StorageError), storage.local_path("media/a"):
+            pass
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]

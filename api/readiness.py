@@ -1,0 +1,81 @@
+"""Whether what the api needs answers, asked at most once in a few seconds."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from shared.observability import get_logger
+
+log = get_logger(__name__)
+
+FRESH_S: Final = 3.0
+"""How long an answer is good, of success and of failure."""
+
+
+class Readiness:
+    """
+    Outcomes of checks, shared by all threads of a process.
+
+    Anybody may ask for them, without a key and as often as they like: neither the parts that are checked nor the
+    threads of this process may suffer from it.
+
+    Args:
+        checks: By the name of a part: raises if that does not answer.
+        fresh_s: Seconds for which outcomes are given again.
+        clock: Seconds from any beginning.
+    """
+
+    def __init__(
+        self,
+        checks: Mapping[str, Callable[[], None]],
+        *,
+        fresh_s: float = FRESH_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._checks = checks
+        self._fresh_s = fresh_s
+        self._clock = clock
+        self._checking = threading.Lock()
+        self._known: dict[str, str] | None = None
+        self._known_at = 0.0
+        self._in_progress: dict[str, str] = {}
+
+    def checks(self) -> dict[str, str]:
+        """
+        Give the outcome of every check by its name, ``ok`` or ``failed``.
+
+        One thread checks; meanwhile the others get what was known before, or wait if nothing was. A check that takes
+        longer than outcomes are good for has failed for them.
+        """
+        if self._known is None:
+            with self._checking:
+                return self._renewed()
+        if not self._is_fresh() and self._checking.acquire(blocking=False):
+            try:
+                return self._renewed()
+            finally:
+                self._checking.release()
+        is_late = self._clock() - self._known_at >= 2 * self._fresh_s
+        return dict(self._in_progress if is_late else self._known)
+
+    def _renewed(self) -> dict[str, str]:
+        """The outcomes, of now unless another thread has just asked. The lock is held."""
+        if self._known is None or not self._is_fresh():
+            self._in_progress = dict.fromkeys(self._checks, "failed")
+            for name, check in self._checks.items():
+                self._in_progress[name] = _outcome(name, check)
+            self._known, self._known_at = self._in_progress, self._clock()
+        return dict(self._known)
+
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._known_at < self._fresh_s
+
+
+def _outcome(name: str, check: Callable[[], None]) -> str:
+    try:
+        check()
+    except Exception:
+        log.warning("not ready", check=name, exc_info=True)
+        return "failed"
+    return "ok"

@@ -1,0 +1,252 @@
+"""
+Copies on this machine of objects that are kept elsewhere.
+
+Every segment of a video is decoded from the same file, so a machine fetches it once for all its processes. What holds a
+copy is a lock on a file beside it, which the kernel drops with the process that held it. A copy stays for a little
+while after its last use, and is then erased: what a sender has erased must not live on here.
+"""
+
+import fcntl
+import hashlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from shared.errors import StorageError
+from shared.observability import get_logger
+from shared.storage.folders import make_private, open_private, why_not_private
+from shared.storage.protocol import storage_errors
+
+log = get_logger(__name__)
+
+MEETING_S: Final = 0.01
+"""A process that met another which was about to look tries again after it; that one can fetch meanwhile."""
+
+
+class _HeldError(Exception):
+    """Another process or thread holds the lock."""
+
+
+def copies_folder(cache_dir: Path | None) -> Path:
+    """
+    Choose the folder for copies: *cache_dir* if this user owns it or has yet to make it, or else a folder in it.
+
+    A volume that an orchestrator mounts belongs to another user, and all may write in it.
+
+    Args:
+        cache_dir: Of the settings; None for the system's temporary folder, which is never used itself.
+    """
+    if cache_dir is not None:
+        try:
+            if cache_dir.stat().st_uid == os.geteuid():
+                return cache_dir
+        except OSError:
+            return cache_dir
+    return (cache_dir or Path(tempfile.gettempdir())) / f"deepfakestream-{os.geteuid()}"
+
+
+class LocalCopies:
+    """
+    A folder of copies, shared by the processes of one machine that run as this user, and closed to others.
+
+    Args:
+        folder: Where the copies are; made if it is missing. What other users can change is not trusted, and not used.
+        max_bytes: Of all copies that nobody uses at the moment; the least recently used go first.
+        linger_s: Seconds that a copy is kept after its last use.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, linger_s: float) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._linger_s = linger_s
+        self._sweeping = threading.Lock()
+        self._next_sweep: threading.Timer | None = None
+        with suppress(OSError):
+            if self._folder.exists():
+                # What a process left that has died goes even if this one never needs a copy.
+                self._sweep_later()
+
+    @contextmanager
+    def get(self, key: str, size: Callable[[], int], fetch: Callable[[BinaryIO], None]) -> Iterator[Path]:
+        """
+        Give the copy of *key*, which stays while the context lasts.
+
+        Args:
+            size: Tells how many bytes the object has; asked before it is fetched.
+            fetch: Writes the object into the file that it is given; called if there is no copy yet.
+
+        Raises:
+            StorageError: The folder is not this user's alone, or the disk failed or is full; and what *size* and
+                *fetch* raise.
+        """
+        path = self._folder / _name(key)
+        try:
+            with ExitStack() as held:
+                with storage_errors("no copy of the stored file could be made on this machine"):
+                    make_private(self._folder)
+                    self._refuse_shared()
+                    self._hold(path, held, size, fetch)
+                try:
+                    yield path
+                finally:
+                    with suppress(OSError):
+                        os.utime(path)
+        finally:
+            self._sweep_later()
+
+    def forget(self, key: str) -> None:
+        """Erase the copy, unless it is in use: then it goes when it has lingered. Raises StorageError."""
+        path = self._folder / _name(key)
+        with storage_errors("the copy on this machine could not be removed"):
+            # In a folder that others can change is no copy of this service's.
+            if self._folder.exists() and why_not_private(self._folder) is None and path.exists():
+                _erase(path)
+
+    def sweep(self) -> bool:
+        """
+        Erase copies past their time; whether any are left.
+
+        Raises:
+            StorageError: The folder is not this user's alone.
+            OSError: The disk failed.
+        """
+        if not self._folder.exists():
+            return False
+        self._refuse_shared()
+        left = self._erase_idle(lambda age_s, _total: age_s >= self._linger_s)
+        return self._erase_leftovers() or bool(left)
+
+    def _refuse_shared(self) -> None:
+        """Raise StorageError if others could read or exchange what is to be decoded."""
+        reason = why_not_private(self._folder)
+        if reason is not None:
+            log.error("folder for copies refused", folder=str(self._folder), reason=reason)
+            raise StorageError(f"a folder for copies of stored files is refused, since {reason}; see storage.cache_dir")
+
+    def _hold(self, path: Path, held: ExitStack, size: Callable[[], int], fetch: Callable[[BinaryIO], None]) -> None:
+        """Fetch the copy at *path* unless it is there, and share it until *held* is closed."""
+        while True:
+            held.enter_context(_lock(path, fcntl.LOCK_SH))
+            if path.exists():
+                return
+            held.close()
+            # One process fetches, the others wait for it where they ask to share. Nobody waits here: that would be
+            # until all who use what is fetched meanwhile are done with it.
+            try:
+                with _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    if not path.exists():
+                        self._fetch(path, size(), fetch)
+            except _HeldError:
+                time.sleep(MEETING_S)
+
+    def _fetch(self, path: Path, size_bytes: int, fetch: Callable[[BinaryIO], None]) -> None:
+        room = self._max_bytes - size_bytes
+        self._erase_idle(lambda age_s, total: age_s >= self._linger_s or total > room)
+        part = path.with_suffix(".part")
+        # That of a process which was killed.
+        part.unlink(missing_ok=True)
+        try:
+            with open(part, "xb", opener=open_private) as file:
+                fetch(file)
+            part.rename(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _erase_idle(self, is_due: Callable[[float, int], bool]) -> int:
+        """Erase, the least recently used first, what is due by its age and by the bytes of all; bytes that are left."""
+        known = []
+        for path in self._folder.glob("*.copy"):
+            with suppress(FileNotFoundError):
+                found = path.stat()
+                known.append((found.st_mtime, found.st_size, path))
+        total = sum(size for _, size, _ in known)
+        for used_at, size, path in sorted(known):
+            if is_due(time.time() - used_at, total) and _erase(path):
+                total -= size
+        return total
+
+    def _erase_leftovers(self) -> bool:
+        """
+        Erase parts of a process that was killed while it fetched, and locks of what was never fetched.
+
+        Returns:
+            Whether something is being fetched.
+        """
+        is_fetching = False
+        for leftover in (*self._folder.glob("*.part"), *self._folder.glob("*.lock")):
+            copy = leftover.with_suffix(".copy")
+            if copy.exists():
+                continue
+            try:
+                # What fetches holds the lock: a part whose lock is free belongs to nobody.
+                with _lock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                    if not copy.exists():
+                        copy.with_suffix(".part").unlink(missing_ok=True)
+                        copy.with_suffix(".lock").unlink(missing_ok=True)
+            except _HeldError:
+                is_fetching = True
+        return is_fetching
+
+    def _sweep_later(self) -> None:
+        with self._sweeping:
+            if self._next_sweep is None:
+                self._next_sweep = threading.Timer(self._linger_s + 1, self._sweep_now)
+                self._next_sweep.daemon = True
+                self._next_sweep.start()
+
+    def _sweep_now(self) -> None:
+        with self._sweeping:
+            self._next_sweep = None
+        try:
+            is_more = self.sweep()
+        except (OSError, StorageError):
+            log.warning("copies not swept", exc_info=True)
+            is_more = True
+        if is_more:
+            self._sweep_later()
+
+
+def _name(key: str) -> str:
+    return f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.copy"
+
+
+@contextmanager
+def _lock(path: Path, kind: int) -> Iterator[None]:
+    """Hold the lock of the copy at *path*. Raises _HeldError if *kind* says not to wait and another holds it."""
+    name = path.with_suffix(".lock")
+    while True:
+        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, kind)
+            except BlockingIOError as error:
+                raise _HeldError from error
+            # What erased a copy took its lock's file away, too; a lock on that would guard nothing.
+            if _is_at(name, lock):
+                yield
+                return
+        finally:
+            os.close(lock)
+
+
+def _is_at(path: Path, file: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(file).st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _erase(path: Path) -> bool:
+    """Erase the copy if nobody uses it; whether it is gone."""
+    try:
+        with _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".lock").unlink(missing_ok=True)
+    except _HeldError:
+        return False
+    return True

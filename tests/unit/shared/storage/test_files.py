@@ -1,0 +1,168 @@
+"""What a disk does otherwise than S3: owners, modes, power cuts, and failures in the middle of a file."""
+
+import os
+import stat
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from shared.config import StorageSettings
+from shared.errors import ObjectMissingError, StorageError
+from shared.storage import open_storage
+
+MEMORY = Path("/proc/self/mem")
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return open_storage(StorageSettings(url=f"file://{tmp_path}/a/b"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "a" / "b"
+
+
+@contextmanager
+def open_to_all():
+    """The most generous umask."""
+    before = os.umask(0)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def put(storage, key):
+    upload = storage.create(key)
+    upload.write(b"abc")
+    upload.commit()
+
+
+def test_files_and_folders_are_for_this_user_alone_from_their_first_moment_on(tmp_path):
+    with open_to_all():
+        storage = open_storage(StorageSettings(url=f"file://{tmp_path}/a/b"))
+        upload = storage.create("media/x")
+        (part,) = (tmp_path / "a" / "b" / "media").iterdir()
+        assert stat.S_IMODE(part.stat().st_mode) == 0o600
+        upload.commit()
+    assert stat.S_IMODE((tmp_path / "a/b/media/x").stat().st_mode) == 0o600
+    for made in ("a", "a/b", "a/b/media"):
+        assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
+
+
+def test_a_folder_that_an_operator_made_stays_as_it_is(tmp_path):
+    tmp_path.chmod(0o750)
+    put(open_storage(StorageSettings(url=f"file://{tmp_path}")), "media/x")
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What was made durable, in order: paths, and the names in a folder at that time."""
+    events, fsync = [], os.fsync
+
+    def spy(file):
+        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        events.append((path, sorted(child.name for child in path.iterdir()) if path.is_dir() else None))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    return events
+
+
+def test_a_power_cut_takes_neither_the_content_nor_the_name_nor_the_folders_of_a_committed_file(tmp_path, synced):
+    put(open_storage(StorageSettings(url=f"file://{tmp_path}/a")), "media/x")
+    media = tmp_path / "a" / "media"
+    assert synced == [
+        (tmp_path, ["a"]),
+        (tmp_path / "a", ["media"]),
+        (media / "x.part", None),
+        (media, ["x"]),
+    ]
+
+
+def test_a_power_cut_does_not_bring_back_what_was_erased(storage, folder, synced):
+    put(storage, "media/x")
+    synced.clear()
+    storage.delete("media/x")
+    assert synced == [(folder / "media", [])]
+    storage.delete("media/x")
+    assert len(synced) == 1
+
+
+@pytest.mark.skipif(not MEMORY.exists(), reason="this system has no file that opens and cannot be read")
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda stream: stream.read(10),
+        lambda stream: stream.read(),
+        lambda stream: stream.readinto(bytearray(10)),
+        lambda stream: stream.readline(),
+        lambda stream: stream.seek(-1),
+    ],
+    ids=["read", "read all", "readinto", "readline", "seek"],
+)
+def test_a_disk_that_fails_after_the_file_was_opened_is_a_storage_error(storage, folder, use):
+    (folder / "media").mkdir()
+    # Opens as any file does, and has nothing at its beginning.
+    (folder / "media" / "x").symlink_to(MEMORY)
+    with storage.open("media/x") as stream, pytest.raises(StorageError, match="cannot be read"):
+        use(stream)
+
+
+def test_a_file_that_cannot_be_closed_is_a_storage_error(storage):
+    put(storage, "media/x")
+    stream = storage.open("media/x")
+    os.close(stream.fileno())
+    with pytest.raises(StorageError):
+        stream.close()
+
+
+def test_what_cannot_be_looked_at_is_a_storage_error(storage, folder):
+    (folder / "media").symlink_to("media")
+    for ask in (storage.size, storage.open, lambda key: storage.local_path(key).__enter__(), storage.delete):
+        with pytest.raises(StorageError) as failure:
+            ask("media/x")
+        assert not isinstance(failure.value, ObjectMissingError)
+    with pytest.raises(StorageError):
+        list(storage.list("media"))
+
+
+def test_a_failed_copy_of_nothing_leaves_nothing(storage, folder):
+    with pytest.raises(ObjectMissingError):
+        storage.copy("incoming/none", "media/x")
+    assert list(folder.iterdir()) == []
+
+
+def test_what_goes_while_it_is_listed_is_left_out(storage):
+    for name in "abc":
+        put(storage, f"media/{name}/x")
+    found = storage.list("media")
+    first, _ = next(found)
+    for name in "abc":
+        storage.delete(f"media/{name}/x")
+    assert first not in [key for key, _ in found]
+
+
+def test_an_answer_costs_no_write(storage, folder):
+    before = folder.stat().st_mtime_ns
+    storage.ping()
+    assert (list(folder.iterdir()), folder.stat().st_mtime_ns) == ([], before)
+
+
+def test_a_folder_that_is_gone_or_no_folder_does_not_answer(storage, folder):
+    folder.rmdir()
+    with pytest.raises(StorageError):
+        storage.ping()
+    folder.write_text("")
+    with pytest.raises(StorageError):
+        storage.ping()
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="this system has no file system that nobody can write")
+def test_a_folder_that_may_not_be_written_does_not_answer():
+    """As after a disk's failure, which leaves it for reading only; even root cannot write there."""
+    with pytest.raises(StorageError):
+        open_storage(StorageSettings(url="file:///proc/self")).ping()
