@@ -12,7 +12,7 @@ on where it was when it is started again. "COMMAND --help" tells its options and
 
 
 class _Help(argparse.HelpFormatter):
-    """Says the default of every option that has one."""
+    """Shows the default of every option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
