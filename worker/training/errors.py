@@ -1,9 +1,9 @@
-"""What can be wrong with training's inputs. These errors never reach a client of the service."""
+"""Errors of training and evaluation, which never reach a client of the service."""
 
 
 class TrainingError(Exception):
-    """Training or evaluation cannot go on; the message says why."""
+    """Training or evaluation cannot continue; the message says why."""
 
 
 class DataError(TrainingError):
-    """A data set, a crop cache or a recipe is not as it should be."""
+    """A data set, a crop cache or a recipe is missing or invalid."""

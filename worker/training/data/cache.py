@@ -24,26 +24,27 @@ from worker.detection.faces import Box
 from worker.training.errors import DataError
 
 SETTINGS_FILE: Final = "settings.json"
-"""Beside the shards of a cache that was built."""
+"""File of the settings, beside the shards of a cache that was built here."""
 MAX_SIDE_PX: Final = 384
-"""Of a cached picture; larger faces are shrunk to it."""
+"""Largest side of a cached picture; larger faces are shrunk to it."""
 MARGIN: Final = 0.5
-"""Around the face box on each side, so that training can move and scale the crop that serving would take."""
+"""Margin on each side of the face box, so that training can move and scale the crop that serving would take."""
 SAME_SCALE: Final = 2e-3
 SAME_FACE: Final = 0.3
-"""Distance of two faces in aligned frames, as a share of their size, below which they are one face."""
+"""Distance of two faces in aligned frames, as a share of their size, below which they are the same face."""
 
 
 class CacheSettings(BaseModel):
-    """What decides the contents of a cache."""
+    """The settings that decide the contents of a cache."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     sample_fps: float = 3.0
     max_frames: int = 60
-    """Of one video, spread evenly over it."""
+    """Largest number of frames of one video, spread evenly over it."""
     max_faces: int = 4
-    """Of one frame, largest first, in real media. Of a fake one the largest alone is taken, which was swapped."""
+    """Largest number of faces of a frame of real media, largest first. In fakes only the largest face is taken, since
+    that one was swapped."""
     min_face_px: int = 40
     min_sharpness: float = 20.0
     min_confidence: float = 0.9
@@ -52,7 +53,7 @@ class CacheSettings(BaseModel):
     """Counts changes to how faces are found and cut: 2 looks for faces that fill their picture inside a border."""
 
     def preprocessing(self) -> Preprocessing:
-        """The part that serving knows, for its functions; the crop is training's own."""
+        """Return the settings as serving's functions take them, with the crop of the cache."""
         return Preprocessing(
             crop_size_px=MAX_SIDE_PX,
             crop_margin=MARGIN,
@@ -92,13 +93,13 @@ class CachedFace:
 
     @property
     def scale(self) -> float:
-        """Of the picture against its frame; 1 for nearly all, which are kept as they were cut out."""
+        """Scale of the picture relative to its frame; 1 for nearly all, which are stored at their own size."""
         scale = (self.box_px[2] - self.box_px[0]) / max(self.frame_box_px[2] - self.frame_box_px[0], 1e-6)
         # Boxes are rounded to hundredths.
         return 1.0 if abs(scale - 1.0) < SAME_SCALE else scale
 
     def distance(self, other: "CachedFace") -> float:
-        """How far *other*, of an aligned frame, lies from this one, as a share of this one's size."""
+        """Return the distance between this centre and that of *other*, of an aligned frame, as a share of this size."""
         left, top, right, bottom = self.frame_box_px
         apart = np.hypot(
             left + right - other.frame_box_px[0] - other.frame_box_px[2],
@@ -108,7 +109,7 @@ class CachedFace:
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        """The face that a line of an index describes."""
+        """Parse a line of an index."""
         data = json.loads(line)
         marks = tuple((float(x), float(y)) for x, y in data["landmarks_px"])
         boxes = {name: tuple(data[name]) for name in ("box_px", "frame_box_px")}
@@ -120,7 +121,7 @@ class CropCache:
     A built cache, for reading.
 
     Args:
-        folder: Where ``build_cache`` wrote it.
+        folder: Folder that ``cutting.build_cache`` or ``readycaches.link_cache`` wrote.
 
     Raises:
         DataError: There is no complete shard.
@@ -134,7 +135,7 @@ class CropCache:
             raise DataError(f"there is no crop cache in {folder}")
 
     def faces(self) -> Iterator[CachedFace]:
-        """Every face, shard by shard."""
+        """Yield every face, shard by shard."""
         for index in sorted(self.folder.glob("*.jsonl")):
             with index.open() as lines:
                 for line in lines:
@@ -142,13 +143,21 @@ class CropCache:
                         yield CachedFace.from_line(line)
 
     def problems(self) -> Iterator[dict[str, str]]:
-        """What gave no face, and why: ``{"problem": code, "key": medium}``."""
+        """Yield the media that gave no face, with the reason: ``{"problem": code, "key": medium}``."""
         for index in sorted(self.folder.glob("*.jsonl")):
             with index.open() as lines:
                 yield from (json.loads(line) for line in lines if '"problem"' in line[:12])
 
     def picture(self, face: CachedFace) -> NDArray[np.uint8]:
-        """(S, S, 3) uint8 RGB around *face*, S ≤ 384. Safe in loader processes: each opens files of its own."""
+        """
+        Decode the picture around *face*. This is safe in loader processes, since each opens files of its own.
+
+        Returns:
+            (S, S, 3) uint8 RGB, S ≤ 384.
+
+        Raises:
+            DataError: The picture is damaged.
+        """
         if self._owner != os.getpid():
             self._files, self._owner = {}, os.getpid()
         if face.shard not in self._files:
@@ -162,7 +171,7 @@ class CropCache:
 
 
 def open_tar(file: io.BufferedWriter) -> tarfile.TarFile:
-    """A tar for ``add_picture``: in the plain format, headers have one block, so that pictures' places are known."""
+    """Open a tar for ``add_picture``, in the plain format, whose headers have one block, so that offsets are known."""
     return tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
 
 
@@ -170,10 +179,10 @@ def add_picture(
     tar: tarfile.TarFile, file: io.BufferedWriter, name: str, picture: NDArray[np.uint8]
 ) -> tuple[int, int]:
     """
-    Add a picture, (H, W, 3) uint8 RGB, to the *tar* that ends at *file*'s place.
+    Add a picture, (H, W, 3) uint8 RGB, to the *tar* that is written to *file*.
 
     Returns:
-        Where its bytes begin in the file, and how many there are.
+        The offset of its bytes in the file, and their number.
 
     Raises:
         DataError: It could not be encoded.

@@ -1,4 +1,4 @@
-"""What a folder was made with, written down in it, so that nothing made otherwise is mixed into it."""
+"""Settings that a folder was made with, recorded in it, so that data of other settings is never mixed into it."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,16 +12,16 @@ Settings = Mapping[str, Any]
 
 def claim(file: Path, settings: Settings, what: str, *, read: Callable[[Any], Settings] = dict) -> None:
     """
-    Write down in *file* what its folder is made with, or hold that against what is written there already.
+    Record in *file* the settings that its folder is made with, or compare them with those recorded there already.
 
     Args:
         settings: Plain values, as JSON gives them back.
-        what: Words for other ones, such as "other settings".
-        read: Brings what was written by an older version to the form of *settings*; raises ``ValueError`` where it
-            cannot.
+        what: Words for a difference in the error, such as "other settings".
+        read: Converts settings that an older version recorded to the form of *settings*; raises ``ValueError`` where
+            it cannot.
 
     Raises:
-        DataError: The folder was made with other ones, or the file cannot be read.
+        DataError: The folder was made with other settings, or the file cannot be read.
     """
     if not file.exists():
         file.write_text(json.dumps(settings, indent=2) + "\n")

@@ -47,21 +47,21 @@ FRAMES_AT_ONCE: Final = 8
 UNCHANGED: Final = 2.0
 """Mean difference in grey levels between the halves of a pair below which a face was not swapped."""
 FILLS: Final = 0.5
-"""Share of a picture that a face covers from which on it is a tight crop: MTCNN misplaces the boxes of such faces."""
+"""Share of a picture that a face covers at least in a tight crop: MTCNN misplaces the boxes of such faces."""
 BORDER: Final = 60 / 224
-"""Black, on each side of a tight crop while faces are looked for, as a share of the picture's longer side."""
+"""Black border on each side of a tight crop during detection, as a share of the picture's longer side."""
 
 
 def build_cache(
     media: Iterable[Medium], folder: Path, settings: CacheSettings, *, processes: int = 1, total: int | None = None
 ) -> None:
     """
-    Cut the faces of *media* out into the cache in *folder*, or go on doing so.
+    Cut the faces of *media* out into the cache in *folder*, or resume doing so.
 
     Args:
         media: In the same order at every call.
-        processes: That decode and detect side by side.
-        total: How many media there are, for the progress bar.
+        processes: Number of processes that decode and detect in parallel.
+        total: Number of media, for the progress bar.
 
     Raises:
         DataError: The folder holds a cache made with other settings.
@@ -95,12 +95,12 @@ def _await_first(running: "deque[tuple[int, Future[None]]]", bar: Any) -> None:
 
 
 def _as_settings(written: Any) -> dict[str, Any]:
-    """What a cache's settings file holds, with the defaults of settings that it does not know yet."""
+    """Read a settings file of any version, with the defaults of settings that it does not have yet."""
     return CacheSettings.model_validate(written).model_dump(mode="json")
 
 
 class _Cutter:
-    """Detector and settings of one building process."""
+    """The detector and the settings of one building process."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
@@ -108,7 +108,7 @@ class _Cutter:
         self._mtcnn = MTCNN(min_face_px=settings.min_face_px, thresholds=settings.detector_thresholds, device="cpu")
 
     def faces(self, medium: Medium) -> Iterator[tuple[Frame, DetectedFace, NDArray[np.uint8]]]:
-        """Usable faces of *medium* with the frame they were found in."""
+        """Yield the usable faces of *medium*, each with its frame and the part of the frame that was searched."""
         frames = self._frames(medium)
         while chunk := list(islice(frames, FRAMES_AT_ONCE)):
             views = [_region(frame.pixels, medium.region) for frame in chunk]
@@ -116,7 +116,7 @@ class _Cutter:
                 usable = [face for face in found if self._is_usable(view, face)]
                 limit = 1 if medium.label == "fake" else self.settings.max_faces
                 if medium.region == "right":
-                    # Beside the swapped person others may stand, untouched.
+                    # Other people in the frame may be untouched.
                     other = _region(frame.pixels, "left")
                     usable = [face for face in usable if _difference(view, other, face.box_px) >= UNCHANGED]
                 for face in usable[:limit]:
@@ -124,10 +124,10 @@ class _Cutter:
 
     def _detect(self, views: list[NDArray[np.uint8]]) -> list[list[DetectedFace]]:
         """
-        The faces in each picture, largest first.
+        Detect the faces in each picture, largest first.
 
-        MTCNN squeezes the box of a face that fills its picture into the picture, or finds none. Such faces are looked
-        for once more inside a border, and may then reach beyond the picture. Where no face fills it, a picture's faces
+        MTCNN squeezes the box of a face that fills its picture into the picture, or misses it. Such pictures are
+        searched again inside a black border, and the boxes may then reach beyond the picture. In all others the faces
         are those that serving finds.
         """
         found = self._mtcnn.detect(views)
@@ -238,7 +238,7 @@ def _add(
 
 
 def _region(pixels: NDArray[np.uint8], region: str) -> NDArray[np.uint8]:
-    """The half of a side-by-side frame; both have the same width."""
+    """Return a half of a side-by-side frame, of which both have the same width, or the whole frame."""
     half = pixels.shape[1] // 2
     if region == "left":
         return pixels[:, :half]
@@ -253,14 +253,14 @@ def _fills(face: DetectedFace, view: NDArray[np.uint8]) -> bool:
 
 
 def _moved(face: DetectedFace, by_px: int) -> DetectedFace:
-    """The face as it lies in a picture whose corner is *by_px* further left and up."""
+    """Return *face* in the coordinates of a picture whose corner is *by_px* further left and up."""
     left, top, right, bottom = (value + by_px for value in face.box_px)
     marks = tuple((x + by_px, y + by_px) for x, y in face.landmarks_px)
     return replace(face, box_px=(left, top, right, bottom), landmarks_px=marks)
 
 
 def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8], box: Box) -> float:
-    """Mean absolute difference of two aligned pictures within the inner part of a face box, in grey levels."""
+    """Return the mean absolute difference of two aligned pictures in the inner part of a face box, in grey levels."""
     x, y, side = square_around(box, -0.15)
     window = (slice(max(0, y), max(0, y + side)), slice(max(0, x), max(0, x + side)))
     if one[window].size == 0:

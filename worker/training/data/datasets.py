@@ -40,7 +40,7 @@ READERS: Final[Mapping[str, Callable[[Path], Iterator[Medium]]]] = {
     FACE_CROPS: read_face_crops,
     CROP_CACHE: read_crop_cache,
 }
-"""By the name that configuration files use."""
+"""Readers by the name that recipes use for their kind of data set."""
 
 
 def read_dataset(kind: str, root: Path) -> Iterator[Medium]:
@@ -51,7 +51,7 @@ def read_dataset(kind: str, root: Path) -> Iterator[Medium]:
         DataError: There is no such folder or reader; or, while it is read, the folder is not in that layout.
     """
     if kind not in READERS:
-        raise DataError(f"{kind!r} is no kind of data set; there are {', '.join(sorted(READERS))}")
+        raise DataError(f"{kind!r} is not a kind of data set; the kinds are {', '.join(sorted(READERS))}")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
     return _some(READERS[kind](root), f"{root} holds nothing in the layout of {kind!r}")
@@ -59,10 +59,10 @@ def read_dataset(kind: str, root: Path) -> Iterator[Medium]:
 
 def guess_kind(root: Path) -> str:
     """
-    Tell from its layout which reader a folder is for.
+    Determine from its layout which reader a folder is for.
 
     Raises:
-        DataError: It looks like none of them, or holds media without a word on which are fake.
+        DataError: It is in none of their layouts, or holds media that nothing labels.
     """
     signs: tuple[tuple[str, bool], ...] = (
         ("dfdc-preview", (root / "dataset.json").exists()),

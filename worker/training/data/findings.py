@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a data set, collected so that one error tells all of it before anything is trained."""
+"""Mistakes in the rows of a data set, collected so that one error reports all of them before anything is trained."""
 
 from pathlib import Path
 from typing import Final
@@ -6,13 +6,13 @@ from typing import Final
 from worker.training.errors import DataError
 
 MAX_ROWS: Final = 10
-"""Rows of each kind of mistake that an error names; of the others it gives the number."""
+"""Rows of each kind of mistake that an error names; it gives only the number of the others."""
 EDGE_BYTES: Final = 16
-"""At each end of a picture's file: enough to tell its format, and whether it was cut off."""
+"""Bytes that are read at each end of a picture's file: they show its format, and whether it is truncated."""
 _JPEG_BEGIN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _OTHERS: Final = (b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
-"""Beginnings of WebP, BMP and TIFF, which do not say where they end."""
+"""First bytes of WebP, BMP and TIFF, which have no end marker."""
 
 
 class Findings:
@@ -31,15 +31,15 @@ class Findings:
 
     def raise_any(self, where: Path, advice: str = "") -> None:
         """
-        Raise all that was noted as one error about *where*, with *advice* at its end.
+        Raise all mistakes as one error about *where*, with *advice* at its end.
 
         Raises:
-            DataError: Anything was.
+            DataError: There are mistakes.
         """
         if self._rows:
-            raise DataError(f"{where}: " + "; ".join(self._told(mistake) for mistake in self._rows) + advice)
+            raise DataError(f"{where}: " + "; ".join(self._sentence(mistake) for mistake in self._rows) + advice)
 
-    def _told(self, mistake: str) -> str:
+    def _sentence(self, mistake: str) -> str:
         rows, count = self._rows[mistake], self._counts[mistake]
         more = f" and {count - len(rows)} more" if count > len(rows) else ""
         return f"rows that {mistake} ({count}): {', '.join(rows)}{more}"
@@ -47,19 +47,20 @@ class Findings:
 
 def picture_problem(begin: bytes, end: bytes) -> str | None:
     """
-    What the two ends of a picture's file betray without decoding it.
+    Check a picture by the two ends of its file, without decoding it.
 
     Args:
         begin: Its first ``EDGE_BYTES``, or all of it.
-        end: Its last ones, likewise.
+        end: Its last ``EDGE_BYTES``, or all of it.
 
     Returns:
-        What is wrong, as ``Findings.add`` takes it; None if it begins like a picture, and a JPEG or PNG is whole.
+        The mistake, as ``Findings.add`` takes it; None if the file begins like a picture and, as JPEG or PNG, is not
+        truncated.
     """
     ends = {_JPEG_BEGIN: _JPEG_END, _PNG_BEGIN: _PNG_END}
     for start, last in ends.items():
         if begin.startswith(start):
-            # Some programs fill JPEG files up with zeros.
+            # Some programs pad JPEG files with zeros.
             return None if end.rstrip(b"\0").endswith(last) or last in end else "name a picture that is cut off"
     if begin.startswith(_OTHERS) or begin[4:8] == b"ftyp":
         return None

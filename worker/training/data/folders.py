@@ -11,7 +11,7 @@ def read_pairs(root: Path) -> Iterator[Medium]:
     """
     Read side-by-side videos: the left half is the original, the right half the same shot with a face swapped.
 
-    Files lie in ``train/``, ``validation/`` or ``test/`` of *root*, or in *root* itself, and are called
+    Files are in ``train/``, ``validation/`` or ``test/`` of *root*, or in *root* itself, and are named
     ``<person>_<number>``: the person is the group.
     """
     for path in media_below(root):
@@ -35,7 +35,7 @@ def read_labelled(root: Path) -> Iterator[Medium]:
     """
     Read plain folders ``real/`` and ``fake/``, or ``train/real/…`` and so on.
 
-    Files of the same name, whatever their folders, are one group; there are no others.
+    Files of the same name are one group, whatever their folders.
     """
     for path in media_below(root):
         key = path.relative_to(root).as_posix()
@@ -53,7 +53,7 @@ def read_labelled(root: Path) -> Iterator[Medium]:
 
 
 def read_real(root: Path) -> Iterator[Medium]:
-    """Read a folder of pictures or videos that are all real; files of the same name are a group, and no others are."""
+    """Read a folder of pictures or videos that are all real; files of the same name are one group."""
     for path in media_below(root):
         key = path.relative_to(root).as_posix()
         yield Medium(path, key, "real", dataset=root.name, group=path.stem, set=set_of_folder(key))

@@ -1,4 +1,4 @@
-"""One image or video of a data set, with what is known of it, and the media files below a folder."""
+"""Media of data sets: one image or video with its label and its metadata, and the media files below a folder."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ VIDEOS: Final = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"})
 
 @dataclass(frozen=True, slots=True)
 class Medium:
-    """One image, video, or half of a side-by-side video, with what is known of it."""
+    """One image, video, or half of a side-by-side video, with its label and metadata."""
 
     path: Path
     key: str
@@ -27,7 +27,7 @@ class Medium:
     set: Set | None = None
     """Given by the data set's authors, or by ``assign_sets``."""
     method: str = ""
-    """How the fake was made, where that is known."""
+    """Method that the fake was made with, where it is known."""
     compression: str = ""
     region: Region = "whole"
     original: str = ""
@@ -37,7 +37,7 @@ class Medium:
 
     @property
     def is_video(self) -> bool:
-        """As the data set says, or by its name; decoding looks at what is inside."""
+        """Whether the data set or the file name says that it is a video; decoding checks the content."""
         return self.path.suffix.lower() in VIDEOS if self.from_video is None else self.from_video
 
 
@@ -63,7 +63,7 @@ def set_of_folder(key: str) -> Set | None:
 
 
 def media_below(root: Path) -> Iterator[Path]:
-    """Every picture and video below *root*, in order, one folder's names in memory at a time."""
+    """Yield every picture and video below *root*, in order, with the names of one folder in memory at a time."""
     for folder, folders, files in os.walk(root):
         folders.sort()
         for name in sorted(files):

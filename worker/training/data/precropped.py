@@ -26,10 +26,10 @@ from worker.training.errors import DataError
 CROP_CACHE: Final = "crop-cache"
 """The kind of data set whose faces are cut out already."""
 FACE_CROPS: Final = "face-crops"
-"""The kind whose pictures a table tells of."""
+"""The kind of data set whose pictures are described in a table."""
 CROPS_TABLE: Final = "metadata.csv"
 CROPS_COLUMNS: Final = ("file", "label", "original", "group")
-"""That the table of ``read_face_crops`` must have."""
+"""Columns that the table of ``read_face_crops`` must have."""
 CROPS_SETS: Final[Mapping[str, Set | None]] = {
     "": None,
     "train": "train",
@@ -41,11 +41,11 @@ CROPS_FROM_VIDEO: Final[Mapping[str, bool]] = {
     **dict.fromkeys(("", "false", "no", "0"), False),
     **dict.fromkeys(("true", "yes", "1"), True),
 }
-"""What the table may say, whatever the case of its letters."""
+"""Values of the column ``is_video``, in any case."""
 UNKNOWN_ORIGINALS: Final = 0.02
-"""Share of the fakes of a ready crop cache whose original may be missing: of more, the keys themselves are wrong."""
+"""Largest share of the fakes of a ready crop cache whose original may be missing; above it, the keys must be wrong."""
 CUT_KINDS: Final = frozenset({FACE_CROPS, CROP_CACHE})
-"""Whose pictures are of one face each already, and whose tables are looked through before anything is built."""
+"""Kinds whose pictures show one cut face each, and whose tables are checked before anything is built."""
 
 
 def read_face_crops(root: Path) -> Iterator[Medium]:
@@ -54,8 +54,8 @@ def read_face_crops(root: Path) -> Iterator[Medium]:
 
     ``file`` (below the folder), ``label`` (real or fake), ``original`` (the ``file`` of the real picture that a fake
     was made from, or that without its ending or folder; may be empty) and ``group`` (the people in it, or the part
-    that it comes from) must be there; ``set``, ``method`` and ``is_video`` (the picture is from a video) may be. The
-    data set is called after its folder. All rows are looked at before the first medium is given.
+    that it comes from) are required; ``set``, ``method`` and ``is_video`` (from a video) are optional. The
+    data set is named after its folder. All rows are checked before the first medium is given.
 
     Raises:
         DataError: Naming the rows: a file is missing, is named twice, or is no whole picture; an original is not
@@ -69,11 +69,11 @@ def read_face_crops(root: Path) -> Iterator[Medium]:
         keys = names.get(medium.original, set())
         if len(keys) > 1:
             found.add("name an original that several real pictures could be", f"{where} ({medium.original})")
-        # One that is not found is kept as it is, and told below.
+        # An original that is not found is kept as it is, and reported below.
         resolved.append((where, replace(medium, original=next(iter(keys), medium.original))))
     lost = _check_rows(resolved, found, unset="none")
-    for told in lost:
-        found.add("name an original that is not there", told)
+    for where in lost:
+        found.add("name an original that is not there", where)
     found.raise_any(table)
     yield from (medium for _, medium in resolved)
 
@@ -103,19 +103,19 @@ def read_crop_cache(root: Path) -> Iterator[Medium]:
     rows = list(media.values())
     lost = _check_rows(rows, found, unset="train")
     if len(lost) > UNKNOWN_ORIGINALS * sum(bool(medium.original) for _, medium in rows):
-        for told in lost:
-            found.add("name an original that is not there", told)
+        for where in lost:
+            found.add("name an original that is not there", where)
     found.raise_any(root)
     yield from (medium for _, medium in rows)
 
 
 def crop_indices(root: Path) -> list[Path]:
-    """The indices of a ready crop cache, in *root* and in folders of it, in order."""
+    """List the indices of a ready crop cache, in *root* and in its folders, in order."""
     return sorted(root.glob("*.jsonl")) + sorted(root.glob("*/*.jsonl"))
 
 
 def index_rows(index: Path, root: Path, found: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The faces of one index below *root*, each with its place for messages; lines that cannot be read are noted."""
+    """Yield the faces of one index below *root*, each with its place for messages; unreadable lines go to *found*."""
     name = index.relative_to(root).as_posix()
     with index.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -131,7 +131,7 @@ def index_rows(index: Path, root: Path, found: Findings) -> Iterator[tuple[str, 
 
 
 def has_crops_table(root: Path) -> bool:
-    """Whether a table of face crops is there, and not one of other columns under the same name."""
+    """Return whether *root* has a table of face crops, and not one of other columns under the same name."""
     try:
         with (root / CROPS_TABLE).open(encoding="utf-8-sig", newline="") as file:
             columns = next(csv.reader(file), [])
@@ -141,7 +141,7 @@ def has_crops_table(root: Path) -> bool:
 
 
 def _table_rows(table: Path, found: Findings) -> Iterator[tuple[str, Medium]]:
-    """The media of a table of face crops with their lines, those that can be understood; mistakes are noted."""
+    """Yield the media of a table of face crops with their lines; mistakes go to *found*."""
     try:
         text = table.read_text(encoding="utf-8-sig")
         lines = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
@@ -169,7 +169,7 @@ def _table_rows(table: Path, found: Findings) -> Iterator[tuple[str, Medium]]:
 
 
 def _crop_medium(root: Path, row: Mapping[str, str], line: str, found: Findings) -> Medium | None:
-    """The medium of a table's row; None, and noted why, if it says what cannot be."""
+    """Return the medium of a table's row, or None if the row has mistakes, which go to *found*."""
     key = PurePosixPath(row["file"]).as_posix()
     where = f"{line} ({row['file']})"
     label, chosen = known_label(row["label"]), row.get("set", "").lower()
@@ -209,16 +209,16 @@ def _names_itself(original: str, key: str) -> bool:
 
 def _crop_names(media: Iterable[tuple[str, Medium]]) -> dict[str, set[str]]:
     """
-    By what ``original`` may call it, the keys of the pictures it could be: a whole name wins over a part of one, a real
-    picture over a fake one.
+    Map each name that ``original`` may use to the keys it could mean: a whole name takes precedence over a part of
+    one, and a real picture over a fake one.
     """
     names: dict[str, set[str]] = {}
     for wanted in ("real", "fake"):
-        mine = [medium.key for _, medium in media if medium.label == wanted]
+        keys_of_label = [medium.key for _, medium in media if medium.label == wanted]
         for shortened in (
-            {key: {key} for key in mine},
-            _by_name(mine, lambda key: PurePosixPath(key).with_suffix("").as_posix()),
-            _by_name(mine, lambda key: PurePosixPath(key).stem),
+            {key: {key} for key in keys_of_label},
+            _by_name(keys_of_label, lambda key: PurePosixPath(key).with_suffix("").as_posix()),
+            _by_name(keys_of_label, lambda key: PurePosixPath(key).stem),
         ):
             for name, keys in shortened.items():
                 names.setdefault(name, keys)
@@ -233,7 +233,7 @@ def _by_name(keys: Iterable[str], shorten: Callable[[str], str]) -> dict[str, se
 
 
 def _file_problem(path: Path) -> str | None:
-    """What is wrong with a picture, as ``Findings.add`` takes it, by the two ends of its file and its header."""
+    """Check the two ends and the header of a picture's file; return its mistake, as ``Findings.add`` takes it."""
     try:
         with path.open("rb") as file:
             begin = file.read(EDGE_BYTES)
@@ -244,7 +244,7 @@ def _file_problem(path: Path) -> str | None:
     except OSError:
         return "name a file that cannot be read"
     problem = picture_problem(begin, end)
-    # Pillow knows HEIC and AVIF only after a library was registered, which reading a table is no reason for.
+    # Pillow reads HEIC and AVIF only with a plugin, which reading a table should not need.
     if problem is None and begin[4:8] != b"ftyp":
         try:
             Image.open(path).close()
@@ -254,7 +254,7 @@ def _file_problem(path: Path) -> str | None:
 
 
 def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: Findings) -> Medium | None:
-    """The medium that a face in a ready cache belongs to; None, and noted why, if it says what cannot be."""
+    """Return the medium of a face in a ready cache, or None if its row has mistakes, which go to *found*."""
     texts = ("key", "label", "dataset", "group", "set", "method", "compression", "original")
     wrong = [name for name in texts if not isinstance(row.get(name), str)]
     wrong += [name for name in ("key", "dataset", "group") if row.get(name) == ""]
@@ -271,7 +271,7 @@ def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: Findi
         label=row["label"],
         dataset=row["dataset"],
         group=row["group"],
-        # As with DFDC's parts: who is to be trained on is ours to divide again.
+        # As for the parts of DFDC, the recipe may divide the training set again.
         set=None if row["set"] == "train" else row["set"],
         method=row["method"],
         compression=row["compression"],
@@ -282,13 +282,13 @@ def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: Findi
 
 def _check_rows(rows: Sequence[tuple[str, Medium]], found: Findings, *, unset: str) -> list[str]:
     """
-    Note what contradicts itself between media that stand in *rows* with their places.
+    Report contradictions between the media of *rows*, which have their places beside them, to *found*.
 
     Args:
-        unset: What messages call the set of a medium that has none yet.
+        unset: Word in messages for the set of a medium that has none yet.
 
     Returns:
-        The rows whose original is not there.
+        The rows whose original is missing.
     """
     labels = {medium.key: medium.label for _, medium in rows}
     sets: dict[tuple[str, str], Set | None] = {}
@@ -296,15 +296,15 @@ def _check_rows(rows: Sequence[tuple[str, Medium]], found: Findings, *, unset: s
     for where, medium in rows:
         first = sets.setdefault((medium.dataset, medium.group), medium.set)
         if first != medium.set:
-            told = f"{where} (group {medium.group}: {medium.set or unset}, not {first or unset})"
-            found.add("put people into a second set", told)
+            row = f"{where} (group {medium.group}: {medium.set or unset}, not {first or unset})"
+            found.add("put people into a second set", row)
         if not medium.original:
             continue
-        told = f"{where} ({medium.original})"
+        row = f"{where} ({medium.original})"
         if medium.label == "real":
-            found.add("are real and name an original", told)
+            found.add("are real and name an original", row)
         elif medium.original not in labels:
-            lost.append(told)
+            lost.append(row)
         elif labels[medium.original] != "real":
-            found.add("name an original that is not real", told)
+            found.add("name an original that is not real", row)
     return lost

@@ -26,8 +26,8 @@ def read_dfdc(root: Path) -> Iterator[Medium]:
 
     Entries look like ``{"aagfhgtpmv.mp4": {"label": "FAKE", "split": "train", "original": "vudstovrck.mp4"}}``.
     ``original`` is null or missing where a video is real, and names a video of the same part where it is fake.
-    Nothing says who is seen. All that was made from one original lies in one part, so a part is a group; whether an
-    actor appears in two of them cannot be told from the data set.
+    The data set does not name its actors. All videos made from one original are in one part, so a part is a group;
+    whether an actor appears in two parts is not known.
     """
     for metadata in dfdc_metadata(root):
         folder = metadata.parent
@@ -53,7 +53,7 @@ def read_dfdc_preview(root: Path) -> Iterator[Medium]:
 
     Keys are paths such as ``method_A/<target>/…/<target>_<swapped>_A_001.mp4``; ``set`` is train or test, ``label``
     real or fake, and ``target_id`` and ``swapped_id`` name the people. Its test set shares none of them with its
-    training set. Within one, those who were swapped with each other, and whoever those were swapped with, are a group.
+    training set. Within a set, all people who are connected by swaps are one group.
     """
     entries = _json_object(root / "dataset.json")
     clusters = _Clusters(_preview_people(key, entry) for key, entry in entries.items())
@@ -78,8 +78,8 @@ def read_faceforensics(root: Path) -> Iterator[Medium]:
 
     The official split is taken from ``splits/{train,val,test}.json`` beside them: lists of pairs of videos that were
     swapped with each other. Both, and everything made of them, are one group and stay in one set; without those files
-    the names of the fakes say which two belong together. DeepFakeDetection's videos of actors, masks and frames that
-    were extracted later are passed over. Whether one person is in two of the thousand videos, nothing says.
+    the names of the fakes show which two belong together. DeepFakeDetection's videos of actors, masks and extracted
+    frames are skipped. Whether a person is in two of the thousand videos is not known.
     """
     sets = _faceforensics_sets(root)
     official = {one: name for pair, name in sets.items() for one in pair}
@@ -109,7 +109,7 @@ def read_celeb_df(root: Path) -> Iterator[Medium]:
     Lines of the list look like ``1 YouTube-real/00170.mp4``, where 1 means real. Fakes are called after the person of
     the video, then the person whose face was put there. The list divides videos, not people: nearly every celebrity
     is in it and in other videos as well. A video that is not listed is therefore left out if a person of a listed one
-    is in it, which leaves little more than YouTube-real to train on; the data set is one to test with. Without the
+    is in it, which leaves little more than YouTube-real to train on: the data set is meant for testing. Without the
     list everything is read, and people who were swapped with each other, by however many steps, are one group.
     """
     listed = root / "List_of_testing_videos.txt"
@@ -140,10 +140,10 @@ def read_celeb_df(root: Path) -> Iterator[Medium]:
 
 class _Clusters:
     """
-    Groups of people, or of videos, of whom any two in one couple belong together (union-find).
+    Groups of people or videos, connected by the couples that they are in (union-find).
 
     Args:
-        couples: Names; one alone is a couple with itself.
+        couples: Names that belong together; a name may be alone.
     """
 
     def __init__(self, couples: Iterable[Sequence[str]]) -> None:
@@ -155,7 +155,7 @@ class _Clusters:
                 self._above[high] = low
 
     def of(self, name: str) -> str:
-        """The group of *name*: its member that comes first in the alphabet."""
+        """Return the name of the group of *name*: its member that comes first in the alphabet."""
         while (above := self._above.get(name, name)) != name:
             name = above
         return name
@@ -191,7 +191,7 @@ def _dfdc_set(split: str) -> Set | None:
             return "validation"
         case "test":
             return "test"
-    # Every released part says "train"; its own validation set is ours to choose.
+    # Every released part says "train"; the recipe holds out a validation set itself.
     return None
 
 
@@ -202,7 +202,7 @@ def _beside(folder: str, name: object) -> str:
 
 
 def _preview_people(key: str, entry: Mapping[str, Any]) -> list[str]:
-    """Who is in a video of DFDC's preview, the person filmed first; by its folder where the entry says nothing."""
+    """Return the people in a video of DFDC's preview, the target first, or its folder if the entry names nobody."""
     people = [str(entry[name]) for name in ("target_id", "swapped_id") if entry.get(name)]
     return people or [Path(key).parts[1] if len(Path(key).parts) > 2 else key]
 
@@ -219,7 +219,7 @@ def _celeb_df_key(line: str, file: Path) -> str:
 
 
 def _faceforensics_name(path: Path, root: Path) -> re.Match[str] | None:
-    """The parts of a video's name: kind, source, compression, target and donor; None if it is not to be read."""
+    """Match a video's name: kind, source, compression, target and donor; None if the video is skipped."""
     match = re.fullmatch(
         r"(original|manipulated)_sequences/([^/]+)/(c0|raw|c23|c40)/videos/(\d{3})(?:_(\d{3}))?\.\w+",
         path.relative_to(root).as_posix(),

@@ -1,9 +1,9 @@
 """
-Crop caches that are ready, used where they are.
+Ready crop caches, used where they are.
 
-The pictures stay in their tar files, which may lie in a folder that cannot be written to. Below the caches folder
-stands an index for each of theirs, with the sets of the recipe's source, beside a link to the tar: a crop cache like
-every other, however many folders the ready one consists of.
+The pictures stay in their tar files, which may be in a read-only folder. The folder of caches gets an index for each
+of theirs, with the sets of the recipe's source, beside a link to the tar: a crop cache like every other, however many
+folders the ready one consists of.
 """
 
 import json
@@ -21,13 +21,12 @@ from worker.training.errors import DataError
 
 def check_pictures(root: Path) -> None:
     """
-    Look at every row of the ready crop cache in *root* and at both ends of its picture, without decoding it.
+    Check every row of the ready crop cache in *root* and both ends of its picture, without decoding it.
 
-    What only decoding tells, ``CropCache.picture`` finds.
+    ``CropCache.picture`` finds what only decoding shows.
 
     Raises:
-        DataError: Naming the rows: one is not as ``CachedFace`` is, its picture does not lie inside the tar, or is
-            none.
+        DataError: Naming the rows: one lacks a field of ``CachedFace``, or its place in the tar holds no picture.
     """
     found = Findings()
     for index in crop_indices(root):
@@ -42,7 +41,7 @@ def check_pictures(root: Path) -> None:
                 try:
                     face = CachedFace.from_line(json.dumps(row))
                 except (KeyError, TypeError, ValueError):
-                    found.add("are not what a crop cache tells of a face", where)
+                    found.add("do not describe a face of a crop cache", where)
                     continue
                 problem = _picture_problem(file, size, face, index.stem)
                 if problem is not None:
@@ -66,10 +65,10 @@ def _picture_problem(file: int, size: int, face: CachedFace, shard: str) -> str 
 
 def link_cache(root: Path, folder: Path, sets: Mapping[str, Set]) -> None:
     """
-    Make *folder* a crop cache of the pictures in the ready one in *root*; what is there already stays.
+    Make *folder* a crop cache of the pictures in the ready one in *root*, without changing files that are up to date.
 
     Args:
-        sets: Of each medium, by its key.
+        sets: Set of each medium, by its key.
 
     Raises:
         DataError: Two indices would get one name, or the folder holds a cache that was built there.
@@ -79,7 +78,7 @@ def link_cache(root: Path, folder: Path, sets: Mapping[str, Set]) -> None:
         raise DataError(f"{folder} holds a crop cache that was built there; take another folder or delete it")
     names: dict[str, Path] = {}
     for index in crop_indices(root):
-        # As few names as possible change when a folder is added.
+        # Names are derived from paths so that adding a folder changes no other name.
         name = "-".join(index.relative_to(root).with_suffix("").parts)
         if name in names:
             raise DataError(f"{index} and {names[name]} would both be called {name}")
@@ -94,7 +93,7 @@ def link_cache(root: Path, folder: Path, sets: Mapping[str, Set]) -> None:
 
 def _lines(index: Path, shard: str, sets: Mapping[str, Set]) -> str:
     lines = []
-    # Keys may hold what else ends a line.
+    # Keys may hold other characters that end a line for str.splitlines.
     for line in index.read_text().split("\n"):
         if not line:
             continue
@@ -119,7 +118,7 @@ def _link(target: Path, link: Path) -> None:
 
 
 def _write(text: str, path: Path) -> None:
-    """Write what is not there yet, whole: another run may be reading."""
+    """Replace *path* as a whole unless it is up to date: another run may be reading it."""
     if path.exists() and path.read_text() == text:
         return
     made = path.with_name(f"{path.name}.{os.getpid()}.partial")

@@ -1,8 +1,8 @@
 """
-Videos of a data set once more as a platform would hand them on: encoded again, smaller if wished, in the same layout.
+A copy of a data set's videos as a platform would publish them: encoded again, smaller if wished, in the same layout.
 
-What was compressed twice is what people send. Names, folders and what else lies beside the videos (metadata, lists,
-tables) stay as they are, so that the same reader reads the copy, with the same division.
+People usually send media that were compressed twice. Names, folders and files beside the videos (metadata, lists,
+tables) are kept, so that the same reader reads the copy, with the same division.
 """
 
 import shutil
@@ -19,24 +19,24 @@ from worker.training.data.media import PICTURES, VIDEOS
 from worker.training.errors import DataError
 
 TIMEOUT_S: Final = 600.0
-"""For one video."""
+"""Time limit for one video."""
 METADATA: Final = frozenset({".json", ".csv", ".txt"})
-"""Endings of what tells of videos."""
+"""Endings of files that describe videos."""
 SETTINGS_FILE: Final = "reencoded.json"
 CRFS: Final = (0, 51)
-"""Of x264 with 8 bits a sample: from lossless to the worst."""
+"""Range of x264's constant rate factor with 8 bits a sample, from lossless to the worst."""
 _MUXERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".avi": "avi"}
-"""By ending; for others Matroska, which WebM is a part of."""
+"""FFmpeg's muxer by ending; for others Matroska, of which WebM is a part."""
 
 
 class Reencoded(NamedTuple):
-    """What a copy holds, and what of its source it does not."""
+    """Counts of the files that a copy has, and of those that it leaves out."""
 
     videos: int
     pictures: int
-    """Left out: how platforms compress pictures is not what x264 does."""
+    """Left out, since platforms compress pictures differently from x264."""
     others: int
-    """Left out: neither videos nor pictures that can be read, nor tables of them."""
+    """Left out, since they are neither videos nor pictures nor their metadata."""
 
 
 def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset: str = "medium") -> Reencoded:
@@ -85,7 +85,7 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
 
 def _encode(video: Path, copy: Path, crf: int, scale: float, preset: str) -> None:
     partial = copy.with_name(f".partial-{copy.name}")
-    # A side of 0 means to ffmpeg that it stays as it is.
+    # FFmpeg would take a side of 0 to mean the side of the input.
     sides = [f"max(2,trunc({side}*{scale}/2)*2)" for side in ("iw", "ih")]
     picture = ffmpeg.input(f"file:{video.resolve()}").video.filter("scale", *sides, flags="bicubic")
     graph = ffmpeg.output(

@@ -1,4 +1,4 @@
-"""From a recipe's sources to crop caches, and to the hash of the division into sets that every report carries."""
+"""Crop caches of a recipe's sources, and the hash of their division into sets, which every report carries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,30 +20,30 @@ from worker.training.errors import DataError
 
 
 class Source(BaseModel):
-    """One data set."""
+    """One data set of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str = Field(pattern="^(" + "|".join(READERS) + ")$")
     path: Path
-    """Below the data folder that the command names; its last part names the data set in reports."""
+    """Path below the data folder that the command names; its last part names the data set in reports."""
     hold_out: dict[Set, Annotated[float, Field(ge=0.0, le=1.0)]] = {}
     """Share of the groups without an official set that go to ``validation`` and ``test``."""
     seed: int = 0
-    """Of that division."""
+    """Seed of that division."""
     sets: dict[str, Set] = {}
-    """Sets of single groups, by name, which win over their share."""
+    """Sets of single groups, by name, which take precedence over the shares."""
     seen: bool = False
-    """By weights that were trained elsewhere: ``ship`` then neither calibrates nor judges them on it."""
+    """Whether weights that were trained elsewhere saw it: ``ship`` then neither calibrates nor evaluates them on it."""
     about: str = ""
-    """What it is and where it comes from, for the model card."""
+    """Description and origin, for the model card."""
     terms: str = ""
-    """On which it may be used, likewise."""
+    """Terms of use, for the model card."""
 
 
 def media_of(source: Source, data: Path) -> Iterator[Medium]:
     """
-    Every medium of *source*, below the folder *data*, with its set.
+    Yield every medium of *source*, below the folder *data*, with its set.
 
     Raises:
         DataError: The folder is missing or not in the source's layout.
@@ -62,8 +62,8 @@ def build_source_caches(
 
     Returns:
         Their folders, in the order of *sources*. Beside each cache's shards stands ``split.json``: the hash of the
-        division into sets and how many media there are in each. Of a cache that was ready the folder holds links to its
-        pictures.
+        division into sets and how many media there are in each. For a crop cache that was ready, the folder holds
+        links to its pictures.
 
     Raises:
         DataError: A source cannot be read or has mistakes, or a cache was built with other settings or another
@@ -80,9 +80,9 @@ def build_source_caches(
 
 def check_sources(sources: Sequence[Source], data: Path) -> None:
     """
-    Look for mistakes in *sources* whose faces are cut out already, before hours are spent on the others.
+    Check the *sources* whose faces are cut out already for mistakes, before hours are spent on the others.
 
-    Their tables are written by hand or by other programs, so that people may be in two sets, of one source or of two.
+    Their tables are written by people or other programs, so that a person may be in two sets, of one source or of two.
 
     Raises:
         DataError: Naming the rows.
@@ -102,8 +102,8 @@ def check_sources(sources: Sequence[Source], data: Path) -> None:
                 found.add("put people into a second set", f"{where} (group {medium.group}: {chosen}, not {first})")
             original = media.get(medium.original)
             if original is not None and original.set != medium.set:
-                told = f"{where} ({chosen}, and {original.key} in {original.set})"
-                found.add("are in another set than what they were made from", told)
+                row = f"{where} ({chosen}, and {original.key} in {original.set})"
+                found.add("are in another set than their original", row)
     found.raise_any(data)
 
 
@@ -130,17 +130,17 @@ def _build(source: Source, data: Path, folder: Path, settings: CacheSettings, *,
 
 
 def _refuse_damaged(folder: Path) -> None:
-    """Pictures of a table are all promised to be there and whole, and only cutting decoded them."""
+    """Refuse a cache of a table that lists damaged pictures: only cutting has decoded them."""
     found = Findings()
     for problem in CropCache(folder).problems():
         if problem["problem"] != "no_usable_face":
             found.add("name a picture that cannot be decoded", f"{problem['key']} ({problem['problem']})")
-    found.raise_any(folder, "; delete this folder once they are mended")
+    found.raise_any(folder, "; delete this folder once they are repaired")
 
 
 def link_source(source: Source, data: Path, folder: Path) -> None:
     """
-    Make *folder* a crop cache of the pictures in the ready one that *source* is, with the sets of *source*.
+    Make *folder* a crop cache of the pictures of *source*, which is a ready crop cache, with the sets of *source*.
 
     Raises:
         DataError: It cannot be read, or the folder holds a cache that was built there.
@@ -151,7 +151,7 @@ def link_source(source: Source, data: Path, folder: Path) -> None:
 
 def build_plain_cache(root: Path, caches: Path, *, kind: str | None = None, processes: int = 1) -> Path:
     """
-    Build the crop cache of the data set at *root* below *caches*, as a recipe would that says nothing else of it.
+    Build the crop cache of the data set at *root* below *caches*, with the settings that a recipe has by default.
 
     Raises:
         DataError: The folder is in no known layout, or cannot be read.
@@ -167,13 +167,13 @@ def build_plain_cache(root: Path, caches: Path, *, kind: str | None = None, proc
 
 def claim_split(source: Source, data: Path, folder: Path) -> int:
     """
-    Write down in *folder* how *source* is divided into sets.
+    Record in *folder* how *source* is divided into sets.
 
     Returns:
-        How many media there are.
+        The number of media.
 
     Raises:
-        DataError: It cannot be read, or the folder was claimed for another division.
+        DataError: It cannot be read, or the folder is recorded for another division.
     """
     digest, counts = SplitDigest(), dict[str, int]()
     keys, originals = set[str](), list[str]()
@@ -185,7 +185,7 @@ def claim_split(source: Source, data: Path, folder: Path) -> int:
             originals += [medium.original] if medium.original else []
     split: dict[str, object] = {"sha256": digest.hexdigest(), "media": dict(sorted(counts.items()))}
     if source.kind == CROP_CACHE:
-        # A few are borne with (see ``read_crop_cache``), but not in silence: reports show this.
+        # A few are tolerated (see ``read_crop_cache``); reports show their number.
         split["unknown_originals"] = sum(original not in keys for original in originals)
     claim(folder / SPLIT_FILE, split, "another division into sets")
     return digest.count

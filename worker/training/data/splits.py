@@ -22,11 +22,11 @@ SPLIT_FILE: Final = "split.json"
 
 def assign_sets(media: Iterable[Medium], shares: Mapping[Set, float], *, seed: int = 0) -> Iterator[Medium]:
     """
-    Give a set to every medium that has none, by a hash of its group: nothing of one group is ever divided.
+    Assign a set to every medium that has none, by a hash of its group, so that no group is ever divided.
 
     Args:
-        shares: Part of the groups that go to ``validation`` and ``test``; the rest is for training.
-        seed: Another one gives another division.
+        shares: Shares of the groups that go to ``validation`` and ``test``; the rest is for training.
+        seed: Seed of the division.
     """
     for medium in media:
         if medium.set is not None:
@@ -46,9 +46,9 @@ def assign_sets(media: Iterable[Medium], shares: Mapping[Set, float], *, seed: i
 
 class SplitDigest:
     """
-    One hash of a whole division into sets, whatever the order in which its media come, and without keeping them.
+    One hash of a whole division into sets, independent of the order of its media.
 
-    The sum of the SHA-256 digests of all lines, so that it can be taken from a stream.
+    It is the sum of the SHA-256 digests of a line for each medium, so that it can be taken from a stream.
     """
 
     def __init__(self) -> None:
@@ -56,18 +56,18 @@ class SplitDigest:
         self.count = 0
 
     def add(self, medium: Medium) -> None:
-        """Take one medium in."""
+        """Add one medium."""
         line = "\t".join([medium.dataset, medium.key, medium.label, medium.group, medium.set or ""])
         self._sum += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
         self.count += 1
 
     def hexdigest(self) -> str:
-        """64 hexadecimal digits."""
+        """Return the hash as 64 hexadecimal digits."""
         return hashlib.sha256(f"{self.count}/{self._sum % 2**256}".encode()).hexdigest()
 
 
 def split_digest(caches: Sequence[Path]) -> str:
-    """One hash over the divisions of several caches; empty where none is known."""
+    """Combine the hashes of the divisions of several caches; empty where none is recorded."""
     digests = []
     for folder in caches:
         path = folder / SPLIT_FILE

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from worker.training.data.cache import CachedFace
-from worker.training.fakes.blending import Mask, Picture
+from worker.training.fakes.pictures import Mask, Picture
 
 NOISE: Final = 3.0
 """Mean difference, in grey levels, that compression alone makes between the halves of a pair."""

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.detection.faces import Box, crop_face
-from worker.training.fakes.transcoding import Picture, Transform, chain, h264, jpeg
-
-Mask = NDArray[np.float32]
+from worker.training.fakes.pictures import Mask, Picture
+from worker.training.fakes.transcoding import Transform, chain, h264, jpeg
 
 PRINCIPAL: Final = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32
@@ -33,58 +32,58 @@ SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
 Chance = float
 SMALLER: Final = (0.35, 1.0)
 MIN_SIDE_PX: Final = 24
-"""Side to which rescaling brings a picture at the least."""
+"""Smallest side that rescaling shrinks a picture to."""
 SIGMAS_PX: Final = (0.3, 1.3)
 NOISE_LEVELS: Final = (1.0, 6.0)
 SHARPENING: Final = (0.2, 0.9)
 HALO_PX: Final = 1.2
-"""Sigma of what sharpening takes away."""
+"""Sigma of the blurred picture that unsharp masking subtracts."""
 CUT: Final = (0.08, 0.35)
-"""Sides of what is cut out, as a share of the picture's."""
+"""Sides of the rectangle of cutout, as a share of the picture's."""
 
 
 @dataclass(slots=True)
 class Cut:
-    """A grey rectangle over a picture, in shares, so that it lies alike at every size."""
+    """A grey rectangle over a picture, in shares of its side, so that it is the same at every size."""
 
     sides: NDArray[np.float64]
-    """Its width and height, of the picture's side."""
+    """Its width and height, as shares of the picture's side."""
     place: NDArray[np.float64]
-    """Its left upper corner, of what is left of the picture beside and below it."""
+    """Its upper left corner, as shares of the range in which it stays inside the picture."""
     grey: int
 
 
 @dataclass(slots=True)
 class Changes:
-    """What is done to the pictures of a couple, in this order, wherever that is done."""
+    """Changes to both pictures of a couple, in this order, on the loaders' processes or on the device."""
 
     small: float | None = None
     """Share of its side to which a picture is shrunk."""
     is_enlarged: bool = True
-    """Again, before anything else is done."""
+    """Whether a shrunk picture is enlarged again before other changes."""
     sigma_px: float | None = None
     noise: float | None = None
     noise_seed: int = 0
     sharpening: float | None = None
     jpegs: list[tuple[int, bool]] = field(default_factory=list)
-    """Qualities, and whether chroma is at half resolution."""
+    """Quality of each compression, and whether its chroma has half the resolution."""
     crf: int | None = None
-    """Of H.264."""
+    """Constant rate factor of H.264."""
     colours: NDArray[np.float32] | None = None
     cut: Cut | None = None
 
 
 class Augmentation(BaseModel):
     """
-    How often each change is made.
+    The probability of each change.
 
-    The chances of ``jpeg`` and ``h264`` are of one draw: the rest is left uncompressed.
+    ``jpeg`` and ``h264`` exclude each other: one draw decides between them, and the rest stays uncompressed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     jitter: float = Field(default=0.06, ge=0.0)
-    """Of the crop's place and margin, as a share of the face."""
+    """Largest shift of the crop and change of its margin, as a share of the face."""
     flip: Chance = Field(default=0.5, ge=0.0, le=1.0)
     rescale: Chance = Field(default=0.35, ge=0.0, le=1.0)
     blur: Chance = Field(default=0.12, ge=0.0, le=1.0)
@@ -97,14 +96,14 @@ class Augmentation(BaseModel):
     colour: Chance = Field(default=0.5, ge=0.0, le=1.0)
     cutout: Chance = Field(default=0.15, ge=0.0, le=1.0)
     chain: Chance = Field(default=0.0, ge=0.0, le=1.0)
-    """Of a whole chain of rescaling and compression (``transcoding.chain``) in place of all other changes to the crop
-    as it was cut."""
+    """Probability of a chain of rescaling and compression (``transcoding.chain``) in place of all other changes at the
+    crop's native size."""
 
     def apply(
         self, pictures: Sequence[Picture], box: Box, rng: Generator, *, size_px: int, margin: float
     ) -> list[Picture]:
         """
-        Crop *pictures* around *box* and change them all alike.
+        Crop *pictures* around *box* and apply the same changes to all of them.
 
         Args:
             pictures: (H, W, 3) uint8 RGB each, of one size.
@@ -116,7 +115,7 @@ class Augmentation(BaseModel):
         moved, wide, is_flipped = self._geometry(box, rng, margin)
         native_px = max(32, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * wide)))
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
-        # All numbers are drawn before anything is done, in the order in which older recipes drew them.
+        # All numbers are drawn before any change, in the order of earlier versions, so that seeds stay comparable.
         transforms = self._native_transforms(rng, native_px)
         changes = self.draw_final(rng, Changes())
         for transform in transforms:
@@ -128,11 +127,11 @@ class Augmentation(BaseModel):
 
     def place(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
         """
-        Carry a mask to where ``apply`` puts the picture it belongs to.
+        Crop a mask as ``apply`` crops the picture that it belongs to.
 
         Args:
             mask: (H, W) in [0, 1].
-            rng: In the state in which ``apply`` gets it.
+            rng: In the state in which ``apply`` receives it.
 
         Returns:
             (cells, cells) means over the crop.
@@ -145,7 +144,7 @@ class Augmentation(BaseModel):
         return np.ascontiguousarray(placed[:, ::-1]) if is_flipped else placed
 
     def _geometry(self, box: Box, rng: Generator, margin: float) -> tuple[Box, float, bool]:
-        """Box and margin of the crop, and whether it is seen in a mirror."""
+        """Draw the box and the margin of the crop, and whether it is mirrored."""
         left, top, right, bottom = box
         side = max(right - left, bottom - top)
         shift_x, shift_y, widen = rng.uniform(-self.jitter, self.jitter, 3)
@@ -153,7 +152,7 @@ class Augmentation(BaseModel):
         return moved, max(0.0, margin + widen), bool(rng.random() < self.flip)
 
     def draw_native(self, rng: Generator) -> Changes:
-        """Draw what is done to a crop as it was cut, but for ``chain``, which is drawn before and in place of this."""
+        """Draw the changes at the crop's native size, except ``chain``, which is drawn before and replaces them."""
         changes = Changes()
         if rng.random() < self.rescale:
             changes.small, changes.is_enlarged = rng.uniform(*SMALLER), bool(rng.random() < 0.7)
@@ -172,7 +171,7 @@ class Augmentation(BaseModel):
         return changes
 
     def draw_final(self, rng: Generator, changes: Changes) -> Changes:
-        """Add to *changes*, and give back, what is done at the network's size."""
+        """Draw the changes at the network's size, add them to *changes*, and return these."""
         if rng.random() < self.colour:
             changes.colours = colour_map(rng)
         if rng.random() < self.cutout:
@@ -181,7 +180,7 @@ class Augmentation(BaseModel):
         return changes
 
     def _native_transforms(self, rng: Generator, native_px: int) -> list[Transform]:
-        # Nothing is drawn where there are no chains, so that older recipes see what they saw.
+        # Without chains nothing is drawn here, so that older recipes get the couples that they always got.
         if self.chain > 0.0 and rng.random() < self.chain:
             return [chain(rng, native_px)]
         return _native_transforms(self.draw_native(rng))
@@ -215,14 +214,14 @@ def _final_transforms(changes: Changes, size_px: int) -> list[Transform]:
 
 
 def native_crop(picture: Picture, box: Box, margin: float) -> Picture:
-    """The crop around *box* at its own size, which is what compression works on: a square of 32 px at the least."""
+    """Crop around *box* at its native size, on which compression works: a square of at least 32 px."""
     left, top, right, bottom = box
     native_px = max(32, round(max(right - left, bottom - top) * (1 + 2 * margin)))
     return crop_face(picture, box, size_px=native_px, margin=margin)
 
 
 def to_size(crop: Picture, size_px: int) -> Picture:
-    """A crop at the network's size, by the serving code's own interpolation."""
+    """Resize a crop to the network's size, by the serving code's own interpolation."""
     return crop_face(crop, (0.0, 0.0, float(crop.shape[1]), float(crop.shape[0])), size_px=size_px, margin=0.0)
 
 
@@ -259,7 +258,7 @@ def _sharpening(amount: float) -> Transform:
 
 
 def colour_map(rng: Generator) -> NDArray[np.float32]:
-    """Contrast, brightness, saturation, hue and fancy PCA together: (3, 4), a linear map of colours and an offset."""
+    """Draw contrast, brightness, saturation, hue and fancy PCA as one (3, 4) map: a matrix and an offset."""
     contrast, saturation = rng.uniform(0.8, 1.2), rng.uniform(0.6, 1.4)
     grey = np.full((3, 3), 1 / 3, np.float32)
     matrix = contrast * (saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey)
@@ -274,7 +273,7 @@ def _recolouring(colours: NDArray[np.float32]) -> Transform:
 
 
 def _hue_rotation(angle: float) -> NDArray[np.float32]:
-    """Rotation of RGB space about its grey axis (Rodrigues)."""
+    """Return the rotation of RGB space about its grey axis (Rodrigues)."""
     axis = 1.0 / np.sqrt(3.0)
     cross = np.array([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
     turned = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross

@@ -3,9 +3,9 @@ Fakes made from real faces: self-blended images and swaps between two people.
 
 Self-blending follows Shiohara and Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022: a source and a
 target are two differently transformed versions of one real face, and the source is pasted into the target through a
-deformed face mask (their algorithm 1). Where they take a hull of 81 landmarks, we fit a mean face outline to MTCNN's
-five. Their transformations are the ``textbook`` style here. The ``subtle`` style is nearer to what swapping programs
-leave behind: matched colours, a source that is sharpened as often as it is degraded, wide soft masks, larger
+deformed face mask (their algorithm 1). Where they take a hull of 81 landmarks, a mean face outline is fitted to
+MTCNN's five here. Their transformations are the ``textbook`` style. The ``subtle`` style is closer to the output of
+swapping programs: matched colours, a source that is sharpened as often as it is degraded, wide soft masks, larger
 misalignment and a smoothed seam.
 
 Everything here takes and gives (H, W, 3) uint8 RGB pictures and five landmarks in pixels, eyes first.
@@ -21,16 +21,14 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
-Mask = NDArray[np.float32]
-"""(H, W), from 0 where the target stays to 1 where the source is seen."""
+from worker.training.fakes.pictures import Landmarks, Mask, Picture
+
 Points = NDArray[np.float32]
-Landmarks = Sequence[tuple[float, float]]
 Pixels = TypeVar("Pixels", Picture, Mask)
 Style = Literal["textbook", "subtle"]
 
 LANDMARKS: Final = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, 0.58), (-0.42, 1.15), (0.42, 1.15)], np.float32)
-"""MTCNN's five on a mean face seen from the front; the origin lies between the eyes, whose distance is 1."""
+"""MTCNN's five on a frontal mean face; the origin is between the eyes, whose distance is 1."""
 
 _JAW: Final = [(1.0, -0.1), (1.0, 0.35), (0.93, 0.85), (0.78, 1.3), (0.5, 1.7), (0.2, 1.9)]
 _FOREHEAD: Final = [(0.3, -1.15), (0.7, -0.95), (0.95, -0.5)]
@@ -38,7 +36,7 @@ _BROWS: Final = [(0.2, -0.5), (0.6, -0.58), (0.95, -0.4)]
 
 
 def _both_sides(half: Sequence[tuple[float, float]]) -> Points:
-    """The outline that a half of it, from top to bottom, and its mirror image make."""
+    """Join half of an outline, from top to bottom, with its mirror image."""
     return np.array([*half, *((-x, y) for x, y in reversed(half))], np.float32)
 
 
@@ -49,23 +47,23 @@ OUTLINES: Final[dict[str, Points]] = {
     "inner": _both_sides([(0.3, -0.45), (0.85, -0.4), (0.9, 0.3), (0.72, 1.05), (0.45, 1.5), (0.15, 1.58)]),
     "mouth": _both_sides([(0.25, 0.45), (0.75, 0.55), (0.85, 1.0), (0.7, 1.4), (0.35, 1.7), (0.15, 1.75)]),
 }
-"""In the units of ``LANDMARKS``."""
+"""Outlines of parts of a face, in the units of ``LANDMARKS``."""
 
 _STYLE_OUTLINES: Final[dict[Style, tuple[tuple[str, ...], tuple[float, ...]]]] = {
     "textbook": (("face", "below the brows", "inner", "mouth"), (0.3, 0.4, 0.2, 0.1)),
     "subtle": (("head", "face", "below the brows", "inner"), (0.1, 0.5, 0.3, 0.1)),
 }
 _BEHIND: Final = 0.78
-"""How far back the cheek lies one unit from the middle of the face, as a share of how far the nose stands out."""
+"""Depth of the cheek one unit from the middle of the face, as a share of the nose's height above it."""
 _FLAT: Final = [0, 1, 3, 4]
-"""Of the landmarks, those that lie in one plane."""
+"""Indices of the landmarks that are in one plane."""
 _MASK_SIDE: Final = 96
-"""Masks are smooth, so they are made small and enlarged."""
+"""Side at which masks are made, in pixels, before they are enlarged: they are smooth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """A fake, and what it is to be told from."""
+    """A fake, its real counterpart, and the mask of the change between them."""
 
     real: Picture
     """The target as it was before something was pasted into it."""
@@ -78,10 +76,10 @@ def self_blend(picture: Picture, landmarks: Landmarks, rng: Generator, style: St
     Blend two versions of one face.
 
     Args:
-        picture: Around a face, with room on all sides.
+        picture: Around a face, with a margin on all sides.
 
     Returns:
-        The fake, and the target version as its real counterpart, so that processing alone gives nothing away.
+        The fake, and the target version as its real counterpart, so that the two do not differ by processing alone.
     """
     change = _changed_textbook if style == "textbook" else _changed_subtly
     source = target = picture
@@ -107,8 +105,8 @@ def swap(
     Put another person's face into a picture: aligned by landmarks, colours matched, feathered or Poisson-blended.
 
     Args:
-        source_is: A real face is made to look as if a generator had made it. One that an autoencoder painted is
-            sharpened now and then, as swapping programs do, and one that was cut out of a swap is taken as it is.
+        source_is: A ``real`` face is changed to look generated, a ``painted`` one is sometimes sharpened, as swapping
+            programs do, and a ``swapped`` one, which is from a swap, is used as it is.
 
     Pérez, Gangnet and Blake, "Poisson Image Editing", SIGGRAPH 2003; Reinhard et al., "Color Transfer between
     Images", IEEE CG&A 2001.
@@ -124,7 +122,7 @@ def swap(
     elif source_is == "painted" and rng.random() < 0.35:
         picture = _sharpened(picture, rng)
     mask = face_mask((height, width), landmarks, rng, "subtle")
-    # Two versions of one face may shine through each other, two faces may not: swapping programs leave no ghosts.
+    # Two versions of one face may be half transparent, two faces may not: swapping programs leave no double features.
     mask = mask / max(float(mask.max()), 1e-6)
     if rng.random() < 0.9:
         picture = match_colours(picture, target, _middle_of_face((height, width), landmarks))
@@ -136,7 +134,7 @@ def swap(
 
 
 def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, style: Style) -> Mask:
-    """A random face outline fitted to *landmarks*, deformed elastically, with soft edges."""
+    """Draw the mask of a face outline that is fitted to *landmarks* and elastically deformed, with soft edges."""
     names, chances = _STYLE_OUTLINES[style]
     outline = OUTLINES[str(rng.choice(names, p=chances))]
     outline = outline * (1.0 + rng.normal(0.0, 0.04, outline.shape).astype(np.float32))
@@ -162,7 +160,7 @@ def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, styl
 
 
 def part_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator) -> Mask:
-    """One to three soft, bent blobs about landmarks: parts of a face, too small to tell by them who it is."""
+    """Draw a mask of one to three soft, deformed blobs at landmarks: parts of a face too small to identify a person."""
     marks = np.asarray(landmarks, np.float32)
     unit = max(4.0, float(np.linalg.norm(marks[1] - marks[0])), float(np.linalg.norm(marks[3] - marks[0])) * 0.8)
     height, width = shape
@@ -180,12 +178,12 @@ def part_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator) -> M
 
 
 def mixed(source: Picture, target: Picture, mask: Mask) -> Picture:
-    """*target* with *source* seen through *mask*."""
+    """Blend *source* over *target* by *mask*."""
     return _bytes(_mixed(source, target, mask))
 
 
 def _mixed(source: Picture, target: Picture, mask: Mask) -> NDArray[np.float32]:
-    """The same, not rounded yet."""
+    """Blend without rounding."""
     weights = cv2.merge([mask, mask, mask])
     apart = cv2.subtract(source, target, dtype=cv2.CV_32F)
     return np.asarray(cv2.add(cv2.multiply(apart, weights), target, dtype=cv2.CV_32F), np.float32)
@@ -209,7 +207,7 @@ def outline_in(outline: Points, landmarks: Landmarks) -> Points:
 
 
 def _middle_of_face(shape: tuple[int, int], landmarks: Landmarks) -> Mask:
-    """1 from the brows to the chin, where no hair, hat or background changes what colour the face is taken to have."""
+    """Return a mask from the brows to the chin, so that hair, hats and background do not affect mean colours."""
     mask = np.zeros(shape, np.float32)
     hull = cv2.convexHull(outline_in(OUTLINES["inner"], landmarks)).astype(np.int32)
     return np.asarray(cv2.fillConvexPoly(mask, hull, 1.0), np.float32)
@@ -253,7 +251,7 @@ def _changed_textbook(picture: Picture, rng: Generator) -> Picture:
 
 
 def _changed_subtly(picture: Picture, rng: Generator) -> Picture:
-    """A version of the face with nearly the same colours and another sharpness, noise or compression."""
+    """Change sharpness, noise or compression of the face, and its colours hardly."""
     changed = _one_of(
         (_shrunk, _sharpened, _softened, _denoised, _noisy, _recompressed, _unchanged),
         (0.25, 0.25, 0.1, 0.1, 0.08, 0.12, 0.1),
@@ -268,13 +266,13 @@ def _shifted(picture: Picture, offsets: NDArray[np.float64]) -> Picture:
 
 
 def _linear(picture: Picture, contrast: float, offsets: NDArray[np.float64]) -> Picture:
-    """Contrast about middle grey, and an offset for each channel."""
+    """Scale contrast about middle grey, and add an offset to each channel."""
     matrix = np.column_stack([np.eye(3) * contrast, offsets + 128.0 * (1.0 - contrast)])
     return np.asarray(cv2.transform(picture, matrix), np.uint8)
 
 
 def _generated(picture: Picture, rng: Generator) -> Picture:
-    """What a generator does to a face: few pixels, enlarged again, sometimes sharpened."""
+    """Imitate a generator's output: few pixels, enlarged again, sometimes sharpened."""
     changed = _one_of((_shrunk, _softened, _denoised, _unchanged), (0.4, 0.15, 0.2, 0.25), rng)(picture, rng)
     return _sharpened(changed, rng) if rng.random() < 0.35 else changed
 
@@ -290,7 +288,7 @@ def _unchanged(picture: Picture, _rng: Generator) -> Picture:
 
 
 def _shrunk(picture: Picture, rng: Generator) -> Picture:
-    """Down and up again."""
+    """Shrink and enlarge again."""
     height, width = picture.shape[:2]
     factor = 1.0 / rng.uniform(1.3, 3.5)
     small = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
@@ -309,7 +307,7 @@ def _softened(picture: Picture, rng: Generator) -> Picture:
 
 
 def _denoised(picture: Picture, rng: Generator) -> Picture:
-    """Edges stay and texture goes, as in a face that a network painted."""
+    """Remove texture but keep edges, as in a face that a network painted."""
     if rng.random() < 0.4:
         return np.asarray(cv2.medianBlur(picture, 3), np.uint8)
     return np.asarray(cv2.bilateralFilter(picture, 5, rng.uniform(12, 40), rng.uniform(1.5, 3.0)), np.uint8)
@@ -327,7 +325,7 @@ def _recompressed(picture: Picture, rng: Generator) -> Picture:
 
 
 def _moved(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style) -> Picture:
-    """Shift, scale and turn a little about the face's middle, and bend it, so that it no longer fits its place."""
+    """Shift, scale and rotate a little about the face's centre, and warp it, so that it no longer fits its place."""
     marks = np.asarray(landmarks, np.float32)
     unit = max(4.0, float(np.linalg.norm(marks[1] - marks[0])), float(np.linalg.norm(marks[3] - marks[0])) * 0.8)
     reach = 0.06 if style == "textbook" else 0.10
@@ -345,7 +343,7 @@ def _moved(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style)
 
 
 def _warped(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) -> Pixels:
-    """Bend a picture by a smooth random field of about *amplitude* pixels."""
+    """Warp a picture by a smooth random field of about *amplitude* pixels."""
     height, width = picture.shape[:2]
     field = rng.standard_normal((cells, cells, 2), np.float32) * np.float32(amplitude)
     field = np.asarray(cv2.resize(field, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
@@ -357,7 +355,7 @@ def _warped(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) ->
 
 def _poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
     """
-    Poisson blending; None where the mask leaves too little room, for which it is not defined.
+    Blend by Poisson's equation; None where the mask is too small or too close to the edge for it to be defined.
 
     OpenCV solves it over the mask's whole bounding box and so changes pixels outside the mask, too: those are faded
     back into the target, and where the mask is 0 nothing changes.
@@ -374,7 +372,7 @@ def _poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
 
 
 def _affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:
-    """(2, 3) map of *points* onto *wanted* by least squares; with *similar*, one that only scales, turns and shifts."""
+    """Fit the (2, 3) map of *points* onto *wanted* by least squares; with *similar*, only scale, rotation and shift."""
     count = len(points)
     if similar:
         rows = np.zeros((2 * count, 4))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from worker.training.data.cache import SAME_FACE, CachedFace, CropCache
 from worker.training.errors import DataError
-from worker.training.fakes.blending import Landmarks, Picture
+from worker.training.fakes.pictures import Landmarks, Picture
 
 Face = tuple[CropCache, CachedFace]
 """A face, and the cache that holds its picture."""

@@ -12,12 +12,13 @@ from numpy.random import Generator
 from worker.detection.faces import Box, square_around
 from worker.training.fakes.aligned import moved_onto, visible_difference
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.blending import Blend, Landmarks, Mask, Picture, Style, mixed, part_mask, self_blend, swap
+from worker.training.fakes.blending import Blend, Style, mixed, part_mask, self_blend, swap
 from worker.training.fakes.faces import CANDIDATES, Face, FacePool
 from worker.training.fakes.generators.painting import PaintedKind, part_place
 from worker.training.fakes.generators.paintings import Paintings
 from worker.training.fakes.kinds import SQUARES, Kind
 from worker.training.fakes.pasting import lay_over, paste
+from worker.training.fakes.pictures import Landmarks, Mask, Picture
 
 OWN: Final = 0.6
 """Share of painted faces that are put back where they were; the others are another person's."""

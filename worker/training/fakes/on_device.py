@@ -1,13 +1,13 @@
 """
-The part of ``Augmentation`` that can be done over whole batches, where the network is: rescaling, blur, noise,
+The part of ``Augmentation`` that can be applied to whole batches on the network's device: rescaling, blur, noise,
 sharpening, JPEG, colours and cutout.
 
-Real video codecs stay with the loaders. A couple whose lot is a codec, or a chain of them, gets all that comes before
-it there as well, so that the order is what it always was; all others leave their loader as cut. What is done here is
-done at the network's size: a block of JPEG is eight of the network's pixels, where loaders have eight of the crop's.
+Video codecs stay with the loaders. A couple for which a codec, or a chain of them, is drawn gets all earlier changes
+there as well, so that their order is kept; other couples leave their loader unchanged. Changes here are made at the
+network's size: a block of JPEG is eight of the network's pixels, where loaders take eight of the crop's.
 
-What happens to a couple follows from the seed and its number alone, but for the grains of noise, which follow from the
-seed and the number of the batch, and are other ones on another kind of device.
+The changes of a couple follow from the seed and its number alone, except the noise itself, which follows from the seed
+and the number of the batch, and differs between kinds of devices.
 """
 
 import math
@@ -24,9 +24,9 @@ from torch.nn import functional
 from worker.training.fakes.augment import HALO_PX, MIN_SIDE_PX, Augmentation, Changes, Cut
 
 RADIUS_PX: Final = 4
-"""Of the blur at the largest sigma."""
+"""Radius of the blur at the largest sigma."""
 _STREAM: Final = 1
-"""Beside the seed and the number of a couple, the random numbers of this module."""
+"""Separates the random numbers of this module from others with the same seed and number."""
 
 LUMA: Final = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -49,7 +49,7 @@ CHROMA: Final = (
 
 
 def left_to_loaders(augmentation: Augmentation, seed: int, number: int) -> Augmentation:
-    """What the loader of the couple with this number has to do of *augmentation*."""
+    """Return the part of *augmentation* that the loader of the couple with this number applies."""
     codec, _, _ = _draw_codec(augmentation, seed, number)
     nothing = {"rescale": 0.0, "blur": 0.0, "noise": 0.0, "sharpen": 0.0}
     update: dict[str, float] = {"jpeg": 0.0, "h264": 0.0, "chain": 0.0, "colour": 0.0, "cutout": 0.0}
@@ -57,22 +57,22 @@ def left_to_loaders(augmentation: Augmentation, seed: int, number: int) -> Augme
 
 
 def draw_changes(augmentation: Augmentation, seed: int, number: int) -> Changes:
-    """The rest, for ``OnDevice``: as often, and as strong, as ``Augmentation`` itself would make each change."""
+    """Draw the changes that ``OnDevice`` applies, as often and as strong as ``Augmentation`` itself would."""
     codec, is_jpeg, rng = _draw_codec(augmentation, seed, number)
     changes = Changes()
     if not codec:
-        # Whether it is to be JPEG was drawn with the lot, and no codec is left to be.
+        # JPEG was decided together with the codec, and H.264 is ruled out.
         changes = augmentation.model_copy(update={"jpeg": float(is_jpeg), "h264": 0.0}).draw_native(rng)
     return augmentation.draw_final(rng, changes)
 
 
 class OnDevice:
     """
-    Changes batches of couples where they are.
+    Augmentation of batches of couples on their device.
 
     Args:
-        stages: Couples and augmentation of each; the last one never ends.
-        seed: The stream's.
+        stages: Number of couples and augmentation of each; the last one never ends.
+        seed: Seed of the stream.
     """
 
     def __init__(self, stages: Sequence[tuple[int, Augmentation]], seed: int) -> None:
@@ -81,7 +81,7 @@ class OnDevice:
 
     def apply(self, pictures: Tensor, number: int) -> Tensor:
         """
-        Change the two of every couple alike.
+        Apply the same changes to both pictures of every couple.
 
         Args:
             pictures: (2B, 3, S, S) uint8, real before fake, of the batch with this number.
@@ -106,11 +106,14 @@ class OnDevice:
 @torch.no_grad()
 def change(pictures: Tensor, changes: Sequence[Changes], generator: torch.Generator) -> Tensor:
     """
-    Make *changes*, one for each couple, of which those that get none are left alone.
+    Apply *changes*, one for each couple, to both of its pictures.
 
     Args:
         pictures: (2B, 3, S, S) uint8, real before fake.
-        generator: Of noise; on the same device.
+        generator: Generator of noise, on the same device.
+
+    Returns:
+        The same shape and type.
     """
     batch = _Batch(pictures, len(changes))
     rows = list(enumerate(changes))
@@ -134,18 +137,18 @@ def change(pictures: Tensor, changes: Sequence[Changes], generator: torch.Genera
 
 
 class _Batch:
-    """Grey levels as floating-point numbers, whole ones between changes, as pictures between two programs have."""
+    """Grey levels as floating-point numbers, rounded after each change as by programs that pass 8-bit pictures on."""
 
     def __init__(self, pictures: Tensor, couples: int) -> None:
         self.planes = pictures.to(torch.float32)
         self._couples = couples
 
     def each(self, chosen: Sequence[tuple[int, Any]], make: Callable[[Tensor, Tensor], Tensor]) -> None:
-        """Change both pictures of the *chosen* couples, each with its own parameter."""
+        """Apply *make* to both pictures of the *chosen* couples, each with its own parameter."""
         if not chosen:
             return
         numbers = [number for number, _ in chosen]
-        # One small transfer each, from pinned memory; the host knows all sizes, so it waits for nothing.
+        # Two small transfers from pinned memory; the host knows all sizes, so it never waits for the device.
         rows = self._sent(np.array(numbers + [number + self._couples for number in numbers], np.int64))
         values = self._sent(np.array([value for _, value in chosen] * 2, np.float32))
         changed = make(self.planes.index_select(0, rows), values)
@@ -159,12 +162,12 @@ class _Batch:
 
 
 def rescaled(planes: Tensor, factors: Tensor) -> Tensor:
-    """Made smaller by the mean over areas, and as large as before by interpolation between neighbours."""
+    """Shrink by averaging areas, and enlarge to the old size by linear interpolation."""
     side = planes.shape[-1]
     small = (side * factors).round().clamp(min=MIN_SIDE_PX, max=side).view(-1, 1, 1)
     places = torch.arange(side, device=planes.device, dtype=torch.float32)
     rows, columns = places.view(1, -1, 1), places.view(1, 1, -1)
-    # Row i of the small picture covers [i, i + 1) * side / small; what lies beyond the small picture covers nothing.
+    # Row i of the small picture covers [i, i + 1) * side / small; rows beyond the small picture cover nothing.
     width = side / small
     covered = torch.minimum((rows + 1) * width, columns + 1) - torch.maximum(rows * width, columns)
     shrink = covered.clamp(min=0.0) / width * (rows < small)  # (N, S, S)
@@ -174,7 +177,7 @@ def rescaled(planes: Tensor, factors: Tensor) -> Tensor:
 
 
 def blurred(planes: Tensor, sigmas_px: Tensor) -> Tensor:
-    """Gaussian blur, whose kernels end where OpenCV's do."""
+    """Apply a Gaussian blur, whose kernels end where OpenCV's do."""
     reach = torch.arange(-RADIUS_PX, RADIUS_PX + 1, device=planes.device, dtype=torch.float32)
     # OpenCV takes (6 sigma + 1) taps, rounded, and one more if that is even.
     radius = ((sigmas_px * 6.0 + 1.0).round() / 2.0).floor().view(-1, 1)
@@ -189,32 +192,32 @@ def blurred(planes: Tensor, sigmas_px: Tensor) -> Tensor:
 
 
 def noised(planes: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
-    """With normal noise of these deviations, the same in both pictures of a couple."""
+    """Add normal noise of these deviations, the same to both pictures of a couple."""
     half = planes.shape[0] // 2
     grains = torch.randn(half, *planes.shape[1:], generator=generator, device=planes.device)
     return planes + torch.cat([grains, grains]) * levels.view(-1, 1, 1, 1)
 
 
 def sharpened(planes: Tensor, amounts: Tensor) -> Tensor:
-    """Unsharp masking."""
+    """Sharpen by unsharp masking."""
     amounts = amounts.view(-1, 1, 1, 1)
     smooth = blurred(planes, torch.full_like(amounts.flatten(), HALO_PX)).round()
     return planes * (1.0 + amounts) - smooth * amounts
 
 
 def jpeg_coarse(planes: Tensor, qualities: Tensor) -> Tensor:
-    """JPEG with chroma at half resolution."""
+    """Apply JPEG with chroma at half resolution."""
     return jpeg(planes, qualities, coarse_chroma=True)
 
 
 def jpeg_fine(planes: Tensor, qualities: Tensor) -> Tensor:
-    """JPEG with chroma at full resolution."""
+    """Apply JPEG with chroma at full resolution."""
     return jpeg(planes, qualities, coarse_chroma=False)
 
 
 def jpeg(planes: Tensor, qualities: Tensor, *, coarse_chroma: bool) -> Tensor:
     """
-    What JPEG loses, without the file: ITU-T T.81 with the tables and scaling of libjpeg.
+    Apply the loss of JPEG without writing a file: ITU-T T.81 with the tables and scaling of libjpeg.
 
     Args:
         planes: (N, 3, H, W) RGB levels.
@@ -246,13 +249,13 @@ def jpeg(planes: Tensor, qualities: Tensor, *, coarse_chroma: bool) -> Tensor:
 
 
 def recoloured(planes: Tensor, maps: Tensor) -> Tensor:
-    """Each with its (3, 4) map of colours."""
+    """Apply a (3, 4) map of colours to each picture."""
     mapped = torch.bmm(maps[:, :, :3], planes.flatten(2)) + maps[:, :, 3:]
     return mapped.view_as(planes)
 
 
 def cut_out(planes: Tensor, cuts: Tensor) -> Tensor:
-    """Each with a grey rectangle over it."""
+    """Cover a rectangle of each picture with grey."""
     side = planes.shape[-1]
     left, top, right, bottom = ((cuts[:, place] * side).floor().view(-1, 1, 1, 1) for place in range(4))
     places = torch.arange(side, device=planes.device, dtype=torch.float32)
@@ -262,7 +265,7 @@ def cut_out(planes: Tensor, cuts: Tensor) -> Tensor:
 
 
 def _draw_codec(augmentation: Augmentation, seed: int, number: int) -> tuple[str, bool, Generator]:
-    """Which codec the loader has to use, if any, whether the device has to do JPEG, and where to draw the rest."""
+    """Draw the codec of the loader, if any, and whether the device applies JPEG; return these and the generator."""
     rng = np.random.default_rng((seed, number, _STREAM))
     is_chained = rng.random() < augmentation.chain
     draw = rng.random()
@@ -273,19 +276,19 @@ def _draw_codec(augmentation: Augmentation, seed: int, number: int) -> tuple[str
 
 
 def _edges(cut: Cut) -> tuple[float, float, float, float, float]:
-    """Left, top, right and bottom as shares of the side, and the grey level, as ``cut_out`` takes them."""
+    """Return left, top, right and bottom as shares of the side, and the grey level, as ``cut_out`` takes them."""
     corner = cut.place * (1.0 - cut.sides)
     return (*corner, *(corner + cut.sides), float(cut.grey))
 
 
 def _by_matrix(planes: Tensor, matrices: Tensor) -> Tensor:
-    """M P Mᵀ for each plane of a picture and its matrix: (N, 3, S, S), (N, S, S)."""
+    """Return M P Mᵀ for each plane of a picture and its matrix: (N, 3, S, S), (N, S, S)."""
     matrices = matrices[:, None]
     return matrices @ planes @ matrices.mT
 
 
 def _coded(planes: Tensor, table: tuple[tuple[int, ...], ...], scale: Tensor) -> Tensor:
-    """(N, C, H, W) about 0 through the cosine transform and its quantisation, and back, within a byte's range."""
+    """Quantise the cosine transform of (N, C, H, W) levels about 0, and transform back, within a byte's range."""
     count, channels, height, width = planes.shape
     steps = _constant(table, planes.device)
     steps = ((steps * scale + 50.0) / 100.0).floor().clamp(1.0, 255.0).view(count, 1, 1, 1, 8, 8)
@@ -307,7 +310,7 @@ _CONSTANTS: dict[tuple[int, torch.device], Tensor] = {}
 
 
 def _constant(values: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    """Sent to a device once."""
+    """Return *values* as a tensor on *device*, transferred once."""
     key = (id(values), device)
     if key not in _CONSTANTS:
         _CONSTANTS[key] = torch.tensor(values, dtype=torch.float32, device=device)

@@ -1,12 +1,13 @@
-"""Put back a picture that was painted of a face as a whole, where it was cut out."""
+"""Pasting of a picture that a network painted back into the picture that it was cut from."""
 
 from typing import Final
 
 import cv2
 import numpy as np
 
-from worker.training.fakes.blending import Blend, Mask, Picture, mixed
+from worker.training.fakes.blending import Blend, mixed
 from worker.training.fakes.generators.pictures import resized
+from worker.training.fakes.pictures import Mask, Picture
 
 Place = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
@@ -16,11 +17,11 @@ SOFT: Final = 0.12
 
 def paste(target: Picture, painted: Picture, place: Place) -> Blend:
     """
-    Paste *painted* into *target* with edges that fade, as one-shot swappers paste the square that they painted.
+    Paste *painted* into *target* with faded edges, as one-shot swappers paste the square that they painted.
 
     Args:
         target: (H, W, 3) uint8 RGB.
-        painted: Of any size; it is brought to that of *place*.
+        painted: Of any size; it is resized to that of *place*.
         place: Within *target*.
     """
     width, height = place[2:]
@@ -36,7 +37,7 @@ def paste(target: Picture, painted: Picture, place: Place) -> Blend:
 
 def lay_over(target: Picture, painted: Picture, place: Place) -> Blend:
     """
-    Put *painted*, which equals *target* but for a part, in its place as it is; the mask is 1 where a pixel differs.
+    Put *painted*, which equals *target* except for a part, in its place as it is; the mask is 1 where a pixel differs.
 
     Args:
         target: (H, W, 3) uint8 RGB.
@@ -59,6 +60,6 @@ def _window(place: Place) -> tuple[slice, slice]:
 
 
 def _changed(one: Picture, other: Picture) -> Mask:
-    """(H, W): 1 where two pictures differ, and in gaps between such pixels."""
+    """Return a mask that is 1 where two pictures differ, and in gaps between such pixels."""
     differs = np.asarray((cv2.absdiff(one, other).max(axis=2) > 0), np.uint8)
     return np.asarray(cv2.morphologyEx(differs, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8)), np.float32)

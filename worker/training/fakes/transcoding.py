@@ -14,9 +14,9 @@ import av
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+from worker.training.fakes.pictures import Picture
+
 Transform = Callable[[Picture], Picture]
 Codec = Literal["h264", "hevc", "vp9"]
 
@@ -26,7 +26,7 @@ MIN_SIDE_PX: Final = 32
 
 
 class _Coder(NamedTuple):
-    """How FFmpeg is asked for a codec, in the fastest way that uses all of its tools for prediction."""
+    """FFmpeg's names and options for a codec: the fastest that use all of its prediction tools."""
 
     encoder: str
     decoder: str
@@ -48,11 +48,11 @@ _CODERS: Final[dict[Codec, _Coder]] = {
 }
 MIN_CRFS: Final[dict[Codec, int]] = {"h264": 20, "hevc": 22, "vp9": 26}
 MAX_CRFS: Final[dict[Codec, int]] = {"h264": 40, "hevc": 42, "vp9": 54}
-"""Constant rate factors of chains, from hardly to badly visible; the scales differ by codec."""
+"""Constant rate factors of chains, from hardly visible to strong loss; the scales differ by codec."""
 
 
 class Motion(NamedTuple):
-    """How the frame before a picture differs from it."""
+    """The motion from one frame to the next."""
 
     right_px: float
     down_px: float
@@ -61,7 +61,7 @@ class Motion(NamedTuple):
 
 
 def jpeg(quality: int, *, coarse_chroma: bool = True) -> Transform:
-    """JPEG at *quality*, with chroma at half resolution or at full."""
+    """Return JPEG compression at *quality*, with chroma at half or full resolution."""
     sampling = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if coarse_chroma else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
 
@@ -73,10 +73,10 @@ def jpeg(quality: int, *, coarse_chroma: bool = True) -> Transform:
 
 
 def h264(crf: int, *, preset: str = "veryfast") -> Transform:
-    """Real H.264 (x264) at the constant rate factor *crf*: the picture as the second, predicted frame of a clip."""
+    """Return H.264 compression (x264) at the rate factor *crf*, of the picture as the predicted frame of a clip."""
 
     def transform(picture: Picture) -> Picture:
-        # The frame before it, seen from a pixel aside: prediction then has some motion to carry.
+        # The frame before is shifted by one pixel, so that prediction has some motion to compensate.
         before = np.roll(_even(picture), 1, axis=1)
         return _coded([before, picture], "h264", {"crf": str(crf), "preset": preset})
 
@@ -85,11 +85,11 @@ def h264(crf: int, *, preset: str = "veryfast") -> Transform:
 
 def video(codec: Codec, crf: int, motion: Motion, *, frames: int = 3) -> Transform:
     """
-    Encode with *codec* at the constant rate factor *crf*.
+    Return compression with *codec* at the constant rate factor *crf*.
 
     Args:
-        motion: Between one frame and the next; the last one is the picture itself.
-        frames: Of the clip.
+        motion: Motion between frames; the last frame is the picture itself.
+        frames: Number of frames of the clip.
     """
 
     def transform(picture: Picture) -> Picture:
@@ -100,7 +100,7 @@ def video(codec: Codec, crf: int, motion: Motion, *, frames: int = 3) -> Transfo
 
 
 def rescaled(side_px: int, *, smooth: bool) -> Transform:
-    """Bring a square picture to *side_px*; enlarging is smooth (cubic) or plain (linear)."""
+    """Return resizing of a square picture to *side_px*; enlarging is smooth (cubic) or plain (linear)."""
 
     def transform(picture: Picture) -> Picture:
         enlarging = cv2.INTER_CUBIC if smooth else cv2.INTER_LINEAR
@@ -111,7 +111,7 @@ def rescaled(side_px: int, *, smooth: bool) -> Transform:
 
 
 def in_turn(transforms: Sequence[Transform]) -> Transform:
-    """Make several changes, one after another."""
+    """Return *transforms* one after another as one."""
 
     def transform(picture: Picture) -> Picture:
         for change in transforms:
@@ -123,10 +123,10 @@ def in_turn(transforms: Sequence[Transform]) -> Transform:
 
 def chain(rng: Generator, side_px: int) -> Transform:
     """
-    Draw the way of a file through one to three uploads, for a square picture of *side_px*.
+    Draw the compression of one to three uploads, for a square picture of *side_px*.
 
-    Each may shrink it (to 0.3 of its first size in all, at the smallest) and compresses it: H.264 mostly, or HEVC, VP9
-    or, like a screenshot or a thumbnail, JPEG. In the end it may be enlarged again, as a player or a repost does.
+    Each may shrink it (to no less than 0.3 of its first size in all) and compresses it: H.264 mostly, or HEVC, VP9 or,
+    like a screenshot or a thumbnail, JPEG. In the end it may be enlarged again, as a player or a repost does.
     """
     transforms: list[Transform] = []
     now = side_px
@@ -144,19 +144,20 @@ def chain(rng: Generator, side_px: int) -> Transform:
 
 
 def halved(picture: Picture) -> Picture:
-    """At half of its size, 32 px a side at least."""
+    """Shrink a square picture to half its side, but to no less than 32 px."""
     return rescaled(max(MIN_SIDE_PX, picture.shape[0] // 2), smooth=False)(picture)
 
 
 DRIFT: Final = Motion(0.7, 0.3, 1.002)
-"""Of the clips that views are made of."""
+"""Motion of the clips that views are made of."""
 VIEWS: Final[dict[str, Transform]] = {
     "clean": lambda picture: picture,
     "crf28": video("h264", 28, DRIFT),
     "crf35": video("h264", 35, DRIFT),
     "half": in_turn([halved, video("h264", 28, DRIFT)]),
 }
-"""How a square crop, as it was cut, reaches us: as it was published, encoded again, or made smaller and encoded."""
+"""Forms in which a square crop at its native size may reach the service: unchanged, encoded again, or shrunk and
+encoded."""
 
 
 def _compression(rng: Generator) -> Transform:
@@ -184,14 +185,14 @@ def _moved_back(picture: Picture, motion: Motion, steps: int) -> Picture:
 
 
 def _even(picture: Picture) -> Picture:
-    """With sides that halve, as 4:2:0 wants them."""
+    """Pad to even sides, which 4:2:0 requires."""
     height, width = picture.shape[:2]
     bordered = cv2.copyMakeBorder(picture, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
     return np.asarray(bordered, np.uint8)
 
 
 def _coded(frames: Sequence[Picture], codec: Codec, options: dict[str, str]) -> Picture:
-    """The last of *frames* as it comes out of the decoder."""
+    """Encode *frames* as a clip and return the last one as decoded."""
     height, width = frames[-1].shape[:2]
     coder = _CODERS[codec]
     evened = [_even(frame) for frame in frames]

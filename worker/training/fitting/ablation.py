@@ -1,4 +1,4 @@
-"""Ablations: short runs that differ from a recipe in one thing each, and a table of what that does."""
+"""Ablations: short runs that differ from a recipe in one setting each, and a table of their results."""
 
 import csv
 import subprocess
@@ -25,7 +25,7 @@ from worker.training.measuring.scored import ScoredMedium, score_caches
 
 def variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:
     """
-    The recipes that *changes* makes of *recipe*, by name.
+    Read *recipe* and *changes*, and return the changed recipes by name.
 
     Raises:
         DataError: A file cannot be read, a changed recipe does not validate, or two would share a folder; the message
@@ -60,12 +60,12 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
     Train every variant that is not trained yet, each in a process and a folder of its own below *runs*.
 
     Raises:
-        TrainingError: One of them failed; the others are trained all the same.
+        TrainingError: One of them failed; the others are trained nevertheless.
     """
     jobs = []
     made = variants(recipe, changes)
     for variant in made.values():
-        # Once, before runs side by side would each do it.
+        # Painted once here, since parallel runs would each paint.
         parsed = Recipe.model_validate(variant)
         if parsed.painters:
             paint_for(parsed, build_caches(parsed, data, caches), caches)
@@ -79,12 +79,12 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         codes = list(pool.map(lambda job: train_in_process(job[1], data, caches, job[2]), jobs))
     failed = [name for (name, _, _), code in zip(jobs, codes, strict=True) if code != 0]
     if failed:
-        raise TrainingError(f"these did not end well, see log.txt in their folders: {', '.join(failed)}")
+        raise TrainingError(f"these runs failed, see log.txt in their folders: {', '.join(failed)}")
 
 
 def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) -> str:
     """
-    A table, in Markdown, of what the trained variants are worth on the validation set, by medium.
+    Return a table, in Markdown, of the results of the trained variants on the validation set, by medium.
 
     Intervals are 95 % bootstrap intervals over groups.
 
@@ -139,12 +139,12 @@ def _auc(media: Sequence[ScoredMedium]) -> str:
 
 
 def slug(name: str) -> str:
-    """*name* as a folder's and a checkpoint's name."""
+    """Return *name* as the name of a folder and a checkpoint."""
     return name.replace(" ", "-").replace("+", "-")
 
 
 def train_in_process(recipe: Path, data: Path, caches: Path, folder: Path) -> int:
-    """Train in a process of its own, whose output goes to ``log.txt`` in *folder*; returns its exit code."""
+    """Train in a process of its own, whose output goes to ``log.txt`` in *folder*; return its exit code."""
     with (folder / "log.txt").open("ab") as log:
         command = [sys.executable, "-m", "worker.training", "train", str(recipe), str(data)]
         command += ["--caches", str(caches), "--run", str(folder)]
@@ -152,7 +152,7 @@ def train_in_process(recipe: Path, data: Path, caches: Path, folder: Path) -> in
 
 
 def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    """*base* with what *change* names replaced; objects are merged, lists are not."""
+    """Return *base* with the values of *change*; objects are merged, lists are replaced."""
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights, kept without ever asking the device for a number."""
+"""The exponential moving average of a network's weights, updated without waiting for the device."""
 
 import copy
 
@@ -10,12 +10,12 @@ class Average:
     """
     A network whose weights follow another's: quickly at first, then with a fixed decay.
 
-    The count that decides how quickly is kept on the host. ``torch.optim.swa_utils.AveragedModel`` keeps it on the
-    device and reads it back for every tensor, hundreds of times a step, and each time the device runs dry.
+    The count that decides how quickly is on the host. ``torch.optim.swa_utils.AveragedModel`` keeps it on the
+    device and reads it back for every tensor, hundreds of times a step, and the device is idle each time.
 
     Args:
-        network: Is copied, buffers included.
-        decay: Share of the old average that stays, once as many steps were averaged as it takes.
+        network: Network that is copied, including its buffers.
+        decay: Share of the old average that is kept by each update, after a warm-up.
     """
 
     def __init__(self, network: nn.Module, decay: float, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Follow *network*, of the same layout: floating-point numbers are averaged, counters copied."""
+        """Add *network*, of the same architecture: floating-point tensors are averaged, counters copied."""
         floats, counters = _tensors(network)
         keep = min(self._decay, (1 + self.count) / (10 + self.count)) if self.count else 0.0
         # As torch.optim.swa_utils does: a handful of kernels instead of one for each tensor.
@@ -36,7 +36,7 @@ class Average:
 
 
 def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """Parameters and buffers: those of floating point, and counters."""
+    """Return the parameters and buffers of floating point, and the counters."""
     tensors = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
     floats = [tensor for tensor in tensors if tensor.is_floating_point()]
     return floats, [tensor for tensor in tensors if not tensor.is_floating_point()]

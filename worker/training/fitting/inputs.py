@@ -25,7 +25,7 @@ def build_caches(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1
 
 
 def paint_for(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
-    """The caches below *folder* of what the recipe's networks paint after *caches*, if its mixtures want it."""
+    """Paint the faces in *caches* with the networks that the mixtures need; return the folders of the paintings."""
     return paint_faces(caches, folder, recipe.painters, seed=recipe.seed)
 
 
@@ -40,7 +40,7 @@ def make_couples(
     ranks: int = 1,
     shuffle_labels: bool = False,
 ) -> Couples:
-    """The stream that *recipe* trains on; *stages* stand in place of the recipe's, the rest is as for ``Couples``."""
+    """Make the stream that *recipe* trains on; *stages* replace its own, the others are those of ``Couples``."""
     if stages is None:
         stages = [Stage(stage.images // 2, stage.mixture, stage.augmentation) for stage in recipe.stages]
     return Couples(

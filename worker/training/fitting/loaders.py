@@ -1,9 +1,9 @@
 """
-The processes that make couples, and the way of their batches to the device.
+The processes that make couples, and the transfer of their batches to the device.
 
-Loaders are forked, before this process has touched CUDA: they start in an instant, whatever their number, and share
-the index of the crops. Where CUDA is in use already, or where forks are not safe, a server that was started afresh
-forks them, and each reads the index by itself, all at one time.
+Loaders are forked before this process uses CUDA: they start at once, whatever their number, and share the index of
+the crops. Where CUDA is in use already, or where forks are not safe, a fork server starts them, and each reads the
+index itself.
 """
 
 import multiprocessing
@@ -22,12 +22,12 @@ from worker.training.fitting.stopwatch import Watch, unwatched
 
 Batch = tuple[Tensor, Tensor, Tensor]
 PREFETCH = 4
-"""Batches that each process makes ahead."""
+"""Batches that each process prepares in advance."""
 
 
 def start_loaders(couples: Couples, processes: int) -> Iterator[Batch]:
-    """Start *processes*, or none to make every batch when it is asked for, and give their batches in order."""
-    # OpenCV's threads do not survive a fork; a single one is none.
+    """Start *processes* and yield their batches in order; with 0, make every batch in this process on demand."""
+    # OpenCV's threads do not survive a fork; with a count of 1 it starts none.
     cv2.setNumThreads(1)
     loader = DataLoader(
         couples,
@@ -41,10 +41,10 @@ def start_loaders(couples: Couples, processes: int) -> Iterator[Batch]:
 
 class Feed:
     """
-    Batches on their device, the next of them on its way while the device works on the one before.
+    Batches on the device, of which the next is transferred while the device works on the current one.
 
     Args:
-        batches: On CPU; pictures are bytes there and on their way.
+        batches: Batches on CPU; pictures are bytes.
     """
 
     def __init__(self, batches: Iterator[Batch], device: torch.device, watch: Watch = unwatched) -> None:
@@ -57,7 +57,7 @@ class Feed:
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch has no types there
 
     def take(self) -> Batch:
-        """The next batch."""
+        """Return the next batch on the device."""
         batch = self._ahead or self._sent()
         self._ahead = None
         if self._stream is not None:
@@ -68,7 +68,7 @@ class Feed:
         return batch
 
     def advance(self) -> None:
-        """Send the batch after the one that was taken; to be called once the device has something to do."""
+        """Start the transfer of the next batch; to be called when the device has work queued."""
         self._ahead = self._ahead or self._sent()
 
     def _sent(self) -> Batch:
@@ -78,7 +78,7 @@ class Feed:
             if self._stream is None:
                 return cast("Batch", tuple(tensor.to(self._device) for tensor in batch))
             with torch.cuda.stream(self._stream):
-                # Pinned memory is kept by torch, and given out anew when the copy is done.
+                # torch keeps pinned memory, and reuses it when the copy is done.
                 return cast("Batch", tuple(tensor.pin_memory().to(self._device, non_blocking=True) for tensor in batch))
 
 

@@ -1,9 +1,9 @@
 """
-The network as it is trained: beside its judgement it has to say where a face was changed.
+The network as it is trained: beside its score it predicts where a face was changed.
 
-Masks teach more than one label a picture does, as Li et al., "Face X-ray for More General Face Forgery Detection",
-CVPR 2020, found. What says it is a 1 × 1 convolution on the last map at a sixteenth of the picture's size; serving
-never sees it.
+Masks are a stronger training signal than one label for each picture, as Li et al., "Face X-ray for More General Face
+Forgery Detection", CVPR 2020, found. The mask comes from a 1 × 1 convolution on the last map at a sixteenth of the
+picture's size, which serving does not have.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ class LocalisingNetwork(nn.Module):
     A forgery network with a mask beside its logit.
 
     Args:
-        network: Which shares its parameters with this one.
+        network: Network that shares its parameters with this one.
     """
 
     def __init__(self, network: ForgeryNetwork) -> None:
@@ -34,7 +34,7 @@ class LocalisingNetwork(nn.Module):
         block.register_forward_hook(self._keep)
 
     def forward(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, S, S) RGB in [0, 1] → (N,) logits and (N, C, C) logits of having been changed, C = S / 16."""
+        """Score (N, 3, S, S) RGB in [0, 1]: (N,) logits, and (N, C, C) logits of the mask, C = S / 16."""
         self._seen.clear()
         logits = self.network(faces)
         return logits, self.locate(self._seen.pop()).squeeze(1)
@@ -45,11 +45,11 @@ class LocalisingNetwork(nn.Module):
 
 def mask_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
     """
-    Binary cross-entropy over cells, where real pictures and fakes weigh alike.
+    Return the binary cross-entropy over cells, with equal weight for real pictures and fakes.
 
     Args:
         mask_logits: (2B, C, C), real before fake.
-        masks: (B, C, C) of the fakes in [0, 1]; negative where they are not known, which costs nothing.
+        masks: (B, C, C) of the fakes in [0, 1]; negative cells are unknown and ignored.
     """
     real, fake = mask_logits.chunk(2)
     known = (masks >= 0.0).to(fake.dtype)
@@ -58,7 +58,7 @@ def mask_loss(mask_logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _last_block(network: ForgeryNetwork) -> Any:
-    """The last block of the backbone that works at a sixteenth of the picture's size."""
+    """Return the last block of the backbone at a sixteenth of the picture's size."""
     stride, last = 2, None  # The stem halves it.
     for block in network.features.network._blocks:  # noqa: SLF001
         stride *= block._depthwise_conv.stride[0]  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The loss of a batch of couples, and a loss on its way from the device to the host."""
+"""The loss of a batch of couples, and its transfer from the device to the host."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from worker.training.fitting.recipes import Optimisation
 
 def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> Tensor:
     """
-    The loss of a batch of couples.
+    Return the loss of a batch of couples.
 
     Args:
         logits: (2B,), real before fake.
@@ -18,10 +18,10 @@ def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> 
     Returns:
         Mean binary cross-entropy, or focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017),
         plus the weighted ranking loss (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) and the
-        weighted mean square of what the two of an aligned couple have in common.
+        weighted mean square of the common offset of the logits of aligned couples.
     """
     real, fake = logits.chunk(2)
-    margins = torch.cat([-real, fake])  # How far each logit lies on its own side.
+    margins = torch.cat([-real, fake])  # The distance of each logit from 0, positive on the right side.
     losses = functional.softplus(-margins)
     if optimisation.loss == "focal":
         losses = losses * torch.sigmoid(-margins) ** optimisation.focal_gamma
@@ -33,10 +33,10 @@ def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> 
 
 class PendingLoss:
     """
-    The loss of a step, on its way to the host.
+    The loss of a step, in transfer to the host.
 
     Args:
-        loss: On a device, which may not have got to it yet.
+        loss: Loss on a device, which may not have computed it yet.
     """
 
     def __init__(self, step: int, loss: Tensor) -> None:
@@ -44,12 +44,12 @@ class PendingLoss:
         self._loss = loss.to("cpu", non_blocking=True)
         self._arrived: torch.cuda.Event | None = None
         if loss.is_cuda:
-            # Whoever waits for this waits for this step alone, not for what was asked of the device since.
+            # Waiting for this event waits for this step alone, not for work queued since.
             self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch has no types there
             self._arrived.record()
 
     def read(self) -> float:
-        """Wait until it has arrived."""
+        """Wait for the transfer, and return the loss."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return float(self._loss)

@@ -9,10 +9,10 @@ from worker.training.fitting.recipes import Optimisation
 
 
 def make_optimizer(network: nn.Module, optimisation: Optimisation, *, fused: bool) -> torch.optim.Optimizer:
-    """AdamW; weights decay, batch norms and biases do not, and what ImageNet did not train learns faster."""
+    """Make AdamW: only weights decay, not batch norms and biases, and layers without ImageNet weights learn faster."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        # By whole parts of the name: the backbone has a "_conv_head", which ImageNet did train.
+        # Whole parts of the name are compared: the backbone's "_conv_head" has ImageNet weights.
         is_new = not {"head", "locate", "_conv_stem"}.isdisjoint(name.split("."))
         rate = optimisation.head_learning_rate if is_new else optimisation.learning_rate
         decay = optimisation.weight_decay if parameter.dim() > 1 else 0.0
@@ -27,7 +27,7 @@ def make_optimizer(network: nn.Module, optimisation: Optimisation, *, fused: boo
 
 
 def learning_rate_factor(seen: int, total: int, warm_up: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth (Loshchilov and Hutter, SGDR, ICLR 2017)."""
+    """Return the factor: linear warm-up, then half a cosine to 0.01 (Loshchilov and Hutter, SGDR, ICLR 2017)."""
     if seen < warm_up:
         return (seen + 1) / warm_up
     share = min(1.0, (seen - warm_up) / max(1, total - warm_up))

@@ -1,4 +1,4 @@
-"""What a recipe's steps cost on this machine: by part, in kernels, and in couples that a loader makes in a second."""
+"""The cost of a recipe's steps on this machine: time by part, kernels, and couples a second of a loader."""
 
 import time
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from worker.training.fitting.stopwatch import Part, Stopwatch, Synchronisations
 from worker.training.fitting.train import Trainer
 
 STEPS: Final = 4
-"""That are timed, after one that is not."""
+"""Number of timed steps, after one for warm-up."""
 COUPLES: Final = 24
-"""Of each kind that are timed, after a few that are not."""
+"""Number of timed couples of each kind, after a few for warm-up."""
 
 
 def profile(recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), steps: int = STEPS) -> list[str]:
     """
-    Take a few steps, of which nothing is kept, and make couples of each kind in this process.
+    Time a few steps, whose results are discarded, and the making of couples of each kind in this process.
 
-    Parts are timed one after another, with the device waited for between them, so their sum is more than a step takes.
+    Parts are timed with a synchronisation between them, so that their sum is more than the time of a step.
 
     Returns:
-        Lines for a reader.
+        Lines to print.
     """
     watch = Stopwatch()
     with TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def profile(recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] =
 
 
 def _kinds(recipe: Recipe) -> dict[Kind, Stage]:
-    """Kinds of the last stage's mixture, alone, with its augmentation."""
+    """Return a stage for each kind of the last stage's mixture, with its augmentation."""
     last = recipe.stages[-1]
     return {kind: Stage(1, {kind: 1.0}, last.augmentation) for kind, weight in last.mixture.items() if weight > 0.0}
 
@@ -71,7 +71,7 @@ def _couples_per_second(
 
 
 def _kernels(trainer: Trainer) -> tuple[str, int]:
-    """What a step asks of the device: kernels of a GPU, or operations of a CPU that call no other ones."""
+    """Count the kernels of a step on a GPU, or its innermost operations on a CPU."""
     activities = [ProfilerActivity.CPU]
     is_cuda = torch.cuda.is_available() and next(trainer.network.parameters()).is_cuda
     if is_cuda:

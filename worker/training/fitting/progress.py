@@ -9,24 +9,24 @@ from typing import Any
 
 CURVES_FILE = "curves.csv"
 SMOOTHING = 0.98
-"""Of the loss that the progress bar and the curves show."""
+"""Smoothing of the loss in the progress bar and the curves: the share of the old value."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run has come."""
+    """The progress of a run."""
 
     step: int = 0
     loss: float | None = None
-    """Smoothed."""
+    """Smoothed training loss."""
     best: float = -math.inf
     """Largest ``selection`` of a validation so far."""
     stale: int = 0
-    """Validations since then."""
+    """Validations since the best one."""
     seconds: float = 0.0
 
     def note_loss(self, loss: float) -> None:
-        """Take the loss of a step into the smoothed one."""
+        """Update the smoothed loss with the loss of a step."""
         smoothing = SMOOTHING if self.loss is not None else 0.0
         self.loss = smoothing * (self.loss or 0.0) + (1 - smoothing) * loss
 

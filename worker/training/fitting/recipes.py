@@ -1,4 +1,4 @@
-"""Recipes: everything that decides how a checkpoint is trained, in one YAML file, checked before anything starts."""
+"""Recipes: all settings of a training run, in one YAML file, which is validated before anything starts."""
 
 import hashlib
 from pathlib import Path
@@ -24,12 +24,12 @@ class _Part(BaseModel):
 
 
 class StageRecipe(_Part):
-    """A stretch of training."""
+    """One stage of training."""
 
     images: int = Field(gt=0)
     mixture: dict[Kind, Annotated[float, Field(ge=0.0)]]
     augmentation: Augmentation | None = None
-    """In place of the recipe's, so that a run may go from clean pictures to hard ones."""
+    """Replaces the recipe's augmentation, so that a run may go from easy pictures to hard ones."""
 
     @field_validator("mixture")
     @classmethod
@@ -41,10 +41,11 @@ class StageRecipe(_Part):
 
 class Draws(_Part):
     """
-    How real faces are drawn.
+    Balance of the draws of real faces between data sets and people.
 
-    A medium counts by its faces, up to a dozen. The share of a data set, and within it of a person, is what all its
-    media count, to these powers: 1 draws all media alike, 0 all data sets (or people) alike, 0.5 lies between.
+    The weight of a medium is the number of its faces, up to a dozen. The share of a data set, and of a person within
+    it, is the sum of these weights to the given power: 1 draws all media equally often, 0 all data sets (or people)
+    equally often, and 0.5 is between the two.
     """
 
     data_set: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
@@ -55,65 +56,66 @@ class Optimisation(_Part):
     """AdamW with warm-up and cosine decay."""
 
     batch: int = Field(default=32, ge=2, multiple_of=2)
-    """Images in a step of one device, half of them real."""
+    """Images in a step on one device, half of them real."""
     learning_rate: float = Field(default=4e-4, gt=0.0)
     head_learning_rate: float = Field(default=1e-3, gt=0.0)
-    """Of the head and the stem, which ImageNet did not train."""
+    """Learning rate of the head and the stem, which have no ImageNet weights."""
     weight_decay: float = Field(default=0.02, ge=0.0)
     warm_up_images: int = Field(default=2000, ge=0)
     clip: float = Field(default=5.0, gt=0.0)
-    """Largest norm of the gradient."""
+    """Norm to which larger gradients are clipped."""
     loss: Literal["bce", "focal"] = "bce"
     focal_gamma: float = Field(default=2.0, ge=0.0)
     ranking: float = Field(default=0.3, ge=0.0)
-    """Weight of the loss that wants a fake above the real picture it was made from."""
+    """Weight of the ranking loss, which is small if a fake scores above the real picture it was made from."""
     centring: float = Field(default=0.0, ge=0.0)
-    """Weight of the loss that wants both lie as far from the middle, so that no clip as a whole is called fake."""
+    """Weight of the centring loss, which is small if the logits of a couple are symmetric about 0, so that a whole clip
+    is not shifted towards fake."""
     mask: float = Field(default=0.5, ge=0.0)
-    """Weight of the loss that wants to be told where a fake was changed; 0 leaves that part of the network out."""
+    """Weight of the mask loss, for predicting where a fake was changed; 0 leaves that part of the network out."""
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     batch_norm_momentum: float = Field(default=0.1, gt=0.0, le=1.0)
 
 
 class Validation(_Part):
-    """When to look, and when to stop."""
+    """When to validate, on what, and when to stop."""
 
     every_images: int = Field(default=10_000, gt=0)
     blended_couples: int = Field(default=150, gt=0)
-    """Fakes made of validation faces."""
+    """Number of fakes that are made from validation faces."""
     media: int | None = Field(default=None, ge=1)
-    """Of each data set and label, at most; all if not given."""
+    """Largest number of media of each data set and label; all if not given."""
     faces: int | None = Field(default=None, ge=1)
-    """Of each medium, at most, spread evenly over it; all if not given."""
+    """Largest number of faces of each medium, spread evenly over it; all if not given."""
     views: list[Literal["clean", "crf28", "crf35", "half"]] = Field(default=["clean"], min_length=1)
-    """Of each face (``transcoding.VIEWS``), over which the measure by which states are chosen is the mean."""
+    """Views of each face (``transcoding.VIEWS``); states are chosen by the mean over them."""
     patience: int = Field(default=0, ge=0)
-    """Stop after this many validations without a better one; 0 never does."""
+    """Stop after this many validations without improvement; 0 never stops."""
 
 
 class Hardware(_Part):
-    """What to train on, as Lightning Fabric names it."""
+    """Hardware to train on, in the terms of Lightning Fabric."""
 
     accelerator: str = "auto"
     devices: int = Field(default=1, ge=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
     threads: int | None = Field(default=None, ge=1)
-    """Of a process on CPU; all if not given."""
+    """Threads of a process on CPU; all if not given."""
     loader_processes: int = Field(default=1, ge=0)
 
 
 class Origin(_Part):
-    """What the model card says of weights that were trained elsewhere: plain text, from which nothing follows."""
+    """Text of the model card on weights that were trained elsewhere; nothing else depends on it."""
 
     data: str = ""
-    """What was trained on that is not among the recipe's sources, and on what terms."""
+    """Training data that is not among the recipe's sources, and its terms of use."""
     images: str = ""
-    """How many were seen."""
+    """Number of images that were trained on."""
     hardware: str = ""
     seconds: str = ""
-    """Of training."""
+    """Duration of training."""
     measured: list[str] = []
-    """What its makers measured on media that are not here, a line each, for the card's section on how weak it is."""
+    """Results of its makers on media that are not here, a line each, for the card's section on weaknesses."""
     note: str = ""
 
 
@@ -131,7 +133,7 @@ class Recipe(_Part):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str
     licence: str = "Apache-2.0"
-    """Of the weights, for the manifest."""
+    """Licence of the weights, for the manifest."""
     seed: int = 1
     sources: list[Source] = Field(min_length=1)
     cache: CacheSettings = CacheSettings()
@@ -142,18 +144,18 @@ class Recipe(_Part):
     """``imagenet``, ``random``, or the folder of a checkpoint."""
     stages: list[StageRecipe] = Field(min_length=1)
     autoencoders: list[AutoencoderSettings] = []
-    """That paint the faces of the kinds ``painted``, with a plain code, and ``decoded``, with another."""
+    """Networks that paint the faces of the kinds ``painted``, with a plain code, and ``decoded``, with another."""
     restorers: list[RestorerSettings] = []
-    """That paint the faces of the kind ``restored``."""
+    """Networks that paint the faces of the kind ``restored``."""
     inpainters: list[InpainterSettings] = []
-    """That paint the faces of the kind ``inpainted``."""
+    """Networks that paint the faces of the kind ``inpainted``."""
     real_from: list[str] = []
-    """Data sets whose real faces fakes are made of; all if empty."""
+    """Data sets from whose real faces fakes are made; all if empty."""
     draws: Draws = Draws()
     augmentation: Augmentation = Augmentation()
     augment_on: Literal["loaders", "device"] = "loaders"
-    """Where crops are changed: ``device`` takes from the loaders what ``on_device`` can do over whole batches, at the
-    network's size instead of the crop's own."""
+    """Where crops are augmented: with ``device``, the changes that ``on_device`` can apply to whole batches move from
+    the loaders to the device, at the network's size instead of the crop's native size."""
     optimisation: Optimisation = Optimisation()
     validation: Validation = Validation()
     hardware: Hardware = Hardware()
@@ -172,14 +174,14 @@ class Recipe(_Part):
 
     @property
     def painted_kinds(self) -> set[PaintedKind]:
-        """The kinds of painted faces that a mixture wants."""
+        """The kinds of painted faces in the mixtures."""
         return {
             kind for kind in get_args(PaintedKind) if any(stage.mixture.get(kind, 0.0) > 0.0 for stage in self.stages)
         }
 
     @property
     def painters(self) -> list[PainterSettings]:
-        """The networks whose faces a mixture wants."""
+        """The networks whose faces are in the mixtures."""
         return [painter for painter in self._all_painters if painter.kind in self.painted_kinds]
 
     @property
@@ -188,7 +190,7 @@ class Recipe(_Part):
 
     @property
     def images(self) -> int:
-        """To be seen in all."""
+        """Images of all stages."""
         return sum(stage.images for stage in self.stages)
 
     @classmethod
@@ -207,7 +209,7 @@ class Recipe(_Part):
             raise DataError(f"{path}: {error}") from error
 
     def digest(self) -> str:
-        """Of what decides the weights, not of the hardware, nor of what is only told."""
+        """Hash the settings that decide the weights, without the hardware and descriptions."""
         left_out: dict[str, Any] = {
             "hardware": True,
             "save_every_s": True,
@@ -217,7 +219,7 @@ class Recipe(_Part):
             "min_bits_per_pixel": True,
             "sources": {"__all__": {"about", "terms", "seen"}},
         }
-        # Runs of recipes that do not use these were begun before they could be named.
+        # Digests of recipes without these settings must stay those of runs that began before they existed.
         left_out |= {name: True for name in ("restorers", "inpainters") if not getattr(self, name)}
         data = self.model_dump_json(exclude=left_out)
         return hashlib.sha256(data.encode()).hexdigest()

@@ -12,10 +12,10 @@ from worker.training.pretrained import load_imagenet
 
 def start_network(recipe: Recipe) -> ForgeryNetwork:
     """
-    The network that training begins with: random, from ImageNet, or from a checkpoint.
+    Make the network that training begins with: random, from ImageNet, or from a checkpoint.
 
     Raises:
-        DataError: There is no such start, or not for this architecture.
+        DataError: The start is missing, or of another architecture.
     """
     network = ForgeryNetwork(recipe.architecture, recipe.preprocessing.crop_size_px)
     if recipe.start == "random":

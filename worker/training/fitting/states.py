@@ -1,10 +1,10 @@
 """
-What a run goes on from: tensors in small files, and an index that says which of them belong together.
+The state that a run resumes from: tensors in files of limited size, and an index of the files that belong together.
 
-A state is written beside the one before, under other names, and counts from the moment its index replaces the old
-one; then the old files go. A kill at any moment leaves one whole state. Every file names the state that it belongs
-to, so that a copy of a run's folder, taken while a state was written, is recognised too. No file is larger than
-``MAX_FILE_BYTES``, unless one tensor is, so that states travel through whatever limits the size of a file.
+A state is written beside the previous one, under other names, and becomes valid when its index replaces the old one;
+then the old files are removed. A kill at any moment leaves one complete state. Every file carries the token of its
+state, so that an inconsistent copy of a run's folder is recognised. No file is larger than ``MAX_FILE_BYTES``, unless
+a single tensor is, so that states fit through limits on the size of files.
 """
 
 import json
@@ -22,17 +22,17 @@ from worker.training.fitting.recipes import Recipe
 
 INDEX_FILE: Final = "state.json"
 OLDER_FILE: Final = "state.ckpt"
-"""Which held a whole state once."""
+"""File of a whole state in older versions."""
 MAX_FILE_BYTES: Final = 15_000_000
 _SLOTS: Final = ("a", "b")
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:
     """
-    What the state in *folder* says of itself, without its tensors; nothing if there is none.
+    Read the index of the state in *folder*, without its tensors; None if there is no state.
 
     Raises:
-        TrainingError: It cannot be read, or is of an older layout.
+        TrainingError: It is damaged, or of an older layout.
     """
     path = folder / INDEX_FILE
     if not path.exists():
@@ -50,7 +50,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
 
 def check_recipe(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """
-    Read what the state of the run in *folder* says of itself; nothing if there is none.
+    Read the index of the run in *folder*; None if there is no state.
 
     Raises:
         TrainingError: It belongs to another recipe, or to an older version.
@@ -66,13 +66,13 @@ def write_state(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Te
     Replace the state in *folder*.
 
     Args:
-        about: For the index; JSON.
-        tensors: By name, on any device.
+        about: Entries of the index, JSON values.
+        tensors: Tensors by name, on any device.
     """
     folder.mkdir(parents=True, exist_ok=True)
     old = read_index(folder) or {"slot": _SLOTS[1]}
     slot = _SLOTS[old["slot"] == _SLOTS[0]]
-    _remove(folder, slot)  # What a kill left there.
+    _remove(folder, slot)  # Files that a killed process left there.
     token = secrets.token_hex(8)
     files = []
     for number, part in enumerate(_parts(tensors)):
@@ -86,7 +86,7 @@ def write_state(folder: Path, about: Mapping[str, Any], tensors: Mapping[str, Te
 
 def read_tensors(folder: Path, index: Mapping[str, Any]) -> dict[str, Tensor]:
     """
-    The tensors of a state, on CPU.
+    Read the tensors of a state, on CPU.
 
     Raises:
         TrainingError: A file is missing, damaged or of another state.
@@ -104,7 +104,7 @@ def read_tensors(folder: Path, index: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """*tensors* in their order, as many at a time as fit into one file."""
+    """Divide *tensors*, in their order, into parts that fit into one file."""
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():

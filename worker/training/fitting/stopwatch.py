@@ -1,4 +1,4 @@
-"""What a step costs: seconds by part, and how often the device has to be waited for."""
+"""The cost of a step: seconds by part, and the number of synchronisations with the device."""
 
 import time
 from collections import defaultdict
@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 Part = Literal["loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average"]
 Watch = Callable[[Part], AbstractContextManager[None]]
 WAITING: Final = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"})
-"""Operations that give the host a number, or a shape, that the device alone knows."""
+"""Operations that return a number, or a shape, which only the device knows, to the host."""
 
 
 def unwatched(_part: Part) -> AbstractContextManager[None]:
@@ -21,14 +21,14 @@ def unwatched(_part: Part) -> AbstractContextManager[None]:
 
 
 class Stopwatch:
-    """Adds up the seconds of each part; a GPU is waited for at both ends, so nothing overlaps while it watches."""
+    """Adds up the seconds of each part, with a synchronisation at both ends, so that parts do not overlap."""
 
     def __init__(self) -> None:
         self.seconds: dict[Part, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, part: Part) -> Iterator[None]:
-        """Count what happens meanwhile to *part*."""
+        """Add the time inside the context to *part*."""
         _await_device()
         began = time.perf_counter()
         yield
@@ -49,7 +49,7 @@ class Synchronisations(TorchDispatchMode):  # type: ignore[no-untyped-call] # to
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count *func*, if it waits, and call it."""
+        """Count *func* if it synchronises, and call it."""
         self.count += func.overloadpacket.__name__ in WAITING
         return func(*args, **(kwargs or {}))
 

@@ -1,14 +1,13 @@
 """
 The trainer: from a recipe and crop caches to weights, on CPU or on one or several GPUs, by Lightning Fabric.
 
-A run lives in a folder: ``state.json`` and the files it names to go on from, ``curves.csv``, ``best/`` with the
-checkpoint that was best on the validation set, ``last/`` with the newest. Everything random follows from the seed and
-the number of the step, so a run that was killed at any moment goes on from its last saved state and ends with the same
-weights. What a validation writes is written before the state that knows of it, and again if the run was killed between
-the two.
+The folder of a run has ``state.json`` and the files of the state to resume from, ``curves.csv``, ``best/`` with the
+checkpoint that was best on the validation set, and ``last/`` with the newest. Everything random follows from the seed
+and the number of the step, so that a run that was killed at any moment resumes from its last saved state and ends with
+the same weights. The files of a validation are written before the state that includes it, and again if the run was
+killed between the two.
 
-A GPU is never waited for within a step: the one number that is asked of it, the loss, is read while it works on the
-step after.
+The host never waits for a GPU within a step: the loss, the only number it reads, is read during the next step.
 """
 
 import math
@@ -41,20 +40,20 @@ from worker.training.fitting.stopwatch import Watch, unwatched
 from worker.training.fitting.validation import ValidationFaces
 
 STEPS_ALONE = 16
-"""Between two steps at which several ranks agree whether to save or to stop, for which they wait for each other."""
+"""Steps between two at which several ranks, waiting for each other, agree whether to save or to stop."""
 
 
 class Trainer:
     """
-    One run.
+    One training run.
 
     Args:
-        recipe: What to train.
+        recipe: Settings of the run.
         caches: Folders of crops.
-        folder: Of the run; if it holds a state, the run goes on from there.
+        folder: Folder of the run; if it holds a state, the run resumes from it.
         painted: Folders of crops that the recipe's networks painted after those in *caches*.
-        shuffle_labels: Train on coin tosses, for a test.
-        watch: Measures what the parts of a step cost.
+        shuffle_labels: Whether to train on random labels, for a test.
+        watch: Measures the time of the parts of a step.
 
     Raises:
         TrainingError: The folder's state belongs to another recipe, or to another number of images in a step, or is
@@ -83,7 +82,7 @@ class Trainer:
         self._fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=hardware.precision)
         self.progress = Progress()
         about = self._about()
-        # Before other processes of this run are started, and before anything is on a device: see the module.
+        # Loaders are forked before other processes of this run are started and before a device is used: see loaders.
         is_early = hardware.loader_processes > 0 and not self.is_finished
         self._batches: Iterator[Batch] | None = self._loader() if is_early else None
         self._fabric.launch()
@@ -97,7 +96,7 @@ class Trainer:
         network = network.to(memory_format=torch.channels_last)
         self._average = Average(network, recipe.optimisation.ema_decay, self._fabric.device)
         module: nn.Module = LocalisingNetwork(network) if recipe.optimisation.mask else network
-        # Gradients that a scaler has to undo first cannot be clipped in front of the fused optimiser.
+        # The fused optimiser unscales gradients itself, too late for clipping.
         optimizer = make_optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
         self._model, self._optimizer = self._fabric.setup(module, optimizer)
         self._changes: OnDevice | None = None
@@ -109,34 +108,37 @@ class Trainer:
 
     @property
     def network(self) -> ForgeryNetwork:
-        """The averaged network, which is what is validated and saved."""
+        """The averaged network, which is validated and exported."""
         return cast("ForgeryNetwork", self._average.module)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the first of its run, the one that writes."""
+        """Whether this process is the first of its run, which alone writes files."""
         return self._fabric.global_rank == 0
 
     @property
     def images_per_step(self) -> int:
-        """Over all devices."""
+        """Images in a step over all devices."""
         return self.recipe.optimisation.batch * self._fabric.world_size
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the run has reached its last step or lost its patience."""
         return self.progress.step >= self._last_step or self._is_stale
 
     def run(self, *, until_step: int | None = None, deadline_s: float | None = None) -> dict[str, float]:
         """
-        Train to the end, or to a step, or until it is time to stop.
+        Train to the end, to a step, or to a deadline, and save the state.
 
         Args:
-            deadline_s: On the clock of ``time.monotonic``: the first rank's counts. What the run has come to is saved
-                then, and a validation is made only if it was due anyway.
+            until_step: Step to stop at.
+            deadline_s: Time to stop at, on the clock of ``time.monotonic`` of the first rank. It causes no validation.
 
         Returns:
-            The last validation's measures; empty if there was none.
+            The measures of the last validation; empty if there was none.
+
+        Raises:
+            TrainingError: The loss is not a number.
         """
         recipe, progress = self.recipe, self.progress
         last_step = self._last_step
@@ -177,12 +179,12 @@ class Trainer:
                     break
             self._note(late)
         self._save()
-        # Its processes have made batches ahead of where a next run would go on.
+        # The loaders are ahead of the step at which another call would resume.
         self._batches = None
         return measured
 
     def rehearse(self, steps: int) -> None:
-        """Take *steps* as ``run`` does, but validate and save nothing: to measure them."""
+        """Take *steps* as ``run`` does, without validating or saving, to measure them."""
         if self._batches is None:
             self._batches = self._loader()
         feed = Feed(self._batches, self._fabric.device, self._watch)
@@ -198,7 +200,7 @@ class Trainer:
         return math.ceil(self.recipe.images / self.images_per_step)
 
     def _agreed(self, must_save: bool, must_stop: bool) -> tuple[bool, bool]:
-        """What the first rank says: saving and stopping is done by all ranks together, and their clocks differ."""
+        """Return the decision of the first rank: all ranks save and stop together, and their clocks differ."""
         if self._fabric.world_size == 1:
             return must_save, must_stop
         if self.progress.step % STEPS_ALONE:
@@ -208,10 +210,10 @@ class Trainer:
 
     def _note(self, late: PendingLoss | None) -> None:
         """
-        Take a step's loss into account.
+        Read the loss of a step, if any, and update the smoothed loss.
 
         Raises:
-            TrainingError: It is not a number. Nothing of that step was saved.
+            TrainingError: It is not a number. That step was not saved.
         """
         if late is None:
             return
@@ -238,9 +240,9 @@ class Trainer:
         return start_loaders(couples, self.recipe.hardware.loader_processes)
 
     def _step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
-        """Learn from one batch; gives its loss, which the device may still be working on."""
+        """Train on one batch; return its loss, which the device may still be computing."""
         progress, optimisation = self.progress, self.recipe.optimisation
-        # Whatever is random within the network follows from the step, too. Numbers have the same hash in every process.
+        # Dropout follows from the step as well. Tuples of numbers have the same hash in every process.
         torch.manual_seed(hash((self.recipe.seed, progress.step, self._fabric.global_rank)))
         factor = learning_rate_factor(
             progress.step * self.images_per_step, self.recipe.images, optimisation.warm_up_images
@@ -277,7 +279,7 @@ class Trainer:
         return loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
 
     def _validate(self, validation: ValidationFaces | None) -> dict[str, float]:
-        """Validate on the first rank, while the others wait for what it finds, at most as long as Fabric lets them."""
+        """Validate on the first rank, while the others wait for its measures, at most as long as Fabric allows."""
         measured: dict[str, float] = {}
         progress = self.progress
         if validation is not None:
@@ -308,14 +310,14 @@ class Trainer:
         self._fabric.barrier()
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that a state holds; the options of the optimiser follow from the recipe."""
+        """Collect the tensors of the state; the options of the optimiser follow from the recipe."""
         parts = {"model": self._model.module.state_dict(), "average": self._average.module.state_dict()}
         for number, values in self._optimizer.optimizer.state_dict()["state"].items():
             parts[f"optimizer/{number}"] = values
         return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
 
     def _about(self) -> dict[str, Any] | None:
-        """The index of the state to go on from, whose progress is taken over."""
+        """Read the index of the state to resume from, if any, and its progress."""
         about = check_recipe(self.folder, self.recipe)
         if about is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -341,7 +343,7 @@ class Trainer:
         optimizer = self._optimizer.optimizer
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         state = {
-            # Files hold tensors in plain order; the optimiser reads memory as its parameters lie in it.
+            # Files hold tensors in contiguous order; the optimiser needs the memory layout of its parameters.
             number: {
                 name: torch.empty_like(parameter).copy_(value) if value.dim() else value
                 for name, value in parts[f"optimizer/{number}"].items()

@@ -1,4 +1,4 @@
-"""What training looks at to choose among its own states: faces it never learns from, cut as serving cuts them."""
+"""Validation, by which training chooses among its states: on faces it never learns from, cut as serving cuts them."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -12,7 +12,8 @@ from worker.training.data.cache import CachedFace, CropCache
 from worker.training.fakes.augment import Augmentation, native_crop, to_size
 from worker.training.fakes.couples import Couples
 from worker.training.fakes.kinds import Stage
-from worker.training.fakes.transcoding import VIEWS, Picture, Transform
+from worker.training.fakes.pictures import Picture
+from worker.training.fakes.transcoding import VIEWS, Transform
 from worker.training.fitting.recipes import Recipe, Validation
 from worker.training.measuring.metrics import Labels, Scores, roc_auc
 from worker.training.measuring.scored import above_originals, draw_media, spread
@@ -33,7 +34,7 @@ class ValidationFaces:
         self._size_px, self._margin = crop.crop_size_px, crop.crop_margin
         self._views: list[str] = list(recipe.validation.views)
         self._media: dict[str, CachedFace] = {}
-        """A face of each medium, which tells what the medium is."""
+        """A face of each medium, with the metadata of the medium."""
         self._medium_of: list[str] = []
         crops: dict[str, list[Picture]] = {view: [] for view in self._views}
         for cache, face in _chosen(caches, recipe.validation):
@@ -53,12 +54,12 @@ class ValidationFaces:
             set_name="validation",
         )
         made, _, _ = couples.batch(0)  # (2N, 3, S, S)
-        self._made = {view: self._seen(made, VIEWS[view]) for view in self._views}
+        self._made = {view: self._viewed(made, VIEWS[view]) for view in self._views}
         self._crops = {view: torch.from_numpy(np.stack(crops[view])).permute(0, 3, 1, 2) for view in self._views}
 
     def measure(self, network: nn.Module, device: torch.device) -> dict[str, float]:
         """
-        Judge *network*, which is left in eval mode.
+        Evaluate *network*, which is left in eval mode.
 
         Returns:
             Areas under the ROC curve, of the first view: ``made_auc`` over fakes made here, ``video_auc`` over all
@@ -78,7 +79,7 @@ class ValidationFaces:
         return result
 
     def _measured(self, network: nn.Module, device: torch.device, view: str) -> tuple[dict[str, float], float]:
-        """The measures of one view, and the mean of those by which states are chosen."""
+        """Return the measures of one view, and the mean of those by which states are chosen."""
         made = _logits(network, self._made[view], device).numpy()
         result: dict[str, float] = {}
         _add_auc(result, "made_auc", np.repeat([0, 1], len(made) // 2), made)
@@ -104,15 +105,15 @@ class ValidationFaces:
             result["above"] = float(np.mean([is_above for _, is_above in above]))
         return result, selection
 
-    def _seen(self, pictures: Tensor, transform: Transform) -> Tensor:
-        """(N, 3, S, S) uint8, each after *transform*."""
+    def _viewed(self, pictures: Tensor, transform: Transform) -> Tensor:
+        """Apply *transform* to each of (N, 3, S, S) uint8 pictures."""
         planes = [picture.permute(1, 2, 0).contiguous().numpy() for picture in pictures]
         seen = [to_size(transform(picture), self._size_px) for picture in planes]
         return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
 
 
 def _chosen(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCache, CachedFace]]:
-    """The validation faces that are looked at, always the same ones."""
+    """Yield the validation faces that are evaluated, always the same ones."""
     media: list[tuple[CropCache, list[CachedFace]]] = []
     for cache in map(CropCache, caches):
         for _, group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
@@ -127,7 +128,7 @@ def _chosen(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCa
 
 
 def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:
-    """Set *name* in *result*, if both classes are there."""
+    """Set *name* in *result* if both classes are present."""
     auc = roc_auc(labels, scores)
     if auc is not None:
         result[name] = auc

@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from worker.detection.faces import Box
 from worker.model.srm import DIVISORS, KERNELS
 from worker.training.data.cache import CachedFace, CropCache
-from worker.training.fakes.blending import Landmarks
-from worker.training.fakes.transcoding import Picture
+from worker.training.fakes.pictures import Landmarks, Picture
 
 Background = NDArray[np.bool_]
 Features = NDArray[np.float64]
 GENEROUS: Final = 1.1
-"""The blanked ellipses over those that a face's box would hold, and that its landmarks tell of."""
+"""Scale of the blanked ellipses relative to those of the face's box and landmarks."""
 SPREADING_PX: Final = 8
-"""How far blocks and filters carry what a swap changed outwards; blanked, too."""
+"""Distance, also blanked, over which blocks and filters spread the change of a swap."""
 MIN_BACKGROUND_PX: Final = 400
-"""Of background, without which a picture says nothing."""
+"""Smallest background of a picture that is measured, in pixels."""
 BLOCK_PX: Final = 8
-"""Of JPEG and, mostly, H.264."""
+"""Side of the blocks of JPEG and, mostly, H.264."""
 PADDING: Final = 1
-"""Grey levels that rows differ by at most where a crop went on beyond its frame, repeating the edge."""
+"""Largest difference of rows, in grey levels, where a crop repeats the edge of its frame beyond it."""
 RESIDUALS: Final = [np.array(kernel, np.float32) / divisor for kernel, divisor in zip(KERNELS, DIVISORS, strict=True)]
 PIXELS: Final[Mapping[str, tuple[str, ...]]] = {
     "colour": (
@@ -45,18 +44,18 @@ CLUES: Final[Mapping[str, tuple[str, ...]]] = {
     "cut": ("picture side", "face size", "box width", "box height", "box x", "box y", "beyond the frame"),
     "file": ("bytes a pixel", "header bytes", "luma quantisation", "chroma quantisation", "chroma sampling"),
 }
-"""Families of what is known without looking outside: how the face was cut out, and how the cache's file is encoded,
-the length of which is as much the face's."""
+"""Families of statistics that do not depend on pixels outside the face: how it was cut, and how the cache's file is
+encoded, whose length depends on the face as well."""
 NAMES: Final = tuple(name for family in (*PIXELS.values(), *CLUES.values()) for name in family)
 PIXEL_NAMES: Final = tuple(name for family in PIXELS.values() for name in family)
 
 
 def outside_face(shape: tuple[int, ...], box: Box, landmarks: Landmarks) -> Background:
     """
-    Where a picture shows no face: outside an ellipse around the box, and of one around the landmarks.
+    Find where a picture shows no face: outside an ellipse around the box, and outside one around the landmarks.
 
     Args:
-        shape: (H, W, …) of the picture.
+        shape: Shape of the picture, (H, W, …).
         landmarks: Eyes, nose and corners of the mouth.
 
     Returns:
@@ -80,7 +79,7 @@ def outside_face(shape: tuple[int, ...], box: Box, landmarks: Landmarks) -> Back
 
 def pixel_statistics(picture: Picture, background: Background) -> Features | None:
     """
-    Measure the pixels in *background* alone.
+    Compute statistics of the pixels in *background* alone.
 
     Returns:
         As ``PIXEL_NAMES``: colours, residuals whose window lies in it, steps across 8x8 grids, and the energy of the
@@ -101,7 +100,7 @@ def pixel_statistics(picture: Picture, background: Background) -> Features | Non
         steps = np.abs(np.diff(luma, axis=axis))
         place = np.indices(steps.shape)[axis] % BLOCK_PX
         both = inner[tuple(slice(length) for length in steps.shape)]
-        # By phase, since nobody knows where in a crop the grid of its picture's blocks begins.
+        # By phase, since the offset of the grid of blocks in a crop is unknown.
         phases = [steps[both & (place == phase)] for phase in range(BLOCK_PX)]
         if min(len(phase) for phase in phases) == 0:
             return None
@@ -119,7 +118,7 @@ def _fill_ellipse(face: Picture, middle: NDArray[np.float64], half: tuple[float,
 
 
 def away_from(excluded: NDArray[Any], distance_px: int) -> Background:
-    """Where nothing *excluded* lies within *distance_px*."""
+    """Find the pixels without *excluded* ones within *distance_px*."""
     reach = np.ones((2 * distance_px + 1,) * 2, np.uint8)
     return np.asarray(cv2.dilate(excluded.astype(np.uint8), reach) == 0)
 
@@ -131,7 +130,7 @@ def _block_corners(background: Background) -> list[tuple[int, int]]:
 
 
 def shown_part(picture: Picture) -> Background:
-    """Where a picture shows its frame: not where the frame's edge was repeated beyond it."""
+    """Find where a picture shows its frame, and not the frame's edge repeated beyond it."""
     shown = np.ones(picture.shape[:2], np.bool_)
     for axis in (0, 1):
         lines = picture.astype(np.int16).swapaxes(0, axis)
@@ -145,7 +144,7 @@ def shown_part(picture: Picture) -> Background:
 
 
 def file_clues(cache: CropCache, face: CachedFace, picture: Picture, shown: Background) -> Features:
-    """As ``CLUES``."""
+    """Compute the values of ``CLUES``."""
     side = picture.shape[0]
     left, top, right, bottom = face.box_px
     cut = [
@@ -164,7 +163,7 @@ def file_clues(cache: CropCache, face: CachedFace, picture: Picture, shown: Back
 
 
 def _jpeg_clues(data: bytes) -> list[float]:
-    """Bytes before the scan, means of the first two quantisation tables, and the sampling factors; zeros for others."""
+    """Read bytes before the scan, means of two quantisation tables and sampling factors; zeros unless JPEG."""
     if not data.startswith(b"\xff\xd8"):
         return [0.0] * 4
     place, means, sampling = 2, [0.0, 0.0], 0.0

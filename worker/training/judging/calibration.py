@@ -1,17 +1,18 @@
 """
-Calibration: from what a checkpoint says of media it never saw to probabilities, and to limits that know the evidence.
+Calibration on media that a checkpoint never saw: probabilities from logits, and limits that depend on the evidence.
 
 Logits become probabilities by Platt's logistic function ("Probabilistic Outputs for Support Vector Machines", 1999),
 here with a temperature (Guo, Pleiss, Sun and Weinberger, "On Calibration of Modern Neural Networks", ICML 2017) and an
 offset. Limits are order statistics, counted as conformal prediction counts (Vovk, Gammerman and Shafer, "Algorithmic
-Learning in a Random World", 2005), of each data set by itself: the weakest decides. A data set with too few media for
-a bound gives its extreme score instead, which promises less: among n media, a further one lies beyond the extreme with
-a chance of 1 / (n + 1).
+Learning in a Random World", 2005), for each data set separately: the worst one decides. A data set with too few
+media for a bound gives its extreme score instead, which is a weaker guarantee: a further medium is beyond the extreme
+of n media with probability 1 / (n + 1).
 
-A mean over many faces moves less than one face does, so videos get two bounds, one that holds for a single face and
-one for many, between which ``shared.manifests.Bound`` passes over. The highest of several people lies higher than one:
-by how much follows from the tail of single faces, and of means over many. In a video both bounds rise with the people,
-so that it is as rare for one of many as for a single one to leave ``real``; in a picture the upper one alone does.
+A mean over many faces varies less than the score of one, so videos get two bounds, for a single face and for many,
+between which ``shared.manifests.Bound`` interpolates. The highest score of several people is higher than that of one:
+by how much follows from the tail of single faces, and of means over many. In a video both bounds rise with the number
+of people, so that real media of many people leave ``real`` as rarely as those of one; in a picture only the upper one
+rises.
 """
 
 import math
@@ -27,27 +28,28 @@ from worker.training.errors import DataError
 from worker.training.measuring.scored import ScoredMedium
 
 FALSE_POSITIVES: Final = 0.05
-"""Share of a data set's real media, at most, that may reach the threshold, from which on a medium is called fake."""
+"""Largest share of a data set's real media that may reach the threshold, at which a medium is called fake."""
 MISSES: Final = 0.15
-"""Share of a data set's fakes, at most, below the band, where a medium is called real."""
+"""Largest share of a data set's fakes that may be below the band, where a medium is called real."""
 MIN_LOW: Final = 0.05
-"""The band does not begin below this, whatever the misses: nothing at all would be called real."""
+"""Smallest lower end of the band, whatever the misses: below it nothing would be called real."""
 MAX_LOW: Final = 0.5
-"""Nor above this: what is rather fake than real is never called real, and what is rather real never fake."""
+"""Largest lower end of the band, and smallest threshold: what is more likely fake is never called real, and the
+reverse."""
 TEMPERATURES: Final = np.geomspace(0.2, 5.0, 81)
 OFFSETS: Final = np.linspace(-6.0, 6.0, 49)
 DIGITS: Final = 4
 TAIL: Final = 0.2
-"""The share of single faces that tells how far the highest of several people lies above one."""
+"""Share of single faces in the tail, from which the rise for several people is estimated."""
 SEVERAL: Final = 4
-"""Faces of one person from which on their mean counts as one over many, for its tail."""
+"""Smallest number of faces of a person whose mean counts as one over many, for its tail."""
 MIN_TAIL_SHARE: Final = 0.5
-"""Of the tail of single faces, that the tail of means over many has at least."""
+"""Smallest tail of means over many, as a share of the tail of single faces."""
 MAX_LOG_ODDS: Final = 12.0
-"""Log-odds beyond which scores are no longer told apart."""
+"""Log-odds at which scores are clipped."""
 
 Edge = Callable[[NDArray[np.float64]], float]
-"""From sorted values to the bound that a data set gives."""
+"""Maps the sorted values of a data set to its bound."""
 
 
 def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None = None) -> Calibration:
@@ -55,17 +57,17 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
     Calibrate on *media*, which the checkpoint never saw.
 
     Args:
-        min_bits_per_pixel: Passed on; it follows from copies that were encoded again, not from these media.
+        min_bits_per_pixel: Copied to the result; it follows from copies that were encoded again, not from these media.
 
     Returns:
-        With bands that end at the threshold: what reaches that is fake, what lies below the band real.
+        A calibration whose bands end at the threshold: scores that reach it are fake, scores below the band real.
 
     Raises:
         DataError: One of the classes is missing.
     """
     if {medium.is_fake for medium in media} != {False, True}:
         raise DataError("calibration needs real and fake media")
-    # Rounded before it is used, so that the scores that decide are those that serving will give.
+    # Rounded before use, so that the limits follow from the scores that serving will give.
     scale = Scale(*(round(value, DIGITS) for value in _scale(media)))
     odds = {id(medium): _log_odds(medium.fake_score(scale)) for medium in media}
     seen = {id(medium): medium.evidence(scale) for medium in media}
@@ -80,7 +82,7 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
     }
     if not bounds:
         raise DataError("calibration needs real and fake media of one kind: pictures, or videos")
-    # The strictest of one face of one person stand for a checkpoint where one number is asked for.
+    # Where a single threshold is needed, the strictest limits for one face of one person are used.
     high = max(Scale(1.0).probability(each.high.one) for each in bounds.values())
     low = min(Scale(1.0).probability(each.low.one) for each in bounds.values())
     threshold = min(1.0, _up(high))
@@ -95,14 +97,14 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
 
 
 def _scale(media: Sequence[ScoredMedium]) -> Scale:
-    """The one with the least log loss, where every data set's reals and fakes weigh alike."""
+    """Find the scale with the smallest log loss, with equal weights for each data set's real and fake media."""
     faces = _Faces(media)
     found = min((faces.loss(float(t), float(o)), float(t), float(o)) for t in TEMPERATURES for o in OFFSETS)
     return Scale(*found[1:])
 
 
 class _Faces:
-    """All faces of some media as flat arrays: what they are worth at one scale is then a few array operations."""
+    """All faces of some media as flat arrays, so that the loss at one scale takes a few array operations."""
 
     def __init__(self, media: Sequence[ScoredMedium]) -> None:
         faces = [(row, face) for row, medium in enumerate(media) for face in medium.faces]
@@ -119,7 +121,7 @@ class _Faces:
         self._weights = 1.0 / sizes[group] / len(sizes)
 
     def loss(self, temperature: float, offset: float) -> float:
-        """Mean log loss of the media's scores, as ``metrics.log_loss`` takes it."""
+        """Return the mean log loss of the media's scores, as ``metrics.log_loss`` computes it."""
         scores = Scale(temperature, offset).probabilities(self._logits, np.tanh)
         people = np.bincount(self._person, scores) / self._counts
         highest = np.zeros(len(self._medium))
@@ -130,7 +132,7 @@ class _Faces:
 
 
 def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapping[int, Evidence]) -> Bounds:
-    """Bounds of one kind of media, of which there are real and fake ones."""
+    """Compute the bounds of one kind of media, with real and fake ones."""
     real = [medium for medium in media if not medium.is_fake]
     alone = [medium for medium in real if seen[id(medium)].people == 1]
     singles = [odds[id(medium)] for medium in alone if seen[id(medium)].faces == 1]
@@ -138,7 +140,7 @@ def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapp
     rise: dict[str, float] = {}
     if tail := _tail(singles):
         rise["doubling"] = round(tail * math.log(2.0), DIGITS)
-        # A tail of few media is a guess: means are taken to scatter half as far as single faces at least.
+        # A tail of few media is uncertain: means are assumed to vary at least half as much as single faces.
         share = min(1.0, max(_tail(means) / tail, MIN_TAIL_SHARE))
         rise["doubling_many"] = round(share * tail * math.log(2.0), DIGITS)
     is_video = any(medium.is_video for medium in media)
@@ -162,7 +164,7 @@ def _bound(
     edge: Edge,
     rise: Bound,
 ) -> dict[str, float]:
-    """``one`` and ``many`` of a bound on media of one label and kind, which moves with the people as *rise* does."""
+    """Compute ``one`` and ``many`` of a bound on media of one label and kind, given how it rises with the people."""
 
     def alone(medium: ScoredMedium) -> float:
         return odds[id(medium)] - rise.odds_at(seen[id(medium)])
@@ -172,7 +174,7 @@ def _bound(
     one = weakest(_edges(singles or many, alone, edge))
 
     def beyond(medium: ScoredMedium) -> float:
-        """Where the bound for many would have to lie for the medium to stand right at its own."""
+        """Return the bound for many at which the medium would be exactly at its own bound."""
         share = 1.0 / seen[id(medium)].faces
         return (alone(medium) - one * share) / (1.0 - share)
 
@@ -188,7 +190,7 @@ def _edges(media: Sequence[ScoredMedium], value: Callable[[ScoredMedium], float]
 
 
 def _tail(values: Sequence[float]) -> float:
-    """How fast the upper tail thins out: the mean by which its members exceed where it begins (exponential tail)."""
+    """Fit an exponential upper tail: the mean by which its members exceed its beginning."""
     if len(values) < 1 / TAIL:
         return 0.0
     ordered = np.sort(np.array(values))
@@ -197,13 +199,13 @@ def _tail(values: Sequence[float]) -> float:
 
 
 def _high(ordered: NDArray[np.float64]) -> float:
-    """The value of which at most ``FALSE_POSITIVES`` of *ordered*, and of one more like them, lie above."""
+    """Return the value that at most ``FALSE_POSITIVES`` of *ordered*, and of one further value, exceed."""
     kept = math.ceil((len(ordered) + 1) * (1.0 - FALSE_POSITIVES))
     return float(ordered[min(kept, len(ordered)) - 1])
 
 
 def _low(ordered: NDArray[np.float64]) -> float:
-    """The value of which at most ``MISSES`` of *ordered*, and of one more like them, lie below."""
+    """Return the value that at most ``MISSES`` of *ordered*, and of one further value, are below."""
     missed = math.floor((len(ordered) + 1) * MISSES)
     return float(ordered[max(missed, 1) - 1])
 
@@ -215,7 +217,7 @@ def _log_odds(score: float) -> float:
 
 
 def _up(odds: float) -> float:
-    """Above *odds*, so that the real medium that decided stays below it."""
+    """Round *odds* up, so that the real medium that decided stays below."""
     step = 10.0**-DIGITS
     return round((math.floor(odds / step) + 1) * step, DIGITS)
 

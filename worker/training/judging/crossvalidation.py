@@ -1,13 +1,13 @@
 """
-Cross-validation over people: as many runs as folds, each judged on people whom it alone never saw.
+Cross-validation over people: one run for each fold, evaluated on the people of that fold, whom it never saw.
 
-A few held-out people tell little, and which they are tells much: the spread over folds says how much.
+Results on a few held-out people depend on who they are; the spread over folds measures by how much.
 """
 
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,20 +31,20 @@ from worker.training.measuring.scored import ScoredMedium, above_originals, scor
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """What one run was worth on the people that it did not see."""
+    """The results of one run on the people that it did not see."""
 
     groups: tuple[str, ...]
     media: tuple[ScoredMedium, ...]
 
     @property
     def auc(self) -> float | None:
-        """ROC-AUC by medium; None if there is but one class."""
+        """ROC-AUC by medium; None if there is only one class."""
         labels = np.array([int(medium.is_fake) for medium in self.media])
         return roc_auc(labels, np.array([medium.fake_score(Scale(1.0)) for medium in self.media]))
 
     @property
     def above(self) -> list[bool]:
-        """For each fake with a known original, whether it scores above that."""
+        """Whether each fake with a known original scores above that original."""
         rows = above_originals(self.media, [medium.fake_score(Scale(1.0)) for medium in self.media])
         return [is_above for _, is_above in rows]
 
@@ -71,18 +71,29 @@ def divide(sizes: Mapping[str, int], count: int) -> list[tuple[str, ...]]:
 
 
 def cross_validate(
-    recipe: Recipe, data: Path, caches: Path, runs: Path, *, path: Path, folds: int, images: int, processes: int = 1
+    recipe: Recipe,
+    data: Path,
+    caches: Path,
+    runs: Path,
+    *,
+    path: Path,
+    folds: int,
+    images: int,
+    processes: int = 1,
+    train: Callable[[Path, Path, Path, Path], int] = train_in_process,
 ) -> list[Fold]:
     """
-    Train a run for each fold of the people in one data set, and judge it on that fold.
+    Train a run for each fold of the people in one data set, and evaluate it on that fold.
 
-    Faces are not cut out again. Nor are autoencoders trained again: they saw held-out people's real faces, and none of
-    what is painted after those is trained on. People who also stand in another data set are not held out there.
+    Faces are not cut out again, and painting networks are not trained again: they saw the real faces of held-out
+    people, but no face that they painted of these people is trained on. People who are in another data set as well
+    are not held out there.
 
     Args:
-        runs: Receives a folder for each fold; runs in it that are complete are not trained again.
-        path: Of the data set, as the recipe names it.
-        images: That each run is trained on, with the mixture of the recipe's last stage.
+        runs: Folder that receives a folder for each fold; complete runs in it are not trained again.
+        path: Path of the data set, as in the recipe.
+        images: Number of images that each run is trained on, with the mixture of the recipe's last stage.
+        train: Trains a recipe file with the folders of data, of caches and of the run; returns 0 if that succeeded.
 
     Raises:
         DataError: The recipe has no such data set, it has too few people, or the recipe starts from a checkpoint.
@@ -114,7 +125,7 @@ def cross_validate(
             _link(folder, own / name)
         file = run / "recipe.yaml"
         file.write_text(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
-        if train_in_process(file, data, own, run) != 0:
+        if train(file, data, own, run) != 0:
             raise TrainingError(f"fold {number} did not end well, see {run / 'log.txt'}")
         judged = score_caches(load_checkpoint(run, "last"), [own / cache.name], sets={"validation"})
         made.append(Fold(groups, tuple(judged)))
@@ -122,7 +133,7 @@ def cross_validate(
 
 
 def table(folds: Sequence[Fold]) -> str:
-    """The folds in Markdown, with the mean and the standard deviation of their areas at the end."""
+    """Return the folds as a table in Markdown, with the mean and the standard deviation of their areas at the end."""
     lines = ["| fold | people | fakes | ROC-AUC by medium | above their original |", f"|{' --- |' * 5}"]
     for number, fold in enumerate(folds):
         fakes = sum(medium.is_fake for medium in fold.media)
@@ -142,20 +153,20 @@ def _recipe_of_fold(recipe: Recipe, place: int, sets: Mapping[str, Set], number:
     content["name"] = f"{recipe.name}-fold-{number}"
     content["sources"][place] |= {"sets": dict(sets), "hold_out": {}}
     content["stages"] = [{"images": images, "mixture": content["stages"][-1]["mixture"]}]
-    # Nothing is chosen by looking at the fold.
+    # Validation on the fold itself must not choose a state.
     content["validation"] |= {"every_images": images, "patience": 0}
     return Recipe.model_validate(content)
 
 
 def _link(target: Path, link: Path) -> None:
-    """Make *link* lead to *target*, wherever it led before."""
+    """Make *link* point to *target*, whatever it pointed to before."""
     if link.is_symlink():
         link.unlink()
     link.symlink_to(target.resolve(), target_is_directory=target.is_dir())
 
 
 def _divide_again(source: Source, data: Path, cache: Path, folder: Path) -> None:
-    """A cache with the pictures of *cache* and the sets of *source*."""
+    """Make *folder* a cache with the pictures of *cache* and the sets of *source*."""
     folder.mkdir(exist_ok=True)
     # Refuses a folder that was divided otherwise before anything in it is changed.
     claim_split(source, data, folder)

@@ -1,9 +1,9 @@
 """
-Evaluation: what a checkpoint is worth on a data set, as figures with confidence intervals.
+Evaluation of a checkpoint on data sets: metrics with confidence intervals.
 
-One medium, an image or a video, is one vote, scored as the service scores a job; beside it stand the same measures
-by frame. What has no usable face is counted and listed, never scored. All of it follows from the checkpoint, the
-data and the options, and goes into one JSON object, from which the report is drawn.
+The unit is one medium, an image or a video, scored as the service scores a job; the same metrics are given by frame as
+well. Media without a usable face are counted and listed, never scored. All results follow from the checkpoint, the
+data and the options, and go into one JSON object, from which the report is rendered.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -28,12 +28,12 @@ SETS: Final = ("train", "validation", "test")
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was found."""
+    """The results of an evaluation."""
 
     report: dict[str, Any]
     """Plain values, for JSON."""
     pictures: list[bytes]
-    """JPEG of the face in question for each of ``report["worst"]``."""
+    """JPEG pictures of the faces in ``report["worst"]``, in the same order."""
 
 
 def evaluate(
@@ -53,12 +53,12 @@ def evaluate(
 
     Args:
         checkpoint: With its network on *device* already.
-        sets: Of which media are scored.
-        robustness: Whether to score disturbed faces, too.
-        limit: Media of each data set and label for that.
-        rounds: Of the bootstrap over all media.
-        options: What else the report should say of how it was made.
-        media: Of these sets, where the checkpoint has scored them already.
+        sets: Sets whose media are scored.
+        robustness: Whether to score disturbed faces as well.
+        limit: Media of each data set and label for robustness.
+        rounds: Rounds of the bootstrap over all media.
+        options: Other options to record in the report.
+        media: Scored media of these sets, if the checkpoint has scored them already.
 
     Raises:
         DataError: No medium of these sets has a usable face.
@@ -107,10 +107,10 @@ def _unscored(
     sources: Sequence[EvaluationSource], media: Sequence[ScoredMedium], sets: Collection[str]
 ) -> tuple[list[dict[str, str]], dict[str, dict[str, int]]]:
     """
-    Media of *sets* without a score, and why: the code of an error, or that no face could be used.
+    List the media of *sets* without a score, with the reason: the code of an error, or ``no_usable_face``.
 
     Returns:
-        Those media, and for the path of each source how many of its media were judged and how many have no score.
+        These media, and by the path of each source the numbers of its media that were judged and that have no score.
     """
     scored = {(medium.dataset, medium.key) for medium in media}
     rows, counts = [], {}

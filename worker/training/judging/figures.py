@@ -33,15 +33,15 @@ from worker.training.measuring.metrics import (
 from worker.training.measuring.scored import ScoredMedium, above_originals
 
 ROUNDS: Final = 1000
-"""Of the bootstrap over all media; slices and frames are drawn ``SLICE_ROUNDS`` times at most."""
+"""Rounds of the bootstrap over all media; slices and frames have at most ``SLICE_ROUNDS``."""
 SLICE_ROUNDS: Final = 200
 SLICE_MEASURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate")
 CURVE_POINTS: Final = 200
 HISTOGRAM_BINS: Final = 20
 FAKE_SHARES: Final = (0.01, 0.1, 0.5)
-"""Of all media, at which precision and F1 are told."""
+"""Shares of fakes among all media for which precision and F1 are reported."""
 FEW: Final = 20
-"""Media of a class, below which a slice's rates are called too few to compare."""
+"""Number of media of a class below which a slice is marked as too small to compare."""
 Measure = Callable[[Labels, Scores], float | None]
 _AT: Final[Mapping[str, Callable[[float, float, float], float | None]]] = {"precision": precision_at, "f1": f1_at}
 SCORED: Final[Mapping[str, Measure]] = {
@@ -54,13 +54,13 @@ SCORED: Final[Mapping[str, Measure]] = {
     "best_f1": best_f1,
     "best_f1_threshold": best_f1_threshold,
 }
-"""Measures of scores."""
+"""Metrics of scores."""
 CALLED: Final = ("f1", "precision", "recall", "false_positive_rate", "balanced_accuracy")
-"""Measures of what is called fake; see ``metrics.confusion``."""
+"""Metrics of decisions; see ``metrics.confusion``."""
 
 
 def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Every figure that follows from the scores alone, as plain values."""
+    """Return every figure that follows from the scores alone, as plain values."""
     calibration = manifest.calibration
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
@@ -97,14 +97,14 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = 
 
 
 def score_and_call(media: Sequence[ScoredMedium], manifest: Manifest) -> tuple[Scores, Verdicts]:
-    """The score of each medium, and what the service calls it."""
+    """Return the score of each medium, and the service's verdicts."""
     scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
     called = np.array([medium.verdict(manifest) for medium in media])
     return scores, Verdicts(called == "fake", called == "inconclusive")
 
 
 def _of_calls(name: str) -> Measure:
-    """The measure *name* of ``confusion``, in the form that ``bootstrap`` takes: calls stand as 0 and 1."""
+    """Return the metric *name* of ``confusion`` as ``bootstrap`` takes it, with decisions as 0 and 1."""
     return lambda labels, calls: confusion(labels, calls > 0.5)[name]
 
 
@@ -138,7 +138,7 @@ def _measured(labels: Labels, scores: Scores, called: Calls, groups: Sequence[st
 def _rows(
     members: Sequence[ScoredMedium], row_of: Mapping[int, int], scores: Scores, called: Calls
 ) -> tuple[Scores, Calls]:
-    """Scores and calls of *members* alone."""
+    """Return the scores and decisions of *members* alone."""
     rows = [row_of[id(medium)] for medium in members]
     return scores[rows], called[rows]
 
@@ -157,10 +157,10 @@ def _measured_slice(members: Sequence[ScoredMedium], scores: Scores, called: Cal
 
 def _at_share(share: float, labels: Labels, called: Calls, groups: Sequence[str], rounds: int) -> dict[str, Any]:
     """
-    Precision and F1, had *share* of the media been fake: from the recall and the false-positive rate, with intervals.
+    Return precision and F1, with intervals, if *share* of the media were fake: from recall and false-positive rate.
 
-    Where no real medium was called fake, a bootstrap knows of no false positives. The lower ends then are those of the
-    largest rate at which as many groups as there are with real media would show none.
+    If no real medium was called fake, a bootstrap draws no false positives. The lower ends are then those of the upper
+    confidence limit of the false-positive rate, with one trial for each group that has real media.
     """
 
     def at(rates: Callable[[float], float], name: str) -> Measure:
@@ -190,7 +190,7 @@ def _labels(media: Sequence[ScoredMedium]) -> Labels:
 
 
 def _roc(labels: Labels, scores: Scores) -> list[list[float]]:
-    """Points of false-positive against true-positive rate; empty unless both classes are there."""
+    """Return points of false-positive against true-positive rate; none unless both classes are present."""
     if len(set(labels.tolist())) != 2:
         return []
     false_positives, true_positives, _ = curves.roc_curve(labels, scores)
@@ -198,7 +198,7 @@ def _roc(labels: Labels, scores: Scores) -> list[list[float]]:
 
 
 def _precision_recall(labels: Labels, scores: Scores) -> list[list[float]]:
-    """Points of recall against precision; empty unless both classes are there."""
+    """Return points of recall against precision; none unless both classes are present."""
     if len(set(labels.tolist())) != 2:
         return []
     precision, recall, _ = curves.precision_recall_curve(labels, scores)
@@ -211,7 +211,7 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]
 
 
 def _verdicts(labels: Labels, verdicts: Verdicts) -> dict[str, dict[str, int]]:
-    """How many media of each label the service would call what, if it calls the checkpoint trained."""
+    """Count the verdicts that the service would give the media of each label."""
     return {
         name: {
             verdict: int((getattr(verdicts, verdict) & (labels == label)).sum())
@@ -222,7 +222,7 @@ def _verdicts(labels: Labels, verdicts: Verdicts) -> dict[str, dict[str, int]]:
 
 
 def _pairs_above(media: Sequence[ScoredMedium], scores: Scores, rounds: int) -> dict[str, Any]:
-    """Share of the fakes that score above the very medium they were made from, where both were scored."""
+    """Return the share of fakes that score above the medium they were made from, where both were scored."""
     rows = above_originals(media, scores.tolist())
     if not rows:
         return {"count": 0, "share": None, "interval": None}

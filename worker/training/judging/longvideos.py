@@ -1,8 +1,8 @@
 """
-False alarms on long videos, and short swaps that are found in them: what judging people and stretches of time does.
+False positives on long videos, and short swaps found in them: the effect of judging people and stretches of time.
 
-Long videos are put together from the scored faces of real clips, so that no picture is decoded or scored again. Each
-person of each clip counts as somebody of their own, which is more people than following them would find.
+Long videos are assembled from the scored faces of real clips, so that no picture is decoded or scored again. Each
+person of each clip counts as another person, which gives more people than following them would find.
 """
 
 from collections.abc import Sequence
@@ -25,26 +25,26 @@ Style = Literal["compilation", "one person"]
 LENGTHS_S: Final = (10.0, 60.0, 600.0)
 INSERTIONS_S: Final = (0.0, 1.0, 2.0, 5.0, 10.0)
 MIN_FACES: Final = 8
-"""Faces of a clip that is repeated for a video of one person, at least."""
+"""Smallest number of faces of a clip that is repeated for a video of one person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How videos of one kind were called."""
+    """The verdicts on videos of one kind."""
 
     style: Style
     length_s: float
     insertion_s: float
     videos: int
     fake: float
-    """Share of them that was called fake."""
+    """Share of the videos with the verdict fake."""
     not_real: float
-    """Share that was called fake or inconclusive."""
+    """Share with the verdict fake or inconclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Strand:
-    """One person's scores in a stretch of video that begins at *start_s*."""
+    """One person's scores in the part of a video that begins at *start_s*."""
 
     start_s: float
     scores: Sequence[float]
@@ -59,13 +59,13 @@ def judge_long_videos(
     seed: int = 0,
 ) -> list[Share]:
     """
-    Call long real videos, as they are and with a swap inserted into somebody's time.
+    Judge long real videos, unchanged and with a swap inserted into the time of one person.
 
     Args:
-        real: Clips that videos are put together from.
+        real: Clips that videos are assembled from.
         swapped: Clips whose faces are inserted.
-        rounds: Videos of each kind; a tenth of them for the longest.
-        seed: Of all that is drawn.
+        rounds: Videos of each kind; a tenth of it for the longest.
+        seed: Seed of all draws.
 
     Raises:
         DataError: There is no real clip with enough faces, or no swapped one.
@@ -101,7 +101,7 @@ def judge_long_videos(
 
 
 def _people(medium: ScoredMedium, manifest: Manifest) -> list[list[float]]:
-    """The scores of each person of a clip, in order of time, the longest first."""
+    """Return the scores of each person of a clip, in order of time, the longest first."""
     tracks = follow_people(medium.parts(manifest.calibration.scale), "video")
     return sorted(([float(face["fake_score"]) for face in track.scored] for track in tracks), key=len, reverse=True)
 
@@ -125,7 +125,7 @@ def _video(
 def _insert(
     strands: Sequence[_Strand], swap: Sequence[float], insertion_s: float, step_s: float, rng: Generator
 ) -> list[_Strand]:
-    """Insert a swap into the time of the person who is seen longest; what comes later is moved on."""
+    """Insert a swap into the time of the person who is seen longest, and shift what comes later."""
     row = max(range(len(strands)), key=lambda row: len(strands[row].scores))
     chosen = strands[row]
     count = round(insertion_s / step_s)
@@ -140,7 +140,7 @@ def _insert(
 
 
 def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
-    """What the service would call a video of these people."""
+    """Return the service's verdict on a video of these people."""
     step_s, segment_s = 1.0 / manifest.sampling.sample_fps, manifest.sampling.segment_seconds
     faces = sorted(
         (strand.start_s + row * step_s, person, score)
@@ -170,12 +170,12 @@ def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
 
 
 def _face(time_s: float, score: float) -> FaceResult:
-    """A face of which nothing but its score matters."""
+    """Make a face of which only the score matters."""
     return FaceResult(time_s, (0.0, 0.0, 100.0, 100.0), (), 1.0, 100.0, 100.0, None, score, luma=100.0)
 
 
 def table(shares: Sequence[Share]) -> str:
-    """The shares as a table in Markdown: a line for each kind of video, a column for each insertion."""
+    """Return the shares as a table in Markdown: a row for each kind of video, a column for each insertion."""
     heads = ["as it is" if not each else f"with {each:g} s of a swap" for each in INSERTIONS_S]
     lines = [f"| real video | {' | '.join(heads)} |", "|" + " --- |" * (len(heads) + 1)]
     for (length_s, style), group in groupby(shares, key=lambda share: (share.length_s, share.style)):

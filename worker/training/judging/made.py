@@ -1,4 +1,4 @@
-"""How well checkpoints tell fakes that are made here, kind by kind, from the very faces that they were made of."""
+"""Evaluation of checkpoints on fakes that training makes, by kind, against the faces that they were made from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from tqdm import tqdm
 from shared.manifests import Preprocessing
 from worker.model.checkpoint import Checkpoint
 from worker.training.fakes.augment import Augmentation, to_size
-from worker.training.fakes.blending import Picture
 from worker.training.fakes.couples import Couples
 from worker.training.fakes.kinds import Kind, Stage
 from worker.training.fakes.making import WHOLE
+from worker.training.fakes.pictures import Picture
 from worker.training.fakes.transcoding import VIEWS
 from worker.training.fitting.recipes import Recipe
 from worker.training.judging.outside import MADE
@@ -25,20 +25,20 @@ UNCHANGED = Augmentation(
     jitter=0.0, flip=0.0, rescale=0.0, blur=0.0, noise=0.0, sharpen=0.0, jpeg=0.0, h264=0.0, colour=0.0, cutout=0.0
 )
 SEED = 2**31
-"""Of the couples; training never uses it."""
+"""Seed of the couples, which training never uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What one checkpoint says of one kind of fakes in one view."""
+    """The scores of one checkpoint on one kind of fakes in one view."""
 
     checkpoint: str
     kind: Kind
     view: str
     real: NDArray[np.float64]
-    """(N,) logits of the real faces, and"""
+    """(N,) logits of the real faces."""
     fake: NDArray[np.float64]
-    """of the fakes that were made of them, in the same order."""
+    """(N,) logits of the fakes that were made from them, in the same order."""
 
     @property
     def auc(self) -> float:
@@ -56,7 +56,7 @@ class Judged:
 
 
 def made_kinds(recipe: Recipe) -> list[Kind]:
-    """The kinds of the recipe's mixtures that are made here of real faces, in order."""
+    """Return the kinds of the recipe's mixtures that training makes from real faces, sorted."""
     wanted = {kind for stage in recipe.stages for kind, weight in stage.mixture.items() if weight > 0.0}
     return sorted(wanted & (MADE - {"originals"}))
 
@@ -110,7 +110,7 @@ def judge_made(
     whole: float = WHOLE,
 ) -> list[Judged]:
     """
-    Judge couples of every kind that *recipe* makes of held-out faces, in every view of ``transcoding.VIEWS``.
+    Score couples of every kind that *recipe* makes from held-out faces, in every view of ``transcoding.VIEWS``.
 
     Args:
         caches: As ``fitting.inputs.build_caches`` returns them.
@@ -120,7 +120,7 @@ def judge_made(
 
     Raises:
         DataError: The caches hold no faces for a kind.
-        TrainingError: A network gave something that is not a number.
+        TrainingError: A logit is not a number.
     """
     found = []
     kinds = made_kinds(recipe)
@@ -138,7 +138,7 @@ def judge_made(
 
 
 def table(found: Sequence[Judged]) -> str:
-    """The areas under the curve in Markdown: a row for each kind and checkpoint, a column for each view."""
+    """Return the areas under the curve in Markdown: a row for each kind and checkpoint, a column for each view."""
     heads = ["kind", "checkpoint", "couples", *VIEWS, "above their original, clean"]
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     by_row: dict[tuple[Kind, str], dict[str, Judged]] = {}

@@ -1,4 +1,4 @@
-"""The media that a checkpoint calls most wrongly, with pictures of their faces."""
+"""The worst mistakes of a checkpoint, with pictures of their faces."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Find the media on the wrong side of the threshold, at most ``MAX_SHOWN`` real ones, then as many fakes, worst first.
 
     Returns:
-        Each with its face that is furthest on the wrong side.
+        Each medium with its face that is furthest on the wrong side.
     """
     scores, verdicts = score_and_call(media, manifest)
     called = verdicts.fake
@@ -55,7 +55,7 @@ def describe_mistake(medium: ScoredMedium, face: ScoredFace, manifest: Manifest)
 
 
 def mistake_pictures(caches: Sequence[Path], worst: Sequence[tuple[ScoredMedium, ScoredFace]]) -> list[bytes]:
-    """The cached picture of each face, as JPEG; one more walk over the indices keeps everybody's rows small."""
+    """Return the cached picture of each face, as JPEG, found by another pass over the indices."""
     wanted = {
         (medium.dataset, medium.key, face.time_s, face.frame_box_px): row for row, (medium, face) in enumerate(worst)
     }

@@ -1,14 +1,14 @@
 """
-What lies outside the face: whether anything but the face tells a data set's fakes from its real media.
+Probes outside the face: whether anything but the face distinguishes a data set's fakes from its real media.
 
-Of each medium some cached pictures are looked at with the face blanked out, generously, and simple statistics of the
-rest go to a linear probe that is cross-validated over groups of people. Where it does better than chance, labels
-leak: fakes were compressed, resized or chosen in another way than real media, and a detector may learn that for a
-swap. Beside the pixels stand what the cut and the encoding alone would tell, each family of statistics by itself, and
-the single ones that tell most.
+In some cached pictures of each medium the face is blanked out with a margin, and simple statistics of the rest go to
+a linear probe that is cross-validated over groups of people. If it does better than chance, labels leak: fakes were
+compressed, resized or selected differently from real media, and a detector may learn that instead of the swap. Further
+probes use how faces were cut and encoded, each family of statistics by itself, and the single statistics with the
+largest areas are named.
 
-Where the real medium that a fake was made from is known, a second probe compares the two and nothing else: what their
-faces, rooms and cameras share drops out, so that it finds leaks a hundred times fainter.
+Where the real medium that a fake was made from is known, a second probe compares only the two: what their faces,
+scenes and cameras have in common cancels out, so that it finds leaks a hundred times fainter.
 """
 
 import hashlib
@@ -45,21 +45,21 @@ from worker.training.judging.probes import ROUNDS, SEED, Probed, Statistics, pro
 from worker.training.measuring.scored import spread
 
 FACES: Final = 4
-"""Of a medium that are looked at, spread over it."""
+"""Faces of a medium that are used, spread over it."""
 MADE: Final = ALIGNED - {"pairs"}
-"""Kinds of couples that are made here, so that masks tell what was changed; pairs are probed as a data set."""
+"""Kinds of couples that training makes, so that masks show the change; pairs are probed as a data set."""
 
 
 def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = ROUNDS) -> list[Probed]:
     """
     Probe every data set in some crop caches that holds both classes.
 
-    Where originals are known, media are drawn by them, one fake each, so that both classes are as many and show the
-    same people; else all are taken.
+    Where originals are known, each is drawn with one fake, so that both classes have the same size and the same people;
+    otherwise all media are used.
 
     Args:
-        limit: Couples of a data set, or media of each class, always the same ones.
-        rounds: Of the bootstrap.
+        limit: Largest number of couples of a data set, or of media of each class, always the same ones.
+        rounds: Rounds of the bootstrap.
 
     Raises:
         DataError: No data set holds both classes, or all are too small, or a cache is missing or damaged.
@@ -98,12 +98,13 @@ def probe_made(
     rounds: int = ROUNDS,
 ) -> list[Probed]:
     """
-    Probe couples of one kind of made fakes, as training sees them, outside the mask of what was changed.
+    Probe couples of one kind that training makes, as it sees them, outside the mask of the change.
 
     Args:
-        kind: One whose masks are known.
-        size_px: Of the crops.
-        count: Couples.
+        kind: Kind whose masks are known.
+        size_px: Side of the crops.
+        margin: Margin of the crops.
+        count: Number of couples.
         painted: As for ``Couples``.
 
     Raises:
@@ -131,13 +132,13 @@ def probe_recipe(
     recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), limit: int = 1500, made: int = 400
 ) -> list[Probed]:
     """
-    Probe the data sets of *recipe* that hold both classes, and the kinds of its mixtures that it makes itself.
+    Probe the data sets of *recipe* that hold both classes, and the kinds of its mixtures that training makes.
 
     Args:
         caches: As ``build_caches`` returns them.
         painted: As ``paint_for`` returns them.
         limit: As for ``probe_caches``.
-        made: Couples of each kind.
+        made: Number of couples of each kind.
 
     Raises:
         DataError: A cache is missing or damaged, or holds no faces for a kind.
@@ -160,23 +161,23 @@ def probe_recipe(
 
 @dataclass(frozen=True, slots=True)
 class _Faces:
-    """A medium in a cache."""
+    """A medium in a cache, with its faces."""
 
     cache: CropCache
     faces: tuple[CachedFace, ...]
 
     @property
     def first(self) -> CachedFace:
-        """Which tells what the medium is."""
+        """First face, which has the metadata of the medium."""
         return self.faces[0]
 
     def largest(self) -> list[CachedFace]:
-        """The largest face of each frame."""
+        """Return the largest face of each frame."""
         return [next(found) for _, found in groupby(self.faces, key=lambda face: face.time_s)]
 
 
 def _drawn(media: Sequence[_Faces], limit: int) -> tuple[list[_Faces], list[tuple[_Faces, _Faces]]]:
-    """What is looked at alone, and what beside its original."""
+    """Draw the media that are probed alone, and couples of an original and a fake."""
     ordered = sorted(media, key=lambda one: hashlib.sha256(one.first.key.encode()).digest())
     real = {one.first.key: one for one in ordered if one.first.label == "real"}
     fakes = [one for one in ordered if one.first.label == "fake"]
@@ -191,7 +192,7 @@ def _drawn(media: Sequence[_Faces], limit: int) -> tuple[list[_Faces], list[tupl
 
 
 def _measured(medium: _Faces) -> Statistics | None:
-    """What lies outside the faces of a medium; None if too little does."""
+    """Compute the statistics outside the faces of a medium; None if too few pixels are outside."""
     rows, backgrounds = [], []
     for face in spread(medium.largest(), FACES):
         picture = medium.cache.picture(face)
@@ -209,10 +210,10 @@ def _measured(medium: _Faces) -> Statistics | None:
 
 def _compared(real: _Faces, fake: _Faces) -> tuple[Statistics, Statistics] | None:
     """
-    What lies outside both faces of a fake and its original, at the same places of their frames.
+    Compute the statistics outside both faces of a fake and its original, at the same places of their frames.
 
-    Each is cut out where the detector finds its face, which a swap moves: compared crop by crop, the two would differ
-    by what our own cutting shows of one frame.
+    Each is cut where the detector finds its face, which a swap moves: whole crops would differ by the part of the frame
+    that they show.
     """
     by_time: dict[float, list[CachedFace]] = {}
     for face in real.faces:
@@ -244,7 +245,7 @@ def _compared(real: _Faces, fake: _Faces) -> tuple[Statistics, Statistics] | Non
 def _couple(
     rows: Sequence[Sequence[Features | None]], backgrounds: Sequence[Background], group: str
 ) -> tuple[Statistics, Statistics] | None:
-    """From the statistics of both pictures of each frame; clues are zeros where there are none."""
+    """Average the statistics of both pictures over the frames, with zeros for clues that are not known."""
     kept = [
         ([real, fake], background)
         for (real, fake), background in zip(rows, backgrounds, strict=True)
@@ -266,9 +267,13 @@ def _sizes(backgrounds: Sequence[Background]) -> tuple[float, float]:
 
 def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tuple[int, int, int, int]] | None:
     """
-    Left, top, width and height in each picture, of these *sides*, of the part of the frame that both show.
+    Return left, top, width and height, in each picture, of the part of the frame that both pictures show.
 
-    None where one was shrunk on its way into the cache, or where they do not show the same face.
+    Args:
+        sides: Sides of the two pictures.
+
+    Returns:
+        None if one was shrunk for the cache, or if they do not show the same face.
     """
     corners = []
     for face in (real, fake):
@@ -286,5 +291,5 @@ def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tu
 
 def _outside_mask(mask: NDArray[np.float32], size_px: int) -> Background:
     changed = cv2.resize((mask > 0).astype(np.uint8), (size_px, size_px), interpolation=cv2.INTER_NEAREST)
-    # What is changed by less than a grey level in a cell is not in its mask, and lies at the edge of cells that are.
+    # Changes by less than a grey level of a cell are not in the mask, but they are next to cells that are in it.
     return away_from(changed, SPREADING_PX + -(-size_px // mask.shape[0]))

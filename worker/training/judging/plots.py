@@ -1,4 +1,4 @@
-"""The plots of a report, drawn from its plain values: each function returns one SVG document."""
+"""The plots of a report, drawn from its plain values; each function returns one SVG document."""
 
 import io
 import math
@@ -34,7 +34,7 @@ UNITS: Final = {
 
 
 def curves_plot(measured: Mapping[str, Any], threshold: float) -> bytes:
-    """ROC, precision against recall, reliability and the scores of both classes, side by side."""
+    """Plot ROC, precision against recall, reliability and the scores of both classes, side by side."""
     with rc_context(STYLE):
         figure = Figure(figsize=(11.0, 2.9), layout="constrained")
         roc, precision, calibration, scores = figure.subplots(1, 4)
@@ -63,7 +63,7 @@ def curves_plot(measured: Mapping[str, Any], threshold: float) -> bytes:
 
 
 def robustness_plot(points: Sequence[Mapping[str, Any]]) -> bytes:
-    """ROC-AUC and the mean score of both classes against the strength of each disturbance."""
+    """Plot ROC-AUC and the mean score of both classes against the strength of each disturbance."""
     clean = next(point for point in points if point["strength"] is None)
     names = list(dict.fromkeys(point["disturbance"] for point in points if point["strength"] is not None))
     with rc_context(STYLE):
@@ -102,7 +102,7 @@ def robustness_plot(points: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def training_plot(rows: Sequence[Mapping[str, float]]) -> bytes:
-    """The smoothed training loss and every area under a validation curve against the images seen, as SVG."""
+    """Plot the smoothed training loss and every validation ROC-AUC against the images seen."""
     with rc_context(STYLE):
         figure = Figure(figsize=(8.0, 2.9), layout="constrained")
         losses, areas = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""Linear probes, cross-validated over groups of people: how well given statistics tell fakes from real media."""
+"""Linear probes, cross-validated over groups of people: how well given statistics separate fakes from real media."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,76 +16,79 @@ from worker.training.measuring.metrics import Labels, Scores, bootstrap, roc_auc
 
 FOLDS: Final = 8
 MIN_GROUPS: Final = 4
-"""Of real media, and of fakes, or of couples. Of fewer a probe learns from two people or pictures, and says nothing."""
+"""Smallest number of groups of real media, and of fakes, or of couples: with fewer, a probe has too little to learn."""
 ROUNDS: Final = 500
-"""Of the bootstrap."""
+"""Rounds of the bootstrap."""
 MAX_SINGLES: Final = 3
-"""Single statistics that are named."""
+"""Number of single statistics that are named."""
 SEED: Final = 0
 How = Literal["media", "couples"]
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Of one probe, on media of groups that it had not seen."""
+    """The area under the ROC curve of one probe, on media of groups that it had not seen."""
 
     statistics: str
     """``outside``, all pixels outside the face, or one family."""
     roc_auc: float
     interval: tuple[float, float] | None
-    """95 %, over groups."""
+    """95 % confidence interval, over groups."""
     telling: tuple[tuple[str, float], ...]
-    """The single ones among them that tell most, each with its area: above one half where fakes have more of it."""
+    """The single statistics with the most extreme areas, which are above one half where fakes have larger values."""
 
     @property
     def is_chance(self) -> bool:
-        """Whether the interval holds one half."""
+        """Whether the interval contains one half."""
         return self.interval is not None and self.interval[0] <= 0.5 <= self.interval[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What was found in one data set, or in one kind of made fakes."""
+    """The results for one data set, or for one kind of fakes that training makes."""
 
     name: str
     how: How
-    """Each medium by itself, or a fake beside what it was made from."""
+    """``media``: each by itself; ``couples``: each fake beside its original."""
     media: int
     fakes: int
     groups: int
     left_out: int
     """Media, or couples, with too little outside the face."""
     outside_px: int
-    """Median of pixels outside the face in a picture."""
+    """Median number of pixels outside the face in a picture."""
     outside_share: float
     areas: tuple[Area, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A medium, and the means of its pictures' statistics."""
+    """A medium, with the means of its pictures' statistics."""
 
     group: str
     is_fake: bool
     values: Features
-    """As in ``NAMES``."""
+    """Values in the order of ``NAMES``."""
     outside_px: float
     outside_share: float
 
 
 def cross_validated(rows: Features, labels: Labels, groups: Sequence[str], folds: int = FOLDS) -> Scores:
     """
-    What a linear probe says of each of *rows*, having learnt from those of other groups.
+    Score each of *rows* with a linear probe that was trained on the rows of other groups.
 
     Args:
-        rows: (N, F).
+        rows: (N, F) statistics.
+
+    Returns:
+        (N,) decision values, larger for fakes.
     """
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    # Every part that is learnt from has to hold both classes.
+    # The training part of every fold needs both classes.
     classes = [{group for group, label in zip(groups, labels, strict=True) if label == value} for value in (0, 1)]
     division = StratifiedGroupKFold(min(folds, *map(len, classes)), shuffle=True, random_state=SEED)
     scores = cross_val_predict(model, rows, labels, groups=np.array(groups), cv=division, method="decision_function")
@@ -93,7 +96,7 @@ def cross_validated(rows: Features, labels: Labels, groups: Sequence[str], folds
 
 
 def table(found: Sequence[Probed]) -> str:
-    """The figures, in Markdown."""
+    """Return the results as a table in Markdown."""
     lines = [
         "| data set | compared | media | groups | outside the face | statistics | ROC-AUC | tell most |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -108,8 +111,8 @@ def table(found: Sequence[Probed]) -> str:
         ]
         for area in one.areas:
             interval = "" if area.interval is None else f" [{area.interval[0]:.3f}, {area.interval[1]:.3f}]"
-            told = "" if area.is_chance else ", ".join(f"{name} {value:.2f}" for name, value in area.telling)
-            lines.append(f"| {' | '.join([*about, area.statistics, f'{area.roc_auc:.3f}{interval}', told])} |")
+            telling = "" if area.is_chance else ", ".join(f"{name} {value:.2f}" for name, value in area.telling)
+            lines.append(f"| {' | '.join([*about, area.statistics, f'{area.roc_auc:.3f}{interval}', telling])} |")
             about = [""] * len(about)
     return "\n".join(lines) + "\n"
 
@@ -117,7 +120,7 @@ def table(found: Sequence[Probed]) -> str:
 def probe_set(
     name: str, alone: Sequence[Statistics | None], beside: Sequence[tuple[Statistics, Statistics] | None], rounds: int
 ) -> list[Probed]:
-    """By media and by couples, each where there are as many groups as the probe needs."""
+    """Probe media and couples, each if there are enough groups."""
     found = []
     media = [one for one in alone if one is not None]
     if min(_groups(media).values()) >= MIN_GROUPS:
@@ -133,7 +136,7 @@ def probe_set(
 
 
 def _groups(media: Sequence[Statistics]) -> dict[str, int]:
-    """How many groups hold a real medium, and how many a fake."""
+    """Count the groups with a real medium, and those with a fake."""
     return {
         label: len({one.group for one in media if one.is_fake == is_fake})
         for label, is_fake in (("real", False), ("fake", True))
@@ -154,7 +157,7 @@ def _probed(name: str, how: How, seen: Sequence[Statistics], rows: Features, lef
     groups, labels = [one.group for one in seen], np.array([int(one.is_fake) for one in seen], np.int64)
     areas = []
     for family, names in {"outside": PIXEL_NAMES, **PIXELS, **CLUES}.items():
-        # A statistic that is the same everywhere, such as a quantisation that PNG has not, tells nothing.
+        # A constant statistic, such as the quantisation of PNG files, is no use to a probe.
         places = [place for place in map(NAMES.index, names) if np.ptp(rows[:, place]) > 0]
         if not places:
             if family not in CLUES:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: ``report.json`` with every figure, and ``report.html``, one file that needs no other."""
+"""The report of an evaluation: ``report.json`` with every figure, and the self-contained ``report.html``."""
 
 import json
 from base64 import b64encode
@@ -16,7 +16,7 @@ from worker.training.measuring.metrics import CLIPPED
 JSON_FILE: Final = "report.json"
 HTML_FILE: Final = "report.html"
 MAX_LISTED: Final = 200
-"""Unscored media that the page names; JSON names all."""
+"""Largest number of unscored media that the page names; JSON names all."""
 MEASURES: Final = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
@@ -35,7 +35,7 @@ MEASURES: Final = {
 
 
 def write_report(evaluation: Evaluation, folder: Path) -> None:
-    """Write both files into *folder*, which is made if need be."""
+    """Write both files into *folder*, which is created if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
     data = json.dumps(evaluation.report, indent=2, allow_nan=False)
     (folder / JSON_FILE).write_text(data + "\n", encoding="utf-8")
@@ -43,7 +43,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> None:
 
 
 def render_html(evaluation: Evaluation) -> str:
-    """The page, with its plots and pictures inside."""
+    """Render the page, with its plots and pictures embedded."""
     environment = Environment(
         loader=PackageLoader("worker.training.judging"),
         autoescape=True,
@@ -74,7 +74,7 @@ def render_html(evaluation: Evaluation) -> str:
 
 
 def summary_lines(report: dict[str, Any]) -> list[str]:
-    """What a terminal shows of a report."""
+    """Summarise a report for a terminal, as lines."""
     checkpoint, counts, pairs = report["checkpoint"], report["counts"], report["pairs_above"]
     model = f"{checkpoint['name']} {checkpoint['version']} ({checkpoint['weights_sha256'][:12]})"
     threshold = checkpoint["calibration"]["threshold"]

@@ -22,14 +22,15 @@ from shared.manifests import Scale
 from worker.model.checkpoint import Checkpoint
 from worker.training.data.cache import CachedFace, CropCache
 from worker.training.fakes.augment import native_crop, to_size
-from worker.training.fakes.transcoding import Picture, Transform, h264, in_turn, jpeg
+from worker.training.fakes.pictures import Picture
+from worker.training.fakes.transcoding import Transform, h264, in_turn, jpeg
 from worker.training.judging.verdicts import Verdicts
 from worker.training.measuring.metrics import bootstrap, confusion, roc_auc
 from worker.training.measuring.scored import ScoredMedium, chosen_faces, draw_media, logits_of
 
 FACES_PER_MEDIUM: Final = 2
 ROUNDS: Final = 200
-"""Of the bootstrap at each point."""
+"""Rounds of the bootstrap at each point."""
 MIN_SIDE_PX: Final = 16
 
 
@@ -39,15 +40,15 @@ class Disturbance:
 
     name: str
     axis: str
-    """What its strengths are, for a plot."""
+    """Meaning of its strengths, for a plot."""
     strengths: tuple[float, ...]
     transform: Callable[[float], Transform]
-    """From a strength to the change itself."""
+    """Makes the change of a given strength."""
 
 
 @dataclass(frozen=True, slots=True)
 class RobustnessPoint:
-    """How the checkpoint does at one strength of one disturbance; media are the unit."""
+    """Results of the checkpoint at one strength of one disturbance, by medium."""
 
     disturbance: str
     """``none`` for the untouched faces."""
@@ -62,7 +63,7 @@ class RobustnessPoint:
 
 
 def shrink(share: float) -> Transform:
-    """Shrink to *share* of each side, averaging areas."""
+    """Return shrinking to *share* of each side, by averaging areas."""
 
     def transform(picture: Picture) -> Picture:
         height, width = (max(MIN_SIDE_PX, round(side * share)) for side in picture.shape[:2])
@@ -72,7 +73,7 @@ def shrink(share: float) -> Transform:
 
 
 def blur(sigma_px: float) -> Transform:
-    """Gaussian blur with *sigma_px* in pixels of the crop as it was cut."""
+    """Return Gaussian blur with *sigma_px* in pixels of the crop at its native size."""
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
 
@@ -81,7 +82,7 @@ DISTURBANCES: Final = (
     Disturbance("h264", "H.264 CRF", (18, 23, 28, 33, 38, 42), lambda crf: h264(int(crf))),
     Disturbance("scale", "share of each side", (0.75, 0.5, 0.35, 0.25), shrink),
     Disturbance("blur", "sigma in px", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
-    # What messengers and platforms do: smaller and compressed at once, and compressed by one after the other.
+    # As messengers and platforms do: shrunk and compressed at once, and compressed by one after the other.
     Disturbance(
         "half, h264", "H.264 CRF at half size", (23, 28, 33), lambda crf: in_turn([shrink(0.5), h264(int(crf))])
     ),
@@ -101,7 +102,7 @@ def robustness_curves(
     disturbances: Sequence[Disturbance] = DISTURBANCES,
 ) -> list[RobustnessPoint]:
     """
-    Score some faces again after every disturbance.
+    Score a sample of faces again after every disturbance.
 
     Args:
         media: Scored media of *caches* to draw from.
@@ -131,7 +132,7 @@ def robustness_curves(
 
 
 def _evidence(medium: ScoredMedium, scale: Scale) -> Evidence:
-    """What the plain mean of the medium's drawn faces is made from, whoever they are."""
+    """Return the evidence behind the plain mean of the medium's drawn faces, of one person or several."""
     return replace(medium.evidence(scale), faces=min(len(medium.faces), FACES_PER_MEDIUM), people=1)
 
 

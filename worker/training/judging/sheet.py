@@ -1,7 +1,7 @@
 """
-The contact sheet: what training sees, for the eye to judge.
+The contact sheet: couples as training sees them, for visual inspection.
 
-A row is one couple: the real picture, the fake, what differs between them, and both again after augmentation.
+A row is one couple: the real picture, the fake, their difference, and both after augmentation.
 """
 
 import os
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from worker.training.errors import DataError
 from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.blending import Picture
 from worker.training.fakes.couples import Couples
 from worker.training.fakes.kinds import ALIGNED, Kind, Stage
+from worker.training.fakes.pictures import Picture
 from worker.training.fitting.recipes import Recipe
 
 COLUMNS: Final = ("real", "fake", "difference x4", "real, augmented", "fake, augmented")
@@ -37,8 +37,8 @@ def draw_sheet(
 
     Args:
         caches: Folders of crops, as ``build_caches`` returns them.
-        painted: Likewise, as ``paint_faces`` returns them.
-        seed: Another one draws other couples.
+        painted: Folders of painted crops, as ``paint_faces`` returns them.
+        seed: Seed of the couples.
 
     Returns:
         (H, W, 3) uint8 RGB, with the kinds and the columns written on it. Kinds without faces are named at its end.
@@ -68,7 +68,7 @@ def draw_sheet(
 
 def write_sheet(sheet: Picture, path: Path) -> None:
     """
-    Write *sheet* to *path*, whose ending chooses the format, making its folder; it is complete or not there.
+    Write *sheet* to *path*, whose ending chooses the format, and create its folder; the file is complete or absent.
 
     Raises:
         DataError: OpenCV knows no such format.
@@ -106,7 +106,7 @@ def _couples(
 
 
 def _without_changes(augmentation: Augmentation) -> Augmentation:
-    """Only the crop's place is still random, so that couples of one number show the same faces in the same place."""
+    """Remove all changes except jitter, so that couples of one number show the same faces at the same place."""
     chances = ("flip", "rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout")
     return augmentation.model_copy(update=dict.fromkeys(chances, 0.0))
 

@@ -1,4 +1,4 @@
-"""From a finished run to a checkpoint that serves: calibrated, evaluated, and described in a model card."""
+"""Shipping of a finished run as a checkpoint for serving: calibrated, evaluated, and described in a model card."""
 
 import csv
 from collections.abc import Sequence
@@ -27,13 +27,13 @@ from worker.training.measuring.scored import ScoredMedium, score_caches
 
 CURVES_PICTURE: Final = "curves.svg"
 FIGURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate", "equal_error_rate", "expected_calibration_error")
-"""Of a report, those that stand in the manifest and the card."""
+"""Metrics of a report that go into the manifest and the card."""
 GROUPS: Final = {
     "face size (px)": "size of the face in its frame, px",
     "brightness (luma)": "mean brightness of the crop, of 255",
     "skin tone estimate": "skin tone estimate",
 }
-"""Ways of a report's slices whose rates the card sets side by side."""
+"""Slices of a report whose rates the card compares."""
 SEEN: Final = {
     "a picture of one person": Evidence("image", 1, 1),
     "a picture of four people": Evidence("image", 1, 4),
@@ -42,9 +42,9 @@ SEEN: Final = {
     "a video, 20 crops of one person's face": Evidence("video", 20, 1),
     "a video of four people, 20 crops of the face of the one who scores highest": Evidence("video", 20, 4),
 }
-"""Evidence whose limits the card prints."""
+"""Examples of evidence whose limits the card lists."""
 DISTURBED: Final = 20
-"""Media of each data set and class that the robustness curves are taken over."""
+"""Number of media of each data set and class for the robustness curves."""
 State = Literal["last", "best"]
 
 
@@ -66,9 +66,9 @@ def ship(
     Args:
         run: The run's folder.
         out: Folder of checkpoints; this one gets a folder by its name.
-        state: Of *run*: the one at the end of the schedule, or the one that was best on the validation set.
+        state: State of *run*: ``last``, at the end of the schedule, or ``best`` on the validation set.
         weights: Folder of a checkpoint to take instead of a state, with the ``curves.csv`` of the run that made it.
-            What the card is to say of that run stands in the recipe's ``origin``.
+            The recipe's ``origin`` describes that run for the card.
 
     Raises:
         TrainingError: The run has not validated yet, is another recipe's, or the validation set lacks a class; or the
@@ -86,7 +86,7 @@ def ship(
     rows = _curves(run if weights is None else weights)
     judged = list(sources)
     if weights is not None:
-        # What it was trained on decides, and not what the recipe's own runs are.
+        # Sources that these weights were trained on must not judge them.
         state, judged = "last", [source for source in sources if not source.source.seen]
     media = score_caches(checkpoint, [source.cache for source in judged], sets={"validation"})
     calibration = calibrate(media, min_bits_per_pixel=recipe.min_bits_per_pixel)
@@ -108,8 +108,8 @@ def ship(
     evaluation.report["split"]["sources"] |= {source.source.path.as_posix(): source.split for source in sources}
     write_report(evaluation, run / "report")
     manifest = manifest.model_copy(update={"metrics": _metrics(evaluation.report)})
-    told = recipe if weights is not None else recipe.model_copy(update={"origin": None})
-    card = render_card(told, manifest, evaluation.report, rows, state)
+    described = recipe if weights is not None else recipe.model_copy(update={"origin": None})
+    card = render_card(described, manifest, evaluation.report, rows, state)
     folder = out / recipe.name
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
@@ -122,7 +122,7 @@ def _check_network(recipe: Recipe, manifest: Manifest, folder: Path) -> None:
 
 
 def reference_shares(media: Sequence[ScoredMedium], scale: Scale) -> tuple[float, ...]:
-    """What drift is measured against: shares of the scores of real media, by tenths."""
+    """Return the shares of the scores of real media by tenths, the reference for measuring drift."""
     real = [medium.fake_score(scale) for medium in media if not medium.is_fake]
     return tuple(round(share, 4) for share in shares(real))
 
@@ -134,7 +134,7 @@ def render_card(
     rows: Sequence[dict[str, float]],
     state: State,
 ) -> str:
-    """The model card, in Markdown; *rows* are the run's curves."""
+    """Render the model card in Markdown; *rows* are the run's curves."""
     kept = max(rows, key=lambda row: row["selection"]) if state == "best" else rows[-1]
     environment = Environment(
         loader=PackageLoader("worker.training.judging"),
@@ -172,7 +172,7 @@ def render_card(
 
 
 def _limits_table(calibration: Calibration) -> list[dict[str, Any]]:
-    """Limits of some evidence, for the kinds of media that have bounds of their own."""
+    """Return the limits for each example of evidence, for the kinds of media that have bounds."""
     rows = []
     for seen, evidence in SEEN.items():
         if evidence.kind in (calibration.bounds or {}):
@@ -187,7 +187,7 @@ def _source_line(source: EvaluationSource) -> str:
 
 
 def _sources(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each of the recipe's data sets: its terms, how many media are in which set, and how many of them are judged."""
+    """Describe each of the recipe's data sets: its terms, its media by set, and how many of them are judged."""
     rows = []
     for source in recipe.sources:
         name = source.path.as_posix()
@@ -211,7 +211,7 @@ def _sources(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _metrics(report: dict[str, Any]) -> dict[str, float]:
-    """The figures of a manifest: ``<data set>_<figure>`` by medium, over the validation set."""
+    """Return the metrics of the manifest: ``<data set>_<metric>`` by medium, over the validation set."""
     found = {f"validation_{name}": report["by_video"][name] for name in FIGURES}
     for part in _slices(report, "dataset"):
         found |= {f"validation_{part['name']}_{name}": part[name] for name in ("roc_auc", "false_positive_rate")}
@@ -232,5 +232,5 @@ def _curves(run: Path) -> list[dict[str, float]]:
 
 
 def _interval(value: Sequence[float] | None) -> str:
-    # No width comes from few media, not from certainty.
+    # An interval without width comes from few media, not from certainty.
     return "" if value is None or value[0] == value[1] else f" [{value[0]:.2f}, {value[1]:.2f}]"

@@ -1,4 +1,4 @@
-"""Slices: the parts of a test that are looked at by themselves, because an average hides where a detector fails."""
+"""Slices of the evaluated media that are reported separately, because an average hides where a detector fails."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -18,8 +18,8 @@ def slice_media(media: Sequence[ScoredMedium]) -> dict[str, Slices]:
     """
     Divide *media* in every way that is reported, each medium by the medians over its faces.
 
-    A method is set against the real media of the data sets that it appears in, or against all where those have none;
-    the other ways divide. Ways that would make one slice alone, or of nothing but what is unknown, are left out.
+    A method's fakes are joined by the real media of the data sets that it appears in, or by all if these have none;
+    the other ways partition the media. Ways that would give a single slice, or only unknown values, are left out.
     """
     ways: Mapping[str, Slices] = {
         "set": _by_name(media, lambda medium: medium.set),
@@ -49,7 +49,7 @@ def _by_name(media: Sequence[ScoredMedium], name: Callable[[ScoredMedium], str])
 def _by_number(
     media: Sequence[ScoredMedium], number: Callable[[ScoredMedium], float], edges: tuple[float, ...]
 ) -> Slices:
-    """Half-open intervals between *edges*, in order; empty ones are left out."""
+    """Divide into half-open intervals between *edges*, in order, without empty ones."""
     slices: Slices = {}
     for low, high in zip((None, *edges), (*edges, None), strict=True):
         name = f"below {high:g}" if low is None else f"{low:g} and more" if high is None else f"{low:g} to {high:g}"

@@ -25,22 +25,22 @@ class EvaluationSource:
     cache: Path
     source: Source
     data: Path
-    """Folder that the source's path is below."""
+    """Folder that contains the source's path."""
 
     def media(self) -> Iterator[Medium]:
-        """Every medium, scored or not, with its set."""
+        """Yield every medium, scored or not, with its set."""
         return media_of(self.source, self.data)
 
     @property
     def split(self) -> dict[str, Any]:
-        """The hash of its division into sets, and how many media there are in each."""
+        """The hash of its division into sets, and the number of media in each."""
         split: dict[str, Any] = json.loads((self.cache / SPLIT_FILE).read_bytes())
         return split
 
 
 def recipe_sources(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1) -> list[EvaluationSource]:
     """
-    The sources of *recipe* below the folder *data*, with their crops cut.
+    Return the sources of *recipe* below the folder *data*, with their crops cut.
 
     Raises:
         DataError: As ``build_caches`` raises it.
@@ -53,9 +53,9 @@ def folder_source(
     root: Path, manifest: Manifest, caches: Path, *, kind: str | None = None, processes: int = 1
 ) -> EvaluationSource:
     """
-    One data set at *root*, with its crops cut at *manifest*'s sampling and limits.
+    Return the data set at *root*, with its crops cut at *manifest*'s sampling and limits.
 
-    Media without an official set count as ``train``. The cache's name tells folder, kind and settings apart.
+    Media without an official set count as ``train``. The cache's name depends on folder, kind and settings.
 
     Raises:
         DataError: The folder is in no known layout, or cannot be read.

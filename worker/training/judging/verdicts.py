@@ -1,4 +1,4 @@
-"""What a score means: the one place of training's judging that reads a checkpoint's limits."""
+"""Verdicts from scores, by the limits of a checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ Calls = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """How scores are called, each by the limits that its own evidence gives, as the service calls them."""
+    """The verdicts of scores, each by the limits for its own evidence, as in the service."""
 
     fake: Calls
-    """Which reach the threshold."""
+    """Scores that reach the threshold."""
     inconclusive: Calls
-    """Which lie below it, and not below the band."""
+    """Scores below the threshold, but not below the band."""
 
     @classmethod
     def of(cls, calibration: Calibration, scores: Scores, evidence: Sequence[Evidence]) -> Self:
-        """Call *scores*, (N,) in [0, 1], each made from its *evidence*."""
+        """Judge *scores*, (N,) in [0, 1], each by its *evidence*."""
         limits = [calibration.limits(each) for each in evidence]
         low, high = (np.array([getattr(limit, name) for limit in limits], np.float64) for name in ("low", "high"))
         return cls(scores >= high, (scores >= low) & (scores < high))
 
     @property
     def real(self) -> Calls:
-        """Which lie below the band."""
+        """Scores below the band."""
         return ~self.fake & ~self.inconclusive

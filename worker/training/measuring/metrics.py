@@ -1,4 +1,4 @@
-"""Measures of a detector, from labels and scores. Labels: 1 is fake. Scores: 1 means fake."""
+"""Metrics of a detector, from labels and scores, of which 1 means fake in both."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CLIPPED: Final = 0.01
 
 
 def roc_auc(labels: Labels, scores: Scores) -> float | None:
-    """Area under the receiver operating characteristic; None unless both classes are there."""
+    """Return the area under the receiver operating characteristic; None unless both classes are present."""
     fakes = int(labels.sum())
     if fakes in {0, len(labels)}:
         return None
@@ -26,7 +26,7 @@ def roc_auc(labels: Labels, scores: Scores) -> float | None:
 
 
 def pr_auc(labels: Labels, scores: Scores) -> float | None:
-    """Average precision; None without a fake."""
+    """Return the average precision; None without a fake."""
     if not labels.any():
         return None
     hits, called, _ = _ranked(labels, scores)
@@ -34,14 +34,14 @@ def pr_auc(labels: Labels, scores: Scores) -> float | None:
 
 
 def log_loss(labels: Labels, scores: Scores, *, least: float = 1e-6) -> float:
-    """Mean negative logarithm of the probability given to the truth, with scores kept *least* away from 0 and 1."""
+    """Return the mean negative log-likelihood, with scores clipped to [*least*, 1 - *least*]."""
     kept = np.clip(scores, least, 1 - least)
     return float(-np.where(labels == 1, np.log(kept), np.log1p(-kept)).mean())
 
 
 def clipped_log_loss(labels: Labels, scores: Scores) -> float:
     """
-    The same with scores kept ``CLIPPED`` away from 0 and 1, so that a few sure mistakes do not decide it.
+    Return the log loss with scores clipped by ``CLIPPED``, so that a few confident mistakes do not dominate it.
 
     The DeepFake Detection Challenge ranked by log loss, for which entries often clipped their scores in some such way.
     """
@@ -49,7 +49,7 @@ def clipped_log_loss(labels: Labels, scores: Scores) -> float:
 
 
 def equal_error_rate(labels: Labels, scores: Scores) -> float | None:
-    """Where the false-positive and the false-negative rate meet; None unless both classes are there."""
+    """Return the rate at which false positives and false negatives are equal; None unless both classes are present."""
     fakes = int(labels.sum())
     if fakes in {0, len(labels)}:
         return None
@@ -67,7 +67,7 @@ def equal_error_rate(labels: Labels, scores: Scores) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """Scores of one stretch of [0, 1], and how many of them were fakes."""
+    """The scores in one bin of [0, 1], and the share of fakes among them."""
 
     low: float
     high: float
@@ -77,7 +77,7 @@ class ReliabilityBin:
 
 
 def reliability(labels: Labels, scores: Scores, bins: int = 10) -> list[ReliabilityBin]:
-    """The reliability curve over bins of equal width; empty ones are left out."""
+    """Return the reliability curve over bins of equal width, without empty ones."""
     places = np.minimum((scores * bins).astype(int), bins - 1)
     return [
         ReliabilityBin(
@@ -93,18 +93,18 @@ def reliability(labels: Labels, scores: Scores, bins: int = 10) -> list[Reliabil
 
 
 def expected_calibration_error(labels: Labels, scores: Scores, bins: int = 10) -> float:
-    """Mean distance between score and share of fakes over the reliability curve (Naeini et al., AAAI 2015)."""
+    """Return the mean distance of score and share of fakes over the reliability curve (Naeini et al., AAAI 2015)."""
     curve = reliability(labels, scores, bins)
     return sum(part.count * abs(part.mean_score - part.fake_share) for part in curve) / len(labels)
 
 
 def confusion(labels: Labels, called: NDArray[np.bool_]) -> dict[str, float | None]:
     """
-    What follows from calling fake what *called* says, (N,).
+    Return the metrics of decisions: *called*, (N,), is true where a medium is called fake.
 
     Returns:
-        ``f1``, ``precision``, ``recall``, ``false_positive_rate`` and ``balanced_accuracy``, the mean of what is right
-        among fakes and among reals; None where what a measure divides by is 0.
+        ``f1``, ``precision``, ``recall``, ``false_positive_rate`` and ``balanced_accuracy``, the mean of the accuracies
+        on fakes and on real media; None where a denominator is 0.
     """
     fakes = labels == 1
     hits, alarms = int((called & fakes).sum()), int((called & ~fakes).sum())
@@ -144,8 +144,8 @@ def _best(labels: Labels, scores: Scores) -> tuple[float, float] | None:
 
 
 def _ranked(labels: Labels, scores: Scores) -> tuple[Labels, Labels, Scores]:
-    """Hits and all that is called fake at each score that occurs, the highest first, and those scores."""
-    # By hand, as a bootstrap asks a thousand times: scikit-learn looks longer at what it is given than it counts.
+    """Return true positives and all positives at each score that occurs, the highest first, and these scores."""
+    # Not by scikit-learn, whose validation of arguments would dominate the thousand calls of a bootstrap.
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
@@ -154,7 +154,7 @@ def _ranked(labels: Labels, scores: Scores) -> tuple[Labels, Labels, Scores]:
 
 def precision_at(share: float, recall: float, false_positive_rate: float) -> float | None:
     """
-    Precision where *share* of all media are fake; None if nothing is called fake.
+    Return the precision if *share* of all media are fake; None if nothing is called fake.
 
     At 1 % it is close to the weighted precision of Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset",
     2020, which counts a false positive a hundredfold.
@@ -164,17 +164,17 @@ def precision_at(share: float, recall: float, false_positive_rate: float) -> flo
 
 
 def f1_at(share: float, recall: float, false_positive_rate: float) -> float:
-    """F1 where *share* of all media, above 0, are fake."""
+    """Return F1 if *share* of all media, above 0, are fake."""
     return 2 * share * recall / (share * recall + (1 - share) * false_positive_rate + share)
 
 
 def largest_rate(count: int, *, level: float = 0.95) -> float:
-    """The largest rate with which nothing in *count* independent trials is no surprise: its two-sided upper limit."""
+    """Return the upper confidence limit (two-sided) of a rate without a hit in *count* independent trials."""
     return float(1.0 - ((1.0 - level) / 2) ** (1.0 / count))
 
 
 def summary(labels: Labels, scores: Scores, called: NDArray[np.bool_]) -> dict[str, float | int | None]:
-    """Every measure of this module in one object; *called* says which media are called fake."""
+    """Return every metric of this module in one object; *called* is true where a medium is called fake."""
     if len(labels) == 0:
         return {"count": 0}
     return {
@@ -203,7 +203,7 @@ def bootstrap(
     seed: int = 0,
 ) -> tuple[float, float] | None:
     """
-    Percentile confidence interval of a measure, drawing whole groups: clips of one person are not independent.
+    Return the percentile confidence interval of a metric, drawing whole groups: clips of a person are not independent.
 
     Returns:
         Low and high; None if the measure is not defined for most draws.

@@ -1,10 +1,10 @@
 """
-What a checkpoint says of the media in crop caches, before any temperature and threshold: small rows, no pictures.
+Scores of a checkpoint on the media in crop caches: logits before calibration, without pictures.
 
-Crops are cut from cached pictures as serving cuts them from frames, faces that the checkpoint's quality limits refuse
-are left out, and people, segments and the medium are put together by the serving code, at the checkpoint's own
-sampling. Two things differ from the service and are said in every report: of a frame of a fake the cache holds the
-largest face alone, which was swapped, and the end of a video is taken to be its last face.
+Crops are cut from cached pictures as serving cuts them from frames, faces below the checkpoint's quality limits are
+left out, and people, segments and media are assembled by the serving code, at the checkpoint's own sampling. Two
+differences from the service are stated in every report: from a frame of a fake the cache holds only the largest face,
+which was swapped, and a video ends with its last face.
 """
 
 import hashlib
@@ -41,14 +41,14 @@ from worker.training.measuring.skin import skin_tone_deg
 
 @dataclass(frozen=True, slots=True)
 class ScoredFace:
-    """One face of one frame, and what the network said of it."""
+    """One face of one frame, and its logit."""
 
     time_s: float
     logit: float
-    """Before it is calibrated; larger means fake."""
+    """Logit before calibration; larger means fake."""
     segment: int
     person: int
-    """Within its segment."""
+    """Number of the person within the segment."""
     size_px: float
     """The smaller side of the face in its frame."""
     sharpness: float
@@ -59,7 +59,7 @@ class ScoredFace:
     frame_box_px: Box
 
     def fake_score(self, scale: Scale) -> float:
-        """Probability of being fake, in [0, 1]."""
+        """Return the probability of being fake, in [0, 1]."""
         return scale.probability(self.logit)
 
 
@@ -79,13 +79,13 @@ class ScoredMedium:
     """Key of the real medium that a fake was made from; empty where it is not known."""
     is_video: bool
     faces: tuple[ScoredFace, ...]
-    """In order of time; never empty."""
+    """Faces in order of time; never empty."""
     looks: Mapping[int, Sequence[str]] = field(default_factory=dict)
-    """What the people of each segment look like, by number, as the service keeps it to follow them."""
+    """Appearance of the people of each segment, by its number, in the form by which the service follows them."""
 
     @property
     def is_fake(self) -> bool:
-        """By its label."""
+        """Whether the label is ``fake``."""
         return self.label == "fake"
 
     @property
@@ -110,7 +110,7 @@ class ScoredMedium:
         return median(known) if 2 * len(known) > len(self.faces) else None
 
     def evidence(self, scale: Scale) -> Evidence:
-        """What the medium's score is made from, as the service counts it. Compression is not known."""
+        """Return the evidence behind the medium's score, as the service counts it, without compression."""
         return gather_evidence([result.to_json() for result in self._segments(scale)], self._kind)
 
     @property
@@ -127,35 +127,35 @@ class ScoredMedium:
         return results
 
     def parts(self, scale: Scale) -> list[Part]:
-        """The medium's segments, as the service follows people over them."""
+        """Return the medium's segments, over which the service follows people."""
         indexes = sorted({face.segment for face in self.faces})
         results = zip(indexes, self._segments(scale), strict=True)
         return [Part(index, result.to_json(), self.looks.get(index)) for index, result in results]
 
     def verdict(self, manifest: Manifest) -> str:
-        """What the service calls the medium: by its score, its people and its stretches. Compression is not known."""
+        """Return the service's verdict by score, people and stretches of time, without compression."""
         step_s = 1.0 / manifest.sampling.sample_fps
         parts, end_s = self.parts(manifest.calibration.scale), self.faces[-1].time_s + step_s
         return judge_medium(parts, self._kind, manifest, step_s=step_s, end_s=end_s).result.verdict
 
     def frame_evidence(self) -> list[Evidence]:
-        """What each frame's score is made from, in order of time: one face of each person in it."""
+        """Return the evidence behind each frame's score, in order of time: one face of each person in it."""
         frames = groupby(self.faces, key=lambda face: face.time_s)
         return [Evidence(self._kind, 1, sum(1 for _ in faces)) for _, faces in frames]
 
     def fake_score(self, scale: Scale) -> float:
-        """The medium's probability of being fake, as the service computes a job's ``fake_score``: in [0, 1]."""
+        """Return the medium's probability of being fake, computed as a job's ``fake_score``: in [0, 1]."""
         # A segment with a face has a score.
         return fmean(result.fake_score or 0.0 for result in self._segments(scale))
 
     def frame_scores(self, scale: Scale) -> list[float]:
-        """The highest face of each frame, in order of time: in [0, 1]."""
+        """Return the highest score of each frame, in order of time: in [0, 1]."""
         frames = groupby(self.faces, key=lambda face: face.time_s)
         return [max(face.fake_score(scale) for face in faces) for _, faces in frames]
 
 
 class Labelled(Protocol):
-    """What is known of a medium."""
+    """Metadata of a medium."""
 
     @property
     def dataset(self) -> str:
@@ -179,7 +179,7 @@ Row = TypeVar("Row")
 
 
 def above_originals(media: Sequence[Medium], scores: Sequence[float]) -> list[tuple[Medium, bool]]:
-    """Every fake whose very original is among *media*, and whether it scores above that."""
+    """Return every fake whose original is among *media*, with whether it scores above that."""
     known = {(medium.dataset, medium.key): score for medium, score in zip(media, scores, strict=True)}
     return [
         (medium, score > known[medium.dataset, medium.original])
@@ -204,10 +204,10 @@ def score_caches(
         checkpoint: With its network on *device* already.
         caches: Folders of crops; one medium's pictures, and a batch's, are in memory at a time.
         sets: Some of ``train``, ``validation`` and ``test``.
-        max_faces: Of a medium, spread evenly over it; all that the checkpoint's sampling takes if not given.
+        max_faces: Largest number of faces of a medium, spread evenly over it; if not given, all of the sampling.
 
     Raises:
-        TrainingError: The network gave something that is not a number.
+        TrainingError: A logit is not a number.
         DataError: A cache is missing or damaged.
     """
     manifest = checkpoint.manifest
@@ -230,9 +230,9 @@ def chosen_faces(
     cache: CropCache, sets: Collection[str], manifest: Manifest, max_faces: int | None = None
 ) -> Iterator[list[CachedFace]]:
     """
-    For each medium of *sets* the faces that serving would score, in order of time.
+    Yield, for each medium of *sets*, the faces that serving would score, in order of time.
 
-    Those are the faces that *manifest*'s limits accept in the first frame of each of its sampling's cells; media
+    These are the faces that *manifest*'s limits accept in the first frame of each interval of its sampling; media
     without one are left out.
     """
     limits, sample_fps = manifest.preprocessing, manifest.sampling.sample_fps
@@ -247,9 +247,9 @@ def chosen_faces(
             yield faces if max_faces is None else spread(faces, max_faces)
 
 
-def spread(rows: Sequence[Row], most: int) -> list[Row]:
-    """At most so many of *rows*, spread evenly: the middles of equal stretches, so that one is the middle one."""
-    count = min(most, len(rows))
+def spread(rows: Sequence[Row], limit: int) -> list[Row]:
+    """Return at most *limit* of *rows*, spread evenly: the middles of equal parts."""
+    count = min(limit, len(rows))
     return [rows[int((number + 0.5) * len(rows) / count)] for number in range(count)]
 
 
@@ -257,11 +257,11 @@ def logits_of(
     network: nn.Module, crops: Sequence[NDArray[np.uint8]], device: str | torch.device, batch: int = 64
 ) -> list[float]:
     """
-    Judge crops by serving's engine, in float32, so that figures do not depend on what a processor can round to.
+    Score crops by serving's engine, in float32, so that results do not depend on a processor's reduced precisions.
 
     Args:
-        network: In eval mode, on *device*. It is prepared at its first call; a change to its weights afterwards is
-            not seen.
+        network: In eval mode, on *device*. It is compiled at its first call, and later changes to its weights have no
+            effect.
         crops: (S, S, 3) uint8 RGB each, with S as the network's manifest says.
 
     Raises:
@@ -281,13 +281,13 @@ def logits_of(
 
 @lru_cache(maxsize=1)
 def _engine(network: nn.Module, device: torch.device, side_px: int) -> Engine:
-    """The last network that judged, ready to run: preparing it takes as long as some hundred faces."""
+    """Compile *network*; the last one is kept, since compiling takes as long as some hundred faces."""
     example = np.zeros((2, side_px, side_px, 3), np.uint8)
     return make_engine(FromLastChannels(network, span=255.0), example, device, "float32")
 
 
 def draw_media(media: Sequence[Medium], limit: int) -> list[Medium]:
-    """At most *limit* of each data set and label, always the same ones: those whose keys hash lowest."""
+    """Return at most *limit* media of each data set and label, always the same ones: those with the lowest hashes."""
     by_kind: dict[tuple[str, str], list[Medium]] = {}
     for medium in media:
         by_kind.setdefault((medium.dataset, medium.label), []).append(medium)
@@ -300,7 +300,7 @@ def draw_media(media: Sequence[Medium], limit: int) -> list[Medium]:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A medium on its way to its scores."""
+    """A medium whose crops wait for the network."""
 
     faces: list[CachedFace]
     crops: list[NDArray[np.uint8]]

@@ -1,10 +1,10 @@
 """
-An estimate of how light the skin in a picture is, for slicing results, from two patches of the cheeks.
+An estimate of the lightness of skin in a picture, from two patches of the cheeks, for slicing results.
 
 It is the individual typology angle, ``arctan((L* - 50) / b*)``, of Chardon, Cretois and Hourseau, "Skin colour
 typology and suntanning pathways", International Journal of Cosmetic Science 13, 1991. There it is measured on skin
-in a known light. A picture's exposure, white balance, make-up and compression all move it, so it says which
-recordings look light or dark, not what anybody is, and only three coarse buckets are made of it.
+in a known light. Exposure, white balance, make-up and compression of a picture all change it, so it describes how
+light a recording looks, not a person, and only three coarse buckets are made of it.
 """
 
 import math
@@ -20,9 +20,9 @@ LIGHT_DEG: Final = 41.0
 DARK_DEG: Final = 10.0
 """Below it they are brown and dark; between the two, intermediate and tan."""
 MIN_CHROMA: Final = 4.0
-"""Of b*: with less yellow than that a picture is grey, or its white balance hides what is asked for."""
+"""Smallest b*: with less yellow a picture is grey, or its white balance hides the colour of skin."""
 MIN_EYE_DISTANCE: Final = 0.6
-"""Distance of the eyes over that from eyes to mouth, in a face that is turned as far as a cheek can be measured."""
+"""Smallest distance of the eyes relative to that from eyes to mouth: in a face turned further a cheek is hidden."""
 
 
 def skin_tone_deg(picture: NDArray[np.uint8], landmarks_px: Sequence[tuple[float, float]]) -> float | None:

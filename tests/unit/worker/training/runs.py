@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER
 from worker.detection.faces import crop_face, square_around
@@ -17,8 +18,9 @@ from worker.training.data.cache import MARGIN, CachedFace
 from worker.training.data.cutting import MEDIA_PER_SHARD
 from worker.training.data.media import Medium
 from worker.training.data.sources import media_of
-from worker.training.fitting.inputs import build_caches
+from worker.training.fitting.inputs import build_caches, paint_for
 from worker.training.fitting.recipes import Recipe
+from worker.training.fitting.train import Trainer
 
 SIDE_PX = 112
 PLAIN = dict.fromkeys(
@@ -94,6 +96,16 @@ def write_caches(data: Path, caches: Path) -> list[Path]:
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(asdict(face))}\n" for face in faces))
     # Finds every shard there, so that all that is left to it are the files beside them.
     return build_caches(recipe, data, caches)
+
+
+def train_here(recipe: Path, data: Path, caches: Path, folder: Path) -> int:
+    """Train as ``fitting.ablation.train_in_process`` does, without starting another Python."""
+    threads = torch.get_num_threads()
+    parsed = Recipe.read(recipe)
+    built = build_caches(parsed, data, caches)
+    Trainer(parsed, built, folder, painted=paint_for(parsed, built, caches)).run()
+    torch.set_num_threads(threads)
+    return 0
 
 
 def _add(tar: tarfile.TarFile, shard: str, medium: Medium) -> CachedFace:

@@ -5,10 +5,9 @@ Swapping programs such as DeepFaceLab (Perov et al., "DeepFaceLab: Integrated, f
 framework", 2020) paint a face with the decoder of an autoencoder and enlarge it step by step; latent diffusion and
 token models paint whole pictures with the decoder of a variational or quantised one (Rombach et al., "High-Resolution
 Image Synthesis with Latent Diffusion Models", CVPR 2022; Esser, Rombach and Ommer, CVPR 2021). A face that a small
-autoencoder of our own paints again has the same history without anybody being swapped: no camera noise, the traces of
-the decoder's enlarging, and for each face there is one, so that no identity can be learnt by heart. (Rajan et al.,
-"Aligned Datasets Improve Detection of Latent Diffusion-Generated Images", ICLR 2025, found the like for whole
-pictures.)
+autoencoder reconstructs has the same traces without a swap: no camera noise, and the artefacts of the decoder's
+upsampling. There is one such fake for each real face, so that no identity can be memorised. (Rajan et al., "Aligned
+Datasets Improve Detection of Latent Diffusion-Generated Images", ICLR 2025, found the same for whole pictures.)
 """
 
 from collections.abc import Sequence
@@ -21,21 +20,21 @@ from numpy.random import Generator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from worker.training.fakes.blending import Landmarks
 from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
 from worker.training.fakes.generators.loop import BATCH, fit
-from worker.training.fakes.generators.pictures import PATCH_PX, Picture, patch, resized, to_picture, to_tensor
+from worker.training.fakes.generators.pictures import PATCH_PX, patch, resized, to_picture, to_tensor
+from worker.training.fakes.pictures import Landmarks, Picture
 
 Upsampling = Literal["shuffle", "transposed", "bilinear"]
 Code = Literal["plain", "variational", "quantised"]
 SIDES_PX: Final = (96, 320)
-"""Of a painted picture; models for swapping paint 128 to 320."""
+"""Range of the side of a painted picture; models for swapping paint 128 to 320 px."""
 SCALES: Final = (0.7, 2.0)
-"""Of a painted picture beside what it was made from."""
+"""Range of the size of a painted picture relative to the real one."""
 HALF_LEVELS: Final = 4
 """A quantised code has this many levels on either side of 0 in each channel."""
 DIVERGENCE: Final = 1e-3
-"""Weight of what a variational code costs beside the likeness."""
+"""Weight of the divergence of a variational code in the loss."""
 
 
 class AutoencoderSettings(BaseModel):
@@ -45,20 +44,20 @@ class AutoencoderSettings(BaseModel):
 
     upsampling: Upsampling
     code: Code = "plain"
-    """A variational code is noisy while it is learnt (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR
+    """A variational code is noisy during training (Kingma and Welling, "Auto-Encoding Variational Bayes", ICLR
     2014), a quantised one has whole numbers (Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple", ICLR
     2024). Faces of a plain one are of the kind ``painted``, others of the kind ``decoded``."""
     halvings: int = Field(default=4, ge=2, le=4)
-    """How often a face is halved on its way to the code."""
+    """Number of halvings of the size from the face to the code."""
     code_channels: int = Field(default=64, ge=4)
     whole: bool = False
-    """See and paint each face as a whole at ``PATCH_PX``, as one-shot swappers do, and not patches of it at about its
-    own size."""
+    """Whether to train on and paint each face as a whole at ``PATCH_PX``, as one-shot swappers do, instead of patches
+    at about its own size."""
     likeness: LikenessSettings = LikenessSettings()
     images: int = Field(default=15_000, gt=0)
-    """Pictures that it is trained on."""
+    """Number of pictures that it is trained on."""
     faces: int = Field(default=20_000, gt=0)
-    """That are learnt from and painted at most, drawn at random: it bounds memory and time on large sets."""
+    """Largest number of faces, drawn at random, to train on and to paint: it bounds memory and time on large sets."""
 
     @property
     def kind(self) -> Literal["painted", "decoded"]:
@@ -67,13 +66,13 @@ class AutoencoderSettings(BaseModel):
 
     @property
     def method(self) -> str:
-        """What its caches are called after."""
+        """The part of the name of its caches that the settings decide."""
         return self.upsampling if self.code == "plain" else f"{self.code}-{self.upsampling}"
 
 
 class Autoencoder(nn.Module):
     """
-    Convolutions down to a code and up again; takes and gives (B, 3, H, W) in 0..1, sides multiples of 16.
+    Convolutions down to a code and up again, of (B, 3, H, W) in 0..1 with sides that are multiples of 16.
 
     The code is a small map, so that any size of picture can be painted.
     """
@@ -94,15 +93,15 @@ class Autoencoder(nn.Module):
         self.last = nn.Conv2d(16, 3, 3, padding=1)
 
     def forward(self, faces: Tensor) -> Tensor:
-        """The faces, painted again; values may lie a little outside 0..1."""
+        """Reconstruct the faces; values may be slightly outside 0..1."""
         return self.paint_again(faces)[0]
 
     def paint_again(self, faces: Tensor) -> tuple[Tensor, Tensor]:
-        """The faces, painted again, and what their code costs: 0 unless it is variational."""
+        """Reconstruct the faces; also return the loss of their code: 0 unless it is variational."""
         with torch.autocast(faces.device.type, torch.bfloat16):
             code, cost = self._coded(self.down(faces * 2.0 - 1.0).float())
             features = self.up(code)
-        # Half precision would round colours to steps that can be seen.
+        # Half precision would round colours to visible steps.
         return torch.as_tensor(self.last(features.float()) * 0.5 + 0.5), cost
 
     def _coded(self, code: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,7 +123,7 @@ class Autoencoder(nn.Module):
 
     @torch.inference_mode()
     def paint(self, part: Picture, _landmarks: Landmarks, rng: Generator) -> Picture:
-        """Paint a face again, at a size of its own; see ``painting.Painter``."""
+        """Reconstruct a face, at a size that is drawn; see ``painting.Painter``."""
         smaller = min(part.shape[:2])
         side = float(PATCH_PX)
         if not self.settings.whole:
@@ -152,8 +151,8 @@ def train_autoencoder(
     """
     Train on patches of *pictures*, (H, W, 3) uint8 RGB with sides of ``PATCH_PX`` or more, or on whole ones.
 
-    The loss without an adversary is DeepFaceLab's, structural dissimilarity, and absolute difference where that takes
-    squared ones.
+    Without an adversary the loss is DeepFaceLab's structural dissimilarity, with the absolute difference instead of the
+    squared one.
 
     Returns:
         The autoencoder in eval mode, and the loss of each step.

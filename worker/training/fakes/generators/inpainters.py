@@ -2,12 +2,12 @@
 A small diffusion network that paints the inside of a face mask, given what surrounds it.
 
 Diffusion (Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020) with the cosine schedule of
-Nichol and Dhariwal ("Improved Denoising Diffusion Probabilistic Models", ICML 2021). The network tells the clear
+Nichol and Dhariwal ("Improved Denoising Diffusion Probabilistic Models", ICML 2021). The network predicts the clear
 picture (``x`` among the targets that Salimans and Ho compare, "Progressive Distillation for Fast Sampling of Diffusion
-Models", ICLR 2022): after few steps of training it is smooth, where ``v``, most of which is noise, was so inexact that
-noise was left in the faces. The network sees the masked picture and the mask beside the noisy one, as Palette does
+Models", ICLR 2022): after few steps of training it is smooth, whereas predicting ``v``, which is mostly noise,
+left noise in the faces. The network sees the masked picture and the mask beside the noisy one, as Palette does
 (Saharia et al., "Palette: Image-to-Image Diffusion Models", SIGGRAPH 2022), and works on squares of 2 by 2 pixels
-(Luhman and Luhman, "Improving Diffusion Model Efficiency Through Patching", 2022), which makes it four times as cheap.
+(Luhman and Luhman, "Improving Diffusion Model Efficiency Through Patching", 2022), which costs a quarter.
 Faces are drawn with few deterministic steps (Song, Meng and Ermon, "Denoising Diffusion Implicit Models", ICLR 2021),
 from the face itself with much noise added (Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic
 Differential Equations", ICLR 2022) or from noise alone.
@@ -26,16 +26,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.training.fakes.blending import Landmarks, face_mask, mixed
+from worker.training.fakes.blending import face_mask, mixed
 from worker.training.fakes.generators.loop import BATCH, fit
-from worker.training.fakes.generators.pictures import PATCH_PX, Picture, resized, to_picture, to_tensor
+from worker.training.fakes.generators.pictures import PATCH_PX, resized, to_picture, to_tensor
+from worker.training.fakes.pictures import Landmarks, Picture
 
 SHRINK: Final = 2
-"""Side of the squares of pixels that the network works on."""
+"""Side of the squares of pixels that the network processes as one."""
 TIME_PLANES: Final = 64
 GROUPS: Final = 8
 INSIDE: Final = 0.02
-"""Of a soft mask, from which on a pixel is painted anew."""
+"""Level of a soft mask above which a pixel is painted anew."""
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -44,7 +45,7 @@ class Face(NamedTuple):
 
     picture: Picture
     landmarks: Landmarks
-    """In the picture."""
+    """Landmarks in the picture."""
 
 
 class InpainterSettings(BaseModel):
@@ -53,16 +54,16 @@ class InpainterSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     planes: int = Field(default=32, ge=8, multiple_of=8)
-    """At half of the picture's size; twice and four times as many at a quarter and an eighth."""
+    """Planes at half of the picture's size; twice and four times as many at a quarter and an eighth."""
     steps: int = Field(default=15, ge=1, le=250)
-    """In which a face is drawn."""
+    """Denoising steps for a face."""
     strength: tuple[Strength, Strength] = (0.2, 0.55)
-    """How much noise a face begins with, drawn for each: 0 none, 1 nothing else. The more it is, the longer must be
-    trained before what is drawn is a face."""
+    """Range of the share of noise that each face begins with: 0 is none, 1 only noise. More noise needs longer training
+    before the result is a face."""
     images: int = Field(default=15_000, gt=0)
-    """Pictures that it is trained on."""
+    """Number of pictures that it is trained on."""
     faces: int = Field(default=4_000, gt=0)
-    """That are learnt from and painted at most, drawn at random."""
+    """Largest number of faces, drawn at random, to train on and to paint."""
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -77,12 +78,12 @@ class InpainterSettings(BaseModel):
 
     @property
     def method(self) -> str:
-        """What its caches are called after."""
+        """The part of the name of its caches that the settings decide."""
         return f"ddim{self.steps}"
 
 
 class _Block(nn.Module):
-    """Two convolutions, between which the time scales and shifts all planes."""
+    """Two convolutions with a scale and a shift of all planes between them, which depend on the time."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -100,7 +101,7 @@ class _Block(nn.Module):
 
 class Inpainter(nn.Module):
     """
-    A U-Net over three sizes that tells what a noisy picture is without its noise.
+    A U-Net over three sizes that predicts a noisy picture without its noise.
 
     Pictures are (B, 3, S, S) in -1..1, with S a multiple of 8; masks (B, 1, S, S), 1 where a picture is painted anew.
     """
@@ -118,12 +119,12 @@ class Inpainter(nn.Module):
 
     def forward(self, noisy: Tensor, known: Tensor, mask: Tensor, time: Tensor) -> Tensor:
         """
-        Tell the clear pictures, (B, 3, S, S).
+        Predict the clear pictures, (B, 3, S, S).
 
         Args:
             noisy: Pictures with noise, where the mask is 1.
             known: The same without noise, and 0 where the mask is 1.
-            time: (B,) in 0..1; 1 is nothing but noise.
+            time: (B,) in 0..1; 1 is only noise.
         """
         with torch.autocast(noisy.device.type, torch.bfloat16):
             given = functional.pixel_unshuffle(torch.cat([noisy * mask, known, mask], dim=1), SHRINK)
@@ -142,7 +143,7 @@ class Inpainter(nn.Module):
         return torch.as_tensor(clear.float())
 
     def loss(self, pictures: Tensor, masks: Tensor, time: Tensor, noise: Tensor) -> Tensor:
-        """Mean squared error within the masks, at *time* (B,) and with *noise* like *pictures*."""
+        """Return the mean squared error within the masks, at *time* (B,), with *noise* of the shape of *pictures*."""
         signal, spread = _schedule(time)
         noisy = signal * pictures + spread * noise
         clear = self(noisy, pictures * (1.0 - masks), masks, time)
@@ -154,8 +155,8 @@ class Inpainter(nn.Module):
         Paint *pictures* anew where *masks* are 1; elsewhere they stay.
 
         Args:
-            noise: Like *pictures*; the result follows from it.
-            strength: In 0..1: how far the way goes back towards nothing but noise.
+            noise: Of the shape of *pictures*; the result follows from it.
+            strength: Share of noise to begin with, in 0..1.
         """
         known = pictures * (1.0 - masks)
         times = torch.linspace(strength, 0.0, self.settings.steps + 1)
@@ -165,7 +166,7 @@ class Inpainter(nn.Module):
         for before, after in pairwise(times):
             signal, spread = _schedule(before[None])
             clear = self(now, known, masks, before.expand(len(pictures))).clamp(-1.0, 1.0)
-            # What the noise must have been, if the picture is as estimated.
+            # The noise that the estimated picture implies.
             left = (now - signal * clear) / spread
             signal, spread = _schedule(after[None])
             now = signal * clear + spread * left
@@ -209,7 +210,7 @@ def train_inpainter(
         if rng.random() < 0.5:
             batch, inside = batch.flip(3), inside.flip(3)
         noise = torch.from_numpy(rng.standard_normal(tuple(batch.shape), np.float32))
-        # No way back begins with more noise than the greatest strength, so none is learnt.
+        # Painting never begins with more noise than the largest strength, so more is not trained on.
         time = torch.from_numpy(rng.random(BATCH, np.float32)) * settings.strength[1]
         return network.loss(batch, inside, time, noise)
 
@@ -227,13 +228,13 @@ def _inside(mask: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _schedule(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Of (B,) times, how much of the picture and how much of the noise is left: (B, 1, 1, 1) each."""
+    """Return the shares of the picture and of the noise at (B,) times: (B, 1, 1, 1) each."""
     angle = (time.clamp(0.0, 1.0) * 0.5 * math.pi * 0.995 + 0.005)[:, None, None, None]
     return torch.cos(angle), torch.sin(angle)
 
 
 def _waves(time: Tensor) -> Tensor:
-    """(B,) times as (B, ``TIME_PLANES``) sines and cosines of growing frequency."""
+    """Encode (B,) times as (B, ``TIME_PLANES``) sines and cosines of growing frequency."""
     frequencies = torch.exp(torch.linspace(0.0, math.log(200.0), TIME_PLANES // 2))
     angles = time[:, None] * frequencies * math.pi
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -1,11 +1,11 @@
 """
-What a painted picture is held to: pixels, structure, the features of a network, and a judge that learns beside it.
+The loss of painted pictures: difference of pixels, structure and features, and a discriminator that learns with it.
 
-Pixels alone give smooth faces. Generators of today are trained against features of a network that was trained on
+Pixels alone give smooth faces. Current generators are trained against features of a network that was trained on
 ImageNet (Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", ECCV
 2016) and against a discriminator of patches (Isola et al., "Image-to-Image Translation with Conditional Adversarial
 Networks", CVPR 2017), as in Esser, Rombach and Ommer, "Taming Transformers for High-Resolution Image Synthesis", CVPR
-2021: they invent texture, which is what leaves their traces.
+2021: they invent texture, and that leaves their traces.
 """
 
 from typing import Final
@@ -22,20 +22,20 @@ from worker.training.fakes.generators.pictures import PATCH_PX
 from worker.training.pretrained import load_imagenet
 
 LEVELS: Final = 3
-"""Maps of the perceiving network that are compared, at a half, a quarter and an eighth of the picture's size."""
+"""Feature maps that are compared, at a half, a quarter and an eighth of the picture's size."""
 
 
 class LikenessSettings(BaseModel):
-    """Weights of the parts of a loss; absolute difference of pixels has 1."""
+    """Weights of the parts of the loss; the absolute difference of pixels has weight 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     structure: float = Field(default=0.5, ge=0.0)
-    """Of structural dissimilarity (Wang et al., "Image quality assessment", IEEE TIP 2004)."""
+    """Weight of structural dissimilarity (Wang et al., "Image quality assessment", IEEE TIP 2004)."""
     perception: float = Field(default=0.0, ge=0.0)
     adversary: float = Field(default=0.0, ge=0.0)
     adversary_from: float = Field(default=0.3, ge=0.0, lt=1.0)
-    """Share of the training after which the discriminator joins in: it would tell blurs apart at once."""
+    """Share of the training after which the discriminator joins in: at first it would recognise blur at once."""
 
 
 class Likeness:
@@ -43,7 +43,7 @@ class Likeness:
     The loss of painted pictures against wanted ones.
 
     Args:
-        images: That will be judged in all, so that the discriminator knows when to begin.
+        images: Number of pictures in the whole training, which decides when the discriminator begins.
     """
 
     def __init__(self, settings: LikenessSettings, *, images: int) -> None:
@@ -56,13 +56,13 @@ class Likeness:
         self._seen = 0
 
     def __call__(self, painted: Tensor, wanted: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..1 each → the mean loss. The discriminator takes a step of its own, if there is one."""
+        """Return the mean loss of two batches, (B, 3, H, W) in 0..1; train the discriminator, if any, by one step."""
         settings = self._settings
         loss = functional.l1_loss(painted, wanted)
         if settings.structure > 0.0:
             loss = loss + settings.structure * dissimilarity(painted, wanted)
         if self._perception is not None:
-            # Of half of the batch: it costs more than all else.
+            # Half of the batch suffices: features cost more than everything else.
             half = max(1, len(wanted) // 2)
             loss = loss + settings.perception * self._perception(painted[:half], wanted[:half])
         if self._discriminator is not None and self._seen >= self._begin:
@@ -72,7 +72,7 @@ class Likeness:
         return loss
 
     def _learn(self, painted: Tensor, wanted: Tensor) -> None:
-        """A step with the hinge loss (Lim and Ye, "Geometric GAN", 2017)."""
+        """Train the discriminator by a step with the hinge loss (Lim and Ye, "Geometric GAN", 2017)."""
         if self._discriminator is None:
             return
         real, fake = self._discriminator(torch.cat([wanted, painted])).chunk(2)
@@ -96,7 +96,7 @@ class Perception(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         architecture = Architecture(backbone="efficientnet-lite0", input_planes="rgb", head_channels=8, dropout=0.0)
-        # What this network draws before it is given its weights is none of the painting network's draws.
+        # The random initialisation of this network must not change the draws of the painting network.
         with torch.random.fork_rng(devices=[]):
             network = ForgeryNetwork(architecture, PATCH_PX)
             load_imagenet(network)
@@ -117,15 +117,16 @@ class Perception(nn.Module):
         self.eval().requires_grad_(requires_grad=False)
 
     def forward(self, painted: Tensor, wanted: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..1 each → the mean distance, 0 for equal pictures."""
+        """Return the mean distance of two batches, (B, 3, H, W) in 0..1: 0 for equal pictures."""
         with torch.no_grad():
-            aims = self._seen(wanted)
+            targets = self._features(wanted)
         distances = [
-            (one - other).square().sum(dim=1).mean() for one, other in zip(self._seen(painted), aims, strict=True)
+            (one - other).square().sum(dim=1).mean()
+            for one, other in zip(self._features(painted), targets, strict=True)
         ]
         return torch.stack(distances).mean()
 
-    def _seen(self, pictures: Tensor) -> list[Tensor]:
+    def _features(self, pictures: Tensor) -> list[Tensor]:
         with torch.autocast(pictures.device.type, torch.bfloat16):
             planes = (pictures - self.mean) / self.deviation
             found = []
@@ -137,10 +138,10 @@ class Perception(nn.Module):
 
 class Discriminator(nn.Module):
     """
-    Says of each patch of a picture how real it looks; (B, 3, H, W) in 0..1 → (B, 1, H/8, W/8), larger is more real.
+    Rates how real each patch of a picture looks: (B, 3, H, W) in 0..1 → (B, 1, H/8, W/8), larger is more real.
 
-    Spectral norms (Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018) keep it from
-    running away.
+    Spectral norms (Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018) keep its
+    training stable.
     """
 
     def __init__(self) -> None:
@@ -151,14 +152,14 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(*parts, spectral_norm(nn.Conv2d(96, 1, 3, padding=1)))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """How real each patch looks."""
+        """Rate each patch."""
         with torch.autocast(pictures.device.type, torch.bfloat16):
             judged = self.body(pictures * 2.0 - 1.0)
         return torch.as_tensor(judged.float())
 
 
 def dissimilarity(one: Tensor, other: Tensor) -> Tensor:
-    """1 - SSIM over windows of 7 pixels, averaged."""
+    """Return 1 - SSIM, averaged over windows of 7 pixels."""
 
     def mean(values: Tensor) -> Tensor:
         return functional.avg_pool2d(values, 7, stride=2)

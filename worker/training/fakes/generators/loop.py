@@ -21,9 +21,9 @@ def fit(
     Args:
         loss_of: Draws a batch of ``BATCH`` pictures with the generator that it is given, and returns its loss.
         images: Pictures that are drawn in all.
-        seed: Of the draws. Weights are drawn before, where the network is made.
+        seed: Seed of the draws. Weights are drawn before, where the network is made.
         rate: Highest learning rate.
-        title: Of the progress bar.
+        title: Title of the progress bar.
 
     Returns:
         The loss of each step.
@@ -31,7 +31,7 @@ def fit(
     rng = np.random.default_rng(seed)
     steps = max(1, images // BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-4)
-    # A warm-up of no step at all, as a tenth of a few would be, is not defined.
+    # The schedule is undefined with a warm-up of no step, which a tenth of a few steps would be.
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=max(steps, 20), pct_start=0.1)
     losses: list[float] = []
     network.train()

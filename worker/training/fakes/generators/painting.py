@@ -1,8 +1,8 @@
 """
-Fakes that networks of our own paint: trained on real faces of the training set, kept as crop caches.
+Fakes that small networks paint: trained on real faces of the training set, and stored as crop caches.
 
-``paint_faces`` trains each network and writes what it painted. Held-out people are painted, too, by networks that never
-saw them, so that fakes of each kind can be judged on people whom nothing was trained on.
+``paint_faces`` trains each network and writes its paintings. Held-out people are painted as well, by networks that
+never saw them, so that each kind of fake can be evaluated on people who were never trained on.
 """
 
 import hashlib
@@ -22,21 +22,21 @@ from worker.detection.faces import square_around
 from worker.training.data.cache import CachedFace, CropCache, add_picture, open_tar
 from worker.training.data.splits import split_digest
 from worker.training.errors import DataError
-from worker.training.fakes.blending import Landmarks
 from worker.training.fakes.generators.autoencoders import SIDES_PX, AutoencoderSettings, train_autoencoder
 from worker.training.fakes.generators.inpainters import Face, InpainterSettings, train_inpainter
-from worker.training.fakes.generators.pictures import PATCH_PX, Picture, resized
+from worker.training.fakes.generators.pictures import PATCH_PX, resized
 from worker.training.fakes.generators.restorers import RestorerSettings, train_restorer
+from worker.training.fakes.pictures import Landmarks, Picture
 
 PaintedKind = Literal["painted", "decoded", "restored", "inpainted"]
-"""Painted again by a plain autoencoder, by the decoder of a variational or quantised one, by a network that enlarges
-small faces, and by diffusion within a mask. Each is the name of a data set, too."""
+"""Reconstructed by a plain autoencoder, by the decoder of a variational or quantised one, by a network that enlarges
+small faces, and by diffusion within a mask. Each is also the name of a data set."""
 PainterSettings = AutoencoderSettings | RestorerSettings | InpainterSettings
 SHARD: Final = "00000"
 VERSION: Final = 2
-"""Of what this module paints; another one has caches of its own."""
+"""Version of this module's paintings; another version has caches of its own."""
 MARGIN: Final = 0.3
-"""Around the face, of what is painted."""
+"""Margin around the face of the part that is painted."""
 
 
 class Painter(Protocol):
@@ -47,12 +47,12 @@ class Painter(Protocol):
         Paint a face anew.
 
         Args:
-            part: (H, W, 3) uint8 RGB, the picture about a face.
-            landmarks: In *part*.
-            rng: Decides all that is random.
+            part: (H, W, 3) uint8 RGB, the picture around a face.
+            landmarks: Landmarks in *part*.
+            rng: Generator of everything random.
 
         Returns:
-            The same place, (H', W', 3) uint8 RGB of a size that the network chooses.
+            The same part, (H', W', 3) uint8 RGB of a size that the network chooses.
         """
 
 
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
     face: CachedFace
 
     def part(self) -> tuple[Picture, int, int]:
-        """The picture about the face alone, and where its corner lies."""
+        """Return the picture around the face, and the position of its corner."""
         picture = self.cache.picture(self.face)
         x, y, width, height = part_place(self.face, picture.shape)
         return np.ascontiguousarray(picture[y : y + height, x : x + width]), x, y
@@ -75,12 +75,12 @@ def paint_faces(
     seed: int = 0,
 ) -> list[Path]:
     """
-    Train each network on the real faces of the training set in *caches*, and let it paint these and held-out ones.
+    Train each network on the real faces of the training set in *caches*, and paint these and held-out ones with it.
 
     Args:
         folder: Receives a crop cache for each network, named after what decides its contents: one that is there is
-            kept. Its faces' label is ``fake``, their data set the network's kind, their set that of the real face, and
-            ``original`` tells which face was painted (see ``face_name``).
+            kept. The label of its faces is ``fake``, their data set the network's kind, their set that of the real
+            face, and ``original`` the name of the face that was painted (see ``face_name``).
 
     Returns:
         The folders of these caches.
@@ -100,24 +100,24 @@ def paint_faces(
 
 
 def face_name(face: CachedFace) -> str:
-    """What tells a face of a cache from every other, for ``CachedFace.original`` of one that was painted after it."""
+    """Return the unique name of a cached face, for ``CachedFace.original`` of its paintings."""
     return f"{face.dataset}/{face.key}@{face.shard}:{face.offset}"
 
 
 def part_place(face: CachedFace, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Left, top, width and height of the part about *face* that is painted, in its picture of *shape* (H, W, …)."""
+    """Return left, top, width and height of the painted part around *face*, in its picture of *shape* (H, W, …)."""
     x, y, side = square_around(face.box_px, MARGIN)
     x, y = max(x, 0), max(y, 0)
     return x, y, min(side, shape[1] - x), min(side, shape[0] - y)
 
 
 def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence[Path]) -> list[str]:
-    """Of the caches that ``paint_faces`` paints after the faces in *caches*."""
+    """Return the names of the caches that ``paint_faces`` paints from the faces in *caches*."""
     split = split_digest(caches)
     before: Counter[PainterSettings] = Counter()
     digests = []
     for each in settings:
-        # Networks of equal settings differ by their seeds, wherever they stand in the recipe.
+        # Networks of equal settings differ by their seeds, whatever their places in the recipe.
         digests.append(hashlib.sha256(json.dumps([VERSION, each.model_dump(), seed + before[each], split]).encode()))
         before[each] += 1
     for face in (face for folder in caches for face in CropCache(folder).faces() if face.label == "real"):
@@ -128,8 +128,8 @@ def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence
     ]
 
 
-def _drawn(caches: Sequence[Path], set_name: str, most: int, seed: int) -> list[_Row]:
-    """Real faces of a set, *most* at the most, in the order of the caches."""
+def _drawn(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_Row]:
+    """Draw at most *limit* real faces of a set, in the order of the caches."""
     rng = np.random.default_rng(seed)
     drawn: list[tuple[float, _Row]] = []
     for folder in caches:
@@ -139,7 +139,7 @@ def _drawn(caches: Sequence[Path], set_name: str, most: int, seed: int) -> list[
         )
     if not drawn and set_name == "train":
         raise DataError("no cache holds a real face of the training set for a network to paint")
-    kept = sorted(place for place, _ in drawn)[:most]
+    kept = sorted(place for place, _ in drawn)[:limit]
     return [row for place, row in drawn if place <= kept[-1]]
 
 
@@ -163,7 +163,7 @@ def _face(row: _Row) -> Face:
 
 
 def _sized(picture: Picture) -> Picture:
-    """Large enough for a patch, and not larger than needed for what is painted."""
+    """Resize a picture to at least the size of a patch, and to no more than painting needs."""
     factor = float(np.clip(min(picture.shape[:2]), PATCH_PX, SIDES_PX[1])) / min(picture.shape[:2])
     width, height = (max(PATCH_PX, round(length * factor)) for length in picture.shape[1::-1])
     return resized(picture, width, height)
@@ -172,7 +172,7 @@ def _sized(picture: Picture) -> Picture:
 def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    # Others may paint the same at the same time. The index is renamed last: without it there is no shard.
+    # Other processes may paint the same at the same time. The index is renamed last: it makes the shard valid.
     tar_partial, index_partial = (folder / f"{SHARD}.{end}.{os.getpid()}.partial" for end in ("tar", "jsonl"))
     with tar_partial.open("wb") as file:
         tar = open_tar(file)
@@ -180,7 +180,7 @@ def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: Painte
             part, x, y = row.part()
             face = row.face
             marks = [(a - x, b - y) for a, b in face.landmarks_px]
-            # Each face by itself, so that it does not depend on which others were drawn.
+            # Each face has a seed of its own, so that it does not depend on which others were drawn.
             picture = painter.paint(part, marks, np.random.default_rng((seed, 1, number)))
             offset, length = add_picture(tar, file, f"{SHARD}-{number:06d}.png", picture)
             across, down = picture.shape[1] / part.shape[1], picture.shape[0] / part.shape[0]

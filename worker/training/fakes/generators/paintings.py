@@ -1,4 +1,4 @@
-"""What networks painted, found by the face that they painted it after."""
+"""An index of paintings by the real face that they show."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ class Paintings:
 
     Args:
         folders: Caches that ``painting.paint_faces`` wrote.
-        faces: The real faces, which are known by their number here.
+        faces: The real faces, whose places are the *numbers* of other methods.
     """
 
     def __init__(self, folders: Sequence[Path], faces: Sequence[CachedFace]) -> None:
@@ -31,17 +31,17 @@ class Paintings:
                     self._made.setdefault(kind, {})[number] = made[name]
 
     def of(self, kind: PaintedKind, number: int) -> list[Row]:
-        """What the networks of *kind* painted after a face; empty where they left it out."""
+        """Return the paintings of a face by the networks of *kind*; empty if they did not paint it."""
         return self._made.get(kind, {}).get(number, [])
 
     def originals(self, kind: PaintedKind) -> list[int]:
         """
-        The numbers of the faces that networks of *kind* painted, in order.
+        Return the numbers of the faces that networks of *kind* painted, in order.
 
         Raises:
-            DataError: There is none.
+            DataError: They painted none.
         """
-        # Where people were divided into sets anew after they were painted, some real faces have no painting.
+        # If people were divided into sets anew after they were painted, some real faces have no painting.
         numbers = list(self._made.get(kind, {}))
         if not numbers:
             raise DataError(f"a mixture wants {kind} faces, and no network painted any of this set's")

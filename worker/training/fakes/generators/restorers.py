@@ -1,10 +1,10 @@
 """
-Small networks that enlarge faces which were made small and degraded, and invent the details.
+Small networks that enlarge shrunk and degraded faces, and invent the details.
 
 Swappers that paint 128 px or less are followed by restoration: GFPGAN (Wang et al., "Towards Real-World Blind Face
 Restoration with Generative Facial Prior", CVPR 2021) or CodeFormer (Zhou et al., "Towards Robust Blind Face
-Restoration with Codebook Lookup Transformer", NeurIPS 2022). What is seen of such a fake is the restorer's texture.
-Ours is a residual network with pixel shuffle at its end (Lim et al., "Enhanced Deep Residual Networks for Single Image
+Restoration with Codebook Lookup Transformer", NeurIPS 2022). The visible texture of such a fake is the restorer's.
+These are residual networks with pixel shuffle at the end (Lim et al., "Enhanced Deep Residual Networks for Single Image
 Super-Resolution", CVPR Workshops 2017), trained with features and an adversary as ESRGAN is (Wang et al., "ESRGAN:
 Enhanced Super-Resolution Generative Adversarial Networks", ECCV Workshops 2018) on pictures that were degraded at
 random (Wang et al., "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", ICCV Workshops
@@ -22,20 +22,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.training.fakes.blending import Landmarks
 from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
 from worker.training.fakes.generators.loop import BATCH, fit
-from worker.training.fakes.generators.pictures import PATCH_PX, Picture, patch, resized, to_picture, to_tensor
+from worker.training.fakes.generators.pictures import PATCH_PX, patch, resized, to_picture, to_tensor
+from worker.training.fakes.pictures import Landmarks, Picture
 from worker.training.fakes.transcoding import jpeg
 
 SIDES_PX: Final = (128, 256)
-"""Of a restored face."""
+"""Range of the side of a restored face."""
 NOISE_LEVELS: Final = 4.0
-"""Deviation of the noise that is added to small faces, at most."""
+"""Largest deviation of the noise that is added to small faces."""
 QUALITIES: Final = (40, 95)
-"""Of the JPEG compression of small faces."""
+"""Range of the JPEG quality of small faces."""
 RESIDUE: Final = 0.2
-"""Weight of what a block adds: deep sums stay near what they began with."""
+"""Weight of the residual of a block, which keeps deep sums near their input at first."""
 
 
 class RestorerSettings(BaseModel):
@@ -44,14 +44,14 @@ class RestorerSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     factor: Literal[2, 4] = 4
-    """By which it enlarges."""
+    """Factor by which it enlarges."""
     blocks: int = Field(default=6, ge=1)
     planes: int = Field(default=32, ge=8)
     likeness: LikenessSettings = LikenessSettings(structure=0.0, perception=1.0, adversary=0.1)
     images: int = Field(default=15_000, gt=0)
-    """Patches that it is trained on."""
+    """Number of patches that it is trained on."""
     faces: int = Field(default=20_000, gt=0)
-    """That are learnt from and painted at most, drawn at random."""
+    """Largest number of faces, drawn at random, to train on and to paint."""
 
     @property
     def kind(self) -> Literal["restored"]:
@@ -60,12 +60,12 @@ class RestorerSettings(BaseModel):
 
     @property
     def method(self) -> str:
-        """What its caches are called after."""
+        """The part of the name of its caches that the settings decide."""
         return f"x{self.factor}"
 
 
 class Restorer(nn.Module):
-    """Enlarges; takes (B, 3, h, w) in 0..1 and gives (B, 3, factor h, factor w)."""
+    """Enlarges faces: (B, 3, h, w) in 0..1 → (B, 3, factor h, factor w)."""
 
     def __init__(self, settings: RestorerSettings) -> None:
         super().__init__()
@@ -85,13 +85,13 @@ class Restorer(nn.Module):
         self.last = nn.Conv2d(planes, 3, 3, padding=1)
 
     def forward(self, small: Tensor) -> Tensor:
-        """The faces, larger; values may lie a little outside 0..1."""
+        """Enlarge the faces; values may be slightly outside 0..1."""
         with torch.autocast(small.device.type, torch.bfloat16):
             features = self.first(small * 2.0 - 1.0)
             for block in self.blocks:
                 features = features + RESIDUE * block(features)
             features = self.up(features)
-        # What is learnt is what plain enlarging lacks, in full precision so that colours have no steps.
+        # The network learns the difference from bilinear enlarging, in full precision so that colours have no steps.
         plain = functional.interpolate(
             small, scale_factor=float(self.settings.factor), mode="bilinear", align_corners=False
         )
@@ -99,14 +99,14 @@ class Restorer(nn.Module):
 
     @torch.inference_mode()
     def paint(self, part: Picture, _landmarks: Landmarks, rng: Generator) -> Picture:
-        """Make a face small and degraded, and restore it; see ``painting.Painter``."""
+        """Shrink and degrade a face, and restore it; see ``painting.Painter``."""
         side = rng.uniform(*SIDES_PX) / self.settings.factor
         width, height = (max(8, round(side * length / min(part.shape[:2]))) for length in part.shape[1::-1])
         return to_picture(self(to_tensor(degraded(part, width, height, rng)[None]))[0])
 
 
 def degraded(picture: Picture, width: int, height: int, rng: Generator) -> Picture:
-    """*picture* brought to a smaller size, after some blur, with some noise and compression."""
+    """Blur and shrink *picture*, and add noise and compression."""
     if rng.random() < 0.5:
         sigma = rng.uniform(0.2, 0.5) * picture.shape[1] / width
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)

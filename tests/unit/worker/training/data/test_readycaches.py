@@ -9,7 +9,7 @@ from PIL import Image
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.unit.worker.training.judged import MANIFEST, Darkness, checkpoint
 from tests.unit.worker.training.ready import make_ready, rows_of, write_rows
-from tests.unit.worker.training.runs import settings, tiny
+from tests.unit.worker.training.runs import settings, tiny, train_here
 from worker.training.__main__ import main
 from worker.training.data.cache import CropCache
 from worker.training.data.datasets import guess_kind
@@ -178,8 +178,8 @@ def no_tar(ready):
     ("change", "mistake"),
     [
         (append("no json"), r"rows that are no JSON object \(1\): train/00000.jsonl line 7$"),
-        (without("offset"), r"not what a crop cache tells of a face \(1\): train/00000.jsonl line 2$"),
-        (change_row(2, box_px=7), r"not what a crop cache tells of a face \(1\): train/00000.jsonl line 3$"),
+        (without("offset"), r"do not describe a face of a crop cache \(1\): train/00000.jsonl line 2$"),
+        (change_row(2, box_px=7), r"do not describe a face of a crop cache \(1\): train/00000.jsonl line 3$"),
         (change_row(2, shard="1"), r"name another shard \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
         (change_row(2, offset=1e3), r"have no place in the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
         (change_row(2, offset=10**9), r"a place outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
@@ -293,13 +293,11 @@ def test_a_picture_of_a_table_that_only_decoding_finds_damaged_is_told_before_tr
         build_caches(recipe, tmp_path / "data", tmp_path / "caches")
 
 
-@pytest.mark.slow
 def test_people_of_a_ready_cache_are_divided_into_folds(ready):
     recipe = recipe_of()
     runs = ready.parents[1] / "runs"
-    folds = cross_validate(
-        recipe, ready.parent, ready.parents[1] / "caches", runs, path=Path("ready"), folds=2, images=8
-    )
+    caches = ready.parents[1] / "caches"
+    folds = cross_validate(recipe, ready.parent, caches, runs, path=Path("ready"), folds=2, images=8, train=train_here)
     assert Counter(group for fold in folds for group in fold.groups) == Counter(
         medium.group for medium in media_of(recipe.sources[0], ready.parent) if medium.label == "real"
     )

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.worker.training.conftest import AUTOENCODERS
 from tests.unit.worker.training.judged import face, medium
-from tests.unit.worker.training.runs import make_data, tiny, write_caches
+from tests.unit.worker.training.runs import make_data, tiny, train_here, write_caches
 from worker.training.errors import DataError
 from worker.training.judging.crossvalidation import Fold, cross_validate, divide, table
 
@@ -44,7 +44,6 @@ def test_the_table_tells_each_fold_and_their_spread():
     ]
 
 
-@pytest.mark.slow
 def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
     data = make_data(tmp_path / "data", train=4, validation=2)
     caches = write_caches(data, tmp_path / "caches")[0].parent
@@ -52,7 +51,7 @@ def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
         stages=[{"images": 400, "mixture": {"labelled": 1.0, "painted": 1.0}}],
         autoencoders=[AUTOENCODERS[0].model_dump()],
     )
-    given = {"path": Path("tinted"), "folds": 2, "images": 16}
+    given = {"path": Path("tinted"), "folds": 2, "images": 16, "train": train_here}
     index = (caches / "tinted" / "00000.jsonl").read_bytes()
     folds = cross_validate(recipe, data, caches, tmp_path / "runs", **given)
     everybody = {json.loads(line)["group"] for line in (caches / "tinted" / "00000.jsonl").read_text().splitlines()}
