@@ -63,9 +63,7 @@ class S3Client:
         attempts: How often a call is tried that fails for a reason that may pass.
     """
 
-    def __init__(
-        self, session: Session, endpoint_url: str | None, *, limit_s: float, attempts: int = ATTEMPTS
-    ) -> None:
+    def __init__(self, session: Session, endpoint_url: str | None, *, limit_s: float, attempts: int = ATTEMPTS) -> None:
         self._client: Any = session.client(
             "s3",
             endpoint_url=endpoint_url,
