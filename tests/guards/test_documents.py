@@ -3,6 +3,7 @@
 import re
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +22,12 @@ from shared.documents import (
 )
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
+from shared.states import DeliveryStatus, JobStatus, Reason, SegmentStatus, Verdict
 from worker.media.probe import MediaFacts
 from worker.pipeline.results import FaceResult
 from worker.pipeline.scoring import score_segment
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,31 @@ def test_every_error_code_has_a_status_and_stands_in_the_document(document):
         assert f"`{code}`" in document["info"]["description"]
 
 
+def rows_of(heading):
+    """Codes and the second column of each row below a heading of ``docs/api.md``, up to the next one."""
+    text = (ROOT / "docs" / "api.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    return [(re.findall(r"`(\w+)`", row[0]), row[1].strip()) for row in rows]
+
+
+def test_the_documentation_names_every_code_with_its_status():
+    refusals, errors = {}, set()
+    for codes, second in rows_of("Refusals"):
+        if second[0].isdigit():
+            statuses = [int(status) for status in second.split(", ")]
+            refusals |= dict(zip(codes, statuses if len(statuses) > 1 else statuses * len(codes), strict=True))
+        else:
+            errors |= set(codes)
+    assert refusals == STATUS_OF_CODE
+    assert errors == set(JOB_ONLY_CODES)
+
+
+def test_the_documentation_names_every_verdict_and_reason():
+    text = (ROOT / "docs" / "api.md").read_text()
+    for word in (*Verdict, *Reason, *JobStatus, *SegmentStatus):
+        assert f"`{word}`" in text, word
+
+
 def test_every_operation_describes_its_failures_as_problems(document):
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -83,15 +112,15 @@ def sample():
     job = Job(
         id=uuid.uuid4(),
         owner="o",
-        status="succeeded",
+        status=JobStatus.SUCCEEDED,
         model=DEFAULT_CHECKPOINT,
         sample_fps=2.0,
         segment_seconds=5.0,
         client_metadata={"a": 1},
-        reasons=["uncertain"],
+        reasons=[Reason.UNCERTAIN],
         fake_score=0.25,
         peak_score=0.25,
-        verdict="inconclusive",
+        verdict=Verdict.INCONCLUSIVE,
         model_description=manifest.describe(sample_fps=2.0, segment_seconds=5.0),
         segments_total=1,
         created_at=datetime.now(UTC),
@@ -99,7 +128,13 @@ def sample():
         media=Media(sha256="0" * 64, size_bytes=1, storage_key="media/x", facts=facts.to_json()),
     )
     segment = Segment(
-        job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25, result=result.to_json()
+        job_id=job.id,
+        index=0,
+        start_s=0.0,
+        end_s=5.0,
+        status=SegmentStatus.SCORED,
+        fake_score=0.25,
+        result=result.to_json(),
     )
     return job, segment
 
@@ -117,7 +152,7 @@ def test_documents_have_exactly_the_fields_of_their_schemas():
     names(SegmentDocument, segment_document(segment))
     names(type(JobDocument.model_validate(job_document(job, [segment])).media), job_document(job, [segment])["media"])
     delivery = Delivery(
-        number=1, event_id="m", event="job.succeeded", url="u", status="pending", due_at=datetime.now(UTC)
+        number=1, event_id="m", event="job.succeeded", url="u", status=DeliveryStatus.PENDING, due_at=datetime.now(UTC)
     )
     names(DeliveryDocument, delivery_document(delivery))
 
