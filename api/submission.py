@@ -28,11 +28,12 @@ from api.schemas import (
 )
 from api.services import Services, services
 from api.uploads import StoredUpload, Submission, check_upload, receive
+from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.documents import job_document
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
-from shared.jobs.queries import get_segments
+from shared.jobs.queries import get_job, get_segments
 from shared.manifests import Manifest, list_manifests
 from shared.media.direct import claim_upload, find_upload, incoming_key
 from shared.media.files import attach_media, lost_file
@@ -78,8 +79,12 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     _follow_up(mine, created)
     if created.is_new:
         JOBS_ACCEPTED.labels(source=source.kind).inc()
-    response = jsonify(created.document)
+    wait_s = wanted_wait_s(header.prefer, settings.api.max_wait_s)
+    has_waited = wait_for_end(mine, created.job_id, wait_s)
+    response = jsonify(_document_now(mine, created) if has_waited else created.document)
     response.status_code = 202
+    if has_waited:
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.headers["Location"] = f"/v1/jobs/{created.job_id}"
     if not created.is_new:
         response.headers["Idempotent-Replayed"] = "true"
@@ -226,6 +231,13 @@ def _create(
             surplus=surplus,
             delivery_id=delivery_id,
         )
+
+
+def _document_now(mine: Services, created: _Created) -> dict[str, Any]:
+    """The job as it stands after a wait; as it was, if it was erased meanwhile."""
+    with mine.sessions.transaction() as session:
+        job = get_job(session, created.job_id, owner=caller().owner)
+        return created.document if job is None else job_document(job, get_segments(session, job.id))
 
 
 def _follow_up(mine: Services, created: _Created) -> None:
