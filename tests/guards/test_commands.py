@@ -20,6 +20,7 @@ COMMANDS = {
     "worker.training": "worker.training.commands:commands",
     "tests.faults": "tests.faults.__main__:main",
     "tests.load": "tests.load.__main__:main",
+    "tests.load.polling": "tests.load.polling:main",
     "tests.load.rows": "tests.load.rows:main",
     "tests.mutants": "tests.mutants.__main__:main",
     "tests.nodes": "tests.nodes.__main__:main",

@@ -6,7 +6,6 @@ segments hold the faces of a video with two people; polls each over one connecti
 with a table and one JSON line.
 """
 
-import argparse
 import http.client
 import json
 import os
@@ -22,10 +21,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import click
 import psycopg
 
 from api.keys import create_key
 from migrations.schema import migrate
+from shared.commands import SETTINGS
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
 from tests.integration.rows import add_job
@@ -41,13 +42,17 @@ SLICE_S = 1.0
 LOOK_CHARACTERS = 344
 
 
-def main() -> int:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load.polling", description=__doc__)
-    parser.add_argument("--segments", type=int, nargs="+", default=[1, 1000, 10_000])
-    parser.add_argument("--polls", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=60.0, help="polling of a size ends after this long")
-    given = parser.parse_args()
+@click.command(context_settings=SETTINGS, help=__doc__)
+@click.option(
+    "--segments",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 1000, 10_000),
+    help="Segments of a job; once for each size.",
+)
+@click.option("--polls", type=click.IntRange(min=1), default=500, help="Looks at each job, at most.")
+@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, help="Polling of a size ends after this long.")
+def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
     with ExitStack() as running:
         redis = running.enter_context(running_redis())
         url = running.enter_context(new_database(running.enter_context(running_postgres())))
@@ -58,19 +63,18 @@ def main() -> int:
         with sessions.transaction() as session:
             key = create_key(session, owner="somebody", name="test", scopes=["jobs:write", "jobs:read"]).secret
         jobs = []
-        for count in given.segments:
+        for count in segments:
             with sessions.transaction() as session:
                 job_id = add_job(session, owner="somebody").id
             add_segments(url, job_id, count)
             jobs.append(PolledJob(count, job_id, key, *running.enter_context(running_api(url, redis.url))))
         # In turns, so that whatever else the machine does befalls all sizes alike.
-        while waiting := [job for job in jobs if not job.is_done(given.polls, given.seconds)]:
+        while waiting := [job for job in jobs if not job.is_done(polls, seconds)]:
             for job in waiting:
-                job.poll_for(SLICE_S, given.polls)
+                job.poll_for(SLICE_S, polls)
         rows = [job.report() for job in jobs]
     print_table(rows)
     print(json.dumps(rows))  # noqa: T201
-    return 0
 
 
 def add_segments(url: str, job_id: uuid.UUID, count: int) -> None:
@@ -259,4 +263,4 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
