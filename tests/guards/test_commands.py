@@ -57,7 +57,7 @@ def test_help_says_what_every_command_and_option_does(name):
                 shown = parameter.get_help_record(context)[1]
                 assert " ".join(parameter.help.split()) in told
                 if isinstance(default := parameter.get_default(context), (str, int, float, Path)):
-                    assert f"[default: {default}]" in shown
+                    assert f"[default: {default}" in shown
 
 
 def test_nothing_parses_arguments_by_argparse():

@@ -62,7 +62,7 @@ def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
             job_id = add_job(session).id
         with sessions.transaction() as session:
             held = lease(session, Step.INGEST, (job_id,), 3600)
-            if lease is None:
+            if held is None:
                 raise RuntimeError("a fresh job cannot be leased")
             plan = [(index, index * 5.0, index * 5.0 + 5.0) for index in range(SEGMENTS_OF_A_JOB)]
             record_plan(session, held, {}, plan)
