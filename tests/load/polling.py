@@ -6,7 +6,6 @@ segments hold the faces of a video with two people; polls each over one connecti
 with a table and one JSON line.
 """
 
-import argparse
 import http.client
 import json
 import os
@@ -22,6 +21,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import click
 import psycopg
 
 from api.keys import create_key
@@ -35,19 +35,19 @@ PEOPLE, FACES = 2, 10
 """In each segment."""
 VARIANTS = 50
 """Different results, that the segments have in turn; the database compresses each by itself."""
+SIZES = (1, 1000, 10_000)
 PATIENCE_S = 60.0
 SLICE_S = 1.0
 """How long a job is polled before it is the next one's turn."""
 LOOK_CHARACTERS = 344
 
 
-def main() -> int:
+@click.command(context_settings={"show_default": True}, help=__doc__)
+@click.option("--segments", type=int, multiple=True, default=SIZES, help="Of a job; may be given several times.")
+@click.option("--polls", type=int, default=500, help="Of each job.")
+@click.option("--seconds", type=float, default=60.0, help="After which polling of a job ends, fewer polls or not.")
+def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.load.polling", description=__doc__)
-    parser.add_argument("--segments", type=int, nargs="+", default=[1, 1000, 10_000])
-    parser.add_argument("--polls", type=int, default=500)
-    parser.add_argument("--seconds", type=float, default=60.0, help="polling of a size ends after this long")
-    given = parser.parse_args()
     with ExitStack() as running:
         redis = running.enter_context(running_redis())
         url = running.enter_context(new_database(running.enter_context(running_postgres())))
@@ -58,19 +58,18 @@ def main() -> int:
         with sessions.transaction() as session:
             key = create_key(session, owner="somebody", name="test", scopes=["jobs:write", "jobs:read"]).secret
         jobs = []
-        for count in given.segments:
+        for count in segments:
             with sessions.transaction() as session:
                 job_id = add_job(session, owner="somebody").id
             add_segments(url, job_id, count)
             jobs.append(PolledJob(count, job_id, key, *running.enter_context(running_api(url, redis.url))))
         # In turns, so that whatever else the machine does befalls all sizes alike.
-        while waiting := [job for job in jobs if not job.is_done(given.polls, given.seconds)]:
+        while waiting := [job for job in jobs if not job.is_done(polls, seconds)]:
             for job in waiting:
-                job.poll_for(SLICE_S, given.polls)
+                job.poll_for(SLICE_S, polls)
         rows = [job.report() for job in jobs]
     print_table(rows)
-    print(json.dumps(rows))  # noqa: T201
-    return 0
+    click.echo(json.dumps(rows))
 
 
 def add_segments(url: str, job_id: uuid.UUID, count: int) -> None:
@@ -249,14 +248,14 @@ def memory_mb(process: int, name: str) -> float:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the figures as the table of docs/performance.md has them."""
-    print("| segments | poll, p50 | p99 | processor | body | peak memory | DELETE |")  # noqa: T201
-    print("| --- | --- | --- | --- | --- | --- | --- |")  # noqa: T201
+    click.echo("| segments | poll, p50 | p99 | processor | body | peak memory | DELETE |")
+    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
-        print(  # noqa: T201
+        click.echo(
             f"| {row['segments']:,} | {row['p50_ms']} ms | {row['p99_ms']} ms | {row['processor_ms']} ms"
             f" | {row['body_kb']} KB | {row['peak_with_delete_mb']} MB | {row['delete_ms']} ms |"
         )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
