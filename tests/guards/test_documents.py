@@ -288,6 +288,13 @@ def test_the_sdk_has_every_field_of_the_documents():
     assert set(JobDocument.model_fields) - left_out <= names
 
 
+@pytest.mark.parametrize(("done", "fraction"), [(0, 0.0), (1, 0.3333), (3, 1.0), (4, 1.0)])
+def test_a_fraction_is_never_more_than_the_whole(done, fraction):
+    job, _ = sample()
+    job.status, job.segments_total = "running", 3
+    assert JobSummary.of(job, done).progress.fraction == fraction
+
+
 def test_a_job_without_media_has_none():
     job, _ = sample()
     job.media = None

@@ -26,7 +26,6 @@ import psycopg
 
 from api.keys import create_key
 from migrations.schema import migrate
-from shared.commands import SETTINGS
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
 from tests.integration.rows import add_job
@@ -36,23 +35,19 @@ PEOPLE, FACES = 2, 10
 """In each segment."""
 VARIANTS = 50
 """Different results, that the segments have in turn; the database compresses each by itself."""
+SIZES = (1, 1000, 10_000)
 PATIENCE_S = 60.0
 SLICE_S = 1.0
 """How long a job is polled before it is the next one's turn."""
 LOOK_CHARACTERS = 344
 
 
-@click.command(context_settings=SETTINGS, help=__doc__)
-@click.option(
-    "--segments",
-    type=click.IntRange(min=1),
-    multiple=True,
-    default=(1, 1000, 10_000),
-    help="Segments of a job; once for each size.",
-)
-@click.option("--polls", type=click.IntRange(min=1), default=500, help="Looks at each job, at most.")
-@click.option("--seconds", type=click.FloatRange(min=1), default=60.0, help="Polling of a size ends after this long.")
+@click.command(context_settings={"show_default": True}, help=__doc__)
+@click.option("--segments", type=int, multiple=True, default=SIZES, help="Of a job; may be given several times.")
+@click.option("--polls", type=int, default=500, help="Of each job.")
+@click.option("--seconds", type=float, default=60.0, help="After which polling of a job ends, fewer polls or not.")
 def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
+    """Run the command line."""
     with ExitStack() as running:
         redis = running.enter_context(running_redis())
         url = running.enter_context(new_database(running.enter_context(running_postgres())))
@@ -74,7 +69,7 @@ def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
                 job.poll_for(SLICE_S, polls)
         rows = [job.report() for job in jobs]
     print_table(rows)
-    print(json.dumps(rows))  # noqa: T201
+    click.echo(json.dumps(rows))
 
 
 def add_segments(url: str, job_id: uuid.UUID, count: int) -> None:
@@ -253,10 +248,10 @@ def memory_mb(process: int, name: str) -> float:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Print the figures as the table of docs/performance.md has them."""
-    print("| segments | poll, p50 | p99 | processor | body | peak memory | DELETE |")  # noqa: T201
-    print("| --- | --- | --- | --- | --- | --- | --- |")  # noqa: T201
+    click.echo("| segments | poll, p50 | p99 | processor | body | peak memory | DELETE |")
+    click.echo("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:
-        print(  # noqa: T201
+        click.echo(
             f"| {row['segments']:,} | {row['p50_ms']} ms | {row['p99_ms']} ms | {row['processor_ms']} ms"
             f" | {row['body_kb']} KB | {row['peak_with_delete_mb']} MB | {row['delete_ms']} ms |"
         )
