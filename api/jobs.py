@@ -31,7 +31,7 @@ from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.media.removals import remove
 from shared.models import Job, Segment
 from shared.observability import JOBS_ENDED, get_logger
-from shared.states import OPEN_SEGMENT_STATUSES
+from shared.states import OPEN_SEGMENT_STATUSES, JobStatus
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
@@ -129,13 +129,13 @@ def cancel(path: JobPath) -> Response:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
-        if job.is_final and job.status != "cancelled":
+        if job.is_final and job.status != JobStatus.CANCELLED:
             raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
             given_up = job.source_key
             delivery_id = cancel_job(session, job)
             record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
-            JOBS_ENDED.labels(status="cancelled").inc()
+            JOBS_ENDED.labels(status=JobStatus.CANCELLED).inc()
             session.refresh(job)
         document = job_document(job, get_segments(session, job.id))
     if given_up is not None:
