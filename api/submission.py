@@ -51,7 +51,7 @@ from shared.states import JobStatus
 @blueprint.post(
     "/jobs",
     operation_id="submitJob",
-    responses={202: JobDocument, **guarded(408, 409, 413, 415, 422)},
+    responses={202: JobDocument, **guarded(404, 408, 409, 413, 415, 422)},
     openapi_extensions={
         "requestBody": submission_body(
             QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
