@@ -340,6 +340,8 @@ def test_an_unchanged_job_is_not_sent_again(http, clip):
     assert (again.status_code, again.content) == (304, b"")
     assert done.headers["etag"] != queued.headers["etag"]
     assert http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": 'W/"other"'}).status_code == 200
+    for condition in ('"other"', "*", done.headers["etag"]):
+        assert http.get(f"/v1/jobs/{job_id}", headers={"If-Match": condition}).status_code == 200
 
 
 def test_lists_are_paged_without_gap_or_repetition(stack, clip):
