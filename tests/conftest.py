@@ -1,5 +1,6 @@
-"""Fixtures for every room of tests: the research clips, Postgres, Redis, and a migrated database."""
+"""Fixtures for every folder of tests: the research clips, Postgres, Redis, and a migrated database."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,11 +15,24 @@ from migrations.schema import migrate
 from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine
 from tests.clips import make_clip
+from tests.rings import arrange, bound_threads
 from tests.servers import RedisServer, new_database, running_postgres, running_redis, running_s3, state_folder
 
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 ONE_SCORER = {"WORKER__PROCESSES_PER_DEVICE": "1"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def pytest_configure() -> None:
+    """Before anything imports torch: several processes of tests do not fight for the cores."""
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        bound_threads(int(processes))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before ``-m`` selects: give each test its ring."""
+    arrange(items, is_spread="PYTEST_XDIST_WORKER" in os.environ)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from api.app import VERSION
 from api.config import APISettings
 from migrations import __main__ as migrations_main
 from shared.config import load_settings
-from shared.jobs.leases import lease_ingest, lease_segment
+from shared.jobs.leases import Step, lease
 from shared.jobs.results import record_plan
 from tests.helm.conftest import CHART, EXAMPLES, helm
 from tests.helm.settings import config_schema
@@ -372,11 +372,11 @@ def test_the_scaler_counts_what_waits_and_what_runs(render, sessions):
         job_id = add_job(session).id
     assert count() == before + 1
     with sessions.transaction() as session:
-        lease = lease_ingest(session, job_id, 30)
-        record_plan(session, lease, {}, [(0, 0.0, 5.0), (1, 5.0, 9.0)])
+        held = lease(session, Step.INGEST, (job_id,), 30)
+        record_plan(session, held, {}, [(0, 0.0, 5.0), (1, 5.0, 9.0)])
     assert count() == before + 2
     with sessions.transaction() as session:
-        assert lease_segment(session, job_id, 0, 30)
+        assert lease(session, Step.SCORE, (job_id, 0), 30)
     assert count() == before + 2
 
 

@@ -19,7 +19,7 @@ from migrations.schema import migrate
 from shared.commands import SETTINGS
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
-from shared.jobs.leases import lease_ingest, lease_segment
+from shared.jobs.leases import Step, lease
 from shared.jobs.queries import get_job
 from shared.jobs.results import record_plan, record_segment
 from tests.integration.rows import add_job
@@ -61,11 +61,11 @@ def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
         with sessions.transaction() as session:
             job_id = add_job(session).id
         with sessions.transaction() as session:
-            lease = lease_ingest(session, job_id, 3600)
-            if lease is None:
+            held = lease(session, Step.INGEST, (job_id,), 3600)
+            if held is None:
                 raise RuntimeError("a fresh job cannot be leased")
             plan = [(index, index * 5.0, index * 5.0 + 5.0) for index in range(SEGMENTS_OF_A_JOB)]
-            record_plan(session, lease, {}, plan)
+            record_plan(session, held, {}, plan)
         queue.rpush("q", *(f"{job_id} {index}" for index in range(SEGMENTS_OF_A_JOB)))
     planned_s = time.monotonic() - began
     processes = [multiprocessing.Process(target=work, args=(url, redis_port)) for _ in range(workers)]
@@ -100,12 +100,12 @@ def work(url: str, redis_port: int) -> None:
         job_text, index_text = message.decode().split()  # type: ignore[union-attr]
         job_id, index = uuid.UUID(job_text), int(index_text)
         with sessions.transaction() as session:
-            lease = lease_segment(session, job_id, index, 30)
+            held = lease(session, Step.SCORE, (job_id, index), 30)
         with sessions.transaction() as session:
             get_job(session, job_id)
-        if lease is not None:
+        if held is not None:
             with sessions.transaction() as session:
-                record_segment(session, lease, fake_score=0.1234, result=RESULT)
+                record_segment(session, held, fake_score=0.1234, result=RESULT)
     engine.dispose()
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.clips import make_clip, run, truncate
+from tests.inside import environment_of
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def http(stack, key):
 
 def other_owner(stack, *scopes, owner="somebody-else"):
     """The headers of another owner's key, made as an operator makes one."""
-    environment = stack._services[-1]._environment
+    environment = environment_of(stack)
     arguments = ["-m", "api.keys", "create", "--owner", owner, "--name", "test", "--json"]
     arguments += [word for scope in scopes for word in ("--scope", scope)]
     made = subprocess.run(
@@ -264,7 +265,7 @@ def test_a_revoked_key_is_refused_at_once(stack):
     headers, key_id = other_owner(stack)
     with httpx.Client(base_url=stack.url, headers=headers, trust_env=False) as session:
         assert session.get("/v1/jobs").status_code == 200
-        environment = stack._services[-1]._environment
+        environment = environment_of(stack)
         subprocess.run(
             [sys.executable, "-m", "api.keys", "revoke", key_id], env=environment, cwd=stack.state, check=True
         )
