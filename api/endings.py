@@ -32,6 +32,8 @@ LOOK_WITHOUT_S: Final = 1.0
 """While the connection is lost, which a restart of Postgres ends within seconds."""
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 15.0
+UNHEARD_PAUSE_S: Final = 300.0
+"""Where what is notified does not arrive: that is how it was set up, and does not pass by itself."""
 PROOF_S: Final = 2.0
 """In which a notification has to arrive that was sent on another connection."""
 KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -134,14 +136,20 @@ class Endings:
                         self._wake(notification.payload)
             except _UnheardError:
                 log.warning("notifications do not arrive: see api.listen_url for poolers of connections")
-                pause_s = LONGEST_PAUSE_S
                 self._change(is_listening=False, look_every_s=self._look_unheard_s)
-            except (psycopg.Error, SQLAlchemyError, OSError) as error:
+                self._closing.wait(UNHEARD_PAUSE_S)
+            except Exception as error:
                 if not self._closing.is_set():
-                    log.warning("no connection to listen on", why=type(error).__name__, again_in_s=pause_s)
+                    is_expected = isinstance(error, psycopg.Error | SQLAlchemyError | OSError)
+                    log.warning(
+                        "nothing to listen on",
+                        why=type(error).__name__,
+                        again_in_s=pause_s,
+                        exc_info=None if is_expected else error,
+                    )
                 self._change(is_listening=False, look_every_s=max(self._look_unheard_s, LOOK_WITHOUT_S))
-            self._closing.wait(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                self._closing.wait(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     @contextmanager
     def _listening(self) -> Iterator[psycopg.Connection[Any]]:

@@ -89,6 +89,11 @@ class _Headers(_Parameters):
 class SubmitHeaders(_Headers):
     """Headers of a submission."""
 
+    prefer: str | Absent = Field(
+        default=None,
+        alias="Prefer",
+        description="`wait=N` waits up to N seconds (at most 60) for the job to end, once it is accepted (RFC 7240).",
+    )
     idempotency_key: str | Absent = Field(
         default=None,
         alias="Idempotency-Key",

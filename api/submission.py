@@ -30,11 +30,13 @@ from api.schemas import (
 )
 from api.services import Services, services
 from api.uploads import Submission, check_upload, receive
+from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.db import due
 from shared.documents.jobs import JobDocument
 from shared.errors import ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
+from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, list_manifests
 from shared.media.direct import claim_upload, find_upload, incoming_key
@@ -76,7 +78,11 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         if source.upload is not None:
             check_upload(mine.storage, source.upload, settings.limits.for_media())
         document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
-    response = answer(document, HTTPStatus.ACCEPTED)
+    wait_s = wanted_wait_s(header.prefer, settings.api.max_wait_s)
+    has_waited = wait_for_end(mine, document.id, wait_s)
+    response = answer(_document_now(mine, document) if has_waited else document, HTTPStatus.ACCEPTED)
+    if has_waited:
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.headers["Location"] = f"/v1/jobs/{document.id}"
     if not is_new:
         response.headers["Idempotent-Replayed"] = "true"
@@ -196,6 +202,13 @@ def _transaction(mine: Services, source: _Source) -> Iterator[tuple[Session, Med
             media,
         ):
             yield session, media
+
+
+def _document_now(mine: Services, document: JobDocument) -> JobDocument:
+    """The job as it stands after a wait; as it was, if it was erased meanwhile."""
+    with mine.sessions.transaction() as session:
+        job = get_job(session, document.id, owner=caller().owner)
+        return document if job is None else JobDocument.of(job, read_segments(session, job))
 
 
 def _reuse(session: Session, job: Job, manifest: Manifest) -> None:

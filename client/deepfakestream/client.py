@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 
+from pydantic import ValidationError
+
 from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unreadable
 from deepfakestream.repetition import Repetition
 from deepfakestream.results import Delivery, Job, Segment
@@ -310,8 +312,11 @@ def _read(kind: type[_Document], document: Any) -> _Document:
     """The typed form of *document*, which is what the service answered."""
     try:
         return kind.from_json(document)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise unreadable(200, f"it is no document of a {kind.__name__.lower()}") from error
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "all of it"
+        why = f"it is no document of a {kind.__name__.lower()}: {where}: {problem['msg']}"
+        raise unreadable(200, why) from error
 
 
 def _check_json(options: dict[str, Any]) -> None:

@@ -26,7 +26,8 @@ class Progress(Document):
     def of(cls, job: Job, segments_done: int) -> "Progress":
         """The progress of *job*; one that succeeded is done whatever its segments are."""
         total = job.segments_total
-        share = round(segments_done / total, 4) if total else 0.0
+        # Rows that a person has changed by hand may be counted twice, and are no error of the server.
+        share = min(1.0, round(segments_done / total, 4)) if total else 0.0
         fraction = 1.0 if job.status == JobStatus.SUCCEEDED else share
         return cls(segments_total=total, segments_done=segments_done, fraction=fraction)
 

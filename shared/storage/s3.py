@@ -54,6 +54,7 @@ class S3Storage:
     def __init__(self, settings: StorageSettings) -> None:
         address = urlsplit(settings.url)
         self._bucket, self._prefix = address.netloc, address.path.strip("/")
+        self._server = settings.endpoint_url or ""
         self._encryption = _encryption(settings)
         session = open_session(settings)
         self._client = S3Client(session, settings.endpoint_url, limit_s=CALL_LIMIT_S)
@@ -82,7 +83,7 @@ class S3Storage:
                 while block := stream.read(PART_BYTES):
                     file.write(block)
 
-        return self._copies.get(key, lambda: self.size(key), fetch)
+        return self._copies.get(self._address(key), lambda: self.size(key), fetch)
 
     def copy(self, source: str, target: str) -> None:
         """Make *target* a copy of *source*; the server does it."""
@@ -125,7 +126,7 @@ class S3Storage:
 
     def delete(self, key: str) -> None:
         """Remove the object, and any copy of it on this machine."""
-        self._copies.forget(key)
+        self._copies.forget(self._address(key))
         with s3_errors("the stored file could not be removed"):
             # S3 removes what is not there without complaint.
             self._client.call("delete_object", **self._object(key))
@@ -206,6 +207,10 @@ class S3Storage:
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}/{checked_key(key)}".lstrip("/")
+
+    def _address(self, key: str) -> str:
+        """What tells the object from those of other buckets, of which copies may be in the same folder."""
+        return f"{self._server}/{self._bucket}/{self._key(key)}"
 
     def _object(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._key(key)}

@@ -101,11 +101,22 @@ def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(be
                 ):
                     done = client.wait(job.id, timeout_s=120)
                     assert (done.status, done.verdict, done.fake_score) == ("succeeded", "real", first.fake_score)
+                    # Whichever release recorded them, and whichever reads them.
+                    assert summaries(done) == summaries(first)
         # Then all are of the newer release; what the older ones did is as it was.
         with MixedStack(state, before, lambda _: False, s3_settings) as stack, stack.client() as client:
             assert client.get(first.id).fake_score == first.fake_score
+            for job in client.list(status="succeeded"):
+                assert summaries(client.get(job.id)) == summaries(first)
             again = client.wait(client.submit(clip).id, timeout_s=120)
             assert (again.status, again.verdict) == ("succeeded", first.verdict)
+
+
+def summaries(job):
+    """What is said of a job's segments without their faces, and how many are done."""
+    said = [(part.status, part.people_count, part.faces_found, part.faces_scored) for part in job.segments]
+    assert (job.segments_done, job.segments_total) == (len(said), len(said))
+    return said
 
 
 def submit_directly(url, key, clip):

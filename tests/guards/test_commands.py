@@ -20,6 +20,7 @@ COMMANDS = {
     "worker.training": "worker.training.commands:commands",
     "tests.faults": "tests.faults.__main__:main",
     "tests.load": "tests.load.__main__:main",
+    "tests.load.polling": "tests.load.polling:main",
     "tests.load.rows": "tests.load.rows:main",
     "tests.mutants": "tests.mutants.__main__:main",
     "tests.nodes": "tests.nodes.__main__:main",
@@ -56,7 +57,7 @@ def test_help_says_what_every_command_and_option_does(name):
                 shown = parameter.get_help_record(context)[1]
                 assert " ".join(parameter.help.split()) in told
                 if isinstance(default := parameter.get_default(context), (str, int, float, Path)):
-                    assert f"[default: {default}]" in shown
+                    assert f"[default: {default}" in shown
 
 
 def test_nothing_parses_arguments_by_argparse():

@@ -5,6 +5,7 @@ import json
 import re
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import deepfakestream.results
 import pytest
@@ -30,6 +31,8 @@ from worker.media.probe import MediaFacts
 from worker.pipeline.results import FaceResult, Suspicion
 from worker.pipeline.scoring import score_segment
 from worker.tasks.finish import judge
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,31 @@ def test_every_error_code_has_a_status_and_stands_in_the_document(document):
         assert f"`{code}`" in document["info"]["description"]
 
 
+def rows_of(heading):
+    """Codes and the second column of each row below a heading of ``docs/api.md``, up to the next one."""
+    text = (ROOT / "docs" / "api.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| `")]
+    return [(re.findall(r"`(\w+)`", row[0]), row[1].strip()) for row in rows]
+
+
+def test_the_documentation_names_every_code_with_its_status():
+    refusals, errors = {}, set()
+    for codes, second in rows_of("Refusals"):
+        if second[0].isdigit():
+            statuses = [int(status) for status in second.split(", ")]
+            refusals |= dict(zip(codes, statuses if len(statuses) > 1 else statuses * len(codes), strict=True))
+        else:
+            errors |= set(codes)
+    assert refusals == STATUS_OF_CODE
+    assert errors == set(JOB_ONLY_CODES)
+
+
+def test_the_documentation_names_every_verdict_and_reason():
+    text = (ROOT / "docs" / "api.md").read_text()
+    for word in (*Verdict, *Reason, *JobStatus, *SegmentStatus):
+        assert f"`{word}`" in text, word
+
+
 def test_every_operation_describes_its_failures_as_problems(document):
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -94,7 +122,7 @@ def sample():
     job = Job(
         id=uuid.UUID("01a20d78-a9e9-755a-a1ee-3373ca532026"),
         owner="o",
-        status="succeeded",
+        status=JobStatus.SUCCEEDED,
         model=DEFAULT_CHECKPOINT,
         sample_fps=2.0,
         segment_seconds=5.0,
@@ -258,6 +286,13 @@ def test_the_sdk_has_every_field_of_the_documents():
     # In ``raw``, or in fields of their own.
     left_out = {"started_at", "progress", "media", "options", "people_total", "segments_next_cursor"}
     assert set(JobDocument.model_fields) - left_out <= names
+
+
+@pytest.mark.parametrize(("done", "fraction"), [(0, 0.0), (1, 0.3333), (3, 1.0), (4, 1.0)])
+def test_a_fraction_is_never_more_than_the_whole(done, fraction):
+    job, _ = sample()
+    job.status, job.segments_total = "running", 3
+    assert JobSummary.of(job, done).progress.fraction == fraction
 
 
 def test_a_job_without_media_has_none():

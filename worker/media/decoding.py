@@ -26,6 +26,8 @@ OUTGROWN: Final = 2
 """A frame of so many times the pixels of those before ends the run, so that another reads it in its own size."""
 END_MARGIN_S: Final = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
+EDGE_S: Final = 1e-6
+"""A frame that is so little before a cut, or before a cell of the sampling, stands on it: sums of times are rounded."""
 _ERROR = re.compile(r"\b(error|invalid)\b", re.IGNORECASE)
 
 
@@ -74,7 +76,7 @@ class Decoding:
         self._span = f"between {cuts_s[0]:g} s and {cuts_s[-1]:g} s"
         self._clock = Clock()
         offset_s = facts.start_s
-        self._cuts_s = [offset_s + cut_s for cut_s in cuts_s]
+        self._cuts_s = [offset_s + cut_s - EDGE_S for cut_s in cuts_s]
         options = (
             {}
             if seek_s is None
@@ -161,11 +163,14 @@ def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
 
 
 def selection(cuts_s: Sequence[float], sample_fps: float) -> str:
-    """ffmpeg's expression for the first frame of each cell within each stretch between *cuts_s*."""
+    """
+    ffmpeg's expression for the first frame of each cell within each stretch between *cuts_s*.
+
+    These are ``EDGE_S`` before the cuts that are meant.
+    """
     # Of the sum, one term is not zero: where the stretch begins that a time is in.
     begin = "+".join(f"{start!r}*gte({{time}},{start!r})*lt({{time}},{end!r})" for start, end in pairwise(cuts_s))
-    # A frame that stands on a cell's edge must not fall into the cell before it by rounding.
-    cell = f"floor(({{time}}-ld({{begin}}))*{sample_fps!r}+0.000001)"
+    cell = f"floor(({{time}}-ld({{begin}}))*{sample_fps!r})"
     now, before = cell.format(time="t", begin=0), cell.format(time="prev_selected_t", begin=1)
     begins = f"st(0,{begin.format(time='t')});st(1,{begin.format(time='prev_selected_t')})"
     is_new = f"isnan(prev_selected_t)+gt(ld(0),ld(1))+gt({now},{before})"

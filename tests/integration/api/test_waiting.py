@@ -201,6 +201,25 @@ def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
             postgres.stop()
 
 
+def test_a_submission_can_wait_as_well(make_api):
+    api = make_api()
+    endings = api.app.extensions["deepfakestream"].endings
+    mine, _ = api.key()
+    assert "Preference-Applied" not in api.submit(mine).headers
+    answers = []
+    thread = threading.Thread(
+        target=lambda: answers.append(api.submit({**mine, "Prefer": "wait=50"}, noise_picture(9)))
+    )
+    thread.start()
+    until(lambda: endings.waiters == 1)
+    execute(api, "update jobs set status = 'cancelled', finished_at = now()")
+    thread.join(20)
+    (answer,) = answers
+    assert (answer.status_code, answer.json["status"]) == (202, "cancelled")
+    assert answer.headers["Preference-Applied"] == "wait=50"
+    assert api.call("GET", answer.headers["Location"], mine).json == answer.json
+
+
 def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
     api = make_api(max_wait_s=3.9)
     services = api.app.extensions["deepfakestream"]

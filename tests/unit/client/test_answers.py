@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
 
 import pytest
 from deepfakestream import Client
@@ -15,6 +17,7 @@ from deepfakestream.errors import (
     NotFoundError,
     RateLimitedError,
     ServerError,
+    UnexpectedAnswerError,
 )
 from deepfakestream.tables import print_job
 from rich.console import Console
@@ -158,12 +161,60 @@ MODEL = {
     "threshold": 0.5,
     "uncertainty_band": [0, 1],
 }
+JUDGED = {
+    "person": 0,
+    "fake_score": 0.5,
+    "verdict": "fake",
+    "real_below": 0.1,
+    "fake_from": 0.4,
+    "faces": 3,
+    "faces_scored": 3,
+    "face": {"time_s": 0.5, "box_px": [1.0, 2.0, 3.0, 4.0]},
+    "seen": [{"start_s": 0.0, "end_s": 5.0}],
+}
+SUSPICION = {"start_s": 0.0, "end_s": 5.0, "person": 0, "fake_score": 0.5, "faces": 3, "verdict": "fake"}
 EVIDENCE = {"kind": "video", "faces": 3, "people": 1.0, "bits_per_pixel": 0.1, "real_below": 0.1, "fake_from": 0.5}
-FULL_JOB = job(model=MODEL, evidence=EVIDENCE, segments=[SEGMENT], error={"code": "a", "detail": "b"}, fake_score=0.5)
+FULL_JOB = job(
+    model=MODEL,
+    evidence=EVIDENCE,
+    people=[JUDGED],
+    suspicious=[SUSPICION],
+    segments=[SEGMENT],
+    error={"code": "a", "detail": "b"},
+    media={"duration_s": 5.0},
+    fake_score=0.5,
+)
+
+
+def test_a_job_is_read_with_everything_in_it():
+    found = client_module.Job.from_json(FULL_JOB)
+    assert (found.duration_s, found.segments_done, found.fraction) == (5.0, 0, 0.0)
+    assert found.created_at == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    assert found.model.uncertainty_band == (0.0, 1.0)
+    (person,), (stretch,), (segment,) = found.people, found.suspicious, found.segments
+    assert (person.face_time_s, person.face_box_px, person.seen) == (0.5, (1.0, 2.0, 3.0, 4.0), ((0.0, 5.0),))
+    assert (person.raw, found.raw) == (JUDGED, FULL_JOB)
+    assert (stretch.verdict, segment.people_count, segment.people[0].faces[0].size_px) == ("fake", 1, 60.0)
+    with pytest.raises(FrozenInstanceError):
+        found.status = "failed"
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"created_at": 7}, "created_at"),
+        ({"progress": {}}, "progress.segments_total"),
+        ({"segments": [SEGMENT | {"fake_score": "0.25"}]}, "segments.0.fake_score"),
+        ({"media": 7}, "media"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_says_where(server, client, change, where):
+    server.answers = [answer(FULL_JOB | change)]
+    with pytest.raises(UnexpectedAnswerError, match=rf"no document of a job: {where}: "):
+        client.get("x")
 
 
 def test_a_document_of_another_shape_is_read_or_refused_and_never_half_read(client, monkeypatch):
-    assert client_module.Job.from_json(FULL_JOB).segments[0].people[0].faces[0].size_px == 60.0
     documents = list(with_one_change(FULL_JOB))
     assert len(documents) > 300
     refusals = []

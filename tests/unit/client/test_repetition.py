@@ -52,6 +52,16 @@ def test_a_file_is_put_again_where_that_can_help(server, client, first):
     assert not any("Authorization" in request.headers for request in puts)
 
 
+def test_a_direct_upload_survives_every_lost_answer(server, client):
+    stored, made = (200, {}, b""), answer(job("queued"), 202)
+    server.answers = [cut_off(201), place(server), cut_off(200), stored, cut_off(202), problem(503, "x"), made]
+    assert submit_directly(client).status == "queued"
+    submissions = [request for request in server.requests if request.path == "/v1/jobs"]
+    assert len({request.headers["Idempotency-Key"] for request in submissions}) == 1
+    assert len({request.body for request in submissions}) == 1
+    assert len(submissions) == 3
+
+
 def test_storage_that_asks_for_time_is_given_it(server, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)

@@ -1,9 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 
 from shared.errors import ModelError
-from shared.manifests import PACKAGED_MODELS_DIR, Manifest, list_manifests, read_manifest, refused_manifests
+from shared.manifests import PACKAGED_MODELS_DIR, Manifest, Scale, list_manifests, read_manifest, refused_manifests
 
 
 @pytest.fixture
@@ -71,3 +72,15 @@ def test_without_refused_checkpoints_nothing_is_told(checkpoint, tmp_path):
     assert refused_manifests(checkpoint("good"), "good") == []
     # As ever, a default that is not there is told to those who ask for it.
     assert refused_manifests(tmp_path / "nowhere", "good") == []
+
+
+def test_numbers_and_arrays_go_through_one_logistic_function_in_their_own_precision():
+    scale = Scale(1.7, -0.4)
+    logits = np.array([-1e30, -50.0, -3.25, -0.4, 0.0, 7.5, 1e30], np.float32)
+    found = scale.probabilities(logits, np.tanh)
+    assert found.dtype == np.float32
+    assert (found[0], found[3], found[-1]) == (0.0, 0.5, 1.0)
+    assert found.tolist() == pytest.approx([scale.probability(float(logit)) for logit in logits], abs=1e-7)
+    # Serving's scores are those of 32 bits, to the last one.
+    halves = (logits - np.float32(-0.4)) / np.float32(2 * 1.7)
+    assert np.array_equal(found, 0.5 + 0.5 * np.tanh(halves))

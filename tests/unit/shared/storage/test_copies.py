@@ -1,16 +1,18 @@
 """Copies of stored objects on this machine: fetched once, kept while used, gone soon after."""
 
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from shared.errors import ObjectMissingError
-from shared.storage.copies import LocalCopies
+from shared.errors import ObjectMissingError, StorageError
+from shared.storage.copies import LocalCopies, copies_folder
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -80,15 +82,6 @@ def test_what_nobody_uses_goes_after_its_time_and_not_before(tmp_path, source):
     age(tmp_path, 100)
     copies.sweep()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_it_goes_by_itself(tmp_path, source):
-    with source.use(LocalCopies(tmp_path, 100, 0.2), "a"):
-        pass
-    deadline = time.monotonic() + 30
-    while list(tmp_path.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_what_a_process_left_that_died_goes_though_the_next_one_needs_none(tmp_path, source):
@@ -178,3 +171,107 @@ def test_what_is_being_fetched_is_no_leftover(tmp_path):
 
     with copies.get("a", lambda: 1, fetch):
         assert parts == [True]
+
+
+def use_of(folder):
+    return LocalCopies(folder, 100, 60).get("a", lambda: 1, lambda file: file.write(b"a"))
+
+
+def test_copies_are_for_this_user_alone(tmp_path):
+    before = os.umask(0)
+    try:
+        with LocalCopies(tmp_path / "new", 100, 60).get("a", lambda: 1, lambda file: file.write(b"a")) as path:
+            modes = {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "new").iterdir()}
+            assert (stat.S_IMODE(path.parent.stat().st_mode), modes) == (0o700, {0o600})
+    finally:
+        os.umask(before)
+
+
+def of_another_user(folder):
+    if os.geteuid() != 0:
+        return Path("/usr")  # Root's.
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    return folder
+
+
+def with_mode(mode):
+    def make(folder):
+        folder.mkdir()
+        folder.chmod(mode)
+        return folder
+
+    return make
+
+
+def link(folder):
+    (folder.parent / "elsewhere").mkdir(mode=0o700)
+    folder.symlink_to(folder.parent / "elsewhere")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        pytest.param(of_another_user, "belongs to another user", id="of another user"),
+        pytest.param(with_mode(0o777), "other users may write", id="open to all"),
+        pytest.param(with_mode(0o770), "other users may write", id="open to a group"),
+        pytest.param(with_mode(0o1777), "other users may write", id="as /tmp is"),
+        pytest.param(link, "symbolic link", id="a link"),
+    ],
+)
+def test_a_folder_that_others_can_change_is_not_used(tmp_path, make, reason):
+    """Its name can be foreseen: another user may have made it first, to read or exchange what is decoded."""
+    folder = make(tmp_path / "copies")
+    before = sorted(folder.iterdir())
+    with pytest.raises(StorageError, match=reason), use_of(folder):
+        pass
+    LocalCopies(folder, 100, 60).forget("a")
+    with pytest.raises(StorageError):
+        LocalCopies(folder, 100, 60).sweep()
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
+    (tmp_path / "copies").write_text("")
+    with pytest.raises(StorageError), use_of(tmp_path / "copies"):
+        pass
+
+
+def test_a_folder_of_settings_is_used_if_this_user_owns_it_and_another_one_gets_a_folder_in_it(tmp_path, monkeypatch):
+    """A volume of an orchestrator belongs to root, and all may write in it."""
+    mine = f"deepfakestream-{os.geteuid()}"
+    assert copies_folder(tmp_path) == tmp_path
+    assert copies_folder(tmp_path / "new") == tmp_path / "new"
+    other = of_another_user(tmp_path / "volume")
+    assert copies_folder(other) == other / mine
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert copies_folder(None) == tmp_path / mine
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_a_full_disk_is_a_storage_error_and_leaves_no_copy(tmp_path):
+    def fetch(file):
+        with Path("/dev/full").open("wb") as full:
+            os.dup2(full.fileno(), file.fileno())
+        file.write(b"x" * 100)
+
+    with pytest.raises(StorageError, match="no copy"), LocalCopies(tmp_path, 100, 60).get("a", lambda: 100, fetch):
+        pass
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_an_error_of_what_uses_a_copy_is_its_own(tmp_path):
+    with pytest.raises(FileNotFoundError), use_of(tmp_path):
+        raise FileNotFoundError
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError], ids=["used", "failed"])
+def test_it_goes_by_itself(tmp_path, error):
+    with suppress(RuntimeError), LocalCopies(tmp_path, 100, 0.2).get("a", lambda: 1, lambda file: file.write(b"a")):
+        if error:
+            raise error
+    deadline = time.monotonic() + 30
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -64,7 +64,7 @@ def synced(monkeypatch):
     events, fsync = [], os.fsync
 
     def spy(file):
-        path = Path(os.readlink(f"/proc/self/fd/{file}"))
+        path = Path(f"/proc/self/fd/{file}").readlink()
         events.append((path, sorted(child.name for child in path.iterdir()) if path.is_dir() else None))
         fsync(file)
 

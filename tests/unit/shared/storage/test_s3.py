@@ -3,12 +3,8 @@
 import gc
 import io
 import os
-import select
-import socket
 import threading
-import time
 import uuid
-from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -17,6 +13,7 @@ import pytest
 from shared.config import StorageSettings
 from shared.errors import StorageError
 from shared.storage.s3 import PART_BYTES, S3Storage
+from tests.broken_s3 import break_off, drip_body, drip_headers, listening, never_continue, say_nothing
 
 
 @pytest.fixture
@@ -93,6 +90,69 @@ def test_the_bucket_is_told_to_expire_what_is_left_behind(storage):
     assert {rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules.values()} == {1}
 
 
+def test_what_is_too_large_for_one_call_is_copied_in_parts(s3_settings, monkeypatch):
+    """S3 wants parts of 5 MiB, and takes a last one that is smaller."""
+    monkeypatch.setattr("shared.storage.s3.COPIED_PART_BYTES", 5 * 1024 * 1024)
+    storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
+    content = os.urandom(11 * 1024 * 1024)
+    upload = storage.create("incoming/large")
+    upload.write(content)
+    upload.commit()
+    storage.copy("incoming/large", "media/large")
+    with storage.local_path("media/large") as path:
+        assert path.read_bytes() == content
+    found = storage._client.call("head_object", **storage._object("media/large"))
+    assert found["ServerSideEncryption"] == "AES256"
+    assert found["ETag"].rstrip('"').endswith("-3")
+
+
+def test_copies_of_two_storages_with_the_same_keys_are_not_mixed(s3_settings):
+    for name in ("one", "two"):
+        storage = S3Storage(s3_settings.model_copy(update={"url": f"{s3_settings.url}/{name}"}))
+        upload = storage.create("media/a")
+        upload.write(name.encode())
+        upload.commit()
+        with storage.local_path("media/a") as path:
+            assert path.read_text() == name
+
+
+def test_an_object_that_is_exchanged_while_it_is_read_is_a_storage_error(storage):
+    def put(content):
+        upload = storage.create("incoming/a")
+        upload.write(content)
+        upload.commit()
+
+    put(b"a" * 3_000_000)
+    with storage.open("incoming/a") as stream:
+        assert stream.read(10) == b"a" * 10
+        put(b"b" * 3_000_000)
+        with pytest.raises(StorageError):
+            stream.read()
+
+
+def test_reading_fetches_what_is_asked_for_and_a_block_ahead(storage, monkeypatch):
+    upload = storage.create("media/a")
+    upload.write(bytes(range(256)) * 20_000)
+    upload.commit()
+    asked, read = [], storage._client.read
+    monkeypatch.setattr(storage._client, "read", lambda size, **given: asked.append(size) or read(size, **given))
+    with storage.open("media/a") as stream:
+        stream.seek(-256, os.SEEK_END)
+        assert stream.read() == bytes(range(256))
+        stream.seek(1)
+        assert stream.read(3) == b"\x01\x02\x03"
+    assert max(asked) <= 1024 * 1024
+    assert sum(asked) <= 256 + 1024 * 1024
+
+
+def test_an_answer_costs_no_write(storage, s3_settings):
+    storage.ping()
+    assert list(storage.list("probe")) == []
+    for change in ({"url": f"s3://b{uuid.uuid4().hex}"}, {"secret_access_key": "wrong"}):
+        with pytest.raises(StorageError):
+            S3Storage(StorageSettings(**s3_settings.model_dump() | change)).ping()
+
+
 def test_a_check_reads_what_it_wrote(storage, monkeypatch):
     storage.check()
     assert list(storage.list("probe")) == []
@@ -149,92 +209,6 @@ def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
     assert len(list(storage.list("media"))) == 3
 
 
-@contextmanager
-def listening(serve):
-    """
-    Settings of a server that gives every connection to *serve*, in a thread of its own; and these connections.
-
-    Each is closed at the end, which ends calls that were given up and still wait for it.
-    """
-    arrived, threads = [], []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept():
-            with suppress(OSError):
-                while True:
-                    arrived.append(server.accept()[0])
-                    threads.append(threading.Thread(target=talk, args=[arrived[-1]]))
-                    threads[-1].start()
-
-        def talk(connection):
-            with suppress(OSError):
-                serve(connection)
-
-        accepting = threading.Thread(target=accept)
-        accepting.start()
-        settings = StorageSettings(
-            url="s3://bucket/prefix",
-            endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}",
-            region="us-east-1",
-            access_key_id="id",
-            secret_access_key="secret",
-        )
-        try:
-            yield settings, arrived
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            accepting.join()
-            for connection in arrived:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join()
-            for connection in arrived:
-                connection.close()
-
-
-def say_nothing(connection):
-    while connection.recv(65536):
-        pass
-
-
-def drip_headers(connection):
-    """Always soon enough for a timeout of a single wait."""
-    connection.recv(65536)
-    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while True:
-        connection.sendall(b"x")
-        time.sleep(0.05)
-
-
-def drip_body(connection):
-    connection.recv(65536)
-    connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 1000\r\n\r\n')
-    while True:
-        connection.sendall(b"x")
-        time.sleep(0.05)
-
-
-def never_continue(connection):
-    """Take the head of a request, and neither allow its body nor read it."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    head = b""
-    while b"\r\n\r\n" not in head and (received := connection.recv(1)):
-        head += received
-    hung_up = select.poll()
-    hung_up.register(connection, select.POLLRDHUP)
-    hung_up.poll()
-
-
-def break_off(connection):
-    """Promise a thousand bytes, send ten of them, and hang up."""
-    while head := connection.recv(65536):
-        connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 1000\r\n\r\n')
-        if head.startswith(b"GET"):
-            connection.sendall(b"x" * 10)
-            connection.shutdown(socket.SHUT_RDWR)
-
-
 def test_a_silent_server_is_given_up_after_three_attempts(monkeypatch):
     monkeypatch.setattr("shared.storage.client.READ_TIMEOUT_S", 0.2)
     with listening(say_nothing) as (settings, arrived):
@@ -283,7 +257,7 @@ def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatc
         def use(call):
             try:
                 outcomes[call] = call(storage)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the test looks at it
                 outcomes[call] = type(error)
 
         threads = [threading.Thread(target=use, args=[call], daemon=True) for call in CALLS]
@@ -293,7 +267,7 @@ def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatc
             thread.join(30)
     # The head of an answer of which only the body drips is all that an answer to HEAD has.
     heads = {S3Storage.ping, CALLS[-1]} if serve is drip_body else set()
-    assert {call for call, outcome in outcomes.items() if outcome is StorageError} == set(CALLS) - heads
+    assert {call for call, outcome in outcomes.items() if outcome is StorageError} >= set(CALLS) - heads
     assert set(outcomes) == set(CALLS)
 
 

@@ -16,7 +16,9 @@ def server():
 
 @pytest.fixture
 def upload(tmp_path):
-    return open_storage(StorageSettings(url=f"file://{tmp_path}")).create("media/a")
+    upload = open_storage(StorageSettings(url=f"file://{tmp_path}")).create("media/a")
+    yield upload
+    upload.abort()
 
 
 def get(url, upload, max_bytes=10_000):

@@ -113,6 +113,17 @@ def test_frames_on_a_cut_are_in_the_later_segment(tmp_path):
     assert_same(path, segment_seconds=(0.7, 0.1))
 
 
+def test_frames_on_a_cut_are_in_the_later_segment_however_their_times_are_rounded(tmp_path):
+    """3.586 s by the file's clock come out as a little less than the sum of 1.086 s and 2.5 s."""
+    source = make_clip(tmp_path / "a.mp4", fps=10.0, seconds=5.0, size=(64, 64))
+    path = tmp_path / "late.mkv"
+    run("-i", str(source), "-c", "copy", "-output_ts_offset", "1.086", str(path))
+    facts = probe(path, LIMITS)
+    parts, _ = together(path, facts, plan_segments(facts.duration_s, 2.5))
+    assert [[time_s for time_s, _ in part] for part in parts] == [[0.0, 0.5, 1.0, 1.5, 2.0], [2.5, 3.0, 3.5, 4.0, 4.5]]
+    assert_same(path, segment_seconds=(2.5,), sample_fps=(2.0,))
+
+
 def varying(tmp_path, chosen, *extra):
     source = make_clip(tmp_path / "source.mp4", fps=20.0, seconds=20.0, size=(160, 120))
     path = tmp_path / "varying.mp4"

@@ -1,0 +1,98 @@
+"""How often the parts that the api needs are asked whether they answer."""
+
+import threading
+
+import pytest
+
+from api.readiness import Readiness
+
+
+class Part:
+    """Something that answers or does not, and counts how often it was asked."""
+
+    def __init__(self):
+        self.asked, self.is_away = 0, False
+
+    def check(self):
+        self.asked += 1
+        if self.is_away:
+            raise RuntimeError("away")
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+@pytest.fixture
+def part():
+    return Part()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def test_many_questions_reach_a_part_once_in_a_while(part, clock):
+    readiness = Readiness({"storage": part.check}, fresh_s=3.0, clock=clock)
+    for _ in range(60):
+        assert readiness.checks() == {"storage": "ok"}
+        clock.now_s += 0.1
+    assert part.asked == 2
+
+
+@pytest.mark.parametrize("is_away", [True, False], ids=["a failure", "a success"])
+def test_an_answer_is_not_kept_for_longer_than_that(part, clock, is_away):
+    readiness = Readiness({"storage": part.check}, fresh_s=3.0, clock=clock)
+    outcomes = {True: "failed", False: "ok"}
+    part.is_away = is_away
+    assert readiness.checks() == {"storage": outcomes[is_away]}
+    part.is_away = not is_away
+    clock.now_s += 2.9
+    assert readiness.checks() == {"storage": outcomes[is_away]}
+    clock.now_s += 0.1
+    assert readiness.checks() == {"storage": outcomes[not is_away]}
+
+
+def test_threads_that_ask_at_once_while_nothing_is_known_share_one_answer(part):
+    begun, answers = threading.Barrier(8), []
+
+    def ask(readiness):
+        begun.wait()
+        answers.append(readiness.checks())
+
+    readiness = Readiness({"storage": part.check})
+    threads = [threading.Thread(target=ask, args=[readiness]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (part.asked, answers) == (1, [{"storage": "ok"}] * 8)
+
+
+def test_a_check_that_hangs_takes_one_thread_and_has_failed_before_it_ends(part, clock):
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def hang():
+        if part.asked:
+            hanging.set()
+            go_on.wait(30)
+        part.check()
+
+    readiness = Readiness({"database": lambda: None, "storage": hang}, fresh_s=3.0, clock=clock)
+    assert readiness.checks() == {"database": "ok", "storage": "ok"}
+    clock.now_s += 3.0
+    thread = threading.Thread(target=readiness.checks)
+    thread.start()
+    hanging.wait(30)
+    assert readiness.checks() == {"database": "ok", "storage": "ok"}
+    clock.now_s += 3.0
+    assert readiness.checks() == {"database": "ok", "storage": "failed"}
+    go_on.set()
+    thread.join()
+    assert readiness.checks() == {"database": "ok", "storage": "ok"}
+    assert part.asked == 2

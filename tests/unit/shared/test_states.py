@@ -1,0 +1,57 @@
+import json
+
+import pytest
+from sqlalchemy import String, literal, select, update
+from sqlalchemy.dialects import postgresql
+
+from shared.errors import Code
+from shared.models import Delivery, Job, Segment, Word
+from shared.states import (
+    FINAL_JOB_STATUSES,
+    OPEN_DELIVERY_STATUSES,
+    OPEN_JOB_STATUSES,
+    OPEN_SEGMENT_STATUSES,
+    DeliveryStatus,
+    JobStatus,
+    Reason,
+    SegmentStatus,
+    Verdict,
+)
+
+
+@pytest.mark.parametrize("words", [JobStatus, SegmentStatus, DeliveryStatus, Verdict, Reason, Code])
+def test_a_member_is_its_word_wherever_it_is_written(words):
+    for word in words:
+        plain = word.name.lower()
+        assert word == plain
+        assert f"{word}" == str(word) == plain
+        assert json.dumps({word: [word]}) == json.dumps({plain: [plain]})
+
+
+def test_a_job_is_open_or_has_ended():
+    assert {*OPEN_JOB_STATUSES} | {*FINAL_JOB_STATUSES} == {*JobStatus}
+    assert not {*OPEN_JOB_STATUSES} & {*FINAL_JOB_STATUSES}
+    assert {*OPEN_SEGMENT_STATUSES} < {*SegmentStatus}
+    assert {*OPEN_DELIVERY_STATUSES} < {*DeliveryStatus}
+
+
+def test_columns_stay_text_and_take_members_and_words_alike():
+    for column in (Job.status, Job.verdict, Segment.status, Delivery.status):
+        assert isinstance(column.type, Word)
+        assert isinstance(column.type.impl, String)
+    for given in (JobStatus.QUEUED, "queued"):
+        query = update(Job).where(Job.status == given).values(status=given)
+        bound = query.compile(dialect=postgresql.dialect())
+        sent = [bound._bind_processors[name](value) for name, value in bound.params.items()]
+        assert [(value, type(value)) for value in sent] == [("queued", str)] * 2
+
+
+def test_rows_give_members_and_words_of_a_later_release_as_they_stand(engine):
+    with engine.connect() as connection:
+        words = Word(JobStatus)
+        found = connection.execute(
+            select(literal("running").cast(words), literal("paused").cast(words), literal(None).cast(words))
+        ).one()
+    assert found == ("running", "paused", None)
+    assert found[0] is JobStatus.RUNNING
+    assert type(found[1]) is str
