@@ -80,13 +80,13 @@ def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
 
 def test_what_cannot_be_scanned_is_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    before = multiprocessing.active_children()
+    before = set(multiprocessing.active_children())
     with (
         closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench,
         pytest.raises(BenchmarkError, match=r"ours could not scan .*broken\.mp4"),
     ):
         bench.measure(tmp_path / "broken.mp4", ["ours"], rounds=1)
-    assert multiprocessing.active_children() == before, "its process has ended"
+    assert set(multiprocessing.active_children()) <= before, "its process has ended"
 
 
 def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
