@@ -14,7 +14,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PYTEST := $(BIN)/python -m pytest
 # Tests that share a server or a file's fixtures stay in one process (tests/rings.py), the longest groups begin.
-SPREAD := -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+SPREAD := -n $(PROCESSES) --no-loadscope-reorder
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
 .PHONY: help demo run test test-merge test-nightly test-all lint tools bench faults mutants nodes load clean

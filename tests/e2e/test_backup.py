@@ -11,7 +11,7 @@ from deepfakestream.stack.embedded import EmbeddedStack
 
 from tests.clips import make_clip
 from tests.inside import postgres_uri
-from tests.servers import state_folder
+from tests.servers import free_port, state_folder
 
 
 def program(name):
@@ -32,7 +32,8 @@ def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
     files = shutil.copytree(stack.state / "storage", tmp_path / "files")
     client.delete(done.id)
 
-    with state_folder() as state, EmbeddedStack(state) as restored:
+    ports = {"port": free_port(), "flower_port": free_port()}
+    with state_folder() as state, EmbeddedStack(state, **ports) as restored:
         command = [program("pg_restore"), "--clean", "--if-exists", "--no-owner"]
         subprocess.run([*command, f"--dbname={postgres_uri(restored)}", dump], check=True)
         shutil.copytree(files, restored.state / "storage", dirs_exist_ok=True)
