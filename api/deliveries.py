@@ -15,6 +15,7 @@ from api.schemas import DeliveryPath, JobPath
 from api.services import services
 from shared.audit import record
 from shared.documents.webhooks import DeliveryDocument, DeliveryList
+from shared.errors import Code
 from shared.jobs.deliveries import list_deliveries, redeliver
 from shared.jobs.queries import get_job, lock_job
 from shared.models import Delivery
@@ -34,7 +35,7 @@ def get_log(path: JobPath) -> Response:
     """List every attempt to call the job's webhook, oldest first."""
     with services().sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
-            raise APIError("not_found", f"there is no job {path.job_id}")
+            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
         items = [DeliveryDocument.of(delivery) for delivery in list_deliveries(session, path.job_id)]
     return answer(DeliveryList(items=items))
 
@@ -51,13 +52,13 @@ def send_again(path: DeliveryPath) -> Response:
         # The lock orders the numbers of attempts that are added at the same time.
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
-            raise APIError("not_found", f"there is no job {path.job_id}")
+            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
         wanted = select(Delivery).where(Delivery.job_id == job.id, Delivery.number == path.number)
         delivery = session.scalars(wanted).one_or_none()
         if delivery is None:
-            raise APIError("not_found", f"job {job.id} has no delivery {path.number}")
+            raise APIError(Code.NOT_FOUND, f"job {job.id} has no delivery {path.number}")
         if delivery.finished_at is None:
-            raise APIError("delivery_pending", f"delivery {path.number} is still to be made")
+            raise APIError(Code.DELIVERY_PENDING, f"delivery {path.number} is still to be made")
         again = redeliver(session, delivery)
         record(session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number)
         document = DeliveryDocument.of(again)

@@ -6,7 +6,7 @@ This module alone turns codes into HTTP statuses. A code never changes its meani
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from flask import Flask, Response, g, json
 from flask_limiter.errors import RateLimitExceeded
@@ -91,10 +91,6 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
 }
 
 
-_AsText = Literal["delivery_pending", "invalid_request", "not_found", "unknown_model", "upload_incomplete"]
-"""Codes that ``api.submission`` and ``api.deliveries`` write as plain words."""
-
-
 class APIError(DeepfakeStreamError):
     """
     An answer other than the one that was asked for.
@@ -108,14 +104,14 @@ class APIError(DeepfakeStreamError):
 
     def __init__(
         self,
-        code: Code | _AsText,
+        code: Code,
         detail: str,
         *,
         headers: dict[str, str] | None = None,
         errors: list[dict[str, str]] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.code = Code(code)
+        self.code = code
         self.headers = headers or {}
         self.errors = errors
 

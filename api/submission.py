@@ -34,7 +34,7 @@ from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.db import due
 from shared.documents.jobs import JobDocument
-from shared.errors import ObjectMissingError
+from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
 from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
@@ -51,7 +51,7 @@ from shared.states import JobStatus
 @blueprint.post(
     "/jobs",
     operation_id="submitJob",
-    responses={202: JobDocument, **guarded(408, 409, 413, 415, 422)},
+    responses={202: JobDocument, **guarded(404, 408, 409, 413, 415, 422)},
     openapi_extensions={
         "requestBody": submission_body(
             QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
@@ -120,7 +120,7 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
         given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
     twice = sorted(options.keys() & given.keys())
     if twice:
-        raise APIError("invalid_request", f"the option {twice[0]!r} is given both in the query and in the body")
+        raise APIError(Code.INVALID_REQUEST, f"the option {twice[0]!r} is given both in the query and in the body")
     return options | given, source
 
 
@@ -128,7 +128,7 @@ def _manifest(mine: Services, name: str | None) -> Manifest:
     known = list_manifests(mine.settings.models.dir)
     name = name or mine.settings.models.default
     if name not in known:
-        raise APIError("unknown_model", f"there is no model {name!r}; there are {', '.join(known)}")
+        raise APIError(Code.UNKNOWN_MODEL, f"there is no model {name!r}; there are {', '.join(known)}")
     return known[name]
 
 
@@ -221,7 +221,7 @@ def _reuse(session: Session, job: Job, manifest: Manifest) -> None:
 
 def _claim(session: Session, upload_id: uuid.UUID) -> None:
     if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
-        raise APIError("not_found", f"there is no upload {upload_id} that waits for a job")
+        raise APIError(Code.NOT_FOUND, f"there is no upload {upload_id} that waits for a job")
 
 
 def _check_arrival(mine: Services, upload_id: uuid.UUID) -> None:
@@ -238,9 +238,9 @@ def _check_arrival(mine: Services, upload_id: uuid.UUID) -> None:
     try:
         found = mine.storage.size(key)
     except ObjectMissingError as error:
-        raise APIError("upload_incomplete", f"the file of upload {upload_id} has not arrived") from error
+        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not arrived") from error
     if found != size_bytes:
-        raise APIError("upload_incomplete", f"the file has {found} bytes, and {size_bytes} were announced")
+        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes, and {size_bytes} were announced")
     # Its digest is ingest's to compute.
     check_upload(mine.storage, StoredFile(key, "", found), mine.settings.limits.for_media())
 

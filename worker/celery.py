@@ -19,6 +19,7 @@ from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 from prometheus_client import start_http_server
 
+from shared.errors import Code
 from shared.manifests import read_manifest, refused_manifests
 from shared.observability import (
     FAILURES,
@@ -201,7 +202,7 @@ class _task:  # noqa: N801 - reads as a statement where it is used
         handled = isinstance(error, Exception)
         if handled:
             # Rows still say what is owed; the sweep will ask again.
-            FAILURES.labels(task=self._name, code="internal_error").inc()
+            FAILURES.labels(task=self._name, code=Code.INTERNAL_ERROR).inc()
             log.error("task failed", exc_info=error)
         self._bound.__exit__(None, None, None)
         return handled

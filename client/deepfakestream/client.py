@@ -276,7 +276,7 @@ class Client:
         job = _read(Job, document)
         if not job.is_final or job.segments_next_cursor is None:
             return job
-        segments = [*document["segments"]]
+        segments = [*document.get("segments", [])]
         path, params = _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE}
         for segment in self._pages(path, params, cursor=job.segments_next_cursor):
             segments.append(segment)

@@ -117,6 +117,7 @@ class S3Client:
         def read() -> bytes:
             answer = self._client.get_object(**parameters)
             if answer["ContentLength"] != size_bytes:
+                answer["Body"].close()
                 raise OSError(f"{size_bytes} bytes were asked for and {answer['ContentLength']} came")
             body: bytes = answer["Body"].read()
             return body

@@ -82,11 +82,11 @@ class CachedFace:
     is_video: bool
     time_s: float
     box_px: Box
-    """In the picture."""
+    """Face box in the picture."""
     landmarks_px: tuple[tuple[float, float], ...]
-    """In the picture."""
+    """Landmarks in the picture."""
     frame_box_px: Box
-    """In the frame, or in the half of it."""
+    """Face box in the frame, or in the half of it."""
     size_px: float
     """The smaller side of the face in its frame."""
     sharpness: float

@@ -59,7 +59,7 @@ def build_cache(
     Cut the faces of *media* out into the cache in *folder*, or resume doing so.
 
     Args:
-        media: In the same order at every call.
+        media: Media, in the same order at every call.
         processes: Number of processes that decode and detect in parallel.
         total: Number of media, for the progress bar.
 

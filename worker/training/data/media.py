@@ -25,7 +25,7 @@ class Medium:
     group: str
     """Media of one group, in one data set, share people or a shot, and always stay in one set."""
     set: Set | None = None
-    """Given by the data set's authors, or by ``assign_sets``."""
+    """Set that the authors of the data set or ``splits.assign_sets`` assigned."""
     method: str = ""
     """Method that the fake was made with, where it is known."""
     compression: str = ""

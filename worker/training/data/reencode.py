@@ -47,14 +47,14 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
 
     Args:
         crf: Constant rate factor, within ``CRFS``: 23 is x264's own, 28 what messengers come near to, 35 visibly poor.
-        scale: Of each side, above 0 and at most 1; sides stay even, and are 2 px at the least.
-        preset: Of x264.
+        scale: Factor of each side, above 0 and at most 1; sides are rounded to even numbers of at least 2 px.
+        preset: Preset of x264.
 
     Returns:
         How many videos *target* now holds, and how many other files of *source* it does not.
 
     Raises:
-        DataError: A setting is out of its range, there is no video, one cannot be encoded, *target* lies inside
+        DataError: A setting is out of its range, there is no video, one cannot be encoded, *target* is inside
             *source*, or was made with other settings.
     """
     if not CRFS[0] <= crf <= CRFS[1]:
@@ -62,7 +62,7 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
     if not 0.0 < scale <= 1.0:
         raise DataError(f"scale is {scale:g}; each side is multiplied by it, so it has to be above 0 and at most 1")
     if target.resolve().is_relative_to(source.resolve()):
-        raise DataError(f"{target} lies inside {source}, whose files it would be among; take a folder outside")
+        raise DataError(f"{target} is inside {source}; choose a folder outside it")
     files = sorted(path for path in source.rglob("*") if path.is_file())
     videos = [path for path in files if path.suffix.lower() in VIDEOS]
     if not videos:

@@ -131,7 +131,7 @@ class Augmentation(BaseModel):
 
         Args:
             mask: (H, W) in [0, 1].
-            rng: In the state in which ``apply`` receives it.
+            rng: Generator in the state in which ``apply`` receives it.
 
         Returns:
             (cells, cells) means over the crop.

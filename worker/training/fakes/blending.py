@@ -193,7 +193,7 @@ def outline_in(outline: Points, landmarks: Landmarks) -> Points:
     """
     An outline in the units of ``LANDMARKS``, carried into a picture.
 
-    Eyes and mouth give an affine map. In a face turned to a side the nose then lies beside its place, and the cheeks,
+    Eyes and mouth give an affine map. In a face turned to a side the nose is then beside its place, and the cheeks,
     which are behind that plane, as much to the other side: the outline would else reach past the nose into the
     background.
     """

@@ -35,7 +35,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         first: Number of the first batch of this rank.
         real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
         painted: Folders of crops that ``generators.painting.paint_faces`` made of the faces in *caches*.
-        data_set_power: Of what the real media of a data set count; see ``fitting.recipes.Draws``.
+        data_set_power: Power of the weight of a data set's real media; see ``fitting.recipes.Draws``.
         person_power: The same for the people within a data set.
         leave: Leave out the augmentation that ``on_device.OnDevice`` applies.
         whole: Share of decoded and restored faces that are pasted as whole squares.

@@ -30,7 +30,7 @@ class FacePool:
         caches: Folders of crops.
         set_name: Faces of this set are used.
         real_from: Draw real faces of these data sets alone; of all, if empty.
-        data_set_power: Of what the real media of a data set count; see ``fitting.recipes.Draws``.
+        data_set_power: Power of the weight of a data set's real media; see ``fitting.recipes.Draws``.
         person_power: The same for the people within a data set.
 
     Raises:
@@ -177,7 +177,7 @@ def _grouped(rows: Sequence[Face]) -> list[list[Face]]:
 
 
 def _families(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
-    """Real faces and the fakes that were made of them: those of the same moment of the video that they name."""
+    """Match real faces with the fakes made from them: same time, and the real face's video as their original."""
     made: dict[tuple[str, str, float], list[Face]] = {}
     for cache, face in fakes:
         if face.original:
@@ -187,7 +187,7 @@ def _families(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, l
 
 
 def _facing(halves: Mapping[tuple[str, float], dict[str, list[Face]]]) -> list[list[tuple[Face, Face]]]:
-    """For each clip, the faces of both halves that are at one place of one frame: (real, fake)."""
+    """Match, for each clip, the faces of both halves that are at one place of one frame: (real, fake)."""
     pairs: dict[str, list[tuple[Face, Face]]] = {}
     for (key, _), both in halves.items():
         for fake in both["fake"]:
@@ -198,14 +198,14 @@ def _facing(halves: Mapping[tuple[str, float], dict[str, list[Face]]]) -> list[l
 
 
 def _to_power(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
-    """*weights*, scaled so that the sum over each name is what it was, to *power*."""
+    """Scale *weights* so that the sum over each name becomes that sum to *power*."""
     _, numbers = np.unique(np.array(names), return_inverse=True)
     sums = np.bincount(numbers, weights)
     return np.asarray(weights * sums[numbers] ** (power - 1.0), np.float64)
 
 
 def _pose(landmarks: Landmarks) -> NDArray[np.float64]:
-    """Landmarks without place, size and roll, (6,): how a face is turned, and how its mouth is open."""
+    """Normalise landmarks by place, size and roll to (6,): the pose of the head and the opening of the mouth."""
     marks = np.array(landmarks, np.float64)
     eyes = marks[1] - marks[0]
     unit = max(float(np.hypot(*eyes)), 1e-6)

@@ -193,7 +193,7 @@ class CoupleMaker:
         return originals[int(rng.integers(len(originals)))]
 
     def _painting(self, kind: PaintedKind, number: int, rng: Generator) -> Face:
-        """What one of the networks painted of real face *number*, or of another person's in a similar pose."""
+        """Draw a painting of real face *number*, or of another person's face in a similar pose."""
         faces, originals = self.faces, self.paintings.originals(kind)
         made = self.paintings.of(kind, number)
         if not made or rng.random() >= OWN:

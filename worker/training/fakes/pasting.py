@@ -21,7 +21,7 @@ def paste(target: Picture, painted: Picture, place: Place) -> Blend:
 
     Args:
         target: (H, W, 3) uint8 RGB.
-        painted: Of any size; it is resized to that of *place*.
+        painted: Picture of any size, which is resized to that of *place*.
         place: Within *target*.
     """
     width, height = place[2:]
@@ -41,7 +41,7 @@ def lay_over(target: Picture, painted: Picture, place: Place) -> Blend:
 
     Args:
         target: (H, W, 3) uint8 RGB.
-        painted: Of the size of *place*.
+        painted: Picture of the size of *place*.
         place: Within *target*.
     """
     fake = _laid_over(target, painted, place)

@@ -1,9 +1,10 @@
 """The optimiser, its learning rate over a run, and the momentum of batch norms."""
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worker.training.fitting.recipes import Optimisation
 
@@ -24,6 +25,21 @@ def make_optimizer(network: nn.Module, optimisation: Optimisation, *, fused: boo
         ],
         fused=fused,
     )
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, saved: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Load the *saved* state of parameters, by their numbers, into *optimizer*; its options stay as they are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {
+        # Files hold tensors in contiguous order; the optimiser needs the memory layout of its parameters.
+        number: {
+            name: torch.empty_like(parameter).copy_(value) if value.dim() else value
+            for name, value in saved[number].items()
+        }
+        for number, parameter in enumerate(parameters)
+        if number in saved
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def learning_rate_factor(seen: int, total: int, warm_up: int) -> float:

@@ -160,7 +160,7 @@ class Recipe(_Part):
     validation: Validation = Validation()
     hardware: Hardware = Hardware()
     min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
-    """For the manifest: a video with fewer (``shared.evidence.bits_per_pixel``) is never called real."""
+    """Limit for the manifest: a video with fewer (``shared.evidence.bits_per_pixel``) is never called real."""
     save_every_s: float = Field(default=60.0, ge=0.0)
     origin: Origin | None = None
 

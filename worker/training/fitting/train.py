@@ -31,7 +31,7 @@ from worker.training.fitting.inputs import make_couples
 from worker.training.fitting.loaders import Batch, Feed, start_loaders
 from worker.training.fitting.localising import LocalisingNetwork, mask_loss
 from worker.training.fitting.losses import PendingLoss, couple_loss
-from worker.training.fitting.optimisers import learning_rate_factor, make_optimizer, set_momentum
+from worker.training.fitting.optimisers import learning_rate_factor, make_optimizer, restore_optimizer, set_momentum
 from worker.training.fitting.progress import Progress, write_curves
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.starts import start_network
@@ -340,15 +340,5 @@ class Trainer:
         self._average.module.load_state_dict(parts["average"])
         self._average.count = about["averaged"]
         self._fabric.strategy.precision.load_state_dict(about["precision"])
-        optimizer = self._optimizer.optimizer
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        state = {
-            # Files hold tensors in contiguous order; the optimiser needs the memory layout of its parameters.
-            number: {
-                name: torch.empty_like(parameter).copy_(value) if value.dim() else value
-                for name, value in parts[f"optimizer/{number}"].items()
-            }
-            for number, parameter in enumerate(parameters)
-            if f"optimizer/{number}" in parts
-        }
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        saved = {int(part.split("/")[1]): values for part, values in parts.items() if part.startswith("optimizer/")}
+        restore_optimizer(self._optimizer.optimizer, saved)

@@ -82,8 +82,8 @@ def pixel_statistics(picture: Picture, background: Background) -> Features | Non
     Compute statistics of the pixels in *background* alone.
 
     Returns:
-        As ``PIXEL_NAMES``: colours, residuals whose window lies in it, steps across 8x8 grids, and the energy of the
-        cosine transform of blocks that lie in it; None where it is too small.
+        Values of ``PIXEL_NAMES``: colours, residuals whose window is inside, steps across 8x8 grids, and the energy of
+        the cosine transform of blocks that are inside; None where the background is too small.
     """
     inner = away_from(~background, 2)
     corners = _block_corners(background)

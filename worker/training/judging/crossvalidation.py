@@ -1,5 +1,5 @@
 """
-Cross-validation over people: one run for each fold, evaluated on the people of that fold, whom it never saw.
+Cross-validation over people: one run for each fold, evaluated on the people of that fold, which it never saw.
 
 Results on a few held-out people depend on who they are; the spread over folds measures by how much.
 """
@@ -103,7 +103,7 @@ def cross_validate(
     if not places:
         raise DataError(f"the recipe {recipe.name} has no data set {path}")
     if recipe.start not in {"imagenet", "random"}:
-        raise DataError(f"folds that all start from {recipe.start} would know the people whom they are judged on")
+        raise DataError(f"folds that all start from {recipe.start} would know the people that they are evaluated on")
     folders = build_caches(recipe, data, caches, processes=processes)
     paintings = paint_for(recipe, folders, caches)
     cache = folders[places[0]]

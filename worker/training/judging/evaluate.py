@@ -52,7 +52,7 @@ def evaluate(
     Evaluate *checkpoint*.
 
     Args:
-        checkpoint: With its network on *device* already.
+        checkpoint: Checkpoint with its network on *device*.
         sets: Sets whose media are scored.
         robustness: Whether to score disturbed faces as well.
         limit: Media of each data set and label for robustness.

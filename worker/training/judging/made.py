@@ -113,8 +113,8 @@ def judge_made(
     Score couples of every kind that *recipe* makes from held-out faces, in every view of ``transcoding.VIEWS``.
 
     Args:
-        caches: As ``fitting.inputs.build_caches`` returns them.
-        painted: As ``fitting.inputs.paint_for`` returns them.
+        caches: Folders that ``fitting.inputs.build_caches`` returns.
+        painted: Folders that ``fitting.inputs.paint_for`` returns.
         count: Couples of each kind.
         whole: Share of decoded and restored faces that are pasted as whole squares.
 

@@ -105,7 +105,7 @@ def probe_made(
         size_px: Side of the crops.
         margin: Margin of the crops.
         count: Number of couples.
-        painted: As for ``Couples``.
+        painted: Folders of paintings, as for ``Couples``.
 
     Raises:
         DataError: The caches hold no faces for this kind, or there are too few couples.
@@ -135,9 +135,9 @@ def probe_recipe(
     Probe the data sets of *recipe* that hold both classes, and the kinds of its mixtures that training makes.
 
     Args:
-        caches: As ``build_caches`` returns them.
-        painted: As ``paint_for`` returns them.
-        limit: As for ``probe_caches``.
+        caches: Folders that ``build_caches`` returns.
+        painted: Folders that ``paint_for`` returns.
+        limit: Limit of ``probe_caches``.
         made: Number of couples of each kind.
 
     Raises:

@@ -106,7 +106,7 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
 
 
 def cautions(report: dict[str, Any]) -> list[str]:
-    """What keeps the figures of a report from meaning much, a sentence each; empty where there are enough media."""
+    """Return reasons why the figures of a report are uncertain, a sentence each; none where there are enough media."""
     counts = report["counts"]
     if not counts["real"] or not counts["fake"]:
         return ["all media are of one class, so what compares real with fake is not defined"]
@@ -120,7 +120,7 @@ def cautions(report: dict[str, Any]) -> list[str]:
 
 
 def _threshold_lines(calibration: dict[str, Any]) -> list[str]:
-    """What the threshold of a checkpoint is for, where limits move with the evidence."""
+    """Explain the threshold of a checkpoint whose limits depend on the evidence."""
     if not calibration["bounds"]:
         return []
     return [

@@ -201,7 +201,7 @@ def score_caches(
     Score the media of some sets.
 
     Args:
-        checkpoint: With its network on *device* already.
+        checkpoint: Checkpoint with its network on *device*.
         caches: Folders of crops; one medium's pictures, and a batch's, are in memory at a time.
         sets: Some of ``train``, ``validation`` and ``test``.
         max_faces: Largest number of faces of a medium, spread evenly over it; if not given, all of the sampling.
@@ -260,8 +260,8 @@ def logits_of(
     Score crops by serving's engine, in float32, so that results do not depend on a processor's reduced precisions.
 
     Args:
-        network: In eval mode, on *device*. It is compiled at its first call, and later changes to its weights have no
-            effect.
+        network: Network in eval mode, on *device*. It is compiled at its first call; later changes to its weights have
+            no effect.
         crops: (S, S, 3) uint8 RGB each, with S as the network's manifest says.
 
     Raises:

@@ -240,13 +240,13 @@ def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
 
 def test_a_folder_of_settings_is_used_if_this_user_owns_it_and_another_one_gets_a_folder_in_it(tmp_path, monkeypatch):
     """A volume of an orchestrator belongs to root, and all may write in it."""
-    mine = f"deepfakestream-{os.geteuid()}"
+    own = f"deepfakestream-{os.geteuid()}"
     assert copies_folder(tmp_path) == tmp_path
     assert copies_folder(tmp_path / "new") == tmp_path / "new"
     other = of_another_user(tmp_path / "volume")
-    assert copies_folder(other) == other / mine
+    assert copies_folder(other) == other / own
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert copies_folder(None) == tmp_path / mine
+    assert copies_folder(None) == tmp_path / own
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")

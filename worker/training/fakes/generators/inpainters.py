@@ -155,7 +155,7 @@ class Inpainter(nn.Module):
         Paint *pictures* anew where *masks* are 1; elsewhere they stay.
 
         Args:
-            noise: Of the shape of *pictures*; the result follows from it.
+            noise: Normal noise of the shape of *pictures*.
             strength: Share of noise to begin with, in 0..1.
         """
         known = pictures * (1.0 - masks)

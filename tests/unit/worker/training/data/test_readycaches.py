@@ -263,7 +263,7 @@ def test_people_may_not_be_in_two_sets_of_two_sources_either(group, mistake, rea
 
 def test_a_fake_may_not_be_in_another_set_than_what_it_was_made_from(ready):
     change_row(1, group="part-5")(ready)
-    with pytest.raises(DataError, match=r"made from \(1\): ready/part-0-fake \(validation, and part-0-real in train\)"):
+    with pytest.raises(DataError, match=r"original \(1\): ready/part-0-fake \(validation, and part-0-real in train\)"):
         build(ready, sets={"part-5": "validation"})
 
 

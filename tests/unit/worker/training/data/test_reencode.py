@@ -108,5 +108,5 @@ def test_settings_out_of_range_are_one_sentence_before_anything_is_written(given
 
 def test_a_copy_inside_its_source_is_refused(data, capsys):
     assert main(["reencode", str(data), "--out", str(data / "again"), "--crf", "30"]) == 2
-    assert "lies inside" in capsys.readouterr().err
+    assert "is inside" in capsys.readouterr().err
     assert not (data / "again").exists()

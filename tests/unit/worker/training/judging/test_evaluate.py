@@ -189,7 +189,7 @@ def test_the_worst_mistakes_come_first_with_the_face_that_is_furthest_off():
 def test_caches_of_other_settings_lie_elsewhere(judged, tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr(
-        "worker.training.judging.evaluate.build_source_cache", lambda *given, **_: built.append((given[2], given[3]))
+        "worker.training.judging.sources.build_source_cache", lambda *given, **_: built.append((given[2], given[3]))
     )
     sampling = MANIFEST.sampling.model_copy(update={"sample_fps": 5.0})
     for manifest in (MANIFEST, MANIFEST.model_copy(update={"sampling": sampling})):
