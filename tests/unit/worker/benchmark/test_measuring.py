@@ -67,6 +67,7 @@ def test_the_tables_tell_what_was_measured(tmp_path):
     assert (tmp_path / "bench.png").stat().st_size > 1000
 
 
+@pytest.mark.merge
 def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
     rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *command.DETECTIONS], rounds=1)
@@ -94,6 +95,7 @@ def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
     assert "there is no video in" in capsys.readouterr().err
 
 
+@pytest.mark.merge
 def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_path, capsys, monkeypatch):
     for name in ("one", "two"):
         make_clip(tmp_path / f"{name}.mp4", seconds=1.0)
