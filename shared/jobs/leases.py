@@ -166,6 +166,8 @@ def lease(session: Session, step: Step, key: Key, lease_s: float) -> Lease | Non
     """Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended."""
     place = _PLACES[step]
     row, token = place.row, uuid.uuid4()
+    if step is Step.SCORE and not _is_running(session, key[0]):
+        return None
     is_free = row.leased_until.is_(None) | (row.leased_until < func.now())
     found = session.execute(
         update(row)
@@ -181,6 +183,12 @@ def lease(session: Session, step: Step, key: Key, lease_s: float) -> Lease | Non
         .execution_options(synchronize_session=False)
     ).one_or_none()
     return None if found is None else Lease(step, key, found[0], token, found[1])
+
+
+def _is_running(session: Session, job_id: uuid.UUID) -> bool:
+    """Whether the job is running, and stays so until this transaction ends."""
+    query = select(Job.id).where(Job.id == job_id, Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
+    return session.scalar(query.with_for_update(read=True)) is not None
 
 
 def renew(session: Session, held: Lease, lease_s: float) -> bool:

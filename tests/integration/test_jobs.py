@@ -142,6 +142,27 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
             end_job(session, lock_job(session, job_id), JobStatus.SUCCEEDED)
 
 
+def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
+    """Such a lease would stay in its row for ever, since nobody looks at segments of ended jobs."""
+    job_id = planned_job(sessions)
+    leased = []
+
+    def begin():
+        with sessions.transaction() as session:
+            leased.append(lease_step(session, Step.SCORE, (job_id, 0), 30))
+
+    with sessions.transaction() as session:
+        cancel_job(session, lock_job(session, job_id))
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        beginning.join(0.3)
+        assert beginning.is_alive(), "it waits for the job"
+    beginning.join(10)
+    assert leased == [None]
+    with sessions.transaction() as session:
+        assert [segment.lease_token for segment in get_segments(session, job_id)] == [None, None]
+
+
 def test_an_ended_job_keeps_its_outcome(sessions):
     job_id = planned_job(sessions, segments=1)
     held = lease(sessions, job_id, 0)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
 from api.uploads import receive
 from shared.config import StorageSettings
+from shared.db import UnconfirmedCommitError
 from shared.storage import open_storage
 from tests.clips import noise_picture
 
@@ -73,18 +74,23 @@ def test_metadata_comes_back_as_it_was_sent(make_api):
 
 @pytest.mark.parametrize(
     ("error", "stays"),
-    [(DataError, False), (IntegrityError, False), (OperationalError, True)],
-    ids=["refused value", "broken rule", "lost answer"],
+    [
+        (DataError("insert", {}, Exception()), False),
+        (IntegrityError("insert", {}, Exception()), False),
+        (OperationalError("insert", {}, Exception()), False),
+        (UnconfirmedCommitError("commit"), True),
+    ],
+    ids=["refused value", "broken rule", "lost before the commit", "lost answer to the commit"],
 )
 def test_a_file_stays_only_if_its_job_may_have_been_committed(make_api, tmp_path, error, stays):
     app = make_api().app
     storage = open_storage(StorageSettings(url=f"file://{tmp_path}/kept"))
     with (
         app.test_request_context("/v1/jobs", method="POST", data=noise_picture(), content_type="image/jpeg") as context,
-        pytest.raises(error),
+        pytest.raises(type(error)),
         receive(context.request, storage, 10**7),
     ):
-        raise error("insert", {}, Exception())
+        raise error
     assert bool([path for path in (tmp_path / "kept").rglob("*") if path.is_file()]) is stays
 
 
