@@ -233,8 +233,8 @@ class Job(Document):
     suspicious: tuple[Suspicion, ...] = ()
     segments: tuple[Segment, ...] = ()
     """
-    Without their faces. All of them in a job that has ended and came from ``Client.get``, ``wait`` or ``cancel``; else
-    the first 100 at most.
+    Without their faces. All of them where ``segments_next_cursor`` is None, as in a job that has ended and came from
+    ``Client.get``, ``wait`` or ``cancel``, unless the service did not give them; else the first 100 at most.
     """
     segments_next_cursor: str | None = None
     """Where the segments that are left out begin in ``GET /v1/jobs/{id}/segments``; None where there are none."""
