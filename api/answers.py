@@ -9,4 +9,4 @@ from shared.documents.base import Document
 
 def answer(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """Make the answer that *document* is."""
-    return Response(document.model_dump_json(), status=status, mimetype="application/json")
+    return Response(document.to_text(), status=status, mimetype="application/json")

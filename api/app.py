@@ -39,7 +39,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     Args:
         settings: Everything it needs to know.
         storage: Instead of the one that *settings* name.
-        sender: Likewise.
+        sender: Instead of one to the broker that *settings* name.
 
     Raises:
         ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.

@@ -39,7 +39,7 @@ _WHAT = {
     415: "A body of a kind that is not taken.",
     429: "Asked too often, or too much is under way; `Retry-After` says when to come back.",
     422: "Understood, but not acceptable; `code` says why.",
-    503: "Something the service leans on is away, or it has all it can do; try again.",
+    503: "Something the service depends on is away, or it has all it can do; try again.",
     500: "A defect of the service, logged under `request_id`.",
 }
 
@@ -56,7 +56,7 @@ def problems(*statuses: int) -> dict[str | int, Any]:
 
 
 def guarded(*statuses: int) -> dict[str | int, Any]:
-    """Likewise, for an operation that needs a key."""
+    """The failures of an operation that needs a key, as ``problems`` describes them."""
     return problems(401, 403, 429, *statuses)
 
 

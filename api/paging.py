@@ -7,14 +7,14 @@ from shared.cursors import Position, read_cursor
 from shared.errors import Code
 
 
-def page_limit(mine: Services, page: Page, *, most: int | None = None) -> int:
+def page_limit(running: Services, page: Page, *, most: int | None = None) -> int:
     """
     Return how many items the page asked for may have.
 
     Args:
         most: The bound of lists whose items are small; the configured one by default.
     """
-    return min(page.limit or mine.settings.api.page_size, most or mine.settings.api.max_page_size)
+    return min(page.limit or running.settings.api.page_size, most or running.settings.api.max_page_size)
 
 
 def position_of(cursor: str, kind: type[Position]) -> Position:

@@ -253,7 +253,7 @@ class Problem(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the service, and what it leans on, answers."""
+    """Whether the service, and what it depends on, answers."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str] = {}

@@ -27,9 +27,9 @@ class Services:
     waiting: BoundedSemaphore
     """Held by requests that wait for a job, so that they cannot take every thread."""
     uploading: BoundedSemaphore
-    """Likewise, by large uploads."""
+    """Held by large uploads."""
     small_uploading: BoundedSemaphore
-    """Likewise, by small ones."""
+    """Held by small uploads."""
 
 
 def services() -> Services:

@@ -1,10 +1,13 @@
 """The SDK: one class, whose calls are the API's."""
 
 import hashlib
+import itertools
 import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -12,7 +15,8 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unreadable
+from deepfakestream.errors import DeepfakeStreamError, InvalidRequestError, WaitTimeoutError, unreadable
+from deepfakestream.pages import follow_pages, items_of
 from deepfakestream.repetition import Repetition
 from deepfakestream.results import Delivery, Job, Segment
 from deepfakestream.transport import Transport
@@ -21,6 +25,8 @@ from deepfakestream.webhooks import verify_webhook
 BLOCK_BYTES = 256 * 1024
 SUMMARIES_ON_A_PAGE = 1000
 """As many as the service gives at a time."""
+MOST_PAGES = 1000
+"""Of a job's segments. No job has a million."""
 
 Progress = Callable[[Job], None]
 UploadProgress = Callable[[int, int], None]
@@ -122,7 +128,8 @@ class Client:
         Look at a job.
 
         A job that has ended comes with all of its segments, without their faces, which takes a further request for
-        each thousand after the first hundred. Of one that goes on the first hundred are enough to look at.
+        each thousand after the first hundred. Of one that goes on the first hundred are enough to look at. Where the
+        service does not give the others, the job comes as it is, and its ``segments_next_cursor`` is not None.
 
         Args:
             wait_s: Let the service hold the answer for up to this long (at most 60) until the job ends.
@@ -130,7 +137,7 @@ class Client:
         Raises:
             NotFoundError: There is no such job of yours.
         """
-        return self._look(job_id, wait_s=wait_s)
+        return self._look(job_id, wait_s=wait_s, deadline=None)
 
     def wait(
         self,
@@ -144,7 +151,7 @@ class Client:
         Wait until a job has ended, however it has; it comes with all of its segments, as from ``get``.
 
         Args:
-            timeout_s: Give up after this long; never by default.
+            timeout_s: Give up after this long; never by default. It bounds the further requests for segments, too.
             on_progress: Called with the job at each look. Without it the service is asked to hold its answers,
                 which is cheaper.
             poll_s: Between looks.
@@ -159,7 +166,7 @@ class Client:
             left_s = 30.0 if deadline is None else deadline - time.monotonic()
             began = time.monotonic()
             held_s = 0.0 if on_progress else min(30.0, left_s)
-            job = self._look(job_id, wait_s=held_s, within_s=None if deadline is None else left_s)
+            job = self._look(job_id, wait_s=held_s, deadline=deadline)
             if on_progress is not None:
                 on_progress(job)
             if job.is_final:
@@ -173,7 +180,7 @@ class Client:
         """Your jobs, newest first, without their segments; pages are fetched as needed."""
         left = limit
         params = {} if status is None else {"status": status}
-        for item in self._pages("/v1/jobs", params):
+        for item in follow_pages(partial(self._page, "/v1/jobs", params)):
             if left is not None and left <= 0:
                 return
             left = None if left is None else left - 1
@@ -181,7 +188,7 @@ class Client:
 
     def segments(self, job_id: str) -> Iterator[Segment]:
         """Every segment of a job with its people and faces; pages are fetched as needed."""
-        for item in self._pages(_job_path(job_id, "segments"), {}):
+        for item in follow_pages(partial(self._page, _job_path(job_id, "segments"), {})):
             yield _read(Segment, item)
 
     def cancel(self, job_id: str) -> Job:
@@ -205,7 +212,7 @@ class Client:
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Every attempt to call the job's webhook, oldest first."""
         body = self._transport.call("GET", _job_path(job_id, "deliveries"))
-        return tuple(_read(Delivery, item) for item in _items(body))
+        return tuple(_read(Delivery, item) for item in items_of(body))
 
     def redeliver(self, job_id: str, number: int) -> Delivery:
         """
@@ -220,12 +227,14 @@ class Client:
 
     def models(self) -> tuple[dict[str, Any], ...]:
         """The checkpoints that can be asked for, as the API describes them."""
-        return tuple(_items(self._transport.call("GET", "/v1/models")))
+        return tuple(items_of(self._transport.call("GET", "/v1/models")))
 
-    def _look(self, job_id: str, *, wait_s: float, within_s: float | None = None) -> Job:
+    def _look(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
         headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
-        call = self._transport.call
-        return self._whole(call("GET", _job_path(job_id), headers=headers, wait_s=wait_s, within_s=within_s))
+        within_s = None if deadline is None else deadline - time.monotonic()
+        path = _job_path(job_id)
+        document = self._transport.call("GET", path, headers=headers, wait_s=wait_s, within_s=within_s)
+        return self._whole(document, deadline=deadline)
 
     def _send(
         self,
@@ -271,38 +280,50 @@ class Client:
             Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
         )
 
-    def _whole(self, document: Any) -> Job:
-        """The job of a *document*, completed with the segments that it leaves out if the job has ended."""
+    def _whole(self, document: Any, *, deadline: float | None = None) -> Job:
+        """
+        The job of a *document*, completed with the segments that it leaves out if the job has ended.
+
+        How it ended is known then, so a job that cannot be completed is no error: it comes as it is, with its cursor.
+
+        Args:
+            deadline: By ``time.monotonic``; no page is asked for later.
+        """
         job = _read(Job, document)
-        if not job.is_final or job.segments_next_cursor is None:
-            return job
-        segments = [*document.get("segments", [])]
-        path, params = _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE}
-        for segment in self._pages(path, params, cursor=job.segments_next_cursor):
+        if job.is_final and job.segments_next_cursor is not None:
+            with suppress(DeepfakeStreamError):
+                return self._completed(job, deadline)
+        return job
+
+    def _completed(self, job: Job, deadline: float | None) -> Job:
+        """
+        Return the *job* with all of its segments.
+
+        Raises:
+            DeepfakeStreamError: The service does not give them, or others, or not in time.
+        """
+        ask = partial(self._page, _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE})
+        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, most=MOST_PAGES)
+        total = job.segments_total or 0
+        segments = [*job.raw.get("segments", [])]
+        for segment in pages:
             segments.append(segment)
-            # Or a service could keep its client busy for ever.
-            if len(segments) > (job.segments_total or 0):
-                raise unreadable(200, "the job has more segments than it says")
-        return _read(Job, {**document, "segments": segments, "segments_next_cursor": None})
+            if len(segments) > total:
+                break
+        whole = _read(Job, {**job.raw, "segments": segments, "segments_next_cursor": None})
+        indices = [segment.index for segment in whole.segments]
+        if len(indices) != total or not all(index < following for index, following in itertools.pairwise(indices)):
+            raise unreadable(200, f"its segments are not the {total} that the job says it has")
+        return whole
 
-    def _pages(self, path: str, params: dict[str, Any], *, cursor: str | None = None) -> Iterator[dict[str, Any]]:
-        while True:
-            page = self._transport.call("GET", path, params={**params, **({"cursor": cursor} if cursor else {})})
-            yield from _items(page)
-            following = page.get("next_cursor")
-            if following is None:
-                return
-            if not isinstance(following, str) or following == cursor:
-                raise unreadable(200, "its pages do not end")
-            cursor = following
-
-
-def _items(body: Any) -> list[dict[str, Any]]:
-    """The documents of a list, as the service answers it."""
-    items = body.get("items") if isinstance(body, dict) else None
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise unreadable(200, "it is no list of documents")
-    return items
+    def _page(
+        self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None
+    ) -> Any:
+        left_s = None if deadline is None else deadline - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            raise WaitTimeoutError("the time was over before all pages were there")
+        at = {} if cursor is None else {"cursor": cursor}
+        return self._transport.call("GET", path, params=params | at, within_s=left_s)
 
 
 _Document = TypeVar("_Document", Job, Segment, Delivery)

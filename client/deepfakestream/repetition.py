@@ -16,7 +16,7 @@ LONGEST_PAUSE_S: Final = 60.0
 """However long a service asks a client to stay away."""
 _BACKOFF: Final = wait_exponential(multiplier=0.25)
 _JITTER: Final = wait_random(0.0, 0.5)
-"""Lest all clients that were sent away together come back together."""
+"""So that clients that were sent away together do not come back together."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 

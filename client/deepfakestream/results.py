@@ -1,21 +1,29 @@
 """
 Typed results. Fields that a newer service adds are kept in ``raw`` and otherwise ignored.
 
-pydantic reads them: strictly, so that a text is never taken for a number, and wholly or not at all.
+pydantic reads them: strictly, so that a text is never taken for a number, and wholly or not at all. Each can be built
+by name, too, and changed by ``dataclasses.replace``, for instance in tests of programs that use the client; a value of
+another type is then a ``pydantic.ValidationError``, and a name that is no field a TypeError.
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import AliasPath, AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, model_validator
+from pydantic import AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs, InitErrorDetails
 
 FINAL_STATUSES: Final = frozenset({"succeeded", "failed", "cancelled"})
+_DIGITS_OF_A_DATE: Final = 8
 
 
-def _written(value: Any) -> Any:
-    """Refuse what pydantic would take as seconds since 1970."""
-    if value is not None and not isinstance(value, str):
+def _moment(value: Any) -> Any:
+    """Read a date and time that is written out: pydantic would take numbers, and texts of digits, for seconds."""
+    if isinstance(value, str):
+        if value.isdigit() and len(value) > _DIGITS_OF_A_DATE:
+            raise ValueError("digits alone are no date and time")
+        return datetime.fromisoformat(value)
+    if value is not None and not isinstance(value, datetime):
         raise ValueError("no date and time that is written out")
     return value
 
@@ -23,45 +31,17 @@ def _written(value: Any) -> Any:
 Number = Annotated[float, Strict(), AllowInfNan(allow_inf_nan=False)]
 Count = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
-Moment = Annotated[datetime, BeforeValidator(_written)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 Pair = tuple[Number, Number]
 Box = tuple[Number, Number, Number, Number]
 """Left, top, right, bottom."""
 
 
-def _or_none(value: Any) -> Any:
-    return value or None
-
-
-def _or_empty(value: Any) -> Any:
-    return value or []
-
-
-def _counted(value: Any) -> Any:
-    return len(value) if isinstance(value, list) else value
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else []
-
-
-def _duration_s(media: Any) -> Any:
-    if media is not None and not isinstance(media, dict):
-        raise ValueError("no description of media")
-    return None if media is None else media.get("duration_s")
-
-
-def _span(value: Any) -> Any:
-    return (value.get("start_s"), value.get("end_s")) if isinstance(value, dict) else None
-
-
-Span = Annotated[Pair, BeforeValidator(_span)]
-
-
 class Document:
-    """Something that the service tells."""
+    """Something that the service tells. Those that keep the document itself have it in ``raw``."""
 
     __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -73,16 +53,22 @@ class Document:
         """
         return TypeAdapter(cls).validate_python(data)
 
-
-class _Kept(Document):
-    """A document that is kept as it came, too, in ``raw``."""
-
-    __slots__ = ()
-
     @model_validator(mode="before")
     @classmethod
-    def _keep(cls, data: Any) -> Any:
-        return {**data, "raw": data} if isinstance(data, dict) else data
+    def _fields(cls, data: Any) -> Any:
+        """Take the fields of a document; refuse names in a call that are no fields, which pydantic would ignore."""
+        if isinstance(data, dict):
+            return cls._of_document(data)
+        if isinstance(data, ArgsKwargs):
+            unknown = (data.kwargs or {}).keys() - cls.__dataclass_fields__.keys()
+            if unknown:
+                raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+        return data
+
+    @classmethod
+    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """The fields in *document*, by their names here."""
+        return document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,12 +114,20 @@ class Segment(Document):
     status: str
     fake_score: Number | None = None
     reasons: tuple[str, ...] = ()
-    people_count: Annotated[Count, BeforeValidator(_counted)] = Field(0, validation_alias="people")
+    people_count: Count = 0
     faces_found: Count = 0
     faces_scored: Count = 0
-    people: Annotated[tuple[Person, ...], BeforeValidator(_listed)] = ()
+    people: tuple[Person, ...] = ()
     """Empty in a job's own list of segments; ``Client.segments`` fills it."""
     error: Problem | None = None
+
+    @classmethod
+    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """A summary counts people, and a whole segment lists them."""
+        people = document.get("people", 0)
+        if isinstance(people, list):
+            return {**document, "people_count": len(people)}
+        return {**document, "people_count": people, "people": ()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +158,7 @@ class Evidence(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedPerson(_Kept):
+class JudgedPerson(Document):
     """One person over the whole media."""
 
     person: Count
@@ -177,12 +171,23 @@ class JudgedPerson(_Kept):
     fake_from: Number | None
     faces: Count
     faces_scored: Count
-    face_time_s: Number = Field(validation_alias=AliasPath("face", "time_s"))
+    face_time_s: Number
     """Where the face to show is, in seconds of the media."""
-    face_box_px: Box = Field(validation_alias=AliasPath("face", "box_px"))
-    seen: tuple[Span, ...]
+    face_box_px: Box
+    seen: tuple[Pair, ...]
     """When, in seconds of the media; of an image from page to page, counted from 0."""
     raw: dict[str, Any] = Field(repr=False)
+
+    @classmethod
+    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        seen = _inner(document, "seen")
+        return {
+            **document,
+            "face_time_s": _inner(document, "face", "time_s"),
+            "face_box_px": _inner(document, "face", "box_px"),
+            "seen": [_span(each) for each in seen] if isinstance(seen, list) else None,
+            "raw": document,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,36 +205,36 @@ class Suspicion(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job(_Kept):
+class Job(Document):
     """A job with its progress and the scores so far."""
 
     id: str
     status: str
     created_at: Moment
     finished_at: Moment | None = None
-    segments_total: Count | None = Field(validation_alias=AliasPath("progress", "segments_total"))
-    segments_done: Count = Field(validation_alias=AliasPath("progress", "segments_done"))
-    fraction: Number = Field(validation_alias=AliasPath("progress", "fraction"))
-    duration_s: Annotated[Number | None, BeforeValidator(_duration_s)] = Field(None, validation_alias="media")
+    segments_total: Count | None
+    segments_done: Count
+    fraction: Number
+    duration_s: Number | None = None
     fake_score: Number | None = None
     """Mean over scored segments; 1 means fake. How far to trust it stands in the model card."""
     peak_score: Number | None = None
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
-    evidence: Annotated[Evidence | None, BeforeValidator(_or_none)] = None
+    evidence: Evidence | None = None
     """None before the verdict, and from services that do not tell it."""
     metadata: dict[str, Any] = Field(default_factory=dict)
-    model: Annotated[Model | None, BeforeValidator(_or_none)] = None
+    model: Model | None = None
     reused_from: str | None = None
     """The job whose scores were taken over instead of scoring again."""
     error: Problem | None = None
-    people: Annotated[tuple[JudgedPerson, ...], BeforeValidator(_or_empty)] = ()
+    people: tuple[JudgedPerson, ...] = ()
     """Empty before the verdict, and from services that do not follow people."""
-    suspicious: Annotated[tuple[Suspicion, ...], BeforeValidator(_or_empty)] = ()
+    suspicious: tuple[Suspicion, ...] = ()
     segments: tuple[Segment, ...] = ()
     """
-    Without their faces. All of them in a job that has ended and came from ``Client.get``, ``wait`` or ``cancel``; else
-    the first 100 at most.
+    Without their faces. All of them where ``segments_next_cursor`` is None, as in a job that has ended and came from
+    ``Client.get``, ``wait`` or ``cancel``, unless the service did not give them; else the first 100 at most.
     """
     segments_next_cursor: str | None = None
     """Where the segments that are left out begin in ``GET /v1/jobs/{id}/segments``; None where there are none."""
@@ -241,9 +246,23 @@ class Job(_Kept):
         """Whether the job has ended."""
         return self.status in FINAL_STATUSES
 
+    @classmethod
+    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        media = document.get("media") or {}
+        if not isinstance(media, dict):
+            raise _refusal("dict_type", ("media",), media)
+        return {
+            **document,
+            **{name: _inner(document, "progress", name) for name in ("segments_total", "segments_done", "fraction")},
+            "duration_s": media.get("duration_s"),
+            **{name: document.get(name) or None for name in ("evidence", "model")},
+            **{name: document.get(name) or () for name in ("people", "suspicious")},
+            "raw": document,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery(_Kept):
+class Delivery(Document):
     """One attempt to call a webhook."""
 
     number: Count
@@ -252,3 +271,32 @@ class Delivery(_Kept):
     response_status: Count | None
     error_code: str | None
     raw: dict[str, Any] = Field(repr=False)
+
+    @classmethod
+    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "raw": document}
+
+
+def _inner(document: dict[str, Any], *path: str) -> Any:
+    """
+    What stands in *document* at *path*.
+
+    Raises:
+        pydantic.ValidationError: Nothing does.
+    """
+    value: Any = document
+    for depth, name in enumerate(path):
+        if not isinstance(value, dict):
+            raise _refusal("dict_type", path[:depth], value)
+        if name not in value:
+            raise _refusal("missing", path[: depth + 1], value)
+        value = value[name]
+    return value
+
+
+def _refusal(kind: str, where: tuple[str, ...], value: Any) -> ValidationError:
+    return ValidationError.from_exception_data("document", [InitErrorDetails(type=kind, loc=where, input=value)])
+
+
+def _span(value: Any) -> Any:
+    return (value.get("start_s"), value.get("end_s")) if isinstance(value, dict) else None

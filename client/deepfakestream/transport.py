@@ -179,7 +179,7 @@ class Transport:
 
 
 @contextlib.contextmanager
-def _failures(whence: str, repetition: Repetition, *, status: int = 200) -> Iterator[None]:
+def _failures(source: str, repetition: Repetition, *, status: int = 200) -> Iterator[None]:
     """Turn what HTTPX raises into failed attempts; *status* is that of an answer which cannot be decoded."""
     error: DeepfakeStreamError
     try:
@@ -195,7 +195,7 @@ def _failures(whence: str, repetition: Repetition, *, status: int = 200) -> Iter
         raise FailedAttemptError(error, can_be_cured=False) from cause
     except httpx.RequestError as cause:
         is_perhaps_done = not isinstance(cause, UNSENT_ERRORS)
-        said = f"no answer {whence} ({type(cause).__name__})"
+        said = f"no answer {source} ({type(cause).__name__})"
         if is_perhaps_done and repetition is Repetition.UNSAFE:
             said += "; it may have been carried out, so it was not sent again"
         error = ConnectionFailedError(said)

@@ -1,11 +1,12 @@
 """What all documents have in common."""
 
+import json
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 
 from shared.errors import Code
 
@@ -17,9 +18,34 @@ class Document(BaseModel):
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
+    def to_text(self) -> str:
+        """
+        Return the document as JSON.
+
+        Metadata that an earlier release accepted may have more levels than the 255 that pydantic writes. Such a
+        document is written by the standard library, which writes as many levels as it reads from a row.
+        """
+        try:
+            return self.model_dump_json()
+        except ValueError:
+            return json.dumps(_plain(self), ensure_ascii=False, separators=(",", ":"))
+
     def to_json(self) -> dict[str, Any]:
-        """Return the document as plain values of JSON."""
-        return self.model_dump(mode="json")
+        """Return the document as plain values of JSON, of as many levels as ``to_text`` writes."""
+        try:
+            return self.model_dump(mode="json")
+        except ValueError:
+            plain: dict[str, Any] = _plain(self)
+            return plain
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* as values of JSON, with what is stored as JSON untouched: it is plain, and may be deep."""
+    if isinstance(value, Document):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, list):
+        return [_plain(item) if isinstance(item, Document) else item for item in value]
+    return value if isinstance(value, dict) else to_jsonable_python(value, inf_nan_mode="null")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +54,9 @@ class Shape:
     Says in the schema what a value holds, and sends the value as it is stored.
 
     Rows outlive releases: what an earlier one stored has fewer fields than *shape*, and while processes are exchanged
-    a later one may store words and fields that this one does not know. Both go to clients untouched, and are never an
-    error of the server. It also costs nothing to check them.
+    a later one may store words and fields that this one does not know. Sums of floating-point numbers and people who
+    change rows leave values outside of a range. All of it goes to clients untouched, and is never an error of the
+    server.
     """
 
     shape: Any

@@ -20,7 +20,7 @@ class Progress(Document):
 
     segments_total: int | None = Field(description="Null before the file was inspected.")
     segments_done: int
-    fraction: Score
+    fraction: Annotated[float, Shape(Score)]
 
     @classmethod
     def of(cls, job: Job, segments_done: int) -> "Progress":
@@ -39,21 +39,25 @@ class MediaDocument(Document):
     size_bytes: int
     stored: bool = Field(description="False once the file is erased.")
     kind: Annotated[str | None, Shape(Literal["image", "video"] | None)]
-    container: str | None
-    codec: str | None
-    width_px: int | None = Field(description="As displayed.")
-    height_px: int | None
-    rotation_deg: int | None
-    duration_s: float | None = Field(
+    container: Annotated[str | None, Shape(str | None)]
+    codec: Annotated[str | None, Shape(str | None)]
+    width_px: Annotated[int | None, Shape(int | None)] = Field(description="As displayed.")
+    height_px: Annotated[int | None, Shape(int | None)]
+    rotation_deg: Annotated[int | None, Shape(int | None)]
+    duration_s: Annotated[float | None, Shape(float | None)] = Field(
         description="When the last picture ends, on the clock that players show; null for images."
     )
-    frame_rate: float | None
-    frame_count: int | None
-    truncated: bool | None = Field(description="Whether part of the file is missing or damaged.")
-    video_track: int | None = Field(
+    frame_rate: Annotated[float | None, Shape(float | None)]
+    frame_count: Annotated[int | None, Shape(int | None)]
+    truncated: Annotated[bool | None, Shape(bool | None)] = Field(
+        description="Whether part of the file is missing or damaged."
+    )
+    video_track: Annotated[int | None, Shape(int | None)] = Field(
         description="The track that was looked at, counted from 0 among all of the file: the one that players show."
     )
-    other_video_tracks: int | None = Field(description="Tracks that a player could show, and nobody looked at.")
+    other_video_tracks: Annotated[int | None, Shape(int | None)] = Field(
+        description="Tracks that a player could show, and nobody looked at."
+    )
     dynamic_range: Annotated[str | None, Shape(Literal["sdr", "pq", "hlg"] | None)] = Field(
         description="`pq` (HDR10, Dolby Vision) and `hlg` are mapped to SDR before faces are looked for."
     )
@@ -102,11 +106,11 @@ class _Job(Document):
     progress: Progress
     media: MediaDocument | None
     options: OptionsDocument
-    metadata: dict[str, Any]
-    fake_score: Score | None = Field(
+    metadata: Annotated[dict[str, Any], Shape(dict[str, Any])]
+    fake_score: Annotated[float | None, Shape(Score | None)] = Field(
         description="Mean over scored segments; 1 means fake. How far to trust it stands in the model card."
     )
-    peak_score: Score | None = Field(description="The highest segment.")
+    peak_score: Annotated[float | None, Shape(Score | None)] = Field(description="The highest segment.")
     verdict: Annotated[str | None, Shape(Verdict | None)]
     reasons: Annotated[list[Any], Shape(list[Reason])] = Field(description="Why the verdict is not simply the score's.")
     evidence: Annotated[dict[str, Any] | None, Shape(EvidenceDocument | None)] = Field(

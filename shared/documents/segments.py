@@ -45,7 +45,9 @@ class _Segment(Document):
     start_s: float
     end_s: float
     status: Annotated[str, Shape(SegmentStatus)]
-    fake_score: Score | None = Field(description="The highest person's score; null without a scorable face.")
+    fake_score: Annotated[float | None, Shape(Score | None)] = Field(
+        description="The highest person's score; null without a scorable face."
+    )
     reasons: Annotated[list[Any], Shape(list[Reason])] = Field(description="Why there is no score.")
     faces_found: int
     faces_scored: int

@@ -19,7 +19,7 @@ from shared.cursors import write_cursor
 from shared.documents.base import Shape
 from shared.documents.checkpoints import CheckpointDocument
 from shared.documents.findings import ModelDescription, PersonVerdictDocument, SuspicionDocument
-from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobSummary
+from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobList, JobSummary
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
 from shared.documents.webhooks import DeliveryDocument, WebhookPayload
 from shared.errors import Code
@@ -166,7 +166,7 @@ def check_shapes(document):
         value = json.dumps(document.to_json()[name])
         TypeAdapter(shape).validate_json(value, strict=True, extra="forbid")
         with pytest.raises(ValidationError):
-            TypeAdapter(shape).validate_json('"something else"', strict=True)
+            TypeAdapter(shape).validate_json('[["something else"]]', strict=True)
 
 
 def test_what_is_sent_as_it_is_stored_has_the_shape_that_is_promised():
@@ -242,6 +242,55 @@ def test_what_another_release_stored_is_sent_and_is_no_error():
     assert sent["media"]["kind"] == "hologram"
     assert sent["segments"][0]["reasons"] == ["later"]
     assert SegmentDocument.of(segment).to_json()["people"] == segment.people
+
+
+def nested(levels):
+    """Metadata of so many levels."""
+    value = {"a": 1}
+    for _ in range(levels - 1):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize("levels", [100, 256, 400, 800])
+def test_metadata_of_any_depth_that_was_accepted_goes_out(levels):
+    job, segment = sample()
+    shallow = {"large": 10**30, "text": "\u00e4\u2028", "fraction": 0.1}
+    job.client_metadata = shallow
+    whole, summary = JobDocument.of(job, of(segment)), JobSummary.of(job, 1)
+    payload = WebhookPayload.of("job.succeeded", job, of(segment))
+    wanted = [document.model_dump_json() for document in (whole, summary, payload)]
+    job.client_metadata = shallow | {"deep": nested(levels)}
+    whole, summary = JobDocument.of(job, of(segment)), JobSummary.of(job, 1)
+    payload = WebhookPayload.of("job.succeeded", job, of(segment))
+    deep = f',"deep":{json.dumps(nested(levels), separators=(",", ":"))}'
+    # All else of it is written as pydantic writes it.
+    assert [document.to_text().replace(deep, "") for document in (whole, summary, payload)] == wanted
+    assert deep in JobList(items=[summary], next_cursor=None).to_text()
+    # As the worker writes it.
+    assert deep[1:] in json.dumps(payload.to_json(), separators=(",", ":"), sort_keys=True)
+
+
+@pytest.mark.parametrize("score", [1.0000000000000002, -1e-17])
+def test_a_value_that_a_row_can_hold_and_the_schema_excludes_is_sent_as_it_is(score):
+    job, segment = sample()
+    job.fake_score = job.peak_score = segment.fake_score = score
+    facts = dict.fromkeys(MEDIA_FACTS, 90.5)
+    job.media.facts, job.media.presentation = facts, dict.fromkeys(PRESENTATION, "other")
+    for document in (JobDocument.of(job, of(segment)), JobSummary.of(job, 1)):
+        sent = json.loads(document.to_text())
+        assert (sent["fake_score"], sent["peak_score"]) == (score, score)
+        assert sent["media"] == sent["media"] | facts | job.media.presentation
+    assert SegmentSummary.of(segment).to_json()["fake_score"] == score
+    assert SegmentDocument.of(segment).to_json()["fake_score"] == score
+
+
+def test_a_score_that_is_no_number_is_sent_as_null():
+    job, segment = sample()
+    job.fake_score = float("nan")
+    for job.client_metadata in ({}, nested(400)):
+        document = JobDocument.of(job, of(segment))
+        assert json.loads(document.to_text())["fake_score"] is document.to_json()["fake_score"] is None
 
 
 def test_the_document_lists_every_word_that_a_field_may_hold(document):

@@ -28,7 +28,7 @@ class Cluster(EmbeddedStack):
         state: Folder of the stores, and of one folder for each node.
         apis: How many api nodes there are.
         gpu_workers: How many score at the start.
-        cpu_workers: Likewise, of the other role.
+        cpu_workers: How many of the other role there are at the start.
     """
 
     def __init__(self, state: Path, *, apis: int = 2, gpu_workers: int = 2, cpu_workers: int = 1) -> None:

@@ -45,8 +45,8 @@ class EmbeddedStack:
     Args:
         state: Folder of everything that survives a restart.
         port: Of the api; the first free one from 8000 on if not given.
-        flower_port: Likewise, from 5555 on.
-        say: Told of each step.
+        flower_port: Of Flower; the first free one from 5555 on if not given.
+        say: Called with a line about each step.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class Service:
             _die_with_parent()
 
     def has_died(self) -> bool:
-        """Whether it ended without being told to."""
+        """Whether it ended though nothing asked it to."""
         return self.process is not None and self.process.poll() is not None
 
     def may_restart(self) -> bool:
@@ -111,5 +111,5 @@ class Service:
 
 
 def _die_with_parent() -> None:
-    """Be told to stop when the stack is killed, so that nothing lingers."""
+    """Ask the kernel for SIGTERM when the stack is killed, so that no process stays behind."""
     ctypes.CDLL(None).prctl(LINUX_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -203,9 +203,15 @@ def test_a_job_is_read_with_everything_in_it():
     ("change", "where"),
     [
         ({"created_at": 7}, "created_at"),
+        ({"created_at": "1700000000"}, "created_at"),
         ({"progress": {}}, "progress.segments_total"),
+        ({"progress": 7}, "progress"),
+        ({"people": [JUDGED | {"face": {"time_s": 0.5}}]}, "people.0.face.box_px"),
+        ({"people": [JUDGED | {"seen": [7]}]}, "people.0.seen.0"),
+        ({"people": [JUDGED | {"seen": {}}]}, "people.0.seen"),
         ({"segments": [SEGMENT | {"fake_score": "0.25"}]}, "segments.0.fake_score"),
         ({"media": 7}, "media"),
+        ({"media": [7]}, "media"),
     ],
 )
 def test_an_answer_that_cannot_be_read_says_where(server, client, change, where):

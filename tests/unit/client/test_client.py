@@ -17,7 +17,6 @@ from deepfakestream.errors import (
     RateLimitedError,
     ServerError,
     TooLargeError,
-    UnexpectedAnswerError,
     WaitTimeoutError,
     WebhookVerificationError,
 )
@@ -225,12 +224,6 @@ def test_polls_of_a_job_that_goes_on_do_not_ask_for_more(server, client):
     seen = []
     done = client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(len(found.segments)))
     assert (seen, len(done.segments), len(server.requests)) == ([100, 100, 250], 250, 4)
-
-
-def test_a_service_that_never_stops_giving_segments_is_left(server, client):
-    server.answers = [long_job("succeeded", total=150), page(100, 100, "MTk5")]
-    with pytest.raises(UnexpectedAnswerError, match="more segments"):
-        client.get("x")
 
 
 def test_the_table_says_how_many_segments_it_leaves_out(server, client):

@@ -1,0 +1,43 @@
+"""Metadata that an earlier release accepted, with more levels than are accepted now and than pydantic writes."""
+
+import json
+import uuid
+
+import pytest
+from sqlalchemy import update
+
+from shared.documents.webhooks import WebhookPayload
+from shared.jobs.queries import get_job
+from shared.jobs.segments import read_segments
+from shared.models import Job
+
+LEVELS = 400
+
+
+@pytest.fixture
+def stored(make_api):
+    """An api, headers with a key, the id of a job with deep metadata, and that metadata."""
+    api = make_api()
+    headers, _ = api.key()
+    job_id = uuid.UUID(api.submit(headers).json["id"])
+    metadata = json.loads('{"a":' * LEVELS + "1" + "}" * LEVELS)
+    with api.sessions.transaction() as session:
+        # Values that a release before, or a person, may have written.
+        values = {"client_metadata": metadata, "fake_score": 1.0000000000000002}
+        session.execute(update(Job).where(Job.id == job_id).values(**values))
+    return api, headers, job_id, metadata
+
+
+def test_a_job_with_deep_metadata_is_listed_looked_at_cancelled_and_announced(stored):
+    api, headers, job_id, metadata = stored
+    for method, path in (("GET", f"/v1/jobs/{job_id}"), ("POST", f"/v1/jobs/{job_id}/cancel"), ("GET", "/v1/jobs")):
+        answer = api.call(method, path, headers)
+        assert answer.status_code == 200, answer.json
+        job = answer.json["items"][0] if path == "/v1/jobs" else answer.json
+        assert (job["metadata"], job["fake_score"]) == (metadata, 1.0000000000000002)
+    with api.sessions.transaction() as session:
+        found = get_job(session, job_id)
+        payload = WebhookPayload.of("job.cancelled", found, read_segments(session, found)).to_json()
+    # As the worker writes it.
+    body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
+    assert json.loads(body)["data"] == api.call("GET", f"/v1/jobs/{job_id}", headers).json
