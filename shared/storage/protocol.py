@@ -100,7 +100,11 @@ class Storage(Protocol):
         """
 
     def ping(self) -> None:
-        """Raise StorageError unless storage answers; a few milliseconds of work, and nothing is written."""
+        """
+        Raise StorageError unless storage answers; a few milliseconds of work.
+
+        Nothing is written where storage is as it should be.
+        """
 
     def check(self) -> None:
         """Raise StorageError unless objects can be written, read and removed."""

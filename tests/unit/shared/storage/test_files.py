@@ -152,10 +152,20 @@ def test_an_answer_costs_no_write(storage, folder):
     assert (list(folder.iterdir()), folder.stat().st_mtime_ns) == ([], before)
 
 
-def test_a_folder_that_is_gone_or_no_folder_does_not_answer(storage, folder):
+def test_a_folder_that_could_not_be_made_at_the_start_answers_once_it_can_be(storage, folder):
+    """A volume may be mounted later. An api that does not answer gets no upload that would make the folder."""
     folder.rmdir()
+    folder.parent.rmdir()
+    folder.parent.write_text("not mounted yet")
     with pytest.raises(StorageError):
         storage.ping()
+    folder.parent.unlink()
+    storage.ping()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_file_in_place_of_the_folder_does_not_answer(storage, folder):
+    folder.rmdir()
     folder.write_text("")
     with pytest.raises(StorageError):
         storage.ping()
