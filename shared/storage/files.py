@@ -168,7 +168,13 @@ class _FileUpload(CountedUpload):
             os.fsync(self._file.fileno())
             self._file.close()
             _part(self._path).rename(self._path)
-            sync_folder(self._path.parent)
+            try:
+                sync_folder(self._path.parent)
+            except OSError:
+                # It exists for readers already, and its sender is told that it does not.
+                with suppress(OSError):
+                    self._path.unlink()
+                raise
         self._done = True
         return self._digest.hexdigest()
 

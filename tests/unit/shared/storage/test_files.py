@@ -1,5 +1,6 @@
 """What a disk does otherwise than S3: owners, modes, power cuts, and failures in the middle of a file."""
 
+import errno
 import os
 import stat
 from contextlib import contextmanager
@@ -81,6 +82,21 @@ def test_a_power_cut_takes_neither_the_content_nor_the_name_nor_the_folders_of_a
         (media / "x.part", None),
         (media, ["x"]),
     ]
+
+
+def test_a_name_that_cannot_be_made_durable_is_taken_away_again(storage, folder, monkeypatch):
+    upload, fsync = storage.create("media/x"), os.fsync
+
+    def fail(file):
+        if Path(f"/proc/self/fd/{file}").readlink().is_dir():
+            raise OSError(errno.EIO, "the disk failed")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError):
+        upload.commit()
+    upload.abort()
+    assert list((folder / "media").iterdir()) == []
 
 
 def test_a_power_cut_does_not_bring_back_what_was_erased(storage, folder, synced):
