@@ -4,20 +4,27 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 STATE ?= .deepfakestream
 ARGS ?=
+# Of tests, side by side. More take less time where there are more cores, and about 2 GB of memory each.
+PROCESSES ?= 2
 MINUTES ?= 5
 COUNT ?= 2000
 SEED ?= 0
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
+PYTEST := $(BIN)/python -m pytest
+# Tests that share a server or a file's fixtures stay in one process (tests/rings.py), the longest groups begin.
+SPREAD := -n $(PROCESSES) --no-loadscope-reorder
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
-.PHONY: help demo run test lint tools bench faults mutants nodes load clean
+.PHONY: help demo run test test-merge test-nightly test-all lint tools bench faults mutants nodes load clean
 
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
 	@echo "make run    install, start everything, stay until Ctrl-C"
-	@echo "make test   install what tests need and run all of them (ARGS=… goes to pytest)"
+	@echo "make test   install what checks need and run what every push waits for: lint, and the tests that end within minutes"
+	@echo "make test-merge, test-nightly, test-all   what every merge waits for, what runs at night, and everything"
+	@echo "            (ARGS=… goes to pytest, PROCESSES=N run side by side; see docs/testing.md)"
 	@echo "make lint   style, types, contracts"
 	@echo "make tools  build the programs that a few tests run (Helm and its like; needs Go)"
 	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
@@ -34,8 +41,17 @@ demo: .venv/.installed
 run: .venv/.installed
 	$(BIN)/deepfakestream --state $(STATE) up $(ARGS)
 
-test: .venv/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+test: lint
+	$(PYTEST) $(SPREAD) -m push $(ARGS)
+
+test-merge: .venv/.installed-dev tools
+	DEEPFAKESTREAM_TOOLS_REQUIRED=1 $(PYTEST) $(SPREAD) -m merge $(ARGS)
+
+# One after the other: each of these puts the whole service under load or trains on all cores.
+test-nightly: .venv/.installed-dev tools
+	DEEPFAKESTREAM_TOOLS_REQUIRED=1 $(PYTEST) -m nightly $(ARGS)
+
+test-all: test test-merge test-nightly
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.endings import Endings
 from api.errors import register_error_handlers, validation_problem
+from api.queries import register_query_check
 from api.readiness import Readiness
 from api.schemas import Problem
 from api.services import Services
@@ -81,6 +82,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     # In this order: a caller who asks too often is not even looked up.
     register_rate_limits(app, settings)
     register_auth(app, sessions)
+    register_query_check(app)
     health.register_request_log(app)
     register_error_handlers(app)
     app.after_request(drain_unread)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Flask, Response, g, json
+from flask import Flask, Response, g, json, request
 from flask_limiter.errors import RateLimitExceeded
 from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import ValidationError
@@ -200,7 +200,7 @@ def _from_database_error(error: SQLAlchemyError) -> Response:
         return problem(Code.INVALID_REQUEST, "a value lies outside what can be stored or compared")
     log.error("the database failed a request", exc_info=error)
     detail = "the service cannot reach its database; nothing was accepted, so try again"
-    if isinstance(error, UnconfirmedCommitError):
+    if isinstance(error, UnconfirmedCommitError) and request.method != "GET":
         detail = (
             "the service lost its database while it accepted this request, and may have accepted it; try again with"
             " the same Idempotency-Key, or look whether it was before you try again without one"

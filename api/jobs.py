@@ -53,7 +53,8 @@ def get(path: JobPath, header: GetHeaders) -> Response:
     response.headers["Cache-Control"] = "private, no-cache"
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-    response.make_conditional(request)
+    # Without ``If-Match``, which is for requests that change something: the library would answer 412 and the job.
+    response.make_conditional({name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"})
     return response
 
 

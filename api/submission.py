@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.admission import check_room, upload_place
@@ -42,10 +43,12 @@ from shared.manifests import Manifest, list_manifests
 from shared.media.direct import claim_upload, find_upload, incoming_key
 from shared.media.files import StoredFile, adoption
 from shared.models import Job, Media
-from shared.observability import JOBS_ACCEPTED
+from shared.observability import JOBS_ACCEPTED, get_logger
 from shared.outbound import check_url
 from shared.queues import INGEST
 from shared.states import JobStatus
+
+log = get_logger(__name__)
 
 
 @blueprint.post(
@@ -79,8 +82,16 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
             check_upload(mine.storage, source.upload, settings.limits.for_media())
         document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
     wait_s = wanted_wait_s(header.prefer, settings.api.max_wait_s)
-    has_waited = wait_for_end(mine, document.id, wait_s)
-    response = answer(_document_now(mine, document) if has_waited else document, HTTPStatus.ACCEPTED)
+    has_waited = False
+    try:
+        has_waited = wait_for_end(mine, document.id, wait_s)
+        if has_waited:
+            document = _document_now(mine, document)
+    except SQLAlchemyError:
+        # The job is committed: an answer that says anything else would make the sender send it again.
+        log.warning("the database failed a wait", exc_info=True)
+        has_waited = False
+    response = answer(document, HTTPStatus.ACCEPTED)
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.headers["Location"] = f"/v1/jobs/{document.id}"

@@ -233,7 +233,7 @@ def _read_json(request: Request) -> dict[str, Any]:
     if len(body) > MAX_JSON_BYTES:
         raise APIError(Code.TOO_LARGE, f"the JSON body has more than {MAX_JSON_BYTES} bytes")
     try:
-        data = json.loads(body, parse_constant=_refuse_constant)
+        data = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repetition)
     except (ValueError, RecursionError) as error:
         raise APIError(Code.BAD_REQUEST, "the body is not valid JSON") from error
     if not isinstance(data, dict):
@@ -243,6 +243,14 @@ def _read_json(request: Request) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_repetition(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values is meant nobody knows, and programs differ in which one they take."""
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError("a member is named twice")
+    return found
 
 
 def _too_large(size_bytes: int, max_bytes: int) -> TooLargeError:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Engine, create_engine, text
@@ -11,6 +11,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.config import Database
+
+UNSURE_STATES: Final = ("08", "40003", "57P", "58", "XX")
+"""Of the database, or of a proxy before it, that do not say whether a commit took place: lost connections, a server
+that is being stopped, failures of the system below it."""
 
 
 class UnconfirmedCommitError(SQLAlchemyError):
@@ -110,7 +114,7 @@ class SessionFactory:
             try:
                 session.commit()
             except Exception as error:
-                if _is_refusal(error):
+                if is_refusal(error):
                     raise
                 raise UnconfirmedCommitError("the connection was lost during the commit") from error
             pending = due(session)
@@ -123,8 +127,9 @@ class SessionFactory:
             connection.execute(text("select 1"))
 
 
-def _is_refusal(error: Exception) -> bool:
+def is_refusal(error: Exception) -> bool:
     """Whether the database itself refused a commit: that has a state, and leaves the connection usable."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return False
-    return getattr(error.orig, "sqlstate", None) is not None
+    state = getattr(error.orig, "sqlstate", None)
+    return state is not None and not state.startswith(UNSURE_STATES)

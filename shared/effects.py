@@ -1,5 +1,8 @@
 """Doing what a transaction made due, once it is committed. Nothing here raises: upkeep does what fails."""
 
+from collections.abc import Callable
+from functools import partial
+
 from sqlalchemy import Engine
 
 from shared.db import Due, SessionFactory
@@ -15,13 +18,30 @@ def open_sessions(engine: Engine, sender: Sender, storage: Storage) -> SessionFa
     """Sessions on *engine* whose transactions send their messages and remove the files that they give up."""
 
     def perform(sessions: SessionFactory, due: Due) -> None:
-        for increment in due.counts:
-            increment()
-        _send(sender, due)
-        if due.removals:
-            remove(sessions, storage, list(due.removals))
+        # What has been committed stands, whatever is met here: an error would be taken for one of the transaction.
+        acts: tuple[Callable[[], None], ...] = (
+            partial(_count, due),
+            partial(_send, sender, due),
+            partial(_remove, sessions, storage, due),
+        )
+        for act in acts:
+            try:
+                act()
+            except Exception:
+                log.exception("not done after a commit; upkeep will")
 
     return SessionFactory(engine, perform)
+
+
+def _count(due: Due) -> None:
+    for increment in due.counts:
+        increment()
+
+
+def _remove(sessions: SessionFactory, storage: Storage, due: Due) -> None:
+    if due.removals:
+        # A request or a step is not held up for long by storage that is away.
+        remove(sessions, storage, list(due.removals), max_failures=1)
 
 
 def _send(sender: Sender, due: Due) -> None:

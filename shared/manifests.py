@@ -228,7 +228,9 @@ class Manifest(_Frozen):
 
     def pin(self) -> dict[str, Any]:
         """Everything that decides a result, as JSON: a job keeps it, whatever becomes of the checkpoint's folder."""
-        return self.model_dump(mode="json", exclude={"training_data", "metrics", "reference_shares"})
+        left_out = {"training_data", "metrics", "reference_shares"}
+        # Without defaults, so that a release that knows no newer field understands what does not use it.
+        return self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
 
     @classmethod
     def pinned(cls, data: dict[str, Any]) -> Self:

@@ -162,6 +162,8 @@ class Job(Base):
         Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", OPEN_JOB_STATUSES))),
         Index("ix_jobs_media_id", "media_id"),
         Index("ix_jobs_finished_at", "finished_at"),
+        Index("ix_jobs_expiring", "finished_at", postgresql_where=text("deleted_at is null")),
+        Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at is not null")),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)

@@ -1,10 +1,13 @@
-"""Fixtures for every room of tests: the research clips, Postgres, Redis, and a migrated database."""
+"""Fixtures for every folder of tests: the research clips, Postgres, Redis, and a migrated database."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
@@ -14,11 +17,43 @@ from migrations.schema import migrate
 from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine
 from tests.clips import make_clip
-from tests.servers import RedisServer, new_database, running_postgres, running_redis, running_s3, state_folder
+from tests.rings import Scheduler, arrange, bound_threads
+from tests.servers import (
+    RedisServer,
+    free_port,
+    new_database,
+    running_postgres,
+    running_redis,
+    running_s3,
+    state_folder,
+)
 
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 ONE_SCORER = {"WORKER__PROCESSES_PER_DEVICE": "1"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
+"""What takes 170 ms on an idle machine takes 264 ms beside another process, and is not wrong for that."""
+
+
+def pytest_configure() -> None:
+    """Before anything imports torch: several processes of tests do not fight for the cores."""
+    if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+        bound_threads(int(processes))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before ``-m`` selects: give each test its ring."""
+    arrange(items, is_spread="PYTEST_XDIST_WORKER" in os.environ)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
+    """Whatever ``--dist`` says: a group stays in one process."""
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +77,7 @@ def stack() -> Iterator[EmbeddedStack]:
             for name, value in (SHORT_LEASES | ONE_SCORER).items():
                 patch.setenv(f"DEEPFAKESTREAM_{name}", value)
             state = running.enter_context(state_folder())
-            stack = running.enter_context(EmbeddedStack(state))
+            stack = running.enter_context(EmbeddedStack(state, port=free_port(), flower_port=free_port()))
         yield stack
 
 

@@ -13,10 +13,34 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    op.add_column("jobs", sa.Column("manifest", postgresql.JSONB(), nullable=True))
-    op.add_column("deliveries", sa.Column("attempts", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("jobs", sa.Column("manifest", postgresql.JSONB(), nullable=True), if_not_exists=True)
+    op.add_column(
+        "deliveries", sa.Column("attempts", sa.Integer(), server_default="0", nullable=False), if_not_exists=True
+    )
+    # Those of ingest, which is done; from now on they are those of finishing.
+    op.execute("update jobs set attempts = 0 where status = 'running' and segments_total is not null")
+    with op.get_context().autocommit_block():
+        # Expiry looks for jobs by the time of their end, and would otherwise pass all that were erased before.
+        op.drop_index("ix_jobs_expiring", if_exists=True, postgresql_concurrently=True)
+        op.create_index(
+            "ix_jobs_expiring",
+            "jobs",
+            ["finished_at"],
+            postgresql_where=sa.text("deleted_at is null"),
+            postgresql_concurrently=True,
+        )
+        op.drop_index("ix_jobs_deleted_at", if_exists=True, postgresql_concurrently=True)
+        op.create_index(
+            "ix_jobs_deleted_at",
+            "jobs",
+            ["deleted_at"],
+            postgresql_where=sa.text("deleted_at is not null"),
+            postgresql_concurrently=True,
+        )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_jobs_deleted_at")
+    op.drop_index("ix_jobs_expiring")
     op.drop_column("deliveries", "attempts")
     op.drop_column("jobs", "manifest")

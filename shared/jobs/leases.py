@@ -2,8 +2,8 @@
 Leases: the right to work on one step of a job, until it runs out unrenewed. One code for every step.
 
 A step waits in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in a
-delivery's. Whatever the step, its attempts are counted when it is leased, whoever records something has to hold the
-lease still, and the last attempt that is allowed ends the row with a code: nothing is sent again without end.
+delivery's. Whatever the step, its attempts are counted when it is leased, what is recorded needs a lease that
+is held still, and the last attempt that is allowed ends the row with a code: nothing is sent again without end.
 """
 
 import uuid
@@ -162,13 +162,18 @@ def queue_of(step: Step) -> str:
     return QUEUE_OF_TASK[_PLACES[step].task]
 
 
-def lease(session: Session, step: Step, key: Key, lease_s: float) -> Lease | None:
-    """Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended."""
+def lease(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
+    """
+    Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended.
+
+    Args:
+        max_attempts: A row whose worker died in the last of them is not begun again; the sweep fails it.
+    """
     place = _PLACES[step]
     row, token = place.row, uuid.uuid4()
     if step is Step.SCORE and not _is_running(session, key[0]):
         return None
-    is_free = row.leased_until.is_(None) | (row.leased_until < func.now())
+    is_free = row.leased_until.is_(None) | _has_expired(row, max_attempts)
     found = session.execute(
         update(row)
         .where(*place.at(key), *place.is_open, is_free, place.due_at <= func.now())
@@ -188,7 +193,12 @@ def lease(session: Session, step: Step, key: Key, lease_s: float) -> Lease | Non
 def _is_running(session: Session, job_id: uuid.UUID) -> bool:
     """Whether the job is running, and stays so until this transaction ends."""
     query = select(Job.id).where(Job.id == job_id, Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
-    return session.scalar(query.with_for_update(read=True)) is not None
+    return session.scalar(query.with_for_update(read=True, key_share=True)) is not None
+
+
+def _has_expired(row: type[Row], max_attempts: int) -> ColumnElement[bool]:
+    """Whether its worker is gone, and another may try."""
+    return (row.leased_until < func.now()) & (row.attempts < max_attempts)
 
 
 def renew(session: Session, held: Lease, lease_s: float) -> bool:
@@ -269,18 +279,19 @@ def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> 
     found = session.execute(
         select(place.job_id, row.lease_token, row.attempts, *place.key)
         .where(*place.is_open, row.leased_until < func.now(), row.attempts >= policy.max_attempts)
-        .order_by(*place.key)
+        # By job, which is what is locked: in the order in which others lock several.
+        .order_by(place.job_id, *place.key)
         .limit(limit)
     ).all()
     for job_id, token, attempts, *key in found:
-        error = AttemptsExhaustedError(f"{place.undone} in {attempts} attempts: its worker died each time")
+        error = AttemptsExhaustedError(f"{place.undone} in {attempts} attempts; the worker of the last one died")
         try:
             release(session, Lease(step, tuple(key), job_id, token, attempts), error, policy, expired=True)
         except JobCancelledError:
             continue
 
 
-def send_owed(session: Session, step: Step, patience_s: float, limit: int) -> int:
+def send_owed(session: Session, step: Step, policy: Policy, patience_s: float, limit: int) -> int:
     """
     Send the messages of rows whose worker is gone, that have no message out, or whose message seems lost.
 
@@ -297,7 +308,7 @@ def send_owed(session: Session, step: Step, patience_s: float, limit: int) -> in
     waits = row.leased_until.is_(None) & (place.due_at <= func.now()) & lost
     keys = session.execute(
         select(*place.key)
-        .where(*place.is_open, waits | (row.leased_until < func.now()))
+        .where(*place.is_open, waits | _has_expired(row, policy.max_attempts))
         .order_by(*place.key)
         .limit(limit)
         .with_for_update(of=row, skip_locked=True)

@@ -22,7 +22,7 @@ from shared.storage import Storage
 log = get_logger(__name__)
 
 MAX_FAILURES = 5
-"""Files that storage may refuse to remove before it is taken to be away: each can take two minutes then."""
+"""For the task that tidies up."""
 
 
 def schedule_deletion(session: Session, storage_key: str) -> None:
@@ -36,14 +36,18 @@ def owed_removals(session: Session, limit: int) -> Sequence[str]:
     return session.scalars(select(Removal.storage_key).order_by(func.random()).limit(limit)).all()
 
 
-def remove(sessions: SessionFactory, storage: Storage, storage_keys: Sequence[str]) -> int:
+def remove(
+    sessions: SessionFactory, storage: Storage, storage_keys: Sequence[str], *, max_failures: int = MAX_FAILURES
+) -> int:
     """
     Remove files that are owed, after the commit that gave them up.
 
+    Args:
+        max_failures: Files that storage may refuse to remove before it is taken to be away: each can take two minutes.
+
     Returns:
         How many are gone. What storage refuses to remove is logged, and owed still; after some of these the rest is
-        not tried now. If the database cannot be told, they are owed still as well: nothing is wrong with removing
-        what is gone.
+        not tried now. If the database is away, they are owed still as well: removing what is gone does no harm.
     """
     gone: list[str] = []
     failures = 0
@@ -53,7 +57,7 @@ def remove(sessions: SessionFactory, storage: Storage, storage_keys: Sequence[st
         except StorageError:
             log.exception("file not removed yet")
             failures += 1
-            if failures == MAX_FAILURES:
+            if failures == max_failures:
                 break
         else:
             gone.append(key)
@@ -82,6 +86,6 @@ def unclaimed_file(storage: Storage, storage_key: str) -> Iterator[None]:
         try:
             storage.delete(storage_key)
         except StorageError:
-            # The error that brought us here is what has to be told.
+            # The error that brought us here is the one to report.
             log.exception("unclaimed file not removed; tidying up will")
         raise

@@ -10,7 +10,8 @@ from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 
 from tests.clips import make_clip
-from tests.servers import state_folder
+from tests.inside import postgres_uri
+from tests.servers import free_port, state_folder
 
 
 def program(name):
@@ -26,15 +27,15 @@ def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
     key = stack.api_key_file.read_text().strip()
     # First the rows, then the files: a file that no row knows is tidied up, a row without its file is a loss.
     dump = tmp_path / "rows.dump"
-    uri = stack._postgres._server.get_uri()
-    command = [program("pg_dump"), "--format=custom", f"--file={dump}", uri]
+    command = [program("pg_dump"), "--format=custom", f"--file={dump}", postgres_uri(stack)]
     subprocess.run(command, check=True)
     files = shutil.copytree(stack.state / "storage", tmp_path / "files")
     client.delete(done.id)
 
-    with state_folder() as state, EmbeddedStack(state) as restored:
+    ports = {"port": free_port(), "flower_port": free_port()}
+    with state_folder() as state, EmbeddedStack(state, **ports) as restored:
         command = [program("pg_restore"), "--clean", "--if-exists", "--no-owner"]
-        subprocess.run([*command, f"--dbname={restored._postgres._server.get_uri()}", dump], check=True)
+        subprocess.run([*command, f"--dbname={postgres_uri(restored)}", dump], check=True)
         shutil.copytree(files, restored.state / "storage", dirs_exist_ok=True)
         with Client(restored.url, key) as again:
             found = again.get(done.id)
@@ -51,7 +52,7 @@ def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
                 [
                     program("psql"),
                     *("--no-psqlrc", "--set=ON_ERROR_STOP=1", "--command=delete from audit_events"),
-                    restored._postgres._server.get_uri(),
+                    postgres_uri(restored),
                 ],
                 check=True,
                 capture_output=True,

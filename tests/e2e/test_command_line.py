@@ -200,11 +200,16 @@ def started(state):
             process.wait(60)
 
 
-@pytest.mark.slow
-def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, started, state):
-    clip = make_clip(tmp_path / "a.mp4", frames=5)
+@pytest.fixture
+def home(tmp_path):
+    """A person's own folder."""
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def up(tmp_path, started, state, home):
+    """Start the service as a person does, and wait until it is ready: the process, and what it said."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
-    home = tmp_path / "home"
     environment["XDG_STATE_HOME"] = str(home)
 
     def start():
@@ -221,7 +226,19 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, start
             time.sleep(0.1)
         return process, log.read_text()
 
-    process, said = start()
+    return start
+
+
+def job_of_a_clip(state, folder):
+    """The id of a job that the service has done."""
+    scanned = deepfakestream("scan", "--json", make_clip(folder / "a.mp4", frames=5), state=state)
+    assert scanned.returncode == 0, scanned.stdout + scanned.stderr
+    return json.loads(scanned.stdout)["job"]["id"]
+
+
+@pytest.mark.slow
+def test_up_serves_and_leaves_nothing_running(up, state, home, tmp_path):
+    process, said = up()
     members = family(process.pid)
     postgres = psutil.Process(int((state / "postgres" / "postmaster.pid").read_text().split()[0]))
     try:
@@ -232,20 +249,23 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, start
         assert second.returncode == 1
         assert "running already" in second.stderr
         assert deepfakestream("jobs", home=home).returncode == 0, "it is found without its folder"
-        scanned = deepfakestream("scan", "--json", clip, state=state)
-        assert scanned.returncode == 0, scanned.stdout + scanned.stderr
-        job_id = json.loads(scanned.stdout)["job"]["id"]
+        job_of_a_clip(state, tmp_path)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert process.returncode == 0
     assert [member for member in [*members, postgres] if member.is_running()] == []
-    process, _ = start()
+
+
+@pytest.mark.slow
+@pytest.mark.merge
+def test_a_killed_service_takes_its_processes_along_and_a_new_one_takes_over(up, state, home, tmp_path):
+    process, _ = up()
     try:
-        assert job_id in deepfakestream("jobs", "--json", state=state).stdout
-        # Killed without a chance to clean up, it takes its processes along; a new one takes over.
+        job_id = job_of_a_clip(state, tmp_path)
         members = family(process.pid)
     finally:
+        # Without a chance to clean up.
         process.kill()
         process.wait()
     deadline = time.monotonic() + 40
@@ -253,7 +273,7 @@ def test_up_serves_survives_a_restart_and_leaves_nothing_running(tmp_path, start
         time.sleep(0.2)
     assert [member for member in members if member.is_running()] == []
     assert "no service to talk to" in deepfakestream("jobs", home=home).stderr, "what was killed is not found"
-    process, _ = start()
+    process, _ = up()
     try:
         assert job_id in deepfakestream("jobs", "--json", state=state).stdout
     finally:

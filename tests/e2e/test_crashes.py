@@ -3,13 +3,14 @@
 import os
 import signal
 import time
-from pathlib import Path
 
-import psycopg
 import pytest
-import redis
 
 from tests.clips import astronaut, hopper, make_clip
+from tests.inside import children_of, postgres_of, redis_of, service_of
+
+UNTIL_SWEPT_S = 4.0
+"""Longer than a lease, a sweep or the wait before a message is sent again (``tests.conftest.SHORT_LEASES``)."""
 
 
 @pytest.fixture(scope="module")
@@ -48,79 +49,82 @@ def wait_until(check, timeout_s=30.0):
         time.sleep(0.02)
 
 
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def service(stack, name):
-    return next(found for found in stack._services if found.name == name)
-
-
-def database(stack):
-    uri = stack._postgres._server.get_uri()
-    return psycopg.connect(uri, autocommit=True)
-
-
 def attempts(stack, job_id):
-    with database(stack) as connection:
+    with postgres_of(stack) as connection:
         rows = connection.execute("select attempts from segments where job_id = %s order by index", (job_id,))
         return [row[0] for row in rows]
 
 
-def ended_once(stack, job_id, expected):
-    """The job's row is final, no lease is left, and nothing changes any more."""
-    with database(stack) as connection:
-        open_segments = connection.execute(
-            "select count(*) from segments where job_id = %s"
-            " and (status in ('pending', 'running') or lease_token is not null)",
-            (job_id,),
-        ).fetchone()
-        first = connection.execute("select status, finished_at from jobs where id = %s", (job_id,)).fetchone()
-        time.sleep(4.0)
-        later = connection.execute("select status, finished_at from jobs where id = %s", (job_id,)).fetchone()
-    assert open_segments == (0,)
-    assert first == later
-    assert first[0] == expected
+def ending(connection, job_id):
+    return connection.execute("select status, finished_at from jobs where id = %s", (job_id,)).fetchone()
 
 
-def test_a_scoring_process_killed_in_the_middle_of_a_segment(client, stack, long_clip, undisturbed):
+@pytest.fixture(scope="module")
+def ended(stack):
+    """Jobs that have ended, and how: after all tests, once, nothing of them has changed any more."""
+    jobs = {}
+    yield jobs
+    time.sleep(UNTIL_SWEPT_S)
+    with postgres_of(stack) as connection:
+        assert {job_id: ending(connection, job_id) for job_id in jobs} == jobs
+
+
+@pytest.fixture
+def ended_once(stack, ended):
+    """Check that a job's row is final and that no lease is left, and have it looked at again in the end."""
+
+    def check(job_id, expected):
+        with postgres_of(stack) as connection:
+            open_segments = connection.execute(
+                "select count(*) from segments where job_id = %s"
+                " and (status in ('pending', 'running') or lease_token is not null)",
+                (job_id,),
+            ).fetchone()
+            ended[job_id] = ending(connection, job_id)
+        assert open_segments == (0,)
+        assert ended[job_id][0] == expected
+
+    return check
+
+
+def test_a_scoring_process_killed_in_the_middle_of_a_segment(client, stack, long_clip, undisturbed, ended_once):
     job = client.submit(long_clip, **OPTIONS)
     wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
-    (victim,) = children(service(stack, "worker-gpu").process.pid)
+    (victim,) = children_of(service_of(stack, "worker-gpu"))
     os.kill(victim, signal.SIGKILL)
     assert result(client.wait(job.id, timeout_s=120)) == undisturbed
     assert max(attempts(stack, job.id)) == 2
-    ended_once(stack, job.id, "succeeded")
+    ended_once(job.id, "succeeded")
 
 
-def test_a_whole_worker_killed_in_the_middle_of_a_segment(client, stack, long_clip, undisturbed):
+def test_a_whole_worker_killed_in_the_middle_of_a_segment(client, stack, long_clip, undisturbed, ended_once):
     job = client.submit(long_clip, **OPTIONS)
     wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
-    worker = service(stack, "worker-gpu")
+    worker = service_of(stack, "worker-gpu")
     os.killpg(worker.process.pid, signal.SIGKILL)
     wait_until(worker.has_died)
     stack.restart_dead()
     assert result(client.wait(job.id, timeout_s=120)) == undisturbed
     assert max(attempts(stack, job.id)) == 2
-    ended_once(stack, job.id, "succeeded")
+    ended_once(job.id, "succeeded")
 
 
-def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(client, stack, long_clip, undisturbed):
+def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(client, stack, long_clip, undisturbed, ended_once):
     job = client.submit(long_clip, **OPTIONS)
     wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
-    worker = service(stack, "worker-gpu")
+    worker = service_of(stack, "worker-gpu")
     worker.process.terminate()
     wait_until(worker.has_died)
     stack.restart_dead()
     assert result(client.wait(job.id, timeout_s=120)) == undisturbed
     # No segment was begun twice: none had to be waited for until its lease ran out.
     assert set(attempts(stack, job.id)) == {1}
-    ended_once(stack, job.id, "succeeded")
+    ended_once(job.id, "succeeded")
 
 
 def test_the_cpu_worker_killed_with_jobs_on_their_way(client, stack, clip, long_clip, undisturbed):
     jobs = [client.submit(long_clip, **OPTIONS), *(client.submit(clip) for _ in range(3))]
-    worker = service(stack, "worker-cpu")
+    worker = service_of(stack, "worker-cpu")
     os.killpg(worker.process.pid, signal.SIGKILL)
     wait_until(worker.has_died)
     stack.restart_dead()
@@ -130,20 +134,20 @@ def test_the_cpu_worker_killed_with_jobs_on_their_way(client, stack, clip, long_
     assert len({job.fake_score for job in done[1:]}) == 1
 
 
-def test_redis_flushed_with_jobs_in_flight(client, stack, long_clip, clip, undisturbed):
+def test_redis_flushed_with_jobs_in_flight(client, stack, long_clip, clip, undisturbed, ended_once):
     jobs = [client.submit(long_clip, **OPTIONS) for _ in range(3)]
     jobs.append(client.submit(clip))
     wait_until(lambda: any(segment.status == "running" for segment in client.get(jobs[0].id).segments))
-    redis.Redis(unix_socket_path=str(stack._redis.socket)).flushall()
+    redis_of(stack).flushall()
     done = [client.wait(job.id, timeout_s=180) for job in jobs]
     for job in done[:3]:
         assert result(job) == undisturbed
-        ended_once(stack, job.id, "succeeded")
+        ended_once(job.id, "succeeded")
     assert done[3].status == "succeeded"
 
 
 def test_redis_away_while_jobs_are_submitted(client, stack, clip):
-    server = service(stack, "redis")
+    server = service_of(stack, "redis")
     server.process.kill()
     wait_until(server.has_died)
     job = client.submit(clip)
@@ -162,7 +166,7 @@ def test_a_poisonous_segment_fails_after_counted_attempts(client, stack, long_cl
         def goes_on(before=before):
             return attempts(stack, job.id)[0] > before or client.get(job.id).is_final
 
-        (victim,) = children(service(stack, "worker-gpu").process.pid)
+        (victim,) = children_of(service_of(stack, "worker-gpu"))
         os.kill(victim, signal.SIGKILL)
         wait_until(goes_on, 60)
     done = client.wait(job.id, timeout_s=60)

@@ -1,10 +1,10 @@
 """Scores that are taken over: the same as if the file had been scored again, and nobody has."""
 
-import psycopg
 import pytest
 from deepfakestream import Client
 
 from tests.clips import make_clip
+from tests.inside import postgres_of
 from tests.integration.api.test_http import other_owner
 from tests.receiver import running_receiver
 
@@ -24,7 +24,7 @@ def scored(client, own_clip):
 
 def times_begun(stack, job_id):
     """How often ingest and segments of a job were begun by a worker."""
-    with psycopg.connect(stack._postgres._server.get_uri()) as connection:
+    with postgres_of(stack) as connection:
         query = "select attempts + (select coalesce(sum(attempts), 0) from segments where job_id = jobs.id) from jobs"
         return connection.execute(f"{query} where id = %s", (job_id,)).fetchone()[0]
 

@@ -10,7 +10,7 @@ from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.servers import state_folder
+from tests.servers import free_port, state_folder
 
 PATIENCE_S = 60
 
@@ -53,7 +53,8 @@ def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collecto
     address, received = collector
     monkeypatch.setenv("DEEPFAKESTREAM_TRACING__OTLP_ENDPOINT", address)
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
-    with state_folder() as state, EmbeddedStack(state) as stack:
+    ports = {"port": free_port(), "flower_port": free_port()}
+    with state_folder() as state, EmbeddedStack(state, **ports) as stack:
         with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
             # Options stand in the query then; what they say is nobody's who reads traces.
             job = client.submit(clip, segment_seconds=3.0, metadata={"case": "sealed"})

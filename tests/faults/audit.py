@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from deepfakestream.stack.embedded import EmbeddedStack
 
@@ -15,6 +14,7 @@ from shared.config import load_settings
 from shared.queues import Sender, make_celery
 from tests.faults.receiver import Memory
 from tests.faults.steady import Accepted
+from tests.inside import environment_of, postgres_of
 from worker.config import WorkerSettings
 from worker.tasks import upkeep
 from worker.tasks.context import Context
@@ -66,7 +66,7 @@ def wait_for_quiet(stack: EmbeddedStack, timeout_s: float) -> None:
         "select (select count(*) from jobs where status in ('queued', 'running') and deleted_at is null)"
         " + (select count(*) from deliveries where status in ('pending', 'sending'))"
     )
-    with database(stack) as connection:
+    with postgres_of(stack) as connection:
         while time.monotonic() < deadline:
             row = connection.execute(query).fetchone()
             if row == (0,):
@@ -110,7 +110,7 @@ def _look_at_rows(stack: EmbeddedStack, known: set[str], found: Findings) -> Non
         " + (select count(*) from segments where lease_token is not null)"
         " + (select count(*) from deliveries where lease_token is not null)"
     )
-    with database(stack) as connection:
+    with postgres_of(stack) as connection:
         row = connection.execute(leased).fetchone()
         found.leases = row[0] if row else 0
         # Those of the undisturbed run carry no key.
@@ -120,7 +120,7 @@ def _look_at_rows(stack: EmbeddedStack, known: set[str], found: Findings) -> Non
 
 def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in stack._services[-1]._environment.items():
+        for name, value in environment_of(stack).items():
             if name.startswith("DEEPFAKESTREAM_"):
                 patch.setenv(name, value)
         # Nothing is being uploaded any more, so no file is too young to be an orphan.
@@ -130,12 +130,7 @@ def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
         upkeep.tidy(context)
     stored = {key for key, _ in context.storage.list("media")}
     context.sessions.engine.dispose()
-    with database(stack) as connection:
+    with postgres_of(stack) as connection:
         rows = connection.execute("select storage_key from media where storage_key is not null").fetchall()
     named = {key for (key,) in rows}
     found.orphans, found.missing_files = len(stored - named), len(named - stored)
-
-
-def database(stack: EmbeddedStack) -> "psycopg.Connection[tuple[Any, ...]]":
-    """A connection to the stack's Postgres."""
-    return psycopg.connect(stack._postgres._server.get_uri(), autocommit=True)

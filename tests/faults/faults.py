@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import redis
 from deepfakestream.stack.embedded import EmbeddedStack
 from deepfakestream.stack.processes import Service
 
+from tests.inside import redis_of, service_of
 from tests.nodes.cluster import Cluster
 
 AWAY_S = 20.0
@@ -103,7 +103,7 @@ class Faults:
             "beat killed": lambda rng: end_group(self._any("beat", rng)),
             "api killed": lambda rng: end_group(self._any("api", rng)),
             "api process killed": lambda rng: self._kill_child("api", rng),
-            "redis flushed": lambda _: self._redis().flushall(),
+            "redis flushed": lambda _: redis_of(self._stack).flushall(),
             "redis restarted empty": lambda _: self._restart_redis(0.0),
             "redis away": lambda _: self._restart_redis(self._away_s),
             "postgres restarted": lambda _: self._restart_postgres(0.0),
@@ -125,9 +125,6 @@ class Faults:
                 "storage read-only": lambda _: self._lock_storage(),
             }
 
-    def _service(self, name: str) -> Service:
-        return next(service for service in self._stack._services if service.name == name)
-
     def _any(self, kind: str, rng: random.Random) -> Service:
         """The service of that name, or one of several that are numbered."""
         found = [item for item in self._stack._services if item.name == kind or item.name.startswith(f"{kind}-")]
@@ -142,11 +139,8 @@ class Faults:
             if children:
                 os.kill(int(rng.choice(children)), signal.SIGKILL)
 
-    def _redis(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self._stack._redis.socket))
-
     def _restart_redis(self, away_s: float) -> None:
-        service = self._service("redis")
+        service = service_of(self._stack, "redis")
         self._supervisor.held.add("redis")
         end_group(service)
         if service.process is not None:
@@ -187,7 +181,7 @@ class Faults:
     def _slow_storage(self) -> None:
         """Each read, write and flush of api and workers takes longer; ffmpeg's own reading does not."""
         slow = {"LD_PRELOAD": str(self._slow), "SLOW_BELOW": str(self._storage), "SLOW_MS": SLOW_MS}
-        self._run_for_a_while([self._service(name) for name in ("api", "worker-cpu", "worker-gpu")], slow)
+        self._run_for_a_while([service_of(self._stack, name) for name in ("api", "worker-cpu", "worker-gpu")], slow)
 
     def _run_for_a_while(self, services: Sequence[Service], added: dict[str, str]) -> None:
         """Start *services* again with *added* to their environment, and after some seconds as they were."""

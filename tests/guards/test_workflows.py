@@ -27,11 +27,13 @@ def steps(path):
     return [step for job in jobs(path).values() for step in job["steps"]]
 
 
+@pytest.mark.merge
 def test_actionlint_finds_nothing(workflow):
     done = subprocess.run([tool("actionlint"), "-no-color", workflow], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.merge
 def test_actionlint_would_find_a_mistake(tmp_path):
     file = tmp_path / "x.yml"
     file.write_text("on: push\njobs: {a: {runs-on: ubuntu-24.04, steps: [{run: 'echo ${{ github.nothing }}'}]}}\n")
@@ -75,16 +77,6 @@ def test_no_script_has_an_expression_in_it(workflow):
 def test_helm_is_the_one_that_the_tests_use():
     text = next(path for path in WORKFLOWS if path.stem == "cd").read_text()
     assert set(re.findall(r"go install (\S+)", text)) == {PACKAGES["helm"]}
-
-
-def test_ci_runs_what_a_pull_request_has_to_pass():
-    local = (ROOT / ".ci" / "run").read_text()
-    text = next(path for path in WORKFLOWS if path.stem == "ci").read_text()
-    assert "tests.tools" in local
-    for target in ("lint", "test"):
-        assert re.search(rf"make .*\b{target}\b", local)
-    for target in ("lint", "tools", "test"):
-        assert re.search(rf"make .*\b{target}\b", text)
 
 
 def test_versions_agree():

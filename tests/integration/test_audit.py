@@ -13,6 +13,7 @@ from api.keys import create_key, revoke_key
 from shared.audit import OPERATOR, Actor, events, expire_events, record
 from shared.config import Jobs
 from shared.models import APIKey, AuditEvent, Job, Media
+from tests.inside import environment_of
 from tests.integration.rows import add_job
 from worker.tasks.expiry import expire
 
@@ -105,7 +106,7 @@ def test_an_operator_can_read_it(stack, client, clip):
     job = client.submit(clip)
     client.delete(job.id)
     arguments = [sys.executable, "-m", "api.audit", "--job", job.id]
-    environment = stack._services[-1]._environment
+    environment = environment_of(stack)
     done = subprocess.run(arguments, env=environment, cwd=stack.state, capture_output=True, text=True, check=True)
     submitted, erased = (json.loads(line) for line in done.stdout.splitlines())
     assert (submitted["action"], erased["action"]) == ("job.submitted", "job.erased")

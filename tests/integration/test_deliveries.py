@@ -35,7 +35,7 @@ def announced(sessions):
 
 
 def begin(session, delivery_id, lease_s=30):
-    return lease(session, Step.DELIVER, (delivery_id,), lease_s)
+    return lease(session, Step.DELIVER, (delivery_id,), lease_s, max_attempts=9)
 
 
 def attempt(sessions, delivery_id, outcome):
@@ -129,7 +129,7 @@ def test_an_attempt_whose_worker_died_is_made_again(sessions, announced):
             update(Delivery).where(Delivery.id == delivery_id).values(sent_at=func.now() - timedelta(seconds=60))
         )
     with sessions.transaction() as session:
-        send_owed(session, Step.DELIVER, 10, 100)
+        send_owed(session, Step.DELIVER, Policy(9, 1.0), 10, 100)
         assert delivery_id in [dict(message.ids)["delivery_id"] for message in due(session).messages]
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None

@@ -25,7 +25,7 @@ def planned_job(sessions: SessionFactory, segments: int = 2, webhook_url: str | 
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url=webhook_url).id
     with sessions.transaction() as session:
-        lease = lease_step(session, Step.INGEST, (job_id,), 30)
+        lease = lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9)
         assert lease is not None
         plan = [(index, 5.0 * index, 5.0 * index + 5) for index in range(segments)]
         record_plan(session, lease, {"kind": "video"}, plan)
@@ -34,7 +34,7 @@ def planned_job(sessions: SessionFactory, segments: int = 2, webhook_url: str | 
 
 def lease(sessions: SessionFactory, job_id: uuid.UUID, index: int, lease_s: float = 30) -> Lease:
     with sessions.transaction() as session:
-        held = lease_step(session, Step.SCORE, (job_id, index), lease_s)
+        held = lease_step(session, Step.SCORE, (job_id, index), lease_s, max_attempts=9)
     assert held is not None
     return held
 
@@ -43,8 +43,8 @@ def test_a_step_is_leased_to_one_worker_at_a_time(sessions):
     job_id = planned_job(sessions)
     lease(sessions, job_id, 0)
     with sessions.transaction() as session:
-        assert lease_step(session, Step.SCORE, (job_id, 0), 30) is None
-        assert lease_step(session, Step.INGEST, (job_id,), 30) is None
+        assert lease_step(session, Step.SCORE, (job_id, 0), 30, max_attempts=9) is None
+        assert lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9) is None
 
 
 def test_a_lease_that_ran_out_passes_on_and_the_first_holder_cannot_record(sessions):
@@ -116,7 +116,7 @@ def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
 def test_a_final_error_of_ingest_fails_the_job_and_announces_it(sessions):
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url="https://receiver.example/hook").id
-        held = lease_step(session, Step.INGEST, (job_id,), 30)
+        held = lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9)
         release(session, held, NotMediaError("the file is neither"), POLICY)
         [message] = due(session).messages
     with sessions.transaction() as session:
@@ -135,7 +135,7 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
         segments = get_segments(session, job_id)
         assert [(segment.status, segment.lease_token) for segment in segments] == [("pending", None)] * 2
         assert not renew(session, held, 30)
-        assert lease_step(session, Step.SCORE, (job_id, 1), 30) is None
+        assert lease_step(session, Step.SCORE, (job_id, 1), 30, max_attempts=9) is None
         with pytest.raises(JobCancelledError):
             record_segment(session, held, fake_score=0.5, result=RESULT)
         with pytest.raises(ValueError, match="cannot go from cancelled to succeeded"):
@@ -149,7 +149,7 @@ def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
 
     def begin():
         with sessions.transaction() as session:
-            leased.append(lease_step(session, Step.SCORE, (job_id, 0), 30))
+            leased.append(lease_step(session, Step.SCORE, (job_id, 0), 30, max_attempts=9))
 
     with sessions.transaction() as session:
         cancel_job(session, lock_job(session, job_id))

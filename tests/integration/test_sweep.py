@@ -108,7 +108,7 @@ def test_a_job_that_killed_its_ingest_too_often_fails(sessions):
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url="https://receiver.example/hook").id
         for _ in range(SETTINGS.max_attempts):
-            assert lease_step(session, Step.INGEST, (job_id,), -1) is not None
+            assert lease_step(session, Step.INGEST, (job_id,), -1, max_attempts=9) is not None
     # Attempts that other tests scheduled may be due by now.
     sent = swept(sessions)[DELIVER_WEBHOOK]
     with sessions.transaction() as session:
@@ -171,13 +171,26 @@ def test_a_job_that_killed_its_finish_too_often_fails_and_is_counted(sessions):
     for attempt in range(1, SETTINGS.max_attempts + 1):
         assert swept(sessions)[FINISH] == ([] if attempt == 1 else [(job_id,)])
         with sessions.transaction() as session:
-            held = lease_step(session, Step.FINISH, (job_id,), -1)
+            held = lease_step(session, Step.FINISH, (job_id,), -1, max_attempts=9)
             assert held.attempt == attempt
     assert swept(sessions)[FINISH] == []
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
     assert JOBS_ENDED.labels(status="failed")._value.get() == ended + 1
+
+
+def test_a_row_whose_attempts_are_used_up_is_not_begun_again_before_the_sweep_fails_it(sessions, monkeypatch):
+    """More of them than one transaction of the sweep takes."""
+    monkeypatch.setattr("worker.tasks.sweep.BATCH", 1)
+    job_id = planned_job(sessions, segments=2)
+    for index in (0, 1):
+        for _ in range(SETTINGS.max_attempts):
+            lease(sessions, job_id, index, lease_s=-1)
+    assert swept(sessions)[SCORE_SEGMENT] == []
+    with sessions.transaction() as session:
+        assert lease_step(session, Step.SCORE, (job_id, 1), 30, max_attempts=SETTINGS.max_attempts) is None
+    assert swept(sessions)[FINISH] == [(job_id,)]
 
 
 def test_a_lease_that_is_renewed_meanwhile_is_not_failed(sessions):

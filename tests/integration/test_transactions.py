@@ -3,9 +3,9 @@
 import psycopg
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from shared.db import UnconfirmedCommitError, due
+from shared.db import UnconfirmedCommitError, due, is_refusal
 from shared.effects import open_sessions
 from shared.errors import StorageError
 from shared.media.removals import schedule_deletion, unclaimed_file
@@ -99,6 +99,35 @@ def commit_row(sessions, storage, key, statement="select 1"):
     """Commit a statement while the file has no row yet."""
     with unclaimed_file(storage, key), sessions.transaction() as session:
         session.execute(text(statement))
+
+
+def test_an_effect_that_fails_neither_takes_the_file_along_nor_keeps_others_from_being_done(sessions, sender, storage):
+    """The transaction is committed: its rows know the file."""
+
+    def refuse():
+        raise OSError("no space left for the metrics")
+
+    key = stored(storage)
+    with unclaimed_file(storage, key), sessions.transaction() as session:
+        due(session).count(refuse)
+        due(session).send("task", job_id=new_id())
+    assert (keys(storage), len(sender.sent)) == ([key], 1)
+
+
+class RefusedError(Exception):
+    """An error of the driver with a state, as the server, or a proxy before it, gives it."""
+
+    def __init__(self, state):
+        super().__init__(state)
+        self.sqlstate = state
+
+
+@pytest.mark.parametrize(
+    ("state", "is_unsure"),
+    [("08006", True), ("57P01", True), ("58030", True), ("40003", True), ("40001", False), ("23505", False)],
+)
+def test_a_state_says_whether_a_commit_may_have_taken_place(state, is_unsure):
+    assert is_refusal(OperationalError("commit", {}, RefusedError(state))) is not is_unsure
 
 
 def test_a_file_goes_if_the_database_refuses_its_row(sessions, storage):

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
 from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 
 from shared.commands import SETTINGS
 from tests.clips import noise_picture
+from tests.inside import postgres_of
 from tests.nodes.cluster import Cluster
 from tests.options import nodes_option
 
@@ -110,12 +110,11 @@ def measure_capacity(client: Client, jobs: int) -> float:
 @contextmanager
 def watched_queue(stack: EmbeddedStack) -> Iterator[list[int]]:
     """Open jobs, counted five times a second while the block runs."""
-    uri = stack._postgres._server.get_uri()
     depths: list[int] = []
     over = threading.Event()
 
     def watch() -> None:
-        with psycopg.connect(uri, autocommit=True) as connection:
+        with postgres_of(stack) as connection:
             while not over.wait(0.2):
                 row = connection.execute("select count(*) from jobs where status in ('queued', 'running')").fetchone()
                 depths.append(row[0] if row else 0)

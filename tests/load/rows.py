@@ -61,7 +61,7 @@ def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
         with sessions.transaction() as session:
             job_id = add_job(session).id
         with sessions.transaction() as session:
-            held = lease(session, Step.INGEST, (job_id,), 3600)
+            held = lease(session, Step.INGEST, (job_id,), 3600, max_attempts=9)
             if held is None:
                 raise RuntimeError("a fresh job cannot be leased")
             plan = [(index, index * 5.0, index * 5.0 + 5.0) for index in range(SEGMENTS_OF_A_JOB)]
@@ -100,7 +100,7 @@ def work(url: str, redis_port: int) -> None:
         job_text, index_text = message.decode().split()  # type: ignore[union-attr]
         job_id, index = uuid.UUID(job_text), int(index_text)
         with sessions.transaction() as session:
-            held = lease(session, Step.SCORE, (job_id, index), 30)
+            held = lease(session, Step.SCORE, (job_id, index), 30, max_attempts=9)
         with sessions.transaction() as session:
             get_job(session, job_id)
         if held is not None:

@@ -61,6 +61,7 @@ def test_nodes_share_no_folder(cluster):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_nothing_is_lost_while_machines_are_killed_and_cut_off(tmp_path):
     tool("weed")
     command = [sys.executable, "-m", "tests.faults", "--nodes", "--minutes", "0.5", "--seed", "3"]

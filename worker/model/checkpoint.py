@@ -1,6 +1,7 @@
 """Checkpoints: safetensors weights beside a manifest. The only file access of this package."""
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +52,11 @@ def load_pinned(models_dir: Path, pinned: Manifest, device: str | torch.device =
     """
     folders = sorted(file.parent for file in models_dir.glob("*/manifest.json"))
     for folder in sorted(folders, key=lambda folder: folder.name != pinned.name):
-        try:
+        # A folder may be half exchanged: another one may still have the weights whole.
+        with suppress(ModelError):
             found = read_manifest(folder)
-        except ModelError:
-            continue
-        if found.weights.sha256 == pinned.weights.sha256:
-            return _build(pinned, _weights(folder, found), device)
+            if found.weights.sha256 == pinned.weights.sha256:
+                return _build(pinned, _weights(folder, found), device)
     raise ModelError(
         f"the weights of checkpoint {pinned.name!r} (SHA-256 {pinned.weights.sha256[:12]}…) with which this job was"
         " accepted are not installed on the worker that took it"

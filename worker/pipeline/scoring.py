@@ -110,15 +110,15 @@ def score_job(
     by_mean = Verdict.FAKE if mean >= limits.high else Verdict.INCONCLUSIVE if mean >= limits.low else Verdict.REAL
     is_short = findings.is_by_stretch and by_mean != Verdict.FAKE
     short = [Reason.SHORT_MANIPULATION] if is_short else []
+    compressed = [Reason.HEAVILY_COMPRESSED] if manifest.calibration.is_heavily_compressed(evidence) else []
     if Verdict.FAKE in (by_mean, findings.worst):
         # Somebody among others, or on one page of several.
         person = [Reason.ONE_PERSON] if by_mean != Verdict.FAKE and not is_short else []
-        return result(mean, max(scores), Verdict.FAKE, (*short, *person, *reasons), limits)
+        return result(mean, max(scores), Verdict.FAKE, (*short, *person, *compressed, *reasons), limits)
     is_uncertain = by_mean == Verdict.INCONCLUSIVE or (findings.worst == Verdict.INCONCLUSIVE and not is_short)
     uncertain = [Reason.UNCERTAIN] if is_uncertain else []
     turned = [Reason.FACES_TURNED] if findings.is_turned else []
     little = [Reason.LITTLE_EVIDENCE] if findings.is_little else []
-    compressed = [Reason.HEAVILY_COMPRESSED] if manifest.calibration.is_heavily_compressed(evidence) else []
     doubts = (*uncertain, *short, *turned, *little, *compressed, *reasons)
     return result(mean, max(scores), Verdict.INCONCLUSIVE if doubts else Verdict.REAL, doubts, limits)
 

@@ -30,7 +30,7 @@ def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLo
     what follows from that hangs on the transaction that says so.
     """
     with context.sessions.transaction() as session:
-        held = lease(session, step, key, context.settings.jobs.lease_s)
+        held = lease(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
     if held is None:
         log.info("nothing to do", step=step.value)
         return

@@ -9,7 +9,7 @@ too many costs a look at the row and nothing else.
 from collections.abc import Mapping
 
 from shared.config import Jobs
-from shared.db import SessionFactory
+from shared.db import SessionFactory, due
 from shared.jobs.leases import Policy, Step, fail_exhausted, queue_of, send_owed
 
 BATCH = 500
@@ -30,7 +30,9 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapp
     for step in Step:
         with sessions.transaction() as session:
             fail_exhausted(session, step, policy, BATCH)
+            # Left to ``tidy``: storage that is away must not hold up the sweep.
+            due(session).removals.clear()
         patience_s = settings.resend_after_s if depths[queue_of(step)] == 0 else settings.resend_always_after_s
         with sessions.transaction() as session:
-            counts[step] = send_owed(session, step, patience_s, BATCH)
+            counts[step] = send_owed(session, step, policy, patience_s, BATCH)
     return counts

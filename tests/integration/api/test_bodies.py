@@ -220,3 +220,23 @@ def test_a_connection_serves_on_after_a_form(stack, key):
                 answer.begin()
                 assert answer.status == 202
                 answer.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/jobs?sample_fps=3&sample_fps=9", None),
+        ("/v1/jobs", b'{"url": "https://a.example/1", "url": "https://a.example/2"}'),
+        ("/v1/jobs", b'{"url": "https://a.example/1", "metadata": {"a": 1, "a": 2}}'),
+    ],
+    ids=["query", "json", "metadata"],
+)
+def test_what_is_given_twice_is_refused(make_api, path, body):
+    api = make_api()
+    mine, _ = api.key()
+    if body is None:
+        answer = api.call("POST", path, {**mine, "Content-Type": "image/jpeg"}, data=noise_picture())
+    else:
+        answer = api.call("POST", path, {**mine, "Content-Type": "application/json"}, data=body)
+    assert answer.status_code in (400, 422), answer.text
+    assert api.files() == []

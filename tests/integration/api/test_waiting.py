@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 from deepfakestream.stack.servers import Postgres
 from sqlalchemy import event, text
+from sqlalchemy.exc import OperationalError
 
 from api.endings import CHANNEL, Endings
 from api.waiting import wanted_wait_s
@@ -125,7 +126,16 @@ def test_what_is_rolled_back_wakes_nobody(make_api):
     with api.sessions.engine.connect() as connection:
         connection.execute(text(END), {"id": job})
         connection.rollback()
-    assert len(looks) == 2
+    # Notifications arrive in order: once another job's is here, one of the rollback would be, too.
+    other, others_looks = api.submit(mine).json["id"], []
+    witness = threading.Thread(
+        target=endings.wait, args=(uuid.UUID(other), lambda: others_looks.append(1) or len(others_looks) > 1, 40)
+    )
+    witness.start()
+    until(lambda: len(others_looks) == 1)
+    execute(api, END, id=other)
+    witness.join(20)
+    assert (len(others_looks), len(looks)) == (2, 2)
     execute(api, END, id=job)
     waiting.join(20)
     assert len(looks) == 3
@@ -218,6 +228,24 @@ def test_a_submission_can_wait_as_well(make_api):
     assert (answer.status_code, answer.json["status"]) == (202, "cancelled")
     assert answer.headers["Preference-Applied"] == "wait=50"
     assert api.call("GET", answer.headers["Location"], mine).json == answer.json
+
+
+@pytest.mark.parametrize("where", ["wait_for_end", "_document_now"])
+def test_a_submission_that_was_accepted_says_so_though_the_database_fails_its_wait(make_api, monkeypatch, where):
+    """An error would make the sender submit it again."""
+    api = make_api()
+    mine, _ = api.key()
+
+    def fail(*_):
+        raise OperationalError("select", {}, Exception())
+
+    monkeypatch.setattr(f"api.submission.{where}", fail)
+    monkeypatch.setattr("api.submission.wanted_wait_s", lambda *_: 1)
+    if where != "wait_for_end":
+        monkeypatch.setattr("api.submission.wait_for_end", lambda *_: True)
+    answer = api.submit({**mine, "Prefer": "wait=1"})
+    assert (answer.status_code, answer.json["status"]) == (202, "queued")
+    assert "Preference-Applied" not in answer.headers
 
 
 def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from shared.errors import ModelError
-from shared.manifests import PACKAGED_MODELS_DIR, Manifest, Scale, list_manifests, read_manifest, refused_manifests
+from shared.manifests import (
+    DEFAULT_CHECKPOINT,
+    PACKAGED_MODELS_DIR,
+    Manifest,
+    Scale,
+    list_manifests,
+    read_manifest,
+    refused_manifests,
+)
 
 
 @pytest.fixture
@@ -84,3 +92,14 @@ def test_numbers_and_arrays_go_through_one_logistic_function_in_their_own_precis
     # Serving's scores are those of 32 bits, to the last one.
     halves = (logits - np.float32(-0.4)) / np.float32(2 * 1.7)
     assert np.array_equal(found, 0.5 + 0.5 * np.tanh(halves))
+
+
+def test_a_pinned_manifest_names_no_field_that_has_its_default():
+    """A release that does not know a newer field understands what does not use it."""
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
+    pinned = manifest.pin()
+    assert Manifest.pinned(json.loads(json.dumps(pinned))).calibration == manifest.calibration
+    fields = type(manifest.preprocessing).model_fields
+    same = {name for name, field in fields.items() if getattr(manifest.preprocessing, name) == field.default}
+    assert same
+    assert not same & set(pinned["preprocessing"])

@@ -9,7 +9,7 @@ from shared.errors import ObjectMissingError, StorageError
 from shared.storage import open_storage
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.merge)])
 def storage(request, tmp_path):
     """The local disk, and a real S3 server."""
     if request.param == "file":

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 from contextlib import closing
 
 import pytest
@@ -39,6 +40,13 @@ REPORT = {
 }
 
 
+@pytest.fixture(scope="module")
+def bench():
+    """The processes of all contenders, each of which takes seconds to start: once for all tests."""
+    with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
+        yield bench
+
+
 def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
     assert command._ratios(ROWS) == {
         "ratio_vs_straightforward": 4.0,
@@ -59,28 +67,27 @@ def test_the_tables_tell_what_was_measured(tmp_path):
     assert (tmp_path / "bench.png").stat().st_size > 1000
 
 
-@pytest.mark.slow
-def test_all_scan_the_same_frames_of_a_clip(tmp_path):
+@pytest.mark.merge
+def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
-    with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
-        rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *command.DETECTIONS], rounds=1)
-        processes = list(bench._processes)
+    rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *command.DETECTIONS], rounds=1)
     scanning = ("straightforward", "ours", INDISPENSABLE, *command.DETECTIONS)
     assert [rows[name].frames for name in scanning] == [8] * 5
     assert all(rows[INDISPENSABLE].stages_s[stage] > 0 for stage in STAGES)
     assert rows["straightforward"].faces == rows["ours"].faces == rows["floor"].faces == 16
     assert rows[command.DETECTIONS[0]].faces == rows[command.DETECTIONS[1]].faces >= 16
     assert all(row.seconds > 0 for row in rows.values())
-    assert not any(process.is_alive() for process in processes)
 
 
 def test_what_cannot_be_scanned_is_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
+    before = set(multiprocessing.active_children())
     with (
         closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench,
         pytest.raises(BenchmarkError, match=r"ours could not scan .*broken\.mp4"),
     ):
         bench.measure(tmp_path / "broken.mp4", ["ours"], rounds=1)
+    assert set(multiprocessing.active_children()) <= before, "its process has ended"
 
 
 def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
@@ -88,11 +95,14 @@ def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
     assert "there is no video in" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_the_command_writes_ratios_of_each_clip_and_their_medians(tmp_path, capsys, monkeypatch):
+@pytest.mark.merge
+def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_path, capsys, monkeypatch):
     for name in ("one", "two"):
-        make_clip(tmp_path / f"{name}.mp4", seconds=2.0)
-    monkeypatch.setattr(command, "DURATIONS_S", (2,))
+        make_clip(tmp_path / f"{name}.mp4", seconds=1.0)
+    monkeypatch.setattr(command, "Bench", lambda *_, **__: bench)
+    monkeypatch.setattr(bench, "close", lambda: None)
+    monkeypatch.setattr(command, "DURATIONS_S", (1,))
+    monkeypatch.setattr(command, "SCENE_S", 1)
     monkeypatch.setattr(command, "SIZES", ((640, 360),))
     monkeypatch.setattr(command, "FACES", (1,))
     out, scenes = tmp_path / "bench.json", tmp_path / "scenes"

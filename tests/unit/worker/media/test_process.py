@@ -41,8 +41,8 @@ def test_a_hanging_child_and_its_children_are_killed_at_the_limit():
         began = time.monotonic()
         with pytest.raises(DecodeTimeoutError):
             child.wait()
-        assert time.monotonic() - began < 10
-    deadline = time.monotonic() + 5
+        assert time.monotonic() - began < 30, "of the 60 that it would sleep"
+    deadline = time.monotonic() + 30
     while alive(grandchild) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not alive(grandchild)

@@ -130,3 +130,15 @@ def test_other_weights_of_the_same_name_do_not_do(models):
     shutil.rmtree(models / "kept")
     with pytest.raises(ModelError, match="are not installed"):
         load_pinned(models, pinned)
+
+
+@pytest.mark.parametrize("damage", ["weights are gone", "weights are exchanged already"])
+def test_a_folder_that_is_half_exchanged_does_not_hide_the_one_that_was_kept(models, damage):
+    pinned = read_manifest(models / NAME)
+    shutil.copytree(models / NAME, models / "kept")
+    weights = models / NAME / pinned.weights.file
+    if damage == "weights are gone":
+        weights.unlink()
+    else:
+        weights.write_bytes(b"other")
+    assert load_pinned(models, pinned).manifest == pinned

@@ -166,7 +166,8 @@ def test_the_same_score_is_called_by_how_much_was_seen(evidence, verdict):
         (0.1, 0.03, "real", ()),
         (0.1, None, "real", ()),
         (0.5, 0.02, "inconclusive", ("uncertain", "heavily_compressed")),
-        (0.9, 0.02, "fake", ()),
+        (0.9, 0.02, "fake", ("heavily_compressed",)),
+        (0.9, 0.03, "fake", ()),
     ],
 )
 def test_a_heavily_compressed_video_is_never_called_real(score, bits, verdict, reasons):

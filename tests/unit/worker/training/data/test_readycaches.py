@@ -293,6 +293,7 @@ def test_a_picture_of_a_table_that_only_decoding_finds_damaged_is_told_before_tr
         build_caches(recipe, tmp_path / "data", tmp_path / "caches")
 
 
+@pytest.mark.nightly
 def test_people_of_a_ready_cache_are_divided_into_folds(ready):
     recipe = recipe_of()
     runs = ready.parents[1] / "runs"

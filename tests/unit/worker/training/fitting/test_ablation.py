@@ -67,6 +67,7 @@ def test_a_file_without_changes_is_refused(changes, files):
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_variants_are_trained_failures_are_named_and_a_second_call_does_what_is_left(files, tmp_path):
     data = make_data(tmp_path / "data", train=4, validation=2)
     caches = write_caches(data, tmp_path / "caches")[0].parent

@@ -125,6 +125,7 @@ def test_what_can_be_learnt_holds_for_unseen_pictures(learnt, caches):
     assert auc_on_unseen_people(learnt, caches, shuffle_labels=False) > 0.8
 
 
+@pytest.mark.nightly
 def test_with_shuffled_labels_nothing_is_learnt(caches, tmp_path):
     trainer = Recorded(tinted(24), caches, tmp_path, shuffle_labels=True)
     trainer.run()
@@ -133,6 +134,7 @@ def test_with_shuffled_labels_nothing_is_learnt(caches, tmp_path):
     assert np.mean(trainer.losses[-4:]) > math.log(2) - 0.1
 
 
+@pytest.mark.nightly
 def test_thirty_two_images_can_be_overfitted(caches, tmp_path):
     recipe = tiny(
         stages=[{"images": 32 * 32, "mixture": {"textbook": 1.0}}],
@@ -262,6 +264,7 @@ def test_a_run_killed_while_it_writes_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_process_goes_on_and_ends_with_the_same_weights(data, caches, undisturbed, tmp_path):
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     # Saves after every step, and has two more processes in it than the run it is compared with.
@@ -612,6 +615,7 @@ def test_a_run_can_start_from_a_checkpoint_of_the_same_architecture(undisturbed)
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_devices_train_together_on_different_batches(caches, tmp_path):
     script = Path(__file__).with_name("two_devices.py")
     recipe = tmp_path / "recipe.yaml"

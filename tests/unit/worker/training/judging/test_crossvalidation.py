@@ -44,6 +44,7 @@ def test_the_table_tells_each_fold_and_their_spread():
     ]
 
 
+@pytest.mark.nightly
 def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
     data = make_data(tmp_path / "data", train=4, validation=2)
     caches = write_caches(data, tmp_path / "caches")[0].parent

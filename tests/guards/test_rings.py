@@ -1,0 +1,39 @@
+"""What ``tests.rings`` names is there: a file that moved would fall back into the ring of a push unseen."""
+
+import os
+
+import pytest
+
+from tests.rings import FIRST, GROUPS, NEEDS, PLACES, RINGS, ROOT, file_of, fixtures_of, group_of
+
+FILES = [name for names in GROUPS.values() for name in names]
+
+
+@pytest.mark.parametrize("name", [*PLACES, *FILES, *(name for name in FIRST if "/" in name)])
+def test_a_place_is_there(name):
+    assert (ROOT / name).exists()
+
+
+def test_rings_and_groups_are_ones_that_there_are(request):
+    known = {line.partition(":")[0] for line in request.config.getini("markers")}
+    assert set(RINGS) <= known
+    assert {*PLACES.values(), *NEEDS.values()} <= set(RINGS)
+    assert {name for name in FIRST if "/" not in name} <= set(GROUPS)
+    assert len(set(FILES)) == len(FILES)
+
+
+def test_a_test_is_in_one_ring_and_in_the_group_of_its_dear_fixture(request):
+    for item in request.session.items:
+        [ring] = [ring for ring in RINGS if item.get_closest_marker(ring)]
+        for fixture in {"stack", "crops", "judged"} & set(fixtures_of(item)) if ring == "push" else ():
+            assert group_of(file_of(item)) == fixture, item.nodeid
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process")
+@pytest.mark.parametrize("number", range(3))
+def test_a_group_has_one_process(number, tmp_path_factory):
+    """Each of these tests leaves the name of its process where the others find it; in two, two would be there."""
+    folder = tmp_path_factory.getbasetemp().parent / "processes-of-one-group"
+    folder.mkdir(exist_ok=True)
+    (folder / os.environ["PYTEST_XDIST_WORKER"]).touch()
+    assert len(list(folder.iterdir())) == 1, number

@@ -1,0 +1,108 @@
+"""
+Which ring each test is in, and which files share a process; nothing else says so but a mark on a single test.
+
+Every test is in one of three rings, which are marks of pytest: ``push``, ``merge`` and ``nightly``. A mark on the test
+decides; otherwise what it needs; otherwise where it is; ``push`` otherwise. docs/testing.md says what each is for.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+RINGS: Final = ("push", "merge", "nightly")
+PLACES: Final = {
+    "tests/e2e/test_upgrade.py": "merge",
+    "tests/faults": "nightly",
+    "tests/helm": "merge",
+    "tests/images": "merge",
+    "tests/load": "nightly",
+    "tests/mutants": "nightly",
+    "tests/nodes": "merge",
+}
+"""File or folder → ring of the tests in it."""
+NEEDS: Final = {"s3_server": "merge"}
+"""Fixture → ring of the tests that use it. The S3 server is built by Go, which a push does not wait for."""
+
+_TRAINING: Final = "tests/unit/worker/training"
+GROUPS: Final = {
+    "stack": (
+        *("tests/e2e/test_crashes.py", "tests/e2e/test_service.py", "tests/e2e/test_command_line.py"),
+        *("tests/e2e/test_backup.py", "tests/e2e/test_benchmark.py", "tests/e2e/test_reuse.py"),
+        *("tests/integration/api/test_http.py", "tests/integration/api/test_bodies.py"),
+        *("tests/integration/api/test_memory.py", "tests/integration/api/test_openapi.py"),
+        "tests/integration/test_audit.py",
+    ),
+    "crops": (
+        *(f"{_TRAINING}/fakes/test_couples.py", f"{_TRAINING}/fakes/test_painting.py"),
+        *(f"{_TRAINING}/data/test_cache.py", f"{_TRAINING}/judging/test_made.py"),
+        f"{_TRAINING}/judging/test_sheet.py",
+    ),
+    "judged": (
+        *(f"{_TRAINING}/judging/test_evaluate.py", f"{_TRAINING}/judging/test_report.py"),
+        *(f"{_TRAINING}/judging/test_robustness.py", f"{_TRAINING}/measuring/test_scored.py"),
+    ),
+    "s3": (
+        *("tests/integration/api/test_direct.py", "tests/unit/api/test_storage.py"),
+        *("tests/unit/shared/storage/test_protocol.py", "tests/unit/shared/storage/test_s3.py"),
+    ),
+}
+"""Name → files that share one process, since each process makes the dear fixture of that name anew."""
+FIRST: Final = ("stack", f"{_TRAINING}/fitting/test_train.py", "crops", "judged", "tests/nodes/test_nodes.py")
+"""Groups that take longest, so that short ones fill the gaps at the end."""
+
+_GROUP_OF: Final = {file: group for group, files in GROUPS.items() for file in files}
+
+
+class Scheduler(LoadScopeScheduling):
+    """
+    Gives whole groups to processes, in the order of collection.
+
+    xdist's own ``--dist loadgroup`` writes groups into the names of tests, which pytest from 9.2 on ignores: tests
+    that belong together are torn apart, and nothing says so.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid.partition("::")[0])
+
+
+def group_of(file: str) -> str:
+    """What shares a process with *file*: itself, unless it is in a larger group."""
+    return _GROUP_OF.get(file, file)
+
+
+def arrange(items: list[pytest.Item], *, is_spread: bool) -> None:
+    """Mark each of *items* with its ring, and order them for several processes if there are."""
+    for item in items:
+        if not any(item.get_closest_marker(ring) for ring in RINGS):
+            item.add_marker(_ring(item))
+    if is_spread:
+        order = {name: number for number, name in enumerate(FIRST)}
+        items.sort(key=lambda item: order.get(group_of(file_of(item)), len(order)))
+
+
+def bound_threads(processes: int) -> None:
+    """Have libraries in this process and in those that it starts use its share of the cores, and no more."""
+    share = max(1, len(os.sched_getaffinity(0)) // processes)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ.setdefault(name, str(share))
+
+
+def file_of(item: Any) -> str:
+    """The file of a test, from the root of the project on."""
+    return str(item.path.relative_to(ROOT).as_posix())
+
+
+def fixtures_of(item: Any) -> Iterable[str]:
+    """Names of the fixtures that a test uses."""
+    return getattr(item, "fixturenames", ())
+
+
+def _ring(item: pytest.Item) -> str:
+    needed = [ring for fixture, ring in NEEDS.items() if fixture in fixtures_of(item)]
+    placed = [ring for place, ring in PLACES.items() if f"{file_of(item)}/".startswith(f"{place}/")]
+    return max([*needed, *placed, RINGS[0]], key=RINGS.index)
