@@ -70,6 +70,7 @@ class Endings:
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection[Any] | None = None
         self._closing = threading.Event()
+        self._is_ending_waits = False
         self.is_listening = False
         """Whether the end of a job is heard at the moment."""
 
@@ -79,24 +80,35 @@ class Endings:
         with self._lock:
             return sum(map(len, self._waiters.values()))
 
-    def wait(self, job_id: uuid.UUID, has_ended: Callable[[], bool], wait_s: float) -> None:
+    def wait(self, job_id: uuid.UUID, has_ended: Callable[[], bool], wait_s: float) -> bool:
         """
-        Return when *has_ended*, or when *wait_s* seconds are over.
+        Return when *has_ended*, when *wait_s* seconds are over, or at once when waits have to end.
 
         Args:
             has_ended: Looks at the row of the job. What it raises at the first look comes through; later, if it is the
                 database's, it is taken for a look that found nothing, so that a restart of Postgres ends no wait.
+
+        Returns:
+            False if the wait was cut short by ``end_waits``.
         """
         deadline = time.monotonic() + wait_s
         # In this order: of an end after the look there is a notification, and one before it is seen.
         with self._subscribed(job_id) as woken:
             if has_ended():
-                return
+                return True
             while (left_s := deadline - time.monotonic()) > 0:
+                if self._is_ending_waits:
+                    return False
                 is_due = woken.wait(min(left_s, self._look_every_s)) or time.monotonic() < deadline
                 woken.clear()
                 if is_due and _finds(has_ended):
-                    return
+                    return True
+        return True
+
+    def end_waits(self) -> None:
+        """Let all requests that wait, or begin to, go on at once: the process has been asked to stop."""
+        self._is_ending_waits = True
+        self._wake_all()
 
     def close(self) -> None:
         """Listen no more."""
@@ -180,6 +192,10 @@ class Endings:
     def _change(self, *, is_listening: bool, look_every_s: float) -> None:
         with self._lock:
             self.is_listening, self._look_every_s = is_listening, look_every_s
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        with self._lock:
             for waiters in self._waiters.values():
                 for woken in waiters:
                     woken.set()

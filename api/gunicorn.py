@@ -5,6 +5,9 @@ Threads, not processes, wait for slow uploads and for jobs; each process makes i
 """
 
 import os
+import signal
+import threading
+from queue import SimpleQueue
 from typing import Any
 
 from prometheus_client.multiprocess import mark_process_dead
@@ -50,6 +53,31 @@ class RootLogger:
             log.handlers[:] = []
             log.propagate = True
         return logger
+
+
+def post_worker_init(worker: Any) -> None:
+    """
+    Let requests that wait for a job go on when the process is asked to stop.
+
+    They may wait for longer than ``shutdown_grace_s``, and would then be cut off without an answer.
+    """
+    endings = worker.wsgi.extensions["deepfakestream"].endings
+    # A signal interrupts the main thread anywhere, also where it holds locks: of the queues, this one allows for that.
+    asked: SimpleQueue[int] = SimpleQueue()
+    stop: Any = signal.getsignal(signal.SIGTERM)
+
+    def end_waits() -> None:
+        asked.get()
+        endings.end_waits()
+
+    def stop_soon(number: int, frame: Any) -> None:
+        asked.put(number)
+        stop(number, frame)
+
+    threading.Thread(target=end_waits, name="end-waits", daemon=True).start()
+    signal.signal(signal.SIGTERM, stop_soon)
+    # As gunicorn has it: a signal must not break off what requests are doing.
+    signal.siginterrupt(signal.SIGTERM, False)
 
 
 def child_exit(server: Any, worker: Any) -> None:

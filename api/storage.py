@@ -32,7 +32,7 @@ def commands() -> None:
 def check() -> None:
     """Write, read and remove a small object."""
     settings = operator_settings()
-    with _told():
+    with _sentences():
         open_storage(settings.storage).check()
     click.echo(f"ok: {settings.storage.url}")
 
@@ -42,7 +42,7 @@ def prepare() -> None:
     """Make the bucket if it is not there, and set its life cycle: for a server of one's own."""
     settings = operator_settings()
     storage = _bucket(settings)
-    with _told():
+    with _sentences():
         if storage.make_bucket():
             click.echo("made the bucket")
     _set_lifecycle(storage, settings, None)
@@ -66,7 +66,7 @@ def _set_lifecycle(storage: "S3Storage", settings: SharedSettings, days: int | N
     days = days or math.ceil(longest) + SPARE_DAYS
     if days <= longest:
         raise click.ClickException(f"media may be kept for {longest:g} days; --days must be more")
-    with _told():
+    with _sentences():
         storage.set_lifecycle(days)
         rules = storage.lifecycle()
     for rule in rules:
@@ -76,12 +76,13 @@ def _set_lifecycle(storage: "S3Storage", settings: SharedSettings, days: int | N
 def _bucket(settings: SharedSettings) -> "S3Storage":
     if not settings.storage.is_s3:
         raise click.ClickException("only storage in S3 has a bucket with a life cycle")
-    with _told():
+    with _sentences():
         return cast("S3Storage", open_storage(settings.storage))
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _sentences() -> Iterator[None]:
+    """End the command with a sentence where storage fails or its configuration is wrong."""
     try:
         yield
     except ConfigurationError as error:

@@ -30,7 +30,8 @@ def wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: int) -> bool:
     Return when the caller's job has ended, does not exist, or *wait_s* are over.
 
     Returns:
-        Whether the wish was granted: False, at once, for no wait at all and if too many requests wait already.
+        Whether the wish was granted: False, at once, for no wait at all, if too many requests wait already, and when
+        the process has been asked to stop.
     """
     if wait_s <= 0 or not mine.waiting.acquire(blocking=False):
         return False
@@ -42,7 +43,6 @@ def wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: int) -> bool:
                 row = session.execute(wanted).one_or_none()
             return row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES
 
-        mine.endings.wait(job_id, has_ended, wait_s)
+        return mine.endings.wait(job_id, has_ended, wait_s)
     finally:
         mine.waiting.release()
-    return True

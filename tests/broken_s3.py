@@ -90,6 +90,66 @@ def never_continue(connection: socket.socket) -> None:
     hung_up.poll()
 
 
+def answering(*fields: bytes, body: bytes = b"") -> Callable[[socket.socket], None]:
+    """Answer every request with these fields of a head and this body, and hang up."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"\r\n".join([b"HTTP/1.1 200 OK", b"Connection: close", *fields, b"", body]))
+        connection.shutdown(socket.SHUT_RDWR)
+
+    return serve
+
+
+class LosesItsAnswer:
+    """
+    Takes an upload in parts, hangs up without an answer when it is completed, and then knows of no such upload.
+
+    Args:
+        stored: Answer to HEAD, but for its first line's version.
+    """
+
+    def __init__(self, stored: bytes) -> None:
+        self._stored = stored
+        self._is_complete = False
+        self.asked: list[bytes] = []
+
+    def __call__(self, connection: socket.socket) -> None:
+        """Answer all requests of one connection."""
+        while head := self._request(connection):
+            method, target = head.split(b" ", 2)[:2]
+            self.asked.append(method)
+            if method == b"POST" and b"uploadId" in target and not self._is_complete:
+                self._is_complete = True
+                connection.shutdown(socket.SHUT_RDWR)
+                return
+            status, body = b"200 OK", b""
+            if method == b"HEAD":
+                status = self._stored
+            elif method == b"POST" and b"uploadId" in target:
+                status, body = b"404 Not Found", b"<Error><Code>NoSuchUpload</Code></Error>"
+            elif method == b"POST":
+                body = b"<Begun><UploadId>u</UploadId></Begun>"
+            length = b"" if method == b"HEAD" else b"Content-Length: %d\r\n" % len(body)
+            connection.sendall(b'HTTP/1.1 %b\r\nETag: "a"\r\n%b\r\n%b' % (status, length, body))
+
+    @staticmethod
+    def _request(connection: socket.socket) -> bytes:
+        """The head of the next request, of which the body is read as well; empty at the end."""
+        head = b""
+        while b"\r\n\r\n" not in head:
+            if not (received := connection.recv(1)):
+                return b""
+            head += received
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+        if fields.get(b"expect") == b"100-continue":
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        left = int(fields.get(b"content-length", 0))
+        while left:
+            left -= len(connection.recv(min(left, 65536)))
+        return head
+
+
 def break_off(connection: socket.socket) -> None:
     """Take what is written, promise a thousand bytes to a reader, send ten of them, and hang up."""
     while head := connection.recv(65536):

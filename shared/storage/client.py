@@ -184,8 +184,31 @@ def s3_errors(sentence: str) -> Iterator[None]:
         raise StorageError(sentence) from error
     except (OSError, BotoCoreError, ResponseParserError, HTTPError) as error:
         raise StorageError(sentence) from error
+    except (KeyError, ValueError, TypeError) as error:
+        # The answer lacks a field, or has one that is no number or no date: neither the library nor its callers look
+        # before they read it.
+        raise StorageError(sentence) from error
 
 
 def error_code(error: ClientError) -> str:
     """What S3 calls the reason; ``404`` and the like where an answer has no body to name it."""
     return str(error.response.get("Error", {}).get("Code"))
+
+
+def was_repeated(error: ClientError) -> bool:
+    """Whether the refusal is of a repetition, so that the server may have done before what it refuses now."""
+    attempts: int = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
+    return attempts > 0
+
+
+def size_of(answer: dict[str, Any]) -> int:
+    """
+    Bytes of the object that an answer is about.
+
+    Raises:
+        Exception: One of those that ``s3_errors`` translates, if it does not say.
+    """
+    size: int = answer["ContentLength"]
+    if size < 0:
+        raise ValueError(f"an object of {size} bytes")
+    return size

@@ -9,6 +9,8 @@ while after its last use, and is then erased: what a sender has erased must not 
 import fcntl
 import hashlib
 import os
+import shutil
+import stat
 import tempfile
 import threading
 import time
@@ -19,7 +21,7 @@ from typing import BinaryIO, Final
 
 from shared.errors import StorageError
 from shared.observability import get_logger
-from shared.storage.folders import make_private, open_private, why_not_private
+from shared.storage.folders import ForeignFolderError, close_to_others, make_private, open_private
 from shared.storage.protocol import storage_errors
 
 log = get_logger(__name__)
@@ -34,16 +36,18 @@ class _HeldError(Exception):
 
 def copies_folder(cache_dir: Path | None) -> Path:
     """
-    Choose the folder for copies: *cache_dir* if this user owns it or has yet to make it, or else a folder in it.
+    Choose the folder for copies: *cache_dir* if it is this user's or has yet to be made, or else a folder in it.
 
-    A volume that an orchestrator mounts belongs to another user, and all may write in it.
+    A volume that an orchestrator mounts belongs to another user, and all may write in it. One in which all may write,
+    as in /tmp, is left open to them even if this user owns it.
 
     Args:
         cache_dir: Of the settings; None for the system's temporary folder, which is never used itself.
     """
     if cache_dir is not None:
         try:
-            if cache_dir.stat().st_uid == os.geteuid():
+            found = cache_dir.stat()
+            if found.st_uid == os.geteuid() and not found.st_mode & stat.S_IWOTH:
                 return cache_dir
         except OSError:
             return cache_dir
@@ -55,7 +59,8 @@ class LocalCopies:
     A folder of copies, shared by the processes of one machine that run as this user, and closed to others.
 
     Args:
-        folder: Where the copies are; made if it is missing. What other users can change is not trusted, and not used.
+        folder: Where the copies are; made if it is missing. Where other users can write in it, it is emptied of copies,
+            which are not trusted, and closed to them; another user's folder is not used.
         max_bytes: Of all copies that nobody uses at the moment; the least recently used go first.
         linger_s: Seconds that a copy is kept after its last use.
     """
@@ -81,15 +86,15 @@ class LocalCopies:
             fetch: Writes the object into the file that it is given; called if there is no copy yet.
 
         Raises:
-            StorageError: The folder is not this user's alone, or the disk failed or is full; and what *size* and
-                *fetch* raise.
+            StorageError: The folder is another user's, or the disk failed or is full; and what *size* and *fetch*
+                raise.
         """
         path = self._folder / _name(key)
         try:
             with ExitStack() as held:
                 with storage_errors("no copy of the stored file could be made on this machine"):
                     make_private(self._folder)
-                    self._refuse_shared()
+                    self._close_to_others()
                     self._hold(path, held, size, fetch)
                 try:
                     yield path
@@ -102,31 +107,46 @@ class LocalCopies:
     def forget(self, key: str) -> None:
         """Erase the copy, unless it is in use: then it goes when it has lingered. Raises StorageError."""
         path = self._folder / _name(key)
-        with storage_errors("the copy on this machine could not be removed"):
-            # In a folder that others can change is no copy of this service's.
-            if self._folder.exists() and why_not_private(self._folder) is None and path.exists():
-                _erase(path)
+        # In a folder of another user's is no copy of this service's.
+        with storage_errors("the copy on this machine could not be removed"), suppress(ForeignFolderError):
+            if self._folder.exists():
+                close_to_others(self._folder, self._erase_untrusted)
+                if path.exists():
+                    _erase(path)
 
     def sweep(self) -> bool:
         """
         Erase copies past their time; whether any are left.
 
         Raises:
-            StorageError: The folder is not this user's alone.
+            StorageError: The folder is another user's.
             OSError: The disk failed.
         """
         if not self._folder.exists():
             return False
-        self._refuse_shared()
+        self._close_to_others()
         left = self._erase_idle(lambda age_s, _total: age_s >= self._linger_s)
         return self._erase_leftovers() or bool(left)
 
-    def _refuse_shared(self) -> None:
-        """Raise StorageError if others could read or exchange what is to be decoded."""
-        reason = why_not_private(self._folder)
-        if reason is not None:
-            log.error("folder for copies refused", folder=str(self._folder), reason=reason)
-            raise StorageError(f"a folder for copies of stored files is refused, since {reason}; see storage.cache_dir")
+    def _close_to_others(self) -> None:
+        """Raise StorageError if others decide what is in the folder, since it is to be decoded."""
+        try:
+            close_to_others(self._folder, self._erase_untrusted)
+        except ForeignFolderError as error:
+            log.error("folder for copies refused", folder=str(self._folder), reason=str(error))  # noqa: TRY400
+            raise StorageError(
+                f"a folder for copies of stored files is refused, since {error}; see storage.cache_dir"
+            ) from error
+
+    def _erase_untrusted(self, opened: int) -> None:
+        """Erase all copies, parts and locks in the opened folder, in use or not: others could have exchanged them."""
+        names = [name for name in os.listdir(opened) if name.endswith((".copy", ".part", ".lock"))]
+        for name in names:
+            if stat.S_ISDIR(os.lstat(name, dir_fd=opened).st_mode):
+                shutil.rmtree(name, dir_fd=opened)
+            else:
+                os.unlink(name, dir_fd=opened)
+        log.warning("folder for copies closed to others", folder=str(self._folder), erased=len(names))
 
     def _hold(self, path: Path, held: ExitStack, size: Callable[[], int], fetch: Callable[[BinaryIO], None]) -> None:
         """Fetch the copy at *path* unless it is there, and share it until *held* is closed."""
@@ -145,8 +165,8 @@ class LocalCopies:
                 time.sleep(MEETING_S)
 
     def _fetch(self, path: Path, size_bytes: int, fetch: Callable[[BinaryIO], None]) -> None:
-        room = self._max_bytes - size_bytes
-        self._erase_idle(lambda age_s, total: age_s >= self._linger_s or total > room)
+        most_others_bytes = self._max_bytes - size_bytes
+        self._erase_idle(lambda age_s, total: age_s >= self._linger_s or total > most_others_bytes)
         part = path.with_suffix(".part")
         # That of a process which was killed.
         part.unlink(missing_ok=True)

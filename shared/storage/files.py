@@ -33,7 +33,7 @@ class FileStorage:
 
     def __init__(self, url: str) -> None:
         self._root = Path(url.removeprefix("file://")).expanduser().absolute()
-        # If it cannot be made now, ``ping`` and every upload say so.
+        # If it cannot be made now, ``ping`` and every upload try again, and say so.
         with suppress(OSError):
             make_private(self._root)
 
@@ -95,8 +95,14 @@ class FileStorage:
                 yield str(path.relative_to(self._root)), datetime.fromtimestamp(changed, UTC)
 
     def ping(self) -> None:
-        """Raise StorageError unless the folder is there, may be written and has space; nothing is written."""
+        """
+        Raise StorageError unless the folder is there, may be written and has space.
+
+        Nothing is written, but that a missing folder is made: an api that is not ready gets no upload that would.
+        """
         with storage_errors("the folder of storage does not answer"):
+            if not self._root.is_dir():
+                make_private(self._root)
             found = os.statvfs(self._root)
         if found.f_flag & os.ST_RDONLY:
             raise StorageError("the file system of storage is read-only")
@@ -162,7 +168,13 @@ class _FileUpload(CountedUpload):
             os.fsync(self._file.fileno())
             self._file.close()
             _part(self._path).rename(self._path)
-            sync_folder(self._path.parent)
+            try:
+                sync_folder(self._path.parent)
+            except OSError:
+                # It exists for readers already, and its sender is told that it does not.
+                with suppress(OSError):
+                    self._path.unlink()
+                raise
         self._done = True
         return self._digest.hexdigest()
 

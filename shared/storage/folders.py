@@ -1,9 +1,18 @@
 """Folders that belong to this service alone, and changes in them that survive a power cut."""
 
 import errno
+import fcntl
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
+
+NOT_CLOSED: Final = stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX
+"""Bits of a folder's mode: others can write in it, or (the last one) a process has only begun to close it."""
+LONGEST_LOCK_S: Final = 10.0
+"""Emptying a folder takes far less."""
 
 
 def make_private(folder: Path) -> None:
@@ -48,20 +57,64 @@ def open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, mode=0o600)
 
 
-def why_not_private(folder: Path) -> str | None:
+class ForeignFolderError(Exception):
+    """A folder is another user's or a link, so that others decide what is in it; the message says which."""
+
+
+def close_to_others(folder: Path, empty: Callable[[int], None]) -> None:
     """
-    Say why other users of this machine could change what lies in *folder*; None if they cannot.
+    Make sure that this user alone can write in *folder*, which exists.
+
+    An umask of 002, an earlier release, or an orchestrator that gives a volume to a group leaves it open to others.
+
+    Args:
+        empty: Called with the opened folder if others could write in it until now: it has to remove what they could
+            have exchanged. Other processes of this user wait meanwhile.
 
     Raises:
-        OSError: It cannot be looked at.
+        ForeignFolderError: It belongs to another user, or is a symbolic link or no folder; or its file system lets
+            others write in it whatever its mode.
+        OSError: It cannot be looked at or changed.
     """
-    found = folder.lstat()
+    _refuse_foreign(folder.lstat())
+    # What was looked at may have been exchanged since; what is open cannot be.
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(opened)
+        _refuse_foreign(found)
+        if not found.st_mode & NOT_CLOSED:
+            return
+        _lock_soon(opened)
+        if not os.fstat(opened).st_mode & NOT_CLOSED:
+            return
+        os.fchmod(opened, 0o700 | stat.S_ISVTX)
+        empty(opened)
+        os.fchmod(opened, 0o700)
+        if os.fstat(opened).st_mode & NOT_CLOSED:
+            raise ForeignFolderError("its file system lets other users write in it")
+    finally:
+        os.close(opened)
+
+
+def _refuse_foreign(found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
-        return "it is a symbolic link"
+        raise ForeignFolderError("it is a symbolic link")
     if not stat.S_ISDIR(found.st_mode):
-        return "it is not a folder"
+        raise ForeignFolderError("it is not a folder")
     if found.st_uid != os.geteuid():
-        return "it belongs to another user"
-    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "other users may write in it"
-    return None
+        raise ForeignFolderError("it belongs to another user")
+
+
+def _lock_soon(opened: int) -> None:
+    """Lock what is open, for as long as it is. Raises BlockingIOError if another holds it for too long."""
+    # Not for ever: those who can still read in the folder can lock it as well.
+    deadline = time.monotonic() + LONGEST_LOCK_S
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return

@@ -1,13 +1,14 @@
 """What storage offers, whatever keeps the objects, and what every kind of it shares."""
 
 import hashlib
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
+
+import uuid6
 
 from shared.errors import StorageError
 
@@ -100,7 +101,11 @@ class Storage(Protocol):
         """
 
     def ping(self) -> None:
-        """Raise StorageError unless storage answers; a few milliseconds of work, and nothing is written."""
+        """
+        Raise StorageError unless storage answers; a few milliseconds of work.
+
+        Nothing is written where storage is as it should be.
+        """
 
     def check(self) -> None:
         """Raise StorageError unless objects can be written, read and removed."""
@@ -115,7 +120,8 @@ def checked_key(key: str) -> str:
 
 def check_by_writing(storage: Storage) -> None:
     """Write, read and remove a small object. Raises StorageError."""
-    key = f"{PROBE_PREFIX}/{uuid.uuid4()}"
+    # Named as uploads are, so that tidying up finds what a check leaves that dies half-way.
+    key = f"{PROBE_PREFIX}/{uuid6.uuid7()}"
     upload = storage.create(key)
     try:
         upload.write(b"ok")

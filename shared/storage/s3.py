@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from shared.config import StorageSettings
 from shared.errors import StorageError
-from shared.storage.client import S3Client, error_code, open_session, s3_errors
+from shared.storage.client import S3Client, error_code, open_session, s3_errors, size_of, was_repeated
 from shared.storage.copies import LocalCopies, copies_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
@@ -90,17 +90,18 @@ class S3Storage:
         origin, goal = self._object(source), self._object(target)
         with s3_errors("the stored file could not be copied"):
             found = self._client.call("head_object", **origin)
+            size_bytes = size_of(found)
             # What is overwritten meanwhile is not mixed.
             given = {"CopySource": origin, "CopySourceIfMatch": found["ETag"]}
-            if found["ContentLength"] <= COPIED_PART_BYTES:
+            if size_bytes <= COPIED_PART_BYTES:
                 self._client.call("copy_object", **goal, **given, **self._encryption)
                 return
             parts = _Parts(self._client, goal, self._encryption)
             try:
-                for first in range(0, found["ContentLength"], COPIED_PART_BYTES):
-                    last = min(first + COPIED_PART_BYTES, found["ContentLength"]) - 1
+                for first in range(0, size_bytes, COPIED_PART_BYTES):
+                    last = min(first + COPIED_PART_BYTES, size_bytes) - 1
                     parts.copy(**given, CopySourceRange=f"bytes={first}-{last}")
-                parts.complete()
+                parts.complete(size_bytes)
             except BaseException:
                 parts.abort()
                 raise
@@ -108,7 +109,7 @@ class S3Storage:
     def size(self, key: str) -> int:
         """Bytes of the object."""
         with s3_errors(UNREADABLE):
-            return int(self._client.call("head_object", **self._object(key))["ContentLength"])
+            return size_of(self._client.call("head_object", **self._object(key)))
 
     def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
         """
@@ -143,11 +144,17 @@ class S3Storage:
             while True:
                 with s3_errors("storage cannot be listed"):
                     page = self._client.call("list_objects_v2", **asked)
-                for found in page.get("Contents", ()):
-                    yield found["Key"].removeprefix(self._prefix).lstrip("/"), found["LastModified"]
-                if not page.get("IsTruncated"):
+                    listed = [
+                        (found["Key"].removeprefix(self._prefix).lstrip("/"), found["LastModified"])
+                        for found in page.get("Contents", ())
+                    ]
+                    token = page["NextContinuationToken"] if page.get("IsTruncated") else None
+                    if token is not None and token == asked.get("ContinuationToken"):
+                        raise ValueError("a page that leads on to itself")
+                yield from listed
+                if token is None:
                     break
-                asked["ContinuationToken"] = page["NextContinuationToken"]
+                asked["ContinuationToken"] = token
 
     def ping(self) -> None:
         """Ask for the bucket's head: the server answers, has the bucket and accepts the key; nothing is written."""
@@ -224,9 +231,9 @@ class _S3Reader(io.RawIOBase):
         self._client, self._place, self._position = client, place, 0
         with s3_errors(UNREADABLE):
             found = client.call("head_object", **place)
-        self._size: int = found["ContentLength"]
-        # All reads are of the same content, or fail.
-        self._etag: str = found["ETag"]
+            self._size = size_of(found)
+            # All reads are of the same content, or fail.
+            self._etag: str = found["ETag"]
 
     def readable(self) -> bool:
         return True
@@ -254,13 +261,17 @@ class _S3Reader(io.RawIOBase):
         self._position += wanted
         return wanted
 
+    def readall(self) -> bytes:
+        # That of the library asks for 8 KiB at a time.
+        return b"".join(iter(lambda: self.read(PART_BYTES) or b"", b""))
+
 
 class _Parts:
     """An upload in parts, by the calls that S3 has for it."""
 
     def __init__(self, client: S3Client, place: dict[str, str], encryption: dict[str, str]) -> None:
         begun = client.call("create_multipart_upload", **place, **encryption)
-        self._client = client
+        self._client, self._place = client, place
         self._upload = {**place, "UploadId": begun["UploadId"]}
         self._etags: list[str] = []
 
@@ -274,10 +285,22 @@ class _Parts:
         part = self._client.call("upload_part_copy", **self._upload, PartNumber=len(self._etags) + 1, **source)
         self._etags.append(part["CopyPartResult"]["ETag"])
 
-    def complete(self) -> None:
-        """Make all parts one object."""
+    def complete(self, size_bytes: int) -> None:
+        """Make all parts one object, of *size_bytes* bytes."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
-        self._client.call("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
+        try:
+            self._client.call("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
+        except ClientError as error:
+            # Where the first answer was lost, the upload has ended, and the object is there.
+            is_repetition = error_code(error) == "NoSuchUpload" and was_repeated(error)
+            if not (is_repetition and self._has_object(size_bytes)):
+                raise
+
+    def _has_object(self, size_bytes: int) -> bool:
+        try:
+            return size_of(self._client.call("head_object", **self._place)) == size_bytes
+        except ClientError:
+            return False
 
     def abort(self) -> None:
         """Drop the parts."""
@@ -317,7 +340,7 @@ class _S3Upload(CountedUpload):
             else:
                 if self._waiting:
                     self._parts.send(bytes(self._waiting))
-                self._parts.complete()
+                self._parts.complete(self.size_bytes)
         self._done = True
         return self._digest.hexdigest()
 

@@ -92,6 +92,18 @@ def test_what_storage_refuses_to_remove_goes_when_it_is_back(sessions, storage, 
     assert (files(storage), key in owed(sessions)) == (set(), False)
 
 
+def test_what_a_check_left_that_died_goes_as_other_orphans_do(storage, context, monkeypatch):
+    storage.is_away = True
+    with pytest.raises(StorageError):
+        storage.check()
+    storage.is_away = False
+    tidy(context)
+    assert len(list(storage.list("probe"))) == 1
+    monkeypatch.setattr("worker.tasks.upkeep.ORPHAN_AGE", -timedelta(days=1))
+    tidy(context)
+    assert list(storage.list("probe")) == []
+
+
 def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
     storage.is_away = True
     remove(sessions, storage, [f"media/{number}" for number in range(100)])

@@ -235,7 +235,8 @@ def _read_run(
     The sampled frames between the first and the last of *cuts_s*, each with the place of the stretch it is in.
 
     Of a single stretch there is one at least. The facts have the size of the file's first frame; where one is much
-    larger, it and those after it are read in its size, lest a face that players show large be too small to look at.
+    larger, it and those after it are read in its size, since a face that players show large could be too small to be
+    scored in the first frame's size.
     """
     sized, after_s, last_s = facts, -math.inf, -math.inf
     for _ in range(MOST_SIZES):

@@ -14,7 +14,7 @@ from shared.models import DirectUpload, Job, Media
 from shared.observability import get_logger
 from shared.queues import QUEUES
 from shared.states import FINAL_JOB_STATUSES
-from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX
+from shared.storage import INCOMING_PREFIX, MEDIA_PREFIX, PROBE_PREFIX
 from worker.tasks.context import Context
 from worker.tasks.expiry import expire
 from worker.tasks.sweep import sweep
@@ -60,10 +60,10 @@ def _remove_owed(context: Context) -> int:
 
 
 def _orphans(context: Context, before: datetime) -> list[str]:
-    """Old stored files that belong to no media row, and direct uploads that no job waits for."""
+    """Old stored files that belong to no media row, direct uploads that no job waits for, and what checks left."""
     found = (
         (key.removesuffix(".part"), changed)
-        for prefix in (MEDIA_PREFIX, INCOMING_PREFIX)
+        for prefix in (MEDIA_PREFIX, INCOMING_PREFIX, PROBE_PREFIX)
         for key, changed in context.storage.list(prefix, not_before=before - ORPHAN_WINDOW)
     )
     old = (key for key, changed in found if changed < before and _is_upload(key))
@@ -91,7 +91,7 @@ def _known(session: Session, keys: set[str]) -> set[str]:
 def _is_upload(key: str) -> bool:
     """Whether this service made the name: nothing else in the folder is ever touched."""
     try:
-        uuid.UUID(key.removeprefix(f"{MEDIA_PREFIX}/").removeprefix(f"{INCOMING_PREFIX}/"))
+        uuid.UUID(key.partition("/")[2])
     except ValueError:
         return False
     return True

@@ -84,3 +84,13 @@ def test_an_address_without_its_scheme_is_a_mistake_of_configuration(run, bucket
     assert done.exit_code == 1
     assert "endpoint_url" in done.output
     assert "http://" in done.output
+
+
+def test_what_the_library_refuses_of_the_environment_is_told_in_a_sentence(run, bucket, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    for command in ("check", "prepare", "lifecycle"):
+        done = run(bucket, command)
+        assert (done.exit_code, done.output) == (
+            1,
+            "Error: storage in S3 cannot be opened: The config profile (nope) could not be found\n",
+        )

@@ -1,5 +1,6 @@
 """Copies of stored objects on this machine: fetched once, kept while used, gone soon after."""
 
+import fcntl
 import os
 import stat
 import subprocess
@@ -195,15 +196,6 @@ def of_another_user(folder):
     return folder
 
 
-def with_mode(mode):
-    def make(folder):
-        folder.mkdir()
-        folder.chmod(mode)
-        return folder
-
-    return make
-
-
 def link(folder):
     (folder.parent / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(folder.parent / "elsewhere")
@@ -214,13 +206,10 @@ def link(folder):
     ("make", "reason"),
     [
         pytest.param(of_another_user, "belongs to another user", id="of another user"),
-        pytest.param(with_mode(0o777), "other users may write", id="open to all"),
-        pytest.param(with_mode(0o770), "other users may write", id="open to a group"),
-        pytest.param(with_mode(0o1777), "other users may write", id="as /tmp is"),
         pytest.param(link, "symbolic link", id="a link"),
     ],
 )
-def test_a_folder_that_others_can_change_is_not_used(tmp_path, make, reason):
+def test_a_folder_of_others_is_not_used(tmp_path, make, reason):
     """Its name can be foreseen: another user may have made it first, to read or exchange what is decoded."""
     folder = make(tmp_path / "copies")
     before = sorted(folder.iterdir())
@@ -230,6 +219,71 @@ def test_a_folder_that_others_can_change_is_not_used(tmp_path, make, reason):
     with pytest.raises(StorageError):
         LocalCopies(folder, 100, 60).sweep()
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "mode", [0o775, 0o777, 0o2770, 0o1700], ids=["umask 002", "open to all", "fsGroup", "half closed"]
+)
+@pytest.mark.parametrize("use", ["get", "forget", "sweep"])
+def test_a_folder_of_this_user_that_others_could_change_is_emptied_and_closed_to_them(tmp_path, source, mode, use):
+    """As an earlier release made it, or an orchestrator opened it to a group. What is in it may be theirs."""
+    folder = tmp_path / "copies"
+    copies = LocalCopies(folder, 100, 60)
+    with source.use(copies, "a") as path:
+        pass
+    path.write_text("exchanged")
+    (folder / "planted.copy").mkdir()
+    (folder / "planted.lock").symlink_to(tmp_path / "elsewhere")
+    (folder / "notes.txt").write_text("an operator's")
+    folder.chmod(mode)
+    if use == "get":
+        with source.use(copies, "a") as path:
+            assert path.read_bytes().startswith(b"a")
+        assert source.fetched == ["a", "a"]
+        copies.forget("a")
+    elif use == "forget":
+        copies.forget("another")
+    else:
+        copies.sweep()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_processes_that_meet_an_open_folder_at_once_empty_it_once(tmp_path):
+    """One that is late must not take away what another has fetched since."""
+    folder, begun, together, used = tmp_path / "copies", threading.Barrier(8), threading.Barrier(8), []
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "old.copy").write_text("exchanged")
+
+    def want(key):
+        begun.wait()
+        with LocalCopies(folder, 100, 60).get(key, lambda: 1, lambda file: file.write(b"x")) as path:
+            together.wait(timeout=30)
+            used.append(path.read_bytes())
+
+    threads = [threading.Thread(target=want, args=[str(number)]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert used == [b"x"] * 8
+    assert copies_in(folder) == ["x"] * 8
+
+
+def test_one_who_keeps_the_folder_locked_does_not_hold_anybody_up_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("shared.storage.folders.LONGEST_LOCK_S", 0.05)
+    tmp_path.chmod(0o770)
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StorageError), use_of(tmp_path):
+            pass
+    finally:
+        os.close(held)
+    with use_of(tmp_path):
+        pass
 
 
 def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
@@ -243,10 +297,21 @@ def test_a_folder_of_settings_is_used_if_this_user_owns_it_and_another_one_gets_
     own = f"deepfakestream-{os.geteuid()}"
     assert copies_folder(tmp_path) == tmp_path
     assert copies_folder(tmp_path / "new") == tmp_path / "new"
+    tmp_path.chmod(0o775)
+    assert copies_folder(tmp_path) == tmp_path
     other = of_another_user(tmp_path / "volume")
     assert copies_folder(other) == other / own
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert copies_folder(None) == tmp_path / own
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777], ids=["open to all", "as /tmp is"])
+def test_a_folder_of_settings_that_all_may_write_in_stays_so(tmp_path, mode):
+    """For root, /tmp is a folder of its own."""
+    tmp_path.chmod(mode)
+    with use_of(copies_folder(tmp_path)) as path:
+        assert path.parent == tmp_path / f"deepfakestream-{os.geteuid()}"
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == mode
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")

@@ -1,5 +1,6 @@
 """What a disk does otherwise than S3: owners, modes, power cuts, and failures in the middle of a file."""
 
+import errno
 import os
 import stat
 from contextlib import contextmanager
@@ -83,6 +84,21 @@ def test_a_power_cut_takes_neither_the_content_nor_the_name_nor_the_folders_of_a
     ]
 
 
+def test_a_name_that_cannot_be_made_durable_is_taken_away_again(storage, folder, monkeypatch):
+    upload, fsync = storage.create("media/x"), os.fsync
+
+    def fail(file):
+        if Path(f"/proc/self/fd/{file}").readlink().is_dir():
+            raise OSError(errno.EIO, "the disk failed")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError):
+        upload.commit()
+    upload.abort()
+    assert list((folder / "media").iterdir()) == []
+
+
 def test_a_power_cut_does_not_bring_back_what_was_erased(storage, folder, synced):
     put(storage, "media/x")
     synced.clear()
@@ -152,10 +168,20 @@ def test_an_answer_costs_no_write(storage, folder):
     assert (list(folder.iterdir()), folder.stat().st_mtime_ns) == ([], before)
 
 
-def test_a_folder_that_is_gone_or_no_folder_does_not_answer(storage, folder):
+def test_a_folder_that_could_not_be_made_at_the_start_answers_once_it_can_be(storage, folder):
+    """A volume may be mounted later. An api that does not answer gets no upload that would make the folder."""
     folder.rmdir()
+    folder.parent.rmdir()
+    folder.parent.write_text("not mounted yet")
     with pytest.raises(StorageError):
         storage.ping()
+    folder.parent.unlink()
+    storage.ping()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_file_in_place_of_the_folder_does_not_answer(storage, folder):
+    folder.rmdir()
     folder.write_text("")
     with pytest.raises(StorageError):
         storage.ping()

@@ -1,6 +1,7 @@
 """What S3 does otherwise than a disk, against a real server."""
 
 import gc
+import hashlib
 import io
 import os
 import threading
@@ -13,7 +14,16 @@ import pytest
 from shared.config import StorageSettings
 from shared.errors import StorageError
 from shared.storage.s3 import PART_BYTES, S3Storage
-from tests.broken_s3 import break_off, drip_body, drip_headers, listening, never_continue, say_nothing
+from tests.broken_s3 import (
+    LosesItsAnswer,
+    answering,
+    break_off,
+    drip_body,
+    drip_headers,
+    listening,
+    never_continue,
+    say_nothing,
+)
 
 
 @pytest.fixture
@@ -128,6 +138,18 @@ def test_an_object_that_is_exchanged_while_it_is_read_is_a_storage_error(storage
         put(b"b" * 3_000_000)
         with pytest.raises(StorageError):
             stream.read()
+
+
+def test_reading_all_asks_for_large_parts(storage, monkeypatch):
+    content = os.urandom(PART_BYTES + 1000)
+    upload = storage.create("media/a")
+    upload.write(content)
+    upload.commit()
+    asked, read = [], storage._client.read
+    monkeypatch.setattr(storage._client, "read", lambda size, **given: asked.append(size) or read(size, **given))
+    with storage.open("media/a") as stream:
+        assert stream.read() == content
+    assert asked == [PART_BYTES, 1000]
 
 
 def test_reading_fetches_what_is_asked_for_and_a_block_ahead(storage, monkeypatch):
@@ -292,3 +314,69 @@ def test_what_breaks_off_is_asked_for_again_and_is_a_storage_error_in_the_end(tm
         with pytest.raises(StorageError), storage.local_path("media/a"):
             pass
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
+SIZE, ETAG = b"Content-Length: 10", b'ETag: "a"'
+PAGE = b"<ListBucketResult>%b</ListBucketResult>"
+ITEM = b"<Contents><Key>prefix/media/a</Key>%b</Contents>"
+
+
+def copied(storage):
+    storage.copy("incoming/a", "media/a")
+
+
+@pytest.mark.parametrize(
+    ("call", "serve"),
+    [
+        pytest.param(read, answering(SIZE), id="no ETag"),
+        pytest.param(copied, answering(SIZE), id="no ETag of what is copied"),
+        pytest.param(read, answering(ETAG), id="no length"),
+        pytest.param(CALLS[-1], answering(ETAG), id="no length for its size"),
+        pytest.param(copied, answering(ETAG), id="no length of what is copied"),
+        pytest.param(CALLS[-1], answering(ETAG, b"Content-Length: abc"), id="a length that is no number"),
+        pytest.param(read, answering(ETAG, b"Content-Length: -5"), id="a negative length"),
+        pytest.param(read, answering(SIZE, ETAG, b"Last-Modified: yesterday"), id="a time that is none"),
+        pytest.param(put_parts, answering(b"Content-Length: 0"), id="an upload without its name"),
+        pytest.param(listed, answering(body=PAGE % b"<IsTruncated>true</IsTruncated>"), id="a list without its rest"),
+        pytest.param(
+            listed,
+            answering(body=PAGE % b"<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>"),
+            id="a list without an end",
+        ),
+        pytest.param(listed, answering(body=PAGE % (ITEM % b"")), id="an object without a time"),
+        pytest.param(
+            listed,
+            answering(body=PAGE % (ITEM % b"<LastModified>nonsense</LastModified>")),
+            id="an object with a time that is none",
+        ),
+    ],
+)
+def test_an_answer_that_lacks_what_it_has_to_say_is_a_storage_error(monkeypatch, tmp_path, call, serve):
+    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 10)
+    with listening(serve) as (settings, _), pytest.raises(StorageError):
+        call(S3Storage(settings.model_copy(update={"cache_dir": tmp_path})))
+
+
+def put_large(serve):
+    with listening(serve) as (settings, _):
+        upload = S3Storage(settings).create("media/a")
+        try:
+            upload.write(b"x" * (PART_BYTES + 10))
+            return upload.commit()
+        finally:
+            upload.abort()
+
+
+def test_an_upload_whose_last_answer_was_lost_is_there():
+    """S3 has completed it, and says of the repetition that there is no such upload."""
+    serve = LosesItsAnswer(b"200 OK\r\nContent-Length: %d" % (PART_BYTES + 10))
+    assert put_large(serve) == hashlib.sha256(b"x" * (PART_BYTES + 10)).hexdigest()
+    assert serve.asked == [b"POST", b"PUT", b"PUT", b"POST", b"POST", b"HEAD"]
+
+
+@pytest.mark.parametrize(
+    "stored", [b"200 OK\r\nContent-Length: 7", b"404 Not Found"], ids=["another object", "nothing"]
+)
+def test_an_upload_that_is_lost_is_a_storage_error(stored):
+    with pytest.raises(StorageError, match="could not finish"):
+        put_large(LosesItsAnswer(stored))
