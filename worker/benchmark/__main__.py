@@ -5,48 +5,19 @@ Seconds belong to the machine; the ratios are what is worth comparing. Writes a 
 tables in Markdown.
 """
 
-import json
-import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import click
-import torch
-from tqdm import tqdm
 
-from shared.commands import SETTINGS, CommandError, run
+from shared.commands import SETTINGS, CommandError, needed_packages, run
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
-from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
-from worker.benchmark.options import scenes_option
-from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS, draw, table
-from worker.benchmark.scenes import make_scene
-from worker.cores import available_cores
+from worker.benchmark.errors import BenchmarkError
+from worker.benchmark.options import EXTRAS, scenes_option
 
 PROGRAM: Final = "python -m worker.benchmark"
-SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
-SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
-DURATIONS_S: Final = (10, 60, 180, 600)
-FACES: Final = (1, 2, 4, 7, 10)
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """The options of the command line."""
-
-    data: Path | None
-    model: str
-    models_dir: Path
-    quick: bool
-    rounds: int | None
-    threads: int | None
-    out: Path
-    scenes: Path
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
@@ -65,9 +36,13 @@ class _Given:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="The report to write.")
 @scenes_option
 def _measure(**options: Any) -> None:
-    given = _Given(**options)
+    with needed_packages(PROGRAM, "the benchmark", EXTRAS):
+        # Here, since torch takes seconds to import, which help needs not.
+        from worker.benchmark.report import draw, table
+        from worker.benchmark.running import Given, measured
+    given = Given(**options)
     try:
-        report = _measured(given, given.rounds or (3 if given.quick else 5))
+        report = measured(given)
     except BenchmarkError as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
     draw(report, given.out.with_suffix(".png"))
@@ -77,105 +52,6 @@ def _measure(**options: Any) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; its exit status."""
     return run(_measure, arguments, PROGRAM)
-
-
-def _measured(given: _Given, rounds: int) -> dict[str, Any]:
-    """The report, which is written as far as it is after each part."""
-    paths = _paths(given)
-    report: dict[str, Any] = {"machine": _machine(given.threads), "rounds": rounds, "quick": given.quick}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with closing(Bench(given.models_dir, given.model, threads=given.threads)) as bench:
-        clips: list[dict[str, Any]] = []
-        for path in tqdm(paths, unit="clip", desc="clips"):
-            rows = bench.measure(path, [*PIPELINES, INDISPENSABLE], rounds=rounds)
-            rows |= bench.measure(path, DETECTIONS, rounds=rounds)
-            clips.append({"clip": path.name, **_ratios(rows), "contenders": _json(rows)})
-            for name in (*RATIOS, *BOUNDS):
-                report[name] = round(median(clip[name] for clip in clips), 3)
-            _write(report | {"clips": clips}, given.out)
-        report |= {"clips": clips, "growth": {}}
-        for name, growing in _growth(bench, given).items():
-            report["growth"][name] = list(growing)
-            _write(report, given.out)
-    return report
-
-
-def _write(report: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _machine(threads: int | None) -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": available_cores(),
-        "threads": threads or torch.get_num_threads(),
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
-def _paths(given: _Given) -> list[Path]:
-    if given.data is not None:
-        paths = sorted(path for path in given.data.glob("*") if path.suffix.lower() in SUFFIXES)
-        if not paths:
-            raise BenchmarkError(f"there is no video in {given.data}")
-    else:
-        paths = [
-            make_scene(given.scenes / f"{height}p-2.mp4", width_px=width, height_px=height, seconds=10, faces=2)
-            for width, height in SIZES[:3]
-        ]
-    if given.quick:
-        # The largest file and the smallest, so that it ends in time.
-        return sorted({max(paths, key=_size), min(paths, key=_size)})
-    return paths
-
-
-def _growth(bench: Bench, given: _Given) -> dict[str, Iterator[dict[str, Any]]]:
-    quick = given.quick
-
-    def rows(values: Any, make: Callable[[Any], dict[str, int]]) -> Iterator[dict[str, Any]]:
-        for value in tqdm(values, desc="growth"):
-            wanted = make(value)
-            name = "-".join(str(number) for number in wanted.values())
-            path = make_scene(given.scenes / f"{name}.mp4", **wanted)
-            measured = bench.measure(path, PIPELINES, rounds=given.rounds or 1)
-            yield {**wanted, "contenders": _json(measured)}
-
-    small = {"width_px": 640, "height_px": 360}
-    return {
-        "duration": rows(
-            DURATIONS_S[:2] if quick else DURATIONS_S, lambda seconds: {**small, "seconds": seconds, "faces": 1}
-        ),
-        "resolution": rows(
-            SIZES[:3:2] if quick else SIZES,
-            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": 10, "faces": 1},
-        ),
-        "faces": rows(
-            FACES[::4] if quick else FACES,
-            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": 10, "faces": faces},
-        ),
-    }
-
-
-def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
-    ours = rows["ours"].seconds
-    theirs, mine = (rows[name].seconds for name in DETECTIONS)
-    straightforward, floor, least = (rows[name].seconds for name in ("straightforward", "floor", INDISPENSABLE))
-    return {
-        "ratio_vs_straightforward": round(straightforward / ours, 3),
-        "ratio_vs_floor": round(ours / floor, 3),
-        "detection_ratio": round(theirs / mine, 3),
-        "straightforward_vs_indispensable": round(straightforward / least, 3),
-        "indispensable_vs_floor": round(least / floor, 3),
-    }
-
-
-def _json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
-    return [row.to_json() for row in rows.values()]
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 if __name__ == "__main__":
