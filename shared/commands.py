@@ -9,6 +9,8 @@ import click
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "show_default": True}
 """For ``context_settings``: ``-h`` as well, and every default in the help."""
 
+POSITIVE: Final = click.FloatRange(min=0, min_open=True)
+"""The type of options that are times: zero and less are refused with status 2."""
 OURS: Final = ("api", "migrations", "shared", "worker")
 """Packages that are part of this one: one of their modules that is missing is a fault, and no missing installation."""
 

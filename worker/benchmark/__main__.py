@@ -31,8 +31,8 @@ PROGRAM: Final = "python -m worker.benchmark"
     "--models-dir", type=click.Path(path_type=Path), default=PACKAGED_MODELS_DIR, help="Folder of checkpoints."
 )
 @click.option("--quick", is_flag=True, help="Fewer clips and rounds; ends within five minutes.")
-@click.option("--rounds", type=int, help="Of which medians are taken; 5 if not given, 3 with --quick.")
-@click.option("--threads", type=int, help="Of PyTorch; all if not given.")
+@click.option("--rounds", type=click.IntRange(1), help="Of which medians are taken; 5 if not given, 3 with --quick.")
+@click.option("--threads", type=click.IntRange(1), help="Of PyTorch; all if not given.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="The report to write.")
 @scenes_option
 def _measure(**options: Any) -> None:
