@@ -19,7 +19,7 @@ from deepfakestream.client import Client
 from deepfakestream.connection import URL_VARIABLE, find_connection, find_state, operator_environment, own_state
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.scanning import Options, Scan, Scanned, select
-from deepfakestream.tables import jobs_table
+from deepfakestream.tables import counted, jobs_table
 from deepfakestream.terminal import make_console, prepare_output, say
 
 FAILED = 1
@@ -259,7 +259,7 @@ def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
     ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
     """
     if not yes:
-        click.confirm(f"Erase {len(job_ids)} job(s) for good?", abort=True)
+        click.confirm(f"Erase {counted(len(job_ids), 'job')} for good?", abort=True)
 
     def erase(client: Client, job_id: str) -> str:
         client.delete(job_id)
