@@ -88,9 +88,11 @@ clean:
 
 .venv/.torch: .venv/bin/python configs/constraints.txt
 ifeq ($(strip $(TORCH_INDEX)),)
-	@echo "Installing. torch's ordinary builds run on CPU and GPU and take about 6 GB unpacked;"
+	@echo "Installing into .venv, once: several GB are downloaded and unpacked, which takes some minutes."
+	@echo "torch's ordinary builds run on CPU and GPU and take about 6 GB unpacked;"
 	@echo "for CPU only, stop here and use: make demo TORCH_INDEX=<address of PyTorch's CPU index>"
 else
+	@echo "Installing into .venv, once: several GB are downloaded and unpacked, which takes some minutes."
 	$(INSTALL) --index-url $(TORCH_INDEX) torch torchvision
 endif
 	@touch $@

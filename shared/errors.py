@@ -21,6 +21,7 @@ The error tree that both services share.
     ├── DecodeError                    decode_failed         (retryable: the decoder may have been killed)
     │   └── DecodeTimeoutError         decode_timeout        (retryable)
     ├── ModelError                     model_error           (retryable: another process may be sound)
+    ├── UnknownModelError              unknown_model         (of a scan without a service)
     ├── StorageError                   storage_error         (retryable)
     │   └── ObjectMissingError         media_missing
     ├── JobCancelledError              cancelled
@@ -224,6 +225,12 @@ class ModelError(DeepfakeStreamError):
 
     code = Code.MODEL_ERROR
     retryable = True
+
+
+class UnknownModelError(DeepfakeStreamError):
+    """A checkpoint was asked for that is not installed."""
+
+    code = Code.UNKNOWN_MODEL
 
 
 class StorageError(DeepfakeStreamError):

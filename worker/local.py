@@ -12,9 +12,9 @@ from typing import Any
 from shared.config import Limits
 from shared.containers import MediaLimits, check_size
 from shared.documents.jobs import JobDocument
-from shared.errors import EmptyFileError
+from shared.errors import EmptyFileError, UnknownModelError
 from shared.jobs.segments import JobSegments, SegmentPage, summary_of
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, list_manifests
 from shared.models import Job, Media, Segment, new_id
 from shared.states import JobStatus, SegmentStatus
 from shared.storage import BLOCK_BYTES
@@ -104,6 +104,9 @@ def scan(
 @lru_cache(maxsize=1)
 def _load(model: str, device: str) -> Detector:
     """The detector, once for all files of a command."""
+    known = list_manifests(PACKAGED_MODELS_DIR)
+    if model not in known:
+        raise UnknownModelError(f"there is no model {model!r}; there are {', '.join(known)}")
     return Detector.load(PACKAGED_MODELS_DIR, model, device)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import signal
 import sys
@@ -11,19 +12,30 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from deepfakestream.checkpoints import find_checkpoints
 from deepfakestream.client import Client
 from deepfakestream.connection import URL_VARIABLE, find_connection, find_state, operator_environment, own_state
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.scanning import Options, Scan, Scanned, select
-from deepfakestream.tables import jobs_table
+from deepfakestream.tables import counted, jobs_table
 from deepfakestream.terminal import make_console, prepare_output, say
 
 FAILED = 1
 FOUND = 3
 INTERRUPTED = 130
 COMMANDS_GROUP = "deepfakestream.commands"
+
+
+class _Number(click.FloatRange):
+    """A number of a range, which not-a-number and infinity are not in."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return found
 
 
 class _Commands(click.Group):
@@ -61,7 +73,7 @@ def _report(error: click.ClickException) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--url", help="The service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine.")
 @click.option(
     "--api-key",
@@ -115,6 +127,7 @@ def _fail(error: Exception) -> click.ClickException:
     type=click.Choice(["fake", "real", "inconclusive", "not_applicable"]),
     multiple=True,
     help="Exit with status 3 if a verdict is this; repeatable.",
+    show_default=False,
 )
 @click.option(
     "--all",
@@ -123,12 +136,29 @@ def _fail(error: Exception) -> click.ClickException:
     help="Send every file: hidden ones of a folder too, and those that begin like no image or video.",
 )
 @click.option("--local", is_flag=True, help="Scan in this process: no service, no database.")
-@click.option("--model", help="A checkpoint's name.")
-@click.option("--sample-fps", type=click.FloatRange(0.1, 30), help="Frames looked at a second.")
-@click.option("--segment-seconds", type=click.FloatRange(1, 60), help="Length of a segment.")
-@click.option("--webhook-url", help="Called by the service when a job ends.")
-@click.option("--timeout", "timeout_s", type=float, help="Seconds to wait for each file.")
-@click.option("--wait/--no-wait", default=True, help="Wait for results, or only submit.")
+@click.option(
+    "--model",
+    help="A checkpoint's name, of those that 'deepfakestream models' lists.",
+    show_default="the service's, or with --local this package's",
+)
+@click.option(
+    "--sample-fps", type=_Number(0.1, 30), help="Frames looked at a second.", show_default="the checkpoint's, mostly 2"
+)
+@click.option(
+    "--segment-seconds",
+    type=_Number(1, 60),
+    help="Length of a segment.",
+    show_default="the checkpoint's, mostly 5",
+)
+@click.option("--webhook-url", help="Called by the service when a job ends; not with --local.", show_default="none")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=_Number(min=0, min_open=True),
+    help="Seconds to wait for each file, more than 0; not with --local.",
+    show_default="no limit",
+)
+@click.option("--wait/--no-wait", default=True, help="Wait for results, or only submit; --local waits always.")
 @click.pass_context
 def scan(
     context: click.Context,
@@ -140,7 +170,14 @@ def scan(
     local: bool,
     **options: Any,
 ) -> None:
-    """Scan images and videos: submit, wait with progress, print a table."""
+    """
+    Scan images and videos: submit, wait with progress, print a table.
+
+    FILE is an image or a video, of a FOLDER all images and videos inside are taken, and a URL (http or https) is
+    fetched by the service.
+    """
+    if local:
+        _refuse_what_needs_a_service(context)
     console = make_console(stderr=as_json)
     found = select(sources, all_files=all_files)
     if left_out := found.left_out():
@@ -162,6 +199,14 @@ def scan(
     context.exit(_status(results, fail_on))
 
 
+def _refuse_what_needs_a_service(context: click.Context) -> None:
+    """Refuse options that ``--local`` would have to ignore."""
+    for name, option in (("webhook_url", "--webhook-url"), ("timeout_s", "--timeout"), ("wait", "--no-wait")):
+        is_given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if is_given and not (name == "wait" and context.params[name]):
+            raise click.UsageError(f"{option} is for a service, and --local scans without one: leave one of them out")
+
+
 def _status(results: list[Scanned], fail_on: tuple[str, ...]) -> int:
     if any(result.job is not None and result.job.verdict in fail_on for result in results):
         return FOUND
@@ -170,8 +215,10 @@ def _status(results: list[Scanned], fail_on: tuple[str, ...]) -> int:
 
 
 @main.command()
-@click.option("--status", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]))
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--status", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]), help="Only these."
+)
+@click.option("--limit", type=click.IntRange(1), default=20, help="At most so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print one job a line.")
 @click.pass_context
 def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) -> None:
@@ -193,7 +240,11 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) 
 @click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_context
 def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
-    """Stop jobs."""
+    """
+    Stop jobs.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
+    """
     _each(context, job_ids, lambda client, job_id: f"{job_id} {client.cancel(job_id).status}")
 
 
@@ -202,9 +253,13 @@ def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
-    """Erase jobs with their media and results."""
+    """
+    Erase jobs with their media and results.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
+    """
     if not yes:
-        click.confirm(f"Erase {len(job_ids)} job(s) for good?", abort=True)
+        click.confirm(f"Erase {counted(len(job_ids), 'job')} for good?", abort=True)
 
     def erase(client: Client, job_id: str) -> str:
         client.delete(job_id)

@@ -89,7 +89,10 @@ def summarise(console: Console, results: Sequence[Scanned]) -> None:
         if job is None or job.model is None:
             console.print(plain(f"{name}: no result"))
             continue
-        console.print(plain(f"{name}: {job.verdict}, average {score(job.fake_score)}; {limits(job, job.model)}"))
+        found = (
+            f"average {score(job.fake_score)}; {limits(job, job.model)}" if job.fake_score is not None else "no score"
+        )
+        console.print(plain(f"{name}: {job.verdict}, {found}"))
 
 
 def explain(console: Console, jobs: Sequence[Job | None]) -> None:

@@ -16,7 +16,7 @@ from deepfakestream.errors import DeepfakeStreamError, MissingPartError
 from deepfakestream.local import local_entry
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
-from deepfakestream.tables import print_job, problem_document
+from deepfakestream.tables import counted, print_job, problem_document
 from deepfakestream.terminal import plain, printable, say
 
 AT_A_TIME = 4
@@ -199,7 +199,9 @@ class Scan:
         def on_progress(job: Job) -> None:
             self._check_stopping()
             step = (
-                f"{job.segments_done} of {job.segments_total} segments" if job.segments_total else printable(job.status)
+                f"{job.segments_done} of {counted(job.segments_total, 'segment')}"
+                if job.segments_total
+                else printable(job.status)
             )
             progress.update(task, completed=job.fraction, total=1.0, step=step)
 

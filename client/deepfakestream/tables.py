@@ -41,15 +41,19 @@ def print_job(console: Console, name: str, job: Job) -> None:
         console.print(plain(f"        person {person.person}: {score(person.fake_score)}, {person.verdict}{limit}"))
     for stretch in job.suspicious[:LISTED]:
         when = f"{seconds(stretch.start_s)} to {seconds(stretch.end_s)}, person {stretch.person}"
-        console.print(plain(f"        {when}: {score(stretch.fake_score)} on {stretch.faces} faces, {stretch.verdict}"))
+        console.print(
+            plain(f"        {when}: {score(stretch.fake_score)} on {counted(stretch.faces, 'face')}, {stretch.verdict}")
+        )
     if len(job.suspicious) > LISTED:
-        console.print(plain(f"        and {len(job.suspicious) - LISTED} more stretches of time (--json names them)"))
+        left_out = counted(len(job.suspicious) - LISTED, "more stretch", "more stretches")
+        console.print(plain(f"        and {left_out} of time (--json has all of them)"))
     if job.model is not None:
         model = job.model
+        found = limits(job, model)
         console.print(
             plain(
-                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…:"
-                f" {limits(job, model)}; how far to trust it: deepfakestream models --card"
+                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…"
+                f"{f': {found}' if found else ''}; how far to trust it: deepfakestream models --card"
             )
         )
 
@@ -73,18 +77,31 @@ def _print_segments(console: Console, name: str, job: Job) -> None:
     console.print(table)
     if job.segments_next_cursor is not None:
         left_out = (job.segments_total or 0) - len(job.segments)
-        console.print(plain(f"and {left_out} more segments"))
+        console.print(plain(f"and {counted(left_out, 'more segment')}"))
 
 
 def limits(job: Job, model: Model) -> str:
-    """From where on this job's score is called fake and below which it is called real, and on how much that rests."""
+    """
+    From where on this job's score is called fake and below which it is called real, and on how much that rests.
+
+    Empty where nothing was scored, since there is nothing to compare with limits.
+    """
+    if job.fake_score is None:
+        return ""
     if job.evidence is not None and job.evidence.fake_from is not None and job.evidence.real_below is not None:
         found = job.evidence
-        faces = f"{found.faces} {'face' if found.faces == 1 else 'faces'}"
-        rests = f" (on {faces}, the highest of {found.people:.2g} people)" if found.people > 1 else f" (on {faces})"
-        return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g}{rests}"
+        faces = counted(found.faces, "face")
+        # A mean over segments, which is rarely whole.
+        about = "" if found.people == round(found.people) else "about "
+        people = f", the highest of {about}{found.people:.2g} people" if found.people > 1 else ""
+        return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g} (on {faces}{people})"
     low, _ = model.uncertainty_band
     return f"fake from {model.threshold:g}, real below {low:g}"
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """*count* with the noun *one*, or where it is not 1 with *several*, by default *one* with an s."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
 def jobs_table(jobs: list[Job], width: int) -> Table:

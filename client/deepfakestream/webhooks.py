@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 from standardwebhooks.webhooks import WebhookVerificationError as NotVerifiedError
 
 from deepfakestream.errors import WebhookVerificationError
@@ -24,14 +25,19 @@ def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -
         repetition, so keep it to see an event once.
 
     Raises:
-        WebhookVerificationError: The signature is not right, or the webhook is more than five minutes old.
+        WebhookVerificationError: The signature is not right, the webhook is more than five minutes old, or *secret* is
+            empty or no such secret.
     """
+    if not secret or secret == "whsec_":  # noqa: S105 - the prefix alone is no secret
+        raise WebhookVerificationError(
+            "the webhook could not be verified: the secret is empty; give the one that came with the API key (whsec_…)"
+        )
     lowered = {name.lower(): value for name, value in headers.items()}
     try:
         text = body.decode() if isinstance(body, bytes) else body
         Webhook(secret).verify(text, lowered)
         event = json.loads(text)
-    except (NotVerifiedError, ValueError, RecursionError) as error:
+    except (NotVerifiedError, EmptyWebhookSecretError, ValueError, RecursionError) as error:
         raise WebhookVerificationError(f"the webhook could not be verified: {error}") from error
     if not isinstance(event, dict):
         raise WebhookVerificationError("the webhook could not be verified: its body is no JSON object")

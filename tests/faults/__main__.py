@@ -24,6 +24,7 @@ import click
 import httpx
 from deepfakestream.stack.embedded import EmbeddedStack
 
+from shared.commands import POSITIVE
 from shared.commands import SETTINGS as COMMAND
 from shared.config import Logging
 from shared.observability import configure_logging
@@ -55,10 +56,10 @@ QUIET_S = 240.0
 
 
 @click.command(context_settings=COMMAND, help=__doc__)
-@click.option("--minutes", type=float, default=5.0, help="For which things happen.")
+@click.option("--minutes", type=POSITIVE, default=5.0, help="For which things happen.")
 @seed_option
-@click.option("--every", "every_s", type=float, default=6.0, help="Seconds between faults, about.")
-@click.option("--away", "away_s", type=float, default=AWAY_S, help="Seconds for which Redis and Postgres stay away.")
+@click.option("--every", "every_s", type=POSITIVE, default=6.0, help="Seconds between faults, about.")
+@click.option("--away", "away_s", type=POSITIVE, default=AWAY_S, help="Seconds for which Redis and Postgres stay away.")
 @nodes_option
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the services' logs in this folder.")
 def main(minutes: float, seed: int, *, every_s: float, away_s: float, nodes: bool, logs: Path | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
@@ -58,6 +59,26 @@ def test_help_says_what_every_command_and_option_does(name):
                 assert " ".join(parameter.help.split()) in told
                 if isinstance(default := parameter.get_default(context), (str, int, float, Path)):
                     assert f"[default: {default}" in shown
+
+
+@pytest.mark.parametrize("given", ["-1", "0"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("worker.benchmark", ["--rounds"]),
+        ("worker.benchmark", ["--threads"]),
+        ("worker.training", ["train", "x", "--minutes"]),
+        ("tests.faults", ["--minutes"]),
+        ("tests.load", ["--seconds"]),
+        ("tests.load.polling", ["--seconds"]),
+        ("tests.nodes", ["--seconds"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[-1],
+)
+def test_times_and_counts_of_rounds_are_more_than_zero(name, options, given):
+    done = CliRunner().invoke(command(name), [*options, given])
+    assert done.exit_code == 2
+    assert "is not in the range" in done.output
 
 
 def test_nothing_parses_arguments_by_argparse():

@@ -23,7 +23,7 @@ import click
 from deepfakestream import Client
 from deepfakestream.stack.embedded import EmbeddedStack
 
-from shared.commands import SETTINGS
+from shared.commands import POSITIVE, SETTINGS
 from tests.clips import noise_picture
 from tests.inside import postgres_of
 from tests.nodes.cluster import Cluster
@@ -38,9 +38,9 @@ DRAIN_S = 120.0
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
-@click.option("--seconds", type=int, default=60, help="For which submissions are offered.")
-@click.option("--times", type=float, default=4.0, help="Capacity that is offered.")
-@click.option("--polls", type=float, default=20.0, help="Looks at jobs a second.")
+@click.option("--seconds", type=click.IntRange(1), default=60, help="For which submissions are offered.")
+@click.option("--times", type=POSITIVE, default=4.0, help="Capacity that is offered.")
+@click.option("--polls", type=click.FloatRange(0), default=20.0, help="Looks at jobs a second.")
 @click.option("--max-open-jobs", type=int, default=100, help="Bound of the queue.")
 @nodes_option
 def main(*, seconds: int, times: float, polls: float, max_open_jobs: int, nodes: bool) -> None:

@@ -26,6 +26,7 @@ import psycopg
 
 from api.keys import create_key
 from migrations.schema import migrate
+from shared.commands import POSITIVE
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
 from tests.integration.rows import add_job
@@ -45,7 +46,7 @@ LOOK_CHARACTERS = 344
 @click.command(context_settings={"show_default": True}, help=__doc__)
 @click.option("--segments", type=int, multiple=True, default=SIZES, help="Of a job; may be given several times.")
 @click.option("--polls", type=int, default=500, help="Of each job.")
-@click.option("--seconds", type=float, default=60.0, help="After which polling of a job ends, fewer polls or not.")
+@click.option("--seconds", type=POSITIVE, default=60.0, help="After which polling of a job ends, fewer polls or not.")
 def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
     """Run the command line."""
     with ExitStack() as running:

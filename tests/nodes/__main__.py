@@ -19,6 +19,7 @@ from typing import Any
 import click
 from deepfakestream import Client
 
+from shared.commands import POSITIVE
 from shared.commands import SETTINGS as COMMAND
 from tests.clips import make_clip
 from tests.faults.audit import result
@@ -30,8 +31,8 @@ SETTINGS = {"WORKER__PROCESSES_PER_DEVICE": "1", "WORKER__THREADS_PER_PROCESS": 
 
 @click.command(context_settings=COMMAND, help=__doc__)
 @click.option("--videos", type=int, default=6, help="That are scored in each round.")
-@click.option("--seconds", type=float, default=20.0, help="Of each video.")
-@click.option("--rounds", type=int, default=3, help="Of which medians are taken.")
+@click.option("--seconds", type=POSITIVE, default=20.0, help="Of each video.")
+@click.option("--rounds", type=click.IntRange(1), default=3, help="Of which medians are taken.")
 def main(videos: int, seconds: float, rounds: int) -> None:
     """Run the command line."""
     for name, value in SETTINGS.items():

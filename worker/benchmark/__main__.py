@@ -5,29 +5,20 @@ Seconds belong to the machine; the ratios are what is worth comparing. Writes a 
 tables in Markdown.
 """
 
-import json
-import platform
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 import click
-import torch
-from tqdm import tqdm
 
-from shared.commands import SETTINGS, CommandError, run
+from shared.commands import SETTINGS, CommandError, needed_packages, run
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
-from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
-from worker.benchmark.options import scenes_option
-from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS, draw, table
-from worker.benchmark.scenes import make_scene
-from worker.cores import available_cores
+from worker.benchmark.errors import BenchmarkError
+from worker.benchmark.options import EXTRAS, scenes_option
 
 PROGRAM: Final = "python -m worker.benchmark"
+<<<<<<< HEAD
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
 SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
@@ -49,6 +40,8 @@ class _Given:
     threads: int | None
     out: Path
     scenes: Path
+=======
+>>>>>>> work-p
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
@@ -62,14 +55,18 @@ class _Given:
     "--models-dir", type=click.Path(path_type=Path), default=PACKAGED_MODELS_DIR, help="Folder of checkpoints."
 )
 @click.option("--quick", is_flag=True, help="Fewer clips and rounds; ends within five minutes.")
-@click.option("--rounds", type=int, help="Of which medians are taken; 5 if not given, 3 with --quick.")
-@click.option("--threads", type=int, help="Of PyTorch; all if not given.")
+@click.option("--rounds", type=click.IntRange(1), help="Of which medians are taken; 5 if not given, 3 with --quick.")
+@click.option("--threads", type=click.IntRange(1), help="Of PyTorch; all if not given.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="The report to write.")
 @scenes_option
 def _measure(**options: Any) -> None:
-    given = _Given(**options)
+    with needed_packages(PROGRAM, "the benchmark", EXTRAS):
+        # Here, since torch takes seconds to import, which help needs not.
+        from worker.benchmark.report import draw, table
+        from worker.benchmark.running import Given, measured
+    given = Given(**options)
     try:
-        report = _measured(given, given.rounds or (3 if given.quick else 5))
+        report = measured(given)
     except BenchmarkError as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
     draw(report, given.out.with_suffix(".png"))
@@ -81,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(_measure, arguments, PROGRAM)
 
 
+<<<<<<< HEAD
 def _measured(given: _Given, rounds: int) -> dict[str, Any]:
     """The report, which is written as far as it is after each part."""
     paths = _paths(given)
@@ -180,5 +178,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
+=======
+>>>>>>> work-p
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,14 +14,11 @@ from typing import Any, Final
 import torch
 
 from worker.benchmark.contenders import CONTENDERS, Scan
+from worker.benchmark.errors import BenchmarkError
 
 STATUS: Final = Path("/proc/self/status")
 JOIN_S: Final = 10.0
 RESET_PEAK: Final = Path("/proc/self/clear_refs")
-
-
-class BenchmarkError(Exception):
-    """Something cannot be measured."""
 
 
 @dataclass(frozen=True, slots=True)

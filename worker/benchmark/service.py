@@ -22,19 +22,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
-import numpy as np
-from PIL import Image
 
-from shared.commands import SETTINGS, CommandError, run
+from shared.commands import SETTINGS, CommandError, needed_packages, run
 from shared.config import Limits
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
-from worker.benchmark.measuring import BenchmarkError
-from worker.benchmark.options import scenes_option
-from worker.benchmark.scenes import make_scene
-from worker.media.probe import probe
-from worker.media.segments import plan_segments
-from worker.pipeline.detector import Detector
-from worker.pipeline.scanning import scan_segments
+from worker.benchmark.errors import BenchmarkError
+from worker.benchmark.options import EXTRAS, scenes_option
 
 PROGRAM: Final = "python -m worker.benchmark.service"
 TIMEOUT_S: Final = 300.0
@@ -138,6 +131,9 @@ class Order:
 
 def picture(number: int) -> bytes:
     """A small JPEG without a face, unlike those of other numbers."""
+    import numpy as np
+    from PIL import Image
+
     file = BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).resize((64, 64)).save(file, "JPEG")
@@ -234,6 +230,11 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
     Raises:
         SeveralAtOnceError: Segments were scored at the same time.
     """
+    from worker.media.probe import probe
+    from worker.media.segments import plan_segments
+    from worker.pipeline.detector import Detector
+    from worker.pipeline.scanning import scan_segments
+
     detector = Detector.load(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, "cpu")
     facts = probe(clip, Limits().for_media())
     plan = plan_segments(facts.duration_s, SEGMENT_S, first_s=facts.first_s)
@@ -282,15 +283,19 @@ def _measure(
         raise click.UsageError(f"at least {PROCESSES} submissions and connections, and one round, are needed")
     api_key = api_key_file.read_text().strip()
     try:
-        if not submissions_only:
-            _measure_jobs(url, api_key, rounds, scenes)
-        rate = submissions_per_s(url, api_key, submissions, connections)
+        # Its functions import what they need, since torch takes seconds, which help needs not.
+        with needed_packages(PROGRAM, "the benchmark", EXTRAS):
+            if not submissions_only:
+                _measure_jobs(url, api_key, rounds, scenes)
+            rate = submissions_per_s(url, api_key, submissions, connections)
         click.echo(f"submissions accepted: {rate:.0f} a second ({submissions}, {connections} at a time)")
     except (BenchmarkError, OSError, http.client.HTTPException) as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
 
 
 def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
+    from worker.benchmark.scenes import make_scene
+
     clip = make_scene(scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
     for name, data in (("video", clip.read_bytes()), ("picture", picture(0))):
         waits = start_ms(url, api_key, data, rounds)

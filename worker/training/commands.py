@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from shared.commands import SETTINGS, CommandError
+from shared.commands import POSITIVE, SETTINGS, CommandError
 from worker.training.arguments import (
     PATH,
     Crops,
@@ -68,7 +68,7 @@ def crops(given: RecipeCrops) -> None:
 @commands.command()
 @recipe_arguments
 @run_option
-@click.option("--minutes", type=float, help="Pause when so many have passed; started again, it goes on.")
+@click.option("--minutes", type=POSITIVE, help="Pause when so many have passed; started again, it goes on.")
 def train(given: RecipeCrops, run: Path, minutes: float | None) -> None:
     """Train a checkpoint; goes on where it was."""
     _train(given, run, minutes)

@@ -1,13 +1,10 @@
 """The whole service on one machine: Postgres, Redis, api, workers, beat and Flower, with their state in one folder."""
 
-import contextlib
-import errno
 import fcntl
 import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,9 +15,10 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from deepfakestream.connection import API_KEY_FILE, CONNECTION_FILE, LOCK_FILE, OPERATOR_VARIABLES
+from deepfakestream.stack.ports import PortTakenError, choose_ports, free_port, says_in_use, taken_while_starting
 from deepfakestream.stack.processes import Service
 from deepfakestream.stack.servers import Postgres, Redis, StackError
 
@@ -28,11 +26,12 @@ READY_TIMEOUT_S = 180.0
 POLL_S = 0.2
 WORKER_NICENESS = 10
 """Scoring gives way to answering: whoever polls does not wait for whoever scores."""
-API_PORT = 8000
-FLOWER_PORT = 5555
-"""From where on free ports are looked for."""
+PORT_ATTEMPTS = 5
+"""How often ports are chosen anew when another program takes one before the service listens on it."""
 LOCK_ATTEMPTS = 10
 LOCK_PAUSE_S = 0.02
+LISTENERS = {"api": ("the api", "--port"), "flower": ("Flower", "--flower-port")}
+"""What a person calls services whose ports an option chooses."""
 CONFIG = Path(__file__).with_name("embedded.yaml")
 
 Say = Callable[[str], None]
@@ -111,7 +110,9 @@ class EmbeddedStack:
             if not service.has_died():
                 continue
             if not service.may_restart():
-                raise StackError(f"{service.name} dies again and again:\n{service.last_lines()}")
+                raise _port_taken(service) or StackError(
+                    f"{service.name} dies again and again:\n{service.last_lines()}"
+                )
             self._say(f"{service.name} died and is started again; see {service.log}")
             service.start()
 
@@ -119,41 +120,80 @@ class EmbeddedStack:
         self._prepare_folders()
         self._take_lock()
         # Before anything runs, since a person may have to choose others.
-        port, flower_port = choose_ports(self._wanted_port, self._wanted_flower_port)
-        self.url, self.flower_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{flower_port}"
+        choose_ports(self._wanted_port, self._wanted_flower_port)
         self._say("starting Postgres")
         database_url = self._postgres.start()
         self._say("starting Redis")
-        environment = self._environment(database_url, port, flower_port)
+        environment = self._environment(database_url)
         redis = self._add("redis", self._redis.command(), environment)
         self._redis.wait(redis)
         self._say("migrating the database")
         self._run("-m", "migrations", "upgrade", environment=environment)
         self._make_secrets(environment)
-        self._say("starting api, workers, beat and Flower")
-        python = sys.executable
-        api_metrics = self._metrics_folder("api")
-        self._add("api", [python, "-m", "gunicorn", "-c", "python:api.gunicorn"], environment | api_metrics)
-        for role in ("cpu", "gpu"):
-            port = free_port()
-            own = self._metrics_folder(f"worker-{role}") | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
-            self.metrics_urls.append(f"http://127.0.0.1:{port}/metrics")
-            command = [python, "-m", "worker", "--role", role]
-            self._add(f"worker-{role}", command, environment | own, grace_s=15.0, niceness=WORKER_NICENESS)
-        self._add("beat", [python, "-m", "worker", "beat"], environment)
-        password = self.flower_password_file.read_text().strip()
-        self._add(
-            "flower",
-            [python, "-m", "worker", "flower"],
-            environment | {"DEEPFAKESTREAM_WORKER__FLOWER__PASSWORD": password},
-        )
-        self._wait_until_ready()
+        self._listen(environment)
         connection = {
             "url": self.url,
             # For operators' commands; these are Unix sockets, and hold no secret.
             "environment": {name: environment[name] for name in OPERATOR_VARIABLES},
         }
         (self.state / CONNECTION_FILE).write_text(json.dumps(connection))
+
+    def _listen(self, environment: dict[str, str]) -> None:
+        """Start what listens on ports; on others where another program takes one meanwhile."""
+        attempts = Retrying(
+            retry=retry_if_exception_type(PortTakenError),
+            stop=stop_after_attempt(PORT_ATTEMPTS),
+            before_sleep=self._choose_anew,
+            reraise=True,
+        )
+        attempts(self._start_listening, environment)
+
+    def _start_listening(self, environment: dict[str, str]) -> None:
+        """
+        Start what listens on ports, which are chosen only now, since what came before takes half a minute at times.
+
+        Raises:
+            PortTakenError: Another program was quicker.
+            StackError: A port that was given is taken, or a service did not start.
+        """
+        port, flower_port = choose_ports(self._wanted_port, self._wanted_flower_port)
+        self.url, self.flower_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{flower_port}"
+        self.metrics_urls.clear()
+        self._say("starting api, workers, beat and Flower")
+        self._add_services(environment, port, flower_port)
+        self._wait_until_ready()
+
+    def _add_services(self, environment: dict[str, str], port: int, flower_port: int) -> None:
+        python = sys.executable
+        self._add(
+            "api",
+            [python, "-m", "gunicorn", "-c", "python:api.gunicorn"],
+            environment | self._metrics_folder("api") | {"DEEPFAKESTREAM_API__PORT": str(port)},
+            port=port,
+        )
+        for role in ("cpu", "gpu"):
+            name, metrics_port = f"worker-{role}", free_port()
+            own = self._metrics_folder(name) | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(metrics_port)}
+            self.metrics_urls.append(f"http://127.0.0.1:{metrics_port}/metrics")
+            command = [python, "-m", "worker", "--role", role]
+            self._add(name, command, environment | own, grace_s=15.0, niceness=WORKER_NICENESS, port=metrics_port)
+        self._add("beat", [python, "-m", "worker", "beat"], environment)
+        own = {
+            "DEEPFAKESTREAM_WORKER__FLOWER__PORT": str(flower_port),
+            "DEEPFAKESTREAM_WORKER__FLOWER__PASSWORD": self.flower_password_file.read_text().strip(),
+        }
+        self._add("flower", [python, "-m", "worker", "flower"], environment | own, port=flower_port)
+
+    def _choose_anew(self, state: RetryCallState) -> None:
+        """Stop what was started on the ports of an attempt that failed."""
+        error = state.outcome.exception() if state.outcome is not None else None
+        self._say(f"{str(error).partition(':')[0]}; looking for another one")
+        others = [service for service in self._services if service.name != "redis"]
+        for service in others:
+            service.ask_to_stop()
+        for service in others:
+            service.stop()
+            self._services.remove(service)
 
     def _stop(self) -> None:
         if self._lock is None:
@@ -196,15 +236,13 @@ class EmbeddedStack:
             raise StackError(f"a stack is running already with its state in {self.state}") from error
         self._lock = lock
 
-    def _environment(self, database_url: str, port: int, flower_port: int) -> dict[str, str]:
+    def _environment(self, database_url: str) -> dict[str, str]:
         given = {
             "DEEPFAKESTREAM_CONFIG": str(CONFIG),
             "DEEPFAKESTREAM_DATABASE__URL": database_url,
             "DEEPFAKESTREAM_BROKER__URL": self._redis.url,
             "DEEPFAKESTREAM_STORAGE__URL": f"file://{self.state / 'storage'}",
             "DEEPFAKESTREAM_API__HOST": "127.0.0.1",
-            "DEEPFAKESTREAM_API__PORT": str(port),
-            "DEEPFAKESTREAM_WORKER__FLOWER__PORT": str(flower_port),
         }
         # The installed packages may be a checkout that is on the path by way of the current folder alone.
         path = os.pathsep.join(entry for entry in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if entry)  # noqa: PTH109
@@ -225,6 +263,7 @@ class EmbeddedStack:
         *,
         grace_s: float = 10.0,
         niceness: int = 0,
+        port: int | None = None,
     ) -> "subprocess.Popen[bytes]":
         service = Service(
             name,
@@ -234,6 +273,7 @@ class EmbeddedStack:
             log=self.state / "logs" / f"{name}.log",
             grace_s=grace_s,
             niceness=niceness,
+            port=port,
         )
         self._services.append(service)
         return service.start()
@@ -268,10 +308,13 @@ class EmbeddedStack:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        waiting = [f"{self.url}/readyz", *self.metrics_urls]
+        waiting = [f"{self.url}/readyz", f"{self.flower_url}/healthcheck", *self.metrics_urls]
         while waiting:
             waiting = [url for url in waiting if not _answers(url)]
+            # After the answers, which may be those of the program that took the port.
             for service in self._services:
+                if (taken := _port_taken(service)) is not None:
+                    raise taken
                 if service.has_died():
                     raise StackError(f"{service.name} did not start:\n{service.last_lines()}")
             if time.monotonic() > deadline:
@@ -302,44 +345,12 @@ def _unusable(path: Path, error: OSError) -> StackError:
     return StackError(f"{path} cannot be used for the state of the service ({why}): choose another folder with --state")
 
 
-def choose_ports(port: int | None, flower_port: int | None) -> tuple[int, int]:
-    """
-    The loopback ports of the api and of Flower: those given, or the first free ones from 8000 and 5555 on.
-
-    Raises:
-        StackError: One that was given is taken, or they are the same.
-    """
-    if port is not None and port == flower_port:
-        raise StackError(f"port {port} is given to both the api and Flower: choose another one with --flower-port")
-    for name, option, given in (("the api", "--port", port), ("Flower", "--flower-port", flower_port)):
-        if given is not None and (why := _obstacle(given)) is not None:
-            raise StackError(
-                f"port {given}, for {name}, {why}: choose another one with {option},"
-                f" or leave {option} out to get the first free one"
-            )
-    port = port or free_port(start=API_PORT, besides=flower_port)
-    return port, flower_port or free_port(start=FLOWER_PORT, besides=port)
-
-
-def free_port(*, start: int = 0, besides: int | None = None) -> int:
-    """A loopback port: the first free one from *start* on that is not *besides*, or any if *start* is 0."""
-    for port in range(start, start + 100) if start else ():
-        if port != besides and _obstacle(port) is None:
-            return port
-    with contextlib.closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _obstacle(port: int) -> str | None:
-    """Why no server can listen on *port* of loopback; None if one can."""
-    with contextlib.closing(socket.socket()) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError as error:
-            return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-    return None
+def _port_taken(service: Service) -> PortTakenError | None:
+    """The error of a service that says, alive or not, that another program has its port."""
+    if service.port is None or not says_in_use(service.last_lines()):
+        return None
+    name, option = LISTENERS.get(service.name, (service.name, None))
+    return taken_while_starting(service.port, name, option)
 
 
 def _answers(url: str) -> bool:

@@ -27,6 +27,7 @@ class Service:
         log: Appended to.
         grace_s: How long it may take to stop.
         niceness: By how much it gives way to others where the processor is short, 0 to 19.
+        port: That it listens on, of loopback; None if on none.
     """
 
     def __init__(
@@ -39,8 +40,11 @@ class Service:
         log: Path,
         grace_s: float = 10.0,
         niceness: int = 0,
+        port: int | None = None,
     ) -> None:
         self.name = name
+        self.port = port
+        self._log_start = 0
         self._niceness = niceness
         self.log = log
         self._command = command
@@ -54,6 +58,7 @@ class Service:
         """Start it."""
         self._starts.append(time.monotonic())
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self.process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -103,11 +108,14 @@ class Service:
         self.process = None
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log."""
+        """The end of its log, as far as it was written since the last start."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+            with self.log.open("rb") as log:
+                log.seek(self._log_start)
+                text = log.read().decode(errors="replace")
         except OSError:
             return ""
+        return "\n".join(text.splitlines()[-count:])
 
 
 def _die_with_parent() -> None:

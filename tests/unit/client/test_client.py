@@ -183,6 +183,14 @@ def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
         verify_webhook(headers, body + (" " if spoil == "body" else ""), secret)
 
 
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_=", "whsec_!", None, "whsec_é"], ids=["empty", "prefix", "=", "!", "None", "é"]
+)
+def test_a_secret_that_is_none_is_an_error_of_this_package(secret):
+    with pytest.raises(WebhookVerificationError, match="could not be verified: "):
+        verify_webhook(signed("{}"), "{}", secret)
+
+
 @pytest.mark.parametrize("body", ["[1]", "null", "x", "[" * 100_000], ids=["list", "null", "no JSON", "deep"])
 def test_a_signed_body_that_is_no_event_is_refused(body):
     with pytest.raises(WebhookVerificationError):

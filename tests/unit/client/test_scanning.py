@@ -121,3 +121,48 @@ def test_a_path_that_cannot_be_looked_at_is_reported_and_others_are_scanned(scan
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[0]["error"]["detail"] == "File name too long"
     assert lines[1]["job"]["status"] == "queued"
+
+
+@pytest.mark.parametrize("timeout", ["-1", "0", "-0.0", "nan", "inf", "1e400"])
+def test_a_time_that_is_none_is_a_mistake_of_use(scan, server, folder, timeout):
+    done = scan("--timeout", timeout, folder, files=0)
+    assert done.exit_code == 2
+    assert "--timeout" in done.output
+    assert not server.requests
+
+
+@pytest.mark.parametrize("option", ["--sample-fps", "--segment-seconds"])
+def test_not_a_number_is_in_no_range(scan, folder, option):
+    assert scan(option, "nan", folder, files=0).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "given", [["--webhook-url", "https://example.org"], ["--no-wait"], ["--timeout", "5"]], ids=lambda given: given[0]
+)
+def test_what_a_scan_without_a_service_would_ignore_is_a_mistake_of_use(command, folder, given):
+    done = command("scan", "--local", *given, folder)
+    assert done.exit_code == 2
+    assert f"{given[0]} is for a service, and --local scans without one" in done.output
+
+
+@pytest.mark.parametrize("name", ["nope", "../swap-lite2"])
+def test_an_unknown_model_without_a_service_is_told_as_a_service_tells_it(command, folder, name):
+    done = command("scan", "--local", "--json", "--model", name, folder / "a.jpg")
+    assert done.exit_code == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "unknown_model"
+    assert error["detail"] == f"there is no model {name!r}; there are swap-lite0, swap-lite2"
+
+
+def test_help_shows_defaults_and_says_what_arguments_are(command):
+    told = {name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")}
+    assert "FOLDER all images and videos inside are taken" in told["scan"]
+    for shown in (
+        "[default: (no limit); x>0]",
+        "[default: wait]",
+        "[default: (the checkpoint's, mostly 2); 0.1<=x<=30]",
+    ):
+        assert shown in told["scan"]
+    assert "[default: 20; x>=1]" in told["jobs"]
+    for name in ("cancel", "delete"):
+        assert "ID is a job's" in told[name]

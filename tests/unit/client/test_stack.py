@@ -2,17 +2,20 @@
 
 import errno
 import fcntl
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from deepfakestream.stack import embedded
+from deepfakestream.stack import embedded, ports
 from deepfakestream.stack.embedded import EmbeddedStack
+from deepfakestream.stack.processes import Service
 from deepfakestream.stack.servers import Postgres, Redis, StackError
 
 
@@ -43,14 +46,110 @@ def test_api_and_flower_need_ports_of_their_own(command, tmp_path):
 
 
 def test_ports_that_are_not_given_are_free_and_differ(taken, monkeypatch):
-    first = embedded.free_port()
+    first = ports.free_port()
     for name in ("API_PORT", "FLOWER_PORT"):
-        monkeypatch.setattr(embedded, name, first)
+        monkeypatch.setattr(ports, name, first)
     for given in ((None, None), (first, None), (None, first)):
-        port, flower_port = embedded.choose_ports(*given)
+        port, flower_port = ports.choose_ports(*given)
         assert first in (port, flower_port)
         assert port != flower_port
-    assert embedded.free_port(start=taken) != taken
+    assert ports.free_port(start=taken) != taken
+
+
+class BesideAnother(EmbeddedStack):
+    """A stack of one small server, in whose way another program comes once the ports are chosen."""
+
+    def __init__(self, state, *, name="api", times=1, **given):
+        super().__init__(state, **given)
+        self.name, self.times, self.tried = name, times, []
+        for answer in ("readyz", "healthcheck"):
+            state.mkdir(exist_ok=True)
+            (state / answer).write_text("ok")
+        (state / "logs").mkdir()
+        self.others = ExitStack()
+
+    def _add_services(self, environment, port, flower_port):
+        wanted = {"api": port, "flower": flower_port}
+        self.tried.append(wanted[self.name])
+        if len(self.tried) <= self.times:
+            other = HTTPServer(("127.0.0.1", wanted[self.name]), BaseHTTPRequestHandler)
+            threading.Thread(target=other.serve_forever, daemon=True).start()
+            self.others.callback(other.server_close)
+            self.others.callback(other.shutdown)
+        for name, its_port in wanted.items():
+            command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(its_port)]
+            self._add(name, command, environment, port=its_port)
+
+    def start(self):
+        with self.others:
+            self._listen(dict(os.environ))
+            self.others.pop_all().close()
+
+    def stop(self):
+        for service in self._services:
+            service.stop()
+
+
+@pytest.mark.parametrize("name", ["api", "flower"])
+def test_a_port_that_is_taken_while_the_stack_starts_is_chosen_anew(tmp_path, name):
+    said = []
+    stack = BesideAnother(tmp_path / "state", name=name, say=said.append)
+    try:
+        stack.start()
+        assert len(stack.tried) == 2
+        assert stack.tried[0] != stack.tried[1]
+        assert str(stack.tried[1]) in {"api": stack.url, "flower": stack.flower_url}[name]
+        assert [service.name for service in stack._services] == ["api", "flower"]
+        assert any(f"port {stack.tried[0]}" in line and "another one" in line for line in said)
+    finally:
+        stack.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("api", "--port"), ("flower", "--flower-port")], ids=["of the api", "of Flower"]
+)
+def test_a_port_that_is_taken_again_and_again_is_one_sentence_with_its_option(tmp_path, name, option, monkeypatch):
+    monkeypatch.setattr(embedded, "PORT_ATTEMPTS", 2)
+    stack = BesideAnother(tmp_path / "state", name=name, times=2)
+    try:
+        with pytest.raises(StackError) as raised:
+            stack.start()
+    finally:
+        stack.stop()
+    assert "\n" not in str(raised.value)
+    assert f"port {stack.tried[-1]}, for " in str(raised.value)
+    assert f"up {option}'" in str(raised.value)
+
+
+def test_a_given_port_that_is_taken_while_the_stack_starts_is_one_sentence_with_its_option(tmp_path):
+    given = ports.free_port()
+    stack = BesideAnother(tmp_path / "state", port=given)
+    try:
+        with pytest.raises(StackError, match=f"^port {given}, for the api, is taken: choose another one with --port"):
+            stack.start()
+    finally:
+        stack.stop()
+
+
+def test_what_a_log_says_of_an_earlier_start_is_not_said_of_this_one(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("Address already in use\n")
+    service = Service("one", ["/bin/echo", "now"], environment={}, folder=tmp_path, log=log)
+    service.start().wait()
+    assert service.last_lines() == "now"
+
+
+def test_the_words_of_gunicorn_for_a_taken_port_are_known(tmp_path, taken):
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{taken}", "--no-control-socket", "none:none"]
+    service = Service("api", command, environment=dict(os.environ), folder=tmp_path, log=tmp_path / "log", port=taken)
+    service.start()
+    try:
+        until = time.monotonic() + 20
+        while not ports.says_in_use(service.last_lines()) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert ports.says_in_use(service.last_lines())
+    finally:
+        service.stop()
 
 
 @pytest.mark.parametrize("name", ["up", "demo"])

@@ -7,7 +7,9 @@ import pytest
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import make_clip
 from worker.benchmark import __main__ as command
-from worker.benchmark.measuring import Bench, BenchmarkError, Measurement
+from worker.benchmark import running
+from worker.benchmark.errors import BenchmarkError
+from worker.benchmark.measuring import Bench, Measurement
 from worker.benchmark.report import INDISPENSABLE, PIPELINES, draw, table
 from worker.benchmark.scenes import make_scene
 
@@ -31,12 +33,12 @@ STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3
 ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
 REPORT = {
-    "clips": [{"clip": "a.mp4", **command._ratios(ROWS), "contenders": command._json(ROWS)}],
+    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._json(ROWS)}],
     "growth": {
-        name: [{**row, "contenders": command._json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
+        name: [{**row, "contenders": running._json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
         for name in ("duration", "resolution", "faces")
     },
-    **command._ratios(ROWS),
+    **running._ratios(ROWS),
 }
 
 
@@ -48,7 +50,7 @@ def bench():
 
 
 def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
-    assert command._ratios(ROWS) == {
+    assert running._ratios(ROWS) == {
         "ratio_vs_straightforward": 4.0,
         "ratio_vs_floor": 1.25,
         "detection_ratio": 6.0,
@@ -70,12 +72,19 @@ def test_the_tables_tell_what_was_measured(tmp_path):
 @pytest.mark.merge
 def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
+<<<<<<< HEAD
     rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *command.DETECTIONS], rounds=1)
     scanning = ("straightforward", "ours", INDISPENSABLE, *command.DETECTIONS)
+=======
+    with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
+        rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *running.DETECTIONS], rounds=1)
+        processes = list(bench._processes)
+    scanning = ("straightforward", "ours", INDISPENSABLE, *running.DETECTIONS)
+>>>>>>> work-p
     assert [rows[name].frames for name in scanning] == [8] * 5
     assert all(rows[INDISPENSABLE].stages_s[stage] > 0 for stage in STAGES)
     assert rows["straightforward"].faces == rows["ours"].faces == rows["floor"].faces == 16
-    assert rows[command.DETECTIONS[0]].faces == rows[command.DETECTIONS[1]].faces >= 16
+    assert rows[running.DETECTIONS[0]].faces == rows[running.DETECTIONS[1]].faces >= 16
     assert all(row.seconds > 0 for row in rows.values())
 
 
@@ -98,6 +107,7 @@ def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
 @pytest.mark.merge
 def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_path, capsys, monkeypatch):
     for name in ("one", "two"):
+<<<<<<< HEAD
         make_clip(tmp_path / f"{name}.mp4", seconds=1.0)
     monkeypatch.setattr(command, "Bench", lambda *_, **__: bench)
     monkeypatch.setattr(bench, "close", lambda: None)
@@ -105,6 +115,12 @@ def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_pat
     monkeypatch.setattr(command, "SCENE_S", 1)
     monkeypatch.setattr(command, "SIZES", ((640, 360),))
     monkeypatch.setattr(command, "FACES", (1,))
+=======
+        make_clip(tmp_path / f"{name}.mp4", seconds=2.0)
+    monkeypatch.setattr(running, "DURATIONS_S", (2,))
+    monkeypatch.setattr(running, "SIZES", ((640, 360),))
+    monkeypatch.setattr(running, "FACES", (1,))
+>>>>>>> work-p
     out, scenes = tmp_path / "bench.json", tmp_path / "scenes"
     given = ["--data", str(tmp_path), "--out", str(out), "--scenes", str(scenes), "--rounds", "1", "--threads", "1"]
     assert command.main(given) == 0

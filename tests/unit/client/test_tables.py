@@ -1,0 +1,68 @@
+"""Numbers as a person reads them."""
+
+import io
+
+import pytest
+from deepfakestream.results import Job
+from deepfakestream.running import summarise
+from deepfakestream.scanning import Scanned
+from deepfakestream.tables import print_job
+from rich.console import Console
+
+from tests.unit.client.services import job as job_document
+
+MODEL = {
+    "name": "m",
+    "version": "1",
+    "trained": True,
+    "weights_sha256": "0" * 64,
+    "threshold": 0.6,
+    "uncertainty_band": [0.1, 0.6],
+}
+
+
+def printed(**changes):
+    job = Job.from_json(job_document("succeeded", model=MODEL, **changes))
+    console = Console(file=io.StringIO(), width=1000)
+    print_job(console, "a", job)
+    summarise(console, [Scanned("a", job, None)])
+    return console.file.getvalue()
+
+
+def scored(faces, people):
+    limits = {"bits_per_pixel": None, "real_below": 0.1, "fake_from": 0.6}
+    return {
+        "fake_score": 0.5,
+        "peak_score": 0.5,
+        "verdict": "inconclusive",
+        "evidence": {"kind": "video", "faces": faces, "people": people, **limits},
+    }
+
+
+@pytest.mark.parametrize("evidence", [None, {"kind": "video", "faces": 0, "people": 0.0}], ids=["none", "no face"])
+def test_limits_are_not_printed_where_nothing_was_scored(evidence):
+    told = printed(verdict="not_applicable", evidence=evidence)
+    assert "fake from" not in told
+    assert "model   m 1, weights sha256 000000000000…; how far to trust it" in told
+    assert "a: not_applicable, no score\n" in told
+
+
+@pytest.mark.parametrize(
+    ("faces", "people", "told"),
+    [
+        (1, 1.0, "(on 1 face)"),
+        (2, 1.0, "(on 2 faces)"),
+        (9, 2.0, "(on 9 faces, the highest of 2 people)"),
+        (9, 1.3, "(on 9 faces, the highest of about 1.3 people)"),
+    ],
+)
+def test_what_limits_rest_on_is_counted_in_plain_words(faces, people, told):
+    assert printed(**scored(faces, people)).count(f"fake from 0.6, real below 0.1 {told}") == 2
+
+
+def test_stretches_of_time_and_their_faces_are_counted_in_plain_words():
+    stretch = {"start_s": 0.0, "end_s": 5.0, "person": 0, "fake_score": 0.9, "faces": 1, "verdict": "fake"}
+    told = printed(**scored(9, 1.0), suspicious=[stretch] * 6)
+    assert "person 0: 0.9000 on 1 face, fake" in told
+    assert "and 1 more stretch of time (" in told
+    assert "0.9000 on 3 faces, fake" in printed(**scored(9, 1.0), suspicious=[stretch | {"faces": 3}])

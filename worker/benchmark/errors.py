@@ -1,0 +1,5 @@
+"""What goes wrong in a benchmark."""
+
+
+class BenchmarkError(Exception):
+    """Something cannot be measured."""
