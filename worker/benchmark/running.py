@@ -23,6 +23,8 @@ DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
 SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
 DURATIONS_S: Final = (10, 60, 180, 600)
 FACES: Final = (1, 2, 4, 7, 10)
+SCENE_S: Final = 10
+"""Length of a clip where something else grows than the duration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,11 @@ def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
         ),
         "resolution": rows(
             SIZES[:3:2] if quick else SIZES,
-            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": 10, "faces": 1},
+            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": SCENE_S, "faces": 1},
         ),
         "faces": rows(
             FACES[::4] if quick else FACES,
-            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": 10, "faces": faces},
+            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": SCENE_S, "faces": faces},
         ),
     }
 

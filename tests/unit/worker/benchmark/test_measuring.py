@@ -72,15 +72,8 @@ def test_the_tables_tell_what_was_measured(tmp_path):
 @pytest.mark.merge
 def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
-<<<<<<< HEAD
-    rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *command.DETECTIONS], rounds=1)
-    scanning = ("straightforward", "ours", INDISPENSABLE, *command.DETECTIONS)
-=======
-    with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
-        rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *running.DETECTIONS], rounds=1)
-        processes = list(bench._processes)
+    rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *running.DETECTIONS], rounds=1)
     scanning = ("straightforward", "ours", INDISPENSABLE, *running.DETECTIONS)
->>>>>>> work-p
     assert [rows[name].frames for name in scanning] == [8] * 5
     assert all(rows[INDISPENSABLE].stages_s[stage] > 0 for stage in STAGES)
     assert rows["straightforward"].faces == rows["ours"].faces == rows["floor"].faces == 16
@@ -107,20 +100,13 @@ def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
 @pytest.mark.merge
 def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_path, capsys, monkeypatch):
     for name in ("one", "two"):
-<<<<<<< HEAD
         make_clip(tmp_path / f"{name}.mp4", seconds=1.0)
-    monkeypatch.setattr(command, "Bench", lambda *_, **__: bench)
+    monkeypatch.setattr(running, "Bench", lambda *_, **__: bench)
     monkeypatch.setattr(bench, "close", lambda: None)
-    monkeypatch.setattr(command, "DURATIONS_S", (1,))
-    monkeypatch.setattr(command, "SCENE_S", 1)
-    monkeypatch.setattr(command, "SIZES", ((640, 360),))
-    monkeypatch.setattr(command, "FACES", (1,))
-=======
-        make_clip(tmp_path / f"{name}.mp4", seconds=2.0)
-    monkeypatch.setattr(running, "DURATIONS_S", (2,))
+    monkeypatch.setattr(running, "DURATIONS_S", (1,))
+    monkeypatch.setattr(running, "SCENE_S", 1)
     monkeypatch.setattr(running, "SIZES", ((640, 360),))
     monkeypatch.setattr(running, "FACES", (1,))
->>>>>>> work-p
     out, scenes = tmp_path / "bench.json", tmp_path / "scenes"
     given = ["--data", str(tmp_path), "--out", str(out), "--scenes", str(scenes), "--rounds", "1", "--threads", "1"]
     assert command.main(given) == 0
