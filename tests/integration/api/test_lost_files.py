@@ -64,12 +64,12 @@ def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatc
     picture = noise_picture(1)
     assert api.submit(headers, picture).status_code == 202
 
-    def unnoted(_sessions, storage, keys):
+    def unnoted(_sessions, storage, keys, **given):
         class Away:
             def transaction(self):
                 raise OperationalError("BEGIN", {}, Exception("the database restarts"))
 
-        return remove(Away(), storage, keys)
+        return remove(Away(), storage, keys, **given)
 
     monkeypatch.setattr("shared.effects.remove", unnoted)
     assert api.submit(headers, picture).status_code == 202
