@@ -116,14 +116,15 @@ def delete_job(session: Session, job: Job) -> None:
 
     A tombstone of the row stays, without anything the sender gave or the service found.
     """
+    # Before anything of the job is changed; see ``record_plan``.
+    media = session.get_one(Media, job.media_id, with_for_update=True) if job.media_id is not None else None
     if not job.is_final:
         job.status, job.finished_at = JobStatus.CANCELLED, func.now()
         _count_end(session, job)
     cancel_deliveries(session, job.id)
     session.execute(delete(Segment).where(Segment.job_id == job.id))
     drop_source(session, job)
-    if job.media_id is not None:
-        media = session.get_one(Media, job.media_id, with_for_update=True)
+    if media is not None:
         job.media_id = None
         job.media = None
         session.flush()

@@ -7,7 +7,7 @@ Each function raises JobCancelledError if the lease was lost or the job has ende
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from shared.db import due
@@ -45,11 +45,12 @@ def record_plan(
         manifest: Of the checkpoint that is to judge the job, where none is pinned yet.
     """
     job, _ = hold(session, held)
-    if job.media is None:
+    if job.media_id is None:
         raise JobCancelledError("the job's media was erased")
-    job.media.facts = facts
-    job.media.video_bytes = video_bytes
-    job.media.presentation = presentation
+    # Before anything of the job is changed: a submission of the same content holds the media, and waits for changes of
+    # a job that has the same idempotency key.
+    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation}
+    session.execute(update(Media).where(Media.id == job.media_id).values(**found))
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
         for index, start_s, end_s in segments

@@ -3,6 +3,7 @@ import uuid
 
 import pytest
 from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from shared.db import SessionFactory, due
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
@@ -140,6 +141,38 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
             record_segment(session, held, fake_score=0.5, result=RESULT)
         with pytest.raises(ValueError, match="cannot go from cancelled to succeeded"):
             end_job(session, lock_job(session, job_id), JobStatus.SUCCEEDED)
+
+
+@pytest.mark.parametrize("step", ["plan", "erase"])
+def test_a_submission_with_the_same_content_and_key_meets_no_deadlock(sessions, step):
+    """It holds the media, and its insertion waits for a job of the same key that is being changed."""
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job.idempotency_key = "key"
+        job_id, media_id = job.id, job.media_id
+        copied = {name: getattr(job, name) for name in ("owner", "api_key_id", "model", "request_sha256")}
+    with sessions.transaction() as session:
+        held = lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9)
+
+    def change():
+        with sessions.transaction() as session:
+            if step == "plan":
+                record_plan(session, held, {"kind": "video"}, [(0, 0.0, 5.0)])
+            else:
+                delete_job(session, lock_job(session, job_id))
+
+    changing = threading.Thread(target=change)
+    with sessions.transaction() as session:
+        session.get_one(Media, media_id, with_for_update=True)
+        changing.start()
+        changing.join(0.3)
+        assert changing.is_alive(), "it waits for the media"
+        with pytest.raises(IntegrityError), session.begin_nested():
+            session.add(Job(**copied, idempotency_key="key", media_id=media_id, sample_fps=2.0, segment_seconds=5.0))
+    changing.join(10)
+    with sessions.transaction() as session:
+        job = get_job(session, job_id)
+        assert job is None if step == "erase" else job.segments_total == 1
 
 
 def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
