@@ -308,7 +308,9 @@ class EmbeddedStack:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
-        waiting = [f"{self.url}/readyz", f"{self.flower_url}/healthcheck", *self.metrics_urls]
+        waiting = [f"{self.url}/readyz", *self.metrics_urls]
+        if any(service.name == "flower" for service in self._services):
+            waiting.append(f"{self.flower_url}/healthcheck")
         while waiting:
             waiting = [url for url in waiting if not _answers(url)]
             # After the answers, which may be those of the program that took the port.
