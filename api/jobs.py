@@ -25,10 +25,8 @@ from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import get_job, lock_job
 from shared.jobs.segments import count_done, page_of_segments, read_segments
 from shared.models import Job
-from shared.observability import get_logger
 from shared.states import JobStatus
 
-log = get_logger(__name__)
 blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
 
 

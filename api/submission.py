@@ -39,7 +39,7 @@ from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
 from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
-from shared.manifests import Manifest, list_manifests
+from shared.manifests import Manifest, find_manifest
 from shared.media.direct import claim_upload, find_upload, incoming_key
 from shared.media.files import StoredFile, adoption
 from shared.models import Job, Media
@@ -136,11 +136,8 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
 
 
 def _manifest(mine: Services, name: str | None) -> Manifest:
-    known = list_manifests(mine.settings.models.dir)
-    name = name or mine.settings.models.default
-    if name not in known:
-        raise APIError(Code.UNKNOWN_MODEL, f"there is no model {name!r}; there are {', '.join(known)}")
-    return known[name]
+    models = mine.settings.models
+    return find_manifest(models.dir, name or models.default)
 
 
 def _check_given(mine: Services, query: QueryOptions, fields: dict[str, Any]) -> None:

@@ -23,10 +23,7 @@ from shared.containers import HEAD_BYTES, MediaLimits, check_head, check_limits,
 from shared.errors import Code, TooLargeError
 from shared.media.files import StoredFile, new_storage_key
 from shared.media.removals import unclaimed_file
-from shared.observability import get_logger
 from shared.storage import BLOCK_BYTES, Storage, Upload
-
-log = get_logger(__name__)
 
 MAX_JSON_BYTES = 64 * 1024
 DRAINED_BYTES = 16 * 1024 * 1024

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.drift import BINS
-from shared.errors import ModelError
+from shared.errors import ModelError, UnknownModelError
 from shared.evidence import Evidence
 
 PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
@@ -283,6 +283,14 @@ def read_manifest(folder: Path) -> Manifest:
                 told = f"checkpoint {name!r} has the unknown backbone {mistake['input']!r}; known are {known}"
                 raise ModelError(told) from error
         raise ModelError(f"the manifest of checkpoint {name!r} is invalid: {error}") from error
+
+
+def find_manifest(models_dir: Path, name: str) -> Manifest:
+    """The manifest of the checkpoint *name* below *models_dir*. Raises UnknownModelError."""
+    known = list_manifests(models_dir)
+    if name not in known:
+        raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(known)}")
+    return known[name]
 
 
 def list_manifests(models_dir: Path) -> dict[str, Manifest]:

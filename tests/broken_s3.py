@@ -61,22 +61,25 @@ def say_nothing(connection: socket.socket) -> None:
         pass
 
 
+def drip(connection: socket.socket) -> None:
+    """Go on byte by byte until the other side hangs up."""
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
 def drip_headers(connection: socket.socket) -> None:
     """Answer byte by byte, each soon enough for a timeout of a single wait."""
     connection.recv(65536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    while True:
-        connection.sendall(b"x")
-        time.sleep(0.05)
+    drip(connection)
 
 
 def drip_body(connection: socket.socket) -> None:
     """Answer at once, with a body that comes byte by byte."""
     connection.recv(65536)
     connection.sendall(b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 1000\r\n\r\n')
-    while True:
-        connection.sendall(b"x")
-        time.sleep(0.05)
+    drip(connection)
 
 
 def never_continue(connection: socket.socket) -> None:

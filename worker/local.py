@@ -12,11 +12,11 @@ from typing import Any
 from shared.config import Limits
 from shared.containers import MediaLimits, check_size
 from shared.documents.jobs import JobDocument
-from shared.errors import EmptyFileError, UnknownModelError
-from shared.jobs.segments import JobSegments, SegmentPage, summary_of
-from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, list_manifests
+from shared.errors import EmptyFileError
+from shared.jobs.segments import JobSegments, SegmentPage, set_result
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, find_manifest
 from shared.models import Job, Media, Segment, new_id
-from shared.states import JobStatus, SegmentStatus
+from shared.states import JobStatus
 from shared.storage import BLOCK_BYTES
 from worker.config import Worker
 from worker.media.probe import probe
@@ -83,20 +83,13 @@ def scan(
     )
     with closing(results):
         for part, result in zip(plan, results, strict=True):
-            found = result.to_json()
             segment = Segment(job_id=job.id, index=part.index, start_s=part.start_s, end_s=part.end_s)
-            segment.status = SegmentStatus.UNSCORABLE if result.fake_score is None else SegmentStatus.SCORED
-            segment.fake_score = result.fake_score
-            segment.result, segment.looks = found, list(result.looks)
-            for column, value in summary_of(found).items():
-                setattr(segment, column, value)
+            segment.status = set_result(
+                segment, fake_score=result.fake_score, result=result.to_json(), looks=result.looks
+            )
             segments.append(segment)
             on_progress(len(segments), len(plan))
-    outcome = judge(job, segments, detector.manifest)
-    job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
-    job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
-    job.model_description, job.evidence = outcome.model_description, outcome.evidence
-    job.findings = outcome.findings
+    judge(job, segments, detector.manifest).write_to(job)
     job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
     return JobDocument.of(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
 
@@ -104,9 +97,7 @@ def scan(
 @lru_cache(maxsize=1)
 def _load(model: str, device: str) -> Detector:
     """The detector, once for all files of a command."""
-    known = list_manifests(PACKAGED_MODELS_DIR)
-    if model not in known:
-        raise UnknownModelError(f"there is no model {model!r}; there are {', '.join(known)}")
+    find_manifest(PACKAGED_MODELS_DIR, model)
     return Detector.load(PACKAGED_MODELS_DIR, model, device)
 
 

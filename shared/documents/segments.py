@@ -56,6 +56,23 @@ class _Segment(Document):
     error: ErrorDocument | None
 
 
+def _common(row: Any) -> dict[str, Any]:
+    """The fields of a *row* that both forms have."""
+    return {
+        "index": row.index,
+        "start_s": row.start_s,
+        "end_s": row.end_s,
+        "status": row.status,
+        "fake_score": row.fake_score,
+        "reasons": row.reasons,
+        "faces_found": row.faces_found,
+        "faces_scored": row.faces_scored,
+        "frames_decoded": row.frames_decoded,
+        "engine": row.engine,
+        "error": ErrorDocument.of(row.error_code, row.error_detail),
+    }
+
+
 class SegmentSummary(_Segment):
     """A segment without its faces."""
 
@@ -64,20 +81,7 @@ class SegmentSummary(_Segment):
     @classmethod
     def of(cls, row: Any) -> "SegmentSummary":
         """The summary of a *row* with the columns of ``shared.jobs.segments.SUMMARY``."""
-        return cls(
-            index=row.index,
-            start_s=row.start_s,
-            end_s=row.end_s,
-            status=row.status,
-            fake_score=row.fake_score,
-            reasons=row.reasons,
-            people=row.people_count,
-            faces_found=row.faces_found,
-            faces_scored=row.faces_scored,
-            frames_decoded=row.frames_decoded,
-            engine=row.engine,
-            error=ErrorDocument.of(row.error_code, row.error_detail),
-        )
+        return cls(**_common(row), people=row.people_count)
 
 
 class SegmentDocument(_Segment):
@@ -90,22 +94,7 @@ class SegmentDocument(_Segment):
     @classmethod
     def of(cls, row: Any) -> "SegmentDocument":
         """The segment of a *row* with the columns of ``shared.jobs.segments.WITH_FACES``."""
-        return cls(
-            index=row.index,
-            start_s=row.start_s,
-            end_s=row.end_s,
-            status=row.status,
-            fake_score=row.fake_score,
-            reasons=row.reasons,
-            people=row.people or [],
-            faces_found=row.faces_found,
-            faces_scored=row.faces_scored,
-            frames_decoded=row.frames_decoded,
-            engine=row.engine,
-            error=ErrorDocument.of(row.error_code, row.error_detail),
-            started_at=row.started_at,
-            finished_at=row.finished_at,
-        )
+        return cls(**_common(row), people=row.people or [], started_at=row.started_at, finished_at=row.finished_at)
 
 
 class SegmentList(Document):

@@ -45,6 +45,13 @@ class Outcome:
     evidence: dict[str, Any] | None = None
     findings: dict[str, Any] | None = None
 
+    def write_to(self, job: Job) -> None:
+        """Write it into the row of *job*."""
+        job.fake_score, job.peak_score = self.fake_score, self.peak_score
+        job.verdict, job.reasons = self.verdict, list(self.reasons)
+        job.model_description, job.evidence = self.model_description, self.evidence
+        job.findings = self.findings
+
 
 def end_segment(
     session: Session, job: Job, segment: Segment, status: SegmentStatus, *, problem: Problem | None = None
@@ -94,10 +101,7 @@ def end_job(
     )
     _forget_looks(session, Segment.job_id == job.id)
     if outcome is not None:
-        job.fake_score, job.peak_score = outcome.fake_score, outcome.peak_score
-        job.verdict, job.reasons = outcome.verdict, list(outcome.reasons)
-        job.model_description, job.evidence = outcome.model_description, outcome.evidence
-        job.findings = outcome.findings
+        outcome.write_to(job)
     if problem is not None:
         job.error_code, job.error_detail = problem.code, problem.detail
     session.flush()

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import ColumnElement, func, select, tuple_, update
@@ -100,15 +101,13 @@ class _Place:
 
 _NO_LEASE: Mapping[str, Any] = {"lease_token": None, "leased_until": None}
 _OPEN_SEGMENT = select(Segment.index).where(Segment.job_id == Job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
-_RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
+_IS_RUNNING = (Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
+_RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, *_IS_RUNNING)
+
+_in_job = partial(_Place, row=Job, key=(Job.id,), names=("job_id",), job_id=Job.id, due_at=Job.send_after)
 
 _PLACES: Mapping[Step, _Place] = {
-    Step.INGEST: _Place(
-        row=Job,
-        key=(Job.id,),
-        names=("job_id",),
-        job_id=Job.id,
-        due_at=Job.send_after,
+    Step.INGEST: _in_job(
         is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
         task=INGEST,
         undone="the file could not be inspected",
@@ -127,18 +126,8 @@ _PLACES: Mapping[Step, _Place] = {
         begun={"status": SegmentStatus.RUNNING, "started_at": func.coalesce(Segment.started_at, func.now())},
         waiting={"status": SegmentStatus.PENDING},
     ),
-    Step.FINISH: _Place(
-        row=Job,
-        key=(Job.id,),
-        names=("job_id",),
-        job_id=Job.id,
-        due_at=Job.send_after,
-        is_open=(
-            Job.status == JobStatus.RUNNING,
-            Job.deleted_at.is_(None),
-            Job.segments_total.is_not(None),
-            ~_OPEN_SEGMENT.exists(),
-        ),
+    Step.FINISH: _in_job(
+        is_open=(*_IS_RUNNING, Job.segments_total.is_not(None), ~_OPEN_SEGMENT.exists()),
         task=FINISH,
         undone="the job could not be judged",
     ),
@@ -192,7 +181,7 @@ def lease(session: Session, step: Step, key: Key, lease_s: float, *, max_attempt
 
 def _is_running(session: Session, job_id: uuid.UUID) -> bool:
     """Whether the job is running, and stays so until this transaction ends."""
-    query = select(Job.id).where(Job.id == job_id, Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
+    query = select(Job.id).where(Job.id == job_id, *_IS_RUNNING)
     return session.scalar(query.with_for_update(read=True, key_share=True)) is not None
 
 

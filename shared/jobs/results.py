@@ -15,10 +15,10 @@ from shared.errors import JobCancelledError
 from shared.jobs.deliveries import Attempt, end_attempt
 from shared.jobs.ending import Outcome, Problem, drop_source, end_job, end_segment
 from shared.jobs.leases import Lease, hold
-from shared.jobs.segments import summary_of
+from shared.jobs.segments import set_result
 from shared.models import Delivery, Media, Segment
 from shared.queues import SCORE_SEGMENT
-from shared.states import JobStatus, SegmentStatus
+from shared.states import JobStatus
 
 
 def record_source(session: Session, held: Lease, media: Media) -> None:
@@ -78,10 +78,8 @@ def record_segment(
     job, segment = hold(session, held)
     if not isinstance(segment, Segment):
         raise TypeError(f"the step {held.step} has no segment")
-    segment.fake_score, segment.result, segment.looks = fake_score, result, list(looks)
-    for name, value in summary_of(result).items():
-        setattr(segment, name, value)
-    end_segment(session, job, segment, SegmentStatus.UNSCORABLE if fake_score is None else SegmentStatus.SCORED)
+    status = set_result(segment, fake_score=fake_score, result=result, looks=looks)
+    end_segment(session, job, segment, status)
 
 
 def record_end(session: Session, held: Lease, found: Outcome | Problem) -> None:

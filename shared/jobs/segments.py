@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from shared.models import Job, Segment
-from shared.states import OPEN_SEGMENT_STATUSES
+from shared.states import OPEN_SEGMENT_STATUSES, SegmentStatus
 
 FIRST_SEGMENTS: Final = 100
 """How many segments the document of a job holds at most."""
@@ -31,6 +31,21 @@ def summary_of(result: dict[str, Any]) -> dict[str, Any]:
         "engine": result.get("engine"),
         "reasons": result.get("reasons", []),
     }
+
+
+def set_result(
+    segment: Segment, *, fake_score: float | None, result: dict[str, Any], looks: Sequence[str]
+) -> SegmentStatus:
+    """
+    Write what was found in a segment into its row.
+
+    Returns:
+        The status that it has with it.
+    """
+    segment.fake_score, segment.result, segment.looks = fake_score, result, list(looks)
+    for name, value in summary_of(result).items():
+        setattr(segment, name, value)
+    return SegmentStatus.UNSCORABLE if fake_score is None else SegmentStatus.SCORED
 
 
 def _column(column: Any, from_result: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -236,7 +236,6 @@ def job_of_a_clip(state, folder):
     return json.loads(scanned.stdout)["job"]["id"]
 
 
-@pytest.mark.slow
 def test_up_serves_and_leaves_nothing_running(up, state, home, tmp_path):
     process, said = up()
     members = family(process.pid)
@@ -257,7 +256,6 @@ def test_up_serves_and_leaves_nothing_running(up, state, home, tmp_path):
     assert [member for member in [*members, postgres] if member.is_running()] == []
 
 
-@pytest.mark.slow
 @pytest.mark.merge
 def test_a_killed_service_takes_its_processes_along_and_a_new_one_takes_over(up, state, home, tmp_path):
     process, _ = up()

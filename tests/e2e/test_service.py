@@ -95,7 +95,6 @@ def test_the_service_and_a_local_scan_give_the_same_scores(client, two_people):
 
 
 @pytest.mark.shared_data
-@pytest.mark.slow
 def test_every_research_clip_reaches_a_result(client, research_data):
     jobs = {path.name: client.submit(path) for path in sorted((research_data / "videos").glob("*.mp4"))}
     done = {name: client.wait(job.id, timeout_s=240) for name, job in jobs.items()}

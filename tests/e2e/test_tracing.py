@@ -48,7 +48,6 @@ RAN = [
 ]
 
 
-@pytest.mark.slow
 def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collector, clip, monkeypatch):
     address, received = collector
     monkeypatch.setenv("DEEPFAKESTREAM_TRACING__OTLP_ENDPOINT", address)

@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [{"WORKER__DEVICE": "cuda:99"}, {"MODELS__DIR": "/nowhere"}],

@@ -82,7 +82,6 @@ class MixedStack(EmbeddedStack):
         return Client(self.url, self.api_key_file.read_text().strip())
 
 
-@pytest.mark.slow
 def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(before, clip, s3_settings, monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     with state_folder() as state:

@@ -4,10 +4,7 @@ import json
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.slow
 def test_nothing_is_lost_or_doubled_while_parts_are_killed(tmp_path):
     command = [sys.executable, "-m", "tests.faults", "--minutes", "0.8", "--seed", "5", "--every", "2.5", "--away", "4"]
     done = subprocess.run([*command, "--logs", str(tmp_path)], capture_output=True, text=True, check=False, timeout=280)

@@ -166,7 +166,6 @@ def running(command, environment, folder, log):
             process.wait(30)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_api_starts_from_its_steps(context, tmp_path, migrated_url, redis_server, s3_settings):
     """As the image does it, in another folder than /opt."""

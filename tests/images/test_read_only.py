@@ -90,7 +90,6 @@ def answers(url):
         return False
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="file systems may not be mounted here")
 @pytest.mark.parametrize("process", ["api", "worker-cpu", "worker-gpu", "beat"])
 def test_a_process_needs_to_write_nowhere_else(process, environment, places, tmp_path):

@@ -4,10 +4,7 @@ import json
 import subprocess
 import sys
 
-import pytest
 
-
-@pytest.mark.slow
 def test_above_capacity_submissions_are_shed_in_good_order():
     command = [sys.executable, "-m", "tests.load", "--seconds", "8", "--times", "6", "--max-open-jobs", "20"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)

@@ -12,7 +12,6 @@ def originals(tmp_path_factory):
     return make_originals(tmp_path_factory.mktemp("originals"))
 
 
-@pytest.mark.slow
 def test_the_originals_are_good(originals, tmp_path):
     outcome = look_at_all(originals.items(), tmp_path, 2, detector=False)
     assert dict(outcome.by_code) == {"result": FILES}
@@ -24,7 +23,6 @@ def test_a_seed_makes_the_same_files(originals):
     assert sum(data != originals[name.split("-", 2)[2]] for name, data in once) > 50
 
 
-@pytest.mark.slow
 def test_mutants_are_answered_and_kill_nobody(originals, tmp_path):
     outcome = look_at_all(mutants(originals, 112, seed=3), tmp_path, 2, detector=False)
     assert (outcome.files, outcome.answered, outcome.worker_deaths, outcome.hangs) == (112, 112, 0, 0), outcome.bad
@@ -32,7 +30,6 @@ def test_mutants_are_answered_and_kill_nobody(originals, tmp_path):
     assert len(outcome.by_code) > 3
 
 
-@pytest.mark.slow
 def test_mutants_sent_to_the_service_end_with_a_result_or_a_code(originals, client, tmp_path):
     for name, data in mutants(originals, 28, seed=4):
         path = tmp_path / name

@@ -30,7 +30,6 @@ def client(cluster):
         yield connected
 
 
-@pytest.mark.slow
 def test_both_gpu_workers_score_segments_of_one_video(cluster, client, clip):
     jobs = []
     for number in range(4):
@@ -47,20 +46,17 @@ def test_both_gpu_workers_score_segments_of_one_video(cluster, client, clip):
         assert '"event": "request"' in (cluster.state / "logs" / f"{name}.log").read_text(), name
 
 
-@pytest.mark.slow
 def test_a_file_goes_straight_to_storage(client, clip):
     job = client.wait(client.submit(clip, direct=True).id, timeout_s=120)
     assert (job.status, job.verdict) == ("succeeded", client.wait(client.submit(clip).id).verdict)
 
 
-@pytest.mark.slow
 def test_nodes_share_no_folder(cluster):
     folders = [service._folder for service in cluster._services if service.name in cluster.nodes]
     assert len(set(folders)) == len(cluster.nodes) == 6
     assert not any((cluster.state / "storage").iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_nothing_is_lost_while_machines_are_killed_and_cut_off(tmp_path):
     tool("weed")

@@ -34,7 +34,7 @@ def large_video(clip, size):
         left -= min(left, MEBIBYTE)
 
 
-SIZES = [256 * MEBIBYTE, pytest.param(2047 * MEBIBYTE, marks=[pytest.mark.merge, pytest.mark.slow])]
+SIZES = [256 * MEBIBYTE, pytest.param(2047 * MEBIBYTE, marks=pytest.mark.merge)]
 """Several times what memory may grow by; and what the api takes at most."""
 
 

@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_schemathesis_finds_the_server_true_to_its_document(stack, tmp_path):
     key = stack.api_key_file.read_text().strip()

@@ -66,7 +66,6 @@ def test_it_finds_the_faces_that_facenet_pytorch_finds_on_generated_scenes(detec
 
 
 @pytest.mark.shared_data
-@pytest.mark.slow
 def test_it_finds_the_faces_that_facenet_pytorch_finds_on_60_frames_of_real_videos(detector, reference, research_data):
     frames = []
     for path in sorted((research_data / "videos").glob("*.mp4")):

@@ -335,7 +335,6 @@ def test_a_large_picture_stands_upright(tmp_path, container, orientation, monkey
     assert (row, column) == {1: (0, 0), 3: (1, 1), 6: (0, 1), 7: (1, 1)}[orientation]
 
 
-@pytest.mark.slow
 def test_a_photo_of_a_hundred_megapixels_is_taken_and_one_of_two_hundred_is_not(tmp_path):
     path = tmp_path / "a"
     Image.new("RGB", (12000, 9000), (90, 120, 150)).save(path, "JPEG")

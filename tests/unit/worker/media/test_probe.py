@@ -317,7 +317,6 @@ def test_a_playlist_that_names_other_files_is_no_video(tmp_path):
             probe(path, LIMITS)
 
 
-@pytest.mark.slow
 def test_damaged_files_give_facts_or_a_named_error(tmp_path):
     generator = np.random.default_rng(11)
     originals = [make_clip(tmp_path / name).read_bytes() for name in ("a.mp4", "a.mkv")]

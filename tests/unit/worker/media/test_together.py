@@ -234,7 +234,6 @@ def test_a_truncated_end(tmp_path):
 
 
 @pytest.mark.shared_data
-@pytest.mark.slow
 def test_real_clips(research_data):
     for path in sorted((research_data / "videos").glob("*.mp4")):
         assert_same(path, segment_seconds=(2.5,))

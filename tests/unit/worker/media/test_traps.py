@@ -148,7 +148,6 @@ def test_a_track_that_lies_in_another_file(tmp_path):
     assert answer(path) == first
 
 
-@pytest.mark.slow
 def test_thousands_of_faces_are_bounded():
     face = np.asarray(Image.fromarray(astronaut()[20:220, 60:260]).resize((64, 64)))
     frame = np.tile(face, (36, 36, 1))

@@ -66,7 +66,6 @@ def test_a_file_without_changes_is_refused(changes, files):
         variants(*files(changes))
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_variants_are_trained_failures_are_named_and_a_second_call_does_what_is_left(files, tmp_path):
     data = make_data(tmp_path / "data", train=4, validation=2)

@@ -28,7 +28,6 @@ def test_what_another_process_is_sent_is_how_to_make_the_stream_not_its_faces(co
     assert same(pickle.loads(sent).batch(4), couples.batch(4))  # noqa: S301 - our own
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cuda_in_use", [False, True], ids=["forked", "from a server"])
 def test_loader_processes_give_the_batches_that_none_would_in_order(cuda_in_use, couples, monkeypatch):
     monkeypatch.setattr(loaders.torch.cuda, "is_initialized", lambda: cuda_in_use)

@@ -263,7 +263,6 @@ def test_a_run_killed_while_it_writes_ends_as_if_nothing_had_happened(
     assert_same_run(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_a_killed_process_goes_on_and_ends_with_the_same_weights(data, caches, undisturbed, tmp_path):
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
@@ -614,7 +613,6 @@ def test_a_run_can_start_from_a_checkpoint_of_the_same_architecture(undisturbed)
         start_network(tiny(start=str(undisturbed / "absent")))
 
 
-@pytest.mark.slow
 @pytest.mark.nightly
 def test_two_devices_train_together_on_different_batches(caches, tmp_path):
     script = Path(__file__).with_name("two_devices.py")
