@@ -73,7 +73,7 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     return limiter
 
 
-def check_room(session: Session, api: API, owner: str, idempotency_key: str | None) -> None:
+def check_capacity(session: Session, api: API, owner: str, idempotency_key: str | None) -> None:
     """
     Refuse a submission for which there is no room; one that was accepted before needs none.
 
@@ -139,7 +139,7 @@ def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) ->
 
 
 @contextmanager
-def upload_place(mine: Services) -> Iterator[None]:
+def upload_slot(services: Services) -> Iterator[None]:
     """
     Hold one of the places for bodies of this process while the block runs.
 
@@ -151,7 +151,7 @@ def upload_place(mine: Services) -> Iterator[None]:
     """
     length = request.content_length
     is_small = length is not None and length <= SMALL_UPLOAD_BYTES
-    places = mine.small_uploading if is_small else mine.uploading
+    places = services.small_uploading if is_small else services.uploading
     if not places.acquire(timeout=SMALL_WAIT_S if is_small else 0.0):
         raise APIError(
             Code.TOO_MANY_UPLOADS,

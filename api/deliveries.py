@@ -12,7 +12,7 @@ from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.schemas import DeliveryPath, JobPath
-from api.services import services
+from api.services import current_services
 from shared.audit import record
 from shared.documents.webhooks import DeliveryDocument, DeliveryList
 from shared.errors import Code
@@ -33,7 +33,7 @@ blueprint = APIBlueprint(
 @requires("jobs:read")
 def get_log(path: JobPath) -> Response:
     """List every attempt to call the job's webhook, oldest first."""
-    with services().sessions.transaction() as session:
+    with current_services().sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
         items = [DeliveryDocument.of(delivery) for delivery in list_deliveries(session, path.job_id)]
@@ -48,7 +48,7 @@ def get_log(path: JobPath) -> Response:
 @requires("jobs:write")
 def send_again(path: DeliveryPath) -> Response:
     """Send an event once more, with the same ``webhook-id``; a success switches a receiver on again."""
-    with services().sessions.transaction() as session:
+    with current_services().sessions.transaction() as session:
         # The lock orders the numbers of attempts that are added at the same time.
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:

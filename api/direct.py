@@ -9,7 +9,7 @@ from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.schemas import UploadDocument, UploadRequest
-from api.services import services
+from api.services import current_services
 from shared.audit import record
 from shared.containers import check_size
 from shared.errors import Code
@@ -28,15 +28,15 @@ def begin(body: UploadRequest) -> Response:
     Put the file there with the headers given, then submit a job with `upload_id`. Only services that keep files in S3
     offer it; others answer `no_direct_uploads`, and `POST /v1/jobs` takes the file itself.
     """
-    mine, settings = services(), services().settings
+    services, settings = current_services(), current_services().settings
     check_size(body.size_bytes, settings.limits.for_media())
     lasts_s = settings.storage.upload_valid_s
     owner, upload_id = caller().owner, new_id()
     # Before the transaction: it may have to ask the platform for a key.
-    signed = mine.storage.sign_upload(incoming_key(upload_id), body.size_bytes, lasts_s)
+    signed = services.storage.sign_upload(incoming_key(upload_id), body.size_bytes, lasts_s)
     if signed is None:
         raise APIError(Code.NO_DIRECT_UPLOADS, "this service takes files through POST /v1/jobs alone")
-    with mine.sessions.transaction() as session:
+    with services.sessions.transaction() as session:
         check_announced(session, settings.api, owner, body.size_bytes)
         upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)
         record(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)

@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from api.documentation import problems
 from api.errors import APIError
 from api.schemas import Health
-from api.services import services
+from api.services import current_services
 from api.state import StateCollector
 from shared.errors import Code
 from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
@@ -37,7 +37,7 @@ def readyz() -> Response:
 
     The answer is at most a few seconds old. Nothing is written, so it does not show that storage takes new files.
     """
-    checks = services().readiness.checks()
+    checks = current_services().readiness.checks()
     is_ready = all(outcome == "ok" for outcome in checks.values())
     response = jsonify({"status": "ok" if is_ready else "unavailable", "checks": checks})
     response.status_code = 200 if is_ready else 503
@@ -58,8 +58,8 @@ def metrics() -> Response:
 
     What all processes of this api counted, and the state of the whole service.
     """
-    mine = services()
-    token = mine.settings.api.metrics_token
+    services = current_services()
+    token = services.settings.api.metrics_token
     if token is not None:
         given = request.headers.get("Authorization", "")
         allowed = secrets.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
@@ -68,7 +68,7 @@ def metrics() -> Response:
     if not allowed:
         raise APIError(Code.NOT_FOUND, "metrics are not for this address; see api.metrics_token")
     state = CollectorRegistry()
-    state.register(StateCollector(mine.sessions, mine.sender, mine.settings.models.dir))
+    state.register(StateCollector(services.sessions, services.sender, services.settings.models.dir))
     counted = generate_latest(metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE)))
     return Response(counted + generate_latest(state), content_type=CONTENT_TYPE_LATEST)
 

@@ -14,7 +14,7 @@ from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.paging import page_limit, position_of
 from api.schemas import SUMMARIES_ON_A_PAGE, GetHeaders, JobPath, JobsQuery, SegmentsQuery, SegmentsView
-from api.services import services
+from api.services import current_services
 from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
 from shared.cursors import write_cursor
@@ -38,10 +38,10 @@ blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name=
 @requires("jobs:read")
 def get(path: JobPath, header: GetHeaders) -> Response:
     """Look at a job: its progress and the scores so far, or its result."""
-    mine = services()
-    wait_s = wanted_wait_s(header.prefer, mine.settings.api.max_wait_s)
-    has_waited = wait_for_end(mine, path.job_id, wait_s)
-    with mine.sessions.transaction() as session:
+    services = current_services()
+    wait_s = wanted_wait_s(header.prefer, services.settings.api.max_wait_s)
+    has_waited = wait_for_end(services, path.job_id, wait_s)
+    with services.sessions.transaction() as session:
         job = get_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
@@ -60,8 +60,8 @@ def get(path: JobPath, header: GetHeaders) -> Response:
 @requires("jobs:read")
 def list_jobs(query: JobsQuery) -> Response:
     """List your jobs, newest first, without their segments."""
-    mine = services()
-    limit = page_limit(mine, query)
+    services = current_services()
+    limit = page_limit(services, query)
     wanted = select(Job).options(selectinload(Job.media)).where(Job.owner == caller().owner, Job.deleted_at.is_(None))
     if query.status is not None:
         wanted = wanted.where(Job.status == query.status)
@@ -71,7 +71,7 @@ def list_jobs(query: JobsQuery) -> Response:
         wanted = wanted.where(Job.created_at < query.created_before)
     if query.cursor is not None:
         wanted = wanted.where(Job.id < position_of(query.cursor, uuid.UUID))
-    with mine.sessions.transaction() as session:
+    with services.sessions.transaction() as session:
         jobs = session.scalars(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
         page, more = jobs[:limit], len(jobs) > limit
         done = count_done(session, page)
@@ -87,11 +87,11 @@ def list_jobs(query: JobsQuery) -> Response:
 @requires("jobs:read")
 def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
     """List a job's segments with every person and face found in them, or summaries of them."""
-    mine = services()
+    services = current_services()
     is_summary = query.view == SegmentsView.SUMMARY
-    limit = page_limit(mine, query, most=SUMMARIES_ON_A_PAGE if is_summary else None)
+    limit = page_limit(services, query, most=SUMMARIES_ON_A_PAGE if is_summary else None)
     after = -1 if query.cursor is None else position_of(query.cursor, int)
-    with mine.sessions.transaction() as session:
+    with services.sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise _no_job(path.job_id)
         page = page_of_segments(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
@@ -108,7 +108,7 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
 @requires("jobs:write")
 def cancel(path: JobPath) -> Response:
     """Stop a job. Cancelling it again changes nothing; a job that has ended otherwise is a conflict."""
-    with services().sessions.transaction() as session:
+    with current_services().sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
@@ -130,7 +130,7 @@ def cancel(path: JobPath) -> Response:
 @requires("jobs:write")
 def delete(path: JobPath) -> Response:
     """Erase a job with its results, its deliveries and, unless another job of yours needs it, its file."""
-    with services().sessions.transaction() as session:
+    with current_services().sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)

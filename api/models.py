@@ -6,7 +6,7 @@ from flask_openapi3 import APIBlueprint, Tag
 from api.answers import answer
 from api.auth import requires
 from api.documentation import SECURITY, guarded
-from api.services import services
+from api.services import current_services
 from shared.documents.checkpoints import CheckpointDocument, CheckpointList
 from shared.manifests import list_manifests
 
@@ -17,7 +17,7 @@ blueprint = APIBlueprint("models", __name__, url_prefix="/v1", abp_tags=[Tag(nam
 @requires("jobs:read")
 def get_models() -> Response:
     """List the checkpoints with their model cards."""
-    models = services().settings.models
+    models = current_services().settings.models
     items = [
         CheckpointDocument.of(manifest, models.dir, is_default=manifest.name == models.default)
         for manifest in list_manifests(models.dir).values()

@@ -32,7 +32,7 @@ class Services:
     """Held by small uploads."""
 
 
-def services() -> Services:
-    """The collaborators of the current application."""
+def current_services() -> Services:
+    """Return the collaborators of the current application."""
     found: Services = current_app.extensions["deepfakestream"]
     return found

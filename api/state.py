@@ -27,7 +27,7 @@ log = get_logger(__name__)
 
 RECENT_JOBS: Final = 5000
 """Scores of so many of the last jobs are compared with validation."""
-LEAST_JOBS: Final = 50
+MIN_JOBS: Final = 50
 """Of fewer a distribution says nothing."""
 PATIENCE_MS: Final = 3000
 """A scrape must not hold the database up."""
@@ -84,7 +84,7 @@ class StateCollector(Collector):
         for model, scores in sorted(found.items()):
             counted.add_metric([model], len(scores))
             reference = manifests[model].reference_shares if model in manifests else None
-            if reference is not None and len(scores) >= LEAST_JOBS:
+            if reference is not None and len(scores) >= MIN_JOBS:
                 index.add_metric([model], population_stability_index(shares(scores), reference))
         yield counted
         yield index

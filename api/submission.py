@@ -14,7 +14,7 @@ from flask import Response, request
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from api.admission import check_room, upload_place
+from api.admission import check_capacity, upload_slot
 from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
@@ -29,11 +29,11 @@ from api.schemas import (
     UploadSubmission,
     URLSubmission,
 )
-from api.services import Services, services
+from api.services import Services, current_services
 from api.uploads import Submission, check_upload, receive
 from api.waiting import wait_for_end, wanted_wait_s
 from shared.audit import record
-from shared.db import due
+from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
@@ -69,24 +69,27 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     The answer comes once the file is stored and the job is certain to end. Options stand in the query, in form
     fields, or in the JSON object, each once.
     """
-    mine, settings = services(), services().settings
-    with mine.sessions.transaction() as session:
-        check_room(session, settings.api, caller().owner, header.idempotency_key)
-    check = partial(_check_given, mine, query)
+    services, settings = current_services(), current_services().settings
+    with services.sessions.transaction() as session:
+        check_capacity(session, settings.api, caller().owner, header.idempotency_key)
+    check = partial(_check_given, services, query)
     check({})
-    with upload_place(mine), receive(request, mine.storage, settings.limits.max_upload_bytes, check) as submission:
+    with (
+        upload_slot(services),
+        receive(request, services.storage, settings.limits.max_upload_bytes, check) as submission,
+    ):
         options, source = _options(submission, query)
-        manifest = _manifest(mine, options.get("model"))
-        _check_options(mine, options, source.url)
+        manifest = _manifest(services, options.get("model"))
+        _check_options(services, options, source.url)
         if source.upload is not None:
-            check_upload(mine.storage, source.upload, settings.limits.for_media())
-        document, is_new = _create(mine, source, options, manifest, header.idempotency_key)
+            check_upload(services.storage, source.upload, settings.limits.for_media())
+        document, is_new = _create(services, source, options, manifest, header.idempotency_key)
     wait_s = wanted_wait_s(header.prefer, settings.api.max_wait_s)
     has_waited = False
     try:
-        has_waited = wait_for_end(mine, document.id, wait_s)
+        has_waited = wait_for_end(services, document.id, wait_s)
         if has_waited:
-            document = _document_now(mine, document)
+            document = _document_now(services, document)
     except SQLAlchemyError:
         # The job is committed: an answer that says anything else would make the sender send it again.
         log.warning("the database failed a wait", exc_info=True)
@@ -135,28 +138,28 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
     return options | given, source
 
 
-def _manifest(mine: Services, name: str | None) -> Manifest:
-    models = mine.settings.models
+def _manifest(services: Services, name: str | None) -> Manifest:
+    models = services.settings.models
     return find_manifest(models.dir, name or models.default)
 
 
-def _check_given(mine: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
+def _check_given(services: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
     """Refuse what is wrong with the options in query and form, before a body is taken in that could be large."""
     options, _ = _options(Submission(None, fields, is_json=False), query)
-    _manifest(mine, options.get("model"))
-    _check_options(mine, options, None)
+    _manifest(services, options.get("model"))
+    _check_options(services, options, None)
 
 
-def _check_options(mine: Services, options: dict[str, Any], url: str | None) -> None:
-    allow_insecure = mine.settings.webhooks.allow_insecure
+def _check_options(services: Services, options: dict[str, Any], url: str | None) -> None:
+    allow_insecure = services.settings.webhooks.allow_insecure
     for address in (options.get("webhook_url"), url):
         if address is not None:
             check_url(address, allow_insecure=allow_insecure)
-    check_metadata(options.get("metadata", {}), mine.settings.limits.max_metadata_bytes)
+    check_metadata(options.get("metadata", {}), services.settings.limits.max_metadata_bytes)
 
 
 def _create(
-    mine: Services,
+    services: Services,
     source: _Source,
     options: dict[str, Any],
     manifest: Manifest,
@@ -164,8 +167,8 @@ def _create(
 ) -> tuple[JobDocument, bool]:
     """Commit the job; its document, and whether it is not that of an earlier request with the same idempotency key."""
     if source.upload_id is not None:
-        _check_arrival(mine, source.upload_id)
-    with _transaction(mine, source) as (session, media):
+        _check_arrival(services, source.upload_id)
+    with _transaction(services, source) as (session, media):
         job, is_new = create_job(
             session,
             NewJob(
@@ -189,32 +192,30 @@ def _create(
                 _claim(session, source.upload_id)
             sha256 = source.upload.sha256 if source.upload else None
             record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
-            due(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
-            if media is not None and options.get("reuse", mine.settings.jobs.reuse_results):
+            after_commit(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
+            if media is not None and options.get("reuse", services.settings.jobs.reuse_results):
                 _reuse(session, job, manifest)
             if job.status == JobStatus.QUEUED:
-                due(session).send(INGEST, job_id=job.id)
+                after_commit(session).send(INGEST, job_id=job.id)
         return JobDocument.of(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 @contextmanager
-def _transaction(mine: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
+def _transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
     """A transaction in which the file that came with the request, if one did, is its owner's media."""
     if source.upload is None:
-        with mine.sessions.transaction() as session:
+        with services.sessions.transaction() as session:
             yield session, None
     else:
-        days = mine.settings.jobs.media_retention_days
-        with adoption(mine.sessions, mine.storage, source.upload, owner=caller().owner, retention_days=days) as (
-            session,
-            media,
-        ):
-            yield session, media
+        days = services.settings.jobs.media_retention_days
+        file, owner = source.upload, caller().owner
+        with adoption(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
+            yield adopted
 
 
-def _document_now(mine: Services, document: JobDocument) -> JobDocument:
+def _document_now(services: Services, document: JobDocument) -> JobDocument:
     """The job as it stands after a wait; as it was, if it was erased meanwhile."""
-    with mine.sessions.transaction() as session:
+    with services.sessions.transaction() as session:
         job = get_job(session, document.id, owner=caller().owner)
         return document if job is None else JobDocument.of(job, read_segments(session, job))
 
@@ -232,25 +233,25 @@ def _claim(session: Session, upload_id: uuid.UUID) -> None:
         raise APIError(Code.NOT_FOUND, f"there is no upload {upload_id} that waits for a job")
 
 
-def _check_arrival(mine: Services, upload_id: uuid.UUID) -> None:
+def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
     """
     Refuse a direct upload that is not whole, or is ruled out by its header.
 
     One that is taken already is not looked at: a repeated request gets its job, and any other fails to claim it.
     """
-    with mine.sessions.transaction() as session:
+    with services.sessions.transaction() as session:
         size_bytes = find_upload(session, owner=caller().owner, upload_id=upload_id)
     if size_bytes is None:
         return
     key = incoming_key(upload_id)
     try:
-        found = mine.storage.size(key)
+        found = services.storage.size(key)
     except ObjectMissingError as error:
         raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not arrived") from error
     if found != size_bytes:
         raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes, and {size_bytes} were announced")
     # Its digest is ingest's to compute.
-    check_upload(mine.storage, StoredFile(key, "", found), mine.settings.limits.for_media())
+    check_upload(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
 
 
 def _request_sha256(source: _Source, options: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ def wanted_wait_s(prefer: str | None, most_s: float) -> int:
     return min(int(match[1]), int(most_s)) if match else 0
 
 
-def wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: int) -> bool:
+def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
     """
     Return when the caller's job has ended, does not exist, or *wait_s* are over.
 
@@ -33,16 +33,16 @@ def wait_for_end(mine: Services, job_id: uuid.UUID, wait_s: int) -> bool:
         Whether the wish was granted: False, at once, for no wait at all, if too many requests wait already, and when
         the process has been asked to stop.
     """
-    if wait_s <= 0 or not mine.waiting.acquire(blocking=False):
+    if wait_s <= 0 or not services.waiting.acquire(blocking=False):
         return False
     try:
         wanted = select(Job.status, Job.deleted_at).where(Job.id == job_id, Job.owner == caller().owner)
 
         def has_ended() -> bool:
-            with mine.sessions.transaction() as session:
+            with services.sessions.transaction() as session:
                 row = session.execute(wanted).one_or_none()
             return row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES
 
-        return mine.endings.wait(job_id, has_ended, wait_s)
+        return services.endings.wait(job_id, has_ended, wait_s)
     finally:
-        mine.waiting.release()
+        services.waiting.release()

@@ -1,4 +1,4 @@
-"""Engine, sessions, and transactions that remember what is due once they are committed."""
+"""Engine, sessions, and transactions that collect what is to be done once they are committed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,9 +29,9 @@ class Message(NamedTuple):
 
 
 @dataclass(slots=True)
-class Due:
+class PendingEffects:
     """
-    What a transaction makes due once it is committed; never if it is not.
+    What is done once a transaction is committed, and never if it is not.
 
     Everything here may also be lost, since a process can die right after its commit: the rows say what is owed, and
     upkeep does it then.
@@ -57,9 +57,9 @@ class Due:
         self.counts.append(increment)
 
 
-def due(session: Session) -> Due:
-    """What the transaction of *session* makes due."""
-    found: Due = session.info.setdefault("due", Due())
+def after_commit(session: Session) -> PendingEffects:
+    """Return what is done once the transaction of *session* is committed, to add to it."""
+    found: PendingEffects = session.info.setdefault("after_commit", PendingEffects())
     return found
 
 
@@ -89,21 +89,23 @@ class SessionFactory:
     Opens transactions on one engine.
 
     Args:
-        after_commit: Called with what a committed transaction made due; see ``shared.effects``. Without it nothing is
+        perform: Called after each commit with what is to be done then; see ``shared.effects``. Without it nothing is
             done now, and upkeep does it later.
     """
 
-    def __init__(self, engine: Engine, after_commit: "Callable[[SessionFactory, Due], None] | None" = None) -> None:
+    def __init__(
+        self, engine: Engine, perform: "Callable[[SessionFactory, PendingEffects], None] | None" = None
+    ) -> None:
         self.engine = engine
         self._maker = sessionmaker(engine, expire_on_commit=False)
-        self._after_commit = after_commit
+        self._perform = perform
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """
         Give a session that commits when the block ends and rolls back when it raises.
 
-        What was made due is done after the commit, before this returns; see ``Due``.
+        What it has collected is done after the commit, before this returns; see ``PendingEffects``.
 
         Raises:
             UnconfirmedCommitError: Nobody knows whether the transaction was committed.
@@ -117,9 +119,9 @@ class SessionFactory:
                 if is_refusal(error):
                     raise
                 raise UnconfirmedCommitError("the connection was lost during the commit") from error
-            pending = due(session)
-        if self._after_commit is not None:
-            self._after_commit(self, pending)
+            pending = after_commit(session)
+        if self._perform is not None:
+            self._perform(self, pending)
 
     def check(self) -> None:
         """Raise unless the database answers."""

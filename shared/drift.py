@@ -11,7 +11,7 @@ from typing import Final
 
 BINS: Final = 10
 """Of equal width over [0, 1]; the last holds 1."""
-LEAST_SHARE: Final = 0.005
+MIN_SHARE: Final = 0.005
 """Stands for a share of less: an empty bin would make the index infinite."""
 
 
@@ -28,5 +28,5 @@ def population_stability_index(now: Sequence[float], then: Sequence[float]) -> f
     """How far two distributions over the same bins are apart, 0 or more."""
     if len(now) != len(then):
         raise ValueError(f"{len(now)} bins cannot be compared with {len(then)}")
-    pairs = [(max(p, LEAST_SHARE), max(q, LEAST_SHARE)) for p, q in zip(now, then, strict=True)]
+    pairs = [(max(p, MIN_SHARE), max(q, MIN_SHARE)) for p, q in zip(now, then, strict=True)]
     return sum((p - q) * math.log(p / q) for p, q in pairs)

@@ -10,7 +10,7 @@ from shared.config import Section, SharedSettings
 from worker.cores import available_cores
 
 Role = Literal["cpu", "gpu"]
-MOST_ON_CPU: Final = 4
+MAX_CPU_PROCESSES: Final = 4
 """Scoring processes on the CPU that are started unasked."""
 _DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
 
@@ -71,7 +71,7 @@ class Worker(Section):
         """How many processes a worker of *role* runs."""
         if role == "cpu":
             return self.cpu_processes
-        unasked = min(available_cores(), MOST_ON_CPU) if self.devices == ["cpu"] else 1
+        unasked = min(available_cores(), MAX_CPU_PROCESSES) if self.devices == ["cpu"] else 1
         return len(self.devices) * (self.processes_per_device or unasked)
 
     def device_of(self, process_index: int) -> str:

@@ -36,7 +36,7 @@ Run = Callable[[Given], Outputs]
 HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
-class FromLastChannels(nn.Module):
+class ChannelsLastInput(nn.Module):
     """
     A network that is shown pictures with their channels last.
 

@@ -25,7 +25,7 @@ from deepfakestream.webhooks import verify_webhook
 BLOCK_BYTES = 256 * 1024
 SUMMARIES_ON_A_PAGE = 1000
 """As many as the service gives at a time."""
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 """Of a job's segments. No job has a million."""
 
 Progress = Callable[[Job], None]
@@ -303,7 +303,7 @@ class Client:
             DeepfakeStreamError: The service does not give them, or others, or not in time.
         """
         ask = partial(self._page, _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE})
-        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, most=MOST_PAGES)
+        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, most=MAX_PAGES)
         total = job.segments_total or 0
         segments = [*job.raw.get("segments", [])]
         for segment in pages:

@@ -15,8 +15,8 @@ from shared.containers.riff import BITMAP_CODECS
 from shared.containers.source import EndOfFileError, Source
 from shared.errors import NoVideoStreamError
 
-MOST_PACKETS: Final = 4000
-MOST_TAGS: Final = 1000
+MAX_PACKETS: Final = 4000
+MAX_TAGS: Final = 1000
 
 # --- MPEG-TS, MPEG-PS, MXF --------------------------------------------------------------------------------------------
 
@@ -45,7 +45,7 @@ def inspect_transport_stream(source: Source) -> HeaderFacts:
     """An MPEG transport stream; the codec is that of the first video stream in its program map."""
     first, length = transport_packets(source.peek(0, 2048)) or (0, 188)
     maps: set[int] = set()
-    for number in range(MOST_PACKETS):
+    for number in range(MAX_PACKETS):
         packet = source.peek(first + number * length, 188)
         if len(packet) < 188 or packet[0] != _SYNC:
             break
@@ -108,7 +108,7 @@ def inspect_flv(source: Source) -> HeaderFacts:
     """An FLV video; length and size stand in its first script tag, the codec in its first video tag."""
     facts = HeaderFacts("video", "flv")
     (position,) = struct.unpack(">I", source.read(5, 4))
-    for number in range(MOST_TAGS):
+    for number in range(MAX_TAGS):
         head = source.peek(position + 4, 16)
         if len(head) < 12:
             if number == 0:

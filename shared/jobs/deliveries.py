@@ -14,7 +14,7 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from shared.db import due
+from shared.db import after_commit
 from shared.models import Delivery, Job
 from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
@@ -54,7 +54,7 @@ def schedule_webhook(session: Session, job: Job) -> None:
     )
     session.add(delivery)
     session.flush()
-    due(session).send(DELIVER_WEBHOOK, delivery_id=delivery.id)
+    after_commit(session).send(DELIVER_WEBHOOK, delivery_id=delivery.id)
 
 
 def is_switched_off(session: Session, owner: str, url: str) -> bool:
@@ -90,7 +90,7 @@ def end_attempt(session: Session, delivery: Delivery, attempt: Attempt, schedule
     delivery.response_excerpt = attempt.response_excerpt
     delivery.error_code = attempt.error_code
     session.flush()
-    due(session).count(WEBHOOK_ATTEMPTS.labels(outcome="delivered" if attempt.delivered else "failed").inc)
+    after_commit(session).count(WEBHOOK_ATTEMPTS.labels(outcome="delivered" if attempt.delivered else "failed").inc)
     if attempt.delivered or attempt.is_final or not delivery.automatic or delivery.retries >= len(schedule_s):
         return
     # Jitter keeps the retries of many jobs from arriving together.
@@ -106,7 +106,7 @@ def redeliver(session: Session, delivery: Delivery) -> Delivery:
     The job has to be locked, since that gives attempts their numbers in turn.
     """
     again = _add(session, delivery, retries=0, automatic=False, wait_s=0.0)
-    due(session).send(DELIVER_WEBHOOK, delivery_id=again.id)
+    after_commit(session).send(DELIVER_WEBHOOK, delivery_id=again.id)
     return again
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, null, select, update
 from sqlalchemy.orm import Session
 
-from shared.db import due
+from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
 from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
 from shared.jobs.queries import has_open_segments
@@ -69,7 +69,7 @@ def end_segment(
         return
     if not has_open_segments(session, job.id):
         job.sent_at = func.now()
-        due(session).send(FINISH, job_id=job.id)
+        after_commit(session).send(FINISH, job_id=job.id)
 
 
 def end_job(
@@ -166,8 +166,8 @@ def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:
 def _count_end(session: Session, job: Job) -> None:
     """Count the end of a job, whatever brought it about."""
     model, verdict, fake_score = job.model, job.verdict, job.fake_score
-    due(session).count(JOBS_ENDED.labels(status=str(job.status)).inc)
+    after_commit(session).count(JOBS_ENDED.labels(status=str(job.status)).inc)
     if verdict is not None:
-        due(session).count(VERDICTS.labels(model=model, verdict=str(verdict)).inc)
+        after_commit(session).count(VERDICTS.labels(model=model, verdict=str(verdict)).inc)
     if fake_score is not None:
-        due(session).count(lambda: FAKE_SCORES.labels(model=model).observe(fake_score))
+        after_commit(session).count(lambda: FAKE_SCORES.labels(model=model).observe(fake_score))

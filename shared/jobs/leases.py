@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from shared.db import due
+from shared.db import after_commit
 from shared.errors import AttemptsExhaustedError, DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, end_attempt
 from shared.jobs.ending import Problem, end_job, end_segment
@@ -67,7 +67,7 @@ class Policy:
         return timedelta(seconds=self.backoff_s * 2 ** (attempt - 1))
 
 
-class Held(NamedTuple):
+class LockedRows(NamedTuple):
     """The rows of a lease that is held still, both locked; of ingest and finish they are the same."""
 
     job: Job
@@ -151,7 +151,7 @@ def queue_of(step: Step) -> str:
     return QUEUE_OF_TASK[_PLACES[step].task]
 
 
-def lease(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
+def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
     """
     Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended.
 
@@ -190,21 +190,21 @@ def _has_expired(row: type[Row], max_attempts: int) -> ColumnElement[bool]:
     return (row.leased_until < func.now()) & (row.attempts < max_attempts)
 
 
-def renew(session: Session, held: Lease, lease_s: float) -> bool:
+def renew(session: Session, lease: Lease, lease_s: float) -> bool:
     """Hold the lease for longer; False if it was lost or the job is not running any more."""
-    place = _PLACES[held.step]
+    place = _PLACES[lease.step]
     renewed = session.execute(
         update(place.row)
-        .where(*place.at(held.key), place.row.lease_token == held.token)
+        .where(*place.at(lease.key), place.row.lease_token == lease.token)
         .values(leased_until=_in(lease_s))
         .returning(place.job_id)
     ).first()
-    if renewed is None or held.step is Step.DELIVER:
+    if renewed is None or lease.step is Step.DELIVER:
         return renewed is not None
-    return session.scalar(select(Job.status).where(Job.id == held.job_id)) == JobStatus.RUNNING
+    return session.scalar(select(Job.status).where(Job.id == lease.job_id)) == JobStatus.RUNNING
 
 
-def hold(session: Session, held: Lease, *, expired: bool = False) -> Held:
+def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> LockedRows:
     """
     Lock the rows of a lease, to record something.
 
@@ -214,24 +214,24 @@ def hold(session: Session, held: Lease, *, expired: bool = False) -> Held:
     Raises:
         JobCancelledError: The lease was lost, or the job has ended.
     """
-    place = _PLACES[held.step]
+    place = _PLACES[lease.step]
     # The job's row first, always: that orders whoever changes a job, and gives the numbers of its deliveries in turn.
     with session.no_autoflush:
-        job = lock_job(session, held.job_id)
-    if job is None or (held.step is not Step.DELIVER and job.status != JobStatus.RUNNING):
+        job = lock_job(session, lease.job_id)
+    if job is None or (lease.step is not Step.DELIVER and job.status != JobStatus.RUNNING):
         raise JobCancelledError("the job has ended")
-    conditions = [*place.at(held.key), place.row.lease_token == held.token]
+    conditions = [*place.at(lease.key), place.row.lease_token == lease.token]
     if expired:
         conditions.append(place.row.leased_until < func.now())
     query = select(place.row).where(*conditions).with_for_update().execution_options(populate_existing=True)
     row = cast("Row | None", session.scalars(query).one_or_none())
     if row is None:
         raise JobCancelledError("another worker has taken over")
-    return Held(job, row)
+    return LockedRows(job, row)
 
 
 def release(
-    session: Session, held: Lease, error: DeepfakeStreamError, policy: Policy, *, expired: bool = False
+    session: Session, lease: Lease, error: DeepfakeStreamError, policy: Policy, *, expired: bool = False
 ) -> None:
     """
     Give a step back after *error*: to be tried again, or failed for good once its attempts are used up.
@@ -245,14 +245,14 @@ def release(
     Raises:
         JobCancelledError: The lease was lost or the job has ended, so there is nothing to give back.
     """
-    job, row = hold(session, held, expired=expired)
-    due(session).count(FAILURES.labels(task=held.step.value, code=error.code).inc)
+    job, row = lock_rows(session, lease, expired=expired)
+    after_commit(session).count(FAILURES.labels(task=lease.step.value, code=error.code).inc)
     problem = Problem.of(error)
     if isinstance(row, Delivery):
         end_attempt(session, row, Attempt(delivered=False, error_code=problem.code), policy.webhook_schedule_s)
-    elif error.retryable and held.attempt < policy.max_attempts:
-        row.send_after = func.now() + policy.after(held.attempt)
-        for name, value in {**_PLACES[held.step].waiting, **_NO_LEASE, "sent_at": None}.items():
+    elif error.retryable and lease.attempt < policy.max_attempts:
+        row.send_after = func.now() + policy.after(lease.attempt)
+        for name, value in {**_PLACES[lease.step].waiting, **_NO_LEASE, "sent_at": None}.items():
             setattr(row, name, value)
     elif isinstance(row, Segment):
         end_segment(session, job, row, SegmentStatus.FAILED, problem=problem)
@@ -280,7 +280,7 @@ def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> 
             continue
 
 
-def send_owed(session: Session, step: Step, policy: Policy, patience_s: float, limit: int) -> int:
+def resend_messages(session: Session, step: Step, policy: Policy, patience_s: float, limit: int) -> int:
     """
     Send the messages of rows whose worker is gone, that have no message out, or whose message seems lost.
 
@@ -311,8 +311,8 @@ def send_owed(session: Session, step: Step, policy: Policy, patience_s: float, l
         .execution_options(synchronize_session=False)
     )
     for key in keys:
-        due(session).send(place.task, **dict(zip(place.names, key, strict=True)))
-    due(session).count(lambda: RESENT.labels(kind=step.value).inc(len(keys)))
+        after_commit(session).send(place.task, **dict(zip(place.names, key, strict=True)))
+    after_commit(session).count(lambda: RESENT.labels(kind=step.value).inc(len(keys)))
     return len(keys)
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.db import SessionFactory, UnconfirmedCommitError, due
+from shared.db import SessionFactory, UnconfirmedCommitError, after_commit
 from shared.errors import StorageError
 from shared.models import Removal
 from shared.observability import get_logger
@@ -28,10 +28,10 @@ MAX_FAILURES = 5
 def schedule_deletion(session: Session, storage_key: str) -> None:
     """Have the file removed once this transaction is committed. Its key must never be used again."""
     session.execute(insert(Removal).values(storage_key=storage_key).on_conflict_do_nothing())
-    due(session).remove(storage_key)
+    after_commit(session).remove(storage_key)
 
 
-def owed_removals(session: Session, limit: int) -> Sequence[str]:
+def pending_deletions(session: Session, limit: int) -> Sequence[str]:
     """Some of the files that are still to go: any, so that those that cannot be removed do not stand before others."""
     return session.scalars(select(Removal.storage_key).order_by(func.random()).limit(limit)).all()
 

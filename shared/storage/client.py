@@ -28,7 +28,7 @@ CONNECT_TIMEOUT_S: Final = 10
 READ_TIMEOUT_S: Final = 30
 """The longest that an answer may stand still."""
 ATTEMPTS: Final = 3
-MOST_CALLS: Final = 64
+MAX_CALLS: Final = 64
 """Of a client at a time; further ones wait. Calls that were given up count until they really end."""
 MISSING: Final = {"404", "NoSuchKey", "NotFound"}
 
@@ -72,7 +72,7 @@ class S3Client:
                 read_timeout=min(READ_TIMEOUT_S, limit_s),
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 tcp_keepalive=True,
-                max_pool_connections=MOST_CALLS,
+                max_pool_connections=MAX_CALLS,
                 signature_version="s3v4",
                 # By the name of the bucket in the host only where the server is Amazon's own.
                 s3={"addressing_style": "path" if endpoint_url else "auto"},
@@ -83,7 +83,7 @@ class S3Client:
         )
         self._limit_s = limit_s
         self._attempts = attempts
-        self._places = threading.BoundedSemaphore(MOST_CALLS)
+        self._places = threading.BoundedSemaphore(MAX_CALLS)
 
     @property
     def region(self) -> str | None:
@@ -148,7 +148,7 @@ class S3Client:
     def _within_limit(self, call: Callable[[], Answer]) -> Answer:
         deadline = time.monotonic() + self._limit_s
         if not self._places.acquire(timeout=self._limit_s):
-            raise TimeoutError(f"{MOST_CALLS} calls have not ended")
+            raise TimeoutError(f"{MAX_CALLS} calls have not ended")
         outcome: Future[Answer] = Future()
 
         def work() -> None:

@@ -4,11 +4,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, update
 
-from shared.db import due
+from shared.db import after_commit
 from shared.errors import DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, is_switched_off, list_deliveries, redeliver
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.leases import Policy, Step, fail_exhausted, lease, release, send_owed
+from shared.jobs.leases import Policy, Step, acquire, fail_exhausted, release, resend_messages
 from shared.jobs.queries import lock_job
 from shared.jobs.results import record_attempt
 from shared.models import Delivery
@@ -28,14 +28,14 @@ def announced(sessions):
         job.webhook_url = f"https://receiver.example/{job.id}"
         session.flush()
         cancel_job(session, lock_job(session, job.id))
-        [message] = due(session).messages
+        [message] = after_commit(session).messages
         assert message.task == DELIVER_WEBHOOK
         delivery_id = dict(message.ids)["delivery_id"]
         return job.id, delivery_id, job.owner, job.webhook_url
 
 
 def begin(session, delivery_id, lease_s=30):
-    return lease(session, Step.DELIVER, (delivery_id,), lease_s, max_attempts=9)
+    return acquire(session, Step.DELIVER, (delivery_id,), lease_s, max_attempts=9)
 
 
 def attempt(sessions, delivery_id, outcome):
@@ -129,8 +129,8 @@ def test_an_attempt_whose_worker_died_is_made_again(sessions, announced):
             update(Delivery).where(Delivery.id == delivery_id).values(sent_at=func.now() - timedelta(seconds=60))
         )
     with sessions.transaction() as session:
-        send_owed(session, Step.DELIVER, Policy(9, 1.0), 10, 100)
-        assert delivery_id in [dict(message.ids)["delivery_id"] for message in due(session).messages]
+        resend_messages(session, Step.DELIVER, Policy(9, 1.0), 10, 100)
+        assert delivery_id in [dict(message.ids)["delivery_id"] for message in after_commit(session).messages]
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None
 
@@ -157,7 +157,7 @@ def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(ses
         held = begin(session, delivery_id)
     with sessions.transaction() as session:
         release(session, held, DeepfakeStreamError("a defect"), Policy(3, 1.0, SCHEDULE))
-        pending = due(session)
+        pending = after_commit(session)
     for increment in pending.counts:
         increment()
     first, second = log(sessions, job_id)
@@ -175,7 +175,7 @@ def test_an_attempt_that_kills_its_workers_ends_and_is_counted(sessions, announc
             assert begin(session, delivery_id, -1).attempt == attempts
     with sessions.transaction() as session:
         fail_exhausted(session, Step.DELIVER, policy, 100)
-        pending = due(session)
+        pending = after_commit(session)
     for increment in pending.counts:
         increment()
     first, second = log(sessions, job_id)

@@ -5,12 +5,12 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.db import SessionFactory, due
+from shared.db import SessionFactory, after_commit
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import Outcome, cancel_job, delete_job, end_job, forget_looks
 from shared.jobs.leases import Lease, Policy, Step, release, renew
-from shared.jobs.leases import lease as lease_step
+from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_plan, record_segment
 from shared.models import Delivery, Job, Media, Segment
@@ -73,7 +73,7 @@ def test_exactly_one_of_many_simultaneous_workers_sees_the_last_segment(sessions
         barrier.wait()
         with sessions.transaction() as session:
             record_segment(session, held, fake_score=0.5, result=RESULT)
-            seen.append([message.task for message in due(session).messages])
+            seen.append([message.task for message in after_commit(session).messages])
 
     threads = [threading.Thread(target=record, args=(held,)) for held in leases]
     for thread in threads:
@@ -88,7 +88,7 @@ def test_a_segment_is_recorded_once(sessions):
     held = lease(sessions, job_id, 0)
     with sessions.transaction() as session:
         record_segment(session, held, fake_score=None, result=RESULT)
-        assert [message.task for message in due(session).messages] == [FINISH]
+        assert [message.task for message in after_commit(session).messages] == [FINISH]
     with sessions.transaction() as session, pytest.raises(JobCancelledError):
         record_segment(session, held, fake_score=0.5, result=RESULT)
     with sessions.transaction() as session:
@@ -102,7 +102,7 @@ def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
         held = lease(sessions, job_id, 0)
         with sessions.transaction() as session:
             release(session, held, DecodeError("segment 0: the decoder crashed"), POLICY)
-            can_finish = [message.task for message in due(session).messages] == [FINISH]
+            can_finish = [message.task for message in after_commit(session).messages] == [FINISH]
         with sessions.transaction() as session:
             statuses.append((get_segments(session, job_id)[0].status, can_finish))
     assert statuses == [("pending", False), ("pending", False), ("failed", True)]
@@ -119,7 +119,7 @@ def test_a_final_error_of_ingest_fails_the_job_and_announces_it(sessions):
         job_id = add_job(session, webhook_url="https://receiver.example/hook").id
         held = lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9)
         release(session, held, NotMediaError("the file is neither"), POLICY)
-        [message] = due(session).messages
+        [message] = after_commit(session).messages
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.error_code) == ("failed", "not_media")
@@ -234,7 +234,7 @@ def test_a_deleted_job_leaves_a_bare_tombstone(sessions):
     with sessions.transaction() as session:
         media_id = session.scalar(select(Job.media_id).where(Job.id == job_id))
         delete_job(session, lock_job(session, job_id))
-        assert len(due(session).removals) == 1
+        assert len(after_commit(session).removals) == 1
     with sessions.transaction() as session:
         assert get_job(session, job_id) is None
         assert session.get(Media, media_id) is None
@@ -252,11 +252,11 @@ def test_media_that_another_job_needs_survives_a_deletion(sessions):
         other.media_id = job.media_id
         session.flush()
         delete_job(session, lock_job(session, job_id))
-        assert not due(session).removals
+        assert not after_commit(session).removals
         other_id = other.id
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, other_id))
-        assert due(session).removals
+        assert after_commit(session).removals
 
 
 def test_the_database_refuses_a_score_outside_its_range(sessions):

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func
 
 from api.reuse import find_result
-from shared.db import due
+from shared.db import after_commit
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import lock_job
 from shared.media.files import StoredFile, attach_media, new_storage_key
@@ -35,7 +35,8 @@ def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(se
         file = StoredFile(new, media.sha256, 1)
         again = attach_media(session, file, owner=media.owner, retention_days=30)
         assert again.id == media.id
-        assert {"old": (old, [new]), "new": (new, [old])}[which] == (again.storage_key, list(due(session).removals))
+        removals = list(after_commit(session).removals)
+        assert {"old": (old, [new]), "new": (new, [old])}[which] == (again.storage_key, removals)
 
 
 def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
@@ -59,7 +60,7 @@ def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
         timer.start()
         with sessions.transaction() as session:
             media = attach_media(session, StoredFile(key, sha256, 1), owner=owner, retention_days=1)
-            assert (media.storage_key, list(due(session).removals)) == (key, [])
+            assert (media.storage_key, list(after_commit(session).removals)) == (key, [])
         erasing.result()
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import func, select, update
 from shared.config import Broker, Jobs, StorageSettings
 from shared.errors import StorageError
 from shared.jobs.ending import cancel_job, delete_job
+from shared.jobs.leases import Policy
 from shared.jobs.queries import lock_job
 from shared.media.removals import remove
 from shared.models import Media, Removal
@@ -47,7 +48,7 @@ def context(engine, sessions, storage, tmp_path):
         storage=StorageSettings(url=tmp_path.as_uri()),
         webhooks={},
     )
-    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())))
+    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())), Policy(3, 1.0))
 
 
 def stored_job(sessions, storage):

@@ -10,7 +10,7 @@ from shared.errors import DecodeError, JobCancelledError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import cancel_job
 from shared.jobs.leases import Policy, Step, release, renew
-from shared.jobs.leases import lease as lease_step
+from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_segment
 from shared.models import Job, Media, Removal, Segment

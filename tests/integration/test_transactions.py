@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from shared.db import UnconfirmedCommitError, due, is_refusal
+from shared.db import UnconfirmedCommitError, after_commit, is_refusal
 from shared.effects import open_sessions
 from shared.errors import StorageError
 from shared.media.removals import schedule_deletion, unclaimed_file
@@ -56,9 +56,9 @@ def test_messages_removals_and_counts_wait_for_the_commit(sessions, sender, stor
     key, counted = stored(storage, f"media/{new_id()}"), []
     with sessions.transaction() as session:
         for _ in range(2):
-            due(session).send("task", job_id=new_id(), index=1)
+            after_commit(session).send("task", job_id=new_id(), index=1)
         schedule_deletion(session, key)
-        due(session).count(lambda: counted.append(1))
+        after_commit(session).count(lambda: counted.append(1))
         assert (sender.sent, keys(storage), counted) == ([], [key], [])
     assert (len(sender.sent), keys(storage), counted) == (2, [], [1])
     with sessions.transaction() as session:
@@ -67,7 +67,7 @@ def test_messages_removals_and_counts_wait_for_the_commit(sessions, sender, stor
 
 def give_up(sessions, key):
     with sessions.transaction() as session:
-        due(session).send("task", job_id=new_id())
+        after_commit(session).send("task", job_id=new_id())
         schedule_deletion(session, key)
         raise RuntimeError
 
@@ -82,8 +82,8 @@ def test_nothing_is_done_if_the_transaction_is_rolled_back(sessions, sender, sto
 def test_a_message_is_sent_once_however_often_it_is_due(sessions, sender):
     job_id = new_id()
     with sessions.transaction() as session:
-        due(session).send("task", job_id=job_id)
-        due(session).send("task", job_id=job_id)
+        after_commit(session).send("task", job_id=job_id)
+        after_commit(session).send("task", job_id=job_id)
     assert len(sender.sent) == 1
 
 
@@ -91,7 +91,7 @@ def test_a_broker_that_is_away_is_asked_once_for_all_messages(sessions, sender):
     sender.is_away = True
     with sessions.transaction() as session:
         for index in range(100):
-            due(session).send("task", job_id=new_id(), index=index)
+            after_commit(session).send("task", job_id=new_id(), index=index)
     assert sender.asked == 1
 
 
@@ -109,8 +109,8 @@ def test_an_effect_that_fails_neither_takes_the_file_along_nor_keeps_others_from
 
     key = stored(storage)
     with unclaimed_file(storage, key), sessions.transaction() as session:
-        due(session).count(refuse)
-        due(session).send("task", job_id=new_id())
+        after_commit(session).count(refuse)
+        after_commit(session).send("task", job_id=new_id())
     assert (keys(storage), len(sender.sent)) == ([key], 1)
 
 

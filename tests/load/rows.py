@@ -19,7 +19,7 @@ from migrations.schema import migrate
 from shared.commands import SETTINGS
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
-from shared.jobs.leases import Step, lease
+from shared.jobs.leases import Step, acquire
 from shared.jobs.queries import get_job
 from shared.jobs.results import record_plan, record_segment
 from tests.integration.rows import add_job
@@ -61,7 +61,7 @@ def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
         with sessions.transaction() as session:
             job_id = add_job(session).id
         with sessions.transaction() as session:
-            held = lease(session, Step.INGEST, (job_id,), 3600, max_attempts=9)
+            held = acquire(session, Step.INGEST, (job_id,), 3600, max_attempts=9)
             if held is None:
                 raise RuntimeError("a fresh job cannot be leased")
             plan = [(index, index * 5.0, index * 5.0 + 5.0) for index in range(SEGMENTS_OF_A_JOB)]
@@ -100,7 +100,7 @@ def work(url: str, redis_port: int) -> None:
         job_text, index_text = message.decode().split()  # type: ignore[union-attr]
         job_id, index = uuid.UUID(job_text), int(index_text)
         with sessions.transaction() as session:
-            held = lease(session, Step.SCORE, (job_id, index), 30, max_attempts=9)
+            held = acquire(session, Step.SCORE, (job_id, index), 30, max_attempts=9)
         with sessions.transaction() as session:
             get_job(session, job_id)
         if held is not None:

@@ -23,7 +23,7 @@ PROBE_TIMEOUT_S = 20.0
 DECODE_TIMEOUT_S = 20.0
 HANG_S = 120.0
 """More than all limits of one file together."""
-MOST_SEGMENTS = 3
+MAX_SEGMENTS = 3
 """That are decoded of one file: a mutant may claim hours."""
 DETECTED_EACH = 10
 """Every so many files the network looks at the frames, too."""
@@ -56,7 +56,7 @@ def look(path: Path, limits: Limits, detector: Detector | None) -> str:
     try:
         facts = probe(path, limits.for_media(), timeout_s=PROBE_TIMEOUT_S)
         plan = plan_segments(facts.duration_s, 5.0, first_s=facts.first_s, pictures=facts.frame_count)
-        for part in plan[:MOST_SEGMENTS]:
+        for part in plan[:MAX_SEGMENTS]:
             frames = read_frames(
                 path,
                 facts,

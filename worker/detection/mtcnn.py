@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
-from worker.detection.networks import Proposals, from_last_channels
+from worker.detection.networks import Proposals, from_channels_last
 from worker.detection.views import PIXEL_MIDDLE, PIXEL_RANGE, DeviceViews, HostViews, Picture, Views
 from worker.inference import Engine, make_engine
 
@@ -34,7 +34,7 @@ FINISHED_PX: Final = 48
 """Sides of the pictures that R- and O-Net see."""
 CANDIDATE_BATCH: Final = 512
 """Candidates that R- and O-Net see at once."""
-LEAST_FACE_PX: Final = 20
+MIN_FACE_PX: Final = 20
 WHOLE_PIXELS: Final = 4 * 3840 * 2160
 """Frames of so many pixels, and larger ones, are looked at in half their size: their tables would take 400 MB each."""
 
@@ -74,7 +74,7 @@ class MTCNN:
         return HostViews(frames, self._threads.map, self._memory.tables)
 
     def _engine(self, network: nn.Module, side_px: int) -> Engine:
-        network = from_last_channels(network.eval().requires_grad_(requires_grad=False), self.device)
+        network = from_channels_last(network.eval().requires_grad_(requires_grad=False), self.device)
         network = network.to(self.device).to(memory_format=torch.channels_last)
         # Views are in the networks' range already.
         example = np.zeros((2, side_px, side_px, 3), np.float32)
@@ -138,7 +138,7 @@ class MTCNN:
         P-Net sees the same faces, at the same sizes: it looks for those of 40 px in a picture of three tenths the size.
         """
         is_large = frame.shape[0] * frame.shape[1] >= WHOLE_PIXELS
-        return 2 if is_large and self.min_face_px >= 2 * LEAST_FACE_PX else 1
+        return 2 if is_large and self.min_face_px >= 2 * MIN_FACE_PX else 1
 
     def _scales(self, height_px: int, width_px: int, shrinking: int = 1) -> list[float]:
         """Factors of the image pyramid: at each, P-Net's window sees faces of another size."""

@@ -8,7 +8,7 @@ import torch
 from facenet_pytorch.models.mtcnn import PNet
 from torch import Tensor, nn
 
-from worker.inference import FromLastChannels
+from worker.inference import ChannelsLastInput
 
 
 class Proposals(nn.Module):
@@ -69,9 +69,9 @@ class RowConvolution(nn.Module):
         return planes
 
 
-def from_last_channels(network: nn.Module, device: torch.device) -> nn.Module:
+def from_channels_last(network: nn.Module, device: torch.device) -> nn.Module:
     """*network*, which begins with a convolution ``conv1``, for (N, H, W, 3) pictures on *device*."""
     if device.type != "cpu":
-        return FromLastChannels(network, span=1.0)
+        return ChannelsLastInput(network, span=1.0)
     network.conv1 = RowConvolution(network.conv1)  # type: ignore[arg-type]
     return network

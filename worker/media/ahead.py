@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 
 PIXELS_AHEAD: Final = 8 * 1920 * 1080
 """What one reader holds has about as many pixels, or is one frame: it bounds memory."""
-MOST_AHEAD: Final = 32
+MAX_AHEAD: Final = 32
 POLL_S: Final = 0.1
 
 
@@ -39,7 +39,7 @@ class ReadAhead(Generic[Item]):
         self._leash = Leash()
         self._frames = read(self._leash)
         # Beside those in the queue there is one in the thread's hand.
-        most = min(MOST_AHEAD, max(1, PIXELS_AHEAD // (facts.width_px * facts.height_px) - 1))
+        most = min(MAX_AHEAD, max(1, PIXELS_AHEAD // (facts.width_px * facts.height_px) - 1))
         self._read: queue.Queue[Item | _End] = queue.Queue(most)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)

@@ -23,13 +23,13 @@ SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
-MOST_SIZES = 6
+MAX_SIZES = 6
 """How often the decoder begins again within one stretch, where frames are much larger than those before."""
 LONGEST_CLIP_S = 60.0
 """Of the video in a motion photo, which lasts some seconds and is a single segment."""
 CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=LONGEST_CLIP_S, max_pixels=8192 * 4320, max_frame_rate=240.0)
 """Of such a video where the service's limits are not given."""
-MOST_TOGETHER = 32
+MAX_TOGETHER = 32
 """Segments that share a decoder: the expression that chooses their frames names each."""
 
 
@@ -181,7 +181,7 @@ def read_segments(
 def _run(plan: Sequence[Segment], at: int) -> Sequence[Segment]:
     """The segments from *at* on that may share a decoder: each begins where the one before it ends."""
     end = at + 1
-    while end < min(len(plan), at + MOST_TOGETHER) and plan[end].start_s == plan[end - 1].end_s:
+    while end < min(len(plan), at + MAX_TOGETHER) and plan[end].start_s == plan[end - 1].end_s:
         end += 1
     return plan[at:end]
 
@@ -239,7 +239,7 @@ def _read_run(
     scored in the first frame's size.
     """
     sized, after_s, last_s = facts, -math.inf, -math.inf
-    for _ in range(MOST_SIZES):
+    for _ in range(MAX_SIZES):
         scale = facts.width_px / sized.width_px, facts.height_px / sized.height_px
         try:
             with closing(_read_sized(path, sized, cuts_s, sample_fps, timeout_s, leash)) as frames:

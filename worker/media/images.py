@@ -28,7 +28,7 @@ from worker.media.still import Picture
 SCRIPT = Path(__file__).with_name("picture.py")
 LINE_BYTES = 4096
 COPIED_BYTES = 1024**2
-MOST_CLIP_BYTES: Final = 256 * 1024**2
+MAX_CLIP_BYTES: Final = 256 * 1024**2
 """Of the video in a motion photo, which is copied; those of phones have some megabytes."""
 
 WORK_PIXELS: Final = 8192 * 4320
@@ -83,9 +83,9 @@ class Clip:
         Raises:
             TooLargeError: It is larger than any motion photo's, and temporary space is limited.
         """
-        if self.end - self.begin > MOST_CLIP_BYTES:
+        if self.end - self.begin > MAX_CLIP_BYTES:
             raise errors.TooLargeError(
-                f"the video of the motion photo has {self.end - self.begin} bytes; at most {MOST_CLIP_BYTES} are read"
+                f"the video of the motion photo has {self.end - self.begin} bytes; at most {MAX_CLIP_BYTES} are read"
             )
         with NamedTemporaryFile(prefix="dfs-clip-") as copy, self.path.open("rb") as source:
             source.seek(self.begin)

@@ -75,7 +75,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-MOST_PICTURES = 1000
+MAX_PICTURES = 1000
 """Of one file that is no animation."""
 LOOKED_AT_WHOLE = 50
 """Of an animation with no more pictures than this every one is given, however short it stands."""
@@ -160,7 +160,7 @@ def probe(path: str, max_pixels: int, max_image_pixels: int, work_pixels: int) -
             }
         else:
             facts["clips"] = len(find_clips(path, image.format))
-            if facts["pictures"] + facts["clips"] > MOST_PICTURES:
+            if facts["pictures"] + facts["clips"] > MAX_PICTURES:
                 raise too_many_pictures()
         yield facts, b""
 
@@ -271,13 +271,13 @@ def picture_numbers(image: Any) -> list[int]:
             except EOFError:
                 break
             numbers.append(number)
-            if number >= MOST_PICTURES:
+            if number >= MAX_PICTURES:
                 break
     elif image.format == "MPO":
         numbers = [number for number in range(image.n_frames) if number == 0 or is_shown(image, number)]
     else:
         numbers = list(range(getattr(image, "n_frames", 1)))
-    if len(numbers) > MOST_PICTURES:
+    if len(numbers) > MAX_PICTURES:
         raise too_many_pictures()
     image.seek(first)
     return [first, *(number for number in numbers if number != first)]
@@ -285,7 +285,7 @@ def picture_numbers(image: Any) -> list[int]:
 
 def too_many_pictures() -> PictureError:
     """The refusal of a file with more pictures than are looked at."""
-    return PictureError("too_long", f"the file has more than {MOST_PICTURES} pictures, which is the most of one file")
+    return PictureError("too_long", f"the file has more than {MAX_PICTURES} pictures, which is the most of one file")
 
 
 def is_shown(image: Any, number: int) -> bool:
@@ -418,7 +418,7 @@ def find_clips(path: str, form: str | None) -> list[tuple[int, int]]:
     clips: list[tuple[int, int]] = []
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:  # noqa: PTH123 - as above
         at = data.find(b"ftyp", 8)
-        while at >= 0 and len(clips) <= MOST_PICTURES:
+        while at >= 0 and len(clips) <= MAX_PICTURES:
             start = at - 4
             end = after_boxes(data, start)
             if end is not None:

@@ -11,7 +11,7 @@ from worker.media.tonemap import DynamicRange
 
 DECODED: Final = "1"
 """The place in the graph of the filter that sees every decoded frame: ``ffmpeg.logged`` puts another before it."""
-MOST_STRETCH: Final = 8.0
+MAX_PIXEL_ASPECT: Final = 8.0
 """Pixels that claim to be more than so many times as wide as they are high, or high as wide, are taken for square."""
 
 # Where the log tells levels they stand behind the filter's name.
@@ -30,7 +30,7 @@ def displayed_size(width_px: int, height_px: int, across: int, down: int) -> tup
 
     Enlarged in one direction, never shrunk in the other, as players do.
     """
-    if across <= 0 or down <= 0 or not 1 / MOST_STRETCH <= across / down <= MOST_STRETCH:
+    if across <= 0 or down <= 0 or not 1 / MAX_PIXEL_ASPECT <= across / down <= MAX_PIXEL_ASPECT:
         return width_px, height_px
     if across >= down:
         return round(width_px * across / down), height_px

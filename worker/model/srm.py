@@ -44,7 +44,7 @@ TRUNCATION: Final = 4.0
 
 OWN_LEVEL_TRUNCATION: Final = 4.0
 """The same, in multiples of the crop's own mean residual."""
-LEAST_LEVEL: Final = 0.1
+MIN_LEVEL: Final = 0.1
 """Grey levels below which a mean residual is not divided by: a flat picture must not become noise."""
 
 
@@ -80,6 +80,6 @@ class SRMFilter(nn.Module):
         if self.own_level:
             # Edges would set the level of a smooth picture, so they are truncated before it is measured.
             level = residuals.clamp(-TRUNCATION, TRUNCATION).abs().mean(dim=(2, 3), keepdim=True)
-            relative = residuals / (level.clamp(min=LEAST_LEVEL) * OWN_LEVEL_TRUNCATION)
+            relative = residuals / (level.clamp(min=MIN_LEVEL) * OWN_LEVEL_TRUNCATION)
             return relative.clamp(-1.0, 1.0)
         return residuals.clamp(-TRUNCATION, TRUNCATION) / TRUNCATION

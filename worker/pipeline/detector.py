@@ -16,7 +16,7 @@ from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure
 from worker.detection.mtcnn import MTCNN
 from worker.detection.people import Sighting, appearance, group_into_people, pack_look
 from worker.detection.turning import TURNED, Poser, turn_back
-from worker.inference import Engine, FromLastChannels, Outputs, best_engine
+from worker.inference import ChannelsLastInput, Engine, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint, load_pinned
 from worker.pipeline.results import FaceResult, SegmentResult
@@ -62,7 +62,7 @@ class Detector:
         self.device = torch.device(device)
         preprocessing = checkpoint.manifest.preprocessing
         self._network: Engine = best_engine(
-            FromLastChannels(checkpoint.network, span=255.0),
+            ChannelsLastInput(checkpoint.network, span=255.0),
             _examples(preprocessing.crop_size_px),
             self.device,
             self._is_alike,

@@ -21,19 +21,17 @@ class Context:
     sessions: SessionFactory
     storage: Storage
     sender: Sender
+    policy: Policy
+    """How often a failed step is tried again."""
 
     @classmethod
     def connect(cls, settings: WorkerSettings, sender: Sender) -> "Context":
         """Make the collaborators that *settings* name; call it after the fork."""
         storage = open_storage(settings.storage)
         sessions = open_sessions(make_engine(settings.database), sender, storage)
-        return cls(settings, sessions, storage, sender)
-
-    @property
-    def policy(self) -> Policy:
-        """How often a failed step is tried again."""
-        jobs = self.settings.jobs
-        return Policy(jobs.max_attempts, jobs.retry_backoff_s, self.settings.webhooks.retry_schedule_s)
+        jobs = settings.jobs
+        policy = Policy(jobs.max_attempts, jobs.retry_backoff_s, settings.webhooks.retry_schedule_s)
+        return cls(settings, sessions, storage, sender, policy)
 
     def manifest(self, job: Job) -> Manifest:
         """

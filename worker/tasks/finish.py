@@ -28,9 +28,9 @@ def finish(context: Context, job_id: uuid.UUID) -> None:
     run_step(context, Step.FINISH, (job_id,), partial(_finish, context))
 
 
-def _finish(context: Context, held: Lease, _is_lost: IsLost) -> None:
+def _finish(context: Context, lease: Lease, _is_lost: IsLost) -> None:
     with context.sessions.transaction() as session:
-        job = get_job(session, held.job_id)
+        job = get_job(session, lease.job_id)
         if job is None:
             raise JobCancelledError("the job was deleted")
         segments = get_segments(session, job.id)
@@ -39,7 +39,7 @@ def _finish(context: Context, held: Lease, _is_lost: IsLost) -> None:
         is_lost = len(failed) == len(segments)
         found = _first_problem(failed) if is_lost else judge(job, segments, manifest)
         # In the transaction that read them, since judging gives the people of the segments their numbers.
-        record_end(session, held, found)
+        record_end(session, lease, found)
     verdict = found.verdict if isinstance(found, Outcome) else None
     log.info("job ended", status="failed" if verdict is None else "succeeded", verdict=verdict)
 

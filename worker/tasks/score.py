@@ -58,12 +58,12 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
     run_step(context, Step.SCORE, (job_id, index), partial(_score, context, detectors, index))
 
 
-def _score(context: Context, detectors: Detectors, index: int, held: Lease, is_lost: IsLost) -> None:
+def _score(context: Context, detectors: Detectors, index: int, lease: Lease, is_lost: IsLost) -> None:
     began, stages = time.monotonic(), Stages()
     try:
-        result = _scan(context, detectors, held, index, is_lost, stages)
+        result = _scan(context, detectors, lease, index, is_lost, stages)
         with stages.measure("record"), context.sessions.transaction() as session:
-            record_segment(session, held, fake_score=result.fake_score, result=result.to_json(), looks=result.looks)
+            record_segment(session, lease, fake_score=result.fake_score, result=result.to_json(), looks=result.looks)
     finally:
         for stage, seconds in stages.seconds.items():
             STAGE_SECONDS.labels(stage=stage).observe(seconds)
@@ -80,15 +80,15 @@ def _score(context: Context, detectors: Detectors, index: int, held: Lease, is_l
 
 
 def _scan(
-    context: Context, detectors: Detectors, held: Lease, index: int, is_lost: IsLost, stages: Stages
+    context: Context, detectors: Detectors, lease: Lease, index: int, is_lost: IsLost, stages: Stages
 ) -> SegmentResult:
     with context.sessions.transaction() as session:
-        job = get_job(session, held.job_id)
+        job = get_job(session, lease.job_id)
         if job is None:
             raise JobCancelledError("the job was deleted")
         if job.media is None or job.media.storage_key is None or job.media.facts is None:
             raise ObjectMissingError("the job's media was erased")
-        segment = session.get_one(Segment, (held.job_id, index))
+        segment = session.get_one(Segment, (lease.job_id, index))
         storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts, job.media.presentation)
         sample_fps, start_s, end_s = job.sample_fps, segment.start_s, segment.end_s
         manifest = context.manifest(job)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import DeepfakeStreamError, JobCancelledError, StorageError
-from shared.jobs.leases import Key, Lease, Step, lease, release, renew
+from shared.jobs.leases import Key, Lease, Step, acquire, release, renew
 from shared.observability import get_logger
 from worker.tasks.context import Context
 
@@ -30,56 +30,56 @@ def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLo
     what follows from that hangs on the transaction that says so.
     """
     with context.sessions.transaction() as session:
-        held = lease(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
-    if held is None:
+        lease = acquire(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
+    if lease is None:
         log.info("nothing to do", step=step.value)
         return
-    keeper = _LeaseKeeper(context, held)
-    keeper.start()
+    renewer = _LeaseRenewer(context, lease)
+    renewer.start()
     try:
-        work(held, keeper.is_lost)
+        work(lease, renewer.is_lost)
     except JobCancelledError as error:
         log.info("step dropped", reason=str(error))
     except DeepfakeStreamError as error:
-        _give_back(context, held, error)
+        _give_back(context, lease, error)
     except OSError as error:
         # A full or unreachable disk, wherever it was met.
         log.exception("step failed")
         reason = StorageError("this service's storage failed")
         reason.__cause__ = error
-        _give_back(context, held, reason)
+        _give_back(context, lease, reason)
     except Exception:
         # Where the database is away, nothing can be given back either: then the lease runs out.
         log.exception("step failed unexpectedly")
-        _give_back(context, held, UnexpectedError("an internal error, which has been logged"))
+        _give_back(context, lease, UnexpectedError("an internal error, which has been logged"))
     finally:
-        keeper.stop()
+        renewer.stop()
 
 
-def _give_back(context: Context, held: Lease, error: DeepfakeStreamError) -> None:
+def _give_back(context: Context, lease: Lease, error: DeepfakeStreamError) -> None:
     try:
         with context.sessions.transaction() as session:
-            release(session, held, error, context.policy)
+            release(session, lease, error, context.policy)
     except JobCancelledError as reason:
         # Of a job that was erased meanwhile the file is gone, too: no wonder that the step failed.
         log.info("step dropped", reason=str(reason), code=error.code)
     except SQLAlchemyError:
         log.exception("step not given back; its lease will run out", code=error.code)
     else:
-        log.warning("step failed", code=error.code, detail=str(error), attempt=held.attempt)
+        log.warning("step failed", code=error.code, detail=str(error), attempt=lease.attempt)
 
 
-class _LeaseKeeper(threading.Thread):
+class _LeaseRenewer(threading.Thread):
     """
     Renews a lease in the background while its step runs.
 
     A process that is killed stops renewing, and the sweep hands the step to another.
     """
 
-    def __init__(self, context: Context, held: Lease) -> None:
-        super().__init__(name="lease-keeper", daemon=True)
+    def __init__(self, context: Context, lease: Lease) -> None:
+        super().__init__(name="lease-renewer", daemon=True)
         self._context = context
-        self._held = held
+        self._lease = lease
         self._done = threading.Event()
         self._lost = threading.Event()
 
@@ -97,7 +97,7 @@ class _LeaseKeeper(threading.Thread):
         while not self._done.wait(lease_s / 3):
             try:
                 with self._context.sessions.transaction() as session:
-                    if not renew(session, self._held, lease_s):
+                    if not renew(session, self._lease, lease_s):
                         self._lost.set()
                         return
             except SQLAlchemyError:

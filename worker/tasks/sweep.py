@@ -9,8 +9,8 @@ too many costs a look at the row and nothing else.
 from collections.abc import Mapping
 
 from shared.config import Jobs
-from shared.db import SessionFactory, due
-from shared.jobs.leases import Policy, Step, fail_exhausted, queue_of, send_owed
+from shared.db import SessionFactory, after_commit
+from shared.jobs.leases import Policy, Step, fail_exhausted, queue_of, resend_messages
 
 BATCH = 500
 """Rows taken in one transaction, so that it stays short; the next tick takes more."""
@@ -31,8 +31,8 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapp
         with sessions.transaction() as session:
             fail_exhausted(session, step, policy, BATCH)
             # Left to ``tidy``: storage that is away must not hold up the sweep.
-            due(session).removals.clear()
+            after_commit(session).removals.clear()
         patience_s = settings.resend_after_s if depths[queue_of(step)] == 0 else settings.resend_always_after_s
         with sessions.transaction() as session:
-            counts[step] = send_owed(session, step, policy, patience_s, BATCH)
+            counts[step] = resend_messages(session, step, policy, patience_s, BATCH)
     return counts

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from shared.jobs.ending import forget_looks
 from shared.media.direct import incoming_id, incoming_key
-from shared.media.removals import owed_removals, remove
+from shared.media.removals import pending_deletions, remove
 from shared.models import DirectUpload, Job, Media
 from shared.observability import get_logger
 from shared.queues import QUEUES
@@ -52,7 +52,7 @@ def _remove_owed(context: Context) -> int:
     removed = 0
     while True:
         with context.sessions.transaction() as session:
-            keys = owed_removals(session, BATCH)
+            keys = pending_deletions(session, BATCH)
         gone = remove(context.sessions, context.storage, keys)
         removed += gone
         if gone < BATCH:

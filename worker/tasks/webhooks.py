@@ -35,10 +35,10 @@ def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
     run_step(context, Step.DELIVER, (delivery_id,), partial(_deliver, context))
 
 
-def _deliver(context: Context, held: Lease, _is_lost: IsLost) -> None:
+def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
     settings = context.settings.webhooks
     with context.sessions.transaction() as session:
-        delivery = session.get(Delivery, held.key[0])
+        delivery = session.get(Delivery, lease.key[0])
         if delivery is None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
@@ -49,7 +49,7 @@ def _deliver(context: Context, held: Lease, _is_lost: IsLost) -> None:
     with bind(job_id=str(job_id)):
         attempt = _attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
         with context.sessions.transaction() as session:
-            record_attempt(session, held, attempt, settings.retry_schedule_s)
+            record_attempt(session, lease, attempt, settings.retry_schedule_s)
         outcome = "delivered" if attempt.delivered else "failed"
         log.info("webhook attempt", outcome=outcome, status=attempt.response_status, code=attempt.error_code)
 

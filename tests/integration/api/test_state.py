@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, text, update
 
-from api.state import LEAST_JOBS
+from api.state import MIN_JOBS
 from shared.manifests import DEFAULT_CHECKPOINT
 from shared.models import Job, Segment
 from shared.queues import CPU_QUEUE
@@ -91,12 +91,12 @@ def scored(api, owner, scores):
 
 
 def test_drift_is_told_once_there_are_scores_enough(api, owner):
-    scored(api, owner, [0.05] * (LEAST_JOBS - 1))
+    scored(api, owner, [0.05] * (MIN_JOBS - 1))
     assert of(gauges(api), "score_psi", model=DEFAULT_CHECKPOINT) is None
     scored(api, owner, [0.15])
     near = gauges(api)
-    assert of(near, "scores_compared", model=DEFAULT_CHECKPOINT) == LEAST_JOBS
-    scored(api, owner, [0.95] * 10 * LEAST_JOBS)
+    assert of(near, "scores_compared", model=DEFAULT_CHECKPOINT) == MIN_JOBS
+    scored(api, owner, [0.95] * 10 * MIN_JOBS)
     far = gauges(api)
     # The packaged checkpoint gives most real media of its validation scores below 0.2.
     near_index, far_index = (of(found, "score_psi", model=DEFAULT_CHECKPOINT) for found in (near, far))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from worker import inference
-from worker.inference import Engine, FromLastChannels, best_engine, make_engine
+from worker.inference import ChannelsLastInput, Engine, best_engine, make_engine
 
 CPU = torch.device("cpu")
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), np.uint8)
@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 @pytest.fixture
 def network():
-    return FromLastChannels(Network().eval().requires_grad_(requires_grad=False), span=16.0)
+    return ChannelsLastInput(Network().eval().requires_grad_(requires_grad=False), span=16.0)
 
 
 def wanted(network, pictures):
@@ -92,8 +92,8 @@ def test_threads_that_share_an_engine_get_their_own_answers(network):
 REPORTING = """
 import sys
 import numpy as np, torch
-from worker.inference import FromLastChannels, make_engine
-network = FromLastChannels(torch.nn.Conv2d(3, 4, 3), span=255.0)
+from worker.inference import ChannelsLastInput, make_engine
+network = ChannelsLastInput(torch.nn.Conv2d(3, 4, 3), span=255.0)
 make_engine(network, np.zeros((1, 8, 8, 3), np.uint8), torch.device("cpu"), "float32")
 print([name for name, module in sys.modules.items() if "openvino_telemetry" in name and module is not None])
 """

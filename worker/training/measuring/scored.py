@@ -28,7 +28,7 @@ from shared.evidence import Evidence
 from shared.manifests import Manifest, Preprocessing, Scale
 from worker.detection.faces import Box, crop_face, quality_problem
 from worker.detection.people import Sighting, appearance, group_into_people, pack_look
-from worker.inference import Engine, FromLastChannels, make_engine
+from worker.inference import ChannelsLastInput, Engine, make_engine
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
 from worker.pipeline.following import Part
@@ -283,7 +283,7 @@ def logits_of(
 def _engine(network: nn.Module, device: torch.device, side_px: int) -> Engine:
     """Compile *network*; the last one is kept, since compiling takes as long as some hundred faces."""
     example = np.zeros((2, side_px, side_px, 3), np.uint8)
-    return make_engine(FromLastChannels(network, span=255.0), example, device, "float32")
+    return make_engine(ChannelsLastInput(network, span=255.0), example, device, "float32")
 
 
 def draw_media(media: Sequence[Medium], limit: int) -> list[Medium]:

@@ -295,7 +295,7 @@ def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatc
 
 def test_calls_that_were_given_up_are_not_more_than_so_many(monkeypatch):
     monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.2)
-    monkeypatch.setattr("shared.storage.client.MOST_CALLS", 3)
+    monkeypatch.setattr("shared.storage.client.MAX_CALLS", 3)
     with listening(drip_headers) as (settings, _):
         storage, before = S3Storage(settings), set(threading.enumerate())
         for _ in range(6):

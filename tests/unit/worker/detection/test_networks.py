@@ -8,7 +8,7 @@ import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import nn
 
-from worker.detection.networks import Proposals, RowConvolution, from_last_channels
+from worker.detection.networks import Proposals, RowConvolution, from_channels_last
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def pictures(count: int, height: int, width: int) -> torch.Tensor:
 def test_proposals_are_those_of_pnet() -> None:
     shown = pictures(2, 31, 40)
     offsets, probabilities = PNet().eval()(shown.permute(0, 3, 1, 2))
-    answers = from_last_channels(Proposals().eval(), CPU)(shown)
+    answers = from_channels_last(Proposals().eval(), CPU)(shown)
     torch.testing.assert_close(answers[:, 0].sigmoid(), probabilities[:, 1], rtol=0, atol=1e-5)
     torch.testing.assert_close(answers[:, 1:], offsets, rtol=0, atol=1e-5)
 
@@ -32,7 +32,7 @@ def test_proposals_are_those_of_pnet() -> None:
 def test_rows_make_no_difference_to_later_networks(make: Callable[[], nn.Module], side_px: int) -> None:
     shown = pictures(3, side_px, side_px)
     expected = make().eval()(shown.permute(0, 3, 1, 2))
-    given = from_last_channels(make().eval(), CPU)(shown)
+    given = from_channels_last(make().eval(), CPU)(shown)
     for ours, theirs in zip(given, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 

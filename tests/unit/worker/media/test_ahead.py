@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.errors import DecodeError
-from worker.media.ahead import MOST_AHEAD, ReadAhead
+from worker.media.ahead import MAX_AHEAD, ReadAhead
 from worker.media.frames import Frame
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, read_exactly
@@ -67,9 +67,9 @@ def test_frames_are_read_before_they_are_asked_for_but_not_without_end():
     source = Source(10_000)
     with ReadAhead(source.frames, facts()):
         # One more waits in the thread's hand.
-        assert wait_until(lambda: source.given == MOST_AHEAD + 1)
+        assert wait_until(lambda: source.given == MAX_AHEAD + 1)
         time.sleep(0.05)
-        assert source.given == MOST_AHEAD + 1
+        assert source.given == MAX_AHEAD + 1
 
 
 def test_few_large_frames_are_held():

@@ -263,7 +263,7 @@ def test_a_second_track_in_the_video_of_a_motion_photo_fails_its_segment(tmp_pat
 
 
 def test_a_video_larger_than_a_motion_photo_s_is_not_copied(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MOST_CLIP_BYTES", 1000)
+    monkeypatch.setattr(images, "MAX_CLIP_BYTES", 1000)
     path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
     facts = probe(path, LIMITS)
     with pytest.raises(TooLargeError, match="at most 1000 are read"):

@@ -12,7 +12,7 @@ from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError
 from tests.clips import make_clip, run
 from worker.media import decoding, frames
-from worker.media.frames import MOST_TOGETHER, read_frames, read_segments
+from worker.media.frames import MAX_TOGETHER, read_frames, read_segments
 from worker.media.probe import probe
 from worker.media.process import Leash
 from worker.media.segments import Segment, plan_segments
@@ -189,7 +189,7 @@ def test_long_plans_are_shared_out(tmp_path, decoders):
     plan = plan_segments(facts.duration_s, 0.5)
     decoders.clear()
     together(path, facts, plan)
-    assert len(decoders) == math.ceil(len(plan) / MOST_TOGETHER) == 3
+    assert len(decoders) == math.ceil(len(plan) / MAX_TOGETHER) == 3
 
 
 def test_a_size_that_changes(tmp_path):
@@ -352,5 +352,5 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
 
 def test_of_the_selection_one_stretch_is_the_simple_case():
     assert decoding.selection((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
-    cuts = [number * 5.0 for number in range(MOST_TOGETHER + 1)]
+    cuts = [number * 5.0 for number in range(MAX_TOGETHER + 1)]
     assert all(f"gte(t,{start!r})*lt(t,{end!r})" in decoding.selection(cuts, 2.0) for start, end in pairwise(cuts))
