@@ -6,7 +6,8 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct, health, models, submission
+# The last three add their routes to the blueprint of jobs, since the document of a second one would replace that.
+from api import deliveries, direct, health, jobs, models, rescoring, reviews, submission  # noqa: F401
 from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
@@ -87,8 +88,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_unread)
     app.after_request(secure)
-    # The submission adds its route to the blueprint of jobs: the document of a second one would replace that.
-    for module in (submission, direct, deliveries, models, health):
+    for module in (jobs, direct, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # The library's own page of links says less.

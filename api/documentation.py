@@ -34,6 +34,7 @@ _WHAT = {
     405: "The resource has no such method.",
     408: "The body did not arrive in time.",
     409: "In conflict with what is there.",
+    410: "The stored file is gone.",
     412: "A precondition failed.",
     413: "Over a size limit, which is named.",
     415: "A body of a kind that is not taken.",

@@ -6,6 +6,7 @@ from sqlalchemy import exists, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from shared.jobs.ending import Outcome, end_job
+from shared.manifests import Manifest
 from shared.models import Job, Media, Segment
 from shared.states import JobStatus, Reason
 
@@ -15,6 +16,14 @@ COPIED = (
     *(Segment.reasons, Segment.started_at, Segment.finished_at),
 )
 """What segments of the new job have in common with those that were scored; their times tell when that was."""
+
+
+def reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
+    """End a new *job* with the result of an equal one, if there is one."""
+    description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
+    source = find_result(session, job, description)
+    if source is not None:
+        take_over(session, job, source)
 
 
 def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job | None:

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from shared.documents.base import Shape
 from shared.errors import Code
-from shared.states import JobStatus
+from shared.states import Finding, JobStatus
 
 SampleFPS = Annotated[float, Field(ge=0.1, le=30.0, description="Frames looked at a second.")]
 SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of a segment.")]
@@ -117,10 +117,8 @@ class GetHeaders(_Headers):
     )
 
 
-REUSE = (
-    "Take the scores over from a job of yours with the same file, options and checkpoint instead of scoring again."
-    " Whether this is done unasked is the operator's choice."
-)
+REUSE_SCORES = "Take the scores over from a job of yours with the same file, options and checkpoint."
+REUSE = f"{REUSE_SCORES} Whether this is done unasked is the operator's choice."
 
 
 class QueryOptions(_Request):
@@ -162,6 +160,24 @@ class UploadSubmission(_Submission):
     )
 
 
+class Rescoring(_Request):
+    """What is to be different when stored media is scored again; whatever is left out is as it was."""
+
+    model: ModelName | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    webhook_url: WebhookURL | Absent = Field(default=None, description="None unless given, whatever the job had.")
+    metadata: dict[str, Any] | Absent = Field(default=None, description=f"{METADATA} The job's own unless given.")
+    reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
+
+
+class ReviewRequest(_Request):
+    """What a person found who looked at the media and at the result."""
+
+    finding: Finding
+    note: str | Absent = Field(default=None, max_length=4000, description="Anything that explains the finding.")
+
+
 class UploadRequest(_Request):
     """A file that is to go to storage directly."""
 
@@ -182,6 +198,12 @@ class JobPath(_Parameters):
     """The job in question."""
 
     job_id: UUID = Field(description="The job's id.")
+
+
+class DiffPath(JobPath):
+    """The two jobs in question."""
+
+    other_id: UUID = Field(description="The id of the job to compare with.")
 
 
 class DeliveryPath(JobPath):

@@ -2,7 +2,7 @@
 The audit log: who did what, and when. Events are added in the transaction of what they tell, and never changed.
 
 The database itself refuses to change or remove one (``migrations/versions/0002_audit_events.py``), but for retention.
-No event holds content: no file name, no URL, no metadata, no score.
+No event holds content: no file name, no URL, no metadata, no score; of a review it holds the finding and no note.
 """
 
 import uuid
@@ -22,6 +22,8 @@ Action = Literal[
     "upload.announced",
     "job.submitted",
     "job.cancelled",
+    "job.rescored",
+    "job.reviewed",
     "job.erased",
     "job.expired",
     "media.expired",

@@ -201,6 +201,10 @@ class Job(Base):
     """What is said of each person, and the stretches of time that stand out; see ``worker.pipeline.judging``."""
     reused_from: Mapped[uuid.UUID | None]
     """The job whose scores these are; that one may be gone by now."""
+    parent_id: Mapped[uuid.UUID | None]
+    """The job whose media this one scores again; that one may be gone by now."""
+    review: Mapped[dict[str, Any] | None]
+    """What a person found; see ``shared.documents.reviews``. It stands beside the outcome and changes nothing of it."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from shared.cursors import write_cursor
 from shared.documents.base import Document, ErrorDocument, Score, Shape
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
+from shared.documents.reviews import ReviewDocument
 from shared.documents.segments import SegmentSummary
 from shared.jobs.segments import JobSegments
 from shared.models import Job, Media
@@ -118,6 +119,10 @@ class _Job(Document):
     )
     model: Annotated[dict[str, Any] | None, Shape(ModelDescription | None)]
     reused_from: UUID | None = Field(description="The job whose scores were taken over instead of scoring again.")
+    parent_id: UUID | None = Field(description="The job whose media this one scores again.")
+    review: Annotated[dict[str, Any] | None, Shape(ReviewDocument | None)] = Field(
+        description="What a person found; the verdict is not changed by it."
+    )
     error: ErrorDocument | None
 
 
@@ -184,6 +189,8 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "evidence": job.evidence,
         "model": job.model_description,
         "reused_from": job.reused_from,
+        "parent_id": job.parent_id,
+        "review": job.review,
         "error": ErrorDocument.of(job.error_code, job.error_detail),
     }
 

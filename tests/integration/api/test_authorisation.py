@@ -1,5 +1,6 @@
 """Who may do what: every route with every kind of caller. A route without a row here fails."""
 
+import re
 import uuid
 from datetime import UTC, datetime
 
@@ -30,6 +31,11 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/deliveries/7/redeliver"): ("jobs:write", 202, 404),
     ("POST", "/v1/jobs/{job}/cancel"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/jobs/{job}"): ("jobs:write", 204, 404),
+    # The job has not ended, so there is nothing to compare and nothing to review.
+    ("GET", "/v1/jobs/{job}/diff/{job}"): ("jobs:read", 409, 404),
+    ("PUT", "/v1/jobs/{job}/review"): ("jobs:write", 409, 404),
+    ("DELETE", "/v1/jobs/{job}/review"): ("jobs:write", 204, 404),
+    ("POST", "/v1/jobs/{job}/rescore"): ("jobs:write", 202, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
     # This service keeps files on a disk, so nobody gets an address; other tests use one.
     ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
@@ -98,8 +104,9 @@ def test_each_caller_gets_what_is_due(api, job, route, kind):
     given = {"data": noise_picture(2)} if path == "/v1/jobs" and method == "POST" else {}
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
-    if path == "/v1/uploads":
-        given = {"json": {"size_bytes": 1}}
+    bodies = {"uploads": {"size_bytes": 1}, "rescore": {}, "review": {"finding": "disputed"}}
+    if method != "DELETE" and path.rpartition("/")[2] in bodies:
+        given = {"json": bodies[path.rpartition("/")[2]]}
     stored = len(api.files())
     answer = api.call(method, path.format(job=job), headers, **given)
     assert answer.status_code == wanted, answer.text
@@ -115,7 +122,7 @@ def test_every_route_has_a_row(api):
     for rule in api.app.url_map.iter_rules():
         if "<path:filename>" in rule.rule:  # Files of the documentation page.
             continue
-        path = rule.rule.replace("<string:job_id>", "{job}").replace("<int:number>", "7")
+        path = re.sub("<string:(job|other)_id>", "{job}", rule.rule).replace("<int:number>", "7")
         rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert rows == OPEN | set(GUARDED)
 
