@@ -6,8 +6,8 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-# The last three add their routes to the blueprint of jobs, since the document of a second one would replace that.
-from api import deliveries, direct, health, jobs, models, rescoring, reviews, submission  # noqa: F401
+# The last four add their routes to the blueprint of jobs, since the document of a second one would replace that.
+from api import deliveries, direct, health, jobs, models, rescoring, reviews, shares, submission  # noqa: F401
 from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
@@ -19,6 +19,7 @@ from api.readiness import Readiness
 from api.schemas import Problem
 from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
+from api.web import pages
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import open_sessions
@@ -90,9 +91,10 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.after_request(secure)
     for module in (jobs, direct, deliveries, models, health):
         app.register_api(module.blueprint)
+    app.register_blueprint(pages.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
-    # The library's own page of links says less.
-    app.view_functions["openapi.openapi"] = _to_docs
+    # In place of the library's own page of links.
+    app.view_functions["openapi.openapi"] = pages.jobs
     expect_proxies(app, settings.api.trusted_proxies)
     return app
 

@@ -8,16 +8,16 @@ from sqlalchemy import select
 
 from api.answers import answer
 from api.audit import current_actor
-from api.auth import caller, requires
+from api.auth import requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
+from api.ownership import find_own_job, lock_own_job
 from api.schemas import DeliveryPath, JobPath
 from api.services import current_services
 from shared.audit import record
 from shared.documents.webhooks import DeliveryDocument, DeliveryList
 from shared.errors import Code
 from shared.jobs.deliveries import list_deliveries, redeliver
-from shared.jobs.queries import get_job, lock_job
 from shared.models import Delivery
 
 blueprint = APIBlueprint(
@@ -34,8 +34,7 @@ blueprint = APIBlueprint(
 def get_log(path: JobPath) -> Response:
     """List every attempt to call the job's webhook, oldest first."""
     with current_services().sessions.transaction() as session:
-        if get_job(session, path.job_id, owner=caller().owner) is None:
-            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
+        find_own_job(session, path.job_id)
         items = [DeliveryDocument.of(delivery) for delivery in list_deliveries(session, path.job_id)]
     return answer(DeliveryList(items=items))
 
@@ -50,9 +49,7 @@ def send_again(path: DeliveryPath) -> Response:
     """Send an event once more, with the same ``webhook-id``; a success switches a receiver on again."""
     with current_services().sessions.transaction() as session:
         # The lock orders the numbers of attempts that are added at the same time.
-        job = lock_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
+        job = lock_own_job(session, path.job_id)
         wanted = select(Delivery).where(Delivery.job_id == job.id, Delivery.number == path.number)
         delivery = session.scalars(wanted).one_or_none()
         if delivery is None:

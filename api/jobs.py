@@ -12,6 +12,7 @@ from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, guarded
 from api.errors import APIError
+from api.ownership import find_own_job, lock_own_job
 from api.paging import page_limit, position_of
 from api.schemas import SUMMARIES_ON_A_PAGE, GetHeaders, JobPath, JobsQuery, SegmentsQuery, SegmentsView
 from api.services import current_services
@@ -22,7 +23,6 @@ from shared.documents.jobs import JobDocument, JobList, JobSummary
 from shared.documents.segments import SegmentDocument, SegmentList, SegmentSummary
 from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.queries import get_job, lock_job
 from shared.jobs.segments import count_done, page_of_segments, read_segments
 from shared.models import Job
 from shared.states import JobStatus
@@ -42,9 +42,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
     wait_s = wanted_wait_s(header.prefer, services.settings.api.max_wait_s)
     has_waited = wait_for_end(services, path.job_id, wait_s)
     with services.sessions.transaction() as session:
-        job = get_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise _no_job(path.job_id)
+        job = find_own_job(session, path.job_id)
         response = answer(JobDocument.of(job, read_segments(session, job)))
     response.add_etag(weak=True)
     # A private answer that may be kept, but must be asked about each time.
@@ -92,8 +90,7 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
     limit = page_limit(services, query, most=SUMMARIES_ON_A_PAGE if is_summary else None)
     after = -1 if query.cursor is None else position_of(query.cursor, int)
     with services.sessions.transaction() as session:
-        if get_job(session, path.job_id, owner=caller().owner) is None:
-            raise _no_job(path.job_id)
+        find_own_job(session, path.job_id)
         page = page_of_segments(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
     following = None if page.last_index is None else write_cursor(page.last_index)
     kind = SegmentSummary if is_summary else SegmentDocument
@@ -109,9 +106,7 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
 def cancel(path: JobPath) -> Response:
     """Stop a job. Cancelling it again changes nothing; a job that has ended otherwise is a conflict."""
     with current_services().sessions.transaction() as session:
-        job = lock_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise _no_job(path.job_id)
+        job = lock_own_job(session, path.job_id)
         if job.is_final and job.status != JobStatus.CANCELLED:
             raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
@@ -131,13 +126,7 @@ def cancel(path: JobPath) -> Response:
 def delete(path: JobPath) -> Response:
     """Erase a job with its results, its deliveries and, unless another job of yours needs it, its file."""
     with current_services().sessions.transaction() as session:
-        job = lock_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise _no_job(path.job_id)
+        job = lock_own_job(session, path.job_id)
         delete_job(session, job)
         record(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
     return Response(status=204)
-
-
-def _no_job(job_id: uuid.UUID) -> APIError:
-    return APIError(Code.NOT_FOUND, f"there is no job {job_id}")

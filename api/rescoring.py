@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Response
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from api.acceptance import accepted
 from api.admission import check_capacity
@@ -19,6 +18,7 @@ from api.documentation import guarded
 from api.errors import APIError
 from api.jobs import blueprint
 from api.metadata import check_metadata
+from api.ownership import find_own_job
 from api.reuse import reuse_result
 from api.schemas import DiffPath, JobPath, Rescoring, SubmitHeaders
 from api.services import Services, current_services
@@ -29,7 +29,6 @@ from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
 from shared.jobs.differences import compare_segments, largest
-from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, find_manifest
 from shared.models import Job, Media
@@ -56,7 +55,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
     options = body.model_dump(exclude_none=True)
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key)
-        parent = _find(session, path.job_id)
+        parent = find_own_job(session, path.job_id)
         manifest = find_manifest(settings.models.dir, options.get("model", parent.model))
         media_id = parent.media_id
         storage_key = None if parent.media is None else parent.media.storage_key
@@ -79,7 +78,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
 def diff(path: DiffPath) -> Response:
     """Show what changed between two jobs of the same media that have succeeded."""
     with current_services().sessions.transaction() as session:
-        before, after = _find(session, path.job_id), _find(session, path.other_id)
+        before, after = find_own_job(session, path.job_id), find_own_job(session, path.other_id)
         for job in (before, after):
             if job.status != JobStatus.SUCCEEDED:
                 raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} has no result to compare: it is {job.status}")
@@ -108,13 +107,6 @@ def diff(path: DiffPath) -> Response:
             ],
         )
     )
-
-
-def _find(session: Session, job_id: uuid.UUID) -> Job:
-    job = get_job(session, job_id, owner=caller().owner)
-    if job is None:
-        raise APIError(Code.NOT_FOUND, f"there is no job {job_id}")
-    return job
 
 
 def _create(

@@ -7,7 +7,6 @@ Found by the command line as ``deepfakestream reviews``; also ``python -m api.re
 import csv
 import json
 import sys
-import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -25,12 +24,12 @@ from api.errors import APIError
 from api.jobs import blueprint
 from api.keys import in_transaction
 from api.metadata import measure_json
+from api.ownership import lock_own_job
 from api.schemas import JobPath, ReviewRequest
 from api.services import current_services
 from shared.audit import record
 from shared.documents.reviews import ReviewDocument
 from shared.errors import Code
-from shared.jobs.queries import lock_job
 from shared.models import Job
 
 
@@ -48,7 +47,7 @@ def review(path: JobPath, body: ReviewRequest) -> Response:
     """
     measure_json("note", body.note)
     with current_services().sessions.transaction() as session:
-        job = _lock(session, path.job_id)
+        job = lock_own_job(session, path.job_id)
         if not job.is_final:
             raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} has not ended; review it when it has")
         document = ReviewDocument(
@@ -70,18 +69,11 @@ def review(path: JobPath, body: ReviewRequest) -> Response:
 def withdraw(path: JobPath) -> Response:
     """Withdraw the finding; a job without one stays as it is."""
     with current_services().sessions.transaction() as session:
-        job = _lock(session, path.job_id)
+        job = lock_own_job(session, path.job_id)
         if job.review is not None:
             job.review = None
             record(session, "job.reviewed", owner=job.owner, actor=current_actor(), job_id=job.id, finding=None)
     return Response(status=204)
-
-
-def _lock(session: Session, job_id: uuid.UUID) -> Job:
-    job = lock_job(session, job_id, owner=caller().owner)
-    if job is None:
-        raise APIError(Code.NOT_FOUND, f"there is no job {job_id}")
-    return job
 
 
 def _now(session: Session) -> datetime:

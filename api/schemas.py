@@ -171,6 +171,14 @@ class Rescoring(_Request):
     reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
 
 
+class ShareRequest(_Request):
+    """A link to a job's report."""
+
+    valid_s: int = Field(
+        default=7 * 86400, ge=60, le=365 * 86400, strict=True, description="How long it works, in seconds."
+    )
+
+
 class ReviewRequest(_Request):
     """What a person found who looked at the media and at the result."""
 
@@ -204,6 +212,12 @@ class DiffPath(JobPath):
     """The two jobs in question."""
 
     other_id: UUID = Field(description="The id of the job to compare with.")
+
+
+class SharePath(JobPath):
+    """The link in question."""
+
+    share_id: UUID = Field(description="The link's id.")
 
 
 class DeliveryPath(JobPath):

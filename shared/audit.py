@@ -24,6 +24,8 @@ Action = Literal[
     "job.cancelled",
     "job.rescored",
     "job.reviewed",
+    "report.shared",
+    "report.unshared",
     "job.erased",
     "job.expired",
     "media.expired",

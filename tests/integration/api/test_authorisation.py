@@ -19,6 +19,11 @@ OPEN = {
     ("GET", "/readyz"),
     ("GET", "/swagger"),
     ("GET", "/oauth2-redirect.html"),
+    # For whoever has a link; see test_reports.py.
+    ("GET", "/jobs/<uuid:job_id>/report"),
+    ("GET", "/jobs/<uuid:job_id>/report/events"),
+    ("GET", "/jobs/<uuid:job_id>/report/media"),
+    ("GET", "/jobs/<uuid:job_id>/report/state"),
 }
 """Routes that ask for no key; metrics have a rule of their own."""
 GUARDED = {
@@ -35,6 +40,9 @@ GUARDED = {
     ("GET", "/v1/jobs/{job}/diff/{job}"): ("jobs:read", 409, 404),
     ("PUT", "/v1/jobs/{job}/review"): ("jobs:write", 409, 404),
     ("DELETE", "/v1/jobs/{job}/review"): ("jobs:write", 204, 404),
+    ("GET", "/v1/jobs/{job}/shares"): ("jobs:read", 200, 404),
+    ("POST", "/v1/jobs/{job}/shares"): ("jobs:write", 201, 404),
+    ("DELETE", "/v1/jobs/{job}/shares/{job}"): ("jobs:write", 404, 404),
     ("POST", "/v1/jobs/{job}/rescore"): ("jobs:write", 202, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
     # This service keeps files on a disk, so nobody gets an address; other tests use one.
@@ -104,7 +112,7 @@ def test_each_caller_gets_what_is_due(api, job, route, kind):
     given = {"data": noise_picture(2)} if path == "/v1/jobs" and method == "POST" else {}
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
-    bodies = {"uploads": {"size_bytes": 1}, "rescore": {}, "review": {"finding": "disputed"}}
+    bodies = {"uploads": {"size_bytes": 1}, "rescore": {}, "shares": {}, "review": {"finding": "disputed"}}
     if method != "DELETE" and path.rpartition("/")[2] in bodies:
         given = {"json": bodies[path.rpartition("/")[2]]}
     stored = len(api.files())
@@ -122,7 +130,7 @@ def test_every_route_has_a_row(api):
     for rule in api.app.url_map.iter_rules():
         if "<path:filename>" in rule.rule:  # Files of the documentation page.
             continue
-        path = re.sub("<string:(job|other)_id>", "{job}", rule.rule).replace("<int:number>", "7")
+        path = re.sub("<string:(job|other|share)_id>", "{job}", rule.rule).replace("<int:number>", "7")
         rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert rows == OPEN | set(GUARDED)
 

@@ -1,5 +1,6 @@
 """Aligning the segments of two jobs."""
 
+import itertools
 from typing import NamedTuple
 
 from hypothesis import given
@@ -57,7 +58,7 @@ def test_all_time_is_covered_once(first, second):
     intervals = align(before, after)
     assert intervals[0].start_s == 0
     assert intervals[-1].end_s == max(sum(first), sum(second))
-    assert all(one.end_s == next_one.start_s for one, next_one in zip(intervals, intervals[1:], strict=False))
+    assert all(one.end_s == next_one.start_s for one, next_one in itertools.pairwise(intervals))
     for interval in intervals:
         for row_list, score in ((before, interval.before), (after, interval.after)):
             covering = [r.fake_score for r in row_list if r.start_s <= interval.start_s and interval.end_s <= r.end_s]

@@ -1,4 +1,4 @@
-"""which job a job scores again, and what a person found"""
+"""which job a job scores again, what a person found, and links to a report"""
 
 from collections.abc import Sequence
 
@@ -18,6 +18,7 @@ create function jobs_forget() returns trigger language plpgsql as $$
 begin
     new.review := null;
     new.parent_id := null;
+    delete from shares where job_id = new.id;
     return new;
 end
 $$
@@ -32,6 +33,21 @@ execute function jobs_forget()
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("parent_id", sa.Uuid(), nullable=True))
     op.add_column("jobs", sa.Column("review", postgresql.JSONB(), nullable=True))
+    op.create_table(
+        "shares",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("api_key_id", sa.Uuid(), nullable=False),
+        sa.Column("token_sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["api_key_id"], ["api_keys.id"], name=op.f("fk_shares_api_key_id_api_keys")),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_shares_job_id_jobs"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shares")),
+        sa.UniqueConstraint("token_sha256", name=op.f("uq_shares_token_sha256")),
+    )
+    op.create_index("ix_shares_job_id", "shares", ["job_id"])
+    op.create_index("ix_shares_expires_at", "shares", ["expires_at"])
     op.execute(FORGET)
     op.execute(TRIGGER)
 
@@ -39,5 +55,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("drop trigger forget on jobs")
     op.execute("drop function jobs_forget()")
+    op.drop_table("shares")
     op.drop_column("jobs", "review")
     op.drop_column("jobs", "parent_id")

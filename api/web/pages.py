@@ -1,0 +1,213 @@
+"""
+Pages for people: the list of jobs with an upload, and the report of a job.
+
+The list asks the API with a key that the browser holds. The report needs no key but the token of its link, see
+``api.shares``; it works without scripts, which add the picture in step with the timeline.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import wrap_file
+
+from api.errors import APIError
+from api.services import Services, current_services
+from api.shares import find_shared
+from api.web.timeline import HEIGHT, WIDTH, clock, draw_timeline
+from api.web.wording import explain_finding, explain_reason, explain_verdict, list_cautions
+from shared.documents.jobs import JobDocument
+from shared.errors import Code, ModelError, UnknownModelError
+from shared.jobs.segments import page_of_segments, read_segments
+from shared.manifests import find_manifest
+from shared.states import FINAL_JOB_STATUSES
+
+blueprint = Blueprint(
+    "web", __name__, template_folder="templates", static_folder="static", static_url_path="/web/static"
+)
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+CARD_FILE: Final = "MODEL_CARD.md"
+PAGE_SEGMENTS: Final = 1000
+LIVE_S: Final = 60
+"""How long one connection is told of progress; the page connects again."""
+LOOK_EVERY_S: Final = 1.0
+MEDIA_TYPES: Final = {
+    "mp4": "video/mp4",
+    "mov": "video/mp4",
+    "3gp": "video/3gpp",
+    "webm": "video/webm",
+    "mkv": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mpegts": "video/mp2t",
+    "mpegps": "video/mpeg",
+    "flv": "video/x-flv",
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "bmp": "image/bmp",
+    "tiff": "image/tiff",
+    "heic": "image/heic",
+    "avif": "image/avif",
+}
+"""Media types of containers. Browsers do not play all of them; the report says so where they do not."""
+
+
+def jobs() -> Response:
+    """Show the list of jobs, with an upload. Everything in it comes from the API, by the key that is typed in."""
+    return _page("jobs.html")
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report")
+def report(job_id: uuid.UUID) -> Response:
+    """Show the report of a job to whoever has a link to it."""
+    services = current_services()
+    document, segments = _read(services, job_id)
+    suspicious = document.suspicious or []
+    kind = document.media.kind if document.media else None
+    title, meaning = explain_verdict(document.verdict)
+    return _page(
+        "report.html",
+        job=document,
+        is_final=document.status in FINAL_JOB_STATUSES,
+        title=title,
+        meaning=meaning,
+        reasons=[explain_reason(reason) for reason in document.reasons],
+        cautions=list_cautions(document),
+        finding=explain_finding(document.review["finding"]) if document.review else None,
+        timeline=draw_timeline(segments, document.evidence, suspicious),
+        timeline_size=(WIDTH, HEIGHT),
+        is_image=kind == "image",
+        is_stored=document.media is not None and document.media.stored,
+        model_card=_model_card(Path(services.settings.models.dir), document.model),
+        token=request.args.get("token", ""),
+        clock=clock,
+    )
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/state")
+def state(job_id: uuid.UUID) -> Response:
+    """Return how far the job is, for pages whose browser cannot listen to ``events``."""
+    return Response(_state(current_services(), job_id), mimetype="application/json")
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/events")
+def events(job_id: uuid.UUID) -> Response:
+    """Send how far the job is as server-sent events, until it ends or a minute is over."""
+    services = current_services()
+    first = _state(services, job_id)
+    if not services.waiting.acquire(blocking=False):
+        raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
+
+    def stream() -> Iterator[str]:
+        try:
+            last, deadline = first, time.monotonic() + LIVE_S
+            yield f"retry: 2000\ndata: {last}\n\n"
+            while not json.loads(last)["is_final"] and time.monotonic() < deadline:
+                time.sleep(LOOK_EVERY_S)
+                now = _state(services, job_id)
+                # A comment shows in time that nobody listens any more.
+                yield ": \n\n" if now == last else f"data: {now}\n\n"
+                last = now
+        except (APIError, SQLAlchemyError):
+            # The link was revoked, or the database is unavailable: the page connects again, or learns why it cannot.
+            return
+        finally:
+            services.waiting.release()
+
+    return Response(stream_with_context(stream()), mimetype="text/event-stream")
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/media")
+def media(job_id: uuid.UUID) -> Response:
+    """Send the job's media, whole or the range that is requested, for the report to show."""
+    services = current_services()
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, request.args.get("token", ""))
+        if job is None:
+            raise _no_report()
+        if job.media is None or job.media.storage_key is None:
+            raise APIError(Code.MEDIA_MISSING, "the job's media is not stored any more")
+        key, size_bytes = job.media.storage_key, job.media.size_bytes
+        container = (job.media.facts or {}).get("container", "")
+    file = services.storage.open(key)
+    response = Response(
+        wrap_file(request.environ, file),
+        mimetype=MEDIA_TYPES.get(container, "application/octet-stream"),
+        direct_passthrough=True,
+    )
+    response.call_on_close(file.close)
+    response.content_length = size_bytes
+    response.headers["Cache-Control"] = "private, no-store"
+    # Whatever the file is, it runs nothing.
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    try:
+        response.make_conditional(request.environ, accept_ranges=True, complete_length=size_bytes)
+    except HTTPException:
+        file.close()
+        raise
+    return response
+
+
+def _page(template: str, **values: Any) -> Response:
+    response = current_app.make_response(render_template(template, **values))
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Cache-Control"] = "private, no-store"
+    response.headers["X-Robots-Tag"] = "noindex"
+    return response
+
+
+def _read(services: Services, job_id: uuid.UUID) -> tuple[JobDocument, list[Any]]:
+    """Return the shared job, and summaries of all of its segments."""
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, request.args.get("token", ""))
+        if job is None:
+            raise _no_report()
+        document = JobDocument.of(job, read_segments(session, job))
+        segments: list[Any] = []
+        after: int | None = -1
+        while after is not None:
+            page = page_of_segments(session, job.id, after=after, limit=PAGE_SEGMENTS)
+            segments += page.rows
+            after = page.last_index
+    return document, segments
+
+
+def _state(services: Services, job_id: uuid.UUID) -> str:
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, request.args.get("token", ""))
+        if job is None:
+            raise _no_report()
+        found = read_segments(session, job)
+        return json.dumps(
+            {
+                "status": job.status,
+                "is_final": job.is_final,
+                "segments_done": found.done,
+                "segments_total": job.segments_total,
+            }
+        )
+
+
+def _model_card(models_dir: Path, model: dict[str, Any] | None) -> str | None:
+    """Return the card of the checkpoint that judged the job, if that very checkpoint is installed."""
+    try:
+        manifest = find_manifest(models_dir, str((model or {}).get("name")))
+        is_same = manifest.weights.sha256 == (model or {}).get("weights_sha256")
+        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8") if is_same else None
+    except (OSError, UnknownModelError, ModelError):
+        return None
+
+
+def _no_report() -> APIError:
+    return APIError(Code.NOT_FOUND, "this link is wrong, has expired or was revoked")
