@@ -42,17 +42,17 @@ class ChannelsLastInput(nn.Module):
 
     Args:
         network: Sees (N, C, H, W) float32.
-        span: Divides each value.
+        divisor: Divides each value.
     """
 
-    def __init__(self, network: nn.Module, *, span: float) -> None:
+    def __init__(self, network: nn.Module, *, divisor: float) -> None:
         super().__init__()
         self.network = network
-        self.span = span
+        self.divisor = divisor
 
     def forward(self, pictures: Tensor) -> Any:
         """(N, H, W, C) → what the network says."""
-        return self.network(pictures.permute(0, 3, 1, 2).to(torch.float32) / self.span)
+        return self.network(pictures.permute(0, 3, 1, 2).to(torch.float32) / self.divisor)
 
 
 @dataclass(frozen=True, slots=True)

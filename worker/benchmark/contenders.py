@@ -26,7 +26,7 @@ from shared.manifests import Preprocessing, read_manifest
 from worker.detection.faces import crop_face
 from worker.detection.mtcnn import MTCNN
 from worker.inference import Engine, Given, Outputs
-from worker.media.ffmpeg import THREADS, program
+from worker.media.ffmpeg import THREADS, find_ffmpeg
 from worker.media.frames import Frame, read_frames, read_segments
 from worker.media.probe import MediaFacts, probe
 from worker.media.segments import plan_segments
@@ -154,7 +154,7 @@ class Floor(_Classifying):
         step_s = 1.0 / self._detector.manifest.sampling.sample_fps
         chosen = f"select=isnan(prev_selected_t)+gt(floor(t/{step_s}+1e-6)\\,floor(prev_selected_t/{step_s}+1e-6))"
         command = [
-            *(program(), "-v", "error", "-nostdin", "-threads", str(THREADS), "-i", str(path)),
+            *(find_ffmpeg(), "-v", "error", "-nostdin", "-threads", str(THREADS), "-i", str(path)),
             *("-map", "0:V:0", "-vf", chosen, "-fps_mode", "passthrough", "-f", "null", "-"),
         ]
         with scan.stage("decoding"):

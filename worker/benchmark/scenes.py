@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from worker.media.ffmpeg import program
+from worker.media.ffmpeg import find_ffmpeg
 
 FPS: Final = 25
 LOOP_S: Final = 10
@@ -37,7 +37,7 @@ def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces
     partial, loop = path.with_suffix(".partial.mp4"), path.with_suffix(".loop.mp4")
     drawn_s = min(seconds, LOOP_S)
     command = [
-        *(program(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_px}x{height_px}"),
+        *(find_ffmpeg(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_px}x{height_px}"),
         *("-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-g", str(2 * FPS)),
         *("-pix_fmt", "yuv420p", str(loop)),
     ]
@@ -50,7 +50,7 @@ def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces
         if process.wait() != 0:
             raise RuntimeError(f"{path} could not be encoded")
     repeats = str(max(1, round(seconds / drawn_s)) - 1)
-    copy = [program(), "-v", "error", "-y", "-stream_loop", repeats, "-i", str(loop), "-c", "copy", str(partial)]
+    copy = [find_ffmpeg(), "-v", "error", "-y", "-stream_loop", repeats, "-i", str(loop), "-c", "copy", str(partial)]
     subprocess.run(copy, check=True)
     loop.unlink()
     partial.rename(path)

@@ -72,6 +72,6 @@ class RowConvolution(nn.Module):
 def from_channels_last(network: nn.Module, device: torch.device) -> nn.Module:
     """*network*, which begins with a convolution ``conv1``, for (N, H, W, 3) pictures on *device*."""
     if device.type != "cpu":
-        return ChannelsLastInput(network, span=1.0)
+        return ChannelsLastInput(network, divisor=1.0)
     network.conv1 = RowConvolution(network.conv1)  # type: ignore[arg-type]
     return network

@@ -41,7 +41,7 @@ class Sighting:
     time_s: float
     box_px: Box
     appearance: NDArray[np.float32]
-    """Of the face, by ``appearance``."""
+    """Of the face, by ``compute_appearance``."""
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class People(NamedTuple):
     numbers: list[int]
     """The person of each sighting: 0 for the one with the most face area in all, then counting up."""
     looks: list[NDArray[np.float32]]
-    """What each person looks like, by number: unit vectors like those of ``appearance``."""
+    """What each person looks like, by number: unit vectors like those of ``compute_appearance``."""
 
 
 def group_into_people(sightings: Sequence[Sighting]) -> People:
@@ -136,7 +136,7 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+def compute_appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     What a face looks like, coarsely: a tiny picture without its brightness and contrast, as a unit vector.
 
@@ -155,7 +155,7 @@ def appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def pack_look(look: NDArray[np.float32]) -> str:
-    """Write a look, by ``appearance`` or a mean of such, as text of a few hundred characters."""
+    """Write a look, by ``compute_appearance`` or a mean of such, as text of a few hundred characters."""
     steps = np.clip(np.rint(look * LOOK_STEPS), -127, 127).astype(np.int8)
     return base64.b64encode(steps.tobytes()).decode("ascii")
 

@@ -45,7 +45,7 @@ OLDEST = (7, 0)
 
 
 @lru_cache(maxsize=1)
-def program() -> str:
+def find_ffmpeg() -> str:
     """Path of ffmpeg: the one on the PATH if it is recent enough, or else the one that imageio-ffmpeg brings."""
     found = shutil.which("ffmpeg")
     return found if found and is_recent(found) else str(imageio_ffmpeg.get_ffmpeg_exe())
@@ -101,6 +101,6 @@ def command_line(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -
         before: Arguments of another output of the only input, which comes first. The order of *outputs* is not theirs.
     """
     flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]
-    arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[program(), *flags])
+    arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[find_ffmpeg(), *flags])
     end = arguments.index("-i") + 2
     return [*arguments[:end], *before, *arguments[end:]]

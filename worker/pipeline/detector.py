@@ -14,7 +14,7 @@ from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
-from worker.detection.people import Sighting, appearance, group_into_people, pack_look
+from worker.detection.people import Sighting, compute_appearance, group_into_people, pack_look
 from worker.detection.turning import TURNED, Poser, turn_back
 from worker.inference import ChannelsLastInput, Engine, Outputs, best_engine
 from worker.media.frames import Frame
@@ -62,7 +62,7 @@ class Detector:
         self.device = torch.device(device)
         preprocessing = checkpoint.manifest.preprocessing
         self._network: Engine = best_engine(
-            ChannelsLastInput(checkpoint.network, span=255.0),
+            ChannelsLastInput(checkpoint.network, divisor=255.0),
             _examples(preprocessing.crop_size_px),
             self.device,
             self._is_alike,
@@ -192,7 +192,7 @@ class Detector:
                 if problem is None and one.has_upright and doubt >= TURNED:
                     problem = "face_turned"
                 displayed = turn_back(face, one.quarters, width, height)
-                look, turned_deg = appearance(crop), 90 * one.quarters
+                look, turned_deg = compute_appearance(crop), 90 * one.quarters
                 found.append(_Found(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
                 if problem is None:
                     crops.append(crop)

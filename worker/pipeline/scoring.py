@@ -15,9 +15,9 @@ from typing import Any, Literal
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Manifest
 from shared.states import Reason, Verdict
-from worker.pipeline.following import Part, Track, follow_people
-from worker.pipeline.judging import Findings, judge_people
 from worker.pipeline.results import FaceResult, JobResult, PersonResult, SegmentResult
+from worker.pipeline.tracking import ScoredSegment, Track, track_people
+from worker.pipeline.verdicts import Findings, judge_people
 
 REASON_OF_PROBLEM = {
     "face_too_small": Reason.FACES_TOO_SMALL,
@@ -135,7 +135,7 @@ class Judged:
 
 
 def judge_medium(
-    parts: Sequence[Part],
+    parts: Sequence[ScoredSegment],
     kind: Literal["image", "video"],
     manifest: Manifest,
     *,
@@ -160,7 +160,7 @@ def judge_medium(
         has_other_tracks: The file has video tracks that were not looked at.
         tracks: The people, where they are known already.
     """
-    tracks = follow_people(parts, kind) if tracks is None else tracks
+    tracks = track_people(parts, kind) if tracks is None else tracks
     findings = judge_people(tracks, kind, manifest, step_s, end_s)
     evidence = gather_evidence([part.result for part in parts], kind, bits_per_pixel)
     segments = [(part.result.get("fake_score"), tuple(part.result.get("reasons", ()))) for part in parts]

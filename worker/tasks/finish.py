@@ -15,8 +15,8 @@ from shared.manifests import Manifest
 from shared.models import Job, Segment
 from shared.observability import get_logger
 from shared.states import SegmentStatus
-from worker.pipeline.following import Part, Track
 from worker.pipeline.scoring import judge_medium
+from worker.pipeline.tracking import ScoredSegment, Track
 from worker.tasks.context import Context
 from worker.tasks.steps import IsLost, run_step
 
@@ -53,7 +53,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     looked_at = [segment for segment in segments if segment.status != SegmentStatus.FAILED]
     facts = (job.media and job.media.facts) or {}
     judged = judge_medium(
-        [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at],
+        [ScoredSegment(segment.index, segment.result or {}, segment.looks) for segment in looked_at],
         "image" if facts.get("kind") == "image" else "video",
         manifest,
         step_s=1.0 / job.sample_fps,

@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 @pytest.fixture
 def network():
-    return ChannelsLastInput(Network().eval().requires_grad_(requires_grad=False), span=16.0)
+    return ChannelsLastInput(Network().eval().requires_grad_(requires_grad=False), divisor=16.0)
 
 
 def wanted(network, pictures):
@@ -93,7 +93,7 @@ REPORTING = """
 import sys
 import numpy as np, torch
 from worker.inference import ChannelsLastInput, make_engine
-network = ChannelsLastInput(torch.nn.Conv2d(3, 4, 3), span=255.0)
+network = ChannelsLastInput(torch.nn.Conv2d(3, 4, 3), divisor=255.0)
 make_engine(network, np.zeros((1, 8, 8, 3), np.uint8), torch.device("cpu"), "float32")
 print([name for name, module in sys.modules.items() if "openvino_telemetry" in name and module is not None])
 """

@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.clips import astronaut, hopper
-from worker.detection.people import Sighting, appearance, group_into_people
+from worker.detection.people import Sighting, compute_appearance, group_into_people
 
 ONE, OTHER = astronaut()[20:220, 60:260], hopper()[20:220, 40:240]
 
@@ -9,7 +9,7 @@ ONE, OTHER = astronaut()[20:220, 60:260], hopper()[20:220, 40:240]
 def at(time_s, x, crop, side=100.0, y=50.0):
     generator = np.random.default_rng(int(time_s * 1000) + int(x))
     noisy = np.clip(crop + generator.normal(0, 6, crop.shape), 0, 255).astype(np.uint8)
-    return Sighting(time_s, (x, y, x + side, y + side), appearance(noisy))
+    return Sighting(time_s, (x, y, x + side, y + side), compute_appearance(noisy))
 
 
 def test_one_person_who_moves_stays_one():

@@ -1,7 +1,7 @@
 import pytest
 
 from worker.media import ffmpeg
-from worker.media.ffmpeg import command_line, is_recent, open_input, program
+from worker.media.ffmpeg import command_line, find_ffmpeg, is_recent, open_input
 
 
 def fake(folder, banner):
@@ -34,11 +34,11 @@ def test_what_does_not_run_is_not_recent(tmp_path):
 def test_the_one_on_the_path_is_taken_if_it_is_recent(tmp_path, monkeypatch, version, taken):
     path = fake(tmp_path, f"ffmpeg version {version} Copyright (c)")
     monkeypatch.setattr(ffmpeg.shutil, "which", lambda _: path)
-    program.cache_clear()
+    find_ffmpeg.cache_clear()
     try:
-        assert (program() == path) is taken
+        assert (find_ffmpeg() == path) is taken
     finally:
-        program.cache_clear()
+        find_ffmpeg.cache_clear()
 
 
 def test_an_input_is_bound_to_files_and_to_one_demuxer(tmp_path):

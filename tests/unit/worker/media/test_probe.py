@@ -23,7 +23,7 @@ from shared.errors import (
 from tests.clips import BROADCAST, astronaut, make_broadcast, make_clip, run, scene, truncate, without_frames
 from tests.pictures import FORMS, make_picture
 from worker.media import probe as module
-from worker.media.ffmpeg import program
+from worker.media.ffmpeg import find_ffmpeg
 from worker.media.frames import read_frames
 from worker.media.probe import MediaFacts, probe
 
@@ -339,5 +339,5 @@ def test_damaged_files_give_facts_or_a_named_error(tmp_path):
 
 
 def test_ffmpeg_is_a_real_one():
-    banner = subprocess.run([program(), "-version"], capture_output=True, text=True, check=True).stdout
+    banner = subprocess.run([find_ffmpeg(), "-version"], capture_output=True, text=True, check=True).stdout
     assert banner.startswith("ffmpeg version")

@@ -5,9 +5,9 @@ import pytest
 
 from shared.evidence import Evidence
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
-from worker.pipeline.following import Track
-from worker.pipeline.judging import LISTED, judge_people
 from worker.pipeline.scoring import score_job
+from worker.pipeline.tracking import Track
+from worker.pipeline.verdicts import LISTED, judge_people
 
 SHIPPED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
 FPS = 2.0

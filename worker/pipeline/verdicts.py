@@ -16,9 +16,9 @@ from typing import Any, Final, Literal
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
 from shared.states import Verdict
-from worker.pipeline.following import PAUSE_S, Track
 from worker.pipeline.results import PersonVerdict, Suspicion
 from worker.pipeline.runs import find_runs, stands_out
+from worker.pipeline.tracking import PAUSE_S, Track
 
 ALIKE: Final = 4
 """Stretches of one person resemble each other: their highest is as that of so many strangers, however many they are."""

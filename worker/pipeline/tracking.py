@@ -24,7 +24,7 @@ NEW_LOOK: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ScoredSegment:
     """A segment that was looked at."""
 
     index: int
@@ -89,7 +89,7 @@ class _Known:
         self.look = np.asarray(mixed / max(float(np.linalg.norm(mixed)), 1e-6), np.float32)
 
 
-def follow_people(parts: Iterable[Part], kind: Literal["image", "video"]) -> list[Track]:
+def track_people(parts: Iterable[ScoredSegment], kind: Literal["image", "video"]) -> list[Track]:
     """
     Say which people of different segments are the same.
 
@@ -110,7 +110,7 @@ def follow_people(parts: Iterable[Part], kind: Literal["image", "video"]) -> lis
     ]
 
 
-def _assign(known: list[_Known], part: Part, *, is_in_time: bool) -> None:
+def _assign(known: list[_Known], part: ScoredSegment, *, is_in_time: bool) -> None:
     """
     Give the people of one segment to those known from earlier ones, best match first; the rest are new.
 
@@ -137,7 +137,7 @@ def _assign(known: list[_Known], part: Part, *, is_in_time: bool) -> None:
     known += seen
 
 
-def _look(part: Part, person: Mapping[str, Any]) -> NDArray[np.float32]:
+def _look(part: ScoredSegment, person: Mapping[str, Any]) -> NDArray[np.float32]:
     """What a person looks like; like nobody if a release from before scored the segment."""
     return unpack_look(part.looks[person["person"]]) if part.looks else np.zeros(LOOK_SIZE, np.float32)
 
