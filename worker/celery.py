@@ -60,7 +60,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         # The log is ours (see setup_logging below); redirected streams would swallow what processes write to it.
         worker_redirect_stdouts=False,
     )
-    process = _Process(settings, app)
+    process = _WorkerProcess(settings, app)
     if role == "cpu":
         _add_cpu_tasks(app, settings, process)
     else:
@@ -90,13 +90,13 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         log.info("worker ready", role=role, processes=settings.worker.processes(role), decoders=sandbox().describe())
 
     @worker_shutting_down.connect(weak=False)
-    def _say_goodbye(**_: Any) -> None:
+    def _log_shutdown(**_: Any) -> None:
         log.info("worker stops", role=role)
 
     return app
 
 
-class _Process:
+class _WorkerProcess:
     """What one worker process holds once it is connected."""
 
     def __init__(self, settings: WorkerSettings, app: Celery) -> None:
@@ -135,7 +135,7 @@ class _Process:
             self.detectors(read_manifest(Path(models.dir) / models.default))
 
 
-def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
+def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProcess) -> None:
     from worker.tasks.finish import finish
     from worker.tasks.ingest import ingest
     from worker.tasks.upkeep import tidy, upkeep
@@ -147,41 +147,41 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> 
 
     @app.task(name=INGEST, shared=False, time_limit=limit_s)
     def run_ingest(job_id: str) -> None:
-        with _task("ingest", job_id=job_id):
+        with _TaskBoundary("ingest", job_id=job_id):
             ingest(process.context, uuid.UUID(job_id))
 
     @app.task(name=FINISH, shared=False, time_limit=short_s)
     def run_finish(job_id: str) -> None:
-        with _task("finish", job_id=job_id):
+        with _TaskBoundary("finish", job_id=job_id):
             finish(process.context, uuid.UUID(job_id))
 
     @app.task(name=DELIVER_WEBHOOK, shared=False, time_limit=max(short_s, 3 * settings.webhooks.timeout_s))
     def run_deliver_webhook(delivery_id: str) -> None:
-        with _task("deliver_webhook", delivery_id=delivery_id):
+        with _TaskBoundary("deliver_webhook", delivery_id=delivery_id):
             deliver_webhook(process.context, uuid.UUID(delivery_id))
 
     @app.task(name=UPKEEP, shared=False, time_limit=short_s)
     def run_upkeep() -> None:
-        with _task("upkeep"):
+        with _TaskBoundary("upkeep"):
             upkeep(process.context)
 
     @app.task(name=TIDY, shared=False, time_limit=limit_s)
     def run_tidy() -> None:
-        with _task("tidy"):
+        with _TaskBoundary("tidy"):
             tidy(process.context)
 
 
-def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
+def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProcess) -> None:
     # The parent must be able to name the task without loading torch: the import waits for the fork.
     @app.task(name=SCORE_SEGMENT, shared=False, time_limit=settings.worker.score_time_limit_s)
     def run_score_segment(job_id: str, index: int) -> None:
         from worker.tasks.score import score_segment
 
-        with _task("score_segment", job_id=job_id, segment=index):
+        with _TaskBoundary("score_segment", job_id=job_id, segment=index):
             score_segment(process.context, process.detectors, uuid.UUID(job_id), index)
 
 
-class _task:  # noqa: N801 - reads as a statement where it is used
+class _TaskBoundary:
     """The boundary of every task: binds its keys, measures it, and lets no error out."""
 
     def __init__(self, name: str, **keys: Any) -> None:

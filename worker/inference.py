@@ -28,12 +28,12 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noq
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Pictures = NDArray[np.uint8] | NDArray[np.float32]
-Given = Pictures | Tensor
+EngineInput = Pictures | Tensor
 """Tensors where they lie on the engine's device already."""
 Outputs = tuple[NDArray[np.float32], ...]
-Run = Callable[[Given], Outputs]
+RunNetwork = Callable[[EngineInput], Outputs]
 
-HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+PRECISION_HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class ChannelsLastInput(nn.Module):
@@ -59,7 +59,7 @@ class ChannelsLastInput(nn.Module):
 class Engine:
     """A network that is ready to run, by one thread at a time; others wait."""
 
-    run: Run
+    run: RunNetwork
     """(N, H, W, C) pictures, one at least → the network's outputs as float32."""
     runtime: Literal["openvino", "torch"]
     precision: Precision
@@ -79,8 +79,8 @@ def make_engine(network: nn.Module, example: Pictures, device: torch.device, pre
         example: Pictures like those to come; their number and size may differ.
     """
     if device.type == "cpu":
-        return Engine(_openvino(network, example, precision), "openvino", precision)
-    return Engine(_torch(network, device, precision), "torch", precision)
+        return Engine(_compile_openvino(network, example, precision), "openvino", precision)
+    return Engine(_wrap_torch(network, device, precision), "torch", precision)
 
 
 def best_engine(
@@ -95,14 +95,14 @@ def best_engine(
         is_alike: Whether outputs, the second of which are in float32, are close enough.
     """
     exact = make_engine(network, examples, device, "float32")
-    precision = _lower(device)
+    precision = _find_lower_precision(device)
     if precision is None:
         return exact
     quick = make_engine(network, examples, device, precision)
     return quick if is_alike(quick.run(examples), exact.run(examples)) else exact
 
 
-def _lower(device: torch.device) -> Precision | None:
+def _find_lower_precision(device: torch.device) -> Precision | None:
     """The precision that the hardware multiplies faster than float32, if any."""
     if device.type == "cuda":
         return "float16"  # As fast as bfloat16, and eight times as exact.
@@ -114,7 +114,7 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Run:
+def _compile_openvino(network: nn.Module, example: Pictures, precision: Precision) -> RunNetwork:
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
         # PyTorch advises to export instead, and that sizes seen in tracing are kept; neither matters here.
@@ -127,7 +127,7 @@ def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Ru
         model,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
             # Processes side by side would each choose the first cores.
@@ -138,7 +138,7 @@ def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Ru
     # A request that two threads use at once gives one the other's answer.
     lock = threading.Lock()
 
-    def run(pictures: Given) -> Outputs:
+    def run(pictures: EngineInput) -> Outputs:
         given = pictures.numpy() if isinstance(pictures, Tensor) else pictures
         with lock:
             answer = request.infer([given], share_inputs=True)
@@ -147,11 +147,11 @@ def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Ru
     return run
 
 
-def _torch(network: nn.Module, device: torch.device, precision: Precision) -> Run:
+def _wrap_torch(network: nn.Module, device: torch.device, precision: Precision) -> RunNetwork:
     dtype = getattr(torch, precision)
 
     @torch.inference_mode()
-    def run(pictures: Given) -> Outputs:
+    def run(pictures: EngineInput) -> Outputs:
         given = pictures if isinstance(pictures, Tensor) else torch.from_numpy(pictures)
         if device.type == "cuda" and given.device.type == "cpu":
             given = given.pin_memory().to(device, non_blocking=True)

@@ -19,7 +19,7 @@ import httpx
 from shared.errors import ForbiddenURLError, SourceUnreachableError
 from shared.outbound import check_url
 
-EMBEDDING: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+IPV4_EMBEDDING_NETWORKS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 """Networks whose addresses end in one of IPv4, by RFC 6052 (a gateway leads there) and RFC 4291 (of old)."""
 
 
@@ -83,26 +83,26 @@ def request(
     headers = {"Host": target.host, "User-Agent": "DeepfakeStream", **arguments.pop("headers", {})}
     # Proxies from the environment would resolve the name again, elsewhere.
     with (
-        _Cutter(total_s) as cutter,
+        _ConnectionDeadline(total_s) as deadline,
         httpx.Client(timeout=min(timeout_s, total_s), trust_env=False, follow_redirects=False) as client,
     ):
-        extensions = {"sni_hostname": target.hostname, "trace": cutter.follow}
+        extensions = {"sni_hostname": target.hostname, "trace": deadline.track_connection}
         try:
             with client.stream(method, target.url, headers=headers, extensions=extensions, **arguments) as response:
                 yield response
         except httpx.HTTPError as error:
-            why = "it took too long" if cutter.has_cut else _kind(error)
+            why = "it took too long" if deadline.has_expired else _describe_error(error)
             raise SourceUnreachableError(f"the URL's server could not be reached ({why})") from error
 
 
-class _Cutter:
+class _ConnectionDeadline:
     """Shuts the connection that it follows down after a time: HTTPX limits single waits, not their sum."""
 
     def __init__(self, after_s: float) -> None:
-        self.has_cut = False
+        self.has_expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(after_s, self._cut)
+        self._timer = threading.Timer(after_s, self._shut_down)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -112,17 +112,17 @@ class _Cutter:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def follow(self, event: str, info: dict[str, Any]) -> None:
+    def track_connection(self, event: str, info: dict[str, Any]) -> None:
         """Learn of the connection; for the ``trace`` extension of HTTPX."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             with self._lock:
                 self._socket = info["return_value"].get_extra_info("socket")
-            if self.has_cut:
-                self._cut()
+            if self.has_expired:
+                self._shut_down()
 
-    def _cut(self) -> None:
+    def _shut_down(self) -> None:
         with self._lock:
-            self.has_cut = True
+            self.has_expired = True
             if self._socket is not None:
                 with suppress(OSError):
                     # Of a TLS socket the plain half, since the other belongs to the thread that reads.
@@ -132,14 +132,14 @@ class _Cutter:
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if any(address in network for network in EMBEDDING):
+        if any(address in network for network in IPV4_EMBEDDING_NETWORKS):
             inner = ipaddress.IPv4Address(address.packed[-4:])
         if inner is not None:
             return _is_public(inner)
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _kind(error: httpx.HTTPError) -> str:
+def _describe_error(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "it took too long"
     if isinstance(error, httpx.ConnectError):

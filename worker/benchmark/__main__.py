@@ -39,10 +39,10 @@ def _measure(**options: Any) -> None:
     with needed_packages(PROGRAM, "the benchmark", EXTRAS):
         # Here, since torch takes seconds to import, which help needs not.
         from worker.benchmark.report import draw, table
-        from worker.benchmark.running import Given, measured
-    given = Given(**options)
+        from worker.benchmark.running import BenchmarkOptions, run_benchmark
+    given = BenchmarkOptions(**options)
     try:
-        report = measured(given)
+        report = run_benchmark(given)
     except BenchmarkError as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
     draw(report, given.out.with_suffix(".png"))

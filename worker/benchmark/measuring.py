@@ -83,7 +83,7 @@ class Bench:
                     faces = scan.faces
                 if number:
                     taken[name].append((seconds, scan, peak_mb))
-        return {name: _summed_up(name, rows) for name, rows in taken.items()}
+        return {name: _summarise(name, rows) for name, rows in taken.items()}
 
     def close(self) -> None:
         """Ends the processes."""
@@ -113,7 +113,7 @@ class Bench:
         return answer
 
 
-def _summed_up(name: str, rows: Sequence[tuple[float, Scan, float | None]]) -> Measurement:
+def _summarise(name: str, rows: Sequence[tuple[float, Scan, float | None]]) -> Measurement:
     middle = sorted(rows, key=lambda row: row[0])[len(rows) // 2]
     return Measurement(
         contender=name,
@@ -133,7 +133,7 @@ def _serve(line: Connection, name: str, models_dir: Path, model: str, threads: i
     contender = CONTENDERS[name](models_dir, model)
     while (order := line.recv()) is not None:
         path, faces = order
-        _forget_peak()
+        _reset_peak_memory()
         began = time.perf_counter()
         try:
             scan = contender(path, faces)
@@ -141,17 +141,17 @@ def _serve(line: Connection, name: str, models_dir: Path, model: str, threads: i
             line.send(repr(error))
             continue
         seconds = time.perf_counter() - began
-        line.send((scan.seconds or seconds, scan, _peak_mb()))
+        line.send((scan.seconds or seconds, scan, _read_peak_mb()))
 
 
-def _forget_peak() -> None:
+def _reset_peak_memory() -> None:
     try:
         RESET_PEAK.write_text("5")
     except OSError:
         return
 
 
-def _peak_mb() -> float | None:
+def _read_peak_mb() -> float | None:
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:

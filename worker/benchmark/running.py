@@ -23,12 +23,12 @@ DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
 SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
 DURATIONS_S: Final = (10, 60, 180, 600)
 FACES: Final = (1, 2, 4, 7, 10)
-SCENE_S: Final = 10
+SCENE_DURATION_S: Final = 10
 """Length of a clip where something else grows than the duration."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class BenchmarkOptions:
     """The options of the command line, which says what each means."""
 
     data: Path | None
@@ -41,7 +41,7 @@ class Given:
     scenes: Path
 
 
-def measured(given: Given) -> dict[str, Any]:
+def run_benchmark(given: BenchmarkOptions) -> dict[str, Any]:
     """
     Measure what *given* asks for.
 
@@ -52,7 +52,7 @@ def measured(given: Given) -> dict[str, Any]:
         BenchmarkError: There is nothing to measure on, or a contender failed.
     """
     rounds = given.rounds or (3 if given.quick else 5)
-    paths = _paths(given)
+    paths = _find_clips(given)
     report: dict[str, Any] = {"machine": _machine(given.threads), "rounds": rounds, "quick": given.quick}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with closing(Bench(given.models_dir, given.model, threads=given.threads)) as bench:
@@ -65,7 +65,7 @@ def measured(given: Given) -> dict[str, Any]:
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, given.out)
         report |= {"clips": clips, "growth": {}}
-        for name, growing in _growth(bench, given).items():
+        for name, growing in _measure_growth(bench, given).items():
             report["growth"][name] = list(growing)
             _write(report, given.out)
     return report
@@ -85,7 +85,7 @@ def _machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _paths(given: Given) -> list[Path]:
+def _find_clips(given: BenchmarkOptions) -> list[Path]:
     if given.data is not None:
         paths = sorted(path for path in given.data.glob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
@@ -97,11 +97,11 @@ def _paths(given: Given) -> list[Path]:
         ]
     if given.quick:
         # The largest file and the smallest, so that it ends in time.
-        return sorted({max(paths, key=_size), min(paths, key=_size)})
+        return sorted({max(paths, key=_size_bytes), min(paths, key=_size_bytes)})
     return paths
 
 
-def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
+def _measure_growth(bench: Bench, given: BenchmarkOptions) -> dict[str, Iterator[dict[str, Any]]]:
     quick = given.quick
 
     def rows(values: Any, make: Callable[[Any], dict[str, int]]) -> Iterator[dict[str, Any]]:
@@ -109,8 +109,8 @@ def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
             wanted = make(value)
             name = "-".join(str(number) for number in wanted.values())
             path = make_scene(given.scenes / f"{name}.mp4", **wanted)
-            measured = bench.measure(path, PIPELINES, rounds=given.rounds or 1)
-            yield {**wanted, "contenders": _json(measured)}
+            run_benchmark = bench.measure(path, PIPELINES, rounds=given.rounds or 1)
+            yield {**wanted, "contenders": _json(run_benchmark)}
 
     small = {"width_px": 640, "height_px": 360}
     return {
@@ -119,11 +119,11 @@ def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
         ),
         "resolution": rows(
             SIZES[:3:2] if quick else SIZES,
-            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": SCENE_S, "faces": 1},
+            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": SCENE_DURATION_S, "faces": 1},
         ),
         "faces": rows(
             FACES[::4] if quick else FACES,
-            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": SCENE_S, "faces": faces},
+            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": SCENE_DURATION_S, "faces": faces},
         ),
     }
 
@@ -145,5 +145,5 @@ def _json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
     return [row.to_json() for row in rows.values()]
 
 
-def _size(path: Path) -> int:
+def _size_bytes(path: Path) -> int:
     return path.stat().st_size

@@ -18,7 +18,7 @@ LOOP_S: Final = 10
 """What is drawn; longer clips repeat it."""
 PORTRAIT_SHARE: Final = 0.35
 """Side of a portrait, as a share of the picture's height; its face has a little less than half of that."""
-MAX_IN_A_ROW: Final = 5
+PORTRAITS_PER_ROW: Final = 5
 KEPT_BYTES: Final = 300_000_000
 """Of drawn frames."""
 
@@ -70,8 +70,8 @@ def _frames(width_px: int, height_px: int, count: int, faces: int) -> Iterator[N
         picture = ground.copy()
         drift = round(side * 0.2 * np.sin(2 * np.pi * step / steps))
         for place in range(faces):
-            row, column = divmod(place, MAX_IN_A_ROW)
-            left = round((column + 0.5) * width_px / MAX_IN_A_ROW - side / 2) + drift
+            row, column = divmod(place, PORTRAITS_PER_ROW)
+            left = round((column + 0.5) * width_px / PORTRAITS_PER_ROW - side / 2) + drift
             top = round(height_px * (0.08 + 0.48 * row)) + drift // 2
             picture.paste(portraits[place % len(portraits)], (left, top))
         grain = rng.integers(-4, 5, (height_px, width_px, 1), dtype=np.int16)

@@ -35,15 +35,15 @@ SEGMENT_S: Final = 1.0
 CLIP_S: Final = 60
 PROCESSES: Final = 2
 """That submit side by side; each has connections of its own."""
-PAUSE_S: Final = 0.5
+MAX_GAP_S: Final = 0.5
 """Between submissions whose start is waited for, so that the stack is idle."""
 
 
-class SeveralAtOnceError(BenchmarkError):
+class ConcurrentScoringError(BenchmarkError):
     """What a segment costs cannot be told where several are scored at once."""
 
 
-class Caller:
+class APIConnection:
     """
     One kept connection to the api.
 
@@ -114,12 +114,12 @@ class Caller:
             self.ask("DELETE", f"/v1/jobs/{job_id}")
 
 
-_gate: Any = None
+_barrier: Any = None
 """Where the processes that submit wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class SubmitterTask:
     """What one process of submitters is to do."""
 
     url: str
@@ -140,7 +140,7 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
+def measure_submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
     """
     How many pictures are accepted a second, *connections* at a time, from two processes.
 
@@ -148,14 +148,16 @@ def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> f
         BenchmarkError: One was not accepted.
     """
     orders = [
-        Order(url, api_key, first=place * count, count=_share(count, place), connections=_share(connections, place))
+        SubmitterTask(
+            url, api_key, first=place * count, count=_share(count, place), connections=_share(connections, place)
+        )
         for place in range(PROCESSES)
     ]
     context = get_context("spawn")
     # A task a process: whoever waits at the gate takes no other.
-    with context.Pool(PROCESSES, _keep_gate, (context.Barrier(PROCESSES),)) as pool:
+    with context.Pool(PROCESSES, _set_barrier, (context.Barrier(PROCESSES),)) as pool:
         made = pool.map(_submit_all, orders, chunksize=1)
-    with closing(Caller(url, api_key)) as caller:
+    with closing(APIConnection(url, api_key)) as caller:
         for spans in made:
             for job_id in spans.ids:
                 caller.ask("DELETE", f"/v1/jobs/{job_id}")
@@ -166,7 +168,7 @@ def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> f
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class SubmitterResult:
     """What one process submitted, by the clock that all processes of a machine share."""
 
     began: float
@@ -179,14 +181,14 @@ def _share(whole: int, place: int) -> int:
     return whole // PROCESSES + (place < whole % PROCESSES)
 
 
-def _keep_gate(gate: Any) -> None:
-    global _gate  # A pool hands such things over in no other way.
-    _gate = gate
+def _set_barrier(gate: Any) -> None:
+    global _barrier  # A pool hands such things over in no other way.
+    _barrier = gate
 
 
-def _submit_all(order: Order) -> Submitted:
+def _submit_all(order: SubmitterTask) -> SubmitterResult:
     files = [picture(order.first + place) for place in range(order.count)]
-    callers = [Caller(order.url, order.api_key) for _ in range(order.connections)]
+    callers = [APIConnection(order.url, order.api_key) for _ in range(order.connections)]
     ids: list[str] = []
     problems: list[str] = []
 
@@ -198,28 +200,28 @@ def _submit_all(order: Order) -> Submitted:
         finally:
             callers[place].close()
 
-    _gate.wait()
+    _barrier.wait()
     with ThreadPoolExecutor(order.connections) as threads:
         began = time.time()
         list(threads.map(work, range(order.connections)))
-    return Submitted(began, time.time(), ids, problems[0] if problems else None)
+    return SubmitterResult(began, time.time(), ids, problems[0] if problems else None)
 
 
-def start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
+def measure_start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
     """Milliseconds from the creation of a job for *data* to the start of its first segment, on an idle stack."""
     waits = []
     for number in range(rounds + 1):
-        time.sleep(PAUSE_S)
+        time.sleep(MAX_GAP_S)
         # The api ends connections that are idle for long.
-        with closing(Caller(url, api_key)) as caller, caller.job(data) as job_id:
+        with closing(APIConnection(url, api_key)) as caller, caller.job(data) as job_id:
             job = caller.finished(job_id)
             first = next(caller.segments(job_id))
         if number:  # The first is not counted: the network was loaded for it.
-            waits.append((_moment(first["started_at"]) - _moment(job["created_at"])).total_seconds() * 1e3)
+            waits.append((_parse_time(first["started_at"]) - _parse_time(job["created_at"])).total_seconds() * 1e3)
     return waits
 
 
-def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[float], int]:
+def measure_overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[float], int]:
     """
     What the service adds to each segment of *clip*, in milliseconds, and how many segments there are.
 
@@ -228,7 +230,7 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
     of its threads.
 
     Raises:
-        SeveralAtOnceError: Segments were scored at the same time.
+        ConcurrentScoringError: Segments were scored at the same time.
     """
     from worker.media.probe import probe
     from worker.media.segments import plan_segments
@@ -246,19 +248,19 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
             list(scan_segments(detector, clip, facts, [part], sample_fps=fps, timeout_s=TIMEOUT_S))
         alone_ms = (time.perf_counter() - began) * 1e3
         query = f"?segment_seconds={SEGMENT_S:g}"
-        with closing(Caller(url, api_key)) as caller, caller.job(clip.read_bytes(), query) as job_id:
+        with closing(APIConnection(url, api_key)) as caller, caller.job(clip.read_bytes(), query) as job_id:
             caller.finished(job_id)
             segments = list(caller.segments(job_id))
-        begins, ends = ([_moment(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))
+        begins, ends = ([_parse_time(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))
         if any(begin < end for begin, end in zip(sorted(begins)[1:], sorted(ends), strict=False)):
-            raise SeveralAtOnceError("segments were scored at the same time: give worker.processes_per_device: 1")
+            raise ConcurrentScoringError("segments were scored at the same time: give worker.processes_per_device: 1")
         served_ms = (max(ends) - min(begins)).total_seconds() * 1e3
         if number:  # The first of each is not counted: a process warms up.
             added.append((served_ms - alone_ms) / len(plan))
     return added, len(plan)
 
 
-def _moment(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
@@ -287,7 +289,7 @@ def _measure(
         with needed_packages(PROGRAM, "the benchmark", EXTRAS):
             if not submissions_only:
                 _measure_jobs(url, api_key, rounds, scenes)
-            rate = submissions_per_s(url, api_key, submissions, connections)
+            rate = measure_submissions_per_s(url, api_key, submissions, connections)
         click.echo(f"submissions accepted: {rate:.0f} a second ({submissions}, {connections} at a time)")
     except (BenchmarkError, OSError, http.client.HTTPException) as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
@@ -298,12 +300,12 @@ def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
 
     clip = make_scene(scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
     for name, data in (("video", clip.read_bytes()), ("picture", picture(0))):
-        waits = start_ms(url, api_key, data, rounds)
+        waits = measure_start_ms(url, api_key, data, rounds)
         span = f"{min(waits):.0f} to {max(waits):.0f}"
         click.echo(f"{name} submitted until its first segment started: {median(waits):.0f} ms ({span})")
     try:
-        added, count = overhead_ms(url, api_key, clip, rounds)
-    except SeveralAtOnceError as error:
+        added, count = measure_overhead_ms(url, api_key, clip, rounds)
+    except ConcurrentScoringError as error:
         click.echo(f"added to each segment: not measured, {error}")
     else:
         span = f"{min(added):.1f} to {max(added):.1f}"

@@ -52,11 +52,11 @@ def measure_quality(frame: NDArray[np.uint8], face: DetectedFace) -> FaceQuality
     Args:
         frame: (H, W, 3) uint8 RGB, in which *face* was found.
     """
-    left, top, right, bottom = _inside(face.box_px, frame.shape[1], frame.shape[0])
+    left, top, right, bottom = _clip_to_frame(face.box_px, frame.shape[1], frame.shape[0])
     if right <= left or bottom <= top:
         return FaceQuality(0.0, 0.0, 0.0)
     grey = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
-    luma = _resized(np.asarray(grey, np.uint8), SHARPNESS_SIDE_PX)
+    luma = _resize(np.asarray(grey, np.uint8), SHARPNESS_SIDE_PX)
     return FaceQuality(
         size_px=float(min(right - left, bottom - top)),
         sharpness=float(cv2.Laplacian(luma, cv2.CV_32F).var()),
@@ -102,15 +102,15 @@ def crop_face(frame: NDArray[np.uint8], box: Box, *, size_px: int, margin: float
     if before_y or before_x or after_y or after_x:
         bordered = cv2.copyMakeBorder(part, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
         part = np.asarray(bordered, np.uint8)
-    return _resized(part, size_px)
+    return _resize(part, size_px)
 
 
-def _resized(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
-    # Area interpolation keeps shrinking free of aliases; enlarging, it would only repeat pixels.
+def _resize(picture: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    # Area interpolation keeps shrink_factor free of aliases; enlarging, it would only repeat pixels.
     how = cv2.INTER_AREA if min(picture.shape[:2]) >= side_px else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=how), np.uint8)
 
 
-def _inside(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+def _clip_to_frame(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     left, top, right, bottom = box
     return max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom))

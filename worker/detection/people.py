@@ -20,17 +20,17 @@ from worker.detection.faces import Box
 SIGNATURE_SIDE_PX: Final = 12
 APPEARANCE_WEIGHT: Final = 0.65
 """The rest is the vote of place and size."""
-SAME_PERSON: Final = 0.5
+MIN_AFFINITY: Final = 0.5
 """Affinity that two sightings of a person reach at least."""
-MEMORY_S: Final = 1.5
+POSITION_MEMORY_S: Final = 1.5
 """How long a place stays a good guess; after that only appearance tells that somebody is back."""
-SAME_LOOK: Final = 0.9
+MIN_LOOK_SIMILARITY: Final = 0.9
 """Likeness of two looks, in [-1, 1], from which they are one person's. Of 19,611 pairs of segments that showed
 different people, 0.5 % reached it; of 31 that showed the same, 97 % did."""
-PLACE_COUNTS: Final = 0.2
+POSITION_BONUS: Final = 0.2
 """What the same place a moment later adds to that likeness."""
 LOOK_SIZE: Final = SIGNATURE_SIDE_PX**2 * 3
-LOOK_STEPS: Final = 127.0 * 4.0
+LOOK_SCALE: Final = 127.0 * 4.0
 """A unit vector of 432 numbers has hardly one above a quarter: it is kept in bytes by this factor."""
 
 
@@ -97,7 +97,7 @@ def _assign(people: list[_Person], sightings: Sequence[Sighting], rows: range) -
     )
     free_rows, free_people = set(rows), set(range(len(people)))
     for affinity, index, row in votes:
-        if affinity >= SAME_PERSON and -row in free_rows and -index in free_people:
+        if affinity >= MIN_AFFINITY and -row in free_rows and -index in free_people:
             free_rows.remove(-row)
             free_people.remove(-index)
             _add(people[-index], -row, sightings[-row], signatures[-row])
@@ -118,12 +118,12 @@ def _add(person: _Person, row: int, sighting: Sighting, signature: NDArray[np.fl
 
 def _affinity(person: _Person, sighting: Sighting, signature: NDArray[np.float32]) -> float:
     appearance = max(0.0, float(person.signature @ signature))
-    age = (sighting.time_s - person.last.time_s) / MEMORY_S
-    place = nearness(person.last.box_px, sighting.box_px) * math.exp(-age * age)
+    age = (sighting.time_s - person.last.time_s) / POSITION_MEMORY_S
+    place = compute_proximity(person.last.box_px, sighting.box_px) * math.exp(-age * age)
     return APPEARANCE_WEIGHT * appearance + (1 - APPEARANCE_WEIGHT) * place
 
 
-def nearness(one: Box, other: Box) -> float:
+def compute_proximity(one: Box, other: Box) -> float:
     """1 for the same place and size, towards 0 from a face's width away or at twice the size."""
     sides = math.sqrt(_area(one)), math.sqrt(_area(other))
     distance = math.hypot(one[0] + one[2] - other[0] - other[2], one[1] + one[3] - other[1] - other[3]) / 2
@@ -143,7 +143,7 @@ def compute_appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     Args:
         crop: (S, S, 3) uint8 RGB around the face, of any size.
 
-    Chroma stands in it beside luma, since hair, skin and clothes differ more in it than the layout of a face does.
+    Chroma faces in it beside luma, since hair, skin and clothes differ more in it than the layout of a face does.
     """
     small = cv2.resize(crop, (SIGNATURE_SIDE_PX, SIGNATURE_SIDE_PX), interpolation=cv2.INTER_AREA)
     planes = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32).reshape(-1, 3) - 128.0
@@ -156,7 +156,7 @@ def compute_appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def pack_look(look: NDArray[np.float32]) -> str:
     """Write a look, by ``compute_appearance`` or a mean of such, as text of a few hundred characters."""
-    steps = np.clip(np.rint(look * LOOK_STEPS), -127, 127).astype(np.int8)
+    steps = np.clip(np.rint(look * LOOK_SCALE), -127, 127).astype(np.int8)
     return base64.b64encode(steps.tobytes()).decode("ascii")
 
 

@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
 from worker.media.probe import MediaFacts
-from worker.media.process import Leash
+from worker.media.process import CancelToken
 
 Item = TypeVar("Item")
 
-PIXELS_AHEAD: Final = 8 * 1920 * 1080
+MAX_PIXELS_AHEAD: Final = 8 * 1920 * 1080
 """What one reader holds has about as many pixels, or is one frame: it bounds memory."""
-MAX_AHEAD: Final = 32
+MAX_FRAMES_AHEAD: Final = 32
 POLL_S: Final = 0.1
 
 
@@ -31,15 +31,15 @@ class ReadAhead(Generic[Item]):
     Takes frames in a thread of its own, which begins at once, until the context ends.
 
     Args:
-        read: Makes the frames, as ``read_segments`` does, with a decoder on the leash it is given.
+        read: Makes the frames, as ``read_segments`` does, with a decoder on the cancel_token it is given.
         facts: Of the file they come from.
     """
 
-    def __init__(self, read: Callable[[Leash], Iterator[Item]], facts: MediaFacts) -> None:
-        self._leash = Leash()
-        self._frames = read(self._leash)
+    def __init__(self, read: Callable[[CancelToken], Iterator[Item]], facts: MediaFacts) -> None:
+        self._cancel_token = CancelToken()
+        self._frames = read(self._cancel_token)
         # Beside those in the queue there is one in the thread's hand.
-        most = min(MAX_AHEAD, max(1, PIXELS_AHEAD // (facts.width_px * facts.height_px) - 1))
+        most = min(MAX_FRAMES_AHEAD, max(1, MAX_PIXELS_AHEAD // (facts.width_px * facts.height_px) - 1))
         self._read: queue.Queue[Item | _End] = queue.Queue(most)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
@@ -56,7 +56,7 @@ class ReadAhead(Generic[Item]):
     def close(self) -> None:
         """End the decoder, and the thread."""
         self._is_over.set()
-        self._leash.cut()
+        self._cancel_token.cut()
         self._thread.join()
 
     def __iter__(self) -> Iterator[Item]:

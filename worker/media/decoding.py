@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DecodeError
-from worker.media.ffmpeg import command_line, logged, open_input, video_of
+from worker.media.ffmpeg import command_line, log_frames, open_input, select_video
 from worker.media.probe import MediaFacts
-from worker.media.process import BoundedProcess, Leash, read_exactly
-from worker.media.showinfo import Clock
-from worker.media.tonemap import table_file
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
+from worker.media.showinfo import FrameTimes
+from worker.media.tonemap import open_table_file
 
 LARGE_PIXELS: Final = 3840 * 2160
 """Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
-OUTGROWN: Final = 2
+MAX_GROWTH: Final = 2
 """A frame of so many times the pixels of those before ends the run, so that another reads it in its own size."""
 END_MARGIN_S: Final = 0.2
 """How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
-EDGE_S: Final = 1e-6
+TIME_TOLERANCE_S: Final = 1e-6
 """A frame that is so little before a cut, or before a cell of the sampling, stands on it: sums of times are rounded."""
 _ERROR = re.compile(r"\b(error|invalid)\b", re.IGNORECASE)
 
@@ -43,7 +43,7 @@ class Frame:
     """Pixels of the displayed picture to one of these, across and down: very large images are looked at smaller."""
 
 
-class OutgrownError(Exception):
+class LargerFrameError(Exception):
     """A frame has many more pixels than it would be read with."""
 
     def __init__(self, size_px: tuple[int, int]) -> None:
@@ -51,7 +51,7 @@ class OutgrownError(Exception):
         self.size_px = size_px
 
 
-def _readable_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, int]:
+def _limit_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, int]:
     """*size_px*, or less of the same shape where a frame is larger than any that the facts or 4K would make."""
     most = max(LARGE_PIXELS, facts.width_px * facts.height_px)
     shrinking = min(1.0, math.sqrt(most / max(1, size_px[0] * size_px[1])))
@@ -59,7 +59,7 @@ def _readable_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, in
     return width_px, height_px
 
 
-class Decoding:
+class FrameDecoder:
     """One run of ffmpeg over the part of a file around the stretches between *cuts_s*."""
 
     def __init__(
@@ -69,36 +69,36 @@ class Decoding:
         cuts_s: Sequence[float],
         sample_fps: float,
         seek_s: float | None,
-        leash: Leash | None,
+        cancel_token: CancelToken | None,
     ) -> None:
         self._facts = facts
-        self._leash = leash
+        self._cancel_token = cancel_token
         self._span = f"between {cuts_s[0]:g} s and {cuts_s[-1]:g} s"
-        self._clock = Clock()
+        self._frame_times = FrameTimes()
         offset_s = facts.start_s
-        self._cuts_s = [offset_s + cut_s - EDGE_S for cut_s in cuts_s]
+        self._cuts_s = [offset_s + cut_s - TIME_TOLERANCE_S for cut_s in cuts_s]
         options = (
             {}
             if seek_s is None
             # Timestamps stay those of the file, and nothing decoded is dropped by ffmpeg itself.
             else {"ss": repr(offset_s + seek_s), "seek_timestamp": 1, "noaccurate_seek": None}
         )
-        stream = logged(video_of(open_input(path, facts.container, **options), facts.video_track))
+        stream = log_frames(select_video(open_input(path, facts.container, **options), facts.video_track))
         stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
-        stream = stream.filter("select", selection(self._cuts_s, sample_fps))
+        stream = stream.filter("select", selection_expression(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
         # Held as long as the decoder may read it.
-        self._table = None if facts.dynamic_range == "sdr" else table_file(facts.dynamic_range)
-        stream = _as_displayed(stream, facts, None if self._table is None else self._table.name)
+        self._render_table = None if facts.dynamic_range == "sdr" else open_table_file(facts.dynamic_range)
+        stream = _convert_for_display(stream, facts, None if self._render_table is None else self._render_table.name)
         is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
         waiting = {"thread_queue_size": 1} if is_large else {}
         output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
         self._is_shared = len(cuts_s) > 2
         self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
 
-    def began_by(self, time_s: float) -> bool:
+    def starts_by(self, time_s: float) -> bool:
         """Whether the first decoded frame stands at *time_s* or before; known with the first frame, or the end."""
-        first_s = self._clock.first_decoded_s
+        first_s = self._frame_times.first_decoded_s
         return first_s is not None and first_s - self._facts.start_s <= time_s
 
     def frames(self, timeout_s: float, stretch_timeout_s: float) -> Generator[tuple[int, Frame], None, None]:
@@ -112,7 +112,7 @@ class Decoding:
         Raises:
             DecodeError, DecodeTimeoutError: As ``read_frames`` does; of several stretches also where the decoder
                 meets damage, frames out of order or of another size: what becomes of them depends on where it began.
-            OutgrownError: A frame is much larger than the facts say.
+            LargerFrameError: A frame is much larger than the facts say.
         """
         height_px, width_px = self._facts.height_px, self._facts.width_px
         size = height_px * width_px * 3
@@ -121,27 +121,27 @@ class Decoding:
             self._arguments,
             timeout_s=timeout_s,
             whole_timeout_s=timeout_s + (len(self._cuts_s) - 2) * stretch_timeout_s,
-            on_line=self._clock.read,
-            leash=self._leash,
+            on_line=self._frame_times.read,
+            cancel_token=self._cancel_token,
         )
         with bounded as child:
             while len(data := read_exactly(child.stdout, size)) == size:
                 try:
                     # ffmpeg logs a frame before it writes it, so the time is here or about to be.
-                    time_s, is_smooth, size_px = self._clock.next_selected(timeout_s=10.0)
+                    time_s, is_clean, size_px = self._frame_times.next_selected(timeout_s=10.0)
                 except queue.Empty as error:
                     raise DecodeError("the decoder gave a frame without a time") from error
-                if self._is_shared and not is_smooth:
+                if self._is_shared and not is_clean:
                     raise DecodeError(f"frames are damaged, out of order or of several kinds {self._span}")
-                size_px = _readable_size(size_px, self._facts)
-                if size_px[0] * size_px[1] >= OUTGROWN * width_px * height_px:
-                    raise OutgrownError(size_px)
+                size_px = _limit_size(size_px, self._facts)
+                if size_px[0] * size_px[1] >= MAX_GROWTH * width_px * height_px:
+                    raise LargerFrameError(size_px)
                 count += 1
                 pixels = np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3)
                 with child.paused():
                     before, place = place, bisect_right(self._cuts_s, time_s) - 1
                     if place > before:
-                        child.renew(stretch_timeout_s)
+                        child.extend(stretch_timeout_s)
                     yield place, Frame(round(time_s - self._facts.start_s, 6), pixels)
             status = child.wait()
             if status < 0:
@@ -150,7 +150,7 @@ class Decoding:
                 raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
 
 
-def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
+def _convert_for_display(stream: Any, facts: MediaFacts, table: str | None) -> Any:
     """The frames of *stream* as SDR displays show them, all of one size and with square pixels; *table* is for HDR."""
     # Frames of another size, later in the stream, are brought to that of the facts.
     size = facts.width_px, facts.height_px
@@ -162,11 +162,11 @@ def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
     return stream.filter("lut3d", table, interp="tetrahedral")
 
 
-def selection(cuts_s: Sequence[float], sample_fps: float) -> str:
+def selection_expression(cuts_s: Sequence[float], sample_fps: float) -> str:
     """
     ffmpeg's expression for the first frame of each cell within each stretch between *cuts_s*.
 
-    These are ``EDGE_S`` before the cuts that are meant.
+    These are ``TIME_TOLERANCE_S`` before the cuts that are meant.
     """
     # Of the sum, one term is not zero: where the stretch begins that a time is in.
     begin = "+".join(f"{start!r}*gte({{time}},{start!r})*lt({{time}},{end!r})" for start, end in pairwise(cuts_s))

@@ -40,7 +40,7 @@ DECODERS = ",".join(
 THREADS = 2
 
 
-OLDEST = (7, 0)
+MIN_RELEASE = (7, 0)
 """Older releases lack options that are used here, or log in another form than is read here."""
 
 
@@ -52,7 +52,7 @@ def find_ffmpeg() -> str:
 
 
 def is_recent(path: str) -> bool:
-    """Whether the ffmpeg at *path* is a release from OLDEST on, or a build between releases."""
+    """Whether the ffmpeg at *path* is a release from MIN_RELEASE on, or a build between releases."""
     try:
         done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -60,7 +60,7 @@ def is_recent(path: str) -> bool:
     match = re.match(r"ffmpeg version n?(\d+)\.(\d+)", done.stdout)
     if match is None:
         return done.stdout.startswith("ffmpeg version N-")
-    return (int(match[1]), int(match[2])) >= OLDEST
+    return (int(match[1]), int(match[2])) >= MIN_RELEASE
 
 
 def open_input(path: Path, container: str, **options: Any) -> Any:
@@ -81,13 +81,13 @@ def open_input(path: Path, container: str, **options: Any) -> Any:
     )
 
 
-def video_of(source: Any, track: int | None) -> Any:
+def select_video(source: Any, track: int | None) -> Any:
     """The track *track* of an input node, counted from 0 among all of them, or the first with video; no cover art."""
     # V, unlike v, leaves out cover art.
     return source["V:0" if track is None else str(track)]
 
 
-def logged(stream: Any) -> Any:
+def log_frames(stream: Any) -> Any:
     """*stream*, of which the log describes each frame (``showinfo``)."""
     # Encoders write texts of their own beside frames, x265 its settings beside each, and the log would spell them out.
     return stream.filter("sidedata", "delete", type="SEI_UNREGISTERED").filter("showinfo", checksum=0)

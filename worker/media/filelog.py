@@ -4,7 +4,7 @@ What ffmpeg's log says of a file: its tracks, and when it begins.
 The log quotes the file: names and values of its metadata are printed as they are, with any line breaks that they have,
 so a file can write lines that look like ffmpeg's own. What is believed here is therefore what no file can write:
 
-- Lines that begin with a colour (``signed``): warnings, errors and what filters say (``showinfo``).
+- Lines that begin with a colour (``read_authentic``): warnings, errors and what filters say (``showinfo``).
 - The list of streams of an output that has no metadata and a name that cannot be guessed (``FileLog.name``).
 - The time at which the file begins, which is in the quoting part alone, if it is there once.
 """
@@ -14,7 +14,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
-from worker.media.process import signed
+from worker.media.process import read_authentic
 
 TRUNCATION_SIGNS: Final = (
     "moov atom not found",
@@ -25,7 +25,7 @@ TRUNCATION_SIGNS: Final = (
     "truncated",
     "end of file",
 )
-LOST_COLOUR_PROFILE: Final = 5
+UNREADABLE_DOLBY_PROFILE: Final = 5
 """The profile of Dolby Vision whose colours are in a space of its own, which no decoder here reads."""
 
 _DURATION_LINE = re.compile(r"^  Duration: ")
@@ -62,7 +62,7 @@ class FileLog:
     """
     tracks: list[VideoTrack] = field(default_factory=list)
     """In the file's order, without cover art and thumbnails."""
-    taken: int | None = None
+    packets_track: int | None = None
     """The track whose packets are read, counted among all tracks of the file."""
     start_s: float | None = None
     """When players begin: the begin of the track, sound included, that begins first."""
@@ -76,7 +76,7 @@ class FileLog:
     _is_in_list: bool = False
     _track: VideoTrack | None = None
 
-    def listing(self, which: str = "V") -> list[str]:
+    def listing_arguments(self, which: str = "V") -> list[str]:
         """
         The arguments of the output that lists the tracks, which must be ffmpeg's first.
 
@@ -90,12 +90,12 @@ class FileLog:
 
     def read(self, line: str) -> None:
         """Take one line of the log, with its colours."""
-        if (own := signed(line)) is not None:
+        if (own := read_authentic(line)) is not None:
             self.truncated |= any(sign in own for sign in TRUNCATION_SIGNS)
             self.has_no_size |= "dimensions not set" in own
         elif line == f"Output #0, null, to '{self.name}':":
             self._is_in_list = True
-            self.taken = next((track for (output, _), track in self._mapped.items() if output > 0), None)
+            self.packets_track = next((track for (output, _), track in self._mapped.items() if output > 0), None)
         elif not line.startswith(" "):
             self._is_in_list = False
             if line == "Stream mapping:":

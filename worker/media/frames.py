@@ -10,10 +10,10 @@ from pathlib import Path
 
 from shared.containers import PICTURES, MediaLimits
 from shared.errors import DecodeError, TruncatedError, UnsupportedMediaError
-from worker.media.decoding import Decoding, Frame, OutgrownError
+from worker.media.decoding import Frame, FrameDecoder, LargerFrameError
 from worker.media.images import Clip, read_animation, read_picture
 from worker.media.probe import MediaFacts, probe
-from worker.media.process import Leash, seconds_left
+from worker.media.process import CancelToken, seconds_left
 from worker.media.segments import Segment
 
 __all__ = ["CLIP_LIMITS", "Frame", "read_frames", "read_segments"]
@@ -23,13 +23,13 @@ SEEK_MARGINS_S = (0.5, 15.0, 120.0)
 How far before the segment seeking aims, in turn, before decoding begins with the file. Containers index by decoding
 time, which differs from presentation time by some frames, and frames may be far apart.
 """
-MAX_SIZES = 6
+MAX_SIZE_CHANGES = 6
 """How often the decoder begins again within one stretch, where frames are much larger than those before."""
-LONGEST_CLIP_S = 60.0
+MAX_CLIP_S = 60.0
 """Of the video in a motion photo, which lasts some seconds and is a single segment."""
-CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=LONGEST_CLIP_S, max_pixels=8192 * 4320, max_frame_rate=240.0)
+CLIP_LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=MAX_CLIP_S, max_pixels=8192 * 4320, max_frame_rate=240.0)
 """Of such a video where the service's limits are not given."""
-MAX_TOGETHER = 32
+MAX_SHARED_SEGMENTS = 32
 """Segments that share a decoder: the expression that chooses their frames names each."""
 
 
@@ -41,7 +41,7 @@ def read_frames(
     end_s: float,
     sample_fps: float,
     timeout_s: float,
-    leash: Leash | None = None,
+    cancel_token: CancelToken | None = None,
     limits: MediaLimits = CLIP_LIMITS,
 ) -> Iterator[Frame]:
     """
@@ -53,8 +53,8 @@ def read_frames(
 
     Args:
         timeout_s: Wall-clock limit of decoding; the time between a frame and being asked for the next does not count.
-        leash: Ends the decoder from another thread; there are no more frames then.
-        limits: Of the video in a motion photo, which besides lasts no longer than ``LONGEST_CLIP_S``. The file itself
+        cancel_token: Ends the decoder from another thread; there are no more frames then.
+        limits: Of the video in a motion photo, which besides lasts no longer than ``MAX_CLIP_S``. The file itself
             was held to them by ``probe``.
 
     Raises:
@@ -63,17 +63,17 @@ def read_frames(
         MediaError: The image is damaged.
     """
     if facts.kind == "image":
-        yield from _read_still(path, facts.container, round(start_s), sample_fps, timeout_s, leash, limits)
+        yield from _read_still(path, facts.container, round(start_s), sample_fps, timeout_s, cancel_token, limits)
         return
     if facts.container in PICTURES:
         pictures = read_animation(
-            path, start_s=start_s, end_s=end_s, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash
+            path, start_s=start_s, end_s=end_s, sample_fps=sample_fps, timeout_s=timeout_s, cancel_token=cancel_token
         )
         with closing(pictures):
             for time_s, picture in pictures:
                 yield Frame(time_s, picture.pixels, picture.scale)
         return
-    for _, frame in _read_run(path, facts, (start_s, end_s), sample_fps, timeout_s, leash):
+    for _, frame in _read_stretches(path, facts, (start_s, end_s), sample_fps, timeout_s, cancel_token):
         yield frame
 
 
@@ -83,7 +83,7 @@ def _read_still(
     number: int,
     sample_fps: float,
     timeout_s: float,
-    leash: Leash | None,
+    cancel_token: CancelToken | None,
     limits: MediaLimits,
 ) -> Iterator[Frame]:
     """
@@ -94,12 +94,12 @@ def _read_still(
             a file of several pictures.
     """
     deadline = time.monotonic() + timeout_s
-    picture = read_picture(path, container, number, timeout_s=timeout_s, leash=leash)
+    picture = read_picture(path, container, number, timeout_s=timeout_s, cancel_token=cancel_token)
     if not isinstance(picture, Clip):
         yield Frame(float(number), picture.pixels, picture.scale)
         return
-    with picture.copied() as clip:
-        limits = replace(limits, max_duration_s=min(limits.max_duration_s, LONGEST_CLIP_S))
+    with picture.extract() as clip:
+        limits = replace(limits, max_duration_s=min(limits.max_duration_s, MAX_CLIP_S))
         facts = probe(clip, limits, timeout_s=seconds_left(deadline))
         if facts.truncated:
             raise TruncatedError("the video of the motion photo is damaged or incomplete")
@@ -119,7 +119,7 @@ def _read_still(
             end_s=facts.duration_s or 0.0,
             sample_fps=sample_fps,
             timeout_s=seconds_left(deadline),
-            leash=leash,
+            cancel_token=cancel_token,
         )
         for frame in frames:
             # The video counts as a picture, and its own time begins there.
@@ -133,7 +133,7 @@ def read_segments(
     *,
     sample_fps: float,
     timeout_s: float,
-    leash: Leash | None = None,
+    cancel_token: CancelToken | None = None,
     limits: MediaLimits = CLIP_LIMITS,
 ) -> Iterator[Frame | None]:
     """
@@ -145,19 +145,19 @@ def read_segments(
     Args:
         timeout_s: Wall-clock limit of decoding one of them, as for ``read_frames``. Where a shared decoder reaches it,
             the segment has as much time again for a decoder of its own.
-        leash: Ends the decoder from another thread.
+        cancel_token: Ends the decoder from another thread.
         limits: Of the video in a motion photo, as for ``read_frames``.
 
     Raises:
         DecodeError, DecodeTimeoutError, MediaError: As ``read_frames`` does, after the frames before.
     """
-    leash = leash or Leash()
+    cancel_token = cancel_token or CancelToken()
     at = 0
     while at < len(plan):
-        run = plan[at : at + 1] if facts.container in PICTURES else _run(plan, at)
-        rest = _Rest(0, 1)
+        run = plan[at : at + 1] if facts.container in PICTURES else _group_consecutive(plan, at)
+        rest = _Remainder(0, 1)
         if len(run) > 1:
-            rest = yield from _read_together(path, facts, run, sample_fps, timeout_s, leash)
+            rest = yield from _read_shared(path, facts, run, sample_fps, timeout_s, cancel_token)
         after_s = rest.after_s
         for part in run[rest.begin : rest.end]:
             frames = read_frames(
@@ -167,7 +167,7 @@ def read_segments(
                 end_s=part.end_s,
                 sample_fps=sample_fps,
                 timeout_s=timeout_s,
-                leash=leash,
+                cancel_token=cancel_token,
                 limits=limits,
             )
             for frame in frames:
@@ -178,16 +178,16 @@ def read_segments(
         at += rest.end
 
 
-def _run(plan: Sequence[Segment], at: int) -> Sequence[Segment]:
+def _group_consecutive(plan: Sequence[Segment], at: int) -> Sequence[Segment]:
     """The segments from *at* on that may share a decoder: each begins where the one before it ends."""
     end = at + 1
-    while end < min(len(plan), at + MAX_TOGETHER) and plan[end].start_s == plan[end - 1].end_s:
+    while end < min(len(plan), at + MAX_SHARED_SEGMENTS) and plan[end].start_s == plan[end - 1].end_s:
         end += 1
     return plan[at:end]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
+class _Remainder:
     """What a shared decoder left to decoders for one segment each: the places ``[begin, end)`` of its run."""
 
     begin: int
@@ -196,40 +196,45 @@ class _Rest:
     """How far the first of them was read already."""
 
 
-def _read_together(
-    path: Path, facts: MediaFacts, run: Sequence[Segment], sample_fps: float, timeout_s: float, leash: Leash
-) -> Generator[Frame | None, None, _Rest]:
+def _read_shared(
+    path: Path,
+    facts: MediaFacts,
+    run: Sequence[Segment],
+    sample_fps: float,
+    timeout_s: float,
+    cancel_token: CancelToken,
+) -> Generator[Frame | None, None, _Remainder]:
     """The frames of the segments of *run*, with None after those of each, as far as one decoder gives them."""
     cuts_s = [run[0].start_s, *(part.end_s for part in run)]
     place, read_s = -1, -math.inf
     try:
-        with closing(_read_run(path, facts, cuts_s, sample_fps, timeout_s, leash)) as frames:
+        with closing(_read_stretches(path, facts, cuts_s, sample_fps, timeout_s, cancel_token)) as frames:
             for frame_place, frame in frames:
                 if frame_place > place >= 0:
                     yield None
                 if frame_place > place + 1:
                     # Nothing begins in those between.
-                    return _Rest(place + 1, frame_place)
+                    return _Remainder(place + 1, frame_place)
                 place, read_s = frame_place, frame.time_s
                 yield frame
     except DecodeError:
         # Decoders are ahead of what they have given: which segment it was that stopped it, others must tell.
-        if leash.is_cut:
+        if cancel_token.is_cut:
             raise
     else:
         if place == len(run) - 1:
             yield None
-            return _Rest(len(run), len(run))
-    return _Rest(max(place, 0), len(run), read_s)
+            return _Remainder(len(run), len(run))
+    return _Remainder(max(place, 0), len(run), read_s)
 
 
-def _read_run(
+def _read_stretches(
     path: Path,
     facts: MediaFacts,
     cuts_s: Sequence[float],
     sample_fps: float,
     timeout_s: float,
-    leash: Leash | None,
+    cancel_token: CancelToken | None,
 ) -> Generator[tuple[int, Frame], None, None]:
     """
     The sampled frames between the first and the last of *cuts_s*, each with the place of the stretch it is in.
@@ -239,15 +244,15 @@ def _read_run(
     scored in the first frame's size.
     """
     sized, after_s, last_s = facts, -math.inf, -math.inf
-    for _ in range(MAX_SIZES):
+    for _ in range(MAX_SIZE_CHANGES):
         scale = facts.width_px / sized.width_px, facts.height_px / sized.height_px
         try:
-            with closing(_read_sized(path, sized, cuts_s, sample_fps, timeout_s, leash)) as frames:
+            with closing(_read_fixed_size(path, sized, cuts_s, sample_fps, timeout_s, cancel_token)) as frames:
                 for place, frame in frames:
                     if frame.time_s > after_s:
                         last_s = frame.time_s
                         yield place, replace(frame, scale=scale)
-        except OutgrownError as error:
+        except LargerFrameError as error:
             after_s = last_s
             sized = replace(facts, width_px=error.size_px[0], height_px=error.size_px[1])
         else:
@@ -255,22 +260,22 @@ def _read_run(
     raise DecodeError(f"frames are of too many sizes between {cuts_s[0]:g} s and {cuts_s[-1]:g} s")
 
 
-def _read_sized(
+def _read_fixed_size(
     path: Path,
     facts: MediaFacts,
     cuts_s: Sequence[float],
     sample_fps: float,
     timeout_s: float,
-    leash: Leash | None,
+    cancel_token: CancelToken | None,
 ) -> Generator[tuple[int, Frame], None, None]:
-    """The frames that ``_read_run`` gives, in the size of the facts, up to one that is much larger."""
+    """The frames that ``_read_stretches`` gives, in the size of the facts, up to one that is much larger."""
     start_s = cuts_s[0]
     deadline = time.monotonic() + timeout_s
     for seek in [*(start_s - margin_s for margin_s in SEEK_MARGINS_S if start_s > margin_s), None]:
-        decoding = Decoding(path, facts, cuts_s, sample_fps, seek, leash)
+        decoding = FrameDecoder(path, facts, cuts_s, sample_fps, seek, cancel_token)
         frames = decoding.frames(seconds_left(deadline), timeout_s)
         first = next(frames, None)
-        if seek is not None and not decoding.began_by(start_s):
+        if seek is not None and not decoding.starts_by(start_s):
             # Seeking went too far, as it does where an index is poor or a long gap shifts decoding times.
             frames.close()
             continue
@@ -278,25 +283,25 @@ def _read_sized(
             yield first
             yield from frames
         elif len(cuts_s) == 2:
-            yield 0, _held_frame(path, facts, start_s, sample_fps, seek, seconds_left(deadline), leash)
+            yield 0, _read_displayed_frame(path, facts, start_s, sample_fps, seek, seconds_left(deadline), cancel_token)
         return
 
 
-def _held_frame(
+def _read_displayed_frame(
     path: Path,
     facts: MediaFacts,
     at_s: float,
     sample_fps: float,
     seek_s: float | None,
     timeout_s: float,
-    leash: Leash | None,
+    cancel_token: CancelToken | None,
 ) -> Frame:
     """
     The picture still on the screen at *at_s*, for a stretch in which none begins.
 
     Variable frame rates allow gaps longer than a segment: a screen recording, for instance, where nothing moves.
     """
-    before = Decoding(path, facts, (0.0, at_s), sample_fps, seek_s, leash)
+    before = FrameDecoder(path, facts, (0.0, at_s), sample_fps, seek_s, cancel_token)
     last = deque(before.frames(timeout_s, timeout_s), maxlen=1)
     if not last:
         raise DecodeError(f"0 frames decoded at {at_s:g} s")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shared.containers import inspect_header
 from shared.errors import DecodeError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
 from worker.media.ffmpeg import command_line, open_input
-from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.still import Picture
 
 CONTAINER: Final = "jxl"
@@ -28,7 +28,7 @@ _NO_READER = re.compile(r"Unknown input format|[Dd]ecoder .*not found|Decoding r
 _NO_MEMORY = re.compile(r"Cannot allocate memory|JXL_DEC_ERROR.*memory")
 
 
-def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None = None) -> Picture:
+def read(path: Path, work_pixels: int, *, timeout_s: float, cancel_token: CancelToken | None = None) -> Picture:
     """
     Decode the picture at *path*; one of more than *work_pixels* to a half or less of its width and height.
 
@@ -48,7 +48,7 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
         stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
     size_px = -(-width_px // factor), -(-height_px // factor)
-    rgb = _on_white(_decode(command_line(output), size_px, timeout_s, leash))
+    rgb = _flatten_onto_white(_decode(command_line(output), size_px, timeout_s, cancel_token))
     if factor == 1:
         return Picture(rgb, rgb.shape[1], rgb.shape[0])
     if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):
@@ -58,7 +58,7 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
 
 
 def _decode(
-    arguments: Sequence[str], size_px: tuple[int, int], timeout_s: float, leash: Leash | None
+    arguments: Sequence[str], size_px: tuple[int, int], timeout_s: float, cancel_token: CancelToken | None
 ) -> NDArray[np.uint8]:
     """(H, W, 4): red, green, blue and opacity."""
     is_cut = threading.Event()
@@ -69,9 +69,9 @@ def _decode(
             is_cut.set()
             child.end()
 
-    child = BoundedProcess(arguments, timeout_s=timeout_s, on_line=read_line, leash=leash)
+    child = BoundedProcess(arguments, timeout_s=timeout_s, on_line=read_line, cancel_token=cancel_token)
     with child:
-        pixels = _read_map(child.stdout, size_px)
+        pixels = _read_pam(child.stdout, size_px)
         if pixels is not None:
             return pixels
         status = child.wait()
@@ -85,7 +85,7 @@ def _decode(
     raise TruncatedError("the image's data is damaged or incomplete")
 
 
-def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
+def _read_pam(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
     """
     (H, W, 4) of a map of red, green, blue and opacity; None if it is not whole.
 
@@ -110,7 +110,7 @@ def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] 
     return np.frombuffer(data, np.uint8).reshape(shape) if len(data) == shape[0] * shape[1] * 4 else None
 
 
-def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _flatten_onto_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3): what is see-through is laid on white, row by row, since the picture may be large."""
     rgb = pixels[..., :3].copy()
     for row in np.flatnonzero((pixels[..., 3] < 255).any(axis=1)):

@@ -10,11 +10,11 @@ from shared.errors import TruncatedError
 
 MAX_FRAME_SECONDS = 3600.0
 """A last frame that claims to last longer than this is not believed."""
-NOT_SHOWN: Final = 0x4
+DISCARD_FLAG: Final = 0x4
 """ffmpeg's flag of packets that are decoded for the sake of others: what an edit list cuts away."""
 
 _TIMEBASE_LINE = re.compile(rb"^#tb 0: (\d+)/(\d+)")
-_NO_FRAME_DURATION_S = 0.04
+_DEFAULT_FRAME_DURATION_S = 0.04
 """What a single frame without a duration lasts: one frame at 25 frames a second."""
 
 
@@ -42,7 +42,7 @@ class PacketScan:
             dts, pts, duration, size = (int(value) for value in fields[1:5])
         except ValueError:
             return
-        if size == 0 or _is_hidden(fields):
+        if size == 0 or _is_discarded(fields):
             return
         # AVI has no presentation times; demuxers then give the smallest number there is.
         at = pts if pts > -(2**62) else dts
@@ -61,18 +61,18 @@ class PacketScan:
             raise TruncatedError("the file has no frame with a time")
         duration_s = self._last_duration * self._tick_s
         if not 0 < duration_s <= MAX_FRAME_SECONDS:
-            duration_s = self._usual_gap_s()
+            duration_s = self._median_gap_s()
         return self._first * self._tick_s, self._last * self._tick_s + duration_s
 
-    def _usual_gap_s(self) -> float:
+    def _median_gap_s(self) -> float:
         times = sorted(self._previous)
         gaps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
-        return statistics.median(gaps) * self._tick_s if gaps else _NO_FRAME_DURATION_S
+        return statistics.median(gaps) * self._tick_s if gaps else _DEFAULT_FRAME_DURATION_S
 
 
-def _is_hidden(fields: list[bytes]) -> bool:
+def _is_discarded(fields: list[bytes]) -> bool:
     """Whether the flags say that the packet is not shown. They stand in the line where there is more than a key."""
     if len(fields) < 7:
         return False
     flags = fields[6].strip()
-    return flags.startswith(b"F=0x") and bool(int(flags[4:], 16) & NOT_SHOWN)
+    return flags.startswith(b"F=0x") and bool(int(flags[4:], 16) & DISCARD_FLAG)

@@ -32,25 +32,25 @@ from shared.errors import (
     UnsupportedCodecError,
     UnsupportedMediaError,
 )
-from worker.media.ffmpeg import command_line, logged, open_input, video_of
-from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, VideoTrack
+from worker.media.ffmpeg import command_line, log_frames, open_input, select_video
+from worker.media.filelog import UNREADABLE_DOLBY_PROFILE, FileLog, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
 from worker.media.process import BoundedProcess, seconds_left
 from worker.media.showinfo import FirstFrame
 from worker.media.tonemap import DynamicRange
 
-PRESENTATION: Final = ("video_track", "other_video_tracks", "dynamic_range")
+PRESENTATION_FIELDS: Final = ("video_track", "other_video_tracks", "dynamic_range")
 """Facts that are kept apart from the others, since older releases refuse what they do not know."""
-NO_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
+WITHOUT_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
 """Options of an output: what the file says of itself is not copied to it, nor quoted where the log describes it."""
-BROADCAST: Final = ("mpegts", "mpegps")
+BROADCAST_CONTAINERS: Final = ("mpegts", "mpegps")
 """Containers that may announce tracks of which nothing was recorded, and have no default one: the first is shown."""
-SPARSELY_TIMED: Final = ("mpegps", "mxf")
+SPARSELY_TIMED_CONTAINERS: Final = ("mpegps", "mxf")
 """Containers that may tell of some packets alone when they are shown; ffmpeg works it out for those between."""
-USABLE: Final = "V:u"
+SIZED_TRACKS: Final = "V:u"
 """ffmpeg's specifier of the video tracks whose pictures have a size."""
-SAME_TIME_S: Final = 1e-5
+TIME_TOLERANCE_S: Final = 1e-5
 """Times that are closer than this are one, and were rounded."""
 
 
@@ -90,18 +90,18 @@ class MediaFacts:
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a JSON column. Facts that older releases would refuse there are in ``presentation``."""
         facts = asdict(self)
-        for name in ("video_bytes", "first_s", *PRESENTATION):
+        for name in ("video_bytes", "first_s", *PRESENTATION_FIELDS):
             del facts[name]
         return facts
 
     def presentation(self) -> dict[str, Any]:
         """Plain values, for another JSON column: which pictures are shown, and how."""
-        return {name: getattr(self, name) for name in PRESENTATION}
+        return {name: getattr(self, name) for name in PRESENTATION_FIELDS}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], presentation: dict[str, Any] | None = None) -> Self:
         """The facts that ``to_json`` and ``presentation`` wrote; the latter is None where an older release looked."""
-        known = {name: value for name, value in (presentation or {}).items() if name in PRESENTATION}
+        known = {name: value for name, value in (presentation or {}).items() if name in PRESENTATION_FIELDS}
         return cls(**data, **known)
 
 
@@ -152,7 +152,7 @@ def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: flo
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _VideoScan:
     """What ffmpeg tells of a video."""
 
     log: FileLog
@@ -162,13 +162,13 @@ class _Found:
 
 
 def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline: float) -> MediaFacts:
-    found = _look(path, header.container, None, deadline)
+    found = _scan_in_one_pass(path, header.container, None, deadline)
     if found is None:
         # Something is amiss. One after the other they tell what it is.
-        found = _look_closely(path, header.container, limits, deadline)
+        found = _scan_in_two_passes(path, header.container, limits, deadline)
     log, track, scan, first = found.log, found.track, found.scan, found.first
-    start_s, first_s, end_s = _times(found)
-    _check_length(start_s, end_s, limits)
+    start_s, first_s, end_s = _find_time_range(found)
+    _check_duration(start_s, end_s, limits)
     width_px, height_px = first.size_px or (0, 0)
     duration_s, shown_s = round(end_s - start_s, 6), end_s - first_s
     facts = MediaFacts(
@@ -203,28 +203,28 @@ def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline:
     return facts
 
 
-def _times(found: _Found) -> tuple[float, float, float]:
+def _find_time_range(found: _VideoScan) -> tuple[float, float, float]:
     """By the file's clock: where players begin, where the first picture appears and where the last one ends."""
     first_s, end_s = found.scan.span()
     start_s = found.log.start_s
-    if start_s is None or start_s > first_s - SAME_TIME_S:
+    if start_s is None or start_s > first_s - TIME_TOLERANCE_S:
         start_s = first_s
-    if found.first.time_s is not None and first_s + SAME_TIME_S < found.first.time_s < end_s:
+    if found.first.time_s is not None and first_s + TIME_TOLERANCE_S < found.first.time_s < end_s:
         # Pictures that need others from before the file's begin do not decode.
         first_s = found.first.time_s
     return start_s, first_s, end_s
 
 
-def _check_length(start_s: float, end_s: float, limits: MediaLimits) -> None:
+def _check_duration(start_s: float, end_s: float, limits: MediaLimits) -> None:
     if end_s - start_s > limits.max_duration_s:
         raise TooLongError(
             f"the video lasts {end_s - start_s:.1f} s; the limit max_duration_s is {limits.max_duration_s:g}"
         )
 
 
-def _look(path: Path, container: str, index: int | None, deadline: float) -> _Found | None:
+def _scan_in_one_pass(path: Path, container: str, index: int | None, deadline: float) -> _VideoScan | None:
     """
-    What ``_look_closely`` finds, by one process instead of two; None where anything is amiss.
+    What ``_scan_in_two_passes`` finds, by one process instead of two; None where anything is amiss.
 
     Opening a file takes longer than reading its packets. Which track is shown is known afterwards; where it is not
     the first video track, which is tried without being asked for, it is looked at in its turn.
@@ -238,8 +238,8 @@ def _look(path: Path, container: str, index: int | None, deadline: float) -> _Fo
     # What is forgiven when packets are read is not forgiven when they are decoded.
     options = {"err_detect": "ignore_err", "err_detect:v": 0}
     source = _open_timed(path, container, **options)
-    outputs = _packets_of(source, index), _first_frame_of(source, index)
-    arguments = command_line(*outputs, before=log.listing())
+    outputs = _packets_output(source, index), _first_frame_output(source, index)
+    arguments = command_line(*outputs, before=log.listing_arguments())
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=read) as child:
         for line in child.stdout:
             scan.read(line)
@@ -248,14 +248,14 @@ def _look(path: Path, container: str, index: int | None, deadline: float) -> _Fo
     track = shown_track(log.tracks)
     if track is None:
         return None
-    if track.index != log.taken:
-        return _look(path, container, track.index, deadline) if index is None else None
+    if track.index != log.packets_track:
+        return _scan_in_one_pass(path, container, track.index, deadline) if index is None else None
     is_sound = status == 0 and scan.count > 0 and not log.truncated and first.size_px and _is_readable(track)
-    return _Found(log, track, scan, first) if is_sound else None
+    return _VideoScan(log, track, scan, first) if is_sound else None
 
 
 def _is_readable(track: VideoTrack) -> bool:
-    return track.codec in VIDEO_CODECS and track.dolby_vision_profile != LOST_COLOUR_PROFILE
+    return track.codec in VIDEO_CODECS and track.dolby_vision_profile != UNREADABLE_DOLBY_PROFILE
 
 
 def _check_log(log: FileLog) -> None:
@@ -268,22 +268,24 @@ def _check_log(log: FileLog) -> None:
 
 def _open_timed(path: Path, container: str, **options: Any) -> Any:
     """An input whose packets have times of presentation, where they can be known."""
-    return open_input(path, container, **options, **({"fflags": "+genpts"} if container in SPARSELY_TIMED else {}))
+    return open_input(
+        path, container, **options, **({"fflags": "+genpts"} if container in SPARSELY_TIMED_CONTAINERS else {})
+    )
 
 
-def _packets_of(source: Any, index: int | None) -> Any:
+def _packets_output(source: Any, index: int | None) -> Any:
     """An output of the packets of a video track of *source*, a line each."""
-    packets = video_of(source, index)
+    packets = select_video(source, index)
     options = {"copyinkf": None, "avoid_negative_ts": "disabled"}
-    return packets.output("pipe:", f="framecrc", c="copy", **options, **NO_METADATA)
+    return packets.output("pipe:", f="framecrc", c="copy", **options, **WITHOUT_METADATA)
 
 
-def _first_frame_of(source: Any, index: int | None) -> Any:
+def _first_frame_output(source: Any, index: int | None) -> Any:
     """An output of nothing, for which the first frame of a video track of *source* is decoded."""
-    return logged(video_of(source, index)).output("pipe:", f="null", vframes=1, **NO_METADATA)
+    return log_frames(select_video(source, index)).output("pipe:", f="null", vframes=1, **WITHOUT_METADATA)
 
 
-def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: float) -> _Found:
+def _scan_in_two_passes(path: Path, container: str, limits: MediaLimits, deadline: float) -> _VideoScan:
     """
     Read the packets of the track that is shown, without decoding anything, and then decode its first frame.
 
@@ -292,12 +294,12 @@ def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: flo
         DecodeError: The decoder crashed or did not end in time.
     """
     log, track, scan = _read_packets(path, container, None, deadline)
-    if track.index != log.taken:
+    if track.index != log.packets_track:
         log, track, scan = _read_packets(path, container, track.index, deadline)
     if scan.count == 0:
         raise TruncatedError("the file ends before any frame")
-    _check_length(*scan.span(), limits)
-    return _Found(log, track, scan, _decode_first(path, container, track.index, seconds_left(deadline)))
+    _check_duration(*scan.span(), limits)
+    return _VideoScan(log, track, scan, _decode_first(path, container, track.index, seconds_left(deadline)))
 
 
 def _read_packets(
@@ -305,25 +307,25 @@ def _read_packets(
 ) -> tuple[FileLog, VideoTrack, PacketScan]:
     log, scan = FileLog(), PacketScan()
     source = _open_timed(path, container, err_detect="ignore_err")
-    arguments = command_line(_packets_of(source, index), before=log.listing(which))
+    arguments = command_line(_packets_output(source, index), before=log.listing_arguments(which))
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=log.read) as child:
         for line in child.stdout:
             scan.read(line)
         status = child.wait()
     _check_log(log)
     track = shown_track(log.tracks)
-    if track is None and which == "V" and container in BROADCAST:
+    if track is None and which == "V" and container in BROADCAST_CONTAINERS:
         try:
-            return _read_packets(path, container, index, deadline, USABLE)
+            return _read_packets(path, container, index, deadline, SIZED_TRACKS)
         except NoVideoStreamError:
             if not log.has_no_size:
                 raise
     if track is None:
-        raise _no_track(log, " ".join(child.lines))
-    if track.dolby_vision_profile == LOST_COLOUR_PROFILE:
+        raise _explain_missing_track(log, " ".join(child.lines))
+    if track.dolby_vision_profile == UNREADABLE_DOLBY_PROFILE:
         raise UnsupportedCodecError(
-            f"the video is Dolby Vision of profile {LOST_COLOUR_PROFILE}, which has no colours without Dolby's decoder;"
-            " export it as HDR10, HLG or SDR"
+            f"Dolby Vision profile {UNREADABLE_DOLBY_PROFILE} is unsupported: its colours need Dolby's decoder;"
+            " export the video as HDR10, HLG or SDR"
         )
     if track.codec not in VIDEO_CODECS:
         raise unsupported_codec(track.codec)
@@ -332,7 +334,7 @@ def _read_packets(
     return log, track, scan
 
 
-def _no_track(log: FileLog, text: str) -> MediaError:
+def _explain_missing_track(log: FileLog, text: str) -> MediaError:
     """What is wrong with a file of which no track could be listed; *text* is the end of the log."""
     if log.has_no_size:
         return TruncatedError(
@@ -348,7 +350,7 @@ def _no_track(log: FileLog, text: str) -> MediaError:
 
 def _decode_first(path: Path, container: str, index: int, timeout_s: float) -> FirstFrame:
     first = FirstFrame()
-    output = _first_frame_of(open_input(path, container), index)
+    output = _first_frame_output(open_input(path, container), index)
     with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=first.read) as child:
         child.stdout.read()
         status = child.wait()

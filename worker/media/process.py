@@ -1,5 +1,5 @@
 """
-A child process on a leash: for decoders, which read what strangers send.
+A child process on a cancel_token: for decoders, which read what strangers send.
 
 The child runs in a process group of its own with nothing to read from, limited memory and processor time, no file to
 write and, where the system offers it, no network (``sandbox.py``). It is killed with its whole group at its wall-clock
@@ -28,7 +28,7 @@ MEMORY_BYTES = 4 * 1024**3
 """Address space of a decoder: decoding 8K with several reference frames stays below it."""
 PIPE_BYTES = 1024**2
 """What may wait to be read, where a pipe's size can be chosen: frames then come in fewer pieces."""
-SHORTEST_PAUSE_S = 0.05
+MIN_POLL_S = 0.05
 """Between two looks at a child whose time is over, while it is in a pause."""
 LINE_BYTES = 4096
 KEPT_LINES = 200
@@ -36,22 +36,22 @@ KEPT_LINES = 200
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def uncoloured(line: str) -> str:
+def strip_colours(line: str) -> str:
     """*line* of a log without its colours."""
     return _COLOUR.sub("", line)
 
 
-def signed(line: str) -> str | None:
+def read_authentic(line: str) -> str | None:
     """
     *line* of ffmpeg's log without its colours, or None if it does not begin with one.
 
     It may be of the file's making then: ffmpeg replaces the control character that begins a colour where a text that it
     prints holds one.
     """
-    return uncoloured(line) if line.startswith("\x1b[") else None
+    return strip_colours(line) if line.startswith("\x1b[") else None
 
 
-class Leash:
+class CancelToken:
     """Ends, from any thread, the child that runs on it, and any that would come after."""
 
     def __init__(self) -> None:
@@ -86,11 +86,11 @@ class BoundedProcess:
     Args:
         arguments: Program and arguments; no shell.
         timeout_s: Wall-clock limit.
-        whole_timeout_s: Of all that the child may be given by ``renew``, if it may; its processor time is limited to
+        whole_timeout_s: Of all that the child may be given by ``extend``, if it may; its processor time is limited to
             a small multiple of it.
         on_line: Called with each line of the child's standard error, up to ``LINE_BYTES`` of it, in a thread of its
             own.
-        leash: To end it from another thread.
+        cancel_token: To end it from another thread.
     """
 
     def __init__(
@@ -100,16 +100,16 @@ class BoundedProcess:
         timeout_s: float,
         whole_timeout_s: float | None = None,
         on_line: Callable[[str], None] | None = None,
-        leash: Leash | None = None,
+        cancel_token: CancelToken | None = None,
     ) -> None:
         self._arguments = [*sandbox().prefix, *arguments]
-        self._leash = leash or Leash()
+        self._cancel_token = cancel_token or CancelToken()
         self._left_s = timeout_s
         self._timeout_s = timeout_s
         self._whole_timeout_s = whole_timeout_s or timeout_s
         self._on_line = on_line
         self._began: float | None = None
-        self._clock = threading.Lock()
+        self._frame_times = threading.Lock()
         self._is_over = threading.Event()
         self.timed_out = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -124,12 +124,12 @@ class BoundedProcess:
             start_new_session=True,
             close_fds=True,
             # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
-            # Colours are ffmpeg's signature under its own words: see ``signed``.
+            # Colours are ffmpeg's signature under its own words: see ``read_authentic``.
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "AV_LOG_FORCE_COLOR": "1"},
         )
         self._limit_resources()
         self._enlarge_pipe()
-        self._leash.hold(self._kill)
+        self._cancel_token.hold(self._kill)
         self._began = time.monotonic()
         self._watch = threading.Thread(target=self._expire, name="decoder-clock", daemon=True)
         self._watch.start()
@@ -144,7 +144,7 @@ class BoundedProcess:
         self._process.wait()
         self._is_over.set()
         self._watch.join()
-        self._leash.hold(None)
+        self._cancel_token.hold(None)
         self._reader.join()
         self.stdout.close()
 
@@ -158,17 +158,17 @@ class BoundedProcess:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """The clock stands still in the block: whoever reads the output is at something else, and the child waits."""
-        with self._clock:
+        with self._frame_times:
             self._left_s, self._began = self._seconds_left(), None
         try:
             yield
         finally:
-            with self._clock:
+            with self._frame_times:
                 self._began = time.monotonic()
 
-    def renew(self, timeout_s: float) -> None:
+    def extend(self, timeout_s: float) -> None:
         """Within a pause: *timeout_s*, which is no less than was left, for what comes after it."""
-        with self._clock:
+        with self._frame_times:
             self._left_s = self._timeout_s = timeout_s
 
     def end(self) -> None:
@@ -198,11 +198,11 @@ class BoundedProcess:
         """End the child when its time is over, by a thread for all of its pauses: to start one takes 0.1 ms."""
         wait_s = self._left_s
         while not self._is_over.wait(wait_s):
-            with self._clock:
+            with self._frame_times:
                 wait_s = self._seconds_left()
                 if self._began is None:
                     # Its time cannot be over sooner than if the pause ended now.
-                    wait_s = max(wait_s, SHORTEST_PAUSE_S)
+                    wait_s = max(wait_s, MIN_POLL_S)
                 elif wait_s <= 0.0:
                     self.timed_out = True
                     break
@@ -251,7 +251,7 @@ class BoundedProcess:
                 if not was_begin:
                     continue
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                self.lines.append(uncoloured(line))
+                self.lines.append(strip_colours(line))
                 if self._on_line is not None:
                     self._on_line(line)
 

@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 
-TRIAL_S = 10.0
+TRIAL_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ def sandbox() -> Sandbox:
         # A namespace of networks is root's to make, or anybody's within a namespace of users where those are allowed.
         for options in (("--map-root-user", "--net"), ("--net",)):
             candidates.insert(0, Sandbox((unshare, *options, *bound), has_no_network=True, dies_with_parent=True))
-    return next((candidate for candidate in candidates if _works(candidate, true)), Sandbox())
+    return next((candidate for candidate in candidates if _is_available(candidate, true)), Sandbox())
 
 
-def _works(candidate: Sandbox, true: str) -> bool:
+def _is_available(candidate: Sandbox, true: str) -> bool:
     try:
-        done = subprocess.run([*candidate.prefix, true], capture_output=True, timeout=TRIAL_S, check=False)
+        done = subprocess.run([*candidate.prefix, true], capture_output=True, timeout=TRIAL_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

@@ -6,10 +6,10 @@ import re
 from typing import Final
 
 from worker.media.filelog import VideoTrack
-from worker.media.process import signed
+from worker.media.process import read_authentic
 from worker.media.tonemap import DynamicRange
 
-DECODED: Final = "1"
+DECODED_FILTER: Final = "1"
 """The place in the graph of the filter that sees every decoded frame: ``ffmpeg.logged`` puts another before it."""
 MAX_PIXEL_ASPECT: Final = 8.0
 """Pixels that claim to be more than so many times as wide as they are high, or high as wide, are taken for square."""
@@ -19,9 +19,9 @@ _FILTER = r"^\[Parsed_showinfo_(\d+) @ [^\]]+\] (?:\[info\] )?"
 _TIMEBASE_LINE = re.compile(_FILTER + r"config in time_base: (\d+)/(\d+)")
 _FRAME_LINE = re.compile(_FILTER + r"n: *\d+ pts: *(-?\d+|NOPTS) .*? sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
 _COLOUR_LINE = re.compile(_FILTER + r"color_range:\S+ color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)")
-_SIDE_LINE = re.compile(_FILTER + r" +side data - (?:mastering display|content light level)\b", re.IGNORECASE)
-_COMPLAINT = re.compile(r"^(?:\[[^\]]+ @ [^\]]+\] )*\[(?:error|fatal|panic)\] ")
-_RANGES: Final[dict[str, DynamicRange]] = {"smpte2084": "pq", "arib-std-b67": "hlg"}
+_SIDE_DATA_LINE = re.compile(_FILTER + r" +side data - (?:mastering display|content light level)\b", re.IGNORECASE)
+_ERROR_LINE = re.compile(r"^(?:\[[^\]]+ @ [^\]]+\] )*\[(?:error|fatal|panic)\] ")
+_DYNAMIC_RANGES: Final[dict[str, DynamicRange]] = {"smpte2084": "pq", "arib-std-b67": "hlg"}
 
 
 def displayed_size(width_px: int, height_px: int, across: int, down: int) -> tuple[int, int]:
@@ -56,7 +56,7 @@ class FirstFrame:
 
     def read(self, line: str) -> None:
         """Take one line of the log, with its colours."""
-        own = signed(line)
+        own = read_authentic(line)
         if own is None:
             return
         if match := _TIMEBASE_LINE.match(own):
@@ -66,7 +66,7 @@ class FirstFrame:
             self.time_s = None if match[2] == "NOPTS" else int(match[2]) * self._tick_s
         elif self._colours is None and self.size_px is not None and (match := _COLOUR_LINE.match(own)):
             self._colours = match[3], match[4]
-        elif self._colours is None and _SIDE_LINE.match(own):
+        elif self._colours is None and _SIDE_DATA_LINE.match(own):
             self._has_mastering_display = True
 
     def dynamic_range(self, track: VideoTrack) -> DynamicRange:
@@ -80,10 +80,10 @@ class FirstFrame:
         has_display = self._has_mastering_display or track.has_mastering_display
         if transfer == "unknown" and primaries == "bt2020" and has_display:
             return "pq"
-        return _RANGES.get(transfer, "sdr")
+        return _DYNAMIC_RANGES.get(transfer, "sdr")
 
 
-class Clock:
+class FrameTimes:
     """
     Reads frames' times in the order in which the frames come.
 
@@ -93,7 +93,7 @@ class Clock:
     def __init__(self) -> None:
         self.first_decoded_s: float | None = None
         """By the file's clock."""
-        self._is_smooth = True
+        self._is_clean = True
         self._is_decoding = False
         self._last_decoded_s = -math.inf
         self._tick_s: dict[str, float] = {}
@@ -101,7 +101,7 @@ class Clock:
 
     def read(self, line: str) -> None:
         """Take one line of the log, with its colours."""
-        own = signed(line)
+        own = read_authentic(line)
         if own is None:
             # Until here the file was only looked over, and sound, which has no decoder, complained of. A file may say
             # so itself, and earlier: complaints then count that need not, and its stretches are decoded one by one.
@@ -111,19 +111,19 @@ class Clock:
                 self._read_frame(match)
         elif match := _TIMEBASE_LINE.match(own):
             # Frames of another size or format make ffmpeg set its filters up anew.
-            self._is_smooth &= match[1] not in self._tick_s
+            self._is_clean &= match[1] not in self._tick_s
             self._tick_s[match[1]] = int(match[2]) / int(match[3])
-        elif self._is_decoding and _COMPLAINT.match(own):
-            self._is_smooth = False
+        elif self._is_decoding and _ERROR_LINE.match(own):
+            self._is_clean = False
 
     def _read_frame(self, match: re.Match[str]) -> None:
         time_s = int(match[2]) * self._tick_s.get(match[1], 0.0)
-        if match[1] != DECODED:
-            self._selected.put((time_s, self._is_smooth, _size_px(match)))
+        if match[1] != DECODED_FILTER:
+            self._selected.put((time_s, self._is_clean, _size_px(match)))
             return
         if self.first_decoded_s is None:
             self.first_decoded_s = time_s
-        self._is_smooth &= time_s >= self._last_decoded_s
+        self._is_clean &= time_s >= self._last_decoded_s
         self._last_decoded_s = time_s
 
     def next_selected(self, timeout_s: float) -> tuple[float, bool, tuple[int, int]]:

@@ -39,7 +39,7 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
             headers={"Accept-Encoding": "identity"},
         ) as response:
             if response.has_redirect_location:
-                url = _redirected(url, response.headers["location"])
+                url = _resolve_redirect(url, response.headers["location"])
                 if urlsplit(url).hostname != host:
                     raise ForbiddenURLError("the URL redirects to another host")
                 continue
@@ -47,21 +47,21 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
                 raise SourceRefusedError(f"the URL's server answered {response.status_code}")
             # HTTPX gives no answer whose length is not written in ASCII digits, at most 20 of them.
             if int(response.headers.get("content-length", "0")) > max_bytes:
-                raise _too_large(max_bytes)
+                raise _too_large_error(max_bytes)
             for block in response.iter_raw(BLOCK_BYTES):
                 upload.write(block)
                 if upload.size_bytes > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise _too_large_error(max_bytes)
             return
     raise SourceRefusedError(f"the URL redirects more than {MAX_REDIRECTS} times")
 
 
-def _redirected(url: str, location: str) -> str:
+def _resolve_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
         raise SourceRefusedError("the URL redirects to what is no address") from error
 
 
-def _too_large(max_bytes: int) -> TooLargeError:
+def _too_large_error(max_bytes: int) -> TooLargeError:
     return TooLargeError(f"the file at the URL has more bytes than the limit max_upload_bytes, {max_bytes}")

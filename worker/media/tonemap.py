@@ -51,16 +51,16 @@ def to_sdr(signal: Floats, dynamic_range: DynamicRange) -> Floats:
     Returns:
         (..., 3) RGB in the primaries of BT.709, as coded for an SDR display: in [0, 1].
     """
-    light = _pq_light(signal) if dynamic_range == "pq" else _hlg_light(signal)
+    light = _decode_pq(signal) if dynamic_range == "pq" else _decode_hlg(signal)
     linear = np.clip(light @ TO_BT709.T, 0.0, None) / WHITE_CD_M2
     coded = linear ** (1 / GAMMA)
     # All three by one factor, so that highlights keep their colour.
     brightest = np.max(coded, axis=-1, keepdims=True)
-    factor = _rolled_off(brightest) / np.maximum(brightest, 1e-9)
+    factor = _roll_off_highlights(brightest) / np.maximum(brightest, 1e-9)
     return np.asarray(np.clip(coded * factor, 0.0, 1.0))
 
 
-def _rolled_off(coded: Floats) -> Floats:
+def _roll_off_highlights(coded: Floats) -> Floats:
     """The signal, which bends at KNEE and ends at 1 where the peak is."""
     peak = (PEAK_CD_M2 / WHITE_CD_M2) ** (1 / GAMMA)
     over = np.clip((coded - KNEE) / (peak - KNEE), 0.0, 1.0)
@@ -70,7 +70,7 @@ def _rolled_off(coded: Floats) -> Floats:
     return np.asarray(np.minimum(coded, KNEE) + (1 - KNEE) * bent)
 
 
-def _pq_light(signal: Floats) -> Floats:
+def _decode_pq(signal: Floats) -> Floats:
     """cd/m² of a PQ signal: the EOTF of BT.2100, table 4."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
@@ -78,7 +78,7 @@ def _pq_light(signal: Floats) -> Floats:
     return np.asarray(10_000.0 * (np.maximum(power - c1, 0.0) / (c2 - c3 * power)) ** (1 / m1))
 
 
-def _hlg_light(signal: Floats) -> Floats:
+def _decode_hlg(signal: Floats) -> Floats:
     """cd/m² that a display of PEAK_CD_M2 gives for an HLG signal: inverse OETF and OOTF of BT.2100, table 5."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
@@ -87,7 +87,7 @@ def _hlg_light(signal: Floats) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def _table(dynamic_range: DynamicRange) -> bytes:
+def _render_table(dynamic_range: DynamicRange) -> bytes:
     """The table for *dynamic_range* in the form "cube", 3 MB of text."""
     steps = np.linspace(0.0, 1.0, SIDE)
     # Red changes fastest.
@@ -99,9 +99,9 @@ def _table(dynamic_range: DynamicRange) -> bytes:
     return text.getvalue()
 
 
-def table_file(dynamic_range: DynamicRange) -> IO[bytes]:
+def open_table_file(dynamic_range: DynamicRange) -> IO[bytes]:
     """A file with the table for *dynamic_range*, which has a name until it is closed or nobody holds it any more."""
     file = NamedTemporaryFile(prefix="deepfakestream-", suffix=".cube")  # noqa: SIM115 - its holder closes it
-    file.write(_table(dynamic_range))
+    file.write(_render_table(dynamic_range))
     file.flush()
     return cast("IO[bytes]", file)

@@ -14,8 +14,8 @@ from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
+from worker.detection.orientation import MIN_TURNED_GAIN, OrientationTracker, turn_back
 from worker.detection.people import Sighting, compute_appearance, group_into_people, pack_look
-from worker.detection.turning import TURNED, Poser, turn_back
 from worker.inference import ChannelsLastInput, Engine, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint, load_pinned
@@ -28,15 +28,15 @@ CHUNK_PIXELS: Final = 2 * 1920 * 1080
 CHUNK_FRAMES: Final = 8
 """Fewer than a segment has, so that later ones are decoded meanwhile."""
 FACE_BATCH: Final = 32
-SAME_SCORE: Final = 5e-4
+MAX_SCORE_CHANGE: Final = 5e-4
 """How far a lower precision may move the score of a made picture: those of real faces move ten times as far."""
-EXAMPLES: Final = 16
+EXAMPLE_COUNT: Final = 16
 MAX_FACES_PER_FRAME: Final = 64
 """The largest ones; a picture of a stadium must not take an hour."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _FoundFace:
     """A face on its way to its score."""
 
     time_s: float
@@ -63,9 +63,9 @@ class Detector:
         preprocessing = checkpoint.manifest.preprocessing
         self._network: Engine = best_engine(
             ChannelsLastInput(checkpoint.network, divisor=255.0),
-            _examples(preprocessing.crop_size_px),
+            _make_examples(preprocessing.crop_size_px),
             self.device,
-            self._is_alike,
+            self._is_close,
         )
         self._mtcnn = MTCNN(
             min_face_px=preprocessing.min_face_px,
@@ -111,8 +111,8 @@ class Detector:
         Score the sampled frames of one segment.
 
         Args:
-            frames: In order; they are taken in chunks, so that a few are in memory at a time.
-            should_stop: Asked between chunks.
+            frames: In order; they are taken in split_into_chunks, so that a few are in memory at a time.
+            should_stop: Asked between split_into_chunks.
             stages: Told of ``decode``, ``detect`` and ``classify``.
 
         Raises:
@@ -120,13 +120,13 @@ class Detector:
             ModelError: The network gave something that is not a number.
             DecodeError: From the frames.
         """
-        found: list[_Found] = []
+        found: list[_FoundFace] = []
         scores: list[float] = []
         decoded = 0
         waiting: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
-        poser = Poser(self._mtcnn, self.manifest.preprocessing.min_confidence)
-        for chunk in stages.waiting("decode", chunks(frames)):
+        poser = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
+        for chunk in stages.waiting("decode", split_into_chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
@@ -141,7 +141,7 @@ class Detector:
         with stages.measure("classify"):
             scores += self.score_crops(waiting)
         scored = iter(scores)
-        results = [_result(item, next(scored) if item.problem is None else None) for item in found]
+        results = [_make_face_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
         looks = [pack_look(look) for look in people.looks]
         return score_segment(results, people.numbers, decoded, self._network.description, looks)
@@ -171,35 +171,35 @@ class Detector:
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(self.manifest.calibration.scale.probabilities(logits, np.tanh), np.float32)
 
-    def _is_alike(self, quick: Outputs, exact: Outputs) -> bool:
+    def _is_close(self, quick: Outputs, exact: Outputs) -> bool:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
-        return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
+        return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 
-    def _find(self, chunk: list[Frame], poser: Poser) -> tuple[list[_Found], list[NDArray[np.uint8]]]:
+    def _find(self, chunk: list[Frame], poser: OrientationTracker) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
         """The faces of some frames, and the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
-        posed = poser.pose([frame.pixels for frame in chunk])
+        oriented = poser.pose([frame.pixels for frame in chunk])
         found, crops = [], []
-        for frame, one in zip(chunk, posed, strict=True):
+        for frame, one in zip(chunk, oriented, strict=True):
             height, width = frame.pixels.shape[:2]
-            for face, doubt in one.stands[:MAX_FACES_PER_FRAME]:
+            for face, turned_gain in one.faces[:MAX_FACES_PER_FRAME]:
                 quality = measure_quality(one.picture, face)
                 crop = crop_face(
                     one.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
                 problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
-                # A face that alone tells how its frame stands is not held against that.
-                if problem is None and one.has_upright and doubt >= TURNED:
+                # A face that alone tells how its frame faces is not held against that.
+                if problem is None and one.has_upright and turned_gain >= MIN_TURNED_GAIN:
                     problem = "face_turned"
-                displayed = turn_back(face, one.quarters, width, height)
-                look, turned_deg = compute_appearance(crop), 90 * one.quarters
-                found.append(_Found(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
+                displayed = turn_back(face, one.quarter_turns, width, height)
+                look, turned_deg = compute_appearance(crop), 90 * one.quarter_turns
+                found.append(_FoundFace(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
                 if problem is None:
                     crops.append(crop)
         return found, crops
 
 
-def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+def split_into_chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
     """The *frames*, as many at a time as are looked at together: all of one size."""
     chunk: list[Frame] = []
     count = 0
@@ -217,7 +217,7 @@ def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         yield chunk
 
 
-def _result(item: _Found, score: float | None) -> FaceResult:
+def _make_face_result(item: _FoundFace, score: float | None) -> FaceResult:
     across, down = item.scale
     left, top, right, bottom = item.face.box_px
     return FaceResult(
@@ -234,15 +234,18 @@ def _result(item: _Found, score: float | None) -> FaceResult:
     )
 
 
-def _examples(side_px: int) -> NDArray[np.uint8]:
+def _make_examples(side_px: int) -> NDArray[np.uint8]:
     """
-    (EXAMPLES, S, S, 3) pictures on which a lower precision is judged.
+    (EXAMPLE_COUNT, S, S, 3) pictures on which a lower precision is judged.
 
     Noise from none to strong over soft shapes: residuals, which are differences of large numbers, are the first to
     suffer, and most where there is little noise.
     """
     rng = np.random.default_rng(0)
-    rough = rng.integers(40, 216, (EXAMPLES, 5, 5, 3), np.uint8)
+    rough = rng.integers(40, 216, (EXAMPLE_COUNT, 5, 5, 3), np.uint8)
     soft = [cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_CUBIC) for picture in rough]
-    noise = rng.normal(size=(EXAMPLES, side_px, side_px, 1)) * np.linspace(0.0, 8.0, EXAMPLES)[:, None, None, None]
+    noise = (
+        rng.normal(size=(EXAMPLE_COUNT, side_px, side_px, 1))
+        * np.linspace(0.0, 8.0, EXAMPLE_COUNT)[:, None, None, None]
+    )
     return np.clip(np.rint(np.stack(soft) + noise), 0, 255).astype(np.uint8)

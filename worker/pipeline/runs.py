@@ -34,10 +34,10 @@ class Run(NamedTuple):
         return self.last - self.first + 1
 
 
-def stands_out(scores: Sequence[float], bound: Callable[[int], float]) -> bool:
+def has_run(scores: Sequence[float], bound: Callable[[int], float]) -> bool:
     """Whether the mean of any stretch of *scores* reaches the bound for its length."""
-    sums = _sums(scores)
-    return any(bool((_means(sums, length) >= bound(length)).any()) for length in _lengths(len(scores)))
+    sums = _prefix_sums(scores)
+    return any(bool((_window_means(sums, length) >= bound(length)).any()) for length in _window_lengths(len(scores)))
 
 
 def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Run]:
@@ -51,10 +51,10 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     Returns:
         In order of time. Of stretches that overlap, the one that lies farthest above its bound; neighbours are joined.
     """
-    values, sums = np.asarray(scores, np.float64), _sums(scores)
+    values, sums = np.asarray(scores, np.float64), _prefix_sums(scores)
     taken = bytearray(len(values))
     best = np.full(len(values), -np.inf)
-    for excess, start, length in _windows(sums, bound):
+    for excess, start, length in _find_windows(sums, bound):
         if taken.find(1, start, start + length) < 0:
             taken[start : start + length] = b"\1" * length
             best[start : start + length] = excess
@@ -65,14 +65,14 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     ]
 
 
-def _windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
+def _find_windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
     """Stretches that reach their bound, the farthest above it first: excess, first face and length of each."""
     excesses, starts, lengths = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for length in _lengths(len(sums) - 1):
+    for length in _window_lengths(len(sums) - 1):
         least = bound(length)
         # Long ones begin at every eighth of their length, so that there are not many more of them than faces.
         places = np.arange(0, len(sums) - length, max(1, length // STEPS_IN_LENGTH))
-        means = _means(sums, length)[places]
+        means = _window_means(sums, length)[places]
         above = means >= least
         excesses.append(_log_odds(means[above]) - _log_odds(np.array(min(least, 1.0))))
         starts.append(places[above])
@@ -82,15 +82,15 @@ def _windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[t
     return list(zip(*(column[order].tolist() for column in rows), strict=True))
 
 
-def _sums(scores: Sequence[float]) -> NDArray[np.float64]:
+def _prefix_sums(scores: Sequence[float]) -> NDArray[np.float64]:
     return np.concatenate([[0.0], np.cumsum(np.asarray(scores, np.float64))])
 
 
-def _means(sums: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+def _window_means(sums: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     return np.asarray((sums[length:] - sums[:-length]) / length, np.float64)
 
 
-def _lengths(count: int) -> list[int]:
+def _window_lengths(count: int) -> list[int]:
     """The lengths that are tried among *count* faces: all of them together, and steps of about a factor 1.4."""
     lengths, octave = set[int](), 1
     while octave <= count:

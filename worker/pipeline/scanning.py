@@ -7,7 +7,7 @@ from shared.containers import MediaLimits
 from worker.media.ahead import ReadAhead
 from worker.media.frames import CLIP_LIMITS, Frame, read_segments
 from worker.media.probe import MediaFacts
-from worker.media.process import Leash
+from worker.media.process import CancelToken
 from worker.media.segments import Segment
 from worker.pipeline.detector import Detector
 from worker.pipeline.results import SegmentResult
@@ -41,8 +41,10 @@ def scan_segments(
         DecodeError, DecodeTimeoutError, MediaError: As ``read_segments`` does.
     """
 
-    def read(leash: Leash) -> Iterator[Frame | None]:
-        return read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash, limits=limits)
+    def read(cancel_token: CancelToken) -> Iterator[Frame | None]:
+        return read_segments(
+            path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, cancel_token=cancel_token, limits=limits
+        )
 
     with ReadAhead(read, facts) as reader:
         frames = iter(reader)

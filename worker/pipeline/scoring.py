@@ -52,7 +52,7 @@ def score_segment(
     scores = [person.fake_score for person in results if person.fake_score is not None]
     return SegmentResult(
         fake_score=max(scores, default=None),
-        reasons=() if scores else _why_unscorable(faces),
+        reasons=() if scores else _unscorable_reasons(faces),
         frames_decoded=frames_decoded,
         faces_found=len(faces),
         faces_scored=sum(face.fake_score is not None for face in faces),
@@ -124,7 +124,7 @@ def score_job(
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class MediumJudgement:
     """What a medium's segments amount to."""
 
     result: JobResult
@@ -146,7 +146,7 @@ def judge_medium(
     is_truncated: bool = False,
     has_other_tracks: bool = False,
     tracks: Sequence[Track] | None = None,
-) -> Judged:
+) -> MediumJudgement:
     """
     Judge a medium: its people are followed, each of them is judged, and so is the whole.
 
@@ -173,7 +173,7 @@ def judge_medium(
         is_truncated=is_truncated,
         has_other_tracks=has_other_tracks,
     )
-    return Judged(result, evidence, findings, tracks)
+    return MediumJudgement(result, evidence, findings, tracks)
 
 
 def gather_evidence(
@@ -205,6 +205,6 @@ def _mean(scores: Sequence[float | None]) -> float | None:
     return round(sum(known) / len(known), SCORE_DIGITS) if known else None
 
 
-def _why_unscorable(faces: Sequence[FaceResult]) -> tuple[str, ...]:
+def _unscorable_reasons(faces: Sequence[FaceResult]) -> tuple[str, ...]:
     problems = {REASON_OF_PROBLEM[face.problem] for face in faces if face.problem is not None}
     return tuple(sorted(problems)) or (Reason.NO_FACE,)

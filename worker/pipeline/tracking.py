@@ -13,13 +13,20 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.detection.people import LOOK_SIZE, MEMORY_S, PLACE_COUNTS, SAME_LOOK, nearness, unpack_look
+from worker.detection.people import (
+    LOOK_SIZE,
+    MIN_LOOK_SIMILARITY,
+    POSITION_BONUS,
+    POSITION_MEMORY_S,
+    compute_proximity,
+    unpack_look,
+)
 
-PAUSE_S: Final = 3.0
+MAX_GAP_S: Final = 3.0
 """Somebody who is not found for longer than this is said to be away meanwhile."""
-COMPARED: Final = 500
+MAX_COMPARED: Final = 500
 """People who were seen last, among whom somebody in a segment is looked for: a film of a crowd has thousands."""
-NEW_LOOK: Final = 0.3
+LOOK_UPDATE_RATE: Final = 0.3
 """How much of a person's look is renewed in each further segment."""
 
 
@@ -57,17 +64,17 @@ class Track:
         """The face to show for the person: the largest scored one, or the largest where none was scored."""
         return max(self.scored or self.faces, key=lambda face: (float(face["size_px"]), float(face["confidence"])))
 
-    def seen(self, step_s: float, pause_s: float = PAUSE_S) -> list[tuple[float, float]]:
+    def seen(self, step_s: float, max_gap_s: float = MAX_GAP_S) -> list[tuple[float, float]]:
         """
         When the person was seen: [start, end) in seconds of the medium.
 
         Args:
             step_s: What one sampled frame stands for.
-            pause_s: How long the person may be missing without being away.
+            max_gap_s: How long the person may be missing without being away.
         """
         spans: list[tuple[float, float]] = []
         for time_s in (float(face["time_s"]) for face in self.faces):
-            if spans and time_s - spans[-1][1] <= pause_s:
+            if spans and time_s - spans[-1][1] <= max_gap_s:
                 spans[-1] = (spans[-1][0], time_s + step_s)
             else:
                 spans.append((time_s, time_s + step_s))
@@ -75,7 +82,7 @@ class Track:
 
 
 @dataclass(slots=True, eq=False)
-class _Known:
+class _KnownPerson:
     look: NDArray[np.float32]
     faces: list[Mapping[str, Any]] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
@@ -85,7 +92,7 @@ class _Known:
         self.faces += person["faces"]
         self.numbers[index] = int(person["person"])
         self.scored_segments += person["fake_score"] is not None
-        mixed = (1.0 - NEW_LOOK) * self.look + NEW_LOOK * look
+        mixed = (1.0 - LOOK_UPDATE_RATE) * self.look + LOOK_UPDATE_RATE * look
         self.look = np.asarray(mixed / max(float(np.linalg.norm(mixed)), 1e-6), np.float32)
 
 
@@ -100,7 +107,7 @@ def track_people(parts: Iterable[ScoredSegment], kind: Literal["image", "video"]
     Returns:
         In order of their numbers. Two people of one segment are never the same.
     """
-    known: list[_Known] = []
+    known: list[_KnownPerson] = []
     for part in parts:
         _assign(known, part, is_in_time=kind == "video")
     known.sort(key=lambda person: -sum(_area(face) for face in person.faces))
@@ -110,7 +117,7 @@ def track_people(parts: Iterable[ScoredSegment], kind: Literal["image", "video"]
     ]
 
 
-def _assign(known: list[_Known], part: ScoredSegment, *, is_in_time: bool) -> None:
+def _assign(known: list[_KnownPerson], part: ScoredSegment, *, is_in_time: bool) -> None:
     """
     Give the people of one segment to those known from earlier ones, best match first; the rest are new.
 
@@ -118,12 +125,12 @@ def _assign(known: list[_Known], part: ScoredSegment, *, is_in_time: bool) -> No
         known: In the order in which they were seen last, and so left behind.
     """
     people = [person for person in part.result.get("people", ()) if person["faces"]]
-    looks = [_look(part, person) for person in people]
+    looks = [_unpack_person_look(part, person) for person in people]
     new = set(range(len(people)))
-    recent = known[-COMPARED:]
-    likeness = _likeness(recent, people, looks, is_in_time=is_in_time)
-    seen: list[_Known] = []
-    while likeness.size and likeness.max() >= SAME_LOOK:
+    recent = known[-MAX_COMPARED:]
+    likeness = _compute_similarity(recent, people, looks, is_in_time=is_in_time)
+    seen: list[_KnownPerson] = []
+    while likeness.size and likeness.max() >= MIN_LOOK_SIMILARITY:
         row, column = divmod(int(likeness.argmax()), len(people))
         recent[row].add(part.index, people[column], looks[column])
         seen.append(recent[row])
@@ -132,18 +139,18 @@ def _assign(known: list[_Known], part: ScoredSegment, *, is_in_time: bool) -> No
     for one in seen:
         known.remove(one)
     for column in sorted(new):
-        seen.append(_Known(looks[column]))
+        seen.append(_KnownPerson(looks[column]))
         seen[-1].add(part.index, people[column], looks[column])
     known += seen
 
 
-def _look(part: ScoredSegment, person: Mapping[str, Any]) -> NDArray[np.float32]:
+def _unpack_person_look(part: ScoredSegment, person: Mapping[str, Any]) -> NDArray[np.float32]:
     """What a person looks like; like nobody if a release from before scored the segment."""
     return unpack_look(part.looks[person["person"]]) if part.looks else np.zeros(LOOK_SIZE, np.float32)
 
 
-def _likeness(
-    known: Sequence[_Known],
+def _compute_similarity(
+    known: Sequence[_KnownPerson],
     people: Sequence[Mapping[str, Any]],
     looks: Sequence[NDArray[np.float32]],
     *,
@@ -159,13 +166,13 @@ def _likeness(
     # Those who were seen last stand last, and only they can be in the same place still.
     for row in range(len(known) - 1, -1, -1) if is_in_time else ():
         last = known[row].faces[-1]
-        if begin_s - float(last["time_s"]) > 2.0 * MEMORY_S:
+        if begin_s - float(last["time_s"]) > 2.0 * POSITION_MEMORY_S:
             break
         for column, person in enumerate(people):
             first = person["faces"][0]
-            pause_s = float(first["time_s"]) - float(last["time_s"])
-            fading = math.exp(-((pause_s / MEMORY_S) ** 2))
-            likeness[row, column] += PLACE_COUNTS * nearness(last["box_px"], first["box_px"]) * fading
+            max_gap_s = float(first["time_s"]) - float(last["time_s"])
+            fading = math.exp(-((max_gap_s / POSITION_MEMORY_S) ** 2))
+            likeness[row, column] += POSITION_BONUS * compute_proximity(last["box_px"], first["box_px"]) * fading
     return likeness
 
 

@@ -17,21 +17,21 @@ from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest, Preprocessing
 from shared.states import Verdict
 from worker.pipeline.results import PersonVerdict, Suspicion
-from worker.pipeline.runs import find_runs, stands_out
-from worker.pipeline.tracking import PAUSE_S, Track
+from worker.pipeline.runs import find_runs, has_run
+from worker.pipeline.tracking import MAX_GAP_S, Track
 
-ALIKE: Final = 4
+MAX_CHANCES_PER_PERSON: Final = 4
 """Stretches of one person resemble each other: their highest is as that of so many strangers, however many they are."""
-MANY: Final = 16
+MAX_CHANCES: Final = 16
 """Chances beyond so many are not counted: the tail of real faces is not known further out, and in videos of 10 minutes
 that were put together from 60 to 120 people no real one reached this bound."""
-LISTED: Final = 100
+MAX_LISTED: Final = 100
 """Of people, and of stretches, that a result names; a long film of a crowd has thousands."""
-SEVERAL: Final = 4
+MIN_STRETCH_FACES: Final = 4
 """Faces that cast doubt together where a checkpoint's limits do not know how much was seen."""
-NEVER: Final = 2.0
+UNREACHABLE_SCORE: Final = 2.0
 """A bound that no score reaches."""
-VERDICTS: Final = (Verdict.FAKE, Verdict.INCONCLUSIVE, Verdict.REAL)
+VERDICTS_BY_SEVERITY: Final = (Verdict.FAKE, Verdict.INCONCLUSIVE, Verdict.REAL)
 """The worst first."""
 FEW: Final = 2
 """Faces that are not enough for ``real`` if all of them are poor, or that tell of somebody turned."""
@@ -41,7 +41,7 @@ POOR_SHARPNESS: Final = 2.0
 """In multiples of the least that is scored at all: 2 % of the faces of 116 real clips lie below."""
 POOR_LUMA: Final = 30.0
 """Of 255; media of a mean below 60 are judged as well as others, and those below half of that are hardly any."""
-TWO_WAYS: Final = 2
+CHANCES_PER_STRETCH: Final = 2
 """A person can be called fake as a whole or for a stretch, so that stretches have twice the chances."""
 DOUBTFUL: Final = 8
 """A stretch that would stand out among an eighth of the chances is not enough for ``fake``, and too much for ``real``:
@@ -61,9 +61,9 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, rounded; of very many people and stretches the most suspicious ones."""
-        rank = (*VERDICTS, None).index
-        people = sorted(self.people, key=lambda person: (rank(person.verdict), person.person))[:LISTED]
-        suspicious = sorted(self.suspicious, key=lambda one: -one.fake_score)[:LISTED]
+        rank = (*VERDICTS_BY_SEVERITY, None).index
+        people = sorted(self.people, key=lambda person: (rank(person.verdict), person.person))[:MAX_LISTED]
+        suspicious = sorted(self.suspicious, key=lambda one: -one.fake_score)[:MAX_LISTED]
         return {
             "people_total": len(self.people),
             "people": [one.to_json() for one in sorted(people, key=lambda person: person.person)],
@@ -74,7 +74,7 @@ class Findings:
     def worst(self) -> Verdict | None:
         """The worst verdict on a person; None if nobody was scored."""
         given = {person.verdict for person in self.people}
-        return next((verdict for verdict in VERDICTS if verdict in given), None)
+        return next((verdict for verdict in VERDICTS_BY_SEVERITY if verdict in given), None)
 
     @property
     def is_by_stretch(self) -> bool:
@@ -96,9 +96,9 @@ def judge_people(
     """
     if kind == "image":
         # A page stands for itself, and a person who is on the next one as well was not away.
-        step_s, pause_s = 0.0, 1.0
+        step_s, max_gap_s = 0.0, 1.0
     else:
-        pause_s = PAUSE_S
+        max_gap_s = MAX_GAP_S
     scored = [track for track in tracks if track.scored_segments]
     counted = float(len(scored))
     counts = [len(track.scored) for track in scored]
@@ -114,8 +114,15 @@ def judge_people(
     @cache
     def bound(faces: int, share: float = 1.0) -> float:
         """From where on a stretch of so many faces stands out among a share of the chances that there are."""
-        chances = min(TWO_WAYS * sum(min(math.ceil(count / faces), ALIKE) for count in counts), MANY)
-        return limits(faces, max(1.0, chances * share)).high if knows_evidence or faces >= SEVERAL else NEVER
+        chances = min(
+            CHANCES_PER_STRETCH * sum(min(math.ceil(count / faces), MAX_CHANCES_PER_PERSON) for count in counts),
+            MAX_CHANCES,
+        )
+        return (
+            limits(faces, max(1.0, chances * share)).high
+            if knows_evidence or faces >= MIN_STRETCH_FACES
+            else UNREACHABLE_SCORE
+        )
 
     people: list[PersonVerdict] = []
     suspicious: list[Suspicion] = []
@@ -127,25 +134,25 @@ def judge_people(
         if mean is not None and not manifest.trained:
             verdict = by_itself = Verdict.INCONCLUSIVE
         elif mean is not None:
-            high = limits(len(scores), counted if kind == "image" else min(counted, MANY)).high
+            high = limits(len(scores), counted if kind == "image" else min(counted, MAX_CHANCES)).high
             own = Limits(min(limits(len(scores), counted).low, high), high)
             verdict = by_itself = (
                 Verdict.FAKE if mean >= own.high else Verdict.INCONCLUSIVE if mean >= own.low else Verdict.REAL
             )
             if kind == "video" or len(scores) > 1:
                 doubtful = find_runs(scores, lambda faces: bound(faces, 1.0 / DOUBTFUL))
-                beyond = knows_evidence and stands_out(scores, bound)
+                beyond = knows_evidence and has_run(scores, bound)
                 by_stretch = Verdict.FAKE if beyond else Verdict.INCONCLUSIVE if doubtful else Verdict.REAL
-                verdict = min(by_itself, by_stretch, key=VERDICTS.index)
+                verdict = min(by_itself, by_stretch, key=VERDICTS_BY_SEVERITY.index)
                 is_short = by_itself != Verdict.FAKE and any(2 * run.faces <= len(scores) for run in doubtful)
                 for run in doubtful:
                     called = (
                         Verdict.FAKE if knows_evidence and run.fake_score >= bound(run.faces) else Verdict.INCONCLUSIVE
                     )
-                    suspicious += _suspicions(
-                        track.person, faces[run.first : run.last + 1], called, step_s, end_s, pause_s
+                    suspicious += _make_suspicions(
+                        track.person, faces[run.first : run.last + 1], called, step_s, end_s, max_gap_s
                     )
-        seen = tuple((start, _within(start, end, end_s)) for start, end in track.seen(step_s, pause_s))
+        seen = tuple((start, _limit_end(start, end, end_s)) for start, end in track.seen(step_s, max_gap_s))
         people.append(_person(track, mean, verdict, own, seen, is_by_stretch=is_short or verdict != by_itself))
     looked_at = [face for track in scored for face in track.scored]
     is_little = len(looked_at) <= FEW and all(_is_poor(face, manifest.preprocessing) for face in looked_at)
@@ -195,16 +202,16 @@ def _person(
     )
 
 
-def _suspicions(
-    person: int, faces: Sequence[Mapping[str, Any]], verdict: Verdict, step_s: float, end_s: float, pause_s: float
+def _make_suspicions(
+    person: int, faces: Sequence[Mapping[str, Any]], verdict: Verdict, step_s: float, end_s: float, max_gap_s: float
 ) -> Iterator[Suspicion]:
     """A run of a person's *faces* as stretches of time: it may go on after a while in which the person is away."""
     times = [float(face["time_s"]) for face in faces]
-    pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > pause_s]
+    pauses = [row for row in range(1, len(times)) if times[row] - times[row - 1] > max_gap_s]
     for first, beyond in pairwise([0, *pauses, len(times)]):
         yield Suspicion(
             start_s=times[first],
-            end_s=_within(times[first], times[beyond - 1] + step_s, end_s),
+            end_s=_limit_end(times[first], times[beyond - 1] + step_s, end_s),
             person=person,
             fake_score=round(fmean(float(face["fake_score"]) for face in faces[first:beyond]), SCORE_DIGITS),
             faces=beyond - first,
@@ -212,6 +219,6 @@ def _suspicions(
         )
 
 
-def _within(start_s: float, end_s: float, most_s: float) -> float:
+def _limit_end(start_s: float, end_s: float, most_s: float) -> float:
     """The end of a stretch, not beyond that of its medium."""
     return max(start_s, min(end_s, most_s))

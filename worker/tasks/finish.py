@@ -64,7 +64,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
     )
     result = judged.result
-    _renumber(looked_at, judged.tracks)
+    _renumber_people(looked_at, judged.tracks)
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
         fake_score=result.fake_score,
@@ -77,7 +77,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     )
 
 
-def _renumber(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:
+def _renumber_people(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:
     """Give the people of each segment the numbers that they have in the whole medium."""
     numbers = {(index, within): track.person for track in tracks for index, within in track.numbers.items()}
     for segment in segments:

@@ -39,9 +39,9 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         is_stored = job.media is not None
         manifest = context.manifest(job)
     if not is_stored and source_url is not None:
-        storage_key = _bring(context, lease, owner, partial(_fetch, context, source_url))
+        storage_key = _store_source(context, lease, owner, partial(_fetch, context, source_url))
     elif not is_stored and source_key is not None:
-        storage_key = _bring(context, lease, owner, partial(_copy, context, source_key, promised_sha256))
+        storage_key = _store_source(context, lease, owner, partial(_copy, context, source_key, promised_sha256))
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
@@ -60,7 +60,7 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
     log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments))
 
 
-def _bring(context: Context, lease: Lease, owner: str, bring: Callable[[str], StoredFile]) -> str | None:
+def _store_source(context: Context, lease: Lease, owner: str, bring: Callable[[str], StoredFile]) -> str | None:
     """
     Make a file the job's media.
 

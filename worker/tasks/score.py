@@ -61,7 +61,7 @@ def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, ind
 def _score(context: Context, detectors: Detectors, index: int, lease: Lease, is_lost: IsLost) -> None:
     began, stages = time.monotonic(), Stages()
     try:
-        result = _scan(context, detectors, lease, index, is_lost, stages)
+        result = _scan_segment(context, detectors, lease, index, is_lost, stages)
         with stages.measure("record"), context.sessions.transaction() as session:
             record_segment(session, lease, fake_score=result.fake_score, result=result.to_json(), looks=result.looks)
     finally:
@@ -79,7 +79,7 @@ def _score(context: Context, detectors: Detectors, index: int, lease: Lease, is_
     )
 
 
-def _scan(
+def _scan_segment(
     context: Context, detectors: Detectors, lease: Lease, index: int, is_lost: IsLost, stages: Stages
 ) -> SegmentResult:
     with context.sessions.transaction() as session:
@@ -108,11 +108,11 @@ def _scan(
             should_stop=is_lost,
             stages=stages,
         )
-    _report(detector)
+    _report_device(detector)
     return result
 
 
-def _report(detector: Detector) -> None:
+def _report_device(detector: Detector) -> None:
     state = device_state(detector.device)
     if state is not None:
         device = str(detector.device)

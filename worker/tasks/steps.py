@@ -41,22 +41,22 @@ def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLo
     except JobCancelledError as error:
         log.info("step dropped", reason=str(error))
     except DeepfakeStreamError as error:
-        _give_back(context, lease, error)
+        _release_after_error(context, lease, error)
     except OSError as error:
         # A full or unreachable disk, wherever it was met.
         log.exception("step failed")
         reason = StorageError("this service's storage failed")
         reason.__cause__ = error
-        _give_back(context, lease, reason)
+        _release_after_error(context, lease, reason)
     except Exception:
         # Where the database is away, nothing can be given back either: then the lease runs out.
         log.exception("step failed unexpectedly")
-        _give_back(context, lease, UnexpectedError("an internal error, which has been logged"))
+        _release_after_error(context, lease, UnexpectedError("an internal error, which has been logged"))
     finally:
         renewer.stop()
 
 
-def _give_back(context: Context, lease: Lease, error: DeepfakeStreamError) -> None:
+def _release_after_error(context: Context, lease: Lease, error: DeepfakeStreamError) -> None:
     try:
         with context.sessions.transaction() as session:
             release(session, lease, error, context.policy)

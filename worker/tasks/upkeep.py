@@ -41,13 +41,13 @@ def tidy(context: Context) -> None:
     with context.sessions.transaction() as session:
         forget_looks(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
-    removed = _remove_owed(context)
-    orphans = remove(context.sessions, context.storage, _orphans(context, datetime.now(UTC) - ORPHAN_AGE))
+    removed = _remove_pending(context)
+    orphans = remove(context.sessions, context.storage, _find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
     if media or jobs or removed or orphans:
         log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
 
-def _remove_owed(context: Context) -> int:
+def _remove_pending(context: Context) -> int:
     """Remove what is still there since a process died or storage was away; how many files."""
     removed = 0
     while True:
@@ -59,7 +59,7 @@ def _remove_owed(context: Context) -> int:
             return removed
 
 
-def _orphans(context: Context, before: datetime) -> list[str]:
+def _find_orphans(context: Context, before: datetime) -> list[str]:
     """Old stored files that belong to no media row, direct uploads that no job waits for, and what checks left."""
     found = (
         (key.removesuffix(".part"), changed)
@@ -70,11 +70,11 @@ def _orphans(context: Context, before: datetime) -> list[str]:
     orphans: set[str] = set()
     while keys := set(islice(old, BATCH)):
         with context.sessions.transaction() as session:
-            orphans |= keys - _known(session, keys)
+            orphans |= keys - _find_referenced_keys(session, keys)
     return sorted(orphans)
 
 
-def _known(session: Session, keys: set[str]) -> set[str]:
+def _find_referenced_keys(session: Session, keys: set[str]) -> set[str]:
     """Those of *keys* that a row needs."""
     # An address may be good for longer than files without a row are kept. Uploads come first: one that is claimed
     # between the queries is a job's by the time that jobs are asked.

@@ -1,4 +1,4 @@
-"""The benchmark's command lines before anything is measured."""
+"""The benchmark's command lines before anything is run_benchmark."""
 
 import subprocess
 import sys

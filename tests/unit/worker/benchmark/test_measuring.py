@@ -104,7 +104,7 @@ def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_pat
     monkeypatch.setattr(running, "Bench", lambda *_, **__: bench)
     monkeypatch.setattr(bench, "close", lambda: None)
     monkeypatch.setattr(running, "DURATIONS_S", (1,))
-    monkeypatch.setattr(running, "SCENE_S", 1)
+    monkeypatch.setattr(running, "SCENE_DURATION_S", 1)
     monkeypatch.setattr(running, "SIZES", ((640, 360),))
     monkeypatch.setattr(running, "FACES", (1,))
     out, scenes = tmp_path / "bench.json", tmp_path / "scenes"

@@ -8,7 +8,7 @@ from tests.clips import astronaut, hopper, scene
 from worker import inference
 from worker.detection import mtcnn as module
 from worker.detection.mtcnn import MTCNN
-from worker.detection.views import DeviceViews
+from worker.detection.resampling import TorchResampler
 from worker.inference import Engine
 from worker.media.frames import read_frames
 from worker.media.probe import probe
@@ -132,7 +132,7 @@ def device_detector(monkeypatch):
         return Engine(inference._torch(network, cpu, precision), "torch", precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
-    monkeypatch.setattr(MTCNN, "_look_at", lambda _self, frames: DeviceViews(frames, cpu))
+    monkeypatch.setattr(MTCNN, "_make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
     return MTCNN(min_face_px=MIN_FACE_PX)
 
 
@@ -167,9 +167,11 @@ def test_large_frames_are_looked_at_in_half_their_size_and_measured_in_their_own
     frames = [scene(number, size=(1280, 720), faces=(astronaut(), hopper())) for number in (0, 7)]
     wanted = detector.detect(frames)
     tables = []
-    look = MTCNN._look_at
-    monkeypatch.setattr(module, "WHOLE_PIXELS", 1280 * 720)
-    monkeypatch.setattr(MTCNN, "_look_at", lambda self, given: tables.append(given[0].shape) or look(self, given))
+    look = MTCNN._make_resampler
+    monkeypatch.setattr(module, "HALVED_FROM_PIXELS", 1280 * 720)
+    monkeypatch.setattr(
+        MTCNN, "_make_resampler", lambda self, given: tables.append(given[0].shape) or look(self, given)
+    )
     found = detector.detect(frames)
     assert tables == [(360, 640, 3)]
     for ours, theirs in zip(found, wanted, strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.errors import DecodeError
-from worker.media.ahead import MAX_AHEAD, ReadAhead
+from worker.media.ahead import MAX_FRAMES_AHEAD, ReadAhead
 from worker.media.frames import Frame
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, read_exactly
@@ -37,7 +37,7 @@ class Source:
         self.count, self.error = count, error
         self.given = 0
 
-    def frames(self, _leash):
+    def frames(self, _cancel_token):
         for number in range(self.count):
             self.given += 1
             yield Frame(float(number), SMALL)
@@ -59,7 +59,7 @@ def test_all_frames_come_in_order():
 
 def test_what_stands_between_frames_comes_too():
     items = [Frame(0.0, SMALL), None, Frame(1.0, SMALL), None]
-    with ReadAhead(lambda _leash: iter(items), facts()) as reader:
+    with ReadAhead(lambda _cancel_token: iter(items), facts()) as reader:
         assert list(reader) == items
 
 
@@ -67,9 +67,9 @@ def test_frames_are_read_before_they_are_asked_for_but_not_without_end():
     source = Source(10_000)
     with ReadAhead(source.frames, facts()):
         # One more waits in the thread's hand.
-        assert wait_until(lambda: source.given == MAX_AHEAD + 1)
+        assert wait_until(lambda: source.given == MAX_FRAMES_AHEAD + 1)
         time.sleep(0.05)
-        assert source.given == MAX_AHEAD + 1
+        assert source.given == MAX_FRAMES_AHEAD + 1
 
 
 def test_few_large_frames_are_held():
@@ -91,9 +91,9 @@ def test_leaving_early_ends_reading():
 def test_leaving_does_not_wait_for_a_decoder_that_says_nothing():
     reading = threading.Event()
 
-    def read(leash):
+    def read(cancel_token):
         arguments = [sys.executable, "-c", "import time; time.sleep(60)"]
-        with BoundedProcess(arguments, timeout_s=60, leash=leash) as child:
+        with BoundedProcess(arguments, timeout_s=60, cancel_token=cancel_token) as child:
             reading.set()
             read_exactly(child.stdout, 10)
             yield Frame(0.0, SMALL)

@@ -12,7 +12,7 @@ from tests.clips import make_clip, run
 from worker.media.filelog import FileLog
 from worker.media.frames import read_frames
 from worker.media.probe import MediaFacts, probe
-from worker.media.process import LINE_BYTES, BoundedProcess, signed
+from worker.media.process import LINE_BYTES, BoundedProcess, read_authentic
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
 TRACK = "  Stream #0:0[0x1](und): Video: h264 (Main), yuv420p, 320x240, 25 fps (default)\n"
@@ -93,5 +93,5 @@ def test_names_of_lists_differ():
 
 
 def test_only_what_begins_with_a_colour_is_signed():
-    assert signed("\x1b[1;32m[showinfo @ 0x1] \x1b[0mn: 0") == "[showinfo @ 0x1] n: 0"
-    assert signed("[showinfo @ 0x1] \x1b[0mn: 0") is None
+    assert read_authentic("\x1b[1;32m[showinfo @ 0x1] \x1b[0mn: 0") == "[showinfo @ 0x1] n: 0"
+    assert read_authentic("[showinfo @ 0x1] \x1b[0mn: 0") is None

@@ -202,7 +202,7 @@ def test_a_look_that_dies_is_not_the_last_word(tmp_path, monkeypatch, arguments)
 def test_one_run_finds_what_two_find(tmp_path, monkeypatch, name, codec, options):
     path = make_clip(tmp_path / name, codec=codec, **options)
     found = probe(path, LIMITS)
-    monkeypatch.setattr(module, "_look", lambda *_: None)
+    monkeypatch.setattr(module, "_scan_in_one_pass", lambda *_: None)
     assert probe(path, LIMITS) == found
 
 

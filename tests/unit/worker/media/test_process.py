@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import DecodeTimeoutError
 from worker.cores import available_cores
-from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
 
 
 def python(code):
@@ -126,7 +126,7 @@ def test_time_may_be_given_anew_in_a_pause():
         for _ in range(3):
             time.sleep(1.0)
             with child.paused():
-                child.renew(1.5)
+                child.extend(1.5)
         with pytest.raises(DecodeTimeoutError, match=r"limit of 1\.5 s"):
             child.wait()
     assert 4.0 < time.monotonic() - began < 30
@@ -140,19 +140,19 @@ def test_processor_time_is_limited_by_all_that_may_be_given():
 
 
 def test_a_cut_leash_ends_the_child_and_the_next_one():
-    leash = Leash()
-    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:
-        leash.cut()
+    cancel_token = CancelToken()
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, cancel_token=cancel_token) as child:
+        cancel_token.cut()
         assert child.wait() == -signal.SIGKILL
-    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, cancel_token=cancel_token) as child:
         assert child.wait() == -signal.SIGKILL
 
 
 def test_a_leash_whose_child_has_ended_harms_nobody():
-    leash = Leash()
-    with BoundedProcess(python("print(1)"), timeout_s=60, leash=leash) as child:
+    cancel_token = CancelToken()
+    with BoundedProcess(python("print(1)"), timeout_s=60, cancel_token=cancel_token) as child:
         assert child.wait() == 0
-    leash.cut()
+    cancel_token.cut()
 
 
 def test_a_child_that_ends_just_before_it_is_killed_is_no_error(monkeypatch):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 def said(script):
-    """What a child says that runs *script* on the leash of a decoder."""
+    """What a child says that runs *script* on the cancel_token of a decoder."""
     with BoundedProcess([sys.executable, "-I", "-c", script], timeout_s=30.0) as child:
         return child.stdout.read().decode().strip()
 

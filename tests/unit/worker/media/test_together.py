@@ -12,9 +12,9 @@ from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError
 from tests.clips import make_clip, run
 from worker.media import decoding, frames
-from worker.media.frames import MAX_TOGETHER, read_frames, read_segments
+from worker.media.frames import MAX_SHARED_SEGMENTS, read_frames, read_segments
 from worker.media.probe import probe
-from worker.media.process import Leash
+from worker.media.process import CancelToken
 from worker.media.segments import Segment, plan_segments
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
@@ -189,7 +189,7 @@ def test_long_plans_are_shared_out(tmp_path, decoders):
     plan = plan_segments(facts.duration_s, 0.5)
     decoders.clear()
     together(path, facts, plan)
-    assert len(decoders) == math.ceil(len(plan) / MAX_TOGETHER) == 3
+    assert len(decoders) == math.ceil(len(plan) / MAX_SHARED_SEGMENTS) == 3
 
 
 def test_a_size_that_changes(tmp_path):
@@ -248,8 +248,8 @@ class Breaking:
     def __init__(self, monkeypatch, at_s, how, *, is_final=False):
         self.at_s, self.how, self.is_final = at_s, how, is_final
         self.spans = []
-        self.real = frames.Decoding
-        monkeypatch.setattr(frames, "Decoding", self.decoding)
+        self.real = frames.FrameDecoder
+        monkeypatch.setattr(frames, "FrameDecoder", self.decoding)
 
     def decoding(self, path, facts, cuts_s, *arguments):
         self.spans.append((cuts_s[0], cuts_s[-1]))
@@ -312,10 +312,10 @@ def test_frames_out_of_order_are_left_to_decoders_of_one_segment(tmp_path, decod
 
 
 def test_a_cut_leash_ends_it_at_once(clip, decoders):
-    leash = Leash()
-    frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0, leash=leash)
+    cancel_token = CancelToken()
+    frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0, cancel_token=cancel_token)
     next(frames)
-    leash.cut()
+    cancel_token.cut()
     with pytest.raises(DecodeError, match="signal 9"):
         list(frames)
     assert len(decoders) == 1
@@ -351,6 +351,8 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
 
 
 def test_of_the_selection_one_stretch_is_the_simple_case():
-    assert decoding.selection((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
-    cuts = [number * 5.0 for number in range(MAX_TOGETHER + 1)]
-    assert all(f"gte(t,{start!r})*lt(t,{end!r})" in decoding.selection(cuts, 2.0) for start, end in pairwise(cuts))
+    assert decoding.selection_expression((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
+    cuts = [number * 5.0 for number in range(MAX_SHARED_SEGMENTS + 1)]
+    assert all(
+        f"gte(t,{start!r})*lt(t,{end!r})" in decoding.selection_expression(cuts, 2.0) for start, end in pairwise(cuts)
+    )

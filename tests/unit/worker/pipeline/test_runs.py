@@ -1,7 +1,7 @@
 import pytest
 
 from worker.pipeline import runs
-from worker.pipeline.runs import find_runs, stands_out
+from worker.pipeline.runs import find_runs, has_run
 
 
 def test_a_short_stretch_is_found_where_it_lies():
@@ -41,6 +41,6 @@ def test_of_hours_that_are_suspicious_not_many_more_stretches_are_looked_at_than
 
 def test_whether_anything_stands_out_is_told_without_finding_where():
     scores = [0.1] * 50 + [0.9] * 6 + [0.1] * 50
-    assert stands_out(scores, lambda count: 0.85 if count >= 4 else 2.0)
-    assert not stands_out(scores, lambda count: 0.85 if count >= 8 else 2.0)
-    assert not stands_out([], lambda _count: 0.0)
+    assert has_run(scores, lambda count: 0.85 if count >= 4 else 2.0)
+    assert not has_run(scores, lambda count: 0.85 if count >= 8 else 2.0)
+    assert not has_run([], lambda _count: 0.0)

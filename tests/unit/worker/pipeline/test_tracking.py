@@ -80,6 +80,6 @@ def test_the_largest_scored_face_is_shown():
 
 
 def test_in_a_film_of_a_crowd_somebody_is_looked_for_among_those_seen_last(monkeypatch):
-    monkeypatch.setattr(tracking, "COMPARED", 1)
+    monkeypatch.setattr(tracking, "MAX_COMPARED", 1)
     crowd = [part(0, (ONE, 90.0)), part(9, (OTHER, 90.0)), part(10, (OTHER, 90.0)), part(20, (ONE, 90.0))]
     assert sorted(len(track.faces) for track in track_people(crowd, "video")) == [2, 2, 4]

@@ -7,7 +7,7 @@ from shared.evidence import Evidence
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from worker.pipeline.scoring import score_job
 from worker.pipeline.tracking import Track
-from worker.pipeline.verdicts import LISTED, judge_people
+from worker.pipeline.verdicts import MAX_LISTED, judge_people
 
 SHIPPED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
 FPS = 2.0
@@ -157,11 +157,11 @@ def test_without_limits_by_evidence_a_single_face_stands_for_nothing_and_a_stret
 
 
 def test_a_result_names_the_most_suspicious_of_very_many_people():
-    tracks = [track([0.02] * 4, person) for person in range(3 * LISTED)]
-    tracks.append(track([0.99] * 40, 3 * LISTED))
+    tracks = [track([0.02] * 4, person) for person in range(3 * MAX_LISTED)]
+    tracks.append(track([0.99] * 40, 3 * MAX_LISTED))
     document = judged(*tracks)[0].to_json()
-    assert document["people_total"] == 3 * LISTED + 1
-    assert len(document["people"]) == LISTED
+    assert document["people_total"] == 3 * MAX_LISTED + 1
+    assert len(document["people"]) == MAX_LISTED
     assert document["people"][-1]["verdict"] == "fake"
 
 

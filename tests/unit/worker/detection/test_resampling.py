@@ -3,13 +3,13 @@ import pytest
 import torch
 from facenet_pytorch.models.utils.detect_face import imresample
 
-from worker.detection.views import DeviceViews, HostViews
+from worker.detection.resampling import CPUResampler, TorchResampler
 
 CPU = torch.device("cpu")
 
 
 def views(kind, frames):
-    return HostViews(frames) if kind == "host" else DeviceViews(frames, CPU)
+    return CPUResampler(frames) if kind == "host" else TorchResampler(frames, CPU)
 
 
 @pytest.mark.parametrize("kind", ["host", "device"])
@@ -55,7 +55,7 @@ def test_memory_of_earlier_views_is_used_again_and_shows_in_nothing():
     for count, size in ((2, (60, 80)), (3, (60, 80)), (1, (60, 80)), (2, (50, 90))):
         frames = list(rng.integers(0, 256, (count, *size, 3), np.uint8))
         before = list(tables)
-        again, fresh = HostViews(frames, map, tables), HostViews(frames)
+        again, fresh = CPUResampler(frames, map, tables), CPUResampler(frames)
         assert len(tables) == count
         assert all(old is new for old, new in zip(before, tables, strict=False)) == (size == (60, 80))
         edges = np.tile([5, 5, 40, 44], (count, 1))
@@ -67,5 +67,5 @@ def test_frames_too_wide_for_short_numbers_are_cut_alike(width):
     frame = np.random.default_rng(0).integers(0, 256, (40, width, 3), np.uint8)
     edges = np.array([[width - 100, 3, width - 10, 39], [0, 0, 12, 12], [100, 5, width, 40]], np.int64)
     owners = np.zeros(3, np.int64)
-    wide = HostViews([frame]).crops(edges, owners, 24)
-    assert np.allclose(wide, DeviceViews([frame], torch.device("cpu")).crops(edges, owners, 24), atol=1e-6)
+    wide = CPUResampler([frame]).crops(edges, owners, 24)
+    assert np.allclose(wide, TorchResampler([frame], torch.device("cpu")).crops(edges, owners, 24), atol=1e-6)
