@@ -1,9 +1,9 @@
 """
-Still images and animations: decoded by a child process, by Pillow (``picture.py``) or, JPEG XL, by ffmpeg.
+Still images and animations, decoded in a child process by Pillow (``picture.py``) or, for JPEG XL, by ffmpeg.
 
-A file may hold several pictures: the pages of a TIFF, the pictures of a HEIC file or of a JPEG with that of a second
-lens, and behind the last one the video of a motion photo or several. They are numbered from 0. An animation is a video,
-whose pictures have times instead.
+A file may hold several pictures, numbered from 0: the pages of a TIFF, the pictures of a HEIC file, or those of a JPEG
+from a phone with two lenses. The videos of a motion photo follow the last picture. An animation is treated as a video,
+whose pictures have times.
 """
 
 import json
@@ -29,10 +29,10 @@ SCRIPT = Path(__file__).with_name("picture.py")
 LINE_BYTES = 4096
 COPY_BLOCK_BYTES = 1024**2
 MAX_CLIP_BYTES: Final = 256 * 1024**2
-"""Of the video in a motion photo, which is copied; those of phones have some megabytes."""
+"""Largest video in a motion photo, which is copied to a temporary file; those of phones have a few megabytes."""
 
 WORK_PIXELS: Final = 8192 * 4320
-"""Pictures with more pixels than this are looked at in a half, a quarter or an eighth of their width and height."""
+"""Pictures with more pixels are decoded at a half, a quarter or an eighth of their width and height."""
 
 _ERRORS_BY_CODE = {
     kind.code: kind
@@ -48,28 +48,28 @@ _ERRORS_BY_CODE = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a file of pictures holds."""
+    """Facts of a file of pictures."""
 
     container: str
     kind: Literal["image", "video"]
     """``video`` for an animation."""
     width_px: int
-    """Of the first picture, upright and in full size, like the height."""
+    """Width of the first picture, upright and in full size."""
     height_px: int
     rotation_deg: int
     pictures: int
-    """To look at, the videos of a motion photo not counted."""
+    """Number of pictures, without the videos of a motion photo."""
     duration_s: float | None
-    """Of an animation, once through; None for still pictures."""
+    """Duration of one pass of an animation; None for still pictures."""
     truncated: bool
     """Whether part of an animation is missing or damaged."""
     clips: int
-    """Videos that follow the last picture: one in a motion photo as phones make them."""
+    """Number of videos that follow the last picture: one in a usual motion photo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video within a picture's file."""
+    """A video in the file of a picture, at the bytes ``[begin, end)``."""
 
     path: Path
     begin: int
@@ -78,10 +78,10 @@ class Clip:
     @contextmanager
     def extract(self) -> Generator[Path, None, None]:
         """
-        A file of its own with the video, while the block runs.
+        Copy the video to a temporary file, which exists until the context ends.
 
         Raises:
-            TooLargeError: It is larger than any motion photo's, and temporary space is limited.
+            TooLargeError: The video has more than ``MAX_CLIP_BYTES``.
         """
         if self.end - self.begin > MAX_CLIP_BYTES:
             raise errors.TooLargeError(
@@ -99,13 +99,13 @@ class Clip:
 
 def probe_image(path: Path, container: str, limits: MediaLimits, *, timeout_s: float) -> ImageFacts:
     """
-    Find what the file of pictures at *path* holds.
+    Find the facts of the image or animation at *path*.
 
     Args:
-        container: As ``shared.containers`` names it.
+        container: The container's name in ``shared.containers``.
 
     Raises:
-        MediaError: It is damaged, exceeds *limits*, or is stored in a way that is not read.
+        MediaError: The file is damaged, exceeds *limits*, or is stored in an unsupported way.
         DecodeError: The decoder crashed, or did not end in time.
     """
     if container == jxl.CONTAINER:
@@ -144,12 +144,13 @@ def read_animation(
     """
     Decode the pictures of an animation that begin in ``[start_s, end_s)``, one for each cell of ``1 / sample_fps`` s.
 
-    Of a short animation it is every picture. If none begins in the stretch, it is the one that stands at its start.
+    A short animation is not sampled: every picture is decoded. If no picture begins in the interval, the one that is
+    shown at its start is decoded.
 
     Args:
-        timeout_s: Wall-clock limit of decoding; the time between a picture and being asked for the next does not count.
+        timeout_s: Wall-clock limit of decoding; time that the caller spends between pictures does not count.
 
-    Returns:
+    Yields:
         Each picture with its time.
 
     Raises:
@@ -165,12 +166,12 @@ def read_animation(
 
 @contextmanager
 def _start_decoder(
-    path: Path, do: str, request: dict[str, Any], timeout_s: float, cancel_token: CancelToken | None
+    path: Path, command: str, arguments: dict[str, Any], timeout_s: float, cancel_token: CancelToken | None
 ) -> Generator[BoundedProcess, None, None]:
-    # -I: nothing from the environment or the current folder is imported.
-    asked = json.dumps({"do": do, "work_pixels": WORK_PIXELS, **request})
-    arguments = [sys.executable, "-I", str(SCRIPT), str(path.absolute()), asked]
-    with BoundedProcess(arguments, timeout_s=timeout_s, cancel_token=cancel_token) as child:
+    request = json.dumps({"command": command, "work_pixels": WORK_PIXELS, **arguments})
+    # -I: nothing is imported from the environment or the current folder. -B: the child may not write files.
+    command_line = [sys.executable, "-I", "-B", str(SCRIPT), str(path.absolute()), request]
+    with BoundedProcess(command_line, timeout_s=timeout_s, cancel_token=cancel_token) as child:
         yield child
 
 

@@ -1,9 +1,9 @@
 """
-The facts of a media file, as decoding will meet them and players show it.
+The probe: facts of a media file, as players show it.
 
-Times come from the packets that are really there, not from what the header claims: a truncated file is as long
-as what is left of it. Media time 0 is where players begin, which is before the first picture where sound begins first;
-what an edit list cuts away is not counted.
+Times come from the packets that exist, not from the header: a truncated file is as long as what is left of it. Media
+time 0 is where players begin, which is before the first frame if the audio begins earlier. What an edit list removes
+does not count.
 """
 
 import time
@@ -41,22 +41,22 @@ from worker.media.showinfo import FirstFrame
 from worker.media.tonemap import DynamicRange
 
 PRESENTATION_FIELDS: Final = ("video_track", "other_video_tracks", "dynamic_range")
-"""Facts that are kept apart from the others, since older releases refuse what they do not know."""
+"""Facts that are stored in a column of their own, since older releases refuse unknown facts."""
 WITHOUT_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
-"""Options of an output: what the file says of itself is not copied to it, nor quoted where the log describes it."""
+"""Options of an output without the file's metadata, which the log would quote."""
 BROADCAST_CONTAINERS: Final = ("mpegts", "mpegps")
-"""Containers that may announce tracks of which nothing was recorded, and have no default one: the first is shown."""
+"""Containers that may announce tracks without content, and have no default track: the first one is shown."""
 SPARSELY_TIMED_CONTAINERS: Final = ("mpegps", "mxf")
-"""Containers that may tell of some packets alone when they are shown; ffmpeg works it out for those between."""
+"""Containers in which only some packets may have presentation times; ffmpeg derives the others."""
 SIZED_TRACKS: Final = "V:u"
-"""ffmpeg's specifier of the video tracks whose pictures have a size."""
+"""ffmpeg's specifier of the video tracks whose frames have a size."""
 TIME_TOLERANCE_S: Final = 1e-5
-"""Times that are closer than this are one, and were rounded."""
+"""Times that differ by less are equal, since times are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFacts:
-    """What a probe found."""
+    """The facts of an image or video."""
 
     kind: Literal["image", "video"]
     container: str
@@ -67,40 +67,40 @@ class MediaFacts:
     rotation_deg: int
     """Clockwise, from the stored to the displayed picture: 0, 90, 180 or 270."""
     duration_s: float | None
-    """When the last picture ends, in media time; None for images."""
+    """When the last frame ends, in media time; None for images."""
     start_s: float
-    """What the file's clock says at media time 0, where players begin."""
+    """Time of the file's clock at media time 0, where players begin."""
     frame_count: int
-    """Of the pictures that are shown. Of an image: its pictures, and each video of a motion photo as one more."""
+    """Number of displayed frames. For an image: its pictures, plus one for each video of a motion photo."""
     frame_rate: float | None
     """Frames a second on average; None for images and single frames."""
     truncated: bool
     """Whether the end of the file is missing."""
     video_bytes: int | None = None
-    """Of the video track alone; None for images."""
+    """Bytes of the video track, without audio; None for images."""
     first_s: float = 0.0
-    """When the first picture appears, in media time."""
+    """When the first frame appears, in media time."""
     video_track: int | None = None
-    """Which of the file's tracks is shown and looked at, counted from 0; None for images."""
+    """Number of the analysed track among all tracks of the file, from 0; None for images."""
     other_video_tracks: int = 0
-    """How many more a player could show, which nobody looks at; cover art is none."""
+    """Number of further video tracks, which are not analysed; cover art does not count."""
     dynamic_range: DynamicRange = "sdr"
-    """What the file's colours mean; ``pq`` and ``hlg`` are mapped to SDR when frames are read."""
+    """Dynamic range of the colours; ``pq`` and ``hlg`` are mapped to SDR when frames are read."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON column. Facts that older releases would refuse there are in ``presentation``."""
+        """Return plain values for the JSON column ``facts``, without those that older releases refuse there."""
         facts = asdict(self)
         for name in ("video_bytes", "first_s", *PRESENTATION_FIELDS):
             del facts[name]
         return facts
 
     def presentation(self) -> dict[str, Any]:
-        """Plain values, for another JSON column: which pictures are shown, and how."""
+        """Return plain values for the JSON column ``presentation``: the facts that ``to_json`` leaves out."""
         return {name: getattr(self, name) for name in PRESENTATION_FIELDS}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], presentation: dict[str, Any] | None = None) -> Self:
-        """The facts that ``to_json`` and ``presentation`` wrote; the latter is None where an older release looked."""
+        """Read what ``to_json`` and ``presentation`` wrote; the latter is None if an older release probed the file."""
         known = {name: value for name, value in (presentation or {}).items() if name in PRESENTATION_FIELDS}
         return cls(**data, **known)
 
@@ -113,14 +113,14 @@ def probe(path: Path, limits: MediaLimits, *, timeout_s: float = 60.0) -> MediaF
         timeout_s: Wall-clock limit of all decoder processes together.
 
     Raises:
-        MediaError: With the code that says what is wrong with the file.
+        MediaError: The file cannot be analysed; the code says why.
         DecodeError: The decoder crashed or did not end in time.
     """
     size_bytes = path.stat().st_size
     check_size(size_bytes, limits)
     with path.open("rb") as stream:
         header = inspect_header(stream, size_bytes)
-    # What the header claims of length and rate may be a lie; of pixels it cannot be one that helps the sender.
+    # Only the header's size is checked here: duration and frame rate may be wrong in a header, and are measured below.
     check_limits(
         HeaderFacts(header.kind, header.container, width_px=header.width_px, height_px=header.height_px),
         limits,
@@ -131,7 +131,7 @@ def probe(path: Path, limits: MediaLimits, *, timeout_s: float = 60.0) -> MediaF
 
 
 def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: float) -> MediaFacts:
-    """The facts of still pictures or of an animation."""
+    """Find the facts of still pictures or of an animation."""
     found = probe_image(path, container, limits, timeout_s=timeout_s)
     frames = found.pictures + found.clips
     facts = MediaFacts(
@@ -153,7 +153,7 @@ def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: flo
 
 @dataclass(frozen=True, slots=True)
 class _VideoScan:
-    """What ffmpeg tells of a video."""
+    """What ffmpeg reports about a video."""
 
     log: FileLog
     track: VideoTrack
@@ -164,7 +164,7 @@ class _VideoScan:
 def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline: float) -> MediaFacts:
     found = _scan_in_one_pass(path, header.container, None, deadline)
     if found is None:
-        # Something is amiss. One after the other they tell what it is.
+        # Two separate passes tell what is wrong.
         found = _scan_in_two_passes(path, header.container, limits, deadline)
     log, track, scan, first = found.log, found.track, found.scan, found.first
     start_s, first_s, end_s = _find_time_range(found)
@@ -204,13 +204,13 @@ def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline:
 
 
 def _find_time_range(found: _VideoScan) -> tuple[float, float, float]:
-    """By the file's clock: where players begin, where the first picture appears and where the last one ends."""
+    """Return where players begin, where the first frame appears and where the last one ends, by the file's clock."""
     first_s, end_s = found.scan.span()
     start_s = found.log.start_s
     if start_s is None or start_s > first_s - TIME_TOLERANCE_S:
         start_s = first_s
     if found.first.time_s is not None and first_s + TIME_TOLERANCE_S < found.first.time_s < end_s:
-        # Pictures that need others from before the file's begin do not decode.
+        # Leading frames that refer to frames before the start of the file do not decode.
         first_s = found.first.time_s
     return start_s, first_s, end_s
 
@@ -224,10 +224,10 @@ def _check_duration(start_s: float, end_s: float, limits: MediaLimits) -> None:
 
 def _scan_in_one_pass(path: Path, container: str, index: int | None, deadline: float) -> _VideoScan | None:
     """
-    What ``_scan_in_two_passes`` finds, by one process instead of two; None where anything is amiss.
+    Do the work of ``_scan_in_two_passes`` in one process; return None if anything is wrong.
 
-    Opening a file takes longer than reading its packets. Which track is shown is known afterwards; where it is not
-    the first video track, which is tried without being asked for, it is looked at in its turn.
+    Opening a file takes longer than reading its packets. Which track is shown is only known afterwards: the first
+    video track is tried, and if it is another one, that is scanned in a second run.
     """
     log, scan, first = FileLog(), PacketScan(), FirstFrame()
 
@@ -235,7 +235,7 @@ def _scan_in_one_pass(path: Path, container: str, index: int | None, deadline: f
         log.read(line)
         first.read(line)
 
-    # What is forgiven when packets are read is not forgiven when they are decoded.
+    # Errors are ignored when packets are read, but not when they are decoded.
     options = {"err_detect": "ignore_err", "err_detect:v": 0}
     source = _open_timed(path, container, **options)
     outputs = _packets_output(source, index), _first_frame_output(source, index)
@@ -261,36 +261,36 @@ def _is_readable(track: VideoTrack) -> bool:
 def _check_log(log: FileLog) -> None:
     if log.is_forged:
         raise UnsupportedMediaError(
-            "the file's metadata imitates what the decoder says about it, so that its times are uncertain; remove its"
-            " metadata and send it again"
+            "the file's metadata imitates the decoder's log, which makes the timestamps uncertain; remove the metadata"
+            " and send the file again"
         )
 
 
 def _open_timed(path: Path, container: str, **options: Any) -> Any:
-    """An input whose packets have times of presentation, where they can be known."""
+    """Open an input whose packets have presentation times, as far as they can be derived."""
     return open_input(
         path, container, **options, **({"fflags": "+genpts"} if container in SPARSELY_TIMED_CONTAINERS else {})
     )
 
 
 def _packets_output(source: Any, index: int | None) -> Any:
-    """An output of the packets of a video track of *source*, a line each."""
+    """Make an output that lists the packets of a video track of *source*, one line each."""
     packets = select_video(source, index)
     options = {"copyinkf": None, "avoid_negative_ts": "disabled"}
     return packets.output("pipe:", f="framecrc", c="copy", **options, **WITHOUT_METADATA)
 
 
 def _first_frame_output(source: Any, index: int | None) -> Any:
-    """An output of nothing, for which the first frame of a video track of *source* is decoded."""
+    """Make an output that decodes the first frame of a video track of *source* and writes nothing."""
     return log_frames(select_video(source, index)).output("pipe:", f="null", vframes=1, **WITHOUT_METADATA)
 
 
 def _scan_in_two_passes(path: Path, container: str, limits: MediaLimits, deadline: float) -> _VideoScan:
     """
-    Read the packets of the track that is shown, without decoding anything, and then decode its first frame.
+    Read the packets of the displayed track without decoding them, then decode its first frame.
 
     Raises:
-        MediaError: With the code that says what is wrong with the file.
+        MediaError: The file cannot be analysed; the code says why.
         DecodeError: The decoder crashed or did not end in time.
     """
     log, track, scan = _read_packets(path, container, None, deadline)
@@ -335,17 +335,17 @@ def _read_packets(
 
 
 def _explain_missing_track(log: FileLog, text: str) -> MediaError:
-    """What is wrong with a file of which no track could be listed; *text* is the end of the log."""
+    """Return the error for a file without a listed track; *text* is the end of the log."""
     if log.has_no_size:
         return TruncatedError(
-            "the file announces a video, but not the size of its pictures: it is damaged or incomplete, or its codec is"
-            " not accepted"
+            "the file has a video track whose frames have no size: it is damaged or incomplete, or its codec is not"
+            " supported"
         )
     if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:
         return NoVideoStreamError("the file holds no video stream")
     if "moov atom not found" in text or log.truncated:
         return TruncatedError("the file ends before any frame")
-    return NotMediaError("the file cannot be read as the video that its first bytes announce")
+    return NotMediaError("the file is not a readable video of the format that its first bytes announce")
 
 
 def _decode_first(path: Path, container: str, index: int, timeout_s: float) -> FirstFrame:

@@ -1,4 +1,4 @@
-"""Fetching a URL source: bounded in size and time, to checked addresses only."""
+"""Downloads of URL sources, limited in size and time and to checked addresses."""
 
 import time
 from urllib.parse import urljoin, urlsplit
@@ -45,7 +45,7 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
                 continue
             if response.status_code != 200:
                 raise SourceRefusedError(f"the URL's server answered {response.status_code}")
-            # HTTPX gives no answer whose length is not written in ASCII digits, at most 20 of them.
+            # HTTPX has rejected lengths that are not at most 20 ASCII digits.
             if int(response.headers.get("content-length", "0")) > max_bytes:
                 raise _too_large_error(max_bytes)
             for block in response.iter_raw(BLOCK_BYTES):
@@ -60,8 +60,8 @@ def _resolve_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise SourceRefusedError("the URL redirects to what is no address") from error
+        raise SourceRefusedError("the URL redirects to an invalid URL") from error
 
 
 def _too_large_error(max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the file at the URL has more bytes than the limit max_upload_bytes, {max_bytes}")
+    return TooLargeError(f"the file at the URL is larger than the limit max_upload_bytes, {max_bytes}")

@@ -134,7 +134,7 @@ def test_time_may_be_given_anew_in_a_pause():
 
 def test_processor_time_is_limited_by_all_that_may_be_given():
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
-    for options, wanted_s in (({}, 20.0), ({"whole_timeout_s": 100.0}, 100.0)):
+    for options, wanted_s in (({}, 20.0), ({"max_timeout_s": 100.0}, 100.0)):
         with BoundedProcess(python("import time; time.sleep(0.3); " + code), timeout_s=20.0, **options) as child:
             assert int(child.stdout.read()) == int(wanted_s * available_cores()) + 1
 
@@ -142,7 +142,7 @@ def test_processor_time_is_limited_by_all_that_may_be_given():
 def test_a_cut_leash_ends_the_child_and_the_next_one():
     cancel_token = CancelToken()
     with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, cancel_token=cancel_token) as child:
-        cancel_token.cut()
+        cancel_token.cancel()
         assert child.wait() == -signal.SIGKILL
     with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, cancel_token=cancel_token) as child:
         assert child.wait() == -signal.SIGKILL
@@ -152,7 +152,7 @@ def test_a_leash_whose_child_has_ended_harms_nobody():
     cancel_token = CancelToken()
     with BoundedProcess(python("print(1)"), timeout_s=60, cancel_token=cancel_token) as child:
         assert child.wait() == 0
-    cancel_token.cut()
+    cancel_token.cancel()
 
 
 def test_a_child_that_ends_just_before_it_is_killed_is_no_error(monkeypatch):

@@ -315,7 +315,7 @@ def test_a_cut_leash_ends_it_at_once(clip, decoders):
     cancel_token = CancelToken()
     frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0, cancel_token=cancel_token)
     next(frames)
-    cancel_token.cut()
+    cancel_token.cancel()
     with pytest.raises(DecodeError, match="signal 9"):
         list(frames)
     assert len(decoders) == 1
@@ -351,8 +351,9 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
 
 
 def test_of_the_selection_one_stretch_is_the_simple_case():
-    assert decoding.selection_expression((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
+    assert decoding.build_selection_expression((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
     cuts = [number * 5.0 for number in range(MAX_SHARED_SEGMENTS + 1)]
     assert all(
-        f"gte(t,{start!r})*lt(t,{end!r})" in decoding.selection_expression(cuts, 2.0) for start, end in pairwise(cuts)
+        f"gte(t,{start!r})*lt(t,{end!r})" in decoding.build_selection_expression(cuts, 2.0)
+        for start, end in pairwise(cuts)
     )

@@ -7,7 +7,7 @@ import pytest
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, JobCancelledError
 from tests.clips import make_clip
-from worker.media.ahead import MAX_AHEAD
+from worker.media.ahead import MAX_FRAMES_AHEAD
 from worker.media.frames import Frame, read_frames
 from worker.media.probe import probe
 from worker.media.segments import Segment, plan_segments
@@ -70,10 +70,10 @@ def test_frames_are_read_ahead_beyond_their_segment_but_not_without_end(clip, mo
     assert read == []
     assert next(results) == [0.0]
     deadline = time.monotonic() + 5.0
-    while len(read) < MAX_AHEAD + 3 and time.monotonic() < deadline:
+    while len(read) < MAX_FRAMES_AHEAD + 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     # A frame and its end were taken; as many wait as may, and one is in hand.
-    assert len(read) == MAX_AHEAD + 3
+    assert len(read) == MAX_FRAMES_AHEAD + 3
     assert list(results) == [[float(number)] for number in range(1, 100)]
 
 
