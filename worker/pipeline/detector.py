@@ -1,4 +1,4 @@
-"""The loaded pipeline of one process: frames in, a segment's result out."""
+"""The loaded pipeline of one process: it takes the frames of a segment and returns the segment's result."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,20 +24,20 @@ from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
 CHUNK_PIXELS: Final = 2 * 1920 * 1080
-"""Frames that are looked at together hold about this many pixels, and one at least: it bounds memory."""
+"""Limit on the pixels of a chunk, the frames that are processed together, to bound memory; it has at least one."""
 CHUNK_FRAMES: Final = 8
-"""Fewer than a segment has, so that later ones are decoded meanwhile."""
+"""Most frames in a chunk: fewer than a segment has, so that later frames are decoded while a chunk is processed."""
 FACE_BATCH: Final = 32
 MAX_SCORE_CHANGE: Final = 5e-4
-"""How far a lower precision may move the score of a made picture: those of real faces move ten times as far."""
+"""How far a lower precision may change the scores of synthetic examples; real faces' scores change ten times as far."""
 EXAMPLE_COUNT: Final = 16
 MAX_FACES_PER_FRAME: Final = 64
-"""The largest ones; a picture of a stadium must not take an hour."""
+"""Only the largest faces of a frame are scored, so that a picture of a crowd does not take an hour."""
 
 
 @dataclass(frozen=True, slots=True)
 class _FoundFace:
-    """A face on its way to its score."""
+    """A detected face that is not scored yet."""
 
     time_s: float
     face: DetectedFace
@@ -45,16 +45,16 @@ class _FoundFace:
     quality: FaceQuality
     problem: str | None
     scale: tuple[float, float]
-    """Of the frame."""
+    """The frame's ``scale``."""
     appearance: NDArray[np.float32]
 
 
 class Detector:
     """
-    Detector and network of one checkpoint on one device.
+    Face detector and forgery network of one checkpoint on one device.
 
     Args:
-        checkpoint: With its network on *device* already.
+        checkpoint: Its network must be on *device*.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device) -> None:
@@ -79,7 +79,7 @@ class Detector:
         Load the checkpoint *name* onto *device*.
 
         Raises:
-            ModelError: It cannot be loaded.
+            ModelError: The checkpoint cannot be loaded.
         """
         return cls._prepare(load_checkpoint(models_dir, name, device), device)
 
@@ -89,7 +89,7 @@ class Detector:
         Load the checkpoint that a job has pinned onto *device*; see ``worker.model.checkpoint.load_pinned``.
 
         Raises:
-            ModelError: It cannot be loaded.
+            ModelError: The checkpoint cannot be loaded.
         """
         return cls._prepare(load_pinned(models_dir, manifest, device), device)
 
@@ -111,35 +111,35 @@ class Detector:
         Score the sampled frames of one segment.
 
         Args:
-            frames: In order; they are taken in split_into_chunks, so that a few are in memory at a time.
-            should_stop: Asked between split_into_chunks.
-            stages: Told of ``decode``, ``detect`` and ``classify``.
+            frames: In order; they are consumed in chunks, so that only a few are in memory at a time.
+            should_stop: Called between chunks.
+            stages: Collects the times of ``decode``, ``detect`` and ``classify``.
 
         Raises:
-            JobCancelledError: *should_stop* said so.
-            ModelError: The network gave something that is not a number.
-            DecodeError: From the frames.
+            JobCancelledError: *should_stop* returned True.
+            ModelError: A score is not finite.
+            DecodeError: Reading *frames* failed.
         """
         found: list[_FoundFace] = []
         scores: list[float] = []
         decoded = 0
-        waiting: list[NDArray[np.uint8]] = []
+        pending_crops: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
         poser = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
-        for chunk in stages.waiting("decode", split_into_chunks(frames)):
+        for chunk in stages.measure_iteration("decode", split_into_chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
                 faces, crops = self._find(chunk, poser)
             found += faces
-            waiting += crops
-            whole = len(waiting) - len(waiting) % FACE_BATCH
+            pending_crops += crops
+            whole = len(pending_crops) - len(pending_crops) % FACE_BATCH
             with stages.measure("classify"):
-                scores += self.score_crops(waiting[:whole])
-            del waiting[:whole]
+                scores += self.score_crops(pending_crops[:whole])
+            del pending_crops[:whole]
         with stages.measure("classify"):
-            scores += self.score_crops(waiting)
+            scores += self.score_crops(pending_crops)
         scored = iter(scores)
         results = [_make_face_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
@@ -151,13 +151,13 @@ class Detector:
         Score face crops.
 
         Args:
-            crops: (S, S, 3) uint8 RGB each, with S as the manifest says.
+            crops: (S, S, 3) uint8 RGB each; S is the manifest's ``crop_size_px``.
 
         Returns:
-            Calibrated probabilities of being fake, in order.
+            Calibrated probabilities that each face is fake, in order.
 
         Raises:
-            ModelError: One is not a number.
+            ModelError: A score is not finite.
         """
         scores: list[float] = []
         for start in range(0, len(crops), FACE_BATCH):
@@ -176,7 +176,7 @@ class Detector:
         return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 
     def _find(self, chunk: list[Frame], poser: OrientationTracker) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
-        """The faces of some frames, and the crops of those that can be scored."""
+        """Find the faces of *chunk*, and cut the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
         oriented = poser.pose([frame.pixels for frame in chunk])
         found, crops = [], []
@@ -200,7 +200,7 @@ class Detector:
 
 
 def split_into_chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """The *frames*, as many at a time as are looked at together: all of one size."""
+    """Split *frames* into chunks of frames of one size, limited by ``CHUNK_FRAMES`` and ``CHUNK_PIXELS``."""
     chunk: list[Frame] = []
     count = 0
     for frame in frames:
@@ -236,10 +236,10 @@ def _make_face_result(item: _FoundFace, score: float | None) -> FaceResult:
 
 def _make_examples(side_px: int) -> NDArray[np.uint8]:
     """
-    (EXAMPLE_COUNT, S, S, 3) pictures on which a lower precision is judged.
+    Make pictures on which a lower precision is compared with float32: (EXAMPLE_COUNT, S, S, 3) uint8.
 
-    Noise from none to strong over soft shapes: residuals, which are differences of large numbers, are the first to
-    suffer, and most where there is little noise.
+    They are smooth shapes with noise from none to strong. Residuals, which are differences of large numbers, lose
+    precision first, and most where there is little noise.
     """
     rng = np.random.default_rng(0)
     rough = rng.integers(40, 216, (EXAMPLE_COUNT, 5, 5, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""From a file to the results of its segments: frames are decoded while those before them are looked at."""
+"""Scoring of the segments of a file, with decoding running ahead in a thread."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -30,14 +30,14 @@ def scan_segments(
     Score the segments of the file at *path*, in order.
 
     Args:
-        timeout_s: Wall-clock limit of decoding one of them.
-        limits: Of the video in a motion photo.
-        should_stop: Asked now and then.
-        stages: Told how long each stage takes.
+        timeout_s: Wall-clock limit of decoding one segment.
+        limits: Limits of the video in a motion photo.
+        should_stop: Called between chunks of frames.
+        stages: Collects the time of each stage.
 
     Raises:
-        JobCancelledError: *should_stop* said so.
-        ModelError: The network gave something that is not a number.
+        JobCancelledError: *should_stop* returned True.
+        ModelError: A score is not finite.
         DecodeError, DecodeTimeoutError, MediaError: As ``read_segments`` does.
     """
 

@@ -1,8 +1,8 @@
 """
-Following people over a whole medium: segments are scored one by one, and each numbers its people for itself.
+Tracking of people over a whole medium: segments are scored one by one, and each numbers its people separately.
 
-A person of one segment is taken for one of an earlier segment if they look alike, or a little less alike where the
-face is in the same place a moment later. Whom a cut shows from another side may be counted again.
+A person of one segment is matched with one of an earlier segment if they look alike; a little less likeness is enough
+if the face is in the same place a moment later. A person whom a cut shows from another side may be counted twice.
 """
 
 import math
@@ -23,22 +23,22 @@ from worker.detection.people import (
 )
 
 MAX_GAP_S: Final = 3.0
-"""Somebody who is not found for longer than this is said to be away meanwhile."""
+"""Longest gap without a face within one interval in which a person is seen."""
 MAX_COMPARED: Final = 500
-"""People who were seen last, among whom somebody in a segment is looked for: a film of a crowd has thousands."""
+"""How many of the most recently seen people are compared with those of a segment; a film of a crowd has thousands."""
 LOOK_UPDATE_RATE: Final = 0.3
-"""How much of a person's look is renewed in each further segment."""
+"""Weight of a further segment in the moving average of a person's look."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredSegment:
-    """A segment that was looked at."""
+    """A segment that was scored."""
 
     index: int
     result: Mapping[str, Any]
-    """As ``SegmentResult.to_json`` gives it."""
+    """The segment's ``SegmentResult.to_json``."""
     looks: Sequence[str] | None
-    """Of its people, by number; None where a release from before scored it."""
+    """Looks of its people, by number; None if an earlier release scored it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class Track:
     """One person over the whole medium."""
 
     person: int
-    """0 for the one with the most face area in all, then counting up."""
+    """Number of the person: 0 for the one with the largest total face area, and so on."""
     faces: tuple[Mapping[str, Any], ...]
-    """In order of time, as ``FaceResult.to_json`` gives each."""
+    """The person's faces in order of time, each a ``FaceResult.to_json``."""
     numbers: Mapping[int, int]
     """The person's number in each segment, by the segment's index."""
     scored_segments: int
-    """Those with a scored face of the person."""
+    """Number of segments with a scored face of the person."""
 
     @property
     def scored(self) -> list[Mapping[str, Any]]:
@@ -64,13 +64,13 @@ class Track:
         """The face to show for the person: the largest scored one, or the largest where none was scored."""
         return max(self.scored or self.faces, key=lambda face: (float(face["size_px"]), float(face["confidence"])))
 
-    def seen(self, step_s: float, max_gap_s: float = MAX_GAP_S) -> list[tuple[float, float]]:
+    def seen_intervals(self, step_s: float, max_gap_s: float = MAX_GAP_S) -> list[tuple[float, float]]:
         """
-        When the person was seen: [start, end) in seconds of the medium.
+        Return the intervals [start, end) in which the person was seen, in media time.
 
         Args:
-            step_s: What one sampled frame stands for.
-            max_gap_s: How long the person may be missing without being away.
+            step_s: Duration that one sampled frame represents.
+            max_gap_s: Longest gap within an interval.
         """
         spans: list[tuple[float, float]] = []
         for time_s in (float(face["time_s"]) for face in self.faces):
@@ -83,6 +83,8 @@ class Track:
 
 @dataclass(slots=True, eq=False)
 class _KnownPerson:
+    """A person of earlier segments, with the moving average of their look."""
+
     look: NDArray[np.float32]
     faces: list[Mapping[str, Any]] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
@@ -96,20 +98,20 @@ class _KnownPerson:
         self.look = np.asarray(mixed / max(float(np.linalg.norm(mixed)), 1e-6), np.float32)
 
 
-def track_people(parts: Iterable[ScoredSegment], kind: Literal["image", "video"]) -> list[Track]:
+def track_people(segments: Iterable[ScoredSegment], kind: Literal["image", "video"]) -> list[Track]:
     """
-    Say which people of different segments are the same.
+    Match the people of different segments.
 
     Args:
-        parts: In order of time.
-        kind: The segments of an image are its pages: where a face is on one says nothing of those on another.
+        segments: Segments in order of time.
+        kind: The segments of an image are its pages, between which positions of faces are not compared.
 
     Returns:
-        In order of their numbers. Two people of one segment are never the same.
+        One track per person, in order of their numbers. Two people of one segment are never matched.
     """
     known: list[_KnownPerson] = []
-    for part in parts:
-        _assign(known, part, is_in_time=kind == "video")
+    for segment in segments:
+        _assign(known, segment, compare_positions=kind == "video")
     known.sort(key=lambda person: -sum(_area(face) for face in person.faces))
     return [
         Track(number, tuple(person.faces), person.numbers, person.scored_segments)
@@ -117,36 +119,36 @@ def track_people(parts: Iterable[ScoredSegment], kind: Literal["image", "video"]
     ]
 
 
-def _assign(known: list[_KnownPerson], part: ScoredSegment, *, is_in_time: bool) -> None:
+def _assign(known: list[_KnownPerson], segment: ScoredSegment, *, compare_positions: bool) -> None:
     """
-    Give the people of one segment to those known from earlier ones, best match first; the rest are new.
+    Match the people of one segment with *known* ones, best match first; people without a match are added.
 
     Args:
-        known: In the order in which they were seen last, and so left behind.
+        known: In order of when they were seen last; the order is updated.
     """
-    people = [person for person in part.result.get("people", ()) if person["faces"]]
-    looks = [_unpack_person_look(part, person) for person in people]
+    people = [person for person in segment.result.get("people", ()) if person["faces"]]
+    looks = [_unpack_person_look(segment, person) for person in people]
     new = set(range(len(people)))
     recent = known[-MAX_COMPARED:]
-    likeness = _compute_similarity(recent, people, looks, is_in_time=is_in_time)
+    similarity = _compute_similarity(recent, people, looks, compare_positions=compare_positions)
     seen: list[_KnownPerson] = []
-    while likeness.size and likeness.max() >= MIN_LOOK_SIMILARITY:
-        row, column = divmod(int(likeness.argmax()), len(people))
-        recent[row].add(part.index, people[column], looks[column])
+    while similarity.size and similarity.max() >= MIN_LOOK_SIMILARITY:
+        row, column = divmod(int(similarity.argmax()), len(people))
+        recent[row].add(segment.index, people[column], looks[column])
         seen.append(recent[row])
         new.remove(column)
-        likeness[row, :], likeness[:, column] = -1.0, -1.0
-    for one in seen:
-        known.remove(one)
+        similarity[row, :], similarity[:, column] = -1.0, -1.0
+    for person in seen:
+        known.remove(person)
     for column in sorted(new):
         seen.append(_KnownPerson(looks[column]))
-        seen[-1].add(part.index, people[column], looks[column])
+        seen[-1].add(segment.index, people[column], looks[column])
     known += seen
 
 
-def _unpack_person_look(part: ScoredSegment, person: Mapping[str, Any]) -> NDArray[np.float32]:
-    """What a person looks like; like nobody if a release from before scored the segment."""
-    return unpack_look(part.looks[person["person"]]) if part.looks else np.zeros(LOOK_SIZE, np.float32)
+def _unpack_person_look(segment: ScoredSegment, person: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return the person's look; zeros, which match nobody, if an earlier release scored the segment."""
+    return unpack_look(segment.looks[person["person"]]) if segment.looks else np.zeros(LOOK_SIZE, np.float32)
 
 
 def _compute_similarity(
@@ -154,26 +156,26 @@ def _compute_similarity(
     people: Sequence[Mapping[str, Any]],
     looks: Sequence[NDArray[np.float32]],
     *,
-    is_in_time: bool,
+    compare_positions: bool,
 ) -> NDArray[np.float64]:
-    """(known, people) likeness of each pair: by looks and, *is_in_time*, by place."""
-    likeness = np.zeros((len(known), len(people)))
-    if not likeness.size:
-        return likeness
-    # Without BLAS, whose threads wait for each other on a busy machine, for some thousand multiplications.
-    likeness += np.einsum("ks,ps->kp", np.stack([one.look for one in known]), np.stack(looks))
+    """Return the similarity of each pair, (known, people): of looks and, if *compare_positions*, of positions."""
+    similarity = np.zeros((len(known), len(people)))
+    if not similarity.size:
+        return similarity
+    # einsum and not a BLAS product, whose threads wait for each other on a busy machine: the matrices are small.
+    similarity += np.einsum("ks,ps->kp", np.stack([one.look for one in known]), np.stack(looks))
     begin_s = min(float(person["faces"][0]["time_s"]) for person in people)
-    # Those who were seen last stand last, and only they can be in the same place still.
-    for row in range(len(known) - 1, -1, -1) if is_in_time else ():
+    # Only people seen recently can still be in the same place, and these are at the end.
+    for row in range(len(known) - 1, -1, -1) if compare_positions else ():
         last = known[row].faces[-1]
         if begin_s - float(last["time_s"]) > 2.0 * POSITION_MEMORY_S:
             break
         for column, person in enumerate(people):
             first = person["faces"][0]
-            max_gap_s = float(first["time_s"]) - float(last["time_s"])
-            fading = math.exp(-((max_gap_s / POSITION_MEMORY_S) ** 2))
-            likeness[row, column] += POSITION_BONUS * compute_proximity(last["box_px"], first["box_px"]) * fading
-    return likeness
+            elapsed_s = float(first["time_s"]) - float(last["time_s"])
+            fading = math.exp(-((elapsed_s / POSITION_MEMORY_S) ** 2))
+            similarity[row, column] += POSITION_BONUS * compute_proximity(last["box_px"], first["box_px"]) * fading
+    return similarity
 
 
 def _area(face: Mapping[str, Any]) -> float:

@@ -18,7 +18,7 @@ from shared.observability import FACES, FRAMES, GPU_MEMORY, GPU_UTILISATION, STA
 from worker.media import segments
 from worker.media.probe import MediaFacts
 from worker.pipeline.detector import Detector
-from worker.pipeline.devices import device_state
+from worker.pipeline.devices import read_device_state
 from worker.pipeline.results import SegmentResult
 from worker.pipeline.scanning import scan_segments
 from worker.pipeline.stages import Stages
@@ -113,7 +113,7 @@ def _scan_segment(
 
 
 def _report_device(detector: Detector) -> None:
-    state = device_state(detector.device)
+    state = read_device_state(detector.device)
     if state is not None:
         device = str(detector.device)
         GPU_MEMORY.labels(device=device, kind="used").set(state.used_bytes)

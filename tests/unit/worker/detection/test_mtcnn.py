@@ -129,7 +129,7 @@ def device_detector(monkeypatch):
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):
-        return Engine(inference._torch(network, cpu, precision), "torch", precision)
+        return Engine(inference._wrap_torch(network, cpu, precision), "torch", precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
     monkeypatch.setattr(MTCNN, "_make_resampler", lambda _self, frames: TorchResampler(frames, cpu))

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from worker.pipeline.devices import device_state
+from worker.pipeline.devices import read_device_state
 from worker.pipeline.stages import Stages
 
 
@@ -32,7 +32,7 @@ def test_waiting_counts_what_getting_takes_and_not_what_using_does():
 
     stages = Stages()
     found = []
-    for number in stages.waiting("decode", slow()):
+    for number in stages.measure_iteration("decode", slow()):
         found.append(number)
         time.sleep(0.05)
     assert found == [0, 1, 2]
@@ -45,15 +45,15 @@ def test_an_error_of_the_source_comes_through():
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken"):
-        list(Stages().waiting("decode", broken()))
+        list(Stages().measure_iteration("decode", broken()))
 
 
 def test_a_processor_has_no_state():
-    assert device_state(torch.device("cpu")) is None
+    assert read_device_state(torch.device("cpu")) is None
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_tells_its_memory():
-    state = device_state(torch.device("cuda"))
+    state = read_device_state(torch.device("cuda"))
     assert 0 < state.used_bytes <= state.total_bytes

@@ -52,7 +52,7 @@ def test_a_person_is_followed_over_segments_whatever_their_number_there():
 def test_somebody_who_comes_back_is_the_same_person():
     tracks = track_people([part(0, (ONE, 90.0)), part(1, (OTHER, 90.0)), part(7, (ONE, 90.0))], "video")
     assert [track.numbers for track in tracks] == [{0: 0, 7: 0}, {1: 0}]
-    assert tracks[0].seen(0.5) == [(0.0, 0.5), (4.5, 5.0), (35.0, 35.5), (39.5, 40.0)]
+    assert tracks[0].seen_intervals(0.5) == [(0.0, 0.5), (4.5, 5.0), (35.0, 35.5), (39.5, 40.0)]
 
 
 def test_two_people_of_one_segment_are_never_one():
