@@ -1,9 +1,9 @@
 """
-Faces that do not stand upright: pictures turned by a quarter or a half without a word in the file, and people lying.
+Orientation of faces: pictures turned by quarter turns without orientation metadata, and people who lie down.
 
-MTCNN finds a fifth to a half of turned faces, and places their landmarks as if they stood upright, so landmarks do not
-show the turn. O-Net does, shown the same face in all four positions: of 310 upright faces it prefers another position
-for 5 %, of those that are found turned for 89 to 100 %.
+MTCNN detects a fifth to a half of turned faces, but places their landmarks as if the faces were upright, so landmarks
+do not reveal the rotation. O-Net's probability does, compared between the four orientations of a face: it prefers
+another orientation for 5 % of 310 upright faces, and for 89 to 100 % of the turned faces that are detected.
 """
 
 from collections.abc import Sequence
@@ -20,39 +20,40 @@ Picture = NDArray[np.uint8]
 
 QUARTER_TURNS: Final = 4
 MIN_TURNED_GAIN: Final = 0.05
-"""How much more probable O-Net finds a face in another position if it is not to be scored among upright ones: 1 % of
-upright faces and two thirds of turned ones."""
+"""Turned gain from which a face beside upright ones is not scored: that of 1 % of upright and two thirds of turned
+faces."""
 MAX_PROBED_FRAMES: Final = 2
-"""Frames that are looked at in all positions where faces were found and none of them faces upright."""
+"""Most frames of a chunk with faces, none of them upright, that are searched in all orientations."""
 PROBE_INTERVAL_FRAMES: Final = 4
-"""Frames after which one of those without a face is looked at in all positions again; the first one always is."""
+"""Interval at which a frame without faces is searched in all orientations; the first one always is."""
 
 
 class OrientedFace(NamedTuple):
-    """A face, and how much more probable O-Net finds it in another position; below 0 where it faces upright."""
+    """A detected face with the evidence that it is turned."""
 
     face: DetectedFace
     turned_gain: float
+    """How much O-Net's probability rises in the best other orientation; negative for an upright face."""
 
     @property
     def is_upright(self) -> bool:
-        """Whether O-Net likes no other position better."""
+        """Whether O-Net prefers no other orientation."""
         return self.turned_gain < 0.0
 
 
 def turn(picture: Picture, quarter_turns: int) -> Picture:
-    """Turn (H, W, 3) *picture* counter-clockwise by *quarter_turns* of a full turn."""
+    """Turn (H, W, 3) *picture* counter-clockwise by *quarter_turns*."""
     return picture if quarter_turns == 0 else np.ascontiguousarray(np.rot90(picture, quarter_turns))
 
 
 def turn_back(face: DetectedFace, quarter_turns: int, width_px: int, height_px: int) -> DetectedFace:
     """
-    Give a face that was found in a turned picture its place in the picture before.
+    Map a face that was detected in a turned picture to the original picture.
 
     Args:
-        quarter_turns: By which ``turn`` turned the picture.
-        width_px: Of the picture before it was turned.
-        height_px: Of the picture before it was turned.
+        quarter_turns: Quarter turns by which ``turn`` turned the picture.
+        width_px: Width of the original picture.
+        height_px: Height of the original picture.
     """
     if quarter_turns == 0:
         return face
@@ -70,11 +71,11 @@ def detect_with_orientation(
     mtcnn: MTCNN, pictures: Sequence[Picture], min_confidence: float
 ) -> list[list[OrientedFace]]:
     """
-    Find the faces of each picture, largest first, with what speaks against each one's standing upright.
+    Detect the faces of each picture, largest first, and whether each is upright.
 
     Args:
         pictures: (H, W, 3) uint8 RGB each.
-        min_confidence: Of the faces to keep.
+        min_confidence: Lowest confidence of the faces to keep.
     """
     found = [[face for face in faces if face.confidence >= min_confidence] for faces in mtcnn.detect(pictures)]
     crops = [
@@ -84,78 +85,86 @@ def detect_with_orientation(
     ]
     if not crops:
         return [[] for _ in pictures]
-    positions = np.stack(
+    orientations = np.stack(
         [np.rot90(np.stack(crops), quarter_turns, axes=(1, 2)) for quarter_turns in range(QUARTER_TURNS)]
     )
-    likely = mtcnn.estimate_probabilities(positions.reshape(-1, *positions.shape[2:])).reshape(QUARTER_TURNS, -1)
-    doubts = iter((likely[1:].max(axis=0) - likely[0]).tolist())
-    return [[OrientedFace(face, next(doubts)) for face in faces] for faces in found]
+    probabilities = mtcnn.estimate_probabilities(orientations.reshape(-1, *orientations.shape[2:])).reshape(
+        QUARTER_TURNS, -1
+    )
+    gains = iter((probabilities[1:].max(axis=0) - probabilities[0]).tolist())
+    return [[OrientedFace(face, next(gains)) for face in faces] for faces in found]
 
 
 @dataclass(frozen=True, slots=True)
 class OrientedFrame:
-    """A picture in the position in which its faces stand upright, as far as it could be told."""
+    """A frame, turned so that its faces are upright if the turn could be determined."""
 
     quarter_turns: int
-    """By which it was turned."""
+    """Counter-clockwise quarter turns by which the frame was turned."""
     picture: Picture
+    """The turned frame."""
     faces: list[OrientedFace]
 
     @property
     def has_upright(self) -> bool:
-        """Whether a face faces upright in it."""
-        return any(stand.is_upright for stand in self.faces)
+        """Whether a face is upright in the turned frame."""
+        return any(face.is_upright for face in self.faces)
 
 
 class OrientationTracker:
     """
-    Finds the faces of the frames of one stretch of video, or of one picture, and how frames have to be turned for it.
+    Detector of faces in the frames of one segment that also finds how the frames have to be turned.
 
-    The position of the frames before holds until another one is better: where faces were found and none faces
-    upright, and now and then where nobody is found.
+    The orientation of earlier frames is kept until another one is better. Others are tried on frames whose faces are
+    all turned, and at intervals on frames without faces.
 
     Args:
-        min_confidence: Of the faces to keep.
+        min_confidence: Lowest confidence of the faces to keep.
     """
 
     def __init__(self, mtcnn: MTCNN, min_confidence: float) -> None:
         self._mtcnn = mtcnn
         self._min_confidence = min_confidence
-        self._quarters = 0
-        self._unseen = PROBE_INTERVAL_FRAMES
+        self._quarter_turns = 0
+        self._frames_since_probe = PROBE_INTERVAL_FRAMES
 
-    def pose(self, pictures: Sequence[Picture]) -> list[OrientedFrame]:
-        """Find the faces of the next frames, (H, W, 3) uint8 RGB each."""
-        oriented = self._detect_turned(pictures, self._quarters)
-        unsure = [row for row, one in enumerate(oriented) if not one.has_upright]
+    def detect(self, pictures: Sequence[Picture]) -> list[OrientedFrame]:
+        """Detect the faces of the next frames, (H, W, 3) uint8 RGB each."""
+        oriented = self._detect_turned(pictures, self._quarter_turns)
+        unsure = [row for row, frame in enumerate(oriented) if not frame.has_upright]
         suspects = [row for row in unsure if oriented[row].faces][:MAX_PROBED_FRAMES]
-        self._unseen += len(pictures)
-        probes = suspects or ([unsure[len(unsure) // 2]] if unsure and self._unseen >= PROBE_INTERVAL_FRAMES else [])
+        self._frames_since_probe += len(pictures)
+        probes = suspects or (
+            [unsure[len(unsure) // 2]] if unsure and self._frames_since_probe >= PROBE_INTERVAL_FRAMES else []
+        )
         if not probes:
             return oriented
-        self._unseen = 0
+        self._frames_since_probe = 0
         quarter_turns = self._find_better_turn([pictures[row] for row in probes], [oriented[row] for row in probes])
-        if quarter_turns == self._quarters:
+        if quarter_turns == self._quarter_turns:
             return oriented
-        for row, one in zip(unsure, self._detect_turned([pictures[row] for row in unsure], quarter_turns), strict=True):
-            if one.has_upright:
-                oriented[row] = one
+        again = self._detect_turned([pictures[row] for row in unsure], quarter_turns)
+        for row, frame in zip(unsure, again, strict=True):
+            if frame.has_upright:
+                oriented[row] = frame
         if len(unsure) == len(pictures):
-            self._quarters = quarter_turns
+            self._quarter_turns = quarter_turns
         return oriented
 
-    def _find_better_turn(self, pictures: Sequence[Picture], now: Sequence[OrientedFrame]) -> int:
-        """The position in which the surest faces of *pictures* stand upright, surer than *now*; else the one of now."""
-        sure = {self._quarters: _sum_confidence([one.faces for one in now])}
+    def _find_better_turn(self, pictures: Sequence[Picture], current: Sequence[OrientedFrame]) -> int:
+        """Return the turn with the highest total confidence of upright faces; by default the current turn."""
+        confidence = {self._quarter_turns: _sum_confidence([frame.faces for frame in current])}
         for quarter_turns in range(QUARTER_TURNS):
-            if quarter_turns != self._quarters:
+            if quarter_turns != self._quarter_turns:
                 turned = self._detect_turned(pictures, quarter_turns)
-                sure[quarter_turns] = _sum_confidence(
-                    [[stand for stand in one.faces if stand.is_upright] for one in turned]
+                confidence[quarter_turns] = _sum_confidence(
+                    [[face for face in frame.faces if face.is_upright] for frame in turned]
                 )
-        return max(
-            sure, key=lambda quarter_turns: (sure[quarter_turns], quarter_turns == self._quarters, -quarter_turns)
-        )
+
+        def rank(quarter_turns: int) -> tuple[float, bool, int]:
+            return confidence[quarter_turns], quarter_turns == self._quarter_turns, -quarter_turns
+
+        return max(confidence, key=rank)
 
     def _detect_turned(self, pictures: Sequence[Picture], quarter_turns: int) -> list[OrientedFrame]:
         turned = [turn(picture, quarter_turns) for picture in pictures]
@@ -163,5 +172,6 @@ class OrientationTracker:
         return [OrientedFrame(quarter_turns, picture, found) for picture, found in zip(turned, faces, strict=True)]
 
 
-def _sum_confidence(faces: Sequence[Sequence[OrientedFace]]) -> float:
-    return sum(max((stand.face.confidence for stand in faces), default=0.0) for faces in faces)
+def _sum_confidence(frames: Sequence[Sequence[OrientedFace]]) -> float:
+    """Return the sum over frames of the highest confidence of a face."""
+    return sum(max((item.face.confidence for item in faces), default=0.0) for faces in frames)

@@ -1,10 +1,10 @@
 """
-What a cascade sees of its frames: the whole of them at several scales, and candidates at the size of a network.
+Resampling of frames for the detector: image pyramids of whole frames, and crops at a network's input size.
 
-Both are made from tables of sums (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984): the mean over any
-rectangle of a frame comes from four places of its table, however large it is. The pictures are those that
-facenet-pytorch's area interpolation makes; each pixel is the mean of the whole pixels that it touches. In main memory
-threads work through the frames, on a device all are worked on at once.
+Both are computed from summed-area tables (Crow, "Summed-area tables for texture mapping", SIGGRAPH 1984): the mean over
+a rectangle of any size needs four values of the table. The results equal those of facenet-pytorch's area
+interpolation: each pixel is the mean of the source pixels that it touches. On the CPU, threads process one frame each;
+on another device all frames are processed at once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,40 +19,40 @@ from torch import Tensor
 
 PIXEL_OFFSET: Final = 127.5
 PIXEL_SCALE: Final = 128.0
-"""The networks see grey levels less the one, by the other."""
+"""Networks get (grey level - offset) / scale."""
 
 BLOCK_PIXELS: Final = 16 * 1024
 MAX_CACHED_PIXELS: Final = 3840 * 2160
-"""Of frames up to this it is kept where the pyramid's pixels come from: 25 MB at a smallest face of 40 px."""
+"""Window grids of the pyramid are cached for frames up to this size: 25 MB at a smallest face of 40 px."""
 MAX_REMAP_SIDE_PX: Final = 32766
-"""Sides of tables up to this fit the short whole numbers by which OpenCV finds pixels."""
+"""Largest side of a table that OpenCV's 16-bit pixel indexes can address."""
 
 Picture = NDArray[np.uint8]
 Table = NDArray[np.int32]
 PixelIndexes = NDArray[np.int16] | NDArray[np.int64]
 IntOrArray = int | NDArray[np.int64]
 MapFunction = Callable[..., Iterable[Any]]
-"""Like ``map``: does one thing after the other, or several at once."""
+"""A function like ``map``, possibly with threads."""
 
 
 class Resampler(Protocol):
-    """Frames of one size."""
+    """Frames of one size that can be resampled."""
 
     height_px: int
     width_px: int
 
     def pyramid(self, scales: Sequence[float]) -> "Sequence[NDArray[np.float32] | Tensor]":
-        """The frames at each scale: (N, h, w, 3) in [-1, 1)."""
+        """Return all frames at each scale: (N, h, w, 3) in [-1, 1)."""
 
     def crops(
         self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int
     ) -> "NDArray[np.float32] | Tensor":
         """
-        Parts of frames, brought to one size.
+        Cut rectangles out of frames and scale them to one size.
 
         Args:
-            edges: (M, 4) left, top, right and bottom of each, inside the frame and not empty.
-            owners: (M,) the frame of each.
+            edges: (M, 4) left, top, right and bottom of each rectangle, inside the frame and not empty.
+            owners: (M,) index of each rectangle's frame.
 
         Returns:
             (M, S, S, 3) in [-1, 1).
@@ -61,19 +61,19 @@ class Resampler(Protocol):
 
 class CPUResampler:
     """
-    Resampler in main memory.
+    A resampler on the CPU.
 
     Args:
-        frames: (H, W, 3) uint8 RGB each, of one size, one at least.
-        run: How frames are worked through.
-        tables: Of earlier views that are not used any more. Their memory is used again where it fits, since getting
-            some takes longer than filling it, and those of these views are put in their place.
+        frames: (H, W, 3) uint8 RGB each, of one size, at least one.
+        run: Maps a function over frames, possibly with threads.
+        tables: Tables of an earlier resampler that is no longer used. Their memory is reused where it fits, since
+            allocating it takes longer than filling it. The list is updated with the tables of this resampler.
     """
 
     def __init__(self, frames: Sequence[Picture], run: MapFunction = map, tables: list[Table] | None = None) -> None:
         self.height_px, self.width_px = frames[0].shape[:2]
         earlier = [] if tables is None else tables
-        # (H + 1, W + 1, 3) each. 32 bits wrap around in large frames, and differences do back.
+        # (H + 1, W + 1, 3) each. Sums of large frames overflow 32 bits, but their differences are right again.
         self._tables: list[Table] = list(run(_integrate, frames, [*earlier, *[None] * len(frames)][: len(frames)]))
         if tables is not None:
             tables[:] = self._tables
@@ -82,8 +82,7 @@ class CPUResampler:
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
         """See ``Resampler``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
-        make = _make_grids if self.height_px * self.width_px <= MAX_CACHED_PIXELS else _make_grids.__wrapped__
-        grids = make(self.height_px, self.width_px, tuple(sizes))
+        grids = _get_grids(self.height_px, self.width_px, tuple(sizes))
         levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
 
         def shrink(index: int) -> None:
@@ -101,10 +100,10 @@ class CPUResampler:
         rows, columns = split_into_windows(top, bottom, side_px), split_into_windows(left, right, side_px)
 
         def cut(owner: int) -> None:
-            mine = np.flatnonzero(owners == owner)
-            cut_out = np.empty((len(mine), side_px, side_px, 3), np.float32)
-            _WindowGrid(*(place[mine] for place in (*rows, *columns))).average(self._tables[owner], cut_out)
-            crops[mine] = cut_out
+            indexes = np.flatnonzero(owners == owner)
+            frame_crops = np.empty((len(indexes), side_px, side_px, 3), np.float32)
+            _WindowGrid(*(bounds[indexes] for bounds in (*rows, *columns))).average(self._tables[owner], frame_crops)
+            crops[indexes] = frame_crops
 
         list(self._run(cut, np.unique(owners)))
         return crops
@@ -112,10 +111,10 @@ class CPUResampler:
 
 class TorchResampler:
     """
-    Resampler on a device.
+    A resampler on a PyTorch device.
 
     Args:
-        frames: (H, W, 3) uint8 RGB each, of one size, one at least.
+        frames: (H, W, 3) uint8 RGB each, of one size, at least one.
     """
 
     def __init__(self, frames: Sequence[Picture], device: torch.device) -> None:
@@ -125,7 +124,7 @@ class TorchResampler:
         if device.type == "cuda":
             given = given.pin_memory().to(device, non_blocking=True)
         sums = given.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-        # (N, H + 1, W + 1, 3); wraps around as in main memory.
+        # (N, H + 1, W + 1, 3); overflow is harmless, as on the CPU.
         self._table = torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))
 
     def pyramid(self, scales: Sequence[float]) -> list[Tensor]:
@@ -162,10 +161,10 @@ class TorchResampler:
 
 def split_into_windows(begin: IntOrArray, end: IntOrArray, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """
-    *count* windows of whole pixels that cover those from *begin* to before *end*; neighbours may share one.
+    Split the pixels from *begin* to before *end* into *count* windows of whole pixels; neighbours may share a pixel.
 
     Returns:
-        Begins and ends, (count,); (M, count) each if *begin* and *end* are (M, 1).
+        Begins and ends of the windows, (count,) each; (M, count) each if *begin* and *end* are (M, 1).
     """
     steps = np.arange(count)
     length = end - begin
@@ -185,24 +184,24 @@ class _WindowGrid:
     Rectangles of a frame, one for each pixel of one or several smaller pictures.
 
     Args:
-        top: (M, R) first row of each row of rectangles of each picture.
-        bottom: Likewise, the row after the last.
-        left: (M, C) first columns.
-        right: Likewise, the columns after the last.
+        top: (M, R) first row of the rectangles, for each row of each of M pictures.
+        bottom: (M, R) row after the last row of the rectangles.
+        left: (M, C) first column of the rectangles, for each column of each picture.
+        right: (M, C) column after the last column of the rectangles.
     """
 
     def __init__(
         self, top: NDArray[np.int64], bottom: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
     ) -> None:
         self._corners = [_corner_pixels(rows, columns) for columns in (right, left) for rows in (bottom, top)]
-        # (M, R, 1) and (M, 1, 3 * C): what each sum is multiplied by, to be a mean in the networks' range.
+        # (M, R, 1) and (M, 1, 3 * C): factors that turn sums into means in the networks' range.
         self._by_row = (1 / PIXEL_SCALE / (bottom - top)).astype(np.float32)[:, :, None]
         self._by_column = np.repeat((1 / (right - left)).astype(np.float32), 3, axis=1)[:, None, :]
 
     def average(self, table: Table, out: NDArray[np.float32]) -> None:
-        """Write the mean of each rectangle, in [-1, 1), into *out*, (M, R, C, 3)."""
+        """Write the mean of each rectangle, in [-1, 1), to *out*, (M, R, C, 3)."""
         count, height, width = out.shape[:3]
-        # A few rows of one picture, or a few pictures, at a time stay in the processor's cache.
+        # Blocks of a few rows, or of a few small pictures, stay in the CPU's cache.
         rows_step = min(height, max(1, BLOCK_PIXELS // width))
         step = max(1, BLOCK_PIXELS // (width * height))
         memory = [np.empty((min(step, count), rows_step, width, 3), np.int32) for _ in self._corners]
@@ -224,9 +223,20 @@ class _WindowGrid:
                 flat -= np.float32(PIXEL_OFFSET / PIXEL_SCALE)
 
 
+def _get_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_WindowGrid]:
+    """Return the grids of a frame's pyramid, cached for the next frame unless they take too much memory."""
+    if height_px * width_px <= MAX_CACHED_PIXELS:
+        return _get_cached_grids(height_px, width_px, sizes)
+    return _make_grids(height_px, width_px, sizes)
+
+
 @lru_cache(maxsize=1)
+def _get_cached_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_WindowGrid]:
+    # One entry is enough, since all frames of a video have the same size.
+    return _make_grids(height_px, width_px, sizes)
+
+
 def _make_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_WindowGrid]:
-    """Of whole frames: those of a video are all alike."""
     return [
         _WindowGrid(
             *(
@@ -239,26 +249,34 @@ def _make_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...
 
 
 def _corner_pixels(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> PixelIndexes:
-    """Column and row for each pixel of M pictures: (M, R, C, 2)."""
+    """Return column and row of one corner of each rectangle: (M, R, C, 2), of 16 bits where that suffices."""
     fits = max(rows.max(initial=0), columns.max(initial=0)) <= MAX_REMAP_SIDE_PX
-    places = np.empty((*rows.shape, columns.shape[-1], 2), np.int16 if fits else np.int64)
-    places[..., 0], places[..., 1] = columns[:, None, :], rows[:, :, None]
-    return places
+    pixels = np.empty((*rows.shape, columns.shape[-1], 2), np.int16 if fits else np.int64)
+    pixels[..., 0], pixels[..., 1] = columns[:, None, :], rows[:, :, None]
+    return pixels
 
 
-def _gather_pixels(table: Table, places: PixelIndexes, out: NDArray[np.int32]) -> None:
-    """Pixels of the table at *places*, (M, R, C, 2), into *out*, (M, R, C, 3)."""
-    if places.dtype == np.int16 and max(table.shape) <= MAX_REMAP_SIDE_PX:
-        # OpenCV copies pixels of twelve bytes several times as fast as numpy. It knows no whole numbers of 32 bits,
-        # but nothing is reckoned with them here. Pictures stand below each other, since it knows one at a time.
-        # Its types do not tell that short whole numbers need no second map.
-        cv2.remap(  # type: ignore[call-overload]
-            table.view(np.float32),
-            places.reshape(-1, *places.shape[2:]),
-            None,
-            cv2.INTER_NEAREST,
-            dst=out.reshape(-1, *out.shape[2:]).view(np.float32),
-        )
+def _gather_pixels(table: Table, pixels: PixelIndexes, out: NDArray[np.int32]) -> None:
+    """Copy the values of *table* at *pixels*, (M, R, C, 2), to *out*, (M, R, C, 3)."""
+    if pixels.dtype == np.int16 and max(table.shape) <= MAX_REMAP_SIDE_PX:
+        _gather_with_remap(table, pixels, out)
     else:
-        rows, columns = places[..., 1].astype(np.int64), places[..., 0]
+        rows, columns = pixels[..., 1].astype(np.int64), pixels[..., 0]
         np.take(table.reshape(-1, 3), rows * table.shape[1] + columns, axis=0, out=out, mode="clip")
+
+
+def _gather_with_remap(table: Table, pixels: PixelIndexes, out: NDArray[np.int32]) -> None:
+    """
+    Gather with OpenCV, seven to nine times as fast as with ``np.take``: 324 × 576 pixels in 0.2 instead of 1.5 to 2 ms.
+
+    ``cv2.remap`` does not support int32, but with nearest-neighbour interpolation it only copies, so the integers are
+    passed as if they were float32. It handles one picture at a time, so the M pictures are stacked vertically.
+    """
+    # OpenCV's type hints do not know that indexes of 16 bits need no second map.
+    cv2.remap(  # type: ignore[call-overload]
+        table.view(np.float32),
+        pixels.reshape(-1, *pixels.shape[2:]),
+        None,
+        cv2.INTER_NEAREST,
+        dst=out.reshape(-1, *out.shape[2:]).view(np.float32),
+    )

@@ -24,7 +24,7 @@ from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
 CHUNK_PIXELS: Final = 2 * 1920 * 1080
-"""Limit on the pixels of a chunk, the frames that are processed together, to bound memory; it has at least one."""
+"""Limit on the pixels of a chunk, the frames that are processed together, to bound memory; it has at least one frame."""
 CHUNK_FRAMES: Final = 8
 """Most frames in a chunk: fewer than a segment has, so that later frames are decoded while a chunk is processed."""
 FACE_BATCH: Final = 32
@@ -125,13 +125,13 @@ class Detector:
         decoded = 0
         pending_crops: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
-        poser = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
+        tracker = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
         for chunk in stages.measure_iteration("decode", split_into_chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops = self._find(chunk, poser)
+                faces, crops = self._detect_faces(chunk, tracker)
             found += faces
             pending_crops += crops
             whole = len(pending_crops) - len(pending_crops) % FACE_BATCH
@@ -175,24 +175,26 @@ class Detector:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 
-    def _find(self, chunk: list[Frame], poser: OrientationTracker) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
+    def _detect_faces(
+        self, chunk: list[Frame], tracker: OrientationTracker
+    ) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
         """Find the faces of *chunk*, and cut the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
-        oriented = poser.pose([frame.pixels for frame in chunk])
+        oriented = tracker.detect([frame.pixels for frame in chunk])
         found, crops = [], []
-        for frame, one in zip(chunk, oriented, strict=True):
+        for frame, turned in zip(chunk, oriented, strict=True):
             height, width = frame.pixels.shape[:2]
-            for face, turned_gain in one.faces[:MAX_FACES_PER_FRAME]:
-                quality = measure_quality(one.picture, face)
+            for face, turned_gain in turned.faces[:MAX_FACES_PER_FRAME]:
+                quality = measure_quality(turned.picture, face)
                 crop = crop_face(
-                    one.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
+                    turned.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
                 problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
-                # A face that alone tells how its frame faces is not held against that.
-                if problem is None and one.has_upright and turned_gain >= MIN_TURNED_GAIN:
+                # A turned face is only a problem beside upright ones: it may be the one that shows how the frame is turned.
+                if problem is None and turned.has_upright and turned_gain >= MIN_TURNED_GAIN:
                     problem = "face_turned"
-                displayed = turn_back(face, one.quarter_turns, width, height)
-                look, turned_deg = compute_appearance(crop), 90 * one.quarter_turns
+                displayed = turn_back(face, turned.quarter_turns, width, height)
+                look, turned_deg = compute_appearance(crop), 90 * turned.quarter_turns
                 found.append(_FoundFace(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
                 if problem is None:
                     crops.append(crop)

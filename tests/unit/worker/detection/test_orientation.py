@@ -38,11 +38,11 @@ def turn_back_direction(quarter_turns):
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
 def test_faces_that_do_not_stand_upright_are_told_and_turned(mtcnn, portrait, quarter_turns):
     picture = portrait()
-    [upright] = OrientationTracker(mtcnn, 0.9).pose([picture])
+    [upright] = OrientationTracker(mtcnn, 0.9).detect([picture])
     assert (upright.quarter_turns, upright.has_upright) == (0, True)
     turned = turn(picture, quarter_turns)
     assert not any(stand.is_upright for stand in detect_with_orientation(mtcnn, [turned], 0.9)[0])
-    [oriented] = OrientationTracker(mtcnn, 0.9).pose([turned])
+    [oriented] = OrientationTracker(mtcnn, 0.9).detect([turned])
     assert (oriented.quarter_turns, oriented.has_upright) == (4 - quarter_turns, True)
     assert (oriented.picture == picture).all()
 
@@ -50,9 +50,9 @@ def test_faces_that_do_not_stand_upright_are_told_and_turned(mtcnn, portrait, qu
 def test_the_position_is_found_again_after_frames_without_a_face_and_after_a_cut(mtcnn):
     picture = np.ascontiguousarray(hopper()[:260, :260])
     dark, turned = np.zeros_like(picture), turn(picture, 2)
-    poser = OrientationTracker(mtcnn, 0.9)
+    tracker = OrientationTracker(mtcnn, 0.9)
     quarter_turns = [
-        [one.quarter_turns for one in poser.pose(chunk)]
+        [one.quarter_turns for one in tracker.detect(chunk)]
         for chunk in ([dark] * 4, [turned] * 4, [turned, picture, turned], [picture] * 2)
     ]
     assert quarter_turns == [[0] * 4, [2] * 4, [2, 0, 2], [0] * 2]
@@ -63,7 +63,7 @@ def test_where_there_is_no_face_nothing_is_turned_and_little_is_looked_at(mtcnn,
     looked_at = []
     detect = mtcnn.detect
     monkeypatch.setattr(mtcnn, "detect", lambda pictures: looked_at.append(len(pictures)) or detect(pictures))
-    poser = OrientationTracker(mtcnn, 0.9)
+    tracker = OrientationTracker(mtcnn, 0.9)
     for _ in range(8):
-        assert [one.quarter_turns for one in poser.pose([noise])] == [0]
+        assert [one.quarter_turns for one in tracker.detect([noise])] == [0]
     assert sum(looked_at) == 8 + 2 * 3
