@@ -24,7 +24,7 @@ from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
 CHUNK_PIXELS: Final = 2 * 1920 * 1080
-"""Limit on the pixels of a chunk, the frames that are processed together, to bound memory; it has at least one frame."""
+"""Limit on the pixels of the frames that are processed together (a chunk), to bound memory; a chunk has at least one."""
 CHUNK_FRAMES: Final = 8
 """Most frames in a chunk: fewer than a segment has, so that later frames are decoded while a chunk is processed."""
 FACE_BATCH: Final = 32
@@ -190,7 +190,7 @@ class Detector:
                     turned.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
                 problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
-                # A turned face is only a problem beside upright ones: it may be the one that shows how the frame is turned.
+                # A turned face is only a problem beside upright ones; alone, it may show how the frame is turned.
                 if problem is None and turned.has_upright and turned_gain >= MIN_TURNED_GAIN:
                     problem = "face_turned"
                 displayed = turn_back(face, turned.quarter_turns, width, height)
