@@ -1,9 +1,9 @@
 """
 The worker's composition root: a Celery application for one role, with its tasks.
 
-A worker of the cpu role consumes the cpu queue and never loads torch. One of the gpu role consumes the gpu queue
-with one process for each device; the parent touches neither CUDA nor the network, each process loads its own
-after the fork.
+A worker of the cpu role consumes the cpu queue and never loads torch. A worker of the gpu role consumes the gpu queue
+with one process for each device. The parent uses neither CUDA nor the network; each process loads its own after the
+fork.
 """
 
 import os
@@ -40,13 +40,14 @@ log = get_logger(__name__)
 
 def make_worker(settings: WorkerSettings, role: Role) -> Celery:
     """
-    The Celery application of *role* with its tasks; connect nothing yet.
+    Make the Celery application of *role* with its tasks, without connecting anything.
 
     Returns:
         An application for ``worker_main``. Each of its processes connects after the fork.
 
     Raises:
-        ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
+        ModelError: The default checkpoint's manifest exists but cannot be read. Such manifests of other checkpoints are
+            only logged.
     """
     for reason in refused_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
@@ -57,7 +58,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         worker_soft_shutdown_timeout=settings.worker.shutdown_grace_s,
         worker_enable_soft_shutdown_on_idle=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # The log is ours (see setup_logging below); redirected streams would swallow what processes write to it.
+        # The project configures logging (see setup_logging below); redirected streams would lose log lines.
         worker_redirect_stdouts=False,
     )
     process = _WorkerProcess(settings, app)
@@ -66,18 +67,18 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
     else:
         _add_gpu_tasks(app, settings, process)
 
-    # Celery keeps weak references to receivers unless told otherwise.
+    # By default Celery keeps only weak references to receivers.
     @setup_logging.connect(weak=False)
-    def _keep_our_logging(**_: Any) -> None:
-        """Being connected is enough: Celery then leaves logging as it is."""
+    def _keep_logging(**_: Any) -> None:
+        """Do nothing: with a receiver connected, Celery leaves logging as it is."""
 
     @worker_process_init.connect(weak=False)
     def _connect(**_: Any) -> None:
         try:
             process.connect(role)
         except Exception:
-            # Celery would take no notice and hand out steps, and each would fail until its job has. A worker that is
-            # gone is seen and started again by whoever keeps it, and its steps are left to others.
+            # Celery would ignore the error and hand out steps, which would all fail. If the worker stops instead, its
+            # supervisor restarts it and other workers take its steps.
             log.critical("process cannot serve; the worker stops", exc_info=True)
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
@@ -97,7 +98,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
 
 
 class _WorkerProcess:
-    """What one worker process holds once it is connected."""
+    """State of one worker process: its connections and loaded checkpoints."""
 
     def __init__(self, settings: WorkerSettings, app: Celery) -> None:
         self._settings = settings
@@ -107,14 +108,14 @@ class _WorkerProcess:
 
     @property
     def context(self) -> Context:
-        """Settings and collaborators; made on demand where no fork announced itself."""
+        """Settings and connections; made on demand where Celery sends no signal of a fork."""
         if self._context is None:
             self._context = Context.connect(self._settings, Sender(self._app))
         return self._context
 
     @property
     def detectors(self) -> Any:
-        """Loaded checkpoints of this process's device."""
+        """Detectors of the loaded checkpoints, on this process's device."""
         if self._detectors is None:
             from worker.tasks.score import load_detectors
 
@@ -126,11 +127,11 @@ class _WorkerProcess:
         return self._detectors
 
     def connect(self, role: Role) -> None:
-        """Prepare a fresh process: nothing of the parent's connections is used."""
+        """Prepare a forked process with its own connections."""
         start_tracing(self._settings.tracing, f"worker-{role}")
         self._context = Context.connect(self._settings, Sender(self._app))
         if role == "gpu":
-            # Loaded now, not under the first job's eyes.
+            # Loaded now, so that the first job does not wait for it.
             models = self._settings.models
             self.detectors(read_manifest(Path(models.dir) / models.default))
 
@@ -172,7 +173,7 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProces
 
 
 def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProcess) -> None:
-    # The parent must be able to name the task without loading torch: the import waits for the fork.
+    # The parent registers the task but must not load torch, so the import happens in the task.
     @app.task(name=SCORE_SEGMENT, shared=False, time_limit=settings.worker.score_time_limit_s)
     def run_score_segment(job_id: str, index: int) -> None:
         from worker.tasks.score import score_segment
@@ -182,7 +183,7 @@ def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProces
 
 
 class _TaskBoundary:
-    """The boundary of every task: binds its keys, measures it, and lets no error out."""
+    """Context manager around every task: it binds log keys, measures the task, and catches and logs every error."""
 
     def __init__(self, name: str, **keys: Any) -> None:
         self._name, self._keys = name, keys
@@ -201,7 +202,7 @@ class _TaskBoundary:
         TASK_SECONDS.labels(task=self._name, outcome=outcome).observe(time.monotonic() - self._began)
         handled = isinstance(error, Exception)
         if handled:
-            # Rows still say what is owed; the sweep will ask again.
+            # The rows still say what is pending; the sweep sends the message again.
             FAILURES.labels(task=self._name, code=Code.INTERNAL_ERROR).inc()
             log.error("task failed", exc_info=error)
         self._bound.__exit__(None, None, None)
@@ -214,5 +215,5 @@ def _limit_threads(device: str, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        # The detector shares frames out among as many threads of its own.
+        # The detector distributes frames over its own threads.
         cv2.setNumThreads(1)

@@ -24,7 +24,7 @@ from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
 CHUNK_PIXELS: Final = 2 * 1920 * 1080
-"""Limit on the pixels of the frames that are processed together (a chunk), to bound memory; a chunk has at least one."""
+"""Limit on the pixels of the frames processed together (a chunk), to bound memory; a chunk has at least one frame."""
 CHUNK_FRAMES: Final = 8
 """Most frames in a chunk: fewer than a segment has, so that later frames are decoded while a chunk is processed."""
 FACE_BATCH: Final = 32

@@ -1,4 +1,4 @@
-"""Scoring one segment: the only task that needs the network."""
+"""The step score: one segment is scored. It is the only task that needs the network."""
 
 import json
 import time
@@ -29,18 +29,18 @@ log = get_logger(__name__)
 
 
 class Detectors(Protocol):
-    """Loaded detectors by the manifests that jobs have pinned."""
+    """Cache of loaded detectors, by the manifests that jobs have pinned."""
 
     def __call__(self, manifest: Manifest) -> Detector:
-        """The detector; loaded at its first use. Raises ModelError if there are no such weights here."""
+        """Return the detector, loading it at its first use; raise ModelError if its weights are not installed."""
 
 
 def load_detectors(models_dir: Path, device: str, *, max_loaded: int = 2) -> Detectors:
     """
-    Detectors on *device*, loaded when first asked for; the *max_loaded* most recently used ones stay in memory.
+    Make a cache of detectors on *device* that keeps the *max_loaded* most recently used ones.
 
-    What is asked for is a whole manifest and not a name: two jobs may have pinned different weights, or different
-    calibrations, of one name.
+    Its key is the whole manifest and not the name: two jobs may have pinned different weights or calibrations of the
+    same name.
     """
 
     @lru_cache(maxsize=max_loaded)
@@ -54,7 +54,7 @@ def load_detectors(models_dir: Path, device: str, *, max_loaded: int = 2) -> Det
 
 
 def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, index: int) -> None:
-    """Score one segment, unless it is done or being done."""
+    """Score one segment, unless it is done or another worker scores it."""
     run_step(context, Step.SCORE, (job_id, index), partial(_score, context, detectors, index))
 
 
