@@ -1,8 +1,8 @@
 """
-What is measured: the pipeline that the same libraries suggest, ours, and the floor below both.
+The contenders that are measured: a baseline pipeline, the service's pipeline, and lower bounds for both.
 
-Each takes a video from its file to one score a face, with the same checkpoint, sampled frames, smallest face, detector
-thresholds and crops. ServedPipeline alone leaves faces out that are too blurred to judge, so it may score fewer.
+Each processes a video from the file to one score per face, with the same checkpoint, sampled frames, smallest face,
+detector thresholds and crops. Only the service's pipeline skips blurred faces, so it may score fewer.
 """
 
 import subprocess
@@ -39,18 +39,18 @@ TIMEOUT_S: Final = 3600.0
 
 @dataclass(slots=True)
 class Scan:
-    """What one scan did, and where its time went."""
+    """Counts and times of one scan."""
 
     frames: int = 0
     faces: int = 0
-    """That were scored."""
+    """Number of scored faces."""
     stages_s: dict[str, float] = field(default_factory=dict)
     seconds: float | None = None
-    """What counts, where that is not all of it."""
+    """The time to report, if it is not the wall time of the whole scan."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time that passes within to the stage *name*."""
+        """Add the block's wall time to the stage *name*."""
         began = time.perf_counter()
         yield
         self.stages_s[name] = self.stages_s.get(name, 0.0) + time.perf_counter() - began
@@ -58,8 +58,8 @@ class Scan:
 
 class BaselinePipeline:
     """
-    What a competent engineer writes first: OpenCV reads the video, facenet-pytorch's MTCNN looks at each sampled frame,
-    and the network sees the crops in batches, as PyTorch runs it by default.
+    The straightforward pipeline: OpenCV decodes the video, facenet-pytorch's MTCNN detects faces frame by frame, and
+    PyTorch runs the network on batches of crops with default options.
     """
 
     def __init__(self, models_dir: Path, model: str) -> None:
@@ -91,7 +91,7 @@ class BaselinePipeline:
         return scan
 
     def _sampled(self, path: Path, scan: Scan) -> Iterator[NDArray[np.uint8]]:
-        """The first frame of each stretch of 1 / sample_fps seconds."""
+        """Yield the first frame of each interval of 1 / sample_fps seconds."""
         capture = cv2.VideoCapture(str(path))
         step_s = 1.0 / self._manifest.sampling.sample_fps
         fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
@@ -113,7 +113,7 @@ class BaselinePipeline:
 
 
 class ServedPipeline:
-    """The pipeline that serves."""
+    """The pipeline of the service."""
 
     def __init__(self, models_dir: Path, model: str) -> None:
         self._detector = Detector.load(models_dir, model, "cpu")
@@ -132,7 +132,7 @@ class ServedPipeline:
 
 
 class _CropScorer:
-    """Has the network of ours, for crops of noise."""
+    """Base of contenders that run the service's network on crops of noise."""
 
     def __init__(self, models_dir: Path, model: str) -> None:
         self._detector = Detector.load(models_dir, model, "cpu")
@@ -146,7 +146,7 @@ class _CropScorer:
 
 
 class Floor(_CropScorer):
-    """Decoding alone, then the network alone, one after the other, as where both have all cores."""
+    """The floor: decoding, then the network, one after the other, each with all cores."""
 
     def __call__(self, path: Path, faces: int) -> Scan:
         """Decode *path*, and score *faces* crops."""
@@ -164,7 +164,7 @@ class Floor(_CropScorer):
 
 
 class _RecordingMTCNN(MTCNN):
-    """Keeps what its networks are calls, to be calls again."""
+    """An MTCNN that records the calls of its networks, so that they can be repeated."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self.calls: list[Callable[[], object]] = []
@@ -182,8 +182,9 @@ class _RecordingMTCNN(MTCNN):
 
 class RequiredWork(_CropScorer):
     """
-    What ours cannot do without, one after the other: the probe, frames in memory, detection's networks on what they are
-    calls, and the network on the crops. All between them is left out: the pyramid, the candidates, who overlaps whom.
+    The indispensable work of the service's pipeline, one part after the other: the probe, decoding to memory, the
+    detector's networks on their recorded inputs, and the network on the crops. Everything between is left out: image
+    pyramids, candidates, non-maximum suppression.
     """
 
     def __init__(self, models_dir: Path, model: str) -> None:
@@ -193,7 +194,7 @@ class RequiredWork(_CropScorer):
         self._share = 1.0
 
     def __call__(self, path: Path, faces: int) -> Scan:
-        """Go through *path*, and score *faces* crops."""
+        """Process *path*, and score *faces* crops."""
         if path != self._path:
             self._record(path)
         scan = Scan()
@@ -202,8 +203,8 @@ class RequiredWork(_CropScorer):
         with scan.stage("decoding"):
             scan.frames = sum(1 for _ in self._read(path, facts))
         with scan.stage("detection"):
-            for show in self._mtcnn.calls:
-                show()
+            for call in self._mtcnn.calls:
+                call()
         scan.stages_s["detection"] /= self._share
         self._classify(scan, faces)
         scan.seconds = sum(scan.stages_s.values())
@@ -216,7 +217,7 @@ class RequiredWork(_CropScorer):
         return (frame for frame in frames if frame is not None)
 
     def _record(self, path: Path) -> None:
-        """What the networks are calls of at most ``FRAMES`` frames, and the share of all that these are."""
+        """Record the networks' inputs for at most ``FRAMES`` frames, and the share of all frames that these are."""
         self._mtcnn.calls.clear()
         self._path, total, looked_at = path, 0, 0
         for chunk in split_into_chunks(self._read(path, _probe(path))):
@@ -229,10 +230,10 @@ class RequiredWork(_CropScorer):
 
 class Detection:
     """
-    Detection by itself, on frames that are in memory already.
+    Detection only, on frames in memory.
 
     Args:
-        reference: facenet-pytorch's, a frame at a time, or else ours.
+        reference: Use facenet-pytorch's MTCNN, frame by frame, instead of the service's.
     """
 
     def __init__(self, models_dir: Path, model: str, *, reference: bool) -> None:
@@ -271,7 +272,7 @@ class Detection:
 
 
 FRAMES: Final = 16
-"""That detection by itself is measured on."""
+"""Number of frames on which detection is measured separately."""
 CONTENDERS: Final[dict[str, Callable[[Path, str], Callable[[Path, int], Scan]]]] = {
     "straightforward": BaselinePipeline,
     "ours": ServedPipeline,

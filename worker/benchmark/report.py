@@ -1,4 +1,4 @@
-"""The benchmark's figures as Markdown and as a plot."""
+"""The benchmark's report as tables in Markdown and as a plot."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -44,7 +44,7 @@ COLUMNS: Final = (
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The clips with their ratios, then how seconds and memory grow, in Markdown."""
+    """Return tables in Markdown: the clips with their ratios, then the growth of time and memory."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     for clip in report["clips"]:
         rows = {row["contender"]: row for row in clip["contenders"]}
@@ -76,7 +76,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def _bounds_table(report: Mapping[str, Any]) -> Iterator[str]:
-    """What ours cannot do without, and what could be reached if all else cost nothing."""
+    """Yield the table of the indispensable work, and of the ratios if everything else took no time."""
     yield f"| {' | '.join(BOUND_COLUMNS)} |"
     yield f"|{' --- |' * len(BOUND_COLUMNS)}"
     for clip in report["clips"]:

@@ -1,4 +1,4 @@
-"""The benchmark's command lines before anything is run_benchmark."""
+"""The benchmark's command lines before anything is measured."""
 
 import subprocess
 import sys

@@ -94,7 +94,7 @@ def test_what_cannot_be_scanned_is_named(tmp_path):
 
 def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
     assert command.main(["--data", str(tmp_path), "--out", str(tmp_path / "bench.json")]) == 2
-    assert "there is no video in" in capsys.readouterr().err
+    assert "no video found in" in capsys.readouterr().err
 
 
 @pytest.mark.merge
