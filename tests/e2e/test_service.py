@@ -60,7 +60,7 @@ def test_a_file_without_a_face_is_not_applicable(client, tmp_path):
     assert (job.verdict, job.reasons, job.fake_score) == ("not_applicable", ("no_face",), None)
 
 
-def test_of_two_video_tracks_the_one_that_players_show_is_scored_and_the_other_is_told(client, tmp_path):
+def test_the_displayed_video_track_is_scored_and_the_other_is_reported(client, tmp_path):
     for name, faces in (("empty", ()), ("face", (astronaut(),))):
         make_clip(tmp_path / f"{name}.mp4", faces=faces)
     tracks = (
@@ -257,7 +257,7 @@ def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path
     assert "very-private-name" not in logs
 
 
-def test_five_swapped_seconds_in_a_minute_of_real_ones_are_fake_and_found(tmp_path):
+def test_five_swapped_seconds_in_a_real_minute_are_located(tmp_path):
     real, swapped = make_demo_videos(tmp_path)
     parts = [*[(real, 10.0)] * 3, (swapped, 5.0), *[(real, 10.0)] * 2]
     listed = tmp_path / "parts.txt"
@@ -275,7 +275,7 @@ def test_five_swapped_seconds_in_a_minute_of_real_ones_are_fake_and_found(tmp_pa
     assert people[1 - stretch["person"]]["verdict"] == "real"
 
 
-def test_both_demo_videos_get_the_verdict_that_the_readme_names_with_the_default_options(tmp_path):
+def test_the_demo_videos_get_the_verdicts_in_the_readme(tmp_path):
     videos = make_demo_videos(tmp_path)
     assert [video.name for video in videos] == ["real.mp4", "swapped.mp4"]
     for video, expected in zip(videos, ("real", "fake"), strict=True):

@@ -48,7 +48,7 @@ RAN = [
 ]
 
 
-def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collector, clip, monkeypatch):
+def test_a_trace_links_the_request_with_every_segment_and_the_finish(collector, clip, monkeypatch):
     address, received = collector
     monkeypatch.setenv("DEEPFAKESTREAM_TRACING__OTLP_ENDPOINT", address)
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")

@@ -82,7 +82,7 @@ class MixedStack(EmbeddedStack):
         return Client(self.url, self.api_key_file.read_text().strip())
 
 
-def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(before, clip, s3_settings, monkeypatch):
+def test_the_previous_release_runs_on_the_new_schema_beside_the_new_one(before, clip, s3_settings, monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     with state_folder() as state:
         with MixedStack(state, before, lambda name: name != "redis", s3_settings) as stack, stack.client() as client:

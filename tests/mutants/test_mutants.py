@@ -12,12 +12,12 @@ def originals(tmp_path_factory):
     return make_originals(tmp_path_factory.mktemp("originals"))
 
 
-def test_the_originals_are_good(originals, tmp_path):
+def test_the_originals_are_accepted(originals, tmp_path):
     outcome = look_at_all(originals.items(), tmp_path, 2, detector=False)
     assert dict(outcome.by_code) == {"result": FILES}
 
 
-def test_a_seed_makes_the_same_files(originals):
+def test_the_same_seed_makes_the_same_files(originals):
     once, again, other = (list(mutants(originals, 60, seed)) for seed in (1, 1, 2))
     assert once == again != other
     assert sum(data != originals[name.split("-", 2)[2]] for name, data in once) > 50

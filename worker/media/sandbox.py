@@ -36,7 +36,12 @@ class Sandbox:
 
 @lru_cache(maxsize=1)
 def sandbox() -> Sandbox:
-    """Return the strictest sandbox that works on this system; found by trying, once per process."""
+    """Return the strictest sandbox that works on this system; it is determined once per process."""
+    return find_sandbox()
+
+
+def find_sandbox() -> Sandbox:
+    """Try the sandboxes, the strictest first; return the first one that works."""
     true, setpriv, unshare = (shutil.which(name) for name in ("true", "setpriv", "unshare"))
     if true is None or setpriv is None:
         return Sandbox()

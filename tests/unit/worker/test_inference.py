@@ -38,7 +38,7 @@ def wanted(network, pictures):
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_an_engine_gives_what_the_network_gives_for_any_number_and_size(network, runtime, kind):
+def test_an_engine_equals_the_network_for_any_batch_and_size(network, runtime, kind):
     pictures = PICTURES.astype(kind)
     if runtime == "openvino":
         engine = make_engine(network, pictures, CPU, "float32")
@@ -51,7 +51,7 @@ def test_an_engine_gives_what_the_network_gives_for_any_number_and_size(network,
             assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-def test_answers_stay_when_the_engine_runs_again(network):
+def test_outputs_survive_the_next_run(network):
     engine = make_engine(network, PICTURES, CPU, "float32")
     first = engine.run(PICTURES)
     kept = [part.copy() for part in first]
@@ -78,7 +78,7 @@ def test_bfloat16_is_compared_with_float32(network, monkeypatch):
     assert exact[1] == pytest.approx(wanted(network, PICTURES)[1], abs=1e-5)
 
 
-def test_threads_that_share_an_engine_get_their_own_answers(network):
+def test_threads_that_share_an_engine_get_their_own_outputs(network):
     engine = make_engine(network, PICTURES, CPU, "float32")
     given = [np.full((4, 120, 120, 3), grey, np.uint8) for grey in (10, 240)]
     wanted_means = [engine.run(pictures)[1][0] for pictures in given]
@@ -99,7 +99,7 @@ print([name for name, module in sys.modules.items() if "openvino_telemetry" in n
 """
 
 
-def test_nobody_is_told_that_openvino_is_used(tmp_path):
+def test_openvino_sends_no_telemetry(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
     done = subprocess.run(
         [sys.executable, "-c", REPORTING],

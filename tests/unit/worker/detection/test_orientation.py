@@ -12,7 +12,7 @@ def mtcnn():
 
 
 @pytest.mark.parametrize("quarter_turns", range(4))
-def test_a_place_in_a_turned_picture_is_found_again(mtcnn, quarter_turns):
+def test_positions_in_a_turned_picture_map_back(mtcnn, quarter_turns):
     picture = astronaut()[:400, :300]
     [[upright]] = detect_with_orientation(mtcnn, [picture], 0.9)
     turned = turn(picture, quarter_turns)
@@ -36,7 +36,7 @@ def turn_back_direction(quarter_turns):
 
 @pytest.mark.parametrize("portrait", [astronaut, hopper])
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
-def test_faces_that_do_not_stand_upright_are_told_and_turned(mtcnn, portrait, quarter_turns):
+def test_turned_faces_are_recognised_and_turned_upright(mtcnn, portrait, quarter_turns):
     picture = portrait()
     [upright] = OrientationTracker(mtcnn, 0.9).detect([picture])
     assert (upright.quarter_turns, upright.has_upright) == (0, True)
@@ -47,7 +47,7 @@ def test_faces_that_do_not_stand_upright_are_told_and_turned(mtcnn, portrait, qu
     assert (oriented.picture == picture).all()
 
 
-def test_the_position_is_found_again_after_frames_without_a_face_and_after_a_cut(mtcnn):
+def test_the_orientation_is_found_again_after_empty_frames_and_a_cut(mtcnn):
     picture = np.ascontiguousarray(hopper()[:260, :260])
     dark, turned = np.zeros_like(picture), turn(picture, 2)
     tracker = OrientationTracker(mtcnn, 0.9)
@@ -58,7 +58,7 @@ def test_the_position_is_found_again_after_frames_without_a_face_and_after_a_cut
     assert quarter_turns == [[0] * 4, [2] * 4, [2, 0, 2], [0] * 2]
 
 
-def test_where_there_is_no_face_nothing_is_turned_and_little_is_looked_at(mtcnn, monkeypatch):
+def test_frames_without_a_face_are_not_turned_and_rarely_probed(mtcnn, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
     looked_at = []
     detect = mtcnn.detect

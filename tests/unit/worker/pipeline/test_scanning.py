@@ -56,7 +56,7 @@ def segments(count):
     return [Segment(number, float(number), number + 1.0) for number in range(count)]
 
 
-def test_frames_are_read_ahead_beyond_their_segment_but_not_without_end(clip, monkeypatch):
+def test_frames_are_read_ahead_beyond_the_segment_up_to_a_limit(clip, monkeypatch):
     read = []
 
     def read_segments(_path, _facts, plan, **_options):
@@ -77,7 +77,7 @@ def test_frames_are_read_ahead_beyond_their_segment_but_not_without_end(clip, mo
     assert list(results) == [[float(number)] for number in range(1, 100)]
 
 
-def test_an_error_stands_where_its_segment_does(clip, monkeypatch):
+def test_an_error_is_raised_at_its_segment(clip, monkeypatch):
     def read(*_arguments, **_options):
         yield from (Frame(0.0, PICTURE), None, Frame(1.0, PICTURE))
         raise DecodeError("damaged")
@@ -89,14 +89,14 @@ def test_an_error_stands_where_its_segment_does(clip, monkeypatch):
         next(results)
 
 
-def test_leaving_early_leaves_no_thread(clip):
+def test_closing_early_ends_the_thread(clip):
     results = scan(clip, plan_segments(clip[1].duration_s, 2.0))
     next(results)
     results.close()
     assert "read-ahead" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_being_told_to_stop_ends_it(clip):
+def test_should_stop_ends_the_scan(clip):
     with pytest.raises(JobCancelledError):
         next(scan(clip, plan_segments(clip[1].duration_s, 2.0), should_stop=lambda: True))
     assert "read-ahead" not in {thread.name for thread in threading.enumerate()}

@@ -24,7 +24,7 @@ def attempt(url, allow_insecure=True):
         (410, False, True),
     ],
 )
-def test_the_status_decides(status, delivered, is_final):
+def test_the_response_status_decides_the_outcome(status, delivered, is_final):
     with running_receiver() as receiver:
         receiver.answers = [(status, {"Location": "/elsewhere"}, b"answer")]
         outcome = attempt(receiver.url)
@@ -41,7 +41,7 @@ def test_no_more_than_an_excerpt_of_the_answer_is_kept():
     assert "\0" not in excerpt
 
 
-def test_a_receiver_that_is_away_is_tried_again():
+def test_an_unavailable_receiver_is_retried():
     outcome = attempt("http://127.0.0.1:9/")
     assert (outcome.delivered, outcome.is_final, outcome.error_code) == (False, False, "receiver_unreachable")
 
