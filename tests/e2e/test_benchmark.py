@@ -1,4 +1,4 @@
-"""The benchmark of the service, in small, on the real one."""
+"""A short run of the service's benchmark on a real service."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The command line as a person uses it: real processes, a real service."""
+"""The command line with real processes and a real service."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def deepfakestream(*arguments, state=None, home=None, **options):
 
 
 def job_of(stack, clip, *options):
-    """The job that the service makes of *clip*."""
+    """Submit *clip* and return the finished job."""
     done = deepfakestream("scan", "--json", clip, *options, state=stack.state)
     return json.loads(done.stdout)["job"]
 
@@ -183,14 +183,14 @@ def family(pid):
 
 @pytest.fixture
 def state():
-    """An empty folder for a stack of the test's own."""
+    """Make an empty folder for the test's own stack."""
     with state_folder() as folder:
         yield folder
 
 
 @pytest.fixture
 def started(state):
-    """Processes that a test starts; none outlives it, or its *state*, even if it fails."""
+    """Collect processes that a test starts; they are ended with the test, even if it fails."""
     assert state.exists()
     processes = []
     yield processes
@@ -202,13 +202,13 @@ def started(state):
 
 @pytest.fixture
 def home(tmp_path):
-    """A person's own folder."""
+    """Make an empty home folder."""
     return tmp_path / "home"
 
 
 @pytest.fixture
 def up(tmp_path, started, state, home):
-    """Start the service as a person does, and wait until it is ready: the process, and what it said."""
+    """Return a function that runs ``up``, waits until the service is ready, and returns the process and its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
     environment["XDG_STATE_HOME"] = str(home)
 
@@ -230,7 +230,7 @@ def up(tmp_path, started, state, home):
 
 
 def job_of_a_clip(state, folder):
-    """The id of a job that the service has done."""
+    """Let the service run a job; return its id."""
     scanned = deepfakestream("scan", "--json", make_clip(folder / "a.mp4", frames=5), state=state)
     assert scanned.returncode == 0, scanned.stdout + scanned.stderr
     return json.loads(scanned.stdout)["job"]["id"]

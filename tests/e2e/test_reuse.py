@@ -1,4 +1,4 @@
-"""Scores that are taken over: the same as if the file had been scored again, and nobody has."""
+"""Reuse of scores: the result is the same as if the file had been scored again, without the work."""
 
 import pytest
 from deepfakestream import Client
@@ -23,7 +23,7 @@ def scored(client, own_clip):
 
 
 def times_begun(stack, job_id):
-    """How often ingest and segments of a job were begun by a worker."""
+    """Return how often workers have started the ingest and the segments of a job."""
     with postgres_of(stack) as connection:
         query = "select attempts + (select coalesce(sum(attempts), 0) from segments where job_id = jobs.id) from jobs"
         return connection.execute(f"{query} where id = %s", (job_id,)).fetchone()[0]
@@ -51,7 +51,7 @@ def test_reused_scores_stay_when_their_source_is_deleted(client, own_clip):
     third = client.submit(own_clip, reuse=True)
     assert client.get(second.id).fake_score == first.fake_score
     assert len(list(client.segments(second.id))) == len(first.segments)
-    # It names the job that was scored, though that is gone.
+    # It still names the job that was scored, although that was deleted.
     assert (third.status, third.reused_from) == ("succeeded", first.id)
     for job in (second, third):
         client.delete(job.id)

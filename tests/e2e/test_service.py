@@ -1,4 +1,4 @@
-"""The main job, through every real part."""
+"""The service end to end, with all real parts."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from worker.local import scan
 
 @pytest.fixture(scope="module")
 def two_people(tmp_path_factory):
-    """Twelve seconds: two people, encoded as H.264 with sound's absence and odd timing left to other tests."""
+    """Make a video of 12 seconds with two people, as H.264 without audio."""
     path = tmp_path_factory.mktemp("two") / "two.mp4"
     return make_clip(path, seconds=12.0, size=(640, 360), faces=(astronaut(), hopper()))
 
@@ -119,7 +119,7 @@ def test_a_segment_that_does_not_decode_fails_alone_after_counted_attempts(clien
     content = bytearray(path.read_bytes())
     begin = content.index(b"mdat") + 4
     size = len(content) - begin
-    # From about 3.6 s to 8.4 s nothing is left.
+    # The data from about 3.6 s to 8.4 s is damaged.
     first, last = begin + size * 30 // 100, begin + size * 70 // 100
     content[first:last] = bytes(last - first)
     path.write_bytes(content)
@@ -163,7 +163,7 @@ def test_a_webhook_is_signed_and_its_attempts_are_logged(client, stack, clip):
         while not receiver.requests and time.monotonic() < deadline:
             time.sleep(0.05)
         (request,) = receiver.requests
-        # By the specification's own library, and by the SDK.
+        # Verify with the specification's library, and with the SDK.
         Webhook(secret).verify(request.body.decode(), {k.lower(): v for k, v in request.headers.items()})
         event = verify_webhook(request.headers, request.body, secret)
         assert event["type"] == "job.succeeded"

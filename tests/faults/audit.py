@@ -113,7 +113,7 @@ def _look_at_rows(stack: EmbeddedStack, known: set[str], found: Findings) -> Non
     with postgres_of(stack) as connection:
         row = connection.execute(leased).fetchone()
         found.leases = row[0] if row else 0
-        # Those of the undisturbed run carry no key.
+        # Jobs of the undisturbed run have no webhook.
         ids = connection.execute("select id from jobs where deleted_at is null and webhook_url is not null").fetchall()
     found.unexpected = sum(str(job_id) not in known for (job_id,) in ids)
 
@@ -123,7 +123,7 @@ def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
         for name, value in environment_of(stack).items():
             if name.startswith("DEEPFAKESTREAM_"):
                 patch.setenv(name, value)
-        # Nothing is being uploaded any more, so no file is too young to be an orphan.
+        # Nothing is uploaded any more, so files of any age without a row are orphans.
         patch.setattr(upkeep, "ORPHAN_AGE", timedelta(0))
         settings = load_settings(WorkerSettings)
         context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))

@@ -1,4 +1,4 @@
-"""What can happen to a running service, each with its end; and the supervisor that starts again what died."""
+"""Faults that are injected into a running service, and the supervisor that restarts services that ended."""
 
 import os
 import random
@@ -22,13 +22,13 @@ STORAGE_BYTES = 96 * 1024 * 1024
 STORAGE_FAULT_S = 8.0
 SLOW_MS = "150"
 CLOCK_STEP_S = 240.0
-"""Less than the tolerance of signatures: a machine that is off by more has its webhooks refused, and rightly so."""
+"""Largest clock step; less than the tolerance of webhook signatures, beyond which receivers rightly refuse them."""
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-"""Where the system has it (Debian's package ``faketime``); otherwise no clock is stepped."""
+"""Library that changes a process's clock (Debian's package ``faketime``); without it no clock is stepped."""
 
 
 class Supervisor(threading.Thread):
-    """Starts services again that have died, as a cluster does, unless they are held down."""
+    """A thread that restarts services that have ended, as a cluster does, except those in ``held``."""
 
     def __init__(self, stack: EmbeddedStack) -> None:
         super().__init__(name="supervisor", daemon=True)
@@ -37,16 +37,16 @@ class Supervisor(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Look five times a second."""
+        """Check five times a second."""
         while not self._over.wait(0.2):
             for service in self._services:
                 if service.has_died() and service.name not in self.held:
-                    # What is left of its group goes with it, as the rest of a container would.
+                    # The rest of its process group is killed, too, like the processes of a container.
                     end_group(service)
                     service.start()
 
     def stop(self) -> None:
-        """Start nothing any more."""
+        """Stop restarting services."""
         self._over.set()
         self.join()
 

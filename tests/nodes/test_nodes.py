@@ -1,4 +1,4 @@
-"""The service on several machines: everything goes by way of Postgres, Redis and S3, and nothing else."""
+"""The service on several machines, which only share Postgres, Redis and S3."""
 
 import json
 import socket
@@ -33,7 +33,7 @@ def client(cluster):
 def test_both_gpu_workers_score_segments_of_one_video(cluster, client, clip):
     jobs = []
     for number in range(4):
-        # The balancer gives each connection to the next api.
+        # The load balancer passes each connection to the next API node.
         with Client(cluster.url, cluster.api_key_file.read_text().strip()) as another:
             jobs.append(another.submit(clip, segment_seconds=1.0, metadata={"number": number}))
     ended = [client.wait(job.id, timeout_s=120) for job in jobs]
