@@ -198,7 +198,7 @@ class Job(Base):
     evidence: Mapped[dict[str, Any] | None]
     """What the verdict rests on, and the limits that follow from it; see ``worker.tasks.finish.judge``."""
     findings: Mapped[dict[str, Any] | None]
-    """What is said of each person, and the stretches of time that stand out; see ``worker.pipeline.judging``."""
+    """What is said of each person, and the stretches of time that stand out; see ``worker.pipeline.verdicts``."""
     reused_from: Mapped[uuid.UUID | None]
     """The job whose scores these are; that one may be gone by now."""
     error_code: Mapped[str | None]

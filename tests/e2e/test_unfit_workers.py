@@ -1,4 +1,4 @@
-"""A worker that cannot score takes no jobs."""
+"""Workers that cannot score do not start, so that they take no jobs."""
 
 import os
 import subprocess

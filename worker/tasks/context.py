@@ -1,4 +1,4 @@
-"""What every task works with, made once in each worker process, after the fork."""
+"""The context of tasks: settings and connections, made once in each worker process, after the fork."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from worker.config import WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Settings and collaborators of a worker process."""
+    """Settings and connections of a worker process."""
 
     settings: WorkerSettings
     sessions: SessionFactory
@@ -26,7 +26,7 @@ class Context:
 
     @classmethod
     def connect(cls, settings: WorkerSettings, sender: Sender) -> "Context":
-        """Make the collaborators that *settings* name; call it after the fork."""
+        """Connect to the database and storage of *settings*; call it after the fork."""
         storage = open_storage(settings.storage)
         sessions = open_sessions(make_engine(settings.database), sender, storage)
         jobs = settings.jobs
@@ -35,10 +35,11 @@ class Context:
 
     def manifest(self, job: Job) -> Manifest:
         """
-        The manifest of the checkpoint that judges *job*: the one that its row has pinned.
+        Return the manifest of the checkpoint for *job*: the one that is pinned in its row.
 
         Raises:
-            ModelError: A release from before made the job, which pinned none, and the folder's cannot be read.
+            ModelError: An earlier release made the job without pinning a manifest, and that of the checkpoint's folder
+                cannot be read.
         """
         if job.manifest is not None:
             return Manifest.pinned(job.manifest)

@@ -1,4 +1,4 @@
-"""Erasing what is past its retention: media, jobs, uploads and audit events."""
+"""Expiry: erasure of media, jobs, uploads and audit events that are past their retention."""
 
 from datetime import timedelta
 
@@ -17,15 +17,15 @@ from shared.states import FINAL_JOB_STATUSES
 
 MEDIA_BATCH = 500
 JOBS_BATCH = 20
-"""A job can have thousands of segments, and an open transaction holds up the database's own tidying."""
+"""A job can have thousands of segments, and long transactions delay the database's vacuum."""
 
 
 def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
     """
-    Erase all that is past its retention, a few rows in each transaction.
+    Erase everything past its retention, a few rows in each transaction.
 
     Returns:
-        How many files of media, and how many jobs.
+        Number of erased media files, and of erased jobs.
     """
     all_media = all_jobs = 0
     is_more = True
@@ -39,7 +39,7 @@ def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
         with sessions.transaction() as session:
             found, erased = _expire_jobs(session, settings.result_retention_days, JOBS_BATCH)
         all_jobs += erased
-        # Jobs that somebody else erases meanwhile are left out of what was found next time.
+        # Rows that another transaction has erased meanwhile are not found again.
         is_more = found == JOBS_BATCH
     with sessions.transaction() as session:
         session.execute(delete(Job).where(Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)))

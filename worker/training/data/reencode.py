@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import ffmpeg
 from tqdm import tqdm
 
-from worker.media.ffmpeg import program
+from worker.media.ffmpeg import find_ffmpeg
 from worker.training.data.claims import claim
 from worker.training.data.media import PICTURES, VIDEOS
 from worker.training.errors import DataError
@@ -97,7 +97,9 @@ def _encode(video: Path, copy: Path, crf: int, scale: float, preset: str) -> Non
         preset=preset,
         pix_fmt="yuv420p",
     )
-    command: list[str] = ffmpeg.compile(graph, cmd=[program(), "-nostdin", "-loglevel", "error"], overwrite_output=True)
+    command: list[str] = ffmpeg.compile(
+        graph, cmd=[find_ffmpeg(), "-nostdin", "-loglevel", "error"], overwrite_output=True
+    )
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:

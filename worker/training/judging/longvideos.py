@@ -14,9 +14,9 @@ import numpy as np
 from numpy.random import Generator
 
 from shared.manifests import Manifest
-from worker.pipeline.following import Part, Track, follow_people
 from worker.pipeline.results import FaceResult
 from worker.pipeline.scoring import judge_medium, score_segment
+from worker.pipeline.tracking import ScoredSegment, Track, track_people
 from worker.training.errors import DataError
 from worker.training.measuring.scored import ScoredMedium
 
@@ -102,7 +102,7 @@ def judge_long_videos(
 
 def _people(medium: ScoredMedium, manifest: Manifest) -> list[list[float]]:
     """Return the scores of each person of a clip, in order of time, the longest first."""
-    tracks = follow_people(medium.parts(manifest.calibration.scale), "video")
+    tracks = track_people(medium.parts(manifest.calibration.scale), "video")
     return sorted(([float(face["fake_score"]) for face in track.scored] for track in tracks), key=len, reverse=True)
 
 
@@ -164,7 +164,7 @@ def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
         )
         for person, (strand, indexes) in enumerate(zip(strands, seen, strict=True))
     ]
-    parts = [Part(index, result.to_json(), None) for index, result in enumerate(results)]
+    parts = [ScoredSegment(index, result.to_json(), None) for index, result in enumerate(results)]
     judged = judge_medium(parts, "video", manifest, step_s=step_s, end_s=faces[-1][0] + step_s, tracks=tracks)
     return judged.result.verdict
 

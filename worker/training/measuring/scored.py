@@ -27,13 +27,13 @@ from tqdm import tqdm
 from shared.evidence import Evidence
 from shared.manifests import Manifest, Preprocessing, Scale
 from worker.detection.faces import Box, crop_face, quality_problem
-from worker.detection.people import Sighting, appearance, group_into_people, pack_look
+from worker.detection.people import Sighting, compute_appearance, group_into_people, pack_look
 from worker.inference import ChannelsLastInput, Engine, make_engine
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import Checkpoint
-from worker.pipeline.following import Part
 from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import gather_evidence, judge_medium, score_segment
+from worker.pipeline.tracking import ScoredSegment
 from worker.training.data.cache import CachedFace, CropCache
 from worker.training.errors import TrainingError
 from worker.training.measuring.skin import skin_tone_deg
@@ -126,11 +126,11 @@ class ScoredMedium:
             )
         return results
 
-    def parts(self, scale: Scale) -> list[Part]:
+    def parts(self, scale: Scale) -> list[ScoredSegment]:
         """Return the medium's segments, over which the service follows people."""
         indexes = sorted({face.segment for face in self.faces})
         results = zip(indexes, self._segments(scale), strict=True)
-        return [Part(index, result.to_json(), self.looks.get(index)) for index, result in results]
+        return [ScoredSegment(index, result.to_json(), self.looks.get(index)) for index, result in results]
 
     def verdict(self, manifest: Manifest) -> str:
         """Return the service's verdict by score, people and stretches of time, without compression."""
@@ -283,7 +283,7 @@ def logits_of(
 def _engine(network: nn.Module, device: torch.device, side_px: int) -> Engine:
     """Compile *network*; the last one is kept, since compiling takes as long as some hundred faces."""
     example = np.zeros((2, side_px, side_px, 3), np.uint8)
-    return make_engine(ChannelsLastInput(network, span=255.0), example, device, "float32")
+    return make_engine(ChannelsLastInput(network, divisor=255.0), example, device, "float32")
 
 
 def draw_media(media: Sequence[Medium], limit: int) -> list[Medium]:
@@ -330,7 +330,7 @@ def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
     for number in sorted(set(segments)):
         rows = [row for row, segment in enumerate(segments) if segment == number]
         found = group_into_people(
-            [Sighting(faces[row].time_s, faces[row].frame_box_px, appearance(crops[row])) for row in rows]
+            [Sighting(faces[row].time_s, faces[row].frame_box_px, compute_appearance(crops[row])) for row in rows]
         )
         people += found.numbers
         looks[number] = [pack_look(look) for look in found.looks]

@@ -5,9 +5,9 @@ import pytest
 
 from shared.evidence import Evidence
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
-from worker.pipeline.following import Track
-from worker.pipeline.judging import LISTED, judge_people
 from worker.pipeline.scoring import score_job
+from worker.pipeline.tracking import Track
+from worker.pipeline.verdicts import MAX_LISTED, judge_people
 
 SHIPPED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
 FPS = 2.0
@@ -48,7 +48,7 @@ def real_faces(count, seed=0):
 
 @pytest.mark.parametrize("seconds", [5, 10])
 @pytest.mark.parametrize("minutes", [1, 10, 60])
-def test_a_short_swap_in_a_long_video_is_fake_and_found(seconds, minutes):
+def test_a_short_swap_in_a_long_video_is_fake_and_located(seconds, minutes):
     count, length = int(minutes * 60 * FPS), int(seconds * FPS)
     scores = real_faces(count)
     scores[count // 2 : count // 2 + length] = [0.94] * length
@@ -62,14 +62,14 @@ def test_a_short_swap_in_a_long_video_is_fake_and_found(seconds, minutes):
     assert findings.people[0].verdict == "fake"
 
 
-def test_a_run_over_a_pause_is_two_stretches():
+def test_a_run_across_an_absence_is_two_stretches():
     scores = track([0.95] * 20)
     later = tuple({**face, "time_s": face["time_s"] + 60.0} for face in scores.faces[10:])
     findings, _ = judged(dataclasses.replace(scores, faces=scores.faces[:10] + later))
     assert [(one.start_s, one.faces) for one in findings.suspicious] == [(0.0, 10), (65.0, 10)]
 
 
-def test_somebody_on_screen_for_a_moment_beside_somebody_real_is_judged_alone():
+def test_a_person_shown_briefly_beside_a_real_one_is_judged_separately():
     findings, result = judged(track(real_faces(200)), track([0.95] * 8, person=1, start_s=30.0))
     assert [person.verdict for person in findings.people] == ["real", "fake"]
     assert result.verdict == "fake"
@@ -79,13 +79,13 @@ def test_somebody_on_screen_for_a_moment_beside_somebody_real_is_judged_alone():
 
 @pytest.mark.parametrize("people", [1, 5, 60])
 @pytest.mark.parametrize("seed", range(3))
-def test_scattered_real_faces_are_real_however_many_there_are(people, seed):
+def test_any_number_of_scattered_real_faces_is_real(people, seed):
     tracks = [track(real_faces(20, 1000 * seed + person), person) for person in range(people)]
     findings, result = judged(*tracks)
     assert (result.verdict, findings.suspicious) == ("real", ())
 
 
-def test_what_stands_out_a_little_is_neither_real_nor_fake():
+def test_a_slightly_suspicious_stretch_is_inconclusive():
     scores = real_faces(600)
     bound = SHIPPED.calibration.limits(Evidence("video", 10, 1)).high
     scores[100:110] = [bound + 0.03] * 10
@@ -94,7 +94,7 @@ def test_what_stands_out_a_little_is_neither_real_nor_fake():
     assert len(findings.suspicious) == 1
 
 
-def test_what_is_rare_for_one_is_not_for_one_of_many():
+def test_thresholds_rise_with_the_number_of_people():
     alone = SHIPPED.calibration.limits(Evidence("video", 20, 1)).high + 0.01
     suspect = track([alone] * 20)
     assert judged(suspect)[0].people[0].verdict == "fake"
@@ -102,7 +102,7 @@ def test_what_is_rare_for_one_is_not_for_one_of_many():
     assert judged(suspect, *others)[0].people[0].verdict != "fake"
 
 
-def test_pictures_have_people_and_no_stretches():
+def test_images_have_people_and_no_stretches():
     findings, result = judged(track([0.99]), track([0.02], person=1), kind="image")
     assert [person.verdict for person in findings.people] == ["fake", "real"]
     assert findings.suspicious == ()
@@ -138,14 +138,14 @@ def test_people_without_a_score_have_no_verdict():
     assert judged()[0].worst is None
 
 
-def test_an_untrained_checkpoint_says_nothing_of_anybody():
+def test_an_untrained_checkpoint_judges_nobody():
     untrained = SHIPPED.model_copy(update={"trained": False})
     findings, result = judged(track([0.99] * 20), manifest=untrained)
     assert (findings.worst, findings.suspicious) == ("inconclusive", ())
     assert (result.verdict, result.reasons) == ("inconclusive", ("untrained_model",))
 
 
-def test_without_limits_by_evidence_a_single_face_stands_for_nothing_and_a_stretch_only_for_doubt():
+def test_without_evidence_limits_only_a_stretch_is_inconclusive():
     calibration = SHIPPED.calibration.model_copy(update={"bounds": None})
     plain = SHIPPED.model_copy(update={"calibration": calibration})
     scores = [0.02] * 100
@@ -157,11 +157,11 @@ def test_without_limits_by_evidence_a_single_face_stands_for_nothing_and_a_stret
 
 
 def test_a_result_names_the_most_suspicious_of_very_many_people():
-    tracks = [track([0.02] * 4, person) for person in range(3 * LISTED)]
-    tracks.append(track([0.99] * 40, 3 * LISTED))
+    tracks = [track([0.02] * 4, person) for person in range(3 * MAX_LISTED)]
+    tracks.append(track([0.99] * 40, 3 * MAX_LISTED))
     document = judged(*tracks)[0].to_json()
-    assert document["people_total"] == 3 * LISTED + 1
-    assert len(document["people"]) == LISTED
+    assert document["people_total"] == 3 * MAX_LISTED + 1
+    assert len(document["people"]) == MAX_LISTED
     assert document["people"][-1]["verdict"] == "fake"
 
 
@@ -181,7 +181,7 @@ def test_one_or_two_poor_faces_are_never_enough_for_real(poor):
 
 
 @pytest.mark.parametrize(("size_px", "reasons"), [(90.0, ("faces_turned",)), (30.0, ())])
-def test_somebody_turned_beside_somebody_real_keeps_a_medium_from_being_real(size_px, reasons):
+def test_a_turned_person_beside_a_real_one_prevents_real(size_px, reasons):
     beside = track([None] * 4, person=1)
     turned = tuple({**face, "problem": "face_turned", "size_px": size_px} for face in beside.faces)
     beside = dataclasses.replace(beside, faces=turned, scored_segments=0)
