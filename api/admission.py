@@ -19,7 +19,7 @@ from api.config import API, APISettings
 from api.errors import APIError
 from api.services import Services
 from shared.errors import Code
-from shared.media.direct import announced
+from shared.media.direct_uploads import measure_open_uploads
 from shared.models import Job, Media
 from shared.states import OPEN_JOB_STATUSES
 
@@ -115,7 +115,7 @@ def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> 
     Raises:
         APIError: ``too_many_open_uploads`` or ``storage_quota_exceeded``.
     """
-    count, _ = announced(session, owner)
+    count, _ = measure_open_uploads(session, owner)
     if count >= api.max_open_jobs_per_owner:
         raise APIError(
             Code.TOO_MANY_OPEN_UPLOADS,
@@ -130,7 +130,7 @@ def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) ->
     most = api.max_stored_bytes_per_owner
     if most is not None:
         stored = select(func.sum(Media.size_bytes)).where(Media.owner == owner, Media.storage_key.is_not(None))
-        taken = (session.scalar(stored) or 0) + announced(session, owner)[1]
+        taken = (session.scalar(stored) or 0) + measure_open_uploads(session, owner)[1]
         if taken + more_bytes > most:
             raise APIError(
                 Code.STORAGE_QUOTA_EXCEEDED,

@@ -20,8 +20,8 @@ from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
 from shared.config import load_settings
 from shared.db import make_engine
-from shared.effects import open_sessions
-from shared.manifests import refused_manifests
+from shared.effects import make_session_factory
+from shared.manifests import check_manifests
 from shared.observability import configure_logging, get_logger
 from shared.queues import Sender, make_celery
 from shared.storage import Storage, open_storage
@@ -44,7 +44,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     Raises:
         ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
     """
-    for reason in refused_manifests(settings.models.dir, settings.models.default):
+    for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
     app = OpenAPI(
         "api",
@@ -61,7 +61,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     engine = make_engine(settings.database, threads=settings.api.threads)
     storage = storage or open_storage(settings.storage)
     sender = sender or Sender(make_celery(settings.broker, settings.jobs))
-    sessions = open_sessions(engine, sender, storage)
+    sessions = make_session_factory(engine, sender, storage)
     endings = Endings(
         engine,
         (settings.api.listen_url or settings.database.url) if settings.api.listen else None,

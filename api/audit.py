@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import caller
 from api.keys import in_transaction
-from shared.audit import Actor, events
+from shared.audit import Actor, list_events
 
 
 def current_actor() -> Actor:
@@ -33,7 +33,7 @@ def commands(since: datetime | None, owner: str | None, job_id: uuid.UUID | None
 
     def work(session: Session) -> None:
         start = since.replace(tzinfo=UTC) if since is not None else None
-        for event in events(session, since=start, owner=owner, job_id=job_id):
+        for event in list_events(session, since=start, owner=owner, job_id=job_id):
             values = {
                 "at": event.at.isoformat(),
                 "action": event.action,

@@ -13,7 +13,7 @@ from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.schemas import DeliveryPath, JobPath
 from api.services import current_services
-from shared.audit import record
+from shared.audit import record_event
 from shared.documents.webhooks import DeliveryDocument, DeliveryList
 from shared.errors import Code
 from shared.jobs.deliveries import list_deliveries, redeliver
@@ -36,7 +36,7 @@ def get_log(path: JobPath) -> Response:
     with current_services().sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
-        items = [DeliveryDocument.of(delivery) for delivery in list_deliveries(session, path.job_id)]
+        items = [DeliveryDocument.from_delivery(delivery) for delivery in list_deliveries(session, path.job_id)]
     return answer(DeliveryList(items=items))
 
 
@@ -60,6 +60,8 @@ def send_again(path: DeliveryPath) -> Response:
         if delivery.finished_at is None:
             raise APIError(Code.DELIVERY_PENDING, f"delivery {path.number} is still to be made")
         again = redeliver(session, delivery)
-        record(session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number)
-        document = DeliveryDocument.of(again)
+        record_event(
+            session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number
+        )
+        document = DeliveryDocument.from_delivery(again)
     return answer(document, HTTPStatus.ACCEPTED)

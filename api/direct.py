@@ -10,10 +10,10 @@ from api.documentation import SECURITY, guarded
 from api.errors import APIError
 from api.schemas import UploadDocument, UploadRequest
 from api.services import current_services
-from shared.audit import record
+from shared.audit import record_event
 from shared.containers import check_size
 from shared.errors import Code
-from shared.media.direct import begin_upload, incoming_key
+from shared.media.direct_uploads import begin_upload, incoming_key
 from shared.models import new_id
 
 blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
@@ -39,7 +39,7 @@ def begin(body: UploadRequest) -> Response:
     with services.sessions.transaction() as session:
         check_announced(session, settings.api, owner, body.size_bytes)
         upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)
-        record(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)
+        record_event(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)
         document = {
             "id": str(upload.id),
             "method": "PUT",

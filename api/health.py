@@ -15,7 +15,7 @@ from api.documentation import problems
 from api.errors import APIError
 from api.schemas import Health
 from api.services import current_services
-from api.state import StateCollector
+from api.state_metrics import StateCollector
 from shared.errors import Code
 from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
 

@@ -16,14 +16,14 @@ from api.paging import page_limit, position_of
 from api.schemas import SUMMARIES_ON_A_PAGE, GetHeaders, JobPath, JobsQuery, SegmentsQuery, SegmentsView
 from api.services import current_services
 from api.waiting import wait_for_end, wanted_wait_s
-from shared.audit import record
+from shared.audit import record_event
 from shared.cursors import write_cursor
 from shared.documents.jobs import JobDocument, JobList, JobSummary
 from shared.documents.segments import SegmentDocument, SegmentList, SegmentSummary
 from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import get_job, lock_job
-from shared.jobs.segments import count_done, page_of_segments, read_segments
+from shared.jobs.segments import count_done, read_segment_page, read_segments
 from shared.models import Job
 from shared.states import JobStatus
 
@@ -45,7 +45,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
         job = get_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
-        response = answer(JobDocument.of(job, read_segments(session, job)))
+        response = answer(JobDocument.from_job(job, read_segments(session, job)))
     response.add_etag(weak=True)
     # A private answer that may be kept, but must be asked about each time.
     response.headers["Cache-Control"] = "private, no-cache"
@@ -75,7 +75,7 @@ def list_jobs(query: JobsQuery) -> Response:
         jobs = session.scalars(wanted.order_by(Job.id.desc()).limit(limit + 1)).all()
         page, more = jobs[:limit], len(jobs) > limit
         done = count_done(session, page)
-        items = [JobSummary.of(job, done[job.id]) for job in page]
+        items = [JobSummary.from_job(job, done[job.id]) for job in page]
     return answer(JobList(items=items, next_cursor=write_cursor(page[-1].id) if more else None))
 
 
@@ -94,10 +94,10 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
     with services.sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise _no_job(path.job_id)
-        page = page_of_segments(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
+        page = read_segment_page(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
     following = None if page.last_index is None else write_cursor(page.last_index)
     kind = SegmentSummary if is_summary else SegmentDocument
-    return answer(SegmentList(items=[kind.of(row) for row in page.rows], next_cursor=following))
+    return answer(SegmentList(items=[kind.from_row(row) for row in page.rows], next_cursor=following))
 
 
 @blueprint.post(
@@ -116,9 +116,9 @@ def cancel(path: JobPath) -> Response:
             raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has ended already: it has {job.status}")
         if not job.is_final:
             cancel_job(session, job)
-            record(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
+            record_event(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
             session.refresh(job)
-        document = JobDocument.of(job, read_segments(session, job))
+        document = JobDocument.from_job(job, read_segments(session, job))
     return answer(document)
 
 
@@ -135,7 +135,7 @@ def delete(path: JobPath) -> Response:
         if job is None:
             raise _no_job(path.job_id)
         delete_job(session, job)
-        record(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
+        record_event(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
     return Response(status=204)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.audit import OPERATOR, Actor, record
+from shared.audit import OPERATOR, Actor, record_event
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.db import SessionFactory, make_engine
 from shared.models import APIKey
@@ -115,7 +115,9 @@ def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) ->
     session.add(row)
     session.flush()
     session.refresh(row)
-    record(session, "key.created", owner=owner, actor=Actor(OPERATOR), key_id=str(row.id), name=name, scopes=scopes)
+    record_event(
+        session, "key.created", owner=owner, actor=Actor(OPERATOR), key_id=str(row.id), name=name, scopes=scopes
+    )
     return NewKey(row, secret)
 
 
@@ -126,7 +128,7 @@ def revoke_key(session: Session, key_id: uuid.UUID) -> bool:
         return False
     if row.revoked_at is None:
         row.revoked_at = func.now()
-        record(session, "key.revoked", owner=row.owner, actor=Actor(OPERATOR), key_id=str(row.id), name=row.name)
+        record_event(session, "key.revoked", owner=row.owner, actor=Actor(OPERATOR), key_id=str(row.id), name=row.name)
     return True
 
 

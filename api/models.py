@@ -19,7 +19,7 @@ def get_models() -> Response:
     """List the checkpoints with their model cards."""
     models = current_services().settings.models
     items = [
-        CheckpointDocument.of(manifest, models.dir, is_default=manifest.name == models.default)
+        CheckpointDocument.from_manifest(manifest, models.dir, is_default=manifest.name == models.default)
         for manifest in list_manifests(models.dir).values()
     ]
     return answer(CheckpointList(items=items))

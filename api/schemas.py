@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from shared.documents.base import Shape
+from shared.documents.base import DeclaredType
 from shared.errors import Code
 from shared.states import JobStatus
 
@@ -247,7 +247,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="One sentence that names the thing.")
-    code: Annotated[str, Shape(Code)] = Field(description="Stable; decide by this.")
+    code: Annotated[str, DeclaredType(Code)] = Field(description="Stable; decide by this.")
     request_id: str | None = Field(description="Quote it when you ask about this answer.")
     errors: list[dict[str, str]] = Field(default=[], description="Each mistake by name.")
 

@@ -32,7 +32,7 @@ from api.schemas import (
 from api.services import Services, current_services
 from api.uploads import Submission, check_upload, receive
 from api.waiting import wait_for_end, wanted_wait_s
-from shared.audit import record
+from shared.audit import record_event
 from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
@@ -40,8 +40,8 @@ from shared.jobs.creation import NewJob, create_job
 from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, find_manifest
-from shared.media.direct import claim_upload, find_upload, incoming_key
-from shared.media.files import StoredFile, adoption
+from shared.media.direct_uploads import claim_upload, find_upload, incoming_key
+from shared.media.files import StoredFile, media_transaction
 from shared.models import Job, Media
 from shared.observability import JOBS_ACCEPTED, get_logger
 from shared.outbound import check_url
@@ -191,13 +191,13 @@ def _create(
             if source.upload_id is not None:
                 _claim(session, source.upload_id)
             sha256 = source.upload.sha256 if source.upload else None
-            record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
+            record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
             after_commit(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
             if media is not None and options.get("reuse", services.settings.jobs.reuse_results):
                 _reuse(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 after_commit(session).send(INGEST, job_id=job.id)
-        return JobDocument.of(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+        return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def _transaction(services: Services, source: _Source) -> Iterator[tuple[Session,
     else:
         days = services.settings.jobs.media_retention_days
         file, owner = source.upload, caller().owner
-        with adoption(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
+        with media_transaction(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
             yield adopted
 
 
@@ -217,7 +217,7 @@ def _document_now(services: Services, document: JobDocument) -> JobDocument:
     """The job as it stands after a wait; as it was, if it was erased meanwhile."""
     with services.sessions.transaction() as session:
         job = get_job(session, document.id, owner=caller().owner)
-        return document if job is None else JobDocument.of(job, read_segments(session, job))
+        return document if job is None else JobDocument.from_job(job, read_segments(session, job))
 
 
 def _reuse(session: Session, job: Job, manifest: Manifest) -> None:

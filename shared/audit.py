@@ -44,7 +44,7 @@ class Actor:
     request_id: str | None = None
 
 
-def record(
+def record_event(
     session: Session, action: Action, *, owner: str, actor: Actor, job_id: uuid.UUID | None = None, **detail: Any
 ) -> None:
     """Add an event to the transaction of *session*."""
@@ -62,7 +62,7 @@ def record(
     )
 
 
-def events(
+def list_events(
     session: Session,
     *,
     since: datetime | None = None,

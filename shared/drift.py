@@ -15,7 +15,7 @@ MIN_SHARE: Final = 0.005
 """Stands for a share of less: an empty bin would make the index infinite."""
 
 
-def shares(scores: Iterable[float]) -> list[float]:
+def bin_shares(scores: Iterable[float]) -> list[float]:
     """The share of *scores*, each in [0, 1], in each bin; zeros if there are none."""
     counts = [0] * BINS
     for score in scores:

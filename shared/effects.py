@@ -6,7 +6,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from shared.db import PendingEffects, SessionFactory
-from shared.media.removals import remove
+from shared.media.removals import remove_files
 from shared.observability import get_logger
 from shared.queues import Sender
 from shared.storage import Storage
@@ -14,7 +14,7 @@ from shared.storage import Storage
 log = get_logger(__name__)
 
 
-def open_sessions(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
+def make_session_factory(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
     """Sessions on *engine* whose transactions send their messages and remove the files that they give up."""
 
     def perform(sessions: SessionFactory, pending: PendingEffects) -> None:
@@ -41,7 +41,7 @@ def _count(pending: PendingEffects) -> None:
 def _remove(sessions: SessionFactory, storage: Storage, pending: PendingEffects) -> None:
     if pending.removals:
         # A request or a step is not held up for long by storage that is away.
-        remove(sessions, storage, list(pending.removals), max_failures=1)
+        remove_files(sessions, storage, list(pending.removals), max_failures=1)
 
 
 def _send(sender: Sender, pending: PendingEffects) -> None:

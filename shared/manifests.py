@@ -111,11 +111,11 @@ class Bound(_Frozen):
     doubling_many: float | None = None
     """Towards which that moves with the number of faces; where it is not given, ``doubling`` holds for all."""
 
-    def at(self, evidence: Evidence) -> float:
+    def score_at(self, evidence: Evidence) -> float:
         """The bound as a score, in [0, 1]."""
-        return Scale(1.0).probability(self.odds_at(evidence))
+        return Scale(1.0).probability(self.log_odds_at(evidence))
 
-    def odds_at(self, evidence: Evidence) -> float:
+    def log_odds_at(self, evidence: Evidence) -> float:
         """The bound in log-odds."""
         faces, people = max(1, evidence.faces), max(1.0, evidence.people)
         doubling_many = self.doubling if self.doubling_many is None else self.doubling_many
@@ -193,8 +193,8 @@ class Calibration(_Frozen):
         bounds = (self.bounds or {}).get(evidence.kind)
         if bounds is None:
             return Limits(*self.uncertainty_band)
-        high = round(bounds.high.at(evidence), SCORE_DIGITS)
-        return Limits(min(round(bounds.low.at(evidence), SCORE_DIGITS), high), high)
+        high = round(bounds.high.score_at(evidence), SCORE_DIGITS)
+        return Limits(min(round(bounds.low.score_at(evidence), SCORE_DIGITS), high), high)
 
     def by_evidence(self) -> dict[str, Any]:
         """What goes beyond temperature, threshold and band, for ``Manifest.describe``; empty where nothing does."""
@@ -233,7 +233,7 @@ class Manifest(_Frozen):
         return self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
 
     @classmethod
-    def pinned(cls, data: dict[str, Any]) -> Self:
+    def from_pin(cls, data: dict[str, Any]) -> Self:
         """
         Read what ``pin`` wrote.
 
@@ -298,13 +298,13 @@ def list_manifests(models_dir: Path) -> dict[str, Manifest]:
     Name → manifest of every checkpoint folder below *models_dir*, in order of name.
 
     Those that cannot be read are left out, so that one of them does not keep the others from serving;
-    ``refused_manifests`` tells why.
+    ``check_manifests`` tells why.
     """
     manifests, _ = _read_all(models_dir)
     return {manifest.name: manifest for manifest in manifests}
 
 
-def refused_manifests(models_dir: Path, default: str) -> list[str]:
+def check_manifests(models_dir: Path, default: str) -> list[str]:
     """
     Look at every manifest below *models_dir* when a service starts.
 

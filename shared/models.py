@@ -54,7 +54,7 @@ def _one_of(column: str, values: Iterable[StrEnum]) -> str:
     return f"{column} in ({listed})"
 
 
-class Word(TypeDecorator[StrEnum]):
+class EnumString(TypeDecorator[StrEnum]):
     """
     A column of text that holds one of the words of an enumeration.
 
@@ -102,10 +102,10 @@ class Base(DeclarativeBase):
         float: Double,
         uuid.UUID: Uuid,
         str: String,
-        JobStatus: Word(JobStatus),
-        SegmentStatus: Word(SegmentStatus),
-        DeliveryStatus: Word(DeliveryStatus),
-        Verdict: Word(Verdict),
+        JobStatus: EnumString(JobStatus),
+        SegmentStatus: EnumString(SegmentStatus),
+        DeliveryStatus: EnumString(DeliveryStatus),
+        Verdict: EnumString(Verdict),
     }
 
 
@@ -232,7 +232,7 @@ class Job(Base):
 
 
 class DirectUpload(Base):
-    """An upload that goes to storage past the api; see ``shared.media.direct``."""
+    """An upload that goes to storage past the api; see ``shared.media.direct_uploads``."""
 
     __tablename__ = "uploads"
     __table_args__ = (Index("ix_uploads_owner", "owner"), Index("ix_uploads_expires_at", "expires_at"))

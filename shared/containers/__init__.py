@@ -24,10 +24,10 @@ from shared.containers.facts import (
 )
 from shared.containers.iso import FIRST_BOXES, inspect_iso
 from shared.containers.matroska import inspect_matroska
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import refusal, unsupported_codec
 from shared.containers.riff import inspect_avi
-from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import shown_track
+from shared.containers.tracks import select_default_track
 from shared.errors import EmptyFileError, TruncatedError
 
 __all__ = [
@@ -40,14 +40,14 @@ __all__ = [
     "check_limits",
     "check_size",
     "inspect_header",
-    "shown_track",
+    "select_default_track",
     "unsupported_codec",
 ]
 
 HEAD_BYTES: Final = 2048
 """The first bytes of a file, which identify its format."""
 
-Reader = Callable[[Source], HeaderFacts]
+Reader = Callable[[HeaderReader], HeaderFacts]
 
 
 def inspect_header(stream: BinaryIO, size_bytes: int) -> HeaderFacts:
@@ -64,7 +64,7 @@ def inspect_header(stream: BinaryIO, size_bytes: int) -> HeaderFacts:
     """
     if size_bytes == 0:
         raise EmptyFileError("the file is empty")
-    source = Source(stream, size_bytes)
+    source = HeaderReader(stream, size_bytes)
     try:
         return _reader(source.peek(0, HEAD_BYTES))(source)
     except EndOfFileError as error:

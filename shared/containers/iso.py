@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import ACCEPTED, unsupported_codec
-from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import Track, shown_video
+from shared.containers.tracks import Track, select_video_track
 from shared.errors import NoVideoStreamError, TruncatedError, UnsupportedMediaError
 
 FIRST_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
@@ -37,7 +37,7 @@ _ISO_CODECS = {
 }
 
 
-def inspect_iso(source: Source) -> HeaderFacts:
+def inspect_iso(source: HeaderReader) -> HeaderFacts:
     """A video, a HEIC or AVIF image, or an animated AVIF."""
     brands = _iso_brands(source.peek(0, 512))
     major = brands[0] if brands else b""
@@ -57,7 +57,7 @@ def inspect_iso(source: Source) -> HeaderFacts:
     raise TruncatedError("the file ends before its index (the moov box), without which no frame can be found")
 
 
-def _inspect_pictures(source: Source, major: bytes, brands: set[bytes]) -> HeaderFacts:
+def _inspect_pictures(source: HeaderReader, major: bytes, brands: set[bytes]) -> HeaderFacts:
     """A HEIC or AVIF file: its pictures are items of the meta box, and a sequence is a track of the moov box."""
     found = {kind: (start, end) for kind, start, end in iso_boxes(source, 0, source.size)}
     if brands & _AVIF_BRANDS:
@@ -80,7 +80,7 @@ def _inspect_pictures(source: Source, major: bytes, brands: set[bytes]) -> Heade
     return _with_item_size(source, found, HeaderFacts("image", "heic", "hevc"))
 
 
-def _with_item_size(source: Source, found: dict[bytes, tuple[int, int]], facts: HeaderFacts) -> HeaderFacts:
+def _with_item_size(source: HeaderReader, found: dict[bytes, tuple[int, int]], facts: HeaderFacts) -> HeaderFacts:
     """The largest of the sizes that the file names: of a picture made of tiles, that of the whole."""
     stack = [(start + 4, end) for kind, (start, end) in found.items() if kind == b"meta"]
     largest = (0, 0)
@@ -101,7 +101,7 @@ def _iso_brands(head: bytes) -> list[bytes]:
     return [head[8:12], *(head[start : start + 4] for start in range(16, end - 3, 4))]
 
 
-def iso_boxes(source: Source, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def iso_boxes(source: HeaderReader, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     """Type, start and end of the content of each box in a stretch of the file; the last may lie open."""
     while start + 8 <= end:
         source.count_box()
@@ -118,7 +118,7 @@ def iso_boxes(source: Source, start: int, end: int) -> Iterator[tuple[bytes, int
         start += size
 
 
-def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> HeaderFacts:
+def _inspect_moov(source: HeaderReader, start: int, end: int, facts: HeaderFacts) -> HeaderFacts:
     duration_s = None
     tracks = []
     for kind, box_start, box_end in iso_boxes(source, start, end):
@@ -126,7 +126,7 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
             duration_s = _iso_duration(source, box_start)
         elif kind == b"trak":
             tracks.append(_inspect_track(source, box_start, box_end))
-    track = shown_video(tracks)
+    track = select_video_track(tracks)
     if track.codec is None:
         raise unsupported_codec(track.coding)
     rate = track.samples / track.duration_s if track.duration_s and track.samples else None
@@ -142,7 +142,7 @@ def _inspect_moov(source: Source, start: int, end: int, facts: HeaderFacts) -> H
     )
 
 
-def _inspect_track(source: Source, start: int, end: int) -> Track:
+def _inspect_track(source: HeaderReader, start: int, end: int) -> Track:
     track = Track()
     stack = [(start, end)]
     while stack:
@@ -166,7 +166,7 @@ def _inspect_track(source: Source, start: int, end: int) -> Track:
     return track
 
 
-def _iso_duration(source: Source, start: int) -> float | None:
+def _iso_duration(source: HeaderReader, start: int) -> float | None:
     """Seconds of an mvhd or mdhd box; None where it is unknown or, as in fragmented files, zero."""
     is_long = source.read(start, 1) == b"\x01"
     if is_long:

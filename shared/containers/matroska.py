@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import ACCEPTED, unsupported_codec
-from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import Track, shown_video
+from shared.containers.tracks import Track, select_video_track
 from shared.errors import NotMediaError
 
 _MATROSKA_CODECS = {
@@ -30,7 +30,7 @@ _MATROSKA_WRAPPED = "V_MS/VFW/FOURCC"
 _UNKNOWN_SIZE = -1
 
 
-def inspect_matroska(source: Source) -> HeaderFacts:
+def inspect_matroska(source: HeaderReader) -> HeaderFacts:
     """A Matroska or WebM video."""
     elements = _ebml_elements(source, 0, source.size)
     _, start, end = next(elements)
@@ -47,7 +47,7 @@ def inspect_matroska(source: Source) -> HeaderFacts:
     raise EndOfFileError
 
 
-def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -> HeaderFacts:
+def _inspect_segment(source: HeaderReader, start: int, end: int, facts: HeaderFacts) -> HeaderFacts:
     scale, duration, tracks = 1_000_000, None, None
     for code, at, until in _ebml_elements(source, start, min(end, source.size)):
         if code == 0x1549A966:
@@ -60,7 +60,7 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
             break
     if tracks is None:
         raise EndOfFileError
-    track = shown_video(tracks)
+    track = select_video_track(tracks)
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
         raise unsupported_codec(track.coding)
     return replace(
@@ -73,7 +73,7 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
     )
 
 
-def _ebml_track(source: Source, start: int, end: int) -> Track:
+def _ebml_track(source: HeaderReader, start: int, end: int) -> Track:
     wanted = {0x83, 0x86, 0x88, 0x23E383}
     values = dict(_ebml_values(source, start, end, wanted))
     # FlagDefault, which is set unless it stands there.
@@ -90,7 +90,7 @@ def _ebml_track(source: Source, start: int, end: int) -> Track:
     return track
 
 
-def _ebml_elements(source: Source, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _ebml_elements(source: HeaderReader, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Id, start and end of the content of each element; one of unknown size lasts until *end*."""
     while start < end:
         source.count_box()
@@ -101,13 +101,13 @@ def _ebml_elements(source: Source, start: int, end: int) -> Iterator[tuple[int, 
         start = stop
 
 
-def _ebml_values(source: Source, start: int, end: int, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
+def _ebml_values(source: HeaderReader, start: int, end: int, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
     for code, at, until in _ebml_elements(source, start, end):
         if code in wanted:
             yield code, source.read(at, min(until - at, 256))
 
 
-def _ebml_number(source: Source, start: int, *, keep_marker: bool) -> tuple[int, int]:
+def _ebml_number(source: HeaderReader, start: int, *, keep_marker: bool) -> tuple[int, int]:
     first = source.read(start, 1)[0]
     length = 9 - first.bit_length()
     if length > 8:

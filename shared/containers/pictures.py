@@ -10,8 +10,8 @@ from typing import Literal
 
 from shared.containers.facts import HeaderFacts
 from shared.containers.iso import iso_boxes
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import ACCEPTED
-from shared.containers.source import EndOfFileError, Source
 from shared.errors import UnsupportedMediaError
 
 
@@ -24,12 +24,12 @@ def _facts(
     return HeaderFacts(kind, container, codec or container, width, height)
 
 
-def inspect_jpeg(source: Source) -> HeaderFacts:
+def inspect_jpeg(source: HeaderReader) -> HeaderFacts:
     """A JPEG; what phones append to one is the worker's to find."""
     return _facts("jpeg", _jpeg_size(source))
 
 
-def _jpeg_size(source: Source) -> tuple[int, int]:
+def _jpeg_size(source: HeaderReader) -> tuple[int, int]:
     position = 2
     while True:
         source.count_box()
@@ -50,7 +50,7 @@ def _jpeg_size(source: Source) -> tuple[int, int]:
         position += 2 + struct.unpack(">H", source.read(position + 2, 2))[0]
 
 
-def inspect_png(source: Source) -> HeaderFacts:
+def inspect_png(source: HeaderReader) -> HeaderFacts:
     """A PNG; one with an animation control chunk before its data is an animation."""
     width, height = struct.unpack(">II", source.read(16, 8))
     position = 8
@@ -67,7 +67,7 @@ def inspect_png(source: Source) -> HeaderFacts:
     return _facts("png", (width, height), kind)
 
 
-def inspect_gif(source: Source) -> HeaderFacts:
+def inspect_gif(source: HeaderReader) -> HeaderFacts:
     """A GIF; one with more than one picture, or with so many blocks that it is not read to the end, is an animation."""
     width, height, flags = struct.unpack("<HHB", source.read(6, 5))
     position = 13 + _colours(flags)
@@ -92,7 +92,7 @@ def _colours(flags: int) -> int:
     return 3 << 1 + (flags & 7) if flags & 0x80 else 0
 
 
-def _after_blocks(source: Source, position: int) -> int:
+def _after_blocks(source: HeaderReader, position: int) -> int:
     while not source.is_tired:
         source.count_box()
         length = source.peek(position, 1)
@@ -103,7 +103,7 @@ def _after_blocks(source: Source, position: int) -> int:
     return position
 
 
-def inspect_webp(source: Source) -> HeaderFacts:
+def inspect_webp(source: HeaderReader) -> HeaderFacts:
     """A WebP; whether it moves, its extended header says."""
     form = source.read(12, 4)
     if form == b"VP8X":
@@ -124,7 +124,7 @@ def is_bmp(head: bytes) -> bool:
     return head[:2] == b"BM" and len(head) >= 18 and 12 <= int(struct.unpack("<I", head[14:18])[0]) <= 256
 
 
-def inspect_bmp(source: Source) -> HeaderFacts:
+def inspect_bmp(source: HeaderReader) -> HeaderFacts:
     """A BMP; its oldest header has sizes of 16 bits."""
     if source.read(14, 4) == b"\x0c\0\0\0":
         return _facts("bmp", struct.unpack("<HH", source.read(18, 4)))
@@ -136,7 +136,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 256, 257, 330,
 _FLOAT = 3
 
 
-def inspect_tiff(source: Source) -> HeaderFacts:
+def inspect_tiff(source: HeaderReader) -> HeaderFacts:
     """
     A TIFF, by its first page.
 
@@ -170,13 +170,13 @@ def inspect_tiff(source: Source) -> HeaderFacts:
     return _facts("tiff", size)
 
 
-def inspect_jpeg2000_codestream(source: Source) -> HeaderFacts:
+def inspect_jpeg2000_codestream(source: HeaderReader) -> HeaderFacts:
     """A JPEG 2000 codestream without a container."""
     right, bottom, left, top = struct.unpack(">IIII", source.read(8, 16))
     return _facts("jpeg2000", (max(0, right - left), max(0, bottom - top)))
 
 
-def inspect_jpeg2000(source: Source) -> HeaderFacts:
+def inspect_jpeg2000(source: HeaderReader) -> HeaderFacts:
     """A JPEG 2000 file."""
     for kind, start, end in iso_boxes(source, 0, source.size):
         if kind == b"jp2h":
@@ -189,7 +189,7 @@ def inspect_jpeg2000(source: Source) -> HeaderFacts:
     raise EndOfFileError
 
 
-def inspect_jxl(source: Source) -> HeaderFacts:
+def inspect_jxl(source: HeaderReader) -> HeaderFacts:
     """A JPEG XL file: its codestream is the contents of its codestream boxes, which may be of a few bytes each."""
     begin = b""
     for kind, start, end in iso_boxes(source, 0, source.size):
@@ -202,7 +202,7 @@ def inspect_jxl(source: Source) -> HeaderFacts:
     return _inspect_jxl(begin)
 
 
-def inspect_jxl_codestream(source: Source) -> HeaderFacts:
+def inspect_jxl_codestream(source: HeaderReader) -> HeaderFacts:
     """A JPEG XL codestream without a container."""
     return _inspect_jxl(source.peek(0, _JXL_BEGIN_BYTES))
 

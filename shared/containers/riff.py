@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import unsupported_codec
-from shared.containers.source import EndOfFileError, Source
 from shared.errors import NoVideoStreamError
 
 BITMAP_CODECS = {
@@ -43,7 +43,7 @@ class _AVIHeader:
     codings: list[str] = field(default_factory=list)
 
 
-def inspect_avi(source: Source) -> HeaderFacts:
+def inspect_avi(source: HeaderReader) -> HeaderFacts:
     """An AVI video."""
     for kind, start, end in _riff_chunks(source, 12, source.size):
         if kind == b"LIST" and source.read(start, 4) == b"hdrl":
@@ -51,7 +51,7 @@ def inspect_avi(source: Source) -> HeaderFacts:
     raise EndOfFileError
 
 
-def _avi_header(source: Source, start: int, end: int) -> _AVIHeader:
+def _avi_header(source: HeaderReader, start: int, end: int) -> _AVIHeader:
     header = _AVIHeader()
     stack = [(start, end)]
     is_video = False
@@ -86,7 +86,7 @@ def _avi_facts(header: _AVIHeader) -> HeaderFacts:
     )
 
 
-def _riff_chunks(source: Source, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _riff_chunks(source: HeaderReader, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     while start + 8 <= end:
         source.count_box()
         kind, size = struct.unpack("<4sI", source.read(start, 8))

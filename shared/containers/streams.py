@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Final
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import unsupported_codec
 from shared.containers.riff import BITMAP_CODECS
-from shared.containers.source import EndOfFileError, Source
 from shared.errors import NoVideoStreamError
 
 MAX_PACKETS: Final = 4000
@@ -41,7 +41,7 @@ def transport_packets(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def inspect_transport_stream(source: Source) -> HeaderFacts:
+def inspect_transport_stream(source: HeaderReader) -> HeaderFacts:
     """An MPEG transport stream; the codec is that of the first video stream in its program map."""
     first, length = transport_packets(source.peek(0, 2048)) or (0, 188)
     maps: set[int] = set()
@@ -85,13 +85,13 @@ def _stream_types(section: bytes) -> list[int]:
     return kinds
 
 
-def inspect_program_stream(source: Source) -> HeaderFacts:
+def inspect_program_stream(source: HeaderReader) -> HeaderFacts:
     """An MPEG program stream; what is in it, the worker tells."""
     del source
     return HeaderFacts("video", "mpegps")
 
 
-def inspect_mxf(source: Source) -> HeaderFacts:
+def inspect_mxf(source: HeaderReader) -> HeaderFacts:
     """An MXF file; what is in it, the worker tells."""
     del source
     return HeaderFacts("video", "mxf")
@@ -104,7 +104,7 @@ _FLV_LETTERS: Final = {b"avc1": "h264", b"hvc1": "hevc", b"av01": "av1", b"vp09"
 _SOUND, _VIDEO, _SCRIPT = 8, 9, 18
 
 
-def inspect_flv(source: Source) -> HeaderFacts:
+def inspect_flv(source: HeaderReader) -> HeaderFacts:
     """An FLV video; length and size stand in its first script tag, the codec in its first video tag."""
     facts = HeaderFacts("video", "flv")
     (position,) = struct.unpack(">I", source.read(5, 4))
@@ -165,7 +165,7 @@ _CONTENT_ENCRYPTION: Final = (
 )
 
 
-def inspect_asf(source: Source) -> HeaderFacts:
+def inspect_asf(source: HeaderReader) -> HeaderFacts:
     """A Windows Media file, by the objects in its header object."""
     facts = HeaderFacts("video", "asf")
     (size,) = struct.unpack("<Q", source.read(16, 8))

@@ -34,7 +34,7 @@ class Track:
     frame_s: float = 0.0
 
 
-def shown_track(videos: Sequence[Video]) -> Video | None:
+def select_default_track(videos: Sequence[Video]) -> Video | None:
     """
     The video track that players show unless somebody chooses another: the first default one, or else the first.
 
@@ -44,14 +44,14 @@ def shown_track(videos: Sequence[Video]) -> Video | None:
     return next((track for track in videos if track.is_default), videos[0] if videos else None)
 
 
-def shown_video(tracks: Sequence[Track]) -> Track:
+def select_video_track(tracks: Sequence[Track]) -> Track:
     """
     Of all *tracks* of a file, the video that players show.
 
     Raises:
         NoVideoStreamError: None of *tracks* is a video.
     """
-    track = shown_track([track for track in tracks if track.is_video])
+    track = select_default_track([track for track in tracks if track.is_video])
     if track is None:
         raise NoVideoStreamError("the file holds no video stream")
     return track

@@ -49,7 +49,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DeclaredType:
     """
     Says in the schema what a value holds, and sends the value as it is stored.
 
@@ -59,7 +59,7 @@ class Shape:
     server.
     """
 
-    shape: Any
+    declared: Any
     """A type that pydantic can describe: a model, a list of models, an enumeration."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -70,16 +70,16 @@ class Shape:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Describe the shape."""
         del schema
-        return handler(TypeAdapter(self.shape).core_schema)
+        return handler(TypeAdapter(self.declared).core_schema)
 
 
 class ErrorDocument(Document):
     """Why a job or segment failed."""
 
-    code: Annotated[str, Shape(Code)]
+    code: Annotated[str, DeclaredType(Code)]
     detail: str
 
     @classmethod
-    def of(cls, code: str | None, detail: str | None) -> "ErrorDocument | None":
+    def from_columns(cls, code: str | None, detail: str | None) -> "ErrorDocument | None":
         """The error of a row; None where it has none."""
         return None if code is None else cls(code=code, detail=detail or "")

@@ -30,7 +30,7 @@ class CheckpointDocument(Document):
     model_card: str = Field(description="Markdown.")
 
     @classmethod
-    def of(cls, manifest: Manifest, models_dir: Path, *, is_default: bool) -> "CheckpointDocument":
+    def from_manifest(cls, manifest: Manifest, models_dir: Path, *, is_default: bool) -> "CheckpointDocument":
         """The checkpoint of *manifest* in the folder *models_dir*."""
         card = models_dir / manifest.name / "MODEL_CARD.md"
         return cls(
@@ -59,6 +59,8 @@ class CheckpointList(Document):
 def installed_checkpoints() -> list[dict[str, Any]]:
     """The checkpoints that come with the project, for the command line where no service answers."""
     return [
-        CheckpointDocument.of(manifest, PACKAGED_MODELS_DIR, is_default=manifest.name == DEFAULT_CHECKPOINT).to_json()
+        CheckpointDocument.from_manifest(
+            manifest, PACKAGED_MODELS_DIR, is_default=manifest.name == DEFAULT_CHECKPOINT
+        ).to_json()
         for manifest in list_manifests(PACKAGED_MODELS_DIR).values()
     ]

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from shared.cursors import write_cursor
-from shared.documents.base import Document, ErrorDocument, Score, Shape
+from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
 from shared.documents.segments import SegmentSummary
 from shared.jobs.segments import JobSegments
@@ -20,10 +20,10 @@ class Progress(Document):
 
     segments_total: int | None = Field(description="Null before the file was inspected.")
     segments_done: int
-    fraction: Annotated[float, Shape(Score)]
+    fraction: Annotated[float, DeclaredType(Score)]
 
     @classmethod
-    def of(cls, job: Job, segments_done: int) -> "Progress":
+    def from_job(cls, job: Job, segments_done: int) -> "Progress":
         """The progress of *job*; one that succeeded is done whatever its segments are."""
         total = job.segments_total
         # Rows that a person has changed by hand may be counted twice, and are no error of the server.
@@ -38,32 +38,32 @@ class MediaDocument(Document):
     sha256: str
     size_bytes: int
     stored: bool = Field(description="False once the file is erased.")
-    kind: Annotated[str | None, Shape(Literal["image", "video"] | None)]
-    container: Annotated[str | None, Shape(str | None)]
-    codec: Annotated[str | None, Shape(str | None)]
-    width_px: Annotated[int | None, Shape(int | None)] = Field(description="As displayed.")
-    height_px: Annotated[int | None, Shape(int | None)]
-    rotation_deg: Annotated[int | None, Shape(int | None)]
-    duration_s: Annotated[float | None, Shape(float | None)] = Field(
+    kind: Annotated[str | None, DeclaredType(Literal["image", "video"] | None)]
+    container: Annotated[str | None, DeclaredType(str | None)]
+    codec: Annotated[str | None, DeclaredType(str | None)]
+    width_px: Annotated[int | None, DeclaredType(int | None)] = Field(description="As displayed.")
+    height_px: Annotated[int | None, DeclaredType(int | None)]
+    rotation_deg: Annotated[int | None, DeclaredType(int | None)]
+    duration_s: Annotated[float | None, DeclaredType(float | None)] = Field(
         description="When the last picture ends, on the clock that players show; null for images."
     )
-    frame_rate: Annotated[float | None, Shape(float | None)]
-    frame_count: Annotated[int | None, Shape(int | None)]
-    truncated: Annotated[bool | None, Shape(bool | None)] = Field(
+    frame_rate: Annotated[float | None, DeclaredType(float | None)]
+    frame_count: Annotated[int | None, DeclaredType(int | None)]
+    truncated: Annotated[bool | None, DeclaredType(bool | None)] = Field(
         description="Whether part of the file is missing or damaged."
     )
-    video_track: Annotated[int | None, Shape(int | None)] = Field(
+    video_track: Annotated[int | None, DeclaredType(int | None)] = Field(
         description="The track that was looked at, counted from 0 among all of the file: the one that players show."
     )
-    other_video_tracks: Annotated[int | None, Shape(int | None)] = Field(
+    other_video_tracks: Annotated[int | None, DeclaredType(int | None)] = Field(
         description="Tracks that a player could show, and nobody looked at."
     )
-    dynamic_range: Annotated[str | None, Shape(Literal["sdr", "pq", "hlg"] | None)] = Field(
+    dynamic_range: Annotated[str | None, DeclaredType(Literal["sdr", "pq", "hlg"] | None)] = Field(
         description="`pq` (HDR10, Dolby Vision) and `hlg` are mapped to SDR before faces are looked for."
     )
 
     @classmethod
-    def of(cls, media: Media | None) -> "MediaDocument | None":
+    def from_media(cls, media: Media | None) -> "MediaDocument | None":
         """What is known of *media*; None before a URL source was fetched."""
         if media is None:
             return None
@@ -99,24 +99,26 @@ class _Job(Document):
     """What both forms of a job have in common."""
 
     id: UUID
-    status: Annotated[str, Shape(JobStatus)]
+    status: Annotated[str, DeclaredType(JobStatus)]
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     progress: Progress
     media: MediaDocument | None
     options: OptionsDocument
-    metadata: Annotated[dict[str, Any], Shape(dict[str, Any])]
-    fake_score: Annotated[float | None, Shape(Score | None)] = Field(
+    metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])]
+    fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
         description="Mean over scored segments; 1 means fake. How far to trust it stands in the model card."
     )
-    peak_score: Annotated[float | None, Shape(Score | None)] = Field(description="The highest segment.")
-    verdict: Annotated[str | None, Shape(Verdict | None)]
-    reasons: Annotated[list[Any], Shape(list[Reason])] = Field(description="Why the verdict is not simply the score's.")
-    evidence: Annotated[dict[str, Any] | None, Shape(EvidenceDocument | None)] = Field(
+    peak_score: Annotated[float | None, DeclaredType(Score | None)] = Field(description="The highest segment.")
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)]
+    reasons: Annotated[list[Any], DeclaredType(list[Reason])] = Field(
+        description="Why the verdict is not simply the score's."
+    )
+    evidence: Annotated[dict[str, Any] | None, DeclaredType(EvidenceDocument | None)] = Field(
         description="Null before the verdict, and in results from before it was recorded."
     )
-    model: Annotated[dict[str, Any] | None, Shape(ModelDescription | None)]
+    model: Annotated[dict[str, Any] | None, DeclaredType(ModelDescription | None)]
     reused_from: UUID | None = Field(description="The job whose scores were taken over instead of scoring again.")
     error: ErrorDocument | None
 
@@ -125,7 +127,7 @@ class JobSummary(_Job):
     """A job without its segments."""
 
     @classmethod
-    def of(cls, job: Job, segments_done: int) -> "JobSummary":
+    def from_job(cls, job: Job, segments_done: int) -> "JobSummary":
         """The document of *job* as it stands in lists."""
         return cls(**_fields(job, segments_done))
 
@@ -133,13 +135,13 @@ class JobSummary(_Job):
 class JobDocument(_Job):
     """A job with the scores so far."""
 
-    people_total: Annotated[int | None, Shape(int | None)] = Field(
+    people_total: Annotated[int | None, DeclaredType(int | None)] = Field(
         description="How many people were distinguished; `people` lists 100 of them at most."
     )
-    people: Annotated[list[Any] | None, Shape(list[PersonVerdictDocument] | None)] = Field(
+    people: Annotated[list[Any] | None, DeclaredType(list[PersonVerdictDocument] | None)] = Field(
         description="Null before the verdict, and in results from before people were followed."
     )
-    suspicious: Annotated[list[Any] | None, Shape(list[SuspicionDocument] | None)] = Field(
+    suspicious: Annotated[list[Any] | None, DeclaredType(list[SuspicionDocument] | None)] = Field(
         description="In order of time; empty where nothing stands out, and for images of a single page."
     )
     segments: list[SegmentSummary] = Field(description="The first 100 of them; see `segments_next_cursor`.")
@@ -148,7 +150,7 @@ class JobDocument(_Job):
     )
 
     @classmethod
-    def of(cls, job: Job, segments: JobSegments) -> "JobDocument":
+    def from_job(cls, job: Job, segments: JobSegments) -> "JobDocument":
         """The whole document of *job*."""
         findings, last = job.findings or {}, segments.first.last_index
         return cls(
@@ -156,7 +158,7 @@ class JobDocument(_Job):
             people_total=findings.get("people_total"),
             people=findings.get("people"),
             suspicious=findings.get("suspicious"),
-            segments=[SegmentSummary.of(row) for row in segments.first.rows],
+            segments=[SegmentSummary.from_row(row) for row in segments.first.rows],
             segments_next_cursor=None if last is None else write_cursor(last),
         )
 
@@ -168,8 +170,8 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
-        "progress": Progress.of(job, segments_done),
-        "media": MediaDocument.of(job.media),
+        "progress": Progress.from_job(job, segments_done),
+        "media": MediaDocument.from_media(job.media),
         "options": OptionsDocument(
             model=job.model,
             sample_fps=job.sample_fps,
@@ -184,7 +186,7 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "evidence": job.evidence,
         "model": job.model_description,
         "reused_from": job.reused_from,
-        "error": ErrorDocument.of(job.error_code, job.error_detail),
+        "error": ErrorDocument.from_columns(job.error_code, job.error_detail),
     }
 
 

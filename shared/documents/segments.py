@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from shared.documents.base import Document, ErrorDocument, Score, Shape
+from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
 from shared.states import Reason, SegmentStatus
 
 
@@ -44,11 +44,11 @@ class _Segment(Document):
     index: int
     start_s: float
     end_s: float
-    status: Annotated[str, Shape(SegmentStatus)]
-    fake_score: Annotated[float | None, Shape(Score | None)] = Field(
+    status: Annotated[str, DeclaredType(SegmentStatus)]
+    fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
         description="The highest person's score; null without a scorable face."
     )
-    reasons: Annotated[list[Any], Shape(list[Reason])] = Field(description="Why there is no score.")
+    reasons: Annotated[list[Any], DeclaredType(list[Reason])] = Field(description="Why there is no score.")
     faces_found: int
     faces_scored: int
     frames_decoded: int
@@ -69,7 +69,7 @@ def _common(row: Any) -> dict[str, Any]:
         "faces_scored": row.faces_scored,
         "frames_decoded": row.frames_decoded,
         "engine": row.engine,
-        "error": ErrorDocument.of(row.error_code, row.error_detail),
+        "error": ErrorDocument.from_columns(row.error_code, row.error_detail),
     }
 
 
@@ -79,7 +79,7 @@ class SegmentSummary(_Segment):
     people: int = Field(description="How many people were seen.")
 
     @classmethod
-    def of(cls, row: Any) -> "SegmentSummary":
+    def from_row(cls, row: Any) -> "SegmentSummary":
         """The summary of a *row* with the columns of ``shared.jobs.segments.SUMMARY``."""
         return cls(**_common(row), people=row.people_count)
 
@@ -89,10 +89,10 @@ class SegmentDocument(_Segment):
 
     started_at: datetime | None = Field(description="When a worker first began with it.")
     finished_at: datetime | None
-    people: Annotated[list[Any], Shape(list[PersonDocument])]
+    people: Annotated[list[Any], DeclaredType(list[PersonDocument])]
 
     @classmethod
-    def of(cls, row: Any) -> "SegmentDocument":
+    def from_row(cls, row: Any) -> "SegmentDocument":
         """The segment of a *row* with the columns of ``shared.jobs.segments.WITH_FACES``."""
         return cls(**_common(row), people=row.people or [], started_at=row.started_at, finished_at=row.finished_at)
 

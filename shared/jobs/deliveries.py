@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -20,7 +21,6 @@ from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
 from shared.states import DeliveryStatus
 
-GONE = 410
 MAX_WAIT_S = 86400.0
 """What a receiver may ask for at most."""
 
@@ -66,7 +66,7 @@ def is_switched_off(session: Session, owner: str, url: str) -> bool:
         .order_by(Delivery.finished_at.desc())
         .limit(1)
     )
-    return latest == GONE
+    return latest == HTTPStatus.GONE
 
 
 def list_deliveries(session: Session, job_id: uuid.UUID) -> Sequence[Delivery]:

@@ -12,7 +12,7 @@ from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
 from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
 from shared.jobs.queries import has_open_segments
-from shared.media.direct import drop_upload
+from shared.media.direct_uploads import drop_upload
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
@@ -21,15 +21,15 @@ from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Failure:
     """Why a job or a segment failed, as its row and its documents say it."""
 
     code: str
     detail: str
 
     @classmethod
-    def of(cls, error: DeepfakeStreamError) -> "Problem":
-        """The problem that *error* is."""
+    def from_error(cls, error: DeepfakeStreamError) -> "Failure":
+        """The failure that *error* is."""
         return cls(error.code, str(error))
 
 
@@ -54,14 +54,14 @@ class Outcome:
 
 
 def end_segment(
-    session: Session, job: Job, segment: Segment, status: SegmentStatus, *, problem: Problem | None = None
+    session: Session, job: Job, segment: Segment, status: SegmentStatus, *, failure: Failure | None = None
 ) -> None:
     """Bring a locked segment of a locked job to its final *status*; the last one has the job finished."""
     segment.status = status
     segment.finished_at = func.now()
     segment.lease_token = segment.leased_until = None
-    if problem is not None:
-        segment.error_code, segment.error_detail = problem.code, problem.detail
+    if failure is not None:
+        segment.error_code, segment.error_detail = failure.code, failure.detail
     session.flush()
     session.refresh(job, ["segments_done"])
     if job.segments_done is not None and job.segments_done < (job.segments_total or 0):
@@ -78,7 +78,7 @@ def end_job(
     status: JobStatus,
     *,
     outcome: Outcome | None = None,
-    problem: Problem | None = None,
+    failure: Failure | None = None,
 ) -> None:
     """
     Bring a locked, unfinished job to its final *status* and schedule its webhook.
@@ -102,8 +102,8 @@ def end_job(
     _forget_looks(session, Segment.job_id == job.id)
     if outcome is not None:
         outcome.write_to(job)
-    if problem is not None:
-        job.error_code, job.error_detail = problem.code, problem.detail
+    if failure is not None:
+        job.error_code, job.error_detail = failure.code, failure.detail
     session.flush()
     _count_end(session, job)
     schedule_webhook(session, job)

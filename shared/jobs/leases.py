@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from shared.db import after_commit
 from shared.errors import AttemptsExhaustedError, DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, end_attempt
-from shared.jobs.ending import Problem, end_job, end_segment
+from shared.jobs.ending import Failure, end_job, end_segment
 from shared.jobs.queries import lock_job
 from shared.models import Delivery, Job, Segment
 from shared.observability import FAILURES, RESENT
@@ -54,7 +54,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetryPolicy:
     """How often, and how soon, a failed step is tried again."""
 
     max_attempts: int
@@ -146,7 +146,7 @@ _PLACES: Mapping[Step, _Place] = {
 }
 
 
-def queue_of(step: Step) -> str:
+def queue_for_step(step: Step) -> str:
     """The queue in which messages of *step* wait."""
     return QUEUE_OF_TASK[_PLACES[step].task]
 
@@ -231,7 +231,7 @@ def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> Locke
 
 
 def release(
-    session: Session, lease: Lease, error: DeepfakeStreamError, policy: Policy, *, expired: bool = False
+    session: Session, lease: Lease, error: DeepfakeStreamError, policy: RetryPolicy, *, expired: bool = False
 ) -> None:
     """
     Give a step back after *error*: to be tried again, or failed for good once its attempts are used up.
@@ -247,21 +247,21 @@ def release(
     """
     job, row = lock_rows(session, lease, expired=expired)
     after_commit(session).count(FAILURES.labels(task=lease.step.value, code=error.code).inc)
-    problem = Problem.of(error)
+    failure = Failure.from_error(error)
     if isinstance(row, Delivery):
-        end_attempt(session, row, Attempt(delivered=False, error_code=problem.code), policy.webhook_schedule_s)
+        end_attempt(session, row, Attempt(delivered=False, error_code=failure.code), policy.webhook_schedule_s)
     elif error.retryable and lease.attempt < policy.max_attempts:
         row.send_after = func.now() + policy.after(lease.attempt)
         for name, value in {**_PLACES[lease.step].waiting, **_NO_LEASE, "sent_at": None}.items():
             setattr(row, name, value)
     elif isinstance(row, Segment):
-        end_segment(session, job, row, SegmentStatus.FAILED, problem=problem)
+        end_segment(session, job, row, SegmentStatus.FAILED, failure=failure)
     else:
-        end_job(session, job, JobStatus.FAILED, problem=problem)
+        end_job(session, job, JobStatus.FAILED, failure=failure)
     session.flush()
 
 
-def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> None:
+def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int) -> None:
     """Fail rows of *step* whose worker died under them for the last time that is allowed, *limit* at most."""
     place = _PLACES[step]
     row = place.row
@@ -280,12 +280,12 @@ def fail_exhausted(session: Session, step: Step, policy: Policy, limit: int) -> 
             continue
 
 
-def resend_messages(session: Session, step: Step, policy: Policy, patience_s: float, limit: int) -> int:
+def resend_messages(session: Session, step: Step, policy: RetryPolicy, message_timeout_s: float, limit: int) -> int:
     """
     Send the messages of rows whose worker is gone, that have no message out, or whose message seems lost.
 
     Args:
-        patience_s: A message that nobody took for so long counts as lost.
+        message_timeout_s: A message that nobody took for so long counts as lost.
         limit: Rows at most.
 
     Returns:
@@ -293,7 +293,7 @@ def resend_messages(session: Session, step: Step, policy: Policy, patience_s: fl
     """
     place = _PLACES[step]
     row = place.row
-    lost = row.sent_at.is_(None) | (row.sent_at < func.now() - timedelta(seconds=patience_s))
+    lost = row.sent_at.is_(None) | (row.sent_at < func.now() - timedelta(seconds=message_timeout_s))
     waits = row.leased_until.is_(None) & (place.due_at <= func.now()) & lost
     keys = session.execute(
         select(*place.key)

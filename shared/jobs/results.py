@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from shared.db import after_commit
 from shared.errors import JobCancelledError
 from shared.jobs.deliveries import Attempt, end_attempt
-from shared.jobs.ending import Outcome, Problem, drop_source, end_job, end_segment
+from shared.jobs.ending import Failure, Outcome, drop_source, end_job, end_segment
 from shared.jobs.leases import Lease, lock_rows
 from shared.jobs.segments import set_result
 from shared.models import Delivery, Media, Segment
@@ -82,13 +82,13 @@ def record_segment(
     end_segment(session, job, segment, status)
 
 
-def record_end(session: Session, lease: Lease, found: Outcome | Problem) -> None:
+def record_end(session: Session, lease: Lease, found: Outcome | Failure) -> None:
     """End a job of which everything is done: with what it says, or with why it could not be judged."""
     job, _ = lock_rows(session, lease)
     if isinstance(found, Outcome):
         end_job(session, job, JobStatus.SUCCEEDED, outcome=found)
     else:
-        end_job(session, job, JobStatus.FAILED, problem=found)
+        end_job(session, job, JobStatus.FAILED, failure=found)
 
 
 def record_attempt(session: Session, lease: Lease, attempt: Attempt, schedule_s: Sequence[float]) -> None:

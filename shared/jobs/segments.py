@@ -21,7 +21,7 @@ FIRST_SEGMENTS: Final = 100
 """How many segments the document of a job holds at most."""
 
 
-def summary_of(result: dict[str, Any]) -> dict[str, Any]:
+def summarize_result(result: dict[str, Any]) -> dict[str, Any]:
     """Return the columns that repeat what a segment's *result* says, to be written together with it."""
     return {
         "people_count": len(result.get("people", [])),
@@ -43,7 +43,7 @@ def set_result(
         The status that it has with it.
     """
     segment.fake_score, segment.result, segment.looks = fake_score, result, list(looks)
-    for name, value in summary_of(result).items():
+    for name, value in summarize_result(result).items():
         setattr(segment, name, value)
     return SegmentStatus.UNSCORABLE if fake_score is None else SegmentStatus.SCORED
 
@@ -77,7 +77,7 @@ class SegmentPage:
     """Of the last row, where more follow; else None."""
 
 
-def page_of_segments(
+def read_segment_page(
     session: Session, job_id: uuid.UUID, *, after: int = -1, limit: int = FIRST_SEGMENTS, with_faces: bool = False
 ) -> SegmentPage:
     """
@@ -126,4 +126,4 @@ NO_SEGMENTS: Final = JobSegments(SegmentPage((), None), 0)
 
 def read_segments(session: Session, job: Job) -> JobSegments:
     """Read what the document of *job* says of its segments; it costs the same for any number of them."""
-    return JobSegments(page_of_segments(session, job.id), count_done(session, [job])[job.id])
+    return JobSegments(read_segment_page(session, job.id), count_done(session, [job])[job.id])

@@ -33,7 +33,7 @@ def new_storage_key() -> str:
 
 
 @contextmanager
-def adoption(
+def media_transaction(
     sessions: SessionFactory, storage: Storage, file: StoredFile, *, owner: str, retention_days: float
 ) -> Iterator[tuple[Session, Media]]:
     """

@@ -36,7 +36,7 @@ def pending_deletions(session: Session, limit: int) -> Sequence[str]:
     return session.scalars(select(Removal.storage_key).order_by(func.random()).limit(limit)).all()
 
 
-def remove(
+def remove_files(
     sessions: SessionFactory, storage: Storage, storage_keys: Sequence[str], *, max_failures: int = MAX_FAILURES
 ) -> int:
     """

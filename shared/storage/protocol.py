@@ -15,7 +15,7 @@ from shared.errors import StorageError
 BLOCK_BYTES: Final = 1024 * 1024
 MEDIA_PREFIX: Final = "media"
 INCOMING_PREFIX: Final = "incoming"
-"""Where direct uploads arrive; see ``shared.media.direct``."""
+"""Where direct uploads arrive; see ``shared.media.direct_uploads``."""
 PROBE_PREFIX: Final = "probe"
 """Of the small objects that ``check`` writes and removes again."""
 

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from api.keys import create_key, revoke_key
-from shared.audit import OPERATOR, Actor, events, expire_events, record
+from shared.audit import OPERATOR, Actor, expire_events, list_events, record_event
 from shared.config import Jobs
 from shared.models import APIKey, AuditEvent, Job, Media
 from tests.inside import environment_of
@@ -20,7 +20,7 @@ from worker.tasks.expiry import expire
 
 def actions(sessions, owner):
     with sessions.transaction() as session:
-        return [(event.action, event.actor) for event in events(session, owner=owner)]
+        return [(event.action, event.actor) for event in list_events(session, owner=owner)]
 
 
 def test_keys_that_are_made_and_revoked_are_written_down_once_and_without_their_secret(sessions):
@@ -31,7 +31,7 @@ def test_keys_that_are_made_and_revoked_are_written_down_once_and_without_their_
             assert revoke_key(session, made.row.id)
     assert actions(sessions, "audited") == [("key.created", OPERATOR), ("key.revoked", OPERATOR)]
     with sessions.transaction() as session:
-        for event in events(session, owner="audited"):
+        for event in list_events(session, owner="audited"):
             assert event.detail["key_id"] == str(made.row.id)
             assert made.secret not in json.dumps(event.detail)
             assert made.row.webhook_secret not in json.dumps(event.detail)
@@ -60,7 +60,7 @@ def test_what_a_transaction_did_not_do_is_not_written_down(sessions):
 )
 def test_the_database_refuses_to_change_what_is_written(sessions, change):
     with sessions.transaction() as session:
-        record(session, "job.submitted", owner="kept", actor=Actor("test"))
+        record_event(session, "job.submitted", owner="kept", actor=Actor("test"))
     with pytest.raises(DBAPIError, match="neither changed nor removed"), sessions.transaction() as session:
         session.execute(change)
     assert ("job.submitted", "test") in actions(sessions, "kept")
@@ -68,7 +68,7 @@ def test_the_database_refuses_to_change_what_is_written(sessions, change):
 
 def test_retention_takes_what_is_old_and_nothing_else(sessions):
     with sessions.transaction() as session:
-        record(session, "job.submitted", owner="retained", actor=Actor("new"))
+        record_event(session, "job.submitted", owner="retained", actor=Actor("new"))
         at: Any = session.scalar(text("select now() - interval '3 days'"))
         session.add(AuditEvent(action="job.submitted", owner="retained", actor="old", detail={}, at=at))
     with sessions.transaction() as session:

@@ -8,7 +8,7 @@ from shared.db import after_commit
 from shared.errors import DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, is_switched_off, list_deliveries, redeliver
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.leases import Policy, Step, acquire, fail_exhausted, release, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, acquire, fail_exhausted, release, resend_messages
 from shared.jobs.queries import lock_job
 from shared.jobs.results import record_attempt
 from shared.models import Delivery
@@ -129,7 +129,7 @@ def test_an_attempt_whose_worker_died_is_made_again(sessions, announced):
             update(Delivery).where(Delivery.id == delivery_id).values(sent_at=func.now() - timedelta(seconds=60))
         )
     with sessions.transaction() as session:
-        resend_messages(session, Step.DELIVER, Policy(9, 1.0), 10, 100)
+        resend_messages(session, Step.DELIVER, RetryPolicy(9, 1.0), 10, 100)
         assert delivery_id in [dict(message.ids)["delivery_id"] for message in after_commit(session).messages]
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None
@@ -156,7 +156,7 @@ def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(ses
     with sessions.transaction() as session:
         held = begin(session, delivery_id)
     with sessions.transaction() as session:
-        release(session, held, DeepfakeStreamError("a defect"), Policy(3, 1.0, SCHEDULE))
+        release(session, held, DeepfakeStreamError("a defect"), RetryPolicy(3, 1.0, SCHEDULE))
         pending = after_commit(session)
     for increment in pending.counts:
         increment()
@@ -168,7 +168,7 @@ def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(ses
 
 def test_an_attempt_that_kills_its_workers_ends_and_is_counted(sessions, announced):
     job_id, delivery_id, _, _ = announced
-    policy = Policy(3, 1.0, SCHEDULE)
+    policy = RetryPolicy(3, 1.0, SCHEDULE)
     failed = counted(WEBHOOK_ATTEMPTS, outcome="failed")
     for attempts in range(1, 4):
         with sessions.transaction() as session:
@@ -193,7 +193,7 @@ def test_numbers_are_given_in_turn_to_a_retry_and_a_redelivery_at_the_same_time(
         held = begin(session, second)
     with sessions.transaction() as session:
         lock_job(session, job_id)
-        recording = threading.Thread(target=record, args=(sessions, held))
+        recording = threading.Thread(target=record_delivered, args=(sessions, held))
         recording.start()
         recording.join(0.2)
         assert recording.is_alive(), "it waits for the job"
@@ -202,7 +202,7 @@ def test_numbers_are_given_in_turn_to_a_retry_and_a_redelivery_at_the_same_time(
     assert [row.number for row in log(sessions, job_id)] == [1, 2, 3, 4]
 
 
-def record(sessions, held):
+def record_delivered(sessions, held):
     with sessions.transaction() as session:
         record_attempt(session, held, FAILED, SCHEDULE)
 

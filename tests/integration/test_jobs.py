@@ -9,7 +9,7 @@ from shared.db import SessionFactory, after_commit
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import Outcome, cancel_job, delete_job, end_job, forget_looks
-from shared.jobs.leases import Lease, Policy, Step, release, renew
+from shared.jobs.leases import Lease, RetryPolicy, Step, release, renew
 from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_plan, record_segment
@@ -18,7 +18,7 @@ from shared.queues import FINISH
 from shared.states import JobStatus
 from tests.integration.rows import add_job
 
-POLICY = Policy(max_attempts=3, backoff_s=0.0)
+POLICY = RetryPolicy(max_attempts=3, backoff_s=0.0)
 RESULT = {"fake_score": 0.25, "reasons": [], "people": []}
 
 

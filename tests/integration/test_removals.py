@@ -8,9 +8,9 @@ from sqlalchemy import func, select, update
 from shared.config import Broker, Jobs, StorageSettings
 from shared.errors import StorageError
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.leases import Policy
+from shared.jobs.leases import RetryPolicy
 from shared.jobs.queries import lock_job
-from shared.media.removals import remove
+from shared.media.removals import remove_files
 from shared.models import Media, Removal
 from shared.queues import Sender, make_celery
 from shared.storage import FileStorage
@@ -48,7 +48,7 @@ def context(engine, sessions, storage, tmp_path):
         storage=StorageSettings(url=tmp_path.as_uri()),
         webhooks={},
     )
-    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())), Policy(3, 1.0))
+    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())), RetryPolicy(3, 1.0))
 
 
 def stored_job(sessions, storage):
@@ -85,7 +85,7 @@ def test_what_storage_refuses_to_remove_goes_when_it_is_back(sessions, storage, 
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))
     storage.is_away = True
-    assert remove(sessions, storage, [key]) == 0
+    assert remove_files(sessions, storage, [key]) == 0
     tidy(context)
     assert (files(storage), key in owed(sessions)) == ({key}, True)
     storage.is_away = False
@@ -107,7 +107,7 @@ def test_what_a_check_left_that_died_goes_as_other_orphans_do(storage, context, 
 
 def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
     storage.is_away = True
-    remove(sessions, storage, [f"media/{number}" for number in range(100)])
+    remove_files(sessions, storage, [f"media/{number}" for number in range(100)])
     assert storage.asked == 5
 
 

@@ -8,7 +8,7 @@ from shared.errors import DecodeError
 from shared.jobs.leases import release
 from shared.jobs.queries import get_job, get_segments
 from shared.jobs.results import record_segment
-from shared.jobs.segments import SUMMARY, count_done, page_of_segments
+from shared.jobs.segments import SUMMARY, count_done, read_segment_page
 from shared.models import Job, Segment
 from tests.integration.rows import add_job
 from tests.integration.test_jobs import POLICY, lease, planned_job
@@ -29,7 +29,7 @@ def as_before(session, job_id, index, result):
 
 def summaries(session, job_id, **wanted):
     """Rows of a page as dicts."""
-    return [row._asdict() for row in page_of_segments(session, job_id, **wanted).rows]
+    return [row._asdict() for row in read_segment_page(session, job_id, **wanted).rows]
 
 
 @pytest.mark.parametrize("result", [RESULT, NONE, {"fake_score": 0.25}], ids=["faces", "none", "empty"])
@@ -72,8 +72,8 @@ def test_a_page_of_summaries_does_not_read_the_faces(sessions):
 def test_pages_follow_each_other(sessions):
     job_id = planned_job(sessions, segments=5)
     with sessions.transaction() as session:
-        first = page_of_segments(session, job_id, limit=2)
-        second = page_of_segments(session, job_id, after=1, limit=3)
+        first = read_segment_page(session, job_id, limit=2)
+        second = read_segment_page(session, job_id, after=1, limit=3)
     assert ([row.index for row in first.rows], first.last_index) == ([0, 1], 1)
     assert ([row.index for row in second.rows], second.last_index) == ([2, 3, 4], None)
 

@@ -9,7 +9,7 @@ from shared.db import SessionFactory
 from shared.errors import DecodeError, JobCancelledError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import cancel_job
-from shared.jobs.leases import Policy, Step, release, renew
+from shared.jobs.leases import RetryPolicy, Step, release, renew
 from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_segment
@@ -25,7 +25,7 @@ SETTINGS = Jobs(max_attempts=2)
 LONG_AGO = func.now() - timedelta(seconds=SETTINGS.resend_after_s + 1)
 
 
-POLICY = Policy(SETTINGS.max_attempts, backoff_s=0.0)
+POLICY = RetryPolicy(SETTINGS.max_attempts, backoff_s=0.0)
 
 
 class Collected(SessionFactory):

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from shared.db import UnconfirmedCommitError, after_commit, is_refusal
-from shared.effects import open_sessions
+from shared.effects import make_session_factory
 from shared.errors import StorageError
 from shared.media.removals import schedule_deletion, unclaimed_file
 from shared.models import Removal, new_id
@@ -38,7 +38,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def sessions(engine, sender, storage):
-    return open_sessions(engine, sender, storage)
+    return make_session_factory(engine, sender, storage)
 
 
 def stored(storage, key="media/file"):

@@ -19,7 +19,7 @@ from shared.containers import (
     check_limits,
     check_size,
     inspect_header,
-    shown_track,
+    select_default_track,
     unsupported_codec,
 )
 from shared.errors import (
@@ -245,7 +245,7 @@ def _look(path: Path, container: str, index: int | None, deadline: float) -> _Fo
             scan.read(line)
         status = child.wait()
     _check_log(log)
-    track = shown_track(log.tracks)
+    track = select_default_track(log.tracks)
     if track is None:
         return None
     if track.index != log.taken:
@@ -311,7 +311,7 @@ def _read_packets(
             scan.read(line)
         status = child.wait()
     _check_log(log)
-    track = shown_track(log.tracks)
+    track = select_default_track(log.tracks)
     if track is None and which == "V" and container in BROADCAST:
         try:
             return _read_packets(path, container, index, deadline, USABLE)

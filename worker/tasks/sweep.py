@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 from shared.config import Jobs
 from shared.db import SessionFactory, after_commit
-from shared.jobs.leases import Policy, Step, fail_exhausted, queue_of, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, queue_for_step, resend_messages
 
 BATCH = 500
 """Rows taken in one transaction, so that it stays short; the next tick takes more."""
 
 
-def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapping[str, int]) -> dict[Step, int]:
+def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths: Mapping[str, int]) -> dict[Step, int]:
     """
     Find what a crash left behind.
 
@@ -32,7 +32,9 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapp
             fail_exhausted(session, step, policy, BATCH)
             # Left to ``tidy``: storage that is away must not hold up the sweep.
             after_commit(session).removals.clear()
-        patience_s = settings.resend_after_s if depths[queue_of(step)] == 0 else settings.resend_always_after_s
+        message_timeout_s = (
+            settings.resend_after_s if depths[queue_for_step(step)] == 0 else settings.resend_always_after_s
+        )
         with sessions.transaction() as session:
-            counts[step] = resend_messages(session, step, policy, patience_s, BATCH)
+            counts[step] = resend_messages(session, step, policy, message_timeout_s, BATCH)
     return counts

@@ -188,8 +188,8 @@ def test_slow_uploads_leave_threads_for_others(make_api, large_picture, is_small
 def test_every_answer_keeps_browsers_from_making_more_of_it(make_api, path):
     headers = make_api().call("GET", path, {}).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-Policy"] == "no-referrer"
-    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-RetryPolicy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["Content-Security-RetryPolicy"]
 
 
 def test_metrics_are_for_this_machine_alone_unless_there_is_a_token(make_api):

@@ -37,7 +37,7 @@ def test_a_job_with_deep_metadata_is_listed_looked_at_cancelled_and_announced(st
         assert (job["metadata"], job["fake_score"]) == (metadata, 1.0000000000000002)
     with api.sessions.transaction() as session:
         found = get_job(session, job_id)
-        payload = WebhookPayload.of("job.cancelled", found, read_segments(session, found)).to_json()
+        payload = WebhookPayload.from_job("job.cancelled", found, read_segments(session, found)).to_json()
     # As the worker writes it.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
     assert json.loads(body)["data"] == api.call("GET", f"/v1/jobs/{job_id}", headers).json

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from shared.jobs.queries import get_job
-from shared.media.removals import remove
+from shared.media.removals import remove_files
 from shared.models import Job, Media, Removal
 from tests.clips import noise_picture
 from tests.integration.rows import lose_commits
@@ -69,9 +69,9 @@ def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatc
             def transaction(self):
                 raise OperationalError("BEGIN", {}, Exception("the database restarts"))
 
-        return remove(Away(), storage, keys, **given)
+        return remove_files(Away(), storage, keys, **given)
 
-    monkeypatch.setattr("shared.effects.remove", unnoted)
+    monkeypatch.setattr("shared.effects.remove_files", unnoted)
     assert api.submit(headers, picture).status_code == 202
     with api.sessions.transaction() as session:
         [media] = session.scalars(select(Media))

@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, update
 from shared.cursors import write_cursor
 from shared.documents.webhooks import WebhookPayload
 from shared.jobs.queries import get_job
-from shared.jobs.segments import read_segments, summary_of
+from shared.jobs.segments import read_segments, summarize_result
 from shared.models import Job, Segment
 from tests.integration.test_segments import RESULT
 
@@ -27,10 +27,10 @@ def many(make_api):
 
 def add_segments(api, job_id, count):
     """Make a job one of *count* segments."""
-    row = {"job_id": job_id, "status": "scored", "fake_score": 0.25, "result": RESULT, **summary_of(RESULT)}
+    row = {"job_id": job_id, "status": "scored", "fake_score": 0.25, "result": RESULT, **summarize_result(RESULT)}
     rows = [{**row, "index": index, "start_s": index, "end_s": index + 1} for index in range(count)]
     for last in rows[-2:]:
-        last |= {"status": "pending", "fake_score": None, "result": None, **dict.fromkeys(summary_of(RESULT))}
+        last |= {"status": "pending", "fake_score": None, "result": None, **dict.fromkeys(summarize_result(RESULT))}
     with api.sessions.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(status="running", segments_total=count))
         session.execute(insert(Segment), rows)
@@ -79,7 +79,7 @@ def test_the_answer_to_a_cancellation_and_the_webhook_are_no_larger(many):
     assert answer.json["segments_next_cursor"] == write_cursor(99)
     with api.sessions.transaction() as session:
         job = get_job(session, job_id)
-        payload = WebhookPayload.of("job.cancelled", job, read_segments(session, job)).to_json()
+        payload = WebhookPayload.from_job("job.cancelled", job, read_segments(session, job)).to_json()
     assert payload["data"] == answer.json == get(api, headers, f"/v1/jobs/{job_id}")
 
 

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, text, update
 
-from api.state import MIN_JOBS
+from api.state_metrics import MIN_JOBS
 from shared.manifests import DEFAULT_CHECKPOINT
 from shared.models import Job, Segment
 from shared.queues import CPU_QUEUE

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.drift import BINS, population_stability_index, shares
+from shared.drift import BINS, bin_shares, population_stability_index
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=200)
 
 
 def test_scores_fall_into_tenths_and_one_into_the_last():
-    assert shares([0.0, 0.05, 0.1, 0.95, 1.0]) == [0.4, 0.2, 0, 0, 0, 0, 0, 0, 0, 0.4]
-    assert shares([]) == [0.0] * BINS
+    assert bin_shares([0.0, 0.05, 0.1, 0.95, 1.0]) == [0.4, 0.2, 0, 0, 0, 0, 0, 0, 0, 0.4]
+    assert bin_shares([]) == [0.0] * BINS
 
 
 def test_the_index_is_the_published_sum():
@@ -21,7 +21,7 @@ def test_the_index_is_the_published_sum():
 
 @given(SCORES, SCORES)
 def test_it_is_zero_for_what_is_alike_and_finite_and_the_same_both_ways(ours, theirs):
-    now, then = shares(ours), shares(theirs)
+    now, then = bin_shares(ours), bin_shares(theirs)
     assert population_stability_index(now, now) == 0
     index = population_stability_index(now, then)
     assert 0 <= index < 100

@@ -44,10 +44,12 @@ def test_where_there_is_nothing_there_are_no_bits(missing):
 
 def test_a_bound_passes_from_one_face_to_many_and_rises_with_people():
     bound = Bound(one=2.0, many=0.0, doubling=1.0)
-    odds = [math.log(score / (1 - score)) for score in (bound.at(Evidence("video", n, 1)) for n in (1, 2, 4, 1000))]
+    odds = [
+        math.log(score / (1 - score)) for score in (bound.score_at(Evidence("video", n, 1)) for n in (1, 2, 4, 1000))
+    ]
     assert odds == pytest.approx([2.0, 1.0, 0.5, 0.002], abs=1e-6)
-    assert bound.at(Evidence("video", 0, 0)) == bound.at(Evidence("video", 1, 1))
-    two, four = (bound.at(Evidence("image", 1, people)) for people in (2, 4))
+    assert bound.score_at(Evidence("video", 0, 0)) == bound.score_at(Evidence("video", 1, 1))
+    two, four = (bound.score_at(Evidence("image", 1, people)) for people in (2, 4))
     assert math.log(four / (1 - four)) - math.log(two / (1 - two)) == pytest.approx(1.0)
 
 

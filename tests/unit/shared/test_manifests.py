@@ -9,9 +9,9 @@ from shared.manifests import (
     PACKAGED_MODELS_DIR,
     Manifest,
     Scale,
+    check_manifests,
     list_manifests,
     read_manifest,
-    refused_manifests,
 )
 
 
@@ -69,17 +69,17 @@ def test_a_checkpoint_that_cannot_be_read_does_not_keep_others_from_serving(chec
     checkpoint("broken", dropout=2.0)
     folder = checkpoint("good")
     assert list(list_manifests(folder)) == ["good"]
-    broken, future = refused_manifests(folder, "good")
+    broken, future = check_manifests(folder, "good")
     assert "'broken' is invalid" in broken
     assert "'xception'" in future
     with pytest.raises(ModelError, match="'future' has the unknown backbone"):
-        refused_manifests(folder, "future")
+        check_manifests(folder, "future")
 
 
 def test_without_refused_checkpoints_nothing_is_told(checkpoint, tmp_path):
-    assert refused_manifests(checkpoint("good"), "good") == []
+    assert check_manifests(checkpoint("good"), "good") == []
     # As ever, a default that is not there is told to those who ask for it.
-    assert refused_manifests(tmp_path / "nowhere", "good") == []
+    assert check_manifests(tmp_path / "nowhere", "good") == []
 
 
 def test_numbers_and_arrays_go_through_one_logistic_function_in_their_own_precision():
@@ -98,7 +98,7 @@ def test_a_pinned_manifest_names_no_field_that_has_its_default():
     """A release that does not know a newer field understands what does not use it."""
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
     pinned = manifest.pin()
-    assert Manifest.pinned(json.loads(json.dumps(pinned))).calibration == manifest.calibration
+    assert Manifest.from_pin(json.loads(json.dumps(pinned))).calibration == manifest.calibration
     fields = type(manifest.preprocessing).model_fields
     same = {name for name, field in fields.items() if getattr(manifest.preprocessing, name) == field.default}
     assert same

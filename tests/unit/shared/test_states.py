@@ -5,7 +5,7 @@ from sqlalchemy import String, literal, select, update
 from sqlalchemy.dialects import postgresql
 
 from shared.errors import Code
-from shared.models import Delivery, Job, Segment, Word
+from shared.models import Delivery, EnumString, Job, Segment
 from shared.states import (
     FINAL_JOB_STATUSES,
     OPEN_DELIVERY_STATUSES,
@@ -37,7 +37,7 @@ def test_a_job_is_open_or_has_ended():
 
 def test_columns_stay_text_and_take_members_and_words_alike():
     for column in (Job.status, Job.verdict, Segment.status, Delivery.status):
-        assert isinstance(column.type, Word)
+        assert isinstance(column.type, EnumString)
         assert isinstance(column.type.impl, String)
     for given in (JobStatus.QUEUED, "queued"):
         query = update(Job).where(Job.status == given).values(status=given)
@@ -48,7 +48,7 @@ def test_columns_stay_text_and_take_members_and_words_alike():
 
 def test_rows_give_members_and_words_of_a_later_release_as_they_stand(engine):
     with engine.connect() as connection:
-        words = Word(JobStatus)
+        words = EnumString(JobStatus)
         found = connection.execute(
             select(literal("running").cast(words), literal("paused").cast(words), literal(None).cast(words))
         ).one()

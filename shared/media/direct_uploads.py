@@ -56,7 +56,7 @@ def drop_upload(session: Session, storage_key: str) -> None:
     session.execute(delete(DirectUpload).where(DirectUpload.id == incoming_id(storage_key)))
 
 
-def announced(session: Session, owner: str) -> tuple[int, int]:
+def measure_open_uploads(session: Session, owner: str) -> tuple[int, int]:
     """How many uploads *owner* has begun and made no job of, and the bytes of all that are not yet a job's media."""
     query = select(
         func.count().filter(DirectUpload.claimed_at.is_(None)), func.coalesce(func.sum(DirectUpload.size_bytes), 0)

@@ -10,7 +10,7 @@ class EndOfFileError(Exception):
     """A read past the end."""
 
 
-class Source:
+class HeaderReader:
     """Exact reads at positions, and a count of boxes that cannot run away."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from shared.db import SessionFactory
-from shared.drift import population_stability_index, shares
+from shared.drift import bin_shares, population_stability_index
 from shared.manifests import list_manifests
 from shared.models import Delivery, Job, Media, Segment
 from shared.observability import get_logger
@@ -85,7 +85,7 @@ class StateCollector(Collector):
             counted.add_metric([model], len(scores))
             reference = manifests[model].reference_shares if model in manifests else None
             if reference is not None and len(scores) >= MIN_JOBS:
-                index.add_metric([model], population_stability_index(shares(scores), reference))
+                index.add_metric([model], population_stability_index(bin_shares(scores), reference))
         yield counted
         yield index
 
