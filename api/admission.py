@@ -25,11 +25,11 @@ from shared.states import OPEN_JOB_STATUSES
 
 SMALL_UPLOAD_BYTES = 1024 * 1024
 """A body that announces no more than this is usually here in a moment, and waits for its place that long."""
-SMALL_WAIT_S = 0.5
+SMALL_UPLOAD_WAIT_S = 0.5
 PROBES = ("/livez", "/readyz", "/metrics")
 REDIS_TIMEOUT_S = 0.25
-BUSY_RETRY_S = 5
-FULL_RETRY_S = 15
+UPLOAD_RETRY_AFTER_S = 5
+CAPACITY_RETRY_AFTER_S = 15
 
 
 def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
@@ -49,13 +49,13 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
 
     refused = ApplicationLimit(
         f"{api.refusals_per_minute}/minute",
-        key_function=_address,
+        key_function=_client_address,
         scope="refusals",
         deduct_when=lambda response: response.status_code == 401,
         error_message="too many requests without a valid key came from this address",
     )
     limiter = Limiter(
-        _key_or_address,
+        _identify_client,
         app=app,
         default_limits=[allowed],
         default_limits_exempt_when=lambda: request.path in PROBES,
@@ -69,7 +69,7 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
         key_prefix="deepfakestream",
         headers_enabled=True,
     )
-    app.after_request(_keep_retry_after)
+    app.after_request(_remember_retry_after)
     return limiter
 
 
@@ -92,23 +92,23 @@ def check_capacity(session: Session, api: API, owner: str, idempotency_key: str 
     row = session.execute(
         select(func.count(), func.count().filter(waiting.c.owner == owner)).select_from(waiting)
     ).one()
-    in_all, own = row
+    total, own = row
     if own >= api.max_open_jobs_per_owner:
         raise APIError(
             Code.TOO_MANY_OPEN_JOBS,
             f"{own} of your jobs are open; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
-            headers={"Retry-After": str(FULL_RETRY_S)},
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
-    if in_all >= api.max_open_jobs:
+    if total >= api.max_open_jobs:
         raise APIError(
             Code.OVERLOADED,
             "the service has as many jobs as it can queue; nothing was accepted, so try again",
-            headers={"Retry-After": str(FULL_RETRY_S)},
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
     _check_quota(session, api, owner)
 
 
-def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> None:
+def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) -> None:
     """
     Refuse a direct upload of *size_bytes* for which there is no room.
 
@@ -120,21 +120,21 @@ def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> 
         raise APIError(
             Code.TOO_MANY_OPEN_UPLOADS,
             f"{count} of your uploads wait for a job; the limit is {api.max_open_jobs_per_owner}",
-            headers={"Retry-After": str(FULL_RETRY_S)},
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
     _check_quota(session, api, owner, size_bytes)
 
 
 def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) -> None:
     """Refuse *more_bytes*: of a file that is still to come, one at least."""
-    most = api.max_stored_bytes_per_owner
-    if most is not None:
+    max_bytes = api.max_stored_bytes_per_owner
+    if max_bytes is not None:
         stored = select(func.sum(Media.size_bytes)).where(Media.owner == owner, Media.storage_key.is_not(None))
         taken = (session.scalar(stored) or 0) + measure_open_uploads(session, owner)[1]
-        if taken + more_bytes > most:
+        if taken + more_bytes > max_bytes:
             raise APIError(
                 Code.STORAGE_QUOTA_EXCEEDED,
-                f"your stored files reach the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",
+                f"your stored files reach the limit max_stored_bytes_per_owner of {max_bytes} bytes; erase some jobs",
             )
 
 
@@ -152,11 +152,11 @@ def upload_slot(services: Services) -> Iterator[None]:
     length = request.content_length
     is_small = length is not None and length <= SMALL_UPLOAD_BYTES
     places = services.small_uploading if is_small else services.uploading
-    if not places.acquire(timeout=SMALL_WAIT_S if is_small else 0.0):
+    if not places.acquire(timeout=SMALL_UPLOAD_WAIT_S if is_small else 0.0):
         raise APIError(
             Code.TOO_MANY_UPLOADS,
             "as many uploads as this service takes at a time are under way; nothing was accepted, so try again",
-            headers={"Retry-After": str(BUSY_RETRY_S)},
+            headers={"Retry-After": str(UPLOAD_RETRY_AFTER_S)},
         )
     try:
         yield
@@ -164,7 +164,7 @@ def upload_slot(services: Services) -> Iterator[None]:
         places.release()
 
 
-def _keep_retry_after(response: Response) -> Response:
+def _remember_retry_after(response: Response) -> Response:
     """Remember what the answer itself says, before the limiter puts the end of its own window there."""
     g.retry_after = response.headers.get("Retry-After")
     return response
@@ -183,13 +183,13 @@ def _correct_retry_after(response: Response) -> Response:
     return response
 
 
-def _key_or_address() -> str:
+def _identify_client() -> str:
     """Tells callers apart before anybody knows whether their key is valid; the key itself is stored nowhere."""
     given = request.headers.get("Authorization", "")
-    return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _address()
+    return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _client_address()
 
 
-def _address() -> str:
+def _client_address() -> str:
     return request.remote_addr or "unknown"
 
 
@@ -198,7 +198,7 @@ def _limits_url(broker_url: str) -> str:
     return broker_url.replace("redis+socket://", "redis+unix://")
 
 
-def expect_proxies(app: Flask, count: int) -> None:
+def trust_proxies(app: Flask, count: int) -> None:
     """Take the client's address from ``X-Forwarded-For``, as *count* proxies in front of the service extended it."""
     if count:
         from werkzeug.middleware.proxy_fix import ProxyFix
@@ -206,7 +206,7 @@ def expect_proxies(app: Flask, count: int) -> None:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count)  # type: ignore[method-assign]
 
 
-def secure(response: Response) -> Response:
+def add_security_headers(response: Response) -> Response:
     """Headers that keep browsers from making more of an answer than it is."""
     headers = response.headers
     headers.setdefault("X-Content-Type-Options", "nosniff")

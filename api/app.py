@@ -6,13 +6,13 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct, health, models, submission
-from api.admission import expect_proxies, register_rate_limits, secure
+from api import deliveries, direct_uploads, health, models, submission
+from api.admission import add_security_headers, register_rate_limits, trust_proxies
 from api.auth import register_auth
 from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
-from api.endings import Endings
 from api.errors import register_error_handlers, validation_problem
+from api.listener import JobEndListener
 from api.queries import register_query_check
 from api.readiness import Readiness
 from api.schemas import Problem
@@ -62,18 +62,18 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     storage = storage or open_storage(settings.storage)
     sender = sender or Sender(make_celery(settings.broker, settings.jobs))
     sessions = make_session_factory(engine, sender, storage)
-    endings = Endings(
+    listener = JobEndListener(
         engine,
         (settings.api.listen_url or settings.database.url) if settings.api.listen else None,
         connect_timeout_s=settings.database.connect_timeout_s,
-        look_every_s=settings.api.poll_every_s,
+        poll_every_s=settings.api.poll_every_s,
     )
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,
         storage=storage,
         sender=sender,
-        endings=endings,
+        listener=listener,
         readiness=Readiness({"database": sessions.check, "broker": sender.check, "storage": storage.ping}),
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
@@ -86,14 +86,14 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     health.register_request_log(app)
     register_error_handlers(app)
     app.after_request(drain_unread)
-    app.after_request(secure)
+    app.after_request(add_security_headers)
     # The submission adds its route to the blueprint of jobs: the document of a second one would replace that.
-    for module in (submission, direct, deliveries, models, health):
+    for module in (submission, direct_uploads, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # The library's own page of links says less.
     app.view_functions["openapi.openapi"] = _to_docs
-    expect_proxies(app, settings.api.trusted_proxies)
+    trust_proxies(app, settings.api.trusted_proxies)
     return app
 
 

@@ -53,7 +53,7 @@ def register_auth(app: Flask, sessions: SessionFactory) -> None:
         scope = getattr(view, "required_scope", None)
         if scope is None:
             return None
-        found = _find(sessions, _presented())
+        found = _authenticate(sessions, _read_key())
         if not found.scopes & {scope, "admin"}:
             raise APIError(Code.MISSING_SCOPE, f"this key lacks the scope {scope}")
         g.caller = found
@@ -62,25 +62,25 @@ def register_auth(app: Flask, sessions: SessionFactory) -> None:
     app.before_request(authenticate)
 
 
-def _presented() -> str:
+def _read_key() -> str:
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     secret = secret.strip()
     if kind.lower() != "bearer" or not secret:
-        raise _refusal("send an API key as 'Authorization: Bearer dfs_…'")
+        raise _unauthenticated("send an API key as 'Authorization: Bearer dfs_…'")
     if not secret.startswith(PREFIX) or len(secret) > MAX_KEY_CHARACTERS:
-        raise _refusal("this is no API key of this service")
+        raise _unauthenticated("this is no API key of this service")
     return secret
 
 
-def _find(sessions: SessionFactory, secret: str) -> Caller:
+def _authenticate(sessions: SessionFactory, secret: str) -> Caller:
     digest = digest_key(secret)
     with sessions.transaction() as session:
         row = session.scalars(select(APIKey).where(APIKey.secret_sha256 == digest)).one_or_none()
         # The lookup is by digest, whose timing tells nothing of the key; this comparison makes it plain.
         if row is None or row.revoked_at is not None or not secrets.compare_digest(row.secret_sha256, digest):
-            raise _refusal("this API key is unknown or was revoked")
+            raise _unauthenticated("this API key is unknown or was revoked")
         return Caller(row.id, row.owner, row.name, frozenset(row.scopes))
 
 
-def _refusal(detail: str) -> APIError:
+def _unauthenticated(detail: str) -> APIError:
     return APIError(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": 'Bearer realm="deepfakestream"'})

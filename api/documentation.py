@@ -26,7 +26,7 @@ and `job.cancelled`, and `data` is the job as `GET /v1/jobs/{{job_id}}` gives it
 are repeated over about a day with the same `webhook-id`; 410 switches the receiver off.
 """.strip()
 
-_WHAT = {
+_DESCRIPTIONS = {
     400: "The request cannot be read.",
     401: "No valid API key.",
     403: "The key lacks a scope.",
@@ -48,14 +48,14 @@ def problems(*statuses: int) -> dict[str | int, Any]:
     """Responses of an operation for the given statuses, beside those that every operation has."""
     return {
         str(status): {
-            "description": _WHAT[status],
+            "description": _DESCRIPTIONS[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted({400, 422, 500, 503, *statuses})
     }
 
 
-def guarded(*statuses: int) -> dict[str | int, Any]:
+def authenticated_problems(*statuses: int) -> dict[str | int, Any]:
     """The failures of an operation that needs a key, as ``problems`` describes them."""
     return problems(401, 403, 429, *statuses)
 

@@ -116,7 +116,7 @@ class APIError(DeepfakeStreamError):
         self.errors = errors
 
 
-def problem(
+def problem_response(
     code: Code,
     detail: str,
     *,
@@ -153,8 +153,8 @@ def validation_problem(error: ValidationError) -> Response:
     errors = [{"name": name, "detail": detail} for name, detail in found.items()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:
-        return problem(Code.UNKNOWN_OPTION, f"there is no option {unknown[0]!r}", errors=errors)
-    return problem(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
+        return problem_response(Code.UNKNOWN_OPTION, f"there is no option {unknown[0]!r}", errors=errors)
+    return problem_response(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -170,7 +170,7 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _from_api_error(error: APIError) -> Response:
-    return problem(error.code, str(error), headers=error.headers, errors=error.errors)
+    return problem_response(error.code, str(error), headers=error.headers, errors=error.errors)
 
 
 def _from_shared_error(error: DeepfakeStreamError) -> Response:
@@ -178,7 +178,7 @@ def _from_shared_error(error: DeepfakeStreamError) -> Response:
     if status >= 500:
         log.error("request failed", code=error.code, exc_info=error)
     headers = {"Retry-After": "5"} if status == 503 else None
-    return problem(error.code, str(error), headers=headers)
+    return problem_response(error.code, str(error), headers=headers)
 
 
 def _from_http_exception(error: HTTPException) -> Response:
@@ -192,12 +192,12 @@ def _from_http_exception(error: HTTPException) -> Response:
     detail = error.description or HTTPStatus(status).phrase
     if isinstance(error, RateLimitExceeded) and not error.limit.error_message:
         detail = f"more requests than {error.limit.limit}; wait as long as Retry-After says"
-    return problem(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)
+    return problem_response(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)
 
 
 def _from_database_error(error: SQLAlchemyError) -> Response:
     if isinstance(error, DataError):
-        return problem(Code.INVALID_REQUEST, "a value lies outside what can be stored or compared")
+        return problem_response(Code.INVALID_REQUEST, "a value lies outside what can be stored or compared")
     log.error("the database failed a request", exc_info=error)
     detail = "the service cannot reach its database; nothing was accepted, so try again"
     if isinstance(error, UnconfirmedCommitError) and request.method != "GET":
@@ -205,14 +205,16 @@ def _from_database_error(error: SQLAlchemyError) -> Response:
             "the service lost its database while it accepted this request, and may have accepted it; try again with"
             " the same Idempotency-Key, or look whether it was before you try again without one"
         )
-    return problem(Code.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+    return problem_response(Code.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
 def _from_broken_body(error: ParseException | NoMoreData) -> Response:
     """Answer a body whose chunks are not as HTTP wants them, or that breaks off between them."""
     log.info("the body cannot be read", why=str(error))
     g.is_body_broken = True
-    return problem(Code.BAD_REQUEST, "the body is not transferred as HTTP says: a chunk is malformed, or it breaks off")
+    return problem_response(
+        Code.BAD_REQUEST, "the body is not transferred as HTTP says: a chunk is malformed, or it breaks off"
+    )
 
 
 def is_body_broken() -> bool:
@@ -222,4 +224,4 @@ def is_body_broken() -> bool:
 
 def _from_defect(error: Exception) -> Response:
     log.error("request failed unexpectedly", exc_info=error)
-    return problem(Code.INTERNAL_ERROR, "an internal error, which has been logged under this request's id")
+    return problem_response(Code.INTERNAL_ERROR, "an internal error, which has been logged under this request's id")

@@ -41,15 +41,15 @@ def read_form(
             another field; ``invalid_request``: a field or the file is given twice.
         RequestEntityTooLarge: More parts, or more bytes of fields, than there may be.
     """
-    decoder = MultipartDecoder(_boundary(boundary), max_form_memory_size=MAX_FIELDS_BYTES, max_parts=MAX_PARTS)
+    decoder = MultipartDecoder(_parse_boundary(boundary), max_form_memory_size=MAX_FIELDS_BYTES, max_parts=MAX_PARTS)
     form = _Form(begin_file, check)
     is_over = False
     while not is_over:
         # A read waits until it is whole, and what comes first may decide the matter.
         block = stream.read(BLOCK_BYTES if form.received >= HEAD_BYTES else HEAD_BYTES)
         is_over = not block
-        for event in _events(decoder, block):
-            form.take(event)
+        for event in _decode(decoder, block):
+            form.handle(event)
     if form.file is None:
         raise _missing_file()
     return form.fields
@@ -68,7 +68,7 @@ class _Form:
         """The field that is being read; None in the file."""
         self._text = b""
 
-    def take(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Go on by one part's beginning, or by some of its content."""
         if isinstance(event, File):
             self._begin(event.name)
@@ -103,27 +103,27 @@ class _Form:
         self.fields[name] = self._text.decode("utf-8", "replace")
 
 
-def _boundary(given: str) -> bytes:
+def _parse_boundary(given: str) -> bytes:
     if not given or not given.isascii():
-        raise _no_form()
+        raise _malformed_form()
     return given.encode()
 
 
-def _events(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
+def _decode(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
     """What *block*, or the end of the body if it is empty, completes."""
     try:
         decoder.receive_data(block or None)
         while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
             if isinstance(event, Field) and event.name is None:
-                raise _no_form()
+                raise _malformed_form()
             yield event
     except ValueError as error:
-        raise _no_form() from error
+        raise _malformed_form() from error
 
 
 def _missing_file() -> APIError:
     return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
 
 
-def _no_form() -> APIError:
+def _malformed_form() -> APIError:
     return APIError(Code.BAD_REQUEST, "the body is not multipart/form-data, or breaks off")

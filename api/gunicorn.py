@@ -57,25 +57,25 @@ class RootLogger:
 
 def post_worker_init(worker: Any) -> None:
     """
-    Let requests that wait for a job go on when the process is asked to stop.
+    Let requests that wait for a job go on when the process is stop_requests to stop.
 
     They may wait for longer than ``shutdown_grace_s``, and would then be cut off without an answer.
     """
-    endings = worker.wsgi.extensions["deepfakestream"].endings
+    listener = worker.wsgi.extensions["deepfakestream"].listener
     # A signal interrupts the main thread anywhere, also where it holds locks: of the queues, this one allows for that.
-    asked: SimpleQueue[int] = SimpleQueue()
+    stop_requests: SimpleQueue[int] = SimpleQueue()
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def end_waits() -> None:
-        asked.get()
-        endings.end_waits()
+        stop_requests.get()
+        listener.end_waits()
 
-    def stop_soon(number: int, frame: Any) -> None:
-        asked.put(number)
+    def stop_after_ending_waits(number: int, frame: Any) -> None:
+        stop_requests.put(number)
         stop(number, frame)
 
     threading.Thread(target=end_waits, name="end-waits", daemon=True).start()
-    signal.signal(signal.SIGTERM, stop_soon)
+    signal.signal(signal.SIGTERM, stop_after_ending_waits)
     # As gunicorn has it: a signal must not break off what requests are doing.
     signal.siginterrupt(signal.SIGTERM, False)
 

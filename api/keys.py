@@ -31,7 +31,7 @@ PREFIX = "dfs_"
 SHOWN_CHARACTERS = 12
 MAX_LABEL = 200
 """Characters of an owner's and of a key's name."""
-_UNSEEN = re.compile(
+_INVISIBLE = re.compile(
     # Default_Ignorable_Code_Point, without what Python calls not printable.
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
     # Letters and symbols that are drawn as a blank: Braille without a dot, a Khitan filler, a note without its head.
@@ -40,7 +40,7 @@ _UNSEEN = re.compile(
 """Characters that ``str.isprintable`` lets pass, and nobody sees."""
 
 
-class KeyRefusedError(ValueError):
+class InvalidKeyError(ValueError):
     """What was given makes no key: the sentence says why."""
 
 
@@ -70,21 +70,21 @@ def check_label(what: str, value: str) -> None:
         value: The label.
 
     Raises:
-        KeyRefusedError: It is empty, blank or too long, begins or ends with a blank, has invisible characters, or is
+        InvalidKeyError: It is empty, blank or too long, begins or ends with a blank, has invisible characters, or is
             not in form NFKC.
     """
     if not value.strip():
-        raise KeyRefusedError(f"the {what} is empty: give it at least one visible character")
+        raise InvalidKeyError(f"the {what} is empty: give it at least one visible character")
     if len(value) > MAX_LABEL:
-        raise KeyRefusedError(f"the {what} has {len(value)} characters; the limit is {MAX_LABEL}")
-    unseen = next((sign for sign in value if not sign.isprintable() or _UNSEEN.match(sign)), None)
-    if unseen is not None:
-        raise KeyRefusedError(f"the {what} has the invisible character U+{ord(unseen):04X}: leave it out")
+        raise InvalidKeyError(f"the {what} has {len(value)} characters; the limit is {MAX_LABEL}")
+    invisible = next((sign for sign in value if not sign.isprintable() or _INVISIBLE.match(sign)), None)
+    if invisible is not None:
+        raise InvalidKeyError(f"the {what} has the invisible character U+{ord(invisible):04X}: leave it out")
     if value != value.strip():
-        raise KeyRefusedError(f"the {what} begins or ends with a blank: leave it out")
+        raise InvalidKeyError(f"the {what} begins or ends with a blank: leave it out")
     normal = unicodedata.normalize("NFKC", value)
     if value != normal:
-        raise KeyRefusedError(f"the {what} is not in Unicode's normal form NFKC: write it as {normal!r}")
+        raise InvalidKeyError(f"the {what} is not in Unicode's normal form NFKC: write it as {normal!r}")
 
 
 def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) -> NewKey:
@@ -97,12 +97,12 @@ def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) ->
         scopes: Of SCOPES.
 
     Raises:
-        KeyRefusedError: The owner or the name is no such label (see check_label), or a scope does not exist.
+        InvalidKeyError: The owner or the name is no such label (see check_label), or a scope does not exist.
     """
     check_label("owner", owner)
     check_label("name", name)
     if unknown := sorted(set(scopes) - set(SCOPES)):
-        raise KeyRefusedError(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+        raise InvalidKeyError(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
     secret = PREFIX + secrets.token_urlsafe(32)
     row = APIKey(
         owner=owner,
@@ -192,7 +192,7 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
 
     try:
         made = in_transaction(work)
-    except KeyRefusedError as error:
+    except InvalidKeyError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         click.echo(json.dumps(made))

@@ -7,17 +7,17 @@ from shared.cursors import Position, read_cursor
 from shared.errors import Code
 
 
-def page_limit(running: Services, page: Page, *, most: int | None = None) -> int:
+def page_limit(running: Services, page: Page, *, max_items: int | None = None) -> int:
     """
     Return how many items the page asked for may have.
 
     Args:
-        most: The bound of lists whose items are small; the configured one by default.
+        max_items: The bound of lists whose items are small; the configured one by default.
     """
-    return min(page.limit or running.settings.api.page_size, most or running.settings.api.max_page_size)
+    return min(page.limit or running.settings.api.page_size, max_items or running.settings.api.max_page_size)
 
 
-def position_of(cursor: str, kind: type[Position]) -> Position:
+def parse_cursor(cursor: str, kind: type[Position]) -> Position:
     """Return the position of a *cursor* that a client sent. Raises APIError with ``invalid_cursor``."""
     try:
         return read_cursor(cursor, kind)

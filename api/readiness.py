@@ -9,7 +9,7 @@ from shared.observability import get_logger
 
 log = get_logger(__name__)
 
-FRESH_S: Final = 3.0
+OUTCOME_TTL_S: Final = 3.0
 """How long an answer is good, of success and of failure."""
 
 
@@ -22,7 +22,7 @@ class Readiness:
 
     Args:
         checks: By the name of a part: raises if that does not answer.
-        fresh_s: Seconds for which outcomes are given again.
+        ttl_s: Seconds for which outcomes are given again.
         clock: Seconds from any beginning.
     """
 
@@ -30,11 +30,11 @@ class Readiness:
         self,
         checks: Mapping[str, Callable[[], None]],
         *,
-        fresh_s: float = FRESH_S,
+        ttl_s: float = OUTCOME_TTL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._checks = checks
-        self._fresh_s = fresh_s
+        self._ttl_s = ttl_s
         self._clock = clock
         self._checking = threading.Lock()
         self._known: dict[str, str] | None = None
@@ -50,16 +50,16 @@ class Readiness:
         """
         if self._known is None:
             with self._checking:
-                return self._renewed()
+                return self._refresh()
         if not self._is_fresh() and self._checking.acquire(blocking=False):
             try:
-                return self._renewed()
+                return self._refresh()
             finally:
                 self._checking.release()
-        is_late = self._clock() - self._known_at >= 2 * self._fresh_s
+        is_late = self._clock() - self._known_at >= 2 * self._ttl_s
         return dict(self._in_progress if is_late else self._known)
 
-    def _renewed(self) -> dict[str, str]:
+    def _refresh(self) -> dict[str, str]:
         """The outcomes, of now unless another thread has just asked. The lock is held."""
         if self._known is None or not self._is_fresh():
             self._in_progress = dict.fromkeys(self._checks, "failed")
@@ -69,7 +69,7 @@ class Readiness:
         return dict(self._known)
 
     def _is_fresh(self) -> bool:
-        return self._clock() - self._known_at < self._fresh_s
+        return self._clock() - self._known_at < self._ttl_s
 
 
 def _outcome(name: str, check: Callable[[], None]) -> str:

@@ -9,7 +9,7 @@ from shared.jobs.ending import Outcome, end_job
 from shared.models import Job, Media, Segment
 from shared.states import JobStatus, Reason
 
-COPIED = (
+COPIED_COLUMNS = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score, Segment.result),
     *(Segment.people_count, Segment.faces_found, Segment.faces_scored, Segment.frames_decoded, Segment.engine),
     *(Segment.reasons, Segment.started_at, Segment.finished_at),
@@ -17,7 +17,7 @@ COPIED = (
 """What segments of the new job have in common with those that were scored; their times tell when that was."""
 
 
-def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job | None:
+def find_reusable_job(session: Session, job: Job, description: dict[str, Any]) -> Job | None:
     """
     The latest job with a whole result for the media of *job*.
 
@@ -52,10 +52,10 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
     return session.scalars(query).one_or_none()
 
 
-def take_over(session: Session, job: Job, source: Job) -> None:
+def copy_result(session: Session, job: Job, source: Job) -> None:
     """End a new *job* with the result of *source*, of which it is independent from then on."""
-    segments = select(literal(job.id), *COPIED).where(Segment.job_id == source.id)
-    session.execute(insert(Segment).from_select([Segment.job_id, *COPIED], segments))
+    segments = select(literal(job.id), *COPIED_COLUMNS).where(Segment.job_id == source.id)
+    session.execute(insert(Segment).from_select([Segment.job_id, *COPIED_COLUMNS], segments))
     job.segments_total = source.segments_total
     job.started_at = func.now()
     job.reused_from = source.reused_from or source.id

@@ -41,14 +41,14 @@ Absent = SkipJsonSchema[None]
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
-def _written_out(value: Any) -> Any:
+def _require_rfc3339(value: Any) -> Any:
     """Refuse what pydantic would take as seconds since 1970."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("not a date and time with time zone, such as 2026-01-31T12:00:00Z")
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
 
 
 def _as_uuid(value: Any) -> Any:
@@ -190,8 +190,8 @@ class DeliveryPath(JobPath):
     number: Annotated[int, Field(ge=1, le=1_000_000, description="The attempt's number.")]
 
 
-ITEMS_ON_A_PAGE = 100
-SUMMARIES_ON_A_PAGE = 1000
+MAX_ITEMS_PER_PAGE = 100
+MAX_SUMMARIES_PER_PAGE = 1000
 """Summaries of segments are small, and clients want all of them."""
 
 
@@ -205,7 +205,7 @@ class SegmentsView(StrEnum):
 class Page(_Request):
     """Which page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=ITEMS_ON_A_PAGE)] | Absent = Field(
+    limit: Annotated[int, Field(ge=1, le=MAX_ITEMS_PER_PAGE)] | Absent = Field(
         default=None, description="Items on a page."
     )
     cursor: str | Absent = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
@@ -215,14 +215,14 @@ class JobsQuery(Page):
     """Which jobs."""
 
     status: JobStatus | Absent = None
-    created_after: Moment | Absent = Field(default=None, description="With time zone.")
-    created_before: Moment | Absent = Field(default=None, description="With time zone.")
+    created_after: Timestamp | Absent = Field(default=None, description="With time zone.")
+    created_before: Timestamp | Absent = Field(default=None, description="With time zone.")
 
 
 class SegmentsQuery(Page):
     """Which segments of a job, and in which form."""
 
-    limit: Annotated[int, Field(ge=1, le=SUMMARIES_ON_A_PAGE)] | Absent = Field(
+    limit: Annotated[int, Field(ge=1, le=MAX_SUMMARIES_PER_PAGE)] | Absent = Field(
         default=None, description="Segments on a page: at most 100 with their faces, 1,000 as summaries."
     )
     view: SegmentsView | Absent = Field(
@@ -230,12 +230,12 @@ class SegmentsQuery(Page):
     )
 
     @model_validator(mode="after")
-    def _faces_are_large(self) -> Self:
-        if self.view != SegmentsView.SUMMARY and (self.limit or 0) > ITEMS_ON_A_PAGE:
+    def _check_limit(self) -> Self:
+        if self.view != SegmentsView.SUMMARY and (self.limit or 0) > MAX_ITEMS_PER_PAGE:
             raise PydanticCustomError(
                 "limit_too_high",
                 "limit has to be at most {most}; view=summary takes {summaries}",
-                {"most": ITEMS_ON_A_PAGE, "summaries": SUMMARIES_ON_A_PAGE},
+                {"most": MAX_ITEMS_PER_PAGE, "summaries": MAX_SUMMARIES_PER_PAGE},
             )
         return self
 

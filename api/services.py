@@ -6,7 +6,7 @@ from threading import BoundedSemaphore
 from flask import current_app
 
 from api.config import APISettings
-from api.endings import Endings
+from api.listener import JobEndListener
 from api.readiness import Readiness
 from shared.db import SessionFactory
 from shared.queues import Sender
@@ -21,7 +21,7 @@ class Services:
     sessions: SessionFactory
     storage: Storage
     sender: Sender
-    endings: Endings
+    listener: JobEndListener
     """Of jobs; requests that wait hear of them."""
     readiness: Readiness
     waiting: BoundedSemaphore

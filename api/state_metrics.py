@@ -29,7 +29,7 @@ RECENT_JOBS: Final = 5000
 """Scores of so many of the last jobs are compared with validation."""
 MIN_JOBS: Final = 50
 """Of fewer a distribution says nothing."""
-PATIENCE_MS: Final = 3000
+STATEMENT_TIMEOUT_MS: Final = 3000
 """A scrape must not hold the database up."""
 
 
@@ -46,16 +46,16 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """The gauges; those whose source does not answer are left out."""
         # Each by itself: the sum over all media is the first to take too long.
-        for part in (_work, self._drift, _stored):
+        for part in (_collect_open_work, self._collect_drift, _collect_stored_bytes):
             try:
                 with self._sessions.transaction() as session:
-                    session.execute(text(f"set local statement_timeout = {PATIENCE_MS}"))
+                    session.execute(text(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}"))
                     yield from list(part(session))
             except SQLAlchemyError:
                 log.warning("state not collected", part=part.__name__, exc_info=True)
-        yield from self._messages()
+        yield from self._collect_queue_depths()
 
-    def _messages(self) -> Iterator[Metric]:
+    def _collect_queue_depths(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("deepfakestream_messages", "Messages that wait in a queue.", labels=["queue"])
         try:
             for queue in QUEUES.values():
@@ -65,7 +65,7 @@ class StateCollector(Collector):
             return
         yield waiting
 
-    def _drift(self, session: Session) -> Iterator[Metric]:
+    def _collect_drift(self, session: Session) -> Iterator[Metric]:
         manifests = list_manifests(self._models_dir)
         recent = select(Job.model, Job.fake_score).where(Job.finished_at.is_not(None))
         recent = recent.order_by(Job.finished_at.desc()).limit(RECENT_JOBS)
@@ -90,19 +90,19 @@ class StateCollector(Collector):
         yield index
 
 
-def _work(session: Session) -> Iterator[Metric]:
+def _collect_open_work(session: Session) -> Iterator[Metric]:
     jobs = GaugeMetricFamily("deepfakestream_open_jobs", "Jobs that have not ended.", labels=["status"])
     segments = GaugeMetricFamily("deepfakestream_open_segments", "Segments of open jobs.", labels=["status"])
     oldest = GaugeMetricFamily(
         "deepfakestream_oldest_seconds", "Age of the oldest that waits or runs, by step.", labels=["step"]
     )
     is_open = Job.status.in_(OPEN_JOB_STATUSES)
-    counts = _counts(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
+    counts = _count_by_status(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
     for waiting in OPEN_JOB_STATUSES:
         jobs.add_metric([waiting], counts.get(waiting, 0))
     running = select(Segment.status, func.count()).join(Job, Job.id == Segment.job_id).where(is_open)
     running = running.where(Segment.status.in_(OPEN_SEGMENT_STATUSES)).group_by(Segment.status)
-    counts = _counts(session, running)
+    counts = _count_by_status(session, running)
     for status in OPEN_SEGMENT_STATUSES:
         segments.add_metric([status], counts.get(status, 0))
     ages = {
@@ -117,12 +117,12 @@ def _work(session: Session) -> Iterator[Metric]:
     yield from (jobs, segments, oldest)
 
 
-def _stored(session: Session) -> Iterator[Metric]:
+def _collect_stored_bytes(session: Session) -> Iterator[Metric]:
     stored = GaugeMetricFamily("deepfakestream_stored_bytes", "Bytes of media in storage.")
     total = select(func.coalesce(func.sum(Media.size_bytes), 0)).where(Media.storage_key.is_not(None))
     stored.add_metric([], float(session.scalar(total) or 0))
     yield stored
 
 
-def _counts(session: Session, query: Any) -> dict[str, int]:
+def _count_by_status(session: Session, query: Any) -> dict[str, int]:
     return {status: int(count) for status, count in session.execute(query)}

@@ -15,14 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.admission import check_capacity, upload_slot
-from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import guarded, submission_body
+from api.documentation import authenticated_problems, submission_body
 from api.errors import APIError
 from api.jobs import blueprint
 from api.metadata import check_metadata
-from api.reuse import find_result, take_over
+from api.responses import document_response
+from api.reuse import copy_result, find_reusable_job
 from api.schemas import (
     QueryOptions,
     SubmitHeaders,
@@ -30,8 +30,8 @@ from api.schemas import (
     URLSubmission,
 )
 from api.services import Services, current_services
-from api.uploads import Submission, check_upload, receive
-from api.waiting import wait_for_end, wanted_wait_s
+from api.uploads import Submission, check_stored_header, receive_body
+from api.waiting import requested_wait_s, wait_for_end
 from shared.audit import record_event
 from shared.db import after_commit
 from shared.documents.jobs import JobDocument
@@ -54,7 +54,7 @@ log = get_logger(__name__)
 @blueprint.post(
     "/jobs",
     operation_id="submitJob",
-    responses={202: JobDocument, **guarded(404, 408, 409, 413, 415, 422)},
+    responses={202: JobDocument, **authenticated_problems(404, 408, 409, 413, 415, 422)},
     openapi_extensions={
         "requestBody": submission_body(
             QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
@@ -72,29 +72,29 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     services, settings = current_services(), current_services().settings
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key)
-    check = partial(_check_given, services, query)
+    check = partial(_check_before_body, services, query)
     check({})
     with (
         upload_slot(services),
-        receive(request, services.storage, settings.limits.max_upload_bytes, check) as submission,
+        receive_body(request, services.storage, settings.limits.max_upload_bytes, check) as submission,
     ):
-        options, source = _options(submission, query)
-        manifest = _manifest(services, options.get("model"))
+        options, source = _parse_options(submission, query)
+        manifest = _find_manifest(services, options.get("model"))
         _check_options(services, options, source.url)
         if source.upload is not None:
-            check_upload(services.storage, source.upload, settings.limits.for_media())
-        document, is_new = _create(services, source, options, manifest, header.idempotency_key)
-    wait_s = wanted_wait_s(header.prefer, settings.api.max_wait_s)
+            check_stored_header(services.storage, source.upload, settings.limits.for_media())
+        document, is_new = _create_job(services, source, options, manifest, header.idempotency_key)
+    wait_s = requested_wait_s(header.prefer, settings.api.max_wait_s)
     has_waited = False
     try:
         has_waited = wait_for_end(services, document.id, wait_s)
         if has_waited:
-            document = _document_now(services, document)
+            document = _reload_document(services, document)
     except SQLAlchemyError:
         # The job is committed: an answer that says anything else would make the sender send it again.
         log.warning("the database failed a wait", exc_info=True)
         has_waited = False
-    response = answer(document, HTTPStatus.ACCEPTED)
+    response = document_response(document, HTTPStatus.ACCEPTED)
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.headers["Location"] = f"/v1/jobs/{document.id}"
@@ -121,7 +121,7 @@ class _Source:
         return "url" if self.url else "direct" if self.upload_id else "upload"
 
 
-def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
+def _parse_options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
     """Options from body and query together, and the job's source."""
     options = query.model_dump(exclude_none=True)
     source = _Source(upload=submission.upload)
@@ -138,15 +138,15 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
     return options | given, source
 
 
-def _manifest(services: Services, name: str | None) -> Manifest:
+def _find_manifest(services: Services, name: str | None) -> Manifest:
     models = services.settings.models
     return find_manifest(models.dir, name or models.default)
 
 
-def _check_given(services: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
+def _check_before_body(services: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
     """Refuse what is wrong with the options in query and form, before a body is taken in that could be large."""
-    options, _ = _options(Submission(None, fields, is_json=False), query)
-    _manifest(services, options.get("model"))
+    options, _ = _parse_options(Submission(None, fields, is_json=False), query)
+    _find_manifest(services, options.get("model"))
     _check_options(services, options, None)
 
 
@@ -158,7 +158,7 @@ def _check_options(services: Services, options: dict[str, Any], url: str | None)
     check_metadata(options.get("metadata", {}), services.settings.limits.max_metadata_bytes)
 
 
-def _create(
+def _create_job(
     services: Services,
     source: _Source,
     options: dict[str, Any],
@@ -168,7 +168,7 @@ def _create(
     """Commit the job; its document, and whether it is not that of an earlier request with the same idempotency key."""
     if source.upload_id is not None:
         _check_arrival(services, source.upload_id)
-    with _transaction(services, source) as (session, media):
+    with _job_transaction(services, source) as (session, media):
         job, is_new = create_job(
             session,
             NewJob(
@@ -189,19 +189,19 @@ def _create(
         )
         if is_new:
             if source.upload_id is not None:
-                _claim(session, source.upload_id)
+                _claim_upload(session, source.upload_id)
             sha256 = source.upload.sha256 if source.upload else None
             record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
             after_commit(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
             if media is not None and options.get("reuse", services.settings.jobs.reuse_results):
-                _reuse(session, job, manifest)
+                _reuse_result(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 after_commit(session).send(INGEST, job_id=job.id)
         return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 @contextmanager
-def _transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
+def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
     """A transaction in which the file that came with the request, if one did, is its owner's media."""
     if source.upload is None:
         with services.sessions.transaction() as session:
@@ -213,22 +213,22 @@ def _transaction(services: Services, source: _Source) -> Iterator[tuple[Session,
             yield adopted
 
 
-def _document_now(services: Services, document: JobDocument) -> JobDocument:
+def _reload_document(services: Services, document: JobDocument) -> JobDocument:
     """The job as it stands after a wait; as it was, if it was erased meanwhile."""
     with services.sessions.transaction() as session:
         job = get_job(session, document.id, owner=caller().owner)
         return document if job is None else JobDocument.from_job(job, read_segments(session, job))
 
 
-def _reuse(session: Session, job: Job, manifest: Manifest) -> None:
+def _reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
     """End the job with the result of an equal one, if there is one."""
     description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
-    source = find_result(session, job, description)
+    source = find_reusable_job(session, job, description)
     if source is not None:
-        take_over(session, job, source)
+        copy_result(session, job, source)
 
 
-def _claim(session: Session, upload_id: uuid.UUID) -> None:
+def _claim_upload(session: Session, upload_id: uuid.UUID) -> None:
     if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
         raise APIError(Code.NOT_FOUND, f"there is no upload {upload_id} that waits for a job")
 
@@ -251,7 +251,7 @@ def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
     if found != size_bytes:
         raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes, and {size_bytes} were announced")
     # Its digest is ingest's to compute.
-    check_upload(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
+    check_stored_header(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
 
 
 def _request_sha256(source: _Source, options: dict[str, Any]) -> str:

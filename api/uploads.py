@@ -26,9 +26,9 @@ from shared.media.removals import unclaimed_file
 from shared.storage import BLOCK_BYTES, Storage, Upload
 
 MAX_JSON_BYTES = 64 * 1024
-DRAINED_BYTES = 16 * 1024 * 1024
-DRAIN_PAUSE_S = 1.0
-DRAIN_S = 5.0
+MAX_DRAINED_BYTES = 16 * 1024 * 1024
+DRAIN_READ_TIMEOUT_S = 1.0
+DRAIN_TIMEOUT_S = 5.0
 MULTIPART_OVERHEAD_BYTES = 1024 * 1024
 """Allowed on top of the file for the other fields and the boundaries."""
 
@@ -101,7 +101,7 @@ class Submission:
 
 
 @contextmanager
-def receive(
+def receive_body(
     request: Request, storage: Storage, max_bytes: int, check: Callable[[dict[str, str]], None] = lambda _fields: None
 ) -> Iterator[Submission]:
     """
@@ -138,7 +138,7 @@ def drain_unread(response: Response) -> Response:
     After the answer is sent, read on for a moment what the client is still sending.
 
     A server that closes with unread data makes the client's system throw the answer away, too. A body that nobody
-    reads gets DRAIN_S seconds and DRAINED_BYTES bytes at most, and the connection is closed then.
+    reads gets DRAIN_TIMEOUT_S seconds and MAX_DRAINED_BYTES bytes at most, and the connection is closed then.
     """
     environ = current_request.environ
     body, connection = environ["wsgi.input"], environ.get("gunicorn.socket")
@@ -146,20 +146,20 @@ def drain_unread(response: Response) -> Response:
     if connection is not None and has_body:
         # Where a body ends whose chunks are none nobody knows: what follows must not be taken for a request.
         read = connection.recv if is_body_broken() else body.read
-        can_go_on = not is_body_broken()
-        response.call_on_close(lambda: _drain(read, connection, can_go_on=can_go_on))
+        is_reusable = not is_body_broken()
+        response.call_on_close(lambda: _drain(read, connection, is_reusable=is_reusable))
     return response
 
 
-def _drain(read: Callable[[int], bytes], connection: socket, *, can_go_on: bool) -> None:
+def _drain(read: Callable[[int], bytes], connection: socket, *, is_reusable: bool) -> None:
     # gunicorn's reads return when they are whole, and each byte that arrives begins the socket's timeout anew: only
     # the end of the connection interrupts a read from a client that is slow but never silent.
-    deadline = Timer(DRAIN_S, _shut, (connection,))
+    deadline = Timer(DRAIN_TIMEOUT_S, _shut_down, (connection,))
     deadline.daemon = True
     deadline.start()
     try:
-        if not _read_to_end(read, connection) or not can_go_on:
-            _shut(connection)
+        if not _read_to_end(read, connection) or not is_reusable:
+            _shut_down(connection)
     finally:
         deadline.cancel()
         # The descriptor may belong to another connection soon.
@@ -168,8 +168,8 @@ def _drain(read: Callable[[int], bytes], connection: socket, *, can_go_on: bool)
 
 def _read_to_end(read: Callable[[int], bytes], connection: socket) -> bool:
     """Whether the client sent the rest of the body in time, so that the connection can serve another request."""
-    left = DRAINED_BYTES
-    connection.settimeout(DRAIN_PAUSE_S)
+    left = MAX_DRAINED_BYTES
+    connection.settimeout(DRAIN_READ_TIMEOUT_S)
     with suppress(OSError, ParseException):
         while left > 0:
             block = read(min(BLOCK_BYTES, left))
@@ -180,12 +180,12 @@ def _read_to_end(read: Callable[[int], bytes], connection: socket) -> bool:
     return False
 
 
-def _shut(connection: socket) -> None:
+def _shut_down(connection: socket) -> None:
     with suppress(OSError):
         connection.shutdown(SHUT_RDWR)
 
 
-def check_upload(storage: Storage, upload: StoredFile, limits: MediaLimits) -> None:
+def check_stored_header(storage: Storage, upload: StoredFile, limits: MediaLimits) -> None:
     """
     Refuse what the header of a stored file already rules out.
 

@@ -13,16 +13,16 @@ from shared.states import OPEN_JOB_STATUSES
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,18})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
-def wanted_wait_s(prefer: str | None, most_s: float) -> int:
+def requested_wait_s(prefer: str | None, max_wait_s: float) -> int:
     """
     Whole seconds of ``Prefer: wait=N``, as RFC 7240 wants them; 0 without one.
 
     Args:
         prefer: The header. A server may ignore what it cannot read in it.
-        most_s: The longest wait that is honoured.
+        max_wait_s: The longest wait that is honoured.
     """
     match = _WAIT.search(prefer or "")
-    return min(int(match[1]), int(most_s)) if match else 0
+    return min(int(match[1]), int(max_wait_s)) if match else 0
 
 
 def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
@@ -43,6 +43,6 @@ def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
                 row = session.execute(wanted).one_or_none()
             return row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES
 
-        return services.endings.wait(job_id, has_ended, wait_s)
+        return services.listener.wait(job_id, has_ended, wait_s)
     finally:
         services.waiting.release()

@@ -22,7 +22,7 @@ PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 DEFAULT_CHECKPOINT = "swap-lite2"
 """The one among them that judges when nobody asks for another."""
 
-PIPELINE: Final = 4
+PIPELINE_VERSION: Final = 4
 """Counts changes to decoding, detection, cropping, averaging and judging that can move a score or a verdict. Results
 name it, and are taken over only where it is the same."""
 
@@ -196,7 +196,7 @@ class Calibration(_Frozen):
         high = round(bounds.high.score_at(evidence), SCORE_DIGITS)
         return Limits(min(round(bounds.low.score_at(evidence), SCORE_DIGITS), high), high)
 
-    def by_evidence(self) -> dict[str, Any]:
+    def evidence_fields(self) -> dict[str, Any]:
         """What goes beyond temperature, threshold and band, for ``Manifest.describe``; empty where nothing does."""
         if self.bounds is None and self.offset == 0.0 and self.min_bits_per_pixel is None:
             return {}
@@ -255,10 +255,10 @@ class Manifest(_Frozen):
             "threshold": self.calibration.threshold,
             "uncertainty_band": list(self.calibration.uncertainty_band),
             "temperature": self.calibration.temperature,
-            **self.calibration.by_evidence(),
+            **self.calibration.evidence_fields(),
             "architecture": self.architecture.model_dump(mode="json"),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
-            "pipeline": PIPELINE,
+            "pipeline": PIPELINE_VERSION,
             "sampling": {"sample_fps": sample_fps, "segment_seconds": segment_seconds},
         }
 
@@ -280,8 +280,8 @@ def read_manifest(folder: Path) -> Manifest:
             # A checkpoint from a newer version, most likely: its other mistakes would only hide that.
             if mistake["loc"] == ("architecture", "backbone") and mistake["type"] == "literal_error":
                 known = ", ".join(get_args(Backbone))
-                told = f"checkpoint {name!r} has the unknown backbone {mistake['input']!r}; known are {known}"
-                raise ModelError(told) from error
+                message = f"checkpoint {name!r} has the unknown backbone {mistake['input']!r}; known are {known}"
+                raise ModelError(message) from error
         raise ModelError(f"the manifest of checkpoint {name!r} is invalid: {error}") from error
 
 
@@ -300,7 +300,7 @@ def list_manifests(models_dir: Path) -> dict[str, Manifest]:
     Those that cannot be read are left out, so that one of them does not keep the others from serving;
     ``check_manifests`` tells why.
     """
-    manifests, _ = _read_all(models_dir)
+    manifests, _ = _read_manifests(models_dir)
     return {manifest.name: manifest for manifest in manifests}
 
 
@@ -314,13 +314,13 @@ def check_manifests(models_dir: Path, default: str) -> list[str]:
     Raises:
         ModelError: The one of the checkpoint *default* is among them.
     """
-    _, refused = _read_all(models_dir)
+    _, refused = _read_manifests(models_dir)
     if default in refused:
         raise refused[default]
     return [str(error) for error in refused.values()]
 
 
-def _read_all(models_dir: Path) -> tuple[list[Manifest], dict[str, ModelError]]:
+def _read_manifests(models_dir: Path) -> tuple[list[Manifest], dict[str, ModelError]]:
     """The manifests below a folder, and by the names of their folders why others cannot be read."""
     manifests: list[Manifest] = []
     refused: dict[str, ModelError] = {}

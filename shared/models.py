@@ -49,7 +49,7 @@ def new_id() -> uuid.UUID:
     return uuid.UUID(int=uuid6.uuid7().int)
 
 
-def _one_of(column: str, values: Iterable[StrEnum]) -> str:
+def _allowed_values(column: str, values: Iterable[StrEnum]) -> str:
     listed = ", ".join(f"'{value}'" for value in values)
     return f"{column} in ({listed})"
 
@@ -65,9 +65,9 @@ class EnumString(TypeDecorator[StrEnum]):
     impl = String
     cache_ok = True
 
-    def __init__(self, words: type[StrEnum]) -> None:
+    def __init__(self, enumeration: type[StrEnum]) -> None:
         super().__init__()
-        self.words = words
+        self.enumeration = enumeration
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Send the plain string."""
@@ -78,7 +78,7 @@ class EnumString(TypeDecorator[StrEnum]):
         """Give the member."""
         del dialect
         try:
-            return None if value is None else self.words(value)
+            return None if value is None else self.enumeration(value)
         except ValueError:
             return value
 
@@ -155,11 +155,11 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(_one_of("status", JobStatus), name="status"),
-        CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
+        CheckConstraint(_allowed_values("status", JobStatus), name="status"),
+        CheckConstraint(_allowed_values("verdict", Verdict), name="verdict"),
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", text("id desc")),
-        Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", OPEN_JOB_STATUSES))),
+        Index("ix_jobs_open", "status", "id", postgresql_where=text(_allowed_values("status", OPEN_JOB_STATUSES))),
         Index("ix_jobs_media_id", "media_id"),
         Index("ix_jobs_finished_at", "finished_at"),
         Index("ix_jobs_expiring", "finished_at", postgresql_where=text("deleted_at is null")),
@@ -260,14 +260,14 @@ class Segment(Base):
 
     __tablename__ = "segments"
     __table_args__ = (
-        CheckConstraint(_one_of("status", SegmentStatus), name="status"),
+        CheckConstraint(_allowed_values("status", SegmentStatus), name="status"),
         CheckConstraint("fake_score between 0 and 1", name="fake_score"),
         CheckConstraint("(status = 'scored') = (fake_score is not null)", name="scored_has_score"),
         Index(
             "ix_segments_open",
             "status",
             "send_after",
-            postgresql_where=text(_one_of("status", OPEN_SEGMENT_STATUSES)),
+            postgresql_where=text(_allowed_values("status", OPEN_SEGMENT_STATUSES)),
         ),
     )
 
@@ -310,9 +310,9 @@ class Delivery(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        CheckConstraint(_one_of("status", DeliveryStatus), name="status"),
+        CheckConstraint(_allowed_values("status", DeliveryStatus), name="status"),
         UniqueConstraint("job_id", "number"),
-        Index("ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", OPEN_DELIVERY_STATUSES))),
+        Index("ix_deliveries_due", "due_at", postgresql_where=text(_allowed_values("status", OPEN_DELIVERY_STATUSES))),
         Index("ix_deliveries_url", "url", "finished_at"),
     )
 

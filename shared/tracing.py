@@ -48,12 +48,12 @@ def start_tracing(settings: Tracing, service: str, app: Any = None) -> None:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
         FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
-            app, response_hook=_leave_query_out, excluded_urls="livez,readyz,metrics"
+            app, response_hook=_remove_query, excluded_urls="livez,readyz,metrics"
         )
     _is_on = True
 
 
-def _leave_query_out(span: Any, status: str, headers: Any) -> None:
+def _remove_query(span: Any, status: str, headers: Any) -> None:
     """Options may stand in a request's query, and with them metadata and addresses of senders."""
     del status, headers
     # At the response, since what is set at the request is set after its hook.

@@ -10,7 +10,7 @@ branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
 # The database says it, and not the services: workers of the release before end jobs as well. A notification is sent
-# when its transaction commits, and never if it does not. The channel is ``api.endings.CHANNEL``.
+# when its transaction commits, and never if it does not. The channel is ``api.listener.CHANNEL``.
 NOTIFY = """
 create function jobs_notify_end() returns trigger language plpgsql as $$
 begin

@@ -1,4 +1,4 @@
-"""Jobs: their progress, their media, what they were asked to do, and their result."""
+"""Documents of jobs: progress, media, options and result."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,24 +16,24 @@ from shared.states import JobStatus, Reason, Verdict
 
 
 class Progress(Document):
-    """How far a job is."""
+    """The progress of a job."""
 
-    segments_total: int | None = Field(description="Null before the file was inspected.")
+    segments_total: int | None = Field(description="Null until the file has been inspected.")
     segments_done: int
     fraction: Annotated[float, DeclaredType(Score)]
 
     @classmethod
     def from_job(cls, job: Job, segments_done: int) -> "Progress":
-        """The progress of *job*; one that succeeded is done whatever its segments are."""
+        """Return the progress of *job*. A job that succeeded is complete even if segments failed."""
         total = job.segments_total
-        # Rows that a person has changed by hand may be counted twice, and are no error of the server.
+        # Rows that were changed by hand may be counted twice, which must not cause a server error.
         share = min(1.0, round(segments_done / total, 4)) if total else 0.0
         fraction = 1.0 if job.status == JobStatus.SUCCEEDED else share
         return cls(segments_total=total, segments_done=segments_done, fraction=fraction)
 
 
 class MediaDocument(Document):
-    """The file; probed facts are null before the probe."""
+    """The analysed file. Facts are null until it has been probed."""
 
     sha256: str
     size_bytes: int
@@ -45,7 +45,7 @@ class MediaDocument(Document):
     height_px: Annotated[int | None, DeclaredType(int | None)]
     rotation_deg: Annotated[int | None, DeclaredType(int | None)]
     duration_s: Annotated[float | None, DeclaredType(float | None)] = Field(
-        description="When the last picture ends, on the clock that players show; null for images."
+        description="End of the last frame, in the time that players show; null for images."
     )
     frame_rate: Annotated[float | None, DeclaredType(float | None)]
     frame_count: Annotated[int | None, DeclaredType(int | None)]
@@ -53,18 +53,18 @@ class MediaDocument(Document):
         description="Whether part of the file is missing or damaged."
     )
     video_track: Annotated[int | None, DeclaredType(int | None)] = Field(
-        description="The track that was looked at, counted from 0 among all of the file: the one that players show."
+        description="The track that was analysed, which players show by default; counted from 0 among all tracks."
     )
     other_video_tracks: Annotated[int | None, DeclaredType(int | None)] = Field(
-        description="Tracks that a player could show, and nobody looked at."
+        description="Number of other video tracks, which were not analysed."
     )
     dynamic_range: Annotated[str | None, DeclaredType(Literal["sdr", "pq", "hlg"] | None)] = Field(
-        description="`pq` (HDR10, Dolby Vision) and `hlg` are mapped to SDR before faces are looked for."
+        description="`pq` (HDR10, Dolby Vision) and `hlg` are tone-mapped to SDR before detection."
     )
 
     @classmethod
     def from_media(cls, media: Media | None) -> "MediaDocument | None":
-        """What is known of *media*; None before a URL source was fetched."""
+        """Build the document of *media*; None until a URL source has been fetched."""
         if media is None:
             return None
         facts, presentation = media.facts or {}, media.presentation or {}
@@ -78,16 +78,16 @@ class MediaDocument(Document):
 
 
 PRESENTATION = ("video_track", "other_video_tracks", "dynamic_range")
-"""Fields that the media's row keeps by themselves; null also where a release from before probed."""
+"""Fields from the column ``presentation``; null also in rows of older releases."""
 
 MEDIA_FACTS = tuple(
     name for name in MediaDocument.model_fields if name not in {"sha256", "size_bytes", "stored", *PRESENTATION}
 )
-"""Probed facts that clients see; all null before the probe."""
+"""Fields from the column ``facts``; null until the file has been probed."""
 
 
 class OptionsDocument(Document):
-    """What the job was asked to do."""
+    """The options of a job."""
 
     model: str
     sample_fps: float
@@ -96,7 +96,7 @@ class OptionsDocument(Document):
 
 
 class _Job(Document):
-    """What both forms of a job have in common."""
+    """Fields that the summary and the whole document of a job share."""
 
     id: UUID
     status: Annotated[str, DeclaredType(JobStatus)]
@@ -108,18 +108,20 @@ class _Job(Document):
     options: OptionsDocument
     metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])]
     fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
-        description="Mean over scored segments; 1 means fake. How far to trust it stands in the model card."
+        description="Mean over scored segments; 1 means fake. The model card says how reliable it is."
     )
-    peak_score: Annotated[float | None, DeclaredType(Score | None)] = Field(description="The highest segment.")
+    peak_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
+        description="The score of the highest-scoring segment."
+    )
     verdict: Annotated[str | None, DeclaredType(Verdict | None)]
     reasons: Annotated[list[Any], DeclaredType(list[Reason])] = Field(
-        description="Why the verdict is not simply the score's."
+        description="Why the verdict is not simply that of the score."
     )
     evidence: Annotated[dict[str, Any] | None, DeclaredType(EvidenceDocument | None)] = Field(
-        description="Null before the verdict, and in results from before it was recorded."
+        description="Null until the verdict, and in results of older releases."
     )
     model: Annotated[dict[str, Any] | None, DeclaredType(ModelDescription | None)]
-    reused_from: UUID | None = Field(description="The job whose scores were taken over instead of scoring again.")
+    reused_from: UUID | None = Field(description="The job whose scores were reused instead of scoring again.")
     error: ErrorDocument | None
 
 
@@ -128,7 +130,7 @@ class JobSummary(_Job):
 
     @classmethod
     def from_job(cls, job: Job, segments_done: int) -> "JobSummary":
-        """The document of *job* as it stands in lists."""
+        """Build the document of *job* for lists."""
         return cls(**_fields(job, segments_done))
 
 
@@ -136,22 +138,22 @@ class JobDocument(_Job):
     """A job with the scores so far."""
 
     people_total: Annotated[int | None, DeclaredType(int | None)] = Field(
-        description="How many people were distinguished; `people` lists 100 of them at most."
+        description="Number of distinct people; `people` lists at most 100 of them."
     )
     people: Annotated[list[Any] | None, DeclaredType(list[PersonVerdictDocument] | None)] = Field(
-        description="Null before the verdict, and in results from before people were followed."
+        description="Null until the verdict, and in results of releases that did not follow people."
     )
     suspicious: Annotated[list[Any] | None, DeclaredType(list[SuspicionDocument] | None)] = Field(
-        description="In order of time; empty where nothing stands out, and for images of a single page."
+        description="Suspicious intervals in order of time; empty if there are none, and for images of a single page."
     )
-    segments: list[SegmentSummary] = Field(description="The first 100 of them; see `segments_next_cursor`.")
+    segments: list[SegmentSummary] = Field(description="The first 100 segments; see `segments_next_cursor`.")
     segments_next_cursor: str | None = Field(
-        description="A `cursor` for `GET /v1/jobs/{id}/segments`, which has the rest; null where `segments` has all."
+        description="The `cursor` of `GET /v1/jobs/{id}/segments` for the other segments; null if there are none."
     )
 
     @classmethod
     def from_job(cls, job: Job, segments: JobSegments) -> "JobDocument":
-        """The whole document of *job*."""
+        """Build the whole document of *job*."""
         findings, last = job.findings or {}, segments.first.last_index
         return cls(
             **_fields(job, segments.done),

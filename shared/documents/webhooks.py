@@ -1,4 +1,4 @@
-"""Webhooks: the log of attempts, and what is sent."""
+"""Documents of webhooks: the log of attempts, and the payload."""
 
 from datetime import datetime
 from typing import Annotated
@@ -14,7 +14,7 @@ from shared.states import DeliveryStatus
 
 
 class DeliveryDocument(Document):
-    """One attempt to call the webhook."""
+    """One attempt to deliver a webhook."""
 
     number: int
     event_id: str = Field(description="The `webhook-id`, the same in every attempt.")
@@ -30,7 +30,7 @@ class DeliveryDocument(Document):
 
     @classmethod
     def from_delivery(cls, delivery: Delivery) -> "DeliveryDocument":
-        """One line of the webhook log."""
+        """Build the document of one attempt."""
         return cls(**{name: getattr(delivery, name) for name in cls.model_fields})
 
 
@@ -49,5 +49,5 @@ class WebhookPayload(Document):
 
     @classmethod
     def from_job(cls, event: str, job: Job, segments: JobSegments) -> "WebhookPayload":
-        """The payload of an *event* of a job that has ended."""
+        """Build the payload for an *event* of a job that has ended."""
         return cls(type=event, timestamp=job.finished_at, data=JobDocument.from_job(job, segments))

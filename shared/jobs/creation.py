@@ -69,7 +69,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
             session.add(job)
     except IntegrityError:
         # The other transaction has committed: the insert waited for it.
-        found = _find_replay(session, new)
+        found = _find_replayed_job(session, new)
         if found is None:
             raise
         return found, False
@@ -77,7 +77,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     return job, True
 
 
-def _find_replay(session: Session, new: NewJob) -> Job | None:
+def _find_replayed_job(session: Session, new: NewJob) -> Job | None:
     query = select(Job).where(Job.owner == new.owner, Job.idempotency_key == new.idempotency_key)
     job = session.scalars(query.options(selectinload(Job.media))).one_or_none()
     if job is not None and job.request_sha256 != new.request_sha256:

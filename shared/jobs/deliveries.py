@@ -21,7 +21,7 @@ from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
 from shared.states import DeliveryStatus
 
-MAX_WAIT_S = 86400.0
+MAX_RETRY_AFTER_S = 86400.0
 """What a receiver may ask for at most."""
 
 
@@ -95,8 +95,8 @@ def end_attempt(session: Session, delivery: Delivery, attempt: Attempt, schedule
         return
     # Jitter keeps the retries of many jobs from arriving together.
     wait_s = schedule_s[delivery.retries] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not a secret
-    wait_s = max(wait_s, min(attempt.retry_after_s or 0.0, MAX_WAIT_S))
-    _add(session, delivery, retries=delivery.retries + 1, automatic=True, wait_s=wait_s)
+    wait_s = max(wait_s, min(attempt.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+    _add_delivery(session, delivery, retries=delivery.retries + 1, automatic=True, wait_s=wait_s)
 
 
 def redeliver(session: Session, delivery: Delivery) -> Delivery:
@@ -105,7 +105,7 @@ def redeliver(session: Session, delivery: Delivery) -> Delivery:
 
     The job has to be locked, since that gives attempts their numbers in turn.
     """
-    again = _add(session, delivery, retries=0, automatic=False, wait_s=0.0)
+    again = _add_delivery(session, delivery, retries=0, automatic=False, wait_s=0.0)
     after_commit(session).send(DELIVER_WEBHOOK, delivery_id=again.id)
     return again
 
@@ -115,14 +115,14 @@ def cancel_deliveries(session: Session, job_id: uuid.UUID) -> None:
     session.execute(delete(Delivery).where(Delivery.job_id == job_id))
 
 
-def _add(session: Session, like: Delivery, *, retries: int, automatic: bool, wait_s: float) -> Delivery:
-    last = session.scalar(select(func.max(Delivery.number)).where(Delivery.job_id == like.job_id)) or 0
+def _add_delivery(session: Session, template: Delivery, *, retries: int, automatic: bool, wait_s: float) -> Delivery:
+    last = session.scalar(select(func.max(Delivery.number)).where(Delivery.job_id == template.job_id)) or 0
     row = Delivery(
-        job_id=like.job_id,
+        job_id=template.job_id,
         number=last + 1,
-        event_id=like.event_id,
-        event=like.event,
-        url=like.url,
+        event_id=template.event_id,
+        event=template.event,
+        url=template.url,
         retries=retries,
         automatic=automatic,
         due_at=func.now() + timedelta(seconds=wait_s),

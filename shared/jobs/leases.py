@@ -62,7 +62,7 @@ class RetryPolicy:
     webhook_schedule_s: Sequence[float] = ()
     """Waits between the attempts to call a webhook, each of which is a row of its own."""
 
-    def after(self, attempt: int) -> timedelta:
+    def delay_after(self, attempt: int) -> timedelta:
         """The wait after the *attempt*-th failure: it doubles each time."""
         return timedelta(seconds=self.backoff_s * 2 ** (attempt - 1))
 
@@ -75,27 +75,27 @@ class LockedRows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Place:
+class _StepTable:
     """Where a step waits."""
 
     row: type[Row]
     key: tuple[Any, ...]
     """Columns of the primary key, and below the names that they have in messages."""
-    names: tuple[str, ...]
+    key_names: tuple[str, ...]
     job_id: Any
     due_at: Any
     """Not before then."""
     is_open: tuple[ColumnElement[bool], ...]
     """The row waits for this step, or somebody is at it."""
     task: str
-    undone: str
+    failure_text: str
     """What could not be done, for the sentence that says so."""
-    begun: Mapping[str, Any] = field(default_factory=dict)
+    on_acquire: Mapping[str, Any] = field(default_factory=dict)
     """What leasing it sets."""
-    waiting: Mapping[str, Any] = field(default_factory=dict)
+    on_release: Mapping[str, Any] = field(default_factory=dict)
     """What giving it back sets."""
 
-    def at(self, key: Key) -> tuple[ColumnElement[bool], ...]:
+    def matches(self, key: Key) -> tuple[ColumnElement[bool], ...]:
         return tuple(column == value for column, value in zip(self.key, key, strict=True))
 
 
@@ -104,51 +104,51 @@ _OPEN_SEGMENT = select(Segment.index).where(Segment.job_id == Job.id, Segment.st
 _IS_RUNNING = (Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
 _RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, *_IS_RUNNING)
 
-_in_job = partial(_Place, row=Job, key=(Job.id,), names=("job_id",), job_id=Job.id, due_at=Job.send_after)
+_job_step = partial(_StepTable, row=Job, key=(Job.id,), key_names=("job_id",), job_id=Job.id, due_at=Job.send_after)
 
-_PLACES: Mapping[Step, _Place] = {
-    Step.INGEST: _in_job(
+_TABLES: Mapping[Step, _StepTable] = {
+    Step.INGEST: _job_step(
         is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
         task=INGEST,
-        undone="the file could not be inspected",
+        failure_text="the file could not be inspected",
         # The job is running from its first lease on.
-        begun={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
+        on_acquire={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
     ),
-    Step.SCORE: _Place(
+    Step.SCORE: _StepTable(
         row=Segment,
         key=(Segment.job_id, Segment.index),
-        names=("job_id", "index"),
+        key_names=("job_id", "index"),
         job_id=Segment.job_id,
         due_at=Segment.send_after,
         is_open=(Segment.status.in_(OPEN_SEGMENT_STATUSES), _RUNNING_JOB.exists()),
         task=SCORE_SEGMENT,
-        undone="the segment could not be scored",
-        begun={"status": SegmentStatus.RUNNING, "started_at": func.coalesce(Segment.started_at, func.now())},
-        waiting={"status": SegmentStatus.PENDING},
+        failure_text="the segment could not be scored",
+        on_acquire={"status": SegmentStatus.RUNNING, "started_at": func.coalesce(Segment.started_at, func.now())},
+        on_release={"status": SegmentStatus.PENDING},
     ),
-    Step.FINISH: _in_job(
+    Step.FINISH: _job_step(
         is_open=(*_IS_RUNNING, Job.segments_total.is_not(None), ~_OPEN_SEGMENT.exists()),
         task=FINISH,
-        undone="the job could not be judged",
+        failure_text="the job could not be judged",
     ),
-    Step.DELIVER: _Place(
+    Step.DELIVER: _StepTable(
         row=Delivery,
         key=(Delivery.id,),
-        names=("delivery_id",),
+        key_names=("delivery_id",),
         job_id=Delivery.job_id,
         due_at=Delivery.due_at,
         is_open=(Delivery.status.in_((DeliveryStatus.PENDING, DeliveryStatus.SENDING)),),
         task=DELIVER_WEBHOOK,
-        undone="the webhook could not be called",
-        begun={"status": DeliveryStatus.SENDING, "started_at": func.now()},
-        waiting={"status": DeliveryStatus.PENDING},
+        failure_text="the webhook could not be called",
+        on_acquire={"status": DeliveryStatus.SENDING, "started_at": func.now()},
+        on_release={"status": DeliveryStatus.PENDING},
     ),
 }
 
 
 def queue_for_step(step: Step) -> str:
     """The queue in which messages of *step* wait."""
-    return QUEUE_OF_TASK[_PLACES[step].task]
+    return QUEUE_OF_TASK[_TABLES[step].task]
 
 
 def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
@@ -156,24 +156,24 @@ def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attem
     Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended.
 
     Args:
-        max_attempts: A row whose worker died in the last of them is not begun again; the sweep fails it.
+        max_attempts: A row whose worker died in the last of them is not on_acquire again; the sweep fails it.
     """
-    place = _PLACES[step]
-    row, token = place.row, uuid.uuid4()
+    table = _TABLES[step]
+    row, token = table.row, uuid.uuid4()
     if step is Step.SCORE and not _is_running(session, key[0]):
         return None
     is_free = row.leased_until.is_(None) | _has_expired(row, max_attempts)
     found = session.execute(
         update(row)
-        .where(*place.at(key), *place.is_open, is_free, place.due_at <= func.now())
+        .where(*table.matches(key), *table.is_open, is_free, table.due_at <= func.now())
         .values(
             attempts=row.attempts + 1,
             lease_token=token,
-            leased_until=_in(lease_s),
+            leased_until=_seconds_from_now(lease_s),
             sent_at=func.coalesce(row.sent_at, func.now()),
-            **place.begun,
+            **table.on_acquire,
         )
-        .returning(place.job_id, row.attempts)
+        .returning(table.job_id, row.attempts)
         .execution_options(synchronize_session=False)
     ).one_or_none()
     return None if found is None else Lease(step, key, found[0], token, found[1])
@@ -192,12 +192,12 @@ def _has_expired(row: type[Row], max_attempts: int) -> ColumnElement[bool]:
 
 def renew(session: Session, lease: Lease, lease_s: float) -> bool:
     """Hold the lease for longer; False if it was lost or the job is not running any more."""
-    place = _PLACES[lease.step]
+    table = _TABLES[lease.step]
     renewed = session.execute(
-        update(place.row)
-        .where(*place.at(lease.key), place.row.lease_token == lease.token)
-        .values(leased_until=_in(lease_s))
-        .returning(place.job_id)
+        update(table.row)
+        .where(*table.matches(lease.key), table.row.lease_token == lease.token)
+        .values(leased_until=_seconds_from_now(lease_s))
+        .returning(table.job_id)
     ).first()
     if renewed is None or lease.step is Step.DELIVER:
         return renewed is not None
@@ -214,16 +214,16 @@ def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> Locke
     Raises:
         JobCancelledError: The lease was lost, or the job has ended.
     """
-    place = _PLACES[lease.step]
+    table = _TABLES[lease.step]
     # The job's row first, always: that orders whoever changes a job, and gives the numbers of its deliveries in turn.
     with session.no_autoflush:
         job = lock_job(session, lease.job_id)
     if job is None or (lease.step is not Step.DELIVER and job.status != JobStatus.RUNNING):
         raise JobCancelledError("the job has ended")
-    conditions = [*place.at(lease.key), place.row.lease_token == lease.token]
+    conditions = [*table.matches(lease.key), table.row.lease_token == lease.token]
     if expired:
-        conditions.append(place.row.leased_until < func.now())
-    query = select(place.row).where(*conditions).with_for_update().execution_options(populate_existing=True)
+        conditions.append(table.row.leased_until < func.now())
+    query = select(table.row).where(*conditions).with_for_update().execution_options(populate_existing=True)
     row = cast("Row | None", session.scalars(query).one_or_none())
     if row is None:
         raise JobCancelledError("another worker has taken over")
@@ -251,8 +251,8 @@ def release(
     if isinstance(row, Delivery):
         end_attempt(session, row, Attempt(delivered=False, error_code=failure.code), policy.webhook_schedule_s)
     elif error.retryable and lease.attempt < policy.max_attempts:
-        row.send_after = func.now() + policy.after(lease.attempt)
-        for name, value in {**_PLACES[lease.step].waiting, **_NO_LEASE, "sent_at": None}.items():
+        row.send_after = func.now() + policy.delay_after(lease.attempt)
+        for name, value in {**_TABLES[lease.step].on_release, **_NO_LEASE, "sent_at": None}.items():
             setattr(row, name, value)
     elif isinstance(row, Segment):
         end_segment(session, job, row, SegmentStatus.FAILED, failure=failure)
@@ -263,17 +263,17 @@ def release(
 
 def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int) -> None:
     """Fail rows of *step* whose worker died under them for the last time that is allowed, *limit* at most."""
-    place = _PLACES[step]
-    row = place.row
+    table = _TABLES[step]
+    row = table.row
     found = session.execute(
-        select(place.job_id, row.lease_token, row.attempts, *place.key)
-        .where(*place.is_open, row.leased_until < func.now(), row.attempts >= policy.max_attempts)
+        select(table.job_id, row.lease_token, row.attempts, *table.key)
+        .where(*table.is_open, row.leased_until < func.now(), row.attempts >= policy.max_attempts)
         # By job, which is what is locked: in the order in which others lock several.
-        .order_by(place.job_id, *place.key)
+        .order_by(table.job_id, *table.key)
         .limit(limit)
     ).all()
     for job_id, token, attempts, *key in found:
-        error = AttemptsExhaustedError(f"{place.undone} in {attempts} attempts; the worker of the last one died")
+        error = AttemptsExhaustedError(f"{table.failure_text} in {attempts} attempts; the worker of the last one died")
         try:
             release(session, Lease(step, tuple(key), job_id, token, attempts), error, policy, expired=True)
         except JobCancelledError:
@@ -291,14 +291,14 @@ def resend_messages(session: Session, step: Step, policy: RetryPolicy, message_t
     Returns:
         How many.
     """
-    place = _PLACES[step]
-    row = place.row
+    table = _TABLES[step]
+    row = table.row
     lost = row.sent_at.is_(None) | (row.sent_at < func.now() - timedelta(seconds=message_timeout_s))
-    waits = row.leased_until.is_(None) & (place.due_at <= func.now()) & lost
+    waits = row.leased_until.is_(None) & (table.due_at <= func.now()) & lost
     keys = session.execute(
-        select(*place.key)
-        .where(*place.is_open, waits | _has_expired(row, policy.max_attempts))
-        .order_by(*place.key)
+        select(*table.key)
+        .where(*table.is_open, waits | _has_expired(row, policy.max_attempts))
+        .order_by(*table.key)
         .limit(limit)
         .with_for_update(of=row, skip_locked=True)
     ).all()
@@ -306,15 +306,15 @@ def resend_messages(session: Session, step: Step, policy: RetryPolicy, message_t
         return 0
     session.execute(
         update(row)
-        .where(tuple_(*place.key).in_([tuple(key) for key in keys]))
-        .values(sent_at=func.now(), **_NO_LEASE, **place.waiting)
+        .where(tuple_(*table.key).in_([tuple(key) for key in keys]))
+        .values(sent_at=func.now(), **_NO_LEASE, **table.on_release)
         .execution_options(synchronize_session=False)
     )
     for key in keys:
-        after_commit(session).send(place.task, **dict(zip(place.names, key, strict=True)))
+        after_commit(session).send(table.task, **dict(zip(table.key_names, key, strict=True)))
     after_commit(session).count(lambda: RESENT.labels(kind=step.value).inc(len(keys)))
     return len(keys)
 
 
-def _in(seconds: float) -> ColumnElement[Any]:
+def _seconds_from_now(seconds: float) -> ColumnElement[Any]:
     return func.now() + timedelta(seconds=seconds)

@@ -48,7 +48,7 @@ def set_result(
     return SegmentStatus.UNSCORABLE if fake_score is None else SegmentStatus.SCORED
 
 
-def _column(column: Any, from_result: ColumnElement[Any]) -> ColumnElement[Any]:
+def _summary_column(column: Any, from_result: ColumnElement[Any]) -> ColumnElement[Any]:
     """A column of the summary, computed from ``result`` where a release from before recorded it without summary."""
     return case((Segment.people_count.is_(None), from_result), else_=column).label(column.key)
 
@@ -56,12 +56,12 @@ def _column(column: Any, from_result: ColumnElement[Any]) -> ColumnElement[Any]:
 # ``case`` evaluates one branch alone, so that ``result`` is read for rows without a summary only.
 SUMMARY: Final = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score),
-    _column(Segment.people_count, func.coalesce(func.jsonb_array_length(Segment.result["people"]), 0)),
-    _column(Segment.faces_found, func.coalesce(Segment.result["faces_found"].as_integer(), 0)),
-    _column(Segment.faces_scored, func.coalesce(Segment.result["faces_scored"].as_integer(), 0)),
-    _column(Segment.frames_decoded, func.coalesce(Segment.result["frames_decoded"].as_integer(), 0)),
-    _column(Segment.engine, Segment.result["engine"].as_string()),
-    _column(Segment.reasons, func.coalesce(Segment.result["reasons"], literal([], JSONB))),
+    _summary_column(Segment.people_count, func.coalesce(func.jsonb_array_length(Segment.result["people"]), 0)),
+    _summary_column(Segment.faces_found, func.coalesce(Segment.result["faces_found"].as_integer(), 0)),
+    _summary_column(Segment.faces_scored, func.coalesce(Segment.result["faces_scored"].as_integer(), 0)),
+    _summary_column(Segment.frames_decoded, func.coalesce(Segment.result["frames_decoded"].as_integer(), 0)),
+    _summary_column(Segment.engine, Segment.result["engine"].as_string()),
+    _summary_column(Segment.reasons, func.coalesce(Segment.result["reasons"], literal([], JSONB))),
     *(Segment.error_code, Segment.error_detail),
 )
 WITH_FACES: Final = (*SUMMARY, Segment.started_at, Segment.finished_at, Segment.result["people"].label("people"))

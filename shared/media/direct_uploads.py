@@ -15,7 +15,7 @@ from shared.media.removals import schedule_deletion
 from shared.models import DirectUpload
 from shared.storage import INCOMING_PREFIX
 
-CLAIMED_FOR = timedelta(days=1)
+CLAIM_RETENTION = timedelta(days=1)
 """For so long the bytes of a claimed upload count as its owner's, should its job end without taking it over."""
 
 
@@ -29,10 +29,12 @@ def incoming_id(storage_key: str) -> uuid.UUID:
     return uuid.UUID(storage_key.removeprefix(f"{INCOMING_PREFIX}/"))
 
 
-def begin_upload(session: Session, upload_id: uuid.UUID, *, owner: str, size_bytes: int, lasts_s: int) -> DirectUpload:
-    """Note that *owner* may send the file of *upload_id* within *lasts_s*."""
+def begin_upload(
+    session: Session, upload_id: uuid.UUID, *, owner: str, size_bytes: int, lifetime_s: int
+) -> DirectUpload:
+    """Note that *owner* may send the file of *upload_id* within *lifetime_s*."""
     upload = DirectUpload(
-        id=upload_id, owner=owner, size_bytes=size_bytes, expires_at=func.now() + timedelta(seconds=lasts_s)
+        id=upload_id, owner=owner, size_bytes=size_bytes, expires_at=func.now() + timedelta(seconds=lifetime_s)
     )
     session.add(upload)
     session.flush()
@@ -74,7 +76,7 @@ def expire_uploads(session: Session) -> None:
     is_over, is_unclaimed = DirectUpload.expires_at < func.now(), DirectUpload.claimed_at.is_(None)
     for upload_id in session.scalars(delete(DirectUpload).where(is_over, is_unclaimed).returning(DirectUpload.id)):
         schedule_deletion(session, incoming_key(upload_id))
-    session.execute(delete(DirectUpload).where(is_over, DirectUpload.claimed_at < func.now() - CLAIMED_FOR))
+    session.execute(delete(DirectUpload).where(is_over, DirectUpload.claimed_at < func.now() - CLAIM_RETENTION))
 
 
 def _is_open(owner: str, upload_id: uuid.UUID) -> tuple[ColumnElement[bool], ...]:

@@ -44,13 +44,13 @@ def media_transaction(
     Gives:
         The session, and the media, locked.
     """
-    lost = _lost_file(sessions, storage, owner=owner, sha256=file.sha256)
+    missing_key = _find_missing_file(sessions, storage, owner=owner, sha256=file.sha256)
     with sessions.transaction() as session:
-        yield session, attach_media(session, file, owner=owner, retention_days=retention_days, lost=lost)
+        yield session, attach_media(session, file, owner=owner, retention_days=retention_days, missing_key=missing_key)
 
 
 def attach_media(
-    session: Session, file: StoredFile, *, owner: str, retention_days: float, lost: str | None = None
+    session: Session, file: StoredFile, *, owner: str, retention_days: float, missing_key: str | None = None
 ) -> Media:
     """
     Find or make the row for the content of *file*, and lock it.
@@ -59,7 +59,7 @@ def attach_media(
     kept. Retention starts anew either way, and a bucket that expires objects by their age must not do so before.
 
     Args:
-        lost: A key of which the file is not there any more: the new file takes its place.
+        missing_key: A key of which the file is not there any more: the new file takes its place.
     """
     expires_at = func.now() + timedelta(days=retention_days)
     values = {"owner": owner, "sha256": file.sha256, "size_bytes": file.size_bytes, "storage_key": file.storage_key}
@@ -71,18 +71,18 @@ def attach_media(
         session.execute(new.on_conflict_do_nothing())
         media = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     media.expires_at = expires_at
-    if media.storage_key is None or media.storage_key == lost:
+    if media.storage_key is None or media.storage_key == missing_key:
         media.storage_key = file.storage_key
     elif media.storage_key != file.storage_key:
         surplus = file.storage_key
-        if _age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
+        if _object_age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
             surplus, media.storage_key = media.storage_key, file.storage_key
         schedule_deletion(session, surplus)
     session.flush()
     return media
 
 
-def _lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
+def _find_missing_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
     """The key under which this content of *owner* should be stored and is not, as after the loss of a disk."""
     with sessions.transaction() as session:
         query = select(Media.storage_key).where(Media.owner == owner, Media.sha256 == sha256)
@@ -95,7 +95,7 @@ def _lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256
     return None
 
 
-def _age(session: Session, storage_key: str) -> timedelta:
+def _object_age(session: Session, storage_key: str) -> timedelta:
     """Since the object was stored: its name is a UUIDv7, which begins with the milliseconds since 1970."""
     stored_ms = uuid.UUID(storage_key.rpartition("/")[2]).int >> 80
     age_s = session.scalar(select(func.extract("epoch", func.now()) - stored_ms / 1000))

@@ -13,7 +13,7 @@ from shared.storage.protocol import (
     INCOMING_PREFIX,
     MEDIA_PREFIX,
     PROBE_PREFIX,
-    SignedUpload,
+    PresignedUpload,
     Storage,
     Upload,
 )
@@ -25,7 +25,7 @@ __all__ = [
     "PROBE_PREFIX",
     "FileStorage",
     "ObjectMissingError",
-    "SignedUpload",
+    "PresignedUpload",
     "Storage",
     "StorageError",
     "Upload",

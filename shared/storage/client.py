@@ -30,7 +30,7 @@ READ_TIMEOUT_S: Final = 30
 ATTEMPTS: Final = 3
 MAX_CALLS: Final = 64
 """Of a client at a time; further ones wait. Calls that were given up count until they really end."""
-MISSING: Final = {"404", "NoSuchKey", "NotFound"}
+NOT_FOUND_CODES: Final = {"404", "NoSuchKey", "NotFound"}
 
 Answer = TypeVar("Answer")
 
@@ -59,17 +59,19 @@ class S3Client:
     Args:
         session: Of ``open_session``.
         endpoint_url: The server's address; Amazon's own if None.
-        limit_s: The longest that a call takes, all its attempts together.
+        timeout_s: The longest that a call takes, all its attempts together.
         attempts: How often a call is tried that fails for a reason that may pass.
     """
 
-    def __init__(self, session: Session, endpoint_url: str | None, *, limit_s: float, attempts: int = ATTEMPTS) -> None:
+    def __init__(
+        self, session: Session, endpoint_url: str | None, *, timeout_s: float, attempts: int = ATTEMPTS
+    ) -> None:
         self._client: Any = session.client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
-                connect_timeout=min(CONNECT_TIMEOUT_S, limit_s),
-                read_timeout=min(READ_TIMEOUT_S, limit_s),
+                connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
+                read_timeout=min(READ_TIMEOUT_S, timeout_s),
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 tcp_keepalive=True,
                 max_pool_connections=MAX_CALLS,
@@ -81,9 +83,9 @@ class S3Client:
                 response_checksum_validation="when_required",
             ),
         )
-        self._limit_s = limit_s
+        self._timeout_s = timeout_s
         self._attempts = attempts
-        self._places = threading.BoundedSemaphore(MAX_CALLS)
+        self._slots = threading.BoundedSemaphore(MAX_CALLS)
 
     @property
     def region(self) -> str | None:
@@ -103,7 +105,7 @@ class S3Client:
         if "Body" in parameters:
             # Sent block by block, so that the timeout is for each block and not for the whole.
             parameters["Body"] = io.BytesIO(parameters["Body"])
-        answer: dict[str, Any] = self._within_limit(lambda: getattr(self._client, operation)(**parameters))
+        answer: dict[str, Any] = self._call_with_timeout(lambda: getattr(self._client, operation)(**parameters))
         return answer
 
     def read(self, size_bytes: int, **parameters: Any) -> bytes:
@@ -122,7 +124,7 @@ class S3Client:
             body: bytes = answer["Body"].read()
             return body
 
-        def read_again() -> bytes:
+        def read_with_retries() -> bytes:
             # boto3 tries again what fails before the body begins, not what breaks off within it.
             for _ in range(self._attempts - 1):
                 try:
@@ -131,23 +133,23 @@ class S3Client:
                     continue
             return read()
 
-        return self._within_limit(read_again)
+        return self._call_with_timeout(read_with_retries)
 
-    def sign(self, operation: str, *, lasts_s: int, **parameters: Any) -> str:
+    def presign(self, operation: str, *, lifetime_s: int, **parameters: Any) -> str:
         """
-        Give an address by which anybody may perform *operation* with *parameters* for *lasts_s* seconds.
+        Give an address by which anybody may perform *operation* with *parameters* for *lifetime_s* seconds.
 
         Raises:
             Exception: One of those that ``s3_errors`` translates.
         """
         # Nothing is sent to S3, but the platform may be asked for credentials.
-        return self._within_limit(
-            lambda: str(self._client.generate_presigned_url(operation, Params=parameters, ExpiresIn=lasts_s))
+        return self._call_with_timeout(
+            lambda: str(self._client.generate_presigned_url(operation, Params=parameters, ExpiresIn=lifetime_s))
         )
 
-    def _within_limit(self, call: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + self._limit_s
-        if not self._places.acquire(timeout=self._limit_s):
+    def _call_with_timeout(self, call: Callable[[], Answer]) -> Answer:
+        deadline = time.monotonic() + self._timeout_s
+        if not self._slots.acquire(timeout=self._timeout_s):
             raise TimeoutError(f"{MAX_CALLS} calls have not ended")
         outcome: Future[Answer] = Future()
 
@@ -157,13 +159,13 @@ class S3Client:
             except BaseException as error:  # noqa: BLE001 - the caller, in its own thread, decides about it
                 outcome.set_exception(error)
             finally:
-                self._places.release()
+                self._slots.release()
 
         try:
             # Of no executor: those wait for their threads when the process ends.
             threading.Thread(target=work, name="s3-call", daemon=True).start()
         except RuntimeError as error:
-            self._places.release()
+            self._slots.release()
             raise OSError("no thread can be started") from error
         return outcome.result(deadline - time.monotonic())
 
@@ -179,7 +181,7 @@ def s3_errors(sentence: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        if error_code(error) in MISSING:
+        if error_code(error) in NOT_FOUND_CODES:
             raise ObjectMissingError("the stored file is gone") from error
         raise StorageError(sentence) from error
     except (OSError, BotoCoreError, ResponseParserError, HTTPError) as error:
@@ -195,13 +197,13 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code"))
 
 
-def was_repeated(error: ClientError) -> bool:
+def was_retried(error: ClientError) -> bool:
     """Whether the refusal is of a repetition, so that the server may have done before what it refuses now."""
     attempts: int = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
     return attempts > 0
 
 
-def size_of(answer: dict[str, Any]) -> int:
+def object_size(answer: dict[str, Any]) -> int:
     """
     Bytes of the object that an answer is about.
 

@@ -21,16 +21,16 @@ from typing import BinaryIO, Final
 
 from shared.errors import StorageError
 from shared.observability import get_logger
-from shared.storage.folders import ForeignFolderError, close_to_others, make_private, open_private
+from shared.storage.folders import ForeignFolderError, make_private, open_private, restrict_to_owner
 from shared.storage.protocol import storage_errors
 
 log = get_logger(__name__)
 
-MEETING_S: Final = 0.01
+LOCK_RETRY_S: Final = 0.01
 """A process that met another which was about to look tries again after it; that one can fetch meanwhile."""
 
 
-class _HeldError(Exception):
+class _LockedError(Exception):
     """Another process or thread holds the lock."""
 
 
@@ -89,13 +89,13 @@ class LocalCopies:
             StorageError: The folder is another user's, or the disk failed or is full; and what *size* and *fetch*
                 raise.
         """
-        path = self._folder / _name(key)
+        path = self._folder / _copy_name(key)
         try:
             with ExitStack() as held:
                 with storage_errors("no copy of the stored file could be made on this machine"):
                     make_private(self._folder)
-                    self._close_to_others()
-                    self._hold(path, held, size, fetch)
+                    self._secure_folder()
+                    self._acquire(path, held, size, fetch)
                 try:
                     yield path
                 finally:
@@ -106,13 +106,13 @@ class LocalCopies:
 
     def forget(self, key: str) -> None:
         """Erase the copy, unless it is in use: then it goes when it has lingered. Raises StorageError."""
-        path = self._folder / _name(key)
+        path = self._folder / _copy_name(key)
         # In a folder of another user's is no copy of this service's.
         with storage_errors("the copy on this machine could not be removed"), suppress(ForeignFolderError):
             if self._folder.exists():
-                close_to_others(self._folder, self._erase_untrusted)
+                restrict_to_owner(self._folder, self._erase_untrusted)
                 if path.exists():
-                    _erase(path)
+                    _erase_unused(path)
 
     def sweep(self) -> bool:
         """
@@ -124,14 +124,14 @@ class LocalCopies:
         """
         if not self._folder.exists():
             return False
-        self._close_to_others()
+        self._secure_folder()
         left = self._erase_idle(lambda age_s, _total: age_s >= self._linger_s)
         return self._erase_leftovers() or bool(left)
 
-    def _close_to_others(self) -> None:
+    def _secure_folder(self) -> None:
         """Raise StorageError if others decide what is in the folder, since it is to be decoded."""
         try:
-            close_to_others(self._folder, self._erase_untrusted)
+            restrict_to_owner(self._folder, self._erase_untrusted)
         except ForeignFolderError as error:
             log.error("folder for copies refused", folder=str(self._folder), reason=str(error))  # noqa: TRY400
             raise StorageError(
@@ -148,7 +148,7 @@ class LocalCopies:
                 os.unlink(name, dir_fd=opened)
         log.warning("folder for copies closed to others", folder=str(self._folder), erased=len(names))
 
-    def _hold(self, path: Path, held: ExitStack, size: Callable[[], int], fetch: Callable[[BinaryIO], None]) -> None:
+    def _acquire(self, path: Path, held: ExitStack, size: Callable[[], int], fetch: Callable[[BinaryIO], None]) -> None:
         """Fetch the copy at *path* unless it is there, and share it until *held* is closed."""
         while True:
             held.enter_context(_lock(path, fcntl.LOCK_SH))
@@ -161,12 +161,12 @@ class LocalCopies:
                 with _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
                     if not path.exists():
                         self._fetch(path, size(), fetch)
-            except _HeldError:
-                time.sleep(MEETING_S)
+            except _LockedError:
+                time.sleep(LOCK_RETRY_S)
 
     def _fetch(self, path: Path, size_bytes: int, fetch: Callable[[BinaryIO], None]) -> None:
-        most_others_bytes = self._max_bytes - size_bytes
-        self._erase_idle(lambda age_s, total: age_s >= self._linger_s or total > most_others_bytes)
+        max_other_bytes = self._max_bytes - size_bytes
+        self._erase_idle(lambda age_s, total: age_s >= self._linger_s or total > max_other_bytes)
         part = path.with_suffix(".part")
         # That of a process which was killed.
         part.unlink(missing_ok=True)
@@ -186,7 +186,7 @@ class LocalCopies:
                 known.append((found.st_mtime, found.st_size, path))
         total = sum(size for _, size, _ in known)
         for used_at, size, path in sorted(known):
-            if is_due(time.time() - used_at, total) and _erase(path):
+            if is_due(time.time() - used_at, total) and _erase_unused(path):
                 total -= size
         return total
 
@@ -208,7 +208,7 @@ class LocalCopies:
                     if not copy.exists():
                         copy.with_suffix(".part").unlink(missing_ok=True)
                         copy.with_suffix(".lock").unlink(missing_ok=True)
-            except _HeldError:
+            except _LockedError:
                 is_fetching = True
         return is_fetching
 
@@ -223,21 +223,21 @@ class LocalCopies:
         with self._sweeping:
             self._next_sweep = None
         try:
-            is_more = self.sweep()
+            is_unfinished = self.sweep()
         except (OSError, StorageError):
             log.warning("copies not swept", exc_info=True)
-            is_more = True
-        if is_more:
+            is_unfinished = True
+        if is_unfinished:
             self._sweep_later()
 
 
-def _name(key: str) -> str:
+def _copy_name(key: str) -> str:
     return f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.copy"
 
 
 @contextmanager
 def _lock(path: Path, kind: int) -> Iterator[None]:
-    """Hold the lock of the copy at *path*. Raises _HeldError if *kind* says not to wait and another holds it."""
+    """Hold the lock of the copy at *path*. Raises _LockedError if *kind* says not to wait and another holds it."""
     name = path.with_suffix(".lock")
     while True:
         lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -245,28 +245,28 @@ def _lock(path: Path, kind: int) -> Iterator[None]:
             try:
                 fcntl.flock(lock, kind)
             except BlockingIOError as error:
-                raise _HeldError from error
+                raise _LockedError from error
             # What erased a copy took its lock's file away, too; a lock on that would guard nothing.
-            if _is_at(name, lock):
+            if _is_same_file(name, lock):
                 yield
                 return
         finally:
             os.close(lock)
 
 
-def _is_at(path: Path, file: int) -> bool:
+def _is_same_file(path: Path, file: int) -> bool:
     try:
         return path.stat().st_ino == os.fstat(file).st_ino
     except FileNotFoundError:
         return False
 
 
-def _erase(path: Path) -> bool:
+def _erase_unused(path: Path) -> bool:
     """Erase the copy if nobody uses it; whether it is gone."""
     try:
         with _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
             path.unlink(missing_ok=True)
             path.with_suffix(".lock").unlink(missing_ok=True)
-    except _HeldError:
+    except _LockedError:
         return False
     return True

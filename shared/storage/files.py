@@ -13,14 +13,14 @@ from shared.storage.folders import make_private, open_private, sync_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
     CountedUpload,
-    SignedUpload,
+    PresignedUpload,
     Upload,
     check_by_writing,
-    checked_key,
+    check_key,
     storage_errors,
 )
 
-UNREADABLE = "the stored file cannot be read"
+READ_ERROR = "the stored file cannot be read"
 
 
 class FileStorage:
@@ -43,14 +43,14 @@ class FileStorage:
 
     def open(self, key: str) -> BinaryIO:
         """Open for reading, seekable."""
-        with _reading():
+        with _translate_read_errors():
             return io.BufferedReader(_StoredFile(self._path(key)))
 
     @contextmanager
     def local_path(self, key: str) -> Iterator[Path]:
         """The file itself."""
         path = self._path(key)
-        with _reading():
+        with _translate_read_errors():
             path.stat()
         yield path
 
@@ -67,19 +67,19 @@ class FileStorage:
 
     def size(self, key: str) -> int:
         """Bytes of the object."""
-        with _reading():
+        with _translate_read_errors():
             return self._path(key).stat().st_size
 
-    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+    def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
         """None: a folder takes no requests."""
-        del key, size_bytes, lasts_s
+        del key, size_bytes, lifetime_s
         return None
 
     def delete(self, key: str) -> None:
         """Remove the object and any unfinished upload of it."""
         path, removed = self._path(key), False
         with storage_errors("the stored file could not be removed"):
-            for name in (path, _part(path)):
+            for name in (path, _part_path(path)):
                 with suppress(FileNotFoundError):
                     name.unlink()
                     removed = True
@@ -91,7 +91,7 @@ class FileStorage:
         """Key and time of last change of every object and unfinished upload below *prefix*, however old."""
         del not_before
         with storage_errors("storage cannot be listed"):
-            for path, changed in _files(self._path(prefix)):
+            for path, changed in _walk_files(self._path(prefix)):
                 yield str(path.relative_to(self._root)), datetime.fromtimestamp(changed, UTC)
 
     def ping(self) -> None:
@@ -117,30 +117,30 @@ class FileStorage:
         check_by_writing(self)
 
     def _path(self, key: str) -> Path:
-        return self._root / checked_key(key)
+        return self._root / check_key(key)
 
 
 class _StoredFile(io.FileIO):
     """A file for reading whose failures are StorageErrors: a disk may fail at any read, not only at the first."""
 
     def readinto(self, buffer: Any) -> int:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().readinto(buffer)
 
     def readall(self) -> bytes:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().readall()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().seek(offset, whence)
 
     def tell(self) -> int:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().tell()
 
     def close(self) -> None:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             super().close()
 
 
@@ -153,7 +153,7 @@ class _FileUpload(CountedUpload):
         with storage_errors("storage does not accept new files"):
             make_private(path.parent)
             # By the mode of the file as it is made: a later change of it would leave a moment for others.
-            self._file = open(_part(path), "wb", opener=open_private)  # noqa: SIM115 - closed by commit or abort
+            self._file = open(_part_path(path), "wb", opener=open_private)  # noqa: SIM115 - closed by commit or abort
 
     def write(self, data: bytes) -> int:
         """Append *data*."""
@@ -167,7 +167,7 @@ class _FileUpload(CountedUpload):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            _part(self._path).rename(self._path)
+            _part_path(self._path).rename(self._path)
             try:
                 sync_folder(self._path.parent)
             except OSError:
@@ -189,14 +189,14 @@ class _FileUpload(CountedUpload):
             # On a full disk closing fails as writing did.
             self._file.close()
         with suppress(OSError):
-            _part(self._path).unlink()
+            _part_path(self._path).unlink()
 
 
-def _part(path: Path) -> Path:
+def _part_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, float]]:
+def _walk_files(folder: Path) -> Iterator[tuple[Path, float]]:
     """Every file below *folder* and its time of last change; what goes meanwhile is left out."""
     try:
         entries = os.scandir(folder)
@@ -206,18 +206,18 @@ def _files(folder: Path) -> Iterator[tuple[Path, float]]:
         for entry in entries:
             path = folder / entry.name
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(path)
+                yield from _walk_files(path)
                 continue
             with suppress(FileNotFoundError):
                 yield path, entry.stat(follow_symlinks=False).st_mtime
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _translate_read_errors() -> Iterator[None]:
     """Raise ObjectMissingError where there is no file, and StorageError where it cannot be read."""
     try:
         yield
     except FileNotFoundError as error:
         raise ObjectMissingError("the stored file is gone") from error
     except OSError as error:
-        raise StorageError(UNREADABLE) from error
+        raise StorageError(READ_ERROR) from error

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-NOT_CLOSED: Final = stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX
+UNRESTRICTED_MODE_BITS: Final = stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX
 """Bits of a folder's mode: others can write in it, or (the last one) a process has only begun to close it."""
-LONGEST_LOCK_S: Final = 10.0
+LOCK_TIMEOUT_S: Final = 10.0
 """Emptying a folder takes far less."""
 
 
@@ -61,7 +61,7 @@ class ForeignFolderError(Exception):
     """A folder is another user's or a link, so that others decide what is in it; the message says which."""
 
 
-def close_to_others(folder: Path, empty: Callable[[int], None]) -> None:
+def restrict_to_owner(folder: Path, empty: Callable[[int], None]) -> None:
     """
     Make sure that this user alone can write in *folder*, which exists.
 
@@ -76,27 +76,27 @@ def close_to_others(folder: Path, empty: Callable[[int], None]) -> None:
             others write in it whatever its mode.
         OSError: It cannot be looked at or changed.
     """
-    _refuse_foreign(folder.lstat())
+    _check_owner(folder.lstat())
     # What was looked at may have been exchanged since; what is open cannot be.
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(opened)
-        _refuse_foreign(found)
-        if not found.st_mode & NOT_CLOSED:
+        _check_owner(found)
+        if not found.st_mode & UNRESTRICTED_MODE_BITS:
             return
-        _lock_soon(opened)
-        if not os.fstat(opened).st_mode & NOT_CLOSED:
+        _lock_with_timeout(opened)
+        if not os.fstat(opened).st_mode & UNRESTRICTED_MODE_BITS:
             return
         os.fchmod(opened, 0o700 | stat.S_ISVTX)
         empty(opened)
         os.fchmod(opened, 0o700)
-        if os.fstat(opened).st_mode & NOT_CLOSED:
+        if os.fstat(opened).st_mode & UNRESTRICTED_MODE_BITS:
             raise ForeignFolderError("its file system lets other users write in it")
     finally:
         os.close(opened)
 
 
-def _refuse_foreign(found: os.stat_result) -> None:
+def _check_owner(found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise ForeignFolderError("it is a symbolic link")
     if not stat.S_ISDIR(found.st_mode):
@@ -105,10 +105,10 @@ def _refuse_foreign(found: os.stat_result) -> None:
         raise ForeignFolderError("it belongs to another user")
 
 
-def _lock_soon(opened: int) -> None:
+def _lock_with_timeout(opened: int) -> None:
     """Lock what is open, for as long as it is. Raises BlockingIOError if another holds it for too long."""
     # Not for ever: those who can still read in the folder can lock it as well.
-    deadline = time.monotonic() + LONGEST_LOCK_S
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -50,7 +50,7 @@ class CountedUpload:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedUpload:
+class PresignedUpload:
     """A request that somebody without a key to storage may make: one PUT of one object."""
 
     url: str
@@ -81,9 +81,9 @@ class Storage(Protocol):
     def size(self, key: str) -> int:
         """Bytes of the object. Raises ObjectMissingError."""
 
-    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+    def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
         """
-        Allow a client to put *size_bytes* bytes under *key* by itself, for *lasts_s* seconds.
+        Allow a client to put *size_bytes* bytes under *key* by itself, for *lifetime_s* seconds.
 
         Returns:
             None where storage takes no requests from clients.
@@ -111,7 +111,7 @@ class Storage(Protocol):
         """Raise StorageError unless objects can be written, read and removed."""
 
 
-def checked_key(key: str) -> str:
+def check_key(key: str) -> str:
     """The key itself, if it stays below the root. Raises StorageError."""
     if not key or key.startswith("/") or ".." in key.split("/"):
         raise StorageError("not a storage key")

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from shared.config import StorageSettings
 from shared.errors import StorageError
-from shared.storage.client import S3Client, error_code, open_session, s3_errors, size_of, was_repeated
+from shared.storage.client import S3Client, error_code, object_size, open_session, s3_errors, was_retried
 from shared.storage.copies import LocalCopies, copies_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
@@ -27,15 +27,15 @@ from shared.storage.protocol import (
     MEDIA_PREFIX,
     PROBE_PREFIX,
     CountedUpload,
-    SignedUpload,
+    PresignedUpload,
     Upload,
     check_by_writing,
-    checked_key,
+    check_key,
 )
 
-CALL_LIMIT_S: Final = 120.0
+CALL_TIMEOUT_S: Final = 120.0
 """Of a call, all attempts together."""
-CHECK_LIMIT_S: Final = 5.0
+CHECK_TIMEOUT_S: Final = 5.0
 """Of a call that finds out whether the server is there."""
 PART_BYTES: Final = 8 * 1024 * 1024
 """Of an upload in parts: S3 takes 10,000 of 5 MiB or more. Each upload holds two in memory at most."""
@@ -45,7 +45,7 @@ UNFINISHED_DAYS: Final = 1
 """After this long the bucket itself drops the parts of an upload that was never finished."""
 INCOMING_DAYS: Final = 8
 """After this long it drops a direct upload that no job was made of: a day more than an address can be good."""
-UNREADABLE: Final = "the stored file cannot be read"
+READ_ERROR: Final = "the stored file cannot be read"
 
 
 class S3Storage:
@@ -57,12 +57,12 @@ class S3Storage:
         self._server = settings.endpoint_url or ""
         self._encryption = _encryption(settings)
         session = open_session(settings)
-        self._client = S3Client(session, settings.endpoint_url, limit_s=CALL_LIMIT_S)
-        self._impatient = S3Client(session, settings.endpoint_url, limit_s=CHECK_LIMIT_S, attempts=1)
+        self._client = S3Client(session, settings.endpoint_url, timeout_s=CALL_TIMEOUT_S)
+        self._check_client = S3Client(session, settings.endpoint_url, timeout_s=CHECK_TIMEOUT_S, attempts=1)
         self._signer: S3Client | None = None
         if settings.public_endpoint_url is not None:
             # Signing sends nothing: it needs the address by which the sender will come, not ours.
-            self._signer = S3Client(session, settings.public_endpoint_url, limit_s=CALL_LIMIT_S)
+            self._signer = S3Client(session, settings.public_endpoint_url, timeout_s=CALL_TIMEOUT_S)
         elif settings.endpoint_url is None:
             self._signer = self._client
         self._copies = LocalCopies(copies_folder(settings.cache_dir), settings.cache_bytes, settings.cache_linger_s)
@@ -87,16 +87,16 @@ class S3Storage:
 
     def copy(self, source: str, target: str) -> None:
         """Make *target* a copy of *source*; the server does it."""
-        origin, goal = self._object(source), self._object(target)
+        source_object, target_object = self._object(source), self._object(target)
         with s3_errors("the stored file could not be copied"):
-            found = self._client.call("head_object", **origin)
-            size_bytes = size_of(found)
+            found = self._client.call("head_object", **source_object)
+            size_bytes = object_size(found)
             # What is overwritten meanwhile is not mixed.
-            given = {"CopySource": origin, "CopySourceIfMatch": found["ETag"]}
+            given = {"CopySource": source_object, "CopySourceIfMatch": found["ETag"]}
             if size_bytes <= COPIED_PART_BYTES:
-                self._client.call("copy_object", **goal, **given, **self._encryption)
+                self._client.call("copy_object", **target_object, **given, **self._encryption)
                 return
-            parts = _Parts(self._client, goal, self._encryption)
+            parts = _Parts(self._client, target_object, self._encryption)
             try:
                 for first in range(0, size_bytes, COPIED_PART_BYTES):
                     last = min(first + COPIED_PART_BYTES, size_bytes) - 1
@@ -108,10 +108,10 @@ class S3Storage:
 
     def size(self, key: str) -> int:
         """Bytes of the object."""
-        with s3_errors(UNREADABLE):
-            return size_of(self._client.call("head_object", **self._object(key)))
+        with s3_errors(READ_ERROR):
+            return object_size(self._client.call("head_object", **self._object(key)))
 
-    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+    def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
         """
         Sign a PUT of exactly *size_bytes* bytes; the length is signed, so no other is taken.
 
@@ -120,10 +120,10 @@ class S3Storage:
         if self._signer is None:
             return None
         with s3_errors("storage does not accept new files"):
-            url = self._signer.sign(
-                "put_object", lasts_s=lasts_s, **self._object(key), ContentLength=size_bytes, **self._encryption
+            url = self._signer.presign(
+                "put_object", lifetime_s=lifetime_s, **self._object(key), ContentLength=size_bytes, **self._encryption
             )
-        return SignedUpload(url, {"Content-Length": str(size_bytes), **_encryption_headers(self._encryption)})
+        return PresignedUpload(url, {"Content-Length": str(size_bytes), **_encryption_headers(self._encryption)})
 
     def delete(self, key: str) -> None:
         """Remove the object, and any copy of it on this machine."""
@@ -139,8 +139,8 @@ class S3Storage:
         Unfinished uploads are the bucket's to drop: ``set_lifecycle`` tells it to. With *not_before* only names that
         tell a time since then are asked for, as names that are UUIDv7 do.
         """
-        for beginning in [""] if not_before is None else _beginnings(not_before, datetime.now(UTC)):
-            asked = {"Bucket": self._bucket, "Prefix": f"{self._key(prefix)}/{beginning}"}
+        for time_prefix in [""] if not_before is None else _uuid7_prefixes(not_before, datetime.now(UTC)):
+            asked = {"Bucket": self._bucket, "Prefix": f"{self._key(prefix)}/{time_prefix}"}
             while True:
                 with s3_errors("storage cannot be listed"):
                     page = self._client.call("list_objects_v2", **asked)
@@ -159,12 +159,12 @@ class S3Storage:
     def ping(self) -> None:
         """Ask for the bucket's head: the server answers, has the bucket and accepts the key; nothing is written."""
         with s3_errors("storage does not answer"):
-            self._impatient.call("head_bucket", Bucket=self._bucket)
+            self._check_client.call("head_bucket", Bucket=self._bucket)
 
     def check(self) -> None:
         """Write, read and remove a small object; a server that takes seconds for it counts as away."""
         impatient = copy(self)
-        impatient._client = self._impatient  # noqa: SLF001 - of its own kind
+        impatient._client = self._check_client  # noqa: SLF001 - of its own kind
         check_by_writing(impatient)
 
     def make_bucket(self) -> bool:
@@ -213,7 +213,7 @@ class S3Storage:
         return tuple(answer.get("Rules", []))
 
     def _key(self, key: str) -> str:
-        return f"{self._prefix}/{checked_key(key)}".lstrip("/")
+        return f"{self._prefix}/{check_key(key)}".lstrip("/")
 
     def _address(self, key: str) -> str:
         """What tells the object from those of other buckets, of which copies may be in the same folder."""
@@ -229,9 +229,9 @@ class _S3Reader(io.RawIOBase):
     def __init__(self, client: S3Client, place: dict[str, str]) -> None:
         super().__init__()
         self._client, self._place, self._position = client, place, 0
-        with s3_errors(UNREADABLE):
+        with s3_errors(READ_ERROR):
             found = client.call("head_object", **place)
-            self._size = size_of(found)
+            self._size = object_size(found)
             # All reads are of the same content, or fail.
             self._etag: str = found["ETag"]
 
@@ -247,7 +247,7 @@ class _S3Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if start + offset < 0:
-            raise StorageError(UNREADABLE)
+            raise StorageError(READ_ERROR)
         self._position = start + offset
         return self._position
 
@@ -256,7 +256,7 @@ class _S3Reader(io.RawIOBase):
         if wanted <= 0:
             return 0
         span = f"bytes={self._position}-{self._position + wanted - 1}"
-        with s3_errors(UNREADABLE):
+        with s3_errors(READ_ERROR):
             buffer[:wanted] = self._client.read(wanted, **self._place, Range=span, IfMatch=self._etag)
         self._position += wanted
         return wanted
@@ -292,13 +292,13 @@ class _Parts:
             self._client.call("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
         except ClientError as error:
             # Where the first answer was lost, the upload has ended, and the object is there.
-            is_repetition = error_code(error) == "NoSuchUpload" and was_repeated(error)
+            is_repetition = error_code(error) == "NoSuchUpload" and was_retried(error)
             if not (is_repetition and self._has_object(size_bytes)):
                 raise
 
     def _has_object(self, size_bytes: int) -> bool:
         try:
-            return size_of(self._client.call("head_object", **self._place)) == size_bytes
+            return object_size(self._client.call("head_object", **self._place)) == size_bytes
         except ClientError:
             return False
 
@@ -351,7 +351,7 @@ class _S3Upload(CountedUpload):
         self._done = True
 
 
-def _beginnings(first: datetime, last: datetime) -> list[str]:
+def _uuid7_prefixes(first: datetime, last: datetime) -> list[str]:
     """
     What UUIDv7 names of these times begin with, six digits each.
 

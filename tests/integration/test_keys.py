@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, update
 
-from api.keys import KeyRefusedError, commands, create_key
+from api.keys import InvalidKeyError, commands, create_key
 from shared.models import APIKey
 
 REFUSED = {
@@ -54,7 +54,7 @@ def keys_of(sessions, owner):
 @pytest.mark.parametrize(("value", "why"), REFUSED.values(), ids=REFUSED)
 def test_a_label_that_cannot_be_told_apart_or_shown_makes_no_key(sessions, run, owner, field, value, why):
     given = {"owner": owner, "name": "desk", field: value}
-    with sessions.transaction() as session, pytest.raises(KeyRefusedError, match=f"the {field} .*{why}"):
+    with sessions.transaction() as session, pytest.raises(InvalidKeyError, match=f"the {field} .*{why}"):
         create_key(session, **given, scopes=["jobs:read"])
     if "\0" not in value:
         done = run("create", "--owner", given["owner"], "--name", given["name"])
@@ -71,7 +71,7 @@ def test_labels_of_any_script_make_keys(sessions, run, owner):
 
 
 def test_a_scope_that_there_is_not_makes_no_key(sessions, owner):
-    with sessions.transaction() as session, pytest.raises(KeyRefusedError, match="no scope 'jobs:all'"):
+    with sessions.transaction() as session, pytest.raises(InvalidKeyError, match="no scope 'jobs:all'"):
         create_key(session, owner=owner, name="desk", scopes=["jobs:read", "jobs:all"])
 
 

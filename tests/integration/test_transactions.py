@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from shared.db import UnconfirmedCommitError, after_commit, is_refusal
+from shared.db import UnconfirmedCommitError, after_commit, is_definite_rejection
 from shared.effects import make_session_factory
 from shared.errors import StorageError
 from shared.media.removals import schedule_deletion, unclaimed_file
@@ -127,7 +127,7 @@ class RefusedError(Exception):
     [("08006", True), ("57P01", True), ("58030", True), ("40003", True), ("40001", False), ("23505", False)],
 )
 def test_a_state_says_whether_a_commit_may_have_taken_place(state, is_unsure):
-    assert is_refusal(OperationalError("commit", {}, RefusedError(state))) is not is_unsure
+    assert is_definite_rejection(OperationalError("commit", {}, RefusedError(state))) is not is_unsure
 
 
 def test_a_file_goes_if_the_database_refuses_its_row(sessions, storage):

@@ -69,7 +69,7 @@ def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI
             )
             app = create_app(settings)
             running.callback(app.extensions["deepfakestream"].sessions.engine.dispose)
-            running.callback(app.extensions["deepfakestream"].endings.close)
+            running.callback(app.extensions["deepfakestream"].listener.close)
             return OneAPI(app, settings, SessionFactory(engine), tmp_path, redis)
 
         yield make

@@ -8,7 +8,7 @@ from http.client import HTTPResponse
 import pytest
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
-from api.uploads import receive
+from api.uploads import receive_body
 from shared.config import StorageSettings
 from shared.db import UnconfirmedCommitError
 from shared.storage import open_storage
@@ -88,7 +88,7 @@ def test_a_file_stays_only_if_its_job_may_have_been_committed(make_api, tmp_path
     with (
         app.test_request_context("/v1/jobs", method="POST", data=noise_picture(), content_type="image/jpeg") as context,
         pytest.raises(type(error)),
-        receive(context.request, storage, 10**7),
+        receive_body(context.request, storage, 10**7),
     ):
         raise error
     assert bool([path for path in (tmp_path / "kept").rglob("*") if path.is_file()]) is stays

@@ -10,7 +10,7 @@ from tests.clips import noise_picture
 def test_a_flood_of_readiness_probes_reaches_storage_once_and_writes_nothing(make_api, monkeypatch):
     asked, ping = [], FileStorage.ping
     monkeypatch.setattr(FileStorage, "ping", lambda storage: asked.append(storage) or ping(storage))
-    monkeypatch.setattr("api.readiness.FRESH_S", 600.0)
+    monkeypatch.setattr("api.readiness.OUTCOME_TTL_S", 600.0)
     api = make_api()
     before = sorted(api.storage.rglob("*")), api.storage.stat().st_mtime_ns
     for _ in range(100):

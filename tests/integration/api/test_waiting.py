@@ -10,8 +10,8 @@ from deepfakestream.stack.servers import Postgres
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
-from api.endings import CHANNEL, Endings
-from api.waiting import wanted_wait_s
+from api.listener import CHANNEL, JobEndListener
+from api.waiting import requested_wait_s
 from migrations.schema import migrate
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
@@ -78,12 +78,12 @@ def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api
     mine, _ = api.key()
     job, other = (api.submit(mine, noise_picture(number)).json["id"] for number in (1, 2))
     warm = Waiters(api, mine, f"/v1/jobs/{other}", 1)
-    until(lambda: services.endings.is_listening)
+    until(lambda: services.listener.is_listening)
     execute(api, END, id=other)
     warm.join()
     with counted(services.sessions.engine) as looks:
         waiters = Waiters(api, mine, f"/v1/jobs/{job}", 50)
-        until(lambda: services.endings.waiters == 50 and len(looks) == 50)
+        until(lambda: services.listener.waiters == 50 and len(looks) == 50)
         # Neither another job's end nor progress of this one wakes anybody.
         third = api.submit(mine, noise_picture(3)).json["id"]
         execute(api, END, id=third)
@@ -93,7 +93,7 @@ def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api
     assert {answer.status_code for answer in waiters.answers} == {status}
     assert len(waiters.answers) == 50
     assert len(looks) == 100
-    assert services.endings.waiters == 0
+    assert services.listener.waiters == 0
 
 
 def test_one_connection_listens_however_many_wait(make_api):
@@ -102,21 +102,21 @@ def test_one_connection_listens_however_many_wait(make_api):
     mine, _ = api.key()
     job = api.submit(mine).json["id"]
     waiters = Waiters(api, mine, f"/v1/jobs/{job}", 8)
-    until(lambda: services.endings.is_listening and services.endings.waiters == 8)
+    until(lambda: services.listener.is_listening and services.listener.waiters == 8)
     with api.sessions.transaction() as session:
         listening = "select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %'"
         assert session.scalar(text(listening)) == 1
     execute(api, END, id=job)
     waiters.join()
-    services.endings.close()
-    assert not services.endings.is_listening
+    services.listener.close()
+    assert not services.listener.is_listening
 
 
 def test_what_is_rolled_back_wakes_nobody(make_api):
     api = make_api()
     mine, _ = api.key()
     job = api.submit(mine).json["id"]
-    endings = api.app.extensions["deepfakestream"].endings
+    endings = api.app.extensions["deepfakestream"].listener
     looks = []
     waiting = threading.Thread(
         target=endings.wait, args=(uuid.UUID(job), lambda: looks.append(1) or len(looks) > 2, 40)
@@ -148,10 +148,10 @@ def test_what_is_rolled_back_wakes_nobody(make_api):
 )
 def test_where_nothing_is_heard_requests_look_again_and_again(make_api, monkeypatch, postgres_url, settings):
     # As through a pooler that lends connections by transaction: the connection listens, and nothing arrives.
-    monkeypatch.setattr("api.endings.PROOF_S", 0.1)
+    monkeypatch.setattr("api.listener.SELF_TEST_TIMEOUT_S", 0.1)
     if settings.get("listen_url") == "elsewhere":
         settings = {"listen_url": postgres_url}
-    monkeypatch.setattr("api.endings.LOOK_WITHOUT_S", 0.01)
+    monkeypatch.setattr("api.listener.DISCONNECTED_POLL_S", 0.01)
     api = make_api(poll_every_s=0.01, **settings)
     services = api.app.extensions["deepfakestream"]
     mine, _ = api.key()
@@ -159,7 +159,7 @@ def test_where_nothing_is_heard_requests_look_again_and_again(make_api, monkeypa
     with counted(services.sessions.engine) as looks:
         waiters = Waiters(api, mine, f"/v1/jobs/{job}", 1)
         until(lambda: len(looks) > 25)
-        assert not services.endings.is_listening
+        assert not services.listener.is_listening
         execute(api, END, id=job)
         waiters.join()
     assert waiters.answers[0].json["status"] == "cancelled"
@@ -169,7 +169,7 @@ def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
     with state_folder() as folder:
         postgres = Postgres(folder / "postgres")
         engine = make_engine(Database(url=postgres.start()))
-        endings = Endings(engine, engine.url.render_as_string(False), connect_timeout_s=5, look_every_s=0.2)
+        endings = JobEndListener(engine, engine.url.render_as_string(False), connect_timeout_s=5, poll_every_s=0.2)
         sessions = SessionFactory(engine)
         try:
             migrate(engine)
@@ -213,7 +213,7 @@ def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
 
 def test_a_submission_can_wait_as_well(make_api):
     api = make_api()
-    endings = api.app.extensions["deepfakestream"].endings
+    endings = api.app.extensions["deepfakestream"].listener
     mine, _ = api.key()
     assert "Preference-Applied" not in api.submit(mine).headers
     answers = []
@@ -240,7 +240,7 @@ def test_a_submission_that_was_accepted_says_so_though_the_database_fails_its_wa
         raise OperationalError("select", {}, Exception())
 
     monkeypatch.setattr(f"api.submission.{where}", fail)
-    monkeypatch.setattr("api.submission.wanted_wait_s", lambda *_: 1)
+    monkeypatch.setattr("api.submission.requested_wait_s", lambda *_: 1)
     if where != "wait_for_end":
         monkeypatch.setattr("api.submission.wait_for_end", lambda *_: True)
     answer = api.submit({**mine, "Prefer": "wait=1"})
@@ -275,7 +275,7 @@ def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
      ("wait=7s", 0), ("wait=-7", 0), ("wait=" + "9" * 18, 60), ("wait=\u0667", 0)],
 )  # fmt: skip
 def test_how_long_a_request_wants_to_wait(prefer, wanted):
-    assert wanted_wait_s(prefer, 60.0) == wanted
+    assert requested_wait_s(prefer, 60.0) == wanted
 
 
 def test_the_channel_is_that_of_the_trigger(engine):

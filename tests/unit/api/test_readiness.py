@@ -38,7 +38,7 @@ def clock():
 
 
 def test_many_questions_reach_a_part_once_in_a_while(part, clock):
-    readiness = Readiness({"storage": part.check}, fresh_s=3.0, clock=clock)
+    readiness = Readiness({"storage": part.check}, ttl_s=3.0, clock=clock)
     for _ in range(60):
         assert readiness.checks() == {"storage": "ok"}
         clock.now_s += 0.1
@@ -47,7 +47,7 @@ def test_many_questions_reach_a_part_once_in_a_while(part, clock):
 
 @pytest.mark.parametrize("is_away", [True, False], ids=["a failure", "a success"])
 def test_an_answer_is_not_kept_for_longer_than_that(part, clock, is_away):
-    readiness = Readiness({"storage": part.check}, fresh_s=3.0, clock=clock)
+    readiness = Readiness({"storage": part.check}, ttl_s=3.0, clock=clock)
     outcomes = {True: "failed", False: "ok"}
     part.is_away = is_away
     assert readiness.checks() == {"storage": outcomes[is_away]}
@@ -83,7 +83,7 @@ def test_a_check_that_hangs_takes_one_thread_and_has_failed_before_it_ends(part,
             go_on.wait(30)
         part.check()
 
-    readiness = Readiness({"database": lambda: None, "storage": hang}, fresh_s=3.0, clock=clock)
+    readiness = Readiness({"database": lambda: None, "storage": hang}, ttl_s=3.0, clock=clock)
     assert readiness.checks() == {"database": "ok", "storage": "ok"}
     clock.now_s += 3.0
     thread = threading.Thread(target=readiness.checks)

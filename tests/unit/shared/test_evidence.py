@@ -3,7 +3,7 @@ import math
 import pytest
 
 from shared.containers import VIDEO_CODECS
-from shared.evidence import BITS_OF_H264, REFERENCE_PIXELS, Evidence, bits_per_pixel
+from shared.evidence import H264_EQUIVALENT_BITS, REFERENCE_PIXELS, Evidence, bits_per_pixel
 from shared.manifests import Bound, Bounds, Calibration
 
 SIDE = math.isqrt(REFERENCE_PIXELS)
@@ -23,17 +23,17 @@ def test_larger_frames_and_newer_codecs_need_fewer_bits():
     assert bits_per_pixel(10_000, **{**given, "codec": "vp9"}) > small
 
 
-@pytest.mark.parametrize("codec", sorted(BITS_OF_H264.keys() - {"av1", "hevc", "vp9"}))
+@pytest.mark.parametrize("codec", sorted(H264_EQUIVALENT_BITS.keys() - {"av1", "hevc", "vp9"}))
 def test_older_codecs_need_more_bits_for_the_same_quality(codec):
     given = {"width_px": 400, "height_px": 250, "frames": 10}
     h264 = bits_per_pixel(10_000, **given, codec="h264")
     assert bits_per_pixel(10_000, **given, codec="unknown") == h264
-    assert bits_per_pixel(10_000, **given, codec=codec) == pytest.approx(BITS_OF_H264[codec] * h264)
+    assert bits_per_pixel(10_000, **given, codec=codec) == pytest.approx(H264_EQUIVALENT_BITS[codec] * h264)
     assert bits_per_pixel(10_000, **given, codec=codec) < h264
 
 
 def test_every_codec_that_is_accepted_and_can_be_measured_has_a_worth():
-    assert set(VIDEO_CODECS) - BITS_OF_H264.keys() == {"h264", "vp6f", "wmv3", "vc1"}
+    assert set(VIDEO_CODECS) - H264_EQUIVALENT_BITS.keys() == {"h264", "vp6f", "wmv3", "vc1"}
 
 
 @pytest.mark.parametrize("missing", ["width_px", "height_px", "frames"])
@@ -63,6 +63,6 @@ def test_the_band_never_begins_above_the_threshold():
 
 def test_a_description_tells_bounds_only_where_there_are_some():
     plain = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.5, 0.7))
-    assert plain.by_evidence() == {}
-    told = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).by_evidence()
+    assert plain.evidence_fields() == {}
+    told = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).evidence_fields()
     assert told == {"offset": 1.5, "bounds": None, "min_bits_per_pixel": 0.03}

@@ -273,7 +273,7 @@ def test_processes_that_meet_an_open_folder_at_once_empty_it_once(tmp_path):
 
 
 def test_one_who_keeps_the_folder_locked_does_not_hold_anybody_up_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("shared.storage.folders.LONGEST_LOCK_S", 0.05)
+    monkeypatch.setattr("shared.storage.folders.LOCK_TIMEOUT_S", 0.05)
     tmp_path.chmod(0o770)
     held = os.open(tmp_path, os.O_RDONLY)
     try:

@@ -56,7 +56,7 @@ def test_an_aborted_upload_leaves_no_object_and_no_parts(storage):
 
 
 def test_a_signed_address_takes_the_announced_bytes_and_no_others(storage):
-    signed = storage.sign_upload("incoming/a", 1000, 600)
+    signed = storage.presign_upload("incoming/a", 1000, 600)
     with httpx.Client() as http:
         more = {**signed.headers, "Content-Length": "1001"}
         assert http.put(signed.url, content=b"x" * 1001, headers=more).status_code == 403
@@ -67,13 +67,13 @@ def test_a_signed_address_takes_the_announced_bytes_and_no_others(storage):
 
 def test_a_signed_address_names_the_host_that_senders_see(s3_settings):
     public = s3_settings.model_copy(update={"public_endpoint_url": "https://files.example"})
-    signed = S3Storage(public).sign_upload("incoming/a", 10, 600)
+    signed = S3Storage(public).presign_upload("incoming/a", 10, 600)
     assert signed.url.startswith("https://files.example/")
 
 
 def test_no_address_is_signed_that_perhaps_nobody_reaches(s3_settings):
     inside = s3_settings.model_copy(update={"public_endpoint_url": None})
-    assert S3Storage(inside).sign_upload("incoming/a", 10, 600) is None
+    assert S3Storage(inside).presign_upload("incoming/a", 10, 600) is None
 
 
 def test_encryption_is_asked_for_in_every_way_of_writing(s3_settings):
@@ -83,7 +83,7 @@ def test_encryption_is_asked_for_in_every_way_of_writing(s3_settings):
         upload.write(b"x" * size_bytes)
         upload.commit()
     storage.copy("media/small", "media/copy")
-    signed = storage.sign_upload("incoming/a", 10, 600)
+    signed = storage.presign_upload("incoming/a", 10, 600)
     assert httpx.put(signed.url, content=b"x" * 10, headers=signed.headers).status_code == 200
     for key in ("media/small", "media/large", "media/copy", "incoming/a"):
         found = storage._client.call("head_object", **storage._object(key))
@@ -270,8 +270,8 @@ CALLS = [put, put_parts, fetch, read, listed, S3Storage.check, S3Storage.ping, l
 @pytest.mark.parametrize("serve", [say_nothing, drip_headers, drip_body, never_continue])
 def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatch, tmp_path, serve):
     """Single waits have timeouts, which a server that drips never meets; a body that it does not read has none."""
-    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.5)
-    monkeypatch.setattr("shared.storage.s3.CHECK_LIMIT_S", 0.5)
+    monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("shared.storage.s3.CHECK_TIMEOUT_S", 0.5)
     outcomes = {}
     with listening(serve) as (settings, _):
         storage = S3Storage(settings.model_copy(update={"cache_dir": tmp_path}))
@@ -294,7 +294,7 @@ def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatc
 
 
 def test_calls_that_were_given_up_are_not_more_than_so_many(monkeypatch):
-    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.2)
+    monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 0.2)
     monkeypatch.setattr("shared.storage.client.MAX_CALLS", 3)
     with listening(drip_headers) as (settings, _):
         storage, before = S3Storage(settings), set(threading.enumerate())
@@ -352,7 +352,7 @@ def copied(storage):
     ],
 )
 def test_an_answer_that_lacks_what_it_has_to_say_is_a_storage_error(monkeypatch, tmp_path, call, serve):
-    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 10)
+    monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 10)
     with listening(serve) as (settings, _), pytest.raises(StorageError):
         call(S3Storage(settings.model_copy(update={"cache_dir": tmp_path})))
 

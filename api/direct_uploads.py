@@ -3,10 +3,10 @@
 from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
 
-from api.admission import check_announced
+from api.admission import check_upload_quota
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import SECURITY, guarded
+from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
 from api.schemas import UploadDocument, UploadRequest
 from api.services import current_services
@@ -19,7 +19,9 @@ from shared.models import new_id
 blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(name="jobs")], abp_security=SECURITY)
 
 
-@blueprint.post("/uploads", operation_id="beginUpload", responses={201: UploadDocument, **guarded(409, 413, 422)})
+@blueprint.post(
+    "/uploads", operation_id="beginUpload", responses={201: UploadDocument, **authenticated_problems(409, 413, 422)}
+)
 @requires("jobs:write")
 def begin(body: UploadRequest) -> Response:
     """
@@ -30,15 +32,15 @@ def begin(body: UploadRequest) -> Response:
     """
     services, settings = current_services(), current_services().settings
     check_size(body.size_bytes, settings.limits.for_media())
-    lasts_s = settings.storage.upload_valid_s
+    lifetime_s = settings.storage.upload_valid_s
     owner, upload_id = caller().owner, new_id()
     # Before the transaction: it may have to ask the platform for a key.
-    signed = services.storage.sign_upload(incoming_key(upload_id), body.size_bytes, lasts_s)
+    signed = services.storage.presign_upload(incoming_key(upload_id), body.size_bytes, lifetime_s)
     if signed is None:
         raise APIError(Code.NO_DIRECT_UPLOADS, "this service takes files through POST /v1/jobs alone")
     with services.sessions.transaction() as session:
-        check_announced(session, settings.api, owner, body.size_bytes)
-        upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lasts_s=lasts_s)
+        check_upload_quota(session, settings.api, owner, body.size_bytes)
+        upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lifetime_s=lifetime_s)
         record_event(session, "upload.announced", owner=owner, actor=current_actor(), size_bytes=body.size_bytes)
         document = {
             "id": str(upload.id),

@@ -26,25 +26,25 @@ log = get_logger(__name__)
 
 CHANNEL: Final = "deepfakestream_job_ended"
 """Migration 0010 has a trigger that notifies on it, with the job's id."""
-LOOK_EVERY_S: Final = 10.0
+FALLBACK_POLL_S: Final = 10.0
 """While notifications are heard: a net, should one be lost after all."""
-LOOK_WITHOUT_S: Final = 1.0
+DISCONNECTED_POLL_S: Final = 1.0
 """While the connection is lost, which a restart of Postgres ends within seconds."""
-FIRST_PAUSE_S: Final = 0.1
-LONGEST_PAUSE_S: Final = 15.0
-UNHEARD_PAUSE_S: Final = 300.0
+MIN_RECONNECT_S: Final = 0.1
+MAX_RECONNECT_S: Final = 15.0
+NO_NOTIFICATIONS_RETRY_S: Final = 300.0
 """Where what is notified does not arrive: that is how it was set up, and does not pass by itself."""
-PROOF_S: Final = 2.0
+SELF_TEST_TIMEOUT_S: Final = 2.0
 """In which a notification has to arrive that was sent on another connection."""
-KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+TCP_KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 """Seconds: a server that is gone without a word would otherwise be listened to for hours."""
 
 
-class _UnheardError(Exception):
+class _NoNotificationsError(Exception):
     """The connection listens, and what is notified does not arrive."""
 
 
-class Endings:
+class JobEndListener:
     """
     Wakes the requests of this process that wait for the end of a job.
 
@@ -52,7 +52,7 @@ class Endings:
     ends with the process, or with ``close``.
     """
 
-    def __init__(self, engine: Engine, listen_url: str | None, *, connect_timeout_s: int, look_every_s: float) -> None:
+    def __init__(self, engine: Engine, listen_url: str | None, *, connect_timeout_s: int, poll_every_s: float) -> None:
         """
         Make it; nothing is connected yet.
 
@@ -60,11 +60,11 @@ class Endings:
             engine: On the database, for sending; no more than one of its connections is taken at a time, and briefly.
             listen_url: SQLAlchemy address of the database, for listening: one that leads to the server itself, or to a
                 pooler that lends connections by session. None to listen to nothing.
-            look_every_s: How often a request looks at its job where nothing can be heard.
+            poll_every_s: How often a request looks at its job where nothing can be heard.
         """
         self._engine, self._url = engine, listen_url
         self._connect_timeout_s = connect_timeout_s
-        self._look_unheard_s = self._look_every_s = look_every_s
+        self._configured_poll_s = self._poll_every_s = poll_every_s
         self._lock = threading.Lock()
         self._waiters: defaultdict[str, set[threading.Event]] = defaultdict(set)
         self._thread: threading.Thread | None = None
@@ -99,9 +99,9 @@ class Endings:
             while (left_s := deadline - time.monotonic()) > 0:
                 if self._is_ending_waits:
                     return False
-                is_due = woken.wait(min(left_s, self._look_every_s)) or time.monotonic() < deadline
+                is_due = woken.wait(min(left_s, self._poll_every_s)) or time.monotonic() < deadline
                 woken.clear()
-                if is_due and _finds(has_ended):
+                if is_due and _check_safely(has_ended):
                     return True
         return True
 
@@ -116,7 +116,7 @@ class Endings:
         with self._lock:
             thread = self._thread
             if self._connection is not None:
-                _shut(self._connection)
+                _shut_down(self._connection)
         if thread is not None:
             thread.join()
 
@@ -126,7 +126,7 @@ class Endings:
         with self._lock:
             self._waiters[key].add(woken)
             if self._thread is None and self._url is not None and not self._closing.is_set():
-                self._thread = threading.Thread(target=self._run, name="job-endings", daemon=True)
+                self._thread = threading.Thread(target=self._listen, name="job-listener", daemon=True)
                 self._thread.start()
         try:
             yield woken
@@ -136,20 +136,20 @@ class Endings:
                 if not self._waiters[key]:
                     del self._waiters[key]
 
-    def _run(self) -> None:
-        pause_s = FIRST_PAUSE_S
+    def _listen(self) -> None:
+        pause_s = MIN_RECONNECT_S
         while not self._closing.is_set():
             try:
-                with self._listening() as connection:
-                    pause_s = FIRST_PAUSE_S
+                with self._connected() as connection:
+                    pause_s = MIN_RECONNECT_S
                     # Some may have ended unheard until now.
-                    self._change(is_listening=True, look_every_s=LOOK_EVERY_S)
+                    self._set_state(is_listening=True, poll_every_s=FALLBACK_POLL_S)
                     for notification in connection.notifies():
                         self._wake(notification.payload)
-            except _UnheardError:
+            except _NoNotificationsError:
                 log.warning("notifications do not arrive: see api.listen_url for poolers of connections")
-                self._change(is_listening=False, look_every_s=self._look_unheard_s)
-                self._closing.wait(UNHEARD_PAUSE_S)
+                self._set_state(is_listening=False, poll_every_s=self._configured_poll_s)
+                self._closing.wait(NO_NOTIFICATIONS_RETRY_S)
             except Exception as error:
                 if not self._closing.is_set():
                     is_expected = isinstance(error, psycopg.Error | SQLAlchemyError | OSError)
@@ -159,39 +159,39 @@ class Endings:
                         again_in_s=pause_s,
                         exc_info=None if is_expected else error,
                     )
-                self._change(is_listening=False, look_every_s=max(self._look_unheard_s, LOOK_WITHOUT_S))
+                self._set_state(is_listening=False, poll_every_s=max(self._configured_poll_s, DISCONNECTED_POLL_S))
                 self._closing.wait(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, MAX_RECONNECT_S)
 
     @contextmanager
-    def _listening(self) -> Iterator[psycopg.Connection[Any]]:
+    def _connected(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection that is proved to hear what is notified on others."""
         _, arguments = self._engine.dialect.create_connect_args(make_url(self._url or ""))
-        own: dict[str, Any] = {"connect_timeout": self._connect_timeout_s, "autocommit": True, **KEEPALIVE}
+        own: dict[str, Any] = {"connect_timeout": self._connect_timeout_s, "autocommit": True, **TCP_KEEPALIVE}
         with psycopg.connect(**arguments, **own) as connection:
             with self._lock:
                 self._connection = connection
                 if self._closing.is_set():
-                    _shut(connection)
+                    _shut_down(connection)
             try:
                 connection.execute(f"listen {CHANNEL}")
-                self._prove(connection)
+                self._test_notifications(connection)
                 yield connection
             finally:
                 with self._lock:
                     self._connection = None
 
-    def _prove(self, connection: psycopg.Connection[Any]) -> None:
+    def _test_notifications(self, connection: psycopg.Connection[Any]) -> None:
         # On one and the same connection even a pooler passes it on that loses all others.
         token = uuid.uuid4().hex
         with self._engine.begin() as another:
             another.execute(select(func.pg_notify(CHANNEL, token)))
-        if all(notification.payload != token for notification in connection.notifies(timeout=PROOF_S)):
-            raise _UnheardError
+        if all(notification.payload != token for notification in connection.notifies(timeout=SELF_TEST_TIMEOUT_S)):
+            raise _NoNotificationsError
 
-    def _change(self, *, is_listening: bool, look_every_s: float) -> None:
+    def _set_state(self, *, is_listening: bool, poll_every_s: float) -> None:
         with self._lock:
-            self.is_listening, self._look_every_s = is_listening, look_every_s
+            self.is_listening, self._poll_every_s = is_listening, poll_every_s
         self._wake_all()
 
     def _wake_all(self) -> None:
@@ -206,7 +206,7 @@ class Endings:
                 woken.set()
 
 
-def _finds(has_ended: Callable[[], bool]) -> bool:
+def _check_safely(has_ended: Callable[[], bool]) -> bool:
     try:
         return has_ended()
     except SQLAlchemyError as error:
@@ -214,7 +214,7 @@ def _finds(has_ended: Callable[[], bool]) -> bool:
         return False
 
 
-def _shut(connection: psycopg.Connection[Any]) -> None:
+def _shut_down(connection: psycopg.Connection[Any]) -> None:
     """End a connection that another thread reads from, so that its read ends as well."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)

@@ -7,6 +7,6 @@ from flask import Response
 from shared.documents.base import Document
 
 
-def answer(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
+def document_response(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """Make the answer that *document* is."""
     return Response(document.to_text(), status=status, mimetype="application/json")
