@@ -1,9 +1,9 @@
 """
-Leases: the right to work on one step of a job, until it runs out unrenewed. One code for every step.
+Leases: the exclusive right to work on one step of a job until the lease expires. All steps share this code.
 
-A step waits in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in a
-delivery's. Whatever the step, its attempts are counted when it is leased, what is recorded needs a lease that
-is held still, and the last attempt that is allowed ends the row with a code: nothing is sent again without end.
+The state of a step is in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in
+a delivery's. An attempt is counted when its lease is acquired. Recording a result requires a valid lease. After the
+last allowed attempt the row fails with a code, so that nothing is repeated for ever.
 """
 
 import uuid
@@ -29,11 +29,11 @@ from shared.states import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, DeliveryStat
 
 Row = Job | Segment | Delivery
 Key = tuple[uuid.UUID] | tuple[uuid.UUID, int]
-"""The primary key of a row: of a job, of a segment with its index, of a delivery."""
+"""The primary key of a row: the id of a job or a delivery, or the job id and index of a segment."""
 
 
 class Step(StrEnum):
-    """What workers do for a job; the values name the steps in metrics and logs."""
+    """A step of a job that workers do; the values name the steps in metrics and logs."""
 
     INGEST = "ingest"
     SCORE = "score_segment"
@@ -43,7 +43,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work on one step, until it runs out unrenewed."""
+    """The exclusive right to work on one step until it expires."""
 
     step: Step
     key: Key
@@ -55,20 +55,20 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and how soon, a failed step is tried again."""
+    """How often and after which wait a failed step is retried."""
 
     max_attempts: int
     backoff_s: float
     webhook_schedule_s: Sequence[float] = ()
-    """Waits between the attempts to call a webhook, each of which is a row of its own."""
+    """Waits between attempts to call a webhook; each attempt is a row of its own."""
 
     def delay_after(self, attempt: int) -> timedelta:
-        """The wait after the *attempt*-th failure: it doubles each time."""
+        """Return the wait after the *attempt*-th failure; it doubles each time."""
         return timedelta(seconds=self.backoff_s * 2 ** (attempt - 1))
 
 
 class LockedRows(NamedTuple):
-    """The rows of a lease that is held still, both locked; of ingest and finish they are the same."""
+    """The locked rows of a valid lease. For ingest and finish both are the job's row."""
 
     job: Job
     row: Row
@@ -76,24 +76,25 @@ class LockedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class _StepTable:
-    """Where a step waits."""
+    """The table and the columns that hold the state of a step."""
 
     row: type[Row]
     key: tuple[Any, ...]
-    """Columns of the primary key, and below the names that they have in messages."""
+    """Columns of the primary key."""
     key_names: tuple[str, ...]
+    """Names of the key columns in messages."""
     job_id: Any
     due_at: Any
-    """Not before then."""
+    """The earliest time of the next attempt."""
     is_open: tuple[ColumnElement[bool], ...]
-    """The row waits for this step, or somebody is at it."""
+    """Conditions under which the step is pending or running."""
     task: str
     failure_text: str
-    """What could not be done, for the sentence that says so."""
+    """The beginning of the error message after the last attempt."""
     on_acquire: Mapping[str, Any] = field(default_factory=dict)
-    """What leasing it sets."""
+    """Columns that acquiring a lease sets."""
     on_release: Mapping[str, Any] = field(default_factory=dict)
-    """What giving it back sets."""
+    """Columns that releasing a lease sets."""
 
     def matches(self, key: Key) -> tuple[ColumnElement[bool], ...]:
         return tuple(column == value for column, value in zip(self.key, key, strict=True))
@@ -111,7 +112,7 @@ _TABLES: Mapping[Step, _StepTable] = {
         is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
         task=INGEST,
         failure_text="the file could not be inspected",
-        # The job is running from its first lease on.
+        # The job counts as running from its first lease on.
         on_acquire={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
     ),
     Step.SCORE: _StepTable(
@@ -147,16 +148,19 @@ _TABLES: Mapping[Step, _StepTable] = {
 
 
 def queue_for_step(step: Step) -> str:
-    """The queue in which messages of *step* wait."""
+    """Return the queue for messages of *step*."""
     return QUEUE_OF_TASK[_TABLES[step].task]
 
 
 def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
     """
-    Begin *step* of the row *key*, unless somebody is at it, it is done or not due, or the job has ended.
+    Acquire the lease of *step* for the row *key*.
 
     Args:
-        max_attempts: A row whose worker died in the last of them is not on_acquire again; the sweep fails it.
+        max_attempts: A row whose worker died in its last attempt is not leased again; the sweep fails it.
+
+    Returns:
+        The lease; None if another worker holds it, the step is done or not due, or the job has ended.
     """
     table = _TABLES[step]
     row, token = table.row, uuid.uuid4()
@@ -180,18 +184,18 @@ def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attem
 
 
 def _is_running(session: Session, job_id: uuid.UUID) -> bool:
-    """Whether the job is running, and stays so until this transaction ends."""
+    """Return whether the job is running, and lock that state until the transaction ends."""
     query = select(Job.id).where(Job.id == job_id, *_IS_RUNNING)
     return session.scalar(query.with_for_update(read=True, key_share=True)) is not None
 
 
 def _has_expired(row: type[Row], max_attempts: int) -> ColumnElement[bool]:
-    """Whether its worker is gone, and another may try."""
+    """Return the condition that the lease has expired and another attempt is allowed."""
     return (row.leased_until < func.now()) & (row.attempts < max_attempts)
 
 
 def renew(session: Session, lease: Lease, lease_s: float) -> bool:
-    """Hold the lease for longer; False if it was lost or the job is not running any more."""
+    """Extend the lease. Return False if it was lost or the job is no longer running."""
     table = _TABLES[lease.step]
     renewed = session.execute(
         update(table.row)
@@ -206,16 +210,16 @@ def renew(session: Session, lease: Lease, lease_s: float) -> bool:
 
 def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> LockedRows:
     """
-    Lock the rows of a lease, to record something.
+    Check a lease and lock its rows, to record a result.
 
     Args:
-        expired: Hold it only if it has run out.
+        expired: Require that the lease has expired.
 
     Raises:
         JobCancelledError: The lease was lost, or the job has ended.
     """
     table = _TABLES[lease.step]
-    # The job's row first, always: that orders whoever changes a job, and gives the numbers of its deliveries in turn.
+    # The job's row is always locked first: that serialises changes of a job and the numbering of its deliveries.
     with session.no_autoflush:
         job = lock_job(session, lease.job_id)
     if job is None or (lease.step is not Step.DELIVER and job.status != JobStatus.RUNNING):
@@ -226,7 +230,7 @@ def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> Locke
     query = select(table.row).where(*conditions).with_for_update().execution_options(populate_existing=True)
     row = cast("Row | None", session.scalars(query).one_or_none())
     if row is None:
-        raise JobCancelledError("another worker has taken over")
+        raise JobCancelledError("the lease was lost to another worker")
     return LockedRows(job, row)
 
 
@@ -234,16 +238,16 @@ def release(
     session: Session, lease: Lease, error: DeepfakeStreamError, policy: RetryPolicy, *, expired: bool = False
 ) -> None:
     """
-    Give a step back after *error*: to be tried again, or failed for good once its attempts are used up.
+    Release the lease of a step after *error*: for a retry, or as failed once its attempts are used up.
 
-    A segment that fails for good leaves the job running for the sake of its other segments; ingest and finish that do
-    fail the job. A failed attempt to call a webhook has failed for good, and the schedule makes the next one.
+    A segment that fails leaves the job running for its other segments; a failure of ingest or finish fails the job. A
+    failed attempt to call a webhook is always final, and its schedule adds the next one.
 
     Args:
-        expired: Do so only if the lease has run out.
+        expired: Release only if the lease has expired.
 
     Raises:
-        JobCancelledError: The lease was lost or the job has ended, so there is nothing to give back.
+        JobCancelledError: The lease was lost or the job has ended, so there is nothing to release.
     """
     job, row = lock_rows(session, lease, expired=expired)
     after_commit(session).count(FAILURES.labels(task=lease.step.value, code=error.code).inc)
@@ -262,13 +266,13 @@ def release(
 
 
 def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int) -> None:
-    """Fail rows of *step* whose worker died under them for the last time that is allowed, *limit* at most."""
+    """Fail at most *limit* rows of *step* whose worker died in the last allowed attempt."""
     table = _TABLES[step]
     row = table.row
     found = session.execute(
         select(table.job_id, row.lease_token, row.attempts, *table.key)
         .where(*table.is_open, row.leased_until < func.now(), row.attempts >= policy.max_attempts)
-        # By job, which is what is locked: in the order in which others lock several.
+        # Jobs are locked in the same order everywhere, to avoid deadlocks.
         .order_by(table.job_id, *table.key)
         .limit(limit)
     ).all()
@@ -282,14 +286,14 @@ def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int
 
 def resend_messages(session: Session, step: Step, policy: RetryPolicy, message_timeout_s: float, limit: int) -> int:
     """
-    Send the messages of rows whose worker is gone, that have no message out, or whose message seems lost.
+    Send messages again for rows whose lease has expired, that have no message, or whose message seems lost.
 
     Args:
-        message_timeout_s: A message that nobody took for so long counts as lost.
-        limit: Rows at most.
+        message_timeout_s: A message that no worker took for this long counts as lost.
+        limit: The most rows to handle.
 
     Returns:
-        How many.
+        The number of messages.
     """
     table = _TABLES[step]
     row = table.row
