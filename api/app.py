@@ -34,15 +34,15 @@ VERSION = "0.1.0"
 
 def create_app(settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None) -> OpenAPI:
     """
-    Make the application of one process; call it after the fork.
+    Make the application of one process. Call it after the fork.
 
     Args:
-        settings: Everything it needs to know.
-        storage: Instead of the one that *settings* name.
-        sender: Instead of one to the broker that *settings* name.
+        settings: The settings of the api.
+        storage: Replaces the storage that *settings* name.
+        sender: Replaces the sender to the broker that *settings* name.
 
     Raises:
-        ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
+        ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
     """
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
@@ -57,7 +57,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     )
     app.request_class = StreamingRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    # With fewer connections than threads, new ones would be opened and closed all the time under load.
+    # With fewer connections than threads, connections would be opened and closed all the time under load.
     engine = make_engine(settings.database, threads=settings.api.threads)
     storage = storage or open_storage(settings.storage)
     sender = sender or Sender(make_celery(settings.broker, settings.jobs))
@@ -79,7 +79,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
     )
-    # In this order: a caller who asks too often is not even looked up.
+    # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)
     register_auth(app, sessions)
     register_query_check(app)
@@ -87,18 +87,18 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_unread)
     app.after_request(add_security_headers)
-    # The submission adds its route to the blueprint of jobs: the document of a second one would replace that.
+    # The submission shares the blueprint of jobs, since the OpenAPI document of a second blueprint would replace it.
     for module in (submission, direct_uploads, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
-    # The library's own page of links says less.
+    # This replaces the library's page of links.
     app.view_functions["openapi.openapi"] = _to_docs
     trust_proxies(app, settings.api.trusted_proxies)
     return app
 
 
 def from_environment() -> OpenAPI:
-    """The application as the environment configures it, for gunicorn: ``api.app:from_environment()``."""
+    """Make the application from the environment, for gunicorn: ``api.app:from_environment()``."""
     settings = load_settings(APISettings)
     configure_logging(settings.logging)
     app = create_app(settings)

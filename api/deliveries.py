@@ -32,7 +32,7 @@ blueprint = APIBlueprint(
 )
 @requires("jobs:read")
 def get_deliveries(path: JobPath) -> Response:
-    """List every attempt to call the job's webhook, oldest first."""
+    """List every attempt to deliver the job's webhook, oldest first."""
     with current_services().sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
@@ -47,9 +47,9 @@ def get_deliveries(path: JobPath) -> Response:
 )
 @requires("jobs:write")
 def send_again(path: DeliveryPath) -> Response:
-    """Send an event once more, with the same ``webhook-id``; a success switches a receiver on again."""
+    """Deliver an event again, with the same ``webhook-id``. A success switches the receiver on again."""
     with current_services().sessions.transaction() as session:
-        # The lock orders the numbers of attempts that are added at the same time.
+        # The lock serialises the numbering of concurrent attempts.
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
@@ -58,7 +58,7 @@ def send_again(path: DeliveryPath) -> Response:
         if delivery is None:
             raise APIError(Code.NOT_FOUND, f"job {job.id} has no delivery {path.number}")
         if delivery.finished_at is None:
-            raise APIError(Code.DELIVERY_PENDING, f"delivery {path.number} is still to be made")
+            raise APIError(Code.DELIVERY_PENDING, f"delivery {path.number} is still pending")
         again = redeliver(session, delivery)
         record_event(
             session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number

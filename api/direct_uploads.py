@@ -1,4 +1,4 @@
-"""Direct uploads: large files go to storage without passing through the api."""
+"""Direct uploads: clients put large files into storage without passing them through the api."""
 
 from flask import Response, jsonify
 from flask_openapi3 import APIBlueprint, Tag
@@ -25,19 +25,19 @@ blueprint = APIBlueprint("uploads", __name__, url_prefix="/v1", abp_tags=[Tag(na
 @requires("jobs:write")
 def begin(body: UploadRequest) -> Response:
     """
-    Get an address that takes a file.
+    Get a presigned address for an upload.
 
-    Put the file there with the headers given, then submit a job with `upload_id`. Only services that keep files in S3
-    offer it; others answer `no_direct_uploads`, and `POST /v1/jobs` takes the file itself.
+    Put the file there with the headers given, then submit a job with `upload_id`. Services without storage in S3 answer
+    `no_direct_uploads`; send the file to `POST /v1/jobs` instead.
     """
     services, settings = current_services(), current_services().settings
     check_size(body.size_bytes, settings.limits.for_media())
     lifetime_s = settings.storage.upload_valid_s
     owner, upload_id = caller().owner, new_id()
-    # Before the transaction: it may have to ask the platform for a key.
+    # This is done before the transaction, since it may have to request credentials from the platform.
     signed = services.storage.presign_upload(incoming_key(upload_id), body.size_bytes, lifetime_s)
     if signed is None:
-        raise APIError(Code.NO_DIRECT_UPLOADS, "this service takes files through POST /v1/jobs alone")
+        raise APIError(Code.NO_DIRECT_UPLOADS, "this service has no direct uploads; send the file to POST /v1/jobs")
     with services.sessions.transaction() as session:
         check_upload_quota(session, settings.api, owner, body.size_bytes)
         upload = begin_upload(session, upload_id, owner=owner, size_bytes=body.size_bytes, lifetime_s=lifetime_s)

@@ -1,4 +1,4 @@
-"""Jobs: look, list, cancel, delete."""
+"""Endpoints to get, list, cancel and delete jobs."""
 
 import uuid
 
@@ -37,7 +37,7 @@ blueprint = APIBlueprint("jobs", __name__, url_prefix="/v1", abp_tags=[Tag(name=
 )
 @requires("jobs:read")
 def get(path: JobPath, header: GetHeaders) -> Response:
-    """Look at a job: its progress and the scores so far, or its result."""
+    """Get a job: its progress and the scores so far, or its result."""
     services = current_services()
     wait_s = requested_wait_s(header.prefer, services.settings.api.max_wait_s)
     has_waited = wait_for_end(services, path.job_id, wait_s)
@@ -47,11 +47,11 @@ def get(path: JobPath, header: GetHeaders) -> Response:
             raise _no_job(path.job_id)
         response = document_response(JobDocument.from_job(job, read_segments(session, job)))
     response.add_etag(weak=True)
-    # A private answer that may be kept, but must be asked about each time.
+    # Clients may cache the response, but must revalidate it each time.
     response.headers["Cache-Control"] = "private, no-cache"
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-    # Without ``If-Match``, which is for requests that change something: the library would answer 412 and the job.
+    # ``If-Match`` is left out, since it is for requests that change something: the library would answer 412.
     response.make_conditional({name: value for name, value in request.environ.items() if name != "HTTP_IF_MATCH"})
     return response
 
@@ -107,13 +107,13 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
 )
 @requires("jobs:write")
 def cancel(path: JobPath) -> Response:
-    """Stop a job. Cancelling it again changes nothing; a job that has ended otherwise is a conflict."""
+    """Cancel a job. Cancelling it again changes nothing; if it has ended otherwise, the answer is 409."""
     with current_services().sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise _no_job(path.job_id)
         if job.is_final and job.status != JobStatus.CANCELLED:
-            raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has ended already: it has {job.status}")
+            raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has already ended with status {job.status}")
         if not job.is_final:
             cancel_job(session, job)
             record_event(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
@@ -129,7 +129,7 @@ def cancel(path: JobPath) -> Response:
 )
 @requires("jobs:write")
 def delete(path: JobPath) -> Response:
-    """Erase a job with its results, its deliveries and, unless another job of yours needs it, its file."""
+    """Erase a job with its results, its deliveries and, unless another job of yours uses it, its file."""
     with current_services().sessions.transaction() as session:
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:

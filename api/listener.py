@@ -1,9 +1,8 @@
 """
-Hearing of the end of jobs: one connection that listens to Postgres, and one thread, for all requests that wait.
+Notifications of the end of jobs, with one connection and one thread of a process for all requests that wait.
 
-A trigger of the database notifies of a job's end or erasure when that is committed. What is heard is only a reason to
-look at the row again, so that a notification too many does no harm; and while nothing can be heard, requests look again
-and again.
+A trigger of the database sends a notification when the end or erasure of a job is committed. A notification only makes
+a request look at the row again, so that spurious ones are harmless. Without notifications, requests poll.
 """
 
 import os
@@ -25,42 +24,43 @@ from shared.observability import get_logger
 log = get_logger(__name__)
 
 CHANNEL: Final = "deepfakestream_job_ended"
-"""Migration 0010 has a trigger that notifies on it, with the job's id."""
+"""The channel of the trigger in migration 0010; the payload is the job's id."""
 FALLBACK_POLL_S: Final = 10.0
-"""While notifications are heard: a net, should one be lost after all."""
+"""Polling interval while notifications arrive, in case one is lost."""
 DISCONNECTED_POLL_S: Final = 1.0
-"""While the connection is lost, which a restart of Postgres ends within seconds."""
+"""Least polling interval while the connection is lost, usually for the seconds of a restart of Postgres."""
 MIN_RECONNECT_S: Final = 0.1
 MAX_RECONNECT_S: Final = 15.0
 NO_NOTIFICATIONS_RETRY_S: Final = 300.0
-"""Where what is notified does not arrive: that is how it was set up, and does not pass by itself."""
+"""Wait before another attempt if notifications do not arrive, since that is a matter of configuration."""
 SELF_TEST_TIMEOUT_S: Final = 2.0
-"""In which a notification has to arrive that was sent on another connection."""
+"""The longest that a test notification from another connection may take."""
 TCP_KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""Seconds: a server that is gone without a word would otherwise be listened to for hours."""
+"""In seconds. Without it, the loss of a silent server would be noticed only after hours."""
 
 
 class _NoNotificationsError(Exception):
-    """The connection listens, and what is notified does not arrive."""
+    """The connection listens, but notifications do not arrive."""
 
 
 class JobEndListener:
     """
-    Wakes the requests of this process that wait for the end of a job.
+    A listener that wakes the requests of this process when their jobs end.
 
-    The thread begins with the first of them, so it is always that of the process that answers, whatever forked it. It
-    ends with the process, or with ``close``.
+    Its thread starts with the first waiting request, and therefore after the fork. It ends with the process, or with
+    ``close``.
     """
 
     def __init__(self, engine: Engine, listen_url: str | None, *, connect_timeout_s: int, poll_every_s: float) -> None:
         """
-        Make it; nothing is connected yet.
+        Make a listener without connecting it.
 
         Args:
-            engine: On the database, for sending; no more than one of its connections is taken at a time, and briefly.
-            listen_url: SQLAlchemy address of the database, for listening: one that leads to the server itself, or to a
-                pooler that lends connections by session. None to listen to nothing.
-            poll_every_s: How often a request looks at its job where nothing can be heard.
+            engine: The engine for test notifications; one connection is used briefly.
+            listen_url: SQLAlchemy address for listening: that of the server, or of a pooler in session mode. None to
+                poll only.
+            connect_timeout_s: Timeout of connecting.
+            poll_every_s: Polling interval of requests without notifications.
         """
         self._engine, self._url = engine, listen_url
         self._connect_timeout_s = connect_timeout_s
@@ -72,27 +72,27 @@ class JobEndListener:
         self._closing = threading.Event()
         self._is_ending_waits = False
         self.is_listening = False
-        """Whether the end of a job is heard at the moment."""
+        """Whether notifications arrive at the moment."""
 
     @property
     def waiters(self) -> int:
-        """How many requests wait at the moment."""
+        """The number of requests that wait at the moment."""
         with self._lock:
             return sum(map(len, self._waiters.values()))
 
     def wait(self, job_id: uuid.UUID, has_ended: Callable[[], bool], wait_s: float) -> bool:
         """
-        Return when *has_ended*, when *wait_s* seconds are over, or at once when waits have to end.
+        Wait until *has_ended* returns true, *wait_s* seconds are over, or ``end_waits`` is called.
 
         Args:
-            has_ended: Looks at the row of the job. What it raises at the first look comes through; later, if it is the
-                database's, it is taken for a look that found nothing, so that a restart of Postgres ends no wait.
+            has_ended: Checks the row of the job. Errors of the first check are raised. Later errors of the database
+                count as false, so that a restart of Postgres does not end the wait.
 
         Returns:
-            False if the wait was cut short by ``end_waits``.
+            False if ``end_waits`` ended the wait.
         """
         deadline = time.monotonic() + wait_s
-        # In this order: of an end after the look there is a notification, and one before it is seen.
+        # Subscribing before the first check ensures that no end is missed.
         with self._subscribed(job_id) as woken:
             if has_ended():
                 return True
@@ -106,12 +106,12 @@ class JobEndListener:
         return True
 
     def end_waits(self) -> None:
-        """Let all requests that wait, or begin to, go on at once: the process has been asked to stop."""
+        """End all waits now and in the future, since the process is stopping."""
         self._is_ending_waits = True
         self._wake_all()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._closing.set()
         with self._lock:
             thread = self._thread
@@ -142,19 +142,21 @@ class JobEndListener:
             try:
                 with self._connected() as connection:
                     pause_s = MIN_RECONNECT_S
-                    # Some may have ended unheard until now.
+                    # Jobs may have ended before the connection listened.
                     self._set_state(is_listening=True, poll_every_s=FALLBACK_POLL_S)
                     for notification in connection.notifies():
                         self._wake(notification.payload)
             except _NoNotificationsError:
-                log.warning("notifications do not arrive: see api.listen_url for poolers of connections")
+                log.warning(
+                    "notifications do not arrive; set api.listen_url if database.url is that of a connection pooler"
+                )
                 self._set_state(is_listening=False, poll_every_s=self._configured_poll_s)
                 self._closing.wait(NO_NOTIFICATIONS_RETRY_S)
             except Exception as error:
                 if not self._closing.is_set():
                     is_expected = isinstance(error, psycopg.Error | SQLAlchemyError | OSError)
                     log.warning(
-                        "nothing to listen on",
+                        "cannot listen for notifications",
                         why=type(error).__name__,
                         again_in_s=pause_s,
                         exc_info=None if is_expected else error,
@@ -165,7 +167,7 @@ class JobEndListener:
 
     @contextmanager
     def _connected(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection that is proved to hear what is notified on others."""
+        """Open a connection that listens, and check that notifications from other connections arrive."""
         _, arguments = self._engine.dialect.create_connect_args(make_url(self._url or ""))
         own: dict[str, Any] = {"connect_timeout": self._connect_timeout_s, "autocommit": True, **TCP_KEEPALIVE}
         with psycopg.connect(**arguments, **own) as connection:
@@ -182,7 +184,8 @@ class JobEndListener:
                     self._connection = None
 
     def _test_notifications(self, connection: psycopg.Connection[Any]) -> None:
-        # On one and the same connection even a pooler passes it on that loses all others.
+        # It is sent on another connection, since poolers that lose notifications may still deliver those of the same
+        # one.
         token = uuid.uuid4().hex
         with self._engine.begin() as another:
             another.execute(select(func.pg_notify(CHANNEL, token)))
@@ -210,11 +213,11 @@ def _check_safely(has_ended: Callable[[], bool]) -> bool:
     try:
         return has_ended()
     except SQLAlchemyError as error:
-        log.debug("the database failed a look at a job", why=type(error).__name__)
+        log.debug("check of a job failed", why=type(error).__name__)
         return False
 
 
 def _shut_down(connection: psycopg.Connection[Any]) -> None:
-    """End a connection that another thread reads from, so that its read ends as well."""
+    """Shut down the socket of a connection, so that a read in another thread ends."""
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.shutdown(socket.SHUT_RDWR)

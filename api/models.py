@@ -1,4 +1,4 @@
-"""Checkpoints that can be asked for."""
+"""Endpoint to list checkpoints."""
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag

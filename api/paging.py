@@ -1,4 +1,4 @@
-"""Pages of lists: how long they are, and where they go on."""
+"""Pagination: the size of a page, and the cursor of the next one."""
 
 from api.errors import APIError
 from api.schemas import Page
@@ -9,10 +9,10 @@ from shared.errors import Code
 
 def page_limit(running: Services, page: Page, *, max_items: int | None = None) -> int:
     """
-    Return how many items the page asked for may have.
+    Return the largest number of items on the requested page.
 
     Args:
-        max_items: The bound of lists whose items are small; the configured one by default.
+        max_items: The maximum of the list; by default the configured one.
     """
     return min(page.limit or running.settings.api.page_size, max_items or running.settings.api.max_page_size)
 
@@ -22,4 +22,4 @@ def parse_cursor(cursor: str, kind: type[Position]) -> Position:
     try:
         return read_cursor(cursor, kind)
     except ValueError as error:
-        raise APIError(Code.INVALID_CURSOR, "the cursor is not one that this list gave") from error
+        raise APIError(Code.INVALID_CURSOR, "invalid cursor; use the next_cursor of this list") from error

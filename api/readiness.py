@@ -1,4 +1,4 @@
-"""Whether what the api needs answers, asked at most once in a few seconds."""
+"""Readiness checks of the api's dependencies, at most once every few seconds."""
 
 import threading
 import time
@@ -10,20 +10,19 @@ from shared.observability import get_logger
 log = get_logger(__name__)
 
 OUTCOME_TTL_S: Final = 3.0
-"""How long an answer is good, of success and of failure."""
+"""How long an outcome is reused, success and failure alike."""
 
 
 class Readiness:
     """
-    Outcomes of checks, shared by all threads of a process.
+    A cache of check outcomes, shared by all threads of a process.
 
-    Anybody may ask for them, without a key and as often as they like: neither the parts that are checked nor the
-    threads of this process may suffer from it.
+    Requests need no key and have no rate limit, so they must not load the dependencies or block threads.
 
     Args:
-        checks: By the name of a part: raises if that does not answer.
-        ttl_s: Seconds for which outcomes are given again.
-        clock: Seconds from any beginning.
+        checks: Name of a dependency → function that raises if it is unavailable.
+        ttl_s: Seconds for which outcomes are reused.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
@@ -43,10 +42,10 @@ class Readiness:
 
     def checks(self) -> dict[str, str]:
         """
-        Give the outcome of every check by its name, ``ok`` or ``failed``.
+        Return the outcome of every check by name, ``ok`` or ``failed``.
 
-        One thread checks; meanwhile the others get what was known before, or wait if nothing was. A check that takes
-        longer than outcomes are good for has failed for them.
+        One thread runs the checks. Meanwhile the others get the previous outcomes, or wait if there are none. A check
+        that takes longer than the outcomes are valid counts as failed.
         """
         if self._known is None:
             with self._checking:
@@ -60,7 +59,7 @@ class Readiness:
         return dict(self._in_progress if is_late else self._known)
 
     def _refresh(self) -> dict[str, str]:
-        """The outcomes, of now unless another thread has just asked. The lock is held."""
+        """Run the checks unless another thread has just done so, and return the outcomes. The lock must be held."""
         if self._known is None or not self._is_fresh():
             self._in_progress = dict.fromkeys(self._checks, "failed")
             for name, check in self._checks.items():

@@ -1,4 +1,4 @@
-"""Answers that are documents."""
+"""Responses that contain documents."""
 
 from http import HTTPStatus
 
@@ -8,5 +8,5 @@ from shared.documents.base import Document
 
 
 def document_response(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """Make the answer that *document* is."""
+    """Return *document* as a JSON response."""
     return Response(document.to_text(), status=status, mimetype="application/json")

@@ -1,4 +1,4 @@
-"""What views work with: the collaborators that ``create_app`` was given."""
+"""Access of views to the collaborators from ``create_app``."""
 
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -22,14 +22,14 @@ class Services:
     storage: Storage
     sender: Sender
     listener: JobEndListener
-    """Of jobs; requests that wait hear of them."""
+    """Wakes waiting requests when their jobs end."""
     readiness: Readiness
     waiting: BoundedSemaphore
-    """Held by requests that wait for a job, so that they cannot take every thread."""
+    """Slots for requests that wait for a job, so that they cannot take every thread."""
     uploading: BoundedSemaphore
-    """Held by large uploads."""
+    """Slots for large uploads."""
     small_uploading: BoundedSemaphore
-    """Held by small uploads."""
+    """Slots for small uploads."""
 
 
 def current_services() -> Services:

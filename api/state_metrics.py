@@ -1,7 +1,7 @@
 """
-What waits, what runs, and how scores fall: gauges read from rows and queues at each scrape.
+Gauges of open work, storage, queues and score drift, read from rows and queues at each scrape.
 
-Every api process tells the same, so a dashboard takes the maximum over them and not the sum.
+Every api process reports the same values, so a dashboard takes their maximum, not their sum.
 """
 
 from collections import defaultdict
@@ -26,26 +26,26 @@ from shared.states import OPEN_DELIVERY_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMEN
 log = get_logger(__name__)
 
 RECENT_JOBS: Final = 5000
-"""Scores of so many of the last jobs are compared with validation."""
+"""Number of recent jobs whose scores are compared with validation."""
 MIN_JOBS: Final = 50
-"""Of fewer a distribution says nothing."""
+"""The least number of scores for a meaningful distribution."""
 STATEMENT_TIMEOUT_MS: Final = 3000
-"""A scrape must not hold the database up."""
+"""Limits the load of a scrape on the database."""
 
 
 class StateCollector(Collector):
-    """Collects from the rows of the whole service, whatever process did the work."""
+    """A collector of gauges about the whole service."""
 
     def __init__(self, sessions: SessionFactory, sender: Sender, models_dir: Path) -> None:
         self._sessions, self._sender, self._models_dir = sessions, sender, models_dir
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry must not ask the database before anybody scrapes."""
+        """Return nothing, so that the registry does not query the database at registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The gauges; those whose source does not answer are left out."""
-        # Each by itself: the sum over all media is the first to take too long.
+        """Yield the gauges. Those whose source is unavailable are left out."""
+        # Each has its own transaction, since the sum over all media is the first to time out.
         for part in (_collect_open_work, self._collect_drift, _collect_stored_bytes):
             try:
                 with self._sessions.transaction() as session:
@@ -61,7 +61,7 @@ class StateCollector(Collector):
             for queue in QUEUES.values():
                 waiting.add_metric([queue], self._sender.depth(queue))
         except Exception:
-            log.warning("queues not looked at", exc_info=True)
+            log.warning("queue depths not collected", exc_info=True)
             return
         yield waiting
 
@@ -112,7 +112,7 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
     }
     for step, query in ages.items():
         age = session.scalar(select(func.extract("epoch", func.clock_timestamp() - query.scalar_subquery())))
-        # A repetition of a webhook may be due in the future.
+        # A retry of a webhook may be due in the future.
         oldest.add_metric([step], max(0.0, float(age or 0.0)))
     yield from (jobs, segments, oldest)
 

@@ -1,4 +1,4 @@
-"""Submitting a job: its options, its file, and the commit after which it is certain to end."""
+"""Endpoint to submit a job: its options, its file, and the commit that guarantees its end."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     """
     Submit an image or a video.
 
-    The answer comes once the file is stored and the job is certain to end. Options stand in the query, in form
+    The answer is sent when the file is stored and the job is certain to end. Options can be in the query, in form
     fields, or in the JSON object, each once.
     """
     services, settings = current_services(), current_services().settings
@@ -91,8 +91,8 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         if has_waited:
             document = _reload_document(services, document)
     except SQLAlchemyError:
-        # The job is committed: an answer that says anything else would make the sender send it again.
-        log.warning("the database failed a wait", exc_info=True)
+        # The job is committed: an error response would make the client submit it again.
+        log.warning("database error while waiting", exc_info=True)
         has_waited = False
     response = document_response(document, HTTPStatus.ACCEPTED)
     if has_waited:
@@ -105,16 +105,16 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the job's file comes from: one of three."""
+    """The source of the job's file, one of three."""
 
     upload: StoredFile | None = None
-    """In storage already, since it came with the request."""
+    """The file from the request, already stored."""
     url: str | None = None
-    """To be fetched."""
+    """A URL that ingest fetches."""
     upload_id: uuid.UUID | None = None
-    """In storage already, put there directly."""
+    """A direct upload."""
     sha256: str | None = None
-    """What that file is, as its sender says."""
+    """The expected digest of the direct upload."""
 
     @property
     def kind(self) -> str:
@@ -122,11 +122,11 @@ class _Source:
 
 
 def _parse_options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
-    """Options from body and query together, and the job's source."""
+    """Return the options from body and query, and the job's source."""
     options = query.model_dump(exclude_none=True)
     source = _Source(upload=submission.upload)
     if submission.is_json:
-        # Strictly: in JSON, "2" is no number.
+        # Strict, since "2" is not a number in JSON.
         kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
         given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
         source = _Source(**{name: given.pop(name) for name in ("url", "upload_id", "sha256") if name in given})
@@ -144,7 +144,7 @@ def _find_manifest(services: Services, name: str | None) -> Manifest:
 
 
 def _check_before_body(services: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
-    """Refuse what is wrong with the options in query and form, before a body is taken in that could be large."""
+    """Refuse wrong options in query and form fields before a possibly large file is read."""
     options, _ = _parse_options(Submission(None, fields, is_json=False), query)
     _find_manifest(services, options.get("model"))
     _check_options(services, options, None)
@@ -165,7 +165,7 @@ def _create_job(
     manifest: Manifest,
     idempotency_key: str | None,
 ) -> tuple[JobDocument, bool]:
-    """Commit the job; its document, and whether it is not that of an earlier request with the same idempotency key."""
+    """Commit the job. Return its document, and whether it is new or from an earlier request with the same key."""
     if source.upload_id is not None:
         _check_arrival(services, source.upload_id)
     with _job_transaction(services, source) as (session, media):
@@ -202,7 +202,7 @@ def _create_job(
 
 @contextmanager
 def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
-    """A transaction in which the file that came with the request, if one did, is its owner's media."""
+    """Open a transaction in which the file from the request, if any, is attached as media."""
     if source.upload is None:
         with services.sessions.transaction() as session:
             yield session, None
@@ -214,14 +214,14 @@ def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Sess
 
 
 def _reload_document(services: Services, document: JobDocument) -> JobDocument:
-    """The job as it stands after a wait; as it was, if it was erased meanwhile."""
+    """Return the current document of the job; the given one if the job was erased meanwhile."""
     with services.sessions.transaction() as session:
         job = get_job(session, document.id, owner=caller().owner)
         return document if job is None else JobDocument.from_job(job, read_segments(session, job))
 
 
 def _reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
-    """End the job with the result of an equal one, if there is one."""
+    """End the job with the result of an equal job, if there is one."""
     description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
     source = find_reusable_job(session, job, description)
     if source is not None:
@@ -230,14 +230,14 @@ def _reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
 
 def _claim_upload(session: Session, upload_id: uuid.UUID) -> None:
     if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
-        raise APIError(Code.NOT_FOUND, f"there is no upload {upload_id} that waits for a job")
+        raise APIError(Code.NOT_FOUND, f"upload {upload_id} does not exist, has expired or belongs to another job")
 
 
 def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
     """
-    Refuse a direct upload that is not whole, or is ruled out by its header.
+    Refuse a direct upload that is incomplete or whose header is not acceptable.
 
-    One that is taken already is not looked at: a repeated request gets its job, and any other fails to claim it.
+    A claimed upload is not checked: a repeated request gets its job, and any other request fails to claim it.
     """
     with services.sessions.transaction() as session:
         size_bytes = find_upload(session, owner=caller().owner, upload_id=upload_id)
@@ -247,18 +247,18 @@ def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
     try:
         found = services.storage.size(key)
     except ObjectMissingError as error:
-        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not arrived") from error
+        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not been uploaded") from error
     if found != size_bytes:
-        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes, and {size_bytes} were announced")
-    # Its digest is ingest's to compute.
+        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes instead of the declared {size_bytes}")
+    # Ingest computes the digest.
     check_stored_header(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
 
 
 def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
-    """Tells a repeated request from another one under the same idempotency key."""
+    """Return a digest that is equal for repetitions of a request, to check idempotency keys."""
     sha256 = source.upload.sha256 if source.upload else source.sha256
     content = {"file": sha256, "url": source.url, "options": options}
     if source.upload_id is not None and sha256 is None:
-        # What the file is nobody said; the same again is then the same upload.
+        # Without a digest of the file, only the same upload counts as a repetition.
         content["upload"] = str(source.upload_id)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -57,10 +57,10 @@ def test_the_life_cycle_outlasts_what_is_kept(run, bucket):
 
 def test_a_bucket_is_made_once(run, bucket):
     new = bucket | {"url": f"s3://b{uuid.uuid4().hex}/files"}
-    assert "made the bucket" in run(new, "prepare").output
+    assert "created the bucket" in run(new, "prepare").output
     again = run(new, "prepare")
     assert again.exit_code == 0
-    assert "made the bucket" not in again.output
+    assert "created the bucket" not in again.output
     assert "files/media/  expires" in again.output
     assert run(new, "check").exit_code == 0
 
