@@ -62,7 +62,7 @@ def make_due(sessions, delivery_id):
         )
 
 
-def test_one_worker_at_a_time_makes_an_attempt(sessions, announced):
+def test_only_one_worker_at_a_time_makes_an_attempt(sessions, announced):
     _, delivery_id, _, _ = announced
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None
@@ -70,7 +70,7 @@ def test_one_worker_at_a_time_makes_an_attempt(sessions, announced):
         assert begin(session, delivery_id) is None
 
 
-def test_a_failure_schedules_the_next_attempt_under_the_same_event_until_the_schedule_ends(sessions, announced):
+def test_a_failure_schedules_the_next_attempt_until_the_schedule_ends(sessions, announced):
     job_id, delivery_id, _, _ = announced
     for number, wait in ((2, 10.0), (3, 100.0)):
         attempt(sessions, delivery_id, FAILED)
@@ -112,7 +112,7 @@ def test_410_switches_the_receiver_off_until_a_redelivery_succeeds(sessions, ann
         assert not is_switched_off(session, owner, url)
 
 
-def test_a_redelivery_that_fails_is_not_repeated(sessions, announced):
+def test_a_failed_redelivery_is_not_retried(sessions, announced):
     job_id, delivery_id, _, _ = announced
     attempt(sessions, delivery_id, Attempt(delivered=True, response_status=200))
     with sessions.transaction() as session:
@@ -121,7 +121,7 @@ def test_a_redelivery_that_fails_is_not_repeated(sessions, announced):
     assert [row.status for row in log(sessions, job_id)] == ["succeeded", "failed"]
 
 
-def test_an_attempt_whose_worker_died_is_made_again(sessions, announced):
+def test_an_attempt_whose_worker_died_is_repeated(sessions, announced):
     _, delivery_id, _, _ = announced
     with sessions.transaction() as session:
         assert begin(session, delivery_id, -1) is not None
@@ -135,7 +135,7 @@ def test_an_attempt_whose_worker_died_is_made_again(sessions, announced):
         assert begin(session, delivery_id) is not None
 
 
-def test_a_late_record_of_a_lost_attempt_changes_nothing(sessions, announced):
+def test_a_late_result_of_a_lost_attempt_is_dropped(sessions, announced):
     job_id, delivery_id, _, _ = announced
     with sessions.transaction() as session:
         old = begin(session, delivery_id, -1)
@@ -150,7 +150,7 @@ def counted(metric, **labels):
     return metric.labels(**labels)._value.get()
 
 
-def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(sessions, announced):
+def test_an_internal_error_in_an_attempt_is_logged_and_the_schedule_continues(sessions, announced):
     job_id, delivery_id, _, _ = announced
     failures = counted(FAILURES, task="deliver_webhook", code="internal_error")
     with sessions.transaction() as session:
@@ -166,7 +166,7 @@ def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(ses
     assert counted(FAILURES, task="deliver_webhook", code="internal_error") == failures + 1
 
 
-def test_an_attempt_that_kills_its_workers_ends_and_is_counted(sessions, announced):
+def test_an_attempt_that_kills_its_workers_fails_and_is_counted(sessions, announced):
     job_id, delivery_id, _, _ = announced
     policy = RetryPolicy(3, 1.0, SCHEDULE)
     failed = counted(WEBHOOK_ATTEMPTS, outcome="failed")
@@ -183,7 +183,7 @@ def test_an_attempt_that_kills_its_workers_ends_and_is_counted(sessions, announc
     assert counted(WEBHOOK_ATTEMPTS, outcome="failed") == failed + 1
 
 
-def test_numbers_are_given_in_turn_to_a_retry_and_a_redelivery_at_the_same_time(sessions, announced):
+def test_a_concurrent_retry_and_redelivery_get_consecutive_numbers(sessions, announced):
     """A redelivery holds the job's lock, and so does the record of an attempt."""
     job_id, delivery_id, _, _ = announced
     attempt(sessions, delivery_id, FAILED)

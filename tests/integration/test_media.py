@@ -24,7 +24,7 @@ def key_of_age(age):
 
 
 @pytest.mark.parametrize(("age_days", "is_in_use", "which"), [(1, False, "old"), (31, False, "new"), (31, True, "old")])
-def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(sessions, age_days, is_in_use, which):
+def test_a_file_older_than_the_retention_is_replaced_by_its_repetition(sessions, age_days, is_in_use, which):
     old, new = key_of_age(timedelta(days=age_days)), new_storage_key()
     with sessions.transaction() as session:
         job = add_job(session)
@@ -39,7 +39,7 @@ def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(se
         assert {"old": (old, [new]), "new": (new, [old])}[which] == (again.storage_key, removals)
 
 
-def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
+def test_content_whose_last_job_is_being_erased_is_stored_again(sessions):
     with sessions.transaction() as session:
         job = add_job(session)
         job_id, owner, sha256 = job.id, job.owner, job.media.sha256
@@ -64,7 +64,7 @@ def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
         erasing.result()
 
 
-def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
+def test_reuse_does_not_wait_for_a_result_that_is_being_erased(sessions):
     """The transaction that erases it waits for the media, which the new job holds."""
     with sessions.transaction() as session:
         job = add_job(session)
@@ -93,7 +93,7 @@ def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
 
 
 @pytest.mark.parametrize(("reasons", "is_taken"), [([], False), (["truncated"], True)])
-def test_a_result_that_overlooked_missing_parts_is_not_taken_over(sessions, reasons, is_taken):
+def test_a_result_that_ignored_truncation_is_not_reused(sessions, reasons, is_taken):
     """The release before called such files real."""
     with sessions.transaction() as session:
         job = add_job(session)

@@ -71,7 +71,7 @@ def owed(sessions):
         return set(session.scalars(select(Removal.storage_key)))
 
 
-def test_a_process_that_dies_after_the_commit_leaves_nothing_behind(sessions, storage, context):
+def test_files_of_a_process_that_dies_after_the_commit_are_removed(sessions, storage, context):
     job_id, key = stored_job(sessions, storage)
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))
@@ -80,7 +80,7 @@ def test_a_process_that_dies_after_the_commit_leaves_nothing_behind(sessions, st
     assert (files(storage), key in owed(sessions)) == (set(), False)
 
 
-def test_what_storage_refuses_to_remove_goes_when_it_is_back(sessions, storage, context):
+def test_failed_removals_are_repeated_when_storage_is_back(sessions, storage, context):
     job_id, key = stored_job(sessions, storage)
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))
@@ -93,7 +93,7 @@ def test_what_storage_refuses_to_remove_goes_when_it_is_back(sessions, storage, 
     assert (files(storage), key in owed(sessions)) == (set(), False)
 
 
-def test_what_a_check_left_that_died_goes_as_other_orphans_do(storage, context, monkeypatch):
+def test_the_object_of_an_interrupted_check_is_removed_as_an_orphan(storage, context, monkeypatch):
     storage.is_away = True
     with pytest.raises(StorageError):
         storage.check()
@@ -105,13 +105,13 @@ def test_what_a_check_left_that_died_goes_as_other_orphans_do(storage, context, 
     assert list(storage.list("probe")) == []
 
 
-def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
+def test_removal_stops_after_a_few_failures(sessions, storage):
     storage.is_away = True
     remove_files(sessions, storage, [f"media/{number}" for number in range(100)])
     assert storage.asked == 5
 
 
-def test_one_pass_of_tidying_erases_all_that_has_expired(sessions, storage, context, monkeypatch):
+def test_one_run_of_tidy_erases_everything_that_has_expired(sessions, storage, context, monkeypatch):
     monkeypatch.setattr("worker.tasks.expiry.MEDIA_BATCH", 2)
     monkeypatch.setattr("worker.tasks.upkeep.BATCH", 2)
     keys = set()

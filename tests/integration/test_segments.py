@@ -33,7 +33,7 @@ def summaries(session, job_id, **wanted):
 
 
 @pytest.mark.parametrize("result", [RESULT, NONE, {"fake_score": 0.25}], ids=["faces", "none", "empty"])
-def test_a_summary_is_the_same_whichever_release_recorded_it(sessions, result):
+def test_summaries_are_equal_whichever_release_recorded_them(sessions, result):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=result["fake_score"], result=result)
@@ -69,7 +69,7 @@ def test_a_page_of_summaries_does_not_read_the_faces(sessions):
     assert Segment.result not in SUMMARY
 
 
-def test_pages_follow_each_other(sessions):
+def test_pages_are_consecutive(sessions):
     job_id = planned_job(sessions, segments=5)
     with sessions.transaction() as session:
         first = read_segment_page(session, job_id, limit=2)
@@ -85,7 +85,7 @@ def done(sessions, job_id):
         return job.segments_done, count_done(session, [job])[job_id]
 
 
-def test_segments_are_counted_when_they_are_done_whoever_does_it(sessions):
+def test_segments_are_counted_when_they_are_done(sessions):
     job_id = planned_job(sessions, segments=4)
     assert done(sessions, job_id) == (0, 0)
     with sessions.transaction() as session:
@@ -103,7 +103,7 @@ def test_segments_are_counted_when_they_are_done_whoever_does_it(sessions):
     assert done(sessions, job_id) == (3, 3)
 
 
-def test_a_job_of_before_the_count_is_counted_by_its_rows_until_its_next_segment(sessions):
+def test_a_job_without_a_count_is_counted_by_its_rows(sessions):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
         as_before(session, job_id, 0, RESULT)
@@ -126,7 +126,7 @@ def test_copied_segments_are_counted(sessions):
     assert done(sessions, copy_id) == (2, 2)
 
 
-def test_the_finish_of_a_job_reads_faces_and_nobody_by_accident(sessions):
+def test_faces_are_read_only_explicitly(sessions):
     job_id = planned_job(sessions, segments=1)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=0.25, result=RESULT)

@@ -70,7 +70,7 @@ def test_a_job_whose_message_was_lost_is_sent_again_once(sessions):
     assert swept(sessions)[INGEST] == []
 
 
-def test_a_job_whose_message_is_on_its_way_is_left_alone(sessions):
+def test_a_job_with_a_recent_message_is_left_alone(sessions):
     with sessions.transaction() as session:
         add_job(session).sent_at = func.now()
     assert swept(sessions)[INGEST] == []
@@ -85,7 +85,7 @@ def test_pending_segments_whose_messages_were_lost_are_sent_again(sessions):
     assert swept(sessions)[SCORE_SEGMENT] == [(job_id, 0), (job_id, 1)]
 
 
-def test_a_segment_whose_worker_died_is_sent_again_whatever_the_queue_holds(sessions):
+def test_a_segment_whose_worker_died_is_sent_again_even_if_the_queue_is_full(sessions):
     job_id = planned_job(sessions)
     lease(sessions, job_id, 1, lease_s=-1)
     assert swept(sessions, depth=9)[SCORE_SEGMENT] == [(job_id, 1)]
@@ -118,7 +118,7 @@ def test_a_job_that_killed_its_ingest_too_often_fails(sessions):
         assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
 
 
-def test_a_job_without_open_segments_is_asked_to_finish(sessions):
+def test_a_job_without_open_segments_is_sent_to_finish(sessions):
     job_id = planned_job(sessions, segments=1)
     held = lease(sessions, job_id, 0)
     with sessions.transaction() as session:
@@ -180,7 +180,7 @@ def test_a_job_that_killed_its_finish_too_often_fails_and_is_counted(sessions):
     assert JOBS_ENDED.labels(status="failed")._value.get() == ended + 1
 
 
-def test_a_row_whose_attempts_are_used_up_is_not_begun_again_before_the_sweep_fails_it(sessions, monkeypatch):
+def test_a_row_without_attempts_left_is_not_leased_again(sessions, monkeypatch):
     """More of them than one transaction of the sweep takes."""
     monkeypatch.setattr("worker.tasks.sweep.BATCH", 1)
     job_id = planned_job(sessions, segments=2)
@@ -193,7 +193,7 @@ def test_a_row_whose_attempts_are_used_up_is_not_begun_again_before_the_sweep_fa
     assert swept(sessions)[FINISH] == [(job_id,)]
 
 
-def test_a_lease_that_is_renewed_meanwhile_is_not_failed(sessions):
+def test_a_lease_that_is_renewed_during_the_sweep_does_not_fail(sessions):
     job_id = planned_job(sessions, segments=1)
     for _ in range(SETTINGS.max_attempts):
         held = lease(sessions, job_id, 0, lease_s=-1)
@@ -204,7 +204,7 @@ def test_a_lease_that_is_renewed_meanwhile_is_not_failed(sessions):
     assert swept(sessions)[FINISH] == []
 
 
-def test_every_job_past_its_retention_goes_in_one_pass_of_short_transactions(sessions, monkeypatch):
+def test_all_expired_jobs_are_erased_in_one_run_of_short_transactions(sessions, monkeypatch):
     monkeypatch.setattr("worker.tasks.expiry.JOBS_BATCH", 2)
     ids = [planned_job(sessions) for _ in range(5)]
     with sessions.transaction() as session:

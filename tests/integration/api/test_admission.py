@@ -18,7 +18,7 @@ def refused(answer, status, code):
     return True
 
 
-def test_only_refusals_that_pass_say_when_to_come_back(make_api):
+def test_retry_after_is_sent_only_for_temporary_refusals(make_api):
     api = make_api(max_open_jobs=1, max_open_jobs_per_owner=1, requests_per_minute=1)
     (mine, _), (other, _) = api.key(), api.key("another")
     accepted = api.submit(mine)
@@ -39,7 +39,7 @@ def test_only_refusals_that_pass_say_when_to_come_back(make_api):
     assert refused(api.call("GET", job, mine), 429, "rate_limited")
 
 
-def test_a_key_that_asks_too_often_waits_and_others_do_not(make_api):
+def test_a_key_over_its_rate_limit_does_not_affect_others(make_api):
     api = make_api(requests_per_minute=3)
     (mine, _), (other, _) = api.key(), api.key("another")
     answers = [api.call("GET", "/v1/jobs", mine) for _ in range(4)]
@@ -51,14 +51,14 @@ def test_a_key_that_asks_too_often_waits_and_others_do_not(make_api):
     assert api.call("GET", "/livez", mine).status_code == 200
 
 
-def test_submissions_are_counted_by_themselves(make_api):
+def test_submissions_have_a_separate_rate_limit(make_api):
     api = make_api(requests_per_minute=100, submissions_per_minute=2)
     mine, _ = api.key()
     assert [api.submit(mine).status_code for _ in range(3)] == [202, 202, 429]
     assert api.call("GET", "/v1/jobs", mine).status_code == 200
 
 
-def test_an_address_that_tries_keys_is_shut_out_for_a_while(make_api):
+def test_an_address_with_many_invalid_keys_is_blocked_for_a_while(make_api):
     api = make_api(refusals_per_minute=3)
     mine, _ = api.key()
     for number in range(3):
@@ -69,13 +69,13 @@ def test_an_address_that_tries_keys_is_shut_out_for_a_while(make_api):
     assert api.call("GET", "/v1/jobs", mine, "192.0.2.8").status_code == 200
 
 
-def test_requests_with_a_valid_key_are_no_refusals(make_api):
+def test_requests_with_a_valid_key_do_not_count_as_refusals(make_api):
     api = make_api(refusals_per_minute=2)
     mine, _ = api.key()
     assert [api.call("GET", "/v1/jobs", mine).status_code for _ in range(6)] == [200] * 6
 
 
-def test_behind_a_proxy_the_client_s_own_address_counts(make_api):
+def test_behind_a_proxy_the_address_of_the_client_counts(make_api):
     api = make_api(refusals_per_minute=1, trusted_proxies=1)
     wrong = {"Authorization": "Bearer dfs_0"}
     for address in ("192.0.2.1", "192.0.2.2"):
@@ -84,7 +84,7 @@ def test_behind_a_proxy_the_client_s_own_address_counts(make_api):
         assert [api.call("GET", "/v1/jobs", headers).status_code for _ in range(2)] == [401, 429]
 
 
-def test_without_redis_requests_are_answered_and_still_counted(make_api):
+def test_without_redis_requests_are_answered_and_limited(make_api):
     api = make_api(requests_per_minute=4)
     mine, _ = api.key()
     assert api.call("GET", "/v1/jobs", mine).status_code == 200
@@ -93,7 +93,7 @@ def test_without_redis_requests_are_answered_and_still_counted(make_api):
     assert answers == [200, 200, 200, 200, 429, 429]
 
 
-def test_no_more_jobs_are_queued_than_configured(make_api):
+def test_the_number_of_open_jobs_is_limited(make_api):
     api = make_api(max_open_jobs=2)
     (mine, _), (other, _) = api.key(), api.key("another")
     first = api.submit(mine, noise_picture(1))
@@ -106,7 +106,7 @@ def test_no_more_jobs_are_queued_than_configured(make_api):
     assert api.submit(other, noise_picture(3)).status_code == 202
 
 
-def test_what_was_accepted_is_answered_again_though_there_is_no_room(make_api):
+def test_a_repeated_request_is_answered_even_over_the_limit(make_api):
     api = make_api(max_open_jobs=1, max_stored_bytes_per_owner=1)
     mine, _ = api.key()
     once = {**mine, "Idempotency-Key": "once"}
@@ -116,7 +116,7 @@ def test_what_was_accepted_is_answered_again_though_there_is_no_room(make_api):
     assert api.submit({**mine, "Idempotency-Key": "another"}).status_code == 503
 
 
-def test_one_owner_cannot_take_all_places(make_api):
+def test_the_open_jobs_of_an_owner_are_limited(make_api):
     api = make_api(max_open_jobs=10, max_open_jobs_per_owner=2)
     (mine, _), (other, _) = api.key(), api.key("another")
     assert [api.submit(mine, noise_picture(number)).status_code for number in range(3)] == [202, 202, 429]
@@ -124,7 +124,7 @@ def test_one_owner_cannot_take_all_places(make_api):
     assert api.submit(other).status_code == 202
 
 
-def test_an_owner_s_stored_bytes_are_bounded(make_api):
+def test_the_stored_bytes_of_an_owner_are_limited(make_api):
     api = make_api(max_stored_bytes_per_owner=len(noise_picture(1)))
     (mine, _), (other, _) = api.key(), api.key("another")
     first = api.submit(mine, noise_picture(1))
@@ -185,14 +185,14 @@ def test_slow_uploads_leave_threads_for_others(make_api, large_picture, is_small
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/livez", "/openapi.json", "/swagger", "/nowhere"])
-def test_every_answer_keeps_browsers_from_making_more_of_it(make_api, path):
+def test_every_response_has_security_headers(make_api, path):
     headers = make_api().call("GET", path, {}).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-RetryPolicy"] == "no-referrer"
     assert "frame-ancestors 'none'" in headers["Content-Security-RetryPolicy"]
 
 
-def test_metrics_are_for_this_machine_alone_unless_there_is_a_token(make_api):
+def test_metrics_need_loopback_or_a_token(make_api):
     api = make_api()
     assert api.call("GET", "/metrics", {}).status_code == 200
     assert api.call("GET", "/metrics", {}, "192.0.2.1").status_code == 404

@@ -82,7 +82,7 @@ def headers_of(api, kind, scope):
 
 @pytest.mark.parametrize("kind", CALLERS)
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route[0]} {route[1]}")
-def test_each_caller_gets_what_is_due(api, job, route, kind):
+def test_each_caller_gets_the_expected_status(api, job, route, kind):
     method, path = route
     scope, for_owner, for_others = GUARDED[route]
     wanted = {
@@ -110,7 +110,7 @@ def test_each_caller_gets_what_is_due(api, job, route, kind):
         assert answer.json["items"] == []
 
 
-def test_every_route_has_a_row(api):
+def test_every_route_is_tested(api):
     rows = set()
     for rule in api.app.url_map.iter_rules():
         if "<path:filename>" in rule.rule:  # Files of the documentation page.

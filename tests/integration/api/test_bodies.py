@@ -41,7 +41,7 @@ def noise_file():
     return io.BytesIO(noise_picture())
 
 
-def test_metadata_that_cannot_be_kept_is_refused_and_leaves_no_file(make_api):
+def test_metadata_that_cannot_be_stored_is_refused_and_leaves_no_file(make_api):
     api = make_api()
     mine, _ = api.key()
     for metadata in REFUSED:
@@ -58,7 +58,7 @@ def test_metadata_that_cannot_be_kept_is_refused_and_leaves_no_file(make_api):
     assert api.call("GET", "/v1/jobs", mine).json["items"] == []
 
 
-def test_metadata_comes_back_as_it_was_sent(make_api):
+def test_metadata_is_returned_unchanged(make_api):
     api = make_api()
     mine, _ = api.key()
     for metadata in KEPT:
@@ -175,7 +175,7 @@ BROKEN_CHUNKS = {
         pytest.param("size", "/v1/uploads", "application/json", id="size of another call"),
     ],
 )
-def test_a_broken_chunk_is_the_sender_s_mistake_and_ends_the_connection(stack, key, case, path, kind):
+def test_a_malformed_chunk_is_a_bad_request_and_closes_the_connection(stack, key, case, path, kind):
     # What follows must not be taken for another request.
     sent = BROKEN_CHUNKS[case] + b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
     before = set(stack.state.glob("storage/media/*"))
@@ -188,7 +188,7 @@ def test_a_broken_chunk_is_the_sender_s_mistake_and_ends_the_connection(stack, k
     assert set(stack.state.glob("storage/media/*")) == before
 
 
-def test_a_form_that_ends_too_soon_is_no_form(make_api):
+def test_an_incomplete_form_is_a_bad_request(make_api):
     api = make_api()
     mine, _ = api.key()
     whole = part("sample_fps", "1") + FILE + noise_picture() + b"\r\n--b--\r\n"
@@ -203,14 +203,14 @@ def test_a_form_that_ends_too_soon_is_no_form(make_api):
     assert api.files() == stored
 
 
-def test_no_other_call_takes_a_form(make_api):
+def test_other_endpoints_accept_no_form(make_api):
     api = make_api()
     mine, _ = api.key()
     answer = api.call("POST", "/v1/uploads", mine, data={"file": (noise_file(), "a.jpg")})
     assert answer.status_code in (415, 422)
 
 
-def test_a_connection_serves_on_after_a_form(stack, key):
+def test_a_connection_is_reused_after_a_form(stack, key):
     body = part("sample_fps", "1") + FILE + noise_picture() + b"\r\n--b--\r\n"
     head = head_of(key, "/v1/jobs", "multipart/form-data; boundary=b", f"Content-Length: {len(body)}")
     with connect(stack) as connection:
@@ -231,7 +231,7 @@ def test_a_connection_serves_on_after_a_form(stack, key):
     ],
     ids=["query", "json", "metadata"],
 )
-def test_what_is_given_twice_is_refused(make_api, path, body):
+def test_repeated_options_are_refused(make_api, path, body):
     api = make_api()
     mine, _ = api.key()
     if body is None:

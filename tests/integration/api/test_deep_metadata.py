@@ -28,7 +28,7 @@ def stored(make_api):
     return api, headers, job_id, metadata
 
 
-def test_a_job_with_deep_metadata_is_listed_looked_at_cancelled_and_announced(stored):
+def test_a_job_with_deep_metadata_can_be_listed_read_cancelled_and_delivered(stored):
     api, headers, job_id, metadata = stored
     for method, path in (("GET", f"/v1/jobs/{job_id}"), ("POST", f"/v1/jobs/{job_id}/cancel"), ("GET", "/v1/jobs")):
         answer = api.call(method, path, headers)

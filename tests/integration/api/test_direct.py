@@ -82,7 +82,7 @@ def test_a_file_goes_to_storage_and_becomes_the_media_of_its_job(api, owner, sto
     assert key.startswith("media/")
 
 
-def test_what_is_put_there_after_ingest_changes_nothing(api, owner, storage, worker):
+def test_overwriting_an_upload_after_ingest_changes_nothing(api, owner, storage, worker):
     first, second = noise_picture(1), noise_picture(2)
     size = max(len(first), len(second))
     first, second = first.ljust(size, b"\0"), second.ljust(size, b"\0")
@@ -96,7 +96,7 @@ def test_what_is_put_there_after_ingest_changes_nothing(api, owner, storage, wor
         assert stream.read() == first
 
 
-def test_an_upload_makes_one_job(api, owner):
+def test_an_upload_can_be_used_for_one_job(api, owner):
     upload = sent(api, owner, noise_picture(1))
     assert submit(api, owner, upload).status_code == 202
     assert (submit(api, owner, upload).status_code, submit(api, owner, upload).json["code"]) == (404, "not_found")
@@ -126,7 +126,7 @@ def test_a_request_repeated_with_another_upload_of_the_same_file_gets_the_same_j
     assert other.json["code"] == "idempotency_conflict"
 
 
-def test_what_is_not_the_file_that_was_promised_fails_the_job(api, owner, storage, worker):
+def test_a_wrong_checksum_fails_the_job(api, owner, storage, worker):
     picture = noise_picture(1)
     job = submit(api, owner, sent(api, owner, picture), sha256="0" * 64)
     ingest(worker, uuid.UUID(job.json["id"]))
@@ -140,14 +140,14 @@ def test_what_is_not_the_file_that_was_promised_fails_the_job(api, owner, storag
     assert submit(api, owner, sent(api, owner, picture), sha256="ABC").status_code == 422
 
 
-def test_nobody_takes_anothers_upload(api, owner):
+def test_an_upload_of_another_owner_cannot_be_used(api, owner):
     upload = sent(api, owner, noise_picture(1))
     stranger = api.key("stranger")[0]
     assert submit(api, stranger, upload).status_code == 404
     assert submit(api, owner, upload).status_code == 202
 
 
-def test_a_file_that_has_not_arrived_makes_no_job_yet(api, owner):
+def test_an_incomplete_upload_creates_no_job(api, owner):
     picture = noise_picture(1)
     upload = announce(api, owner, len(picture))
     assert submit(api, owner, upload).json["code"] == "upload_incomplete"
@@ -155,7 +155,7 @@ def test_a_file_that_has_not_arrived_makes_no_job_yet(api, owner):
     assert submit(api, owner, upload).status_code == 202
 
 
-def test_what_is_no_media_is_refused_and_the_upload_stays_until_it_runs_out(api, owner, storage, worker):
+def test_an_upload_that_is_not_media_is_refused_and_kept_until_it_expires(api, owner, storage, worker):
     upload = sent(api, owner, b"no picture at all" * 10)
     assert submit(api, owner, upload).json["code"] == "not_media"
     assert len(keys(storage)) == 1
@@ -165,11 +165,11 @@ def test_what_is_no_media_is_refused_and_the_upload_stays_until_it_runs_out(api,
 
 
 @pytest.mark.parametrize("size_bytes", [0, -1, "10", 2**60, None])
-def test_a_size_that_cannot_be_is_refused(api, owner, size_bytes):
+def test_an_impossible_size_is_refused(api, owner, size_bytes):
     assert announce(api, owner, size_bytes).status_code == 422
 
 
-def test_more_than_a_file_may_have_is_refused(api, owner):
+def test_a_size_over_the_limit_is_refused(api, owner):
     assert announce(api, owner, api.settings.limits.max_upload_bytes + 1).json["code"] == "too_large"
 
 
@@ -183,13 +183,13 @@ def test_a_known_file_is_stored_once(api, owner, storage, worker):
         assert len({get_job(session, job_id).media_id for job_id in ids}) == 1
 
 
-def test_a_deleted_job_takes_its_upload_along(api, owner, storage):
+def test_deleting_a_job_removes_its_upload(api, owner, storage):
     job = submit(api, owner, sent(api, owner, noise_picture(1)))
     assert api.call("DELETE", f"/v1/jobs/{job.json['id']}", owner).status_code == 204
     assert keys(storage) == []
 
 
-def test_a_step_that_dies_half_way_is_done_again(api, owner, storage, worker, monkeypatch):
+def test_an_interrupted_ingest_is_repeated(api, owner, storage, worker, monkeypatch):
     job_id = uuid.UUID(submit(api, owner, sent(api, owner, noise_picture(1))).json["id"])
     with monkeypatch.context() as patch:
         patch.setattr("worker.tasks.ingest.record_source", lambda *_: 1 / 0)
@@ -203,7 +203,7 @@ def test_a_step_that_dies_half_way_is_done_again(api, owner, storage, worker, mo
         assert get_job(session, job_id).media.facts is not None
 
 
-def test_a_commit_whose_answer_is_lost_keeps_the_file(api, owner, worker, monkeypatch):
+def test_an_unconfirmed_commit_keeps_the_file(api, owner, worker, monkeypatch):
     job_id = uuid.UUID(submit(api, owner, sent(api, owner, noise_picture(1))).json["id"])
     with monkeypatch.context() as patch:
         lost = lose_commits(patch, worker.sessions.engine, of="insert into media")
@@ -226,13 +226,13 @@ def test_a_claimed_upload_counts_until_it_is_media(make_api, s3_settings):
     assert announce(api, headers, len(picture)).json["code"] == "storage_quota_exceeded"
 
 
-def test_a_service_whose_storage_no_sender_reaches_offers_none(make_api, s3_settings):
+def test_storage_without_a_public_address_offers_no_direct_uploads(make_api, s3_settings):
     api = make_api(storage=s3_settings.model_copy(update={"public_endpoint_url": None}))
     answer = announce(api, api.key("owner")[0], 10)
     assert (answer.status_code, answer.json["code"]) == (409, "no_direct_uploads")
 
 
-def test_quotas_count_what_is_announced(make_api, s3_settings):
+def test_quotas_include_open_uploads(make_api, s3_settings):
     api = make_api(storage=s3_settings, max_stored_bytes_per_owner=1000, max_open_jobs_per_owner=3)
     headers = api.key("owner")[0]
     assert announce(api, headers, 900).status_code == 201
@@ -244,14 +244,14 @@ def test_quotas_count_what_is_announced(make_api, s3_settings):
     assert "Retry-After" in refused.headers
 
 
-def test_the_file_of_a_cancelled_job_goes_at_once(api, owner, storage):
+def test_the_file_of_a_cancelled_job_is_removed_at_once(api, owner, storage):
     job = submit(api, owner, sent(api, owner, noise_picture(1)))
     assert keys(storage)
     assert api.call("POST", f"/v1/jobs/{job.json['id']}/cancel", owner).status_code == 200
     assert keys(storage) == []
 
 
-def test_leftovers_go_and_what_is_waited_for_stays(api, owner, storage, worker, monkeypatch):
+def test_leftovers_are_removed_and_open_uploads_stay(api, owner, storage, worker, monkeypatch):
     waiting = submit(api, owner, sent(api, owner, noise_picture(1)))
     announced = sent(api, owner, noise_picture(2))
     cancelled = submit(api, owner, sent(api, owner, noise_picture(3)))
@@ -271,9 +271,7 @@ def test_leftovers_go_and_what_is_waited_for_stays(api, owner, storage, worker, 
     assert set(keys(storage)) == kept
 
 
-def test_an_upload_that_nobody_asked_for_goes_with_its_address_however_old_it_is(
-    api, owner, storage, worker, monkeypatch
-):
+def test_an_unclaimed_upload_is_removed_when_it_expires(api, owner, storage, worker, monkeypatch):
     """In a bucket, files without a row are looked for among those of the last days alone."""
     sent(api, owner, noise_picture(1))
     with worker.sessions.transaction() as session:

@@ -73,7 +73,7 @@ def test_a_file_can_come_as_a_form_or_as_raw_bytes(http, clip):
     assert form.json()["status"] == "queued"
 
 
-def test_a_body_of_unknown_length_is_taken(http, clip):
+def test_a_body_of_unknown_length_is_accepted(http, clip):
     content = clip.read_bytes()
     blocks = (content[start : start + 10_000] for start in range(0, len(content), 10_000))
     answer = http.post("/v1/jobs", content=blocks, headers={"Content-Type": "application/octet-stream"})
@@ -125,7 +125,7 @@ FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
 
 @pytest.mark.parametrize("form", ["raw", "multipart"])
 @pytest.mark.parametrize("length", [True, False], ids=["announced", "chunked"])
-def test_what_is_no_media_is_refused_before_it_has_arrived(http, stack, form, length):
+def test_a_file_that_is_not_media_is_refused_before_it_has_arrived(http, stack, form, length):
     size, sent = 600 * 1024**2, 0
     before = set((stack.state / "storage" / "media").iterdir())
 
@@ -170,7 +170,7 @@ def test_a_refusal_does_not_wait_for_the_body_and_closes_the_connection(stack, k
     assert b'"code": "%s"' % code in answer
 
 
-def test_limits_are_named(http, tmp_path):
+def test_errors_name_the_limit(http, tmp_path):
     # Refused by what it announces, before it is sent.
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {http.headers['authorization']}\r\n"
     head += f"Content-Type: video/mp4\r\nContent-Length: {3 * 1024**3}\r\nConnection: close\r\n\r\n"
@@ -302,7 +302,7 @@ def test_the_same_idempotency_key_gives_the_same_job(http, clip):
     check_problem(other, 409, "idempotency_conflict")
 
 
-def test_requests_that_race_under_one_idempotency_key_make_one_job(http, stack, tmp_path):
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(http, stack, tmp_path):
     content = make_clip(tmp_path / "race.mp4", frames=4).read_bytes()
     headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "video/mp4"}
     barrier, answers = threading.Barrier(6), []
@@ -323,7 +323,7 @@ def test_requests_that_race_under_one_idempotency_key_make_one_job(http, stack, 
     assert len(stored) == 1
 
 
-def test_waiting_holds_the_answer_until_the_job_ends(http, clip):
+def test_prefer_wait_delays_the_response_until_the_job_ends(http, clip):
     job_id = submit(http, clip).json()["id"]
     answer = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
     assert answer.json()["status"] == "succeeded"
@@ -395,7 +395,7 @@ def test_models_are_listed_with_their_cards(http):
     assert all("## Intended use" in model["model_card"] for model in models)
 
 
-def test_results_tell_what_the_verdict_rests_on(http, clip):
+def test_results_contain_the_evidence_of_the_verdict(http, clip):
     job_id = submit(http, clip).json()["id"]
     job = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()
     evidence = job["evidence"]
@@ -431,7 +431,7 @@ def test_probes_and_metrics_need_no_key(stack):
         assert stranger.get("/docs", follow_redirects=True).status_code == 200
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(stack, key, clip):
+def test_an_interrupted_upload_leaves_nothing(stack, key, clip):
     before = set((stack.state / "storage" / "media").iterdir())
     host, port = stack.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
@@ -444,7 +444,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(stack, key, clip):
     assert set((stack.state / "storage" / "media").iterdir()) == before
 
 
-def test_segments_tell_when_they_were_worked_on_and_what_ran(http, clip):
+def test_segments_have_times_and_engine(http, clip):
     job_id = submit(http, clip).json()["id"]
     job = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()
     assert job["status"] == "succeeded"
@@ -466,7 +466,7 @@ SLOW_BODIES = {
 }
 
 
-def test_a_body_that_nobody_reads_holds_a_thread_for_seconds_however_slowly_it_comes(stack):
+def test_draining_a_refused_body_is_limited_in_time(stack):
     host, port = stack.url.removeprefix("http://").split(":")
     is_over, held_s, answers = threading.Event(), {}, {}
 
@@ -504,7 +504,7 @@ def test_a_body_that_nobody_reads_holds_a_thread_for_seconds_however_slowly_it_c
     assert max(held_s.values()) < PATIENCE_S
 
 
-def test_a_refused_body_that_is_read_to_its_end_leaves_the_connection_open(stack):
+def test_a_completely_drained_body_leaves_the_connection_open(stack):
     host, port = stack.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         for _ in range(2):

@@ -12,7 +12,7 @@ from tests.clips import noise_picture
 from tests.integration.rows import lose_commits
 
 
-def test_a_lost_file_is_stored_anew(make_api):
+def test_a_lost_file_is_stored_again(make_api):
     api = make_api()
     headers = api.key("owner")[0]
     picture = noise_picture(1)
@@ -58,7 +58,7 @@ def test_a_job_that_cannot_have_been_committed_leaves_no_file(make_api, monkeypa
     assert api.files() == []
 
 
-def test_a_removal_that_cannot_be_noted_takes_no_file_along(make_api, monkeypatch):
+def test_a_removal_that_cannot_be_recorded_affects_no_other_file(make_api, monkeypatch):
     api = make_api()
     headers = api.key("owner")[0]
     picture = noise_picture(1)

@@ -43,7 +43,7 @@ def get(api, headers, path):
     return answer.json
 
 
-def test_a_job_lists_its_first_segments_and_says_where_the_others_are(many):
+def test_a_job_lists_its_first_segments_and_a_cursor_for_the_others(many):
     api, headers, _, job_id = many
     job = get(api, headers, f"/v1/jobs/{job_id}")
     assert [segment["index"] for segment in job["segments"]] == list(range(100))
@@ -60,7 +60,7 @@ def test_a_job_lists_its_first_segments_and_says_where_the_others_are(many):
     assert rest[-1] | {"people": 0, "reasons": [], "engine": None, "status": "pending"} == rest[-1]
 
 
-def test_segments_with_their_faces_come_in_smaller_pages(many):
+def test_segments_with_faces_have_smaller_pages(many):
     api, headers, _, job_id = many
     page = get(api, headers, f"/v1/jobs/{job_id}/segments?limit=100")
     assert len(page["items"]) == 100
@@ -71,7 +71,7 @@ def test_segments_with_their_faces_come_in_smaller_pages(many):
         assert (answer.status_code, answer.json["code"]) == (422, "invalid_request"), wrong
 
 
-def test_the_answer_to_a_cancellation_and_the_webhook_are_no_larger(many):
+def test_cancellation_and_webhook_list_no_more_segments(many):
     api, headers, _, job_id = many
     answer = api.call("POST", f"/v1/jobs/{job_id}/cancel", headers)
     assert answer.status_code == 200
@@ -99,7 +99,7 @@ def statements(api, call):
     return seen
 
 
-def test_looking_and_erasing_take_as_many_statements_for_any_number_of_segments(many):
+def test_reading_and_erasing_take_a_constant_number_of_statements(many):
     api, headers, _, job_id = many
     looks = statements(api, lambda: get(api, headers, f"/v1/jobs/{job_id}"))
     assert len(looks) <= 6

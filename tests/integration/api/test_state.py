@@ -51,7 +51,7 @@ def test_an_idle_service_has_nothing_open(api):
     assert of(found, "messages", queue=CPU_QUEUE) == 0
 
 
-def test_what_waits_and_runs_is_counted_with_the_age_of_the_oldest(api, owner):
+def test_open_work_is_counted_with_the_age_of_the_oldest(api, owner):
     job_id = api.submit(owner, noise_picture(1)).json["id"]
     found = gauges(api)
     assert of(found, "open_jobs", status="queued") == 1
@@ -90,7 +90,7 @@ def scored(api, owner, scores):
         )
 
 
-def test_drift_is_told_once_there_are_scores_enough(api, owner):
+def test_drift_is_reported_once_there_are_enough_scores(api, owner):
     scored(api, owner, [0.05] * (MIN_JOBS - 1))
     assert of(gauges(api), "score_psi", model=DEFAULT_CHECKPOINT) is None
     scored(api, owner, [0.15])
@@ -103,7 +103,7 @@ def test_drift_is_told_once_there_are_scores_enough(api, owner):
     assert far_index > 2 * near_index > 0
 
 
-def test_a_redis_that_is_away_leaves_the_rest(api, owner):
+def test_without_redis_the_other_gauges_remain(api, owner):
     api.submit(owner, noise_picture(1))
     api.redis.stop()
     found = gauges(api)

@@ -63,7 +63,7 @@ def until(claim):
         time.sleep(0.02)
 
 
-def test_a_request_that_waits_is_answered_when_the_api_is_asked_to_stop(make_api):
+def test_a_waiting_request_is_answered_when_the_api_stops(make_api):
     """A wait may be longer than the time in which a process has to end: it was cut off without an answer."""
     api = make_api()
     mine, _ = api.key()

@@ -71,7 +71,7 @@ def execute(api, statement, **values):
 
 
 @pytest.mark.parametrize(("statement", "status"), [(END, 200), (ERASE, 404)], ids=["end", "erasure"])
-def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api, statement, status):
+def test_fifty_waiting_requests_query_once_before_and_once_after_the_end(make_api, statement, status):
     # Asking all the time would be a thousand looks a second.
     api = make_api(threads=140, poll_every_s=0.001, requests_per_minute=10_000)
     services = api.app.extensions["deepfakestream"]
@@ -96,7 +96,7 @@ def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api
     assert services.listener.waiters == 0
 
 
-def test_one_connection_listens_however_many_wait(make_api):
+def test_one_connection_listens_for_all_waiting_requests(make_api):
     api = make_api(threads=32)
     services = api.app.extensions["deepfakestream"]
     mine, _ = api.key()
@@ -112,7 +112,7 @@ def test_one_connection_listens_however_many_wait(make_api):
     assert not services.listener.is_listening
 
 
-def test_what_is_rolled_back_wakes_nobody(make_api):
+def test_a_rollback_wakes_no_request(make_api):
     api = make_api()
     mine, _ = api.key()
     job = api.submit(mine).json["id"]
@@ -146,7 +146,7 @@ def test_what_is_rolled_back_wakes_nobody(make_api):
     [{"listen": False}, {"listen_url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}, {"listen_url": "elsewhere"}],
     ids=["off", "unreachable", "another database"],
 )
-def test_where_nothing_is_heard_requests_look_again_and_again(make_api, monkeypatch, postgres_url, settings):
+def test_without_notifications_requests_poll(make_api, monkeypatch, postgres_url, settings):
     # As through a pooler that lends connections by transaction: the connection listens, and nothing arrives.
     monkeypatch.setattr("api.listener.SELF_TEST_TIMEOUT_S", 0.1)
     if settings.get("listen_url") == "elsewhere":
@@ -165,7 +165,7 @@ def test_where_nothing_is_heard_requests_look_again_and_again(make_api, monkeypa
     assert waiters.answers[0].json["status"] == "cancelled"
 
 
-def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
+def test_a_restart_of_postgres_ends_no_wait_and_misses_no_end():
     with state_folder() as folder:
         postgres = Postgres(folder / "postgres")
         engine = make_engine(Database(url=postgres.start()))
@@ -211,7 +211,7 @@ def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
             postgres.stop()
 
 
-def test_a_submission_can_wait_as_well(make_api):
+def test_a_submission_can_wait_for_its_job(make_api):
     api = make_api()
     endings = api.app.extensions["deepfakestream"].listener
     mine, _ = api.key()
@@ -231,7 +231,7 @@ def test_a_submission_can_wait_as_well(make_api):
 
 
 @pytest.mark.parametrize("where", ["wait_for_end", "_document_now"])
-def test_a_submission_that_was_accepted_says_so_though_the_database_fails_its_wait(make_api, monkeypatch, where):
+def test_an_accepted_submission_succeeds_even_if_its_wait_fails(make_api, monkeypatch, where):
     """An error would make the sender submit it again."""
     api = make_api()
     mine, _ = api.key()
@@ -248,7 +248,7 @@ def test_a_submission_that_was_accepted_says_so_though_the_database_fails_its_wa
     assert "Preference-Applied" not in answer.headers
 
 
-def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
+def test_preference_applied_is_sent_only_for_an_applied_wait(make_api):
     api = make_api(max_wait_s=3.9)
     services = api.app.extensions["deepfakestream"]
     mine, _ = api.key()
@@ -274,11 +274,11 @@ def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
     [(None, 0), ("wait=7", 7), ("Wait = 7", 7), ('respond-async, wait="7"', 7), ("wait=7, wait=9", 7), ("await=7", 0),
      ("wait=7s", 0), ("wait=-7", 0), ("wait=" + "9" * 18, 60), ("wait=\u0667", 0)],
 )  # fmt: skip
-def test_how_long_a_request_wants_to_wait(prefer, wanted):
+def test_the_requested_wait_is_parsed(prefer, wanted):
     assert requested_wait_s(prefer, 60.0) == wanted
 
 
-def test_the_channel_is_that_of_the_trigger(engine):
+def test_the_channel_matches_the_trigger(engine):
     with engine.connect() as connection:
         body = connection.scalar(text("select prosrc from pg_proc where proname = 'jobs_notify_end'"))
     assert f"'{CHANNEL}'" in body

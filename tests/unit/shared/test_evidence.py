@@ -9,7 +9,7 @@ from shared.manifests import Bound, Bounds, Calibration
 SIDE = math.isqrt(REFERENCE_PIXELS)
 
 
-def test_bits_a_pixel_of_h264_at_the_reference_size_are_what_they_are():
+def test_h264_at_the_reference_size_is_not_scaled():
     found = bits_per_pixel(1250, width_px=400, height_px=250, frames=10, codec="h264")
     assert found == pytest.approx(1250 * 8 / (400 * 250 * 10))
 
@@ -32,17 +32,17 @@ def test_older_codecs_need_more_bits_for_the_same_quality(codec):
     assert bits_per_pixel(10_000, **given, codec=codec) < h264
 
 
-def test_every_codec_that_is_accepted_and_can_be_measured_has_a_worth():
+def test_every_measurable_accepted_codec_has_a_scale():
     assert set(VIDEO_CODECS) - H264_EQUIVALENT_BITS.keys() == {"h264", "vp6f", "wmv3", "vc1"}
 
 
 @pytest.mark.parametrize("missing", ["width_px", "height_px", "frames"])
-def test_where_there_is_nothing_there_are_no_bits(missing):
+def test_bits_per_pixel_are_unknown_without_pixels_or_frames(missing):
     given = {"width_px": 400, "height_px": 250, "frames": 10, "codec": "h264", missing: 0}
     assert bits_per_pixel(10_000, **given) is None
 
 
-def test_a_bound_passes_from_one_face_to_many_and_rises_with_people():
+def test_a_bound_moves_with_faces_and_rises_with_people():
     bound = Bound(one=2.0, many=0.0, doubling=1.0)
     odds = [
         math.log(score / (1 - score)) for score in (bound.score_at(Evidence("video", n, 1)) for n in (1, 2, 4, 1000))
@@ -53,7 +53,7 @@ def test_a_bound_passes_from_one_face_to_many_and_rises_with_people():
     assert math.log(four / (1 - four)) - math.log(two / (1 - two)) == pytest.approx(1.0)
 
 
-def test_the_band_never_begins_above_the_threshold():
+def test_the_lower_limit_is_never_above_the_upper():
     bounds = Bounds(low=Bound(one=3.0, many=3.0), high=Bound(one=1.0, many=1.0))
     calibration = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.7, 0.7), bounds={"image": bounds})
     low, high = calibration.limits(Evidence("image", 1, 1))
@@ -61,7 +61,7 @@ def test_the_band_never_begins_above_the_threshold():
     assert calibration.limits(Evidence("video", 1, 1)) == (0.7, 0.7)
 
 
-def test_a_description_tells_bounds_only_where_there_are_some():
+def test_a_description_has_bounds_only_if_they_are_set():
     plain = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.5, 0.7))
     assert plain.evidence_fields() == {}
     told = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).evidence_fields()

@@ -35,14 +35,14 @@ def aws(monkeypatch):
         pytest.param({}, KEY | {"endpoint_url": "http://a b:99999999"}, "Invalid endpoint", id="address"),
     ],
 )
-def test_what_the_library_for_s3_refuses_is_a_mistake_of_configuration(aws, variables, settings, reason):
+def test_settings_that_boto3_refuses_are_configuration_errors(aws, variables, settings, reason):
     for name, value in variables.items():
         aws(name, value)
     with pytest.raises(ConfigurationError, match=reason):
         open_storage(StorageSettings(**{**S3, **settings}))
 
 
-def test_api_and_worker_tell_it_as_such(aws):
+def test_api_and_worker_raise_configuration_errors(aws):
     aws("AWS_PROFILE", "nope")
     shared = {
         "database": {"url": "postgresql+psycopg://nobody@127.0.0.1:1/none"},
