@@ -48,13 +48,13 @@ FAKE_SCORES: Final = Histogram(
 VERDICTS: Final = Counter("deepfakestream_verdicts", "Verdicts of succeeded jobs.", ["model", "verdict"])
 GPU_MEMORY: Final = Gauge(
     "deepfakestream_gpu_memory_bytes",
-    "Memory of a GPU after the last segment, by device and by whether it is all or what is used by anybody.",
+    "Memory of a GPU after the last segment, by device and kind: total, or used by all processes.",
     ["device", "kind"],
     multiprocess_mode="mostrecent",
 )
 GPU_UTILISATION: Final = Gauge(
     "deepfakestream_gpu_utilisation",
-    "Share of time in which a GPU did something, after the last segment.",
+    "Utilisation of a GPU after the last segment, as a share of time.",
     ["device"],
     multiprocess_mode="mostrecent",
 )

@@ -1,4 +1,4 @@
-"""segment summaries as columns, and segments counted as they are done"""
+"""columns for segment summaries, and a count of segments that are done"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""the checkpoint that a job is judged by, and how often a delivery was begun"""
+"""the pinned checkpoint of a job, and the attempts of a delivery"""
 
 from collections.abc import Sequence
 

@@ -52,7 +52,7 @@ def remove_files(
     Returns:
         The number of files that were removed.
     """
-    gone: list[str] = []
+    removed: list[str] = []
     failures = 0
     for key in storage_keys:
         try:
@@ -63,14 +63,14 @@ def remove_files(
             if failures == max_failures:
                 break
         else:
-            gone.append(key)
-    if gone:
+            removed.append(key)
+    if removed:
         try:
             with sessions.transaction() as session:
-                session.execute(delete(Removal).where(Removal.storage_key.in_(gone)))
+                session.execute(delete(Removal).where(Removal.storage_key.in_(removed)))
         except SQLAlchemyError:
             log.exception("removals not recorded yet")
-    return len(gone)
+    return len(removed)
 
 
 @contextmanager

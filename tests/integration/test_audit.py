@@ -1,4 +1,4 @@
-"""The audit log in a real database: what is written down, and that it stays."""
+"""The audit log in a real database: what is recorded, and that it cannot be changed."""
 
 import json
 import subprocess
@@ -73,7 +73,7 @@ def test_retention_removes_only_old_events(sessions):
         session.add(AuditEvent(action="job.submitted", owner="retained", actor="old", detail={}, at=at))
     with sessions.transaction() as session:
         assert expire_events(session, 2) == 1
-        # The permission ended with the removal.
+        # The permission to remove events has ended.
         with pytest.raises(DBAPIError, match="neither changed nor removed"):
             session.execute(delete(AuditEvent))
         session.rollback()

@@ -145,7 +145,7 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
 
 @pytest.mark.parametrize("step", ["plan", "erase"])
 def test_a_submission_with_the_same_content_and_key_does_not_deadlock(sessions, step):
-    """It holds the media, and its insertion waits for a job of the same key that is being changed."""
+    """The submission locks the media, and its insert waits for the job with the same key, which is being changed."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.idempotency_key = "key"
@@ -166,7 +166,7 @@ def test_a_submission_with_the_same_content_and_key_does_not_deadlock(sessions, 
         session.get_one(Media, media_id, with_for_update=True)
         changing.start()
         changing.join(0.3)
-        assert changing.is_alive(), "it waits for the media"
+        assert changing.is_alive(), "the change waits for the lock of the media"
         with pytest.raises(IntegrityError), session.begin_nested():
             session.add(Job(**copied, idempotency_key="key", media_id=media_id, sample_fps=2.0, segment_seconds=5.0))
     changing.join(10)
@@ -176,7 +176,7 @@ def test_a_submission_with_the_same_content_and_key_does_not_deadlock(sessions, 
 
 
 def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
-    """Such a lease would stay in its row for ever, since nobody looks at segments of ended jobs."""
+    """Such a lease would never be released, since segments of ended jobs are ignored."""
     job_id = planned_job(sessions)
     leased = []
 
@@ -189,7 +189,7 @@ def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
         beginning = threading.Thread(target=begin)
         beginning.start()
         beginning.join(0.3)
-        assert beginning.is_alive(), "it waits for the job"
+        assert beginning.is_alive(), "acquire waits for the lock of the job"
     beginning.join(10)
     assert leased == [None]
     with sessions.transaction() as session:

@@ -1,4 +1,4 @@
-"""Making keys on a real database: what an owner and a name may be."""
+"""Creation of keys in a real database: valid owners and names."""
 
 import uuid
 
@@ -71,7 +71,7 @@ def test_labels_of_any_script_are_accepted(sessions, run, owner):
 
 
 def test_an_unknown_scope_is_refused(sessions, owner):
-    with sessions.transaction() as session, pytest.raises(InvalidKeyError, match="no scope 'jobs:all'"):
+    with sessions.transaction() as session, pytest.raises(InvalidKeyError, match="unknown scope 'jobs:all'"):
         create_key(session, owner=owner, name="desk", scopes=["jobs:read", "jobs:all"])
 
 

@@ -1,4 +1,4 @@
-"""Which stored copy stays when the same content is sent again."""
+"""Repeated content: which of two stored files is kept."""
 
 import threading
 import uuid
@@ -18,7 +18,7 @@ from tests.integration.rows import add_job
 
 
 def key_of_age(age):
-    """A key as it was made *age* ago."""
+    """Return a storage key that was made *age* ago."""
     milliseconds = int((datetime.now(UTC) - age).timestamp() * 1000)
     return f"media/{uuid.UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62)}"
 
@@ -55,7 +55,7 @@ def test_content_whose_last_job_is_being_erased_is_stored_again(sessions):
     with ThreadPoolExecutor() as threads:
         erasing = threads.submit(erase)
         is_deleted.wait(10)
-        # By then the row is waited for, as far as anybody can tell.
+        # By then the other transaction is most likely waiting for the row.
         timer = threading.Timer(0.5, may_commit.set)
         timer.start()
         with sessions.transaction() as session:
@@ -65,7 +65,7 @@ def test_content_whose_last_job_is_being_erased_is_stored_again(sessions):
 
 
 def test_reuse_does_not_wait_for_a_result_that_is_being_erased(sessions):
-    """The transaction that erases it waits for the media, which the new job holds."""
+    """The erasing transaction waits for the media, which the new job has locked."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}
@@ -94,7 +94,7 @@ def test_reuse_does_not_wait_for_a_result_that_is_being_erased(sessions):
 
 @pytest.mark.parametrize(("reasons", "is_taken"), [([], False), (["truncated"], True)])
 def test_a_result_that_ignored_truncation_is_not_reused(sessions, reasons, is_taken):
-    """The release before called such files real."""
+    """An older release called such files real."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}

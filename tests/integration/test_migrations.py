@@ -59,7 +59,7 @@ def test_filling_segment_summaries_can_be_restarted(postgres_url):
         migrate(engine, "0008")
         with engine.begin() as connection:
             connection.exec_driver_sql(ROWS_OF_0008)
-        # What an attempt leaves that broke off while it filled the tables.
+        # The state after an attempt that was interrupted while it filled the tables.
         migrate(engine, "0009")
         with engine.begin() as connection:
             connection.exec_driver_sql("update alembic_version set version_num = '0008'")
@@ -74,7 +74,7 @@ def test_filling_segment_summaries_can_be_restarted(postgres_url):
             assert found == [(index, 2, index, 0, 10, ["no_face"], "torch-float16") for index in (0, 1, 2)] * 3
             without = connection.exec_driver_sql("select people_count, reasons from segments where result is null")
             assert set(without.all()) == {(None, None)}
-            # Of a job that is open, the next segment that is done begins the count.
+            # In an open job, the count begins with the next segment that is done.
             done = "select status, segments_done from jobs order by id"
             assert connection.exec_driver_sql(done).all() == [("succeeded", 5), ("running", None), ("cancelled", 5)]
         with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Files that rows gave up go in the end, whatever happens between the commit and their removal."""
+"""Files that no row needs are removed in the end, even after failures between commit and removal."""
 
 from datetime import timedelta
 
@@ -21,7 +21,7 @@ from worker.tasks.upkeep import tidy
 
 
 class Storage(FileStorage):
-    """A folder from which files cannot be removed for a while."""
+    """Storage whose removals can be made to fail."""
 
     def __init__(self, folder):
         super().__init__(folder.as_uri())
@@ -52,7 +52,7 @@ def context(engine, sessions, storage, tmp_path):
 
 
 def stored_job(sessions, storage):
-    """A job with its file; their id and key."""
+    """Create a job with its file; return id and storage key."""
     with sessions.transaction() as session:
         job = add_job(session)
         job_id, key = job.id, job.media.storage_key
@@ -66,7 +66,7 @@ def files(storage):
     return {key for key, _ in storage.list("media")}
 
 
-def owed(sessions):
+def pending(sessions):
     with sessions.transaction() as session:
         return set(session.scalars(select(Removal.storage_key)))
 
@@ -75,9 +75,9 @@ def test_files_of_a_process_that_dies_after_the_commit_are_removed(sessions, sto
     job_id, key = stored_job(sessions, storage)
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))
-    assert (files(storage), key in owed(sessions)) == ({key}, True)
+    assert (files(storage), key in pending(sessions)) == ({key}, True)
     tidy(context)
-    assert (files(storage), key in owed(sessions)) == (set(), False)
+    assert (files(storage), key in pending(sessions)) == (set(), False)
 
 
 def test_failed_removals_are_repeated_when_storage_is_back(sessions, storage, context):
@@ -87,10 +87,10 @@ def test_failed_removals_are_repeated_when_storage_is_back(sessions, storage, co
     storage.is_away = True
     assert remove_files(sessions, storage, [key]) == 0
     tidy(context)
-    assert (files(storage), key in owed(sessions)) == ({key}, True)
+    assert (files(storage), key in pending(sessions)) == ({key}, True)
     storage.is_away = False
     tidy(context)
-    assert (files(storage), key in owed(sessions)) == (set(), False)
+    assert (files(storage), key in pending(sessions)) == (set(), False)
 
 
 def test_the_object_of_an_interrupted_check_is_removed_as_an_orphan(storage, context, monkeypatch):
@@ -124,4 +124,4 @@ def test_one_run_of_tidy_erases_everything_that_has_expired(sessions, storage, c
         keys.add(key)
     assert files(storage) == keys
     tidy(context)
-    assert (files(storage), owed(sessions) & keys) == (set(), set())
+    assert (files(storage), pending(sessions) & keys) == (set(), set())

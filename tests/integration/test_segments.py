@@ -1,4 +1,4 @@
-"""Summaries of segments, and how many of them are done, whichever release recorded them."""
+"""Summaries and counts of segments, recorded by this or an older release."""
 
 import pytest
 from sqlalchemy import insert, literal, select, update
@@ -20,15 +20,15 @@ NONE = {"fake_score": None, "reasons": ["no_face"], "people": [], "faces_found":
 NONE |= {"frames_decoded": 10}
 
 
-def as_before(session, job_id, index, result):
-    """Record a segment as a release before the summaries does."""
+def record_without_summary(session, job_id, index, result):
+    """Record a segment as an older release without summaries does."""
     status = "unscorable" if result["fake_score"] is None else "scored"
     found = {"status": status, "fake_score": result["fake_score"], "result": result}
     session.execute(update(Segment).where(Segment.job_id == job_id, Segment.index == index).values(**found))
 
 
 def summaries(session, job_id, **wanted):
-    """Rows of a page as dicts."""
+    """Return the rows of a page as dicts."""
     return [row._asdict() for row in read_segment_page(session, job_id, **wanted).rows]
 
 
@@ -37,7 +37,7 @@ def test_summaries_are_equal_whichever_release_recorded_them(sessions, result):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=result["fake_score"], result=result)
-        as_before(session, job_id, 1, result)
+        record_without_summary(session, job_id, 1, result)
     with sessions.transaction() as session:
         ours, theirs, pending = summaries(session, job_id)
         assert session.scalar(select(Segment.people_count).where(Segment.job_id == job_id, Segment.index == 1)) is None
@@ -62,7 +62,7 @@ def test_a_page_of_summaries_does_not_read_the_faces(sessions):
     job_id = planned_job(sessions, segments=1)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=0.25, result=RESULT)
-        # Of which nobody can count the people.
+        # Its people cannot be counted.
         session.execute(update(Segment).where(Segment.job_id == job_id).values(result={"people": "unreadable"}))
     with sessions.transaction() as session:
         assert [row["people_count"] for row in summaries(session, job_id)] == [2]
@@ -79,7 +79,7 @@ def test_pages_are_consecutive(sessions):
 
 
 def done(sessions, job_id):
-    """The count in the job's row, and as readers get it."""
+    """Return the count in the job's row, and the one that readers get."""
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         return job.segments_done, count_done(session, [job])[job_id]
@@ -92,7 +92,7 @@ def test_segments_are_counted_when_they_are_done(sessions):
         record_segment(session, lease(sessions, job_id, 0), fake_score=0.25, result=RESULT)
     assert done(sessions, job_id) == (1, 1)
     with sessions.transaction() as session:
-        as_before(session, job_id, 1, NONE)
+        record_without_summary(session, job_id, 1, NONE)
     assert done(sessions, job_id) == (2, 2)
     for _ in range(POLICY.max_attempts):
         with sessions.transaction() as session:
@@ -106,11 +106,11 @@ def test_segments_are_counted_when_they_are_done(sessions):
 def test_a_job_without_a_count_is_counted_by_its_rows(sessions):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
-        as_before(session, job_id, 0, RESULT)
+        record_without_summary(session, job_id, 0, RESULT)
         session.execute(update(Job).where(Job.id == job_id).values(segments_done=None))
     assert done(sessions, job_id) == (None, 1)
     with sessions.transaction() as session:
-        as_before(session, job_id, 1, RESULT)
+        record_without_summary(session, job_id, 1, RESULT)
     assert done(sessions, job_id) == (2, 2)
 
 
@@ -118,7 +118,7 @@ def test_copied_segments_are_counted(sessions):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
         for index in range(2):
-            as_before(session, job_id, index, RESULT)
+            record_without_summary(session, job_id, index, RESULT)
         copy_id = add_job(session).id
         columns = (Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score)
         rows = select(literal(copy_id), *columns).where(Segment.job_id == job_id)

@@ -1,4 +1,4 @@
-"""What hangs on a transaction is done once it is committed, and never if it is not."""
+"""Effects of a transaction run after its commit, and never without it."""
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ from shared.storage import FileStorage
 
 
 class Sender:
-    """Remembers what is sent; refuses all of it for a while."""
+    """A sender that records messages, and can be made to fail."""
 
     def __init__(self):
         self.sent, self.asked, self.is_away = [], 0, False
@@ -22,7 +22,7 @@ class Sender:
     def send(self, message):
         self.asked += 1
         if self.is_away:
-            raise ConnectionError("the broker is away")
+            raise ConnectionError("the broker is unavailable")
         self.sent.append(message)
 
 
@@ -65,7 +65,7 @@ def test_effects_run_after_the_commit(sessions, sender, storage):
         assert session.get(Removal, key) is None
 
 
-def give_up(sessions, key):
+def schedule_removal(sessions, key):
     with sessions.transaction() as session:
         after_commit(session).send("task", job_id=new_id())
         schedule_deletion(session, key)
@@ -75,7 +75,7 @@ def give_up(sessions, key):
 def test_a_rollback_drops_effects(sessions, sender, storage):
     key = stored(storage, f"media/{new_id()}")
     with pytest.raises(RuntimeError):
-        give_up(sessions, key)
+        schedule_removal(sessions, key)
     assert (sender.sent, keys(storage)) == ([], [key])
 
 
@@ -96,13 +96,13 @@ def test_sending_stops_at_the_first_failure_of_the_broker(sessions, sender):
 
 
 def commit_row(sessions, storage, key, statement="select 1"):
-    """Commit a statement while the file has no row yet."""
+    """Commit a statement while no row refers to the file."""
     with unclaimed_file(storage, key), sessions.transaction() as session:
         session.execute(text(statement))
 
 
 def test_a_failing_effect_affects_neither_the_file_nor_other_effects(sessions, sender, storage):
-    """The transaction is committed: its rows know the file."""
+    """The transaction is committed, and its rows refer to the file."""
 
     def refuse():
         raise OSError("no space left for the metrics")
@@ -115,7 +115,7 @@ def test_a_failing_effect_affects_neither_the_file_nor_other_effects(sessions, s
 
 
 class RefusedError(Exception):
-    """An error of the driver with a state, as the server, or a proxy before it, gives it."""
+    """A driver error with a SQLSTATE, as from the server or a proxy in front of it."""
 
     def __init__(self, state):
         super().__init__(state)
@@ -123,11 +123,11 @@ class RefusedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("state", "is_unsure"),
+    ("state", "is_unknown"),
     [("08006", True), ("57P01", True), ("58030", True), ("40003", True), ("40001", False), ("23505", False)],
 )
-def test_the_sqlstate_says_whether_the_outcome_of_a_commit_is_known(state, is_unsure):
-    assert is_definite_rejection(OperationalError("commit", {}, RefusedError(state))) is not is_unsure
+def test_the_sqlstate_says_whether_the_outcome_of_a_commit_is_known(state, is_unknown):
+    assert is_definite_rejection(OperationalError("commit", {}, RefusedError(state))) is not is_unknown
 
 
 def test_a_file_is_removed_if_the_database_rejects_its_row(sessions, storage):
@@ -138,7 +138,7 @@ def test_a_file_is_removed_if_the_database_rejects_its_row(sessions, storage):
 
 
 def test_a_deferred_constraint_is_not_a_lost_connection(engine, sessions, storage):
-    """Such a commit has certainly failed, and the file goes."""
+    """Such a commit has certainly failed, so the file is removed."""
     with engine.begin() as connection:
         connection.execute(text("create table late (id int primary key deferrable initially deferred)"))
     try:

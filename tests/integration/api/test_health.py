@@ -1,4 +1,4 @@
-"""What the probes and a submission say of storage, and how often they bother it."""
+"""Probes and submissions when storage fails, and how often they access it."""
 
 from structlog.testing import capture_logs
 
@@ -23,7 +23,7 @@ def test_many_readiness_probes_check_storage_once_and_write_nothing(make_api, mo
 
 
 def test_an_interrupted_read_of_storage_is_a_retryable_storage_error(make_api, tmp_path):
-    # The events say why, with all of the library's frames: rendering them would take longer than the rest.
+    # Log events contain long tracebacks of the library, and rendering them would take most of the time.
     with capture_logs(), listening(break_off) as (settings, _):
         api = make_api(storage=settings.model_copy(update={"cache_dir": tmp_path}))
         answer = api.submit(api.key()[0], noise_picture())

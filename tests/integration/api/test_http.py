@@ -1,4 +1,4 @@
-"""The HTTP API against the real server, with the real database, broker and storage behind it."""
+"""The HTTP API of a real server with real database, broker and storage."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def http(stack, key):
 
 
 def other_owner(stack, *scopes, owner="somebody-else"):
-    """The headers of another owner's key, made as an operator makes one."""
+    """Create a key for another owner by the command line and return its headers and id."""
     environment = environment_of(stack)
     arguments = ["-m", "api.keys", "create", "--owner", owner, "--name", "test", "--json"]
     arguments += [word for scope in scopes for word in ("--scope", scope)]
@@ -141,7 +141,7 @@ def test_a_file_that_is_not_media_is_refused_before_it_has_arrived(http, stack, 
     kind = "multipart/form-data; boundary=b" if form == "multipart" else "application/octet-stream"
     headers = {"Content-Type": kind} | ({"Content-Length": str(size + more)} if length else {})
     check_problem(http.post("/v1/jobs", content=body(), headers=headers), 422, "not_media")
-    # What the server drains so that its answer arrives, and what lies in sockets between.
+    # The server drains some bytes after its response, and socket buffers hold more.
     assert sent < 64 * 1024**2
     assert set((stack.state / "storage" / "media").iterdir()) == before
 
@@ -171,7 +171,7 @@ def test_a_refusal_does_not_wait_for_the_body_and_closes_the_connection(stack, k
 
 
 def test_errors_name_the_limit(http, tmp_path):
-    # Refused by what it announces, before it is sent.
+    # It is refused by its declared length, before it is sent.
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {http.headers['authorization']}\r\n"
     head += f"Content-Type: video/mp4\r\nContent-Length: {3 * 1024**3}\r\nConnection: close\r\n\r\n"
     with socket.create_connection((http.base_url.host, http.base_url.port), timeout=20) as connection:
@@ -180,7 +180,7 @@ def test_errors_name_the_limit(http, tmp_path):
     assert answer.startswith("HTTP/1.1 413 ")
     assert '"code": "too_large"' in answer
     assert "max_upload_bytes is 2147483648" in answer
-    # Five seconds of film that claim to be three hours: the header is believed when it incriminates itself.
+    # The header of a five-second video claims three hours: it is refused by its header alone.
     path = make_clip(tmp_path / "long.mp4", fps=0.05, frames=400)
     with path.open("rb") as file:
         answer = http.post("/v1/jobs", files={"file": file})
@@ -330,7 +330,7 @@ def test_prefer_wait_delays_the_response_until_the_job_ends(http, clip):
     assert answer.headers["preference-applied"] == "wait=60"
     began = time.monotonic()
     http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
-    assert time.monotonic() - began < 30, "of the 60 that it may wait"
+    assert time.monotonic() - began < 30, "the wait ended before its 60 seconds"
 
 
 def test_an_unchanged_job_is_not_sent_again(http, clip):
@@ -407,9 +407,9 @@ def test_results_contain_the_evidence_of_the_verdict(http, clip):
     score, verdict = job["fake_score"], job["verdict"]
     assert (verdict == "fake") == (score >= high)
     assert low <= high
-    # More faces than one need less than the threshold that holds for one.
+    # The limit for several faces is below the threshold for one.
     assert high < job["model"]["threshold"]
-    # As docs/api.md tells clients to repeat it.
+    # docs/api.md recommends this retry to clients.
     for name, limit in (("low", low), ("high", high)):
         bound = job["model"]["bounds"]["video"][name]
         odds = bound["many"] + (bound["one"] - bound["many"]) / evidence["faces"]
@@ -455,7 +455,7 @@ def test_segments_have_times_and_engine(http, clip):
 
 
 PATIENCE_S = 30.0
-"""A body would last for ever; on an idle machine its connection is closed after some five seconds."""
+"""The body never ends; on an idle machine the connection is closed after about five seconds."""
 SLOW_BODIES = {
     "refused, of a known length": (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n", b"401"),
     "refused, in chunks": (

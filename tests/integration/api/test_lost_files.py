@@ -1,4 +1,4 @@
-"""Files and rows belong together, whatever is lost between them."""
+"""Files and rows stay consistent when either is lost."""
 
 import uuid
 
@@ -36,7 +36,7 @@ def test_a_job_whose_commit_was_not_confirmed_keeps_its_file(make_api, monkeypat
     with monkeypatch.context() as patched:
         lost = lose_commits(patched, engine, of="insert into jobs")
         answer = api.submit(headers, noise_picture(1))
-        assert (answer.status_code, "may have accepted it" in answer.json["detail"]) == (503, True)
+        assert (answer.status_code, "may have been accepted" in answer.json["detail"]) == (503, True)
         assert lost == [True]
     with api.sessions.transaction() as session:
         [media] = session.scalars(select(Media))
@@ -45,7 +45,7 @@ def test_a_job_whose_commit_was_not_confirmed_keeps_its_file(make_api, monkeypat
 
 
 def test_a_job_that_cannot_have_been_committed_leaves_no_file(make_api, monkeypatch):
-    """The connection is lost before the commit, so that nothing can know the file."""
+    """The connection is lost before the commit, so that no row refers to the file."""
     api = make_api()
     headers = api.key("owner")[0]
 
@@ -64,16 +64,16 @@ def test_a_removal_that_cannot_be_recorded_affects_no_other_file(make_api, monke
     picture = noise_picture(1)
     assert api.submit(headers, picture).status_code == 202
 
-    def unnoted(_sessions, storage, keys, **given):
+    def fail_to_record(_sessions, storage, keys, **given):
         class Away:
             def transaction(self):
                 raise OperationalError("BEGIN", {}, Exception("the database restarts"))
 
         return remove_files(Away(), storage, keys, **given)
 
-    monkeypatch.setattr("shared.effects.remove_files", unnoted)
+    monkeypatch.setattr("shared.effects.remove_files", fail_to_record)
     assert api.submit(headers, picture).status_code == 202
     with api.sessions.transaction() as session:
         [media] = session.scalars(select(Media))
-        [owed] = session.scalars(select(Removal.storage_key))
-        assert [f"media/{file.name}" for file in api.files()] == [media.storage_key] != [owed]
+        [pending] = session.scalars(select(Removal.storage_key))
+        assert [f"media/{file.name}" for file in api.files()] == [media.storage_key] != [pending]

@@ -1,4 +1,4 @@
-"""A job is judged by the checkpoint that it was accepted with, whatever becomes of that one's folder."""
+"""A job is judged by the checkpoint that was current at submission, even if its folder changes."""
 
 import shutil
 import uuid
@@ -53,7 +53,7 @@ def context(api):
 
 @pytest.fixture
 def planned(api, context):
-    """A job of a portrait, accepted and planned."""
+    """Return a submitted and planned job of a portrait."""
     body = BytesIO()
     Image.fromarray(hopper()).save(body, "JPEG", quality=95)
     headers = api.key()[0]
@@ -62,8 +62,8 @@ def planned(api, context):
     return job_id, headers
 
 
-def exchange(models):
-    """Put other weights and another threshold in the place of the checkpoint."""
+def replace_checkpoint(models):
+    """Replace the checkpoint by one with other weights and another threshold."""
     manifest = read_manifest(models / NAME)
     calibration = manifest.calibration.model_copy(update={"threshold": 0.5, "uncertainty_band": (0.4, 0.6)})
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
@@ -86,7 +86,7 @@ def test_a_job_names_its_checkpoint_even_if_the_folder_changes(api, context, mod
     first = read_manifest(models / NAME)
     assert score(context, models, job_id) == ("scored", None)
     if how == "exchanged":
-        exchange(models)
+        replace_checkpoint(models)
     elif how == "removed":
         shutil.rmtree(models / NAME)
     else:
@@ -103,7 +103,7 @@ def test_a_job_names_its_checkpoint_even_if_the_folder_changes(api, context, mod
 
 def test_a_worker_with_other_weights_releases_the_segment_without_scoring(api, context, models, planned):
     job_id, headers = planned
-    exchange(models)
+    replace_checkpoint(models)
     assert score(context, models, job_id) == ("pending", None)
     assert score(context, models, job_id) == ("failed", "model_error")
     finish(context, job_id)
@@ -115,7 +115,7 @@ def test_a_worker_with_other_weights_releases_the_segment_without_scoring(api, c
 def test_an_old_checkpoint_serves_the_jobs_that_pinned_it(context, models, planned):
     job_id, _ = planned
     shutil.copytree(models / NAME, models / "kept")
-    exchange(models)
+    replace_checkpoint(models)
     assert score(context, models, job_id) == ("scored", None)
 
 

@@ -1,4 +1,4 @@
-"""Jobs of many segments: what their documents hold, and where the rest is."""
+"""Jobs with many segments: their documents, and the pages of segments."""
 
 import uuid
 
@@ -17,7 +17,7 @@ MANY = 1150
 
 @pytest.fixture
 def many(make_api):
-    """An api, headers with a key, and a running job of many segments, of which two are still to be done."""
+    """Return an api, headers with a key, and a running job of many segments, two of which are open."""
     api = make_api()
     headers, key = api.key()
     job_id = uuid.UUID(api.submit(headers).json["id"])
@@ -26,7 +26,7 @@ def many(make_api):
 
 
 def add_segments(api, job_id, count):
-    """Make a job one of *count* segments."""
+    """Add *count* segments to a job."""
     row = {"job_id": job_id, "status": "scored", "fake_score": 0.25, "result": RESULT, **summarize_result(RESULT)}
     rows = [{**row, "index": index, "start_s": index, "end_s": index + 1} for index in range(count)]
     for last in rows[-2:]:
@@ -37,7 +37,7 @@ def add_segments(api, job_id, count):
 
 
 def get(api, headers, path):
-    """The document at *path*."""
+    """Return the document at *path*."""
     answer = api.call("GET", path, headers)
     assert answer.status_code == 200, answer.json
     return answer.json
@@ -84,7 +84,7 @@ def test_cancellation_and_webhook_list_no_more_segments(many):
 
 
 def statements(api, call):
-    """The SQL of a call."""
+    """Return the SQL statements of a call."""
     engine = api.app.extensions["deepfakestream"].sessions.engine
     seen = []
 

@@ -1,4 +1,4 @@
-"""The gauges that an operator watches, from real rows and a real Redis."""
+"""Gauges of the service's state, with real rows and a real Redis."""
 
 import uuid
 
@@ -24,7 +24,7 @@ def owner(api):
 
 
 def gauges(api):
-    """(name, labels) → value of every sample."""
+    """Return (name, labels) → value of every sample."""
     answer = api.call("GET", "/metrics", {})
     assert answer.status_code == 200
     return {
@@ -75,7 +75,7 @@ def test_open_work_is_counted_with_the_age_of_the_oldest(api, owner):
 
 
 def scored(api, owner, scores):
-    """Succeeded jobs with these scores."""
+    """Add succeeded jobs with the given scores."""
     template = uuid.UUID(api.submit(owner, noise_picture(1)).json["id"])
     with api.sessions.transaction() as session:
         session.execute(

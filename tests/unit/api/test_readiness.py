@@ -1,4 +1,4 @@
-"""How often the parts that the api needs are asked whether they answer."""
+"""Frequency of the readiness checks of dependencies."""
 
 import threading
 
@@ -8,7 +8,7 @@ from api.readiness import Readiness
 
 
 class Part:
-    """Something that answers or does not, and counts how often it was asked."""
+    """A dependency that is available or not, and counts its checks."""
 
     def __init__(self):
         self.asked, self.is_away = 0, False

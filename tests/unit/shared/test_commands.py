@@ -36,9 +36,9 @@ def test_a_command_ends_with_its_status_and_message(capsys, arguments, status, o
 
 def test_a_usage_error_names_the_program_and_has_status_2(capsys):
     assert run(command, ["well", "--cuont", "3"], "python -m x") == 2
-    told = capsys.readouterr().err
-    assert told.startswith("Usage: python -m x [OPTIONS] FATE\n")
-    assert "--cuont" in told
+    output = capsys.readouterr().err
+    assert output.startswith("Usage: python -m x [OPTIONS] FATE\n")
+    assert "--cuont" in output
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -83,7 +83,7 @@ def test_time_limits_must_stay_below_the_brokers_visibility_timeout(configure):
 
 
 def test_secret_files_override_the_file_but_not_the_environment(configure, tmp_path, monkeypatch):
-    # As Kubernetes mounts them: names in the folder are links to files in a hidden one.
+    # Kubernetes mounts secrets as links to files in a hidden folder.
     folder, hidden = tmp_path / "secrets", tmp_path / "secrets" / "..2026_01_31"
     hidden.mkdir(parents=True)
     for name, value in {

@@ -75,7 +75,7 @@ def test_a_fragmented_file_has_no_duration_in_its_header(tmp_path):
 
 
 def make_any(path):
-    """A file of the format that the ending of *path* names."""
+    """Make a file of the format that the extension of *path* names."""
     container = path.suffix[1:]
     if path.name in BROADCAST:
         return make_broadcast(path.parent, path.name, seconds=0.5)
@@ -118,7 +118,7 @@ def test_an_avif_file_with_image_and_sequence_is_refused(tmp_path, major):
     content = make_animation(tmp_path / "a", "avif", plain(20, 90)).read_bytes()
     changed = content[:8] + major + content[12:]
     for other in (changed, changed.replace(b"avis", b"avif")):
-        with pytest.raises(UnsupportedMediaError, match="AVIF image with a sequence"):
+        with pytest.raises(UnsupportedMediaError, match="both an AVIF image and a sequence"):
             inspect(other)
 
 
@@ -129,7 +129,7 @@ def test_a_motion_photo_is_an_image_to_the_api(tmp_path, container):
 
 def test_encrypted_windows_media_is_refused(tmp_path):
     content = bytearray(make_any(tmp_path / "wmv2.wmv").read_bytes())
-    # The codec list's object takes the name of the one that tells of encryption.
+    # Rename the object of the codec list to that of content encryption.
     at = content.index(bytes.fromhex("4052d1861d31d011a3a400a0c90348f6"))
     content[at : at + 16] = bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e")
     with pytest.raises(UnsupportedCodecError, match="encrypted"):
@@ -141,7 +141,7 @@ def test_a_raw_image_is_not_mistaken_for_its_thumbnail():
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[50706] = b"\1\4\0\0"
     Image.fromarray(astronaut()).save(stream, "TIFF", tiffinfo=tags)
-    with pytest.raises(UnsupportedMediaError, match="raw picture"):
+    with pytest.raises(UnsupportedMediaError, match="raw image"):
         inspect(stream.getvalue())
 
 
@@ -217,7 +217,7 @@ def test_hostile_bytes_give_facts_or_a_documented_error_in_bounded_time(tmp_path
     for _ in range(300):
         content = bytearray(original[: int(generator.integers(1, len(original) + 1))])
         for _ in range(int(generator.integers(0, 40))):
-            # Headers stand at the beginning, and there a change matters most.
+            # Changes matter most at the beginning, where headers are.
             content[int(generator.integers(min(len(content), 1000)))] = int(generator.integers(256))
         try:
             facts = inspect(bytes(content))

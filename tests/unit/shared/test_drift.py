@@ -15,7 +15,7 @@ def test_scores_are_binned_in_tenths_and_one_is_in_the_last_bin():
 
 
 def test_the_index_equals_the_published_formula():
-    # Two bins, worked out by hand: 0.2 ln(0.7 / 0.5) + -0.2 ln(0.3 / 0.5).
+    # Two bins, computed by hand: 0.2 ln(0.7 / 0.5) + -0.2 ln(0.3 / 0.5).
     assert population_stability_index([0.7, 0.3], [0.5, 0.5]) == pytest.approx(0.2 * math.log(0.7 / 0.3))
 
 

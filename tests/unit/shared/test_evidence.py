@@ -64,5 +64,5 @@ def test_the_lower_limit_is_never_above_the_upper():
 def test_a_description_has_bounds_only_if_they_are_set():
     plain = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.5, 0.7))
     assert plain.evidence_fields() == {}
-    told = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).evidence_fields()
-    assert told == {"offset": 1.5, "bounds": None, "min_bits_per_pixel": 0.03}
+    fields = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).evidence_fields()
+    assert fields == {"offset": 1.5, "bounds": None, "min_bits_per_pixel": 0.03}

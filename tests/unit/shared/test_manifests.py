@@ -17,7 +17,7 @@ from shared.manifests import (
 
 @pytest.fixture
 def packaged():
-    """The first packaged manifest, as plain data."""
+    """Return the first packaged manifest as plain data."""
     return json.loads(next(iter(sorted(PACKAGED_MODELS_DIR.glob("*/manifest.json")))).read_bytes())
 
 
@@ -43,7 +43,7 @@ def test_packaged_manifests_are_named_like_their_folders():
 
 @pytest.fixture
 def checkpoint(packaged, tmp_path):
-    """Writes a manifest below the folder it returns, with changes to its architecture."""
+    """Return a function that writes a manifest with a changed architecture and returns the models folder."""
 
     def write(name, **architecture):
         (tmp_path / name).mkdir()
@@ -78,7 +78,7 @@ def test_an_unreadable_checkpoint_does_not_affect_others(checkpoint):
 
 def test_readable_checkpoints_give_no_errors(checkpoint, tmp_path):
     assert check_manifests(checkpoint("good"), "good") == []
-    # As ever, a default that is not there is told to those who ask for it.
+    # A missing default checkpoint is reported when it is requested.
     assert check_manifests(tmp_path / "nowhere", "good") == []
 
 
@@ -89,13 +89,13 @@ def test_numbers_and_arrays_share_one_logistic_function_and_keep_their_precision
     assert found.dtype == np.float32
     assert (found[0], found[3], found[-1]) == (0.0, 0.5, 1.0)
     assert found.tolist() == pytest.approx([scale.probability(float(logit)) for logit in logits], abs=1e-7)
-    # Serving's scores are those of 32 bits, to the last one.
+    # Scores are equal to those in 32 bits, bit for bit.
     halves = (logits - np.float32(-0.4)) / np.float32(2 * 1.7)
     assert np.array_equal(found, 0.5 + 0.5 * np.tanh(halves))
 
 
 def test_a_pinned_manifest_leaves_out_defaults():
-    """A release that does not know a newer field understands what does not use it."""
+    """An older release can then read manifests that do not use newer fields."""
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
     pinned = manifest.pin()
     assert Manifest.from_pin(json.loads(json.dumps(pinned))).calibration == manifest.calibration

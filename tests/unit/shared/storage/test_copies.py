@@ -1,4 +1,4 @@
-"""Copies of stored objects on this machine: fetched once, kept while used, gone soon after."""
+"""Local copies of stored objects: fetched once, kept while in use, erased soon after."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 class Source:
-    """Objects of ten bytes, and how often each was fetched."""
+    """A source of objects of ten bytes that records fetches."""
 
     def __init__(self):
         self.fetched = []
@@ -56,15 +56,15 @@ def test_concurrent_users_of_a_copy_fetch_it_once(tmp_path):
         time.sleep(0.2)
         file.write(b"x")
 
-    def want():
+    def use_copy():
         begun.wait()
-        # As processes do, each has a view of its own of the same folder.
+        # Each thread has its own LocalCopies of the same folder, as processes do.
         with LocalCopies(tmp_path, 100, 60).get("a", lambda: 1, fetch) as path:
-            # Nobody is done with it before all have it.
+            # No thread releases the copy before all have it.
             together.wait(timeout=30)
             used.append(path.read_bytes())
 
-    threads = [threading.Thread(target=want) for _ in range(8)]
+    threads = [threading.Thread(target=use_copy) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -210,7 +210,7 @@ def link(folder):
     ],
 )
 def test_a_folder_of_another_user_is_refused(tmp_path, make, reason):
-    """Its name can be foreseen: another user may have made it first, to read or exchange what is decoded."""
+    """The name is predictable: another user may have made the folder first, to read or replace files."""
     folder = make(tmp_path / "copies")
     before = sorted(folder.iterdir())
     with pytest.raises(StorageError, match=reason), use_of(folder):
@@ -226,7 +226,7 @@ def test_a_folder_of_another_user_is_refused(tmp_path, make, reason):
 )
 @pytest.mark.parametrize("use", ["get", "forget", "sweep"])
 def test_an_open_folder_is_emptied_and_closed_to_others(tmp_path, source, mode, use):
-    """As an earlier release made it, or an orchestrator opened it to a group. What is in it may be theirs."""
+    """An earlier release or an orchestrator may have left the folder open, so that its files are not trusted."""
     folder = tmp_path / "copies"
     copies = LocalCopies(folder, 100, 60)
     with source.use(copies, "a") as path:
@@ -251,19 +251,19 @@ def test_an_open_folder_is_emptied_and_closed_to_others(tmp_path, source, mode, 
 
 
 def test_concurrent_processes_empty_an_open_folder_once(tmp_path):
-    """One that is late must not take away what another has fetched since."""
+    """A late process must not erase copies that another has fetched since."""
     folder, begun, together, used = tmp_path / "copies", threading.Barrier(8), threading.Barrier(8), []
     folder.mkdir()
     folder.chmod(0o777)
     (folder / "old.copy").write_text("exchanged")
 
-    def want(key):
+    def use_copy(key):
         begun.wait()
         with LocalCopies(folder, 100, 60).get(key, lambda: 1, lambda file: file.write(b"x")) as path:
             together.wait(timeout=30)
             used.append(path.read_bytes())
 
-    threads = [threading.Thread(target=want, args=[str(number)]) for number in range(8)]
+    threads = [threading.Thread(target=use_copy, args=[str(number)]) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -293,7 +293,7 @@ def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
 
 
 def test_a_configured_folder_is_used_if_owned_and_otherwise_gets_a_subfolder(tmp_path, monkeypatch):
-    """A volume of an orchestrator belongs to root, and all may write in it."""
+    """A volume of an orchestrator belongs to root and is writable by all."""
     own = f"deepfakestream-{os.geteuid()}"
     assert copies_folder(tmp_path) == tmp_path
     assert copies_folder(tmp_path / "new") == tmp_path / "new"
@@ -307,7 +307,7 @@ def test_a_configured_folder_is_used_if_owned_and_otherwise_gets_a_subfolder(tmp
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777], ids=["open to all", "as /tmp is"])
 def test_a_world_writable_configured_folder_keeps_its_mode(tmp_path, mode):
-    """For root, /tmp is a folder of its own."""
+    """Root owns /tmp itself."""
     tmp_path.chmod(mode)
     with use_of(copies_folder(tmp_path)) as path:
         assert path.parent == tmp_path / f"deepfakestream-{os.geteuid()}"

@@ -1,4 +1,4 @@
-"""What a disk does otherwise than S3: owners, modes, power cuts, and failures in the middle of a file."""
+"""Storage on a disk, where it differs from S3: owners, modes, power cuts, and failures within a file."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @contextmanager
 def open_to_all():
-    """The most generous umask."""
+    """Set a umask that removes no permissions."""
     before = os.umask(0)
     try:
         yield
@@ -61,7 +61,7 @@ def test_an_existing_folder_keeps_its_mode(tmp_path):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """What was made durable, in order: paths, and the names in a folder at that time."""
+    """Record synced paths in order, and the names in a folder at that time."""
     events, fsync = [], os.fsync
 
     def spy(file):
@@ -122,7 +122,7 @@ def test_a_removal_is_synced(storage, folder, synced):
 )
 def test_a_disk_that_fails_after_the_file_was_opened_is_a_storage_error(storage, folder, use):
     (folder / "media").mkdir()
-    # Opens as any file does, and has nothing at its beginning.
+    # This file can be opened, but its beginning cannot be read.
     (folder / "media" / "x").symlink_to(MEMORY)
     with storage.open("media/x") as stream, pytest.raises(StorageError, match="cannot be read"):
         use(stream)
@@ -169,7 +169,7 @@ def test_ping_writes_nothing(storage, folder):
 
 
 def test_ping_makes_a_folder_that_could_not_be_made_at_the_start(storage, folder):
-    """A volume may be mounted later. An api that does not answer gets no upload that would make the folder."""
+    """A volume may be mounted later. An api that is not ready receives no upload that would make the folder."""
     folder.rmdir()
     folder.parent.rmdir()
     folder.parent.write_text("not mounted yet")
@@ -189,6 +189,6 @@ def test_ping_fails_if_a_file_is_in_place_of_the_folder(storage, folder):
 
 @pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="this system has no file system that nobody can write")
 def test_ping_fails_if_the_folder_is_not_writable():
-    """As after a disk's failure, which leaves it for reading only; even root cannot write there."""
+    """A disk may become read-only after a failure; even root cannot write to it."""
     with pytest.raises(StorageError):
         open_storage(StorageSettings(url="file:///proc/self")).ping()

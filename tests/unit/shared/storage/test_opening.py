@@ -1,4 +1,4 @@
-"""Storage that cannot be opened is a mistake of configuration, told in a sentence."""
+"""Storage that cannot be opened is a configuration error with a message."""
 
 import pytest
 
@@ -16,7 +16,7 @@ KEY = {"access_key_id": "id", "secret_access_key": "secret"}
 
 @pytest.fixture
 def aws(monkeypatch):
-    """Sets variables of the library; no file of this machine's user is read, and no platform asked."""
+    """Set variables of boto3, and disable the user's configuration files and the platform's credentials."""
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -11,7 +11,7 @@ from shared.storage import open_storage
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.merge)])
 def storage(request, tmp_path):
-    """The local disk, and a real S3 server."""
+    """Return storage on a local disk, and on a real S3 server."""
     if request.param == "file":
         return open_storage(StorageSettings(url=f"file://{tmp_path}/s"))
     return open_storage(request.getfixturevalue("s3_settings"))

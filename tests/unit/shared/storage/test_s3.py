@@ -1,4 +1,4 @@
-"""What S3 does otherwise than a disk, against a real server."""
+"""Storage in S3, where it differs from a disk, with a real server."""
 
 import gc
 import hashlib
@@ -96,12 +96,12 @@ def test_the_lifecycle_expires_leftovers(storage):
     assert rules["deepfakestream-media"]["Expiration"]["Days"] == 75
     assert rules["deepfakestream-incoming"]["Expiration"]["Days"] == 8
     assert rules["deepfakestream-probe"]["Expiration"]["Days"] == 1
-    # Of a bucket that keeps versions, what was erased would otherwise stay for good.
+    # In a bucket with versioning, erased objects would otherwise stay for ever.
     assert {rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules.values()} == {1}
 
 
 def test_a_large_object_is_copied_in_parts(s3_settings, monkeypatch):
-    """S3 wants parts of 5 MiB, and takes a last one that is smaller."""
+    """S3 requires parts of at least 5 MiB, except for the last one."""
     monkeypatch.setattr("shared.storage.s3.COPIED_PART_BYTES", 5 * 1024 * 1024)
     storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
     content = os.urandom(11 * 1024 * 1024)
@@ -179,8 +179,8 @@ def test_a_check_reads_what_it_wrote(storage, monkeypatch):
     storage.check()
     assert list(storage.list("probe")) == []
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "open", lambda _key: io.BytesIO(b"other"))
-        with pytest.raises(StorageError, match="can be read"):
+        patch.setattr(storage, "_open", lambda _client, _key: io.BytesIO(b"other"))
+        with pytest.raises(StorageError, match="other bytes"):
             storage.check()
     assert list(storage.list("probe")) == []
 
@@ -199,7 +199,7 @@ def test_wrong_credentials_are_a_storage_error(s3_settings):
 
 
 def test_threads_share_one_storage(storage):
-    """As the threads of an api process do."""
+    """The threads of an api process share one storage."""
 
     def put(number):
         upload = storage.create(f"media/{number}")
@@ -269,7 +269,7 @@ CALLS = [put, put_parts, fetch, read, listed, S3Storage.check, S3Storage.ping, l
 
 @pytest.mark.parametrize("serve", [say_nothing, drip_headers, drip_body, never_continue])
 def test_a_response_that_never_ends_times_out(monkeypatch, tmp_path, serve):
-    """Single waits have timeouts, which a server that drips never meets; a body that it does not read has none."""
+    """Socket timeouts do not apply to a server that sends slowly, or to a body that it does not read."""
     monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 0.5)
     monkeypatch.setattr("shared.storage.s3.CHECK_TIMEOUT_S", 0.5)
     outcomes = {}
@@ -287,7 +287,7 @@ def test_a_response_that_never_ends_times_out(monkeypatch, tmp_path, serve):
             thread.start()
         for thread in threads:
             thread.join(30)
-    # The head of an answer of which only the body drips is all that an answer to HEAD has.
+    # A response to HEAD has no body that could be sent slowly.
     heads = {S3Storage.ping, CALLS[-1]} if serve is drip_body else set()
     assert {call for call, outcome in outcomes.items() if outcome is StorageError} >= set(CALLS) - heads
     assert set(outcomes) == set(CALLS)
@@ -309,7 +309,7 @@ def test_an_interrupted_response_is_retried_and_finally_a_storage_error(tmp_path
         storage = S3Storage(settings.model_copy(update={"cache_dir": tmp_path}))
         with storage.open("media/a") as stream, pytest.raises(StorageError):
             stream.read(10)
-        # One had told the size before the first attempt to read broke off.
+        # One response had the size before the first attempt to read was interrupted.
         assert len(arrived) == 3
         with pytest.raises(StorageError), storage.local_path("media/a"):
             pass
@@ -368,7 +368,7 @@ def put_large(serve):
 
 
 def test_an_upload_whose_last_response_was_lost_succeeds():
-    """S3 has completed it, and says of the repetition that there is no such upload."""
+    """S3 has completed the upload and answers NoSuchUpload to the retry."""
     serve = LosesItsAnswer(b"200 OK\r\nContent-Length: %d" % (PART_BYTES + 10))
     assert put_large(serve) == hashlib.sha256(b"x" * (PART_BYTES + 10)).hexdigest()
     assert serve.asked == [b"POST", b"PUT", b"PUT", b"POST", b"POST", b"HEAD"]
