@@ -7,7 +7,7 @@ from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
 from api import deliveries, direct_uploads, health, models, submission
-from api.admission import add_security_headers, register_rate_limits, trust_proxies
+from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
@@ -16,6 +16,7 @@ from api.listener import JobEndListener
 from api.queries import register_query_check
 from api.readiness import Readiness
 from api.schemas import Problem
+from api.security import add_security_headers, trust_proxies
 from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
 from shared.config import load_settings

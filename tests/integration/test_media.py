@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func
 
-from api.reuse import find_result
+from api.reuse import find_reusable_job
 from shared.db import after_commit
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import lock_job
@@ -88,7 +88,7 @@ def test_reuse_does_not_wait_for_a_result_that_is_being_erased(sessions):
             new = add_job(session, owner=owner)
             new.media_id = media_id
             session.flush()
-            assert find_result(session, new, {"name": "any"}) is None
+            assert find_reusable_job(session, new, {"name": "any"}) is None
         erasing.result()
 
 
@@ -103,5 +103,5 @@ def test_a_result_that_ignored_truncation_is_not_reused(sessions, reasons, is_ta
         new = add_job(session, owner=job.owner)
         new.media_id = job.media_id
         session.flush()
-        found = find_result(session, new, {"name": "any"})
+        found = find_reusable_job(session, new, {"name": "any"})
         assert (found is not None) == is_taken
