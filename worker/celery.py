@@ -20,7 +20,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from prometheus_client import start_http_server
 
 from shared.errors import Code
-from shared.manifests import read_manifest, refused_manifests
+from shared.manifests import check_manifests, read_manifest
 from shared.observability import (
     FAILURES,
     MULTIPROCESS_VARIABLE,
@@ -49,7 +49,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         ModelError: The default checkpoint's manifest exists but cannot be read. Such manifests of other checkpoints are
             only logged.
     """
-    for reason in refused_manifests(settings.models.dir, settings.models.default):
+    for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
     app = make_celery(settings.broker, settings.jobs)
     app.conf.update(

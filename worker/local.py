@@ -93,7 +93,7 @@ def scan(
             on_progress(len(segments), len(plan))
     judge(job, segments, detector.manifest).write_to(job)
     job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
-    return JobDocument.of(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
+    return JobDocument.from_job(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from shared.containers import (
     check_limits,
     check_size,
     inspect_header,
-    shown_track,
+    select_default_track,
     unsupported_codec,
 )
 from shared.errors import (
@@ -245,7 +245,7 @@ def _scan_in_one_pass(path: Path, container: str, index: int | None, deadline: f
             scan.read(line)
         status = child.wait()
     _check_log(log)
-    track = shown_track(log.tracks)
+    track = select_default_track(log.tracks)
     if track is None:
         return None
     if track.index != log.packets_track:
@@ -313,7 +313,7 @@ def _read_packets(
             scan.read(line)
         status = child.wait()
     _check_log(log)
-    track = shown_track(log.tracks)
+    track = select_default_track(log.tracks)
     if track is None and which == "V" and container in BROADCAST_CONTAINERS:
         try:
             return _read_packets(path, container, index, deadline, SIZED_TRACKS)

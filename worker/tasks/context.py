@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.db import SessionFactory, make_engine
-from shared.effects import open_sessions
-from shared.jobs.leases import Policy
+from shared.effects import make_session_factory
+from shared.jobs.leases import RetryPolicy
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job
 from shared.queues import Sender
@@ -21,16 +21,16 @@ class Context:
     sessions: SessionFactory
     storage: Storage
     sender: Sender
-    policy: Policy
+    policy: RetryPolicy
     """How often a failed step is tried again."""
 
     @classmethod
     def connect(cls, settings: WorkerSettings, sender: Sender) -> "Context":
         """Connect to the database and storage of *settings*; call it after the fork."""
         storage = open_storage(settings.storage)
-        sessions = open_sessions(make_engine(settings.database), sender, storage)
+        sessions = make_session_factory(make_engine(settings.database), sender, storage)
         jobs = settings.jobs
-        policy = Policy(jobs.max_attempts, jobs.retry_backoff_s, settings.webhooks.retry_schedule_s)
+        policy = RetryPolicy(jobs.max_attempts, jobs.retry_backoff_s, settings.webhooks.retry_schedule_s)
         return cls(settings, sessions, storage, sender, policy)
 
     def manifest(self, job: Job) -> Manifest:
@@ -42,5 +42,5 @@ class Context:
                 cannot be read.
         """
         if job.manifest is not None:
-            return Manifest.pinned(job.manifest)
+            return Manifest.from_pin(job.manifest)
         return read_manifest(Path(self.settings.models.dir) / job.model)

@@ -5,12 +5,12 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from shared.audit import SERVICE, Actor, expire_events, record
+from shared.audit import SERVICE, Actor, expire_events, record_event
 from shared.config import Jobs
 from shared.db import SessionFactory
 from shared.jobs.ending import delete_job
 from shared.jobs.queries import lock_job
-from shared.media.direct import expire_uploads
+from shared.media.direct_uploads import expire_uploads
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media
 from shared.states import FINAL_JOB_STATUSES
@@ -56,7 +56,7 @@ def _expire_media(session: Session, limit: int) -> int:
         if media.storage_key is not None:
             schedule_deletion(session, media.storage_key)
         media.storage_key = None
-        record(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
+        record_event(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
     return len(rows)
 
 
@@ -68,6 +68,6 @@ def _expire_jobs(session: Session, retention_days: float, limit: int) -> tuple[i
         job = lock_job(session, job_id)
         if job is not None:
             delete_job(session, job)
-            record(session, "job.expired", owner=job.owner, actor=Actor(SERVICE), job_id=job.id)
+            record_event(session, "job.expired", owner=job.owner, actor=Actor(SERVICE), job_id=job.id)
             erased += 1
     return len(job_ids), erased

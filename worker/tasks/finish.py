@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.errors import DecodeError, JobCancelledError
 from shared.evidence import bits_per_pixel
-from shared.jobs.ending import Outcome, Problem
+from shared.jobs.ending import Failure, Outcome
 from shared.jobs.leases import Lease, Step
 from shared.jobs.queries import get_job, get_segments
 from shared.jobs.results import record_end
@@ -102,8 +102,8 @@ def _bits_per_pixel(job: Job, facts: Mapping[str, Any]) -> float | None:
     )
 
 
-def _first_problem(failed: Sequence[Segment]) -> Problem:
+def _first_problem(failed: Sequence[Segment]) -> Failure:
     """Return the problem of the first failed segment, for a job of which nothing could be scored."""
     if not failed:
-        return Problem(DecodeError.code, "the media has no segment")
-    return Problem(failed[0].error_code or DecodeError.code, failed[0].error_detail or "")
+        return Failure(DecodeError.code, "the media has no segment")
+    return Failure(failed[0].error_code or DecodeError.code, failed[0].error_detail or "")

@@ -10,7 +10,7 @@ from shared.errors import ChecksumMismatchError, JobCancelledError, ObjectMissin
 from shared.jobs.leases import Lease, Step
 from shared.jobs.queries import get_job
 from shared.jobs.results import record_plan, record_source
-from shared.media.files import StoredFile, adoption, new_storage_key
+from shared.media.files import StoredFile, media_transaction, new_storage_key
 from shared.media.removals import unclaimed_file
 from shared.observability import STAGE_SECONDS, get_logger
 from worker.media.probe import probe
@@ -73,7 +73,10 @@ def _store_source(context: Context, lease: Lease, owner: str, store: Callable[[s
     key, days = new_storage_key(), context.settings.jobs.media_retention_days
     with unclaimed_file(context.storage, key):
         file = store(key)
-        with adoption(context.sessions, context.storage, file, owner=owner, retention_days=days) as (session, media):
+        with media_transaction(context.sessions, context.storage, file, owner=owner, retention_days=days) as (
+            session,
+            media,
+        ):
             record_source(session, lease, media)
             return media.storage_key
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 from shared.config import Jobs
 from shared.db import SessionFactory, after_commit
-from shared.jobs.leases import Policy, Step, fail_exhausted, queue_of, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, queue_for_step, resend_messages
 
 BATCH = 500
 """Rows processed in one transaction, so that it stays short; the next sweep processes more."""
 
 
-def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapping[str, int]) -> dict[Step, int]:
+def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths: Mapping[str, int]) -> dict[Step, int]:
     """
     Fail steps that have no attempts left, and send the messages of open steps again.
 
@@ -31,7 +31,9 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapp
             fail_exhausted(session, step, policy, BATCH)
             # Files are removed by ``tidy``: unavailable storage must not delay the sweep.
             after_commit(session).removals.clear()
-        patience_s = settings.resend_after_s if depths[queue_of(step)] == 0 else settings.resend_always_after_s
+        message_timeout_s = (
+            settings.resend_after_s if depths[queue_for_step(step)] == 0 else settings.resend_always_after_s
+        )
         with sessions.transaction() as session:
-            counts[step] = resend_messages(session, step, policy, patience_s, BATCH)
+            counts[step] = resend_messages(session, step, policy, message_timeout_s, BATCH)
     return counts

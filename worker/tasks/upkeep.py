@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.jobs.ending import forget_looks
-from shared.media.direct import incoming_id, incoming_key
-from shared.media.removals import pending_deletions, remove
+from shared.media.direct_uploads import incoming_id, incoming_key
+from shared.media.removals import pending_deletions, remove_files
 from shared.models import DirectUpload, Job, Media
 from shared.observability import get_logger
 from shared.queues import QUEUES
@@ -42,7 +42,7 @@ def tidy(context: Context) -> None:
         forget_looks(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
     removed = _remove_pending(context)
-    orphans = remove(context.sessions, context.storage, _find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
+    orphans = remove_files(context.sessions, context.storage, _find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
     if media or jobs or removed or orphans:
         log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
@@ -53,7 +53,7 @@ def _remove_pending(context: Context) -> int:
     while True:
         with context.sessions.transaction() as session:
             keys = pending_deletions(session, BATCH)
-        count = remove(context.sessions, context.storage, keys)
+        count = remove_files(context.sessions, context.storage, keys)
         removed += count
         if count < BATCH:
             return removed

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from shared.documents.webhooks import WebhookPayload
 from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachableError
-from shared.jobs.deliveries import GONE, Attempt
+from shared.jobs.deliveries import Attempt
 from shared.jobs.leases import Lease, Step
 from shared.jobs.results import record_attempt
 from shared.jobs.segments import read_segments
@@ -42,7 +42,7 @@ def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         if delivery is None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
-        payload = WebhookPayload.of(delivery.event, job, read_segments(session, job)).to_json()
+        payload = WebhookPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
@@ -85,7 +85,7 @@ def _send(url: str, event_id: str, body: str, secret: str, timeout_s: float, all
         response_excerpt=excerpt,
         error_code=None if delivered else "receiver_refused",
         retry_after_s=_parse_retry_after(response),
-        is_final=response.status_code == GONE,
+        is_final=response.status_code == httpx.codes.GONE,
     )
 
 

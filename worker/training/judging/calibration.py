@@ -167,7 +167,7 @@ def _bound(
     """Compute ``one`` and ``many`` of a bound on media of one label and kind, given how it rises with the people."""
 
     def alone(medium: ScoredMedium) -> float:
-        return odds[id(medium)] - rise.odds_at(seen[id(medium)])
+        return odds[id(medium)] - rise.log_odds_at(seen[id(medium)])
 
     singles = [medium for medium in media if seen[id(medium)].faces == 1]
     many = [medium for medium in media if seen[id(medium)].faces > 1]

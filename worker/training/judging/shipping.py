@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from shared.drift import shares
+from shared.drift import bin_shares
 from shared.evidence import Evidence
 from shared.manifests import Calibration, Manifest, Scale
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
@@ -124,7 +124,7 @@ def _check_network(recipe: Recipe, manifest: Manifest, folder: Path) -> None:
 def reference_shares(media: Sequence[ScoredMedium], scale: Scale) -> tuple[float, ...]:
     """Return the shares of the scores of real media by tenths, the reference for measuring drift."""
     real = [medium.fake_score(scale) for medium in media if not medium.is_fake]
-    return tuple(round(share, 4) for share in shares(real))
+    return tuple(round(share, 4) for share in bin_shares(real))
 
 
 def render_card(

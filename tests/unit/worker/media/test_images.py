@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 from shared.config import Limits
 from shared.containers import HeaderFacts
 from shared.containers.iso import iso_boxes
-from shared.containers.source import Source
+from shared.containers.reader import HeaderReader
 from shared.errors import (
     DecodeError,
     DecodeTimeoutError,
@@ -418,7 +418,9 @@ def codestream_of(content):
     if content.startswith(b"\xff\x0a"):
         return content
     stream = io.BytesIO(content)
-    found = {kind: content[start:end] for kind, start, end in iso_boxes(Source(stream, len(content)), 0, len(content))}
+    found = {
+        kind: content[start:end] for kind, start, end in iso_boxes(HeaderReader(stream, len(content)), 0, len(content))
+    }
     return found[b"jxlc"] if b"jxlc" in found else found[b"jxlp"][4:]
 
 

@@ -3,15 +3,15 @@
 from typing import BinaryIO
 
 MAX_BOXES = 20_000
-"""Boxes, elements or chunks looked at in one file."""
+"""The most boxes, elements or chunks that are read in one file."""
 
 
 class EndOfFileError(Exception):
-    """A read past the end."""
+    """A read went past the end of the file."""
 
 
-class Source:
-    """Exact reads at positions, and a count of boxes that cannot run away."""
+class HeaderReader:
+    """A reader of exact byte ranges that limits the number of boxes read."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream
@@ -20,10 +20,10 @@ class Source:
 
     def read(self, start: int, count: int) -> bytes:
         """
-        Exactly *count* bytes.
+        Read exactly *count* bytes at *start*.
 
         Raises:
-            EndOfFileError: The file ends before.
+            EndOfFileError: The file ends before that.
         """
         if start < 0 or start + count > self.size:
             raise EndOfFileError
@@ -34,17 +34,17 @@ class Source:
         return data
 
     def peek(self, start: int, count: int) -> bytes:
-        """Up to *count* bytes."""
+        """Read up to *count* bytes at *start*."""
         self._stream.seek(start)
         return self._stream.read(max(0, min(count, self.size - start)))
 
     def count_box(self) -> None:
-        """Raise ValueError at the box after the last one that is looked at."""
+        """Count a box. Raises ValueError if there were MAX_BOXES before it."""
         self._boxes += 1
         if self._boxes > MAX_BOXES:
             raise ValueError("too many boxes")
 
     @property
-    def is_tired(self) -> bool:
-        """Whether no further box is looked at."""
+    def is_exhausted(self) -> bool:
+        """Whether MAX_BOXES boxes were read, so that no further one may be."""
         return self._boxes >= MAX_BOXES

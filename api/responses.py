@@ -1,4 +1,4 @@
-"""Answers that are documents."""
+"""Responses that contain documents."""
 
 from http import HTTPStatus
 
@@ -7,6 +7,6 @@ from flask import Response
 from shared.documents.base import Document
 
 
-def answer(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    """Make the answer that *document* is."""
+def document_response(document: Document, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    """Return *document* as a JSON response."""
     return Response(document.to_text(), status=status, mimetype="application/json")
