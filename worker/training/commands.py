@@ -109,10 +109,10 @@ def ablate(given: RecipeCrops, changes: Path, runs: Path, side_by_side: int, tab
 @table_option
 def cross_validate(given: RecipeCrops, runs: Path, source: Path, folds: int, images: int, table: Path | None) -> None:
     """Train a run for each fold of a data set's people, and judge it."""
+    from worker.training.evaluation import cross_validation
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging import crossvalidation
 
-    found = crossvalidation.cross_validate(
+    found = cross_validation.cross_validate(
         Recipe.read(given.recipe),
         given.data,
         given.caches,
@@ -122,7 +122,7 @@ def cross_validate(given: RecipeCrops, runs: Path, source: Path, folds: int, ima
         images=images,
         processes=given.processes,
     )
-    _tell(crossvalidation.table(found), table)
+    _tell(cross_validation.table(found), table)
 
 
 @commands.command()
@@ -150,7 +150,7 @@ def reproduce(given: RecipeCrops, run: Path, out: Path, state: Literal["last", "
 @click.option("--seed", type=int, default=0, help="Another one draws other couples.")
 def sheet(given: RecipeCrops, out: Path, count: int, seed: int) -> None:
     """Draw couples of every kind, as training sees them, on one picture."""
-    from worker.training.judging.sheet import draw_sheet, write_sheet
+    from worker.training.evaluation.contact_sheet import draw_sheet, write_sheet
 
     recipe, caches, painted = _faces(given)
     write_sheet(draw_sheet(recipe, caches, painted=painted, count=count, seed=seed), out)
@@ -185,10 +185,10 @@ def evaluate(
     limit: int,
 ) -> None:
     """Measure a checkpoint on a data set, or on a recipe's."""
+    from worker.training.evaluation.evaluate import SETS, evaluate
+    from worker.training.evaluation.report import HTML_FILE, summary_lines, write_report
+    from worker.training.evaluation.sources import folder_source, recipe_sources
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.evaluate import SETS, evaluate
-    from worker.training.judging.report import HTML_FILE, summary_lines, write_report
-    from worker.training.judging.sources import folder_source, recipe_sources
 
     loaded = _loaded(checkpoint, device)
     manifest = loaded.manifest
@@ -226,7 +226,7 @@ def evaluate(
 @click.option("--scale", type=float, default=1.0, help="Of each side: above 0 and at most 1, such as 0.5.")
 def reencode(data: Path, out: Path, crf: int, scale: float) -> None:
     """Encode a data set's videos again, as a platform would hand them on."""
-    from worker.training.data.reencode import reencode
+    from worker.training.data.reencoding import reencode
 
     made = reencode(data, out, crf=crf, scale=scale)
     _say(f"{out}: {_counted(made.videos, 'video')}")
@@ -255,9 +255,9 @@ def long_videos(
     given: RecipeCrops, checkpoint: Path, real: tuple[str, ...], swapped: str, chosen: str, rounds: int
 ) -> None:
     """False alarms on long real videos, and short swaps found in them."""
-    from worker.training.judging.evaluate import SETS
-    from worker.training.judging.longvideos import judge_long_videos, table
-    from worker.training.measuring.scored import score_caches
+    from worker.training.evaluation.evaluate import SETS
+    from worker.training.evaluation.long_videos import judge_long_videos, table
+    from worker.training.scoring.scored_media import score_caches
 
     loaded = _loaded(checkpoint)
     recipe, caches = _built(given)
@@ -283,11 +283,14 @@ def long_videos(
 @table_option
 def judge_made(given: RecipeCrops, checkpoints: tuple[Path, ...], count: int, whole: float, table: Path | None) -> None:
     """How well checkpoints tell each kind of fakes that a recipe makes."""
-    from worker.training.judging import made
+    from worker.training.evaluation import pseudo_fakes
 
     loaded = [_loaded(folder) for folder in checkpoints]
     recipe, caches, painted = _faces(given)
-    _tell(made.table(made.judge_made(recipe, caches, loaded, painted=painted, count=count, whole=whole)), table)
+    _tell(
+        pseudo_fakes.table(pseudo_fakes.judge_made(recipe, caches, loaded, painted=painted, count=count, whole=whole)),
+        table,
+    )
 
 
 @commands.command()
@@ -303,8 +306,8 @@ def probe_outside(
 ) -> None:
     """Whether anything outside faces tells fakes from real media."""
     from worker.training.data.sources import build_plain_cache
-    from worker.training.judging.outside import probe_caches, probe_recipe
-    from worker.training.judging.probes import table
+    from worker.training.evaluation.leak_probes import probe_caches, probe_recipe
+    from worker.training.evaluation.linear_probes import table
 
     if recipe is None:
         is_cache = any(data.glob("*.jsonl"))
@@ -338,7 +341,7 @@ def _faces(given: RecipeCrops) -> "tuple[Recipe, list[Path], list[Path]]":
 
 def _train(given: RecipeCrops, run: Path, minutes: float | None) -> bool:
     """Train; says whether this process is the first of its run, which alone goes on afterwards."""
-    from worker.training.fitting.train import Trainer
+    from worker.training.fitting.trainer import Trainer
 
     deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
     recipe, caches, painted = _faces(given)
@@ -351,9 +354,9 @@ def _train(given: RecipeCrops, run: Path, minutes: float | None) -> bool:
 
 
 def _ship(given: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"], weights: Path | None) -> None:
+    from worker.training.evaluation.shipping import ship
+    from worker.training.evaluation.sources import recipe_sources
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.shipping import ship
-    from worker.training.judging.sources import recipe_sources
 
     recipe = Recipe.read(given.recipe)
     sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)

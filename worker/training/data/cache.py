@@ -121,7 +121,7 @@ class CropCache:
     A built cache, for reading.
 
     Args:
-        folder: Folder that ``cutting.build_cache`` or ``readycaches.link_cache`` wrote.
+        folder: Folder that ``cutting.build_cache`` or ``prebuilt_caches.link_cache`` wrote.
 
     Raises:
         DataError: There is no complete shard.

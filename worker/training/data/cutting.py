@@ -39,7 +39,7 @@ from worker.training.data.cache import (
     add_picture,
     open_tar,
 )
-from worker.training.data.claims import claim
+from worker.training.data.folder_settings import claim
 from worker.training.data.media import Medium
 
 MEDIA_PER_SHARD: Final = 64

@@ -14,13 +14,13 @@ from typing import Any, Final, get_args
 
 from PIL import Image
 
-from worker.training.data.findings import EDGE_BYTES, Findings, picture_problem
 from worker.training.data.media import (
     Label,
     Medium,
     Set,
     known_label,
 )
+from worker.training.data.row_mistakes import EDGE_BYTES, Findings, picture_problem
 from worker.training.errors import DataError
 
 CROP_CACHE: Final = "crop-cache"

@@ -8,13 +8,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.training.data.cache import CacheSettings, CropCache
-from worker.training.data.claims import claim
 from worker.training.data.cutting import build_cache
 from worker.training.data.datasets import READERS, guess_kind, read_dataset
-from worker.training.data.findings import Findings
+from worker.training.data.folder_settings import claim
 from worker.training.data.media import Medium, Set
+from worker.training.data.prebuilt_caches import check_pictures, link_cache
 from worker.training.data.precropped import CROP_CACHE, CUT_KINDS, FACE_CROPS
-from worker.training.data.readycaches import check_pictures, link_cache
+from worker.training.data.row_mistakes import Findings
 from worker.training.data.splits import SPLIT_FILE, SplitDigest, assign_sets
 from worker.training.errors import DataError
 

@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 from numpy.random import Generator
 
-from worker.training.fakes.augment import Augmentation
+from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.generators.painting import PaintedKind
 
 Kind = Literal[

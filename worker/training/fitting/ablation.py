@@ -19,8 +19,8 @@ from worker.training.errors import DataError, TrainingError
 from worker.training.fitting.inputs import build_caches, paint_for
 from worker.training.fitting.progress import CURVES_FILE
 from worker.training.fitting.recipes import Recipe
-from worker.training.measuring.metrics import bootstrap, roc_auc
-from worker.training.measuring.scored import ScoredMedium, score_caches
+from worker.training.scoring.metrics import bootstrap, roc_auc
+from worker.training.scoring.scored_media import ScoredMedium, score_caches
 
 
 def variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worker.training.data.sources import build_source_caches
-from worker.training.fakes.couples import Couples
 from worker.training.fakes.generators.painting import paint_faces
 from worker.training.fakes.kinds import Stage
+from worker.training.fakes.pair_stream import Couples
 from worker.training.fitting.recipes import Recipe
 
 

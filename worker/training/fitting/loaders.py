@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from worker.training.fakes.couples import Couples
-from worker.training.fitting.stopwatch import Watch, unwatched
+from worker.training.fakes.pair_stream import Couples
+from worker.training.fitting.timing import Watch, unwatched
 
 Batch = tuple[Tensor, Tensor, Tensor]
 PREFETCH = 4

@@ -13,8 +13,8 @@ from worker.training.fakes.generators.painting import PaintedKind
 from worker.training.fakes.kinds import Kind, Stage
 from worker.training.fitting.inputs import make_couples
 from worker.training.fitting.recipes import Recipe
-from worker.training.fitting.stopwatch import Part, Stopwatch, Synchronisations
-from worker.training.fitting.train import Trainer
+from worker.training.fitting.timing import Part, Stopwatch, Synchronisations
+from worker.training.fitting.trainer import Trainer
 
 STEPS: Final = 4
 """Number of timed steps, after one for warm-up."""

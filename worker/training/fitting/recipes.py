@@ -11,7 +11,7 @@ from shared.manifests import Architecture, Preprocessing, Sampling
 from worker.training.data.cache import CacheSettings
 from worker.training.data.sources import Source
 from worker.training.errors import DataError
-from worker.training.fakes.augment import Augmentation
+from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.generators.autoencoders import AutoencoderSettings
 from worker.training.fakes.generators.inpainters import InpainterSettings
 from worker.training.fakes.generators.painting import PaintedKind, PainterSettings

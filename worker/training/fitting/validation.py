@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from worker.training.data.cache import CachedFace, CropCache
-from worker.training.fakes.augment import Augmentation, native_crop, to_size
-from worker.training.fakes.couples import Couples
+from worker.training.fakes.augmentation import Augmentation, native_crop, to_size
 from worker.training.fakes.kinds import Stage
+from worker.training.fakes.pair_stream import Couples
 from worker.training.fakes.pictures import Picture
 from worker.training.fakes.transcoding import VIEWS, Transform
 from worker.training.fitting.recipes import Recipe, Validation
-from worker.training.measuring.metrics import Labels, Scores, roc_auc
-from worker.training.measuring.scored import above_originals, draw_media, spread
+from worker.training.scoring.metrics import Labels, Scores, roc_auc
+from worker.training.scoring.scored_media import above_originals, draw_media, spread
 
 BATCH = 64
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.clips import astronaut, hopper, run
-from tests.unit.worker.training.judged import Judged, make_judged
+from tests.unit.worker.training.rule_data import Judged, make_judged
 from worker.detection.faces import Box
 from worker.training.data import cutting
 from worker.training.data.cache import CacheSettings, CropCache

@@ -74,6 +74,6 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(package, ar
 
 
 def test_a_missing_module_of_our_own_is_a_fault_and_no_missing_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "worker.training.data.reencode", None)
+    monkeypatch.setitem(sys.modules, "worker.training.data.reencoding", None)
     with pytest.raises(ModuleNotFoundError):
         main(["reencode", ".", "--out", "out", "--crf", "28"])

@@ -8,7 +8,7 @@ from matplotlib import cbook
 from PIL import Image
 from torch.nn import functional
 
-from tests.unit.worker.training.runs import tiny
+from tests.unit.worker.training.tiny_runs import tiny
 from worker.model.network import ForgeryNetwork
 from worker.training import pretrained
 from worker.training.errors import DataError

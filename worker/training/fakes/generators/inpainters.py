@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worker.training.fakes.blending import face_mask, mixed
-from worker.training.fakes.generators.loop import BATCH, fit
 from worker.training.fakes.generators.pictures import PATCH_PX, resized, to_picture, to_tensor
+from worker.training.fakes.generators.training_loop import BATCH, fit
 from worker.training.fakes.pictures import Landmarks, Picture
 
 SHRINK: Final = 2

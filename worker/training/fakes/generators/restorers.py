@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
-from worker.training.fakes.generators.loop import BATCH, fit
 from worker.training.fakes.generators.pictures import PATCH_PX, patch, resized, to_picture, to_tensor
+from worker.training.fakes.generators.reconstruction_loss import Likeness, LikenessSettings
+from worker.training.fakes.generators.training_loop import BATCH, fit
 from worker.training.fakes.pictures import Landmarks, Picture
 from worker.training.fakes.transcoding import jpeg
 

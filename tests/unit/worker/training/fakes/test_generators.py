@@ -12,10 +12,10 @@ from worker.training.fakes.generators.autoencoders import (
     train_autoencoder,
 )
 from worker.training.fakes.generators.inpainters import Face, Inpainter, InpainterSettings, train_inpainter
-from worker.training.fakes.generators.likeness import Discriminator, Likeness, LikenessSettings, Perception
-from worker.training.fakes.generators.loop import fit
 from worker.training.fakes.generators.pictures import PATCH_PX, resized, to_tensor
+from worker.training.fakes.generators.reconstruction_loss import Discriminator, Likeness, LikenessSettings, Perception
 from worker.training.fakes.generators.restorers import Restorer, RestorerSettings, degraded, train_restorer
+from worker.training.fakes.generators.training_loop import fit
 
 CODES = ("plain", "variational", "quantised")
 PICTURE = ASTRONAUT.picture[:256, :256]

@@ -3,7 +3,7 @@ import shutil
 import pytest
 import yaml
 
-from tests.unit.worker.training.runs import make_data, settings, write_caches
+from tests.unit.worker.training.tiny_runs import make_data, settings, write_caches
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
 from worker.training.fitting.ablation import run_ablations, slug, variants

@@ -5,7 +5,7 @@ import torch
 from efficientnet_pytorch.utils import Conv2dStaticSamePadding
 from torch import nn
 
-from tests.unit.worker.training.runs import tiny
+from tests.unit.worker.training.tiny_runs import tiny
 from worker.model.network import ForgeryNetwork
 from worker.training.fitting.depthwise import keep_memory, use_fast_depthwise
 

@@ -3,10 +3,10 @@ import pickle
 import pytest
 import torch
 
-from tests.unit.worker.training.runs import PLAIN, make_data, write_caches
-from worker.training.fakes.augment import Augmentation
-from worker.training.fakes.couples import Couples
+from tests.unit.worker.training.tiny_runs import PLAIN, make_data, write_caches
+from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.kinds import Stage
+from worker.training.fakes.pair_stream import Couples
 from worker.training.fitting import loaders
 from worker.training.fitting.loaders import Feed, start_loaders
 

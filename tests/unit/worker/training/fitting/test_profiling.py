@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from tests.unit.worker.training.runs import make_data, settings, write_caches
+from tests.unit.worker.training.tiny_runs import make_data, settings, write_caches
 from worker.training.__main__ import main
 
 

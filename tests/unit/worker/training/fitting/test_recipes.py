@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from shared.manifests import PACKAGED_MODELS_DIR, list_manifests, read_manifest
-from tests.unit.worker.training.runs import settings, tiny
+from tests.unit.worker.training.tiny_runs import settings, tiny
 from worker.training.errors import DataError
 from worker.training.fitting.ablation import variants
 from worker.training.fitting.recipes import Recipe

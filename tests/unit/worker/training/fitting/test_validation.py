@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.worker.training.runs import make_data, tiny, write_caches
+from tests.unit.worker.training.tiny_runs import make_data, tiny, write_caches
 from worker.training.errors import DataError
 from worker.training.fitting.validation import ValidationFaces
 
