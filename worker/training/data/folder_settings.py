@@ -1,4 +1,4 @@
-"""Settings that a folder was made with, recorded in it, so that data of other settings is never mixed into it."""
+"""The settings of a folder's contents, recorded in it, so that data of other settings is never mixed in."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,13 +10,13 @@ from worker.training.errors import DataError
 Settings = Mapping[str, Any]
 
 
-def claim(file: Path, settings: Settings, what: str, *, read: Callable[[Any], Settings] = dict) -> None:
+def record_settings(file: Path, settings: Settings, what: str, *, read: Callable[[Any], Settings] = dict) -> None:
     """
-    Record in *file* the settings that its folder is made with, or compare them with those recorded there already.
+    Record the settings of a folder in *file*, or compare them with those that it already has.
 
     Args:
-        settings: Plain values, as JSON gives them back.
-        what: Words for a difference in the error, such as "other settings".
+        settings: Values that survive a round trip through JSON.
+        what: What differs, for the error, such as "other settings".
         read: Converts settings that an older version recorded to the form of *settings*; raises ``ValueError`` where
             it cannot.
 
@@ -31,4 +31,4 @@ def claim(file: Path, settings: Settings, what: str, *, read: Callable[[Any], Se
     except (ValueError, TypeError):
         is_same = False
     if not is_same:
-        raise DataError(f"{file.parent} was made with {what}; take another folder or delete it")
+        raise DataError(f"{file.parent} was made with {what}; choose another folder or delete this one")

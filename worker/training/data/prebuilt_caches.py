@@ -1,9 +1,9 @@
 """
-Ready crop caches, used where they are.
+Prebuilt crop caches, which are linked and not copied.
 
-The pictures stay in their tar files, which may be in a read-only folder. The folder of caches gets an index for each
-of theirs, with the sets of the recipe's source, beside a link to the tar: a crop cache like every other, however many
-folders the ready one consists of.
+The pictures stay in their tar files, which may be read-only. For each shard, the folder of caches gets an index with
+the sets of the recipe's source, and a link to the tar: together an ordinary crop cache, even if the prebuilt one
+consists of several folders.
 """
 
 import json
@@ -14,22 +14,22 @@ from pathlib import Path
 
 from worker.training.data.cache import SETTINGS_FILE, CachedFace
 from worker.training.data.media import Set
-from worker.training.data.precropped import crop_indices, index_rows
-from worker.training.data.row_mistakes import EDGE_BYTES, Findings, picture_problem
+from worker.training.data.precropped import list_crop_indices, read_index_rows
+from worker.training.data.row_mistakes import EDGE_BYTES, RowMistakes, picture_problem
 from worker.training.errors import DataError
 
 
 def check_pictures(root: Path) -> None:
     """
-    Check every row of the ready crop cache in *root* and both ends of its picture, without decoding it.
+    Check every row of the prebuilt crop cache in *root* and both ends of its picture, without decoding it.
 
-    ``CropCache.picture`` finds what only decoding shows.
+    Damage that only decoding shows is found by ``CropCache.read_picture``.
 
     Raises:
         DataError: Naming the rows: one lacks a field of ``CachedFace``, or its place in the tar holds no picture.
     """
-    found = Findings()
-    for index in crop_indices(root):
+    found = RowMistakes()
+    for index in list_crop_indices(root):
         tar = index.with_suffix(".tar")
         try:
             file = os.open(tar, os.O_RDONLY)
@@ -37,7 +37,7 @@ def check_pictures(root: Path) -> None:
             raise DataError(f"{index} has no readable {tar.name} beside it") from error
         try:
             size = os.fstat(file).st_size
-            for where, row in index_rows(index, root, found):
+            for where, row in read_index_rows(index, root, found):
                 try:
                     face = CachedFace.from_line(json.dumps(row))
                 except (KeyError, TypeError, ValueError):
@@ -48,16 +48,16 @@ def check_pictures(root: Path) -> None:
                     found.add(problem, f"{where} ({face.key})")
         finally:
             os.close(file)
-    found.raise_any(root)
+    found.raise_if_any(root)
 
 
 def _picture_problem(file: int, size: int, face: CachedFace, shard: str) -> str | None:
     if face.shard != shard:
         return "name another shard"
     if not all(isinstance(value, int) for value in (face.offset, face.length)):
-        return "have no place in the tar"
+        return "have no valid offset and length"
     if face.offset < 0 or face.length <= 0 or face.offset + face.length > size:
-        return "name a place outside the tar"
+        return "name a position outside the tar"
     begin = os.pread(file, min(EDGE_BYTES, face.length), face.offset)
     end = os.pread(file, min(EDGE_BYTES, face.length), face.offset + max(0, face.length - EDGE_BYTES))
     return picture_problem(begin, end)
@@ -65,7 +65,7 @@ def _picture_problem(file: int, size: int, face: CachedFace, shard: str) -> str 
 
 def link_cache(root: Path, folder: Path, sets: Mapping[str, Set]) -> None:
     """
-    Make *folder* a crop cache of the pictures in the ready one in *root*, without changing files that are up to date.
+    Make *folder* a crop cache that links to the prebuilt one in *root*; files that are up to date are not changed.
 
     Args:
         sets: Set of each medium, by its key.
@@ -75,9 +75,9 @@ def link_cache(root: Path, folder: Path, sets: Mapping[str, Set]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / SETTINGS_FILE).exists():
-        raise DataError(f"{folder} holds a crop cache that was built there; take another folder or delete it")
+        raise DataError(f"{folder} holds a crop cache that was built there; choose another folder or delete this one")
     names: dict[str, Path] = {}
-    for index in crop_indices(root):
+    for index in list_crop_indices(root):
         # Names are derived from paths so that adding a folder changes no other name.
         name = "-".join(index.relative_to(root).with_suffix("").parts)
         if name in names:
@@ -99,7 +99,7 @@ def _lines(index: Path, shard: str, sets: Mapping[str, Set]) -> str:
             continue
         row = json.loads(line)
         if "problem" in row:
-            # Readers know such rows by their first field.
+            # Readers recognise such rows by their first field.
             row = {"problem": row["problem"], **row}
         else:
             face = CachedFace.from_line(line)

@@ -1,8 +1,8 @@
 """
-A copy of a data set's videos as a platform would publish them: encoded again, smaller if wished, in the same layout.
+Copies of a data set's videos as a platform would publish them: encoded again and optionally smaller.
 
-People usually send media that were compressed twice. Names, folders and files beside the videos (metadata, lists,
-tables) are kept, so that the same reader reads the copy, with the same division.
+Media that reach the service were usually compressed twice. Names, folders and metadata files are kept, so that the
+same reader reads the copy, with the same division into sets.
 """
 
 import shutil
@@ -14,7 +14,7 @@ import ffmpeg
 from tqdm import tqdm
 
 from worker.media.ffmpeg import program
-from worker.training.data.folder_settings import claim
+from worker.training.data.folder_settings import record_settings
 from worker.training.data.media import PICTURES, VIDEOS
 from worker.training.errors import DataError
 
@@ -29,8 +29,8 @@ _MUXERS: Final = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".avi": "avi"}
 """FFmpeg's muxer by ending; for others Matroska, of which WebM is a part."""
 
 
-class Reencoded(NamedTuple):
-    """Counts of the files that a copy has, and of those that it leaves out."""
+class ReencodedCounts(NamedTuple):
+    """Numbers of copied and of omitted files."""
 
     videos: int
     pictures: int
@@ -39,19 +39,19 @@ class Reencoded(NamedTuple):
     """Left out, since they are neither videos nor pictures nor their metadata."""
 
 
-def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset: str = "medium") -> Reencoded:
+def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset: str = "medium") -> ReencodedCounts:
     """
     Encode every video below *source* with H.264 (x264) into the same place below *target*.
 
-    Metadata, lists and tables are copied; pictures are left out. What is there already is left as it is.
+    Metadata, lists and tables are copied; pictures are left out. Existing files are kept.
 
     Args:
-        crf: Constant rate factor, within ``CRFS``: 23 is x264's own, 28 what messengers come near to, 35 visibly poor.
+        crf: Constant rate factor, within ``CRFS``: 23 is x264's default, 28 is close to messengers, 35 is visibly poor.
         scale: Factor of each side, above 0 and at most 1; sides are rounded to even numbers of at least 2 px.
         preset: Preset of x264.
 
     Returns:
-        How many videos *target* now holds, and how many other files of *source* it does not.
+        The number of videos in *target*, and of other files of *source* that were omitted.
 
     Raises:
         DataError: A setting is out of its range, there is no video, one cannot be encoded, *target* is inside
@@ -68,7 +68,7 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
     if not videos:
         raise DataError(f"there is no video below {source}")
     target.mkdir(parents=True, exist_ok=True)
-    claim(target / SETTINGS_FILE, {"crf": crf, "scale": scale, "preset": preset}, "other settings")
+    record_settings(target / SETTINGS_FILE, {"crf": crf, "scale": scale, "preset": preset}, "other settings")
     for path in files:
         if path.suffix.lower() in METADATA and not (target / path.relative_to(source)).exists():
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def reencode(source: Path, target: Path, *, crf: int, scale: float = 1.0, preset
             _encode(video, copy, crf, scale, preset)
     pictures = sum(path.suffix.lower() in PICTURES for path in files)
     others = sum(path.suffix.lower() not in VIDEOS | PICTURES | METADATA for path in files)
-    return Reencoded(len(videos), pictures, others)
+    return ReencodedCounts(len(videos), pictures, others)
 
 
 def _encode(video: Path, copy: Path, crf: int, scale: float, preset: str) -> None:

@@ -15,7 +15,7 @@ _OTHERS: Final = (b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 """First bytes of WebP, BMP and TIFF, which have no end marker."""
 
 
-class Findings:
+class RowMistakes:
     """Rows with mistakes, by kind of mistake."""
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class Findings:
         self._counts: dict[str, int] = {}
 
     def add(self, mistake: str, row: str) -> None:
-        """Note that *row* has the *mistake*, which reads after "rows": ``name a file that is not there``."""
+        """Record that *row* has a *mistake*, a verb phrase for "rows that …": ``name a file that is not there``."""
         rows = self._rows.setdefault(mistake, [])
         if len(rows) < MAX_ROWS:
             rows.append(row)
         self._counts[mistake] = self._counts.get(mistake, 0) + 1
 
-    def raise_any(self, where: Path, advice: str = "") -> None:
+    def raise_if_any(self, where: Path, advice: str = "") -> None:
         """
         Raise all mistakes as one error about *where*, with *advice* at its end.
 
@@ -54,14 +54,14 @@ def picture_problem(begin: bytes, end: bytes) -> str | None:
         end: Its last ``EDGE_BYTES``, or all of it.
 
     Returns:
-        The mistake, as ``Findings.add`` takes it; None if the file begins like a picture and, as JPEG or PNG, is not
+        The mistake, as ``RowMistakes.add`` takes it; None if the file begins like a picture and, as JPEG or PNG, is not
         truncated.
     """
     ends = {_JPEG_BEGIN: _JPEG_END, _PNG_BEGIN: _PNG_END}
     for start, last in ends.items():
         if begin.startswith(start):
             # Some programs pad JPEG files with zeros.
-            return None if end.rstrip(b"\0").endswith(last) or last in end else "name a picture that is cut off"
+            return None if end.rstrip(b"\0").endswith(last) or last in end else "name a truncated picture"
     if begin.startswith(_OTHERS) or begin[4:8] == b"ftyp":
         return None
-    return "name a file that is no picture"
+    return "name a file that is not a picture"

@@ -15,7 +15,7 @@ from worker.training.fakes.pictures import Landmarks, Picture
 
 Background = NDArray[np.bool_]
 Features = NDArray[np.float64]
-GENEROUS: Final = 1.1
+ELLIPSE_SCALE: Final = 1.1
 """Scale of the blanked ellipses relative to those of the face's box and landmarks."""
 SPREADING_PX: Final = 8
 """Distance, also blanked, over which blocks and filters spread the change of a swap."""
@@ -50,7 +50,7 @@ NAMES: Final = tuple(name for family in (*PIXELS.values(), *CLUES.values()) for 
 PIXEL_NAMES: Final = tuple(name for family in PIXELS.values() for name in family)
 
 
-def outside_face(shape: tuple[int, ...], box: Box, landmarks: Landmarks) -> Background:
+def find_background(shape: tuple[int, ...], box: Box, landmarks: Landmarks) -> Background:
     """
     Find where a picture shows no face: outside an ellipse around the box, and outside one around the landmarks.
 
@@ -70,11 +70,11 @@ def outside_face(shape: tuple[int, ...], box: Box, landmarks: Landmarks) -> Back
     face = np.zeros(shape[:2], np.uint8)
     # Above the eyes a forehead is about as high as it is from them to the mouth, and below that the chin three quarters
     # of it. A face is about three quarters as wide as high.
-    half = 1.4 * height * GENEROUS
+    half = 1.4 * height * ELLIPSE_SCALE
     _fill_ellipse(face, eyes + 0.35 * down, (0.75 * half, half), angle)
-    sides = ((right - left) / 2 * GENEROUS, (bottom - top) / 2 * GENEROUS)
+    sides = ((right - left) / 2 * ELLIPSE_SCALE, (bottom - top) / 2 * ELLIPSE_SCALE)
     _fill_ellipse(face, np.array([(left + right) / 2, (top + bottom) / 2]), sides, 0.0)
-    return away_from(face, SPREADING_PX)
+    return find_pixels_away_from(face, SPREADING_PX)
 
 
 def pixel_statistics(picture: Picture, background: Background) -> Features | None:
@@ -85,7 +85,7 @@ def pixel_statistics(picture: Picture, background: Background) -> Features | Non
         Values of ``PIXEL_NAMES``: colours, residuals whose window is inside, steps across 8x8 grids, and the energy of
         the cosine transform of blocks that are inside; None where the background is too small.
     """
-    inner = away_from(~background, 2)
+    inner = find_pixels_away_from(~background, 2)
     corners = _block_corners(background)
     if background.sum() < MIN_BACKGROUND_PX or inner.sum() < MIN_BACKGROUND_PX // 4 or len(corners) == 0:
         return None
@@ -117,7 +117,7 @@ def _fill_ellipse(face: Picture, middle: NDArray[np.float64], half: tuple[float,
     cv2.ellipse(face, (centre, (2 * half[0], 2 * half[1]), angle), 1, -1)
 
 
-def away_from(excluded: NDArray[Any], distance_px: int) -> Background:
+def find_pixels_away_from(excluded: NDArray[Any], distance_px: int) -> Background:
     """Find the pixels without *excluded* ones within *distance_px*."""
     reach = np.ones((2 * distance_px + 1,) * 2, np.uint8)
     return np.asarray(cv2.dilate(excluded.astype(np.uint8), reach) == 0)
@@ -129,7 +129,7 @@ def _block_corners(background: Background) -> list[tuple[int, int]]:
     return [(int(y) * BLOCK_PX, int(x) * BLOCK_PX) for y, x in np.argwhere(blocks.all(axis=(1, 3)))]
 
 
-def shown_part(picture: Picture) -> Background:
+def find_shown_part(picture: Picture) -> Background:
     """Find where a picture shows its frame, and not the frame's edge repeated beyond it."""
     shown = np.ones(picture.shape[:2], np.bool_)
     for axis in (0, 1):
@@ -143,7 +143,7 @@ def shown_part(picture: Picture) -> Background:
     return shown
 
 
-def file_clues(cache: CropCache, face: CachedFace, picture: Picture, shown: Background) -> Features:
+def measure_clues(cache: CropCache, face: CachedFace, picture: Picture, shown: Background) -> Features:
     """Compute the values of ``CLUES``."""
     side = picture.shape[0]
     left, top, right, bottom = face.box_px

@@ -27,9 +27,9 @@ from shared.manifests import Bound, Bounds, Calibration, Scale
 from worker.training.errors import DataError
 from worker.training.scoring.scored_media import ScoredMedium
 
-FALSE_POSITIVES: Final = 0.05
+MAX_FALSE_POSITIVES: Final = 0.05
 """Largest share of a data set's real media that may reach the threshold, at which a medium is called fake."""
-MISSES: Final = 0.15
+MAX_MISSES: Final = 0.15
 """Largest share of a data set's fakes that may be below the band, where a medium is called real."""
 MIN_LOW: Final = 0.05
 """Smallest lower end of the band, whatever the misses: below it nothing would be called real."""
@@ -39,16 +39,16 @@ reverse."""
 TEMPERATURES: Final = np.geomspace(0.2, 5.0, 81)
 OFFSETS: Final = np.linspace(-6.0, 6.0, 49)
 DIGITS: Final = 4
-TAIL: Final = 0.2
+TAIL_SHARE: Final = 0.2
 """Share of single faces in the tail, from which the rise for several people is estimated."""
-SEVERAL: Final = 4
+MIN_AVERAGED_FACES: Final = 4
 """Smallest number of faces of a person whose mean counts as one over many, for its tail."""
 MIN_TAIL_SHARE: Final = 0.5
 """Smallest tail of means over many, as a share of the tail of single faces."""
 MAX_LOG_ODDS: Final = 12.0
 """Log-odds at which scores are clipped."""
 
-Edge = Callable[[NDArray[np.float64]], float]
+BoundEstimator = Callable[[NDArray[np.float64]], float]
 """Maps the sorted values of a data set to its bound."""
 
 
@@ -68,7 +68,7 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
     if {medium.is_fake for medium in media} != {False, True}:
         raise DataError("calibration needs real and fake media")
     # Rounded before use, so that the limits follow from the scores that serving will give.
-    scale = Scale(*(round(value, DIGITS) for value in _scale(media)))
+    scale = Scale(*(round(value, DIGITS) for value in _fit_scale(media)))
     odds = {id(medium): _log_odds(medium.fake_score(scale)) for medium in media}
     seen = {id(medium): medium.evidence(scale) for medium in media}
     kinds: dict[Literal["image", "video"], Sequence[ScoredMedium]] = {
@@ -85,25 +85,25 @@ def calibrate(media: Sequence[ScoredMedium], *, min_bits_per_pixel: float | None
     # Where a single threshold is needed, the strictest limits for one face of one person are used.
     high = max(Scale(1.0).probability(each.high.one) for each in bounds.values())
     low = min(Scale(1.0).probability(each.low.one) for each in bounds.values())
-    threshold = min(1.0, _up(high))
+    threshold = min(1.0, _round_up(high))
     return Calibration(
         temperature=scale.temperature,
         offset=scale.offset,
         threshold=threshold,
-        uncertainty_band=(min(_down(low), threshold), threshold),
+        uncertainty_band=(min(_round_down(low), threshold), threshold),
         bounds=bounds,
         min_bits_per_pixel=min_bits_per_pixel,
     )
 
 
-def _scale(media: Sequence[ScoredMedium]) -> Scale:
+def _fit_scale(media: Sequence[ScoredMedium]) -> Scale:
     """Find the scale with the smallest log loss, with equal weights for each data set's real and fake media."""
-    faces = _Faces(media)
+    faces = _FlatScores(media)
     found = min((faces.loss(float(t), float(o)), float(t), float(o)) for t in TEMPERATURES for o in OFFSETS)
     return Scale(*found[1:])
 
 
-class _Faces:
+class _FlatScores:
     """All faces of some media as flat arrays, so that the loss at one scale takes a few array operations."""
 
     def __init__(self, media: Sequence[ScoredMedium]) -> None:
@@ -136,22 +136,23 @@ def _bounds(media: Sequence[ScoredMedium], odds: Mapping[int, float], seen: Mapp
     real = [medium for medium in media if not medium.is_fake]
     alone = [medium for medium in real if seen[id(medium)].people == 1]
     singles = [odds[id(medium)] for medium in alone if seen[id(medium)].faces == 1]
-    means = [odds[id(medium)] for medium in alone if seen[id(medium)].faces >= SEVERAL]
+    means = [odds[id(medium)] for medium in alone if seen[id(medium)].faces >= MIN_AVERAGED_FACES]
     rise: dict[str, float] = {}
-    if tail := _tail(singles):
+    if tail := _mean_excess(singles):
         rise["doubling"] = round(tail * math.log(2.0), DIGITS)
         # A tail of few media is uncertain: means are assumed to vary at least half as much as single faces.
-        share = min(1.0, max(_tail(means) / tail, MIN_TAIL_SHARE))
+        share = min(1.0, max(_mean_excess(means) / tail, MIN_TAIL_SHARE))
         rise["doubling_many"] = round(share * tail * math.log(2.0), DIGITS)
     is_video = any(medium.is_video for medium in media)
-    high = _bound(real, odds, seen, max, _high, Bound(one=0.0, many=0.0, **rise))
+    high = _bound(real, odds, seen, max, _estimate_high, Bound(one=0.0, many=0.0, **rise))
     falling = Bound(one=0.0, many=0.0, **(rise if is_video else {}))
-    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _low, falling)
+    low = _bound([medium for medium in media if medium.is_fake], odds, seen, min, _estimate_low, falling)
     least, most = _log_odds(MIN_LOW), _log_odds(MAX_LOW)
     return Bounds(
-        high=Bound(**{name: _up(max(value, most)) for name, value in high.items()}, **rise),
+        high=Bound(**{name: _round_up(max(value, most)) for name, value in high.items()}, **rise),
         low=Bound(
-            **{name: _down(min(max(value, least), most)) for name, value in low.items()}, **rise if is_video else {}
+            **{name: _round_down(min(max(value, least), most)) for name, value in low.items()},
+            **rise if is_video else {},
         ),
     )
 
@@ -160,8 +161,8 @@ def _bound(
     media: Sequence[ScoredMedium],
     odds: Mapping[int, float],
     seen: Mapping[int, Evidence],
-    weakest: Callable[[Sequence[float]], float],
-    edge: Edge,
+    combine: Callable[[Sequence[float]], float],
+    estimate: BoundEstimator,
     rise: Bound,
 ) -> dict[str, float]:
     """Compute ``one`` and ``many`` of a bound on media of one label and kind, given how it rises with the people."""
@@ -171,42 +172,44 @@ def _bound(
 
     singles = [medium for medium in media if seen[id(medium)].faces == 1]
     many = [medium for medium in media if seen[id(medium)].faces > 1]
-    one = weakest(_edges(singles or many, alone, edge))
+    one = combine(_estimate_per_data_set(singles or many, alone, estimate))
 
     def beyond(medium: ScoredMedium) -> float:
         """Return the bound for many at which the medium would be exactly at its own bound."""
         share = 1.0 / seen[id(medium)].faces
         return (alone(medium) - one * share) / (1.0 - share)
 
-    far = weakest(_edges(many, beyond, edge)) if many else one
+    far = combine(_estimate_per_data_set(many, beyond, estimate)) if many else one
     return {"one": one, "many": far}
 
 
-def _edges(media: Sequence[ScoredMedium], value: Callable[[ScoredMedium], float], edge: Edge) -> list[float]:
+def _estimate_per_data_set(
+    media: Sequence[ScoredMedium], value: Callable[[ScoredMedium], float], estimate: BoundEstimator
+) -> list[float]:
     parts: dict[str, list[float]] = {}
     for medium in media:
         parts.setdefault(medium.dataset, []).append(value(medium))
-    return [edge(np.sort(np.array(part))) for part in parts.values()]
+    return [estimate(np.sort(np.array(part))) for part in parts.values()]
 
 
-def _tail(values: Sequence[float]) -> float:
+def _mean_excess(values: Sequence[float]) -> float:
     """Fit an exponential upper tail: the mean by which its members exceed its beginning."""
-    if len(values) < 1 / TAIL:
+    if len(values) < 1 / TAIL_SHARE:
         return 0.0
     ordered = np.sort(np.array(values))
-    begin = float(np.quantile(ordered, 1.0 - TAIL))
+    begin = float(np.quantile(ordered, 1.0 - TAIL_SHARE))
     return float((ordered[ordered > begin] - begin).mean()) if (ordered > begin).any() else 0.0
 
 
-def _high(ordered: NDArray[np.float64]) -> float:
-    """Return the value that at most ``FALSE_POSITIVES`` of *ordered*, and of one further value, exceed."""
-    kept = math.ceil((len(ordered) + 1) * (1.0 - FALSE_POSITIVES))
+def _estimate_high(ordered: NDArray[np.float64]) -> float:
+    """Return the value that at most ``MAX_FALSE_POSITIVES`` of *ordered*, and of one further value, exceed."""
+    kept = math.ceil((len(ordered) + 1) * (1.0 - MAX_FALSE_POSITIVES))
     return float(ordered[min(kept, len(ordered)) - 1])
 
 
-def _low(ordered: NDArray[np.float64]) -> float:
-    """Return the value that at most ``MISSES`` of *ordered*, and of one further value, are below."""
-    missed = math.floor((len(ordered) + 1) * MISSES)
+def _estimate_low(ordered: NDArray[np.float64]) -> float:
+    """Return the value that at most ``MAX_MISSES`` of *ordered*, and of one further value, are below."""
+    missed = math.floor((len(ordered) + 1) * MAX_MISSES)
     return float(ordered[max(missed, 1) - 1])
 
 
@@ -216,12 +219,12 @@ def _log_odds(score: float) -> float:
     return max(-MAX_LOG_ODDS, min(MAX_LOG_ODDS, math.log(score / (1.0 - score))))
 
 
-def _up(odds: float) -> float:
+def _round_up(odds: float) -> float:
     """Round *odds* up, so that the real medium that decided stays below."""
     step = 10.0**-DIGITS
     return round((math.floor(odds / step) + 1) * step, DIGITS)
 
 
-def _down(odds: float) -> float:
+def _round_down(odds: float) -> float:
     step = 10.0**-DIGITS
     return round(math.floor(odds / step) * step, DIGITS)

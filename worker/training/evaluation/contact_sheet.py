@@ -1,7 +1,7 @@
 """
-The contact sheet: couples as training sees them, for visual inspection.
+The contact sheet: real/fake pairs as training sees them, for visual inspection.
 
-A row is one couple: the real picture, the fake, their difference, and both after augmentation.
+A row is one pair: the real picture, the fake, their difference, and both after augmentation.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import Tensor
 from worker.training.errors import DataError
 from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.kinds import ALIGNED, Kind, Stage
-from worker.training.fakes.pair_stream import Couples
+from worker.training.fakes.pair_stream import RealFakePairStream
 from worker.training.fakes.pictures import Picture
 from worker.training.fitting.recipes import Recipe
 
@@ -33,12 +33,12 @@ def draw_sheet(
     recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), count: int = 3, seed: int = 0
 ) -> Picture:
     """
-    Draw *count* couples of every kind that the caches have faces for.
+    Draw *count* pairs of every kind that the caches have faces for.
 
     Args:
         caches: Folders of crops, as ``build_caches`` returns them.
         painted: Folders of painted crops, as ``paint_faces`` returns them.
-        seed: Seed of the couples.
+        seed: Seed of the pairs.
 
     Returns:
         (H, W, 3) uint8 RGB, with the kinds and the columns written on it. Kinds without faces are named at its end.
@@ -50,13 +50,15 @@ def draw_sheet(
     missing: list[Kind] = []
     for place, kind in enumerate(get_args(Kind)):
         plain, augmented = (
-            _couples(recipe, caches, painted, kind, augmentation, seed)
+            _pair_stream(recipe, caches, painted, kind, augmentation, seed)
             for augmentation in (_without_changes(recipe.augmentation), recipe.augmentation)
         )
         try:
-            # Numbers that no other kind has, so that each shows faces of its own.
+            # Each kind uses different numbers, so that it shows different faces.
             numbers = range(place * count, (place + 1) * count)
-            rows += [_row(kind, number, plain.couple(number)[0], augmented.couple(number)[0]) for number in numbers]
+            rows += [
+                _row(kind, number, plain.make_pair(number)[0], augmented.make_pair(number)[0]) for number in numbers
+            ]
         except DataError:
             missing.append(kind)
     width = LABEL_PX + len(COLUMNS) * (recipe.preprocessing.crop_size_px + GAP_PX)
@@ -85,15 +87,15 @@ def write_sheet(sheet: Picture, path: Path) -> None:
     partial.replace(path)
 
 
-def _couples(
+def _pair_stream(
     recipe: Recipe,
     caches: Sequence[Path],
     painted: Sequence[Path],
     kind: Kind,
     augmentation: Augmentation,
     seed: int,
-) -> Couples:
-    return Couples(
+) -> RealFakePairStream:
+    return RealFakePairStream(
         caches,
         [Stage(1, {kind: 1.0})],
         augmentation,
@@ -106,7 +108,7 @@ def _couples(
 
 
 def _without_changes(augmentation: Augmentation) -> Augmentation:
-    """Remove all changes except jitter, so that couples of one number show the same faces at the same place."""
+    """Remove all changes except jitter, so that pairs of one number show the same faces at the same place."""
     chances = ("flip", "rescale", "blur", "noise", "sharpen", "jpeg", "h264", "colour", "cutout")
     return augmentation.model_copy(update=dict.fromkeys(chances, 0.0))
 

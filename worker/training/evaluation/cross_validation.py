@@ -1,7 +1,7 @@
 """
 Cross-validation over people: one run for each fold, evaluated on the people of that fold, which it never saw.
 
-Results on a few held-out people depend on who they are; the spread over folds measures by how much.
+Results on a few held-out people vary with these people; the spread over folds measures by how much.
 """
 
 import json
@@ -19,14 +19,14 @@ from worker.model.checkpoint import load_checkpoint
 from worker.training.data.cache import SETTINGS_FILE, CropCache
 from worker.training.data.media import Set
 from worker.training.data.precropped import CROP_CACHE
-from worker.training.data.sources import Source, claim_split, link_source
+from worker.training.data.sources import Source, link_source, record_split
 from worker.training.errors import DataError, TrainingError
 from worker.training.fakes.generators.painting import cache_names
 from worker.training.fitting.ablation import train_in_process
-from worker.training.fitting.inputs import build_caches, paint_for
+from worker.training.fitting.inputs import build_caches, paint_recipe_faces
 from worker.training.fitting.recipes import Recipe
 from worker.training.scoring.metrics import roc_auc
-from worker.training.scoring.scored_media import ScoredMedium, above_originals, score_caches
+from worker.training.scoring.scored_media import ScoredMedium, compare_with_originals, score_caches
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ class Fold:
         return roc_auc(labels, np.array([medium.fake_score(Scale(1.0)) for medium in self.media]))
 
     @property
-    def above(self) -> list[bool]:
+    def scores_above_original(self) -> list[bool]:
         """Whether each fake with a known original scores above that original."""
-        rows = above_originals(self.media, [medium.fake_score(Scale(1.0)) for medium in self.media])
+        rows = compare_with_originals(self.media, [medium.fake_score(Scale(1.0)) for medium in self.media])
         return [is_above for _, is_above in rows]
 
 
-def divide(sizes: Mapping[str, int], count: int) -> list[tuple[str, ...]]:
+def divide_into_folds(sizes: Mapping[str, int], count: int) -> list[tuple[str, ...]]:
     """
     Divide groups into *count* folds of about the same number of media, each group whole.
 
@@ -103,21 +103,23 @@ def cross_validate(
     if not places:
         raise DataError(f"the recipe {recipe.name} has no data set {path}")
     if recipe.start not in {"imagenet", "random"}:
-        raise DataError(f"folds that all start from {recipe.start} would know the people that they are evaluated on")
+        raise DataError(
+            f"{recipe.start} may have been trained on the held-out people; start folds from imagenet or random"
+        )
     folders = build_caches(recipe, data, caches, processes=processes)
-    paintings = paint_for(recipe, folders, caches)
+    paintings = paint_recipe_faces(recipe, folders, caches)
     cache = folders[places[0]]
-    sizes = Counter({face.key: face.group for face in CropCache(cache).faces() if face.set != "test"}.values())
+    sizes = Counter({face.key: face.group for face in CropCache(cache).read_faces() if face.set != "test"}.values())
     made = []
-    for number, groups in enumerate(divide(sizes, folds)):
+    for number, groups in enumerate(divide_into_folds(sizes, folds)):
         run = runs / f"fold-{number}"
         sets: dict[str, Set] = {group: "validation" if group in groups else "train" for group in sizes}
-        chosen = _recipe_of_fold(recipe, places[0], sets, number, images)
+        chosen = _make_fold_recipe(recipe, places[0], sets, number, images)
         own = run / "crops"
         own.mkdir(parents=True, exist_ok=True)
         for place, folder in enumerate(folders):
             if place == places[0]:
-                _divide_again(chosen.sources[place], data, folder, own / folder.name)
+                _copy_with_sets(chosen.sources[place], data, folder, own / folder.name)
             else:
                 _link(folder, own / folder.name)
         fold_caches = [own / folder.name for folder in folders]
@@ -126,21 +128,22 @@ def cross_validate(
         file = run / "recipe.yaml"
         file.write_text(yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False))
         if train(file, data, own, run) != 0:
-            raise TrainingError(f"fold {number} did not end well, see {run / 'log.txt'}")
+            raise TrainingError(f"fold {number} failed; see {run / 'log.txt'}")
         judged = score_caches(load_checkpoint(run, "last"), [own / cache.name], sets={"validation"})
         made.append(Fold(groups, tuple(judged)))
     return made
 
 
-def table(folds: Sequence[Fold]) -> str:
+def format_table(folds: Sequence[Fold]) -> str:
     """Return the folds as a table in Markdown, with the mean and the standard deviation of their areas at the end."""
     lines = ["| fold | people | fakes | ROC-AUC by medium | above their original |", f"|{' --- |' * 5}"]
     for number, fold in enumerate(folds):
         fakes = sum(medium.is_fake for medium in fold.media)
         auc = "–" if fold.auc is None else f"{fold.auc:.3f}"
-        lines.append(f"| {number} | {len(fold.groups)} | {fakes} | {auc} | {sum(fold.above)} of {len(fold.above)} |")
+        above = fold.scores_above_original
+        lines.append(f"| {number} | {len(fold.groups)} | {fakes} | {auc} | {sum(above)} of {len(above)} |")
     areas = [fold.auc for fold in folds if fold.auc is not None]
-    above = [each for fold in folds for each in fold.above]
+    above = [each for fold in folds for each in fold.scores_above_original]
     people = sum(len(fold.groups) for fold in folds)
     fakes = sum(medium.is_fake for fold in folds for medium in fold.media)
     spread = f"{np.mean(areas):.3f} ± {np.std(areas, ddof=1):.3f}" if len(areas) > 1 else "–"
@@ -148,7 +151,7 @@ def table(folds: Sequence[Fold]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _recipe_of_fold(recipe: Recipe, place: int, sets: Mapping[str, Set], number: int, images: int) -> Recipe:
+def _make_fold_recipe(recipe: Recipe, place: int, sets: Mapping[str, Set], number: int, images: int) -> Recipe:
     content = recipe.model_dump(mode="json")
     content["name"] = f"{recipe.name}-fold-{number}"
     content["sources"][place] |= {"sets": dict(sets), "hold_out": {}}
@@ -165,11 +168,11 @@ def _link(target: Path, link: Path) -> None:
     link.symlink_to(target.resolve(), target_is_directory=target.is_dir())
 
 
-def _divide_again(source: Source, data: Path, cache: Path, folder: Path) -> None:
+def _copy_with_sets(source: Source, data: Path, cache: Path, folder: Path) -> None:
     """Make *folder* a cache with the pictures of *cache* and the sets of *source*."""
     folder.mkdir(exist_ok=True)
     # Refuses a folder that was divided otherwise before anything in it is changed.
-    claim_split(source, data, folder)
+    record_split(source, data, folder)
     if source.kind == CROP_CACHE:
         link_source(source, data, folder)
         return

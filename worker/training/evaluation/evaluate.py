@@ -17,7 +17,7 @@ from worker.model.checkpoint import Checkpoint
 from worker.training.data.cache import CropCache
 from worker.training.data.splits import split_digest
 from worker.training.errors import DataError
-from worker.training.evaluation.figures import ROUNDS, figures
+from worker.training.evaluation.figures import ROUNDS, compute_figures
 from worker.training.evaluation.mistakes import describe_mistake, mistake_pictures, worst_mistakes
 from worker.training.evaluation.robustness import robustness_curves
 from worker.training.evaluation.sources import EvaluationSource
@@ -72,7 +72,7 @@ def evaluate(
         "checkpoint": _about(checkpoint.manifest),
         "split": _split(sources),
         "options": {"sets": sorted(sets), "robustness": robustness, "limit": limit, **(options or {})},
-        **figures(media, checkpoint.manifest, rounds=rounds),
+        **compute_figures(media, checkpoint.manifest, rounds=rounds),
     }
     unscored, report["by_source"] = _unscored(sources, media, sets)
     report["counts"]["unscored"] = len(unscored)
@@ -115,7 +115,7 @@ def _unscored(
     scored = {(medium.dataset, medium.key) for medium in media}
     rows, counts = [], {}
     for source in sources:
-        problems = {problem["key"]: problem["problem"] for problem in CropCache(source.cache).problems()}
+        problems = {problem["key"]: problem["problem"] for problem in CropCache(source.cache).read_problems()}
         found = counts[source.source.path.as_posix()] = {"judged": 0, "unscored": 0}
         for medium in source.media():
             chosen = medium.set or "train"

@@ -10,7 +10,7 @@ from sklearn import metrics as curves
 
 from shared.manifests import Manifest
 from worker.training.evaluation.slices import slice_media
-from worker.training.evaluation.verdicts import Calls, Verdicts
+from worker.training.evaluation.verdicts import Decisions, Verdicts
 from worker.training.scoring.metrics import (
     Labels,
     Scores,
@@ -22,15 +22,15 @@ from worker.training.scoring.metrics import (
     equal_error_rate,
     expected_calibration_error,
     f1_at,
-    largest_rate,
     log_loss,
     pr_auc,
     precision_at,
     reliability,
     roc_auc,
     summary,
+    upper_rate_limit,
 )
-from worker.training.scoring.scored_media import ScoredMedium, above_originals
+from worker.training.scoring.scored_media import ScoredMedium, compare_with_originals
 
 ROUNDS: Final = 1000
 """Rounds of the bootstrap over all media; slices and frames have at most ``SLICE_ROUNDS``."""
@@ -40,11 +40,14 @@ CURVE_POINTS: Final = 200
 HISTOGRAM_BINS: Final = 20
 FAKE_SHARES: Final = (0.01, 0.1, 0.5)
 """Shares of fakes among all media for which precision and F1 are reported."""
-FEW: Final = 20
+MIN_COMPARABLE_MEDIA: Final = 20
 """Number of media of a class below which a slice is marked as too small to compare."""
 Measure = Callable[[Labels, Scores], float | None]
-_AT: Final[Mapping[str, Callable[[float, float, float], float | None]]] = {"precision": precision_at, "f1": f1_at}
-SCORED: Final[Mapping[str, Measure]] = {
+_METRICS_AT_SHARE: Final[Mapping[str, Callable[[float, float, float], float | None]]] = {
+    "precision": precision_at,
+    "f1": f1_at,
+}
+SCORE_METRICS: Final[Mapping[str, Measure]] = {
     "roc_auc": roc_auc,
     "pr_auc": pr_auc,
     "log_loss": log_loss,
@@ -55,22 +58,22 @@ SCORED: Final[Mapping[str, Measure]] = {
     "best_f1_threshold": best_f1_threshold,
 }
 """Metrics of scores."""
-CALLED: Final = ("f1", "precision", "recall", "false_positive_rate", "balanced_accuracy")
+DECISION_METRICS: Final = ("f1", "precision", "recall", "false_positive_rate", "balanced_accuracy")
 """Metrics of decisions; see ``metrics.confusion``."""
 
 
-def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
+def compute_figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Return every figure that follows from the scores alone, as plain values."""
     calibration = manifest.calibration
     few = min(rounds, SLICE_ROUNDS)
     labels = _labels(media)
     groups = [f"{medium.dataset}/{medium.group}" for medium in media]
-    scores, verdicts = score_and_call(media, manifest)
+    scores, verdicts = score_and_judge(media, manifest)
     row_of = {id(medium): row for row, medium in enumerate(media)}
     by_frame = [medium.frame_scores(calibration.scale) for medium in media]
     frame_scores = np.concatenate(by_frame)
     frame_evidence = [evidence for medium in media for evidence in medium.frame_evidence()]
-    frame_calls = Verdicts.of(calibration, frame_scores, frame_evidence).fake
+    frame_calls = Verdicts.from_scores(calibration, frame_scores, frame_evidence).fake
     repeats = [len(frames) for frames in by_frame]
     frame_groups = [group for group, count in zip(groups, repeats, strict=True) for _ in range(count)]
     counts = {
@@ -82,49 +85,49 @@ def figures(media: Sequence[ScoredMedium], manifest: Manifest, *, rounds: int = 
         "faces": sum(len(medium.faces) for medium in media),
     }
     slices = [
-        {"by": way, "name": name, **_measured_slice(members, *_rows(members, row_of, scores, verdicts.fake), few)}
+        {"by": way, "name": name, **_measure_slice(members, *_rows(members, row_of, scores, verdicts.fake), few)}
         for way, parts in slice_media(media).items()
         for name, members in parts.items()
     ]
     return {
         "counts": counts,
-        "by_video": _measured(labels, scores, verdicts.fake, groups, rounds),
-        "by_frame": _measured(np.repeat(labels, repeats), frame_scores, frame_calls, frame_groups, few),
-        "verdicts": _verdicts(labels, verdicts),
-        "pairs_above": _pairs_above(media, scores, rounds),
+        "by_video": _measure(labels, scores, verdicts.fake, groups, rounds),
+        "by_frame": _measure(np.repeat(labels, repeats), frame_scores, frame_calls, frame_groups, few),
+        "verdicts": _count_verdicts(labels, verdicts),
+        "pairs_above": _share_above_originals(media, scores, rounds),
         "slices": slices,
     }
 
 
-def score_and_call(media: Sequence[ScoredMedium], manifest: Manifest) -> tuple[Scores, Verdicts]:
+def score_and_judge(media: Sequence[ScoredMedium], manifest: Manifest) -> tuple[Scores, Verdicts]:
     """Return the score of each medium, and the service's verdicts."""
     scores = np.array([medium.fake_score(manifest.calibration.scale) for medium in media])
     called = np.array([medium.verdict(manifest) for medium in media])
     return scores, Verdicts(called == "fake", called == "inconclusive")
 
 
-def _of_calls(name: str) -> Measure:
+def _decision_metric(name: str) -> Measure:
     """Return the metric *name* of ``confusion`` as ``bootstrap`` takes it, with decisions as 0 and 1."""
     return lambda labels, calls: confusion(labels, calls > 0.5)[name]
 
 
 def _intervals(
-    names: Collection[str], labels: Labels, scores: Scores, called: Calls, groups: Sequence[str], rounds: int
+    names: Collection[str], labels: Labels, scores: Scores, called: Decisions, groups: Sequence[str], rounds: int
 ) -> dict[str, tuple[float, float] | None]:
     calls = called.astype(np.float64)
     return {
-        name: bootstrap(SCORED[name], labels, scores, groups, rounds=rounds)
-        if name in SCORED
-        else bootstrap(_of_calls(name), labels, calls, groups, rounds=rounds)
+        name: bootstrap(SCORE_METRICS[name], labels, scores, groups, rounds=rounds)
+        if name in SCORE_METRICS
+        else bootstrap(_decision_metric(name), labels, calls, groups, rounds=rounds)
         for name in names
     }
 
 
-def _measured(labels: Labels, scores: Scores, called: Calls, groups: Sequence[str], rounds: int) -> dict[str, Any]:
+def _measure(labels: Labels, scores: Scores, called: Decisions, groups: Sequence[str], rounds: int) -> dict[str, Any]:
     return {
         **summary(labels, scores, called),
-        "intervals": _intervals((*SCORED, *CALLED), labels, scores, called, groups, rounds),
-        "by_fake_share": [_at_share(share, labels, called, groups, rounds) for share in FAKE_SHARES],
+        "intervals": _intervals((*SCORE_METRICS, *DECISION_METRICS), labels, scores, called, groups, rounds),
+        "by_fake_share": [_measure_at_share(share, labels, called, groups, rounds) for share in FAKE_SHARES],
         "reliability": [asdict(part) for part in reliability(labels, scores)],
         "roc": _roc(labels, scores),
         "precision_recall": _precision_recall(labels, scores),
@@ -136,17 +139,17 @@ def _measured(labels: Labels, scores: Scores, called: Calls, groups: Sequence[st
 
 
 def _rows(
-    members: Sequence[ScoredMedium], row_of: Mapping[int, int], scores: Scores, called: Calls
-) -> tuple[Scores, Calls]:
+    members: Sequence[ScoredMedium], row_of: Mapping[int, int], scores: Scores, called: Decisions
+) -> tuple[Scores, Decisions]:
     """Return the scores and decisions of *members* alone."""
     rows = [row_of[id(medium)] for medium in members]
     return scores[rows], called[rows]
 
 
-def _measured_slice(members: Sequence[ScoredMedium], scores: Scores, called: Calls, rounds: int) -> dict[str, Any]:
+def _measure_slice(members: Sequence[ScoredMedium], scores: Scores, called: Decisions, rounds: int) -> dict[str, Any]:
     labels = _labels(members)
     groups = [f"{medium.dataset}/{medium.group}" for medium in members]
-    few = [name for label, name in enumerate(("real", "fake")) if 0 < (labels == label).sum() < FEW]
+    few = [name for label, name in enumerate(("real", "fake")) if 0 < (labels == label).sum() < MIN_COMPARABLE_MEDIA]
     return {
         **summary(labels, scores, called),
         "groups": len(set(groups)),
@@ -155,7 +158,9 @@ def _measured_slice(members: Sequence[ScoredMedium], scores: Scores, called: Cal
     }
 
 
-def _at_share(share: float, labels: Labels, called: Calls, groups: Sequence[str], rounds: int) -> dict[str, Any]:
+def _measure_at_share(
+    share: float, labels: Labels, called: Decisions, groups: Sequence[str], rounds: int
+) -> dict[str, Any]:
     """
     Return precision and F1, with intervals, if *share* of the media were fake: from recall and false-positive rate.
 
@@ -169,16 +174,16 @@ def _at_share(share: float, labels: Labels, called: Calls, groups: Sequence[str]
             recall, rate = found["recall"], found["false_positive_rate"]
             if recall is None or rate is None:
                 return None
-            return _AT[name](share, recall, rates(rate))
+            return _METRICS_AT_SHARE[name](share, recall, rates(rate))
 
         return measure
 
     calls = called.astype(np.float64)
     real = {group for group, label in zip(groups, labels, strict=True) if label == 0}
     no_alarm = confusion(labels, called)["false_positive_rate"] == 0.0
-    weakest: Callable[[float], float] = (lambda _: largest_rate(len(real))) if no_alarm else float
+    weakest: Callable[[float], float] = (lambda _: upper_rate_limit(len(real))) if no_alarm else float
     found: dict[str, Any] = {"fake_share": share, "intervals": {}}
-    for name in _AT:
+    for name in _METRICS_AT_SHARE:
         found[name] = at(float, name)(labels, calls)
         lows, highs = (bootstrap(at(rates, name), labels, calls, groups, rounds=rounds) for rates in (weakest, float))
         found["intervals"][name] = (lows[0], highs[1]) if lows is not None and highs is not None else None
@@ -194,7 +199,7 @@ def _roc(labels: Labels, scores: Scores) -> list[list[float]]:
     if len(set(labels.tolist())) != 2:
         return []
     false_positives, true_positives, _ = curves.roc_curve(labels, scores)
-    return _thinned(false_positives, true_positives)
+    return _thin_curve(false_positives, true_positives)
 
 
 def _precision_recall(labels: Labels, scores: Scores) -> list[list[float]]:
@@ -202,15 +207,15 @@ def _precision_recall(labels: Labels, scores: Scores) -> list[list[float]]:
     if len(set(labels.tolist())) != 2:
         return []
     precision, recall, _ = curves.precision_recall_curve(labels, scores)
-    return _thinned(recall, precision)
+    return _thin_curve(recall, precision)
 
 
-def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
+def _thin_curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> list[list[float]]:
     rows = np.unique(np.linspace(0, len(x) - 1, min(len(x), CURVE_POINTS)).round().astype(int))
     return [[round(float(x[row]), 5), round(float(y[row]), 5)] for row in rows]
 
 
-def _verdicts(labels: Labels, verdicts: Verdicts) -> dict[str, dict[str, int]]:
+def _count_verdicts(labels: Labels, verdicts: Verdicts) -> dict[str, dict[str, int]]:
     """Count the verdicts that the service would give the media of each label."""
     return {
         name: {
@@ -221,9 +226,9 @@ def _verdicts(labels: Labels, verdicts: Verdicts) -> dict[str, dict[str, int]]:
     }
 
 
-def _pairs_above(media: Sequence[ScoredMedium], scores: Scores, rounds: int) -> dict[str, Any]:
+def _share_above_originals(media: Sequence[ScoredMedium], scores: Scores, rounds: int) -> dict[str, Any]:
     """Return the share of fakes that score above the medium they were made from, where both were scored."""
-    rows = above_originals(media, scores.tolist())
+    rows = compare_with_originals(media, scores.tolist())
     if not rows:
         return {"count": 0, "share": None, "interval": None}
     above = np.array([float(is_above) for _, is_above in rows])

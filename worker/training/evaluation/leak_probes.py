@@ -1,11 +1,11 @@
 """
 Probes outside the face: whether anything but the face distinguishes a data set's fakes from its real media.
 
-In some cached pictures of each medium the face is blanked out with a margin, and simple statistics of the rest go to
-a linear probe that is cross-validated over groups of people. If it does better than chance, labels leak: fakes were
+The face is blanked out with a margin in some cached pictures of each medium, and a linear probe, cross-validated over
+groups of people, gets simple statistics of the remaining pixels. If it is better than chance, labels leak: fakes were
 compressed, resized or selected differently from real media, and a detector may learn that instead of the swap. Further
-probes use how faces were cut and encoded, each family of statistics by itself, and the single statistics with the
-largest areas are named.
+probes use single families of statistics, and how faces were cut and encoded. The single statistics with the largest
+areas are named.
 
 Where the real medium that a fake was made from is known, a second probe compares only the two: what their faces,
 scenes and cameras have in common cancels out, so that it finds leaks a hundred times fainter.
@@ -31,26 +31,26 @@ from worker.training.evaluation.background_statistics import (
     SPREADING_PX,
     Background,
     Features,
-    away_from,
-    file_clues,
-    outside_face,
+    find_background,
+    find_pixels_away_from,
+    find_shown_part,
+    measure_clues,
     pixel_statistics,
-    shown_part,
 )
-from worker.training.evaluation.linear_probes import ROUNDS, SEED, Probed, Statistics, probe_set, too_small
+from worker.training.evaluation.linear_probes import ROUNDS, SEED, ProbeResult, Statistics, explain_too_small, probe_set
 from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.kinds import ALIGNED, Kind, Stage
-from worker.training.fakes.pair_stream import Couples
+from worker.training.fakes.pair_stream import RealFakePairStream
 from worker.training.fitting.recipes import Recipe
-from worker.training.scoring.scored_media import spread
+from worker.training.scoring.scored_media import take_evenly
 
 FACES: Final = 4
 """Faces of a medium that are used, spread over it."""
-MADE: Final = ALIGNED - {"pairs"}
-"""Kinds of couples that training makes, so that masks show the change; pairs are probed as a data set."""
+PSEUDO_FAKE_KINDS: Final = ALIGNED - {"pairs"}
+"""Kinds of pairs that training makes, whose masks show the change; side-by-side videos are probed as a data set."""
 
 
-def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = ROUNDS) -> list[Probed]:
+def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = ROUNDS) -> list[ProbeResult]:
     """
     Probe every data set in some crop caches that holds both classes.
 
@@ -58,7 +58,7 @@ def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = RO
     otherwise all media are used.
 
     Args:
-        limit: Largest number of couples of a data set, or of media of each class, always the same ones.
+        limit: Largest number of pairs of a data set, or of media of each class, always the same ones.
         rounds: Rounds of the bootstrap.
 
     Raises:
@@ -66,19 +66,19 @@ def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = RO
     """
     by_dataset: dict[str, list[_Faces]] = {}
     for cache in map(CropCache, folders):
-        for (dataset, _), faces in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
+        for (dataset, _), faces in groupby(cache.read_faces(), key=lambda face: (face.dataset, face.key)):
             by_dataset.setdefault(dataset, []).append(_Faces(cache, tuple(faces)))
-    found: list[Probed] = []
+    found: list[ProbeResult] = []
     small: list[str] = []
     for dataset, media in sorted(by_dataset.items()):
-        drawn, couples = _drawn(media, limit)
+        drawn, pairs = _drawn(media, limit)
         if len({one.first.label for one in drawn}) == 2:
             alone = [_measured(one) for one in tqdm(drawn, unit="medium", desc=f"{dataset}, media")]
-            beside = [_compared(*both) for both in tqdm(couples, unit="couple", desc=f"{dataset}, couples")]
+            beside = [_compared(*both) for both in tqdm(pairs, unit="pair", desc=f"{dataset}, pairs")]
             probed = probe_set(dataset, alone, beside, rounds)
             found += probed
             if not probed:
-                small.append(too_small(dataset, alone))
+                small.append(explain_too_small(dataset, alone))
     if not found:
         raise DataError("; ".join(small) or "no data set in these caches holds both real and fake media")
     for reason in small:
@@ -86,7 +86,7 @@ def probe_caches(folders: Sequence[Path], *, limit: int = 1500, rounds: int = RO
     return found
 
 
-def probe_made(
+def probe_pseudo_fakes(
     folders: Sequence[Path],
     kind: Kind,
     augmentation: Augmentation,
@@ -96,49 +96,49 @@ def probe_made(
     count: int = 400,
     painted: Sequence[Path] = (),
     rounds: int = ROUNDS,
-) -> list[Probed]:
+) -> list[ProbeResult]:
     """
-    Probe couples of one kind that training makes, as it sees them, outside the mask of the change.
+    Probe pairs of one kind that training makes, as it sees them, outside the mask of the change.
 
     Args:
         kind: Kind whose masks are known.
         size_px: Side of the crops.
         margin: Margin of the crops.
-        count: Number of couples.
-        painted: Folders of paintings, as for ``Couples``.
+        count: Number of pairs.
+        painted: Folders of paintings, as for ``RealFakePairStream``.
 
     Raises:
-        DataError: The caches hold no faces for this kind, or there are too few couples.
+        DataError: The caches hold no faces for this kind, or there are too few pairs.
     """
-    couples = Couples(
+    pairs = RealFakePairStream(
         folders, [Stage(count, {kind: 1.0})], augmentation, size_px=size_px, margin=margin, painted=painted, seed=SEED
     )
     seen: list[tuple[Statistics, Statistics] | None] = []
-    for number in tqdm(range(count), unit="couple", desc=f"made, {kind}"):
-        planes, _, mask = couples.couple(number)
+    for number in tqdm(range(count), unit="pair", desc=f"made, {kind}"):
+        planes, _, mask = pairs.make_pair(number)
         background = _outside_mask(mask.numpy(), size_px)
         rows = [pixel_statistics(picture, background) for picture in planes.permute(0, 2, 3, 1).numpy()]
-        seen.append(_couple([rows], [background], str(number)))
+        seen.append(_average_pair([rows], [background], str(number)))
     if not any(seen):
-        raise DataError(f"couples of the kind {kind!r} leave nothing outside of what was changed")
+        raise DataError(f"pairs of the kind {kind!r} leave no pixels outside the changed area")
     alone = [one for both in seen for one in (both or (None, None))]
     found = probe_set(f"made: {kind}", alone, seen, rounds)
     if not found:
-        raise DataError(too_small(f"made: {kind}", alone))
+        raise DataError(explain_too_small(f"made: {kind}", alone))
     return found
 
 
 def probe_recipe(
     recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), limit: int = 1500, made: int = 400
-) -> list[Probed]:
+) -> list[ProbeResult]:
     """
     Probe the data sets of *recipe* that hold both classes, and the kinds of its mixtures that training makes.
 
     Args:
         caches: Folders that ``build_caches`` returns.
-        painted: Folders that ``paint_for`` returns.
+        painted: Folders that ``paint_recipe_faces`` returns.
         limit: Limit of ``probe_caches``.
-        made: Number of couples of each kind.
+        made: Number of pairs of each kind.
 
     Raises:
         DataError: A cache is missing or damaged, or holds no faces for a kind.
@@ -146,8 +146,8 @@ def probe_recipe(
     found = probe_caches(caches, limit=limit)
     kinds = {kind for stage in recipe.stages for kind, weight in stage.mixture.items() if weight > 0.0}
     crop = recipe.preprocessing
-    for kind in sorted(kinds & MADE) if made else ():
-        found += probe_made(
+    for kind in sorted(kinds & PSEUDO_FAKE_KINDS) if made else ():
+        found += probe_pseudo_fakes(
             caches,
             kind,
             recipe.augmentation,
@@ -177,7 +177,7 @@ class _Faces:
 
 
 def _drawn(media: Sequence[_Faces], limit: int) -> tuple[list[_Faces], list[tuple[_Faces, _Faces]]]:
-    """Draw the media that are probed alone, and couples of an original and a fake."""
+    """Draw the media that are probed alone, and pairs of an original and a fake."""
     ordered = sorted(media, key=lambda one: hashlib.sha256(one.first.key.encode()).digest())
     real = {one.first.key: one for one in ordered if one.first.label == "real"}
     fakes = [one for one in ordered if one.first.label == "fake"]
@@ -185,22 +185,22 @@ def _drawn(media: Sequence[_Faces], limit: int) -> tuple[list[_Faces], list[tupl
     for one in fakes:
         if one.first.original in real:
             first.setdefault(one.first.original, one)
-    couples = [(real[original], fake) for original, fake in list(first.items())[:limit]]
-    if couples:
-        return [one for both in couples for one in both], couples
+    pairs = [(real[original], fake) for original, fake in list(first.items())[:limit]]
+    if pairs:
+        return [one for both in pairs for one in both], pairs
     return [*list(real.values())[:limit], *fakes[:limit]], []
 
 
 def _measured(medium: _Faces) -> Statistics | None:
     """Compute the statistics outside the faces of a medium; None if too few pixels are outside."""
     rows, backgrounds = [], []
-    for face in spread(medium.largest(), FACES):
-        picture = medium.cache.picture(face)
-        shown = shown_part(picture)
-        background = outside_face(picture.shape, face.box_px, face.landmarks_px) & shown
+    for face in take_evenly(medium.largest(), FACES):
+        picture = medium.cache.read_picture(face)
+        shown = find_shown_part(picture)
+        background = find_background(picture.shape, face.box_px, face.landmarks_px) & shown
         values = pixel_statistics(picture, background)
         if values is not None:
-            rows.append(np.concatenate([values, file_clues(medium.cache, face, picture, shown)]))
+            rows.append(np.concatenate([values, measure_clues(medium.cache, face, picture, shown)]))
             backgrounds.append(background)
     if not rows:
         return None
@@ -219,30 +219,30 @@ def _compared(real: _Faces, fake: _Faces) -> tuple[Statistics, Statistics] | Non
     for face in real.faces:
         by_time.setdefault(face.time_s, []).append(face)
     rows, backgrounds = [], []
-    for face in spread([face for face in fake.largest() if face.time_s in by_time], FACES):
-        original = min(by_time[face.time_s], key=face.distance)
-        whole = [medium.cache.picture(one) for medium, one in ((real, original), (fake, face))]
+    for face in take_evenly([face for face in fake.largest() if face.time_s in by_time], FACES):
+        original = min(by_time[face.time_s], key=face.distance_to)
+        whole = [medium.cache.read_picture(one) for medium, one in ((real, original), (fake, face))]
         windows = _common(original, face, [picture.shape[0] for picture in whole])
         if windows is None:
             continue
         pictures, clues, outside = [], [], []
         parts = zip((real, fake), (original, face), whole, windows, strict=True)
         for medium, one, picture, (x, y, width, height) in parts:
-            shown = shown_part(picture)
+            shown = find_shown_part(picture)
             window = (slice(y, y + height), slice(x, x + width))
-            outside.append((outside_face(picture.shape, one.box_px, one.landmarks_px) & shown)[window])
+            outside.append((find_background(picture.shape, one.box_px, one.landmarks_px) & shown)[window])
             pictures.append(np.ascontiguousarray(picture[window]))
-            clues.append(file_clues(medium.cache, one, picture, shown))
+            clues.append(measure_clues(medium.cache, one, picture, shown))
         background = outside[0] & outside[1]
         values = [pixel_statistics(picture, background) for picture in pictures]
         rows.append(
             [None if row is None else np.concatenate([row, clue]) for row, clue in zip(values, clues, strict=True)]
         )
         backgrounds.append(background)
-    return _couple(rows, backgrounds, fake.first.group)
+    return _average_pair(rows, backgrounds, fake.first.group)
 
 
-def _couple(
+def _average_pair(
     rows: Sequence[Sequence[Features | None]], backgrounds: Sequence[Background], group: str
 ) -> tuple[Statistics, Statistics] | None:
     """Average the statistics of both pictures over the frames, with zeros for clues that are not known."""
@@ -280,7 +280,7 @@ def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tu
         if face.scale != 1.0:
             return None
         corners.append([round(face.frame_box_px[place] - face.box_px[place]) for place in (0, 1)])
-    if fake.distance(real) > SAME_FACE:
+    if fake.distance_to(real) > SAME_FACE:
         return None
     low = [max(corner[place] for corner in corners) for place in (0, 1)]
     high = [min(corner[place] + side for corner, side in zip(corners, sides, strict=True)) for place in (0, 1)]
@@ -292,4 +292,4 @@ def _common(real: CachedFace, fake: CachedFace, sides: Sequence[int]) -> list[tu
 def _outside_mask(mask: NDArray[np.float32], size_px: int) -> Background:
     changed = cv2.resize((mask > 0).astype(np.uint8), (size_px, size_px), interpolation=cv2.INTER_NEAREST)
     # Changes by less than a grey level of a cell are not in the mask, but they are next to cells that are in it.
-    return away_from(changed, SPREADING_PX + -(-size_px // mask.shape[0]))
+    return find_pixels_away_from(changed, SPREADING_PX + -(-size_px // mask.shape[0]))

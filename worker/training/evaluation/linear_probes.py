@@ -16,7 +16,7 @@ from worker.training.scoring.metrics import Labels, Scores, bootstrap, roc_auc
 
 FOLDS: Final = 8
 MIN_GROUPS: Final = 4
-"""Smallest number of groups of real media, and of fakes, or of couples: with fewer, a probe has too little to learn."""
+"""Smallest number of groups of real media, and of fakes, or of pairs: with fewer, a probe has too little to learn."""
 ROUNDS: Final = 500
 """Rounds of the bootstrap."""
 MAX_SINGLES: Final = 3
@@ -26,7 +26,7 @@ How = Literal["media", "couples"]
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class ProbeArea:
     """The area under the ROC curve of one probe, on media of groups that it had not seen."""
 
     statistics: str
@@ -44,7 +44,7 @@ class Area:
 
 
 @dataclass(frozen=True, slots=True)
-class Probed:
+class ProbeResult:
     """The results for one data set, or for one kind of fakes that training makes."""
 
     name: str
@@ -54,11 +54,11 @@ class Probed:
     fakes: int
     groups: int
     left_out: int
-    """Media, or couples, with too little outside the face."""
+    """Media, or pairs, with too little outside the face."""
     outside_px: int
     """Median number of pixels outside the face in a picture."""
     outside_share: float
-    areas: tuple[Area, ...]
+    areas: tuple[ProbeArea, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -77,7 +77,7 @@ class Statistics:
     outside_share: float
 
 
-def cross_validated(rows: Features, labels: Labels, groups: Sequence[str], folds: int = FOLDS) -> Scores:
+def score_cross_validated(rows: Features, labels: Labels, groups: Sequence[str], folds: int = FOLDS) -> Scores:
     """
     Score each of *rows* with a linear probe that was trained on the rows of other groups.
 
@@ -95,7 +95,7 @@ def cross_validated(rows: Features, labels: Labels, groups: Sequence[str], folds
     return np.asarray(scores, np.float64)
 
 
-def table(found: Sequence[Probed]) -> str:
+def format_table(found: Sequence[ProbeResult]) -> str:
     """Return the results as a table in Markdown."""
     lines = [
         "| data set | compared | media | groups | outside the face | statistics | ROC-AUC | tell most |",
@@ -119,19 +119,19 @@ def table(found: Sequence[Probed]) -> str:
 
 def probe_set(
     name: str, alone: Sequence[Statistics | None], beside: Sequence[tuple[Statistics, Statistics] | None], rounds: int
-) -> list[Probed]:
-    """Probe media and couples, each if there are enough groups."""
+) -> list[ProbeResult]:
+    """Probe media and pairs, each if there are enough groups."""
     found = []
     media = [one for one in alone if one is not None]
     if min(_groups(media).values()) >= MIN_GROUPS:
         rows = np.array([one.values for one in media])
         found.append(_probed(name, "media", media, rows, len(alone) - len(media), rounds))
-    couples = [both for both in beside if both is not None]
-    if len({one.group for one, _ in couples}) >= MIN_GROUPS:
-        pairs = np.array([[one.values for one in both] for both in couples])  # (N, 2, F)
-        rows = (pairs - pairs.mean(axis=1, keepdims=True)).reshape(2 * len(couples), -1)
-        media = [one for both in couples for one in both]
-        found.append(_probed(name, "couples", media, rows, len(beside) - len(couples), rounds))
+    pairs = [both for both in beside if both is not None]
+    if len({one.group for one, _ in pairs}) >= MIN_GROUPS:
+        values = np.array([[one.values for one in both] for both in pairs])  # (N, 2, F)
+        rows = (values - values.mean(axis=1, keepdims=True)).reshape(2 * len(pairs), -1)
+        media = [one for both in pairs for one in both]
+        found.append(_probed(name, "couples", media, rows, len(beside) - len(pairs), rounds))
     return found
 
 
@@ -143,17 +143,17 @@ def _groups(media: Sequence[Statistics]) -> dict[str, int]:
     }
 
 
-def too_small(name: str, alone: Sequence[Statistics | None]) -> str:
-    """Explain that the media of a data set have too few groups for a probe."""
+def explain_too_small(name: str, alone: Sequence[Statistics | None]) -> str:
+    """Return the sentence that says that a data set has too few groups for a probe."""
     media = [one for one in alone if one is not None]
     groups = _groups(media)
     return (
-        f"{name} is too small to be probed: of its media {groups['real']} people or single pictures that are real and "
+        f"{name} is too small to be probed: {groups['real']} people or single pictures that are real and "
         f"{groups['fake']} that are fake show enough outside the face, and {MIN_GROUPS} of each are needed"
     )
 
 
-def _probed(name: str, how: How, seen: Sequence[Statistics], rows: Features, left_out: int, rounds: int) -> Probed:
+def _probed(name: str, how: How, seen: Sequence[Statistics], rows: Features, left_out: int, rounds: int) -> ProbeResult:
     groups, labels = [one.group for one in seen], np.array([int(one.is_fake) for one in seen], np.int64)
     areas = []
     for family, names in {"outside": PIXEL_NAMES, **PIXELS, **CLUES}.items():
@@ -161,14 +161,14 @@ def _probed(name: str, how: How, seen: Sequence[Statistics], rows: Features, lef
         places = [place for place in map(NAMES.index, names) if np.ptp(rows[:, place]) > 0]
         if not places:
             if family not in CLUES:
-                areas.append(Area(family, 0.5, (0.5, 0.5), ()))  # The same to the byte.
+                areas.append(ProbeArea(family, 0.5, (0.5, 0.5), ()))  # The same to the byte.
             continue
-        scores = cross_validated(rows[:, places], labels, groups)
+        scores = score_cross_validated(rows[:, places], labels, groups)
         single = [(NAMES[place], roc_auc(labels, rows[:, place]) or 0.0) for place in places]
         single.sort(key=lambda row: -abs(row[1] - 0.5))
         interval = bootstrap(roc_auc, labels, scores, groups, rounds=rounds)
-        areas.append(Area(family, roc_auc(labels, scores) or 0.0, interval, tuple(single[:MAX_SINGLES])))
-    return Probed(
+        areas.append(ProbeArea(family, roc_auc(labels, scores) or 0.0, interval, tuple(single[:MAX_SINGLES])))
+    return ProbeResult(
         name=name,
         how=how,
         media=len(seen),

@@ -24,12 +24,12 @@ Style = Literal["compilation", "one person"]
 
 LENGTHS_S: Final = (10.0, 60.0, 600.0)
 INSERTIONS_S: Final = (0.0, 1.0, 2.0, 5.0, 10.0)
-MIN_FACES: Final = 8
+MIN_REPEATED_FACES: Final = 8
 """Smallest number of faces of a clip that is repeated for a video of one person."""
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class VerdictShares:
     """The verdicts on videos of one kind."""
 
     style: Style
@@ -43,7 +43,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class _Strand:
+class _PersonScores:
     """One person's scores in the part of a video that begins at *start_s*."""
 
     start_s: float
@@ -57,7 +57,7 @@ def judge_long_videos(
     *,
     rounds: int = 400,
     seed: int = 0,
-) -> list[Share]:
+) -> list[VerdictShares]:
     """
     Judge long real videos, unchanged and with a swap inserted into the time of one person.
 
@@ -71,10 +71,10 @@ def judge_long_videos(
         DataError: There is no real clip with enough faces, or no swapped one.
     """
     step_s = 1.0 / manifest.sampling.sample_fps
-    clips = [scores for medium in real if (scores := _people(medium, manifest))]
-    swaps = [scores[0] for medium in swapped if (scores := _people(medium, manifest))]
-    if not any(len(people[0]) >= MIN_FACES for people in clips) or not swaps:
-        raise DataError(f"long videos need a real clip with {MIN_FACES} faces of a person, and a swapped clip")
+    clips = [scores for medium in real if (scores := _score_people(medium, manifest))]
+    swaps = [scores[0] for medium in swapped if (scores := _score_people(medium, manifest))]
+    if not any(len(people[0]) >= MIN_REPEATED_FACES for people in clips) or not swaps:
+        raise DataError(f"long videos need a real clip with {MIN_REPEATED_FACES} faces of a person, and a swapped clip")
     rng = np.random.default_rng(seed)
     shares = []
     for length_s in LENGTHS_S:
@@ -83,12 +83,12 @@ def judge_long_videos(
             for insertion_s in INSERTIONS_S:
                 verdicts = []
                 for _ in range(count):
-                    strands = _video(clips, length_s, style, step_s, rng)
+                    strands = _assemble_video(clips, length_s, style, step_s, rng)
                     if insertion_s:
-                        strands = _insert(strands, swaps[int(rng.integers(len(swaps)))], insertion_s, step_s, rng)
-                    verdicts.append(_verdict(strands, manifest))
+                        strands = _insert_swap(strands, swaps[int(rng.integers(len(swaps)))], insertion_s, step_s, rng)
+                    verdicts.append(_judge(strands, manifest))
                 shares.append(
-                    Share(
+                    VerdictShares(
                         style,
                         length_s,
                         insertion_s,
@@ -100,46 +100,46 @@ def judge_long_videos(
     return shares
 
 
-def _people(medium: ScoredMedium, manifest: Manifest) -> list[list[float]]:
+def _score_people(medium: ScoredMedium, manifest: Manifest) -> list[list[float]]:
     """Return the scores of each person of a clip, in order of time, the longest first."""
-    tracks = follow_people(medium.parts(manifest.calibration.scale), "video")
+    tracks = follow_people(medium.list_parts(manifest.calibration.scale), "video")
     return sorted(([float(face["fake_score"]) for face in track.scored] for track in tracks), key=len, reverse=True)
 
 
-def _video(
+def _assemble_video(
     clips: Sequence[list[list[float]]], length_s: float, style: Style, step_s: float, rng: Generator
-) -> list[_Strand]:
+) -> list[_PersonScores]:
     if style == "one person":
-        longest = [people[0] for people in clips if len(people[0]) >= MIN_FACES]
+        longest = [people[0] for people in clips if len(people[0]) >= MIN_REPEATED_FACES]
         scores = longest[int(rng.integers(len(longest)))]
         count = round(length_s / step_s)
-        return [_Strand(0.0, (scores * (count // len(scores) + 1))[:count])]
-    strands, now_s = list[_Strand](), 0.0
+        return [_PersonScores(0.0, (scores * (count // len(scores) + 1))[:count])]
+    strands, now_s = list[_PersonScores](), 0.0
     while now_s < length_s:
         people = clips[int(rng.integers(len(clips)))]
-        strands += [_Strand(now_s, scores) for scores in people]
+        strands += [_PersonScores(now_s, scores) for scores in people]
         now_s += len(people[0]) * step_s
     return strands
 
 
-def _insert(
-    strands: Sequence[_Strand], swap: Sequence[float], insertion_s: float, step_s: float, rng: Generator
-) -> list[_Strand]:
+def _insert_swap(
+    strands: Sequence[_PersonScores], swap: Sequence[float], insertion_s: float, step_s: float, rng: Generator
+) -> list[_PersonScores]:
     """Insert a swap into the time of the person who is seen longest, and shift what comes later."""
     row = max(range(len(strands)), key=lambda row: len(strands[row].scores))
     chosen = strands[row]
     count = round(insertion_s / step_s)
     inserted = (list(swap) * (count // len(swap) + 1))[:count]
     place = int(rng.integers(len(chosen.scores) + 1))
-    longer = _Strand(chosen.start_s, [*chosen.scores[:place], *inserted, *chosen.scores[place:]])
+    longer = _PersonScores(chosen.start_s, [*chosen.scores[:place], *inserted, *chosen.scores[place:]])
     moved = [
-        _Strand(strand.start_s + insertion_s, strand.scores) if strand.start_s > chosen.start_s else strand
+        _PersonScores(strand.start_s + insertion_s, strand.scores) if strand.start_s > chosen.start_s else strand
         for strand in strands
     ]
     return [*moved[:row], longer, *moved[row + 1 :]]
 
 
-def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
+def _judge(strands: Sequence[_PersonScores], manifest: Manifest) -> str:
     """Return the service's verdict on a video of these people."""
     step_s, segment_s = 1.0 / manifest.sampling.sample_fps, manifest.sampling.segment_seconds
     faces = sorted(
@@ -153,12 +153,14 @@ def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
         members = list(group)
         for _, person, _ in members:
             seen[person].add(index)
-        found = [_face(time_s, score) for time_s, _, score in members]
+        found = [_make_face(time_s, score) for time_s, _, score in members]
         results.append(score_segment(found, [person for _, person, _ in members], len(members)))
     tracks = [
         Track(
             person,
-            tuple(_face(strand.start_s + row * step_s, score).to_json() for row, score in enumerate(strand.scores)),
+            tuple(
+                _make_face(strand.start_s + row * step_s, score).to_json() for row, score in enumerate(strand.scores)
+            ),
             dict.fromkeys(sorted(indexes), person),
             len(indexes),
         )
@@ -169,12 +171,12 @@ def _verdict(strands: Sequence[_Strand], manifest: Manifest) -> str:
     return judged.result.verdict
 
 
-def _face(time_s: float, score: float) -> FaceResult:
+def _make_face(time_s: float, score: float) -> FaceResult:
     """Make a face of which only the score matters."""
     return FaceResult(time_s, (0.0, 0.0, 100.0, 100.0), (), 1.0, 100.0, 100.0, None, score, luma=100.0)
 
 
-def table(shares: Sequence[Share]) -> str:
+def format_table(shares: Sequence[VerdictShares]) -> str:
     """Return the shares as a table in Markdown: a row for each kind of video, a column for each insertion."""
     heads = ["as it is" if not each else f"with {each:g} s of a swap" for each in INSERTIONS_S]
     lines = [f"| real video | {' | '.join(heads)} |", "|" + " --- |" * (len(heads) + 1)]

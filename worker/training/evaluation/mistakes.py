@@ -9,7 +9,7 @@ import numpy as np
 
 from shared.manifests import Manifest
 from worker.training.data.cache import CropCache
-from worker.training.evaluation.figures import score_and_call
+from worker.training.evaluation.figures import score_and_judge
 from worker.training.scoring.scored_media import ScoredFace, ScoredMedium
 
 MAX_SHOWN: Final = 12
@@ -23,7 +23,7 @@ def worst_mistakes(media: Sequence[ScoredMedium], manifest: Manifest) -> list[tu
     Returns:
         Each medium with its face that is furthest on the wrong side.
     """
-    scores, verdicts = score_and_call(media, manifest)
+    scores, verdicts = score_and_judge(media, manifest)
     called = verdicts.fake
     order = np.argsort(scores, kind="stable").tolist()
     alarms = [media[row] for row in reversed(order) if called[row] and not media[row].is_fake][:MAX_SHOWN]
@@ -61,10 +61,10 @@ def mistake_pictures(caches: Sequence[Path], worst: Sequence[tuple[ScoredMedium,
     }
     pictures = [b""] * len(worst)
     for cache in map(CropCache, caches) if worst else ():
-        for face in cache.faces():
+        for face in cache.read_faces():
             row = wanted.get((face.dataset, face.key, face.time_s, face.frame_box_px))
             if row is not None:
-                picture = cv2.cvtColor(cache.picture(face), cv2.COLOR_RGB2BGR)
+                picture = cv2.cvtColor(cache.read_picture(face), cv2.COLOR_RGB2BGR)
                 side = min(240, picture.shape[0])
                 small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
                 pictures[row] = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

@@ -9,9 +9,9 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from worker.training.evaluation.evaluate import Evaluation
-from worker.training.evaluation.figures import FEW
+from worker.training.evaluation.figures import MIN_COMPARABLE_MEDIA
 from worker.training.evaluation.plots import curves_plot, robustness_plot
-from worker.training.scoring.metrics import CLIPPED
+from worker.training.scoring.metrics import MIN_CLIPPED_SCORE
 
 JSON_FILE: Final = "report.json"
 HTML_FILE: Final = "report.html"
@@ -66,8 +66,8 @@ def render_html(evaluation: Evaluation) -> str:
         plots=plots,
         worst=list(zip(report["worst"], pictures, strict=True)),
         listed=MAX_LISTED,
-        few=FEW,
-        clipped=CLIPPED,
+        few=MIN_COMPARABLE_MEDIA,
+        clipped=MIN_CLIPPED_SCORE,
         cautions=cautions(report),
     )
     return page + "\n"
@@ -85,9 +85,9 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         f"{counts['media']} media ({counts['real']} real, {counts['fake']} fake), {counts['frames']} frames",
         f"{counts['unscored']} media without a usable face",
         *(f"caution: {line}" for line in cautions(report)),
-        "by medium: a picture or a whole video is one vote, scored as the service scores a job",
-        "by frame: each frame that was looked at is one vote, so long videos count more",
-        "in brackets: 95 % intervals, from drawing people or shots again and again",
+        "by medium: a picture or a whole video counts once, scored as the service scores a job",
+        "by frame: each sampled frame counts once, so long videos count more",
+        "in brackets: 95 % bootstrap intervals over people or shots",
         f"{'':26}{'by medium':24}by frame",
     ]
     for name, title in MEASURES.items():
@@ -101,21 +101,23 @@ def summary_lines(report: dict[str, Any]) -> list[str]:
         title = f"With {part['fake_share']:.0%} fakes"
         lines.append(f"{title:26}{', '.join(cells)}".rstrip())
     if pairs["count"]:
-        lines.append(f"fakes above their own original: {figure(pairs['share'])} of {pairs['count']}")
+        lines.append(f"fakes that score above their own original: {figure(pairs['share'])} of {pairs['count']}")
     return lines
 
 
 def cautions(report: dict[str, Any]) -> list[str]:
-    """Return reasons why the figures of a report are uncertain, a sentence each; none where there are enough media."""
+    """Return the reasons why a report's metrics are uncertain, a sentence each; empty if there are enough media."""
     counts = report["counts"]
     if not counts["real"] or not counts["fake"]:
-        return ["all media are of one class, so what compares real with fake is not defined"]
-    few = [f"{counts[label]} {label}" for label in ("real", "fake") if counts[label] < FEW]
+        return ["all media are of one class, so metrics that compare real with fake are not defined"]
+    few = [f"{counts[label]} {label}" for label in ("real", "fake") if counts[label] < MIN_COMPARABLE_MEDIA]
     if few:
-        warning = f"{' and '.join(few)} media are too few to tell much (under {FEW} of a class)"
+        warning = (
+            f"{' and '.join(few)} media are too few for reliable metrics (under {MIN_COMPARABLE_MEDIA} of a class)"
+        )
         return [f"{warning}: intervals are too wide, and one of no width comes from few media, not from certainty"]
-    if counts["groups"] < FEW:
-        return [f"only {counts['groups']} people or shots (under {FEW}), with which intervals come out too narrow"]
+    if counts["groups"] < MIN_COMPARABLE_MEDIA:
+        return [f"only {counts['groups']} people or shots (under {MIN_COMPARABLE_MEDIA}): intervals are too narrow"]
     return []
 
 
@@ -124,13 +126,13 @@ def _threshold_lines(calibration: dict[str, Any]) -> list[str]:
     if not calibration["bounds"]:
         return []
     return [
-        "  that threshold is for the least that can be seen, one crop of one face; with more crops less is enough,",
-        "  and with several people more is needed: each medium here is called by its own limits, as the service does",
+        "  that threshold is for one crop of one face; with more crops of a face the limit is lower,",
+        "  and with several people it is higher: each medium is judged by its own limits, as in the service",
     ]
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """*value* as it is printed; a dash where there is none."""
+    """Format *value*; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 

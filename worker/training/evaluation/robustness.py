@@ -1,9 +1,9 @@
 """
-Robustness: the same faces again, after what cameras, editors and networks do to pictures, ever more strongly.
+Robustness: scores of the same faces after common image degradations of increasing strength.
 
 The changes work on the crop as it was cut, as in augmentation, before serving's own interpolation brings it to the
-network's size. A face that the detector would lose, or the quality limits refuse, after such a change is scored all
-the same: the curves show the network alone, on the same faces at every strength.
+network's size. A face is scored even if the detector or the quality limits would reject it after such a change: the
+curves show the network alone, on the same faces at every strength.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ from shared.manifests import Scale
 from worker.model.checkpoint import Checkpoint
 from worker.training.data.cache import CachedFace, CropCache
 from worker.training.evaluation.verdicts import Verdicts
-from worker.training.fakes.augmentation import native_crop, to_size
+from worker.training.fakes.augmentation import crop_at_native_size, resize_to_network
 from worker.training.fakes.pictures import Picture
-from worker.training.fakes.transcoding import Transform, h264, in_turn, jpeg
+from worker.training.fakes.transcoding import Transform, compose, make_h264, make_jpeg
 from worker.training.scoring.metrics import bootstrap, confusion, roc_auc
-from worker.training.scoring.scored_media import ScoredMedium, chosen_faces, draw_media, logits_of
+from worker.training.scoring.scored_media import ScoredMedium, draw_media, score_crops, select_faces
 
 FACES_PER_MEDIUM: Final = 2
 ROUNDS: Final = 200
@@ -62,7 +62,7 @@ class RobustnessPoint:
     false_positive_rate: float | None
 
 
-def shrink(share: float) -> Transform:
+def make_shrink(share: float) -> Transform:
     """Return shrinking to *share* of each side, by averaging areas."""
 
     def transform(picture: Picture) -> Picture:
@@ -72,22 +72,28 @@ def shrink(share: float) -> Transform:
     return transform
 
 
-def blur(sigma_px: float) -> Transform:
+def make_blur(sigma_px: float) -> Transform:
     """Return Gaussian blur with *sigma_px* in pixels of the crop at its native size."""
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px), np.uint8)
 
 
 DISTURBANCES: Final = (
-    Disturbance("jpeg", "JPEG quality", (90, 75, 60, 45, 30, 20), lambda quality: jpeg(int(quality))),
-    Disturbance("h264", "H.264 CRF", (18, 23, 28, 33, 38, 42), lambda crf: h264(int(crf))),
-    Disturbance("scale", "share of each side", (0.75, 0.5, 0.35, 0.25), shrink),
-    Disturbance("blur", "sigma in px", (0.5, 1.0, 1.5, 2.0, 3.0), blur),
+    Disturbance("jpeg", "JPEG quality", (90, 75, 60, 45, 30, 20), lambda quality: make_jpeg(int(quality))),
+    Disturbance("h264", "H.264 CRF", (18, 23, 28, 33, 38, 42), lambda crf: make_h264(int(crf))),
+    Disturbance("scale", "share of each side", (0.75, 0.5, 0.35, 0.25), make_shrink),
+    Disturbance("blur", "sigma in px", (0.5, 1.0, 1.5, 2.0, 3.0), make_blur),
     # As messengers and platforms do: shrunk and compressed at once, and compressed by one after the other.
     Disturbance(
-        "half, h264", "H.264 CRF at half size", (23, 28, 33), lambda crf: in_turn([shrink(0.5), h264(int(crf))])
+        "half, h264",
+        "H.264 CRF at half size",
+        (23, 28, 33),
+        lambda crf: compose([make_shrink(0.5), make_h264(int(crf))]),
     ),
     Disturbance(
-        "h264, jpeg", "JPEG quality after CRF 28", (75, 60, 45), lambda quality: in_turn([h264(28), jpeg(int(quality))])
+        "h264, jpeg",
+        "JPEG quality after CRF 28",
+        (75, 60, 45),
+        lambda quality: compose([make_h264(28), make_jpeg(int(quality))]),
     ),
 )
 
@@ -120,13 +126,20 @@ def robustness_curves(
         order.append(medium)
         labels.append(int(medium.is_fake))
         groups.append(f"{medium.dataset}/{medium.group}")
-        rows.append(_scores(checkpoint, cache, faces, [transform for _, _, transform in transforms], device))
+        rows.append(_score_faces(checkpoint, cache, faces, [transform for _, _, transform in transforms], device))
     scores = np.array(rows, np.float64).reshape(len(rows), len(transforms))
     truth = np.array(labels, np.int64)
     calibration = checkpoint.manifest.calibration
     evidence = [_evidence(medium, calibration.scale) for medium in order]
     return [
-        _point(name, strength, truth, scores[:, column], groups, Verdicts.of(calibration, scores[:, column], evidence))
+        _measure_point(
+            name,
+            strength,
+            truth,
+            scores[:, column],
+            groups,
+            Verdicts.from_scores(calibration, scores[:, column], evidence),
+        )
         for column, (name, strength, _) in enumerate(transforms)
     ]
 
@@ -143,30 +156,30 @@ def _faces_of(
     return [
         (cache, faces)
         for cache in map(CropCache, caches)
-        for faces in chosen_faces(cache, sets, checkpoint.manifest, FACES_PER_MEDIUM)
+        for faces in select_faces(cache, sets, checkpoint.manifest, FACES_PER_MEDIUM)
         if (faces[0].dataset, faces[0].key) in drawn
     ]
 
 
-def _scores(
+def _score_faces(
     checkpoint: Checkpoint,
     cache: CropCache,
     faces: Sequence[CachedFace],
     transforms: Sequence[Transform],
     device: str | torch.device,
 ) -> NDArray[np.float64]:
-    """(transforms,) mean probability over *faces* after each transform."""
+    """Return the mean probability over *faces* after each transform, (transforms,)."""
     preprocessing = checkpoint.manifest.preprocessing
     crops = []
     for face in faces:
-        native = native_crop(cache.picture(face), face.box_px, preprocessing.crop_margin)
-        crops += [to_size(transform(native), preprocessing.crop_size_px) for transform in transforms]
+        native = crop_at_native_size(cache.read_picture(face), face.box_px, preprocessing.crop_margin)
+        crops += [resize_to_network(transform(native), preprocessing.crop_size_px) for transform in transforms]
     scale = checkpoint.manifest.calibration.scale
-    scores = [scale.probability(float(logit)) for logit in logits_of(checkpoint.network, crops, device)]
+    scores = [scale.probability(float(logit)) for logit in score_crops(checkpoint.network, crops, device)]
     return np.asarray(np.array(scores, np.float64).reshape(len(faces), len(transforms)).mean(0), np.float64)
 
 
-def _point(
+def _measure_point(
     name: str,
     strength: float | None,
     labels: NDArray[np.int64],

@@ -13,28 +13,35 @@ from shared.evidence import Evidence
 from shared.manifests import Calibration, Manifest, Scale
 from worker.model.checkpoint import load_checkpoint, save_checkpoint
 from worker.training.errors import TrainingError
-from worker.training.evaluation.calibration import FALSE_POSITIVES, MIN_LOW, MISSES, TAIL, calibrate
+from worker.training.evaluation.calibration import MAX_FALSE_POSITIVES, MAX_MISSES, MIN_LOW, TAIL_SHARE, calibrate
 from worker.training.evaluation.evaluate import evaluate
-from worker.training.evaluation.figures import FEW
+from worker.training.evaluation.figures import MIN_COMPARABLE_MEDIA
 from worker.training.evaluation.plots import training_plot
 from worker.training.evaluation.report import MEASURES, figure, write_report
 from worker.training.evaluation.sources import EvaluationSource
 from worker.training.fitting.progress import CURVES_FILE
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.states import check_recipe
-from worker.training.scoring.metrics import CLIPPED
+from worker.training.scoring.metrics import MIN_CLIPPED_SCORE
 from worker.training.scoring.scored_media import ScoredMedium, score_caches
 
 CURVES_PICTURE: Final = "curves.svg"
-FIGURES: Final = ("roc_auc", "f1", "recall", "false_positive_rate", "equal_error_rate", "expected_calibration_error")
+MANIFEST_METRICS: Final = (
+    "roc_auc",
+    "f1",
+    "recall",
+    "false_positive_rate",
+    "equal_error_rate",
+    "expected_calibration_error",
+)
 """Metrics of a report that go into the manifest and the card."""
-GROUPS: Final = {
+CARD_SLICES: Final = {
     "face size (px)": "size of the face in its frame, px",
     "brightness (luma)": "mean brightness of the crop, of 255",
     "skin tone estimate": "skin tone estimate",
 }
 """Slices of a report whose rates the card compares."""
-SEEN: Final = {
+EVIDENCE_EXAMPLES: Final = {
     "a picture of one person": Evidence("image", 1, 1),
     "a picture of four people": Evidence("image", 1, 4),
     "a video, one face crop": Evidence("video", 1, 1),
@@ -43,7 +50,7 @@ SEEN: Final = {
     "a video of four people, 20 crops of the face of the one who scores highest": Evidence("video", 20, 4),
 }
 """Examples of evidence whose limits the card lists."""
-DISTURBED: Final = 20
+ROBUSTNESS_MEDIA: Final = 20
 """Number of media of each data set and class for the robustness curves."""
 State = Literal["last", "best"]
 
@@ -58,7 +65,7 @@ def ship(
     weights: Path | None = None,
 ) -> Manifest:
     """
-    Make a checkpoint for serving of what a run trained, or of weights that were trained elsewhere.
+    Make a checkpoint for serving from a run, or from weights that were trained elsewhere.
 
     Its temperature, threshold and band follow from the validation set, and so do the figures in its manifest and
     card. The whole report goes into the folder ``report`` of *run*.
@@ -77,7 +84,7 @@ def ship(
     folder = run / state if weights is None else weights
     if not (folder / "manifest.json").exists():
         raise TrainingError(
-            f"{run} holds no {state} state; train first" if weights is None else f"{folder} holds no checkpoint"
+            f"{run} has no {state} state; train first" if weights is None else f"{folder} holds no checkpoint"
         )
     if weights is None:
         check_recipe(run, recipe)
@@ -86,7 +93,7 @@ def ship(
     rows = _curves(run if weights is None else weights)
     judged = list(sources)
     if weights is not None:
-        # Sources that these weights were trained on must not judge them.
+        # Weights must not be evaluated on sources that they were trained on.
         state, judged = "last", [source for source in sources if not source.source.seen]
     media = score_caches(checkpoint, [source.cache for source in judged], sets={"validation"})
     calibration = calibrate(media, min_bits_per_pixel=recipe.min_bits_per_pixel)
@@ -103,7 +110,7 @@ def ship(
         }
     )
     calibrated = replace(checkpoint, manifest=manifest)
-    evaluation = evaluate(calibrated, judged, sets={"validation"}, limit=DISTURBED, media=media)
+    evaluation = evaluate(calibrated, judged, sets={"validation"}, limit=ROBUSTNESS_MEDIA, media=media)
     evaluation.report["options"]["recipe"] = recipe.name
     evaluation.report["split"]["sources"] |= {source.source.path.as_posix(): source.split for source in sources}
     write_report(evaluation, run / "report")
@@ -118,7 +125,7 @@ def ship(
 
 def _check_network(recipe: Recipe, manifest: Manifest, folder: Path) -> None:
     if (recipe.architecture, recipe.preprocessing) != (manifest.architecture, manifest.preprocessing):
-        raise TrainingError(f"{folder} holds another network, or one for other crops, than the recipe {recipe.name}")
+        raise TrainingError(f"the network or the preprocessing of {folder} differs from the recipe {recipe.name}")
 
 
 def reference_shares(media: Sequence[ScoredMedium], scale: Scale) -> tuple[float, ...]:
@@ -149,21 +156,21 @@ def render_card(
         manifest=manifest,
         report=report,
         datasets=_slices(report, "dataset"),
-        groups={title: _slices(report, way) for way, title in GROUPS.items()},
+        groups={title: _slices(report, way) for way, title in CARD_SLICES.items()},
         generators=[part for part in _slices(report, "method") if part["fakes"]],
         measures=MEASURES,
-        few=FEW,
-        clipped=CLIPPED,
+        few=MIN_COMPARABLE_MEDIA,
+        clipped=MIN_CLIPPED_SCORE,
         sources=_sources(recipe, report),
         robustness=report["robustness"],
         images=int(kept["images"]),
         minutes=kept["seconds"] / 60,
         seen=int(rows[-1]["images"]),
         limits={
-            "alarms": FALSE_POSITIVES,
-            "misses": MISSES,
+            "alarms": MAX_FALSE_POSITIVES,
+            "misses": MAX_MISSES,
             "low": MIN_LOW,
-            "tail": TAIL,
+            "tail": TAIL_SHARE,
             "table": _limits_table(manifest.calibration),
         },
         state=state,
@@ -174,7 +181,7 @@ def render_card(
 def _limits_table(calibration: Calibration) -> list[dict[str, Any]]:
     """Return the limits for each example of evidence, for the kinds of media that have bounds."""
     rows = []
-    for seen, evidence in SEEN.items():
+    for seen, evidence in EVIDENCE_EXAMPLES.items():
         if evidence.kind in (calibration.bounds or {}):
             low, high = calibration.limits(evidence)
             rows.append({"seen": seen, "low": low, "high": high})
@@ -212,7 +219,7 @@ def _sources(recipe: Recipe, report: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _metrics(report: dict[str, Any]) -> dict[str, float]:
     """Return the metrics of the manifest: ``<data set>_<metric>`` by medium, over the validation set."""
-    found = {f"validation_{name}": report["by_video"][name] for name in FIGURES}
+    found = {f"validation_{name}": report["by_video"][name] for name in MANIFEST_METRICS}
     for part in _slices(report, "dataset"):
         found |= {f"validation_{part['name']}_{name}": part[name] for name in ("roc_auc", "false_positive_rate")}
     found["validation_pairs_above"] = report["pairs_above"]["share"]
@@ -226,7 +233,7 @@ def _slices(report: dict[str, Any], way: str) -> list[dict[str, Any]]:
 def _curves(run: Path) -> list[dict[str, float]]:
     path = run / CURVES_FILE
     if not path.exists():
-        raise TrainingError(f"{path} is missing: it says how the weights were trained")
+        raise TrainingError(f"{path} is missing; it has the training curves for the model card")
     with path.open(newline="") as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
 

@@ -11,7 +11,7 @@ from shared.manifests import Manifest
 from worker.training.data.cache import CacheSettings
 from worker.training.data.datasets import guess_kind
 from worker.training.data.media import Medium
-from worker.training.data.sources import Source, build_source_cache, media_of
+from worker.training.data.sources import Source, build_source_cache, read_source_media
 from worker.training.data.splits import SPLIT_FILE
 from worker.training.errors import DataError
 from worker.training.fitting.inputs import build_caches
@@ -29,7 +29,7 @@ class EvaluationSource:
 
     def media(self) -> Iterator[Medium]:
         """Yield every medium, scored or not, with its set."""
-        return media_of(self.source, self.data)
+        return read_source_media(self.source, self.data)
 
     @property
     def split(self) -> dict[str, Any]:

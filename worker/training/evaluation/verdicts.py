@@ -11,26 +11,26 @@ from shared.evidence import Evidence
 from shared.manifests import Calibration
 from worker.training.scoring.metrics import Scores
 
-Calls = NDArray[np.bool_]
+Decisions = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
     """The verdicts of scores, each by the limits for its own evidence, as in the service."""
 
-    fake: Calls
+    fake: Decisions
     """Scores that reach the threshold."""
-    inconclusive: Calls
+    inconclusive: Decisions
     """Scores below the threshold, but not below the band."""
 
     @classmethod
-    def of(cls, calibration: Calibration, scores: Scores, evidence: Sequence[Evidence]) -> Self:
+    def from_scores(cls, calibration: Calibration, scores: Scores, evidence: Sequence[Evidence]) -> Self:
         """Judge *scores*, (N,) in [0, 1], each by its *evidence*."""
         limits = [calibration.limits(each) for each in evidence]
         low, high = (np.array([getattr(limit, name) for limit in limits], np.float64) for name in ("low", "high"))
         return cls(scores >= high, (scores >= low) & (scores < high))
 
     @property
-    def real(self) -> Calls:
+    def real(self) -> Decisions:
         """Scores below the band."""
         return ~self.fake & ~self.inconclusive

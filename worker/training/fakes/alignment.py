@@ -14,7 +14,7 @@ CHANGE: Final = 6.0
 """Grey levels beyond that at which a pixel counts as changed altogether."""
 
 
-def moved_onto(real: Picture, real_face: CachedFace, fake: Picture, fake_face: CachedFace) -> Picture:
+def align_real_to_fake(real: Picture, real_face: CachedFace, fake: Picture, fake_face: CachedFace) -> Picture:
     """Return *real* as if it had been cut out around the box of *fake*, which shows the same scene."""
     scales, offsets = [], []
     for face in (fake_face, real_face):
@@ -31,7 +31,7 @@ def moved_onto(real: Picture, real_face: CachedFace, fake: Picture, fake_face: C
     return np.asarray(moved, np.uint8)
 
 
-def visible_difference(real: Picture, fake: Picture) -> Mask:
+def measure_visible_difference(real: Picture, fake: Picture) -> Mask:
     """Return (H, W) in [0, 1]: where two pictures of one scene differ by more than compression explains."""
     levels = cv2.absdiff(real, fake).mean(axis=2).astype(np.float32)
     levels = cv2.GaussianBlur(levels, (0, 0), 0.02 * fake.shape[1])

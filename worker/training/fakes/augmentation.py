@@ -2,7 +2,7 @@
 Augmentation: the changes that cameras, editors and networks make to faces, real and fake alike.
 
 ``Augmentation`` draws one series of changes and applies it, with the same random numbers, to every picture of a
-couple, so that a fake and its real counterpart never differ by it. First come the changes to a crop at its native
+pair, so that a fake and its real counterpart never differ by it. First come the changes to a crop at its native
 size: rescaling, blur, noise, sharpening, JPEG, H.264. Then the crop is resized to the network's size by the serving
 code's own interpolation, and its colours are changed: brightness, contrast, jitter, fancy PCA (Krizhevsky,
 Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012), cutout (DeVries
@@ -21,48 +21,48 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from worker.detection.faces import Box, crop_face
 from worker.training.fakes.pictures import Mask, Picture
-from worker.training.fakes.transcoding import Transform, chain, h264, jpeg
+from worker.training.fakes.transcoding import Transform, draw_chain, make_h264, make_jpeg
 
-PRINCIPAL: Final = np.array(
+COLOUR_EIGENVECTORS: Final = np.array(
     [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32
 )
-SPREAD: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
+COLOUR_EIGENVALUES: Final = np.array([0.2175, 0.0188, 0.0045], np.float32)
 """Eigenvectors and eigenvalues of ImageNet's colours, as torch7's reference training published them."""
 
-Chance = float
-SMALLER: Final = (0.35, 1.0)
+Probability = float
+RESCALE_FACTORS: Final = (0.35, 1.0)
 MIN_SIDE_PX: Final = 24
 """Smallest side that rescaling shrinks a picture to."""
-SIGMAS_PX: Final = (0.3, 1.3)
+BLUR_SIGMAS_PX: Final = (0.3, 1.3)
 NOISE_LEVELS: Final = (1.0, 6.0)
-SHARPENING: Final = (0.2, 0.9)
-HALO_PX: Final = 1.2
+SHARPEN_AMOUNTS: Final = (0.2, 0.9)
+UNSHARP_SIGMA_PX: Final = 1.2
 """Sigma of the blurred picture that unsharp masking subtracts."""
-CUT: Final = (0.08, 0.35)
+CUTOUT_SIDES: Final = (0.08, 0.35)
 """Sides of the rectangle of cutout, as a share of the picture's."""
 
 
 @dataclass(slots=True)
-class Cut:
+class Cutout:
     """A grey rectangle over a picture, in shares of its side, so that it is the same at every size."""
 
     sides: NDArray[np.float64]
     """Its width and height, as shares of the picture's side."""
-    place: NDArray[np.float64]
+    corner: NDArray[np.float64]
     """Its upper left corner, as shares of the range in which it stays inside the picture."""
     grey: int
 
 
 @dataclass(slots=True)
 class Changes:
-    """Changes to both pictures of a couple, in this order, on the loaders' processes or on the device."""
+    """Changes to both pictures of a pair, in this order, on the loaders' processes or on the device."""
 
-    small: float | None = None
+    rescale_factor: float | None = None
     """Share of its side to which a picture is shrunk."""
     is_enlarged: bool = True
     """Whether a shrunk picture is enlarged again before other changes."""
-    sigma_px: float | None = None
-    noise: float | None = None
+    blur_sigma_px: float | None = None
+    noise_level: float | None = None
     noise_seed: int = 0
     sharpening: float | None = None
     jpegs: list[tuple[int, bool]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Changes:
     crf: int | None = None
     """Constant rate factor of H.264."""
     colours: NDArray[np.float32] | None = None
-    cut: Cut | None = None
+    cutout: Cutout | None = None
 
 
 class Augmentation(BaseModel):
@@ -84,20 +84,20 @@ class Augmentation(BaseModel):
 
     jitter: float = Field(default=0.06, ge=0.0)
     """Largest shift of the crop and change of its margin, as a share of the face."""
-    flip: Chance = Field(default=0.5, ge=0.0, le=1.0)
-    rescale: Chance = Field(default=0.35, ge=0.0, le=1.0)
-    blur: Chance = Field(default=0.12, ge=0.0, le=1.0)
-    noise: Chance = Field(default=0.12, ge=0.0, le=1.0)
-    sharpen: Chance = Field(default=0.12, ge=0.0, le=1.0)
-    jpeg: Chance = Field(default=0.4, ge=0.0, le=1.0)
+    flip: Probability = Field(default=0.5, ge=0.0, le=1.0)
+    rescale: Probability = Field(default=0.35, ge=0.0, le=1.0)
+    blur: Probability = Field(default=0.12, ge=0.0, le=1.0)
+    noise: Probability = Field(default=0.12, ge=0.0, le=1.0)
+    sharpen: Probability = Field(default=0.12, ge=0.0, le=1.0)
+    jpeg: Probability = Field(default=0.4, ge=0.0, le=1.0)
     jpeg_quality: tuple[int, int] = (30, 95)
-    h264: Chance = Field(default=0.25, ge=0.0, le=1.0)
+    h264: Probability = Field(default=0.25, ge=0.0, le=1.0)
     h264_crf: tuple[int, int] = (18, 36)
-    colour: Chance = Field(default=0.5, ge=0.0, le=1.0)
-    cutout: Chance = Field(default=0.15, ge=0.0, le=1.0)
-    chain: Chance = Field(default=0.0, ge=0.0, le=1.0)
-    """Probability of a chain of rescaling and compression (``transcoding.chain``) in place of all other changes at the
-    crop's native size."""
+    colour: Probability = Field(default=0.5, ge=0.0, le=1.0)
+    cutout: Probability = Field(default=0.15, ge=0.0, le=1.0)
+    chain: Probability = Field(default=0.0, ge=0.0, le=1.0)
+    """Probability of a chain of rescaling and compression (``transcoding.draw_chain``), which replaces all other changes
+    at the crop's native size."""
 
     def apply(
         self, pictures: Sequence[Picture], box: Box, rng: Generator, *, size_px: int, margin: float
@@ -112,20 +112,20 @@ class Augmentation(BaseModel):
         Returns:
             (size_px, size_px, 3) uint8 RGB, in order.
         """
-        moved, wide, is_flipped = self._geometry(box, rng, margin)
+        moved, wide, is_flipped = self._draw_geometry(box, rng, margin)
         native_px = max(32, round(max(box[2] - box[0], box[3] - box[1]) * (1 + 2 * wide)))
         crops = [crop_face(picture, moved, size_px=native_px, margin=wide) for picture in pictures]
-        # All numbers are drawn before any change, in the order of earlier versions, so that seeds stay comparable.
-        transforms = self._native_transforms(rng, native_px)
+        # All numbers are drawn before any change, in the order of earlier versions, so that a seed keeps its meaning.
+        transforms = self._make_native_transforms(rng, native_px)
         changes = self.draw_final(rng, Changes())
         for transform in transforms:
             crops = [transform(crop) for crop in crops]
-        crops = [to_size(crop, size_px) for crop in crops]
-        for transform in _final_transforms(changes, size_px):
+        crops = [resize_to_network(crop, size_px) for crop in crops]
+        for transform in _make_final_transforms(changes, size_px):
             crops = [transform(crop) for crop in crops]
         return [np.ascontiguousarray(crop[:, ::-1]) for crop in crops] if is_flipped else crops
 
-    def place(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
+    def crop_mask(self, mask: Mask, box: Box, rng: Generator, *, cells: int, margin: float) -> Mask:
         """
         Crop a mask as ``apply`` crops the picture that it belongs to.
 
@@ -136,14 +136,14 @@ class Augmentation(BaseModel):
         Returns:
             (cells, cells) means over the crop.
         """
-        moved, wide, is_flipped = self._geometry(box, rng, margin)
+        moved, wide, is_flipped = self._draw_geometry(box, rng, margin)
         levels = np.asarray(np.clip(mask * 255.0, 0, 255), np.uint8)
         planes = np.asarray(cv2.merge([levels, levels, levels]), np.uint8)
         crop = crop_face(planes, moved, size_px=4 * cells, margin=wide)[..., 0]
         placed = cv2.resize(crop, (cells, cells), interpolation=cv2.INTER_AREA).astype(np.float32) / 255.0
         return np.ascontiguousarray(placed[:, ::-1]) if is_flipped else placed
 
-    def _geometry(self, box: Box, rng: Generator, margin: float) -> tuple[Box, float, bool]:
+    def _draw_geometry(self, box: Box, rng: Generator, margin: float) -> tuple[Box, float, bool]:
         """Draw the box and the margin of the crop, and whether it is mirrored."""
         left, top, right, bottom = box
         side = max(right - left, bottom - top)
@@ -155,13 +155,13 @@ class Augmentation(BaseModel):
         """Draw the changes at the crop's native size, except ``chain``, which is drawn before and replaces them."""
         changes = Changes()
         if rng.random() < self.rescale:
-            changes.small, changes.is_enlarged = rng.uniform(*SMALLER), bool(rng.random() < 0.7)
+            changes.rescale_factor, changes.is_enlarged = rng.uniform(*RESCALE_FACTORS), bool(rng.random() < 0.7)
         if rng.random() < self.blur:
-            changes.sigma_px = rng.uniform(*SIGMAS_PX)
+            changes.blur_sigma_px = rng.uniform(*BLUR_SIGMAS_PX)
         if rng.random() < self.noise:
-            changes.noise, changes.noise_seed = rng.uniform(*NOISE_LEVELS), int(rng.integers(2**31))
+            changes.noise_level, changes.noise_seed = rng.uniform(*NOISE_LEVELS), int(rng.integers(2**31))
         if rng.random() < self.sharpen:
-            changes.sharpening = rng.uniform(*SHARPENING)
+            changes.sharpening = rng.uniform(*SHARPEN_AMOUNTS)
         draw = rng.random()
         if draw < self.jpeg:
             qualities = rng.integers(self.jpeg_quality[0], self.jpeg_quality[1] + 1, 1 + (rng.random() < 0.2))
@@ -173,59 +173,59 @@ class Augmentation(BaseModel):
     def draw_final(self, rng: Generator, changes: Changes) -> Changes:
         """Draw the changes at the network's size, add them to *changes*, and return these."""
         if rng.random() < self.colour:
-            changes.colours = colour_map(rng)
+            changes.colours = draw_colour_map(rng)
         if rng.random() < self.cutout:
-            sides = rng.uniform(*CUT, 2)
-            changes.cut = Cut(sides, rng.random(2), int(rng.integers(256)))
+            sides = rng.uniform(*CUTOUT_SIDES, 2)
+            changes.cutout = Cutout(sides, rng.random(2), int(rng.integers(256)))
         return changes
 
-    def _native_transforms(self, rng: Generator, native_px: int) -> list[Transform]:
-        # Without chains nothing is drawn here, so that older recipes get the couples that they always got.
+    def _make_native_transforms(self, rng: Generator, native_px: int) -> list[Transform]:
+        # Without chains no number is drawn here, so that pairs of older recipes do not change.
         if self.chain > 0.0 and rng.random() < self.chain:
-            return [chain(rng, native_px)]
-        return _native_transforms(self.draw_native(rng))
+            return [draw_chain(rng, native_px)]
+        return _make_native_transforms(self.draw_native(rng))
 
 
-def _native_transforms(changes: Changes) -> list[Transform]:
+def _make_native_transforms(changes: Changes) -> list[Transform]:
     transforms: list[Transform] = []
-    if changes.small is not None:
-        transforms.append(_rescaling(changes.small, enlarge=changes.is_enlarged))
-    if changes.sigma_px is not None:
-        transforms.append(_blurring(changes.sigma_px))
-    if changes.noise is not None:
-        transforms.append(_adding_noise(changes.noise, changes.noise_seed))
+    if changes.rescale_factor is not None:
+        transforms.append(_make_rescale(changes.rescale_factor, enlarge=changes.is_enlarged))
+    if changes.blur_sigma_px is not None:
+        transforms.append(_make_blur(changes.blur_sigma_px))
+    if changes.noise_level is not None:
+        transforms.append(_make_noise(changes.noise_level, changes.noise_seed))
     if changes.sharpening is not None:
-        transforms.append(_sharpening(changes.sharpening))
-    transforms += [jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
+        transforms.append(_make_sharpen(changes.sharpening))
+    transforms += [make_jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
     if changes.crf is not None:
-        transforms.append(h264(changes.crf))
+        transforms.append(make_h264(changes.crf))
     return transforms
 
 
-def _final_transforms(changes: Changes, size_px: int) -> list[Transform]:
+def _make_final_transforms(changes: Changes, size_px: int) -> list[Transform]:
     transforms: list[Transform] = []
     if changes.colours is not None:
-        transforms.append(_recolouring(changes.colours))
-    if changes.cut is not None:
-        sides = (changes.cut.sides * size_px).astype(int)
-        corner = (changes.cut.place * (size_px - sides)).astype(int)
-        transforms.append(_cutting_out(corner, sides, changes.cut.grey))
+        transforms.append(_make_colour_change(changes.colours))
+    if changes.cutout is not None:
+        sides = (changes.cutout.sides * size_px).astype(int)
+        corner = (changes.cutout.corner * (size_px - sides)).astype(int)
+        transforms.append(_make_cutout(corner, sides, changes.cutout.grey))
     return transforms
 
 
-def native_crop(picture: Picture, box: Box, margin: float) -> Picture:
+def crop_at_native_size(picture: Picture, box: Box, margin: float) -> Picture:
     """Crop around *box* at its native size, on which compression works: a square of at least 32 px."""
     left, top, right, bottom = box
     native_px = max(32, round(max(right - left, bottom - top) * (1 + 2 * margin)))
     return crop_face(picture, box, size_px=native_px, margin=margin)
 
 
-def to_size(crop: Picture, size_px: int) -> Picture:
+def resize_to_network(crop: Picture, size_px: int) -> Picture:
     """Resize a crop to the network's size, by the serving code's own interpolation."""
     return crop_face(crop, (0.0, 0.0, float(crop.shape[1]), float(crop.shape[0])), size_px=size_px, margin=0.0)
 
 
-def _rescaling(factor: float, *, enlarge: bool) -> Transform:
+def _make_rescale(factor: float, *, enlarge: bool) -> Transform:
     def transform(picture: Picture) -> Picture:
         side = picture.shape[0]
         small_px = max(MIN_SIDE_PX, round(side * factor))
@@ -237,11 +237,11 @@ def _rescaling(factor: float, *, enlarge: bool) -> Transform:
     return transform
 
 
-def _blurring(sigma: float) -> Transform:
+def _make_blur(sigma: float) -> Transform:
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
 
 
-def _adding_noise(level: float, seed: int) -> Transform:
+def _make_noise(level: float, seed: int) -> Transform:
     def transform(picture: Picture) -> Picture:
         noise = np.random.default_rng(seed).standard_normal(picture.shape, np.float32) * np.float32(level)
         return np.asarray(np.clip(picture + noise + 0.5, 0, 255), np.uint8)
@@ -249,26 +249,26 @@ def _adding_noise(level: float, seed: int) -> Transform:
     return transform
 
 
-def _sharpening(amount: float) -> Transform:
+def _make_sharpen(amount: float) -> Transform:
     def transform(picture: Picture) -> Picture:
-        smooth = cv2.GaussianBlur(picture, (0, 0), HALO_PX)
+        smooth = cv2.GaussianBlur(picture, (0, 0), UNSHARP_SIGMA_PX)
         return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
 
     return transform
 
 
-def colour_map(rng: Generator) -> NDArray[np.float32]:
+def draw_colour_map(rng: Generator) -> NDArray[np.float32]:
     """Draw contrast, brightness, saturation, hue and fancy PCA as one (3, 4) map: a matrix and an offset."""
     contrast, saturation = rng.uniform(0.8, 1.2), rng.uniform(0.6, 1.4)
     grey = np.full((3, 3), 1 / 3, np.float32)
     matrix = contrast * (saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * grey)
     matrix = matrix @ _hue_rotation(rng.normal(0.0, 0.06))
-    fancy = PRINCIPAL @ (rng.normal(0.0, 0.1, 3).astype(np.float32) * SPREAD) * 255.0
+    fancy = COLOUR_EIGENVECTORS @ (rng.normal(0.0, 0.1, 3).astype(np.float32) * COLOUR_EIGENVALUES) * 255.0
     offset = 128.0 * (1.0 - contrast) + rng.uniform(-20.0, 20.0) + fancy
     return np.column_stack([matrix, offset]).astype(np.float32)
 
 
-def _recolouring(colours: NDArray[np.float32]) -> Transform:
+def _make_colour_change(colours: NDArray[np.float32]) -> Transform:
     return lambda picture: np.asarray(cv2.transform(picture, colours), np.uint8)
 
 
@@ -280,7 +280,7 @@ def _hue_rotation(angle: float) -> NDArray[np.float32]:
     return np.asarray(turned, np.float32)
 
 
-def _cutting_out(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Transform:
+def _make_cutout(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Transform:
     def transform(picture: Picture) -> Picture:
         cut = picture.copy()
         cut[corner[1] : corner[1] + sides[1], corner[0] : corner[0] + sides[0]] = grey

@@ -1,8 +1,8 @@
 """
-The stream of couples that a network is trained on: real pictures and fakes, each two with the same augmentation.
+The stream of real/fake pairs that a network is trained on; both pictures of a pair get the same augmentation.
 
-The couple with a given number is always the same, whatever process makes it and whatever was made before it, so that
-training can resume at any number after an interruption.
+The pair with a given number does not depend on the process that makes it or on earlier pairs, so that training can
+resume at any number.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,32 +17,32 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from worker.training.fakes.augmentation import Augmentation
-from worker.training.fakes.device_augmentation import left_to_loaders
+from worker.training.fakes.device_augmentation import select_loader_augmentation
 from worker.training.fakes.faces import FacePool
-from worker.training.fakes.generators.painted_faces import Paintings
+from worker.training.fakes.generators.painted_faces import PaintedFaceIndex
 from worker.training.fakes.kinds import ALIGNED, Stage
-from worker.training.fakes.pair_maker import WHOLE, CoupleMaker
+from worker.training.fakes.pair_maker import WHOLE_SQUARE_SHARE, RealFakePairMaker
 
 
-class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
+class RealFakePairStream(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
     """
-    An endless, repeatable stream of couples.
+    An endless, repeatable stream of pairs.
 
     Args:
         caches: Folders of crops; faces of the set *set_name* are used.
         stages: The last one never ends.
-        shuffle_labels: Swap the two pictures of a couple at random, so that a test can check that nothing is learnt.
+        shuffle_labels: Swap the two pictures of a pair at random, so that a test can check that nothing is learnt.
         first: Number of the first batch of this rank.
-        real_from: Make fakes of the real faces of these data sets alone; of all, if empty.
+        real_from: Data sets whose real faces fakes are made from; all if empty.
         painted: Folders of crops that ``generators.painting.paint_faces`` made of the faces in *caches*.
-        data_set_power: Power of the weight of a data set's real media; see ``fitting.recipes.Draws``.
+        data_set_power: Power of the weight of a data set's real media; see ``fitting.recipes.SamplingBalance``.
         person_power: The same for the people within a data set.
-        leave: Leave out the augmentation that ``device_augmentation.OnDevice`` applies.
+        augment_on_device: Omit the augmentation that ``device_augmentation.OnDevice`` applies.
         whole: Share of decoded and restored faces that are pasted as whole squares.
 
     Yields:
         Batches: (2B, 3, S, S) uint8, B real pictures and their B fakes in the same order; (B,) float32, 1 where
-        the two of a couple are aligned; and (B, C, C) float32, how much of each cell of a fake was changed, or -1
+        the two of a pair are aligned; and (B, C, C) float32, how much of each cell of a fake was changed, or -1
         where that is not known.
 
     Raises:
@@ -70,10 +70,10 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         painted: Sequence[Path] = (),
         data_set_power: float = 1.0,
         person_power: float = 1.0,
-        leave: bool = False,
-        whole: float = WHOLE,
+        augment_on_device: bool = False,
+        whole: float = WHOLE_SQUARE_SHARE,
     ) -> None:
-        self._leave = leave
+        self._augment_on_device = augment_on_device
         self._stages = list(stages)
         self._augmentation = augmentation
         self._batch = batch
@@ -87,8 +87,8 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             data_set_power=data_set_power,
             person_power=person_power,
         )
-        self.paintings = Paintings(painted, [face for _, face in self.faces.real])
-        self.maker = CoupleMaker(self.faces, self.paintings, size_px=size_px, margin=margin, whole=whole)
+        self.painted_faces = PaintedFaceIndex(painted, [face for _, face in self.faces.real])
+        self.maker = RealFakePairMaker(self.faces, self.painted_faces, size_px=size_px, margin=margin, whole=whole)
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
         """Keep the arguments for ``__reduce__``."""
@@ -97,7 +97,7 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Make another process read the index of the crops anew, which is quicker than sending it."""
+        """Pickle only the arguments: reading the index of the crops again is quicker than sending it."""
         return self._arguments, ()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -107,19 +107,19 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
         step = self._ranks * (worker.num_workers if worker else 1)
         number = self._first * self._ranks + self._rank + (worker.id * self._ranks if worker else 0)
         while True:
-            yield self.batch(number)
+            yield self.make_batch(number)
             number += step
 
-    def batch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def make_batch(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Make the batch with this number."""
-        rows = [self.couple(number * self._batch + row) for row in range(self._batch)]
+        rows = [self.make_pair(number * self._batch + row) for row in range(self._batch)]
         pictures = torch.stack([pictures for pictures, _, _ in rows], dim=1)  # (2, B, 3, S, S)
         aligned, masks = (torch.stack([row[place] for row in rows]) for place in (1, 2))
         return pictures.flatten(0, 1), aligned, masks
 
-    def couple(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    def make_pair(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """
-        Make the couple with this number.
+        Make the pair with this number.
 
         Returns:
             (2, 3, S, S) uint8, real before fake; whether they are aligned, 0 or 1; and the (C, C) mask of the fake.
@@ -128,21 +128,21 @@ class Couples(IterableDataset[tuple[Tensor, Tensor, Tensor]]):
             DataError: There are no faces for the kind that its stage draws.
         """
         rng = np.random.default_rng((self._seed, number))
-        stage = self._stage(number)
+        stage = self._stage_of(number)
         kind = stage.draw(rng)
         augmentation = stage.augmentation or self._augmentation
-        if self._leave:
-            augmentation = left_to_loaders(augmentation, self._seed, number)
+        if self._augment_on_device:
+            augmentation = select_loader_augmentation(augmentation, self._seed, number)
         pictures, mask = self.maker.make(kind, augmentation, rng)
         if self._shuffle_labels and rng.random() < 0.5:
             pictures.reverse()
-            mask = self.maker.unknown_mask()
+            mask = self.maker.make_unknown_mask()
         planes = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
         return planes, torch.tensor(float(kind in ALIGNED)), torch.from_numpy(mask)
 
-    def _stage(self, number: int) -> Stage:
+    def _stage_of(self, number: int) -> Stage:
         for stage in self._stages:
-            if number < stage.couples:
+            if number < stage.pairs:
                 return stage
-            number -= stage.couples
+            number -= stage.pairs
         return self._stages[-1]

@@ -10,7 +10,7 @@ from worker.training.fitting.recipes import Recipe
 from worker.training.pretrained import load_imagenet
 
 
-def start_network(recipe: Recipe) -> ForgeryNetwork:
+def make_initial_network(recipe: Recipe) -> ForgeryNetwork:
     """
     Make the network that training begins with: random, from ImageNet, or from a checkpoint.
 

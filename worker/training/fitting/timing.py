@@ -10,17 +10,17 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Part = Literal["loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average"]
-Watch = Callable[[Part], AbstractContextManager[None]]
-WAITING: Final = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"})
+Timer = Callable[[Part], AbstractContextManager[None]]
+SYNCHRONISING_OPERATIONS: Final = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select"})
 """Operations that return a number, or a shape, which only the device knows, to the host."""
 
 
-def unwatched(_part: Part) -> AbstractContextManager[None]:
+def no_timer(_part: Part) -> AbstractContextManager[None]:
     """Measure nothing."""
     return nullcontext()
 
 
-class Stopwatch:
+class PartTimer:
     """Adds up the seconds of each part, with a synchronisation at both ends, so that parts do not overlap."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Stopwatch:
 
 
 # torch has no public name for it, and documents this one.
-class Synchronisations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has no types there
+class SynchronisationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch has no types there
     """
     Counts, while it is entered, the operations of this thread for which the host would have to wait for a GPU.
 
@@ -50,7 +50,7 @@ class Synchronisations(TorchDispatchMode):  # type: ignore[no-untyped-call] # to
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Count *func* if it synchronises, and call it."""
-        self.count += func.overloadpacket.__name__ in WAITING
+        self.count += func.overloadpacket.__name__ in SYNCHRONISING_OPERATIONS
         return func(*args, **(kwargs or {}))
 
 

@@ -24,22 +24,27 @@ from tqdm import tqdm
 from worker.model.network import ForgeryNetwork
 from worker.training.errors import TrainingError
 from worker.training.fakes.device_augmentation import OnDevice
-from worker.training.fitting.averaging import Average
-from worker.training.fitting.depthwise import keep_memory, use_fast_depthwise
+from worker.training.fitting.averaging import WeightAverage
+from worker.training.fitting.depthwise import keep_freed_memory, use_fast_depthwise
 from worker.training.fitting.exports import export_checkpoint
-from worker.training.fitting.initial_weights import start_network
-from worker.training.fitting.inputs import make_couples
-from worker.training.fitting.loaders import Batch, Feed, start_loaders
+from worker.training.fitting.initial_weights import make_initial_network
+from worker.training.fitting.inputs import make_pair_stream
+from worker.training.fitting.loaders import Batch, DeviceBatches, start_loaders
 from worker.training.fitting.localising import LocalisingNetwork, mask_loss
-from worker.training.fitting.losses import PendingLoss, couple_loss
-from worker.training.fitting.optimisers import learning_rate_factor, make_optimizer, restore_optimizer, set_momentum
-from worker.training.fitting.progress import Progress, write_curves
+from worker.training.fitting.losses import PendingLoss, pair_loss
+from worker.training.fitting.optimisers import (
+    learning_rate_factor,
+    make_optimizer,
+    restore_optimizer,
+    set_batch_norm_momentum,
+)
+from worker.training.fitting.progress import Progress, append_curves
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.states import INDEX_FILE, check_recipe, read_tensors, write_state
-from worker.training.fitting.timing import Watch, unwatched
+from worker.training.fitting.timing import Timer, no_timer
 from worker.training.fitting.validation import ValidationFaces
 
-STEPS_ALONE = 16
+STEPS_BETWEEN_AGREEMENTS = 16
 """Steps between two at which several ranks, waiting for each other, agree whether to save or to stop."""
 
 
@@ -51,9 +56,9 @@ class Trainer:
         recipe: Settings of the run.
         caches: Folders of crops.
         folder: Folder of the run; if it holds a state, the run resumes from it.
-        painted: Folders of crops that the recipe's networks painted after those in *caches*.
+        painted: Crop caches that the recipe's networks painted from those in *caches*.
         shuffle_labels: Whether to train on random labels, for a test.
-        watch: Measures the time of the parts of a step.
+        timer: Measures the time of the parts of a step.
 
     Raises:
         TrainingError: The folder's state belongs to another recipe, or to another number of images in a step, or is
@@ -68,41 +73,41 @@ class Trainer:
         *,
         painted: Sequence[Path] = (),
         shuffle_labels: bool = False,
-        watch: Watch = unwatched,
+        timer: Timer = no_timer,
     ) -> None:
         self.recipe = recipe
         self.folder = folder
         self._caches = list(caches)
         self._painted = list(painted)
         self._shuffle_labels = shuffle_labels
-        self._watch = watch
+        self._timer = timer
         hardware = recipe.hardware
         if hardware.threads is not None:
             torch.set_num_threads(hardware.threads)
         self._fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=hardware.precision)
         self.progress = Progress()
-        about = self._about()
+        about = self._read_saved_index()
         # Loaders are forked before other processes of this run are started and before a device is used: see loaders.
         is_early = hardware.loader_processes > 0 and not self.is_finished
-        self._batches: Iterator[Batch] | None = self._loader() if is_early else None
+        self._batches: Iterator[Batch] | None = self._start_loaders() if is_early else None
         self._fabric.launch()
         torch.manual_seed(recipe.seed)
-        network = start_network(recipe)
+        network = make_initial_network(recipe)
         self._on_cpu = self._fabric.device.type == "cpu"
         if self._on_cpu:
-            keep_memory()
+            keep_freed_memory()
             use_fast_depthwise(network)
-        set_momentum(network, recipe.optimisation.batch_norm_momentum)
+        set_batch_norm_momentum(network, recipe.optimisation.batch_norm_momentum)
         network = network.to(memory_format=torch.channels_last)
-        self._average = Average(network, recipe.optimisation.ema_decay, self._fabric.device)
+        self._average = WeightAverage(network, recipe.optimisation.ema_decay, self._fabric.device)
         module: nn.Module = LocalisingNetwork(network) if recipe.optimisation.mask else network
         # The fused optimiser unscales gradients itself, too late for clipping.
         optimizer = make_optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
         self._model, self._optimizer = self._fabric.setup(module, optimizer)
-        self._changes: OnDevice | None = None
+        self._device_augmentation: OnDevice | None = None
         if recipe.augment_on == "device":
             stages = [(stage.images // 2, stage.augmentation or recipe.augmentation) for stage in recipe.stages]
-            self._changes = OnDevice(stages, recipe.seed)
+            self._device_augmentation = OnDevice(stages, recipe.seed)
         if about is not None:
             self._resume(about)
 
@@ -123,7 +128,7 @@ class Trainer:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has reached its last step or lost its patience."""
+        """Whether the run has reached its last step or run out of patience."""
         return self.progress.step >= self._last_step or self._is_stale
 
     def run(self, *, until_step: int | None = None, deadline_s: float | None = None) -> dict[str, float]:
@@ -146,89 +151,89 @@ class Trainer:
         every = max(1, recipe.validation.every_images // self.images_per_step)
         validation = ValidationFaces(recipe, self._caches) if self._fabric.global_rank == 0 else None
         measured: dict[str, float] = {}
-        batches = self._loader() if self._batches is None else self._batches
-        feed = Feed(batches, self._fabric.device, self._watch)
+        batches = self._start_loaders() if self._batches is None else self._batches
+        feed = DeviceBatches(batches, self._fabric.device, self._timer)
         saved_at = time.monotonic()
         shown = progress.step * self.images_per_step
         with tqdm(total=recipe.images, initial=shown, unit="img", disable=self._fabric.global_rank != 0) as bar:
-            late: PendingLoss | None = None
+            pending: PendingLoss | None = None
             while progress.step < target and not self._is_stale:
                 began = time.monotonic()
-                loss = PendingLoss(progress.step, self._step(*feed.take()))
+                loss = PendingLoss(progress.step, self._step(*feed.next_batch()))
                 progress.step += 1
                 is_due = progress.step % every == 0 or progress.step == last_step
                 if progress.step < target:
-                    feed.advance()
-                self._note(late)
-                late = loss
+                    feed.prefetch()
+                self._record_loss(pending)
+                pending = loss
                 now = time.monotonic()
                 progress.seconds += now - began
-                must_save, must_stop = self._agreed(
+                must_save, must_stop = self._agree(
                     now - saved_at > recipe.save_every_s, deadline_s is not None and now > deadline_s
                 )
                 bar.update(self.images_per_step)
                 bar.set_postfix(loss=f"{progress.loss or 0.0:.4f}", refresh=False)
                 if is_due or must_save or must_stop:
-                    self._note(late)
-                    late = None
+                    self._record_loss(pending)
+                    pending = None
                     if is_due:
                         measured = self._validate(validation)
-                    self._save()
+                    self._save_state()
                     saved_at = time.monotonic()
                 if must_stop:
                     break
-            self._note(late)
-        self._save()
+            self._record_loss(pending)
+        self._save_state()
         # The loaders are ahead of the step at which another call would resume.
         self._batches = None
         return measured
 
-    def rehearse(self, steps: int) -> None:
-        """Take *steps* as ``run`` does, without validating or saving, to measure them."""
+    def take_unsaved_steps(self, steps: int) -> None:
+        """Train for *steps* without validating or saving, to measure their cost."""
         if self._batches is None:
-            self._batches = self._loader()
-        feed = Feed(self._batches, self._fabric.device, self._watch)
+            self._batches = self._start_loaders()
+        feed = DeviceBatches(self._batches, self._fabric.device, self._timer)
         for left in reversed(range(steps)):
-            loss = PendingLoss(self.progress.step, self._step(*feed.take()))
+            loss = PendingLoss(self.progress.step, self._step(*feed.next_batch()))
             self.progress.step += 1
             if left:
-                feed.advance()
-            self._note(loss)
+                feed.prefetch()
+            self._record_loss(loss)
 
     @property
     def _last_step(self) -> int:
         return math.ceil(self.recipe.images / self.images_per_step)
 
-    def _agreed(self, must_save: bool, must_stop: bool) -> tuple[bool, bool]:
+    def _agree(self, must_save: bool, must_stop: bool) -> tuple[bool, bool]:
         """Return the decision of the first rank: all ranks save and stop together, and their clocks differ."""
         if self._fabric.world_size == 1:
             return must_save, must_stop
-        if self.progress.step % STEPS_ALONE:
+        if self.progress.step % STEPS_BETWEEN_AGREEMENTS:
             return False, False
         agreed: tuple[bool, bool] = self._fabric.broadcast((must_save, must_stop))
         return agreed
 
-    def _note(self, late: PendingLoss | None) -> None:
+    def _record_loss(self, pending: PendingLoss | None) -> None:
         """
         Read the loss of a step, if any, and update the smoothed loss.
 
         Raises:
             TrainingError: It is not a number. That step was not saved.
         """
-        if late is None:
+        if pending is None:
             return
-        loss = late.read()
+        loss = pending.read()
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is not a number at step {late.step}")
-        self.progress.note_loss(loss)
+            raise TrainingError(f"the loss is not a number at step {pending.step}")
+        self.progress.record_loss(loss)
 
     @property
     def _is_stale(self) -> bool:
         patience = self.recipe.validation.patience
         return patience > 0 and self.progress.stale >= patience
 
-    def _loader(self) -> Iterator[Batch]:
-        couples = make_couples(
+    def _start_loaders(self) -> Iterator[Batch]:
+        pairs = make_pair_stream(
             self.recipe,
             self._caches,
             painted=self._painted,
@@ -237,7 +242,7 @@ class Trainer:
             ranks=self._fabric.world_size,
             shuffle_labels=self._shuffle_labels,
         )
-        return start_loaders(couples, self.recipe.hardware.loader_processes)
+        return start_loaders(pairs, self.recipe.hardware.loader_processes)
 
     def _step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
         """Train on one batch; return its loss, which the device may still be computing."""
@@ -250,21 +255,21 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self._model.train()
-        if self._changes is not None:
-            with self._watch("augmentation"):
+        if self._device_augmentation is not None:
+            with self._timer("augmentation"):
                 number = progress.step * self._fabric.world_size + self._fabric.global_rank
-                pictures = self._changes.apply(pictures, number)
-        with self._watch("forward"):
+                pictures = self._device_augmentation.apply(pictures, number)
+        with self._timer("forward"):
             loss = self._loss(pictures, aligned, masks)
         self._optimizer.zero_grad()
-        with self._watch("backward"):
+        with self._timer("backward"):
             self._fabric.backward(loss)
-        with self._watch("optimiser"):
+        with self._timer("optimiser"):
             self._fabric.clip_gradients(
                 self._model, self._optimizer, max_norm=optimisation.clip, error_if_nonfinite=False
             )
             self._optimizer.step()
-        with self._watch("average"):
+        with self._timer("average"):
             module = self._model.module
             self._average.update(module.network if isinstance(module, LocalisingNetwork) else module)
         return loss.detach()
@@ -273,9 +278,9 @@ class Trainer:
         optimisation = self.recipe.optimisation
         faces = (pictures.to(torch.float32) / 255.0).contiguous(memory_format=torch.channels_last)
         if not optimisation.mask:
-            return couple_loss(self._model(faces).float(), aligned, optimisation)
+            return pair_loss(self._model(faces).float(), aligned, optimisation)
         logits, mask_logits = self._model(faces)
-        loss = couple_loss(logits.float(), aligned, optimisation)
+        loss = pair_loss(logits.float(), aligned, optimisation)
         return loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
 
     def _validate(self, validation: ValidationFaces | None) -> dict[str, float]:
@@ -288,15 +293,15 @@ class Trainer:
             progress.best = max(progress.best, measured["selection"])
             progress.stale = 0 if better else progress.stale + 1
             row = {"images": progress.step * self.images_per_step, "seconds": round(progress.seconds, 1)}
-            write_curves(self.folder, {**row, "loss": progress.loss or 0.0, **measured})
+            append_curves(self.folder, {**row, "loss": progress.loss or 0.0, **measured})
             tqdm.write(" ".join(f"{key}={value:.4g}" for key, value in {**row, **measured}.items()))
             for name in ["last", "best"] if better else ["last"]:
                 export_checkpoint(self.folder / name, self.recipe, self.network, measured)
-        # All ranks have to stop at the same step.
+        # All ranks must stop at the same step.
         measured, progress.best, progress.stale = self._fabric.broadcast((measured, progress.best, progress.stale))
         return measured
 
-    def _save(self) -> None:
+    def _save_state(self) -> None:
         if self._fabric.global_rank == 0:
             progress = self.progress
             about = {
@@ -306,17 +311,17 @@ class Trainer:
                 "averaged": self._average.count,
                 "precision": self._fabric.strategy.precision.state_dict(),
             }
-            write_state(self.folder, about, self._tensors())
+            write_state(self.folder, about, self._collect_tensors())
         self._fabric.barrier()
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _collect_tensors(self) -> dict[str, Tensor]:
         """Collect the tensors of the state; the options of the optimiser follow from the recipe."""
         parts = {"model": self._model.module.state_dict(), "average": self._average.module.state_dict()}
         for number, values in self._optimizer.optimizer.state_dict()["state"].items():
             parts[f"optimizer/{number}"] = values
         return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
 
-    def _about(self) -> dict[str, Any] | None:
+    def _read_saved_index(self) -> dict[str, Any] | None:
         """Read the index of the state to resume from, if any, and its progress."""
         about = check_recipe(self.folder, self.recipe)
         if about is None:
@@ -325,7 +330,7 @@ class Trainer:
         images = about["images_per_step"]
         if images != self.images_per_step:
             raise TrainingError(
-                f"{self.folder / INDEX_FILE} counts steps of {images} images, and this run's have"
+                f"{self.folder / INDEX_FILE} was saved with {images} images per step, but this run has"
                 f" {self.images_per_step}"
             )
         self.progress = Progress(**about["progress"])

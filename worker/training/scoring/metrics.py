@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
-CLIPPED: Final = 0.01
+MIN_CLIPPED_SCORE: Final = 0.01
 
 
 def roc_auc(labels: Labels, scores: Scores) -> float | None:
@@ -18,7 +18,7 @@ def roc_auc(labels: Labels, scores: Scores) -> float | None:
     fakes = int(labels.sum())
     if fakes in {0, len(labels)}:
         return None
-    # The share of couples in the right order, of which those with equal scores count half (Mann and Whitney).
+    # The share of pairs in the right order, of which those with equal scores count half (Mann and Whitney).
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     middles = np.cumsum(counts) - (counts - 1) / 2
     above = middles[places][labels == 1].sum() - fakes * (fakes + 1) / 2
@@ -29,23 +29,23 @@ def pr_auc(labels: Labels, scores: Scores) -> float | None:
     """Return the average precision; None without a fake."""
     if not labels.any():
         return None
-    hits, called, _ = _ranked(labels, scores)
+    hits, called, _ = _rank_by_score(labels, scores)
     return float(np.diff(hits, prepend=0) @ (hits / called) / hits[-1])
 
 
-def log_loss(labels: Labels, scores: Scores, *, least: float = 1e-6) -> float:
-    """Return the mean negative log-likelihood, with scores clipped to [*least*, 1 - *least*]."""
-    kept = np.clip(scores, least, 1 - least)
+def log_loss(labels: Labels, scores: Scores, *, min_score: float = 1e-6) -> float:
+    """Return the mean negative log-likelihood, with scores clipped to [*min_score*, 1 - *min_score*]."""
+    kept = np.clip(scores, min_score, 1 - min_score)
     return float(-np.where(labels == 1, np.log(kept), np.log1p(-kept)).mean())
 
 
 def clipped_log_loss(labels: Labels, scores: Scores) -> float:
     """
-    Return the log loss with scores clipped by ``CLIPPED``, so that a few confident mistakes do not dominate it.
+    Return the log loss with scores clipped by ``MIN_CLIPPED_SCORE``: a few confident mistakes do not dominate it.
 
     The DeepFake Detection Challenge ranked by log loss, for which entries often clipped their scores in some such way.
     """
-    return log_loss(labels, scores, least=CLIPPED)
+    return log_loss(labels, scores, min_score=MIN_CLIPPED_SCORE)
 
 
 def equal_error_rate(labels: Labels, scores: Scores) -> float | None:
@@ -53,7 +53,7 @@ def equal_error_rate(labels: Labels, scores: Scores) -> float | None:
     fakes = int(labels.sum())
     if fakes in {0, len(labels)}:
         return None
-    hits, called, _ = _ranked(labels, scores)
+    hits, called, _ = _rank_by_score(labels, scores)
     false_positives = np.append(0, called - hits) / (len(labels) - fakes)
     misses = 1 - np.append(0, hits) / fakes
     after = int(np.argmax(false_positives >= misses))
@@ -123,27 +123,27 @@ def confusion(labels: Labels, called: NDArray[np.bool_]) -> dict[str, float | No
 
 
 def best_f1(labels: Labels, scores: Scores) -> float | None:
-    """The largest F1 of all thresholds; None without a fake. Chosen on what it is measured on, it flatters."""
-    best = _best(labels, scores)
+    """Return the largest F1 over all thresholds; None without a fake. It is optimistic: chosen on the measured media."""
+    best = _find_best_f1(labels, scores)
     return best and best[0]
 
 
 def best_f1_threshold(labels: Labels, scores: Scores) -> float | None:
-    """The threshold of ``best_f1``, the highest if several do; None without a fake."""
-    best = _best(labels, scores)
+    """Return the threshold of ``best_f1``, the highest if there are several; None without a fake."""
+    best = _find_best_f1(labels, scores)
     return best and best[1]
 
 
-def _best(labels: Labels, scores: Scores) -> tuple[float, float] | None:
+def _find_best_f1(labels: Labels, scores: Scores) -> tuple[float, float] | None:
     if not labels.any():
         return None
-    hits, called, thresholds = _ranked(labels, scores)
+    hits, called, thresholds = _rank_by_score(labels, scores)
     values = 2 * hits / (called + labels.sum())
     place = int(np.argmax(values))
     return float(values[place]), float(thresholds[place])
 
 
-def _ranked(labels: Labels, scores: Scores) -> tuple[Labels, Labels, Scores]:
+def _rank_by_score(labels: Labels, scores: Scores) -> tuple[Labels, Labels, Scores]:
     """Return true positives and all positives at each score that occurs, the highest first, and these scores."""
     # Not by scikit-learn, whose validation of arguments would dominate the thousand calls of a bootstrap.
     order = np.argsort(-scores, kind="stable")
@@ -168,7 +168,7 @@ def f1_at(share: float, recall: float, false_positive_rate: float) -> float:
     return 2 * share * recall / (share * recall + (1 - share) * false_positive_rate + share)
 
 
-def largest_rate(count: int, *, level: float = 0.95) -> float:
+def upper_rate_limit(count: int, *, level: float = 0.95) -> float:
     """Return the upper confidence limit (two-sided) of a rate without a hit in *count* independent trials."""
     return float(1.0 - ((1.0 - level) / 2) ** (1.0 / count))
 

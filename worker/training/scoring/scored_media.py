@@ -126,7 +126,7 @@ class ScoredMedium:
             )
         return results
 
-    def parts(self, scale: Scale) -> list[Part]:
+    def list_parts(self, scale: Scale) -> list[Part]:
         """Return the medium's segments, over which the service follows people."""
         indexes = sorted({face.segment for face in self.faces})
         results = zip(indexes, self._segments(scale), strict=True)
@@ -135,7 +135,7 @@ class ScoredMedium:
     def verdict(self, manifest: Manifest) -> str:
         """Return the service's verdict by score, people and stretches of time, without compression."""
         step_s = 1.0 / manifest.sampling.sample_fps
-        parts, end_s = self.parts(manifest.calibration.scale), self.faces[-1].time_s + step_s
+        parts, end_s = self.list_parts(manifest.calibration.scale), self.faces[-1].time_s + step_s
         return judge_medium(parts, self._kind, manifest, step_s=step_s, end_s=end_s).result.verdict
 
     def frame_evidence(self) -> list[Evidence]:
@@ -178,7 +178,7 @@ Medium = TypeVar("Medium", bound=Labelled)
 Row = TypeVar("Row")
 
 
-def above_originals(media: Sequence[Medium], scores: Sequence[float]) -> list[tuple[Medium, bool]]:
+def compare_with_originals(media: Sequence[Medium], scores: Sequence[float]) -> list[tuple[Medium, bool]]:
     """Return every fake whose original is among *media*, with whether it scores above that."""
     known = {(medium.dataset, medium.key): score for medium, score in zip(media, scores, strict=True)}
     return [
@@ -212,21 +212,21 @@ def score_caches(
     """
     manifest = checkpoint.manifest
     scored: list[ScoredMedium] = []
-    waiting: list[_Cut] = []
-    total = sum(len(faces) for folder in caches for faces in chosen_faces(CropCache(folder), sets, manifest, max_faces))
+    waiting: list[_PreparedMedium] = []
+    total = sum(len(faces) for folder in caches for faces in select_faces(CropCache(folder), sets, manifest, max_faces))
     with tqdm(total=total, unit="face", desc="scores") as bar:
         for folder in caches:
             cache = CropCache(folder)
-            for faces in chosen_faces(cache, sets, manifest, max_faces):
-                waiting.append(_cut(cache, faces, manifest))
-                if sum(len(cut.crops) for cut in waiting) >= batch:
-                    scored += _scored(waiting, checkpoint, device, batch, bar)
+            for faces in select_faces(cache, sets, manifest, max_faces):
+                waiting.append(_prepare(cache, faces, manifest))
+                if sum(len(prepared.crops) for prepared in waiting) >= batch:
+                    scored += _score_prepared(waiting, checkpoint, device, batch, bar)
                     waiting = []
-        scored += _scored(waiting, checkpoint, device, batch, bar)
+        scored += _score_prepared(waiting, checkpoint, device, batch, bar)
     return scored
 
 
-def chosen_faces(
+def select_faces(
     cache: CropCache, sets: Collection[str], manifest: Manifest, max_faces: int | None = None
 ) -> Iterator[list[CachedFace]]:
     """
@@ -236,7 +236,7 @@ def chosen_faces(
     without one are left out.
     """
     limits, sample_fps = manifest.preprocessing, manifest.sampling.sample_fps
-    for _, group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
+    for _, group in groupby(cache.read_faces(), key=lambda face: (face.dataset, face.key)):
         faces = [face for face in group if face.set in sets and _is_usable(face, limits)]
         first: dict[int, float] = {}
         for face in faces:
@@ -244,16 +244,16 @@ def chosen_faces(
         times = set(first.values())
         faces = [face for face in faces if face.time_s in times]
         if faces:
-            yield faces if max_faces is None else spread(faces, max_faces)
+            yield faces if max_faces is None else take_evenly(faces, max_faces)
 
 
-def spread(rows: Sequence[Row], limit: int) -> list[Row]:
+def take_evenly(rows: Sequence[Row], limit: int) -> list[Row]:
     """Return at most *limit* of *rows*, spread evenly: the middles of equal parts."""
     count = min(limit, len(rows))
     return [rows[int((number + 0.5) * len(rows) / count)] for number in range(count)]
 
 
-def logits_of(
+def score_crops(
     network: nn.Module, crops: Sequence[NDArray[np.uint8]], device: str | torch.device, batch: int = 64
 ) -> list[float]:
     """
@@ -299,7 +299,7 @@ def draw_media(media: Sequence[Medium], limit: int) -> list[Medium]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
+class _PreparedMedium:
     """A medium whose crops wait for the network."""
 
     faces: list[CachedFace]
@@ -314,8 +314,8 @@ def _is_usable(face: CachedFace, limits: Preprocessing) -> bool:
     return quality_problem(face.size_px, face.sharpness, limits) is None
 
 
-def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
-    pictures = [cache.picture(face) for face in faces]
+def _prepare(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _PreparedMedium:
+    pictures = [cache.read_picture(face) for face in faces]
     size_px, margin = manifest.preprocessing.crop_size_px, manifest.preprocessing.crop_margin
     crops = [
         crop_face(picture, face.box_px, size_px=size_px, margin=margin)
@@ -334,16 +334,18 @@ def _cut(cache: CropCache, faces: list[CachedFace], manifest: Manifest) -> _Cut:
         )
         people += found.numbers
         looks[number] = [pack_look(look) for look in found.looks]
-    return _Cut(faces, crops, tones, segments, people, looks)
+    return _PreparedMedium(faces, crops, tones, segments, people, looks)
 
 
-def _scored(
-    waiting: list[_Cut], checkpoint: Checkpoint, device: str | torch.device, batch: int, bar: "tqdm[None]"
+def _score_prepared(
+    waiting: list[_PreparedMedium], checkpoint: Checkpoint, device: str | torch.device, batch: int, bar: "tqdm[None]"
 ) -> list[ScoredMedium]:
-    logits = iter(logits_of(checkpoint.network, [crop for cut in waiting for crop in cut.crops], device, batch))
+    logits = iter(
+        score_crops(checkpoint.network, [crop for prepared in waiting for crop in prepared.crops], device, batch)
+    )
     media = []
-    for cut in waiting:
-        first = cut.faces[0]
+    for prepared in waiting:
+        first = prepared.faces[0]
         faces = tuple(
             ScoredFace(
                 time_s=face.time_s,
@@ -357,7 +359,7 @@ def _scored(
                 frame_box_px=face.frame_box_px,
             )
             for face, crop, tone, segment, person in zip(
-                cut.faces, cut.crops, cut.skin_tones, cut.segments, cut.people, strict=True
+                prepared.faces, prepared.crops, prepared.skin_tones, prepared.segments, prepared.people, strict=True
             )
         )
         media.append(
@@ -372,7 +374,7 @@ def _scored(
                 original=first.original,
                 is_video=first.is_video,
                 faces=faces,
-                looks=cut.looks,
+                looks=prepared.looks,
             )
         )
         bar.update(len(faces))

@@ -48,7 +48,7 @@ def checkpoint(network, manifest=MANIFEST):
 
 
 @dataclass(frozen=True)
-class Judged:
+class RuleDataSet:
     """Real faces as they are, fakes at a third of their brightness, a clip of two people, and a picture of noise."""
 
     root: Path
@@ -59,7 +59,7 @@ class Judged:
         return folder_source(self.root, MANIFEST, self.caches)
 
 
-def make_judged(root: Path) -> Judged:
+def make_rule_data_set(root: Path) -> RuleDataSet:
     folder = root / "judged"
     for label, brightness in (("real", 1.0), ("fake", 1 / 3)):
         (folder / "test" / label).mkdir(parents=True)
@@ -73,7 +73,7 @@ def make_judged(root: Path) -> Judged:
     (folder / "validation" / "real").mkdir(parents=True)
     people = (astronaut(), (hopper() * 0.6).astype(np.uint8))
     make_clip(folder / "validation" / "real" / "clip.mp4", size=(480, 320), seconds=6.0, faces=people)
-    judged = Judged(folder, root / "crops")
+    judged = RuleDataSet(folder, root / "crops")
     judged.source()
     return judged
 

@@ -17,8 +17,8 @@ from worker.detection.faces import crop_face, square_around
 from worker.training.data.cache import MARGIN, CachedFace
 from worker.training.data.cutting import MEDIA_PER_SHARD
 from worker.training.data.media import Medium
-from worker.training.data.sources import media_of
-from worker.training.fitting.inputs import build_caches, paint_for
+from worker.training.data.sources import read_source_media
+from worker.training.fitting.inputs import build_caches, paint_recipe_faces
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.trainer import Trainer
 
@@ -87,7 +87,7 @@ def write_caches(data: Path, caches: Path) -> list[Path]:
     recipe = tiny()
     folder = caches / "tinted"
     folder.mkdir(parents=True)
-    media = list(media_of(recipe.sources[0], data))
+    media = list(read_source_media(recipe.sources[0], data))
     for start in range(0, len(media), MEDIA_PER_SHARD):
         name = f"{start // MEDIA_PER_SHARD:05d}"
         faces = []
@@ -103,7 +103,7 @@ def train_here(recipe: Path, data: Path, caches: Path, folder: Path) -> int:
     threads = torch.get_num_threads()
     parsed = Recipe.read(recipe)
     built = build_caches(parsed, data, caches)
-    Trainer(parsed, built, folder, painted=paint_for(parsed, built, caches)).run()
+    Trainer(parsed, built, folder, painted=paint_recipe_faces(parsed, built, caches)).run()
     torch.set_num_threads(threads)
     return 0
 

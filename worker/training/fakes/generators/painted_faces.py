@@ -1,4 +1,4 @@
-"""An index of paintings by the real face that they show."""
+"""An index of painted faces by the real face that each was painted from."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +10,19 @@ from worker.training.fakes.generators.painting import PaintedKind, face_name
 Row = tuple[CropCache, CachedFace]
 
 
-class Paintings:
+class PaintedFaceIndex:
     """
-    Paintings of some real faces.
+    Finds the painted versions of real faces.
 
     Args:
         folders: Caches that ``painting.paint_faces`` wrote.
-        faces: The real faces, whose places are the *numbers* of other methods.
+        faces: The real faces, whose indices are the *numbers* of other methods.
     """
 
     def __init__(self, folders: Sequence[Path], faces: Sequence[CachedFace]) -> None:
         by_name: dict[str, dict[str, list[Row]]] = {}
         for cache in map(CropCache, folders):
-            for face in cache.faces():
+            for face in cache.read_faces():
                 by_name.setdefault(face.dataset, {}).setdefault(face.original, []).append((cache, face))
         self._made: dict[str, dict[int, list[Row]]] = {}
         for number, name in enumerate(map(face_name, faces)):
@@ -30,19 +30,19 @@ class Paintings:
                 if name in made:
                     self._made.setdefault(kind, {})[number] = made[name]
 
-    def of(self, kind: PaintedKind, number: int) -> list[Row]:
-        """Return the paintings of a face by the networks of *kind*; empty if they did not paint it."""
+    def find_painted(self, kind: PaintedKind, number: int) -> list[Row]:
+        """Return the versions of a face that networks of *kind* painted; empty if there are none."""
         return self._made.get(kind, {}).get(number, [])
 
-    def originals(self, kind: PaintedKind) -> list[int]:
+    def list_originals(self, kind: PaintedKind) -> list[int]:
         """
         Return the numbers of the faces that networks of *kind* painted, in order.
 
         Raises:
             DataError: They painted none.
         """
-        # If people were divided into sets anew after they were painted, some real faces have no painting.
+        # If the division into sets changed after painting, some real faces have no painted version.
         numbers = list(self._made.get(kind, {}))
         if not numbers:
-            raise DataError(f"a mixture wants {kind} faces, and no network painted any of this set's")
+            raise DataError(f"a mixture needs {kind} faces, and no network painted any of this set")
         return numbers

@@ -25,7 +25,7 @@ LEVELS: Final = 3
 """Feature maps that are compared, at a half, a quarter and an eighth of the picture's size."""
 
 
-class LikenessSettings(BaseModel):
+class ReconstructionLossSettings(BaseModel):
     """Weights of the parts of the loss; the absolute difference of pixels has weight 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,7 +38,7 @@ class LikenessSettings(BaseModel):
     """Share of the training after which the discriminator joins in: at first it would recognise blur at once."""
 
 
-class Likeness:
+class ReconstructionLoss:
     """
     The loss of painted pictures against wanted ones.
 
@@ -46,9 +46,9 @@ class Likeness:
         images: Number of pictures in the whole training, which decides when the discriminator begins.
     """
 
-    def __init__(self, settings: LikenessSettings, *, images: int) -> None:
+    def __init__(self, settings: ReconstructionLossSettings, *, images: int) -> None:
         self._settings = settings
-        self._perception = Perception() if settings.perception > 0.0 else None
+        self._perception = PerceptualDistance() if settings.perception > 0.0 else None
         self._discriminator = Discriminator() if settings.adversary > 0.0 else None
         if self._discriminator is not None:
             self._optimizer = torch.optim.AdamW(self._discriminator.parameters(), 2e-4, betas=(0.5, 0.9))
@@ -60,18 +60,18 @@ class Likeness:
         settings = self._settings
         loss = functional.l1_loss(painted, wanted)
         if settings.structure > 0.0:
-            loss = loss + settings.structure * dissimilarity(painted, wanted)
+            loss = loss + settings.structure * structural_dissimilarity(painted, wanted)
         if self._perception is not None:
             # Half of the batch suffices: features cost more than everything else.
             half = max(1, len(wanted) // 2)
             loss = loss + settings.perception * self._perception(painted[:half], wanted[:half])
         if self._discriminator is not None and self._seen >= self._begin:
-            self._learn(painted.detach(), wanted)
+            self._train_discriminator(painted.detach(), wanted)
             loss = loss - settings.adversary * self._discriminator(painted).mean()
         self._seen += len(wanted)
         return loss
 
-    def _learn(self, painted: Tensor, wanted: Tensor) -> None:
+    def _train_discriminator(self, painted: Tensor, wanted: Tensor) -> None:
         """Train the discriminator by a step with the hinge loss (Lim and Ye, "Geometric GAN", 2017)."""
         if self._discriminator is None:
             return
@@ -82,7 +82,7 @@ class Likeness:
         self._optimizer.step()
 
 
-class Perception(nn.Module):
+class PerceptualDistance(nn.Module):
     """
     Distance of two pictures in the features of an EfficientNet-Lite0 that was trained on ImageNet.
 
@@ -158,7 +158,7 @@ class Discriminator(nn.Module):
         return torch.as_tensor(judged.float())
 
 
-def dissimilarity(one: Tensor, other: Tensor) -> Tensor:
+def structural_dissimilarity(one: Tensor, other: Tensor) -> Tensor:
     """Return 1 - SSIM, averaged over windows of 7 pixels."""
 
     def mean(values: Tensor) -> Tensor:

@@ -13,13 +13,19 @@ BATCH: Final = 16
 
 
 def fit(
-    network: nn.Module, loss_of: Callable[[Generator], Tensor], *, images: int, seed: int, rate: float, title: str = ""
+    network: nn.Module,
+    batch_loss: Callable[[Generator], Tensor],
+    *,
+    images: int,
+    seed: int,
+    rate: float,
+    title: str = "",
 ) -> list[float]:
     """
     Train *network* with AdamW and a one-cycle schedule, and leave it in eval mode.
 
     Args:
-        loss_of: Draws a batch of ``BATCH`` pictures with the generator that it is given, and returns its loss.
+        batch_loss: Draws a batch of ``BATCH`` pictures with the generator that it is given, and returns its loss.
         images: Pictures that are drawn in all.
         seed: Seed of the draws. Weights are drawn before, where the network is made.
         rate: Highest learning rate.
@@ -37,7 +43,7 @@ def fit(
     network.train()
     with tqdm(total=steps * BATCH, unit="img", desc=title) as bar:
         for _ in range(steps):
-            loss = loss_of(rng)
+            loss = batch_loss(rng)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped.
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)

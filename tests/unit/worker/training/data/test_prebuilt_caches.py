@@ -13,14 +13,14 @@ from tests.unit.worker.training.tiny_runs import settings, tiny, train_here
 from worker.training.__main__ import main
 from worker.training.data.cache import CropCache
 from worker.training.data.datasets import guess_kind
-from worker.training.data.sources import media_of
+from worker.training.data.sources import read_source_media
 from worker.training.errors import DataError
 from worker.training.evaluation.cross_validation import cross_validate
 from worker.training.evaluation.evaluate import evaluate
 from worker.training.evaluation.sources import folder_source
 from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.kinds import Stage
-from worker.training.fakes.pair_stream import Couples
+from worker.training.fakes.pair_stream import RealFakePairStream
 from worker.training.fitting.inputs import build_caches
 
 
@@ -42,7 +42,7 @@ def state(folder):
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
 
-def test_a_ready_cache_is_used_where_it_is(ready):
+def test_a_prebuilt_cache_is_linked_and_not_copied(ready):
     before = state(ready)
     folder = build(ready)
     assert state(ready) == before
@@ -50,7 +50,7 @@ def test_a_ready_cache_is_used_where_it_is(ready):
     assert [path.resolve() for path in tars] == [ready / name / "00000.tar" for name in ("train", "validation")]
     assert all(path.is_symlink() for path in tars)
     cache = CropCache(folder)
-    faces = list(cache.faces())
+    faces = list(cache.read_faces())
     rows = rows_of(ready / "train") + rows_of(ready / "validation")
     assert [(face.key, face.set, face.original) for face in faces] == [
         (row["key"], row["set"], row["original"]) for row in rows
@@ -59,22 +59,24 @@ def test_a_ready_cache_is_used_where_it_is(ready):
         data = (ready / row["set"] / "00000.tar").read_bytes()[row["offset"] :][: row["length"]]
         (folder / "one.jpg").write_bytes(data)
         shown = np.asarray(Image.open(folder / "one.jpg")).astype(int)
-        assert np.abs(cache.picture(face) - shown).max() < 8  # Two decoders.
+        assert np.abs(cache.read_picture(face) - shown).max() < 8  # Two decoders.
 
 
-def test_couples_are_made_of_it(ready):
+def test_training_pairs_are_made_from_a_prebuilt_cache(ready):
     folder = build(ready)
-    couples = Couples([folder], [Stage(1, {"labelled": 1.0, "textbook": 1.0})], Augmentation(), size_px=64, margin=0.1)
-    pictures, _, _ = couples.batch(0)
+    pairs = RealFakePairStream(
+        [folder], [Stage(1, {"labelled": 1.0, "textbook": 1.0})], Augmentation(), size_px=64, margin=0.1
+    )
+    pictures, _, _ = pairs.make_batch(0)
     assert pictures.shape == (32, 3, 64, 64)
 
 
-def test_a_folder_that_is_one_cache_itself_will_do(ready):
+def test_a_single_prebuilt_folder_is_accepted(ready):
     (folder,) = build_caches(recipe_of(path="ready/train"), ready.parent, ready.parents[1] / "caches")
-    assert {face.group for face in CropCache(folder).faces()} == {"part-0", "part-1", "part-2"}
+    assert {face.group for face in CropCache(folder).read_faces()} == {"part-0", "part-1", "part-2"}
 
 
-def test_a_second_call_writes_nothing_and_another_division_is_refused(ready):
+def test_a_second_call_writes_nothing_and_another_split_is_rejected(ready):
     folder = build(ready)
     before = state(folder)
     assert state(build(ready)) == before
@@ -83,14 +85,14 @@ def test_a_second_call_writes_nothing_and_another_division_is_refused(ready):
     assert state(folder) == before
 
 
-def test_people_of_the_training_set_can_be_held_out_and_single_ones_placed(ready):
+def test_training_groups_can_be_held_out_by_share_or_by_name(ready):
     folder = build(ready, hold_out={"test": 1.0}, sets={"part-1": "train"})
-    sets = {face.group: face.set for face in CropCache(folder).faces()}
+    sets = {face.group: face.set for face in CropCache(folder).read_faces()}
     wanted = {"part-0": "test", "part-1": "train", "part-2": "test", "part-8": "validation", "part-9": "validation"}
     assert sets == wanted
 
 
-def test_what_was_cut_out_in_the_folder_is_not_written_over(ready):
+def test_a_cache_built_in_the_folder_is_not_overwritten(ready):
     folder = ready.parents[1] / "caches" / "ready"
     folder.mkdir(parents=True)
     (folder / "settings.json").write_text("{}")
@@ -100,7 +102,7 @@ def test_what_was_cut_out_in_the_folder_is_not_written_over(ready):
     assert (folder / "train-00000.tar").read_bytes() == b"crops"
 
 
-def test_a_ready_cache_is_evaluated_like_every_other(ready):
+def test_a_prebuilt_cache_can_be_evaluated(ready):
     rows = rows_of(ready / "train")
     rows[0]["size_px"] = 10.0
     write_rows(ready / "train", rows)
@@ -177,22 +179,22 @@ def no_tar(ready):
 @pytest.mark.parametrize(
     ("change", "mistake"),
     [
-        (append("no json"), r"rows that are no JSON object \(1\): train/00000.jsonl line 7$"),
+        (append("no json"), r"rows that are not JSON objects \(1\): train/00000.jsonl line 7$"),
         (without("offset"), r"do not describe a face of a crop cache \(1\): train/00000.jsonl line 2$"),
         (change_row(2, box_px=7), r"do not describe a face of a crop cache \(1\): train/00000.jsonl line 3$"),
         (change_row(2, shard="1"), r"name another shard \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
-        (change_row(2, offset=1e3), r"have no place in the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
-        (change_row(2, offset=10**9), r"a place outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
-        (change_row(2, offset=-1), r"a place outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
-        (change_row(2, length=0), r"a place outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
-        (cut_tar, r"name a place outside the tar \(1\): train/00000.jsonl line 6 \(part-2-fake\)$"),
-        (bytes_of_row(3, b"text"), r"name a file that is no picture \(1\): train/00000.jsonl line 4 \(part-1-fake\)$"),
-        (bytes_of_row(3, bytes(16), -16), r"picture that is cut off \(1\): train/00000.jsonl line 4 \(part-1-fake\)$"),
+        (change_row(2, offset=1e3), r"have no valid offset and length \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
+        (change_row(2, offset=10**9), r"a position outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
+        (change_row(2, offset=-1), r"a position outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
+        (change_row(2, length=0), r"a position outside the tar \(1\): train/00000.jsonl line 3 \(part-1-real\)$"),
+        (cut_tar, r"name a position outside the tar \(1\): train/00000.jsonl line 6 \(part-2-fake\)$"),
+        (bytes_of_row(3, b"text"), r"name a file that is not a picture \(1\): train/00000.jsonl line 4 \(part-1-fake\)$"),
+        (bytes_of_row(3, bytes(16), -16), r"name a truncated picture \(1\): train/00000.jsonl line 4 \(part-1-fake\)$"),
         (no_tar, r"train/00000.jsonl has no readable 00000.tar beside it$"),
-        (change_row(1, label="REAL"), r"have no label that is allowed \(1\): train/00000.jsonl line 2$"),
-        (change_row(1, set="val"), r"have no set that is allowed \(1\): train/00000.jsonl line 2$"),
-        (change_row(1, group=""), r"have no group that is allowed \(1\): train/00000.jsonl line 2$"),
-        (change_row(1, is_video="no"), r"have no is_video that is allowed \(1\): train/00000.jsonl line 2$"),
+        (change_row(1, label="REAL"), r"have an invalid or missing label \(1\): train/00000.jsonl line 2$"),
+        (change_row(1, set="val"), r"have an invalid or missing set \(1\): train/00000.jsonl line 2$"),
+        (change_row(1, group=""), r"have an invalid or missing group \(1\): train/00000.jsonl line 2$"),
+        (change_row(1, is_video="no"), r"have an invalid or missing is_video \(1\): train/00000.jsonl line 2$"),
         (change_row(1, original="lost"), r"an original that is not there \(1\): train/00000.jsonl line 2 \(lost\)$"),
         (change_row(1, original="part-1-fake"), r"is not real \(1\): train/00000.jsonl line 2 \(part-1-fake\)$"),
         (change_row(0, original="part-1-real"), r"are real and name an original \(1\): train/00000.jsonl line 1 "),
@@ -200,7 +202,7 @@ def no_tar(ready):
         (change_row(1, key="part-2-fake"), r"contradict another .* \(1\): train/00000.jsonl line 6 \(part-2-fake, "),
     ],
 )  # fmt: skip
-def test_mistakes_of_a_ready_cache_are_told_with_their_rows_before_anything_is_built(change, mistake, ready):
+def test_mistakes_of_a_prebuilt_cache_are_reported_before_building(change, mistake, ready):
     change(ready)
     with pytest.raises(DataError, match=mistake) as caught:
         build(ready)
@@ -235,9 +237,9 @@ def test_a_picture_that_is_damaged_inside_is_named_when_it_is_decoded(ready):
     row = rows_of(ready / "train")[3]
     bytes_of_row(3, b"\x55" * (row["length"] - 40), 20)(ready)
     cache = CropCache(build(ready))
-    (face,) = [face for face in cache.faces() if face.key == row["key"]]
+    (face,) = [face for face in cache.read_faces() if face.key == row["key"]]
     with pytest.raises(DataError, match=f"picture of ready/part-1-fake, at byte {row['offset']} of train-00000.tar"):
-        cache.picture(face)
+        cache.read_picture(face)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_a_picture_that_is_damaged_inside_is_named_when_it_is_decoded(ready):
         ("part-7", None),
     ],
 )
-def test_people_may_not_be_in_two_sets_of_two_sources_either(group, mistake, ready):
+def test_people_in_different_sets_of_two_sources_are_a_mistake(group, mistake, ready):
     (ready / "validation").rename(ready.parent / "second")
     rows = [
         {**row, "group": group if row["group"] == "part-8" else "part-9"} for row in rows_of(ready.parent / "second")
@@ -261,13 +263,13 @@ def test_people_may_not_be_in_two_sets_of_two_sources_either(group, mistake, rea
         build_caches(both, ready.parent, ready.parents[1] / "caches")
 
 
-def test_a_fake_may_not_be_in_another_set_than_what_it_was_made_from(ready):
+def test_a_fake_in_another_set_than_its_original_is_a_mistake(ready):
     change_row(1, group="part-5")(ready)
     with pytest.raises(DataError, match=r"original \(1\): ready/part-0-fake \(validation, and part-0-real in train\)"):
         build(ready, sets={"part-5": "validation"})
 
 
-def test_a_recipe_with_a_mistake_in_its_table_of_face_crops_cuts_nothing(tmp_path, capsys):
+def test_a_mistake_in_a_table_of_face_crops_stops_before_cutting(tmp_path, capsys):
     root = tmp_path / "data" / "crops"
     root.mkdir(parents=True)
     (root / "metadata.csv").write_text("file,label,original,group\nlost.jpg,real,,1\n")
@@ -281,7 +283,7 @@ def test_a_recipe_with_a_mistake_in_its_table_of_face_crops_cuts_nothing(tmp_pat
     assert not caches.exists()
 
 
-def test_a_picture_of_a_table_that_only_decoding_finds_damaged_is_told_before_training(tmp_path):
+def test_a_picture_that_fails_to_decode_is_reported_before_training(tmp_path):
     root = tmp_path / "data" / "crops"
     root.mkdir(parents=True)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(root / "noise.png")
@@ -294,13 +296,13 @@ def test_a_picture_of_a_table_that_only_decoding_finds_damaged_is_told_before_tr
 
 
 @pytest.mark.nightly
-def test_people_of_a_ready_cache_are_divided_into_folds(ready):
+def test_people_of_a_prebuilt_cache_are_divided_into_folds(ready):
     recipe = recipe_of()
     runs = ready.parents[1] / "runs"
     caches = ready.parents[1] / "caches"
     folds = cross_validate(recipe, ready.parent, caches, runs, path=Path("ready"), folds=2, images=8, train=train_here)
     assert Counter(group for fold in folds for group in fold.groups) == Counter(
-        medium.group for medium in media_of(recipe.sources[0], ready.parent) if medium.label == "real"
+        medium.group for medium in read_source_media(recipe.sources[0], ready.parent) if medium.label == "real"
     )
     for fold in folds:
         assert {medium.group for medium in fold.media} == set(fold.groups)
@@ -313,6 +315,6 @@ def test_the_published_crops_are_read_where_they_are(tmp_path, research_data):
     (folder,) = build_caches(recipe, research_data, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (research_data / "dfdc").rglob("*")} == before
     cache = CropCache(folder)
-    counts = Counter(face.set for face in cache.faces())
+    counts = Counter(face.set for face in cache.read_faces())
     assert set(counts) == {"train", "validation"}
-    assert cache.picture(next(cache.faces())).shape == (224, 224, 3)
+    assert cache.read_picture(next(cache.read_faces())).shape == (224, 224, 3)

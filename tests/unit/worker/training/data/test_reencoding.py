@@ -17,7 +17,7 @@ def data(tmp_path):
     return tmp_path / "pairs"
 
 
-def test_a_copy_has_the_same_layout_times_and_size_and_fewer_bytes(data, tmp_path):
+def test_a_copy_keeps_layout_times_and_size_with_fewer_bytes(data, tmp_path):
     assert reencode(data, tmp_path / "coarse", crf=40) == (1, 0, 0)
     assert sorted(path.name for path in (tmp_path / "coarse").rglob("*.*")) == [
         "notes.txt",
@@ -37,13 +37,13 @@ def test_scaled_copies_have_even_sides_of_that_share(data, tmp_path):
     assert (facts.width_px, facts.height_px) == (128, 96)
 
 
-def test_a_side_never_shrinks_to_nothing_which_would_leave_it_as_it_was(data, tmp_path):
+def test_a_side_is_scaled_to_at_least_two_pixels(data, tmp_path):
     reencode(data, tmp_path / "tiny", crf=28, scale=0.005)
     facts = probe(tmp_path / "tiny/validation/person_1.mp4", Limits().for_media())
     assert (facts.width_px, facts.height_px) == (2, 2)
 
 
-def test_what_is_there_already_stays(data, tmp_path):
+def test_existing_copies_are_kept(data, tmp_path):
     copy = tmp_path / "again/validation/person_1.mp4"
     copy.parent.mkdir(parents=True)
     copy.write_bytes(b"made before")
@@ -51,35 +51,35 @@ def test_what_is_there_already_stays(data, tmp_path):
     assert copy.read_bytes() == b"made before"
 
 
-def test_another_quality_wants_another_folder(data, tmp_path):
+def test_another_quality_in_the_same_folder_is_an_error(data, tmp_path):
     reencode(data, tmp_path / "out", crf=28)
     with pytest.raises(DataError, match="other settings"):
         reencode(data, tmp_path / "out", crf=35)
 
 
 @pytest.mark.parametrize("name", ["clip.mov", "clip.mkv", "clip.avi"])
-def test_names_stay_as_they_are_whatever_the_container(tmp_path, name):
+def test_file_names_are_kept_for_every_container(tmp_path, name):
     (tmp_path / "in").mkdir()
     make_clip(tmp_path / "in" / name, seconds=1.0)
     reencode(tmp_path / "in", tmp_path / "out", crf=30)
     assert probe(tmp_path / "out" / name, Limits().for_media()).codec == "h264"
 
 
-def test_a_broken_video_is_named_and_leaves_nothing_behind(data, tmp_path):
+def test_a_broken_video_is_named_and_leaves_no_partial_file(data, tmp_path):
     (data / "broken.mp4").write_bytes(b"no video at all")
     with pytest.raises(DataError, match=r"broken\.mp4 cannot be encoded: .+"):
         reencode(data, tmp_path / "out", crf=28)
     assert not list((tmp_path / "out").rglob("*partial*"))
 
 
-def test_the_command_says_what_it_made_or_that_there_is_nothing(data, tmp_path, capsys):
+def test_the_command_reports_its_copies_or_a_missing_video(data, tmp_path, capsys):
     assert main(["reencode", str(data), "--out", str(tmp_path / "out"), "--crf", "30"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: 1 video\n"
     assert main(["reencode", str(tmp_path / "pairs/none"), "--out", str(tmp_path / "out"), "--crf", "30"]) == 2
     assert "no video below" in capsys.readouterr().err
 
 
-def test_the_command_tells_what_is_left_out(data, tmp_path, capsys):
+def test_the_command_reports_omitted_files(data, tmp_path, capsys):
     for name in ("one.jpg", "two.PNG", "sound.wav"):
         (data / name).write_bytes(b"no video")
     assert main(["reencode", str(data), "--out", str(tmp_path / "out"), "--crf", "40"]) == 0
@@ -106,7 +106,7 @@ def test_settings_out_of_range_are_one_sentence_before_anything_is_written(given
     assert not (tmp_path / "out").exists()
 
 
-def test_a_copy_inside_its_source_is_refused(data, capsys):
+def test_a_copy_inside_its_source_is_rejected(data, capsys):
     assert main(["reencode", str(data), "--out", str(data / "again"), "--crf", "30"]) == 2
     assert "is inside" in capsys.readouterr().err
     assert not (data / "again").exists()

@@ -28,7 +28,7 @@ def tiles(sheet, row, side):
     return [sheet[top : top + side, left : left + side].astype(int) for left in lefts]
 
 
-def test_a_sheet_shows_couples_of_every_kind(recipe, crops):
+def test_a_sheet_shows_pairs_of_every_kind(recipe, crops):
     side = recipe.preprocessing.crop_size_px
     sheet = draw_sheet(recipe, [crops.folder], painted=crops.painted, count=2)
     rows = 2 * len(get_args(Kind))
@@ -40,7 +40,7 @@ def test_a_sheet_shows_couples_of_every_kind(recipe, crops):
         if row < rows - 2:
             assert np.array_equal(difference, np.minimum(4 * np.abs(real - fake), 255))
         else:
-            # The two of a labelled couple have nothing to do with each other.
+            # The two of a labelled pair have nothing to do with each other.
             assert difference.min() == 255
         # The kind is written beside the row.
         label = sheet[HEADER_PX + row * (side + GAP_PX) :, :LABEL_PX][:side]
@@ -58,7 +58,7 @@ def test_kinds_without_faces_are_named_at_the_end(recipe, crops, tmp_path):
         shutil.copy(crops.folder / name, tmp_path)
     side = recipe.preprocessing.crop_size_px
     sheet = draw_sheet(recipe, [tmp_path], count=1)
-    # Stills of two people make self-blended and swapped couples, and no others.
+    # Stills of two people make self-blended and swapped pairs, and no others.
     assert sheet.shape[0] == HEADER_PX + 3 * (side + GAP_PX) + HEADER_PX
     assert sheet[-HEADER_PX:].min() < 100
 
@@ -69,7 +69,7 @@ def test_an_unknown_format_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_writes_the_sheet_and_nothing_beside_it(crops, tmp_path):
+def test_the_command_writes_only_the_sheet(crops, tmp_path):
     # The folder of media and a cache of it that is complete.
     shutil.copytree(crops.media[0].path.parent, tmp_path / "data" / "faces")
     shutil.copytree(crops.folder, tmp_path / "crops" / "faces")
@@ -88,6 +88,6 @@ def test_the_command_writes_the_sheet_and_nothing_beside_it(crops, tmp_path):
     assert np.array_equal(np.asarray(Image.open(out)), drawn)
 
 
-def test_the_command_names_what_is_missing(tmp_path, capsys):
+def test_the_command_reports_missing_faces(tmp_path, capsys):
     assert main(["sheet", str(RECIPE), str(tmp_path), "--caches", str(tmp_path), "--out", str(tmp_path / "a.png")]) == 2
     assert "faces" in capsys.readouterr().err

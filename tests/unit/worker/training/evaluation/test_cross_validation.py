@@ -8,24 +8,24 @@ from tests.unit.worker.training.conftest import AUTOENCODERS
 from tests.unit.worker.training.rule_data import face, medium
 from tests.unit.worker.training.tiny_runs import make_data, tiny, train_here, write_caches
 from worker.training.errors import DataError
-from worker.training.evaluation.cross_validation import Fold, cross_validate, divide, table
+from worker.training.evaluation.cross_validation import Fold, cross_validate, divide_into_folds, format_table
 
 
-def test_every_group_is_in_one_fold_and_folds_are_alike():
+def test_every_group_is_in_one_fold_and_folds_are_balanced():
     sizes = {"a": 8, "b": 4, "c": 4, "d": 4, "e": 2, "f": 1, "g": 1}
-    folds = divide(sizes, 3)
+    folds = divide_into_folds(sizes, 3)
     assert sorted(group for fold in folds for group in fold) == sorted(sizes)
     assert [sum(sizes[group] for group in fold) for fold in folds] == [8, 8, 8]
-    assert divide(dict(reversed(sizes.items())), 3) == folds
+    assert divide_into_folds(dict(reversed(sizes.items())), 3) == folds
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_impossible_folds_are_an_error(count):
     with pytest.raises(DataError, match=f"2 groups cannot be divided into {count}"):
-        divide({"a": 1, "b": 1}, count)
+        divide_into_folds({"a": 1, "b": 1}, count)
 
 
-def test_the_table_tells_each_fold_and_their_spread():
+def test_the_table_lists_each_fold_and_the_spread():
     def judged(*logits):
         """Pairs of a fake and its original."""
         return tuple(
@@ -36,7 +36,7 @@ def test_the_table_tells_each_fold_and_their_spread():
 
     folds = [Fold(("a", "b"), judged((2.0, 1.0), (3.0, 0.0))), Fold(("c",), judged((1.0, 2.0), (3.0, 0.0)))]
     assert [fold.auc for fold in folds] == [1.0, 0.75]
-    rows = table(folds).splitlines()[2:]
+    rows = format_table(folds).splitlines()[2:]
     assert rows == [
         "| 0 | 2 | 2 | 1.000 | 2 of 2 |",
         "| 1 | 1 | 2 | 0.750 | 1 of 2 |",
@@ -45,7 +45,7 @@ def test_the_table_tells_each_fold_and_their_spread():
 
 
 @pytest.mark.nightly
-def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
+def test_each_run_is_evaluated_on_the_people_of_its_own_fold(tmp_path):
     data = make_data(tmp_path / "data", train=4, validation=2)
     caches = write_caches(data, tmp_path / "caches")[0].parent
     recipe = tiny(
@@ -68,7 +68,7 @@ def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
     assert (caches / "tinted" / "00000.jsonl").read_bytes() == index
     # A second call trains nothing: curves tell how long training took.
     curves = [(tmp_path / "runs" / f"fold-{number}" / "curves.csv").read_text() for number in range(2)]
-    assert table(cross_validate(recipe, data, caches, tmp_path / "runs", **given)) == table(folds)
+    assert format_table(cross_validate(recipe, data, caches, tmp_path / "runs", **given)) == format_table(folds)
     assert [(tmp_path / "runs" / f"fold-{number}" / "curves.csv").read_text() for number in range(2)] == curves
     with pytest.raises(DataError, match="another division"):
         cross_validate(recipe, data, caches, tmp_path / "runs", **{**given, "folds": 3})
@@ -77,11 +77,11 @@ def test_each_run_is_judged_on_people_whom_it_alone_never_saw(tmp_path):
     assert {row["group"] for row in rows if row["set"] == "validation"} == set(folds[0].groups)
 
 
-def test_folds_that_start_from_a_checkpoint_are_refused(tmp_path):
+def test_folds_that_start_from_a_checkpoint_are_rejected(tmp_path):
     data = make_data(tmp_path / "data", train=2, validation=1)
     caches = write_caches(data, tmp_path / "caches")[0].parent
     recipe = tiny(start="shared/checkpoints/swap-lite0")
-    with pytest.raises(DataError, match="would know the people"):
+    with pytest.raises(DataError, match="may have been trained on the held-out people"):
         cross_validate(recipe, data, caches, tmp_path / "runs", path=Path("tinted"), folds=2, images=16)
 
 

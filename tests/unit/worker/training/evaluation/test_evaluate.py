@@ -9,7 +9,7 @@ from worker.training.data.folders import read_labelled
 from worker.training.data.splits import SplitDigest, assign_sets
 from worker.training.errors import DataError
 from worker.training.evaluation.evaluate import evaluate
-from worker.training.evaluation.figures import FEW, figures
+from worker.training.evaluation.figures import MIN_COMPARABLE_MEDIA, compute_figures
 from worker.training.evaluation.mistakes import worst_mistakes
 from worker.training.evaluation.robustness import DISTURBANCES
 from worker.training.evaluation.sources import folder_source
@@ -42,7 +42,7 @@ def test_a_perfect_scorer_makes_no_mistake(perfect):
     }
 
 
-def test_an_inverted_scorer_makes_every_mistake_and_all_are_shown(inverted):
+def test_an_inverted_scorer_gets_everything_wrong_and_the_report_lists_it(inverted):
     measured = inverted.report["by_video"]
     assert (measured["roc_auc"], measured["recall"], measured["false_positive_rate"]) == (0.0, 0.0, 1.0)
     assert [row["label"] for row in inverted.report["worst"]] == ["real"] * 5 + ["fake"] * 4
@@ -50,21 +50,21 @@ def test_an_inverted_scorer_makes_every_mistake_and_all_are_shown(inverted):
     assert all(picture.startswith(b"\xff\xd8") for picture in inverted.pictures)
 
 
-def test_a_random_scorer_has_half_the_area_and_an_interval_that_says_so():
+def test_a_random_scorer_has_an_area_of_one_half_within_its_interval():
     rng = np.random.default_rng(0)
     media = [
         medium(label, face(logit(rng.uniform(0.01, 0.99))), key=f"{label}{row}")
         for label in ("real", "fake")
         for row in range(150)
     ]
-    found = figures(media, MANIFEST, rounds=100)["by_video"]
+    found = compute_figures(media, MANIFEST, rounds=100)["by_video"]
     low, high = found["intervals"]["roc_auc"]
     assert low < 0.5 < high
     assert high - low < 0.2
     assert found["false_positive_rate"] == pytest.approx(0.5, abs=0.12)
 
 
-def test_a_medium_without_a_face_is_counted_and_listed_and_in_no_measure(perfect):
+def test_a_medium_without_a_face_is_listed_and_not_measured(perfect):
     row = {"dataset": "judged", "key": "test/real/noise.png", "set": "test", "label": "real"}
     assert perfect["unscored"] == [{**row, "reason": "no_usable_face"}]
     assert perfect["counts"]["unscored"] == 1
@@ -107,7 +107,7 @@ def test_the_same_evaluation_gives_the_same_report(inverted, judged):
     assert again.pictures == inverted.pictures
 
 
-def test_only_the_sets_that_were_asked_for_are_in_a_report(judged):
+def test_a_report_covers_only_the_requested_sets(judged):
     report = evaluate(
         checkpoint(Darkness()), [judged.source()], sets=["validation"], robustness=False, rounds=20
     ).report
@@ -117,7 +117,7 @@ def test_only_the_sets_that_were_asked_for_are_in_a_report(judged):
         evaluate(checkpoint(Darkness()), [judged.source()], sets=["train"])
 
 
-def test_fakes_are_held_against_the_very_medium_they_were_made_from():
+def test_fakes_are_compared_with_their_own_originals():
     media = [
         medium("real", face(0.0), key="first"),
         medium("real", face(2.0), key="second"),
@@ -126,14 +126,14 @@ def test_fakes_are_held_against_the_very_medium_they_were_made_from():
         medium("fake", face(0.5), original="first"),
         medium("fake", face(9.0), original="not scored"),
     ]
-    found = figures(media, MANIFEST, rounds=100)["pairs_above"]
+    found = compute_figures(media, MANIFEST, rounds=100)["pairs_above"]
     assert (found["count"], found["share"]) == (3, pytest.approx(2 / 3))
 
 
-def test_rare_fakes_make_precision_low_and_its_interval_says_how_sure_that_is():
+def test_rare_fakes_lower_precision_and_widen_its_interval():
     media = [medium("real", face(1.0 if row < 10 else -1.0), key=f"real{row}") for row in range(100)]
     media += [medium("fake", face(1.0 if row < 80 else -1.0), key=f"fake{row}") for row in range(100)]
-    rows = figures(media, MANIFEST, rounds=100)["by_video"]["by_fake_share"]
+    rows = compute_figures(media, MANIFEST, rounds=100)["by_video"]["by_fake_share"]
     assert [row["fake_share"] for row in rows] == [0.01, 0.1, 0.5]
     assert [row["precision"] for row in rows] == pytest.approx([0.0748, 0.4706, 0.8889], abs=1e-4)
     assert rows[2]["f1"] == pytest.approx(2 * 0.8889 * 0.8 / 1.6889, abs=1e-4)
@@ -143,10 +143,10 @@ def test_rare_fakes_make_precision_low_and_its_interval_says_how_sure_that_is():
             assert low < row[name] < high
 
 
-def test_no_false_positive_among_few_is_not_taken_for_certainty():
+def test_few_media_without_a_false_positive_keep_a_wide_interval():
     media = [medium("real", face(-1.0), key=f"real{row}") for row in range(100)]
     media += [medium("fake", face(1.0), key=f"fake{row}") for row in range(100)]
-    row = figures(media, MANIFEST, rounds=20)["by_video"]["by_fake_share"][0]
+    row = compute_figures(media, MANIFEST, rounds=20)["by_video"]["by_fake_share"][0]
     assert row["precision"] == 1.0
     low, high = row["intervals"]["precision"]
     # Up to 3.6 % of real media may be called fake, and there are 99 of them to a fake.
@@ -155,15 +155,15 @@ def test_no_false_positive_among_few_is_not_taken_for_certainty():
 
 
 def test_media_of_one_class_have_no_precision_at_any_share():
-    row = figures([medium("real", face(1.0))], MANIFEST, rounds=10)["by_video"]["by_fake_share"][0]
+    row = compute_figures([medium("real", face(1.0))], MANIFEST, rounds=10)["by_video"]["by_fake_share"][0]
     assert row == {"fake_share": 0.01, "precision": None, "f1": None, "intervals": {"precision": None, "f1": None}}
 
 
-def test_a_slice_with_few_media_of_a_class_says_so():
-    media = [medium("real", face(0.0, size_px=50.0), key=f"small{row}") for row in range(FEW)]
-    media += [medium("fake", face(0.0, size_px=50.0), key=f"fake{row}") for row in range(FEW - 1)]
+def test_a_slice_with_few_media_of_a_class_is_marked():
+    media = [medium("real", face(0.0, size_px=50.0), key=f"small{row}") for row in range(MIN_COMPARABLE_MEDIA)]
+    media += [medium("fake", face(0.0, size_px=50.0), key=f"fake{row}") for row in range(MIN_COMPARABLE_MEDIA - 1)]
     media += [medium("real", face(0.0, size_px=500.0), key="large")]
-    slices = figures(media, MANIFEST, rounds=10)["slices"]
+    slices = compute_figures(media, MANIFEST, rounds=10)["slices"]
     few = {row["name"]: row["too_few"] for row in slices if row["by"] == "face size (px)"}
     assert few == {"below 64": ["fake"], "192 and more": ["real"]}
 
@@ -172,10 +172,10 @@ def test_scores_within_the_band_are_inconclusive():
     calibration = Calibration(temperature=1.0, threshold=0.5, uncertainty_band=(0.4, 0.7))
     manifest = MANIFEST.model_copy(update={"calibration": calibration})
     media = [medium("real", face(logit(score)), key=str(score)) for score in (0.3, 0.45, 0.6, 0.71)]
-    assert figures(media, manifest, rounds=10)["verdicts"]["real"] == {"real": 1, "inconclusive": 2, "fake": 1}
+    assert compute_figures(media, manifest, rounds=10)["verdicts"]["real"] == {"real": 1, "inconclusive": 2, "fake": 1}
 
 
-def test_the_worst_mistakes_come_first_with_the_face_that_is_furthest_off():
+def test_the_worst_mistakes_come_first_with_their_most_wrong_face():
     media = [
         medium("real", face(0.5), key="slightly"),
         medium("real", face(1.0), face(6.0, time_s=1.0), key="badly"),
@@ -186,7 +186,7 @@ def test_the_worst_mistakes_come_first_with_the_face_that_is_furthest_off():
     assert [(one.key, shown.logit) for one, shown in worst] == [("badly", 6.0), ("slightly", 0.5), ("missed", -4.0)]
 
 
-def test_caches_of_other_settings_lie_elsewhere(judged, tmp_path, monkeypatch):
+def test_other_settings_use_another_cache_folder(judged, tmp_path, monkeypatch):
     built = []
     monkeypatch.setattr(
         "worker.training.evaluation.sources.build_source_cache", lambda *given, **_: built.append((given[2], given[3]))

@@ -2,7 +2,7 @@
 Whether anything but the swap tells a fake from its real counterpart.
 
 Fakes are made of public-domain faces on generated grounds and go through the augmentation as in training. What is
-measured are pixels that lie outside the blend's mask in both pictures of a couple, and what encoders write beside them.
+measured are pixels that lie outside the blend's mask in both pictures of a pair, and what encoders write beside them.
 """
 
 import struct
@@ -15,14 +15,14 @@ from sklearn.metrics import roc_auc_score
 
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER, Portrait
 from worker.training.evaluation.background_statistics import pixel_statistics
-from worker.training.evaluation.linear_probes import cross_validated
+from worker.training.evaluation.linear_probes import score_cross_validated
 from worker.training.fakes import transcoding
 from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.blending import Blend, self_blend, swap
-from worker.training.fakes.transcoding import jpeg
+from worker.training.fakes.transcoding import make_jpeg
 
 SIZE_PX, MARGIN = 128, 0.45
-SOURCES, COUPLES = 24, 10
+SOURCES, PAIRS_OF_EACH = 24, 10
 AUGMENTATION = Augmentation(flip=0.0)
 """As in training; without flips, so that the mask can be carried along."""
 CROP_ALONE = Augmentation(
@@ -71,8 +71,8 @@ def blend(kind: str, number: int, rng: np.random.Generator) -> Blend:
     return self_blend(target.picture, target.landmarks, rng, kind)
 
 
-def couple(kind, number, seed, leak=None):
-    """A couple after augmentation, and where both of it show nothing but the background."""
+def make_pair(kind, number, seed, leak=None):
+    """A pair after augmentation, and where both of it show nothing but the background."""
     made = blend(kind, number, np.random.default_rng((seed, 0)))
     fake = made.fake if leak is None else leak(made.fake)
     box = source(number).box
@@ -91,11 +91,11 @@ def couple(kind, number, seed, leak=None):
 
 @cache
 def measured(kind, leak=None):
-    """(N, 2, F) statistics of N couples, real before fake, and the numbers of the sources they were made of."""
+    """(N, 2, F) statistics of N pairs, real before fake, and the numbers of the sources they were made of."""
     rows, sources = [], []
     for number in range(SOURCES):
-        for seed in range(COUPLES):
-            real, fake, background = couple(kind, number, 1000 * number + seed, leak)
+        for seed in range(PAIRS_OF_EACH):
+            real, fake, background = make_pair(kind, number, 1000 * number + seed, leak)
             both = [pixel_statistics(picture, background) for picture in (real, fake)]
             if both[0] is None:
                 continue  # A wide mask leaves too little to measure.
@@ -105,14 +105,14 @@ def measured(kind, leak=None):
 
 
 def probe(features, sources):
-    """Area under the curve of a linear probe, on couples whose source picture it has not seen."""
+    """Area under the curve of a linear probe, on pairs whose source picture it has not seen."""
     rows = features.transpose(1, 0, 2).reshape(-1, features.shape[2])
     labels = np.repeat([0, 1], len(features))
-    return roc_auc_score(labels, cross_validated(rows, labels, np.tile(sources, 2).astype(str)))
+    return roc_auc_score(labels, score_cross_validated(rows, labels, np.tile(sources, 2).astype(str)))
 
 
-def within_couples(features):
-    """What is left without a couple's mean: nothing of its faces and its augmentation, so that leaks stand out."""
+def subtract_pair_means(features):
+    """What is left without a pair's mean: nothing of its faces and its augmentation, so that leaks stand out."""
     return features - features.mean(axis=1, keepdims=True)
 
 
@@ -120,23 +120,23 @@ KINDS = pytest.mark.parametrize("kind", ["textbook", "subtle", "swap", "painted"
 
 
 @KINDS
-def test_nothing_outside_the_mask_tells_a_fake_from_a_real_picture(kind):
+def test_pixels_outside_the_mask_do_not_reveal_fakes(kind):
     features, sources = measured(kind)
     count = len(features)
-    assert count > SOURCES * COUPLES / 2
+    assert count > SOURCES * PAIRS_OF_EACH / 2
     # Three standard deviations under chance: of the Mann-Whitney statistic of two samples, …
     assert probe(features, sources) == pytest.approx(0.5, abs=3 * np.sqrt((2 * count + 1) / (12 * count**2)))
-    # … and of a share of coin tosses, one a couple, as the two rows of a couple mirror each other.
-    assert probe(within_couples(features), sources) == pytest.approx(0.5, abs=3 * 0.5 / np.sqrt(count))
+    # … and of a share of coin tosses, one a pair, as the two rows of a pair mirror each other.
+    assert probe(subtract_pair_means(features), sources) == pytest.approx(0.5, abs=3 * 0.5 / np.sqrt(count))
 
 
-def test_the_same_probe_finds_fakes_that_alone_were_compressed():
-    features, sources = measured("textbook", jpeg(75))
-    assert probe(within_couples(features), sources) > 0.9
+def test_the_probe_detects_that_only_fakes_were_compressed():
+    features, sources = measured("textbook", make_jpeg(75))
+    assert probe(subtract_pair_means(features), sources) > 0.9
 
 
 @KINDS
-def test_most_couples_share_their_background_to_the_byte(kind):
+def test_most_pairs_have_identical_backgrounds(kind):
     features, _ = measured(kind)
     same = (np.ptp(features, axis=1) == 0.0).all(axis=1)
     # H.264 alone spends its bits on the whole picture, so that a changed face moves them elsewhere, too.
@@ -206,7 +206,7 @@ HEADERS = {".jpg": jpeg_headers, "libx264": h264_headers}
 
 
 @KINDS
-def test_both_of_a_couple_are_encoded_with_identical_headers(kind, encoded):
+def test_both_pictures_of_a_pair_are_encoded_with_identical_headers(kind, encoded):
     seen = {".jpg": set(), "libx264": set()}
     for seed in range(40):
         made = blend(kind, seed % SOURCES, np.random.default_rng(seed))
@@ -225,9 +225,15 @@ def test_both_of_a_couple_are_encoded_with_identical_headers(kind, encoded):
     assert len(seen["libx264"]) > 3
 
 
-def test_headers_tell_another_quality_another_sampling_and_another_rate_factor(encoded):
+def test_headers_differ_with_quality_sampling_and_rate_factor(encoded):
     picture = source(0).picture
-    for transform in (jpeg(70), jpeg(71), jpeg(70, coarse_chroma=False), transcoding.h264(20), transcoding.h264(21)):
+    for transform in (
+        make_jpeg(70),
+        make_jpeg(71),
+        make_jpeg(70, coarse_chroma=False),
+        transcoding.h264(20),
+        transcoding.h264(21),
+    ):
         transform(picture)
     found = {b"".join(HEADERS[ending](data)) for ending, data in encoded}
     assert len(found) == 5

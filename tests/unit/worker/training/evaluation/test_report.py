@@ -20,7 +20,7 @@ def evaluation(judged):
     return evaluate(checkpoint(Darkness(middle=0.25, slope=-3.0)), [judged.source()], limit=1, rounds=20)
 
 
-def test_the_json_file_has_every_figure(evaluation, tmp_path):
+def test_the_json_file_has_every_metric(evaluation, tmp_path):
     write_report(evaluation, tmp_path / "new" / "folder")
     report = json.loads((tmp_path / "new/folder/report.json").read_text())
     assert report == json.loads(json.dumps(evaluation.report))
@@ -46,7 +46,7 @@ def test_the_page_has_the_figures_the_split_and_the_mistakes(evaluation):
         assert mistake["key"] in page
 
 
-def test_the_page_needs_no_other_file(evaluation):
+def test_the_page_is_self_contained(evaluation):
     page = render_html(evaluation)
     addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(addresses) == 3 + len(evaluation.report["worst"])
@@ -55,7 +55,7 @@ def test_the_page_needs_no_other_file(evaluation):
     assert "<script" not in page
 
 
-def test_plots_and_pictures_are_what_they_say_they_are(evaluation):
+def test_plots_and_pictures_have_their_declared_types(evaluation):
     for kind, data in re.findall(r'src="data:image/([^;]+);base64,([^"]+)"', render_html(evaluation)):
         content = b64decode(data, validate=True)
         if kind == "svg+xml":
@@ -64,7 +64,7 @@ def test_plots_and_pictures_are_what_they_say_they_are(evaluation):
             assert content.startswith(b"\xff\xd8")
 
 
-def test_names_of_media_cannot_write_into_the_page(evaluation):
+def test_names_of_media_are_escaped_in_the_page(evaluation):
     evil = '<script>alert("x")</script>.jpg'
     report = json.loads(json.dumps(evaluation.report))
     report["worst"][0]["key"] = report["unscored"][0]["key"] = evil
@@ -101,27 +101,27 @@ def test_few_media_few_people_and_one_class_are_cautioned_against(evaluation):
     report["counts"] |= {"real": 20, "fake": 19}
     assert next(line for line in summary_lines(report) if "caution" in line).startswith("caution: 19 fake media are")
     report["counts"] |= {"real": 20, "fake": 20, "groups": 19}
-    assert cautions(report) == ["only 19 people or shots (under 20), with which intervals come out too narrow"]
+    assert cautions(report) == ["only 19 people or shots (under 20): intervals are too narrow"]
     report["counts"]["groups"] = 20
     assert cautions(report) == []
     assert not any("caution" in line for line in summary_lines(report))
     report["counts"] |= {"real": 0}
-    assert cautions(report) == ["all media are of one class, so what compares real with fake is not defined"]
+    assert cautions(report) == ["all media are of one class, so metrics that compare real with fake are not defined"]
 
 
-def test_where_limits_move_the_summary_says_what_the_one_threshold_is_for(evaluation):
+def test_the_summary_explains_the_threshold_when_limits_depend_on_evidence(evaluation):
     report = json.loads(json.dumps(evaluation.report))
     assert not any("as the service does" in line for line in summary_lines(report))
     report["checkpoint"]["calibration"]["bounds"] = {"image": {}}
     assert "each medium here is called by its own limits, as the service does" in "\n".join(summary_lines(report))
     text = "\n".join(summary_lines(report))
-    assert "by medium: a picture or a whole video is one vote" in text
+    assert "by medium: a picture or a whole video counts once" in text
     assert "by video" not in text
 
 
 # This data set has a test set, which is then what is judged.
 @pytest.mark.parametrize("chosen", [[], ["--set", "test"]], ids=["no set named", "test"])
-def test_the_command_writes_a_report_and_says_what_is_in_it(judged, tmp_path, capsys, chosen):
+def test_the_command_writes_a_report_and_prints_a_summary(judged, tmp_path, capsys, chosen):
     calibration = Calibration(temperature=0.01, threshold=0.5, uncertainty_band=(0.4, 0.6))
     manifest = MANIFEST.model_copy(update={"calibration": calibration})
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
@@ -143,6 +143,6 @@ def test_the_command_writes_a_report_and_says_what_is_in_it(judged, tmp_path, ca
 
 
 @pytest.mark.parametrize("given", [["missing", "."], ["missing", "nowhere", "--kind", "real"]], ids=str)
-def test_the_command_says_what_is_missing(given, capsys):
+def test_the_command_reports_what_is_missing(given, capsys):
     assert main(["evaluate", *given]) == 2
     assert "evaluate: checkpoint 'missing'" in capsys.readouterr().err

@@ -9,9 +9,9 @@ from worker.training.evaluation.robustness import (
     DISTURBANCES,
     FACES_PER_MEDIUM,
     Disturbance,
-    blur,
+    make_blur,
+    make_shrink,
     robustness_curves,
-    shrink,
 )
 from worker.training.scoring.scored_media import score_caches
 
@@ -38,15 +38,15 @@ def test_a_disturbance_grows_with_its_strength(kind):
     assert errors[0] > 0
 
 
-def test_shrinking_keeps_the_shape_and_never_goes_below_what_can_be_seen():
+def test_shrinking_keeps_the_shape_and_a_minimum_side():
     picture = np.zeros((100, 60, 3), np.uint8)
-    assert shrink(0.5)(picture).shape == (50, 30, 3)
-    assert shrink(0.01)(picture).shape == (16, 16, 3)
+    assert make_shrink(0.5)(picture).shape == (50, 30, 3)
+    assert make_shrink(0.01)(picture).shape == (16, 16, 3)
 
 
 def test_blur_keeps_the_mean():
     picture = ASTRONAUT.picture
-    assert blur(2.0)(picture).mean() == pytest.approx(picture.mean(), abs=1.0)
+    assert make_blur(2.0)(picture).mean() == pytest.approx(picture.mean(), abs=1.0)
 
 
 def test_the_untouched_point_has_the_scores_of_the_evaluation(judged):
@@ -56,7 +56,7 @@ def test_the_untouched_point_has_the_scores_of_the_evaluation(judged):
     assert points[0].media == len(media)
 
 
-def test_a_rule_about_brightness_does_not_mind_compression_or_blur(judged):
+def test_a_brightness_rule_is_robust_to_compression_and_blur(judged):
     points, _ = curves(judged, Darkness(), "jpeg", "blur")
     assert len(points) == 1 + len(KINDS["jpeg"].strengths) + len(KINDS["blur"].strengths)
     for point in points:
@@ -64,7 +64,7 @@ def test_a_rule_about_brightness_does_not_mind_compression_or_blur(judged):
         assert (point.recall, point.false_positive_rate) == (1.0, 0.0)
 
 
-def test_a_rule_about_detail_is_seen_to_fail_under_blur(judged):
+def test_a_detail_rule_fails_under_blur(judged):
     points, _ = curves(judged, Detail(), "blur")
     scores = [point.mean_score_real for point in points]
     assert scores == sorted(scores, reverse=True)
@@ -76,7 +76,7 @@ def test_a_limit_holds_for_each_label(judged):
     assert points[0].media == 4
 
 
-def test_few_faces_of_a_video_are_looked_at_again(judged):
+def test_a_few_faces_of_each_video_are_scored_again(judged):
     seen = []
 
     def watched(picture):

@@ -14,7 +14,7 @@ from worker.training.errors import DataError, TrainingError
 from worker.training.evaluation.report import MEASURES
 from worker.training.evaluation.shipping import render_card, ship
 from worker.training.evaluation.sources import recipe_sources
-from worker.training.fitting.recipes import Origin
+from worker.training.fitting.recipes import ExternalTraining
 from worker.training.fitting.trainer import Trainer
 
 SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "terms": "public domain"}]
@@ -35,7 +35,7 @@ def shipped(tmp_path_factory):
     torch.set_num_threads(threads)
 
 
-def test_what_is_shipped_is_called_trained_and_loads_with_the_weights_of_the_best_state(shipped):
+def test_a_shipped_checkpoint_is_marked_trained_and_has_the_best_weights(shipped):
     recipe, run, _, out = shipped
     checkpoint = load_checkpoint(out, recipe.name)
     assert checkpoint.manifest.trained
@@ -46,7 +46,7 @@ def test_what_is_shipped_is_called_trained_and_loads_with_the_weights_of_the_bes
     assert checkpoint.manifest.weights.sha256 == best.manifest.weights.sha256
 
 
-def test_the_card_says_what_the_manifest_and_the_curves_say(shipped):
+def test_the_card_agrees_with_the_manifest_and_the_curves(shipped):
     recipe, run, _, out = shipped
     manifest = read_manifest(out / recipe.name)
     card = (out / recipe.name / "MODEL_CARD.md").read_text()
@@ -86,7 +86,7 @@ def test_weights_that_were_trained_elsewhere_are_shipped_under_the_recipes_name(
     shutil.copytree(run / "last", elsewhere)
     shutil.copy(run / "curves.csv", elsewhere)
     renamed = recipe.model_copy(
-        update={"name": "other", "origin": Origin(data="a hundred more"), "min_bits_per_pixel": 0.03}
+        update={"name": "other", "origin": ExternalTraining(data="a hundred more"), "min_bits_per_pixel": 0.03}
     )
     manifest = ship(renamed, sources, tmp_path / "run", tmp_path / "out", state="last", weights=elsewhere)
     assert (manifest.name, manifest.trained) == ("other", True)
@@ -98,7 +98,7 @@ def test_weights_that_were_trained_elsewhere_are_shipped_under_the_recipes_name(
     assert "fewer than 0.03 bits a pixel" in card
 
 
-def test_weights_are_not_judged_on_what_they_have_seen_and_their_run_has_to_be_known(shipped, tmp_path):
+def test_weights_are_not_evaluated_on_seen_sources_and_need_their_curves(shipped, tmp_path):
     recipe, run, sources, _ = shipped
     with pytest.raises(TrainingError, match=r"curves\.csv is missing"):
         ship(recipe, sources, tmp_path / "run", tmp_path / "out", weights=run / "last")
@@ -110,21 +110,21 @@ def test_weights_are_not_judged_on_what_they_have_seen_and_their_run_has_to_be_k
         ship(recipe, seen, tmp_path / "run", tmp_path / "out", weights=elsewhere)
 
 
-def test_a_run_of_ones_own_is_not_told_as_trained_elsewhere(shipped, tmp_path):
+def test_a_local_run_is_not_described_as_trained_elsewhere(shipped, tmp_path):
     recipe, run, sources, _ = shipped
-    told = recipe.model_copy(update={"origin": Origin(data="a hundred more")})
+    told = recipe.model_copy(update={"origin": ExternalTraining(data="a hundred more")})
     ship(told, sources, run, tmp_path, state="last")
     assert "a hundred more" not in (tmp_path / recipe.name / "MODEL_CARD.md").read_text()
 
 
-def test_weights_of_another_network_are_refused(shipped, tmp_path):
+def test_weights_of_another_architecture_are_rejected(shipped, tmp_path):
     recipe, run, sources, _ = shipped
     wider = recipe.architecture.model_copy(update={"head_channels": 16})
     with pytest.raises(TrainingError, match="another network"):
         ship(recipe.model_copy(update={"architecture": wider}), sources, run, tmp_path, weights=run / "last")
 
 
-def test_the_card_has_every_measure_and_what_precision_is_where_fakes_are_rare(rendered):
+def test_the_card_has_every_metric_and_the_precision_at_low_shares_of_fakes(rendered):
     def weaken(report):
         report["by_video"]["by_fake_share"][0]["precision"] = 0.0749
 
@@ -135,7 +135,7 @@ def test_the_card_has_every_measure_and_what_precision_is_where_fakes_are_rare(r
     assert "about 93 of 100 alarms would be false" in card
 
 
-def test_the_card_names_what_it_fails_on_and_what_was_not_measured(rendered):
+def test_the_card_names_failures_and_unmeasured_generators(rendered):
     def fail(report):
         (row,) = [row for row in report["slices"] if row["by"] == "method"]
         row.update(name="face2face", recall=0.1)
@@ -144,7 +144,7 @@ def test_the_card_names_what_it_fails_on_and_what_was_not_measured(rendered):
     assert "were not measured" in rendered()
 
 
-def test_the_card_says_where_groups_are_too_small_to_compare(rendered):
+def test_the_card_marks_groups_too_small_to_compare(rendered):
     def few(report):
         row = copy.deepcopy(report["slices"][0])
         report["slices"].append({**row, "by": "skin tone estimate", "name": "dark", "too_few": ["real", "fake"]})
@@ -155,9 +155,11 @@ def test_the_card_says_where_groups_are_too_small_to_compare(rendered):
     assert "It is not\na person's skin" in card
 
 
-def test_the_card_says_what_was_trained_elsewhere_where_a_recipe_says_so(rendered):
+def test_the_card_describes_external_training(rendered):
     assert "trained elsewhere" not in rendered()
-    card = rendered(origin=Origin(data="37,804 crops", hardware="one H100", measured=["five further parts, F1 0.848"]))
+    card = rendered(
+        origin=ExternalTraining(data="37,804 crops", hardware="one H100", measured=["five further parts, F1 0.848"])
+    )
     assert "on more than that.** 37,804 crops\n" in card
     assert "What their makers say of it:\n\n- Hardware: one H100\n" in card
     assert "Seconds of training" not in card
@@ -167,7 +169,7 @@ def test_the_card_says_what_was_trained_elsewhere_where_a_recipe_says_so(rendere
     assert card.index("These weights were trained elsewhere") < card.index("The recipe `tiny`")
 
 
-def test_the_card_says_where_weakness_is_told_how_many_fakes_are_called_real(rendered):
+def test_the_card_states_how_many_fakes_are_called_real(rendered):
     def mistake(report):
         report["verdicts"]["fake"] = {"real": 24, "inconclusive": 50, "fake": 176}
 
@@ -180,7 +182,7 @@ def test_the_card_has_the_division_and_the_terms_of_every_source(rendered):
     assert "| tinted | 16 | 8 | 8 | – | 0 | public domain |" in rendered()
 
 
-def test_what_is_judged_and_what_is_not_add_up_to_the_validation_set(rendered):
+def test_scored_and_unscored_media_add_up_to_the_validation_set(rendered):
     def lose(report):
         report["by_source"]["tinted"] = {"judged": 5, "unscored": 3}
         report["by_video"]["count"] = 5
@@ -189,12 +191,14 @@ def test_what_is_judged_and_what_is_not_add_up_to_the_validation_set(rendered):
     assert "| tinted | 16 | 8 | 5 | 3: no usable face | 0 | public domain |\n| all | 16 | 8 | 5 | 3 | 0 | |" in card
     seen = {**SOURCES[0], "seen": True}
     card = rendered(
-        lambda report: report.update(by_source={}), origin=Origin(data="more"), sources=tiny(sources=[seen]).sources
+        lambda report: report.update(by_source={}),
+        origin=ExternalTraining(data="more"),
+        sources=tiny(sources=[seen]).sources,
     )
     assert "| tinted | 16 | 8 | 0 | 8: seen in training elsewhere | 0 | public domain |" in card
 
 
-def test_no_table_of_the_card_is_torn(rendered):
+def test_every_table_of_the_card_has_rows_of_equal_length(rendered):
     blocks = [block.strip("\n").split("\n") for block in rendered().split("\n\n")]
     tables = [block for block in blocks if any(line.startswith("|") for line in block)]
     assert len(tables) > 6
@@ -205,13 +209,13 @@ def test_no_table_of_the_card_is_torn(rendered):
         assert all(row.startswith("|") and row.endswith("|") for row in rows)
 
 
-def test_a_run_of_another_recipe_is_refused(shipped, tmp_path):
+def test_a_run_of_another_recipe_is_rejected(shipped, tmp_path):
     _, run, sources, _ = shipped
     with pytest.raises(TrainingError, match="another recipe"):
         ship(tiny(sources=SOURCES, seed=7), sources, run, tmp_path)
 
 
-def test_a_run_that_has_not_validated_is_refused(shipped, tmp_path):
+def test_a_run_without_a_validation_is_rejected(shipped, tmp_path):
     recipe, _, sources, _ = shipped
     with pytest.raises(TrainingError, match="train first"):
         ship(recipe, sources, tmp_path, tmp_path / "out")

@@ -8,7 +8,7 @@ def keys(slices):
     return {name: [one.key for one in members] for name, members in slices.items()}
 
 
-def test_numbers_are_divided_at_their_edges_and_every_medium_is_in_one_slice():
+def test_numeric_slices_split_at_their_edges_and_partition_the_media():
     sizes = (40.0, 64.0, 95.9, 200.0)
     slices = slice_media([medium("real", face(0.0, size_px=size), key=f"{size:g}") for size in sizes])
     assert keys(slices["face size (px)"]) == {
@@ -18,7 +18,7 @@ def test_numbers_are_divided_at_their_edges_and_every_medium_is_in_one_slice():
     }
 
 
-def test_a_method_stands_against_the_real_media_of_its_own_data_set():
+def test_a_method_slice_includes_the_real_media_of_its_data_set():
     media = [
         medium("real", face(0.0), key="a-real", dataset="a"),
         medium("fake", face(0.0), key="a-fake", dataset="a", method="one"),
@@ -33,7 +33,7 @@ def test_a_method_stands_against_the_real_media_of_its_own_data_set():
     }
 
 
-def test_ways_that_divide_nothing_are_left_out():
+def test_slicings_with_a_single_slice_are_left_out():
     slices = slice_media([medium(label, face(0.0)) for label in ("real", "fake")])
     assert set(slices) == {"set", "dataset", "method"}
 
@@ -41,7 +41,7 @@ def test_ways_that_divide_nothing_are_left_out():
 @pytest.mark.parametrize(
     ("angle", "name"), [(60.0, "light"), (41.0, "intermediate"), (10.0, "intermediate"), (-20.0, "dark")]
 )
-def test_skin_tone_estimates_fall_into_three_coarse_buckets(angle, name):
+def test_skin_tone_estimates_have_three_buckets(angle, name):
     media = [medium("real", face(0.0, skin=angle), key="known"), medium("real", face(0.0), key="grey")]
     assert keys(slice_media(media)["skin tone estimate"]) == {name: ["known"], "unknown": ["grey"]}
 

@@ -11,7 +11,7 @@ MOVING = PLAIN.model_copy(
 
 
 def calls(calibration, scores, evidence):
-    verdicts = Verdicts.of(calibration, np.array(scores), evidence)
+    verdicts = Verdicts.from_scores(calibration, np.array(scores), evidence)
     return [
         next(name for name in ("real", "inconclusive", "fake") if getattr(verdicts, name)[row])
         for row in range(len(scores))
@@ -23,7 +23,7 @@ def test_the_band_is_half_open_and_the_threshold_is_fake():
     assert calls(PLAIN, [0.39, 0.4, 0.59, 0.6], evidence) == ["real", "inconclusive", "inconclusive", "fake"]
 
 
-def test_each_score_is_called_by_the_limits_of_its_own_evidence():
+def test_each_score_is_judged_by_the_limits_of_its_own_evidence():
     few, many = Evidence("video", 1, 1), Evidence("video", 100, 1)
     assert calls(MOVING, [0.7, 0.7, 0.3, 0.3], [few, many, few, many]) == [
         "inconclusive",

@@ -8,15 +8,15 @@ from worker.training.fakes import augmentation, transcoding
 from worker.training.fakes.augmentation import Augmentation, Changes
 from worker.training.fakes.device_augmentation import (
     OnDevice,
-    blurred,
-    change,
-    cut_out,
+    apply_changes,
+    blur,
+    compress_jpeg,
+    cover_rectangle,
     draw_changes,
-    jpeg,
-    left_to_loaders,
-    recoloured,
-    rescaled,
-    sharpened,
+    map_colours,
+    rescale,
+    select_loader_augmentation,
+    sharpen,
 )
 
 CASES = 4000
@@ -53,9 +53,9 @@ def psnr(one, other):
 @pytest.mark.parametrize("side_px", [160, 150])
 def test_jpeg_loses_what_libjpeg_loses(quality, coarse_chroma, side_px):
     pictures = portraits(side_px)
-    ours = levels(jpeg(planes(pictures), torch.full((2,), float(quality)), coarse_chroma=coarse_chroma))
+    ours = levels(compress_jpeg(planes(pictures), torch.full((2,), float(quality)), coarse_chroma=coarse_chroma))
     for picture, coded in zip(pictures, ours, strict=True):
-        theirs = transcoding.jpeg(quality, coarse_chroma=coarse_chroma)(picture)
+        theirs = transcoding.compress_jpeg(quality, coarse_chroma=coarse_chroma)(picture)
         assert psnr(coded, picture) == pytest.approx(psnr(theirs, picture), abs=0.15)
         assert psnr(coded, theirs) > psnr(theirs, picture) + 6.0
         assert np.abs(coded - theirs).mean() < 1.0
@@ -63,16 +63,16 @@ def test_jpeg_loses_what_libjpeg_loses(quality, coarse_chroma, side_px):
 
 def test_each_picture_has_its_own_quality():
     pictures = [portraits()[0]] * 2
-    both = jpeg(planes(pictures), torch.tensor([20.0, 95.0]), coarse_chroma=True)
+    both = compress_jpeg(planes(pictures), torch.tensor([20.0, 95.0]), coarse_chroma=True)
     for number, quality in enumerate((20.0, 95.0)):
-        alone = jpeg(planes(pictures[:1]), torch.tensor([quality]), coarse_chroma=True)
+        alone = compress_jpeg(planes(pictures[:1]), torch.tensor([quality]), coarse_chroma=True)
         assert torch.equal(both[number], alone[0])
 
 
-def test_colours_are_those_of_the_loaders():
+def test_device_colours_agree_with_loader_colours():
     pictures = portraits()
-    maps = [augmentation.colour_map(np.random.default_rng(seed)) for seed in (1, 2)]
-    ours = levels(recoloured(planes(pictures), torch.from_numpy(np.stack(maps))))
+    maps = [augmentation.draw_colour_map(np.random.default_rng(seed)) for seed in (1, 2)]
+    ours = levels(map_colours(planes(pictures), torch.from_numpy(np.stack(maps))))
     for picture, colours, changed in zip(pictures, maps, ours, strict=True):
         assert np.abs(changed - cv2.transform(picture, colours)).max() <= 1
 
@@ -80,13 +80,13 @@ def test_colours_are_those_of_the_loaders():
 @pytest.mark.parametrize(
     ("ours", "theirs", "values"),
     [
-        (blurred, augmentation._blurring, (0.3, 1.3)),
-        (sharpened, augmentation._sharpening, (0.2, 0.9)),
-        (rescaled, lambda factor: augmentation._rescaling(factor, enlarge=True), (0.4, 0.9)),
+        (blur, augmentation._make_blur, (0.3, 1.3)),
+        (sharpen, augmentation._make_sharpen, (0.2, 0.9)),
+        (rescale, lambda factor: augmentation._make_rescale(factor, enlarge=True), (0.4, 0.9)),
     ],
     ids=["blur", "sharpen", "rescale"],
 )
-def test_changes_are_those_of_the_loaders(ours, theirs, values):
+def test_device_changes_agree_with_loader_changes(ours, theirs, values):
     pictures = portraits()
     for picture, value, changed in zip(
         pictures, values, levels(ours(planes(pictures), torch.tensor(values))), strict=True
@@ -97,9 +97,9 @@ def test_changes_are_those_of_the_loaders(ours, theirs, values):
         assert np.abs(changed - picture).mean() > 4 * apart.mean()
 
 
-def test_what_is_cut_out_is_grey_and_nothing_else_is_changed():
+def test_cutout_changes_only_its_rectangle():
     before = planes(portraits())
-    after = cut_out(before, torch.tensor([[0.25, 0.5, 0.5, 0.75, 7.0], [0.0, 0.0, 0.1, 0.1, 9.0]]))
+    after = cover_rectangle(before, torch.tensor([[0.25, 0.5, 0.5, 0.75, 7.0], [0.0, 0.0, 0.1, 0.1, 9.0]]))
     assert (after[0, :, 80:120, 40:80] == 7.0).all()
     assert (after != before)[0].any(0).sum() <= 40 * 40
     assert (after[1, :, :16, :16] == 9.0).all()
@@ -111,12 +111,12 @@ def everything(**chances):
 
 
 def batch(count=4):
-    """Couples of two equal pictures."""
+    """Pairs of two equal pictures."""
     half = planes(portraits() * (count // 2)).to(torch.uint8)
     return torch.cat([half, half])
 
 
-def test_the_two_of_a_couple_are_changed_alike_and_couples_differently():
+def test_both_pictures_of_a_pair_get_the_same_changes_and_pairs_get_different_ones():
     before = batch()
     after = OnDevice([(1, everything())], seed=3).apply(before, 0)
     assert after.dtype == torch.uint8
@@ -125,24 +125,24 @@ def test_the_two_of_a_couple_are_changed_alike_and_couples_differently():
     assert not torch.equal(after[0], after[2])
 
 
-def test_the_same_batch_is_always_changed_alike_and_another_one_differently():
+def test_changes_follow_from_the_number_of_the_batch():
     first, again = (OnDevice([(1, everything())], seed=3).apply(batch(), 5) for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, OnDevice([(1, everything())], seed=3).apply(batch(), 6))
     assert not torch.equal(first, OnDevice([(1, everything())], seed=4).apply(batch(), 5))
 
 
-def test_without_noise_a_couple_does_not_depend_on_how_batches_are_cut():
+def test_without_noise_a_pair_does_not_depend_on_the_batch_size():
     changes = OnDevice([(1, everything(noise=0.0))], seed=3)
     small = [changes.apply(batch(2), number) for number in (0, 1)]
     whole = changes.apply(batch(4), 0)
     assert torch.equal(whole[:4], torch.cat([small[0][:2], small[1][:2]]))
 
 
-def test_couples_that_get_nothing_are_left_alone():
+def test_pairs_without_drawn_changes_stay_unchanged():
     before = batch()
     changes = [Changes(), Changes(jpegs=[(30, True)]), Changes(), Changes()]
-    after = change(before, changes, torch.Generator())
+    after = apply_changes(before, changes, torch.Generator())
     same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
     assert same == [True, False, True, True] * 2
 
@@ -156,9 +156,9 @@ def test_a_stage_has_its_own_augmentation():
     assert not torch.equal(after[2], before[2])
 
 
-def test_between_them_loaders_and_device_make_each_change_as_often_as_loaders_alone():
+def test_loaders_and_device_together_keep_the_frequency_of_each_change():
     whole = Augmentation(jpeg=0.35, h264=0.3, chain=0.4, rescale=0.5, colour=0.5)
-    loaders = [left_to_loaders(whole, 1, number) for number in range(CASES)]
+    loaders = [select_loader_augmentation(whole, 1, number) for number in range(CASES)]
     device = [draw_changes(whole, 1, number) for number in range(CASES)]
     both = list(zip(loaders, device, strict=True))
     shares = {

@@ -12,8 +12,8 @@ from worker.training.fakes import faces, pair_stream
 from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.generators.painting import face_name
 from worker.training.fakes.kinds import ALIGNED, Kind, Stage
-from worker.training.fakes.pair_maker import CoupleMaker
-from worker.training.fakes.pair_stream import Couples
+from worker.training.fakes.pair_maker import RealFakePairMaker
+from worker.training.fakes.pair_stream import RealFakePairStream
 
 KINDS = get_args(Kind)
 STILL = Augmentation(
@@ -22,7 +22,7 @@ STILL = Augmentation(
 ALL = Stage(10, dict.fromkeys(KINDS, 1.0))
 
 
-def stream(crops, *stages, augmentation=None, cls=Couples, **options):
+def stream(crops, *stages, augmentation=None, cls=RealFakePairStream, **options):
     chosen = augmentation or Augmentation()
     given = {"size_px": 48, "margin": 0.2, "batch": 3, "painted": crops.painted, **options}
     return cls([crops.folder], stages or [ALL], chosen, **given)
@@ -37,58 +37,58 @@ def same(one, other):
 
 
 def test_a_batch_is_real_pictures_before_their_fakes(crops):
-    pictures, aligned, _ = stream(crops).batch(0)
+    pictures, aligned, _ = stream(crops).make_batch(0)
     assert pictures.shape == (6, 3, 48, 48)
     assert pictures.dtype == torch.uint8
     assert aligned.shape == (3,)
     whole = stream(crops)
     for row in range(3):
-        couple, flag, _ = whole.couple(row)
-        assert torch.equal(couple[0], pictures[row])
-        assert torch.equal(couple[1], pictures[3 + row])
+        pair, flag, _ = whole.make_pair(row)
+        assert torch.equal(pair[0], pictures[row])
+        assert torch.equal(pair[1], pictures[3 + row])
         assert flag == aligned[row]
 
 
-def test_a_batch_is_the_same_whatever_was_made_before(crops):
-    fresh = stream(crops).batch(7)
+def test_a_batch_does_not_depend_on_earlier_batches(crops):
+    fresh = stream(crops).make_batch(7)
     used = stream(crops)
     for number in (3, 9, 0):
-        used.batch(number)
-    assert same(used.batch(7), fresh)
-    assert same(used.batch(7), fresh)
-    assert not same(used.batch(8), fresh)
+        used.make_batch(number)
+    assert same(used.make_batch(7), fresh)
+    assert same(used.make_batch(7), fresh)
+    assert not same(used.make_batch(8), fresh)
     assert not same(stream(crops, seed=1).batch(7), fresh)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_makes_couples_of_two_different_pictures(kind, crops):
+def test_every_kind_makes_pairs_of_two_different_pictures(kind, crops):
     made = stream(crops, only(kind), augmentation=STILL)
     for number in range(6):
-        (real, fake), aligned, _ = made.couple(number)
+        (real, fake), aligned, _ = made.make_pair(number)
         assert not torch.equal(real, fake)
         assert bool(aligned) == (kind in ALIGNED)
 
 
 @pytest.mark.parametrize("kind", ["subtle", "painted", "restored", "swap", "transplant"])
-def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops):
+def test_the_first_picture_of_a_pair_is_the_unchanged_crop_of_a_real_face(kind, crops):
     made = stream(crops, only(kind), augmentation=STILL)
     cache = CropCache(crops.folder)
     crops_of_real = []
-    for face in cache.faces():
+    for face in cache.read_faces():
         if face.label == "real" and face.set == "train":
-            picture, box, _ = made.maker._cut((cache, face), STILL)
+            picture, box, _ = made.maker._load_cut((cache, face), STILL)
             (crop,) = STILL.apply([picture], box, np.random.default_rng(0), size_px=48, margin=0.2)
             crops_of_real.append(torch.from_numpy(crop).permute(2, 0, 1))
     for number in range(8):
-        (real, fake), _, _ = made.couple(number)
+        (real, fake), _, _ = made.make_pair(number)
         assert any(torch.equal(real, crop) for crop in crops_of_real)
         assert not any(torch.equal(fake, crop) for crop in crops_of_real)
 
 
-def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
+def test_side_by_side_faces_match_in_place_and_time(crops):
     made = stream(crops, only("pairs"))
-    assert len(made.faces._pairs) == 1
-    for (_, real), (_, fake) in made.faces._pairs[0]:
+    assert len(made.faces._side_by_side) == 1
+    for (_, real), (_, fake) in made.faces._side_by_side[0]:
         assert (real.label, fake.label) == ("real", "fake")
         assert real.time_s == fake.time_s
         # Of the two people on the left, the one who stands where the swapped one does on the right.
@@ -99,7 +99,7 @@ def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
 def test_painted_faces_are_put_back_where_they_were_or_into_another_person(kind, crops):
     made = stream(crops, only(kind))
     rng = np.random.default_rng(0)
-    drawn = [made.maker._painting(kind, 0, rng) for _ in range(200)]
+    drawn = [made.maker._draw_painted_face(kind, 0, rng) for _ in range(200)]
     own = [face.original == face_name(made.faces.real[0][1]) for _, face in drawn]
     assert 0.5 < np.mean(own) < 1.0
     assert {cache.folder for cache, _ in drawn} == {
@@ -109,30 +109,30 @@ def test_painted_faces_are_put_back_where_they_were_or_into_another_person(kind,
     assert kind not in {face.dataset for _, face in made.faces.real + made.faces.generated}
 
 
-def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
+def test_an_unpainted_face_gets_another_persons_painted_face(crops, tmp_path):
     lines = (crops.painted[0] / "00000.jsonl").read_text().splitlines(keepends=True)
     shutil.copy(crops.painted[0] / "00000.tar", tmp_path)
     (tmp_path / "00000.jsonl").write_text(lines[1])
     made = stream(crops, only("painted"), painted=[tmp_path])
-    assert len(made.paintings.originals("painted")) == 1
+    assert len(made.painted_faces.list_originals("painted")) == 1
     drawn = {
-        made.maker._painting("painted", number, np.random.default_rng(0))[1].offset
+        made.maker._draw_painted_face("painted", number, np.random.default_rng(0))[1].offset
         for number in range(len(made.faces.real))
     }
     assert len(drawn) == 1
 
 
 @pytest.mark.parametrize("kind", ["painted", "decoded", "restored", "inpainted"])
-def test_a_mixture_with_painted_faces_wants_them(kind, crops):
-    with pytest.raises(DataError, match=f"wants {kind} faces"):
-        stream(crops, only(kind), painted=()).couple(0)
+def test_a_mixture_without_its_painted_faces_is_an_error(kind, crops):
+    with pytest.raises(DataError, match=f"needs {kind} faces"):
+        stream(crops, only(kind), painted=()).make_pair(0)
 
 
 @pytest.mark.parametrize("kind", ["decoded", "restored", "inpainted"])
-def test_held_out_people_are_painted_for_couples_of_their_own(kind, crops):
+def test_held_out_people_have_painted_faces(kind, crops):
     made = stream(crops, only(kind), augmentation=STILL, set_name="validation")
-    assert {made.faces.real[number][1].set for number in made.paintings.originals(kind)} == {"validation"}
-    (real, fake), _, _ = made.couple(0)
+    assert {made.faces.real[number][1].set for number in made.painted_faces.list_originals(kind)} == {"validation"}
+    (real, fake), _, _ = made.make_pair(0)
     assert not torch.equal(real, fake)
 
 
@@ -169,7 +169,7 @@ def test_faces_of_another_set_are_not_used(crops):
     assert "held.png" not in {face.key for _, face in train.faces.real + train.faces.generated}
 
 
-def test_fakes_are_made_of_the_wanted_data_sets_alone(crops):
+def test_real_from_limits_the_data_sets_that_fakes_are_made_from(crops):
     made = stream(crops, only("subtle"), real_from=["pairs"])
     assert {face.dataset for _, face in made.faces.real} == {"pairs"}
 
@@ -184,14 +184,14 @@ def test_pictures_of_two_caches_are_not_mixed_up(crops, tmp_path):
         index = (crops.folder / f"{shard}.jsonl").read_text().replace(f'"shard": "{shard}"', '"shard": "00000"')
         (folder / "00000.jsonl").write_text(index)
         folders.append(folder)
-    made = Couples(folders, [ALL], STILL, size_px=48, margin=0.2)
+    made = RealFakePairStream(folders, [ALL], STILL, size_px=48, margin=0.2)
     rows = made.faces.real + made.faces.generated
     assert len({(face.shard, face.offset) for _, face in rows}) < len(rows)
     for cache, face in rows:
-        assert np.array_equal(made.faces.picture((cache, face)), cache.picture(face))
+        assert np.array_equal(made.faces.picture((cache, face)), cache.read_picture(face))
 
 
-class Sizes(CoupleMaker):
+class Sizes(RealFakePairMaker):
     """Remembers what it is to augment."""
 
     seen: list[tuple[tuple[int, ...], float]]
@@ -201,16 +201,16 @@ class Sizes(CoupleMaker):
         return super()._augment(pictures, augmentation, box, rng)
 
 
-def test_labelled_couples_are_brought_to_one_size(crops):
+def test_labelled_pairs_are_resized_to_one_size(crops):
     made = stream(crops, only("labelled"))
-    made.maker = Sizes(made.faces, made.paintings, size_px=48, margin=0.2)
-    found_faces = [face for face in CropCache(crops.folder).faces() if face.dataset == "blended"]
+    made.maker = Sizes(made.faces, made.painted_faces, size_px=48, margin=0.2)
+    found_faces = [face for face in CropCache(crops.folder).read_faces() if face.dataset == "blended"]
     sides = {face.label: max(face.box_px[2] - face.box_px[0], face.box_px[3] - face.box_px[1]) for face in found_faces}
     assert sides["fake"] > 1.5 * sides["real"]
     found = set()
     for number in range(10):
         made.maker.seen = []
-        made.couple(number)
+        made.make_pair(number)
         (one, side), (other, other_side) = made.maker.seen
         assert side == pytest.approx(other_side)
         assert 0.69 * sides["real"] < side <= sides["real"]
@@ -220,12 +220,12 @@ def test_labelled_couples_are_brought_to_one_size(crops):
     assert len(found) > 3
 
 
-def test_shuffled_labels_turn_about_half_of_the_couples_round(crops):
+def test_shuffling_labels_reverses_about_half_of_the_pairs(crops):
     plain, shuffled = stream(crops), stream(crops, shuffle_labels=True)
     turned = 0
     for number in range(48):
-        (real, fake), _, _ = plain.couple(number)
-        (first, second), _, _ = shuffled.couple(number)
+        (real, fake), _, _ = plain.make_pair(number)
+        (first, second), _, _ = shuffled.make_pair(number)
         kept = torch.equal(first, real) and torch.equal(second, fake)
         assert kept or (torch.equal(first, fake) and torch.equal(second, real))
         turned += not kept
@@ -233,8 +233,8 @@ def test_shuffled_labels_turn_about_half_of_the_couples_round(crops):
     assert abs(turned - 24) <= 4 * np.sqrt(12)
 
 
-class Kinds(CoupleMaker):
-    """Remembers the kinds of its couples."""
+class Kinds(RealFakePairMaker):
+    """Remembers the kinds of its pairs."""
 
     drawn: list[str]
 
@@ -246,7 +246,7 @@ class Kinds(CoupleMaker):
 def kinds_alone(crops, *stages):
     """A stream that makes no pictures, and the kinds that it drew."""
     made = stream(crops, *stages)
-    made.maker = Kinds(made.faces, made.paintings, size_px=48, margin=0.2)
+    made.maker = Kinds(made.faces, made.painted_faces, size_px=48, margin=0.2)
     made.maker.drawn = []
     return made, made.maker.drawn
 
@@ -254,23 +254,23 @@ def kinds_alone(crops, *stages):
 def test_stages_follow_each_other_at_their_numbers_and_the_last_does_not_end(crops):
     made, drawn = kinds_alone(crops, Stage(3, {"textbook": 1.0}), Stage(2, {"swap": 1.0}), Stage(1, {"subtle": 1.0}))
     for number in (0, 2, 3, 4, 5, 6, 1000):
-        made.couple(number)
+        made.make_pair(number)
     assert drawn == ["textbook", "textbook", "swap", "swap", "subtle", "subtle", "subtle"]
 
 
-def test_kinds_come_as_often_as_their_weights_say(crops):
+def test_kinds_are_drawn_by_their_weights(crops):
     made, drawn = kinds_alone(crops, Stage(1, {"textbook": 3.0, "swap": 1.0, "subtle": 0.0}))
     for number in range(2000):
-        made.couple(number)
+        made.make_pair(number)
     # Four standard deviations.
     assert drawn.count("textbook") / 2000 == pytest.approx(0.75, abs=0.04)
     assert "subtle" not in drawn
 
 
-class Numbers(Couples):
+class Numbers(RealFakePairStream):
     """Yields the numbers of its batches."""
 
-    def batch(self, number):
+    def make_batch(self, number):
         return number
 
 
@@ -284,7 +284,7 @@ def numbers(crops, monkeypatch, *, worker=None, workers=1, count=4, **options):
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("first", [0, 5])
-def test_ranks_and_loader_processes_share_the_batches_out(crops, monkeypatch, ranks, workers, first):
+def test_ranks_and_loader_processes_divide_the_batches(crops, monkeypatch, ranks, workers, first):
     of_ranks = []
     for rank in range(ranks):
         parts = [
@@ -298,7 +298,7 @@ def test_ranks_and_loader_processes_share_the_batches_out(crops, monkeypatch, ra
     assert together == list(range(first * ranks, (first + 4 * workers) * ranks))
 
 
-def test_a_run_that_goes_on_sees_the_batches_it_had_not_seen(crops, monkeypatch):
+def test_a_resumed_run_continues_with_the_next_batch(crops, monkeypatch):
     assert numbers(crops, monkeypatch, count=8)[5:] == numbers(crops, monkeypatch, first=5, count=3)
 
 
@@ -313,10 +313,10 @@ def without(crops, tmp_path, label):
 
 
 @pytest.mark.parametrize("kind", ["pairs", "labelled", "originals", "transplant"])
-def test_a_mixture_without_the_faces_it_wants_is_an_error(kind, crops, tmp_path):
+def test_a_mixture_without_its_faces_is_an_error(kind, crops, tmp_path):
     made = stream(without(crops, tmp_path, "fake"), only(kind))
     with pytest.raises(DataError, match="no cache holds"):
-        made.couple(0)
+        made.make_pair(0)
 
 
 def test_caches_without_a_real_face_are_an_error(crops, tmp_path):
@@ -324,21 +324,21 @@ def test_caches_without_a_real_face_are_an_error(crops, tmp_path):
         stream(without(crops, tmp_path, "real"))
 
 
-def test_originals_are_a_fake_and_the_very_picture_it_was_made_from(crops):
+def test_originals_pairs_a_fake_with_its_own_original(crops):
     made = stream(crops, only("originals"), augmentation=STILL)
     [(real, fakes)] = made.faces._families
     assert real[1].key == "one.png"
     assert [face.key for _, face in fakes] == ["two.png"]
 
 
-def test_a_stage_can_have_an_augmentation_of_its_own(crops):
+def test_a_stage_can_override_the_augmentation(crops):
     dark = STILL.model_copy(update={"cutout": 1.0})
     stages = [Stage(2, {"textbook": 1.0}), Stage(2, {"textbook": 1.0}, dark)]
-    mixed = stream(crops, *stages, augmentation=STILL)
+    alpha_blend = stream(crops, *stages, augmentation=STILL)
     still = stream(crops, only("textbook"), augmentation=STILL)
-    assert same(mixed.couple(1), still.couple(1))
-    assert not same(mixed.couple(2), still.couple(2))
-    assert same(mixed.couple(1), still.couple(1))
+    assert same(alpha_blend.make_pair(1), still.make_pair(1))
+    assert not same(alpha_blend.make_pair(2), still.make_pair(2))
+    assert same(alpha_blend.make_pair(1), still.make_pair(1))
 
 
 @pytest.mark.parametrize(
@@ -346,12 +346,12 @@ def test_a_stage_can_have_an_augmentation_of_its_own(crops):
     [(1.0, [1.0, 2.0, 3.0, 4.0]), (0.0, [1 / 6, 2 / 6, 3 / 6, 1.0]), (0.5, [6**-0.5, 2 * 6**-0.5, 3 * 6**-0.5, 2.0])],
     ids=["media alike", "groups alike", "between"],
 )
-def test_weights_to_a_power_level_groups(power, weights):
+def test_powers_below_one_balance_groups(power, weights):
     found = faces._to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
     assert found == pytest.approx(weights)
 
 
-def test_draws_by_data_set_reach_small_ones_as_often(crops):
+def test_small_data_sets_can_be_drawn_as_often_as_large_ones(crops):
     def drawn(power):
         made = stream(crops, data_set_power=power)
         names = [made.faces.real[made.faces.draw_real(np.random.default_rng(seed))][1].dataset for seed in range(600)]

@@ -24,22 +24,23 @@ from worker.training.__main__ import main
 from worker.training.errors import DataError, TrainingError
 from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.kinds import Stage
-from worker.training.fakes.pair_stream import Couples
+from worker.training.fakes.pair_stream import RealFakePairStream
+from worker.training.fitting import states
 from worker.training.fitting import trainer as trainer_module
-from worker.training.fitting.initial_weights import start_network
-from worker.training.fitting.inputs import paint_for
-from worker.training.fitting.losses import couple_loss
+from worker.training.fitting.initial_weights import make_initial_network
+from worker.training.fitting.inputs import paint_recipe_faces
+from worker.training.fitting.losses import pair_loss
 from worker.training.fitting.optimisers import learning_rate_factor
 from worker.training.fitting.recipes import Optimisation
 from worker.training.fitting.states import read_index, read_tensors
-from worker.training.fitting.timing import Synchronisations
+from worker.training.fitting.timing import SynchronisationCounter
 from worker.training.fitting.trainer import Trainer
 from worker.training.scoring.metrics import roc_auc
 
 ROOT = Path(__file__).parents[5]
 FAST = {"batch": 32, "head_learning_rate": 4e-3, "warm_up_images": 64, "ema_decay": 0.8, "batch_norm_momentum": 0.3}
-COUPLES = 250
-"""To judge a network by. The area under the curve over n couples in random order deviates by at most 1 / (2 √n)."""
+TIMED_PAIRS = 250
+"""To judge a network by. The area under the curve over n pairs in random order deviates by at most 1 / (2 √n)."""
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +76,8 @@ class Recorded(Trainer):
 class OnOneBatch(Recorded):
     """Sees the same pictures in every step."""
 
-    def _loader(self):
-        self.batch = next(iter(super()._loader()))
+    def _start_loaders(self):
+        self.batch = next(iter(super()._start_loaders()))
         return repeat(self.batch)
 
 
@@ -91,21 +92,21 @@ def tinted(steps):
 
 
 def auc_on_unseen_people(trainer, caches, *, shuffle_labels):
-    couples = Couples(
+    pairs = RealFakePairStream(
         caches,
         [Stage(1, {"labelled": 1.0})],
         Augmentation(**PLAIN),
         size_px=64,
         margin=0.2,
-        batch=COUPLES,
+        batch=TIMED_PAIRS,
         seed=99,
         set_name="validation",
         shuffle_labels=shuffle_labels,
     )
-    faces = couples.batch(0)[0].float() / 255.0
+    faces = pairs.make_batch(0)[0].float() / 255.0
     with torch.inference_mode():
         logits = trainer.network.eval()(faces)
-    return roc_auc(np.repeat([0, 1], COUPLES), logits.numpy())
+    return roc_auc(np.repeat([0, 1], TIMED_PAIRS), logits.numpy())
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_the_loss_falls(learnt):
     assert last < first - 0.15
 
 
-def test_what_can_be_learnt_holds_for_unseen_pictures(learnt, caches):
+def test_a_learnt_rule_generalises_to_unseen_pictures(learnt, caches):
     assert auc_on_unseen_people(learnt, caches, shuffle_labels=False) > 0.8
 
 
@@ -130,7 +131,7 @@ def test_with_shuffled_labels_nothing_is_learnt(caches, tmp_path):
     trainer = Recorded(tinted(24), caches, tmp_path, shuffle_labels=True)
     trainer.run()
     auc = auc_on_unseen_people(trainer, caches, shuffle_labels=True)
-    assert auc == pytest.approx(0.5, abs=4 / (2 * math.sqrt(COUPLES)))
+    assert auc == pytest.approx(0.5, abs=4 / (2 * math.sqrt(TIMED_PAIRS)))
     assert np.mean(trainer.losses[-4:]) > math.log(2) - 0.1
 
 
@@ -149,7 +150,7 @@ def test_thirty_two_images_can_be_overfitted(caches, tmp_path):
     with torch.inference_mode():
         logits = trainer.network.eval()(pictures.float() / 255.0)
     assert ((logits > 0) == torch.arange(32).ge(16)).all()
-    assert couple_loss(logits, aligned, recipe.optimisation) < 0.1
+    assert pair_loss(logits, aligned, recipe.optimisation) < 0.1
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +195,7 @@ def test_a_run_writes_curves_and_loadable_checkpoints(undisturbed):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_stopping_and_going_on_changes_nothing(precision, caches, undisturbed, tmp_path):
+def test_pausing_and_resuming_does_not_change_the_result(precision, caches, undisturbed, tmp_path):
     recipe = tiny(hardware={"precision": precision})
     if precision != "32-true":
         undisturbed = tmp_path / "undisturbed"
@@ -204,7 +205,7 @@ def test_stopping_and_going_on_changes_nothing(precision, caches, undisturbed, t
     assert_same_run(tmp_path / "stopped", undisturbed)
 
 
-def test_another_seed_is_another_run(caches, undisturbed, tmp_path):
+def test_another_seed_gives_another_run(caches, undisturbed, tmp_path):
     Trainer(tiny(seed=2), caches, tmp_path).run(until_step=3)
     assert curves(tmp_path)[0]["loss"] != curves(undisturbed)[0]["loss"]
 
@@ -236,7 +237,7 @@ def halfway(caches, tmp_path_factory):
     ],
     ids=str,
 )
-def test_a_run_killed_while_it_writes_ends_as_if_nothing_had_happened(
+def test_a_run_killed_while_writing_resumes_with_the_same_result(
     begun, name, done, caches, undisturbed, halfway, tmp_path, monkeypatch
 ):
     """Killed at its first validation, or at its second where it has *begun*."""
@@ -264,7 +265,7 @@ def test_a_run_killed_while_it_writes_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.nightly
-def test_a_killed_process_goes_on_and_ends_with_the_same_weights(data, caches, undisturbed, tmp_path):
+def test_a_killed_process_resumes_and_ends_with_the_same_weights(data, caches, undisturbed, tmp_path):
     recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
     # Saves after every step, and has two more processes in it than the run it is compared with.
     recipe.write_text(yaml.safe_dump(settings(save_every_s=0.0, hardware={"loader_processes": 2})))
@@ -282,12 +283,12 @@ def test_a_killed_process_goes_on_and_ends_with_the_same_weights(data, caches, u
     assert_same_run(run, undisturbed)
 
 
-def test_a_run_with_painted_faces_that_is_cut_off_ends_with_the_same_weights(caches, tmp_path):
+def test_an_interrupted_run_with_painted_faces_ends_with_the_same_weights(caches, tmp_path):
     recipe = tiny(
         stages=[{"images": 24, "mixture": {"painted": 1.0, "labelled": 1.0}}],
         autoencoders=[AUTOENCODERS[0].model_dump()],
     )
-    painted = paint_for(recipe, caches, tmp_path)
+    painted = paint_recipe_faces(recipe, caches, tmp_path)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     Trainer(recipe, caches, whole, painted=painted).run()
     Trainer(recipe, caches, cut, painted=painted).run(until_step=3)
@@ -300,21 +301,21 @@ def test_a_run_with_painted_faces_that_is_cut_off_ends_with_the_same_weights(cac
     [{"seed": 2}, {"architecture": {"input_planes": "rgb"}}, {"optimisation": {"mask": 0.0}}],
     ids=["seed", "other planes", "other parts"],
 )
-def test_another_recipe_in_the_same_folder_is_refused(change, caches, undisturbed):
+def test_another_recipe_in_the_same_folder_is_rejected(change, caches, undisturbed):
     with pytest.raises(TrainingError, match="another recipe"):
         Trainer(tiny(**change), caches, undisturbed)
 
 
-def test_other_hardware_may_go_on_but_not_with_another_number_of_images_in_a_step(caches, tmp_path):
+def test_a_run_resumes_on_other_hardware_only_with_the_same_images_per_step(caches, tmp_path):
     Trainer(tiny(), caches, tmp_path).run(until_step=1)
     assert Trainer(tiny(hardware={"precision": "bf16-mixed"}), caches, tmp_path).progress.step == 1
     index = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps({**index, "images_per_step": 8}))
-    with pytest.raises(TrainingError, match="steps of 8 images, and this run's have 4"):
+    with pytest.raises(TrainingError, match="saved with 8 images per step, but this run has 4"):
         Trainer(tiny(), caches, tmp_path)
 
 
-def test_patience_stops_early_for_good_and_best_is_what_it_says(caches, tmp_path, monkeypatch):
+def test_patience_stops_the_run_and_keeps_the_best_state(caches, tmp_path, monkeypatch):
     selections = iter([0.5, 0.7, 0.6, 0.65, 0.7, 0.8])
 
     class Scripted:
@@ -345,7 +346,7 @@ def test_patience_stops_early_for_good_and_best_is_what_it_says(caches, tmp_path
     assert (selection("best"), selection("last")) == (0.8, 0.8)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(caches, tmp_path):
+def test_a_loss_that_is_not_a_number_ends_the_run(caches, tmp_path):
     trainer = Trainer(tiny(), caches, tmp_path)
     with torch.no_grad():
         trainer._model.module.network.head.decide.bias.fill_(math.nan)
@@ -354,7 +355,7 @@ def test_a_loss_that_is_no_number_ends_the_run(caches, tmp_path):
     assert read_index(tmp_path) is None
 
 
-def test_a_loss_that_is_no_number_is_not_saved_though_it_is_read_a_step_late(caches, tmp_path):
+def test_a_step_with_a_non_finite_loss_is_not_saved(caches, tmp_path):
     trainer = Trainer(tiny(save_every_s=0.0), caches, tmp_path)
     trainer.run(until_step=2)
     with torch.no_grad():
@@ -373,7 +374,7 @@ class Counted(Trainer):
         self.waits = []
 
     def _step(self, *batch):
-        with Synchronisations() as seen:
+        with SynchronisationCounter() as seen:
             loss = super()._step(*batch)
         self.waits.append(seen.count)
         return loss
@@ -381,7 +382,7 @@ class Counted(Trainer):
 
 @pytest.mark.parametrize("augment_on", ["loaders", "device"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_a_step_never_waits_for_the_device_and_the_loop_but_once_for_the_loss(precision, augment_on, caches, tmp_path):
+def test_only_reading_the_loss_synchronises_with_the_device(precision, augment_on, caches, tmp_path):
     recipe = tiny(
         hardware={"precision": precision},
         validation={"every_images": 10**6},
@@ -389,22 +390,22 @@ def test_a_step_never_waits_for_the_device_and_the_loop_but_once_for_the_loss(pr
         augmentation={"rescale": 0.5, "blur": 0.5, "noise": 0.5, "sharpen": 0.5, "jpeg": 1.0, "h264": 0.0},
     )
     trainer = Counted(recipe, caches, tmp_path)
-    with Synchronisations() as all_seen:
+    with SynchronisationCounter() as all_seen:
         trainer.run(until_step=5)
     assert trainer.waits == [0] * 5
     assert all_seen.count == 5 + 1  # The DataLoader draws a seed, on CPU.
 
 
-def test_what_would_wait_for_a_device_is_counted():
+def test_synchronising_operations_are_counted():
     value = torch.tensor(1.5)
-    with Synchronisations() as seen:
+    with SynchronisationCounter() as seen:
         assert float(value) == 1.5
         assert torch.isfinite(value)
         value.add(1).sqrt()
     assert seen.count == 2
 
 
-def test_short_spells_add_up_to_the_same_weights(caches, undisturbed, tmp_path):
+def test_many_short_calls_give_the_same_weights_as_one(caches, undisturbed, tmp_path):
     spells = 0
     while True:
         trainer = Trainer(tiny(), caches, tmp_path)
@@ -425,7 +426,7 @@ class Seen(Trainer):
         return super()._loss(pictures, *rest)
 
 
-def test_augmentation_on_the_device_reaches_the_network_and_a_run_goes_on_with_the_same(caches, tmp_path):
+def test_device_augmentation_reaches_the_network_and_survives_resuming(caches, tmp_path):
     changes = {**PLAIN, "colour": 1.0, "jpeg": 1.0, "noise": 0.5}
     plain, changed = (
         tiny(augment_on="device", augmentation=augmentation, stages=[{"images": 16, "mixture": {"textbook": 1.0}}])
@@ -442,7 +443,7 @@ def test_augmentation_on_the_device_reaches_the_network_and_a_run_goes_on_with_t
     assert_same_run(tmp_path / "stopped", tmp_path / "changed")
 
 
-def test_the_command_pauses_when_its_minutes_are_over(data, caches, undisturbed, tmp_path, capsys):
+def test_the_command_pauses_after_its_minutes(data, caches, undisturbed, tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings()))
     command = ["train", str(tmp_path / "recipe.yaml"), str(data), "--caches", str(caches[0].parent)]
     command += ["--run", str(tmp_path / "run")]
@@ -454,7 +455,7 @@ def test_the_command_pauses_when_its_minutes_are_over(data, caches, undisturbed,
 
 
 @pytest.mark.parametrize("file", [0, 1, 2])
-def test_a_kill_between_the_files_of_a_state_mixes_no_two(file, caches, undisturbed, tmp_path, monkeypatch):
+def test_a_kill_between_the_files_of_a_state_never_mixes_states(file, caches, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(states, "MAX_FILE_BYTES", 4_000_000)
     Trainer(tiny(), caches, tmp_path).run(until_step=2)
     before = read_index(tmp_path)
@@ -477,7 +478,7 @@ def test_a_kill_between_the_files_of_a_state_mixes_no_two(file, caches, undistur
     assert kept == set(read_index(tmp_path)["files"])
 
 
-def test_files_of_two_states_and_states_of_older_versions_are_refused(caches, tmp_path):
+def test_mixed_and_outdated_states_are_rejected(caches, tmp_path):
     Trainer(tiny(), caches, tmp_path / "one").run(until_step=1)
     Trainer(tiny(), caches, tmp_path / "two").run(until_step=2)
     name = read_index(tmp_path / "one")["files"][0]
@@ -493,7 +494,7 @@ def test_files_of_two_states_and_states_of_older_versions_are_refused(caches, tm
         Trainer(tiny(), caches, tmp_path / "old")
 
 
-def test_a_validation_set_without_faces_is_refused_before_the_first_step(tmp_path):
+def test_a_validation_set_without_faces_is_rejected_before_the_first_step(tmp_path):
     caches = write_caches(make_data(tmp_path / "data", validation=0), tmp_path / "caches")
     trainer = Trainer(tiny(), caches, tmp_path / "run")
     with pytest.raises(DataError, match="validation"):
@@ -525,9 +526,9 @@ LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
         ([-80.0], [80.0], {"loss": "focal", "focal_gamma": 2.0}, 0.0),
     ],
 )
-def test_losses_are_those_of_their_papers(real, fake, given, expected):
+def test_losses_agree_with_their_papers(real, fake, given, expected):
     logits = torch.tensor(real + fake)
-    loss = couple_loss(logits, torch.ones(1), Optimisation(ranking=0.0, **given))
+    loss = pair_loss(logits, torch.ones(1), Optimisation(ranking=0.0, **given))
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -536,21 +537,21 @@ def test_losses_are_those_of_their_papers(real, fake, given, expected):
     [([1.0, 1.0], (LN4 + math.log(1 + math.exp(-1))) / 2), ([1.0, 0.0], LN4), ([0.0, 0.0], 0.0)],
     ids=["both", "first", "none"],
 )
-def test_the_ranking_loss_compares_the_pictures_of_aligned_couples(aligned, expected):
+def test_the_ranking_loss_compares_the_pictures_of_aligned_pairs(aligned, expected):
     logits, pairs = torch.tensor([LN3, 1.0, 0.0, 2.0]), torch.tensor(aligned)
-    losses = [couple_loss(logits, pairs, Optimisation(ranking=weight)).item() for weight in (0.0, 0.5)]
+    losses = [pair_loss(logits, pairs, Optimisation(ranking=weight)).item() for weight in (0.0, 0.5)]
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
     ("aligned", "expected"),
-    # Logits of the couples: LN3 and 0, whose middle is LN3 / 2; 1 and 2, whose middle is 1.5.
+    # Logits of the pairs: LN3 and 0, whose middle is LN3 / 2; 1 and 2, whose middle is 1.5.
     [([1.0, 1.0], ((LN3 / 2) ** 2 + 1.5**2) / 2), ([1.0, 0.0], (LN3 / 2) ** 2), ([0.0, 0.0], 0.0)],
     ids=["both", "first", "none"],
 )
-def test_the_centring_loss_wants_aligned_couples_about_the_middle(aligned, expected):
+def test_the_centring_loss_centres_the_logits_of_aligned_pairs(aligned, expected):
     logits, pairs = torch.tensor([LN3, 1.0, 0.0, 2.0]), torch.tensor(aligned)
-    losses = [couple_loss(logits, pairs, Optimisation(centring=weight)).item() for weight in (0.0, 0.5)]
+    losses = [pair_loss(logits, pairs, Optimisation(centring=weight)).item() for weight in (0.0, 0.5)]
     assert losses[1] - losses[0] == pytest.approx(0.5 * expected, abs=1e-6)
 
 
@@ -562,11 +563,11 @@ def test_the_learning_rate_warms_up_and_falls_by_half_a_cosine(seen, expected):
     assert learning_rate_factor(seen, 1100, 100) == pytest.approx(expected)
 
 
-def test_without_warm_up_the_learning_rate_begins_at_its_height():
+def test_without_warm_up_the_learning_rate_starts_at_its_maximum():
     assert learning_rate_factor(0, 100, 0) == pytest.approx(1.0)
 
 
-def test_each_parameter_has_the_learning_rate_and_decay_that_belong_to_it(caches, tmp_path):
+def test_each_parameter_group_has_its_learning_rate_and_decay(caches, tmp_path):
     recipe = tiny(optimisation={"learning_rate": 1e-4, "head_learning_rate": 1e-2, "weight_decay": 0.1})
     trainer = Trainer(recipe, caches, tmp_path)
     trainer.run(until_step=2)
@@ -605,12 +606,12 @@ def test_the_average_follows_quickly_at_first_then_with_its_decay(caches, tmp_pa
 def test_a_run_can_start_from_a_checkpoint_of_the_same_architecture(undisturbed):
     start = {"start": str(undisturbed / "last")}
     given = load_checkpoint(undisturbed, "last").network.state_dict()
-    begun = start_network(tiny(**start)).state_dict()
+    begun = make_initial_network(tiny(**start)).state_dict()
     assert all(torch.equal(value, given[name]) for name, value in begun.items())
     with pytest.raises(DataError, match="another architecture"):
-        start_network(tiny(**start, architecture={"head_channels": 16}))
+        make_initial_network(tiny(**start, architecture={"head_channels": 16}))
     with pytest.raises(DataError, match="cannot start from"):
-        start_network(tiny(start=str(undisturbed / "absent")))
+        make_initial_network(tiny(start=str(undisturbed / "absent")))
 
 
 @pytest.mark.nightly

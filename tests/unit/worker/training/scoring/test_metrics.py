@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from worker.training.scoring.metrics import (
-    CLIPPED,
+    MIN_CLIPPED_SCORE,
     best_f1,
     best_f1_threshold,
     bootstrap,
@@ -14,20 +14,20 @@ from worker.training.scoring.metrics import (
     equal_error_rate,
     expected_calibration_error,
     f1_at,
-    largest_rate,
     log_loss,
     pr_auc,
     precision_at,
     reliability,
     roc_auc,
     summary,
+    upper_rate_limit,
 )
 
 LABELS = np.array([0, 0, 1, 0, 1, 1])
 SCORES = np.array([0.1, 0.3, 0.35, 0.6, 0.7, 0.9])
 
 
-def test_roc_auc_is_the_share_of_couples_in_the_right_order():
+def test_roc_auc_is_the_share_of_pairs_in_the_right_order():
     assert roc_auc(LABELS, SCORES) == pytest.approx(8 / 9)  # 0.35 stands below 0.6 alone.
     assert roc_auc(LABELS, np.full(6, 0.4)) == 0.5
 
@@ -52,14 +52,14 @@ def test_log_loss_is_the_mean_surprise():
     assert log_loss(np.array([1, 0]), np.array([0.8, 0.4])) == pytest.approx(-(math.log(0.8) + math.log(0.6)) / 2)
 
 
-def test_log_loss_of_a_sure_mistake_is_large_and_finite():
+def test_log_loss_of_a_confident_mistake_is_large_and_finite():
     assert log_loss(np.array([1]), np.array([0.0])) == pytest.approx(-math.log(1e-6))
 
 
-def test_clipping_bounds_what_a_sure_mistake_costs_and_what_being_sure_gains():
+def test_clipping_bounds_the_loss_of_confident_scores():
     labels = np.array([1, 0])
-    assert clipped_log_loss(labels, np.array([0.0, 1.0])) == pytest.approx(-math.log(CLIPPED))
-    assert clipped_log_loss(labels, np.array([1.0, 0.0])) == pytest.approx(-math.log(1 - CLIPPED))
+    assert clipped_log_loss(labels, np.array([0.0, 1.0])) == pytest.approx(-math.log(MIN_CLIPPED_SCORE))
+    assert clipped_log_loss(labels, np.array([1.0, 0.0])) == pytest.approx(-math.log(1 - MIN_CLIPPED_SCORE))
     assert clipped_log_loss(labels, np.array([0.8, 0.4])) == log_loss(labels, np.array([0.8, 0.4]))
 
 
@@ -72,7 +72,7 @@ def test_no_threshold_has_a_better_f1_than_the_best():
     assert by_threshold[best_f1_threshold(labels, scores)] == pytest.approx(max(by_threshold.values()))
 
 
-def test_without_a_fake_no_threshold_is_best():
+def test_without_a_fake_there_is_no_best_threshold():
     assert best_f1(np.zeros(3, int), np.arange(3.0)) is None
     assert best_f1_threshold(np.zeros(3, int), np.arange(3.0)) is None
 
@@ -93,18 +93,18 @@ def test_nothing_called_fake_has_no_precision_at_any_share():
     assert f1_at(0.1, 0.0, 0.0) == 0.0
 
 
-def test_the_largest_rate_that_hides_is_that_of_the_rule_of_three():
-    assert largest_rate(1000) == pytest.approx(3.7 / 1000, rel=0.01)
-    assert 0.95 < largest_rate(1) < 1.0
+def test_the_upper_rate_limit_agrees_with_the_rule_of_three():
+    assert upper_rate_limit(1000) == pytest.approx(3.7 / 1000, rel=0.01)
+    assert 0.95 < upper_rate_limit(1) < 1.0
 
 
-def test_errors_are_equal_where_as_many_reals_pass_as_fakes_do_not():
+def test_the_equal_error_rate_is_where_both_error_rates_meet():
     # From 0.6 on both reals at the bottom are below, one real and two fakes above: a third of each is wrong.
     assert equal_error_rate(LABELS, SCORES) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(("scores", "rate"), [([0.1, 0.2, 0.8, 0.9], 0.0), ([0.9, 0.8, 0.2, 0.1], 1.0)])
-def test_errors_of_a_perfect_and_of_an_inverted_scorer(scores, rate):
+def test_the_equal_error_rate_of_perfect_and_inverted_scorers(scores, rate):
     assert equal_error_rate(np.array([0, 0, 1, 1]), np.array(scores)) == pytest.approx(rate)
 
 
@@ -125,7 +125,7 @@ def test_nothing_called_fake_has_no_precision():
     assert (called["recall"], called["f1"], called["false_positive_rate"]) == (0.0, 0.0, 0.0)
 
 
-def test_a_reliability_bin_holds_scores_from_its_low_end_up_to_its_high_end():
+def test_reliability_bins_are_half_open():
     curve = reliability(np.array([0, 1, 1, 1]), np.array([0.0, 0.5, 0.7, 1.0]), bins=2)
     assert [(part.low, part.high, part.count) for part in curve] == [(0.0, 0.5, 1), (0.5, 1.0, 3)]
     assert curve[1].mean_score == pytest.approx(2.2 / 3)
@@ -145,7 +145,7 @@ def test_scores_that_are_frequencies_are_calibrated():
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_what_needs_both_classes_is_none_with_one(label):
+def test_metrics_of_both_classes_are_none_with_one(label):
     found = summary(np.full(4, label), np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, False, True, True]))
     assert found["roc_auc"] is None
     assert found["equal_error_rate"] is None
@@ -153,7 +153,7 @@ def test_what_needs_both_classes_is_none_with_one(label):
     assert found["recall" if label == 0 else "false_positive_rate"] is None
 
 
-def test_nothing_has_a_count_alone():
+def test_no_media_give_only_a_count():
     assert summary(np.array([], int), np.array([]), np.array([], bool)) == {"count": 0}
 
 
@@ -179,5 +179,5 @@ def test_clips_of_one_person_do_not_make_an_interval_narrower():
     assert copied == pytest.approx(once)
 
 
-def test_a_measure_that_is_hardly_ever_defined_has_no_interval():
+def test_a_metric_undefined_in_most_draws_has_no_interval():
     assert bootstrap(roc_auc, np.zeros(4, int), np.arange(4.0), list("abcd"), rounds=20) is None

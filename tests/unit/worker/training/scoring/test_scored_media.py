@@ -17,7 +17,7 @@ from worker.model.checkpoint import load_checkpoint
 from worker.pipeline.detector import Detector
 from worker.training.data.cache import CropCache
 from worker.training.errors import TrainingError
-from worker.training.scoring.scored_media import chosen_faces, draw_media, logits_of, score_caches
+from worker.training.scoring.scored_media import draw_media, score_caches, score_crops, select_faces
 
 SETS = ("train", "validation", "test")
 
@@ -58,7 +58,7 @@ def test_temperature_divides_logits():
 
 
 @pytest.mark.parametrize("sets", [["test"], ["validation"], ["train"], SETS], ids=str)
-def test_only_media_of_the_sets_that_were_asked_for_are_scored(judged, sets):
+def test_only_media_of_the_requested_sets_are_scored(judged, sets):
     scored = score_caches(checkpoint(Darkness()), [judged.source().cache], sets=sets)
     assert {one.set for one in scored} == {"test", "validation"}.intersection(sets)
     assert len(scored) == 8 * ("test" in sets) + ("validation" in sets)
@@ -78,7 +78,7 @@ def test_faces_are_taken_at_the_checkpoints_sampling(judged):
     def times(sample_fps, max_faces=None):
         sampling = MANIFEST.sampling.model_copy(update={"sample_fps": sample_fps})
         manifest = MANIFEST.model_copy(update={"sampling": sampling})
-        (faces,) = chosen_faces(cache, ["validation"], manifest, max_faces)
+        (faces,) = select_faces(cache, ["validation"], manifest, max_faces)
         return [found.time_s for found in faces]
 
     assert sorted(set(times(2.0))) == pytest.approx(np.arange(12) / 2)
@@ -88,13 +88,13 @@ def test_faces_are_taken_at_the_checkpoints_sampling(judged):
 
 
 @pytest.mark.parametrize("limit", [{"min_face_px": 400}, {"min_sharpness": 1e6}], ids=str)
-def test_faces_that_serving_would_refuse_are_left_out(judged, limit):
+def test_faces_below_the_quality_limits_are_left_out(judged, limit):
     preprocessing = MANIFEST.preprocessing.model_copy(update=limit)
     manifest = MANIFEST.model_copy(update={"preprocessing": preprocessing})
     assert score_caches(checkpoint(Darkness(), manifest), [judged.source().cache], sets=SETS) == []
 
 
-def test_a_face_says_how_bright_it_is_and_how_large(judged):
+def test_a_face_carries_its_brightness_and_size(judged):
     scored = score_caches(checkpoint(Darkness()), [judged.source().cache], sets=["test"])
     by_key = {one.key: one for one in scored}
     real, fake = (by_key[f"test/{label}/{label}-hopper-False.png"] for label in ("real", "fake"))
@@ -102,17 +102,17 @@ def test_a_face_says_how_bright_it_is_and_how_large(judged):
     assert 100 < real.size_px < 200
 
 
-def test_a_logit_that_is_no_number_is_an_error():
+def test_a_logit_that_is_not_a_number_is_an_error():
     class Broken(nn.Module):
         def forward(self, faces):
             return torch.full((len(faces),), torch.nan)
 
     with pytest.raises(TrainingError, match="not a number"):
-        logits_of(Broken(), [np.zeros((64, 64, 3), np.uint8)], "cpu")
+        score_crops(Broken(), [np.zeros((64, 64, 3), np.uint8)], "cpu")
 
 
 @torch.inference_mode()
-def test_the_engine_says_what_the_network_says():
+def test_the_engine_agrees_with_the_network():
     shipped = load_checkpoint(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT)
     side = shipped.manifest.preprocessing.crop_size_px
     crops = [
@@ -122,12 +122,12 @@ def test_the_engine_says_what_the_network_says():
     ]
     wanted = shipped.network(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255.0)
     # More than one batch, and a last one that is smaller.
-    found = logits_of(shipped.network, crops, "cpu", batch=4)
+    found = score_crops(shipped.network, crops, "cpu", batch=4)
     assert found == pytest.approx(wanted.tolist(), abs=5e-3)
     assert np.ptp(found) > 0.5
 
 
-def test_a_network_is_prepared_once_and_another_one_anew():
+def test_a_network_is_compiled_once():
     class Counting(Darkness):
         calls = 0
 
@@ -137,16 +137,16 @@ def test_a_network_is_prepared_once_and_another_one_anew():
 
     dark, bright = Counting().eval(), Counting(slope=-40.0).eval()
     crops = [np.zeros((64, 64, 3), np.uint8)] * 3
-    first, second, inverted = (logits_of(network, crops, "cpu", batch=2) for network in (dark, dark, bright))
+    first, second, inverted = (score_crops(network, crops, "cpu", batch=2) for network in (dark, dark, bright))
     assert Counting.calls == 2
     assert first == second == [-value for value in inverted]
 
 
 def test_no_crops_have_no_logits():
-    assert logits_of(Darkness(), [], "cpu") == []
+    assert score_crops(Darkness(), [], "cpu") == []
 
 
-def test_drawing_takes_as_many_of_each_label_and_always_the_same():
+def test_drawn_media_are_balanced_and_deterministic():
     media = [medium(label, face(0.0), key=f"{label}{row}") for label in ("real", "fake") for row in range(9)]
     drawn = draw_media(media, 3)
     assert [one.label for one in drawn] == ["fake"] * 3 + ["real"] * 3

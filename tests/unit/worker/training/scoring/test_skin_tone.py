@@ -16,7 +16,7 @@ def plain(lightness, a, b):
 
 
 @pytest.mark.parametrize(("lightness", "b"), [(70.0, 15.0), (55.0, 20.0), (35.0, 15.0)])
-def test_the_angle_is_that_of_the_colour_of_the_cheeks(lightness, b):
+def test_the_angle_follows_the_colour_of_the_cheeks(lightness, b):
     expected = math.degrees(math.atan((lightness - 50) / b))
     assert skin_tone_deg(plain(lightness, 12.0, b), LANDMARKS) == pytest.approx(expected, abs=2.0)
 
@@ -32,7 +32,7 @@ def test_the_angle_is_that_of_the_colour_of_the_cheeks(lightness, b):
     ],
     ids=["grey", "clipped", "turned away", "outside", "tiny"],
 )
-def test_what_cannot_be_measured_is_none(picture, landmarks):
+def test_unmeasurable_faces_give_none(picture, landmarks):
     assert skin_tone_deg(picture, landmarks) is None
 
 
