@@ -107,7 +107,7 @@ def crops_options(command: Decorated) -> Decorated:
 
 
 def recipe_arguments(command: Decorated) -> Decorated:
-    """Add the arguments for a recipe, its data and its crops, and pass them to *command* first, as a ``RecipeCrops``."""
+    """Add the arguments for a recipe, its data and its crops; pass them to *command* first, as ``RecipeCrops``."""
 
     @functools.wraps(command)
     def with_arguments(*, recipe: Path, data: Path, caches: Path, processes: int, **rest: Any) -> Any:

@@ -99,7 +99,7 @@ class CachedFace:
         return 1.0 if abs(scale - 1.0) < SAME_SCALE else scale
 
     def distance_to(self, other: "CachedFace") -> float:
-        """Return the distance between the centres of this face and *other*, in aligned frames, as a share of this size."""
+        """Return the distance to the centre of *other*, in an aligned frame, as a share of this face's size."""
         left, top, right, bottom = self.frame_box_px
         apart = np.hypot(
             left + right - other.frame_box_px[0] - other.frame_box_px[2],

@@ -2,8 +2,8 @@
 Building of a crop cache: every usable face of a data set, cut by the serving code into shards.
 
 A shard always covers the same ``MEDIA_PER_SHARD`` media. It is written under a temporary name and renamed when it is
-complete, and a complete shard is never written again, so that a killed build resumes with the first missing shard. Only the media of a
-few shards are in memory at a time, whatever the size of the data set.
+complete, and a complete shard is never written again, so that a killed build resumes with the first missing shard. Only
+the media of a few shards are in memory at a time, whatever the size of the data set.
 """
 
 import io

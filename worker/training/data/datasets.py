@@ -2,7 +2,8 @@
 Readers of data sets of real and swapped faces.
 
 A reader walks a folder and yields media one at a time: path, label, *group*, and the set that the authors of the data
-set assigned, if any. Media of one group share people or a shot, and are never divided between training and evaluation. ``splits.assign_sets`` assigns a set to the others, by group.
+set assigned, if any. Media of one group share people or a shot, and are never divided between training and evaluation.
+``splits.assign_sets`` assigns a set to the others, by group.
 """
 
 from collections.abc import Callable, Iterator, Mapping

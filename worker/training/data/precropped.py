@@ -43,7 +43,8 @@ CROPS_FROM_VIDEO: Final[Mapping[str, bool]] = {
 }
 """Values of the column ``is_video``, in any case."""
 UNKNOWN_ORIGINALS: Final = 0.02
-"""Largest share of the fakes of a prebuilt crop cache whose original may be missing; a larger share means wrong keys."""
+"""Largest share of the fakes of a prebuilt crop cache whose original may be missing; a larger share means wrong
+keys."""
 PRECROPPED_KINDS: Final = frozenset({FACE_CROPS, CROP_CACHE})
 """Kinds whose pictures show one cut face each, and whose tables are checked before anything is built."""
 
@@ -115,7 +116,7 @@ def list_crop_indices(root: Path) -> list[Path]:
 
 
 def read_index_rows(index: Path, root: Path, found: RowMistakes) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the faces of one index below *root*, each with its position for messages; unreadable lines go to *found*."""
+    """Yield the faces of an index below *root*, each with its position for messages; bad lines go to *found*."""
     name = index.relative_to(root).as_posix()
     with index.open("rb") as lines:
         for number, line in enumerate(lines, start=1):

@@ -96,8 +96,8 @@ class Augmentation(BaseModel):
     colour: Probability = Field(default=0.5, ge=0.0, le=1.0)
     cutout: Probability = Field(default=0.15, ge=0.0, le=1.0)
     chain: Probability = Field(default=0.0, ge=0.0, le=1.0)
-    """Probability of a chain of rescaling and compression (``transcoding.draw_chain``), which replaces all other changes
-    at the crop's native size."""
+    """Probability of a chain of rescaling and compression (``transcoding.draw_chain``), which replaces all other
+    changes at the crop's native size."""
 
     def apply(
         self, pictures: Sequence[Picture], box: Box, rng: Generator, *, size_px: int, margin: float

@@ -28,8 +28,9 @@ Kind = Literal[
 ``textbook`` and ``subtle``: a face blended into its own picture, in two styles. ``painted``, ``decoded``, ``restored``
 and ``inpainted``: painted by a network (``generators.painting.PaintedKind``). ``swap``: swapped between two people.
 ``transplant``: a face that a data set's generator made, blended into another real picture. ``pairs``: both halves of a
-side-by-side frame, as in data sets of the kind ``pairs``. ``parts``: parts of its swapped half over its original. ``originals``: fakes of a data set beside
-the pictures that they were made from. ``labelled``: unrelated real and fake pictures of a data set.
+side-by-side frame, as in data sets of the kind ``pairs``. ``parts``: parts of its swapped half over its original.
+``originals``: fakes of a data set beside the pictures that they were made from. ``labelled``: unrelated real and fake
+pictures of a data set.
 
 Where few people are swapped into many pictures, a network learns to recognise these people from whole swapped faces,
 and fails on others. Parts of a face do not identify a person.

@@ -155,7 +155,7 @@ class RealFakePairMaker:
         return pictures
 
     def _make_labelled_pair(self, augmentation: Augmentation, rng: Generator) -> list[Picture]:
-        """Make a pair of unrelated faces, resized to one size first: in some data sets the sizes of the classes differ."""
+        """Make a pair of unrelated faces at one size: in some data sets the sizes of the classes differ."""
         rows = [self.faces.draw_labelled("real", rng), self.faces.draw_labelled("fake", rng)]
         sides = [max(face.box_px[2] - face.box_px[0], face.box_px[3] - face.box_px[1]) for _, face in rows]
         wanted = min(sides) * rng.uniform(0.7, 1.0)

@@ -25,7 +25,7 @@ def build_caches(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1
 
 
 def paint_recipe_faces(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
-    """Paint the faces in *caches* with the networks that the mixtures need; return the crop caches of the painted faces."""
+    """Paint the faces in *caches* with the networks that the mixtures need; return the new crop caches."""
     return paint_faces(caches, folder, recipe.painters, seed=recipe.seed)
 
 
@@ -40,7 +40,7 @@ def make_pair_stream(
     ranks: int = 1,
     shuffle_labels: bool = False,
 ) -> RealFakePairStream:
-    """Make the stream that *recipe* trains on; *stages* replace the recipe's, the rest as for ``RealFakePairStream``."""
+    """Make the stream that *recipe* trains on; *stages* replace the recipe's. See ``RealFakePairStream``."""
     if stages is None:
         stages = [Stage(stage.images // 2, stage.mixture, stage.augmentation) for stage in recipe.stages]
     return RealFakePairStream(

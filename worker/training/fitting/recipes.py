@@ -115,7 +115,8 @@ class ExternalTraining(_Part):
     seconds: str = ""
     """Duration of training."""
     measured: list[str] = []
-    """Results that the authors of the weights measured on other media, a line each, for the card's section on weaknesses."""
+    """Results that the authors of the weights measured on other media, a line each, for the card's section on
+    weaknesses."""
     note: str = ""
 
 

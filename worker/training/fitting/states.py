@@ -38,7 +38,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         if (folder / OLDER_FILE).exists():
             raise TrainingError(
-                f"{folder / OLDER_FILE} was written by an older version; finish that run with it, or choose another folder"
+                f"{folder / OLDER_FILE} was written by an older version; finish it there, or choose another folder"
             )
         return None
     try:

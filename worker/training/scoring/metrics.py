@@ -123,7 +123,7 @@ def confusion(labels: Labels, called: NDArray[np.bool_]) -> dict[str, float | No
 
 
 def best_f1(labels: Labels, scores: Scores) -> float | None:
-    """Return the largest F1 over all thresholds; None without a fake. It is optimistic: chosen on the measured media."""
+    """Return the largest F1 over all thresholds; None without a fake. It is optimistic, as any maximum."""
     best = _find_best_f1(labels, scores)
     return best and best[0]
 
