@@ -13,7 +13,7 @@ Origin = tuple[str, str, int]
 """Scheme, host in lower case, and port: a key that was made for one is sent to no other."""
 
 
-def origin(url: str) -> Origin:
+def parse_origin(url: str) -> Origin:
     """
     The origin of *url*, as browsers compare them.
 

@@ -15,18 +15,18 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from deepfakestream.errors import DeepfakeStreamError, InvalidRequestError, WaitTimeoutError, unreadable
-from deepfakestream.pages import follow_pages, items_of
-from deepfakestream.repetition import Repetition
+from deepfakestream.errors import DeepfakeStreamError, InvalidRequestError, WaitTimeoutError, unexpected_answer_error
+from deepfakestream.pages import follow_pages, read_items
 from deepfakestream.results import Delivery, Job, Segment
+from deepfakestream.retries import RetrySafety
 from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
 
 BLOCK_BYTES = 256 * 1024
-SUMMARIES_ON_A_PAGE = 1000
-"""As many as the service gives at a time."""
-MOST_PAGES = 1000
-"""Of a job's segments. No job has a million."""
+SUMMARIES_PER_PAGE = 1000
+"""The most that the service gives at a time."""
+MAX_PAGES = 1000
+"""Limit of the pages of a job's segments, so that a faulty service cannot keep the client busy without end."""
 
 Progress = Callable[[Job], None]
 UploadProgress = Callable[[int, int], None]
@@ -117,7 +117,7 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
             body = {"url": url, **options}
-            return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return _parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if isinstance(file, (str, Path)):
             with Path(file).open("rb") as opened:
                 return self._send(opened, options, headers, on_upload, direct=direct)
@@ -137,7 +137,7 @@ class Client:
         Raises:
             NotFoundError: There is no such job of yours.
         """
-        return self._look(job_id, wait_s=wait_s, deadline=None)
+        return self._get_job(job_id, wait_s=wait_s, deadline=None)
 
     def wait(
         self,
@@ -166,7 +166,7 @@ class Client:
             left_s = 30.0 if deadline is None else deadline - time.monotonic()
             began = time.monotonic()
             held_s = 0.0 if on_progress else min(30.0, left_s)
-            job = self._look(job_id, wait_s=held_s, deadline=deadline)
+            job = self._get_job(job_id, wait_s=held_s, deadline=deadline)
             if on_progress is not None:
                 on_progress(job)
             if job.is_final:
@@ -180,16 +180,16 @@ class Client:
         """Your jobs, newest first, without their segments; pages are fetched as needed."""
         left = limit
         params = {} if status is None else {"status": status}
-        for item in follow_pages(partial(self._page, "/v1/jobs", params)):
+        for item in follow_pages(partial(self._get_page, "/v1/jobs", params)):
             if left is not None and left <= 0:
                 return
             left = None if left is None else left - 1
-            yield _read(Job, item)
+            yield _parse_document(Job, item)
 
     def segments(self, job_id: str) -> Iterator[Segment]:
         """Every segment of a job with its people and faces; pages are fetched as needed."""
-        for item in follow_pages(partial(self._page, _job_path(job_id, "segments"), {})):
-            yield _read(Segment, item)
+        for item in follow_pages(partial(self._get_page, _job_path(job_id, "segments"), {})):
+            yield _parse_document(Segment, item)
 
     def cancel(self, job_id: str) -> Job:
         """
@@ -198,7 +198,7 @@ class Client:
         Raises:
             ConflictError: It has ended otherwise.
         """
-        return self._whole(self._transport.call("POST", _job_path(job_id, "cancel")))
+        return self._complete_job(self._transport.call("POST", _job_path(job_id, "cancel")))
 
     def delete(self, job_id: str) -> None:
         """
@@ -207,12 +207,12 @@ class Client:
         Raises:
             NotFoundError: There is no such job of yours, and it was not this call that erased it.
         """
-        self._transport.call("DELETE", _job_path(job_id), repetition=Repetition.GONE_IS_DONE, has_answer=False)
+        self._transport.call("DELETE", _job_path(job_id), safety=RetrySafety.GONE_IS_DONE, has_answer=False)
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Every attempt to call the job's webhook, oldest first."""
         body = self._transport.call("GET", _job_path(job_id, "deliveries"))
-        return tuple(_read(Delivery, item) for item in items_of(body))
+        return tuple(_parse_document(Delivery, item) for item in read_items(body))
 
     def redeliver(self, job_id: str, number: int) -> Delivery:
         """
@@ -223,18 +223,18 @@ class Client:
                 ``deliveries`` tells.
         """
         path = _job_path(job_id, "deliveries", str(number), "redeliver")
-        return _read(Delivery, self._transport.call("POST", path, repetition=Repetition.UNSAFE))
+        return _parse_document(Delivery, self._transport.call("POST", path, safety=RetrySafety.UNSAFE))
 
     def models(self) -> tuple[dict[str, Any], ...]:
         """The checkpoints that can be asked for, as the API describes them."""
-        return tuple(items_of(self._transport.call("GET", "/v1/models")))
+        return tuple(read_items(self._transport.call("GET", "/v1/models")))
 
-    def _look(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
+    def _get_job(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
         headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
         within_s = None if deadline is None else deadline - time.monotonic()
         path = _job_path(job_id)
         document = self._transport.call("GET", path, headers=headers, wait_s=wait_s, within_s=within_s)
-        return self._whole(document, deadline=deadline)
+        return self._complete_job(document, deadline=deadline)
 
     def _send(
         self,
@@ -272,15 +272,15 @@ class Client:
             upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
             upload_id = self._transport.put(upload, blocks)
             body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
-            return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return _parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if "metadata" in options:
             options["metadata"] = json.dumps(options["metadata"])
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return _read(
+        return _parse_document(
             Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
         )
 
-    def _whole(self, document: Any, *, deadline: float | None = None) -> Job:
+    def _complete_job(self, document: Any, *, deadline: float | None = None) -> Job:
         """
         The job of a *document*, completed with the segments that it leaves out if the job has ended.
 
@@ -289,34 +289,34 @@ class Client:
         Args:
             deadline: By ``time.monotonic``; no page is asked for later.
         """
-        job = _read(Job, document)
+        job = _parse_document(Job, document)
         if job.is_final and job.segments_next_cursor is not None:
             with suppress(DeepfakeStreamError):
-                return self._completed(job, deadline)
+                return self._with_all_segments(job, deadline)
         return job
 
-    def _completed(self, job: Job, deadline: float | None) -> Job:
+    def _with_all_segments(self, job: Job, deadline: float | None) -> Job:
         """
         Return the *job* with all of its segments.
 
         Raises:
             DeepfakeStreamError: The service does not give them, or others, or not in time.
         """
-        ask = partial(self._page, _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE})
-        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, most=MOST_PAGES)
+        ask = partial(self._get_page, _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_PER_PAGE})
+        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, max_pages=MAX_PAGES)
         total = job.segments_total or 0
         segments = [*job.raw.get("segments", [])]
         for segment in pages:
             segments.append(segment)
             if len(segments) > total:
                 break
-        whole = _read(Job, {**job.raw, "segments": segments, "segments_next_cursor": None})
+        whole = _parse_document(Job, {**job.raw, "segments": segments, "segments_next_cursor": None})
         indices = [segment.index for segment in whole.segments]
         if len(indices) != total or not all(index < following for index, following in itertools.pairwise(indices)):
-            raise unreadable(200, f"its segments are not the {total} that the job says it has")
+            raise unexpected_answer_error(200, f"its segments are not the {total} that the job says it has")
         return whole
 
-    def _page(
+    def _get_page(
         self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None
     ) -> Any:
         left_s = None if deadline is None else deadline - time.monotonic()
@@ -329,7 +329,7 @@ class Client:
 _Document = TypeVar("_Document", Job, Segment, Delivery)
 
 
-def _read(kind: type[_Document], document: Any) -> _Document:
+def _parse_document(kind: type[_Document], document: Any) -> _Document:
     """The typed form of *document*, which is what the service answered."""
     try:
         return kind.from_json(document)
@@ -337,7 +337,7 @@ def _read(kind: type[_Document], document: Any) -> _Document:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "all of it"
         why = f"it is no document of a {kind.__name__.lower()}: {where}: {problem['msg']}"
-        raise unreadable(200, why) from error
+        raise unexpected_answer_error(200, why) from error
 
 
 def _check_json(options: dict[str, Any]) -> None:

@@ -160,14 +160,14 @@ def error_from_response(status: int, body: Any, request_id: str | None, retry_af
     return error
 
 
-def redirected(status: int, location: str) -> UnexpectedAnswerError:
+def redirection_error(status: int, location: str) -> UnexpectedAnswerError:
     """The error for a redirection, which is not followed: the key is for the address that was asked."""
     return UnexpectedAnswerError(
         status, "redirected", f"the service points to {location}: if that is right, use it as the service's address"
     )
 
 
-def unreadable(status: int, why: str, request_id: str | None = None) -> UnexpectedAnswerError:
+def unexpected_answer_error(status: int, why: str, request_id: str | None = None) -> UnexpectedAnswerError:
     """The error for an answer that is no document of this service."""
     return UnexpectedAnswerError(
         status,

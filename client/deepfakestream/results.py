@@ -14,13 +14,13 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs, InitErrorDetails
 
 FINAL_STATUSES: Final = frozenset({"succeeded", "failed", "cancelled"})
-_DIGITS_OF_A_DATE: Final = 8
+_MAX_DATE_DIGITS: Final = 8
 
 
-def _moment(value: Any) -> Any:
+def _parse_timestamp(value: Any) -> Any:
     """Read a date and time that is written out: pydantic would take numbers, and texts of digits, for seconds."""
     if isinstance(value, str):
-        if value.isdigit() and len(value) > _DIGITS_OF_A_DATE:
+        if value.isdigit() and len(value) > _MAX_DATE_DIGITS:
             raise ValueError("digits alone are no date and time")
         return datetime.fromisoformat(value)
     if value is not None and not isinstance(value, datetime):
@@ -31,7 +31,7 @@ def _moment(value: Any) -> Any:
 Number = Annotated[float, Strict(), AllowInfNan(allow_inf_nan=False)]
 Count = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Timestamp = Annotated[datetime, BeforeValidator(_parse_timestamp)]
 Pair = tuple[Number, Number]
 Box = tuple[Number, Number, Number, Number]
 """Left, top, right, bottom."""
@@ -58,7 +58,7 @@ class Document:
     def _fields(cls, data: Any) -> Any:
         """Take the fields of a document; refuse names in a call that are no fields, which pydantic would ignore."""
         if isinstance(data, dict):
-            return cls._of_document(data)
+            return cls._fields_from_document(data)
         if isinstance(data, ArgsKwargs):
             unknown = (data.kwargs or {}).keys() - cls.__dataclass_fields__.keys()
             if unknown:
@@ -66,7 +66,7 @@ class Document:
         return data
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
         """The fields in *document*, by their names here."""
         return document
 
@@ -122,7 +122,7 @@ class Segment(Document):
     error: Problem | None = None
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
         """A summary counts people, and a whole segment lists them."""
         people = document.get("people", 0)
         if isinstance(people, list):
@@ -179,13 +179,13 @@ class JudgedPerson(Document):
     raw: dict[str, Any] = Field(repr=False)
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
-        seen = _inner(document, "seen")
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        seen = _nested_value(document, "seen")
         return {
             **document,
-            "face_time_s": _inner(document, "face", "time_s"),
-            "face_box_px": _inner(document, "face", "box_px"),
-            "seen": [_span(each) for each in seen] if isinstance(seen, list) else None,
+            "face_time_s": _nested_value(document, "face", "time_s"),
+            "face_box_px": _nested_value(document, "face", "box_px"),
+            "seen": [_start_and_end(each) for each in seen] if isinstance(seen, list) else None,
             "raw": document,
         }
 
@@ -210,8 +210,8 @@ class Job(Document):
 
     id: str
     status: str
-    created_at: Moment
-    finished_at: Moment | None = None
+    created_at: Timestamp
+    finished_at: Timestamp | None = None
     segments_total: Count | None
     segments_done: Count
     fraction: Number
@@ -247,13 +247,16 @@ class Job(Document):
         return self.status in FINAL_STATUSES
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
         media = document.get("media") or {}
         if not isinstance(media, dict):
             raise _refusal("dict_type", ("media",), media)
         return {
             **document,
-            **{name: _inner(document, "progress", name) for name in ("segments_total", "segments_done", "fraction")},
+            **{
+                name: _nested_value(document, "progress", name)
+                for name in ("segments_total", "segments_done", "fraction")
+            },
             "duration_s": media.get("duration_s"),
             **{name: document.get(name) or None for name in ("evidence", "model")},
             **{name: document.get(name) or () for name in ("people", "suspicious")},
@@ -273,11 +276,11 @@ class Delivery(Document):
     raw: dict[str, Any] = Field(repr=False)
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
         return {**document, "raw": document}
 
 
-def _inner(document: dict[str, Any], *path: str) -> Any:
+def _nested_value(document: dict[str, Any], *path: str) -> Any:
     """
     What stands in *document* at *path*.
 
@@ -298,5 +301,5 @@ def _refusal(kind: str, where: tuple[str, ...], value: Any) -> ValidationError:
     return ValidationError.from_exception_data("document", [InitErrorDetails(type=kind, loc=where, input=value)])
 
 
-def _span(value: Any) -> Any:
+def _start_and_end(value: Any) -> Any:
     return (value.get("start_s"), value.get("end_s")) if isinstance(value, dict) else None

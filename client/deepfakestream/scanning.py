@@ -16,13 +16,13 @@ from deepfakestream.errors import DeepfakeStreamError, MissingPartError
 from deepfakestream.local import local_entry
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
-from deepfakestream.tables import counted, print_job, problem_document
-from deepfakestream.terminal import plain, printable, say
+from deepfakestream.tables import pluralize, print_job, problem_document
+from deepfakestream.terminal import printable, safe_text, say
 
-AT_A_TIME = 4
+MAX_CONCURRENT_FILES = 4
 """Files in flight: enough to keep workers busy while another one uploads."""
 POLL_S = 0.3
-EXAMPLES = 3
+MAX_EXAMPLES = 3
 """Names of left-out files that are printed."""
 
 
@@ -39,7 +39,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
+class ScanResult:
     """How it went with one source."""
 
     source: str
@@ -53,29 +53,29 @@ class Selection:
 
     sources: list[str] = field(default_factory=list)
     """Files and URLs, each once, in the order of the arguments, and of names within a folder."""
-    no_media: list[str] = field(default_factory=list)
+    not_media: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
 
-    def left_out(self) -> str:
+    def describe_skipped(self) -> str:
         """A sentence that says so; empty if nothing was left out."""
         parts = [
-            _counted(self.no_media, "that begins like no image or video", "that begin like no image or video"),
-            _counted(self.hidden, "that is hidden", "that are hidden"),
+            _describe_paths(self.not_media, "that begins like no image or video", "that begin like no image or video"),
+            _describe_paths(self.hidden, "that is hidden", "that are hidden"),
         ]
         said = ", and ".join(part for part in parts if part)
         return f"left out {said}; --all sends every file" if said else ""
 
 
-def _counted(paths: list[str], one: str, several: str) -> str:
+def _describe_paths(paths: list[str], one: str, several: str) -> str:
     if not paths:
         return ""
-    examples = ", ".join(Path(path).name for path in paths[:EXAMPLES])
-    more = ", …" if len(paths) > EXAMPLES else ""
+    examples = ", ".join(Path(path).name for path in paths[:MAX_EXAMPLES])
+    more = ", …" if len(paths) > MAX_EXAMPLES else ""
     kind = f"file {one}" if len(paths) == 1 else f"files {several}"
     return f"{len(paths)} {kind} ({examples}{more})"
 
 
-def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
+def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Selection:
     """
     Files as given, URLs as they are, and of folders the images and videos inside.
 
@@ -85,22 +85,22 @@ def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
     found = Selection()
     for source in sources:
         path = Path(source)
-        if is_url(source) or not _is(path.is_dir):
+        if is_url(source) or not _false_if_unreadable(path.is_dir):
             found.sources.append(source)
             continue
         for inside in sorted(path.rglob("*")):
-            if not _is(inside.is_file):
+            if not _false_if_unreadable(inside.is_file):
                 continue
             is_hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
             if all_files or not (is_hidden or not is_media(inside)):
                 found.sources.append(str(inside))
             else:
-                (found.hidden if is_hidden else found.no_media).append(str(inside))
+                (found.hidden if is_hidden else found.not_media).append(str(inside))
     found.sources = list(dict.fromkeys(found.sources))
     return found
 
 
-def _is(check: Callable[[], bool]) -> bool:
+def _false_if_unreadable(check: Callable[[], bool]) -> bool:
     """What *check* says of a path; False where it cannot be asked, which opening the file reports."""
     try:
         return check()
@@ -130,18 +130,18 @@ class Scan:
         self._check_first = check_first
         self._stopping = threading.Event()
 
-    def through(self, client: Client, sources: list[str]) -> list[Scanned]:
+    def scan_with_service(self, client: Client, sources: list[str]) -> list[ScanResult]:
         """Scan by a service; results are printed and returned in the order of *sources*."""
 
-        def one(source: str, progress: Progress, task: TaskID) -> Scanned:
+        def one(source: str, progress: Progress, task: TaskID) -> ScanResult:
             try:
-                return Scanned(source, self._submit_and_wait(client, source, progress, task), None)
+                return ScanResult(source, self._submit_and_wait(client, source, progress, task), None)
             except (DeepfakeStreamError, OSError) as error:
-                return Scanned(source, None, error)
+                return ScanResult(source, None, error)
             finally:
                 progress.remove_task(task)
 
-        with self._progress() as progress, ThreadPoolExecutor(AT_A_TIME) as pool:
+        with self._progress() as progress, ThreadPoolExecutor(MAX_CONCURRENT_FILES) as pool:
             tasks = {source: progress.add_task(_label(source), total=1.0, step="waits") for source in sources}
             futures = [pool.submit(one, source, progress, tasks[source]) for source in sources]
             try:
@@ -153,27 +153,27 @@ class Scan:
                 raise
         return [future.result() for future in futures]
 
-    def locally(self, sources: list[str]) -> list[Scanned]:
+    def scan_locally(self, sources: list[str]) -> list[ScanResult]:
         """Scan in this process, without any service."""
         scan_file = local_entry("scan")
         results = []
         with self._progress() as progress:
             for source in sources:
                 task = progress.add_task(_label(source), total=1.0, step="loads")
-                result = self._scan_locally(scan_file, source, progress, task)
+                result = self._scan_file(scan_file, source, progress, task)
                 progress.remove_task(task)
                 self._show(result)
                 results.append(result)
         return results
 
-    def _scan_locally(
+    def _scan_file(
         self, scan_file: Callable[..., dict[str, Any]], source: str, progress: Progress, task: TaskID
-    ) -> Scanned:
+    ) -> ScanResult:
         def report(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, step=f"segment {done} of {total}")
 
         if is_url(source):
-            return Scanned(source, None, MissingPartError("--local scans files; a service fetches URLs"))
+            return ScanResult(source, None, MissingPartError("--local scans files; a service fetches URLs"))
         try:
             document = scan_file(
                 Path(source),
@@ -186,8 +186,8 @@ class Scan:
             # Errors of the pipeline carry a code; anything else is a defect that deserves its traceback.
             if not hasattr(error, "code") and not isinstance(error, OSError):
                 raise
-            return Scanned(source, None, error)
-        return Scanned(source, Job.from_json(document), None)
+            return ScanResult(source, None, error)
+        return ScanResult(source, Job.from_json(document), None)
 
     def _submit_and_wait(self, client: Client, source: str, progress: Progress, task: TaskID) -> Job:
         options = self._options
@@ -199,7 +199,7 @@ class Scan:
         def on_progress(job: Job) -> None:
             self._check_stopping()
             step = (
-                f"{job.segments_done} of {counted(job.segments_total, 'segment')}"
+                f"{job.segments_done} of {pluralize(job.segments_total, 'segment')}"
                 if job.segments_total
                 else printable(job.status)
             )
@@ -224,7 +224,7 @@ class Scan:
         if self._stopping.is_set():
             raise InterruptedError("interrupted")
 
-    def _show(self, result: Scanned) -> None:
+    def _show(self, result: ScanResult) -> None:
         if self._as_json:
             document = (
                 {"file": result.source, "job": result.job.raw}
@@ -237,7 +237,9 @@ class Scan:
             print_job(self._console, name, result.job)
         else:
             problem = problem_document(result.error or RuntimeError())
-            self._console.print(plain(result.source, "bold").append(printable(f": {problem['detail']}"), "not bold"))
+            self._console.print(
+                safe_text(result.source, "bold").append(printable(f": {problem['detail']}"), "not bold")
+            )
 
     def _progress(self) -> Progress:
         return Progress(

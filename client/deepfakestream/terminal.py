@@ -2,7 +2,7 @@
 Output for people: no file name and no service can send commands to their terminal, and none of it fails to be written.
 
 Everything that the command line prints goes through here: text by ``say``, tables and progress by ``make_console``
-with ``plain`` around what comes from files and services. JSON needs no such care, since it is printed as ASCII.
+with ``safe_text`` around what comes from files and services. JSON needs no such care, since it is printed as ASCII.
 """
 
 import codecs
@@ -35,7 +35,7 @@ def printable(text: str, *, lines: bool = False) -> str:
     )
 
 
-def plain(text: object, style: str = "") -> Text:
+def safe_text(text: object, style: str = "") -> Text:
     """*text* for a table, without markup and printable."""
     return Text(printable(str(text)), style=style)
 

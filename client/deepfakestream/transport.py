@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from deepfakestream.addresses import is_loopback, origin
+from deepfakestream.addresses import is_loopback, parse_origin
 from deepfakestream.errors import (
     AddressError,
     APIError,
@@ -15,16 +15,16 @@ from deepfakestream.errors import (
     InvalidRequestError,
     MissingPartError,
     error_from_response,
-    redirected,
-    unreadable,
+    redirection_error,
+    unexpected_answer_error,
 )
-from deepfakestream.repetition import FailedAttemptError, Repetition, read_retry_after, repeat
+from deepfakestream.retries import FailedAttemptError, RetrySafety, read_retry_after, send_with_retries
 
 USER_AGENT = "deepfakestream-client"
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-UNDONE_STATUSES = frozenset({429})
+NOT_PROCESSED_STATUSES = frozenset({429})
 """Answers which say that nothing was done; behind the others a proxy may have lost that of the service."""
-UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+NOT_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 """Failures before the request was sent."""
 GRACE_S = 5.0
 """How much later than a caller's time limit an answer may come that the service held until then."""
@@ -52,15 +52,15 @@ class Transport:
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float, retries: int) -> None:
-        _, host, _ = origin(base_url)
+        _, host, _ = parse_origin(base_url)
         if not api_key or not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise AddressError("an API key consists of letters, digits and signs of ASCII, such as dfs_…")
         self.base_url = base_url
-        self._is_here = is_loopback(host)
+        self._is_local = is_loopback(host)
         self._retries = retries
         self._timeout_s = timeout_s
         self._http = self._connect(
-            base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, trust_env=not self._is_here
+            base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, trust_env=not self._is_local
         )
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class Transport:
         wait_s: float = 0.0,
         within_s: float | None = None,
         make_content: Content | None = None,
-        repetition: Repetition = Repetition.SAFE,
+        safety: RetrySafety = RetrySafety.SAFE,
         has_answer: bool = True,
         **arguments: Any,
     ) -> Any:
@@ -85,7 +85,7 @@ class Transport:
         Args:
             wait_s: How long the service may hold its answer.
             within_s: For how long it is tried; as long as ``retries`` allow by default.
-            repetition: Whether it may be sent again when its answer was lost.
+            safety: Whether it may be sent again when its answer was lost.
             has_answer: Whether a success has a document; otherwise it is status 204.
 
         Returns:
@@ -103,18 +103,18 @@ class Transport:
 
         def send() -> Any:
             content = None if make_content is None else make_content()
-            with _failures(f"from {self.base_url}", repetition):
+            with _as_failed_attempts(f"from {self.base_url}", safety):
                 response = self._http.request(method, path, content=content, timeout=timeout, **arguments)
             if response.is_success:
-                return _parsed(response) if has_answer else _check_empty(response)
+                return _parse_json(response) if has_answer else _check_empty(response)
             raise FailedAttemptError(
                 _refusal(response),
-                can_be_cured=response.status_code in RETRIED_STATUSES,
-                is_perhaps_done=response.status_code not in UNDONE_STATUSES,
+                is_transient=response.status_code in RETRIED_STATUSES,
+                may_be_processed=response.status_code not in NOT_PROCESSED_STATUSES,
                 retry_after_s=_retry_after_s(response),
             )
 
-        return repeat(send, retries=self._retries, repetition=repetition, within_s=within_s)
+        return send_with_retries(send, retries=self._retries, safety=safety, within_s=within_s)
 
     def put(self, upload: Any, make_content: Content) -> str:
         """
@@ -136,18 +136,18 @@ class Transport:
         try:
             upload_id, method, url = (str(upload[name]) for name in ("id", "method", "url"))
             headers = {str(name): str(value) for name, value in upload["headers"].items()}
-            _, host, _ = origin(url)
+            _, host, _ = parse_origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise unreadable(201, "it names no place for the file") from error
+            raise unexpected_answer_error(201, "it names no place for the file") from error
         if method != "PUT":
-            raise unreadable(201, "it asks for another method than PUT for the file")
-        is_here = is_loopback(host)
-        if is_here and not self._is_here:
-            raise unreadable(201, "it names a place on this machine for the file, and is itself elsewhere")
-        with self._connect(trust_env=not is_here) as storage:
+            raise unexpected_answer_error(201, "it asks for another method than PUT for the file")
+        is_local = is_loopback(host)
+        if is_local and not self._is_local:
+            raise unexpected_answer_error(201, "it names a place on this machine for the file, and is itself elsewhere")
+        with self._connect(trust_env=not is_local) as storage:
 
             def send() -> str:
-                with _failures("from the service's storage", Repetition.SAFE, status=201):
+                with _as_failed_attempts("from the service's storage", RetrySafety.SAFE, status=201):
                     response = storage.put(url, headers=headers, content=make_content())
                 if response.is_success:
                     return upload_id
@@ -155,11 +155,11 @@ class Transport:
                 raise FailedAttemptError(
                     # Its body is XML, and names things of the service's inside.
                     error_from_response(status, None, None, _retry_after_s(response)),
-                    can_be_cured=status in UNDONE_STATUSES or status >= 500,
+                    is_transient=status in NOT_PROCESSED_STATUSES or status >= 500,
                     retry_after_s=_retry_after_s(response),
                 )
 
-            return str(repeat(send, retries=self._retries))
+            return str(send_with_retries(send, retries=self._retries))
 
     def _connect(self, *, trust_env: bool, headers: dict[str, str] | None = None, base_url: str = "") -> httpx.Client:
         try:
@@ -179,40 +179,40 @@ class Transport:
 
 
 @contextlib.contextmanager
-def _failures(source: str, repetition: Repetition, *, status: int = 200) -> Iterator[None]:
+def _as_failed_attempts(source: str, safety: RetrySafety, *, status: int = 200) -> Iterator[None]:
     """Turn what HTTPX raises into failed attempts; *status* is that of an answer which cannot be decoded."""
     error: DeepfakeStreamError
     try:
         yield
     except httpx.LocalProtocolError as cause:
         error = InvalidRequestError(422, "invalid_request", f"the request cannot be sent: {cause}")
-        raise FailedAttemptError(error, can_be_cured=False) from cause
+        raise FailedAttemptError(error, is_transient=False) from cause
     except (httpx.InvalidURL, UnicodeError) as cause:
         error = InvalidRequestError(422, "invalid_request", "an option or an id cannot be sent")
-        raise FailedAttemptError(error, can_be_cured=False) from cause
+        raise FailedAttemptError(error, is_transient=False) from cause
     except httpx.DecodingError as cause:
-        error = unreadable(status, "its content is not encoded as it says")
-        raise FailedAttemptError(error, can_be_cured=False) from cause
+        error = unexpected_answer_error(status, "its content is not encoded as it says")
+        raise FailedAttemptError(error, is_transient=False) from cause
     except httpx.RequestError as cause:
-        is_perhaps_done = not isinstance(cause, UNSENT_ERRORS)
+        may_be_processed = not isinstance(cause, NOT_SENT_ERRORS)
         said = f"no answer {source} ({type(cause).__name__})"
-        if is_perhaps_done and repetition is Repetition.UNSAFE:
+        if may_be_processed and safety is RetrySafety.UNSAFE:
             said += "; it may have been carried out, so it was not sent again"
         error = ConnectionFailedError(said)
-        raise FailedAttemptError(error, can_be_cured=True, is_perhaps_done=is_perhaps_done) from cause
+        raise FailedAttemptError(error, is_transient=True, may_be_processed=may_be_processed) from cause
 
 
 def _refusal(response: httpx.Response) -> APIError:
     request_id = response.headers.get("x-request-id")
     if response.has_redirect_location:
-        return redirected(response.status_code, response.headers["location"])
+        return redirection_error(response.status_code, response.headers["location"])
     body = None
     with contextlib.suppress(ValueError, RecursionError):
         body = response.json()
     return error_from_response(response.status_code, body, request_id, _retry_after_s(response))
 
 
-def _parsed(response: httpx.Response) -> Any:
+def _parse_json(response: httpx.Response) -> Any:
     if not response.content:
         return None
     try:
@@ -220,14 +220,14 @@ def _parsed(response: httpx.Response) -> Any:
     except (ValueError, RecursionError) as error:
         kind = response.headers.get("content-type", "of no named type")
         why = f"status {response.status_code}, {kind}, and no JSON"
-        raise unreadable(response.status_code, why, response.headers.get("x-request-id")) from error
+        raise unexpected_answer_error(response.status_code, why, response.headers.get("x-request-id")) from error
 
 
 def _check_empty(response: httpx.Response) -> None:
     """Nothing is taken as done that the service does not say it has done."""
     if response.status_code != 204:
         why = f"status {response.status_code}, where 204 says that it is done"
-        raise unreadable(response.status_code, why, response.headers.get("x-request-id"))
+        raise unexpected_answer_error(response.status_code, why, response.headers.get("x-request-id"))
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

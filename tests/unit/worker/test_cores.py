@@ -53,7 +53,7 @@ def test_a_process_that_is_bound_to_one_processor_has_one_to_use():
 
 def test_the_command_line_of_the_client_needs_nothing_that_linux_alone_has():
     shown = without_what_linux_alone_has("""
-import deepfakestream.running, deepfakestream.local
+import api.embedded.commands, deepfakestream.local
 from click.testing import CliRunner
 from deepfakestream.cli import main
 for command in ([], ["up"], ["demo"], ["scan"], ["keys"]):

@@ -12,7 +12,7 @@ from tenacity.wait import wait_exponential, wait_random
 
 from deepfakestream.errors import DeepfakeStreamError, NotFoundError
 
-LONGEST_PAUSE_S: Final = 60.0
+MAX_PAUSE_S: Final = 60.0
 """However long a service asks a client to stay away."""
 _BACKOFF: Final = wait_exponential(multiplier=0.25)
 _JITTER: Final = wait_random(0.0, 0.5)
@@ -20,7 +20,7 @@ _JITTER: Final = wait_random(0.0, 0.5)
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-class Repetition(Enum):
+class RetrySafety(Enum):
     """What a request that may have been carried out allows."""
 
     SAFE = "safe"
@@ -37,8 +37,8 @@ class FailedAttemptError(Exception):
 
     Attributes:
         error: What the caller gets if this was the last attempt.
-        can_be_cured: Whether another attempt may end otherwise.
-        is_perhaps_done: Whether the service may have carried the request out.
+        is_transient: Whether another attempt may end otherwise.
+        may_be_processed: Whether the service may have carried the request out.
         retry_after_s: The pause for which the service asked, in seconds; None if it did not.
     """
 
@@ -46,22 +46,22 @@ class FailedAttemptError(Exception):
         self,
         error: DeepfakeStreamError,
         *,
-        can_be_cured: bool,
-        is_perhaps_done: bool = True,
+        is_transient: bool,
+        may_be_processed: bool = True,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(str(error))
         self.error = error
-        self.can_be_cured = can_be_cured
-        self.is_perhaps_done = is_perhaps_done
+        self.is_transient = is_transient
+        self.may_be_processed = may_be_processed
         self.retry_after_s = retry_after_s
 
 
-def repeat(
-    send: Callable[[], Any], *, retries: int, repetition: Repetition = Repetition.SAFE, within_s: float | None = None
+def send_with_retries(
+    send: Callable[[], Any], *, retries: int, safety: RetrySafety = RetrySafety.SAFE, within_s: float | None = None
 ) -> Any:
     """
-    Call *send*, and call it again where that can help and *repetition* allows it.
+    Call *send*, and call it again where that can help and *safety* allows it.
 
     Args:
         send: Makes one attempt; raises FailedAttemptError.
@@ -74,26 +74,26 @@ def repeat(
     Raises:
         DeepfakeStreamError: The error of the last attempt.
     """
-    is_perhaps_done = False
+    may_be_processed = False
 
     def attempt() -> Any:
-        nonlocal is_perhaps_done
+        nonlocal may_be_processed
         try:
             return send()
         except FailedAttemptError as failed:
-            is_gone = is_perhaps_done and isinstance(failed.error, NotFoundError)
-            if is_gone and repetition is Repetition.GONE_IS_DONE:
+            is_gone = may_be_processed and isinstance(failed.error, NotFoundError)
+            if is_gone and safety is RetrySafety.GONE_IS_DONE:
                 return None
-            is_perhaps_done = is_perhaps_done or failed.is_perhaps_done
+            may_be_processed = may_be_processed or failed.may_be_processed
             raise
 
-    def may_repeat(error: BaseException) -> bool:
-        is_safe = repetition is not Repetition.UNSAFE or not is_perhaps_done
-        return isinstance(error, FailedAttemptError) and error.can_be_cured and is_safe
+    def may_retry(error: BaseException) -> bool:
+        is_safe = safety is not RetrySafety.UNSAFE or not may_be_processed
+        return isinstance(error, FailedAttemptError) and error.is_transient and is_safe
 
     stops = [stop_after_attempt(retries + 1), *([] if within_s is None else [stop_before_delay(within_s)])]
     attempts = Retrying(
-        retry=retry_if_exception(may_repeat),
+        retry=retry_if_exception(may_retry),
         stop=lambda state: any(stop(state) for stop in stops),
         wait=_pause_s,
         reraise=True,
@@ -125,4 +125,4 @@ def _pause_s(state: RetryCallState) -> float:
     """Seconds before the next attempt: as long as the service asks or else twice the last pause, and a little more."""
     failed = state.outcome.exception() if state.outcome is not None else None
     asked_s = failed.retry_after_s if isinstance(failed, FailedAttemptError) else None
-    return min(LONGEST_PAUSE_S, (_BACKOFF(state) if asked_s is None else asked_s) + _JITTER(state))
+    return min(MAX_PAUSE_S, (_BACKOFF(state) if asked_s is None else asked_s) + _JITTER(state))
