@@ -18,7 +18,7 @@ COPY shared/ shared/
 COPY migrations/ migrations/
 COPY worker/ worker/
 RUN /opt/venv/bin/python -m pip install --no-deps .
-# What only the worker needs is not in this image.
+# What only the worker or the embedded stack needs is not in this image.
 RUN /opt/venv/bin/python docker/dependencies.py --strip-worker && \
     /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
