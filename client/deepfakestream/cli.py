@@ -144,12 +144,12 @@ def _click_error(error: Exception) -> click.ClickException:
     "--all",
     "all_files",
     is_flag=True,
-    help="Send every file: hidden ones of a folder too, and those that begin like no image or video.",
+    help="Send every file, including hidden files of a folder and files that are not recognised as images or videos.",
 )
 @click.option("--local", is_flag=True, help="Scan in this process: no service, no database.")
 @click.option(
     "--model",
-    help="A checkpoint's name, of those that 'deepfakestream models' lists.",
+    help="Name of a checkpoint; 'deepfakestream models' lists them.",
     show_default="the service's, or with --local this package's",
 )
 @click.option(
@@ -187,19 +187,19 @@ def scan(
     **options: Any,
 ) -> None:
     """
-    Scan images and videos: submit, wait with progress, print a table.
+    Scan images and videos: submit them, show the progress, and print a table for each.
 
-    FILE is an image or a video, of a FOLDER all images and videos inside are taken, and a URL (http or https) is
-    fetched by the service.
+    FILE is an image or a video; a FOLDER stands for all images and videos inside; a URL (http or https) is fetched by
+    the service.
     """
     if local:
-        _refuse_what_needs_a_service(context)
+        _refuse_service_options(context)
     console = make_console(stderr=as_json)
     found = select_sources(sources, all_files=all_files)
-    if left_out := found.describe_skipped():
-        say(left_out, to_stderr=True)
+    if skipped := found.describe_skipped():
+        say(skipped, to_stderr=True)
     if not found.sources:
-        raise click.UsageError("there are no images and no videos in what was given")
+        raise click.UsageError("there are no images and no videos in the given folders: --all sends every file")
     scanner = Scan(Options(**options), console, as_json=as_json, check_first=not all_files)
     try:
         if local:
@@ -215,8 +215,8 @@ def scan(
     context.exit(exit_status_of(results, fail_on))
 
 
-def _refuse_what_needs_a_service(context: click.Context) -> None:
-    """Refuse options that ``--local`` would have to ignore."""
+def _refuse_service_options(context: click.Context) -> None:
+    """Refuse options that have no effect with ``--local``."""
     for name, option in (("webhook_url", "--webhook-url"), ("timeout_s", "--timeout"), ("wait", "--no-wait")):
         is_given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if is_given and not (name == "wait" and context.params[name]):
@@ -252,7 +252,7 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) 
 @click.pass_context
 def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
     """
-    Stop jobs.
+    Cancel jobs.
 
     ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
     """
@@ -270,7 +270,7 @@ def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
     ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
     """
     if not yes:
-        click.confirm(f"Erase {pluralize(len(job_ids), 'job')} for good?", abort=True)
+        click.confirm(f"Erase {pluralize(len(job_ids), 'job')} permanently?", abort=True)
 
     def erase(client: Client, job_id: str) -> str:
         client.delete(job_id)
@@ -304,16 +304,16 @@ def _run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Any
 @click.option("--model", "name", help="List only the checkpoint with this name.")
 @click.pass_context
 def models(context: click.Context, as_json: bool, card: bool, name: str | None) -> None:
-    """List the checkpoints that can be asked for, the default one first."""
+    """List the checkpoints that a job can name, the default one first."""
     settings = context.find_root().obj
 
-    def ask() -> tuple[dict[str, Any], ...]:
+    def request_models() -> tuple[dict[str, Any], ...]:
         with _client(context) as client:
             return client.models()
 
     try:
         is_named = bool(settings["url"] or os.environ.get(URL_VARIABLE))
-        found, is_local = find_checkpoints(ask, may_be_local=not is_named)
+        found, is_local = find_checkpoints(request_models, may_be_local=not is_named)
     except DeepfakeStreamError as error:
         raise _click_error(error) from error
     if is_local:

@@ -1,4 +1,4 @@
-"""Sending a request again: where that can help and does no harm, how often, and after which pauses."""
+"""Retries of requests: when a request is sent again, how often, and after which pauses."""
 
 import re
 from collections.abc import Callable
@@ -13,33 +13,33 @@ from tenacity.wait import wait_exponential, wait_random
 from deepfakestream.errors import DeepfakeStreamError, NotFoundError
 
 MAX_PAUSE_S: Final = 60.0
-"""However long a service asks a client to stay away."""
+"""The longest pause between two attempts, even if the service asks for a longer one."""
 _BACKOFF: Final = wait_exponential(multiplier=0.25)
 _JITTER: Final = wait_random(0.0, 0.5)
-"""So that clients that were sent away together do not come back together."""
+"""Random part of a pause, so that clients that were refused together do not return together."""
 _SECONDS: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class RetrySafety(Enum):
-    """What a request that may have been carried out allows."""
+    """Whether a request may be sent again after an attempt that the service may have processed."""
 
     SAFE = "safe"
-    """It can be sent again, with the same outcome."""
-    GONE_IS_DONE = "gone is done"
-    """It can be sent again, and what it would remove may then be gone already."""
+    """It can be sent again; the outcome is the same."""
+    DELETION = "deletion"
+    """It can be sent again, and a 404 then means that the earlier attempt has removed the resource."""
     UNSAFE = "unsafe"
-    """It would be carried out twice, so it is sent again only if it surely was not."""
+    """It would be processed twice, so it is sent again only if the service certainly did not process it."""
 
 
 class FailedAttemptError(Exception):
     """
-    One attempt to send a request failed.
+    A failed attempt to send a request.
 
     Attributes:
-        error: What the caller gets if this was the last attempt.
-        is_transient: Whether another attempt may end otherwise.
-        may_be_processed: Whether the service may have carried the request out.
-        retry_after_s: The pause for which the service asked, in seconds; None if it did not.
+        error: The error that is raised if this was the last attempt.
+        is_transient: Whether another attempt may succeed.
+        may_be_processed: Whether the service may have processed the request.
+        retry_after_s: The pause in seconds that the service asked for; None if it asked for none.
     """
 
     def __init__(
@@ -61,15 +61,16 @@ def send_with_retries(
     send: Callable[[], Any], *, retries: int, safety: RetrySafety = RetrySafety.SAFE, within_s: float | None = None
 ) -> Any:
     """
-    Call *send*, and call it again where that can help and *safety* allows it.
+    Call *send*, and call it again after transient errors, as far as *safety* allows it.
 
     Args:
-        send: Makes one attempt; raises FailedAttemptError.
+        send: Makes one attempt; raises FailedAttemptError if it fails.
         retries: How often it is called again at most.
-        within_s: No attempt begins later than so many seconds after the first one; no limit by default.
+        safety: Whether it may be called again after an attempt that the service may have processed.
+        within_s: No attempt begins later than this many seconds after the first one; no limit by default.
 
     Returns:
-        What *send* returned; None if an earlier attempt, whose answer was lost, had removed what was to be removed.
+        The result of *send*; None if an earlier attempt, whose answer was lost, had already deleted the resource.
 
     Raises:
         DeepfakeStreamError: The error of the last attempt.
@@ -82,7 +83,7 @@ def send_with_retries(
             return send()
         except FailedAttemptError as failed:
             is_gone = may_be_processed and isinstance(failed.error, NotFoundError)
-            if is_gone and safety is RetrySafety.GONE_IS_DONE:
+            if is_gone and safety is RetrySafety.DELETION:
                 return None
             may_be_processed = may_be_processed or failed.may_be_processed
             raise
@@ -106,7 +107,7 @@ def send_with_retries(
 
 def read_retry_after(value: str) -> float | None:
     """
-    Read a ``Retry-After`` header: seconds or a date, as RFC 9110, section 10.2.3, has it.
+    Read a ``Retry-After`` header: seconds or a date (RFC 9110, section 10.2.3).
 
     Returns:
         Seconds from now, at least 0; None if *value* is neither. Libraries were tried, see docs/decisions/0019.
@@ -122,7 +123,7 @@ def read_retry_after(value: str) -> float | None:
 
 
 def _pause_s(state: RetryCallState) -> float:
-    """Seconds before the next attempt: as long as the service asks or else twice the last pause, and a little more."""
+    """Return the pause before the next attempt: what the service asked for or twice the last, and a random part."""
     failed = state.outcome.exception() if state.outcome is not None else None
     asked_s = failed.retry_after_s if isinstance(failed, FailedAttemptError) else None
     return min(MAX_PAUSE_S, (_BACKOFF(state) if asked_s is None else asked_s) + _JITTER(state))

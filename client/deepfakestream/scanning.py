@@ -1,4 +1,4 @@
-"""``deepfakestream scan``: many files at a time, through a service or in this process."""
+"""The command ``scan``: many files at a time, with a service or in this process."""
 
 import json
 import threading
@@ -13,22 +13,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError, MissingPartError
-from deepfakestream.local import local_entry
+from deepfakestream.local import load_local_function
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
 from deepfakestream.tables import pluralize, print_job, problem_document
 from deepfakestream.terminal import printable, safe_text, say
 
 MAX_CONCURRENT_FILES = 4
-"""Files in flight: enough to keep workers busy while another one uploads."""
+"""Files that are uploaded or waited for at the same time, so that workers are busy while another file uploads."""
 POLL_S = 0.3
 MAX_EXAMPLES = 3
-"""Names of left-out files that are printed."""
+"""How many names of skipped files are printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of every job of one command."""
+    """Options of all jobs of one command."""
 
     model: str | None = None
     sample_fps: float | None = None
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """How it went with one source."""
+    """The outcome for one source: its job, or the error that prevented the scan."""
 
     source: str
     job: Job | None
@@ -49,15 +49,15 @@ class ScanResult:
 
 @dataclass(slots=True)
 class Selection:
-    """What a command is to scan, and what it leaves out of the folders that it was given."""
+    """The files and URLs that a command scans, and the files of its folders that it skips."""
 
     sources: list[str] = field(default_factory=list)
-    """Files and URLs, each once, in the order of the arguments, and of names within a folder."""
+    """Files and URLs without duplicates, in the order of the arguments, and by name within a folder."""
     not_media: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
 
     def describe_skipped(self) -> str:
-        """A sentence that says so; empty if nothing was left out."""
+        """Say how many files were skipped, with examples; empty if none was."""
         parts = [
             _describe_paths(self.not_media, "that begins like no image or video", "that begin like no image or video"),
             _describe_paths(self.hidden, "that is hidden", "that are hidden"),
@@ -77,10 +77,11 @@ def _describe_paths(paths: list[str], one: str, several: str) -> str:
 
 def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Selection:
     """
-    Files as given, URLs as they are, and of folders the images and videos inside.
+    Select what to scan: files and URLs as given, and the images and videos in folders.
 
     Args:
-        all_files: Take every file of a folder, hidden ones and those that are no media too.
+        sources: Files, folders and URLs.
+        all_files: Select every file of a folder, including hidden ones and those that are not media.
     """
     found = Selection()
     for source in sources:
@@ -101,7 +102,7 @@ def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Select
 
 
 def _false_if_unreadable(check: Callable[[], bool]) -> bool:
-    """What *check* says of a path; False where it cannot be asked, which opening the file reports."""
+    """Return the result of *check* on a path; False if it fails, since opening the file then reports the error."""
     try:
         return check()
     except OSError:
@@ -109,18 +110,19 @@ def _false_if_unreadable(check: Callable[[], bool]) -> bool:
 
 
 def is_url(source: str) -> bool:
-    """Whether *source* is for the service to fetch."""
+    """Whether *source* is an address, which the service fetches."""
     return source.startswith(("http://", "https://"))
 
 
 class Scan:
     """
-    One command's worth of scanning.
+    The scan of all sources of one command.
 
     Args:
-        console: For people; progress and tables go here.
-        as_json: Print one JSON object a source to standard output instead of tables.
-        check_first: Refuse what is surely no medium before it is sent.
+        options: Options of all jobs.
+        console: Console for progress and tables.
+        as_json: Print one JSON object for each source to standard output, instead of tables.
+        check_first: Refuse files that are certainly neither images nor videos before they are sent.
     """
 
     def __init__(self, options: Options, console: Console, *, as_json: bool, check_first: bool = True) -> None:
@@ -131,9 +133,9 @@ class Scan:
         self._stopping = threading.Event()
 
     def scan_with_service(self, client: Client, sources: list[str]) -> list[ScanResult]:
-        """Scan by a service; results are printed and returned in the order of *sources*."""
+        """Scan *sources* with a service; results are printed and returned in their order."""
 
-        def one(source: str, progress: Progress, task: TaskID) -> ScanResult:
+        def scan_source(source: str, progress: Progress, task: TaskID) -> ScanResult:
             try:
                 return ScanResult(source, self._submit_and_wait(client, source, progress, task), None)
             except (DeepfakeStreamError, OSError) as error:
@@ -143,7 +145,7 @@ class Scan:
 
         with self._progress() as progress, ThreadPoolExecutor(MAX_CONCURRENT_FILES) as pool:
             tasks = {source: progress.add_task(_label(source), total=1.0, step="waits") for source in sources}
-            futures = [pool.submit(one, source, progress, tasks[source]) for source in sources]
+            futures = [pool.submit(scan_source, source, progress, tasks[source]) for source in sources]
             try:
                 for future in futures:
                     self._show(future.result())
@@ -154,8 +156,8 @@ class Scan:
         return [future.result() for future in futures]
 
     def scan_locally(self, sources: list[str]) -> list[ScanResult]:
-        """Scan in this process, without any service."""
-        scan_file = local_entry("scan")
+        """Scan *sources* in this process, without a service; needs an installed server."""
+        scan_file = load_local_function("scan")
         results = []
         with self._progress() as progress:
             for source in sources:
@@ -173,7 +175,9 @@ class Scan:
             progress.update(task, completed=done, total=total, step=f"segment {done} of {total}")
 
         if is_url(source):
-            return ScanResult(source, None, MissingPartError("--local scans files; a service fetches URLs"))
+            return ScanResult(
+                source, None, MissingPartError("--local scans files only: leave it out to let a service fetch a URL")
+            )
         try:
             document = scan_file(
                 Path(source),
@@ -183,7 +187,7 @@ class Scan:
                 on_progress=report,
             )
         except Exception as error:
-            # Errors of the pipeline carry a code; anything else is a defect that deserves its traceback.
+            # Errors of the pipeline have a code; any other error is a defect and is shown with its traceback.
             if not hasattr(error, "code") and not isinstance(error, OSError):
                 raise
             return ScanResult(source, None, error)
@@ -220,7 +224,7 @@ class Scan:
         return client.wait(job.id, timeout_s=options.timeout_s, on_progress=on_progress, poll_s=POLL_S)
 
     def _check_stopping(self) -> None:
-        """Leave a thread that uploads or waits, soon after Ctrl-C."""
+        """End a thread that uploads or waits, soon after Ctrl-C."""
         if self._stopping.is_set():
             raise InterruptedError("interrupted")
 
@@ -249,7 +253,7 @@ class Scan:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            # Or JSON for a file would go where the progress goes, if that is a terminal.
+            # Otherwise JSON for standard output would be written to the console of the progress.
             redirect_stdout=False,
         )
 

@@ -1,8 +1,8 @@
 """
-What a file surely is not: an image or a video, by its first kilobytes.
+Recognition of files that are certainly neither images nor videos, by their first kilobytes.
 
-The service decides what it takes. Here only that is refused which no service of this kind could take, so that it is not
-uploaded first; whatever might be a medium passes.
+The service decides which files it accepts. This module refuses only files that no service of this kind could accept, so
+that they are not uploaded first; every file that might be an image or a video passes.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from typing import Final
 from deepfakestream.errors import EmptyFileError, NotMediaError
 
 HEADER_BYTES: Final = 4096
-"""Of a file are looked at."""
+"""How many bytes at the beginning of a file are examined."""
 
 _MEDIA_SIGNATURES: Final[tuple[tuple[int, bytes], ...]] = (
     (0, b"\xff\xd8\xff"),
@@ -43,7 +43,7 @@ _MEDIA_SIGNATURES: Final[tuple[tuple[int, bytes], ...]] = (
     (4, b"skip"),
     (4, b"pnot"),
 )
-"""Offset and bytes of formats of images and videos, accepted by today's services or not."""
+"""Offset and bytes of the formats of images and videos, whether the service accepts them or not."""
 
 _NON_MEDIA_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"%PDF", "a PDF document"),
@@ -90,16 +90,16 @@ _TEXT_CONTROL_CHARACTERS: Final = frozenset("\t\n\v\f\r\x1b")
 
 def check_media(path: Path) -> None:
     """
-    Refuse *path* if it is surely neither an image nor a video.
+    Refuse the file at *path* if it is certainly neither an image nor a video.
 
     Raises:
-        NotMediaError: With what it is instead.
+        NotMediaError: It is neither; the sentence says what it is.
         EmptyFileError: It has no bytes.
         OSError: It cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         # A pipe may never end, and cannot be read a second time.
-        raise NotMediaError("it is no regular file; write its content into one first")
+        raise NotMediaError("it is not a regular file: write its content into one first")
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     if not head:
@@ -111,9 +111,9 @@ def check_media(path: Path) -> None:
 
 def is_media(path: Path) -> bool:
     """
-    Whether *path* begins, or ends its name, as images and videos do.
+    Whether the file at *path* has the signature or the suffix of an image or a video.
 
-    True as well if it cannot be read, and for a damaged file by its name: that is for its scan to tell.
+    Also true if it cannot be read, or is damaged and has such a suffix: its scan then reports the error.
     """
     if path.suffix.lower() in _MEDIA_SUFFIXES:
         return True
@@ -127,15 +127,15 @@ def is_media(path: Path) -> bool:
 def _begins_like_media(head: bytes) -> bool:
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return False
-    # "BM" alone begins many a text; a bitmap gives the size of its header, too.
+    # Texts may also begin with "BM"; a bitmap has the size of its header at offset 14.
     is_bitmap = head[:2] == b"BM" and 12 <= int.from_bytes(head[14:18], "little") <= 256
-    # A camera's transport stream has a time of four bytes before each packet.
+    # In the transport stream of a camera each packet of 188 bytes may follow a timestamp of four.
     is_stream = any(head[at :: 188 + at][:3] == b"GGG" for at in (0, 4))
     return is_bitmap or is_stream or any(head[at : at + len(magic)] == magic for at, magic in _MEDIA_SIGNATURES)
 
 
 def _name_non_media_format(head: bytes) -> str | None:
-    """What a file is that is surely no medium; None if it may be one."""
+    """Name the format of a file that is certainly neither an image nor a video; None if it may be one."""
     if _begins_like_media(head):
         return None
     for at, magic, name in _NON_MEDIA_SIGNATURES:
@@ -148,10 +148,10 @@ def _name_non_media_format(head: bytes) -> str | None:
 
 def _is_text(head: bytes) -> bool:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        # UTF-16, whose byte order mark no medium begins with.
+        # UTF-16: no image or video begins with its byte order mark.
         return all(_is_text_character(character) for character in head[: len(head) & ~1].decode("utf-16", "ignore"))
     try:
-        # The last character may be cut off at the end of what was read.
+        # The last character may be incomplete at the end of the header.
         text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEADER_BYTES)
     except UnicodeDecodeError:
         return False

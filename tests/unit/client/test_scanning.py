@@ -156,7 +156,7 @@ def test_an_unknown_model_without_a_service_is_told_as_a_service_tells_it(comman
 
 def test_help_shows_defaults_and_says_what_arguments_are(command):
     told = {name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")}
-    assert "FOLDER all images and videos inside are taken" in told["scan"]
+    assert "FOLDER stands for all images and videos inside" in told["scan"]
     for shown in (
         "[default: (no limit); x>0]",
         "[default: wait]",
