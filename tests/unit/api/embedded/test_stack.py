@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from deepfakestream.embedded_state import announce_stack
 
 from api.embedded import ports
 from api.embedded import stack as stack_module
@@ -20,6 +21,7 @@ from api.embedded.errors import StackError
 from api.embedded.processes import Service
 from api.embedded.servers import Postgres, Redis
 from api.embedded.stack import EmbeddedStack
+from tests.unit.client.services import running_state
 
 
 @pytest.fixture
@@ -40,6 +42,19 @@ def test_a_port_that_is_taken_is_reported_before_anything_starts(command, tmp_pa
     assert done.output.strip().count("\n") == 0, "one sentence, and no step before it"
     assert f"port {taken}, for {service}, is taken" in done.output
     assert f"choose another one with {option}" in done.output
+
+
+def test_a_stack_is_started_whichever_others_run(command, tmp_path, taken):
+    """Commands that work on a running stack have to be told which of several; a command that starts one has not."""
+    with (
+        running_state(tmp_path / "a", "http://127.0.0.1:9") as first,
+        running_state(tmp_path / "b", "http://127.0.0.1:9") as second,
+        announce_stack(first),
+        announce_stack(second),
+    ):
+        assert "choose one with --state" in command("keys", "list").output
+        done = command("up", "--port", taken)
+    assert f"port {taken}, for the api, is taken" in done.output
 
 
 def test_api_and_flower_need_ports_of_their_own(command, tmp_path):
