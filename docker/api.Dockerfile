@@ -18,7 +18,7 @@ COPY shared/ shared/
 COPY migrations/ migrations/
 COPY worker/ worker/
 RUN /opt/venv/bin/python -m pip install --no-deps .
-# Remove what only the worker needs.
+# Remove what only the worker or the embedded stack needs.
 RUN /opt/venv/bin/python docker/dependencies.py --strip-worker && \
     /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 

@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 
 STRIPPED = {
-    "--strip-worker": ("worker",),
+    "--strip-worker": ("worker", "api/embedded"),
     "--strip-training": ("worker/training", "worker/benchmark", "api", "migrations"),
 }
 

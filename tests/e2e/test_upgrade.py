@@ -11,8 +11,8 @@ import httpx
 import pytest
 from deepfakestream import Client
 from deepfakestream.results import Job
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from tests.servers import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,8 +22,8 @@ from typing import Any
 
 import click
 import httpx
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from shared.commands import POSITIVE
 from shared.commands import SETTINGS as COMMAND
 from shared.config import Logging

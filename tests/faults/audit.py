@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from shared.config import load_settings
 from shared.queues import Sender, make_celery
 from tests.faults.receiver import Memory

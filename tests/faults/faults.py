@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
-
+from api.embedded.processes import Service
+from api.embedded.stack import EmbeddedStack
 from tests.inside import redis_of, service_of
 from tests.nodes.cluster import Cluster
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import click
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from shared.commands import POSITIVE, SETTINGS
 from tests.clips import noise_picture
 from tests.inside import postgres_of

@@ -10,9 +10,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
-
+from api.embedded.processes import Service
+from api.embedded.stack import CONFIG, EmbeddedStack
 from tests.nodes.network import Forwarder, Network, Node
 from tests.servers import running_s3
 
@@ -107,7 +106,7 @@ class Cluster(EmbeddedStack):
         }
         given = {f"DEEPFAKESTREAM_{name}": value for name, value in settings.items()}
         # The machine's configuration is not used, apart from what a test sets.
-        self._common = {"DEEPFAKESTREAM_CONFIG": str(PACKAGES / "configs" / "embedded.yaml"), **os.environ, **given}
+        self._common = {"DEEPFAKESTREAM_CONFIG": str(CONFIG), **os.environ, **given}
         self._common["PYTHONPATH"] = os.pathsep.join([str(PACKAGES), str(PACKAGES / "client")])
         self._run("-m", "migrations", "upgrade", environment=self._common)
         self._make_secrets(self._common)

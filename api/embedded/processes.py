@@ -1,4 +1,4 @@
-"""Child processes of the embedded stack: started, watched, restarted, stopped."""
+"""Supervision of child processes: starting, watching, restarting and stopping them."""
 
 import contextlib
 import ctypes
@@ -10,24 +10,25 @@ import time
 from collections import deque
 from pathlib import Path
 
-RESTARTS = 5
+MAX_STARTS = 5
 RESTART_WINDOW_S = 60.0
+"""A process is started at most MAX_STARTS times within this window."""
 LINUX_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class Service:
     """
-    One child process, with its log in a file.
+    A child process that runs one service, with its log in a file.
 
     Args:
-        name: For people and for the log's name.
+        name: Name of the service, such as ``worker-gpu``.
         command: Program and arguments.
-        environment: All of it.
+        environment: All environment variables.
         folder: Working folder.
-        log: Appended to.
-        grace_s: How long it may take to stop.
-        niceness: By how much it gives way to others where the processor is short, 0 to 19.
-        port: That it listens on, of loopback; None if on none.
+        log: File to which its output is appended.
+        grace_s: Seconds that it may take to stop before it is killed.
+        niceness: How far its priority for processor time is lowered, 0 to 19.
+        port: Loopback port on which it listens; None if it listens on none.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class Service:
         self._environment = environment
         self._folder = folder
         self._grace_s = grace_s
-        self._starts: deque[float] = deque(maxlen=RESTARTS)
+        self._starts: deque[float] = deque(maxlen=MAX_STARTS)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Start it."""
+        """Start the process."""
         self._starts.append(time.monotonic())
         with self.log.open("ab") as log:
             self._log_start = log.tell()
@@ -66,7 +67,7 @@ class Service:
                 stderr=log,
                 env=self._environment,
                 cwd=self._folder,
-                # Its own group: a Ctrl-C in the terminal is for the stack, which then stops its children in order.
+                # A group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops all in order.
                 start_new_session=True,
                 preexec_fn=self._prepare,  # noqa: PLW1509 - no threads here
             )
@@ -78,20 +79,20 @@ class Service:
             _die_with_parent()
 
     def has_died(self) -> bool:
-        """Whether it ended though nothing asked it to."""
+        """Whether the process has ended without having been stopped."""
         return self.process is not None and self.process.poll() is not None
 
     def may_restart(self) -> bool:
-        """Whether it died seldom enough to be worth another start."""
-        return len(self._starts) < RESTARTS or time.monotonic() - self._starts[0] > RESTART_WINDOW_S
+        """Whether it died seldom enough to be started again."""
+        return len(self._starts) < MAX_STARTS or time.monotonic() - self._starts[0] > RESTART_WINDOW_S
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM."""
+        """Send SIGTERM to the process."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
 
     def stop(self) -> None:
-        """Wait for its end, and kill it with its whole group after the grace period."""
+        """Stop the process and its group: by SIGTERM, and by SIGKILL after the grace period."""
         if self.process is None:
             return
         self.ask_to_stop()
@@ -102,13 +103,13 @@ class Service:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        # What it left of its group, for instance a pool's children.
+        # Other processes of its group, such as the children of a pool, may still run.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process = None
 
     def last_lines(self, count: int = 15) -> str:
-        """The end of its log, as far as it was written since the last start."""
+        """Return the last *count* lines that it has written to its log since its last start."""
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start)
@@ -119,5 +120,5 @@ class Service:
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the stack is killed, so that no process stays behind."""
+    """Ask the kernel to send SIGTERM when the supervisor is killed, so that no process stays behind."""
     ctypes.CDLL(None).prctl(LINUX_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
