@@ -1,4 +1,4 @@
-"""What metadata and notes may hold: all of JSON that the database keeps and gives back."""
+"""Checks of metadata and notes: any JSON object that the database can store without loss."""
 
 import json
 import math
@@ -8,15 +8,15 @@ from api.errors import APIError
 from shared.errors import Code
 
 MAX_DEPTH: Final = 100
-"""Lists and objects within each other; deeper ones exhaust the stack of programs that read them."""
+"""The deepest nesting of lists and objects; deeper ones may exhaust the stack of readers."""
 
 
 def check_metadata(metadata: dict[str, Any], max_bytes: int) -> None:
     """
-    Refuse metadata that cannot be kept as it is.
+    Refuse metadata that cannot be stored without loss.
 
     Args:
-        max_bytes: The most that it may have as JSON in UTF-8.
+        max_bytes: The largest size as JSON in UTF-8.
 
     Raises:
         APIError: ``invalid_request``, see ``measure_json``; ``metadata_too_large``.
@@ -30,33 +30,32 @@ def check_metadata(metadata: dict[str, Any], max_bytes: int) -> None:
 
 def measure_json(name: str, content: Any) -> int:
     """
-    Refuse content of the field *name* that cannot be kept as it is.
+    Refuse content of the field *name* that cannot be stored unchanged.
 
     Returns:
-        How many bytes it has as JSON in UTF-8.
+        Its size as JSON in UTF-8, in bytes.
 
     Raises:
-        APIError: ``invalid_request`` for a number that is not finite or has thousands of digits, for the character NUL,
-            for half of a surrogate pair and for more than ``MAX_DEPTH`` levels, since Postgres or JSON itself has none
-            of them.
+        APIError: ``invalid_request`` for numbers that are not finite or have thousands of digits, the character NUL,
+            lone surrogates and more than ``MAX_DEPTH`` levels, which Postgres or JSON do not support.
     """
-    # Not by recursion, which the depth that is looked for would exhaust.
-    waiting: list[tuple[Any, int]] = [(content, 1)]
-    while waiting:
-        value, depth = waiting.pop()
+    # The check is not recursive, since deep nesting would exhaust the stack.
+    pending: list[tuple[Any, int]] = [(content, 1)]
+    while pending:
+        value, depth = pending.pop()
         if isinstance(value, str) and "\0" in value:
             raise _invalid(name, "contains the character NUL")
         if isinstance(value, float) and not math.isfinite(value):
-            raise _invalid(name, "contains a number that is not finite, or too large for one")
+            raise _invalid(name, "contains a number that is not finite or too large")
         if isinstance(value, dict | list):
             if depth > MAX_DEPTH:
                 raise _invalid(name, f"has more than {MAX_DEPTH} levels")
             inner = [*value, *value.values()] if isinstance(value, dict) else value
-            waiting += [(each, depth + 1) for each in inner]
+            pending += [(each, depth + 1) for each in inner]
     try:
         return len(json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
     except UnicodeEncodeError as error:
-        raise _invalid(name, "contains half of a surrogate pair") from error
+        raise _invalid(name, "contains a lone surrogate") from error
     except ValueError as error:
         raise _invalid(name, "contains a number with too many digits") from error
 

@@ -11,18 +11,18 @@ from sqlalchemy import func, select
 
 from api.acceptance import accepted
 from api.admission import check_capacity
-from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import guarded
+from api.documentation import authenticated_problems
 from api.errors import APIError
 from api.jobs import blueprint
 from api.metadata import check_metadata
 from api.ownership import find_own_job
+from api.responses import document_response
 from api.reuse import reuse_result
 from api.schemas import DiffPath, JobPath, Rescoring, SubmitHeaders
 from api.services import Services, current_services
-from shared.audit import record
+from shared.audit import record_event
 from shared.db import after_commit
 from shared.documents.diffs import DiffDocument, Interval, Side
 from shared.documents.jobs import JobDocument
@@ -41,7 +41,7 @@ from shared.states import JobStatus
 @blueprint.post(
     "/jobs/<string:job_id>/rescore",
     operation_id="rescoreJob",
-    responses={202: JobDocument, **guarded(404, 409, 410, 422)},
+    responses={202: JobDocument, **authenticated_problems(404, 409, 410, 422)},
 )
 @requires("jobs:write")
 def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
@@ -72,7 +72,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
 @blueprint.get(
     "/jobs/<string:job_id>/diff/<string:other_id>",
     operation_id="diffJobs",
-    responses={200: DiffDocument, **guarded(404, 409, 422)},
+    responses={200: DiffDocument, **authenticated_problems(404, 409, 422)},
 )
 @requires("jobs:read")
 def diff(path: DiffPath) -> Response:
@@ -93,7 +93,7 @@ def diff(path: DiffPath) -> Response:
         "segment_seconds": sides[0].segment_seconds != sides[1].segment_seconds,
     }
     scores = [side.fake_score for side in sides]
-    return answer(
+    return document_response(
         DiffDocument(
             before=sides[0],
             after=sides[1],
@@ -145,13 +145,15 @@ def _create(
         if is_new:
             days = settings.jobs.media_retention_days
             media.expires_at = func.greatest(Media.expires_at, func.now() + timedelta(days=days))
-            record(session, "job.rescored", owner=owner, actor=current_actor(), job_id=job.id, parent=str(parent.id))
+            record_event(
+                session, "job.rescored", owner=owner, actor=current_actor(), job_id=job.id, parent=str(parent.id)
+            )
             after_commit(session).count(JOBS_ACCEPTED.labels(source="rescoring").inc)
             if options.get("reuse", False):
                 reuse_result(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 after_commit(session).send(INGEST, job_id=job.id)
-        return JobDocument.of(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+        return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 def _request_sha256(parent_id: uuid.UUID, options: dict[str, Any]) -> str:

@@ -16,18 +16,18 @@ from flask import Response
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, selectinload
 
-from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import guarded
+from api.documentation import authenticated_problems
 from api.errors import APIError
 from api.jobs import blueprint
 from api.keys import in_transaction
 from api.metadata import measure_json
 from api.ownership import lock_own_job
+from api.responses import document_response
 from api.schemas import JobPath, ReviewRequest
 from api.services import current_services
-from shared.audit import record
+from shared.audit import record_event
 from shared.documents.reviews import ReviewDocument
 from shared.errors import Code
 from shared.models import Job
@@ -36,7 +36,7 @@ from shared.models import Job
 @blueprint.put(
     "/jobs/<string:job_id>/review",
     operation_id="reviewJob",
-    responses={200: ReviewDocument, **guarded(404, 409, 422)},
+    responses={200: ReviewDocument, **authenticated_problems(404, 409, 422)},
 )
 @requires("jobs:write")
 def review(path: JobPath, body: ReviewRequest) -> Response:
@@ -54,16 +54,16 @@ def review(path: JobPath, body: ReviewRequest) -> Response:
             finding=body.finding, note=body.note, reviewed_at=_now(session), reviewer=caller().name
         )
         job.review = document.to_json()
-        record(
+        record_event(
             session, "job.reviewed", owner=job.owner, actor=current_actor(), job_id=job.id, finding=body.finding.value
         )
-    return answer(document)
+    return document_response(document)
 
 
 @blueprint.delete(
     "/jobs/<string:job_id>/review",
     operation_id="withdrawReview",
-    responses={"204": {"description": "Withdrawn."}, **guarded(404, 422)},
+    responses={"204": {"description": "Withdrawn."}, **authenticated_problems(404, 422)},
 )
 @requires("jobs:write")
 def withdraw(path: JobPath) -> Response:
@@ -72,7 +72,7 @@ def withdraw(path: JobPath) -> Response:
         job = lock_own_job(session, path.job_id)
         if job.review is not None:
             job.review = None
-            record(session, "job.reviewed", owner=job.owner, actor=current_actor(), job_id=job.id, finding=None)
+            record_event(session, "job.reviewed", owner=job.owner, actor=current_actor(), job_id=job.id, finding=None)
     return Response(status=204)
 
 

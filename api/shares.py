@@ -6,21 +6,22 @@ import secrets
 import uuid
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Literal
 
 from flask import Response, url_for
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import guarded
+from api.documentation import authenticated_problems
 from api.errors import APIError
 from api.jobs import blueprint
 from api.ownership import find_own_job, lock_own_job
+from api.responses import document_response
 from api.schemas import JobPath, SharePath, ShareRequest
 from api.services import current_services
-from shared.audit import record
+from shared.audit import record_event
 from shared.documents.shares import NewShareDocument, ShareDocument, ShareList
 from shared.errors import Code
 from shared.jobs.queries import get_job
@@ -52,7 +53,7 @@ def find_shared(session: Session, job_id: uuid.UUID, token: str) -> Job | None:
 @blueprint.post(
     "/jobs/<string:job_id>/shares",
     operation_id="shareReport",
-    responses={201: NewShareDocument, **guarded(404, 409, 422)},
+    responses={201: NewShareDocument, **authenticated_problems(404, 409, 422)},
 )
 @requires("jobs:write")
 def share(path: JobPath, body: ShareRequest) -> Response:
@@ -76,14 +77,18 @@ def share(path: JobPath, body: ShareRequest) -> Response:
         session.add(made)
         session.flush()
         session.refresh(made)
-        record(session, "report.shared", owner=job.owner, actor=current_actor(), job_id=job.id, share=str(made.id))
+        record_event(
+            session, "report.shared", owner=job.owner, actor=current_actor(), job_id=job.id, share=str(made.id)
+        )
         url = url_for("web.report", job_id=job.id, token=token, _external=True)
         document = NewShareDocument(id=made.id, created_at=made.created_at, expires_at=made.expires_at, url=url)
-    return answer(document, HTTPStatus.CREATED)
+    return document_response(document, HTTPStatus.CREATED)
 
 
 @blueprint.get(
-    "/jobs/<string:job_id>/shares", operation_id="listShares", responses={200: ShareList, **guarded(404, 422)}
+    "/jobs/<string:job_id>/shares",
+    operation_id="listShares",
+    responses={200: ShareList, **authenticated_problems(404, 422)},
 )
 @requires("jobs:read")
 def list_shares(path: JobPath) -> Response:
@@ -97,13 +102,13 @@ def list_shares(path: JobPath) -> Response:
             ShareDocument(id=row.id, created_at=row.created_at, expires_at=row.expires_at)
             for row in session.scalars(query)
         ]
-    return answer(ShareList(items=items))
+    return document_response(ShareList(items=items))
 
 
 @blueprint.delete(
     "/jobs/<string:job_id>/shares/<string:share_id>",
     operation_id="revokeShare",
-    responses={"204": {"description": "Revoked."}, **guarded(404, 422)},
+    responses={"204": {"description": "Revoked."}, **authenticated_problems(404, 422)},
 )
 @requires("jobs:write")
 def revoke(path: SharePath) -> Response:
@@ -115,5 +120,13 @@ def revoke(path: SharePath) -> Response:
         ).one_or_none()
         if gone is None:
             raise APIError(Code.NOT_FOUND, "this job has no such link")
-        record(session, "report.unshared", owner=job.owner, actor=current_actor(), job_id=job.id, share=str(gone[0]))
+        record_event(
+            session, "report.unshared", owner=job.owner, actor=current_actor(), job_id=job.id, share=str(gone[0])
+        )
     return Response(status=204)
+
+
+def _record(
+    session: Session, action: Literal["report.shared", "report.unshared"], job: Job, share_id: uuid.UUID
+) -> None:
+    record_event(session, action, owner=job.owner, actor=current_actor(), job_id=job.id, share=str(share_id))

@@ -24,7 +24,7 @@ from api.web.timeline import HEIGHT, WIDTH, clock, draw_timeline
 from api.web.wording import explain_finding, explain_reason, explain_verdict, list_cautions
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ModelError, UnknownModelError
-from shared.jobs.segments import page_of_segments, read_segments
+from shared.jobs.segments import read_segment_page, read_segments
 from shared.manifests import find_manifest
 from shared.states import FINAL_JOB_STATUSES
 
@@ -173,11 +173,11 @@ def _read(services: Services, job_id: uuid.UUID) -> tuple[JobDocument, list[Any]
         job = find_shared(session, job_id, request.args.get("token", ""))
         if job is None:
             raise _no_report()
-        document = JobDocument.of(job, read_segments(session, job))
+        document = JobDocument.from_job(job, read_segments(session, job))
         segments: list[Any] = []
         after: int | None = -1
         while after is not None:
-            page = page_of_segments(session, job.id, after=after, limit=PAGE_SEGMENTS)
+            page = read_segment_page(session, job.id, after=after, limit=PAGE_SEGMENTS)
             segments += page.rows
             after = page.last_index
     return document, segments

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.documents.base import Document, Score, Shape
+from shared.documents.base import DeclaredType, Document, Score
 from shared.states import Reason, Verdict
 
 
@@ -17,11 +17,11 @@ class Side(Document):
     weights_sha256: str | None
     sample_fps: float
     segment_seconds: float
-    fake_score: Annotated[float | None, Shape(Score | None)]
-    peak_score: Annotated[float | None, Shape(Score | None)]
-    verdict: Annotated[str | None, Shape(Verdict | None)]
-    reasons: Annotated[list[Any], Shape(list[Reason])]
-    people_total: Annotated[int | None, Shape(int | None)]
+    fake_score: Annotated[float | None, DeclaredType(Score | None)]
+    peak_score: Annotated[float | None, DeclaredType(Score | None)]
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)]
+    reasons: Annotated[list[Any], DeclaredType(list[Reason])]
+    people_total: Annotated[int | None, DeclaredType(int | None)]
 
 
 class Interval(Document):
@@ -29,8 +29,8 @@ class Interval(Document):
 
     start_s: float
     end_s: float
-    before: Annotated[float | None, Shape(Score | None)] = Field(description="Null where nothing was scored.")
-    after: Annotated[float | None, Shape(Score | None)]
+    before: Annotated[float | None, DeclaredType(Score | None)] = Field(description="Null where nothing was scored.")
+    after: Annotated[float | None, DeclaredType(Score | None)]
 
 
 class DiffDocument(Document):

@@ -92,7 +92,7 @@ def test_a_request_goes_to_the_pinned_address_under_its_own_name():
         assert received.body == b"body"
 
 
-def test_no_server_is_unreachable():
+def test_a_missing_server_is_unreachable():
     with (
         pytest.raises(SourceUnreachableError, match="no connection"),
         request("GET", "http://127.0.0.1:9/", allow_insecure=True, timeout_s=2, total_s=2),

@@ -12,9 +12,9 @@ from shared.containers import MediaLimits
 from shared.errors import DecodeError, DecodeTimeoutError
 from tests.clips import make_clip, run
 from worker.media import decoding, frames
-from worker.media.frames import MAX_TOGETHER, read_frames, read_segments
+from worker.media.frames import MAX_SHARED_SEGMENTS, read_frames, read_segments
 from worker.media.probe import probe
-from worker.media.process import Leash
+from worker.media.process import CancelToken
 from worker.media.segments import Segment, plan_segments
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
@@ -92,14 +92,14 @@ def decoders(monkeypatch):
         ("a.avi", "mpeg4", ("-g", "30")),
     ],
 )
-def test_they_are_the_same_in_every_container(tmp_path, name, codec, extra):
+def test_shared_and_separate_decoders_agree_in_every_container(tmp_path, name, codec, extra):
     assert_same(make_clip(tmp_path / name, codec=codec, seconds=13.0, size=(160, 120), extra=extra))
 
 
 @pytest.mark.parametrize(
     ("fps", "segment_seconds"), [(30000 / 1001, (2.5, 5.0)), (25.0, (1 / 3,)), (7.0, (2.5,)), (1.0, (5.0, 0.7))]
 )
-def test_they_are_the_same_at_every_frame_rate(tmp_path, fps, segment_seconds):
+def test_shared_and_separate_decoders_agree_at_every_frame_rate(tmp_path, fps, segment_seconds):
     seconds = 11.0 if max(segment_seconds) > 1.0 else 3.0
     path = make_clip(tmp_path / "a.mp4", fps=fps, seconds=seconds, size=(160, 120), extra=("-g", "45"))
     assert_same(path, segment_seconds=segment_seconds)
@@ -146,7 +146,7 @@ def test_gaps_longer_than_segments(tmp_path, decoders):
     assert [parts[place][0][0] for place in (2, 3, 6)] == [5.0, 7.5, 15.0]
 
 
-def test_a_gap_at_the_begin_of_the_plan_and_at_its_end(tmp_path):
+def test_gaps_at_the_start_and_end_of_the_plan(tmp_path):
     path = varying(tmp_path, "lt(t,1)+between(t,4,5)+gt(t,19.9)", "-g", "20")
     plan = [Segment(number, number + 2.0, number + 3.0) for number in range(6)]
     assert_same(path, plan=plan, segment_seconds=(1.0,))
@@ -158,13 +158,13 @@ def test_segments_of_one_frame(tmp_path):
 
 
 @pytest.mark.parametrize("offset_s", ["7", "-0.35", "0.0000001"])
-def test_files_whose_clock_does_not_begin_at_zero(tmp_path, offset_s):
+def test_files_whose_timestamps_do_not_start_at_zero(tmp_path, offset_s):
     source = make_clip(tmp_path / "a.mp4", fps=25.0, seconds=8.0, size=(160, 120), extra=("-g", "30"))
     run("-itsoffset", offset_s, "-i", str(source), "-c", "copy", str(tmp_path / "late.mkv"))
     assert_same(tmp_path / "late.mkv")
 
 
-def test_a_plan_that_begins_later_and_leaves_something_out(tmp_path, decoders):
+def test_a_plan_that_starts_later_and_has_a_gap(tmp_path, decoders):
     path = make_clip(tmp_path / "a.mp4", fps=25.0, seconds=16.0, size=(160, 120), extra=("-g", "60"))
     cuts = [(3.1, 5.0), (5.0, 6.25), (6.25, 6.3), (9.0, 11.0), (11.0, 12.5), (14.0, 15.0)]
     plan = [Segment(number, *cut) for number, cut in enumerate(cuts)]
@@ -174,7 +174,7 @@ def test_a_plan_that_begins_later_and_leaves_something_out(tmp_path, decoders):
     assert len(decoders) == 3
 
 
-def test_one_decoder_serves_all(tmp_path, decoders):
+def test_one_decoder_reads_all_segments(tmp_path, decoders):
     clip = make_clip(tmp_path / "a.mp4", seconds=13.0, size=(160, 120))
     # Of sound, ffmpeg says that there is no decoder.
     path = tmp_path / "sound.mp4"
@@ -183,13 +183,13 @@ def test_one_decoder_serves_all(tmp_path, decoders):
     assert len(decoders) == 1
 
 
-def test_long_plans_are_shared_out(tmp_path, decoders):
+def test_long_plans_use_several_decoders(tmp_path, decoders):
     path = make_clip(tmp_path / "a.mp4", fps=5.0, seconds=40.0, size=(64, 64), extra=("-g", "20"))
     facts = probe(path, LIMITS)
     plan = plan_segments(facts.duration_s, 0.5)
     decoders.clear()
     together(path, facts, plan)
-    assert len(decoders) == math.ceil(len(plan) / MAX_TOGETHER) == 3
+    assert len(decoders) == math.ceil(len(plan) / MAX_SHARED_SEGMENTS) == 3
 
 
 def test_a_size_that_changes(tmp_path):
@@ -248,8 +248,8 @@ class Breaking:
     def __init__(self, monkeypatch, at_s, how, *, is_final=False):
         self.at_s, self.how, self.is_final = at_s, how, is_final
         self.spans = []
-        self.real = frames.Decoding
-        monkeypatch.setattr(frames, "Decoding", self.decoding)
+        self.real = frames.FrameDecoder
+        monkeypatch.setattr(frames, "FrameDecoder", self.decoding)
 
     def decoding(self, path, facts, cuts_s, *arguments):
         self.spans.append((cuts_s[0], cuts_s[-1]))
@@ -275,7 +275,7 @@ def clip(tmp_path):
 
 @pytest.mark.parametrize("at_s", [0.0, 0.5, 4.0, 5.5, 11.5])
 @pytest.mark.parametrize("how", [DecodeError("killed"), DecodeTimeoutError("too slow")])
-def test_where_the_shared_decoder_fails_each_segment_gets_its_own(clip, monkeypatch, at_s, how):
+def test_after_a_failure_segments_are_decoded_one_by_one(clip, monkeypatch, at_s, how):
     plan = plan_segments(12.0, 2.0)
     wanted, _ = one_by_one(*clip, plan)
     breaking = Breaking(monkeypatch, at_s, how)
@@ -287,7 +287,7 @@ def test_where_the_shared_decoder_fails_each_segment_gets_its_own(clip, monkeypa
 
 
 @pytest.mark.parametrize("at_s", [0.0, 5.5, 11.5])
-def test_an_error_stands_in_its_own_segment(clip, monkeypatch, at_s):
+def test_an_error_is_raised_in_its_segment(clip, monkeypatch, at_s):
     plan = plan_segments(12.0, 2.0)
     wanted, _ = one_by_one(*clip, plan)
     Breaking(monkeypatch, at_s, DecodeError("killed"), is_final=True)
@@ -298,7 +298,7 @@ def test_an_error_stands_in_its_own_segment(clip, monkeypatch, at_s):
     assert len(given) == int(at_s / 2.0) + 1
 
 
-def test_frames_out_of_order_are_left_to_decoders_of_one_segment(tmp_path, decoders):
+def test_frames_out_of_order_are_decoded_segment_by_segment(tmp_path, decoders):
     source = make_clip(tmp_path / "a.mp4", seconds=9.0, size=(160, 120), extra=("-g", "1"))
     path = tmp_path / "b.mkv"
     # The frame at 4.5 s and its neighbour change places.
@@ -311,24 +311,24 @@ def test_frames_out_of_order_are_left_to_decoders_of_one_segment(tmp_path, decod
     assert len(decoders) == 3
 
 
-def test_a_cut_leash_ends_it_at_once(clip, decoders):
-    leash = Leash()
-    frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0, leash=leash)
+def test_a_cancelled_token_ends_it_at_once(clip, decoders):
+    cancel_token = CancelToken()
+    frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0, cancel_token=cancel_token)
     next(frames)
-    leash.cut()
+    cancel_token.cancel()
     with pytest.raises(DecodeError, match="signal 9"):
         list(frames)
     assert len(decoders) == 1
 
 
-def test_leaving_early_ends_the_decoder(clip):
+def test_closing_early_ends_the_decoder(clip):
     frames = read_segments(*clip, plan_segments(12.0, 2.0), sample_fps=2.0, timeout_s=60.0)
     next(frames)
     frames.close()
     assert "decoder-log" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
+def test_each_segment_has_the_full_time_limit(clip, monkeypatch):
     """A decoder that takes a second for each segment, with a limit that is less than all of them."""
     path, facts = clip
     size = facts.width_px * facts.height_px * 3
@@ -350,7 +350,10 @@ def test_each_segment_has_the_whole_time_limit(clip, monkeypatch):
     assert [[time_s for time_s, _ in part] for part in parts] == [[2.0 * number] for number in range(6)]
 
 
-def test_of_the_selection_one_stretch_is_the_simple_case():
-    assert decoding.selection((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
-    cuts = [number * 5.0 for number in range(MAX_TOGETHER + 1)]
-    assert all(f"gte(t,{start!r})*lt(t,{end!r})" in decoding.selection(cuts, 2.0) for start, end in pairwise(cuts))
+def test_the_selection_expression_of_one_segment_is_the_simple_case():
+    assert decoding.build_selection_expression((0.0, 5.0), 2.0).count("gte(t,0.0)*lt(t,5.0)") == 2
+    cuts = [number * 5.0 for number in range(MAX_SHARED_SEGMENTS + 1)]
+    assert all(
+        f"gte(t,{start!r})*lt(t,{end!r})" in decoding.build_selection_expression(cuts, 2.0)
+        for start, end in pairwise(cuts)
+    )

@@ -89,7 +89,7 @@ def test_pictures_of_all_sizes(tmp_path, content, wanted):
     assert answer(path) == wanted
 
 
-def test_a_frame_rate_beyond_reason(tmp_path):
+def test_an_absurd_frame_rate(tmp_path):
     assert answer(make_clip(tmp_path / "a.mp4", fps=1000.0, frames=60)) == "frame_rate_too_high"
 
 
@@ -100,7 +100,7 @@ def test_many_streams(tmp_path):
 
 
 @pytest.mark.parametrize("duration", [float("nan"), float("inf"), -1.0, 1e300, 0.0])
-def test_a_duration_that_is_no_number(tmp_path, duration):
+def test_a_duration_that_is_not_a_number(tmp_path, duration):
     """Matroska keeps it as a float; what counts is what the packets say."""
     path = make_clip(tmp_path / "a.mkv", seconds=1.0)
     content = bytearray(path.read_bytes())

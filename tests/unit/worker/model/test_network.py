@@ -27,7 +27,7 @@ def network():
 
 @pytest.mark.parametrize("planes", ["rgb+srm", "srm", "rgb"])
 @torch.inference_mode()
-def test_one_finite_logit_a_face(planes):
+def test_each_face_gets_one_finite_logit(planes):
     logits = ForgeryNetwork(architecture(planes), 96).eval()(faces(3))
     assert logits.shape == (3,)
     assert logits.dtype == torch.float32
@@ -48,11 +48,11 @@ def test_eval_mode_is_deterministic_and_rows_do_not_depend_on_each_other(network
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_the_classifier_of_the_backbone_is_not_carried_along(network):
+def test_the_backbone_has_no_classifier(network):
     assert not [name for name in network.state_dict() if "_fc" in name]
 
 
-def test_a_gradient_reaches_every_parameter():
+def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
     network = ForgeryNetwork(architecture(), 96).train()
     network(faces(4)).sum().backward()
