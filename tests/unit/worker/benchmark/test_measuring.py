@@ -44,7 +44,7 @@ REPORT = {
 
 @pytest.fixture(scope="module")
 def bench():
-    """The processes of all contenders, each of which takes seconds to start: once for all tests."""
+    """Start the processes of all contenders once for all tests, since each takes seconds to start."""
     with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
         yield bench
 

@@ -57,7 +57,7 @@ def test_a_segment_decodes_to_the_same_frames_as_the_whole_video(tmp_path):
 
 def test_variable_frame_rates_are_sampled_by_time(tmp_path):
     source = make_clip(tmp_path / "a.mp4", fps=20.0, seconds=6.0)
-    # Nothing between 1 s and 4 s: what stands still is not recorded.
+    # No frames between 1 s and 4 s, as in a screen recording where nothing moves.
     run("-i", str(source), "-vf", "select='lt(t,1)+gt(t,4)'", "-fps_mode", "vfr", str(tmp_path / "vfr.mp4"))
     frames = frames_of(tmp_path / "vfr.mp4")
     assert [round(frame.time_s, 2) for frame in frames] == [0.0, 0.5, 4.05, 4.5, 5.0, 5.5]
@@ -226,7 +226,7 @@ def test_much_larger_later_frames_keep_their_size(tmp_path, name):
 
 
 def test_texts_that_encoders_attach_to_frames_are_not_logged(tmp_path, monkeypatch):
-    """x265 writes its settings there, some 2,000 bytes, which ffmpeg would log one by one."""
+    """x265 attaches its settings, about 2,000 bytes, which ffmpeg would log byte by byte."""
     path = make_clip(tmp_path / "a.mp4", codec="hevc", frames=5)
     runs = []
     decode = module.command_line
