@@ -145,13 +145,13 @@ def test_a_truncated_file_has_the_duration_that_is_left(tmp_path):
 def runs(monkeypatch):
     """Record how many outputs each run of ffmpeg has, without the one that lists tracks."""
     counts = []
-    command_line = module.command_line
+    build_command = module.build_command
 
     def counted(*outputs, **options):
         counts.append(len(outputs))
-        return command_line(*outputs, **options)
+        return build_command(*outputs, **options)
 
-    monkeypatch.setattr(module, "command_line", counted)
+    monkeypatch.setattr(module, "build_command", counted)
     return counts
 
 
@@ -180,11 +180,11 @@ def test_a_video_without_a_decodable_frame_is_truncated_unless_it_is_too_long(tm
 def test_two_passes_follow_a_crash_of_the_first_scan(tmp_path, monkeypatch, arguments):
     path = make_clip(tmp_path / "a.mp4")
     wanted = probe(path, LIMITS)
-    command_line = module.command_line
+    build_command = module.build_command
     monkeypatch.setattr(
         module,
-        "command_line",
-        lambda *outputs, **options: command_line(*outputs, **options) if outputs[1:] == () else arguments,
+        "build_command",
+        lambda *outputs, **options: build_command(*outputs, **options) if outputs[1:] == () else arguments,
     )
     assert probe(path, LIMITS) == wanted
 

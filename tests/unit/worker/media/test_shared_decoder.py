@@ -72,13 +72,13 @@ def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan
 def decoders(monkeypatch):
     """Record the command lines of all decoders that are started."""
     started = []
-    command_line = decoding.command_line
+    build_command = decoding.build_command
 
     def noted(*arguments, **options):
-        started.append(command_line(*arguments, **options))
+        started.append(build_command(*arguments, **options))
         return started[-1]
 
-    monkeypatch.setattr(decoding, "command_line", noted)
+    monkeypatch.setattr(decoding, "build_command", noted)
     return started
 
 
@@ -344,7 +344,7 @@ def test_each_segment_has_the_full_time_limit(clip, monkeypatch):
         f"    sys.stdout.buffer.write(bytes({size}))\n"
         "    sys.stdout.buffer.flush()\n"
     )
-    monkeypatch.setattr(decoding, "command_line", lambda _, **_options: [sys.executable, "-I", "-c", script])
+    monkeypatch.setattr(decoding, "build_command", lambda _, **_options: [sys.executable, "-I", "-c", script])
     parts, error = together(path, facts, plan_segments(12.0, 2.0), timeout_s=3.0)
     assert error is None
     assert [[time_s for time_s, _ in part] for part in parts] == [[2.0 * number] for number in range(6)]
