@@ -36,7 +36,7 @@ NO_NOTIFICATIONS_RETRY_S: Final = 300.0
 SELF_TEST_TIMEOUT_S: Final = 2.0
 """The longest that a test notification from another connection may take."""
 TCP_KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""In seconds. Without it, the loss of a silent server would be noticed only after hours."""
+"""TCP keepalive in seconds. Without it, the loss of a silent server would be noticed only after hours."""
 
 
 class _NoNotificationsError(Exception):

@@ -82,13 +82,13 @@ class StorageSettings(Section):
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
-    """Without both keys, the platform's credentials are used: environment, instance role or web identity."""
+    """The secret of *access_key_id*. Without the two, the platform's credentials are used, such as an instance role."""
     server_side_encryption: Literal["AES256", "aws:kms"] | None = None
     kms_key_id: str | None = None
     upload_valid_s: int = Field(default=3600, ge=60, le=7 * 24 * 3600)
     """How long the presigned address of a direct upload is valid."""
     cache_dir: Path | None = None
-    """Where workers keep local copies of objects; by default below the system's temporary folder."""
+    """The folder for workers' local copies of objects; by default below the system's temporary folder."""
     cache_bytes: int = Field(default=20 * 1024**3, gt=0)
     """The most that copies which are not in use may take."""
     cache_linger_s: float = Field(default=120.0, gt=0)

@@ -180,7 +180,7 @@ class Calibration(_Frozen):
     bounds: dict[Literal["image", "video"], Bounds] | None = None
     """Bounds by kind of media; without them, threshold and band apply to all evidence."""
     min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
-    """Below this (``shared.evidence.bits_per_pixel``) a video is compressed too heavily to be called real."""
+    """Videos with fewer bits per pixel (``shared.evidence``) are compressed too heavily to be called real."""
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:

@@ -141,11 +141,11 @@ class Media(Base):
     storage_key: Mapped[str | None]
     """Null once the file is erased."""
     facts: Mapped[dict[str, Any] | None]
-    """What the probe found; see ``worker.media.probe.MediaFacts``."""
+    """The facts from the probe; see ``worker.media.probe.MediaFacts``."""
     video_bytes: Mapped[int | None] = mapped_column(BigInteger)
     """Bytes of the video stream; null for images, and in rows of older releases."""
     presentation: Mapped[dict[str, Any] | None]
-    """Which frames of the file are shown, and how; null in rows of older releases. See ``MediaFacts.presentation``."""
+    """The track and dynamic range that are shown; null in rows of older releases. See ``MediaFacts.presentation``."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 

@@ -61,7 +61,7 @@ class Reason(StrEnum):
     FACES_TOO_SMALL = "faces_too_small"
     FACES_TOO_BLURRED = "faces_too_blurred"
     FACES_TURNED = "faces_turned"
-    """In a job with a score: a person as large as the scored ones is rotated and was not scored."""
+    """Faces are rotated and were not scored. In a job with a score, one of them is as large as the scored ones."""
     SEGMENTS_FAILED = "segments_failed"
     """Part of the media could not be analysed."""
     TRUNCATED = "truncated"

@@ -165,7 +165,7 @@ def inspect_tiff(reader: HeaderReader) -> HeaderFacts:
         )
     if found.get(_SAMPLE_FORMAT) == _FLOAT:
         raise UnsupportedMediaError(
-            "the file is a TIFF with floating-point samples, whose brightness is undefined;"
+            "the file is a TIFF whose samples are floating-point numbers, whose brightness is undefined;"
             " send it with 8 or 16 bits per sample"
         )
     size = (found[_WIDTH], found[_HEIGHT]) if {_WIDTH, _HEIGHT} <= found.keys() else None

@@ -130,7 +130,7 @@ class SubmitterTask:
 
 
 def make_picture(number: int) -> bytes:
-    """A small JPEG without a face, unlike those of other numbers."""
+    """Make a small JPEG without a face that differs from those of other numbers."""
     import numpy as np
     from PIL import Image
 
@@ -169,7 +169,7 @@ def measure_submissions_per_s(url: str, api_key: str, count: int, connections: i
 
 @dataclass(frozen=True, slots=True)
 class SubmitterResult:
-    """What one process submitted; times are of the system clock, which all processes share."""
+    """The result of one submitting process; times are of the system clock, which all processes share."""
 
     began: float
     ended: float

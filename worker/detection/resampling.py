@@ -80,7 +80,7 @@ class CPUResampler:
         self._run = run
 
     def pyramid(self, scales: Sequence[float]) -> list[NDArray[np.float32]]:
-        """See ``Resampler``."""
+        """Implement ``Resampler``."""
         sizes = _level_sizes(self.height_px, self.width_px, scales)
         grids = _get_grids(self.height_px, self.width_px, tuple(sizes))
         levels = [np.empty((len(self._tables), *size, 3), np.float32) for size in sizes]
@@ -93,7 +93,7 @@ class CPUResampler:
         return levels
 
     def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
-        """See ``Resampler``."""
+        """Implement ``Resampler``."""
         crops = np.empty((len(edges), side_px, side_px, 3), np.float32)
 
         left, top, right, bottom = edges.T[..., None]
@@ -128,7 +128,7 @@ class TorchResampler:
         self._table = torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))
 
     def pyramid(self, scales: Sequence[float]) -> list[Tensor]:
-        """See ``Resampler``."""
+        """Implement ``Resampler``."""
         levels = []
         for rows, columns in _level_sizes(self.height_px, self.width_px, scales):
             (top, bottom), (left, right) = (
@@ -141,7 +141,7 @@ class TorchResampler:
         return levels
 
     def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> Tensor:
-        """See ``Resampler``."""
+        """Implement ``Resampler``."""
         left, top, right, bottom = edges.T[..., None]
         above, below = self._windows(top, bottom, side_px)
         before, after = self._windows(left, right, side_px)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DecodeError
-from worker.media.ffmpeg import command_line, log_frames, open_input, select_video
+from worker.media.ffmpeg import build_command, log_frames, open_input, select_video
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.showinfo import FrameTimes
@@ -100,10 +100,10 @@ class FrameDecoder:
         queue_options = {"thread_queue_size": 1} if is_large else {}
         output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **queue_options)
         self._is_shared = len(cuts_s) > 2
-        self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
+        self._arguments = build_command(output, log="level+info" if self._is_shared else "info")
 
     def starts_by(self, time_s: float) -> bool:
-        """Whether decoding started at *time_s* or earlier; known once a frame was given or the run has ended."""
+        """Return whether decoding started at *time_s* or earlier; call it after a frame or the end of the run."""
         first_s = self._frame_times.first_decoded_s
         return first_s is not None and first_s - self._facts.start_s <= time_s
 

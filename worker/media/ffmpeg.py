@@ -92,12 +92,13 @@ def log_frames(stream: Any) -> Any:
     return stream.filter("sidedata", "delete", type="SEI_UNREGISTERED").filter("showinfo", checksum=0)
 
 
-def command_line(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -> list[str]:
+def build_command(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -> list[str]:
     """
-    The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level.
+    Build the command that runs the filter graph of *outputs*, with ffmpeg's log level *log*.
 
     Args:
-        before: Arguments of another output of the only input, which comes first. The order of *outputs* is not theirs.
+        outputs: Output nodes of ffmpeg-python, which may reorder them.
+        before: Arguments of a further output, which is to be the first one.
     """
     flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]
     arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[find_ffmpeg(), *flags])

@@ -170,8 +170,8 @@ def _start_decoder(
 ) -> Generator[BoundedProcess, None, None]:
     request = json.dumps({"command": command, "work_pixels": WORK_PIXELS, **arguments})
     # -I: nothing is imported from the environment or the current folder. -B: the child may not write files.
-    command_line = [sys.executable, "-I", "-B", str(SCRIPT), str(path.absolute()), request]
-    with BoundedProcess(command_line, timeout_s=timeout_s, cancel_token=cancel_token) as child:
+    child_arguments = [sys.executable, "-I", "-B", str(SCRIPT), str(path.absolute()), request]
+    with BoundedProcess(child_arguments, timeout_s=timeout_s, cancel_token=cancel_token) as child:
         yield child
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from shared.containers import inspect_header
 from shared.errors import DecodeError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
-from worker.media.ffmpeg import command_line, open_input
+from worker.media.ffmpeg import build_command, open_input
 from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.still import Picture
 
@@ -48,7 +48,7 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, cancel_token: Cancel
         stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
     size_px = -(-width_px // factor), -(-height_px // factor)
-    rgb = _flatten_onto_white(_decode(command_line(output), size_px, timeout_s, cancel_token))
+    rgb = _flatten_onto_white(_decode(build_command(output), size_px, timeout_s, cancel_token))
     if factor == 1:
         return Picture(rgb, rgb.shape[1], rgb.shape[0])
     if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):

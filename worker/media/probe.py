@@ -32,7 +32,7 @@ from shared.errors import (
     UnsupportedCodecError,
     UnsupportedMediaError,
 )
-from worker.media.ffmpeg import command_line, log_frames, open_input, select_video
+from worker.media.ffmpeg import build_command, log_frames, open_input, select_video
 from worker.media.filelog import UNREADABLE_DOLBY_PROFILE, FileLog, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
@@ -239,7 +239,7 @@ def _scan_in_one_pass(path: Path, container: str, index: int | None, deadline: f
     options = {"err_detect": "ignore_err", "err_detect:v": 0}
     source = _open_timed(path, container, **options)
     outputs = _packets_output(source, index), _first_frame_output(source, index)
-    arguments = command_line(*outputs, before=log.listing_arguments())
+    arguments = build_command(*outputs, before=log.listing_arguments())
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=read) as child:
         for line in child.stdout:
             scan.read(line)
@@ -307,7 +307,7 @@ def _read_packets(
 ) -> tuple[FileLog, VideoTrack, PacketScan]:
     log, scan = FileLog(), PacketScan()
     source = _open_timed(path, container, err_detect="ignore_err")
-    arguments = command_line(_packets_output(source, index), before=log.listing_arguments(which))
+    arguments = build_command(_packets_output(source, index), before=log.listing_arguments(which))
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=log.read) as child:
         for line in child.stdout:
             scan.read(line)
@@ -351,7 +351,7 @@ def _explain_missing_track(log: FileLog, text: str) -> MediaError:
 def _decode_first(path: Path, container: str, index: int, timeout_s: float) -> FirstFrame:
     first = FirstFrame()
     output = _first_frame_output(open_input(path, container), index)
-    with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=first.read) as child:
+    with BoundedProcess(build_command(output), timeout_s=timeout_s, on_line=first.read) as child:
         child.stdout.read()
         status = child.wait()
     if first.size_px is not None:

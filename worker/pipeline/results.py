@@ -27,7 +27,7 @@ class FaceResult:
     """Clockwise rotation of the face in the displayed frame: 0, 90, 180 or 270. It was turned upright to be scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "time_s": round(self.time_s, 4),
             "box_px": [round(value, 1) for value in self.box_px],
@@ -43,7 +43,7 @@ class FaceResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The face that ``to_json`` wrote."""
+        """Restore a face from its ``to_json``."""
         box, marks = tuple(data["box_px"]), tuple((x, y) for x, y in data["landmarks_px"])
         return cls(**{**data, "box_px": box, "landmarks_px": marks})
 
@@ -59,7 +59,7 @@ class PersonResult:
     faces: tuple[FaceResult, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "person": self.person,
             "fake_score": self.fake_score,
@@ -68,7 +68,7 @@ class PersonResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The person that ``to_json`` wrote."""
+        """Restore a person from its ``to_json``."""
         faces = tuple(FaceResult.from_json(face) for face in data["faces"])
         return cls(data["person"], data["fake_score"], faces)
 
@@ -92,7 +92,7 @@ class SegmentResult:
     over segments and is erased when the job ends. Not part of the JSON form."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded: the ``result`` of a segment's row."""
+        """Return plain values, rounded, for the column ``result`` of a segment."""
         return {
             "fake_score": self.fake_score,
             "reasons": list(self.reasons),
@@ -105,7 +105,7 @@ class SegmentResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The segment that ``to_json`` wrote."""
+        """Restore a segment's result from its ``to_json``."""
         people = tuple(PersonResult.from_json(person) for person in data["people"])
         return cls(**{**data, "reasons": tuple(data["reasons"]), "people": people})
 
@@ -134,7 +134,7 @@ class PersonVerdict:
     """Box of that face: left, top, right, bottom in the displayed frame."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "person": self.person,
             "fake_score": self.fake_score,
@@ -162,7 +162,7 @@ class Suspicion:
     """``fake`` if the stretch is significant among all chances, ``inconclusive`` if only among a part of them."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "start_s": round(self.start_s, 4),
             "end_s": round(self.end_s, 4),

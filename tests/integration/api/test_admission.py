@@ -188,8 +188,8 @@ def test_slow_uploads_leave_threads_for_others(make_api, large_picture, is_small
 def test_every_response_has_security_headers(make_api, path):
     headers = make_api().call("GET", path, {}).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Referrer-RetryPolicy"] == "no-referrer"
-    assert "frame-ancestors 'none'" in headers["Content-Security-RetryPolicy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
 
 
 def test_metrics_need_loopback_or_a_token(make_api):

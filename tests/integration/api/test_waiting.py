@@ -230,7 +230,7 @@ def test_a_submission_can_wait_for_its_job(make_api):
     assert api.call("GET", answer.headers["Location"], auth).json == answer.json
 
 
-@pytest.mark.parametrize("where", ["wait_for_end", "_document_now"])
+@pytest.mark.parametrize("where", ["wait_for_end", "_reload_document"])
 def test_an_accepted_submission_succeeds_even_if_its_wait_fails(make_api, monkeypatch, where):
     """An error would make the client submit it again."""
     api = make_api()

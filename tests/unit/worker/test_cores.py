@@ -1,4 +1,4 @@
-"""What Linux alone has: macOS, where it is missing, runs the service all the same."""
+"""Features that only Linux has: the service also runs on macOS, without them."""
 
 import os
 import subprocess

@@ -110,5 +110,5 @@ def test_openvino_sends_no_telemetry(tmp_path):
         timeout=240,
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    # Where it would keep the number by which it tells installations apart.
+    # Where OpenVINO would store the id of the installation.
     assert not (tmp_path / "intel").exists()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """A folder of checkpoints that the environment names, with one of an unknown backbone called as is asked."""
+    """Make a configured folder of checkpoints in which the requested one has an unknown backbone."""
 
     def make(name):
         content = json.loads((PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT / "manifest.json").read_bytes())

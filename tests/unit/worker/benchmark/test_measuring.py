@@ -33,9 +33,9 @@ STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3
 ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
 REPORT = {
-    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._json(ROWS)}],
+    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._rows_to_json(ROWS)}],
     "growth": {
-        name: [{**row, "contenders": running._json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
+        name: [{**row, "contenders": running._rows_to_json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
         for name in ("duration", "resolution", "faces")
     },
     **running._ratios(ROWS),
@@ -44,7 +44,7 @@ REPORT = {
 
 @pytest.fixture(scope="module")
 def bench():
-    """The processes of all contenders, each of which takes seconds to start: once for all tests."""
+    """Start the processes of all contenders once for all tests, since each takes seconds to start."""
     with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
         yield bench
 

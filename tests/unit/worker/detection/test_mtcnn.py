@@ -28,7 +28,7 @@ def reference():
 
 
 def overlap(one, other):
-    """Intersection over union."""
+    """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(0.0, width) * max(0.0, height)
@@ -37,7 +37,7 @@ def overlap(one, other):
 
 
 def agreement(detector, reference, frames):
-    """Recall and precision of *detector* for faces of at least 40 px, and how many there are."""
+    """Return recall and precision of *detector* for faces of at least 40 px, and the number of faces."""
     found = wanted = right = confirmed = 0
     for ours, frame in zip(detector.detect(frames), frames, strict=True):
         theirs = reference.detect(frame)[0]
@@ -125,7 +125,7 @@ def test_the_largest_face_comes_first(detector):
 
 @pytest.fixture
 def device_detector(monkeypatch):
-    """As it works on a GPU, on the processor."""
+    """Make a detector that works as on a GPU, but on the CPU."""
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):

@@ -1,4 +1,4 @@
-"""The cascade's networks say what facenet-pytorch's say."""
+"""The cascade's networks give the same outputs as facenet-pytorch's."""
 
 from collections.abc import Callable
 

@@ -30,7 +30,7 @@ def test_positions_in_a_turned_picture_map_back(mtcnn, quarter_turns):
 
 
 def turn_back_direction(quarter_turns):
-    """Where down is in a picture that was turned counter-clockwise."""
+    """Return the direction of down in a picture that was turned counter-clockwise."""
     return np.array([(0, 1), (1, 0), (0, -1), (-1, 0)][quarter_turns])
 
 

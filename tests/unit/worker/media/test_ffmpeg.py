@@ -1,7 +1,7 @@
 import pytest
 
 from worker.media import ffmpeg
-from worker.media.ffmpeg import command_line, find_ffmpeg, is_recent, open_input
+from worker.media.ffmpeg import build_command, find_ffmpeg, is_recent, open_input
 
 
 def fake(folder, banner):
@@ -42,7 +42,7 @@ def test_ffmpeg_on_the_path_is_used_if_it_is_recent(tmp_path, monkeypatch, versi
 
 
 def test_an_input_is_limited_to_files_and_one_demuxer(tmp_path):
-    arguments = command_line(open_input(tmp_path / "a.mp4", "mp4").output("pipe:", f="null"))
+    arguments = build_command(open_input(tmp_path / "a.mp4", "mp4").output("pipe:", f="null"))
     joined = " ".join(arguments)
     assert "-protocol_whitelist file" in joined
     assert "-f mov" in joined

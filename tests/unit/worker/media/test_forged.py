@@ -32,7 +32,7 @@ FORGED = {
 
 @pytest.fixture(scope="module")
 def two_tracks(tmp_path_factory) -> Path:
-    """A video with two tracks of different sizes, of which the second is the default one."""
+    """Make a video with two tracks of different sizes, of which the second is the default."""
     folder = tmp_path_factory.mktemp("two")
     first, second = (
         make_clip(folder / f"{width}.mp4", seconds=2.0, size=(width, 64), codec="h264") for width in (64, 96)

@@ -57,7 +57,7 @@ def test_a_segment_decodes_to_the_same_frames_as_the_whole_video(tmp_path):
 
 def test_variable_frame_rates_are_sampled_by_time(tmp_path):
     source = make_clip(tmp_path / "a.mp4", fps=20.0, seconds=6.0)
-    # Nothing between 1 s and 4 s: what stands still is not recorded.
+    # No frames between 1 s and 4 s, as in a screen recording where nothing moves.
     run("-i", str(source), "-vf", "select='lt(t,1)+gt(t,4)'", "-fps_mode", "vfr", str(tmp_path / "vfr.mp4"))
     frames = frames_of(tmp_path / "vfr.mp4")
     assert [round(frame.time_s, 2) for frame in frames] == [0.0, 0.5, 4.05, 4.5, 5.0, 5.5]
@@ -74,8 +74,8 @@ def test_a_late_gap_is_read_by_seeking(tmp_path, monkeypatch):
     source = make_clip(tmp_path / "a.mp4", fps=10.0, seconds=30.0)
     run("-i", str(source), "-vf", "select='lt(t,20)+gt(t,27)'", "-fps_mode", "vfr", "-g", "20", str(tmp_path / "v.mp4"))
     runs = []
-    decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    decode = module.build_command
+    monkeypatch.setattr(module, "build_command", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     (frame,) = frames_of(tmp_path / "v.mp4", start_s=22.0, end_s=25.0)
     assert frame.time_s == 22.0
     late = frames_of(tmp_path / "v.mp4", start_s=25.0, end_s=28.0)
@@ -178,7 +178,7 @@ def test_a_video_with_blanked_data_fails_to_decode(tmp_path):
 def test_a_slow_decoder_times_out(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "a.mp4")
     facts = probe(path, LIMITS)
-    monkeypatch.setattr(module, "command_line", lambda _, **_log: ["sleep", "60"])
+    monkeypatch.setattr(module, "build_command", lambda _, **_log: ["sleep", "60"])
     with pytest.raises(DecodeTimeoutError, match=r"limit of 0\.\d+ s"):
         list(read_frames(path, facts, start_s=0, end_s=2, sample_fps=2, timeout_s=0.3))
 
@@ -197,8 +197,8 @@ def test_the_queue_of_large_frames_is_short(tmp_path, monkeypatch, large_from, i
     path = make_clip(tmp_path / "a.mp4", frames=12)
     monkeypatch.setattr(module, "LARGE_PIXELS", large_from)
     runs = []
-    decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    decode = module.build_command
+    monkeypatch.setattr(module, "build_command", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     assert len(frames_of(path, sample_fps=30.0)) == 12
     assert ["-thread_queue_size" in arguments for arguments in runs] == [is_bound]
 
@@ -226,11 +226,11 @@ def test_much_larger_later_frames_keep_their_size(tmp_path, name):
 
 
 def test_texts_that_encoders_attach_to_frames_are_not_logged(tmp_path, monkeypatch):
-    """x265 writes its settings there, some 2,000 bytes, which ffmpeg would log one by one."""
+    """x265 attaches its settings, about 2,000 bytes, which ffmpeg would log byte by byte."""
     path = make_clip(tmp_path / "a.mp4", codec="hevc", frames=5)
     runs = []
-    decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    decode = module.build_command
+    monkeypatch.setattr(module, "build_command", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     assert frames_of(path)
     log = subprocess.run(runs[0], capture_output=True, check=True).stderr
     assert log.count(b"pts_time:") == 6

@@ -1,4 +1,4 @@
-"""Every picture of a file is looked at, whatever its format, or the file is not called real."""
+"""Every picture of a file is analysed, in all formats, or the file is not judged real."""
 
 import io
 import struct
@@ -42,7 +42,7 @@ LIMITS = Limits().for_media()
 
 
 def look(path, *, sample_fps=2.0, segment_seconds=5.0):
-    """Facts, and for each segment the (time, mean grey) of its frames."""
+    """Return the facts of a file, and (time, mean grey) of each frame of each segment."""
     facts = probe(path, LIMITS)
     plan = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     segments, frames = [], []
@@ -56,7 +56,7 @@ def look(path, *, sample_fps=2.0, segment_seconds=5.0):
 
 
 def near(segments, wanted):
-    """Times exactly, and greys as closely as lossy formats keep them."""
+    """Compare times exactly, and greys as closely as lossy formats keep them."""
     assert [[time for time, _ in part] for part in segments] == [[time for time, _ in part] for part in wanted]
     for got, meant in zip(segments, wanted, strict=True):
         assert [grey for _, grey in got] == pytest.approx([grey for _, grey in meant], abs=3)
@@ -167,7 +167,7 @@ def test_a_page_is_read_without_later_pages(tmp_path, monkeypatch):
 
 
 def mpo(second, kind=0x020002):
-    """Two pictures in one JPEG file, the second of that *kind*."""
+    """Make a JPEG file with two pictures, the second of that *kind*."""
     first = Image.fromarray(plain(20)[0])
     content = bytearray(encoded(first, "MPO", save_all=True, append_images=[first]))
     at = content.rindex(b"\xff\xd8\xff")
@@ -320,7 +320,7 @@ def test_large_pictures_are_scaled_down_and_their_full_size_is_kept(tmp_path, co
 def test_a_large_picture_is_turned_upright(tmp_path, container, orientation, monkeypatch):
     monkeypatch.setattr(images, "WORK_PIXELS", 2000)
     pixels = np.zeros((64, 96, 3), np.uint8)
-    pixels[:32, :48] = 250  # Where this quarter comes to stand tells how the picture was turned.
+    pixels[:32, :48] = 250  # The position of this quarter shows how the picture was turned.
     marks = Image.Exif()
     marks[0x0112] = orientation
     path = tmp_path / "a"
@@ -414,7 +414,7 @@ def box(kind, content=b""):
 
 
 def codestream_of(content):
-    """The codestream of a JPEG XL file, with or without boxes."""
+    """Return the codestream of a JPEG XL file, with or without boxes."""
     if content.startswith(b"\xff\x0a"):
         return content
     stream = io.BytesIO(content)
@@ -425,7 +425,7 @@ def codestream_of(content):
 
 
 def in_parts(codestream, first):
-    """A JPEG XL file whose codestream stands in two boxes, the first with its *first* bytes."""
+    """Make a JPEG XL file whose codestream is split into two boxes, the first with its *first* bytes."""
     begin = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
     parts = ((0, codestream[:first]), (0x80000001, codestream[first:]))
     return begin + b"".join(box(b"jxlp", struct.pack(">I", number) + part) for number, part in parts)

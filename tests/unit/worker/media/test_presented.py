@@ -1,4 +1,4 @@
-"""Times, tracks and sizes are those of what a player shows."""
+"""Times, tracks and sizes match what players show."""
 
 import struct
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ FPS = 25.0
 
 @pytest.fixture(scope="module")
 def sounding(tmp_path_factory) -> Path:
-    """A video of 16 s whose key frames are 10 s apart, with B-frames and sound."""
+    """Make a video of 16 s with audio and B-frames whose key frames are 10 s apart."""
     folder = tmp_path_factory.mktemp("sounding")
     clip = make_clip(folder / "a.mp4", fps=FPS, seconds=16.0, size=(64, 64), extra=("-g", "250", "-bf", "2"))
     path = folder / "sounding.mp4"
@@ -31,7 +31,7 @@ def sounding(tmp_path_factory) -> Path:
 
 
 def shown(path: Path) -> tuple[float, float, list[float]]:
-    """Where a player begins, by the file's clock, and when the last picture ends and each appears, from there on."""
+    """Return where players begin, by the file's clock, and relative to it the end and the time of each frame."""
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
         frames = [(frame.time, float((frame.duration or 0) * frame.time_base)) for frame in container.decode(stream)]
@@ -47,7 +47,7 @@ def cut(source: Path, path: Path, *options: str) -> Path:
 
 
 def _trimmed(source: Path, folder: Path) -> Path:
-    # The key frame lies 7 s before what is shown: an edit list hides what comes between.
+    # The key frame is 7 s before the displayed interval; an edit list hides the frames between.
     return cut(source, folder / "trimmed.mp4", "-ss", "7", "-t", "5.27")
 
 
@@ -56,7 +56,7 @@ def _trimmed_mov(source: Path, folder: Path) -> Path:
 
 
 def _late(source: Path, folder: Path) -> Path:
-    # Pictures begin 1.3 s after sound.
+    # The video begins 1.3 s after the audio.
     path = folder / "late.mp4"
     run(
         "-itsoffset", "1.3", "-i", str(source), "-i", str(source), "-map", "0:v", "-map", "1:a", "-c", "copy", str(path)
@@ -160,11 +160,8 @@ def test_hidden_frames_do_not_count_for_frame_rate_or_bytes(tmp_path, sounding):
     assert facts.video_bytes < 0.6 * whole.video_bytes
 
 
-# --- tracks ---------------------------------------------------------------------------------------------------------
-
-
 def two_tracks(folder: Path, name: str, *options: str) -> Path:
-    """A file with a video of noise, 64 × 64, and one of 96 × 96."""
+    """Make a file with a video of noise, 64 × 64, and one of 96 × 96."""
     first = make_clip(folder / "first.mp4", size=(64, 64), faces=())
     second = make_clip(folder / "second.mp4", size=(96, 96), seconds=3.0)
     path = folder / name
@@ -222,9 +219,6 @@ def test_an_audio_track_does_not_count_as_another_video(tmp_path, sounding):
     assert list(read_frames(path, facts, start_s=0.0, end_s=2.0, sample_fps=2.0, timeout_s=30))
 
 
-# --- geometry -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("ratio", "size"), [("4/3", (256, 96)), ("1/2", (192, 192)), ("16/11", (279, 96)), ("1/1", (192, 96))]
 )
@@ -269,7 +263,7 @@ def boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, in
 
 
 def find(content: bytes, *path: bytes) -> int:
-    """Where the content of the first box at *path* begins."""
+    """Return where the content of the first box at *path* begins."""
     start, end = 0, len(content)
     for name in path:
         start, end = next((begin, stop) for kind, begin, stop in boxes(content, start, end) if kind == name)
@@ -296,9 +290,6 @@ def test_frames_are_turned_and_mirrored_by_the_display_matrix(tmp_path, turn):
     assert pictures[1].shape == wanted.shape
     # Chroma is stored at half size, so turning before or after converting differs a little at edges.
     assert np.abs(pictures[1] - wanted).mean() < 3.0
-
-
-# --- codecs ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
@@ -343,7 +334,7 @@ def test_an_empty_broadcast_track_does_not_count(tmp_path):
 
 
 def test_a_program_stream_ends_after_its_last_frame(tmp_path):
-    """Some of its packets alone have times of presentation, and the last of them is none of those."""
+    """Only some of its packets have presentation times, and the last one has none."""
     path = make_broadcast(tmp_path, "mpeg2.mpg")
     facts = probe(path, LIMITS)
     assert (facts.frame_count, facts.frame_rate) == (25, pytest.approx(25.0))

@@ -58,7 +58,7 @@ def test_videos_of_every_container_and_codec_are_read(tmp_path, name, codec, con
     assert facts.duration_s == pytest.approx(2.0, abs=0.11)
     assert facts.frame_rate == pytest.approx(10.0, rel=0.06)
     assert not facts.truncated
-    # Releases from before refuse facts that they do not know.
+    # Earlier releases refuse unknown facts.
     assert not {"video_bytes", "first_s", "video_track", "dynamic_range"} & facts.to_json().keys()
     assert MediaFacts.from_json(facts.to_json(), facts.presentation()) == replace(facts, video_bytes=None)
 
@@ -143,15 +143,15 @@ def test_a_truncated_file_has_the_duration_that_is_left(tmp_path):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """How many outputs each run of ffmpeg had, without the one that lists tracks."""
+    """Record how many outputs each run of ffmpeg has, without the one that lists tracks."""
     counts = []
-    command_line = module.command_line
+    build_command = module.build_command
 
     def counted(*outputs, **options):
         counts.append(len(outputs))
-        return command_line(*outputs, **options)
+        return build_command(*outputs, **options)
 
-    monkeypatch.setattr(module, "command_line", counted)
+    monkeypatch.setattr(module, "build_command", counted)
     return counts
 
 
@@ -180,11 +180,11 @@ def test_a_video_without_a_decodable_frame_is_truncated_unless_it_is_too_long(tm
 def test_two_passes_follow_a_crash_of_the_first_scan(tmp_path, monkeypatch, arguments):
     path = make_clip(tmp_path / "a.mp4")
     wanted = probe(path, LIMITS)
-    command_line = module.command_line
+    build_command = module.build_command
     monkeypatch.setattr(
         module,
-        "command_line",
-        lambda *outputs, **options: command_line(*outputs, **options) if outputs[1:] == () else arguments,
+        "build_command",
+        lambda *outputs, **options: build_command(*outputs, **options) if outputs[1:] == () else arguments,
     )
     assert probe(path, LIMITS) == wanted
 
@@ -233,7 +233,7 @@ def _torn_picture(path):
 
 
 def _no_size(path):
-    """The configuration record of H.264, which has the pictures' size, is blanked in its tag."""
+    """Blank the H.264 configuration record, which has the frame size, in its tag."""
     content = bytearray(make_clip(path.with_name("a.flv")).read_bytes())
     at = content.index(bytes.fromhex("1700000000")) + 5
     content[at:] = bytes(len(content) - at)
@@ -241,7 +241,7 @@ def _no_size(path):
 
 
 def _nothing_recorded(path):
-    """A transport stream of which the tables alone are left."""
+    """Make a transport stream of which only the tables are left."""
     data = make_clip(path.with_name("a.ts")).read_bytes()
     packets = (data[at : at + 188] for at in range(0, len(data), 188))
     path.write_bytes(

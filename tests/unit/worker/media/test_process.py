@@ -157,7 +157,7 @@ def test_cancelling_after_the_child_has_ended_is_harmless():
 
 def test_a_child_that_ends_before_it_is_killed_is_not_an_error(monkeypatch):
     def refuse(pid, number):
-        # As macOS answers for a group of which nothing runs any more.
+        # macOS answers so for a process group in which nothing runs any more.
         os.kill(pid, number)
         raise PermissionError
 

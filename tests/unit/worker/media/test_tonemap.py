@@ -1,4 +1,4 @@
-"""HDR pictures come out as an SDR display shows them."""
+"""HDR frames are converted to what an SDR display shows."""
 
 import tempfile
 
@@ -37,7 +37,7 @@ def test_one_scene_looks_the_same_in_sdr_and_hdr(tmp_path, clip, dynamic_range):
     assert usual.mean() > 0.8
     assert np.abs(shown - wanted)[usual].mean() < 2.0
     assert np.abs(shown - wanted).mean() < 3.0
-    # Taken for SDR, as before, it is far off.
+    # Interpreted as SDR, the colours are far off.
     assert np.abs(hdr_of(wanted / 255.0, dynamic_range) * 255 - wanted)[usual].mean() > 10.0
 
 

@@ -24,7 +24,7 @@ def edit(models, **changes):
 
 
 def saved(models):
-    """Another checkpoint, beside the packaged one."""
+    """Save another checkpoint beside the packaged one."""
     manifest = read_manifest(models / NAME)
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     renamed = manifest.model_copy(update={"name": "saved", "trained": True})
@@ -117,7 +117,7 @@ def test_pinned_weights_are_found_in_another_folder_and_use_the_pinned_manifest(
 
 
 def saved_as_default(models):
-    """Exchange the checkpoint of the default's name for an untrained one."""
+    """Replace the default checkpoint with an untrained one of the same name."""
     manifest = read_manifest(models / "kept")
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     save_checkpoint(models / NAME, manifest, network, "# other\n")

@@ -8,7 +8,7 @@ from shared.manifests import Architecture
 from worker.model.network import ForgeryNetwork
 
 REFERENCE_LOGITS = {"efficientnet-b0": 9.2765e-5, "efficientnet-lite0": 4.33180}
-"""Of networks filled by ``fill``; measured in float32 on an x86 processor."""
+"""Logits of networks filled by ``fill``, measured in float32 on an x86 CPU."""
 
 
 def architecture(planes="rgb+srm", backbone="efficientnet-b0"):
@@ -91,5 +91,5 @@ def test_residuals_are_grey_levels_unless_the_architecture_says_otherwise():
     relative = plain.model_copy(update={"residual_scale": "own-level"})
     assert not ForgeryNetwork(plain, 64).srm.own_level
     assert ForgeryNetwork(relative, 64).srm.own_level
-    # Both have the same parameters, so the architecture alone tells them apart.
+    # Both have the same parameters, so only the architecture distinguishes them.
     assert ForgeryNetwork(plain, 64).state_dict().keys() == ForgeryNetwork(relative, 64).state_dict().keys()

@@ -40,7 +40,7 @@ def test_residuals_stay_within_their_range():
 
 
 def noise(level, size=64):
-    """A grey picture with noise of *level* grey levels."""
+    """Make a grey picture with noise of *level* grey levels."""
     grain = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(2))
     return (0.5 + grain * level / 255.0).expand(1, 3, size, size)
 
@@ -49,7 +49,7 @@ def test_relative_residuals_do_not_depend_on_the_noise_level():
     quiet, loud = noise(0.25), noise(1.0)
     relative, absolute = SRMFilter(own_level=True), SRMFilter()
     planes = relative(quiet), relative(loud)
-    # Truncation, which comes before the level is measured, takes a little off the louder one.
+    # Truncation before the level is measured affects the louder picture a little.
     assert (planes[0] - planes[1]).abs().mean() < 0.1 * planes[0].abs().mean()
     assert absolute(loud).abs().mean() > 3 * absolute(quiet).abs().mean()
 
@@ -66,7 +66,7 @@ def test_relative_residuals_are_multiples_of_the_mean_of_each_plane_and_picture(
 def test_a_flat_picture_has_no_level_and_stays_flat():
     flat = SRMFilter(own_level=True)(torch.full((1, 3, 32, 32), 0.5))
     assert flat.abs().max() < 1e-2
-    # Nor does what rounding leaves of a picture become noise.
+    # Rounding errors do not become noise either.
     assert SRMFilter(own_level=True)(noise(0.01)).abs().mean() < 0.1
 
 

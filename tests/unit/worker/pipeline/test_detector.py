@@ -74,7 +74,7 @@ def test_boxes_of_turned_faces_are_turned_back_before_scaling(detector, quarter_
     [face] = detector.score_segment([Frame(0.0, turned, (2.0, 4.0))]).people[0].faces
     assert face.turned_deg == (4 - quarter_turns) % 4 * 90
     assert face.fake_score == pytest.approx(upright.fake_score, abs=1e-4)
-    # Back into the picture that was looked at, and there to where the box is that was found upright.
+    # Scale back to the decoded picture, and turn back to the box that was found in the upright picture.
     corners = np.array(face.box_px).reshape(2, 2) / (2.0, 4.0)
     left, top, right, bottom = (round(value) for value in corners.ravel())
     mask = np.zeros(turned.shape[:2], np.bool_)
@@ -194,8 +194,8 @@ def test_an_unknown_checkpoint_is_an_error():
 
 
 def swapped():
-    """(280, 280, 3) uint8 RGB: the astronaut with a part of another's face, so that its score is at neither end."""
-    # The marks are those of a larger portrait of Grace Hopper.
+    """Make a (280, 280, 3) uint8 RGB face with a part of another one, so that its score is neither near 0 nor 1."""
+    # The landmarks are those of a larger portrait of Grace Hopper.
     portraits = Image.fromarray(hopper()), Image.fromarray(astronaut())
     return np.asarray(swap_face(portraits[0], HOPPER_LANDMARKS, portraits[1], ASTRONAUT_LANDMARKS))
 
@@ -213,5 +213,5 @@ def test_a_scene_gets_the_same_score_in_sdr_and_in_hdr(detector, tmp_path, dynam
     wanted = score(sdr)
     mapped, unmapped = score(hdr), score(hdr, dynamic_range="sdr")
     assert mapped == pytest.approx(wanted, abs=0.08)
-    # Taken for SDR it is another picture, in which a face may not even be found.
+    # Interpreted as SDR the picture differs so much that a face may not be found.
     assert abs((unmapped or 0.0) - wanted) > abs(mapped - wanted)

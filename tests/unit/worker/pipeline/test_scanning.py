@@ -19,7 +19,7 @@ PICTURE = np.zeros((240, 320, 3), np.uint8)
 
 
 class Times:
-    """Instead of a detector: says which frames it was given."""
+    """Replacement of a detector that records which frames it gets."""
 
     def score_segment(self, frames, should_stop, _stages=None):
         if should_stop():
@@ -49,7 +49,7 @@ def test_each_segment_gets_its_own_frames(clip):
         for part in plan
     ]
     assert list(scan(clip, plan)) == wanted
-    assert len(plan) == 5  # The last second is half a segment, and stands by itself.
+    assert len(plan) == 5  # The last second is half a segment, so it is a separate one.
 
 
 def segments(count):
@@ -72,7 +72,7 @@ def test_frames_are_read_ahead_beyond_the_segment_up_to_a_limit(clip, monkeypatc
     deadline = time.monotonic() + 5.0
     while len(read) < MAX_FRAMES_AHEAD + 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    # A frame and its end were taken; as many wait as may, and one is in hand.
+    # A frame and its end were consumed; the queue is full, and the thread holds one more.
     assert len(read) == MAX_FRAMES_AHEAD + 3
     assert list(results) == [[float(number)] for number in range(1, 100)]
 

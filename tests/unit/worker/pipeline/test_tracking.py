@@ -16,7 +16,7 @@ def look(crop, seed=0):
 
 
 def part(index, *people, score=0.1, length_s=5.0, has_looks=True):
-    """A segment with two faces of each of *people*: pairs of a picture and a side in pixels."""
+    """Make a segment with two faces of each of *people*: pairs of a picture and a side in pixels."""
     faces, numbers, looks = [], [], []
     for number, (crop, side) in enumerate(people):
         left = 300.0 * number

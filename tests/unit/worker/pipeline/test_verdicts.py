@@ -41,7 +41,7 @@ def judged(*tracks, kind="video", manifest=SHIPPED):
 
 
 def real_faces(count, seed=0):
-    """Scores as of real faces: low, scattered, now and then a high one."""
+    """Make scores like those of real faces: low and scattered, with a few high ones."""
     odds = np.random.default_rng(seed).normal(-3.3, 0.4, count)
     return list(1.0 / (1.0 + np.exp(-odds)))
 
@@ -110,7 +110,7 @@ def test_images_have_people_and_no_stretches():
 
 
 def on_pages(scores, *numbers):
-    """One person on the pages *numbers* of an image."""
+    """Make a track of one person on the pages *numbers* of an image."""
     one = track(scores)
     faces = tuple({**face, "time_s": float(number)} for face, number in zip(one.faces, numbers, strict=True))
     return dataclasses.replace(one, faces=faces, numbers=dict.fromkeys(numbers, 0), scored_segments=len(numbers))

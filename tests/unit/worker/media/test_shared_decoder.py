@@ -1,4 +1,4 @@
-"""Segments that share a decoder give the frames that a decoder for each gives."""
+"""Segments that share a decoder have the same frames as with separate decoders."""
 
 import math
 import sys
@@ -27,7 +27,7 @@ def alone(path, facts, part, sample_fps=2.0, **given):
 
 
 def together(path, facts, plan, sample_fps=2.0, **given):
-    """The frames of each segment, as far as they come, and the error that ended them."""
+    """Read the frames of each segment up to an error; return them and the error."""
     parts, error = [[]], None
     try:
         for frame in read_segments(path, facts, plan, sample_fps=sample_fps, **({"timeout_s": 60.0} | given)):
@@ -53,7 +53,7 @@ def one_by_one(path, facts, plan, sample_fps=2.0):
 
 
 def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan=None, is_sound=True):
-    """Of a damaged file times and errors alone: how its pictures are mended differs from one decoding to the next."""
+    """Compare only times and errors of a damaged file: error concealment differs from one run to the next."""
     facts = probe(path, LIMITS)
     for seconds in segment_seconds:
         for fps in sample_fps:
@@ -70,15 +70,15 @@ def assert_same(path, *, segment_seconds=(2.5, 5.0), sample_fps=(2.0, 7.3), plan
 
 @pytest.fixture
 def decoders(monkeypatch):
-    """The command lines of all decoders that were started."""
+    """Record the command lines of all decoders that are started."""
     started = []
-    command_line = decoding.command_line
+    build_command = decoding.build_command
 
     def noted(*arguments, **options):
-        started.append(command_line(*arguments, **options))
+        started.append(build_command(*arguments, **options))
         return started[-1]
 
-    monkeypatch.setattr(decoding, "command_line", noted)
+    monkeypatch.setattr(decoding, "build_command", noted)
     return started
 
 
@@ -114,7 +114,7 @@ def test_frames_on_a_cut_are_in_the_later_segment(tmp_path):
 
 
 def test_frames_on_a_cut_are_in_the_later_segment_however_their_times_are_rounded(tmp_path):
-    """3.586 s by the file's clock come out as a little less than the sum of 1.086 s and 2.5 s."""
+    """By the file's clock, 3.586 s is rounded to a little less than the sum of 1.086 s and 2.5 s."""
     source = make_clip(tmp_path / "a.mp4", fps=10.0, seconds=5.0, size=(64, 64))
     path = tmp_path / "late.mkv"
     run("-i", str(source), "-c", "copy", "-output_ts_offset", "1.086", str(path))
@@ -141,7 +141,7 @@ def test_gaps_longer_than_segments(tmp_path, decoders):
     facts = probe(path, LIMITS)
     decoders.clear()
     parts, _ = together(path, facts, plan_segments(facts.duration_s, 2.5))
-    # A held frame each in the third, fourth and seventh.
+    # The third, fourth and seventh segment have no new frame.
     assert [len(part) for part in parts] == [5, 1, 1, 1, 1, 1, 1, 1]
     assert [parts[place][0][0] for place in (2, 3, 6)] == [5.0, 7.5, 15.0]
 
@@ -176,7 +176,7 @@ def test_a_plan_that_starts_later_and_has_a_gap(tmp_path, decoders):
 
 def test_one_decoder_reads_all_segments(tmp_path, decoders):
     clip = make_clip(tmp_path / "a.mp4", seconds=13.0, size=(160, 120))
-    # Of sound, ffmpeg says that there is no decoder.
+    # ffmpeg logs that there is no decoder for the audio.
     path = tmp_path / "sound.mp4"
     run("-i", str(clip), "-f", "lavfi", "-i", "sine=duration=13", "-c:v", "copy", "-c:a", "aac", str(path))
     together(path, probe(path, LIMITS), plan_segments(13.0, 2.5))
@@ -226,7 +226,7 @@ def test_a_truncated_end(tmp_path):
     facts = probe(path, LIMITS)
     path.write_bytes(content[: len(content) * 2 // 3])
     assert_same(path)
-    # The rest is on the screen as the last frame that there is.
+    # In the rest, the last frame stays on the screen.
     plan = plan_segments(facts.duration_s, 2.5)
     given, _ = together(path, facts, plan)
     wanted, _ = one_by_one(path, facts, plan)
@@ -301,13 +301,13 @@ def test_an_error_is_raised_in_its_segment(clip, monkeypatch, at_s):
 def test_frames_out_of_order_are_decoded_segment_by_segment(tmp_path, decoders):
     source = make_clip(tmp_path / "a.mp4", seconds=9.0, size=(160, 120), extra=("-g", "1"))
     path = tmp_path / "b.mkv"
-    # The frame at 4.5 s and its neighbour change places.
+    # The frame at 4.5 s and the next one are swapped.
     swap = "setts=pts=if(eq(N\\,45)\\,PTS+0.1/TB\\,if(eq(N\\,46)\\,PTS-0.1/TB\\,PTS)):dts=DTS"
     run("-i", str(source), "-c", "copy", "-bsf:v", swap, str(path))
     assert_same(path, segment_seconds=(3.0,))
     decoders.clear()
     together(path, probe(path, LIMITS), plan_segments(9.0, 3.0))
-    # The one that met it in the second segment left that one and the last.
+    # The shared decoder failed in the second segment, so that segment and the last one are decoded separately.
     assert len(decoders) == 3
 
 
@@ -329,7 +329,7 @@ def test_closing_early_ends_the_decoder(clip):
 
 
 def test_each_segment_has_the_full_time_limit(clip, monkeypatch):
-    """A decoder that takes a second for each segment, with a limit that is less than all of them."""
+    """The decoder takes a second for each segment; the limit is less than the sum."""
     path, facts = clip
     size = facts.width_px * facts.height_px * 3
     script = (
@@ -344,7 +344,7 @@ def test_each_segment_has_the_full_time_limit(clip, monkeypatch):
         f"    sys.stdout.buffer.write(bytes({size}))\n"
         "    sys.stdout.buffer.flush()\n"
     )
-    monkeypatch.setattr(decoding, "command_line", lambda _, **_options: [sys.executable, "-I", "-c", script])
+    monkeypatch.setattr(decoding, "build_command", lambda _, **_options: [sys.executable, "-I", "-c", script])
     parts, error = together(path, facts, plan_segments(12.0, 2.0), timeout_s=3.0)
     assert error is None
     assert [[time_s for time_s, _ in part] for part in parts] == [[2.0 * number] for number in range(6)]
