@@ -16,8 +16,8 @@ COMMANDS = {
     "api.storage": "api.storage:commands",
     "migrations": "migrations.__main__:main",
     "worker": "worker.__main__:main",
-    "worker.benchmark": "worker.benchmark.__main__:_measure",
-    "worker.benchmark.service": "worker.benchmark.service:_measure",
+    "worker.benchmark": "worker.benchmark.__main__:command",
+    "worker.benchmark.service": "worker.benchmark.service:command",
     "worker.training": "worker.training.commands:commands",
     "tests.faults": "tests.faults.__main__:main",
     "tests.load": "tests.load.__main__:main",
@@ -45,7 +45,7 @@ def every(one, context):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_says_what_every_command_and_option_does(name):
+def test_help_describes_every_command_and_option_with_its_default(name):
     top = command(name)
     settings = top.context_settings
     for one, context in every(top, click.Context(top, info_name=name, **settings)):
@@ -75,13 +75,13 @@ def test_help_says_what_every_command_and_option_does(name):
     ],
     ids=lambda value: value if isinstance(value, str) else value[-1],
 )
-def test_times_and_counts_of_rounds_are_more_than_zero(name, options, given):
+def test_durations_and_rounds_must_be_positive(name, options, given):
     done = CliRunner().invoke(command(name), [*options, given])
     assert done.exit_code == 2
     assert "is not in the range" in done.output
 
 
-def test_nothing_parses_arguments_by_argparse():
+def test_no_command_line_is_parsed_without_click():
     for folder in ("api", "client", "migrations", "shared", "tests", "worker"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             names = {

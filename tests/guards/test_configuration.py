@@ -62,7 +62,7 @@ def test_the_reference_names_every_setting_with_its_default():
             assert value == expected[name], name
 
 
-def test_every_section_is_known():
+def test_the_settings_have_exactly_the_known_sections():
     assert set(sections()) == SECTIONS
 
 
@@ -79,7 +79,7 @@ def test_the_embedded_configuration_is_the_one_that_is_shipped():
     assert (CONFIGS / "embedded.yaml").read_text() == embedded.CONFIG.read_text()
 
 
-def test_several_gpus_are_one_process_a_device_and_more_by_number(monkeypatch):
+def test_each_gpu_gets_the_configured_number_of_processes(monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(CONFIGS / "multi-gpu.yaml"))
     for variable, value in ADDRESSES.items():
         monkeypatch.setenv(f"DEEPFAKESTREAM_{variable}", value)

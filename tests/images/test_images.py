@@ -73,7 +73,7 @@ def test_hadolint_finds_nothing(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_image_runs_as_nobody_in_particular_and_says_what_it_is(name):
+def test_an_image_runs_as_an_unprivileged_user_and_has_labels(name):
     found = instructions(FILES[name])
     users = [value for kind, value in found if kind == "USER"]
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", users[-1])
@@ -89,14 +89,14 @@ def test_an_image_runs_as_nobody_in_particular_and_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_copied_is_there(name, context):
+def test_every_copied_path_is_in_the_build_context(name, context):
     for kind, value in instructions(FILES[name]):
         if kind == "COPY" and "--from" not in value:
             for source in value.split()[:-1]:
                 assert (context / source).exists(), source
 
 
-def test_what_is_taken_out_again_was_there(context):
+def test_every_stripped_package_exists(context):
     stripped = runpy.run_path(str(context / "docker" / "dependencies.py"))["STRIPPED"]
     used = " ".join(value for path in FILES.values() for kind, value in instructions(path) if kind == "RUN")
     for option, names in stripped.items():
@@ -105,7 +105,7 @@ def test_what_is_taken_out_again_was_there(context):
             assert (context / name / "__init__.py").exists(), name
 
 
-def test_nothing_else_reaches_the_build(context, tmp_path):
+def test_the_build_context_holds_only_what_images_need(context, tmp_path):
     names = {path.relative_to(context).parts[0] for path in context.rglob("*")}
     assert names == {
         *("api", "worker", "shared", "migrations", "configs", "docker"),
@@ -140,7 +140,7 @@ def default(name, argument):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_extras_are_ones_that_there_are(name, context):
+def test_images_install_existing_extras(name, context):
     done = subprocess.run(
         [sys.executable, "docker/dependencies.py", default(name, "EXTRAS")],
         cwd=context,
@@ -167,7 +167,7 @@ def running(command, environment, folder, log):
 
 
 @pytest.mark.timeout(900)
-def test_the_api_starts_from_its_steps(context, tmp_path, migrated_url, redis_server, s3_settings):
+def test_the_api_starts_from_the_steps_of_its_image(context, tmp_path, migrated_url, redis_server, s3_settings):
     """As the image does it, in another folder than /opt."""
     venv, wanted = tmp_path / "venv", tmp_path / "wanted.txt"
     for step in run_lines("api"):

@@ -92,7 +92,7 @@ def answers(url):
 
 @pytest.mark.skipif(not can_mount(), reason="file systems may not be mounted here")
 @pytest.mark.parametrize("process", ["api", "worker-cpu", "worker-gpu", "beat"])
-def test_a_process_needs_to_write_nowhere_else(process, environment, places, tmp_path):
+def test_a_process_writes_only_to_its_own_folders(process, environment, places, tmp_path):
     command, ready = {
         "api": (["-m", "gunicorn", "-c", "python:api.gunicorn"], "API__PORT"),
         "worker-cpu": (["-m", "worker", "--role", "cpu"], "WORKER__METRICS_PORT"),
