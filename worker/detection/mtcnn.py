@@ -66,7 +66,8 @@ class MTCNN:
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "mtcnn")
         self._memory = threading.local()
 
-    def _look_at(self, frames: Sequence[Picture]) -> Views:
+    def look_at(self, frames: Sequence[Picture]) -> Views:
+        """Return views of *frames*, (H, W, 3) uint8 RGB each, on the detector's device."""
         if self.device.type != "cpu":
             return DeviceViews(frames, self.device)
         if not hasattr(self._memory, "tables"):
@@ -120,7 +121,7 @@ class MTCNN:
         """Likewise, for frames of one size."""
         found: list[list[DetectedFace]] = [[] for _ in frames]
         shrinking = self._shrinking(frames[0])
-        views = self._look_at([_shrunk(frame, shrinking) for frame in frames])
+        views = self.look_at([_shrunk(frame, shrinking) for frame in frames])
         boxes, owners = self._propose(views, shrinking)
         if len(boxes):
             boxes, owners = self._refine(views, boxes, owners)

@@ -278,7 +278,7 @@ def test_an_upload_that_nobody_asked_for_goes_with_its_address_however_old_it_is
     sent(api, owner, noise_picture(1))
     with worker.sessions.transaction() as session:
         session.execute(update(DirectUpload).values(expires_at=func.now()))
-    monkeypatch.setattr("worker.tasks.upkeep._orphans", lambda *_: [])
+    monkeypatch.setattr("worker.tasks.upkeep.find_orphans", lambda *_: [])
     assert keys(storage)
     tidy(worker)
     assert keys(storage) == []

@@ -93,9 +93,11 @@ def paint_faces(
         if (place / f"{SHARD}.jsonl").exists():
             continue
         own_seed = seed + list(settings[:number]).count(each)
-        painter = _trained(each, _drawn(caches, "train", each.faces, seed), own_seed, place.name)
-        rows = _drawn(caches, "train", each.faces, seed) + _drawn(caches, "validation", max(1, each.faces // 2), seed)
-        _paint(painter, rows, place, kind=each.kind, seed=own_seed)
+        painter = trained(each, drawn_faces(caches, "train", each.faces, seed), own_seed, place.name)
+        rows = drawn_faces(caches, "train", each.faces, seed) + drawn_faces(
+            caches, "validation", max(1, each.faces // 2), seed
+        )
+        paint(painter, rows, place, kind=each.kind, seed=own_seed)
     return made
 
 
@@ -128,7 +130,7 @@ def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence
     ]
 
 
-def _drawn(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_Row]:
+def drawn_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_Row]:
     """Draw at most *limit* real faces of a set, in the order of the caches."""
     rng = np.random.default_rng(seed)
     drawn: list[tuple[float, _Row]] = []
@@ -143,7 +145,8 @@ def _drawn(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list
     return [row for place, row in drawn if place <= kept[-1]]
 
 
-def _trained(settings: PainterSettings, rows: Sequence[_Row], seed: int, title: str) -> Painter:
+def trained(settings: PainterSettings, rows: Sequence[_Row], seed: int, title: str) -> Painter:
+    """Train the network that *settings* describe on *rows*."""
     match settings:
         case AutoencoderSettings():
             pictures = [_sized(row.part()[0]) for row in rows]
@@ -169,7 +172,8 @@ def _sized(picture: Picture) -> Picture:
     return resized(picture, width, height)
 
 
-def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
+def paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
+    """Paint the faces of *rows* and store them in *folder* as a crop cache."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     # Other processes may paint the same at the same time. The index is renamed last: it makes the shard valid.

@@ -6,13 +6,13 @@ from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER
 from worker.training.fakes.blending import (
     LANDMARKS,
     OUTLINES,
-    _affine,
-    _blended,
-    _middle_of_face,
-    _poisson,
+    blended,
     face_mask,
+    fit_affine,
     match_colours,
+    middle_of_face,
     outline_in,
+    poisson_blend,
     self_blend,
     swap,
 )
@@ -165,12 +165,12 @@ def test_a_swap_brings_the_sources_landmarks_onto_the_targets():
 @pytest.mark.parametrize("similar", [True, False])
 def test_the_fit_finds_a_map_that_exists(similar):
     wanted = LANDMARKS @ np.array([[12.0, -5.0], [5.0, 12.0]], np.float32) + np.array([40.0, 90.0], np.float32)
-    matrix = _affine(LANDMARKS, wanted, similar=similar)
+    matrix = fit_affine(LANDMARKS, wanted, similar=similar)
     assert np.allclose(LANDMARKS @ matrix[:, :2].T + matrix[:, 2], wanted, atol=1e-3)
 
 
 def test_a_similar_fit_does_not_shear():
-    matrix = _affine(np.float32(HOPPER.landmarks), np.float32(ASTRONAUT.landmarks), similar=True)
+    matrix = fit_affine(np.float32(HOPPER.landmarks), np.float32(ASTRONAUT.landmarks), similar=True)
     assert matrix[0, 0] == pytest.approx(matrix[1, 1])
     assert matrix[0, 1] == pytest.approx(-matrix[1, 0])
 
@@ -206,7 +206,7 @@ def test_a_seam_is_smoothed_where_the_mask_rises_and_not_where_it_is_flat(opacit
     plain, flat = target + (source.astype(float) - target) * mask[..., None], np.s_[42:54, 42:54]
     smoothed = 0
     for seed in SEEDS:
-        made = _blended(source, target, mask, np.random.default_rng(seed), "subtle")
+        made = blended(source, target, mask, np.random.default_rng(seed), "subtle")
         assert np.abs(made.fake[flat] - plain[flat]).max() < 3
         smoothed += np.abs(made.fake - plain).max() > 20
     assert 0 < smoothed < len(SEEDS)
@@ -218,7 +218,7 @@ def test_swapped_faces_are_opaque(seed):
 
 
 def test_matched_colours_have_the_mean_and_deviation_of_the_target():
-    mask = _middle_of_face((280, 280), ASTRONAUT.landmarks)
+    mask = middle_of_face((280, 280), ASTRONAUT.landmarks)
     rng = np.random.default_rng(1)
     source = cv2.GaussianBlur(rng.integers(60, 190, (280, 280, 3), np.uint8), (0, 0), 1.0)
     target = np.clip(source.astype(float) * (0.8, 0.9, 0.75) + (30, 0, 40), 0, 255).astype(np.uint8)
@@ -241,7 +241,7 @@ def test_colours_are_not_stretched_without_limit():
 
 
 def test_colours_outside_the_mask_do_not_count():
-    mask = _middle_of_face((280, 280), ASTRONAUT.landmarks)
+    mask = middle_of_face((280, 280), ASTRONAUT.landmarks)
     target = ASTRONAUT.picture.copy()
     target[mask == 0] = (0, 255, 0)
     matched = match_colours(HOPPER.picture, target, mask)
@@ -251,7 +251,7 @@ def test_colours_outside_the_mask_do_not_count():
 def test_poisson_blending_changes_nothing_where_the_mask_is_0():
     for seed in SEEDS:
         mask = face_mask((280, 280), ASTRONAUT.landmarks, np.random.default_rng(seed), "subtle")
-        seam = _poisson(HOPPER.picture, ASTRONAUT.picture, mask)
+        seam = poisson_blend(HOPPER.picture, ASTRONAUT.picture, mask)
         assert np.array_equal(seam[mask == 0], ASTRONAUT.picture[mask == 0])
         assert cv2.absdiff(seam, ASTRONAUT.picture).max() > 30
 
@@ -259,4 +259,4 @@ def test_poisson_blending_changes_nothing_where_the_mask_is_0():
 def test_poisson_blending_is_left_out_where_there_is_no_room():
     mask = np.zeros((280, 280), np.float32)
     mask[100:110, 100:110] = 1.0
-    assert _poisson(HOPPER.picture, ASTRONAUT.picture, mask) is None
+    assert poisson_blend(HOPPER.picture, ASTRONAUT.picture, mask) is None

@@ -76,7 +76,7 @@ def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops)
     crops_of_real = []
     for face in cache.faces():
         if face.label == "real" and face.set == "train":
-            picture, box, _ = made.maker._cut((cache, face), STILL)
+            picture, box, _ = made.maker.cut((cache, face), STILL)
             (crop,) = STILL.apply([picture], box, np.random.default_rng(0), size_px=48, margin=0.2)
             crops_of_real.append(torch.from_numpy(crop).permute(2, 0, 1))
     for number in range(8):
@@ -87,8 +87,8 @@ def test_the_first_of_a_couple_is_the_untouched_crop_of_a_real_face(kind, crops)
 
 def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
     made = stream(crops, only("pairs"))
-    assert len(made.faces._pairs) == 1
-    for (_, real), (_, fake) in made.faces._pairs[0]:
+    assert len(made.faces.pairs) == 1
+    for (_, real), (_, fake) in made.faces.pairs[0]:
         assert (real.label, fake.label) == ("real", "fake")
         assert real.time_s == fake.time_s
         # Of the two people on the left, the one who stands where the swapped one does on the right.
@@ -99,7 +99,7 @@ def test_a_pair_is_two_faces_of_one_place_at_one_time(crops):
 def test_painted_faces_are_put_back_where_they_were_or_into_another_person(kind, crops):
     made = stream(crops, only(kind))
     rng = np.random.default_rng(0)
-    drawn = [made.maker._painting(kind, 0, rng) for _ in range(200)]
+    drawn = [made.maker.painting_of(kind, 0, rng) for _ in range(200)]
     own = [face.original == face_name(made.faces.real[0][1]) for _, face in drawn]
     assert 0.5 < np.mean(own) < 1.0
     assert {cache.folder for cache, _ in drawn} == {
@@ -116,7 +116,7 @@ def test_a_face_that_was_not_painted_gets_somebody_else_s(crops, tmp_path):
     made = stream(crops, only("painted"), painted=[tmp_path])
     assert len(made.paintings.originals("painted")) == 1
     drawn = {
-        made.maker._painting("painted", number, np.random.default_rng(0))[1].offset
+        made.maker.painting_of("painted", number, np.random.default_rng(0))[1].offset
         for number in range(len(made.faces.real))
     }
     assert len(drawn) == 1
@@ -326,7 +326,7 @@ def test_caches_without_a_real_face_are_an_error(crops, tmp_path):
 
 def test_originals_are_a_fake_and_the_very_picture_it_was_made_from(crops):
     made = stream(crops, only("originals"), augmentation=STILL)
-    [(real, fakes)] = made.faces._families
+    [(real, fakes)] = made.faces.families
     assert real[1].key == "one.png"
     assert [face.key for _, face in fakes] == ["two.png"]
 
@@ -347,7 +347,7 @@ def test_a_stage_can_have_an_augmentation_of_its_own(crops):
     ids=["media alike", "groups alike", "between"],
 )
 def test_weights_to_a_power_level_groups(power, weights):
-    found = faces._to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
+    found = faces.to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
     assert found == pytest.approx(weights)
 
 
