@@ -22,7 +22,7 @@ def test_assignments_name_existing_rings_and_groups(request):
     assert len(set(FILES)) == len(FILES)
 
 
-def test_every_test_is_in_one_ring_and_in_the_group_of_its_expensive_fixture(request):
+def test_every_test_is_in_one_ring_and_in_the_group_of_its_fixture(request):
     for item in request.session.items:
         [ring] = [ring for ring in RINGS if item.get_closest_marker(ring)]
         for fixture in {"stack", "crops", "judged"} & set(fixtures_of(item)) if ring == "push" else ():

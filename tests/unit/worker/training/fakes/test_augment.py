@@ -33,16 +33,16 @@ def test_identical_pictures_are_changed_identically_by_every_change(chance):
 
 def test_identical_pictures_are_changed_identically_by_changes_together():
     certain = Augmentation(**dict.fromkeys(("flip", "rescale", "blur", "noise", "sharpen", "colour", "cutout"), 1.0))
-    for seed in range(6):
-        one, other = apply(certain, ASTRONAUT, ASTRONAUT, seed=seed)
-        assert np.array_equal(one, other)
+    one, other = apply(certain, ASTRONAUT, ASTRONAUT)
+    assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("size_px", [64, 97, 160])
 @pytest.mark.parametrize("box", [ASTRONAUT.box, (-20.0, -30.0, 60.0, 50.0), (250, 250, 300, 300), (100, 100, 112, 115)])
 def test_crops_are_bytes_of_the_size_that_is_asked_for(size_px, box):
-    for seed in range(8):
-        for changed in apply(Augmentation(), ASTRONAUT, HOPPER, seed=seed, size_px=size_px, box=box):
+    for chances in (("jpeg", "flip"), ("h264", "colour", "cutout"), ("chain",)):
+        certain = Augmentation(**dict.fromkeys(chances, 1.0))
+        for changed in apply(certain, ASTRONAUT, HOPPER, size_px=size_px, box=box):
             assert changed.shape == (size_px, size_px, 3)
             assert changed.dtype == np.uint8
             assert changed.flags["C_CONTIGUOUS"]
@@ -56,8 +56,8 @@ def test_without_changes_the_crop_is_the_one_that_serving_takes():
 
 def test_pictures_are_not_changed_in_place():
     before = ASTRONAUT.picture.copy()
-    for seed in range(20):
-        apply(Augmentation(cutout=1.0), ASTRONAUT, seed=seed)
+    apply(Augmentation(**dict.fromkeys(set(CHANCES) - {"h264"}, 1.0)), ASTRONAUT)
+    apply(NONE, ASTRONAUT, size_px=155)
     assert np.array_equal(ASTRONAUT.picture, before)
 
 
@@ -74,10 +74,10 @@ def test_each_change_is_made_as_often_as_its_chance_says(chance):
         changed = [apply(NONE.model_copy(update={chance: value}), ASTRONAUT, seed=seed)[0] for seed in range(count)]
         return np.mean([not np.array_equal(plain, picture) for picture in changed])
 
-    assert share(0.0, 4) == 0.0
+    assert share(0.0, 1) == 0.0
     # Rescaling by hardly anything, and recolouring by hardly anything, may change nothing.
-    assert share(1.0, 12) > 0.9
-    assert 0.1 < share(0.5, 24) < 0.9
+    assert share(1.0, 6) > 0.8
+    assert 0.1 < share(0.5, 12) < 0.9
 
 
 def test_a_flip_is_the_mirror_image():
@@ -90,19 +90,19 @@ def test_blurring_and_rescaling_take_detail_away_and_noise_and_sharpening_add_so
         changed = NONE if chance is None else NONE.model_copy(update={chance: 1.0})
         return cv2.Laplacian(apply(changed, HOPPER, seed=seed)[0], cv2.CV_32F).std()
 
-    for seed in range(8):
+    for seed in range(3):
         plain = detail(None, seed)
         assert detail("blur", seed) < plain
         assert detail("noise", seed) > plain
         assert detail("sharpen", seed) > plain
-    rescaled = [detail("rescale", seed) for seed in range(8)]
+    rescaled = [detail("rescale", seed) for seed in range(4)]
     assert np.mean(rescaled) < detail(None, 0)
 
 
 def test_a_cutout_is_one_grey_rectangle_of_bounded_size():
     (plain,) = apply(NONE, ASTRONAUT)
     places = set()
-    for seed in range(20):
+    for seed in range(8):
         (cut,) = apply(NONE.model_copy(update={"cutout": 1.0}), ASTRONAUT, seed=seed)
         changed = np.argwhere((cut != plain).any(axis=2))
         (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0)
@@ -110,7 +110,7 @@ def test_a_cutout_is_one_grey_rectangle_of_bounded_size():
         assert part.min() == part.max()
         assert max(part.shape[:2]) <= 0.35 * 96
         places.add((top, left))
-    assert len(places) > 10
+    assert len(places) > 4
 
 
 def recoloured(value, seed):

@@ -18,7 +18,8 @@ from worker.training.fakes.blending import (
 )
 
 STYLES = ("textbook", "subtle")
-SEEDS = range(12)
+SEEDS = range(4)
+SMALL = ASTRONAUT.scaled(0.25)
 
 
 def blend(kind, seed, portrait=ASTRONAUT, donor=HOPPER):
@@ -34,7 +35,7 @@ KINDS = pytest.mark.parametrize("kind", [*STYLES, "swap", "painted", "transplant
 
 @pytest.mark.parametrize("style", STYLES)
 def test_a_mask_lies_within_0_and_1_and_is_soft(style):
-    for seed in range(40):
+    for seed in SEEDS:
         mask = face_mask((280, 260), ASTRONAUT.landmarks, np.random.default_rng(seed), style)
         assert mask.shape == (280, 260)
         assert mask.dtype == np.float32
@@ -47,7 +48,7 @@ def test_a_mask_lies_within_0_and_1_and_is_soft(style):
 @pytest.mark.parametrize("style", STYLES)
 def test_a_mask_covers_the_mouth_and_leaves_the_corners(style):
     nose, mouth = ASTRONAUT.landmarks[2], np.mean(ASTRONAUT.landmarks[3:], axis=0)
-    for seed in range(40):
+    for seed in SEEDS:
         mask = face_mask((280, 280), ASTRONAUT.landmarks, np.random.default_rng(seed), style)
         x, y = ((np.array(nose) + mouth) / 2).round().astype(int)
         assert mask[y, x] > 0.6 * mask.max()
@@ -63,9 +64,9 @@ def test_masks_are_all_different():
 
 
 @KINDS
-def test_where_the_mask_is_0_the_fake_is_the_real_picture_to_the_byte(kind):
+def test_a_fake_equals_the_real_picture_where_its_mask_is_0_and_hardly_differs_where_it_is_faint(kind):
     outside = 0
-    for seed in range(24):
+    for seed in SEEDS:
         made = blend(kind, seed)
         assert made.fake.shape == made.real.shape == (*made.mask.shape, 3) == ASTRONAUT.picture.shape
         assert made.fake.dtype == made.real.dtype == np.uint8
@@ -73,16 +74,10 @@ def test_where_the_mask_is_0_the_fake_is_the_real_picture_to_the_byte(kind):
         outside += clear.sum()
         assert np.array_equal(made.fake[clear], made.real[clear])
         assert not np.array_equal(made.fake, made.real)
-    assert outside > 24 * 280 * 280 / 10
-
-
-@KINDS
-def test_where_the_mask_is_faint_the_fake_hardly_differs(kind):
-    for seed in range(24):
-        made = blend(kind, seed)
         # A smoothed seam reaches a little further than what is pasted in.
         faint = made.mask < 1e-5
         assert cv2.absdiff(made.fake, made.real)[faint].max() <= 1
+    assert outside > len(SEEDS) * 280 * 280 / 10
 
 
 @pytest.mark.parametrize("kind", ["subtle", "swap", "transplant"])
@@ -92,7 +87,7 @@ def test_the_real_picture_is_untouched_where_only_the_source_is_changed(kind):
 
 
 def test_textbook_changes_the_target_about_as_often_as_the_source():
-    touched = sum(not np.array_equal(blend("textbook", seed).real, ASTRONAUT.picture) for seed in range(40))
+    touched = sum(not np.array_equal(blend("textbook", seed, SMALL).real, SMALL.picture) for seed in range(40))
     # Four standard deviations of a fair coin.
     assert abs(touched - 20) <= 4 * np.sqrt(10)
 
@@ -107,18 +102,17 @@ def test_the_same_seed_gives_the_same_blend_and_another_one_another(kind):
     assert np.array_equal(ASTRONAUT.picture, before)
 
 
-@KINDS
+@pytest.mark.parametrize("kind", [*STYLES, "swap"])
 @pytest.mark.parametrize("shift", [(-120, 0), (150, 20), (0, -110), (30, 150), (-300, -300)], ids=str)
 def test_landmarks_at_or_beyond_the_border_do_no_harm(kind, shift):
     landmarks = [(x + shift[0], y + shift[1]) for x, y in ASTRONAUT.landmarks]
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        if kind in STYLES:
-            made = self_blend(ASTRONAUT.picture, landmarks, rng, kind)
-        else:
-            made = swap(ASTRONAUT.picture, landmarks, HOPPER.picture, HOPPER.landmarks, rng)
-        assert made.fake.shape == ASTRONAUT.picture.shape
-        assert np.isfinite(made.mask).all()
+    rng = np.random.default_rng(0)
+    if kind in STYLES:
+        made = self_blend(ASTRONAUT.picture, landmarks, rng, kind)
+    else:
+        made = swap(ASTRONAUT.picture, landmarks, HOPPER.picture, HOPPER.landmarks, rng)
+    assert made.fake.shape == ASTRONAUT.picture.shape
+    assert np.isfinite(made.mask).all()
 
 
 @KINDS
@@ -205,16 +199,16 @@ def test_a_seam_is_smoothed_where_the_mask_rises_and_not_where_it_is_flat(opacit
     mask = cv2.GaussianBlur(mask, (0, 0), 3.0) * np.float32(opacity)
     plain, flat = target + (source.astype(float) - target) * mask[..., None], np.s_[42:54, 42:54]
     smoothed = 0
-    for seed in SEEDS:
+    for seed in range(12):
         made = blended(source, target, mask, np.random.default_rng(seed), "subtle")
         assert np.abs(made.fake[flat] - plain[flat]).max() < 3
         smoothed += np.abs(made.fake - plain).max() > 20
-    assert 0 < smoothed < len(SEEDS)
+    assert 0 < smoothed < 12
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_swapped_faces_are_opaque(seed):
-    assert blend("swap", seed).mask.max() == pytest.approx(1.0)
+def test_swapped_faces_are_opaque():
+    for seed in SEEDS:
+        assert blend("swap", seed, SMALL).mask.max() == pytest.approx(1.0)
 
 
 def test_matched_colours_have_the_mean_and_deviation_of_the_target():
