@@ -108,7 +108,7 @@ def _fetch_schemas(go: str | None, name: str) -> None:
         part = target.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         for file in (folder / inside).iterdir():
-            # Kubernetes' names stand for paths: apis__apps__v1_openapi.json is apis/apps/v1.json.
+            # Kubernetes encodes paths in the names: apis__apps__v1_openapi.json is apis/apps/v1.json.
             place = re.fullmatch(r"(api|apis__[^_]+)__(v[^_]+)_openapi\.json", file.name)
             if place or file.suffix == ".yaml":
                 path = part / (f"{place[1].replace('__', '/')}/{place[2]}.json" if place else file.name)

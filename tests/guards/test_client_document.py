@@ -1,4 +1,4 @@
-"""The client's document names every command and every argument that there is."""
+"""The client's document names every command and every argument of the SDK."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ from deepfakestream.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "client.md").read_text()
 ROWS = {row.split()[0].strip("`"): row for row in re.findall(r"(?m)^\| (`[a-z].*) \|$", TEXT.split("## SDK")[0])}
-"""Of the table of commands, by their name."""
+"""Name of a command → its row in the table of commands."""
 CONTEXT = click.Context(main)
 
 

@@ -1,4 +1,4 @@
-"""Every command line is click's, says what each of its options does, and shows defaults."""
+"""Every command line is click's; its help describes each option and shows the defaults."""
 
 import ast
 from importlib import import_module
@@ -28,7 +28,7 @@ COMMANDS = {
 }
 OURS = {"migrations", "worker", "worker.benchmark", "worker.benchmark.service", "worker.training"}
 OURS |= {name for name in COMMANDS if name.startswith("tests.")}
-"""Those with ``shared.commands.SETTINGS``."""
+"""Commands with ``shared.commands.SETTINGS``."""
 
 
 def command(name):
@@ -49,14 +49,14 @@ def test_help_describes_every_command_and_option_with_its_default(name):
     top = command(name)
     settings = top.context_settings
     for one, context in every(top, click.Context(top, info_name=name, **settings)):
-        told = " ".join(one.get_help(context).split())
+        help_text = " ".join(one.get_help(context).split())
         assert one.help, context.command_path
         for parameter in one.params:
             if name in OURS:
                 assert parameter.help, f"{context.command_path}: {parameter.name}"
             if name in OURS and isinstance(parameter, click.Option) and not parameter.is_flag:
                 shown = parameter.get_help_record(context)[1]
-                assert " ".join(parameter.help.split()) in told
+                assert " ".join(parameter.help.split()) in help_text
                 if isinstance(default := parameter.get_default(context), (str, int, float, Path)):
                     assert f"[default: {default}" in shown
 

@@ -1,4 +1,4 @@
-"""The configuration files say what the code takes, no more and no less."""
+"""The configuration files document exactly the settings of the code, and are valid."""
 
 import re
 from pathlib import Path

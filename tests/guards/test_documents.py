@@ -1,4 +1,4 @@
-"""The OpenAPI document and the documents in it, against the code that they describe and the SDK that reads them."""
+"""The OpenAPI document agrees with the code that it describes and with the SDK that reads its documents."""
 
 import dataclasses
 import json
@@ -152,12 +152,12 @@ def sample():
 
 
 def of(*segments, last_index=None):
-    """What the document of a job says of its segments."""
+    """The segments of a job as ``JobDocument.of`` takes them."""
     return JobSegments(SegmentPage(segments, last_index), len(segments))
 
 
 def check_shapes(document):
-    """What is sent as it is stored has the shape that the schema says, and no field beside it."""
+    """Assert that each field that is sent as stored has the shape of its schema, and no field besides."""
     shapes = {
         name: [note.shape for note in field.metadata if isinstance(note, Shape)]
         for name, field in type(document).model_fields.items()
@@ -245,7 +245,7 @@ def test_rows_of_another_release_are_serialised_without_an_error():
 
 
 def nested(levels):
-    """Metadata of so many levels."""
+    """Metadata with *levels* of nesting."""
     value = {"a": 1}
     for _ in range(levels - 1):
         value = {"a": value}

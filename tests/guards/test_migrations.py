@@ -1,4 +1,4 @@
-"""Migrations only add: the release before has to run on the schema after."""
+"""Migrations only add: the previous release has to run on the newer schema."""
 
 import ast
 from pathlib import Path
@@ -17,7 +17,7 @@ ADDS = {
     "get_context",
 }
 BINDS = {"create_index": 1, "create_foreign_key": 1, "create_check_constraint": 1, "create_unique_constraint": 1}
-"""What binds or locks a table, and where in the call that stands."""
+"""Operation that locks a table → position of the table in its arguments."""
 
 
 def calls(path, function):

@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask for what there is, in a language that Prometheus knows, and each alert has its page."""
+"""Alerts and dashboard are valid PromQL over existing series, and each alert has its runbook."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def panels():
 
 
 def exposed():
-    """Name → labels of every series that api and workers tell."""
+    """Name → labels of every series that api and workers expose."""
     found = {}
     for metric in vars(observability).values():
         if isinstance(metric, MetricWrapperBase):

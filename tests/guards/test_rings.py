@@ -32,7 +32,7 @@ def test_every_test_is_in_one_ring_and_in_the_group_of_its_fixture(request):
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process")
 @pytest.mark.parametrize("number", range(3))
 def test_the_tests_of_a_group_share_one_process(number, tmp_path_factory):
-    """Each of these tests leaves the name of its process where the others find it; in two, two would be there."""
+    """Each run leaves the name of its process in a shared folder: a group in two processes would leave two names."""
     folder = tmp_path_factory.getbasetemp().parent / "processes-of-one-group"
     folder.mkdir(exist_ok=True)
     (folder / os.environ["PYTEST_XDIST_WORKER"]).touch()

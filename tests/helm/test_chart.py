@@ -1,4 +1,4 @@
-"""The chart renders to what Kubernetes takes, what it should be, and what the code expects."""
+"""The chart renders to valid, restricted objects that agree with the code."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_lint_finds_nothing(name):
 
 
 def validate(file, version):
-    """What kubectl-validate says of a file of objects."""
+    """Run kubectl-validate on a file of objects."""
     crds = [f"--local-crds={schemas(name)}" for name in ("keda", "gateway", "prometheus-operator")]
     of_version = {
         KUBERNETES_OLDEST: ["--version", KUBERNETES_OLDEST],
@@ -115,7 +115,7 @@ def test_no_secret_is_created_where_an_existing_one_is_named(render):
 
 
 def secrets_of(pod):
-    """Keys that a pod gets, by the name of their Secret; a key that it can do without ends with "?"."""
+    """Name of a Secret → keys of it that the pod mounts; "?" marks an optional key."""
     found = {}
     for source in next(volume for volume in pod["volumes"] if volume["name"] == "secrets")["projected"]["sources"]:
         secret = source["secret"]
@@ -144,7 +144,7 @@ def test_each_pod_gets_only_the_secrets_that_it_needs(render):
 
 
 def secret_settings(*kinds):
-    """Settings that are secrets, as ``section.name``."""
+    """Names of all secret settings, as ``section.name``."""
     for kind in kinds:
         for name, field in kind.model_fields.items():
             if "SecretStr" in str(field.annotation):
@@ -412,13 +412,13 @@ def test_invalid_values_are_refused(change, said):
 
 
 def test_the_schema_knows_every_setting_of_the_services():
-    """``python -m tests.helm.settings`` brings it up to date."""
+    """``python -m tests.helm.settings`` updates the schema."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert schema["properties"]["config"] == config_schema()
 
 
 def test_every_value_is_in_the_schema():
-    """A value that the schema does not know could not be given."""
+    """A value that is missing in the schema would be refused."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
 

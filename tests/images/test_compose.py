@@ -1,4 +1,4 @@
-"""The compose files, read by the library that Docker Compose reads them with, and held against the code."""
+"""The compose files, read by Docker Compose's own library, agree with the code."""
 
 import json
 import re
@@ -18,7 +18,7 @@ OWN = {"api", "migrate", "gpu-worker", "cpu-worker", "beat", "flower", "bucket"}
 
 
 def composed(*files):
-    """The project as Docker Compose understands it."""
+    """Return the project as Docker Compose reads it."""
     done = subprocess.run(
         [tool("compose"), "-format", "json", *files], cwd=DOCKER, capture_output=True, text=True, check=False
     )
@@ -127,7 +127,7 @@ def test_the_services_accept_the_configuration(services, tmp_path, monkeypatch):
 
 
 def seconds(duration):
-    """Of ``10m30s`` and the like."""
+    """Convert a duration such as ``10m30s``."""
     factors = {"h": 3600, "m": 60, "s": 1}
     return sum(float(number) * factors[unit] for number, unit in re.findall(r"([\d.]+)([hms])", duration))
 

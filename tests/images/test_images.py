@@ -56,7 +56,7 @@ def tracked():
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory):
-    """A folder with what the build would see."""
+    """A folder with the build context."""
     folder = tmp_path_factory.mktemp("context")
     for name in sent(ROOT) & set(tracked()):
         target = folder / name
@@ -134,7 +134,7 @@ def run_lines(name):
 
 
 def default(name, argument):
-    """What the first ARG of that name says."""
+    """Return the default of the first ARG of that name."""
     values = [value.partition("=") for kind, value in instructions(FILES[name]) if kind == "ARG"]
     return next(value for found, _, value in values if found == argument)
 
@@ -168,7 +168,7 @@ def running(command, environment, folder, log):
 
 @pytest.mark.timeout(900)
 def test_the_api_starts_from_the_steps_of_its_image(context, tmp_path, migrated_url, redis_server, s3_settings):
-    """As the image does it, in another folder than /opt."""
+    """The build steps of the image, in another folder than /opt."""
     venv, wanted = tmp_path / "venv", tmp_path / "wanted.txt"
     for step in run_lines("api"):
         line = step.replace("/opt/venv", str(venv)).replace("/tmp/wanted.txt", str(wanted))
@@ -238,7 +238,7 @@ def test_the_api_starts_from_the_steps_of_its_image(context, tmp_path, migrated_
 
 
 def test_the_cpu_role_runs_without_torch(tmp_path):
-    """The same image serves both roles; this one must not pay for torch."""
+    """One image serves both roles; the cpu role must not load torch."""
     script = (
         "import sys\n"
         "class Refuse:\n"
