@@ -15,9 +15,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 PYTEST := $(BIN)/python -m pytest
 # Tests that share a server or a file's fixtures stay in one process (tests/rings.py), the longest groups begin.
 SPREAD := -n $(PROCESSES) --no-loadscope-reorder
-# Of the whole ring alone: a part of it reaches less than the floor (setup.cfg).
-COVERAGE := $(if $(strip $(ARGS)),,--cov --cov-report=term:skip-covered)
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
+# Only of the whole ring: a part of it stays below the floor in setup.cfg.
+COVERAGE := $(if $(strip $(ARGS)),,--cov --cov-report=term:skip-covered)
 
 .PHONY: help demo run test test-merge test-nightly test-all lint tools bench faults mutants nodes load clean
 
@@ -27,7 +27,7 @@ help:
 	@echo "make test   install what checks need and run what every push waits for: lint, and the tests that end within minutes"
 	@echo "make test-merge, test-nightly, test-all   what every merge waits for, what runs at night, and everything"
 	@echo "            (ARGS=… goes to pytest, PROCESSES=N run side by side; see docs/testing.md)"
-	@echo "make lint   style, types, contracts, the workflows' security"
+	@echo "make lint   style, types, contracts"
 	@echo "make tools  build the programs that a few tests run (Helm and its like; needs Go)"
 	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
 	@echo "make faults MINUTES=N   the whole service under load while its parts are killed; ends with one JSON line"
