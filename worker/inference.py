@@ -80,7 +80,7 @@ def make_engine(network: nn.Module, example: Pictures, device: torch.device, pre
     """
     if device.type == "cpu":
         return Engine(_openvino(network, example, precision), "openvino", precision)
-    return Engine(torch_run(network, device, precision), "torch", precision)
+    return Engine(_torch(network, device, precision), "torch", precision)
 
 
 def best_engine(
@@ -95,14 +95,14 @@ def best_engine(
         is_alike: Whether outputs, the second of which are in float32, are close enough.
     """
     exact = make_engine(network, examples, device, "float32")
-    precision = lower_precision(device)
+    precision = _lower(device)
     if precision is None:
         return exact
     quick = make_engine(network, examples, device, precision)
     return quick if is_alike(quick.run(examples), exact.run(examples)) else exact
 
 
-def lower_precision(device: torch.device) -> Precision | None:
+def _lower(device: torch.device) -> Precision | None:
     """The precision that the hardware multiplies faster than float32, if any."""
     if device.type == "cuda":
         return "float16"  # As fast as bfloat16, and eight times as exact.
@@ -147,8 +147,7 @@ def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Ru
     return run
 
 
-def torch_run(network: nn.Module, device: torch.device, precision: Precision) -> Run:
-    """Return a function that runs *network* by PyTorch on *device*, in *precision*."""
+def _torch(network: nn.Module, device: torch.device, precision: Precision) -> Run:
     dtype = getattr(torch, precision)
 
     @torch.inference_mode()

@@ -35,8 +35,7 @@ PROGRAM: Final = "python -m worker.benchmark"
 @click.option("--threads", type=click.IntRange(1), help="Of PyTorch; all if not given.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="The report to write.")
 @scenes_option
-def command(**options: Any) -> None:
-    """Measure what the options ask for and print the table of the report."""
+def _measure(**options: Any) -> None:
     with needed_packages(PROGRAM, "the benchmark", EXTRAS):
         # Here, since torch takes seconds to import, which help needs not.
         from worker.benchmark.report import draw, table
@@ -52,7 +51,7 @@ def command(**options: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; its exit status."""
-    return run(command, arguments, PROGRAM)
+    return run(_measure, arguments, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -92,8 +92,6 @@ class Bench:
                 line.send(None)
         for process in self._processes:
             process.join(JOIN_S)
-            process.kill()  # One that takes longer; nothing happens to one that has ended.
-            process.join()
 
     def _ask(self, name: str, path: Path, faces: int) -> tuple[float, Scan, float | None]:
         if name not in self._lines:

@@ -60,7 +60,7 @@ def measured(given: Given) -> dict[str, Any]:
         for path in tqdm(paths, unit="clip", desc="clips"):
             rows = bench.measure(path, [*PIPELINES, INDISPENSABLE], rounds=rounds)
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
-            clips.append({"clip": path.name, **ratios(rows), "contenders": as_json(rows)})
+            clips.append({"clip": path.name, **_ratios(rows), "contenders": _json(rows)})
             for name in (*RATIOS, *BOUNDS):
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, given.out)
@@ -110,7 +110,7 @@ def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
             name = "-".join(str(number) for number in wanted.values())
             path = make_scene(given.scenes / f"{name}.mp4", **wanted)
             measured = bench.measure(path, PIPELINES, rounds=given.rounds or 1)
-            yield {**wanted, "contenders": as_json(measured)}
+            yield {**wanted, "contenders": _json(measured)}
 
     small = {"width_px": 640, "height_px": 360}
     return {
@@ -128,8 +128,7 @@ def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
     }
 
 
-def ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
-    """Divide the seconds of each pair of contenders that the report compares."""
+def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
     ours = rows["ours"].seconds
     theirs, mine = (rows[name].seconds for name in DETECTIONS)
     straightforward, floor, least = (rows[name].seconds for name in ("straightforward", "floor", INDISPENSABLE))
@@ -142,8 +141,7 @@ def ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
     }
 
 
-def as_json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
-    """Return the measurements as the report stores them, one object a contender."""
+def _json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
     return [row.to_json() for row in rows.values()]
 
 

@@ -270,7 +270,7 @@ def _moment(text: str) -> datetime:
 @click.option("--connections", type=int, default=16, help="How many of them at a time.")
 @click.option("--submissions-only", is_flag=True, help="For a stack whose workers are stopped.")
 @scenes_option
-def command(
+def _measure(
     url: str,
     api_key_file: Path,
     rounds: int,
@@ -279,7 +279,6 @@ def command(
     submissions_only: bool,
     scenes: Path,
 ) -> None:
-    """Measure the running service and print one line a measurement."""
     if min(submissions, connections) < PROCESSES or rounds < 1:
         raise click.UsageError(f"at least {PROCESSES} submissions and connections, and one round, are needed")
     api_key = api_key_file.read_text().strip()
@@ -313,7 +312,7 @@ def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; its exit status."""
-    return run(command, arguments, PROGRAM)
+    return run(_measure, arguments, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,7 @@ class MTCNN:
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "mtcnn")
         self._memory = threading.local()
 
-    def look_at(self, frames: Sequence[Picture]) -> Views:
-        """Return views of *frames*, (H, W, 3) uint8 RGB each, on the detector's device."""
+    def _look_at(self, frames: Sequence[Picture]) -> Views:
         if self.device.type != "cpu":
             return DeviceViews(frames, self.device)
         if not hasattr(self._memory, "tables"):
@@ -121,7 +120,7 @@ class MTCNN:
         """Likewise, for frames of one size."""
         found: list[list[DetectedFace]] = [[] for _ in frames]
         shrinking = self._shrinking(frames[0])
-        views = self.look_at([_shrunk(frame, shrinking) for frame in frames])
+        views = self._look_at([_shrunk(frame, shrinking) for frame in frames])
         boxes, owners = self._propose(views, shrinking)
         if len(boxes):
             boxes, owners = self._refine(views, boxes, owners)

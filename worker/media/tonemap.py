@@ -51,7 +51,7 @@ def to_sdr(signal: Floats, dynamic_range: DynamicRange) -> Floats:
     Returns:
         (..., 3) RGB in the primaries of BT.709, as coded for an SDR display: in [0, 1].
     """
-    light = pq_light(signal) if dynamic_range == "pq" else hlg_light(signal)
+    light = _pq_light(signal) if dynamic_range == "pq" else _hlg_light(signal)
     linear = np.clip(light @ TO_BT709.T, 0.0, None) / WHITE_CD_M2
     coded = linear ** (1 / GAMMA)
     # All three by one factor, so that highlights keep their colour.
@@ -70,7 +70,7 @@ def _rolled_off(coded: Floats) -> Floats:
     return np.asarray(np.minimum(coded, KNEE) + (1 - KNEE) * bent)
 
 
-def pq_light(signal: Floats) -> Floats:
+def _pq_light(signal: Floats) -> Floats:
     """cd/m² of a PQ signal: the EOTF of BT.2100, table 4."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
@@ -78,7 +78,7 @@ def pq_light(signal: Floats) -> Floats:
     return np.asarray(10_000.0 * (np.maximum(power - c1, 0.0) / (c2 - c3 * power)) ** (1 / m1))
 
 
-def hlg_light(signal: Floats) -> Floats:
+def _hlg_light(signal: Floats) -> Floats:
     """cd/m² that a display of PEAK_CD_M2 gives for an HLG signal: inverse OETF and OOTF of BT.2100, table 5."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)

@@ -61,11 +61,11 @@ class Detector:
         self.manifest: Manifest = checkpoint.manifest
         self.device = torch.device(device)
         preprocessing = checkpoint.manifest.preprocessing
-        self.engine: Engine = best_engine(
+        self._network: Engine = best_engine(
             FromLastChannels(checkpoint.network, span=255.0),
             _examples(preprocessing.crop_size_px),
             self.device,
-            self.is_alike,
+            self._is_alike,
         )
         self._mtcnn = MTCNN(
             min_face_px=preprocessing.min_face_px,
@@ -144,7 +144,7 @@ class Detector:
         results = [_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
         looks = [pack_look(look) for look in people.looks]
-        return score_segment(results, people.numbers, decoded, self.engine.description, looks)
+        return score_segment(results, people.numbers, decoded, self._network.description, looks)
 
     def score_crops(self, crops: list[NDArray[np.uint8]]) -> list[float]:
         """
@@ -161,7 +161,7 @@ class Detector:
         """
         scores: list[float] = []
         for start in range(0, len(crops), FACE_BATCH):
-            (logits,) = self.engine.run(np.stack(crops[start : start + FACE_BATCH]))
+            (logits,) = self._network.run(np.stack(crops[start : start + FACE_BATCH]))
             probabilities = self._probabilities(logits)
             if not np.isfinite(probabilities).all():
                 raise ModelError("the network gave a score that is not a number")
@@ -171,8 +171,7 @@ class Detector:
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(self.manifest.calibration.scale.probabilities(logits, np.tanh), np.float32)
 
-    def is_alike(self, quick: Outputs, exact: Outputs) -> bool:
-        """Return whether no score of *quick* differs from that of *exact* by more than SAME_SCORE."""
+    def _is_alike(self, quick: Outputs, exact: Outputs) -> bool:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
 

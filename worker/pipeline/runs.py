@@ -54,7 +54,7 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     values, sums = np.asarray(scores, np.float64), _sums(scores)
     taken = bytearray(len(values))
     best = np.full(len(values), -np.inf)
-    for excess, start, length in windows(sums, bound):
+    for excess, start, length in _windows(sums, bound):
         if taken.find(1, start, start + length) < 0:
             taken[start : start + length] = b"\1" * length
             best[start : start + length] = excess
@@ -65,7 +65,7 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     ]
 
 
-def windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
+def _windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
     """Stretches that reach their bound, the farthest above it first: excess, first face and length of each."""
     excesses, starts, lengths = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for length in _lengths(len(sums) - 1):

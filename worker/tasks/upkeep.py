@@ -42,7 +42,7 @@ def tidy(context: Context) -> None:
         forget_looks(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
     removed = _remove_owed(context)
-    orphans = remove(context.sessions, context.storage, find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
+    orphans = remove(context.sessions, context.storage, _orphans(context, datetime.now(UTC) - ORPHAN_AGE))
     if media or jobs or removed or orphans:
         log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
@@ -59,7 +59,7 @@ def _remove_owed(context: Context) -> int:
             return removed
 
 
-def find_orphans(context: Context, before: datetime) -> list[str]:
+def _orphans(context: Context, before: datetime) -> list[str]:
     """Old stored files that belong to no media row, direct uploads that no job waits for, and what checks left."""
     found = (
         (key.removesuffix(".part"), changed)

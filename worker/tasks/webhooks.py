@@ -47,15 +47,14 @@ def _deliver(context: Context, held: Lease, _is_lost: IsLost) -> None:
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
     with bind(job_id=str(job_id)):
-        attempt = make_attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
+        attempt = _attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
         with context.sessions.transaction() as session:
             record_attempt(session, held, attempt, settings.retry_schedule_s)
         outcome = "delivered" if attempt.delivered else "failed"
         log.info("webhook attempt", outcome=outcome, status=attempt.response_status, code=attempt.error_code)
 
 
-def make_attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
-    """Send *body* to *url* once, signed with *secret*, and return the outcome; no failure of the receiver raises."""
+def _attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
     moment = datetime.now(UTC)
     headers = {
         "content-type": "application/json",

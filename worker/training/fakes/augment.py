@@ -189,13 +189,13 @@ class Augmentation(BaseModel):
 def _native_transforms(changes: Changes) -> list[Transform]:
     transforms: list[Transform] = []
     if changes.small is not None:
-        transforms.append(rescaling(changes.small, enlarge=changes.is_enlarged))
+        transforms.append(_rescaling(changes.small, enlarge=changes.is_enlarged))
     if changes.sigma_px is not None:
-        transforms.append(blurring(changes.sigma_px))
+        transforms.append(_blurring(changes.sigma_px))
     if changes.noise is not None:
         transforms.append(_adding_noise(changes.noise, changes.noise_seed))
     if changes.sharpening is not None:
-        transforms.append(sharpening(changes.sharpening))
+        transforms.append(_sharpening(changes.sharpening))
     transforms += [jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
     if changes.crf is not None:
         transforms.append(h264(changes.crf))
@@ -205,7 +205,7 @@ def _native_transforms(changes: Changes) -> list[Transform]:
 def _final_transforms(changes: Changes, size_px: int) -> list[Transform]:
     transforms: list[Transform] = []
     if changes.colours is not None:
-        transforms.append(recolouring(changes.colours))
+        transforms.append(_recolouring(changes.colours))
     if changes.cut is not None:
         sides = (changes.cut.sides * size_px).astype(int)
         corner = (changes.cut.place * (size_px - sides)).astype(int)
@@ -225,9 +225,7 @@ def to_size(crop: Picture, size_px: int) -> Picture:
     return crop_face(crop, (0.0, 0.0, float(crop.shape[1]), float(crop.shape[0])), size_px=size_px, margin=0.0)
 
 
-def rescaling(factor: float, *, enlarge: bool) -> Transform:
-    """Return a transform that shrinks a picture by *factor*, and enlarges it again with *enlarge*."""
-
+def _rescaling(factor: float, *, enlarge: bool) -> Transform:
     def transform(picture: Picture) -> Picture:
         side = picture.shape[0]
         small_px = max(MIN_SIDE_PX, round(side * factor))
@@ -239,8 +237,7 @@ def rescaling(factor: float, *, enlarge: bool) -> Transform:
     return transform
 
 
-def blurring(sigma: float) -> Transform:
-    """Return a transform that blurs by a Gaussian of *sigma* pixels."""
+def _blurring(sigma: float) -> Transform:
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
 
 
@@ -252,9 +249,7 @@ def _adding_noise(level: float, seed: int) -> Transform:
     return transform
 
 
-def sharpening(amount: float) -> Transform:
-    """Return a transform that adds *amount* of an unsharp mask."""
-
+def _sharpening(amount: float) -> Transform:
     def transform(picture: Picture) -> Picture:
         smooth = cv2.GaussianBlur(picture, (0, 0), HALO_PX)
         return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
@@ -273,8 +268,7 @@ def colour_map(rng: Generator) -> NDArray[np.float32]:
     return np.column_stack([matrix, offset]).astype(np.float32)
 
 
-def recolouring(colours: NDArray[np.float32]) -> Transform:
-    """Return a transform that applies a map of ``colour_map`` to every pixel."""
+def _recolouring(colours: NDArray[np.float32]) -> Transform:
     return lambda picture: np.asarray(cv2.transform(picture, colours), np.uint8)
 
 

@@ -66,15 +66,15 @@ class FacePool:
         if not self.real:
             raise DataError(f"no cache holds a real face of the set {set_name!r}")
         self._by_medium = _grouped(self.real)
-        self.families = families(self.real, labelled["fake"])
+        self._families = _families(self.real, labelled["fake"])
         faked = {face.dataset for _, face in labelled["fake"]}
         self._labelled_media = {
             # Real pictures of the data sets that have fakes: a network would recognise others by their data set.
             "real": _grouped([row for row in labelled["real"] if row[1].dataset in faked]),
             "fake": _grouped(labelled["fake"]),
         }
-        self.pairs = _facing(halves)
-        self.generated = labelled["fake"] + [fake for rows in self.pairs for _, fake in rows]
+        self._pairs = _facing(halves)
+        self.generated = labelled["fake"] + [fake for rows in self._pairs for _, fake in rows]
         """Faces that generators of the data sets made."""
         self.poses, self.generated_poses = (
             np.array([_pose(face.landmarks_px) for _, face in rows]) for rows in (self.real, self.generated)
@@ -117,9 +117,9 @@ class FacePool:
         Raises:
             DataError: There are none; the message names the *purpose*.
         """
-        if not self.pairs:
+        if not self._pairs:
             raise DataError(f"a mixture wants {purpose}")
-        frames = self.pairs[int(rng.integers(len(self.pairs)))]
+        frames = self._pairs[int(rng.integers(len(self._pairs)))]
         return frames[int(rng.integers(len(frames)))]
 
     def draw_family(self, rng: Generator) -> tuple[Face, list[Face]]:
@@ -129,10 +129,10 @@ class FacePool:
         Raises:
             DataError: There are none.
         """
-        if not self.families:
+        if not self._families:
             raise DataError("a mixture wants fakes beside their originals, and no cache holds any")
         # By original: however many fakes were made from one, it is seen as often as any other.
-        return self.families[int(rng.integers(len(self.families)))]
+        return self._families[int(rng.integers(len(self._families)))]
 
     def draw_labelled(self, label: Literal["real", "fake"], rng: Generator) -> Face:
         """
@@ -164,8 +164,8 @@ class FacePool:
             counts = np.array([min(len(rows), MAX_FACES_COUNTED) for rows in self._by_medium], np.float64)
             faces = [rows[0][1] for rows in self._by_medium]
             data_set_power, person_power = self._powers
-            people = to_power(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
-            self._weights = np.cumsum(to_power(people, [face.dataset for face in faces], data_set_power))
+            people = _to_power(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
+            self._weights = np.cumsum(_to_power(people, [face.dataset for face in faces], data_set_power))
         return self._weights
 
 
@@ -176,7 +176,7 @@ def _grouped(rows: Sequence[Face]) -> list[list[Face]]:
     return [media[key] for key in sorted(media)]
 
 
-def families(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
+def _families(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
     """Match real faces with the fakes made from them: same time, and the real face's video as their original."""
     made: dict[tuple[str, str, float], list[Face]] = {}
     for cache, face in fakes:
@@ -197,7 +197,7 @@ def _facing(halves: Mapping[tuple[str, float], dict[str, list[Face]]]) -> list[l
     return [pairs[key] for key in sorted(pairs)]
 
 
-def to_power(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
+def _to_power(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
     """Scale *weights* so that the sum over each name becomes that sum to *power*."""
     _, numbers = np.unique(np.array(names), return_inverse=True)
     sums = np.bincount(numbers, weights)

@@ -91,7 +91,7 @@ class CoupleMaker:
                 return self._painted(kind, augmentation, rng)
             case "swap" | "transplant":
                 number = faces.draw_real(rng)
-                picture, box, marks = self.cut(faces.real[number], augmentation)
+                picture, box, marks = self._cut(faces.real[number], augmentation)
                 if kind == "swap":
                     donor = faces.real[faces.draw_donor(faces.real, faces.poses, number, rng)]
                 else:
@@ -101,7 +101,7 @@ class CoupleMaker:
                 source_is: Literal["real", "swapped"] = "real" if kind == "swap" else "swapped"
                 return swap(picture, marks, source, source_marks, rng, source_is=source_is), box
             case "textbook" | "subtle":
-                picture, box, marks = self.cut(faces.real[faces.draw_real(rng)], augmentation)
+                picture, box, marks = self._cut(faces.real[faces.draw_real(rng)], augmentation)
                 style: Style = kind
                 return self_blend(picture, marks, rng, style), box
         raise ValueError(f"couples of the kind {kind!r} are not blended")
@@ -179,8 +179,8 @@ class CoupleMaker:
             blend = lay_over(target, picture, place) if kind == "inpainted" else paste(target, picture, place)
             return blend, box
         number = self.faces.draw_real(rng)
-        picture, box, marks = self.cut(self.faces.real[number], augmentation)
-        source, _, source_marks = self._whole_picture(self.painting_of(kind, number, rng))
+        picture, box, marks = self._cut(self.faces.real[number], augmentation)
+        source, _, source_marks = self._whole_picture(self._painting(kind, number, rng))
         return swap(picture, marks, source, source_marks, rng, source_is="painted"), box
 
     def _painted_number(self, kind: PaintedKind, rng: Generator) -> int:
@@ -192,7 +192,7 @@ class CoupleMaker:
                 return number
         return originals[int(rng.integers(len(originals)))]
 
-    def painting_of(self, kind: PaintedKind, number: int, rng: Generator) -> Face:
+    def _painting(self, kind: PaintedKind, number: int, rng: Generator) -> Face:
         """Draw a painting of real face *number*, or of another person's face in a similar pose."""
         faces, originals = self.faces, self.paintings.originals(kind)
         made = self.paintings.of(kind, number)
@@ -205,7 +205,7 @@ class CoupleMaker:
         """A cached picture, with its face's box and landmarks."""
         return self.faces.picture(row), row[1].box_px, row[1].landmarks_px
 
-    def cut(self, row: Face, augmentation: Augmentation) -> tuple[Picture, Box, Landmarks]:
+    def _cut(self, row: Face, augmentation: Augmentation) -> tuple[Picture, Box, Landmarks]:
         """A cached picture, cut down to what the crop can need, with its face's box and landmarks."""
         picture, face = self.faces.picture(row), row[1]
         x, y, side = square_around(face.box_px, self._margin + 2 * augmentation.jitter + SPARE)

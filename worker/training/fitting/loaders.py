@@ -34,7 +34,7 @@ def start_loaders(couples: Couples, processes: int) -> Iterator[Batch]:
         batch_size=None,
         num_workers=processes,
         prefetch_factor=PREFETCH if processes else None,
-        multiprocessing_context=process_context() if processes else None,
+        multiprocessing_context=_context() if processes else None,
     )
     return cast("Iterator[Batch]", iter(loader))
 
@@ -82,8 +82,7 @@ class Feed:
                 return cast("Batch", tuple(tensor.pin_memory().to(self._device, non_blocking=True) for tensor in batch))
 
 
-def process_context() -> BaseContext:
-    """Return how loaders start: forked, or from a fork server where CUDA is in use or forks are not safe."""
+def _context() -> BaseContext:
     is_in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call] # torch has no types there
     if sys.platform == "linux" and not is_in_use:
         return multiprocessing.get_context("fork")

@@ -84,7 +84,7 @@ class Trainer:
         about = self._about()
         # Loaders are forked before other processes of this run are started and before a device is used: see loaders.
         is_early = hardware.loader_processes > 0 and not self.is_finished
-        self._batches: Iterator[Batch] | None = self.make_loader() if is_early else None
+        self._batches: Iterator[Batch] | None = self._loader() if is_early else None
         self._fabric.launch()
         torch.manual_seed(recipe.seed)
         network = start_network(recipe)
@@ -98,7 +98,7 @@ class Trainer:
         module: nn.Module = LocalisingNetwork(network) if recipe.optimisation.mask else network
         # The fused optimiser unscales gradients itself, too late for clipping.
         optimizer = make_optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
-        self.model, self.optimizer = self._fabric.setup(module, optimizer)
+        self._model, self._optimizer = self._fabric.setup(module, optimizer)
         self._changes: OnDevice | None = None
         if recipe.augment_on == "device":
             stages = [(stage.images // 2, stage.augmentation or recipe.augmentation) for stage in recipe.stages]
@@ -146,7 +146,7 @@ class Trainer:
         every = max(1, recipe.validation.every_images // self.images_per_step)
         validation = ValidationFaces(recipe, self._caches) if self._fabric.global_rank == 0 else None
         measured: dict[str, float] = {}
-        batches = self.make_loader() if self._batches is None else self._batches
+        batches = self._loader() if self._batches is None else self._batches
         feed = Feed(batches, self._fabric.device, self._watch)
         saved_at = time.monotonic()
         shown = progress.step * self.images_per_step
@@ -154,7 +154,7 @@ class Trainer:
             late: PendingLoss | None = None
             while progress.step < target and not self._is_stale:
                 began = time.monotonic()
-                loss = PendingLoss(progress.step, self.train_step(*feed.take()))
+                loss = PendingLoss(progress.step, self._step(*feed.take()))
                 progress.step += 1
                 is_due = progress.step % every == 0 or progress.step == last_step
                 if progress.step < target:
@@ -186,10 +186,10 @@ class Trainer:
     def rehearse(self, steps: int) -> None:
         """Take *steps* as ``run`` does, without validating or saving, to measure them."""
         if self._batches is None:
-            self._batches = self.make_loader()
+            self._batches = self._loader()
         feed = Feed(self._batches, self._fabric.device, self._watch)
         for left in reversed(range(steps)):
-            loss = PendingLoss(self.progress.step, self.train_step(*feed.take()))
+            loss = PendingLoss(self.progress.step, self._step(*feed.take()))
             self.progress.step += 1
             if left:
                 feed.advance()
@@ -227,8 +227,7 @@ class Trainer:
         patience = self.recipe.validation.patience
         return patience > 0 and self.progress.stale >= patience
 
-    def make_loader(self) -> Iterator[Batch]:
-        """Start the loaders and return their batches from the current step on."""
+    def _loader(self) -> Iterator[Batch]:
         couples = make_couples(
             self.recipe,
             self._caches,
@@ -240,7 +239,7 @@ class Trainer:
         )
         return start_loaders(couples, self.recipe.hardware.loader_processes)
 
-    def train_step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
+    def _step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
         """Train on one batch; return its loss, which the device may still be computing."""
         progress, optimisation = self.progress, self.recipe.optimisation
         # Dropout follows from the step as well. Tuples of numbers have the same hash in every process.
@@ -248,35 +247,34 @@ class Trainer:
         factor = learning_rate_factor(
             progress.step * self.images_per_step, self.recipe.images, optimisation.warm_up_images
         )
-        for group in self.optimizer.param_groups:
+        for group in self._optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self.model.train()
+        self._model.train()
         if self._changes is not None:
             with self._watch("augmentation"):
                 number = progress.step * self._fabric.world_size + self._fabric.global_rank
                 pictures = self._changes.apply(pictures, number)
         with self._watch("forward"):
-            loss = self.loss_of(pictures, aligned, masks)
-        self.optimizer.zero_grad()
+            loss = self._loss(pictures, aligned, masks)
+        self._optimizer.zero_grad()
         with self._watch("backward"):
             self._fabric.backward(loss)
         with self._watch("optimiser"):
             self._fabric.clip_gradients(
-                self.model, self.optimizer, max_norm=optimisation.clip, error_if_nonfinite=False
+                self._model, self._optimizer, max_norm=optimisation.clip, error_if_nonfinite=False
             )
-            self.optimizer.step()
+            self._optimizer.step()
         with self._watch("average"):
-            module = self.model.module
+            module = self._model.module
             self._average.update(module.network if isinstance(module, LocalisingNetwork) else module)
         return loss.detach()
 
-    def loss_of(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
-        """Return the loss of one batch; *pictures* are bytes, *masks* are ignored without localisation."""
+    def _loss(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
         optimisation = self.recipe.optimisation
         faces = (pictures.to(torch.float32) / 255.0).contiguous(memory_format=torch.channels_last)
         if not optimisation.mask:
-            return couple_loss(self.model(faces).float(), aligned, optimisation)
-        logits, mask_logits = self.model(faces)
+            return couple_loss(self._model(faces).float(), aligned, optimisation)
+        logits, mask_logits = self._model(faces)
         loss = couple_loss(logits.float(), aligned, optimisation)
         return loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
 
@@ -313,8 +311,8 @@ class Trainer:
 
     def _tensors(self) -> dict[str, Tensor]:
         """Collect the tensors of the state; the options of the optimiser follow from the recipe."""
-        parts = {"model": self.model.module.state_dict(), "average": self._average.module.state_dict()}
-        for number, values in self.optimizer.optimizer.state_dict()["state"].items():
+        parts = {"model": self._model.module.state_dict(), "average": self._average.module.state_dict()}
+        for number, values in self._optimizer.optimizer.state_dict()["state"].items():
             parts[f"optimizer/{number}"] = values
         return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
 
@@ -338,9 +336,9 @@ class Trainer:
         for path, tensor in read_tensors(self.folder, about).items():
             part, name = path.rsplit("/", 1)
             parts.setdefault(part, {})[name] = tensor
-        self.model.module.load_state_dict(parts["model"])
+        self._model.module.load_state_dict(parts["model"])
         self._average.module.load_state_dict(parts["average"])
         self._average.count = about["averaged"]
         self._fabric.strategy.precision.load_state_dict(about["precision"])
         saved = {int(part.split("/")[1]): values for part, values in parts.items() if part.startswith("optimizer/")}
-        restore_optimizer(self.optimizer.optimizer, saved)
+        restore_optimizer(self._optimizer.optimizer, saved)

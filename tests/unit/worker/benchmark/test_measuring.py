@@ -7,7 +7,7 @@ import pytest
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import make_clip
 from worker.benchmark import __main__ as command
-from worker.benchmark import measuring, running
+from worker.benchmark import running
 from worker.benchmark.errors import BenchmarkError
 from worker.benchmark.measuring import Bench, Measurement
 from worker.benchmark.report import INDISPENSABLE, PIPELINES, draw, table
@@ -33,12 +33,12 @@ STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3
 ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
 REPORT = {
-    "clips": [{"clip": "a.mp4", **running.ratios(ROWS), "contenders": running.as_json(ROWS)}],
+    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._json(ROWS)}],
     "growth": {
-        name: [{**row, "contenders": running.as_json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
+        name: [{**row, "contenders": running._json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
         for name in ("duration", "resolution", "faces")
     },
-    **running.ratios(ROWS),
+    **running._ratios(ROWS),
 }
 
 
@@ -50,7 +50,7 @@ def bench():
 
 
 def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
-    assert running.ratios(ROWS) == {
+    assert running._ratios(ROWS) == {
         "ratio_vs_straightforward": 4.0,
         "ratio_vs_floor": 1.25,
         "detection_ratio": 6.0,
@@ -81,9 +81,7 @@ def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
     assert all(row.seconds > 0 for row in rows.values())
 
 
-def test_what_cannot_be_scanned_is_named(tmp_path, monkeypatch):
-    # A process that takes longer than this to end, as on a busy machine, is killed.
-    monkeypatch.setattr(measuring, "JOIN_S", 0.0)
+def test_what_cannot_be_scanned_is_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     before = set(multiprocessing.active_children())
     with (

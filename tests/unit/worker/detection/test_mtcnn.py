@@ -129,10 +129,10 @@ def device_detector(monkeypatch):
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):
-        return Engine(inference.torch_run(network, cpu, precision), "torch", precision)
+        return Engine(inference._torch(network, cpu, precision), "torch", precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
-    monkeypatch.setattr(MTCNN, "look_at", lambda _self, frames: DeviceViews(frames, cpu))
+    monkeypatch.setattr(MTCNN, "_look_at", lambda _self, frames: DeviceViews(frames, cpu))
     return MTCNN(min_face_px=MIN_FACE_PX)
 
 
@@ -167,9 +167,9 @@ def test_large_frames_are_looked_at_in_half_their_size_and_measured_in_their_own
     frames = [scene(number, size=(1280, 720), faces=(astronaut(), hopper())) for number in (0, 7)]
     wanted = detector.detect(frames)
     tables = []
-    look = MTCNN.look_at
+    look = MTCNN._look_at
     monkeypatch.setattr(module, "WHOLE_PIXELS", 1280 * 720)
-    monkeypatch.setattr(MTCNN, "look_at", lambda self, given: tables.append(given[0].shape) or look(self, given))
+    monkeypatch.setattr(MTCNN, "_look_at", lambda self, given: tables.append(given[0].shape) or look(self, given))
     found = detector.detect(frames)
     assert tables == [(360, 640, 3)]
     for ours, theirs in zip(found, wanted, strict=True):

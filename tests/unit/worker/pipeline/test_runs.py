@@ -32,8 +32,8 @@ def test_where_nothing_reaches_the_bound_there_is_no_stretch(scores):
 
 def test_of_hours_that_are_suspicious_not_many_more_stretches_are_looked_at_than_there_are_faces(monkeypatch):
     looked_at = []
-    windows = runs.windows
-    monkeypatch.setattr(runs, "windows", lambda *given: looked_at.extend(found := windows(*given)) or found)
+    windows = runs._windows
+    monkeypatch.setattr(runs, "_windows", lambda *given: looked_at.extend(found := windows(*given)) or found)
     [run] = find_runs([0.9] * 20_000, lambda _count: 0.6)
     assert (run.first, run.last) == (0, 19_999)
     assert len(looked_at) < 10 * 20_000

@@ -99,13 +99,12 @@ class Autoencoder(nn.Module):
     def paint_again(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct the faces; also return the loss of their code: 0 unless it is variational."""
         with torch.autocast(faces.device.type, torch.bfloat16):
-            code, cost = self.coded(self.down(faces * 2.0 - 1.0).float())
+            code, cost = self._coded(self.down(faces * 2.0 - 1.0).float())
             features = self.up(code)
         # Half precision would round colours to visible steps.
         return torch.as_tensor(self.last(features.float()) * 0.5 + 0.5), cost
 
-    def coded(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Apply the bottleneck to the encoder's output; return the code and its cost, a scalar."""
+    def _coded(self, code: Tensor) -> tuple[Tensor, Tensor]:
         nothing = code.new_zeros(())
         match self.settings.code:
             case "plain":

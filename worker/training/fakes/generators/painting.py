@@ -93,11 +93,9 @@ def paint_faces(
         if (place / f"{SHARD}.jsonl").exists():
             continue
         own_seed = seed + list(settings[:number]).count(each)
-        painter = trained(each, drawn_faces(caches, "train", each.faces, seed), own_seed, place.name)
-        rows = drawn_faces(caches, "train", each.faces, seed) + drawn_faces(
-            caches, "validation", max(1, each.faces // 2), seed
-        )
-        paint(painter, rows, place, kind=each.kind, seed=own_seed)
+        painter = _trained(each, _drawn(caches, "train", each.faces, seed), own_seed, place.name)
+        rows = _drawn(caches, "train", each.faces, seed) + _drawn(caches, "validation", max(1, each.faces // 2), seed)
+        _paint(painter, rows, place, kind=each.kind, seed=own_seed)
     return made
 
 
@@ -130,7 +128,7 @@ def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence
     ]
 
 
-def drawn_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_Row]:
+def _drawn(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_Row]:
     """Draw at most *limit* real faces of a set, in the order of the caches."""
     rng = np.random.default_rng(seed)
     drawn: list[tuple[float, _Row]] = []
@@ -145,8 +143,7 @@ def drawn_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) ->
     return [row for place, row in drawn if place <= kept[-1]]
 
 
-def trained(settings: PainterSettings, rows: Sequence[_Row], seed: int, title: str) -> Painter:
-    """Train the network that *settings* describe on *rows*."""
+def _trained(settings: PainterSettings, rows: Sequence[_Row], seed: int, title: str) -> Painter:
     match settings:
         case AutoencoderSettings():
             pictures = [_sized(row.part()[0]) for row in rows]
@@ -172,8 +169,7 @@ def _sized(picture: Picture) -> Picture:
     return resized(picture, width, height)
 
 
-def paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
-    """Paint the faces of *rows* and store them in *folder* as a crop cache."""
+def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     # Other processes may paint the same at the same time. The index is renamed last: it makes the shard valid.

@@ -90,7 +90,7 @@ def test_an_autoencoder_paints_at_a_size_of_its_own_or_at_that_of_a_one_shot_swa
 def test_a_quantised_code_takes_few_values_and_passes_gradients():
     network = Autoencoder(AutoencoderSettings(**TINY, code="quantised"))
     before = (torch.randn(2, 8, 4, 4) * 3).requires_grad_()
-    code, cost = network.coded(before)
+    code, cost = network._coded(before)
     values = code.detach().unique()
     assert len(values) <= 2 * HALF_LEVELS + 1
     assert torch.equal(values, (values * HALF_LEVELS).round() / HALF_LEVELS)
@@ -103,12 +103,12 @@ def test_a_quantised_code_takes_few_values_and_passes_gradients():
 def test_a_variational_code_costs_what_it_tells_and_is_noisy_while_it_is_learnt():
     network = Autoencoder(AutoencoderSettings(**TINY, code="variational"))
     given = torch.cat([torch.full((1, 8, 4, 4), 2.0), torch.zeros(1, 8, 4, 4)], dim=1)
-    one, cost = network.coded(given)
-    other, _ = network.coded(given)
+    one, cost = network._coded(given)
+    other, _ = network._coded(given)
     assert not torch.equal(one, other)
     # Kullback and Leibler's divergence of N(2, 1) from N(0, 1) is 2.
     assert float(cost) == pytest.approx(2e-3)
-    assert torch.equal(network.eval().coded(given)[0], given[:, :8])
+    assert torch.equal(network.eval()._coded(given)[0], given[:, :8])
 
 
 def test_a_restorer_learns_to_enlarge():

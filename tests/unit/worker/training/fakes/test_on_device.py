@@ -80,9 +80,9 @@ def test_colours_are_those_of_the_loaders():
 @pytest.mark.parametrize(
     ("ours", "theirs", "values"),
     [
-        (blurred, augment.blurring, (0.3, 1.3)),
-        (sharpened, augment.sharpening, (0.2, 0.9)),
-        (rescaled, lambda factor: augment.rescaling(factor, enlarge=True), (0.4, 0.9)),
+        (blurred, augment._blurring, (0.3, 1.3)),
+        (sharpened, augment._sharpening, (0.2, 0.9)),
+        (rescaled, lambda factor: augment._rescaling(factor, enlarge=True), (0.4, 0.9)),
     ],
     ids=["blur", "sharpen", "rescale"],
 )

@@ -31,7 +31,7 @@ def test_what_another_process_is_sent_is_how_to_make_the_stream_not_its_faces(co
 @pytest.mark.parametrize("cuda_in_use", [False, True], ids=["forked", "from a server"])
 def test_loader_processes_give_the_batches_that_none_would_in_order(cuda_in_use, couples, monkeypatch):
     monkeypatch.setattr(loaders.torch.cuda, "is_initialized", lambda: cuda_in_use)
-    assert loaders.process_context().get_start_method() == ("forkserver" if cuda_in_use else "fork")
+    assert loaders._context().get_start_method() == ("forkserver" if cuda_in_use else "fork")
     batches = start_loaders(couples, 2)
     for number in range(3, 8):
         assert same(next(batches), couples.batch(number))

@@ -66,8 +66,8 @@ class Recorded(Trainer):
         super().__init__(*args, **named)
         self.losses = []
 
-    def train_step(self, *batch):
-        loss = super().train_step(*batch)
+    def _step(self, *batch):
+        loss = super()._step(*batch)
         self.losses.append(float(loss))
         return loss
 
@@ -75,8 +75,8 @@ class Recorded(Trainer):
 class OnOneBatch(Recorded):
     """Sees the same pictures in every step."""
 
-    def make_loader(self):
-        self.batch = next(iter(super().make_loader()))
+    def _loader(self):
+        self.batch = next(iter(super()._loader()))
         return repeat(self.batch)
 
 
@@ -348,7 +348,7 @@ def test_patience_stops_early_for_good_and_best_is_what_it_says(caches, tmp_path
 def test_a_loss_that_is_no_number_ends_the_run(caches, tmp_path):
     trainer = Trainer(tiny(), caches, tmp_path)
     with torch.no_grad():
-        trainer.model.module.network.head.decide.bias.fill_(math.nan)
+        trainer._model.module.network.head.decide.bias.fill_(math.nan)
     with pytest.raises(TrainingError, match="at step 0"):
         trainer.run()
     assert read_index(tmp_path) is None
@@ -358,7 +358,7 @@ def test_a_loss_that_is_no_number_is_not_saved_though_it_is_read_a_step_late(cac
     trainer = Trainer(tiny(save_every_s=0.0), caches, tmp_path)
     trainer.run(until_step=2)
     with torch.no_grad():
-        trainer.model.module.network.head.decide.bias.fill_(math.nan)
+        trainer._model.module.network.head.decide.bias.fill_(math.nan)
     with pytest.raises(TrainingError, match="at step 2"):
         trainer.run()
     assert read_index(tmp_path)["progress"]["step"] == 2
@@ -372,9 +372,9 @@ class Counted(Trainer):
         super().__init__(*args, **named)
         self.waits = []
 
-    def train_step(self, *batch):
+    def _step(self, *batch):
         with Synchronisations() as seen:
-            loss = super().train_step(*batch)
+            loss = super()._step(*batch)
         self.waits.append(seen.count)
         return loss
 
@@ -420,9 +420,9 @@ def test_short_spells_add_up_to_the_same_weights(caches, undisturbed, tmp_path):
 class Seen(Trainer):
     """Keeps what the network is shown."""
 
-    def loss_of(self, pictures, *rest):
+    def _loss(self, pictures, *rest):
         self.pictures = [*getattr(self, "pictures", []), pictures]
-        return super().loss_of(pictures, *rest)
+        return super()._loss(pictures, *rest)
 
 
 def test_augmentation_on_the_device_reaches_the_network_and_a_run_goes_on_with_the_same(caches, tmp_path):
@@ -572,20 +572,19 @@ def test_each_parameter_has_the_learning_rate_and_decay_that_belong_to_it(caches
     trainer.run(until_step=2)
     rates = {
         id(parameter): (group["lr"], group["weight_decay"])
-        for group in trainer.optimizer.param_groups
+        for group in trainer._optimizer.param_groups
         for parameter in group["params"]
     }
-    network = trainer.model.module.network
-    # By the names of the published weights.
-    backbone = dict(network.features.network.named_parameters())
+    network = trainer._model.module.network
+    backbone = network.features.network
     # The second step began after four images, at the fifth of the eight that warming up takes.
     for parameter, rate, decay in (
         (network.head.decide.weight, 1e-2, 0.1),
         (network.head.decide.bias, 1e-2, 0.0),
-        (backbone["_conv_stem.weight"], 1e-2, 0.1),
-        (backbone["_conv_head.weight"], 1e-4, 0.1),
-        (backbone["_bn1.weight"], 1e-4, 0.0),
-        (trainer.model.module.locate[2].weight, 1e-2, 0.1),
+        (backbone._conv_stem.weight, 1e-2, 0.1),
+        (backbone._conv_head.weight, 1e-4, 0.1),
+        (backbone._bn1.weight, 1e-4, 0.0),
+        (trainer._model.module.locate[2].weight, 1e-2, 0.1),
     ):
         assert rates[id(parameter)] == pytest.approx((rate * 5 / 8, decay))
 
@@ -595,10 +594,10 @@ def test_the_average_follows_quickly_at_first_then_with_its_decay(caches, tmp_pa
     expected = None
     for step, share in ((1, None), (2, 2 / 11), (3, 3 / 12), (4, 0.3), (5, 0.3)):
         trainer.run(until_step=step)
-        weights = trainer.model.module.network.head.reduce[0].weight.detach().clone()
+        weights = trainer._model.module.network.head.reduce[0].weight.detach().clone()
         expected = weights if share is None else share * expected + (1 - share) * weights
         assert torch.allclose(trainer.network.head.reduce[0].weight, expected, atol=1e-7)
-    norms = [each.head.reduce[1] for each in (trainer.network, trainer.model.module.network)]
+    norms = [each.head.reduce[1] for each in (trainer.network, trainer._model.module.network)]
     assert norms[0].num_batches_tracked == norms[1].num_batches_tracked == 5
     assert not torch.equal(norms[0].running_mean, norms[1].running_mean)
 
