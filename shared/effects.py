@@ -1,12 +1,12 @@
-"""Doing what a transaction made due, once it is committed. Nothing here raises: upkeep does what fails."""
+"""Effects of committed transactions: messages, removed files, metrics. They never raise; upkeep repeats what fails."""
 
 from collections.abc import Callable
 from functools import partial
 
 from sqlalchemy import Engine
 
-from shared.db import Due, SessionFactory
-from shared.media.removals import remove
+from shared.db import PendingEffects, SessionFactory
+from shared.media.removals import remove_files
 from shared.observability import get_logger
 from shared.queues import Sender
 from shared.storage import Storage
@@ -14,41 +14,41 @@ from shared.storage import Storage
 log = get_logger(__name__)
 
 
-def open_sessions(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
-    """Sessions on *engine* whose transactions send their messages and remove the files that they give up."""
+def make_session_factory(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
+    """Make a session factory on *engine* that runs the effects of its transactions with *sender* and *storage*."""
 
-    def perform(sessions: SessionFactory, due: Due) -> None:
-        # What has been committed stands, whatever is met here: an error would be taken for one of the transaction.
-        acts: tuple[Callable[[], None], ...] = (
-            partial(_count, due),
-            partial(_send, sender, due),
-            partial(_remove, sessions, storage, due),
+    def perform(sessions: SessionFactory, pending: PendingEffects) -> None:
+        # The transaction is committed: an error raised here would look like its failure.
+        effects: tuple[Callable[[], None], ...] = (
+            partial(_count, pending),
+            partial(_send, sender, pending),
+            partial(_remove, sessions, storage, pending),
         )
-        for act in acts:
+        for effect in effects:
             try:
-                act()
+                effect()
             except Exception:
-                log.exception("not done after a commit; upkeep will")
+                log.exception("effect of a commit failed; upkeep repeats it")
 
     return SessionFactory(engine, perform)
 
 
-def _count(due: Due) -> None:
-    for increment in due.counts:
+def _count(pending: PendingEffects) -> None:
+    for increment in pending.counts:
         increment()
 
 
-def _remove(sessions: SessionFactory, storage: Storage, due: Due) -> None:
-    if due.removals:
-        # A request or a step is not held up for long by storage that is away.
-        remove(sessions, storage, list(due.removals), max_failures=1)
+def _remove(sessions: SessionFactory, storage: Storage, pending: PendingEffects) -> None:
+    if pending.removals:
+        # Storage that is unavailable must not delay a request or a step for long.
+        remove_files(sessions, storage, list(pending.removals), max_failures=1)
 
 
-def _send(sender: Sender, due: Due) -> None:
-    for sent, message in enumerate(due.messages):
+def _send(sender: Sender, pending: PendingEffects) -> None:
+    for sent, message in enumerate(pending.messages):
         try:
             sender.send(message)
         except Exception:
-            # The others would fail as well, each after a while.
-            log.warning("messages not sent", count=len(due.messages) - sent, exc_info=True)
+            # The other messages would fail, too, each after a timeout.
+            log.warning("messages not sent", count=len(pending.messages) - sent, exc_info=True)
             return

@@ -5,8 +5,9 @@ from typing import Any
 
 import psycopg
 import redis
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
+
+from api.embedded.processes import Service
+from api.embedded.stack import EmbeddedStack
 
 
 def services_of(stack: EmbeddedStack) -> list[Service]:

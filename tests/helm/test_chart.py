@@ -12,7 +12,7 @@ from api.app import VERSION
 from api.config import APISettings
 from migrations import __main__ as migrations_main
 from shared.config import load_settings
-from shared.jobs.leases import Step, lease
+from shared.jobs.leases import Step, acquire
 from shared.jobs.results import record_plan
 from tests.helm.conftest import CHART, EXAMPLES, helm
 from tests.helm.settings import config_schema
@@ -372,11 +372,11 @@ def test_the_scaler_counts_waiting_and_running_segments(render, sessions):
         job_id = add_job(session).id
     assert count() == before + 1
     with sessions.transaction() as session:
-        held = lease(session, Step.INGEST, (job_id,), 30, max_attempts=9)
+        held = acquire(session, Step.INGEST, (job_id,), 30, max_attempts=9)
         record_plan(session, held, {}, [(0, 0.0, 5.0), (1, 5.0, 9.0)])
     assert count() == before + 2
     with sessions.transaction() as session:
-        assert lease(session, Step.SCORE, (job_id, 0), 30, max_attempts=9)
+        assert acquire(session, Step.SCORE, (job_id, 0), 30, max_attempts=9)
     assert count() == before + 2
 
 

@@ -1,4 +1,4 @@
-"""The one boundary of every step of a job: it is leased, kept, and given back if it fails."""
+"""The boundary of every step of a job: it leases the step, renews the lease, and releases it after an error."""
 
 import threading
 from collections.abc import Callable
@@ -6,80 +6,80 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.errors import DeepfakeStreamError, JobCancelledError, StorageError
-from shared.jobs.leases import Key, Lease, Step, lease, release, renew
+from shared.jobs.leases import Key, Lease, Step, acquire, release, renew
 from shared.observability import get_logger
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
 
 IsLost = Callable[[], bool]
-"""Whether going on with a step is pointless, since its lease was lost or its job has ended."""
+"""Returns whether a step should stop because its lease was lost or its job has ended."""
 
 
 class UnexpectedError(DeepfakeStreamError):
-    """A defect of ours met during a step. The log has the details; the client is told no more than this."""
+    """A bug in the service occurred during a step. The log has the details, which clients do not see."""
 
     retryable = True
 
 
 def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLost], None]) -> None:
     """
-    Lease *step* of the row *key* and do its *work*; nothing if it is done, not due, or somebody is at it.
+    Lease *step* of the row *key* and run *work*; do nothing if it is done, not due, or leased by another worker.
 
-    The lease is renewed while the work lasts. Errors end here: the step is scheduled again or has failed for good, and
-    what follows from that hangs on the transaction that says so.
+    The lease is renewed while *work* runs. Errors are handled here: the step is scheduled again or fails for good, and
+    everything that follows from it is part of the same transaction.
     """
     with context.sessions.transaction() as session:
-        held = lease(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
-    if held is None:
+        lease = acquire(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
+    if lease is None:
         log.info("nothing to do", step=step.value)
         return
-    keeper = _LeaseKeeper(context, held)
-    keeper.start()
+    renewer = _LeaseRenewer(context, lease)
+    renewer.start()
     try:
-        work(held, keeper.is_lost)
+        work(lease, renewer.is_lost)
     except JobCancelledError as error:
         log.info("step dropped", reason=str(error))
     except DeepfakeStreamError as error:
-        _give_back(context, held, error)
+        _release_after_error(context, lease, error)
     except OSError as error:
-        # A full or unreachable disk, wherever it was met.
+        # A full or unreachable disk, in any part of the step.
         log.exception("step failed")
         reason = StorageError("this service's storage failed")
         reason.__cause__ = error
-        _give_back(context, held, reason)
+        _release_after_error(context, lease, reason)
     except Exception:
-        # Where the database is away, nothing can be given back either: then the lease runs out.
+        # If the database is unavailable, the lease cannot be released; it expires instead.
         log.exception("step failed unexpectedly")
-        _give_back(context, held, UnexpectedError("an internal error, which has been logged"))
+        _release_after_error(context, lease, UnexpectedError("an internal error, which has been logged"))
     finally:
-        keeper.stop()
+        renewer.stop()
 
 
-def _give_back(context: Context, held: Lease, error: DeepfakeStreamError) -> None:
+def _release_after_error(context: Context, lease: Lease, error: DeepfakeStreamError) -> None:
     try:
         with context.sessions.transaction() as session:
-            release(session, held, error, context.policy)
+            release(session, lease, error, context.policy)
     except JobCancelledError as reason:
-        # Of a job that was erased meanwhile the file is gone, too: no wonder that the step failed.
+        # The job was erased meanwhile, and its file with it, which explains the error.
         log.info("step dropped", reason=str(reason), code=error.code)
     except SQLAlchemyError:
         log.exception("step not given back; its lease will run out", code=error.code)
     else:
-        log.warning("step failed", code=error.code, detail=str(error), attempt=held.attempt)
+        log.warning("step failed", code=error.code, detail=str(error), attempt=lease.attempt)
 
 
-class _LeaseKeeper(threading.Thread):
+class _LeaseRenewer(threading.Thread):
     """
-    Renews a lease in the background while its step runs.
+    A thread that renews a lease while its step runs.
 
-    A process that is killed stops renewing, and the sweep hands the step to another.
+    A killed process stops renewing, and the sweep sends the step to another worker.
     """
 
-    def __init__(self, context: Context, held: Lease) -> None:
-        super().__init__(name="lease-keeper", daemon=True)
+    def __init__(self, context: Context, lease: Lease) -> None:
+        super().__init__(name="lease-renewer", daemon=True)
         self._context = context
-        self._held = held
+        self._lease = lease
         self._done = threading.Event()
         self._lost = threading.Event()
 
@@ -87,19 +87,19 @@ class _LeaseKeeper(threading.Thread):
         return self._lost.is_set()
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Stop renewing and wait for the thread."""
         self._done.set()
         self.join()
 
     def run(self) -> None:
-        """Renew three times within each lease, so that one failed attempt does not lose it."""
+        """Renew three times within the duration of a lease, so that one failure does not lose it."""
         lease_s = self._context.settings.jobs.lease_s
         while not self._done.wait(lease_s / 3):
             try:
                 with self._context.sessions.transaction() as session:
-                    if not renew(session, self._held, lease_s):
+                    if not renew(session, self._lease, lease_s):
                         self._lost.set()
                         return
             except SQLAlchemyError:
-                # The database may come back before the lease runs out; the record is fenced either way.
+                # The database may recover before the lease expires. If not, the lease's token fences the result.
                 log.warning("lease not renewed", exc_info=True)

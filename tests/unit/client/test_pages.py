@@ -75,7 +75,7 @@ def test_a_job_without_segments_and_with_a_cursor_comes_as_it_is(server, client)
 
 
 def test_pages_of_segments_are_bounded(server, client, monkeypatch):
-    monkeypatch.setattr(client_module, "MOST_PAGES", 3)
+    monkeypatch.setattr(client_module, "MAX_PAGES", 3)
     server.answers = [long_job("failed"), *(page(100 + at, 1, f"c{at}") for at in range(9))]
     assert client.get("x").segments_next_cursor == "OTk"
     assert len(server.requests) == 1 + 3

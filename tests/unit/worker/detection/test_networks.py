@@ -1,4 +1,4 @@
-"""The cascade's networks say what facenet-pytorch's say."""
+"""The cascade's networks give the same outputs as facenet-pytorch's."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import nn
 
-from worker.detection.networks import Proposals, RowConvolution, from_last_channels
+from worker.detection.networks import Proposals, RowConvolution, from_channels_last
 
 CPU = torch.device("cpu")
 
@@ -19,27 +19,27 @@ def pictures(count: int, height: int, width: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_proposals_are_those_of_pnet() -> None:
+def test_proposals_equal_those_of_pnet() -> None:
     shown = pictures(2, 31, 40)
     offsets, probabilities = PNet().eval()(shown.permute(0, 3, 1, 2))
-    answers = from_last_channels(Proposals().eval(), CPU)(shown)
+    answers = from_channels_last(Proposals().eval(), CPU)(shown)
     torch.testing.assert_close(answers[:, 0].sigmoid(), probabilities[:, 1], rtol=0, atol=1e-5)
     torch.testing.assert_close(answers[:, 1:], offsets, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("make", "side_px"), [(RNet, 24), (ONet, 48)])
 @torch.inference_mode()
-def test_rows_make_no_difference_to_later_networks(make: Callable[[], nn.Module], side_px: int) -> None:
+def test_row_convolution_does_not_change_later_networks(make: Callable[[], nn.Module], side_px: int) -> None:
     shown = pictures(3, side_px, side_px)
     expected = make().eval()(shown.permute(0, 3, 1, 2))
-    given = from_last_channels(make().eval(), CPU)(shown)
+    given = from_channels_last(make().eval(), CPU)(shown)
     for ours, theirs in zip(given, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @torch.inference_mode()
-def test_rows_of_any_convolution(bias: bool) -> None:
+def test_row_convolution_equals_any_convolution(bias: bool) -> None:
     convolution = nn.Conv2d(3, 5, (2, 4), bias=bias)
     shown = pictures(2, 9, 11)
     torch.testing.assert_close(
