@@ -31,7 +31,7 @@ def accepted(services: Services, document: JobDocument, *, is_new: bool, prefer:
     try:
         has_waited = wait_for_end(services, document.id, wait_s)
         if has_waited:
-            document = _current(services, document)
+            document = _reload_document(services, document)
     except SQLAlchemyError:
         # The job is committed: an answer that says anything else would make the sender send it again.
         log.warning("the database failed a wait", exc_info=True)
@@ -45,7 +45,7 @@ def accepted(services: Services, document: JobDocument, *, is_new: bool, prefer:
     return response
 
 
-def _current(services: Services, document: JobDocument) -> JobDocument:
+def _reload_document(services: Services, document: JobDocument) -> JobDocument:
     """Return the job as it is after a wait; as it was if it was erased meanwhile."""
     with services.sessions.transaction() as session:
         job = get_job(session, document.id, owner=caller().owner)

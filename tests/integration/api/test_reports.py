@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from sqlalchemy import func, select, update
 
-from shared.audit import events
+from shared.audit import list_events
 from shared.models import Job, Share
 from tests.clips import noise_picture
 from tests.integration.api.test_rescoring import succeed
@@ -102,7 +102,7 @@ def test_the_secret_of_a_link_is_shown_once_and_stored_nowhere(api, headers, job
     assert token not in listed.text
     with api.sessions.transaction() as session:
         assert token.encode() not in session.scalars(select(Share)).one().token_sha256
-        told = [event for event in events(session, job_id=job) if event.action == "report.shared"]
+        told = [event for event in list_events(session, job_id=job) if event.action == "report.shared"]
     assert [event.detail for event in told] == [{"share": made["id"]}]
 
 

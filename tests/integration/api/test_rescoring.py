@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from api import reviews
-from shared.audit import events
+from shared.audit import list_events
 from shared.jobs.ending import Outcome, end_job
 from shared.jobs.queries import get_job, lock_job
 from shared.manifests import Manifest
@@ -107,7 +107,7 @@ def test_the_same_again_is_scored_unless_its_reuse_is_requested(api, headers):
     parent = submit(api, headers)
     with api.sessions.transaction() as session:
         pinned = session.get_one(Job, parent)
-        manifest = Manifest.pinned(pinned.manifest)
+        manifest = Manifest.from_pin(pinned.manifest)
         description = manifest.describe(sample_fps=pinned.sample_fps, segment_seconds=pinned.segment_seconds)
     succeed(api, parent, [0.25])
     with api.sessions.transaction() as session:
@@ -212,7 +212,7 @@ def test_a_finding_stands_beside_the_verdict_and_the_last_one_counts(api, header
         "test",
     )
     with api.sessions.transaction() as session:
-        told = [event.detail for event in events(session, job_id=job_id) if event.action == "job.reviewed"]
+        told = [event.detail for event in list_events(session, job_id=job_id) if event.action == "job.reviewed"]
     assert told == [{"finding": "disputed"}, {"finding": "confirmed_real"}], "and no note"
     assert api.call("DELETE", f"/v1/jobs/{job_id}/review", headers).status_code == 204
     assert api.call("GET", f"/v1/jobs/{job_id}", headers).json["review"] is None
