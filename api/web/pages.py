@@ -38,9 +38,9 @@ POLICY: Final = (
 )
 CARD_FILE: Final = "MODEL_CARD.md"
 PAGE_SEGMENTS: Final = 1000
-LIVE_S: Final = 60
-"""How long one connection is told of progress; the page connects again."""
-LOOK_EVERY_S: Final = 1.0
+MAX_STREAM_S: Final = 60
+"""Length of one stream of progress; the page connects again."""
+PROGRESS_INTERVAL_S: Final = 1.0
 MEDIA_TYPES: Final = {
     "mp4": "video/mp4",
     "mov": "video/mp4",
@@ -103,29 +103,36 @@ def state(job_id: uuid.UUID) -> Response:
 
 @blueprint.get("/jobs/<uuid:job_id>/report/events")
 def events(job_id: uuid.UUID) -> Response:
-    """Send how far the job is as server-sent events, until it ends or a minute is over."""
+    """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
     services = current_services()
     first = _state(services, job_id)
     if not services.waiting.acquire(blocking=False):
         raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
 
+    def has_ended() -> bool:
+        return bool(json.loads(_state(services, job_id))["is_final"])
+
     def stream() -> Iterator[str]:
+        last, deadline = first, time.monotonic() + MAX_STREAM_S
+        yield f"retry: 2000\ndata: {last}\n\n"
         try:
-            last, deadline = first, time.monotonic() + LIVE_S
-            yield f"retry: 2000\ndata: {last}\n\n"
             while not json.loads(last)["is_final"] and time.monotonic() < deadline:
-                time.sleep(LOOK_EVERY_S)
+                # It returns early when the job ends, and when this process has been asked to stop.
+                services.listener.wait(job_id, has_ended, PROGRESS_INTERVAL_S)
                 now = _state(services, job_id)
-                # A comment shows in time that nobody listens any more.
+                # A comment shows in time that the browser has gone.
                 yield ": \n\n" if now == last else f"data: {now}\n\n"
                 last = now
+                if services.listener.is_ending_waits:
+                    return
         except (APIError, SQLAlchemyError):
             # The link was revoked, or the database is unavailable: the page connects again, or learns why it cannot.
             return
-        finally:
-            services.waiting.release()
 
-    return Response(stream_with_context(stream()), mimetype="text/event-stream")
+    response = Response(stream_with_context(stream()), mimetype="text/event-stream")
+    # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
+    response.call_on_close(services.waiting.release)
+    return response
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/media")

@@ -1,6 +1,7 @@
 """Links to the report of a job, and what is seen by them."""
 
 import re
+import threading
 import uuid
 from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
@@ -192,3 +193,31 @@ def test_the_list_of_jobs_needs_no_key_and_holds_nothing(api, job):
     assert answer.status_code == 200
     assert str(job) not in answer.text
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+def test_a_stream_ends_with_the_job_and_frees_its_slot(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    parts = urlsplit(share(api, headers, job_id)["url"])
+    services = api.app.extensions["deepfakestream"]
+    slots = services.settings.api.waiting
+    for _ in range(slots):
+        # Closed unread, as by a browser that has gone.
+        api.app.test_client().get(f"{parts.path}/events?{parts.query}").close()
+    timer = threading.Timer(0.5, succeed, (api, job_id, [0.2]))
+    timer.start()
+    answer = look(api, f"{parts.path}?{parts.query}", "/events")
+    timer.join()
+    assert answer.status_code == 200, "every slot is free again"
+    assert '"is_final": false' in answer.text
+    assert '"is_final": true' in answer.text
+
+
+def test_more_streams_than_slots_are_refused(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    url = share(api, headers, job_id)["url"]
+    services = api.app.extensions["deepfakestream"]
+    for _ in range(services.settings.api.waiting):
+        assert services.waiting.acquire(blocking=False)
+    answer = look(api, url, "/events")
+    assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+    assert look(api, url, "/state").status_code == 200
