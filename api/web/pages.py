@@ -20,13 +20,9 @@ from werkzeug.wsgi import wrap_file
 from api.errors import APIError
 from api.services import Services, current_services
 from api.shares import find_shared
-from api.web.timeline import HEIGHT, WIDTH, clock, draw_timeline
-from api.web.wording import explain_finding, explain_reason, explain_verdict, list_cautions
-from shared.documents.jobs import JobDocument
-from shared.errors import Code, ModelError, UnknownModelError
-from shared.jobs.segments import read_segment_page, read_segments
-from shared.manifests import find_manifest
-from shared.states import FINAL_JOB_STATUSES
+from api.web.report import collect_report
+from shared.errors import Code
+from shared.jobs.segments import read_segments
 
 blueprint = Blueprint(
     "web", __name__, template_folder="templates", static_folder="static", static_url_path="/web/static"
@@ -36,8 +32,6 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-CARD_FILE: Final = "MODEL_CARD.md"
-PAGE_SEGMENTS: Final = 1000
 MAX_STREAM_S: Final = 60
 """Length of one stream of progress; the page connects again."""
 PROGRESS_INTERVAL_S: Final = 1.0
@@ -46,7 +40,7 @@ MEDIA_TYPES: Final = {
     "mov": "video/mp4",
     "3gp": "video/3gpp",
     "webm": "video/webm",
-    "mkv": "video/x-matroska",
+    "matroska": "video/x-matroska",
     "avi": "video/x-msvideo",
     "mpegts": "video/mp2t",
     "mpegps": "video/mpeg",
@@ -72,27 +66,13 @@ def jobs() -> Response:
 def report(job_id: uuid.UUID) -> Response:
     """Show the report of a job to whoever has a link to it."""
     services = current_services()
-    document, segments = _read(services, job_id)
-    suspicious = document.suspicious or []
-    kind = document.media.kind if document.media else None
-    title, meaning = explain_verdict(document.verdict)
-    return _page(
-        "report.html",
-        job=document,
-        is_final=document.status in FINAL_JOB_STATUSES,
-        title=title,
-        meaning=meaning,
-        reasons=[explain_reason(reason) for reason in document.reasons],
-        cautions=list_cautions(document),
-        finding=explain_finding(document.review["finding"]) if document.review else None,
-        timeline=draw_timeline(segments, document.evidence, suspicious),
-        timeline_size=(WIDTH, HEIGHT),
-        is_image=kind == "image",
-        is_stored=document.media is not None and document.media.stored,
-        model_card=_model_card(Path(services.settings.models.dir), document.model),
-        token=request.args.get("token", ""),
-        clock=clock,
-    )
+    token = request.args.get("token", "")
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, token)
+        if job is None:
+            raise _no_report()
+        values = collect_report(session, job, Path(services.settings.models.dir))
+    return _page("report.html", **values, token=token)
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/state")
@@ -174,22 +154,6 @@ def _page(template: str, **values: Any) -> Response:
     return response
 
 
-def _read(services: Services, job_id: uuid.UUID) -> tuple[JobDocument, list[Any]]:
-    """Return the shared job, and summaries of all of its segments."""
-    with services.sessions.transaction() as session:
-        job = find_shared(session, job_id, request.args.get("token", ""))
-        if job is None:
-            raise _no_report()
-        document = JobDocument.from_job(job, read_segments(session, job))
-        segments: list[Any] = []
-        after: int | None = -1
-        while after is not None:
-            page = read_segment_page(session, job.id, after=after, limit=PAGE_SEGMENTS)
-            segments += page.rows
-            after = page.last_index
-    return document, segments
-
-
 def _state(services: Services, job_id: uuid.UUID) -> str:
     with services.sessions.transaction() as session:
         job = find_shared(session, job_id, request.args.get("token", ""))
@@ -204,16 +168,6 @@ def _state(services: Services, job_id: uuid.UUID) -> str:
                 "segments_total": job.segments_total,
             }
         )
-
-
-def _model_card(models_dir: Path, model: dict[str, Any] | None) -> str | None:
-    """Return the card of the checkpoint that judged the job, if that very checkpoint is installed."""
-    try:
-        manifest = find_manifest(models_dir, str((model or {}).get("name")))
-        is_same = manifest.weights.sha256 == (model or {}).get("weights_sha256")
-        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8") if is_same else None
-    except (OSError, UnknownModelError, ModelError):
-        return None
 
 
 def _no_report() -> APIError:

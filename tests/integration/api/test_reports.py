@@ -221,3 +221,14 @@ def test_more_streams_than_slots_are_refused(api, headers):
     answer = look(api, url, "/events")
     assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
     assert look(api, url, "/state").status_code == 200
+
+
+def test_a_report_is_one_file_that_needs_nothing_else(api, headers, job):
+    answer = api.call("GET", f"/v1/jobs/{job}/report.html", headers)
+    assert (answer.status_code, answer.mimetype) == (200, "text/html")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="report-{job}.html"'
+    assert "Not decided" in answer.text
+    assert "<style>" in answer.text
+    # Nothing is loaded from anywhere, and nothing runs.
+    assert not re.search(r"<script|<link rel=\"stylesheet\"|<img|<video|<canvas|src=|data-state", answer.text)
+    assert set(re.findall(r'href="([^"#]*)', answer.text)) <= {"", "data:,"}
