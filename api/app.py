@@ -6,7 +6,7 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct, health, models, submission
+from api import deliveries, direct, evidence, health, models, submission
 from api.admission import expect_proxies, register_rate_limits, secure
 from api.auth import register_auth
 from api.config import APISettings
@@ -17,7 +17,9 @@ from api.queries import register_query_check
 from api.readiness import Readiness
 from api.schemas import Problem
 from api.services import Services
+from api.signing import load_keys
 from api.uploads import StreamingRequest, drain_unread
+from api.version import VERSION
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import open_sessions
@@ -28,8 +30,6 @@ from shared.storage import Storage, open_storage
 from shared.tracing import start_tracing
 
 log = get_logger(__name__)
-
-VERSION = "0.1.0"
 
 
 def create_app(settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None) -> OpenAPI:
@@ -43,6 +43,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
 
     Raises:
         ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
+        ConfigurationError: A key for evidence bundles cannot be read.
     """
     for reason in refused_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
@@ -78,6 +79,8 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
+        bundling=BoundedSemaphore(settings.api.bundles),
+        evidence_keys=load_keys(settings.evidence.key_file, settings.evidence.retired_key_files),
     )
     # In this order: a caller who asks too often is not even looked up.
     register_rate_limits(app, settings)
@@ -88,7 +91,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.after_request(drain_unread)
     app.after_request(secure)
     # The submission adds its route to the blueprint of jobs: the document of a second one would replace that.
-    for module in (submission, direct, deliveries, models, health):
+    for module in (submission, direct, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # The library's own page of links says less.

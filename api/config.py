@@ -1,5 +1,7 @@
 """Settings of the api."""
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
 from shared.config import Section, SharedSettings
@@ -55,8 +57,23 @@ class API(Section):
         """How many requests of a process wait for jobs at a time; beside them and uploads some threads stay free."""
         return max(1, self.threads * 3 // 8)
 
+    @property
+    def bundles(self) -> int:
+        """How many evidence bundles a process sends at a time."""
+        return max(1, self.threads // 8)
+
+
+class Evidence(Section):
+    """Signed bundles of what is stored of a job; see ``docs/evidence.md``."""
+
+    key_file: Path | None = None
+    """PEM file of the Ed25519 private key that signs them; without one there are no bundles."""
+    retired_key_files: list[Path] = []
+    """PEM files of the public keys that signed earlier bundles, to be listed beside the current one."""
+
 
 class APISettings(SharedSettings):
     """Everything the api needs."""
 
     api: API = API()
+    evidence: Evidence = Evidence()

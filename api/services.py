@@ -8,6 +8,7 @@ from flask import current_app
 from api.config import APISettings
 from api.endings import Endings
 from api.readiness import Readiness
+from api.signing import Keys
 from shared.db import SessionFactory
 from shared.queues import Sender
 from shared.storage import Storage
@@ -30,6 +31,10 @@ class Services:
     """Held by large uploads."""
     small_uploading: BoundedSemaphore
     """Held by small uploads."""
+    bundling: BoundedSemaphore
+    """Held by evidence bundles while they are sent."""
+    evidence_keys: Keys
+    """Sign evidence bundles."""
 
 
 def current_services() -> Services:

@@ -1,4 +1,4 @@
-"""What users of the package import; everything else is internal."""
+"""What users of the package import, beside ``deepfakestream.verification``; everything else is internal."""
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError

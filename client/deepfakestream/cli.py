@@ -21,6 +21,7 @@ from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.scanning import Options, Scan, Scanned, select
 from deepfakestream.tables import counted, jobs_table
 from deepfakestream.terminal import make_console, prepare_output, say
+from deepfakestream.verification import describe_verification, verify_bundle
 
 FAILED = 1
 FOUND = 3
@@ -266,6 +267,61 @@ def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
         return f"{job_id} erased"
 
     _each(context, job_ids, erase)
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The zip file to write; replaced."
+)
+@click.pass_context
+def evidence(context: click.Context, job_id: str, out: Path) -> None:
+    """
+    Download the signed evidence bundle of a job that has ended.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it.
+    """
+    try:
+        with _client(context) as client:
+            client.evidence(job_id, out)
+    except OSError as error:
+        raise _fail(DeepfakeStreamError(f"{out} cannot be written ({error.strerror or error})")) from error
+    except DeepfakeStreamError as error:
+        raise _fail(error) from error
+    say(f"{out} written; check it with 'deepfakestream verify'")
+
+
+@main.command("evidence-key")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with retired keys.")
+@click.pass_context
+def evidence_key(context: click.Context, as_json: bool) -> None:
+    """Print the id and the public key that belong to the signatures of evidence bundles."""
+    try:
+        with _client(context) as client:
+            found = client.evidence_key()
+    except DeepfakeStreamError as error:
+        raise _fail(error) from error
+    say(json.dumps(found) if as_json else f"{found.get('id')}\n{found['public_key']}".rstrip())
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.option("--media", type=click.Path(path_type=Path), help="The image or video that it should be about.")
+@click.option("--key", help="The key that should have signed it: its id, or the file of its public key (PEM).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def verify(context: click.Context, bundle: Path, media: Path | None, key: str | None, as_json: bool) -> None:
+    """
+    Check an evidence bundle without a service; exit status 1 if anything is wrong with it.
+
+    BUNDLE is a zip file that 'evidence' has downloaded.
+    """
+    try:
+        found = verify_bundle(bundle, media=media, key=key)
+    except DeepfakeStreamError as error:
+        raise _fail(error) from error
+    say(json.dumps(found.to_json()) if as_json else describe_verification(found))
+    context.exit(0 if found.passed else FAILED)
 
 
 def _each(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -115,6 +116,42 @@ class Transport:
             )
 
         return repeat(send, retries=self._retries, repetition=repetition, within_s=within_s)
+
+    def download(self, path: str, target: Path, *, media_type: str) -> None:
+        """
+        Write the answer to a GET request to the file *target*, block by block.
+
+        Args:
+            media_type: The type that the answer has to have.
+
+        Raises:
+            ConnectionFailedError: No answer, or one that broke off as often as it was asked for.
+            APIError: An answer other than a success, or one of another type.
+            OSError: The file cannot be written.
+        """
+
+        def send() -> None:
+            with (
+                _failures(f"from {self.base_url}", Repetition.SAFE),
+                self._http.stream("GET", path, timeout=self._timeout_s) as response,
+            ):
+                kind = response.headers.get("content-type", "of no named type")
+                if response.is_success and kind == media_type:
+                    with target.open("wb") as file:
+                        for block in response.iter_bytes():
+                            file.write(block)
+                    return
+                response.read()
+            if response.is_success:
+                raise unreadable(response.status_code, f"{kind}, where {media_type} is expected")
+            raise FailedAttemptError(
+                _refusal(response),
+                can_be_cured=response.status_code in RETRIED_STATUSES,
+                is_perhaps_done=response.status_code not in UNDONE_STATUSES,
+                retry_after_s=_retry_after_s(response),
+            )
+
+        repeat(send, retries=self._retries)
 
     def put(self, upload: Any, make_content: Content) -> str:
         """
