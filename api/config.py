@@ -68,7 +68,7 @@ class Evidence(Section):
 
     key_file: Path | None = None
     """PEM file of the Ed25519 private key that signs them; without one there are no bundles."""
-    retired_key_files: list[Path] = []
+    retired_key_files: list[Path] = Field(default=[])
     """PEM files of the public keys that signed earlier bundles, to be listed beside the current one."""
 
 

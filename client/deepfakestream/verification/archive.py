@@ -86,9 +86,13 @@ class Archive:
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """Give the content of a file block by block. Raises BundleError as ``read`` does."""
+        left = self._entry(name).file_size
         with self._opened(name) as file:
             while block := self._guarded(name, file, BLOCK_BYTES):
+                left -= len(block)
                 yield block
+        if left:
+            raise BundleError(f"{printable(name)} has another size than the zip file says")
 
     def lines(self, name: str) -> Iterator[bytes]:
         """Give the lines of a file without their ends. Raises BundleError as ``read`` does, and for endless lines."""
@@ -139,29 +143,27 @@ class Archive:
 
     def _check_layout(self, entries: list[ZipInfo]) -> None:
         """Refuse bytes before, between and after the entries: other programs may take them for further files."""
-        position = 0
+        position, may_describe = 0, False
         for entry in sorted(entries, key=lambda one: one.header_offset):
-            # Descriptors follow the data of the entry before.
-            gap = entry.header_offset - position
-            self._check_gap(gap, previous if position else None)
+            _check_gap(entry.header_offset - position, may_describe=may_describe)
             self._file.seek(entry.header_offset)
             header = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size))
             _, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = header
             if (flags, method) != (entry.flag_bits, entry.compress_type):
                 raise BundleError(f"the headers of {entry.filename} disagree")
             position = entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + entry.compress_size
-            previous = entry
-        self._check_gap(self._zip.start_dir - position, previous if position else None)
+            may_describe = bool(flags & _SIZES_FOLLOW)
+        _check_gap(self._zip.start_dir - position, may_describe=may_describe)
         self._file.seek(-_END.size, 2)
         end = _END.unpack(self._file.read(_END.size))
         if end[0] != b"PK\x05\x06" or end[-1] != 0:
             raise BundleError("the bundle has bytes after its end")
 
-    def _check_gap(self, gap: int, previous: ZipInfo | None) -> None:
-        if gap == 0:
-            return
-        if previous is None or not (previous.flag_bits & _SIZES_FOLLOW and gap in _DESCRIPTOR_BYTES):
-            raise BundleError("the bundle has bytes that belong to none of its files")
+
+def _check_gap(gap: int, *, may_describe: bool) -> None:
+    """Refuse bytes after the data of an entry, other than a descriptor of it where there may be one."""
+    if gap and not (may_describe and gap in _DESCRIPTOR_BYTES):
+        raise BundleError("the bundle has bytes that belong to none of its files")
 
 
 def _check_entry(entry: ZipInfo) -> None:

@@ -122,13 +122,16 @@ class Recomputation:
         elif job["peak_score"] is not None:
             raise BundleError("the job has a peak, and no segment has a score")
         if job["people"] is not None:
-            for person in job["people"]:
-                self._check_person(person)
-            if job["people_total"] != len(self._people):
-                raise BundleError(f"the segments have {len(self._people)} people, job.json says {job['people_total']}")
+            self._check_people(job)
         if job["evidence"] is not None:
             self._check_evidence(job["evidence"], job["model"])
             self._check_verdict()
+
+    def _check_people(self, job: dict[str, Any]) -> None:
+        for person in job["people"]:
+            self._check_person(person)
+        if job["people_total"] != len(self._people):
+            raise BundleError(f"the segments have {len(self._people)} people, job.json says {job['people_total']}")
 
     def _check_person(self, person: dict[str, Any]) -> None:
         number = person["person"]

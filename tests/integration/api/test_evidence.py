@@ -3,8 +3,10 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
+import uuid
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -21,26 +23,34 @@ from shared.jobs.ending import delete_job
 from shared.jobs.queries import lock_job
 from shared.states import JobStatus
 from tests.clips import noise_picture
+from tests.integration.api.conftest import api_maker
 from tests.integration.api.finished import download, finish_job
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def key_file(tmp_path):
-    path = tmp_path / "key.pem"
+@pytest.fixture(scope="module")
+def key_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("key") / "key.pem"
     create_signing_key(path)
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def make_api(postgres_url, tmp_path_factory):
+    """One database and one Redis for all tests of this file, each of which has an owner of its own."""
+    with api_maker(postgres_url, tmp_path_factory.mktemp("storage")) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
 def api(make_api, key_file):
     return make_api(evidence={"key_file": key_file})
 
 
 @pytest.fixture
 def owner(api):
-    return api.key("owner")[0]
+    return api.key(f"owner-{uuid.uuid4().hex[:8]}")[0]
 
 
 @pytest.fixture
@@ -98,8 +108,11 @@ def test_the_same_state_of_a_job_gives_the_same_bytes(api, owner, job_id, bundle
 def test_the_digests_are_in_the_form_of_sha256sum(bundle, tmp_path):
     with zipfile.ZipFile(bundle) as archive:
         archive.extractall(tmp_path / "files")
+    program = shutil.which("sha256sum")
+    if program is None:
+        pytest.skip("this machine has no sha256sum")
     done = subprocess.run(
-        ["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=tmp_path / "files", capture_output=True, check=False
+        [program, "--strict", "-c", "SHA256SUMS"], cwd=tmp_path / "files", capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -205,7 +218,7 @@ def test_a_job_of_many_pages_is_whole(api, owner, tmp_path):
     assert found.passed, found.checks
 
 
-def test_refusals_have_their_codes(api, owner, make_api, job_id, key_file, tmp_path):
+def test_refusals_have_their_codes(api, owner, make_api, job_id):
     running = api.submit(owner, noise_picture(2)).json["id"]
     answer = api.call("GET", f"/v1/jobs/{running}/evidence.zip", owner)
     assert (answer.status_code, answer.json["code"]) == (409, "job_not_final")
@@ -218,10 +231,11 @@ def test_refusals_have_their_codes(api, owner, make_api, job_id, key_file, tmp_p
         assert "evidence.key_file" in answer.json["detail"]
 
 
-def test_an_erased_job_has_no_bundle_and_leaves_nothing(api, owner, job_id, bundle):
+@pytest.mark.usefixtures("bundle")
+def test_an_erased_job_has_no_bundle_and_leaves_nothing(api, owner, job_id):
     assert api.call("DELETE", f"/v1/jobs/{job_id}", owner).status_code == 204
     assert api.call("GET", f"/v1/jobs/{job_id}/evidence.zip", owner).status_code == 404
-    assert [path for path in api.files() if path.suffix == ".zip" and path != bundle] == []
+    assert not [path for path in api.files() if path.suffix == ".zip" or zipfile.is_zipfile(path)]
 
 
 def test_a_job_that_is_erased_while_its_bundle_is_sent_gives_no_bundle(api, owner, tmp_path):
@@ -250,7 +264,7 @@ def test_slow_readers_do_not_take_every_thread(api, owner, job_id):
     assert api.call("GET", path, owner).status_code == 200
 
 
-def test_retired_keys_are_listed(api, owner, make_api, key_file, tmp_path):
+def test_retired_keys_are_listed(owner, make_api, key_file, tmp_path):
     retired = create_signing_key(tmp_path / "retired.pem").public
     (tmp_path / "retired.pub").write_text(retired.pem)
     rotated = make_api(evidence={"key_file": key_file, "retired_key_files": [tmp_path / "retired.pub"]})
