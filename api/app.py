@@ -18,6 +18,7 @@ from api.readiness import Readiness
 from api.schemas import Problem
 from api.services import Services
 from api.signing import load_keys
+from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
 from shared.config import load_settings
@@ -43,7 +44,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
 
     Raises:
         ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
-        ConfigurationError: A key for evidence bundles cannot be read.
+        ConfigurationError: A key for evidence bundles cannot be read, or time stamps need a package.
     """
     for reason in refused_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
@@ -81,6 +82,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         small_uploading=BoundedSemaphore(settings.api.uploads),
         bundling=BoundedSemaphore(settings.api.bundles),
         evidence_keys=load_keys(settings.evidence.key_file, settings.evidence.retired_key_files),
+        stamp=make_stamp(settings.evidence.timestamp_url),
     )
     # In this order: a caller who asks too often is not even looked up.
     register_rate_limits(app, settings)

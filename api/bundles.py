@@ -10,7 +10,7 @@ import io
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -19,6 +19,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 from sqlalchemy.orm import Session
 
 from api.signing import STATEMENT_TYPE, SigningKey
+from api.timestamps import Stamp, no_stamp
 from api.version import VERSION
 from shared.audit import events
 from shared.db import SessionFactory
@@ -166,7 +167,7 @@ class Bundle:
         sessions: SessionFactory,
         contents: Contents,
         key: SigningKey,
-        stamp: Callable[[bytes], bytes | None] = lambda _: None,
+        stamp: Stamp = no_stamp,
     ) -> None:
         self._sessions, self._contents, self._key, self._stamp = sessions, contents, key, stamp
         self._engines: Counter[str] = Counter()

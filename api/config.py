@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from shared.config import Section, SharedSettings
 
@@ -70,6 +70,15 @@ class Evidence(Section):
     """PEM file of the Ed25519 private key that signs them; without one there are no bundles."""
     retired_key_files: list[Path] = Field(default=[])
     """PEM files of the public keys that signed earlier bundles, to be listed beside the current one."""
+    timestamp_url: str | None = None
+    """Address of an RFC 3161 time stamp authority; without one bundles have no time stamp."""
+
+    @field_validator("timestamp_url")
+    @classmethod
+    def _has_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
 
 
 class APISettings(SharedSettings):

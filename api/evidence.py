@@ -72,7 +72,7 @@ def get_evidence(path: JobPath) -> Response:
             raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} is {job.status}; ask again when it has ended")
         key = _signing_key(services)
         contents = Contents.of(session, job)
-    blocks = _stream(Bundle(services.sessions, contents, key))
+    blocks = _stream(Bundle(services.sessions, contents, key, services.stamp))
     response = Response(blocks, mimetype="application/zip")
     # After everything that can be refused: the response gives the slot back when it is closed.
     response.call_on_close(_take_slot(services.bundling).release)

@@ -9,6 +9,7 @@ from api.config import APISettings
 from api.endings import Endings
 from api.readiness import Readiness
 from api.signing import Keys
+from api.timestamps import Stamp
 from shared.db import SessionFactory
 from shared.queues import Sender
 from shared.storage import Storage
@@ -35,6 +36,8 @@ class Services:
     """Held by evidence bundles while they are sent."""
     evidence_keys: Keys
     """Sign evidence bundles."""
+    stamp: Stamp
+    """Gives evidence bundles their time stamps."""
 
 
 def current_services() -> Services:

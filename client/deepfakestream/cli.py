@@ -308,16 +308,27 @@ def evidence_key(context: click.Context, as_json: bool) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
 @click.option("--media", type=click.Path(path_type=Path), help="The image or video that it should be about.")
 @click.option("--key", help="The key that should have signed it: its id, or the file of its public key (PEM).")
+@click.option(
+    "--timestamp-root", type=click.Path(path_type=Path), help="Certificate (PEM) of the authority that stamped it."
+)
+@click.option(
+    "--rescore",
+    "scan_again",
+    is_flag=True,
+    help="Scan the media again in this process and compare the scores; needs --media and an installed server.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def verify(context: click.Context, bundle: Path, media: Path | None, key: str | None, as_json: bool) -> None:
+def verify(context: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
     """
     Check an evidence bundle without a service; exit status 1 if anything is wrong with it.
 
     BUNDLE is a zip file that 'evidence' has downloaded.
     """
+    if given["scan_again"] and given["media"] is None:
+        raise click.UsageError("--rescore needs the media: give it with --media")
     try:
-        found = verify_bundle(bundle, media=media, key=key)
+        found = verify_bundle(bundle, **given)
     except DeepfakeStreamError as error:
         raise _fail(error) from error
     say(json.dumps(found.to_json()) if as_json else describe_verification(found))

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,9 @@ from deepfakestream.terminal import printable
 from deepfakestream.verification.archive import Archive
 from deepfakestream.verification.attestation import Envelope, PublicKey, Statement, read_expected_key
 from deepfakestream.verification.documents import read_json, read_object
+from deepfakestream.verification.rescoring import rescore
 from deepfakestream.verification.scores import Recomputation
+from deepfakestream.verification.timestamps import check_timestamp, read_roots
 
 JOB: Final = "job.json"
 CHECKPOINT: Final = "checkpoint.json"
@@ -54,6 +57,10 @@ class Verification:
     is_key_expected: bool | None = None
     """Whether it is the key that was asked for; None where none was."""
     is_media_checked: bool = False
+    is_rescored: bool = False
+    """Whether the media was scanned again, with the same outcome."""
+    stamped_at: str | None = None
+    """When a time stamp authority that was given has stamped it, as ISO 8601; None where that was not checked."""
     job: dict[str, Any] | None = None
     """The document of the job, where it could be read."""
 
@@ -75,14 +82,19 @@ class Verification:
         ]
         if self.is_media_checked:
             said.append("The file that you gave is that media.")
+        if self.is_rescored:
+            said.append("The weights that the bundle names give these scores for it.")
+        if self.stamped_at is not None:
+            said.append(
+                f"The bundle existed at {self.stamped_at}, as the time stamp authority whose root you gave says."
+            )
         return said
 
     def not_proven(self) -> list[str]:
         """Return sentences that say what no bundle proves, or what this check left open."""
         said = [
             "That the verdict is true: a checkpoint errs as its model card says.",
-            "That each face has the score that the network gives it: only scanning the media again shows that.",
-            "Who is seen, who made the media, and when the bundle was made.",
+            "Who is seen, and who made the media.",
         ]
         if self.is_key_expected is None:
             said.insert(
@@ -90,6 +102,10 @@ class Verification:
                 f"Whose key it is: signed by key ID {self.key_id}; compare it with the key that the deployment"
                 " publishes, or give that one with --key.",
             )
+        if self.stamped_at is None:
+            said.append("When the bundle was made.")
+        if not self.is_rescored:
+            said.append("That the faces have the scores that the network gives them: --rescore shows that.")
         if not self.is_media_checked:
             said.insert(0, "That a file of yours is the media: give it with --media.")
         return said
@@ -101,13 +117,21 @@ class Verification:
             "job_id": (self.job or {}).get("id"),
             "key_id": self.key_id,
             "is_key_expected": self.is_key_expected,
+            "stamped_at": self.stamped_at,
             "checks": [{"name": one.name, "passed": one.passed, "detail": one.detail} for one in self.checks],
             "proven": self.proven(),
             "not_proven": self.not_proven(),
         }
 
 
-def verify_bundle(path: str | Path, *, media: str | Path | None = None, key: str | None = None) -> Verification:
+def verify_bundle(
+    path: str | Path,
+    *,
+    media: str | Path | None = None,
+    key: str | None = None,
+    timestamp_root: str | Path | None = None,
+    scan_again: bool = False,
+) -> Verification:
     """
     Check an evidence bundle; no service is asked.
 
@@ -115,15 +139,22 @@ def verify_bundle(path: str | Path, *, media: str | Path | None = None, key: str
         path: The zip file.
         media: The image or video that the bundle should be about.
         key: The key that should have signed it: its id, or the path of its public key in PEM form.
+        timestamp_root: Certificates (PEM) of the time stamp authority that should have stamped it.
+        scan_again: Scan *media* with the server that is installed beside this package, and compare the scores.
 
     Returns:
         Every check with its outcome. Nothing is raised for a bundle that is not acceptable.
 
     Raises:
-        BundleError: *key* is no key.
-        MissingPartError: The package ``cryptography`` is not installed.
+        BundleError: *key* is no key, or *timestamp_root* cannot be read.
+        MissingPartError: The package ``cryptography`` is not installed; or for *timestamp_root* ``rfc3161-client``, or
+            for *scan_again* the server.
+        ValueError: *scan_again* without *media*.
     """
+    if scan_again and media is None:
+        raise ValueError("scan_again needs media")
     expected = None if key is None else read_expected_key(key)
+    roots = None if timestamp_root is None else read_roots(Path(timestamp_root))
     verification = Verification()
     run = _Run(verification)
     with run.check("archive") as said:
@@ -132,7 +163,12 @@ def verify_bundle(path: str | Path, *, media: str | Path | None = None, key: str
     if not verification.passed:
         return verification
     with archive:
-        _Checking(run, archive, expected).check_all(None if media is None else Path(media))
+        checking = _Checking(run, archive, expected)
+        checking.check_all()
+        if roots is not None or TIMESTAMP in archive.names:
+            checking.check_timestamp(roots)
+        if media is not None:
+            checking.check_media(Path(media), scan_again=scan_again)
     return verification
 
 
@@ -187,9 +223,10 @@ class _Checking:
         self._statement = Statement({}, {})
         self._job: dict[str, Any] = {}
         self._digests: dict[str, str] = {}
+        self._scores: list[float | None] = []
 
-    def check_all(self, media: Path | None) -> None:
-        """Run every check."""
+    def check_all(self) -> None:
+        """Run the checks that need the bundle alone."""
         with self._run.check("signature") as said:
             said(self._check_signature())
         with self._run.check("files") as said:
@@ -202,9 +239,28 @@ class _Checking:
             said(self._check_checkpoint())
         with self._run.check("records") as said:
             said(self._check_records())
-        if media is not None:
-            with self._run.check("media") as said:
-                said(self._check_media(media))
+
+    def check_timestamp(self, roots: bytes | None) -> None:
+        """Check the time stamp against certificates, or say that it was not checked."""
+        with self._run.check("time stamp") as said:
+            if TIMESTAMP not in self._archive.names:
+                raise BundleError("the bundle has no time stamp")
+            if roots is None:
+                said("There is a time stamp, which was not checked: give the authority's certificate to check it.")
+                return
+            at = check_timestamp(self._archive.read(TIMESTAMP), self._archive.read(ATTESTATION), roots)
+            self._found.stamped_at = at.astimezone(UTC).isoformat()
+            said(f"The authority stamped the signature at {self._found.stamped_at}.")
+
+    def check_media(self, media: Path, *, scan_again: bool) -> None:
+        """Check that *media* is what the bundle is about."""
+        with self._run.check("media") as said:
+            said(self._check_media(media))
+        # Other media, or scores that contradict each other, would only be refused once more, after minutes.
+        if scan_again and self._found.passed:
+            with self._run.check("rescore") as said:
+                said(rescore(self._job, self._scores, media))
+                self._found.is_rescored = True
 
     def _check_signature(self) -> str:
         envelope = Envelope.read(self._archive.read(ATTESTATION), ATTESTATION)
@@ -266,6 +322,7 @@ class _Checking:
         for line in self._archive.lines(SEGMENTS):
             found.add(read_object(line, f"segment {found.count} of {SEGMENTS}"))
         found.check_job()
+        self._scores = found.segment_scores
         environment = read_object(self._archive.read(ENVIRONMENT), ENVIRONMENT)
         if environment.get("engines") != dict(found.engines):
             raise BundleError(f"{ENVIRONMENT} counts other engines than {SEGMENTS} has")

@@ -40,6 +40,7 @@ class Recomputation:
     """The document of the job."""
     count: int = 0
     faces: int = 0
+    segment_scores: list[float | None] = field(default_factory=list)
     engines: Counter[str] = field(default_factory=Counter)
     _scores: list[float] = field(default_factory=list)
     _people: defaultdict[int, _Person] = field(default_factory=lambda: defaultdict(_Person))
@@ -85,6 +86,7 @@ class Recomputation:
         if (found, scored) != (segment["faces_found"], segment["faces_scored"]):
             raise BundleError(f"the numbers of faces of {where} are not those of its list of faces")
         score = segment["fake_score"]
+        self.segment_scores.append(score)
         if (segment["status"] == "scored") != (score is not None) or (score is None) != (not means):
             raise BundleError(f"the status, the score and the faces of {where} contradict each other")
         if score is not None:

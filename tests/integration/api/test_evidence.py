@@ -6,13 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import uuid
 import zipfile
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_public_key
 from deepfakestream.verification import verify_bundle
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
@@ -25,6 +30,7 @@ from shared.states import JobStatus
 from tests.clips import noise_picture
 from tests.integration.api.conftest import api_maker
 from tests.integration.api.finished import download, finish_job
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -289,3 +295,103 @@ def test_a_new_key_is_readable_by_its_owner_alone_and_never_overwritten(key_file
     with pytest.raises(FileExistsError):
         create_signing_key(key_file)
     assert key_file.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A time stamp authority of its own, by OpenSSL, behind a real HTTP server: its address and its root."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("this machine has no openssl, which serves as a time stamp authority here")
+    folder = tmp_path_factory.mktemp("authority")
+    (folder / "serial").write_text("01\n")
+    (folder / "tsa.cnf").write_text(
+        "[tsa]\ndefault_tsa=one\n[one]\nserial=serial\nsigner_cert=tsa.pem\nsigner_key=tsa.key\n"
+        "signer_digest=sha256\ndefault_policy=1.2.3.4.1\ndigests=sha256\nordering=no\ntsa_name=no\n"
+        "[ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n"
+        "[leaf]\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=critical,timeStamping\n"
+        "keyUsage=critical,digitalSignature\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+        "[req]\ndistinguished_name=dn\n[dn]\n"
+    )
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-config", "tsa.cnf", "-days", "1")
+
+    def openssl(*arguments):
+        subprocess.run([program, *arguments], cwd=folder, capture_output=True, check=True)
+
+    openssl("req", "-x509", *curve, "-subj", "/CN=root", "-extensions", "ca", "-keyout", "root.key", "-out", "root.pem")
+    issued = ("-CA", "root.pem", "-CAkey", "root.key", "-extensions", "leaf", "-keyout", "tsa.key", "-out", "tsa.pem")
+    openssl("req", "-x509", *curve, "-subj", "/CN=tsa", *issued)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            assert self.headers["Content-Type"] == "application/timestamp-query"
+            (folder / "query").write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+            openssl("ts", "-reply", "-config", "tsa.cnf", "-queryfile", "query", "-out", "reply")
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write((folder / "reply").read_bytes())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", folder / "root.pem"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_time_stamp_is_checked_against_the_root_of_its_authority(
+    authority, make_api, key_file, owner, job_id, tmp_path
+):
+    url, root = authority
+    stamped = make_api(evidence={"key_file": key_file, "timestamp_url": url})
+    path = tmp_path / "stamped.zip"
+    assert download(stamped, owner, job_id, path).status_code == 200
+    found = verify_bundle(path, timestamp_root=root)
+    assert found.passed, found.checks
+    assert found.stamped_at
+    assert "The bundle existed at" in found.proven()[-1]
+    unchecked = verify_bundle(path)
+    assert unchecked.passed
+    assert unchecked.stamped_at is None
+    assert "When the bundle was made." in unchecked.not_proven()
+    other = tmp_path / "other.pem"
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root")])
+    secret = Ed25519PrivateKey.generate()
+    built = x509.CertificateBuilder(name, name, secret.public_key(), 1, *two_days()).sign(secret, None)
+    other.write_bytes(built.public_bytes(Encoding.PEM))
+    assert not verify_bundle(path, timestamp_root=other).passed
+
+
+def two_days():
+    now = datetime.now(UTC)
+    return now - timedelta(days=1), now + timedelta(days=1)
+
+
+def test_a_time_stamp_of_another_bundle_and_a_missing_one_are_refused(
+    authority, make_api, key_file, api, owner, job_id, bundle, tmp_path
+):
+    url, root = authority
+    stamped = make_api(evidence={"key_file": key_file, "timestamp_url": url})
+    other = api.submit(owner, noise_picture(8)).json["id"]
+    finish_job(api, other)
+    download(stamped, owner, other, tmp_path / "other.zip")
+    with zipfile.ZipFile(bundle, "a") as archive:
+        archive.writestr("timestamp.tsr", read(tmp_path / "other.zip", "timestamp.tsr"))
+    [failed] = [check for check in verify_bundle(bundle, timestamp_root=root).checks if not check.passed]
+    assert "of another envelope" in failed.detail
+    download(api, owner, job_id, bundle)
+    [failed] = [check for check in verify_bundle(bundle, timestamp_root=root).checks if not check.passed]
+    assert "no time stamp" in failed.detail
+
+
+def test_a_bundle_is_sent_without_a_time_stamp_where_the_authority_is_unavailable(
+    make_api, key_file, owner, job_id, tmp_path
+):
+    stamped = make_api(evidence={"key_file": key_file, "timestamp_url": f"http://127.0.0.1:{free_port()}/"})
+    download(stamped, owner, job_id, tmp_path / "bundle.zip")
+    found = verify_bundle(tmp_path / "bundle.zip")
+    assert found.passed
+    assert "time stamp" not in [check.name for check in found.checks]
