@@ -81,7 +81,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
         bundling=BoundedSemaphore(settings.api.bundles),
-        evidence_keys=load_keys(settings.evidence.key_file, settings.evidence.retired_key_files),
+        evidence_keys=load_keys(settings.evidence),
         stamp=make_stamp(settings.evidence.timestamp_url),
     )
     # In this order: a caller who asks too often is not even looked up.

@@ -100,7 +100,7 @@ def _signing_key(services: Services) -> SigningKey:
     if key is None:
         raise APIError(
             Code.NO_EVIDENCE_KEY,
-            "this service has no key to sign evidence with; its operator has to set evidence.key_file",
+            "this service has no key to sign evidence with; its operator has to set evidence.key_file or evidence.key",
         )
     return key
 

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from api.config import Evidence
 from shared.config import ConfigurationError
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -87,15 +88,19 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(payload_type.encode()), payload_type.encode(), len(payload), payload)
 
 
-def load_keys(key_file: Path | None, retired_key_files: list[Path]) -> Keys:
+def load_keys(settings: Evidence) -> Keys:
     """
-    Read the keys that the configuration names.
+    Read the keys that *settings* name.
 
     Raises:
         ConfigurationError: A file cannot be read, or does not hold an Ed25519 key in PEM form.
     """
-    current = None if key_file is None else load_signing_key(key_file)
-    return Keys(current, tuple(_load_public_key(path) for path in retired_key_files))
+    current = None
+    if settings.key is not None:
+        current = read_signing_key(settings.key.get_secret_value().encode(), "evidence.key")
+    elif settings.key_file is not None:
+        current = load_signing_key(settings.key_file)
+    return Keys(current, tuple(_load_public_key(path) for path in settings.retired_key_files))
 
 
 def load_signing_key(path: Path) -> SigningKey:
@@ -105,16 +110,27 @@ def load_signing_key(path: Path) -> SigningKey:
     Raises:
         ConfigurationError: The file cannot be read, or does not hold an unencrypted Ed25519 private key.
     """
-    content = _read(path, "evidence.key_file")
+    return read_signing_key(_read(path, "evidence.key_file"), f"evidence.key_file: {path}")
+
+
+def read_signing_key(pem: bytes, where: str) -> SigningKey:
+    """
+    Read a private key in PEM form.
+
+    Args:
+        where: Names its place, for the sentence.
+
+    Raises:
+        ConfigurationError: It is no unencrypted Ed25519 private key.
+    """
     try:
-        key = load_pem_private_key(content, password=None)
+        key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise ConfigurationError(
-            f"evidence.key_file: {path} holds no unencrypted private key in PEM form; make one with"
-            " 'openssl genpkey -algorithm ed25519'"
+            f"{where} holds no unencrypted private key in PEM form; make one with 'openssl genpkey -algorithm ed25519'"
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError(f"evidence.key_file: {path} holds a private key of another kind than Ed25519")
+        raise ConfigurationError(f"{where} holds a private key of another kind than Ed25519")
     return SigningKey(key)
 
 

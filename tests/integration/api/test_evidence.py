@@ -22,8 +22,9 @@ from deepfakestream.verification import verify_bundle
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import SSlibKey
 
-from api.signing import create_signing_key
-from shared.config import ConfigurationError
+from api.config import APISettings
+from api.signing import create_signing_key, load_keys, load_signing_key
+from shared.config import ConfigurationError, load_settings
 from shared.jobs.ending import delete_job
 from shared.jobs.queries import lock_job
 from shared.states import JobStatus
@@ -287,6 +288,18 @@ def test_a_key_that_cannot_be_read_is_reported_at_the_start(make_api, tmp_path, 
         path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=r"evidence\.key_file"):
         make_api(evidence={"key_file": path})
+
+
+def test_a_key_can_come_from_a_folder_of_secrets(key_file, tmp_path, monkeypatch):
+    (tmp_path / "evidence__key").write_bytes(key_file.read_bytes())
+    monkeypatch.setenv("DEEPFAKESTREAM_SECRETS", str(tmp_path))
+    for name in ("DATABASE__URL", "BROKER__URL", "STORAGE__URL"):
+        monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", "file:///x")
+    current = load_keys(load_settings(APISettings).evidence).current
+    assert current.public == load_signing_key(key_file).public
+    monkeypatch.setenv("DEEPFAKESTREAM_EVIDENCE__KEY_FILE", str(key_file))
+    with pytest.raises(ConfigurationError, match="either key or key_file"):
+        load_settings(APISettings)
 
 
 def test_a_new_key_is_readable_by_its_owner_alone_and_never_overwritten(key_file):
