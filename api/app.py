@@ -7,7 +7,7 @@ from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
 # The last four add their routes to the blueprint of jobs, since the document of a second one would replace that.
-from api import deliveries, direct_uploads, health, jobs, models, rescoring, reviews, shares, submission  # noqa: F401
+from api import deliveries, direct_uploads, evidence, health, jobs, models, rescoring, reviews, shares, submission  # noqa: F401
 from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
@@ -19,7 +19,10 @@ from api.readiness import Readiness
 from api.schemas import Problem
 from api.security import add_security_headers, trust_proxies
 from api.services import Services
+from api.signing import load_keys
+from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
+from api.version import VERSION
 from api.web import pages
 from shared.config import load_settings
 from shared.db import make_engine
@@ -31,8 +34,6 @@ from shared.storage import Storage, open_storage
 from shared.tracing import start_tracing
 
 log = get_logger(__name__)
-
-VERSION = "0.1.0"
 
 
 def create_app(settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None) -> OpenAPI:
@@ -46,6 +47,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
 
     Raises:
         ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
+        ConfigurationError: A key for evidence bundles cannot be read, or time stamps need a package.
     """
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
@@ -81,6 +83,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
+        bundling=BoundedSemaphore(settings.api.bundles),
+        evidence_keys=load_keys(settings.evidence),
+        stamp=make_stamp(settings.evidence.timestamp_url),
     )
     # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)
@@ -90,7 +95,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_unread)
     app.after_request(add_security_headers)
-    for module in (jobs, direct_uploads, deliveries, models, health):
+    for module in (jobs, direct_uploads, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
     app.register_blueprint(pages.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)

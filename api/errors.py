@@ -57,6 +57,7 @@ STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.DELIVERY_PENDING: 409,
     Code.UPLOAD_INCOMPLETE: 409,
     Code.NO_DIRECT_UPLOADS: 409,
+    Code.NO_EVIDENCE_KEY: 409,
     Code.PRECONDITION_FAILED: 412,
     Code.REQUEST_TIMEOUT: 408,
     # Limits

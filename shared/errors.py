@@ -88,6 +88,7 @@ class Code(StrEnum):
     DELIVERY_PENDING = "delivery_pending"
     UPLOAD_INCOMPLETE = "upload_incomplete"
     NO_DIRECT_UPLOADS = "no_direct_uploads"
+    NO_EVIDENCE_KEY = "no_evidence_key"
     # Limits
     RATE_LIMITED = "rate_limited"
     TOO_MANY_OPEN_JOBS = "too_many_open_jobs"

@@ -299,6 +299,21 @@ class Client:
         """Withdraw the finding of a person, if there is one."""
         self._transport.call("DELETE", _job_path(job_id, "review"), has_answer=False)
 
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """
+        Download the report of a job as one HTML file that needs nothing else, without the media.
+
+        Args:
+            path: The file to write. An existing file is replaced once the report has arrived whole.
+
+        Returns:
+            *path*.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        return self._download(_job_path(job_id, "report.html"), Path(path), "text/html; charset=utf-8")
+
     def share(self, job_id: str, *, valid_s: int | None = None) -> Share:
         """
         Make a link by which people without an API key see the report of a job.
@@ -319,6 +334,36 @@ class Client:
         """Revoke a link: it shows nothing from now on."""
         path = _job_path(job_id, "shares", share_id)
         self._transport.call("DELETE", path, safety=RetrySafety.DELETION, has_answer=False)
+
+    def evidence(self, job_id: str, path: str | Path) -> Path:
+        """
+        Download the signed evidence bundle of a job that has ended; ``deepfakestream.verify_bundle`` checks it.
+
+        Args:
+            path: Where to write the zip file. A file that is there is replaced once the bundle has arrived whole.
+
+        Returns:
+            *path*.
+
+        Raises:
+            ConflictError: The job has not ended (``job_not_final``), or the service has no key to sign with
+                (``no_evidence_key``).
+            NotFoundError: There is no such job of yours.
+            OSError: The file cannot be written.
+        """
+        return self._download(_job_path(job_id, "evidence.zip"), Path(path), "application/zip")
+
+    def evidence_key(self) -> dict[str, Any]:
+        """
+        Return the public key that signs evidence bundles, as the API describes it: ``id``, ``public_key``, ``retired``.
+
+        Raises:
+            ConflictError: The service has none.
+        """
+        document = self._transport.call("GET", "/v1/evidence-key")
+        if not isinstance(document, dict) or not isinstance(document.get("public_key"), str):
+            raise unexpected_answer_error(200, "it is no document of a key")
+        return document
 
     def models(self) -> tuple[dict[str, Any], ...]:
         """Return the documents of the checkpoints that a job can name."""
@@ -411,6 +456,17 @@ class Client:
         if len(indices) != total or not all(index < following for index, following in itertools.pairwise(indices)):
             raise unexpected_answer_error(200, f"its segments are not the {total} that the job says it has")
         return complete
+
+    def _download(self, path: str, target: Path, media_type: str) -> Path:
+        """Write the answer to a GET request to *target* once it has arrived whole."""
+        # Beside the target, so that it can be moved there in one step.
+        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            self._transport.download(path, partial_file, media_type=media_type)
+            partial_file.replace(target)
+        finally:
+            partial_file.unlink(missing_ok=True)
+        return target
 
     def _get_page(
         self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None

@@ -90,3 +90,12 @@ def test_an_unknown_checkpoint_is_refused(client, picture):
     with pytest.raises(InvalidRequestError) as refused:
         client.rescore(job.id, model="no-such")
     assert refused.value.code == "unknown_model"
+
+
+def test_the_report_is_downloaded_as_one_file(stack, client, picture, tmp_path):
+    job = scan(client, picture)
+    done = deepfakestream("report", job.id, "--out", tmp_path / "report.html", state=stack.state)
+    assert done.returncode == 0, done.stderr
+    assert job.id in (tmp_path / "report.html").read_text()
+    done = deepfakestream("report", job.id, "--out", tmp_path / "no" / "report.html", state=stack.state)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
