@@ -261,7 +261,7 @@ def judge_heat_maps(
     """
     methods = contenders(network, score)
     rng = np.random.default_rng(seed)
-    order = [int(number) for number in rng.permutation(len(samples))]
+    samples = [samples[number] for number in rng.permutation(len(samples))]
 
     @cache
     def maps(number: int) -> dict[str, Map]:
@@ -270,10 +270,10 @@ def judge_heat_maps(
     measured: list[tuple[str, float]] = []
     falls: list[tuple[str, Fall]] = []
     found: list[tuple[str, Found]] = []
-    for number in tqdm(order, unit="crop"):
+    for number, sample in enumerate(tqdm(samples, unit="crop")):
         if measured and deadline_s is not None and time.monotonic() > deadline_s:
             break
-        sample, other = samples[number], _another(samples, number)
+        other = _another(samples, number)
         (whole,) = score([sample.crop])
         measured.append((sample.source, whole))
         for name in methods:
