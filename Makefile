@@ -1,10 +1,10 @@
-# Each line is a command that a person could type. Needs Python 3.11 or newer and make.
+# Each line of a recipe is a command that you could type. Needs Python 3.11 or newer and make.
 PYTHON ?= python3
-# Address of a package index with CPU-only builds of torch; empty for PyPI's ordinary ones.
+# Address of a package index with CPU-only builds of torch; empty for the ordinary builds on PyPI.
 TORCH_INDEX ?=
 STATE ?= .deepfakestream
 ARGS ?=
-# Of tests, side by side. More take less time where there are more cores, and about 2 GB of memory each.
+# Number of parallel test processes. Each needs about 2 GB of memory; more are faster only on more cores.
 PROCESSES ?= 2
 MINUTES ?= 5
 COUNT ?= 2000
@@ -13,7 +13,7 @@ SEED ?= 0
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
 PYTEST := $(BIN)/python -m pytest
-# Tests that share a server or a file's fixtures stay in one process (tests/rings.py), the longest groups begin.
+# Tests that share a server or a file's fixtures stay in one process (tests/rings.py); the longest groups start first.
 SPREAD := -n $(PROCESSES) --no-loadscope-reorder
 PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml configs/constraints.txt
 
@@ -22,17 +22,17 @@ PACKAGES := client/setup.cfg client/pyproject.toml setup.cfg pyproject.toml conf
 help:
 	@echo "make demo   install, start everything, scan a real and a swapped video made on the spot, stop"
 	@echo "make run    install, start everything, stay until Ctrl-C"
-	@echo "make test   install what checks need and run what every push waits for: lint, and the tests that end within minutes"
-	@echo "make test-merge, test-nightly, test-all   what every merge waits for, what runs at night, and everything"
-	@echo "            (ARGS=… goes to pytest, PROCESSES=N run side by side; see docs/testing.md)"
+	@echo "make test   install what checks need and run lint and the tests that every push has to pass, within minutes"
+	@echo "make test-merge, test-nightly, test-all   the tests for every merge, for every night, and all of them"
+	@echo "            (ARGS=… is passed to pytest, PROCESSES=N run in parallel; see docs/testing.md)"
 	@echo "make lint   style, types, contracts"
-	@echo "make tools  build the programs that a few tests run (Helm and its like; needs Go)"
-	@echo "make bench  what a scan costs, beside a straightforward pipeline (ARGS=--quick ends within five minutes)"
+	@echo "make tools  build the programs that a few tests run, such as Helm (needs Go)"
+	@echo "make bench  what a scan costs, compared with a straightforward pipeline (ARGS=--quick ends within five minutes)"
 	@echo "make faults MINUTES=N   the whole service under load while its parts are killed; ends with one JSON line"
-	@echo "make mutants COUNT=N SEED=S   hostile files, made anew from the seed; ends with one JSON line"
-	@echo "make nodes  several machines that share Postgres, Redis and S3 alone: what a second gpu worker adds"
+	@echo "make mutants COUNT=N SEED=S   hostile files, generated from the seed; ends with one JSON line"
+	@echo "make nodes  several machines that share only Postgres, Redis and S3: what a second gpu worker adds"
 	@echo "make load   the whole service at four times its capacity (ARGS=\"--seconds 60\"); ends with one JSON line"
-	@echo "make clean  remove .venv and the embedded stack's state"
+	@echo "make clean  remove .venv, build and the state of the embedded stack"
 	@echo "TORCH_INDEX=<address of a CPU-only torch index> chooses builds for CPU only, which are much smaller"
 
 demo: .venv/.installed
@@ -47,7 +47,7 @@ test: lint
 test-merge: .venv/.installed-dev tools
 	DEEPFAKESTREAM_TOOLS_REQUIRED=1 $(PYTEST) $(SPREAD) -m merge $(ARGS)
 
-# One after the other: each of these puts the whole service under load or trains on all cores.
+# In one process: each of these tests puts the whole service under load or trains on all cores.
 test-nightly: .venv/.installed-dev tools
 	DEEPFAKESTREAM_TOOLS_REQUIRED=1 $(PYTEST) -m nightly $(ARGS)
 

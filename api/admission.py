@@ -1,8 +1,8 @@
 """
-Who gets in when many want to: rates of requests, quotas of owners, and bounds on what waits.
+Admission control: rate limits, quotas of owners, upload slots and limits of open jobs.
 
-Rates are counted in Redis, quotas by the rows themselves. While Redis is away each process counts by itself, so that a
-fault there neither locks everybody out nor lets everybody in without limit (``docs/decisions/0011``).
+Rates are counted in Redis, quotas are computed from the rows. While Redis is unavailable each process counts on its
+own, so that an outage neither blocks all clients nor removes the limits (``docs/decisions/0011``).
 """
 
 import hashlib
@@ -19,28 +19,28 @@ from api.config import API, APISettings
 from api.errors import APIError
 from api.services import Services
 from shared.errors import Code
-from shared.media.direct import announced
+from shared.media.direct_uploads import measure_open_uploads
 from shared.models import Job, Media
 from shared.states import OPEN_JOB_STATUSES
 
 SMALL_UPLOAD_BYTES = 1024 * 1024
-"""A body that announces no more than this is usually here in a moment, and waits for its place that long."""
-SMALL_WAIT_S = 0.5
+"""Bodies up to this declared length count as small: they usually arrive at once, and may wait for a slot."""
+SMALL_UPLOAD_WAIT_S = 0.5
 PROBES = ("/livez", "/readyz", "/metrics")
 REDIS_TIMEOUT_S = 0.25
-BUSY_RETRY_S = 5
-FULL_RETRY_S = 15
+UPLOAD_RETRY_AFTER_S = 5
+CAPACITY_RETRY_AFTER_S = 15
 
 
 def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     """
-    Refuse a key that asks too often, and an address from which too many requests without a valid key come.
+    Limit the rate of requests of each key, and of requests without a valid key from each address.
 
-    A refusal is 429 with ``Retry-After``; every answer tells its limit in ``X-RateLimit-…``. Each path counts by
-    itself.
+    Requests over the limit get 429 with ``Retry-After``; every response has its limit in ``X-RateLimit-…``. Paths are
+    counted separately.
     """
     api = settings.api
-    # Hooks run in reverse order: this one after the limiter's.
+    # Hooks run in reverse order, so that this one runs after the limiter's.
     app.after_request(_correct_retry_after)
 
     def allowed() -> str:
@@ -49,13 +49,13 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
 
     refused = ApplicationLimit(
         f"{api.refusals_per_minute}/minute",
-        key_function=_address,
+        key_function=_client_address,
         scope="refusals",
         deduct_when=lambda response: response.status_code == 401,
-        error_message="too many requests without a valid key came from this address",
+        error_message="too many requests without a valid key from this address; wait as long as Retry-After says",
     )
     limiter = Limiter(
-        _key_or_address,
+        _identify_client,
         app=app,
         default_limits=[allowed],
         default_limits_exempt_when=lambda: request.path in PROBES,
@@ -63,119 +63,119 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
         application_limits_exempt_when=lambda: request.path in PROBES,
         strategy="sliding-window-counter",
         storage_uri=_limits_url(settings.broker.url),
-        # They are handed on to Redis's client, which takes fractions of a second.
+        # The options are passed to the Redis client, which accepts fractions of a second.
         storage_options=dict.fromkeys(("socket_connect_timeout", "socket_timeout"), REDIS_TIMEOUT_S),  # type: ignore[arg-type]
         in_memory_fallback_enabled=True,
         key_prefix="deepfakestream",
         headers_enabled=True,
     )
-    app.after_request(_keep_retry_after)
+    app.after_request(_remember_retry_after)
     return limiter
 
 
 def check_capacity(session: Session, api: API, owner: str, idempotency_key: str | None) -> None:
     """
-    Refuse a submission for which there is no room; one that was accepted before needs none.
+    Refuse a submission over the limits, unless it repeats an accepted one.
 
-    The bounds are kept to within the number of requests that are under way at the same time.
+    Concurrent requests can exceed the limits by their number.
 
     Raises:
-        APIError: ``overloaded`` where the service has all it can queue; ``too_many_open_jobs`` or
-            ``storage_quota_exceeded`` where this owner has.
+        APIError: ``overloaded`` if the service has too many open jobs; ``too_many_open_jobs`` or
+            ``storage_quota_exceeded`` if the owner has reached a limit.
     """
     if idempotency_key is not None:
         replayed = select(Job.id).where(Job.owner == owner, Job.idempotency_key == idempotency_key)
         if session.scalar(replayed) is not None:
             return
-    # No more rows are looked at than decide the matter.
+    # The query reads no more rows than the limit.
     waiting = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
     row = session.execute(
         select(func.count(), func.count().filter(waiting.c.owner == owner)).select_from(waiting)
     ).one()
-    in_all, own = row
+    total, own = row
     if own >= api.max_open_jobs_per_owner:
         raise APIError(
             Code.TOO_MANY_OPEN_JOBS,
-            f"{own} of your jobs are open; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
-            headers={"Retry-After": str(FULL_RETRY_S)},
+            f"you have {own} open jobs; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
-    if in_all >= api.max_open_jobs:
+    if total >= api.max_open_jobs:
         raise APIError(
             Code.OVERLOADED,
-            "the service has as many jobs as it can queue; nothing was accepted, so try again",
-            headers={"Retry-After": str(FULL_RETRY_S)},
+            "the service has too many open jobs; the job was not accepted, retry later",
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
     _check_quota(session, api, owner)
 
 
-def check_announced(session: Session, api: API, owner: str, size_bytes: int) -> None:
+def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) -> None:
     """
-    Refuse a direct upload of *size_bytes* for which there is no room.
+    Refuse a direct upload of *size_bytes* bytes over the owner's limits.
 
     Raises:
         APIError: ``too_many_open_uploads`` or ``storage_quota_exceeded``.
     """
-    count, _ = announced(session, owner)
+    count, _ = measure_open_uploads(session, owner)
     if count >= api.max_open_jobs_per_owner:
         raise APIError(
             Code.TOO_MANY_OPEN_UPLOADS,
-            f"{count} of your uploads wait for a job; the limit is {api.max_open_jobs_per_owner}",
-            headers={"Retry-After": str(FULL_RETRY_S)},
+            f"you have {count} uploads without a job; the limit is {api.max_open_jobs_per_owner}",
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
     _check_quota(session, api, owner, size_bytes)
 
 
 def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) -> None:
-    """Refuse *more_bytes*: of a file that is still to come, one at least."""
-    most = api.max_stored_bytes_per_owner
-    if most is not None:
+    """Refuse *more_bytes* over the owner's quota; for a file of unknown size it is at least one byte."""
+    max_bytes = api.max_stored_bytes_per_owner
+    if max_bytes is not None:
         stored = select(func.sum(Media.size_bytes)).where(Media.owner == owner, Media.storage_key.is_not(None))
-        taken = (session.scalar(stored) or 0) + announced(session, owner)[1]
-        if taken + more_bytes > most:
+        taken = (session.scalar(stored) or 0) + measure_open_uploads(session, owner)[1]
+        if taken + more_bytes > max_bytes:
             raise APIError(
                 Code.STORAGE_QUOTA_EXCEEDED,
-                f"your stored files reach the limit max_stored_bytes_per_owner of {most} bytes; erase some jobs",
+                f"your stored files reach the limit max_stored_bytes_per_owner of {max_bytes} bytes; delete some jobs",
             )
 
 
 @contextmanager
 def upload_slot(services: Services) -> Iterator[None]:
     """
-    Hold one of the places for bodies of this process while the block runs.
+    Hold one of this process's upload slots while the block runs.
 
-    Uploads that take minutes must not take every thread: others want to poll meanwhile. Small bodies have places of
-    their own, so that they do not wait for large ones, and those that are dripped take no more than these.
+    Slow uploads must leave threads for other requests. Small bodies have their own slots, so that they do not wait for
+    large ones, and so that slow clients with small bodies occupy no other slots.
 
     Raises:
-        APIError: ``too_many_uploads``: none is free.
+        APIError: ``too_many_uploads``: no slot is free.
     """
     length = request.content_length
     is_small = length is not None and length <= SMALL_UPLOAD_BYTES
-    places = services.small_uploading if is_small else services.uploading
-    if not places.acquire(timeout=SMALL_WAIT_S if is_small else 0.0):
+    slots = services.small_uploading if is_small else services.uploading
+    if not slots.acquire(timeout=SMALL_UPLOAD_WAIT_S if is_small else 0.0):
         raise APIError(
             Code.TOO_MANY_UPLOADS,
-            "as many uploads as this service takes at a time are under way; nothing was accepted, so try again",
-            headers={"Retry-After": str(BUSY_RETRY_S)},
+            "too many uploads in progress; the job was not accepted, retry later",
+            headers={"Retry-After": str(UPLOAD_RETRY_AFTER_S)},
         )
     try:
         yield
     finally:
-        places.release()
+        slots.release()
 
 
-def _keep_retry_after(response: Response) -> Response:
-    """Remember what the answer itself says, before the limiter puts the end of its own window there."""
+def _remember_retry_after(response: Response) -> Response:
+    """Remember the response's own ``Retry-After`` before the limiter overwrites it."""
     g.retry_after = response.headers.get("Retry-After")
     return response
 
 
 def _correct_retry_after(response: Response) -> Response:
-    """Let ``Retry-After`` stand on refusals alone: the limiter writes it on every answer, and over other waits."""
+    """Restore ``Retry-After``: the limiter writes it into every response, and over other values."""
     if g.get("retry_after") is not None:
         response.headers["Retry-After"] = g.retry_after
     elif response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-        # The limiter rounds down, so that within the last second it would have nobody wait at all.
+        # The limiter rounds down, which would give 0 in the last second.
         left_s = response.headers.get("Retry-After", type=int) or 0
         response.headers["Retry-After"] = str(left_s + 1)
     else:
@@ -183,41 +183,16 @@ def _correct_retry_after(response: Response) -> Response:
     return response
 
 
-def _key_or_address() -> str:
-    """Tells callers apart before anybody knows whether their key is valid; the key itself is stored nowhere."""
+def _identify_client() -> str:
+    """Return an identity for rate limits before the key is checked: a digest of the key, or the address."""
     given = request.headers.get("Authorization", "")
-    return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _address()
+    return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _client_address()
 
 
-def _address() -> str:
+def _client_address() -> str:
     return request.remote_addr or "unknown"
 
 
 def _limits_url(broker_url: str) -> str:
-    """The broker's address as the counting library spells it."""
+    """Return the broker's address in the notation of the limiter."""
     return broker_url.replace("redis+socket://", "redis+unix://")
-
-
-def expect_proxies(app: Flask, count: int) -> None:
-    """Take the client's address from ``X-Forwarded-For``, as *count* proxies in front of the service extended it."""
-    if count:
-        from werkzeug.middleware.proxy_fix import ProxyFix
-
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=count, x_proto=count)  # type: ignore[method-assign]
-
-
-def secure(response: Response) -> Response:
-    """Headers that keep browsers from making more of an answer than it is."""
-    headers = response.headers
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.setdefault("Referrer-Policy", "no-referrer")
-    headers.setdefault("X-Frame-Options", "DENY")
-    headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    if response.mimetype != "text/html":
-        headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-    else:
-        # The documentation page brings its own scripts and styles, some of them inline.
-        own = "'self' 'unsafe-inline'"
-        policy = f"default-src 'self'; script-src {own}; style-src {own}; img-src 'self' data:; frame-ancestors 'none'"
-        headers.setdefault("Content-Security-Policy", policy)
-    return response

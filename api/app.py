@@ -6,22 +6,23 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct, health, models, submission
-from api.admission import expect_proxies, register_rate_limits, secure
+from api import deliveries, direct_uploads, health, models, submission
+from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
-from api.endings import Endings
 from api.errors import register_error_handlers, validation_problem
+from api.listener import JobEndListener
 from api.queries import register_query_check
 from api.readiness import Readiness
 from api.schemas import Problem
+from api.security import add_security_headers, trust_proxies
 from api.services import Services
 from api.uploads import StreamingRequest, drain_unread
 from shared.config import load_settings
 from shared.db import make_engine
-from shared.effects import open_sessions
-from shared.manifests import refused_manifests
+from shared.effects import make_session_factory
+from shared.manifests import check_manifests
 from shared.observability import configure_logging, get_logger
 from shared.queues import Sender, make_celery
 from shared.storage import Storage, open_storage
@@ -34,17 +35,17 @@ VERSION = "0.1.0"
 
 def create_app(settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None) -> OpenAPI:
     """
-    Make the application of one process; call it after the fork.
+    Make the application of one process. Call it after the fork.
 
     Args:
-        settings: Everything it needs to know.
-        storage: Instead of the one that *settings* name.
-        sender: Instead of one to the broker that *settings* name.
+        settings: The settings of the api.
+        storage: Replaces the storage that *settings* name.
+        sender: Replaces the sender to the broker that *settings* name.
 
     Raises:
-        ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
+        ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
     """
-    for reason in refused_manifests(settings.models.dir, settings.models.default):
+    for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
     app = OpenAPI(
         "api",
@@ -57,48 +58,48 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     )
     app.request_class = StreamingRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    # With fewer connections than threads, new ones would be opened and closed all the time under load.
+    # With fewer connections than threads, connections would be opened and closed all the time under load.
     engine = make_engine(settings.database, threads=settings.api.threads)
     storage = storage or open_storage(settings.storage)
     sender = sender or Sender(make_celery(settings.broker, settings.jobs))
-    sessions = open_sessions(engine, sender, storage)
-    endings = Endings(
+    sessions = make_session_factory(engine, sender, storage)
+    listener = JobEndListener(
         engine,
         (settings.api.listen_url or settings.database.url) if settings.api.listen else None,
         connect_timeout_s=settings.database.connect_timeout_s,
-        look_every_s=settings.api.poll_every_s,
+        poll_every_s=settings.api.poll_every_s,
     )
     app.extensions["deepfakestream"] = Services(
         settings=settings,
         sessions=sessions,
         storage=storage,
         sender=sender,
-        endings=endings,
+        listener=listener,
         readiness=Readiness({"database": sessions.check, "broker": sender.check, "storage": storage.ping}),
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
     )
-    # In this order: a caller who asks too often is not even looked up.
+    # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)
     register_auth(app, sessions)
     register_query_check(app)
     health.register_request_log(app)
     register_error_handlers(app)
     app.after_request(drain_unread)
-    app.after_request(secure)
-    # The submission adds its route to the blueprint of jobs: the document of a second one would replace that.
-    for module in (submission, direct, deliveries, models, health):
+    app.after_request(add_security_headers)
+    # The submission shares the blueprint of jobs, since the OpenAPI document of a second blueprint would replace it.
+    for module in (submission, direct_uploads, deliveries, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
-    # The library's own page of links says less.
+    # This replaces the library's page of links.
     app.view_functions["openapi.openapi"] = _to_docs
-    expect_proxies(app, settings.api.trusted_proxies)
+    trust_proxies(app, settings.api.trusted_proxies)
     return app
 
 
 def from_environment() -> OpenAPI:
-    """The application as the environment configures it, for gunicorn: ``api.app:from_environment()``."""
+    """Make the application from the environment, for gunicorn: ``api.app:from_environment()``."""
     settings = load_settings(APISettings)
     configure_logging(settings.logging)
     app = create_app(settings)

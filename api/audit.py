@@ -1,7 +1,7 @@
 """
-The audit log of requests, and its reading by an operator who can reach the database.
+The actor of audit events in requests, and the command that prints the audit log.
 
-Found by the command line as ``deepfakestream audit``; also ``python -m api.audit``.
+It is run as ``deepfakestream audit`` or ``python -m api.audit`` with access to the database.
 """
 
 import json
@@ -15,25 +15,25 @@ from sqlalchemy.orm import Session
 
 from api.auth import caller
 from api.keys import in_transaction
-from shared.audit import Actor, events
+from shared.audit import Actor, list_events
 
 
 def current_actor() -> Actor:
-    """Whoever made the current request."""
+    """Return the actor of the current request."""
     found = caller()
     return Actor(found.name, found.key_id, request.remote_addr, g.get("request_id"))
 
 
 @click.command("audit")
 @click.option("--since", type=click.DateTime(), help="UTC, such as 2026-01-31 or 2026-01-31T12:00:00.")
-@click.option("--owner", help="Only this owner's.")
-@click.option("--job", "job_id", type=click.UUID, help="Only what was done to this job.")
+@click.option("--owner", help="Only events of this owner.")
+@click.option("--job", "job_id", type=click.UUID, help="Only events of this job.")
 def commands(since: datetime | None, owner: str | None, job_id: uuid.UUID | None) -> None:
     """Print who did what and when, oldest first, as one JSON object a line."""
 
     def work(session: Session) -> None:
         start = since.replace(tzinfo=UTC) if since is not None else None
-        for event in events(session, since=start, owner=owner, job_id=job_id):
+        for event in list_events(session, since=start, owner=owner, job_id=job_id):
             values = {
                 "at": event.at.isoformat(),
                 "action": event.action,

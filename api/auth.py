@@ -1,4 +1,4 @@
-"""Who asks: bearer keys, scopes and owners."""
+"""Authentication by API keys, and authorisation by scopes and owners."""
 
 import secrets
 import uuid
@@ -21,7 +21,7 @@ MAX_KEY_CHARACTERS = 256
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The key behind a request."""
+    """The API key of a request."""
 
     key_id: uuid.UUID
     owner: str
@@ -30,7 +30,7 @@ class Caller:
 
 
 def requires(scope: str) -> Callable[[View], View]:
-    """Mark a view as needing a key with *scope*; ``admin`` includes the others, for the key's own owner."""
+    """Require a key with *scope* for a view; ``admin`` includes all scopes, for the key's own owner."""
 
     def mark(view: View) -> View:
         view.required_scope = scope  # type: ignore[attr-defined]
@@ -40,47 +40,47 @@ def requires(scope: str) -> Callable[[View], View]:
 
 
 def caller() -> Caller:
-    """Who made the current request."""
+    """Return the caller of the current request."""
     found: Caller = g.caller
     return found
 
 
 def register_auth(app: Flask, sessions: SessionFactory) -> None:
-    """Check the key before anything else of a request is looked at, its body above all."""
+    """Check the key of every request before anything else is read, in particular its body."""
 
     def authenticate() -> Response | None:
         view = current_app.view_functions.get(request.endpoint or "")
         scope = getattr(view, "required_scope", None)
         if scope is None:
             return None
-        found = _find(sessions, _presented())
+        found = _authenticate(sessions, _read_key())
         if not found.scopes & {scope, "admin"}:
-            raise APIError(Code.MISSING_SCOPE, f"this key lacks the scope {scope}")
+            raise APIError(Code.MISSING_SCOPE, f"the API key lacks the scope {scope}")
         g.caller = found
         return None
 
     app.before_request(authenticate)
 
 
-def _presented() -> str:
+def _read_key() -> str:
     kind, _, secret = request.headers.get("Authorization", "").partition(" ")
     secret = secret.strip()
     if kind.lower() != "bearer" or not secret:
-        raise _refusal("send an API key as 'Authorization: Bearer dfs_…'")
+        raise _unauthenticated("send an API key as 'Authorization: Bearer dfs_…'")
     if not secret.startswith(PREFIX) or len(secret) > MAX_KEY_CHARACTERS:
-        raise _refusal("this is no API key of this service")
+        raise _unauthenticated(f"invalid API key; keys begin with {PREFIX}")
     return secret
 
 
-def _find(sessions: SessionFactory, secret: str) -> Caller:
+def _authenticate(sessions: SessionFactory, secret: str) -> Caller:
     digest = digest_key(secret)
     with sessions.transaction() as session:
         row = session.scalars(select(APIKey).where(APIKey.secret_sha256 == digest)).one_or_none()
-        # The lookup is by digest, whose timing tells nothing of the key; this comparison makes it plain.
+        # The timing of a lookup by digest reveals nothing about the key; the comparison is in constant time as well.
         if row is None or row.revoked_at is not None or not secrets.compare_digest(row.secret_sha256, digest):
-            raise _refusal("this API key is unknown or was revoked")
+            raise _unauthenticated("the API key is unknown or revoked")
         return Caller(row.id, row.owner, row.name, frozenset(row.scopes))
 
 
-def _refusal(detail: str) -> APIError:
+def _unauthenticated(detail: str) -> APIError:
     return APIError(Code.UNAUTHENTICATED, detail, headers={"WWW-Authenticate": 'Bearer realm="deepfakestream"'})

@@ -6,57 +6,57 @@ from shared.config import Section, SharedSettings
 
 
 class API(Section):
-    """Processes, threads and what a request may ask for."""
+    """Processes, threads and limits of requests."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     processes: int = Field(default=2, ge=1)
     threads: int = Field(default=16, ge=2)
-    """Of each process. Three eighths at most wait for jobs at a time, and as many as ``max_uploads`` says upload."""
+    """Threads of each process. At most three eighths wait for jobs; ``max_uploads`` limits those that take uploads."""
     max_wait_s: float = Field(default=60.0, ge=0)
     """The longest ``Prefer: wait`` that is honoured."""
     listen: bool = True
-    """Whether a connection of each process hears from Postgres when jobs end, so that waiting requests need not ask."""
+    """Whether each process listens to Postgres for the end of jobs, so that waiting requests need not poll."""
     listen_url: str | None = None
-    """SQLAlchemy address of the database for that connection, where ``database.url`` leads to a pooler that lends
-    connections by transaction, such as PgBouncer, which loses notifications."""
+    """SQLAlchemy address of the database for listening. It is needed if ``database.url`` is that of a pooler in
+    transaction mode, such as PgBouncer, which loses notifications."""
     poll_every_s: float = Field(default=0.2, gt=0)
-    """How often a waiting request looks at its job where nothing is heard."""
+    """How often a waiting request polls its job without notifications."""
     page_size: int = Field(default=20, ge=1)
     max_page_size: int = Field(default=100, ge=1)
     request_timeout_s: int = Field(default=120, ge=1)
-    """A process that gives no sign of life for this long is replaced; a slow upload is a sign of life."""
+    """A process without a heartbeat for this long is replaced. Slow uploads do not stop the heartbeat."""
     shutdown_grace_s: int = Field(default=30, ge=0)
     requests_per_minute: int = Field(default=1200, ge=1)
-    """Of one key, for each path."""
+    """Requests of one key, for each path."""
     submissions_per_minute: int = Field(default=300, ge=1)
-    """Of one key."""
+    """Submissions of one key."""
     refusals_per_minute: int = Field(default=60, ge=1)
-    """Requests without a valid key from one address; past them the address has to wait, whatever key it shows."""
+    """Requests without a valid key from one address; after them all requests from it have to wait, even with a key."""
     max_open_jobs: int = Field(default=10_000, ge=1)
-    """Jobs of all owners that have not ended; more are refused."""
+    """Open jobs of all owners; further ones are refused."""
     max_open_jobs_per_owner: int = Field(default=1000, ge=1)
     max_stored_bytes_per_owner: int | None = Field(default=None, ge=1)
-    """Of files in storage; no limit by default."""
+    """Bytes of an owner's files in storage; no limit by default."""
     max_uploads: int | None = Field(default=None, ge=1)
-    """Bodies of more than 1 MiB that a process takes in at a time, and of less likewise; a quarter of its threads."""
+    """Concurrent uploads of over 1 MiB in a process, and as many smaller ones; by default a quarter of its threads."""
     trusted_proxies: int = Field(default=0, ge=0)
-    """How many proxies stand in front, each extending ``X-Forwarded-For``; 0 if clients come themselves."""
+    """Number of proxies in front of the api that append to ``X-Forwarded-For``; 0 if clients connect directly."""
     metrics_token: SecretStr | None = None
-    """What ``/metrics`` asks for as a bearer token; without one it answers on loopback alone."""
+    """Bearer token for ``/metrics``; without one it answers only on loopback."""
 
     @property
     def uploads(self) -> int:
-        """How many large bodies, and how many small ones, a process takes in at a time."""
+        """Upload slots of a process for large bodies, and as many for small ones."""
         return self.max_uploads or max(1, self.threads // 4)
 
     @property
     def waiting(self) -> int:
-        """How many requests of a process wait for jobs at a time; beside them and uploads some threads stay free."""
+        """Requests of a process that may wait for jobs at a time; some threads stay free of them and of uploads."""
         return max(1, self.threads * 3 // 8)
 
 
 class APISettings(SharedSettings):
-    """Everything the api needs."""
+    """All settings of the api."""
 
     api: API = API()

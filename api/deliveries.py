@@ -6,14 +6,14 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import select
 
-from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import SECURITY, guarded
+from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
+from api.responses import document_response
 from api.schemas import DeliveryPath, JobPath
 from api.services import current_services
-from shared.audit import record
+from shared.audit import record_event
 from shared.documents.webhooks import DeliveryDocument, DeliveryList
 from shared.errors import Code
 from shared.jobs.deliveries import list_deliveries, redeliver
@@ -28,28 +28,28 @@ blueprint = APIBlueprint(
 @blueprint.get(
     "/jobs/<string:job_id>/deliveries",
     operation_id="listDeliveries",
-    responses={200: DeliveryList, **guarded(404, 422)},
+    responses={200: DeliveryList, **authenticated_problems(404, 422)},
 )
 @requires("jobs:read")
-def get_log(path: JobPath) -> Response:
-    """List every attempt to call the job's webhook, oldest first."""
+def get_deliveries(path: JobPath) -> Response:
+    """List every attempt to deliver the job's webhook, oldest first."""
     with current_services().sessions.transaction() as session:
         if get_job(session, path.job_id, owner=caller().owner) is None:
             raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
-        items = [DeliveryDocument.of(delivery) for delivery in list_deliveries(session, path.job_id)]
-    return answer(DeliveryList(items=items))
+        items = [DeliveryDocument.from_delivery(delivery) for delivery in list_deliveries(session, path.job_id)]
+    return document_response(DeliveryList(items=items))
 
 
 @blueprint.post(
     "/jobs/<string:job_id>/deliveries/<int:number>/redeliver",
     operation_id="redeliver",
-    responses={202: DeliveryDocument, **guarded(404, 409, 422)},
+    responses={202: DeliveryDocument, **authenticated_problems(404, 409, 422)},
 )
 @requires("jobs:write")
 def send_again(path: DeliveryPath) -> Response:
-    """Send an event once more, with the same ``webhook-id``; a success switches a receiver on again."""
+    """Deliver an event again, with the same ``webhook-id``. A success switches the receiver on again."""
     with current_services().sessions.transaction() as session:
-        # The lock orders the numbers of attempts that are added at the same time.
+        # The lock serialises the numbering of concurrent attempts.
         job = lock_job(session, path.job_id, owner=caller().owner)
         if job is None:
             raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
@@ -58,8 +58,10 @@ def send_again(path: DeliveryPath) -> Response:
         if delivery is None:
             raise APIError(Code.NOT_FOUND, f"job {job.id} has no delivery {path.number}")
         if delivery.finished_at is None:
-            raise APIError(Code.DELIVERY_PENDING, f"delivery {path.number} is still to be made")
+            raise APIError(Code.DELIVERY_PENDING, f"delivery {path.number} is still pending")
         again = redeliver(session, delivery)
-        record(session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number)
-        document = DeliveryDocument.of(again)
-    return answer(document, HTTPStatus.ACCEPTED)
+        record_event(
+            session, "delivery.repeated", owner=job.owner, actor=current_actor(), job_id=job.id, number=again.number
+        )
+        document = DeliveryDocument.from_delivery(again)
+    return document_response(document, HTTPStatus.ACCEPTED)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond the schemas: problems, request bodies, response headers."""
+"""Parts of the OpenAPI document beyond the schemas: description, problems, request bodies."""
 
 from typing import Any
 
@@ -13,55 +13,55 @@ SECURITY_SCHEMES: dict[str, Any] = {
     }
 }
 DESCRIPTION = f"""
-Tells whether a face in an image or a video was swapped. Send a file, get a job, poll it or be called back.
+Detects swapped faces in images and videos. Send a file, get a job, then poll it or receive a webhook.
 
 **Errors** are `{MEDIA_TYPE}` with a stable `code`. Codes of refused requests:
 {", ".join(f"`{code}` ({status})" for code, status in sorted(STATUS_OF_CODE.items()))}.
-A job that fails later carries one of the file codes, or one of {", ".join(f"`{code}`" for code in JOB_ONLY_CODES)},
+A job that fails later has one of the file codes, or one of {", ".join(f"`{code}`" for code in JOB_ONLY_CODES)},
 in its `error`.
 
 **Webhooks** follow the Standard Webhooks specification: `webhook-id`, `webhook-timestamp` and `webhook-signature`
 headers, signed with the `whsec_…` secret that came with the API key; the events are `job.succeeded`, `job.failed`
 and `job.cancelled`, and `data` is the job as `GET /v1/jobs/{{job_id}}` gives it. Answer with 2xx. Failed deliveries
-are repeated over about a day with the same `webhook-id`; 410 switches the receiver off.
+are retried for about a day with the same `webhook-id`; 410 switches the receiver off.
 """.strip()
 
-_WHAT = {
+_DESCRIPTIONS = {
     400: "The request cannot be read.",
-    401: "No valid API key.",
+    401: "The API key is missing or invalid.",
     403: "The key lacks a scope.",
-    404: "No such thing, or another owner's.",
-    405: "The resource has no such method.",
+    404: "The resource does not exist or belongs to another owner.",
+    405: "The resource does not support the method.",
     408: "The body did not arrive in time.",
-    409: "In conflict with what is there.",
+    409: "The request conflicts with the state of the resource.",
     412: "A precondition failed.",
-    413: "Over a size limit, which is named.",
-    415: "A body of a kind that is not taken.",
-    429: "Asked too often, or too much is under way; `Retry-After` says when to come back.",
-    422: "Understood, but not acceptable; `code` says why.",
-    503: "Something the service depends on is away, or it has all it can do; try again.",
-    500: "A defect of the service, logged under `request_id`.",
+    413: "A size limit is exceeded; `detail` names it.",
+    415: "The media type of the body is not supported.",
+    429: "Too many requests, or too many open jobs or uploads; retry after `Retry-After`.",
+    422: "The request is understood, but not acceptable; `code` says why.",
+    503: "A dependency is unavailable, or the service is overloaded; retry later.",
+    500: "An internal error, logged under `request_id`.",
 }
 
 
 def problems(*statuses: int) -> dict[str | int, Any]:
-    """Responses of an operation for the given statuses, beside those that every operation has."""
+    """Describe the error responses of an operation: *statuses*, and those that every operation has."""
     return {
         str(status): {
-            "description": _WHAT[status],
+            "description": _DESCRIPTIONS[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted({400, 422, 500, 503, *statuses})
     }
 
 
-def guarded(*statuses: int) -> dict[str | int, Any]:
-    """The failures of an operation that needs a key, as ``problems`` describes them."""
+def authenticated_problems(*statuses: int) -> dict[str | int, Any]:
+    """Describe the error responses of an operation that needs a key; see ``problems``."""
     return problems(401, 403, 429, *statuses)
 
 
 def submission_body(form_schema: dict[str, Any], *json_schemas: dict[str, Any]) -> dict[str, Any]:
-    """The forms of a submission, from the schemas that validate them."""
+    """Describe the body of a submission from the schemas that validate it."""
     binary = {"schema": {"type": "string", "format": "binary"}}
     form = {
         **form_schema,

@@ -1,7 +1,7 @@
 """
-Errors on the wire: one shape for every failure, RFC 9457 ``application/problem+json``.
+Error responses: every failure is a problem document, ``application/problem+json`` by RFC 9457.
 
-This module alone turns codes into HTTP statuses. A code never changes its meaning; a sentence may.
+Only this module maps codes to HTTP statuses. The meaning of a code is stable; messages may change.
 """
 
 from collections.abc import Mapping
@@ -71,10 +71,10 @@ STATUS_OF_CODE: Final[Mapping[Code, int]] = {
     Code.MODEL_ERROR: 503,
     Code.INTERNAL_ERROR: 500,
 }
-"""Every code the API answers with, and its status."""
+"""HTTP status of every code in error responses."""
 
 JOB_ONLY_CODES: Final = tuple(code for code in Code if code not in STATUS_OF_CODE)
-"""Codes that stand in the ``error`` of a job, a segment or a delivery, and never in an answer of their own."""
+"""Codes that appear only in the ``error`` of a job, a segment or a delivery."""
 
 _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
     400: Code.BAD_REQUEST,
@@ -93,13 +93,13 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
 
 class APIError(DeepfakeStreamError):
     """
-    An answer other than the one that was asked for.
+    An error response.
 
     Args:
-        code: One that ``STATUS_OF_CODE`` has a status for.
+        code: A code in ``STATUS_OF_CODE``.
         detail: One sentence for the client.
-        headers: To send along.
-        errors: What is wrong where, for requests with several mistakes.
+        headers: Additional response headers.
+        errors: Name and detail of each mistake in the request.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class APIError(DeepfakeStreamError):
         self.errors = errors
 
 
-def problem(
+def problem_response(
     code: Code,
     detail: str,
     *,
@@ -124,7 +124,7 @@ def problem(
     headers: dict[str, str] | None = None,
     errors: list[dict[str, str]] | None = None,
 ) -> Response:
-    """A problem document as a response."""
+    """Return a problem document as a response."""
     status = status or STATUS_OF_CODE.get(code, 500)
     body: dict[str, Any] = {
         "type": f"urn:deepfakestream:problem:{code}",
@@ -142,23 +142,23 @@ def problem(
 
 
 def validation_problem(error: ValidationError) -> Response:
-    """What pydantic found wrong with a request."""
+    """Return the response for a request that pydantic refused."""
     found: dict[str, str] = {}
     for item in error.errors():
-        # An option may also be absent, which the library counts as a second mistake, and it adds its names of types to
-        # the place; neither is a client's business.
+        # For an optional field pydantic reports a second error, that it is not None, and appends names of types to the
+        # location. Clients need neither.
         if item["type"] != "none_required":
-            place = ".".join(str(part) for part in item["loc"][:1] or ("body",))
-            found.setdefault(place, item["msg"])
+            location = ".".join(str(part) for part in item["loc"][:1] or ("body",))
+            found.setdefault(location, item["msg"])
     errors = [{"name": name, "detail": detail} for name, detail in found.items()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:
-        return problem(Code.UNKNOWN_OPTION, f"there is no option {unknown[0]!r}", errors=errors)
-    return problem(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
+        return problem_response(Code.UNKNOWN_OPTION, f"unknown option {unknown[0]!r}", errors=errors)
+    return problem_response(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
 
 
 def register_error_handlers(app: Flask) -> None:
-    """Make every failure of *app* a problem document."""
+    """Turn every failure of *app* into a problem document."""
     app.register_error_handler(APIError, _from_api_error)
     app.register_error_handler(ValidationError, validation_problem)
     app.register_error_handler(DeepfakeStreamError, _from_shared_error)
@@ -170,7 +170,7 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _from_api_error(error: APIError) -> Response:
-    return problem(error.code, str(error), headers=error.headers, errors=error.errors)
+    return problem_response(error.code, str(error), headers=error.headers, errors=error.errors)
 
 
 def _from_shared_error(error: DeepfakeStreamError) -> Response:
@@ -178,12 +178,12 @@ def _from_shared_error(error: DeepfakeStreamError) -> Response:
     if status >= 500:
         log.error("request failed", code=error.code, exc_info=error)
     headers = {"Retry-After": "5"} if status == 503 else None
-    return problem(error.code, str(error), headers=headers)
+    return problem_response(error.code, str(error), headers=headers)
 
 
 def _from_http_exception(error: HTTPException) -> Response:
     if isinstance(error.response, Response):
-        # Made on purpose by whoever aborted, for instance by the validation of a request.
+        # The response was made by the code that aborted, for instance the validation of a request.
         return error.response
     status = error.code or 500
     headers = {
@@ -191,35 +191,35 @@ def _from_http_exception(error: HTTPException) -> Response:
     }
     detail = error.description or HTTPStatus(status).phrase
     if isinstance(error, RateLimitExceeded) and not error.limit.error_message:
-        detail = f"more requests than {error.limit.limit}; wait as long as Retry-After says"
-    return problem(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)
+        detail = f"rate limit of {error.limit.limit} exceeded; wait as long as Retry-After says"
+    return problem_response(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)
 
 
 def _from_database_error(error: SQLAlchemyError) -> Response:
     if isinstance(error, DataError):
-        return problem(Code.INVALID_REQUEST, "a value lies outside what can be stored or compared")
-    log.error("the database failed a request", exc_info=error)
-    detail = "the service cannot reach its database; nothing was accepted, so try again"
+        return problem_response(Code.INVALID_REQUEST, "a value is out of range")
+    log.error("database error in a request", exc_info=error)
+    detail = "the database is unavailable; nothing was accepted, retry later"
     if isinstance(error, UnconfirmedCommitError) and request.method != "GET":
         detail = (
-            "the service lost its database while it accepted this request, and may have accepted it; try again with"
-            " the same Idempotency-Key, or look whether it was before you try again without one"
+            "the connection to the database was lost during the commit, so the request may have been accepted; retry"
+            " with the same Idempotency-Key, or check whether it was before you retry without one"
         )
-    return problem(Code.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
+    return problem_response(Code.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})
 
 
 def _from_broken_body(error: ParseException | NoMoreData) -> Response:
-    """Answer a body whose chunks are not as HTTP wants them, or that breaks off between them."""
-    log.info("the body cannot be read", why=str(error))
+    """Return the response for a chunked body that is malformed or incomplete."""
+    log.info("malformed chunked body", why=str(error))
     g.is_body_broken = True
-    return problem(Code.BAD_REQUEST, "the body is not transferred as HTTP says: a chunk is malformed, or it breaks off")
+    return problem_response(Code.BAD_REQUEST, "the chunked body is malformed or incomplete")
 
 
 def is_body_broken() -> bool:
-    """Whether nobody can say where the body of the current request ends."""
+    """Return whether the body of the current request is malformed, so that its end is unknown."""
     return bool(g.get("is_body_broken"))
 
 
 def _from_defect(error: Exception) -> Response:
     log.error("request failed unexpectedly", exc_info=error)
-    return problem(Code.INTERNAL_ERROR, "an internal error, which has been logged under this request's id")
+    return problem_response(Code.INTERNAL_ERROR, "internal error; it was logged under this request's id")

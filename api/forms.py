@@ -1,4 +1,4 @@
-"""Forms with a file, read while they arrive, so that what comes before the file is checked before the file is read."""
+"""Streaming reader of multipart forms: fields before the file are checked before the file is read."""
 
 from collections.abc import Callable, Iterator
 from typing import IO, Final, Protocol
@@ -10,16 +10,16 @@ from shared.containers import HEAD_BYTES
 from shared.errors import Code
 
 MAX_FIELDS_BYTES: Final = 256 * 1024
-"""Of all fields but the file."""
+"""The most bytes of all fields except the file."""
 MAX_PARTS: Final = 32
 BLOCK_BYTES: Final = 64 * 1024
 
 
 class Sink(Protocol):
-    """Takes the content of the file."""
+    """A destination for the content of the file."""
 
     def write(self, data: bytes, /) -> int:
-        """Take the next bytes."""
+        """Append bytes and return their number."""
 
 
 def read_form(
@@ -29,47 +29,47 @@ def read_form(
     Read the form in *stream* to its end.
 
     Args:
-        boundary: Of its parts, as the header ``Content-Type`` gives it.
-        begin_file: Called when the file begins, which is to be in the field ``file``.
-        check: Called just before that with the fields that came so far; what it raises ends the reading.
+        boundary: The boundary from the header ``Content-Type``.
+        begin_file: Called at the beginning of the file, which must be in the field ``file``; returns its destination.
+        check: Called before *begin_file* with the fields so far. Its errors are raised.
 
     Returns:
-        The other fields.
+        The fields without the file.
 
     Raises:
-        APIError: ``bad_request``: the body is no such form, or breaks off; ``missing_file``: it has no file, or one in
-            another field; ``invalid_request``: a field or the file is given twice.
-        RequestEntityTooLarge: More parts, or more bytes of fields, than there may be.
+        APIError: ``bad_request``: the form is malformed or incomplete; ``missing_file``: there is no file in the field
+            ``file``; ``invalid_request``: a field or the file is given twice.
+        RequestEntityTooLarge: There are too many parts or too many bytes in fields.
     """
-    decoder = MultipartDecoder(_boundary(boundary), max_form_memory_size=MAX_FIELDS_BYTES, max_parts=MAX_PARTS)
+    decoder = MultipartDecoder(_parse_boundary(boundary), max_form_memory_size=MAX_FIELDS_BYTES, max_parts=MAX_PARTS)
     form = _Form(begin_file, check)
     is_over = False
     while not is_over:
-        # A read waits until it is whole, and what comes first may decide the matter.
+        # The first read is small, since it blocks until it is complete, and the first bytes may be refused.
         block = stream.read(BLOCK_BYTES if form.received >= HEAD_BYTES else HEAD_BYTES)
         is_over = not block
-        for event in _events(decoder, block):
-            form.take(event)
+        for event in _decode(decoder, block):
+            form.handle(event)
     if form.file is None:
         raise _missing_file()
     return form.fields
 
 
 class _Form:
-    """What has come of a form so far."""
+    """The parts of a form that have arrived."""
 
     def __init__(self, begin_file: Callable[[], Sink], check: Callable[[dict[str, str]], None]) -> None:
         self.fields: dict[str, str] = {}
         self.file: Sink | None = None
         self.received = 0
-        """Bytes of the file."""
+        """Bytes of the file that have arrived."""
         self._begin_file, self._check = begin_file, check
         self._name: str | None = None
-        """The field that is being read; None in the file."""
+        """The field that is being read; None while the file is read."""
         self._text = b""
 
-    def take(self, event: Event) -> None:
-        """Go on by one part's beginning, or by some of its content."""
+    def handle(self, event: Event) -> None:
+        """Handle the beginning or some content of a part."""
         if isinstance(event, File):
             self._begin(event.name)
         elif isinstance(event, Field):
@@ -103,27 +103,27 @@ class _Form:
         self.fields[name] = self._text.decode("utf-8", "replace")
 
 
-def _boundary(given: str) -> bytes:
+def _parse_boundary(given: str) -> bytes:
     if not given or not given.isascii():
-        raise _no_form()
+        raise _malformed_form()
     return given.encode()
 
 
-def _events(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
-    """What *block*, or the end of the body if it is empty, completes."""
+def _decode(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
+    """Yield the events of *block*; an empty block is the end of the body."""
     try:
         decoder.receive_data(block or None)
         while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
             if isinstance(event, Field) and event.name is None:
-                raise _no_form()
+                raise _malformed_form()
             yield event
     except ValueError as error:
-        raise _no_form() from error
+        raise _malformed_form() from error
 
 
 def _missing_file() -> APIError:
     return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
 
 
-def _no_form() -> APIError:
-    return APIError(Code.BAD_REQUEST, "the body is not multipart/form-data, or breaks off")
+def _malformed_form() -> APIError:
+    return APIError(Code.BAD_REQUEST, "the body is not valid multipart/form-data, or incomplete")

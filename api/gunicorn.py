@@ -1,7 +1,7 @@
 """
-gunicorn's configuration, from the api's own settings: ``gunicorn -c python:api.gunicorn``.
+Configuration of gunicorn from the settings of the api: ``gunicorn -c python:api.gunicorn``.
 
-Threads, not processes, wait for slow uploads and for jobs; each process makes its own connections after the fork.
+Threads wait for slow uploads and for jobs. Each process opens its own connections after the fork.
 """
 
 import os
@@ -30,11 +30,11 @@ keepalive = 5
 backlog = 512
 limit_request_line = 8190
 limit_request_fields = 64
-# Heartbeat files on a disk can block a process that the disk holds up.
+# Heartbeat files on a slow disk can block a process.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: PTH112, S108 - gunicorn wants a string
-# Nobody here manages it by a socket, which it would make in a home directory.
+# The control socket, which gunicorn would create in a home directory, is not used.
 control_socket_disable = True
-# One log, ours: gunicorn's loggers hand their events to the root.
+# gunicorn's loggers pass their events to the root logger.
 accesslog = None
 errorlog = "-"
 loglevel = _settings.logging.level.lower()
@@ -42,10 +42,10 @@ logger_class = "api.gunicorn.RootLogger"
 
 
 class RootLogger:
-    """Sends gunicorn's events through the root logger, in our form."""
+    """A logger class that passes gunicorn's events to the root logger."""
 
     def __new__(cls, cfg: Any) -> Any:
-        """gunicorn's own logger, with its handlers taken off."""
+        """Return gunicorn's logger without its handlers."""
         from gunicorn.glogging import Logger
 
         logger = Logger(cfg)
@@ -57,26 +57,26 @@ class RootLogger:
 
 def post_worker_init(worker: Any) -> None:
     """
-    Let requests that wait for a job go on when the process is asked to stop.
+    End the waits of requests for jobs when the process is asked to stop.
 
-    They may wait for longer than ``shutdown_grace_s``, and would then be cut off without an answer.
+    They could last longer than ``shutdown_grace_s`` and would then be aborted without a response.
     """
-    endings = worker.wsgi.extensions["deepfakestream"].endings
-    # A signal interrupts the main thread anywhere, also where it holds locks: of the queues, this one allows for that.
-    asked: SimpleQueue[int] = SimpleQueue()
+    listener = worker.wsgi.extensions["deepfakestream"].listener
+    # A signal handler may interrupt code that holds locks. SimpleQueue is reentrant, so that it is safe here.
+    stop_requests: SimpleQueue[int] = SimpleQueue()
     stop: Any = signal.getsignal(signal.SIGTERM)
 
     def end_waits() -> None:
-        asked.get()
-        endings.end_waits()
+        stop_requests.get()
+        listener.end_waits()
 
-    def stop_soon(number: int, frame: Any) -> None:
-        asked.put(number)
+    def stop_after_ending_waits(number: int, frame: Any) -> None:
+        stop_requests.put(number)
         stop(number, frame)
 
     threading.Thread(target=end_waits, name="end-waits", daemon=True).start()
-    signal.signal(signal.SIGTERM, stop_soon)
-    # As gunicorn has it: a signal must not break off what requests are doing.
+    signal.signal(signal.SIGTERM, stop_after_ending_waits)
+    # As in gunicorn: a signal must not interrupt system calls of requests.
     signal.siginterrupt(signal.SIGTERM, False)
 
 

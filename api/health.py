@@ -1,4 +1,4 @@
-"""Probes and metrics. They need no key and are meant for the network inside."""
+"""Probes and metrics, without a key and meant for the internal network."""
 
 import ipaddress
 import os
@@ -15,7 +15,7 @@ from api.documentation import problems
 from api.errors import APIError
 from api.schemas import Health
 from api.services import current_services
-from api.state import StateCollector
+from api.state_metrics import StateCollector
 from shared.errors import Code
 from shared.observability import MULTIPROCESS_VARIABLE, REQUESTS, get_logger, metrics_registry
 
@@ -26,16 +26,16 @@ MAX_REQUEST_ID = 128
 
 @blueprint.get("/livez", operation_id="livez", responses={200: Health, **problems()})
 def livez() -> Response:
-    """Whether the process answers."""
+    """Report that the process answers."""
     return jsonify({"status": "ok", "checks": {}})
 
 
 @blueprint.get("/readyz", operation_id="readyz", responses={200: Health, 503: Health, **problems()})
 def readyz() -> Response:
     """
-    Whether the database, the broker and storage answer.
+    Report whether the database, the broker and storage are available.
 
-    The answer is at most a few seconds old. Nothing is written, so it does not show that storage takes new files.
+    The result is at most a few seconds old. Nothing is written, so that it does not show whether storage accepts files.
     """
     checks = current_services().readiness.checks()
     is_ready = all(outcome == "ok" for outcome in checks.values())
@@ -54,9 +54,9 @@ def readyz() -> Response:
 )
 def metrics() -> Response:
     """
-    Prometheus metrics, for whoever has the token, or else on loopback alone.
+    Return Prometheus metrics of all processes of this api, and of the state of the whole service.
 
-    What all processes of this api counted, and the state of the whole service.
+    They need the token `api.metrics_token`; without one they are available only on loopback.
     """
     services = current_services()
     token = services.settings.api.metrics_token
@@ -66,7 +66,9 @@ def metrics() -> Response:
     else:
         allowed = _is_loopback(request.remote_addr or "")
     if not allowed:
-        raise APIError(Code.NOT_FOUND, "metrics are not for this address; see api.metrics_token")
+        raise APIError(
+            Code.NOT_FOUND, "metrics are not available from this address or with this token; see api.metrics_token"
+        )
     state = CollectorRegistry()
     state.register(StateCollector(services.sessions, services.sender, services.settings.models.dir))
     counted = generate_latest(metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE)))
@@ -74,7 +76,7 @@ def metrics() -> Response:
 
 
 def register_request_log(app: OpenAPI) -> None:
-    """Give every request an id, bind it to its log events, and measure it."""
+    """Assign an id to every request, add it to its log events, and measure the request."""
 
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
@@ -107,5 +109,5 @@ def register_request_log(app: OpenAPI) -> None:
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
-    except ValueError:  # A proxy may write anything.
+    except ValueError:  # A proxy may forward anything.
         return False

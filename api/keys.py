@@ -1,7 +1,7 @@
 """
-API keys: made, listed and revoked by an operator who can reach the database.
+Creation, listing and revocation of API keys by an operator with access to the database.
 
-Found by the command line as ``deepfakestream keys``; also ``python -m api.keys``. Flask is not needed here.
+The commands are run as ``deepfakestream keys`` or ``python -m api.keys``. They do not need Flask.
 """
 
 import base64
@@ -21,7 +21,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.audit import OPERATOR, Actor, record
+from shared.audit import OPERATOR, Actor, record_event
 from shared.config import ConfigurationError, SharedSettings, load_settings
 from shared.db import SessionFactory, make_engine
 from shared.models import APIKey
@@ -30,23 +30,23 @@ SCOPES = ("jobs:write", "jobs:read", "admin")
 PREFIX = "dfs_"
 SHOWN_CHARACTERS = 12
 MAX_LABEL = 200
-"""Characters of an owner's and of a key's name."""
-_UNSEEN = re.compile(
-    # Default_Ignorable_Code_Point, without what Python calls not printable.
+"""The most characters of an owner's and of a key's name."""
+_INVISIBLE = re.compile(
+    # Default_Ignorable_Code_Point, without characters that are not printable in Python.
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
-    # Letters and symbols that are drawn as a blank: Braille without a dot, a Khitan filler, a note without its head.
+    # Letters and symbols that look blank: Braille without dots, a Khitan filler, a note without head.
     "\u2800\U00016fe4\U0001d159]"
 )
-"""Characters that ``str.isprintable`` lets pass, and nobody sees."""
+"""Invisible characters that ``str.isprintable`` accepts."""
 
 
-class KeyRefusedError(ValueError):
-    """What was given makes no key: the sentence says why."""
+class InvalidKeyError(ValueError):
+    """The values for a key are invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made: the only moment at which its secret is known."""
+    """A new key. Its secret is known only at this moment."""
 
     row: APIKey
     secret: str
@@ -54,55 +54,56 @@ class NewKey:
 
 
 def digest_key(secret: str) -> bytes:
-    """What is stored of a key."""
+    """Return the digest that is stored instead of the key."""
     return hashlib.sha256(secret.encode()).digest()
 
 
 def check_label(what: str, value: str) -> None:
     """
-    Refuse an owner or a name with characters that nobody sees, or in another form than Unicode's NFKC.
+    Refuse an owner or a name with invisible characters, or that is not in Unicode's normal form NFKC.
 
-    Two labels that pass and differ therefore differ in a visible character. Letters of two scripts that are drawn
-    alike, such as a Latin and a Cyrillic a, are different characters, and pass.
+    Two different accepted labels therefore differ in a visible character. Letters of different scripts that look alike,
+    such as the Latin and the Cyrillic a, are different characters and are accepted.
 
     Args:
-        what: ``owner`` or ``name``, for the sentence.
+        what: ``owner`` or ``name``, for the message.
         value: The label.
 
     Raises:
-        KeyRefusedError: It is empty, blank or too long, begins or ends with a blank, has invisible characters, or is
-            not in form NFKC.
+        InvalidKeyError: The label is empty, blank or too long, begins or ends with a blank, has invisible characters,
+            or is not in form NFKC.
     """
     if not value.strip():
-        raise KeyRefusedError(f"the {what} is empty: give it at least one visible character")
+        raise InvalidKeyError(f"the {what} is empty: give it at least one visible character")
     if len(value) > MAX_LABEL:
-        raise KeyRefusedError(f"the {what} has {len(value)} characters; the limit is {MAX_LABEL}")
-    unseen = next((sign for sign in value if not sign.isprintable() or _UNSEEN.match(sign)), None)
-    if unseen is not None:
-        raise KeyRefusedError(f"the {what} has the invisible character U+{ord(unseen):04X}: leave it out")
+        raise InvalidKeyError(f"the {what} has {len(value)} characters; the limit is {MAX_LABEL}")
+    invisible = next((sign for sign in value if not sign.isprintable() or _INVISIBLE.match(sign)), None)
+    if invisible is not None:
+        raise InvalidKeyError(f"the {what} has the invisible character U+{ord(invisible):04X}: leave it out")
     if value != value.strip():
-        raise KeyRefusedError(f"the {what} begins or ends with a blank: leave it out")
+        raise InvalidKeyError(f"the {what} begins or ends with a blank: leave it out")
     normal = unicodedata.normalize("NFKC", value)
     if value != normal:
-        raise KeyRefusedError(f"the {what} is not in Unicode's normal form NFKC: write it as {normal!r}")
+        raise InvalidKeyError(f"the {what} is not in Unicode's normal form NFKC: write it as {normal!r}")
 
 
 def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) -> NewKey:
     """
-    Make a key with 256 random bits, and a webhook secret of its own.
+    Create a key with 256 random bits and its webhook secret.
 
     Args:
-        owner: Whose jobs the key sees; 1 to 200 visible characters in form NFKC, with blanks only between them.
-        name: What the key is for; as *owner*.
-        scopes: Of SCOPES.
+        owner: The owner whose jobs the key can access; 1 to 200 visible characters in form NFKC, with blanks only
+            between them.
+        name: The purpose of the key, with the same rules.
+        scopes: Some of SCOPES.
 
     Raises:
-        KeyRefusedError: The owner or the name is no such label (see check_label), or a scope does not exist.
+        InvalidKeyError: The owner or the name is not a valid label (see check_label), or a scope does not exist.
     """
     check_label("owner", owner)
     check_label("name", name)
     if unknown := sorted(set(scopes) - set(SCOPES)):
-        raise KeyRefusedError(f"there is no scope {unknown[0]!r}; there are {', '.join(SCOPES)}")
+        raise InvalidKeyError(f"unknown scope {unknown[0]!r}; known are {', '.join(SCOPES)}")
     secret = PREFIX + secrets.token_urlsafe(32)
     row = APIKey(
         owner=owner,
@@ -115,18 +116,20 @@ def create_key(session: Session, *, owner: str, name: str, scopes: list[str]) ->
     session.add(row)
     session.flush()
     session.refresh(row)
-    record(session, "key.created", owner=owner, actor=Actor(OPERATOR), key_id=str(row.id), name=name, scopes=scopes)
+    record_event(
+        session, "key.created", owner=owner, actor=Actor(OPERATOR), key_id=str(row.id), name=name, scopes=scopes
+    )
     return NewKey(row, secret)
 
 
 def revoke_key(session: Session, key_id: uuid.UUID) -> bool:
-    """Refuse the key from now on; False if there is none."""
+    """Revoke the key. Return False if it does not exist."""
     row = session.get(APIKey, key_id, with_for_update=True)
     if row is None:
         return False
     if row.revoked_at is None:
         row.revoked_at = func.now()
-        record(session, "key.revoked", owner=row.owner, actor=Actor(OPERATOR), key_id=str(row.id), name=row.name)
+        record_event(session, "key.revoked", owner=row.owner, actor=Actor(OPERATOR), key_id=str(row.id), name=row.name)
     return True
 
 
@@ -143,7 +146,7 @@ def _document(row: APIKey) -> dict[str, Any]:
 
 
 def _visible(text: str) -> str:
-    """*text* for a terminal: keys made before labels were checked may hold anything."""
+    """Escape *text* for a terminal, since labels of keys from older releases may contain any character."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
@@ -151,7 +154,7 @@ def _visible(text: str) -> str:
 
 
 def operator_settings() -> SharedSettings:
-    """The configuration, for a command; mistakes in it end the command."""
+    """Load the settings for a command. Invalid settings end the command."""
     try:
         return load_settings(SharedSettings)
     except ConfigurationError as error:
@@ -159,29 +162,35 @@ def operator_settings() -> SharedSettings:
 
 
 def in_transaction(work: Callable[[Session], Any]) -> Any:
-    """Do *work* in one transaction on the configured database."""
+    """Run *work* in one transaction on the configured database and return its result."""
     engine = make_engine(operator_settings().database)
     try:
         with SessionFactory(engine).transaction() as session:
             return work(session)
     except SQLAlchemyError as error:
-        raise click.ClickException("the database cannot be reached, or has no schema yet") from error
+        raise click.ClickException("the database is unavailable or has no schema yet") from error
     finally:
         engine.dispose()
 
 
 @click.group("keys")
 def commands() -> None:
-    """API keys, on the database that the configuration names."""
+    """Manage API keys in the configured database."""
 
 
 @commands.command("create")
-@click.option("--owner", required=True, help="Whose jobs the key sees.")
-@click.option("--name", required=True, help="What the key is for.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Repeatable; jobs by default.")
+@click.option("--owner", required=True, help="Owner whose jobs the key can access.")
+@click.option("--name", required=True, help="Purpose of the key.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(SCOPES),
+    help="Repeatable; by default jobs:write and jobs:read.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> None:
-    """Make a key. It and its webhook secret are shown now and never again."""
+    """Create a key. The key and its webhook secret are shown only once."""
     chosen = list(dict.fromkeys(scopes)) or ["jobs:write", "jobs:read"]
 
     def work(session: Session) -> dict[str, Any]:
@@ -190,19 +199,19 @@ def create(owner: str, name: str, scopes: tuple[str, ...], as_json: bool) -> Non
 
     try:
         made = in_transaction(work)
-    except KeyRefusedError as error:
+    except InvalidKeyError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
         click.echo(json.dumps(made))
         return
     click.echo(f"key             {made['key']}\nwebhook secret  {made['webhook_secret']}\nid              {made['id']}")
-    click.echo("Keep both: they are not shown again.", err=True)
+    click.echo("Keep both; they are not shown again.", err=True)
 
 
 @commands.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def list_keys(as_json: bool) -> None:
-    """Every key, newest first, without its secrets."""
+    """List all keys, newest first, without their secrets."""
     query = select(APIKey).order_by(APIKey.id.desc())
     rows = in_transaction(lambda session: [_document(row) for row in session.scalars(query)])
     for row in rows:
@@ -217,7 +226,7 @@ def list_keys(as_json: bool) -> None:
 @commands.command("revoke")
 @click.argument("key_id", type=click.UUID)
 def revoke(key_id: uuid.UUID) -> None:
-    """Refuse a key from now on."""
+    """Revoke a key."""
     if not in_transaction(lambda session: revoke_key(session, key_id)):
         raise click.ClickException(f"there is no key {key_id}")
     click.echo(f"revoked {key_id}")

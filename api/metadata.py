@@ -1,4 +1,4 @@
-"""What a job's metadata may hold: all of JSON that the database keeps and gives back."""
+"""Checks of a job's metadata: any JSON object that the database can store without loss."""
 
 import json
 import math
@@ -8,38 +8,38 @@ from api.errors import APIError
 from shared.errors import Code
 
 MAX_DEPTH: Final = 100
-"""Lists and objects within each other; deeper ones exhaust the stack of programs that read them."""
+"""The deepest nesting of lists and objects; deeper ones may exhaust the stack of readers."""
 
 
 def check_metadata(metadata: dict[str, Any], max_bytes: int) -> None:
     """
-    Refuse metadata that cannot be kept as it is.
+    Refuse metadata that cannot be stored without loss.
 
     Args:
-        max_bytes: The most that it may have as JSON in UTF-8.
+        max_bytes: The largest size as JSON in UTF-8.
 
     Raises:
-        APIError: ``invalid_request`` for a number that is not finite or has thousands of digits, for the character NUL,
-            for half of a surrogate pair and for more than ``MAX_DEPTH`` levels, since Postgres or JSON itself has none
-            of them; ``metadata_too_large``.
+        APIError: ``invalid_request`` for numbers that are not finite or have thousands of digits, the character NUL,
+            lone surrogates and more than ``MAX_DEPTH`` levels, which Postgres or JSON do not support;
+            ``metadata_too_large``.
     """
-    # Not by recursion, which the depth that is looked for would exhaust.
-    waiting: list[tuple[Any, int]] = [(metadata, 1)]
-    while waiting:
-        value, depth = waiting.pop()
+    # The check is not recursive, since deep nesting would exhaust the stack.
+    pending: list[tuple[Any, int]] = [(metadata, 1)]
+    while pending:
+        value, depth = pending.pop()
         if isinstance(value, str) and "\0" in value:
             raise _invalid("contains the character NUL")
         if isinstance(value, float) and not math.isfinite(value):
-            raise _invalid("contains a number that is not finite, or too large for one")
+            raise _invalid("contains a number that is not finite or too large")
         if isinstance(value, dict | list):
             if depth > MAX_DEPTH:
                 raise _invalid(f"has more than {MAX_DEPTH} levels")
             inner = [*value, *value.values()] if isinstance(value, dict) else value
-            waiting += [(each, depth + 1) for each in inner]
+            pending += [(each, depth + 1) for each in inner]
     try:
         size = len(json.dumps(metadata, ensure_ascii=False, allow_nan=False).encode())
     except UnicodeEncodeError as error:
-        raise _invalid("contains half of a surrogate pair") from error
+        raise _invalid("contains a lone surrogate") from error
     except ValueError as error:
         raise _invalid("contains a number with too many digits") from error
     if size > max_bytes:

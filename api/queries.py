@@ -1,4 +1,4 @@
-"""What is asked of the query of every request."""
+"""A check of the query of every request."""
 
 from flask import Flask, request
 
@@ -7,7 +7,7 @@ from shared.errors import Code
 
 
 def register_query_check(app: Flask) -> None:
-    """Refuse an option that a query names twice: nobody knows which of its values is meant."""
+    """Refuse queries that give an option twice, since it is unclear which value is meant."""
     app.before_request(_refuse_repetition)
 
 

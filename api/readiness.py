@@ -1,4 +1,4 @@
-"""Whether what the api needs answers, asked at most once in a few seconds."""
+"""Readiness checks of the api's dependencies, at most once every few seconds."""
 
 import threading
 import time
@@ -9,32 +9,31 @@ from shared.observability import get_logger
 
 log = get_logger(__name__)
 
-FRESH_S: Final = 3.0
-"""How long an answer is good, of success and of failure."""
+OUTCOME_TTL_S: Final = 3.0
+"""How long an outcome is reused, success and failure alike."""
 
 
 class Readiness:
     """
-    Outcomes of checks, shared by all threads of a process.
+    A cache of check outcomes, shared by all threads of a process.
 
-    Anybody may ask for them, without a key and as often as they like: neither the parts that are checked nor the
-    threads of this process may suffer from it.
+    Requests need no key and have no rate limit, so they must not load the dependencies or block threads.
 
     Args:
-        checks: By the name of a part: raises if that does not answer.
-        fresh_s: Seconds for which outcomes are given again.
-        clock: Seconds from any beginning.
+        checks: Name of a dependency → function that raises if it is unavailable.
+        ttl_s: Seconds for which outcomes are reused.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
         self,
         checks: Mapping[str, Callable[[], None]],
         *,
-        fresh_s: float = FRESH_S,
+        ttl_s: float = OUTCOME_TTL_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._checks = checks
-        self._fresh_s = fresh_s
+        self._ttl_s = ttl_s
         self._clock = clock
         self._checking = threading.Lock()
         self._known: dict[str, str] | None = None
@@ -43,24 +42,24 @@ class Readiness:
 
     def checks(self) -> dict[str, str]:
         """
-        Give the outcome of every check by its name, ``ok`` or ``failed``.
+        Return the outcome of every check by name, ``ok`` or ``failed``.
 
-        One thread checks; meanwhile the others get what was known before, or wait if nothing was. A check that takes
-        longer than outcomes are good for has failed for them.
+        One thread runs the checks. Meanwhile the others get the previous outcomes, or wait if there are none. A check
+        that takes longer than the outcomes are valid counts as failed.
         """
         if self._known is None:
             with self._checking:
-                return self._renewed()
+                return self._refresh()
         if not self._is_fresh() and self._checking.acquire(blocking=False):
             try:
-                return self._renewed()
+                return self._refresh()
             finally:
                 self._checking.release()
-        is_late = self._clock() - self._known_at >= 2 * self._fresh_s
+        is_late = self._clock() - self._known_at >= 2 * self._ttl_s
         return dict(self._in_progress if is_late else self._known)
 
-    def _renewed(self) -> dict[str, str]:
-        """The outcomes, of now unless another thread has just asked. The lock is held."""
+    def _refresh(self) -> dict[str, str]:
+        """Run the checks unless another thread has just done so, and return the outcomes. The lock must be held."""
         if self._known is None or not self._is_fresh():
             self._in_progress = dict.fromkeys(self._checks, "failed")
             for name, check in self._checks.items():
@@ -69,7 +68,7 @@ class Readiness:
         return dict(self._known)
 
     def _is_fresh(self) -> bool:
-        return self._clock() - self._known_at < self._fresh_s
+        return self._clock() - self._known_at < self._ttl_s
 
 
 def _outcome(name: str, check: Callable[[], None]) -> str:

@@ -1,4 +1,4 @@
-"""Taking a result over: the same content, options and checkpoint, of the same owner, give the same scores."""
+"""Reuse of results: the same content, options and checkpoint of the same owner give the same scores."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from shared.jobs.ending import Outcome, end_job
 from shared.models import Job, Media, Segment
 from shared.states import JobStatus, Reason
 
-COPIED = (
+COPIED_COLUMNS = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score, Segment.result),
     *(Segment.people_count, Segment.faces_found, Segment.faces_scored, Segment.frames_decoded, Segment.engine),
     *(Segment.reasons, Segment.started_at, Segment.finished_at),
 )
-"""What segments of the new job have in common with those that were scored; their times tell when that was."""
+"""Columns of segments that are copied to the new job. Their times are those of the original scoring."""
 
 
-def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job | None:
+def find_reusable_job(session: Session, job: Job, description: dict[str, Any]) -> Job | None:
     """
-    The latest job with a whole result for the media of *job*.
+    Find the latest job with a complete result for the media of *job*.
 
     Args:
-        description: Of model, preprocessing, sampling and pipeline; all of it must be equal.
+        description: The description of model, preprocessing, sampling and pipeline, which must be equal.
     """
     is_truncated = exists().where(Media.id == Job.media_id, Media.facts[Reason.TRUNCATED].as_boolean())
-    # Inspected by a release that did not count the bytes of video, so that nobody looked at its compression.
+    # An older release probed the video without its bit rate, so that its compression was not considered.
     without_bits = exists().where(
         Media.id == Job.media_id, Media.facts["kind"].as_string() == "video", Media.video_bytes.is_(None)
     )
@@ -39,23 +39,23 @@ def find_result(session: Session, job: Job, description: dict[str, Any]) -> Job 
             Job.deleted_at.is_(None),
             Job.model_description == description,
             ~Job.reasons.contains([Reason.SEGMENTS_FAILED]),
-            # Judged by a release that did not look at that.
+            # An older release did not consider truncation in its verdict.
             ~is_truncated | Job.reasons.contains([Reason.TRUNCATED]),
             *([] if description.get("min_bits_per_pixel") is None else [~without_bits]),
         )
         .order_by(Job.id.desc())
         .limit(1)
-        # It must not be erased while its segments are copied. One that is being erased is left alone, and not waited
-        # for: that transaction waits for the media that *job* holds.
+        # The lock prevents erasure while the segments are copied. A job that is being erased is skipped, since waiting
+        # for it would be a deadlock: that transaction waits for the media that this one has locked.
         .with_for_update(read=True, skip_locked=True)
     )
     return session.scalars(query).one_or_none()
 
 
-def take_over(session: Session, job: Job, source: Job) -> None:
-    """End a new *job* with the result of *source*, of which it is independent from then on."""
-    segments = select(literal(job.id), *COPIED).where(Segment.job_id == source.id)
-    session.execute(insert(Segment).from_select([Segment.job_id, *COPIED], segments))
+def copy_result(session: Session, job: Job, source: Job) -> None:
+    """End a new *job* with a copy of the result of *source*."""
+    segments = select(literal(job.id), *COPIED_COLUMNS).where(Segment.job_id == source.id)
+    session.execute(insert(Segment).from_select([Segment.job_id, *COPIED_COLUMNS], segments))
     job.segments_total = source.segments_total
     job.started_at = func.now()
     job.reused_from = source.reused_from or source.id

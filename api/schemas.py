@@ -1,7 +1,7 @@
 """
-Shapes of requests, which validate what comes in, and of the answers that the api alone gives.
+Schemas of requests, and of responses that only the api gives.
 
-All other answers are ``shared.documents``. The OpenAPI document is made of both.
+All other responses are ``shared.documents``. The OpenAPI document is generated from both.
 """
 
 import re
@@ -15,44 +15,46 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-from shared.documents.base import Shape
+from shared.documents.base import DeclaredType
 from shared.errors import Code
 from shared.states import JobStatus
 
-SampleFPS = Annotated[float, Field(ge=0.1, le=30.0, description="Frames looked at a second.")]
-SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of a segment.")]
+SampleFPS = Annotated[float, Field(ge=0.1, le=30.0, description="Frames analysed per second.")]
+SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of a segment in seconds.")]
 WebhookURL = Annotated[
-    str, Field(min_length=1, max_length=2048, description="Called when the job ends, see *Webhooks*.")
+    str, Field(min_length=1, max_length=2048, description="Called when the job ends; see *Webhooks*.")
 ]
-ModelName = Annotated[str, Field(min_length=1, max_length=64, description="A checkpoint's name, see `GET /v1/models`.")]
-METADATA = "Anything of yours, given back with the job and its webhook."
+ModelName = Annotated[
+    str, Field(min_length=1, max_length=64, description="Name of a checkpoint; see `GET /v1/models`.")
+]
+METADATA = "Your own data, returned with the job and in its webhook."
 
 
 def _without_null_defaults(schema: dict[str, Any]) -> None:
-    """What may be left out has no default that could be sent."""
+    """Remove the defaults of optional properties, since null cannot be sent for them."""
     for name in schema.get("properties", {}):
         schema["properties"][name].pop("default", None)
 
 
 Absent = SkipJsonSchema[None]
-"""Left out. In a query, a form or a header there is no null to send, so the document has none."""
+"""The value of an option that is left out. Null cannot be sent in a query, form or header, so the schema hides it."""
 
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
 
 
-def _written_out(value: Any) -> Any:
-    """Refuse what pydantic would take as seconds since 1970."""
+def _require_rfc3339(value: Any) -> Any:
+    """Refuse values other than RFC 3339, such as numbers, which pydantic would take as seconds since 1970."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise ValueError("not a date and time with time zone, such as 2026-01-31T12:00:00Z")
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_require_rfc3339)]
 
 
 def _as_uuid(value: Any) -> Any:
-    """JSON has no UUIDs, so strictness must not ask for one."""
+    """Convert text to a UUID, since JSON has none and strict validation would refuse text."""
     try:
         return UUID(value) if isinstance(value, str) else value
     except ValueError:
@@ -60,11 +62,11 @@ def _as_uuid(value: Any) -> Any:
 
 
 class _Parameters(BaseModel):
-    """The library in front asks for the schema in every request, and making it took longer than all else there."""
+    """A base class that caches its JSON schema, since flask-openapi3 generates it in every request, which is slow."""
 
     @classmethod
     def model_json_schema(cls, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """As pydantic's; without arguments it is made once, and not to be changed."""
+        """Return the JSON schema. Without arguments the result is cached and must not be changed."""
         return super().model_json_schema(*arguments, **options) if arguments or options else _schema(cls)
 
 
@@ -92,7 +94,7 @@ class SubmitHeaders(_Headers):
     prefer: str | Absent = Field(
         default=None,
         alias="Prefer",
-        description="`wait=N` waits up to N seconds (at most 60) for the job to end, once it is accepted (RFC 7240).",
+        description="`wait=N` waits up to N seconds (at most 60) after acceptance for the job to end (RFC 7240).",
     )
     idempotency_key: str | Absent = Field(
         default=None,
@@ -100,12 +102,12 @@ class SubmitHeaders(_Headers):
         min_length=1,
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
-        description="Makes repeating the request safe: the same key with the same request gives the same job.",
+        description="Makes retries safe: the same key with the same request gives the same job.",
     )
 
 
 class GetHeaders(_Headers):
-    """Headers of a look at a job."""
+    """Headers of a request for a job."""
 
     prefer: str | Absent = Field(
         default=None,
@@ -113,13 +115,13 @@ class GetHeaders(_Headers):
         description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240).",
     )
     if_none_match: str | Absent = Field(
-        default=None, alias="If-None-Match", description="An `ETag`: 304 if the job is still the same."
+        default=None, alias="If-None-Match", description="An `ETag`; the answer is 304 if the job is unchanged."
     )
 
 
 REUSE = (
-    "Take the scores over from a job of yours with the same file, options and checkpoint instead of scoring again."
-    " Whether this is done unasked is the operator's choice."
+    "Reuse the scores of a job of yours with the same file, options and checkpoint instead of scoring again."
+    " The operator chooses the default."
 )
 
 
@@ -135,7 +137,7 @@ class QueryOptions(_Request):
 
 
 class _Submission(_Request):
-    """Options of a job that comes as a JSON object."""
+    """Options of a job in a JSON object."""
 
     webhook_url: WebhookURL | Absent = None
     sample_fps: SampleFPS | Absent = None
@@ -145,115 +147,117 @@ class _Submission(_Request):
 
 
 class URLSubmission(_Submission):
-    """A job whose file this service fetches."""
+    """A job whose file the service fetches from a URL."""
 
-    url: str = Field(min_length=1, max_length=2048, description="Where the file is; https unless configured otherwise.")
+    url: str = Field(min_length=1, max_length=2048, description="URL of the file; https unless configured otherwise.")
 
 
 class UploadSubmission(_Submission):
-    """A job whose file went to storage directly, see `POST /v1/uploads`."""
+    """A job whose file is a direct upload; see `POST /v1/uploads`."""
 
-    upload_id: Annotated[UUID, BeforeValidator(_as_uuid)] = Field(description="The upload's id. It makes one job.")
+    upload_id: Annotated[UUID, BeforeValidator(_as_uuid)] = Field(
+        description="Id of the upload. It can be used for one job."
+    )
     sha256: str | None = Field(
         default=None,
         pattern="^[0-9a-f]{64}$",
-        description="Of the file. If something else arrived, the job fails with `checksum_mismatch`; and a request "
-        "that is repeated under its `Idempotency-Key` with another upload of the same file gets the same job.",
+        description="Digest of the file. If it differs, the job fails with `checksum_mismatch`. With it, a retry under "
+        "the same `Idempotency-Key` with another upload of the same file gets the same job.",
     )
 
 
 class UploadRequest(_Request):
-    """A file that is to go to storage directly."""
+    """A request for a direct upload."""
 
-    size_bytes: int = Field(ge=1, le=2**43, strict=True, description="Exactly.")
+    size_bytes: int = Field(ge=1, le=2**43, strict=True, description="Exact size of the file.")
 
 
 class UploadDocument(BaseModel):
-    """Where to put the file."""
+    """A presigned request for a direct upload."""
 
-    id: UUID = Field(description="For `POST /v1/jobs`, once the file is there.")
+    id: UUID = Field(description="The `upload_id` for `POST /v1/jobs`, once the file is uploaded.")
     method: Literal["PUT"]
-    url: str = Field(description="Takes the file without an API key; a secret until `expires_at`.")
-    headers: dict[str, str] = Field(description="To be sent exactly so, and no `Content-Type`.")
+    url: str = Field(description="Accepts the file without an API key; keep it secret until `expires_at`.")
+    headers: dict[str, str] = Field(description="Send exactly these headers, and no `Content-Type`.")
     expires_at: datetime
 
 
 class JobPath(_Parameters):
-    """The job in question."""
+    """The job of a request."""
 
     job_id: UUID = Field(description="The job's id.")
 
 
 class DeliveryPath(JobPath):
-    """The delivery attempt in question."""
+    """The delivery attempt of a request."""
 
     number: Annotated[int, Field(ge=1, le=1_000_000, description="The attempt's number.")]
 
 
-ITEMS_ON_A_PAGE = 100
-SUMMARIES_ON_A_PAGE = 1000
-"""Summaries of segments are small, and clients want all of them."""
+MAX_ITEMS_PER_PAGE = 100
+MAX_SUMMARIES_PER_PAGE = 1000
+"""The limit for summaries of segments, which are small."""
 
 
 class SegmentsView(StrEnum):
-    """How much is said of each segment."""
+    """The level of detail of each segment."""
 
     FULL = "full"
     SUMMARY = "summary"
 
 
 class Page(_Request):
-    """Which page of a list."""
+    """The page of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=ITEMS_ON_A_PAGE)] | Absent = Field(
-        default=None, description="Items on a page."
+    limit: Annotated[int, Field(ge=1, le=MAX_ITEMS_PER_PAGE)] | Absent = Field(
+        default=None, description="Items per page."
     )
-    cursor: str | Absent = Field(default=None, max_length=200, description="`next_cursor` of the page before.")
+    cursor: str | Absent = Field(default=None, max_length=200, description="`next_cursor` of the previous page.")
 
 
 class JobsQuery(Page):
-    """Which jobs."""
+    """Filters of a list of jobs."""
 
     status: JobStatus | Absent = None
-    created_after: Moment | Absent = Field(default=None, description="With time zone.")
-    created_before: Moment | Absent = Field(default=None, description="With time zone.")
+    created_after: Timestamp | Absent = Field(default=None, description="With time zone.")
+    created_before: Timestamp | Absent = Field(default=None, description="With time zone.")
 
 
 class SegmentsQuery(Page):
-    """Which segments of a job, and in which form."""
+    """The page and the view of a list of segments."""
 
-    limit: Annotated[int, Field(ge=1, le=SUMMARIES_ON_A_PAGE)] | Absent = Field(
-        default=None, description="Segments on a page: at most 100 with their faces, 1,000 as summaries."
+    limit: Annotated[int, Field(ge=1, le=MAX_SUMMARIES_PER_PAGE)] | Absent = Field(
+        default=None, description="Segments per page: at most 100 with faces, 1,000 as summaries."
     )
     view: SegmentsView | Absent = Field(
-        default=None, description="`full`, the default, lists every person and face; `summary` leaves them out."
+        default=None, description="`full`, the default, includes every person and face; `summary` leaves them out."
     )
 
     @model_validator(mode="after")
-    def _faces_are_large(self) -> Self:
-        if self.view != SegmentsView.SUMMARY and (self.limit or 0) > ITEMS_ON_A_PAGE:
+    def _check_limit(self) -> Self:
+        if self.view != SegmentsView.SUMMARY and (self.limit or 0) > MAX_ITEMS_PER_PAGE:
             raise PydanticCustomError(
                 "limit_too_high",
-                "limit has to be at most {most}; view=summary takes {summaries}",
-                {"most": ITEMS_ON_A_PAGE, "summaries": SUMMARIES_ON_A_PAGE},
+                "limit must be at most {max_items}, or {max_summaries} with view=summary",
+                {"max_items": MAX_ITEMS_PER_PAGE, "max_summaries": MAX_SUMMARIES_PER_PAGE},
             )
         return self
 
 
 class Problem(BaseModel):
-    """RFC 9457: what went wrong."""
+    """A problem document by RFC 9457."""
 
     type: str
     title: str
     status: int
-    detail: str = Field(description="One sentence that names the thing.")
-    code: Annotated[str, Shape(Code)] = Field(description="Stable; decide by this.")
-    request_id: str | None = Field(description="Quote it when you ask about this answer.")
-    errors: list[dict[str, str]] = Field(default=[], description="Each mistake by name.")
+    detail: str = Field(description="One sentence that names the cause.")
+    code: Annotated[str, DeclaredType(Code)] = Field(description="Stable error code for programs.")
+    request_id: str | None = Field(description="Quote it when you ask about this response.")
+    errors: list[dict[str, str]] = Field(default=[], description="Name and detail of each mistake.")
 
 
 class Health(BaseModel):
-    """Whether the service, and what it depends on, answers."""
+    """The state of the service and its dependencies."""
 
     status: Literal["ok", "unavailable"]
     checks: dict[str, str] = {}

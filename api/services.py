@@ -1,4 +1,4 @@
-"""What views work with: the collaborators that ``create_app`` was given."""
+"""Access of views to the collaborators from ``create_app``."""
 
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -6,7 +6,7 @@ from threading import BoundedSemaphore
 from flask import current_app
 
 from api.config import APISettings
-from api.endings import Endings
+from api.listener import JobEndListener
 from api.readiness import Readiness
 from shared.db import SessionFactory
 from shared.queues import Sender
@@ -21,15 +21,15 @@ class Services:
     sessions: SessionFactory
     storage: Storage
     sender: Sender
-    endings: Endings
-    """Of jobs; requests that wait hear of them."""
+    listener: JobEndListener
+    """Wakes waiting requests when their jobs end."""
     readiness: Readiness
     waiting: BoundedSemaphore
-    """Held by requests that wait for a job, so that they cannot take every thread."""
+    """Slots for requests that wait for a job, so that they cannot take every thread."""
     uploading: BoundedSemaphore
-    """Held by large uploads."""
+    """Slots for large uploads."""
     small_uploading: BoundedSemaphore
-    """Held by small uploads."""
+    """Slots for small uploads."""
 
 
 def current_services() -> Services:

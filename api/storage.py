@@ -1,7 +1,7 @@
 """
-Storage, for an operator: whether it works, and what it does by itself.
+Commands for operators that check storage and set up its bucket.
 
-Found by the command line as ``deepfakestream storage``; also ``python -m api.storage``.
+They are run as ``deepfakestream storage`` or ``python -m api.storage``.
 """
 
 import math
@@ -25,7 +25,7 @@ SPARE_DAYS = 7
 
 @click.group("storage")
 def commands() -> None:
-    """Where uploads are kept, as the configuration names it."""
+    """Check and set up the configured storage of uploads."""
 
 
 @commands.command("check")
@@ -39,20 +39,20 @@ def check() -> None:
 
 @commands.command("prepare")
 def prepare() -> None:
-    """Make the bucket if it is not there, and set its life cycle: for a server of one's own."""
+    """Create the bucket if it does not exist, and set its lifecycle. Meant for your own S3 server."""
     settings = operator_settings()
     storage = _bucket(settings)
     with _sentences():
         if storage.make_bucket():
-            click.echo("made the bucket")
+            click.echo("created the bucket")
     _set_lifecycle(storage, settings, None)
 
 
 @commands.command("lifecycle")
-@click.option("--days", type=click.IntRange(min=1), help="By default a little more than media can be kept for.")
+@click.option("--days", type=click.IntRange(min=1), help="By default a week more than media can be kept.")
 def lifecycle(days: int | None) -> None:
     """
-    Tell the bucket to expire what is left behind, as a second net below the service's own tidying.
+    Set the bucket's rules to expire leftover objects, as a fallback for the service's own clean-up.
 
     It replaces the bucket's other rules.
     """
@@ -61,7 +61,8 @@ def lifecycle(days: int | None) -> None:
 
 
 def _set_lifecycle(storage: "S3Storage", settings: SharedSettings, days: int | None) -> None:
-    # A file that is sent again stays for as long as media is kept, and is replaced when it is older than that.
+    # A file can be kept for twice the retention: it is replaced when it is older, and retention restarts when its
+    # content is sent again.
     longest = 2 * settings.jobs.media_retention_days
     days = days or math.ceil(longest) + SPARE_DAYS
     if days <= longest:
@@ -75,14 +76,14 @@ def _set_lifecycle(storage: "S3Storage", settings: SharedSettings, days: int | N
 
 def _bucket(settings: SharedSettings) -> "S3Storage":
     if not settings.storage.is_s3:
-        raise click.ClickException("only storage in S3 has a bucket with a life cycle")
+        raise click.ClickException("this command needs storage in S3; storage.url names a folder")
     with _sentences():
         return cast("S3Storage", open_storage(settings.storage))
 
 
 @contextmanager
 def _sentences() -> Iterator[None]:
-    """End the command with a sentence where storage fails or its configuration is wrong."""
+    """Translate errors of storage and its configuration into errors of the command."""
     try:
         yield
     except ConfigurationError as error:

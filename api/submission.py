@@ -1,4 +1,4 @@
-"""Submitting a job: its options, its file, and the commit after which it is certain to end."""
+"""Endpoint to submit a job: its options, its file, and the commit that guarantees its end."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.admission import check_capacity, upload_slot
-from api.answers import answer
 from api.audit import current_actor
 from api.auth import caller, requires
-from api.documentation import guarded, submission_body
+from api.documentation import authenticated_problems, submission_body
 from api.errors import APIError
 from api.jobs import blueprint
 from api.metadata import check_metadata
-from api.reuse import find_result, take_over
+from api.responses import document_response
+from api.reuse import copy_result, find_reusable_job
 from api.schemas import (
     QueryOptions,
     SubmitHeaders,
@@ -30,9 +30,9 @@ from api.schemas import (
     URLSubmission,
 )
 from api.services import Services, current_services
-from api.uploads import Submission, check_upload, receive
-from api.waiting import wait_for_end, wanted_wait_s
-from shared.audit import record
+from api.uploads import Submission, check_stored_header, receive_body
+from api.waiting import requested_wait_s, wait_for_end
+from shared.audit import record_event
 from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
@@ -40,8 +40,8 @@ from shared.jobs.creation import NewJob, create_job
 from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, find_manifest
-from shared.media.direct import claim_upload, find_upload, incoming_key
-from shared.media.files import StoredFile, adoption
+from shared.media.direct_uploads import claim_upload, find_upload, incoming_key
+from shared.media.files import StoredFile, media_transaction
 from shared.models import Job, Media
 from shared.observability import JOBS_ACCEPTED, get_logger
 from shared.outbound import check_url
@@ -54,7 +54,7 @@ log = get_logger(__name__)
 @blueprint.post(
     "/jobs",
     operation_id="submitJob",
-    responses={202: JobDocument, **guarded(404, 408, 409, 413, 415, 422)},
+    responses={202: JobDocument, **authenticated_problems(404, 408, 409, 413, 415, 422)},
     openapi_extensions={
         "requestBody": submission_body(
             QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
@@ -66,35 +66,35 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     """
     Submit an image or a video.
 
-    The answer comes once the file is stored and the job is certain to end. Options stand in the query, in form
+    The answer is sent when the file is stored and the job is certain to end. Options can be in the query, in form
     fields, or in the JSON object, each once.
     """
     services, settings = current_services(), current_services().settings
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key)
-    check = partial(_check_given, services, query)
+    check = partial(_check_before_body, services, query)
     check({})
     with (
         upload_slot(services),
-        receive(request, services.storage, settings.limits.max_upload_bytes, check) as submission,
+        receive_body(request, services.storage, settings.limits.max_upload_bytes, check) as submission,
     ):
-        options, source = _options(submission, query)
-        manifest = _manifest(services, options.get("model"))
+        options, source = _parse_options(submission, query)
+        manifest = _find_manifest(services, options.get("model"))
         _check_options(services, options, source.url)
         if source.upload is not None:
-            check_upload(services.storage, source.upload, settings.limits.for_media())
-        document, is_new = _create(services, source, options, manifest, header.idempotency_key)
-    wait_s = wanted_wait_s(header.prefer, settings.api.max_wait_s)
+            check_stored_header(services.storage, source.upload, settings.limits.for_media())
+        document, is_new = _create_job(services, source, options, manifest, header.idempotency_key)
+    wait_s = requested_wait_s(header.prefer, settings.api.max_wait_s)
     has_waited = False
     try:
         has_waited = wait_for_end(services, document.id, wait_s)
         if has_waited:
-            document = _document_now(services, document)
+            document = _reload_document(services, document)
     except SQLAlchemyError:
-        # The job is committed: an answer that says anything else would make the sender send it again.
-        log.warning("the database failed a wait", exc_info=True)
+        # The job is committed: an error response would make the client submit it again.
+        log.warning("database error while waiting", exc_info=True)
         has_waited = False
-    response = answer(document, HTTPStatus.ACCEPTED)
+    response = document_response(document, HTTPStatus.ACCEPTED)
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     response.headers["Location"] = f"/v1/jobs/{document.id}"
@@ -105,28 +105,28 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the job's file comes from: one of three."""
+    """The source of the job's file, one of three."""
 
     upload: StoredFile | None = None
-    """In storage already, since it came with the request."""
+    """The file from the request, already stored."""
     url: str | None = None
-    """To be fetched."""
+    """A URL that ingest fetches."""
     upload_id: uuid.UUID | None = None
-    """In storage already, put there directly."""
+    """A direct upload."""
     sha256: str | None = None
-    """What that file is, as its sender says."""
+    """The expected digest of the direct upload."""
 
     @property
     def kind(self) -> str:
         return "url" if self.url else "direct" if self.upload_id else "upload"
 
 
-def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
-    """Options from body and query together, and the job's source."""
+def _parse_options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
+    """Return the options from body and query, and the job's source."""
     options = query.model_dump(exclude_none=True)
     source = _Source(upload=submission.upload)
     if submission.is_json:
-        # Strictly: in JSON, "2" is no number.
+        # Strict, since "2" is not a number in JSON.
         kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
         given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
         source = _Source(**{name: given.pop(name) for name in ("url", "upload_id", "sha256") if name in given})
@@ -138,15 +138,15 @@ def _options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any
     return options | given, source
 
 
-def _manifest(services: Services, name: str | None) -> Manifest:
+def _find_manifest(services: Services, name: str | None) -> Manifest:
     models = services.settings.models
     return find_manifest(models.dir, name or models.default)
 
 
-def _check_given(services: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
-    """Refuse what is wrong with the options in query and form, before a body is taken in that could be large."""
-    options, _ = _options(Submission(None, fields, is_json=False), query)
-    _manifest(services, options.get("model"))
+def _check_before_body(services: Services, query: QueryOptions, fields: dict[str, Any]) -> None:
+    """Refuse wrong options in query and form fields before a possibly large file is read."""
+    options, _ = _parse_options(Submission(None, fields, is_json=False), query)
+    _find_manifest(services, options.get("model"))
     _check_options(services, options, None)
 
 
@@ -158,17 +158,17 @@ def _check_options(services: Services, options: dict[str, Any], url: str | None)
     check_metadata(options.get("metadata", {}), services.settings.limits.max_metadata_bytes)
 
 
-def _create(
+def _create_job(
     services: Services,
     source: _Source,
     options: dict[str, Any],
     manifest: Manifest,
     idempotency_key: str | None,
 ) -> tuple[JobDocument, bool]:
-    """Commit the job; its document, and whether it is not that of an earlier request with the same idempotency key."""
+    """Commit the job. Return its document, and whether it is new or from an earlier request with the same key."""
     if source.upload_id is not None:
         _check_arrival(services, source.upload_id)
-    with _transaction(services, source) as (session, media):
+    with _job_transaction(services, source) as (session, media):
         job, is_new = create_job(
             session,
             NewJob(
@@ -189,55 +189,55 @@ def _create(
         )
         if is_new:
             if source.upload_id is not None:
-                _claim(session, source.upload_id)
+                _claim_upload(session, source.upload_id)
             sha256 = source.upload.sha256 if source.upload else None
-            record(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
+            record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
             after_commit(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
             if media is not None and options.get("reuse", services.settings.jobs.reuse_results):
-                _reuse(session, job, manifest)
+                _reuse_result(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 after_commit(session).send(INGEST, job_id=job.id)
-        return JobDocument.of(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+        return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
 
 
 @contextmanager
-def _transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
-    """A transaction in which the file that came with the request, if one did, is its owner's media."""
+def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
+    """Open a transaction in which the file from the request, if any, is attached as media."""
     if source.upload is None:
         with services.sessions.transaction() as session:
             yield session, None
     else:
         days = services.settings.jobs.media_retention_days
         file, owner = source.upload, caller().owner
-        with adoption(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
+        with media_transaction(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
             yield adopted
 
 
-def _document_now(services: Services, document: JobDocument) -> JobDocument:
-    """The job as it stands after a wait; as it was, if it was erased meanwhile."""
+def _reload_document(services: Services, document: JobDocument) -> JobDocument:
+    """Return the current document of the job; the given one if the job was erased meanwhile."""
     with services.sessions.transaction() as session:
         job = get_job(session, document.id, owner=caller().owner)
-        return document if job is None else JobDocument.of(job, read_segments(session, job))
+        return document if job is None else JobDocument.from_job(job, read_segments(session, job))
 
 
-def _reuse(session: Session, job: Job, manifest: Manifest) -> None:
-    """End the job with the result of an equal one, if there is one."""
+def _reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
+    """End the job with the result of an equal job, if there is one."""
     description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
-    source = find_result(session, job, description)
+    source = find_reusable_job(session, job, description)
     if source is not None:
-        take_over(session, job, source)
+        copy_result(session, job, source)
 
 
-def _claim(session: Session, upload_id: uuid.UUID) -> None:
+def _claim_upload(session: Session, upload_id: uuid.UUID) -> None:
     if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
-        raise APIError(Code.NOT_FOUND, f"there is no upload {upload_id} that waits for a job")
+        raise APIError(Code.NOT_FOUND, f"upload {upload_id} does not exist, has expired or belongs to another job")
 
 
 def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
     """
-    Refuse a direct upload that is not whole, or is ruled out by its header.
+    Refuse a direct upload that is incomplete or whose header is not acceptable.
 
-    One that is taken already is not looked at: a repeated request gets its job, and any other fails to claim it.
+    A claimed upload is not checked: a repeated request gets its job, and any other request fails to claim it.
     """
     with services.sessions.transaction() as session:
         size_bytes = find_upload(session, owner=caller().owner, upload_id=upload_id)
@@ -247,18 +247,18 @@ def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
     try:
         found = services.storage.size(key)
     except ObjectMissingError as error:
-        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not arrived") from error
+        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not been uploaded") from error
     if found != size_bytes:
-        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes, and {size_bytes} were announced")
-    # Its digest is ingest's to compute.
-    check_upload(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
+        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes instead of the declared {size_bytes}")
+    # Ingest computes the digest.
+    check_stored_header(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
 
 
 def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
-    """Tells a repeated request from another one under the same idempotency key."""
+    """Return a digest that is equal for repetitions of a request, to check idempotency keys."""
     sha256 = source.upload.sha256 if source.upload else source.sha256
     content = {"file": sha256, "url": source.url, "options": options}
     if source.upload_id is not None and sha256 is None:
-        # What the file is nobody said; the same again is then the same upload.
+        # Without a digest of the file, only the same upload counts as a repetition.
         content["upload"] = str(source.upload_id)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

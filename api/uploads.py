@@ -1,7 +1,7 @@
 """
-Bodies that stream to storage while they arrive: never whole in memory, hashed and counted on the way.
+Request bodies, streamed to storage while they arrive, and hashed and counted on the way.
 
-A body comes as multipart ``file=``, as raw bytes with a media type, or as JSON that names a URL.
+A body is a multipart form with a field ``file``, raw bytes with a media type, or JSON that names a URL or an upload.
 """
 
 import json
@@ -26,16 +26,16 @@ from shared.media.removals import unclaimed_file
 from shared.storage import BLOCK_BYTES, Storage, Upload
 
 MAX_JSON_BYTES = 64 * 1024
-DRAINED_BYTES = 16 * 1024 * 1024
-DRAIN_PAUSE_S = 1.0
-DRAIN_S = 5.0
+MAX_DRAINED_BYTES = 16 * 1024 * 1024
+DRAIN_READ_TIMEOUT_S = 1.0
+DRAIN_TIMEOUT_S = 5.0
 MULTIPART_OVERHEAD_BYTES = 1024 * 1024
-"""Allowed on top of the file for the other fields and the boundaries."""
+"""Allowance for other fields and boundaries in addition to the file."""
 
 
 @dataclass(slots=True)
 class _Incoming:
-    """An upload on its way to storage; ``keep`` is what saves it from removal."""
+    """A file that is being stored; it is discarded unless ``keep`` is called."""
 
     storage: Storage
     key: str
@@ -45,11 +45,11 @@ class _Incoming:
 
     def write(self, data: bytes) -> int:
         if self.upload.size_bytes + len(data) > self.max_bytes:
-            raise TooLargeError(f"the file has more bytes than the limit max_upload_bytes, which is {self.max_bytes}")
+            raise TooLargeError(f"the file is larger than the limit max_upload_bytes of {self.max_bytes} bytes")
         if len(self.head) < HEAD_BYTES:
             self.head += data[: HEAD_BYTES - len(self.head)]
             if len(self.head) == HEAD_BYTES:
-                # A file that is no media is refused at once, and not only after all of it has been read.
+                # Files that are not media are refused before the rest is read.
                 check_head(self.head)
         return self.upload.write(data)
 
@@ -59,7 +59,7 @@ class _Incoming:
 
 @dataclass(slots=True)
 class _Uploads:
-    """All uploads of one request."""
+    """The files of one request."""
 
     storage: Storage
     max_bytes: int
@@ -77,7 +77,7 @@ class _Uploads:
 
 
 class StreamingRequest(Request):
-    """A request of which no file goes to memory or a temporary folder: only ``receive`` takes files."""
+    """A request that never buffers files in memory or temporary folders; only ``receive_body`` accepts files."""
 
     def _get_file_stream(
         self,
@@ -87,12 +87,12 @@ class StreamingRequest(Request):
         content_length: int | None = None,
     ) -> IO[bytes]:
         del total_content_length, content_type, filename, content_length
-        raise APIError(Code.UNSUPPORTED_MEDIA_TYPE, "this call takes no file")
+        raise APIError(Code.UNSUPPORTED_MEDIA_TYPE, "this endpoint accepts no file")
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a request's body was."""
+    """The content of a request body."""
 
     upload: StoredFile | None
     fields: dict[str, Any]
@@ -101,22 +101,21 @@ class Submission:
 
 
 @contextmanager
-def receive(
+def receive_body(
     request: Request, storage: Storage, max_bytes: int, check: Callable[[dict[str, str]], None] = lambda _fields: None
 ) -> Iterator[Submission]:
     """
-    Take in the body of *request*; a file is in storage while the block runs.
+    Read the body of *request*; its file is in storage while the block runs.
 
-    It stays if the block commits a row that knows it; see ``unclaimed_file``.
+    The file stays in storage if the block commits a row that refers to it; see ``unclaimed_file``.
 
     Args:
-        check: Called with the fields of a form that came before its file, before any of the file is read.
+        check: Called with the form fields before the file, before the file is read.
 
     Raises:
-        APIError: The body is none of the three forms, or not whole.
-        TooLargeError: More bytes than *max_bytes*.
-        NotMediaError, UnsupportedMediaError: The file's first bytes begin no format that is accepted; the rest of it is
-            not read.
+        APIError: The body has none of the three forms, or is incomplete.
+        TooLargeError: The file has more than *max_bytes* bytes.
+        NotMediaError, UnsupportedMediaError: The first bytes are not of an accepted format; the rest is not read.
     """
     uploads = _Uploads(storage, max_bytes)
     try:
@@ -135,41 +134,41 @@ def receive(
 
 def drain_unread(response: Response) -> Response:
     """
-    After the answer is sent, read on for a moment what the client is still sending.
+    Read the rest of the request body for a moment after the response is sent.
 
-    A server that closes with unread data makes the client's system throw the answer away, too. A body that nobody
-    reads gets DRAIN_S seconds and DRAINED_BYTES bytes at most, and the connection is closed then.
+    If a server closes a connection with unread data, the client's system may discard the response. The rest is read for
+    at most DRAIN_TIMEOUT_S seconds and MAX_DRAINED_BYTES bytes; if it is longer, the connection is closed then.
     """
     environ = current_request.environ
     body, connection = environ["wsgi.input"], environ.get("gunicorn.socket")
     has_body = bool(current_request.content_length) or "HTTP_TRANSFER_ENCODING" in environ
     if connection is not None and has_body:
-        # Where a body ends whose chunks are none nobody knows: what follows must not be taken for a request.
+        # The end of a malformed chunked body is unknown, so that the connection must not be reused.
         read = connection.recv if is_body_broken() else body.read
-        can_go_on = not is_body_broken()
-        response.call_on_close(lambda: _drain(read, connection, can_go_on=can_go_on))
+        is_reusable = not is_body_broken()
+        response.call_on_close(lambda: _drain(read, connection, is_reusable=is_reusable))
     return response
 
 
-def _drain(read: Callable[[int], bytes], connection: socket, *, can_go_on: bool) -> None:
-    # gunicorn's reads return when they are whole, and each byte that arrives begins the socket's timeout anew: only
-    # the end of the connection interrupts a read from a client that is slow but never silent.
-    deadline = Timer(DRAIN_S, _shut, (connection,))
+def _drain(read: Callable[[int], bytes], connection: socket, *, is_reusable: bool) -> None:
+    # gunicorn's reads block until they are complete, and each received byte restarts the socket's timeout. Only closing
+    # the connection interrupts a read from a client that sends slowly.
+    deadline = Timer(DRAIN_TIMEOUT_S, _shut_down, (connection,))
     deadline.daemon = True
     deadline.start()
     try:
-        if not _read_to_end(read, connection) or not can_go_on:
-            _shut(connection)
+        if not _read_to_end(read, connection) or not is_reusable:
+            _shut_down(connection)
     finally:
         deadline.cancel()
-        # The descriptor may belong to another connection soon.
+        # Otherwise the timer could close another connection that reuses the descriptor.
         deadline.join()
 
 
 def _read_to_end(read: Callable[[int], bytes], connection: socket) -> bool:
-    """Whether the client sent the rest of the body in time, so that the connection can serve another request."""
-    left = DRAINED_BYTES
-    connection.settimeout(DRAIN_PAUSE_S)
+    """Return whether the client sent the rest of the body in time, so that the connection can be reused."""
+    left = MAX_DRAINED_BYTES
+    connection.settimeout(DRAIN_READ_TIMEOUT_S)
     with suppress(OSError, ParseException):
         while left > 0:
             block = read(min(BLOCK_BYTES, left))
@@ -180,17 +179,17 @@ def _read_to_end(read: Callable[[int], bytes], connection: socket) -> bool:
     return False
 
 
-def _shut(connection: socket) -> None:
+def _shut_down(connection: socket) -> None:
     with suppress(OSError):
         connection.shutdown(SHUT_RDWR)
 
 
-def check_upload(storage: Storage, upload: StoredFile, limits: MediaLimits) -> None:
+def check_stored_header(storage: Storage, upload: StoredFile, limits: MediaLimits) -> None:
     """
-    Refuse what the header of a stored file already rules out.
+    Refuse a stored file whose header is not acceptable.
 
     Raises:
-        MediaError: With the code that says why.
+        MediaError: The file is not acceptable; its code says why.
     """
     with storage.open(upload.storage_key) as stream:
         check_limits(inspect_header(stream, upload.size_bytes), limits)
@@ -211,7 +210,7 @@ def _read(request: Request, uploads: _Uploads, check: Callable[[dict[str, str]],
         if announced is not None and announced > uploads.max_bytes:
             raise _too_large(announced, uploads.max_bytes)
         item = uploads.begin()
-        # A read waits until it is whole, and the first bytes may decide the matter.
+        # The first read is small, since it blocks until it is complete, and the first bytes may be refused.
         received = item.write(request.stream.read(HEAD_BYTES))
         while block := request.stream.read(BLOCK_BYTES):
             received += item.write(block)
@@ -243,10 +242,10 @@ def _refuse_constant(name: str) -> None:
 
 
 def _refuse_repetition(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two values is meant nobody knows, and programs differ in which one they take."""
+    """Build an object from *members*, and refuse repeated names, which parsers treat differently."""
     found = dict(members)
     if len(found) < len(members):
-        raise ValueError("a member is named twice")
+        raise ValueError("a name is repeated")
     return found
 
 

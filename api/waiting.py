@@ -1,4 +1,4 @@
-"""Waiting for the end of a job, for requests with ``Prefer: wait``."""
+"""Waits for the end of a job, for requests with ``Prefer: wait``."""
 
 import re
 import uuid
@@ -13,25 +13,25 @@ from shared.states import OPEN_JOB_STATUSES
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,18})\"?(?=$|[,;\s])", re.IGNORECASE)
 
 
-def wanted_wait_s(prefer: str | None, most_s: float) -> int:
+def requested_wait_s(prefer: str | None, max_wait_s: float) -> int:
     """
-    Whole seconds of ``Prefer: wait=N``, as RFC 7240 wants them; 0 without one.
+    Return the whole seconds of ``Prefer: wait=N`` (RFC 7240), at most *max_wait_s*; 0 without a wait.
 
     Args:
-        prefer: The header. A server may ignore what it cannot read in it.
-        most_s: The longest wait that is honoured.
+        prefer: The header. Unknown and malformed preferences are ignored.
+        max_wait_s: The longest wait that is honoured.
     """
     match = _WAIT.search(prefer or "")
-    return min(int(match[1]), int(most_s)) if match else 0
+    return min(int(match[1]), int(max_wait_s)) if match else 0
 
 
 def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
     """
-    Return when the caller's job has ended, does not exist, or *wait_s* are over.
+    Wait until the caller's job has ended or does not exist, or *wait_s* seconds are over.
 
     Returns:
-        Whether the wish was granted: False, at once, for no wait at all, if too many requests wait already, and when
-        the process has been asked to stop.
+        Whether the preference was applied. It is False without a wait, if too many requests already wait, and if the
+        process is stopping.
     """
     if wait_s <= 0 or not services.waiting.acquire(blocking=False):
         return False
@@ -43,6 +43,6 @@ def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
                 row = session.execute(wanted).one_or_none()
             return row is None or row.deleted_at is not None or row.status not in OPEN_JOB_STATUSES
 
-        return services.endings.wait(job_id, has_ended, wait_s)
+        return services.listener.wait(job_id, has_ended, wait_s)
     finally:
         services.waiting.release()

@@ -6,7 +6,7 @@ FROM python:${PYTHON} AS build
 ARG EXTRAS=api,s3,tracing
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
-# Dependencies first: they change seldom.
+# Dependencies first: they rarely change.
 COPY configs/constraints.txt configs/
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY docker/dependencies.py docker/
@@ -18,7 +18,7 @@ COPY shared/ shared/
 COPY migrations/ migrations/
 COPY worker/ worker/
 RUN /opt/venv/bin/python -m pip install --no-deps .
-# What only the worker needs is not in this image.
+# Remove what only the worker or the embedded stack needs.
 RUN /opt/venv/bin/python docker/dependencies.py --strip-worker && \
     /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 

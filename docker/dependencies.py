@@ -1,9 +1,9 @@
 """
-What an image is made of, by setup.cfg, so that no Dockerfile repeats it.
+The requirements of an image, read from setup.cfg, so that no Dockerfile repeats them.
 
-``dependencies.py api,s3`` prints the requirements of the project and of these extras, ``--strip-worker`` and
-``--strip-training`` remove from the installed project what the image does not run. Standard library alone: nothing is
-installed yet when it runs.
+``dependencies.py api,s3`` prints the requirements of the project and of these extras; ``--strip-worker`` and
+``--strip-training`` remove from the installed project what the image does not run. It uses the standard library only,
+since nothing is installed yet when it runs.
 """
 
 import configparser
@@ -13,7 +13,7 @@ import sysconfig
 from pathlib import Path
 
 STRIPPED = {
-    "--strip-worker": ("worker",),
+    "--strip-worker": ("worker", "api/embedded"),
     "--strip-training": ("worker/training", "worker/benchmark", "api", "migrations"),
 }
 

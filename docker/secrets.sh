@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes random secrets for compose.yml in docker/secrets/, once: what is there stays.
+# Create random secrets for compose.yml in docker/secrets/. Existing files are kept.
 set -eu
 cd "$(dirname "$0")"
 umask 077
@@ -19,6 +19,6 @@ keep grafana_password "$(random)"
 keep database__url "postgresql+psycopg://deepfakestream:$(cat postgres_password)@postgres:5432/deepfakestream"
 keep broker__url "redis://:$(cat redis_password)@redis:6379/0"
 keep s3_identities "{\"identities\": [{\"name\": \"deepfakestream\", \"credentials\": [{\"accessKey\": \"$(cat storage__access_key_id)\", \"secretKey\": \"$(cat storage__secret_access_key)\"}], \"actions\": [\"Admin\", \"Read\", \"Write\", \"List\"]}]}"
-# Containers read them as users of their own; the folder keeps other users of this machine out.
+# Containers read the files as other users; the folder's mode keeps other users of this machine out.
 chmod 700 .
 chmod 444 ./*

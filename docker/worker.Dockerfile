@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
-# Workers of both roles, beat and Flower. The cpu role runs from it without loading torch.
+# Workers of both roles, beat and Flower. The cpu role does not load torch.
 #
-# CPU: --build-arg TORCH_INDEX=<address of PyTorch's CPU index>. CUDA: no argument, since PyTorch's ordinary builds bring
-# their CUDA libraries; the host brings the driver and NVIDIA's container runtime.
+# CPU: --build-arg TORCH_INDEX=<address of PyTorch's CPU index>. CUDA: no argument, since PyTorch's ordinary builds include
+# their CUDA libraries; the host provides the driver and NVIDIA's container runtime.
 ARG PYTHON=3.12.12-slim-bookworm
 
 FROM python:${PYTHON} AS build
@@ -14,7 +14,7 @@ COPY configs/constraints.txt configs/
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY docker/dependencies.py docker/
 RUN python -m venv /opt/venv
-# The largest part by far, in a layer of its own.
+# By far the largest part, in a separate layer.
 RUN if [ -n "${TORCH_INDEX}" ]; then \
         /opt/venv/bin/python -m pip install -c configs/constraints.txt --index-url "${TORCH_INDEX}" torch torchvision; \
     else \
@@ -40,10 +40,10 @@ LABEL org.opencontainers.image.title="deepfakestream-worker" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
-# The decoders' sandbox is made of setpriv and unshare, which this base has with util-linux.
+# The decoders' sandbox uses setpriv and unshare, which are in this base image (util-linux).
 RUN setpriv --version && unshare --version && install -d -o 10001 -g 10001 /scratch
 COPY --from=build /opt/venv /opt/venv
-# For NVIDIA's container runtime; without it they mean nothing.
+# For NVIDIA's container runtime; ignored without it.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     DEEPFAKESTREAM_WORKER__METRICS_ADDRESS=0.0.0.0 DEEPFAKESTREAM_WORKER__METRICS_PORT=9464

@@ -18,14 +18,14 @@ def main() -> None:
 
 @main.command()
 def upgrade() -> None:
-    """To the newest schema."""
+    """Upgrade to the newest schema."""
     _migrate("head")
 
 
 @main.command()
-@click.option("--yes", is_flag=True, help="Really; required.")
+@click.option("--yes", is_flag=True, help="Confirm the loss of all data; required.")
 def downgrade(yes: bool) -> None:
-    """To the empty schema: every row is lost."""
+    """Downgrade to the empty schema. Every row is lost."""
     if not yes:
         raise click.MissingParameter(param_hint="'--yes'", param_type="option")
     _migrate("base")

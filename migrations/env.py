@@ -1,4 +1,4 @@
-"""Alembic's environment: runs migrations on the connection that ``migrations.schema`` hands over."""
+"""Alembic's environment, which runs migrations on the connection that ``migrations.schema`` passes."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ config = context.config
 
 
 def run() -> None:
-    """Migrate, each step in a transaction of its own: some, such as indexes built beside writers, take none."""
+    """Run each migration in its own transaction, since some steps, such as concurrent indexes, need none."""
     connection = config.attributes["connection"]
     context.configure(
         connection=connection, target_metadata=Base.metadata, compare_type=True, transaction_per_migration=True

@@ -1,4 +1,4 @@
-"""The database schema: the one way to change it, from code or from the command line."""
+"""The only way to change the database schema, from code or from the command line."""
 
 import time
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from sqlalchemy import Connection, Engine, text
 
 FOLDER = Path(__file__).parent
 LOCK: Final = 7303014
-"""Arbitrary but fixed."""
+"""Id of the advisory lock, arbitrary but fixed."""
 POLL_S: Final = 0.2
 WAIT_S: Final = 300.0
-"""For another migration to end."""
+"""The longest wait for another migration to end."""
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
     """
-    Bring the schema to *revision*, up or down; ``base`` is the empty schema.
+    Upgrade or downgrade the schema to *revision*; ``base`` is the empty schema.
 
-    Two that do so at the same time do it one after the other. Each step is committed by itself.
+    Concurrent calls run one after the other. Each migration is committed separately.
 
     Raises:
-        TimeoutError: Another was not done within ``WAIT_S``.
+        TimeoutError: Another migration did not end within ``WAIT_S``.
     """
     config = Config(FOLDER / "alembic.ini")
-    with engine.connect() as connection, _alone(connection):
+    with engine.connect() as connection, _exclusive_lock(connection):
         config.attributes["connection"] = connection
         if revision == "base":
             command.downgrade(config, revision)
@@ -37,13 +37,13 @@ def migrate(engine: Engine, revision: str = "head") -> None:
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    # Asked for again and again, since whoever waits within a statement is waited for by the building of an index.
+def _exclusive_lock(connection: Connection) -> Iterator[None]:
+    # The lock is polled: a statement that waits for it would block the concurrent building of an index.
     deadline = time.monotonic() + WAIT_S
     while not connection.scalar(text("select pg_try_advisory_lock(:lock)"), {"lock": LOCK}):
         connection.rollback()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"another migration has not ended within {WAIT_S:g} s")
+            raise TimeoutError(f"another migration has not ended within {WAIT_S:g} s; try again later")
         time.sleep(POLL_S)
     connection.rollback()
     try:

@@ -1,8 +1,9 @@
 """
-The audit log: who did what, and when. Events are added in the transaction of what they tell, and never changed.
+The audit log: who did what, and when.
 
-The database itself refuses to change or remove one (``migrations/versions/0002_audit_events.py``), but for retention.
-No event holds content: no file name, no URL, no metadata, no score.
+An event is added in the transaction of the change that it describes, and is never changed. The database refuses to
+change or remove events (``migrations/versions/0002_audit_events.py``), except for retention. No event holds content: no
+file name, no URL, no metadata, no score.
 """
 
 import uuid
@@ -28,14 +29,14 @@ Action = Literal[
     "delivery.repeated",
 ]
 OPERATOR: Final = "operator"
-"""Whoever can run commands beside the database."""
+"""The actor of commands that are run with access to the database."""
 SERVICE: Final = "service"
-"""The service itself, by its configuration."""
+"""The actor of changes that the service makes on its own, such as expiry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who does something."""
+    """The person or program that makes a change."""
 
     name: str
     """The name of a key, ``operator`` or ``service``."""
@@ -44,7 +45,7 @@ class Actor:
     request_id: str | None = None
 
 
-def record(
+def record_event(
     session: Session, action: Action, *, owner: str, actor: Actor, job_id: uuid.UUID | None = None, **detail: Any
 ) -> None:
     """Add an event to the transaction of *session*."""
@@ -62,14 +63,14 @@ def record(
     )
 
 
-def events(
+def list_events(
     session: Session,
     *,
     since: datetime | None = None,
     owner: str | None = None,
     job_id: uuid.UUID | None = None,
 ) -> Iterable[AuditEvent]:
-    """Events in the order in which they happened, a batch in memory at a time."""
+    """List events in order of time, loading one batch at a time."""
     query = select(AuditEvent).order_by(AuditEvent.at, AuditEvent.id)
     if since is not None:
         query = query.where(AuditEvent.at >= since)
@@ -81,11 +82,11 @@ def events(
 
 
 def expire_events(session: Session, retention_days: float) -> int:
-    """Remove events that are older than *retention_days*; returns how many."""
+    """Remove events that are older than *retention_days* and return how many there were."""
     before = session.scalar(select(func.now() - timedelta(days=retention_days)))
     if before is None:
         return 0
-    # Until the end of this transaction; see the migration.
+    # The trigger of migration 0002 allows the removal only while this is set, in this transaction.
     session.execute(
         text("select set_config('deepfakestream.audit_expires_before', :before, true)"), {"before": before.isoformat()}
     )

@@ -1,4 +1,4 @@
-"""What the server's command lines have in common; click does the rest."""
+"""Common parts of the server's command lines, which are built with click."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,26 +7,26 @@ from typing import IO, Any, Final
 import click
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "show_default": True}
-"""For ``context_settings``: ``-h`` as well, and every default in the help."""
+"""The ``context_settings`` of every command: ``-h`` as well as ``--help``, and defaults in the help."""
 
 POSITIVE: Final = click.FloatRange(min=0, min_open=True)
-"""The type of options that are times: zero and less are refused with status 2."""
-OURS: Final = ("api", "migrations", "shared", "worker")
-"""Packages that are part of this one: one of their modules that is missing is a fault, and no missing installation."""
+"""The type of options that hold a duration: values of zero or less are refused with status 2."""
+PROJECT_PACKAGES: Final = ("api", "migrations", "shared", "worker")
+"""Top-level packages of this project. A missing module of theirs is a defect, not a missing dependency."""
 
 
 class CommandError(click.ClickException):
-    """Ends a command that cannot begin, with status 2, a sentence on standard error and nothing beside it."""
+    """An error that ends a command before it begins: one sentence on standard error, exit status 2."""
 
     exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Write the sentence to *file*, by default standard error."""
+        """Write the message to *file*, by default standard error."""
         click.echo(self.message, file=file, err=True)
 
 
 class FailedCommandError(CommandError):
-    """Ends a command that has begun, with status 1, in the same way."""
+    """An error that ends a command that has begun: one sentence on standard error, exit status 1."""
 
     exit_code = 1
 
@@ -34,21 +34,21 @@ class FailedCommandError(CommandError):
 @contextmanager
 def needed_packages(program: str, user: str, extras: str) -> Iterator[None]:
     """
-    Turn the error of a package that is not installed into a sentence that says how to install it.
+    Translate the error of a package that is not installed into instructions to install it.
 
     Args:
-        program: What a person called.
-        user: What needs the package, as a person calls it.
-        extras: Of the distribution, with commas between them.
+        program: The command that the user ran.
+        user: The feature that needs the package, for the message.
+        extras: The distribution's extras that include the package, separated by commas.
 
     Raises:
-        CommandError: A package of others is missing within the context.
+        CommandError: A third-party package is missing.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        if not package or package in OURS:
+        if not package or package in PROJECT_PACKAGES:
             raise
         raise CommandError(
             f"{program}: the package {package!r} is missing; install what {user} needs, from the checkout:"
@@ -58,10 +58,11 @@ def needed_packages(program: str, user: str, extras: str) -> Iterator[None]:
 
 def run(command: click.Command, arguments: Sequence[str] | None, program: str) -> int:
     """
-    Run *command*, called *program* in its help and its errors, without ending the process.
+    Run *command* without ending the process.
 
     Args:
-        arguments: Those of the process by default.
+        arguments: The command line; by default that of the process.
+        program: The name of the command in its help and its errors.
 
     Returns:
         The exit status.

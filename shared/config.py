@@ -1,9 +1,9 @@
 """
-Settings that both services need, and how any settings are read.
+Settings that both services need, and the loader for settings.
 
-Values come from one YAML file, named by ``DEEPFAKESTREAM_CONFIG``, from a folder of secrets, named by
-``DEEPFAKESTREAM_SECRETS``, and from environment variables; the later win. ``database.url`` in the file is
-``DEEPFAKESTREAM_DATABASE__URL`` in the environment and the content of a file ``database__url`` in the folder. All
+Values come from a YAML file, named by ``DEEPFAKESTREAM_CONFIG``, from a folder of secrets, named by
+``DEEPFAKESTREAM_SECRETS``, and from environment variables. Each source overrides those before it. ``database.url`` in
+the file is ``DEEPFAKESTREAM_DATABASE__URL`` in the environment and the file ``database__url`` in the folder. All
 mistakes are reported together, each by its full name. Nothing but ``load_settings`` reads the environment.
 """
 
@@ -40,7 +40,7 @@ SECTIONS = {
     "webhooks",
     "worker",
 }
-"""Every top-level key a configuration file may have, of either service."""
+"""The top-level keys of a configuration file, of both services."""
 
 
 class ConfigurationError(Exception):
@@ -48,7 +48,7 @@ class ConfigurationError(Exception):
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and a name it does not know is a mistake."""
+    """A group of settings. It is frozen and refuses unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,45 +63,45 @@ class Database(Section):
 
 
 class Broker(Section):
-    """Redis as the Celery broker: a signal, never the truth."""
+    """Redis as the Celery broker. It only signals work; the rows in Postgres define it."""
 
     url: str
     visibility_timeout_s: int = Field(default=3600, ge=60)
-    """Redis delivers an unacknowledged message again after this long; hard time limits stay well below it."""
+    """How long until Redis delivers an unacknowledged message again; it must be well above the hard time limits."""
 
 
 class StorageSettings(Section):
-    """Where uploads are kept. All but ``url`` is for S3, and for servers that speak as it does."""
+    """Storage of uploads. All settings but ``url`` are for S3 and compatible servers."""
 
     url: str
     """``file:///folder`` or ``s3://bucket/prefix``."""
     endpoint_url: str | None = None
-    """The server's address; Amazon's own by default."""
+    """The address of the S3 server; Amazon's by default."""
     public_endpoint_url: str | None = None
-    """By which senders reach it, for direct uploads, where that is another."""
+    """The address at which clients reach the S3 server for direct uploads, if it differs."""
     region: str | None = None
     access_key_id: str | None = None
     secret_access_key: SecretStr | None = None
-    """Without the two, what the platform offers is used: environment, instance role, web identity."""
+    """The secret of *access_key_id*. Without the two, the platform's credentials are used, such as an instance role."""
     server_side_encryption: Literal["AES256", "aws:kms"] | None = None
     kms_key_id: str | None = None
     upload_valid_s: int = Field(default=3600, ge=60, le=7 * 24 * 3600)
-    """How long the address for a direct upload is good."""
+    """How long the presigned address of a direct upload is valid."""
     cache_dir: Path | None = None
-    """Where workers keep copies of the objects they work on; below the system's temporary folder by default."""
+    """The folder for workers' local copies of objects; by default below the system's temporary folder."""
     cache_bytes: int = Field(default=20 * 1024**3, gt=0)
-    """Of copies that nobody uses at the moment."""
+    """The most that copies which are not in use may take."""
     cache_linger_s: float = Field(default=120.0, gt=0)
-    """How long a copy stays after its last use; what was erased from storage is gone from there as well after it."""
+    """How long a copy stays after its last use. An object that was erased from storage is gone here after that, too."""
 
     @property
     def is_s3(self) -> bool:
-        """Whether files are objects in S3."""
+        """Whether uploads are stored in S3."""
         return self.url.startswith("s3://")
 
     @field_validator("url")
     @classmethod
-    def _known_kind(cls, value: str) -> str:
+    def _check_url_scheme(cls, value: str) -> str:
         kind, _, rest = value.partition("://")
         if kind not in {"file", "s3"} or not rest.strip("/"):
             raise ValueError("must be file:///folder or s3://bucket/prefix")
@@ -109,29 +109,29 @@ class StorageSettings(Section):
 
     @field_validator("endpoint_url", "public_endpoint_url")
     @classmethod
-    def _has_scheme(cls, value: str | None) -> str | None:
+    def _check_endpoint_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
         return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_combination(self) -> Self:
         if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("access_key_id and secret_access_key belong together")
+            raise ValueError("access_key_id and secret_access_key must be set together")
         if self.kms_key_id is not None and self.server_side_encryption != "aws:kms":
             raise ValueError("kms_key_id needs server_side_encryption: aws:kms")
         return self
 
 
 class Models(Section):
-    """Which checkpoints can be asked for."""
+    """The checkpoints that jobs can use."""
 
     dir: Path = PACKAGED_MODELS_DIR
     default: str = DEFAULT_CHECKPOINT
 
 
 class Limits(Section):
-    """What a sender may send. Whatever exceeds one is refused with its name."""
+    """Limits of uploads. An error that refuses an upload names the limit that it exceeds."""
 
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     max_duration_s: float = Field(default=7200.0, gt=0)
@@ -143,7 +143,7 @@ class Limits(Section):
     max_metadata_bytes: int = Field(default=4096, gt=0)
 
     def for_media(self) -> MediaLimits:
-        """The limits that media inspection enforces."""
+        """Return the limits that media inspection enforces."""
         return MediaLimits(
             max_bytes=self.max_upload_bytes,
             max_duration_s=self.max_duration_s,
@@ -157,37 +157,37 @@ class Jobs(Section):
     """Leases, attempts and retention."""
 
     lease_s: float = Field(default=30.0, gt=0)
-    """A lease that is not renewed for this long is taken for lost, with its worker."""
+    """A lease that is not renewed for this long has expired, and its worker is presumed dead."""
     max_attempts: int = Field(default=3, ge=1)
     retry_backoff_s: float = Field(default=2.0, ge=0)
-    """Before the second attempt; doubles with each further one."""
+    """The wait before the second attempt; it doubles with each further one."""
     sweep_every_s: float = Field(default=5.0, gt=0)
     tidy_every_s: float = Field(default=600.0, gt=0)
     """How often expired media, expired results and orphaned files are erased."""
     resend_after_s: float = Field(default=10.0, gt=0)
-    """A message unanswered for this long is sent again if its queue is empty."""
+    """A message that no worker took for this long is sent again if its queue is empty."""
     resend_always_after_s: float = Field(default=900.0, gt=0)
-    """Likewise, whatever the queue holds."""
+    """A message that no worker took for this long is sent again even if its queue is not empty."""
     reuse_results: bool = False
-    """Take scores over from an earlier job with the same file, options and checkpoint where a request does not say."""
+    """Whether a request without ``reuse`` reuses the scores of a job with the same file, options and checkpoint."""
     media_retention_days: float = Field(default=30.0, gt=0)
     result_retention_days: float = Field(default=365.0, gt=0)
     audit_retention_days: float = Field(default=730.0, gt=0)
 
 
 class Webhooks(Section):
-    """Delivery of finished jobs."""
+    """Delivery of webhooks for finished jobs."""
 
     timeout_s: float = Field(default=15.0, gt=0)
-    """Of one attempt, the receiver's whole answer included."""
+    """The longest that one attempt takes, including the receiver's whole answer."""
     retry_schedule_s: list[float] = [5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800]
-    """Waits between attempts, each with up to 20 % jitter: about a day in all."""
+    """Waits between attempts, plus up to 20 % jitter each; about a day in total."""
     allow_insecure: bool = False
     """Accept http: addresses and addresses that are not globally reachable, such as loopback."""
 
 
 class Logging(Section):
-    """How events are written to standard error."""
+    """The form in which log events are written to standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["json", "console"] = "json"
@@ -197,19 +197,19 @@ class Tracing(Section):
     """OpenTelemetry traces."""
 
     otlp_endpoint: str | None = None
-    """Base address of a collector that takes OTLP over HTTP, such as ``http://collector:4318``; none by default."""
+    """Base address of an OTLP collector over HTTP, such as ``http://collector:4318``. Without it tracing is off."""
     sampled_share: float = Field(default=1.0, ge=0.0, le=1.0)
-    """Of the traces that begin here."""
+    """The share of traces beginning in this service that are recorded."""
 
 
 class SharedSettings(BaseSettings):
-    """What the api and the worker both need; each service's settings extend it by a section of its own."""
+    """Settings that the api and the worker share; each service adds its own section."""
 
     model_config = SettingsConfigDict(
         env_prefix="DEEPFAKESTREAM_",
         env_nested_delimiter="__",
         frozen=True,
-        # The other service's section stands in the same file.
+        # The other service's section is in the same file.
         extra="ignore",
     )
 
@@ -232,7 +232,7 @@ class SharedSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then environment, then secrets, then the file; no dotenv."""
+        """Order the sources: arguments, then environment, then secrets, then the file; no dotenv."""
         del dotenv_settings
         sources = [init_settings, env_settings]
         if folder := os.environ.get(SECRETS_VARIABLE):
@@ -259,18 +259,18 @@ def load_settings(settings_type: type[AnySettings]) -> AnySettings:
     Read and validate the settings of one service from the file and the environment.
 
     Raises:
-        ConfigurationError: Naming every missing, unknown or invalid setting.
+        ConfigurationError: Settings are missing, unknown or invalid; the message names them all.
     """
     problems = _unknown_sections()
     try:
         settings = settings_type()
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise ConfigurationError(_sentence(problems)) from error
+        raise ConfigurationError(_format_problems(problems)) from error
     except (SettingsError, yaml.YAMLError, OSError) as error:
-        raise ConfigurationError(_sentence([*problems, str(error)])) from error
+        raise ConfigurationError(_format_problems([*problems, str(error)])) from error
     if problems:
-        raise ConfigurationError(_sentence(problems))
+        raise ConfigurationError(_format_problems(problems))
     return settings
 
 
@@ -288,5 +288,5 @@ def _unknown_sections() -> list[str]:
     return [f"{name}: no such section" for name in names if name not in SECTIONS]
 
 
-def _sentence(problems: list[str]) -> str:
+def _format_problems(problems: list[str]) -> str:
     return "invalid configuration:\n" + "\n".join(f"  {problem}" for problem in problems)

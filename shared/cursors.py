@@ -1,4 +1,4 @@
-"""Cursors: where a list goes on, as text that clients hand back as it is."""
+"""Cursors: the position where the next page of a list begins, as opaque text for clients."""
 
 import base64
 import uuid
@@ -8,16 +8,16 @@ Position = TypeVar("Position", uuid.UUID, int)
 
 
 def write_cursor(position: uuid.UUID | int) -> str:
-    """Return the cursor that leads on from the item at *position*."""
+    """Return the cursor of the page after the item at *position*."""
     return base64.urlsafe_b64encode(str(position).encode()).decode().rstrip("=")
 
 
 def read_cursor(cursor: str, kind: type[Position]) -> Position:
     """
-    Return the position that ``write_cursor`` was given.
+    Return the position that *cursor* encodes.
 
     Raises:
-        ValueError: The cursor is not one of a list of this kind.
+        ValueError: The cursor is malformed or belongs to another kind of list.
     """
     value = kind(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii"))
     if isinstance(value, int) and not -1 <= value < 2**31:

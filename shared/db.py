@@ -1,4 +1,4 @@
-"""Engine, sessions, and transactions that collect what is to be done once they are committed."""
+"""The database engine, and transactions that run their effects after the commit."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +12,19 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared.config import Database
 
-UNSURE_STATES: Final = ("08", "40003", "57P", "58", "XX")
-"""Of the database, or of a proxy before it, that do not say whether a commit took place: lost connections, a server
-that is being stopped, failures of the system below it."""
+AMBIGUOUS_SQLSTATES: Final = ("08", "40003", "57P", "58", "XX")
+"""
+SQLSTATE prefixes of errors that do not say whether a commit took place: lost connections, a server that is stopping,
+and system errors, of the database or of a proxy in front of it.
+"""
 
 
 class UnconfirmedCommitError(SQLAlchemyError):
-    """The connection was lost while a transaction was being committed: it may or may not have been."""
+    """The connection was lost during a commit, so that its outcome is unknown."""
 
 
 class Message(NamedTuple):
-    """A message for a worker: the name of a task, and the ids that it is given."""
+    """A message for a worker: the name of a task, and the ids that are its arguments."""
 
     task: str
     ids: tuple[tuple[str, UUID | int], ...]
@@ -31,51 +33,51 @@ class Message(NamedTuple):
 @dataclass(slots=True)
 class PendingEffects:
     """
-    What is done once a transaction is committed, and never if it is not.
+    Effects of a transaction that run after its commit, and never without it.
 
-    Everything here may also be lost, since a process can die right after its commit: the rows say what is owed, and
-    upkeep does it then.
+    They are lost if the process dies right after the commit. The rows still say what is pending, and upkeep does it
+    later.
     """
 
     messages: dict[Message, None] = field(default_factory=dict)
-    """Each once, in order."""
+    """Messages to send, each once, in order."""
     removals: dict[str, None] = field(default_factory=dict)
     """Storage keys of files to remove."""
     counts: list[Callable[[], object]] = field(default_factory=list)
-    """Counts to make in metrics."""
+    """Increments of metrics."""
 
     def send(self, task: str, **ids: UUID | int) -> None:
-        """Send a message to the workers."""
+        """Schedule a message to the workers."""
         self.messages[Message(task, tuple(ids.items()))] = None
 
     def remove(self, storage_key: str) -> None:
-        """Remove a file from storage."""
+        """Schedule the removal of a file from storage."""
         self.removals[storage_key] = None
 
     def count(self, increment: Callable[[], object]) -> None:
-        """Count something that has happened."""
+        """Schedule the increment of a metric."""
         self.counts.append(increment)
 
 
 def after_commit(session: Session) -> PendingEffects:
-    """Return what is done once the transaction of *session* is committed, to add to it."""
+    """Return the effects that run after the commit of *session*, to add to them."""
     found: PendingEffects = session.info.setdefault("after_commit", PendingEffects())
     return found
 
 
 def make_engine(settings: Database, *, threads: int | None = None) -> Engine:
     """
-    Make an engine for this process, after the fork and never before.
+    Make an engine for this process. Call it after the fork: connections do not survive one.
 
     Args:
-        threads: Keep a connection for each, and open no more; as many as *settings* say if not given.
+        threads: Keep one connection for each and open no more; by default the pool size of *settings*.
     """
     return create_engine(
         settings.url,
         pool_size=threads or settings.pool_size,
         max_overflow=0 if threads else settings.pool_size,
-        # A restarted Postgres leaves dead connections in the pool; asking first costs a round trip on loopback
-        # and saves a failed request.
+        # A restarted Postgres leaves dead connections in the pool; testing one first costs a round trip and saves a
+        # failed request.
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": settings.connect_timeout_s,
@@ -86,11 +88,11 @@ def make_engine(settings: Database, *, threads: int | None = None) -> Engine:
 
 class SessionFactory:
     """
-    Opens transactions on one engine.
+    A factory of transactions on one engine.
 
     Args:
-        perform: Called after each commit with what is to be done then; see ``shared.effects``. Without it nothing is
-            done now, and upkeep does it later.
+        perform: Runs the effects of a transaction after its commit; see ``shared.effects``. Without it they are
+            dropped, and upkeep does them later.
     """
 
     def __init__(
@@ -103,12 +105,12 @@ class SessionFactory:
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """
-        Give a session that commits when the block ends and rolls back when it raises.
+        Open a session that commits when the block ends and rolls back if it raises.
 
-        What it has collected is done after the commit, before this returns; see ``PendingEffects``.
+        Its effects run after the commit, before this returns; see ``PendingEffects``.
 
         Raises:
-            UnconfirmedCommitError: Nobody knows whether the transaction was committed.
+            UnconfirmedCommitError: It is unknown whether the transaction was committed.
         """
         with self._maker() as session:
             yield session
@@ -116,7 +118,7 @@ class SessionFactory:
             try:
                 session.commit()
             except Exception as error:
-                if is_refusal(error):
+                if is_definite_rejection(error):
                     raise
                 raise UnconfirmedCommitError("the connection was lost during the commit") from error
             pending = after_commit(session)
@@ -129,9 +131,9 @@ class SessionFactory:
             connection.execute(text("select 1"))
 
 
-def is_refusal(error: Exception) -> bool:
-    """Whether the database itself refused a commit: that has a state, and leaves the connection usable."""
+def is_definite_rejection(error: Exception) -> bool:
+    """Return whether the database rejected a commit: the error has a SQLSTATE, and the connection is still usable."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return False
     state = getattr(error.orig, "sqlstate", None)
-    return state is not None and not state.startswith(UNSURE_STATES)
+    return state is not None and not state.startswith(AMBIGUOUS_SQLSTATES)

@@ -1,8 +1,9 @@
 """
-Whether scores still fall as they did when the checkpoint was validated.
+Drift of scores against the validation of their checkpoint.
 
-By the population stability index: the sum over bins of (p - q) ln(p / q), with the shares p of now and q of then. Below
-0.1 is usually called stable, above 0.25 changed (Siddiqi, "Credit Risk Scorecards", Wiley 2006).
+It is measured by the population stability index: the sum over bins of (p - q) ln(p / q), with the current shares p and
+the reference shares q. Below 0.1 a distribution counts as stable, above 0.25 as changed (Siddiqi, "Credit Risk
+Scorecards", Wiley 2006).
 """
 
 import math
@@ -10,13 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 BINS: Final = 10
-"""Of equal width over [0, 1]; the last holds 1."""
+"""Number of bins, of equal width over [0, 1]; the last includes 1."""
 MIN_SHARE: Final = 0.005
-"""Stands for a share of less: an empty bin would make the index infinite."""
+"""The least share that is used: an empty bin would make the index infinite."""
 
 
-def shares(scores: Iterable[float]) -> list[float]:
-    """The share of *scores*, each in [0, 1], in each bin; zeros if there are none."""
+def bin_shares(scores: Iterable[float]) -> list[float]:
+    """Return the share of *scores*, each in [0, 1], in each bin; zeros without scores."""
     counts = [0] * BINS
     for score in scores:
         counts[min(BINS - 1, int(score * BINS))] += 1
@@ -25,7 +26,7 @@ def shares(scores: Iterable[float]) -> list[float]:
 
 
 def population_stability_index(now: Sequence[float], then: Sequence[float]) -> float:
-    """How far two distributions over the same bins are apart, 0 or more."""
+    """Return the distance of two distributions over the same bins, 0 or more."""
     if len(now) != len(then):
         raise ValueError(f"{len(now)} bins cannot be compared with {len(then)}")
     pairs = [(max(p, MIN_SHARE), max(q, MIN_SHARE)) for p, q in zip(now, then, strict=True)]

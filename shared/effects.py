@@ -1,4 +1,4 @@
-"""The effects of a committed transaction: messages, removed files, counts. Nothing raises: upkeep does what fails."""
+"""Effects of committed transactions: messages, removed files, metrics. They never raise; upkeep repeats what fails."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 from sqlalchemy import Engine
 
 from shared.db import PendingEffects, SessionFactory
-from shared.media.removals import remove
+from shared.media.removals import remove_files
 from shared.observability import get_logger
 from shared.queues import Sender
 from shared.storage import Storage
@@ -14,21 +14,21 @@ from shared.storage import Storage
 log = get_logger(__name__)
 
 
-def open_sessions(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
-    """Sessions on *engine* whose transactions send their messages and remove the files that they give up."""
+def make_session_factory(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
+    """Make a session factory on *engine* that runs the effects of its transactions with *sender* and *storage*."""
 
     def perform(sessions: SessionFactory, pending: PendingEffects) -> None:
-        # What has been committed stands, whatever is met here: an error would be taken for one of the transaction.
-        acts: tuple[Callable[[], None], ...] = (
+        # The transaction is committed: an error raised here would look like its failure.
+        effects: tuple[Callable[[], None], ...] = (
             partial(_count, pending),
             partial(_send, sender, pending),
             partial(_remove, sessions, storage, pending),
         )
-        for act in acts:
+        for effect in effects:
             try:
-                act()
+                effect()
             except Exception:
-                log.exception("not done after a commit; upkeep will")
+                log.exception("effect of a commit failed; upkeep repeats it")
 
     return SessionFactory(engine, perform)
 
@@ -40,8 +40,8 @@ def _count(pending: PendingEffects) -> None:
 
 def _remove(sessions: SessionFactory, storage: Storage, pending: PendingEffects) -> None:
     if pending.removals:
-        # A request or a step is not held up for long by storage that is away.
-        remove(sessions, storage, list(pending.removals), max_failures=1)
+        # Storage that is unavailable must not delay a request or a step for long.
+        remove_files(sessions, storage, list(pending.removals), max_failures=1)
 
 
 def _send(sender: Sender, pending: PendingEffects) -> None:
@@ -49,6 +49,6 @@ def _send(sender: Sender, pending: PendingEffects) -> None:
         try:
             sender.send(message)
         except Exception:
-            # The others would fail as well, each after a while.
+            # The other messages would fail, too, each after a timeout.
             log.warning("messages not sent", count=len(pending.messages) - sent, exc_info=True)
             return

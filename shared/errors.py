@@ -2,7 +2,7 @@
 The error tree that both services share.
 
     DeepfakeStreamError
-    ├── MediaError                     what the sender's file did; final, never retried
+    ├── MediaError                     a fault of the sender's file; never retried
     │   ├── EmptyFileError             empty_file
     │   ├── ChecksumMismatchError      checksum_mismatch
     │   ├── NotMediaError              not_media
@@ -16,21 +16,21 @@ The error tree that both services share.
     │   └── FrameRateTooHighError      frame_rate_too_high
     ├── SourceError                    a URL source could not be fetched
     │   ├── ForbiddenURLError          forbidden_url
-    │   ├── SourceRefusedError         source_refused        (the server said no)
+    │   ├── SourceRefusedError         source_refused        (the server answered with an error)
     │   └── SourceUnreachableError     source_unreachable    (retryable)
     ├── DecodeError                    decode_failed         (retryable: the decoder may have been killed)
     │   └── DecodeTimeoutError         decode_timeout        (retryable)
-    ├── ModelError                     model_error           (retryable: another process may be sound)
-    ├── UnknownModelError              unknown_model         (of a scan without a service)
+    ├── ModelError                     model_error           (retryable: another process may succeed)
+    ├── UnknownModelError              unknown_model         (in a scan without a service)
     ├── StorageError                   storage_error         (retryable)
     │   └── ObjectMissingError         media_missing
     ├── JobCancelledError              cancelled
     ├── AttemptsExhaustedError         attempts_exhausted
     ├── IdempotencyConflictError       idempotency_conflict
-    └── api.errors.APIError            any code               (an answer that a view gives on purpose)
+    └── api.errors.APIError            any code               (an error response of the api)
 
-Every class has a stable ``code``, which clients see, and says whether trying again can help. The message is
-one sentence for the sender: it names the thing and the value, never a path, a host of ours or SQL.
+Every class has a stable ``code``, which clients see, and says whether a retry can help. The message is one sentence for
+the sender that names the object and the value, but no path, no internal host name and no SQL.
 """
 
 from enum import StrEnum
@@ -39,9 +39,9 @@ from typing import ClassVar
 
 class Code(StrEnum):
     """
-    Every code that clients see: in problem documents, and as the error of a job, a segment or a delivery.
+    Every error code that clients see: in problem documents, and as the error of a job, a segment or a delivery.
 
-    A code never changes its meaning. ``docs/api.md`` says what each is about and what to do.
+    A code never changes its meaning. ``docs/api.md`` says what each code means and what to do about it.
     """
 
     # The file
@@ -104,14 +104,14 @@ class Code(StrEnum):
 
 
 class DeepfakeStreamError(Exception):
-    """Anything this system raises on purpose."""
+    """The base class of all errors that the service raises deliberately."""
 
     code: Code = Code.INTERNAL_ERROR
     retryable: ClassVar[bool] = False
 
 
 class MediaError(DeepfakeStreamError):
-    """The file itself is the reason."""
+    """The file itself is at fault."""
 
     code = Code.BAD_MEDIA
 
@@ -123,7 +123,7 @@ class EmptyFileError(MediaError):
 
 
 class ChecksumMismatchError(MediaError):
-    """What arrived is not what the sender said it would be."""
+    """The file does not have the checksum that its sender gave."""
 
     code = Code.CHECKSUM_MISMATCH
 
@@ -135,19 +135,19 @@ class NotMediaError(MediaError):
 
 
 class UnsupportedMediaError(MediaError):
-    """A media format, but not one that is accepted."""
+    """The file's format is media, but not accepted."""
 
     code = Code.UNSUPPORTED_MEDIA
 
 
 class UnsupportedCodecError(MediaError):
-    """An accepted container with a video codec that is not."""
+    """The container is accepted, its video codec is not."""
 
     code = Code.UNSUPPORTED_CODEC
 
 
 class NoVideoStreamError(MediaError):
-    """A container without pictures, such as sound alone."""
+    """The container has no images, but for example only sound."""
 
     code = Code.NO_VIDEO_STREAM
 
@@ -159,25 +159,25 @@ class TruncatedError(MediaError):
 
 
 class TooLargeError(MediaError):
-    """More bytes than the limit."""
+    """The file has more bytes than the limit."""
 
     code = Code.TOO_LARGE
 
 
 class TooLongError(MediaError):
-    """More seconds than the limit."""
+    """The video lasts longer than the limit."""
 
     code = Code.TOO_LONG
 
 
 class TooManyPixelsError(MediaError):
-    """More pixels in a picture than the limit."""
+    """An image or frame has more pixels than the limit."""
 
     code = Code.TOO_MANY_PIXELS
 
 
 class FrameRateTooHighError(MediaError):
-    """More frames a second than the limit."""
+    """The video has more frames per second than the limit."""
 
     code = Code.FRAME_RATE_TOO_HIGH
 
@@ -189,7 +189,7 @@ class SourceError(DeepfakeStreamError):
 
 
 class ForbiddenURLError(SourceError):
-    """The URL points where this service does not go."""
+    """The URL is malformed, or its destination is not allowed."""
 
     code = Code.FORBIDDEN_URL
 
@@ -208,58 +208,58 @@ class SourceUnreachableError(SourceError):
 
 
 class DecodeError(DeepfakeStreamError):
-    """The decoder failed on a file that had looked sound."""
+    """The decoder failed on a file that passed inspection."""
 
     code = Code.DECODE_FAILED
     retryable = True
 
 
 class DecodeTimeoutError(DecodeError):
-    """The decoder was killed at its time limit."""
+    """The decoder was killed at its timeout."""
 
     code = Code.DECODE_TIMEOUT
 
 
 class ModelError(DeepfakeStreamError):
-    """The network could not be loaded or gave a score that is not a number."""
+    """The network could not be loaded, or a score is not a number."""
 
     code = Code.MODEL_ERROR
     retryable = True
 
 
 class UnknownModelError(DeepfakeStreamError):
-    """A checkpoint was asked for that is not installed."""
+    """The requested checkpoint is not installed."""
 
     code = Code.UNKNOWN_MODEL
 
 
 class StorageError(DeepfakeStreamError):
-    """Storage did not do what was asked."""
+    """A storage operation failed."""
 
     code = Code.STORAGE_ERROR
     retryable = True
 
 
 class ObjectMissingError(StorageError):
-    """The stored file is gone, for instance because it was erased."""
+    """The stored file does not exist, for instance because it was erased."""
 
     code = Code.MEDIA_MISSING
     retryable = False
 
 
 class JobCancelledError(DeepfakeStreamError):
-    """The job was cancelled or deleted while it was being worked on."""
+    """The job was cancelled or deleted while a worker was working on it."""
 
     code = Code.CANCELLED
 
 
 class AttemptsExhaustedError(DeepfakeStreamError):
-    """Tried as often as allowed, without an end."""
+    """All allowed attempts were used up without a result."""
 
     code = Code.ATTEMPTS_EXHAUSTED
 
 
 class IdempotencyConflictError(DeepfakeStreamError):
-    """An idempotency key was used before, with another request."""
+    """The idempotency key was used before, with another request."""
 
     code = Code.IDEMPOTENCY_CONFLICT

@@ -1,18 +1,20 @@
 """
-How much a verdict rests on: how many faces of one person, among how many people, after how much compression.
+The evidence for a verdict: the number of faces, the number of people, and the compression of the video.
 
-Both the threshold of a checkpoint and its uncertainty band move with it (``shared.manifests.Calibration``).
+The threshold and the uncertainty band of a checkpoint move with it (``shared.manifests.Calibration``).
 """
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 REFERENCE_PIXELS: Final = 100_000
-"""Of a frame to which bits a pixel are scaled."""
-FEWER_BITS: Final = 0.4
-"""Larger frames need fewer bits a pixel for one quality: by this power of their size. Over 125 clips of talking heads
-as their authors published them the power was measured as 0.44."""
-BITS_OF_H264: Final[dict[str, float]] = {
+"""Size of the frame to which bits per pixel are scaled."""
+FRAME_SIZE_EXPONENT: Final = 0.4
+"""
+Exponent of the frame size by which bits per pixel are scaled: larger frames need fewer for the same quality. It was
+measured as 0.44 over 125 published clips of talking heads.
+"""
+H264_EQUIVALENT_BITS: Final[dict[str, float]] = {
     "av1": 1.8,
     "hevc": 1.3,
     "vp9": 1.2,
@@ -31,12 +33,12 @@ BITS_OF_H264: Final[dict[str, float]] = {
     "dnxhd": 0.02,
 }
 """
-What a bit of other codecs, by their names in ffmpeg, is worth in bits of H.264; of all others it is worth one. For VP6,
-WMV 9 and VC-1, which are among them, ffmpeg has no encoder to measure them by.
+How many bits of H.264 one bit of another codec is worth, by ffmpeg's name of the codec. Codecs that are not listed
+count as 1; among them are VP6, WMV 9 and VC-1, for which ffmpeg has no encoder to measure.
 
-Measured with ffmpeg: three seconds each of four clips of people talking or walking, brought to about 100,000 pixels,
-encoded at several qualities, and held against x264 (preset medium) at the same SSIM of luma, where x264 needs CRF 28 to
-44. Medians, the whole range, and medians at the same PSNR instead:
+Measured with ffmpeg: three seconds each of four clips of people talking or walking, scaled to about 100,000 pixels,
+encoded at several qualities, and compared with x264 (preset medium) at equal SSIM of luma, where x264 needs CRF 28 to
+44. The columns give the median, the range, and the median at equal PSNR instead:
 
 ========== ==== ============ ==== ==========================================================
 codec      SSIM range        PSNR encoder
@@ -64,33 +66,35 @@ dnxhd      0.02 0.01 to 0.04 0.02 dnxhd, DNxHR LB and SQ
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a job's score was made from."""
+    """The evidence that a job's score was computed from."""
 
     kind: Literal["image", "video"]
     faces: int
-    """Scored faces of the people who decided: of each segment's highest, over all segments."""
+    """Scored faces of the people who decided: the highest-scoring person of each segment, summed over segments."""
     people: float
-    """With a scored face in a segment, of whom the highest decides: the geometric mean over segments that have any."""
+    """People with a scored face in a segment: the geometric mean over segments that have any."""
     bits_per_pixel: float | None = None
-    """Of a video, scaled to H.264 and a frame of 100,000 pixels; None for images and where it is not known."""
+    """Bits per pixel of a video, scaled to H.264 and a frame of 100,000 pixels; None for images and if unknown."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON column."""
+        """Return plain values for a JSON column."""
         return asdict(self)
 
 
 def bits_per_pixel(video_bytes: int, *, width_px: int, height_px: int, frames: int, codec: str) -> float | None:
     """
-    Bits that a video spends on a pixel, scaled so that codecs and sizes of frame compare.
+    Compute the bits per pixel of a video, scaled to be comparable between codecs and frame sizes.
 
     Args:
-        video_bytes: Of the video stream alone, without sound.
+        video_bytes: Bytes of the video stream, without sound.
+        frames: Number of frames in the stream.
+        codec: ffmpeg's name of the codec.
 
     Returns:
-        None if there is no frame or no pixel.
+        Scaled bits per pixel; None if there is no frame or no pixel.
     """
     pixels = width_px * height_px
     if pixels <= 0 or frames <= 0:
         return None
-    scale: float = (pixels / REFERENCE_PIXELS) ** FEWER_BITS * BITS_OF_H264.get(codec, 1.0)
+    scale: float = (pixels / REFERENCE_PIXELS) ** FRAME_SIZE_EXPONENT * H264_EQUIVALENT_BITS.get(codec, 1.0)
     return round(video_bytes * 8 / (pixels * frames) * scale, 5)

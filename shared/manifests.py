@@ -1,5 +1,5 @@
 """
-Checkpoint manifests: what defines a result, readable without torch.
+Checkpoint manifests: everything that defines a result, readable without torch.
 
 A checkpoint is a folder ``<models_dir>/<name>/`` with ``manifest.json``, ``MODEL_CARD.md`` and
 ``weights.safetensors``. The api lists manifests and takes option defaults from them; the worker
@@ -20,11 +20,13 @@ from shared.evidence import Evidence
 PACKAGED_MODELS_DIR = Path(__file__).parent / "checkpoints"
 """The checkpoints that come with the project."""
 DEFAULT_CHECKPOINT = "swap-lite2"
-"""The one among them that judges when nobody asks for another."""
+"""The checkpoint that is used unless a request names another."""
 
-PIPELINE: Final = 4
-"""Counts changes to decoding, detection, cropping, averaging and judging that can move a score or a verdict. Results
-name it, and are taken over only where it is the same."""
+PIPELINE_VERSION: Final = 4
+"""
+Version of decoding, detection, cropping, averaging and judging; it is raised by every change that can move a score or a
+verdict. Results record it, and are reused only if it is the same.
+"""
 
 Backbone = Literal[
     "efficientnet-lite0",
@@ -37,7 +39,7 @@ Backbone = Literal[
     "efficientnet-b4",
 ]
 SCORE_DIGITS: Final = 6
-"""Of every score and bound: fine enough to lose nothing, coarse enough that every route prints the same."""
+"""Decimal digits of every score and bound, so that they print the same everywhere."""
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -48,46 +50,48 @@ class _Frozen(BaseModel):
 
 
 class Weights(_Frozen):
-    """Where the parameters are."""
+    """The file with the parameters."""
 
     file: str
-    """Beside the manifest."""
+    """Name of the file, in the folder of the manifest."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    """Of the file."""
+    """SHA-256 of the file."""
 
 
 class Architecture(_Frozen):
-    """The network: SRM residuals, with or without the colour planes, into an EfficientNet and a small head."""
+    """The network: SRM residuals, colour planes or both, an EfficientNet and a small head."""
 
     backbone: Backbone
-    """Lite networks have no squeeze-and-excitation, and ReLU6 for swish, as their authors cut them for CPUs."""
+    """Lite networks have no squeeze-and-excitation, and ReLU6 instead of swish."""
     input_planes: Literal["rgb+srm", "srm", "rgb"]
     residual_scale: Literal["grey-levels", "own-level"] = "grey-levels"
-    """Of SRM planes: as they are, or relative to the mean residual of the crop they come from, so that a noisy and a
-    smooth recording look alike and what is left is how residuals are spread over one picture."""
+    """
+    Scale of the SRM planes: grey levels, or relative to the mean residual of the crop. The latter makes noisy and
+    smooth recordings alike and leaves the distribution of residuals over the image.
+    """
     head_channels: int = Field(gt=0)
     dropout: float = Field(ge=0.0, lt=1.0)
 
 
 class Preprocessing(_Frozen):
-    """From a frame to a crop: part of what defines a score, so it travels with the checkpoint."""
+    """The steps from a frame to a crop. They define the score, so they are part of the checkpoint."""
 
     crop_size_px: int = Field(ge=32)
     """Side of the square crop that the network sees."""
     crop_margin: float = Field(ge=0.0)
-    """Added on each side of the face box, as a share of its larger side."""
+    """Margin on each side of the face box, as a share of its larger side."""
     min_face_px: int = Field(ge=20)
-    """Smaller side a face box must have to be scored; the detector looks for faces of at least this size."""
+    """The least smaller side of a face box to be scored; also the minimum size of the detector."""
     min_sharpness: float = Field(ge=0.0)
-    """Variance of the Laplacian of the face at 96 px, 8-bit luma; below it a face is called blurred."""
+    """The least variance of the Laplacian, of the face at 96 px in 8-bit luma; below it a face is blurred."""
     min_confidence: float = Field(ge=0.0, le=1.0)
-    """O-Net probability that a detection needs."""
+    """The least O-Net probability of a detection."""
     detector_thresholds: tuple[Score, Score, Score] = (0.6, 0.7, 0.7)
     """P-, R- and O-Net thresholds of the cascade."""
 
 
 class Sampling(_Frozen):
-    """Which frames are looked at unless the request says otherwise."""
+    """Default sampling of frames, which a request can override."""
 
     sample_fps: float = Field(gt=0.0, le=30.0)
     segment_seconds: float = Field(ge=1.0, le=60.0)
@@ -97,26 +101,26 @@ class Bound(_Frozen):
     """
     A bound on a job's score that moves with the evidence; its values are log-odds of the score.
 
-    It lies at ``many + (one - many) / faces + step * log2(people)`` with ``step = doubling_many + (doubling -
-    doubling_many) / faces``: the variance of a mean over faces of one person falls to what clips differ by as one over
-    their number, and the highest of several people lies higher, by less where each is a mean over many faces.
+    The bound is ``many + (one - many) / faces + step * log2(people)`` with ``step = doubling_many + (doubling -
+    doubling_many) / faces``. The variance of the mean over one person's faces falls, as one over their number, to the
+    variance between clips. The maximum over several people is higher, but less so for means over many faces.
     """
 
     one: float
-    """For one face of one person."""
+    """The bound for one face of one person."""
     many: float
-    """Towards which it moves with the number of that person's faces."""
+    """The limit of the bound for many faces of one person."""
     doubling: float = 0.0
-    """What it moves by where twice as many people were seen, one face of each."""
+    """Increase of the bound when the number of people doubles, for one face each."""
     doubling_many: float | None = None
-    """Towards which that moves with the number of faces; where it is not given, ``doubling`` holds for all."""
+    """The limit of that increase for many faces; by default ``doubling``, for any number of faces."""
 
-    def at(self, evidence: Evidence) -> float:
-        """The bound as a score, in [0, 1]."""
-        return Scale(1.0).probability(self.odds_at(evidence))
+    def score_at(self, evidence: Evidence) -> float:
+        """Return the bound as a score, in [0, 1]."""
+        return Scale(1.0).probability(self.log_odds_at(evidence))
 
-    def odds_at(self, evidence: Evidence) -> float:
-        """The bound in log-odds."""
+    def log_odds_at(self, evidence: Evidence) -> float:
+        """Return the bound in log-odds."""
         faces, people = max(1, evidence.faces), max(1.0, evidence.people)
         doubling_many = self.doubling if self.doubling_many is None else self.doubling_many
         step = doubling_many + (self.doubling - doubling_many) / faces
@@ -124,21 +128,21 @@ class Bound(_Frozen):
 
 
 class Bounds(_Frozen):
-    """Where ``real`` ends and where ``fake`` begins, for one kind of media."""
+    """The upper bound of ``real`` and the lower bound of ``fake``, for one kind of media."""
 
     low: Bound
     high: Bound
 
 
 class Limits(NamedTuple):
-    """Where ``real`` ends and where ``fake`` begins for one job: scores in [low, high) are inconclusive."""
+    """The limits of one job: scores below *low* are real, from *high* on fake, between them inconclusive."""
 
     low: float
     high: float
 
 
 class Scale(NamedTuple):
-    """From a network's logit to a calibrated probability."""
+    """Temperature and offset that turn a logit into a calibrated probability."""
 
     temperature: float
     offset: float = 0.0
@@ -152,29 +156,31 @@ class Scale(NamedTuple):
         Apply the logistic function, in the form that never overflows, to a logit or to an array of them.
 
         Args:
-            logits: Of the type that *tanh* takes, such as a NumPy array of any shape for ``numpy.tanh``.
-            tanh: The hyperbolic tangent of the library that *logits* belong to, which this module does not import.
+            logits: Logits in the type that *tanh* takes, such as a NumPy array of any shape for ``numpy.tanh``.
+            tanh: The hyperbolic tangent of the library of *logits*, since this module imports none.
 
         Returns:
-            Probabilities of being fake, in [0, 1], of the same type, shape and precision.
+            Probabilities of being fake, in [0, 1], in the type, shape and precision of *logits*.
         """
         return 0.5 + 0.5 * tanh(0.5 * (logits - self.offset) / self.temperature)
 
 
 class Calibration(_Frozen):
-    """From a logit to a probability and a verdict."""
+    """The steps from a logit to a probability and a verdict."""
 
     temperature: float = Field(gt=0.0)
     offset: float = 0.0
-    """Taken from a logit before it is divided by the temperature."""
+    """Subtracted from a logit before it is divided by the temperature."""
     threshold: Score
     uncertainty_band: tuple[Score, Score]
-    """[low, high]: job scores inside it are inconclusive. Both are for one face of one person, where ``bounds`` says
-    more."""
+    """
+    [low, high): job scores inside it are inconclusive. If ``bounds`` are given, threshold and band are those of one
+    face of one person.
+    """
     bounds: dict[Literal["image", "video"], Bounds] | None = None
-    """By kind of media; where there are none, threshold and band hold for all evidence."""
+    """Bounds by kind of media; without them, threshold and band apply to all evidence."""
     min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
-    """Below this (``shared.evidence.bits_per_pixel``) a video is compressed too heavily to be called real."""
+    """Videos with fewer bits per pixel (``shared.evidence``) are compressed too heavily to be called real."""
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:
@@ -185,32 +191,32 @@ class Calibration(_Frozen):
 
     @property
     def scale(self) -> Scale:
-        """What makes a probability of a logit."""
+        """The scale that turns a logit into a probability."""
         return Scale(self.temperature, self.offset)
 
     def limits(self, evidence: Evidence) -> Limits:
-        """Where ``real`` ends and where ``fake`` begins, given what the score was made from."""
+        """Return the limits of ``real`` and ``fake`` for a score with this evidence."""
         bounds = (self.bounds or {}).get(evidence.kind)
         if bounds is None:
             return Limits(*self.uncertainty_band)
-        high = round(bounds.high.at(evidence), SCORE_DIGITS)
-        return Limits(min(round(bounds.low.at(evidence), SCORE_DIGITS), high), high)
+        high = round(bounds.high.score_at(evidence), SCORE_DIGITS)
+        return Limits(min(round(bounds.low.score_at(evidence), SCORE_DIGITS), high), high)
 
-    def by_evidence(self) -> dict[str, Any]:
-        """What goes beyond temperature, threshold and band, for ``Manifest.describe``; empty where nothing does."""
+    def evidence_fields(self) -> dict[str, Any]:
+        """Return the fields beyond temperature, threshold and band, for ``Manifest.describe``; empty if none is set."""
         if self.bounds is None and self.offset == 0.0 and self.min_bits_per_pixel is None:
             return {}
         return self.model_dump(mode="json", include={"offset", "bounds", "min_bits_per_pixel"})
 
     def is_heavily_compressed(self, evidence: Evidence) -> bool:
-        """Whether a swap may have been compressed out of sight."""
+        """Return whether compression may have hidden a swap."""
         if self.min_bits_per_pixel is None or evidence.bits_per_pixel is None:
             return False
         return evidence.bits_per_pixel < self.min_bits_per_pixel
 
 
 class Manifest(_Frozen):
-    """Everything about a checkpoint but its parameters."""
+    """Everything about a checkpoint except its parameters."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str
@@ -221,24 +227,24 @@ class Manifest(_Frozen):
     calibration: Calibration
     weights: Weights
     reference_shares: tuple[Share, ...] | None = Field(default=None, min_length=BINS, max_length=BINS)
-    """Of the scores of real validation media, by tenths of [0, 1]: what drift is measured against."""
+    """Shares of the scores of real validation media in bins of [0, 1], the reference for drift."""
     training_data: list[str] = []
     metrics: dict[str, float] = {}
     licence: str = "Apache-2.0"
 
     def pin(self) -> dict[str, Any]:
-        """Everything that decides a result, as JSON: a job keeps it, whatever becomes of the checkpoint's folder."""
+        """Return everything that decides a result, as JSON. A job keeps it, independent of the checkpoint's folder."""
         left_out = {"training_data", "metrics", "reference_shares"}
-        # Without defaults, so that a release that knows no newer field understands what does not use it.
+        # Defaults are left out, so that an older release can read manifests that do not use newer fields.
         return self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
 
     @classmethod
-    def pinned(cls, data: dict[str, Any]) -> Self:
+    def from_pin(cls, data: dict[str, Any]) -> Self:
         """
-        Read what ``pin`` wrote.
+        Read a manifest that ``pin`` wrote.
 
         Raises:
-            ModelError: This release does not understand it.
+            ModelError: A newer release wrote it, and this one cannot read it.
         """
         try:
             return cls.model_validate(data)
@@ -246,7 +252,7 @@ class Manifest(_Frozen):
             raise ModelError("the job's checkpoint needs a newer release of this service") from error
 
     def describe(self, *, sample_fps: float, segment_seconds: float) -> dict[str, Any]:
-        """Everything that produced a result, so that it can be defended and repeated."""
+        """Return everything that produced a result, so that it can be explained and repeated."""
         return {
             "name": self.name,
             "version": self.version,
@@ -255,10 +261,10 @@ class Manifest(_Frozen):
             "threshold": self.calibration.threshold,
             "uncertainty_band": list(self.calibration.uncertainty_band),
             "temperature": self.calibration.temperature,
-            **self.calibration.by_evidence(),
+            **self.calibration.evidence_fields(),
             "architecture": self.architecture.model_dump(mode="json"),
             "preprocessing": self.preprocessing.model_dump(mode="json"),
-            "pipeline": PIPELINE,
+            "pipeline": PIPELINE_VERSION,
             "sampling": {"sample_fps": sample_fps, "segment_seconds": segment_seconds},
         }
 
@@ -268,7 +274,7 @@ def read_manifest(folder: Path) -> Manifest:
     Read the manifest of the checkpoint in *folder*.
 
     Raises:
-        ModelError: There is none, or it does not validate.
+        ModelError: The manifest is missing or invalid.
     """
     try:
         return Manifest.model_validate_json((folder / "manifest.json").read_bytes())
@@ -277,16 +283,16 @@ def read_manifest(folder: Path) -> Manifest:
     except ValidationError as error:
         name = folder.name
         for mistake in error.errors():
-            # A checkpoint from a newer version, most likely: its other mistakes would only hide that.
+            # The checkpoint is probably from a newer release; its other errors would only hide that.
             if mistake["loc"] == ("architecture", "backbone") and mistake["type"] == "literal_error":
                 known = ", ".join(get_args(Backbone))
-                told = f"checkpoint {name!r} has the unknown backbone {mistake['input']!r}; known are {known}"
-                raise ModelError(told) from error
+                message = f"checkpoint {name!r} has the unknown backbone {mistake['input']!r}; known are {known}"
+                raise ModelError(message) from error
         raise ModelError(f"the manifest of checkpoint {name!r} is invalid: {error}") from error
 
 
 def find_manifest(models_dir: Path, name: str) -> Manifest:
-    """The manifest of the checkpoint *name* below *models_dir*. Raises UnknownModelError."""
+    """Return the manifest of the checkpoint *name* below *models_dir*. Raises UnknownModelError."""
     known = list_manifests(models_dir)
     if name not in known:
         raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(known)}")
@@ -295,33 +301,33 @@ def find_manifest(models_dir: Path, name: str) -> Manifest:
 
 def list_manifests(models_dir: Path) -> dict[str, Manifest]:
     """
-    Name → manifest of every checkpoint folder below *models_dir*, in order of name.
+    Return name → manifest of every checkpoint folder below *models_dir*, in order of name.
 
-    Those that cannot be read are left out, so that one of them does not keep the others from serving;
-    ``refused_manifests`` tells why.
+    Manifests that cannot be read are left out, so that they do not affect other checkpoints; ``check_manifests``
+    reports them.
     """
-    manifests, _ = _read_all(models_dir)
+    manifests, _ = _read_manifests(models_dir)
     return {manifest.name: manifest for manifest in manifests}
 
 
-def refused_manifests(models_dir: Path, default: str) -> list[str]:
+def check_manifests(models_dir: Path, default: str) -> list[str]:
     """
-    Look at every manifest below *models_dir* when a service starts.
+    Check every manifest below *models_dir* when a service starts.
 
     Returns:
-        Why those that cannot be read are refused, one sentence each. The service can do without them.
+        One sentence for each manifest that cannot be read. The service works without them.
 
     Raises:
-        ModelError: The one of the checkpoint *default* is among them.
+        ModelError: The manifest of the checkpoint *default* cannot be read.
     """
-    _, refused = _read_all(models_dir)
+    _, refused = _read_manifests(models_dir)
     if default in refused:
         raise refused[default]
     return [str(error) for error in refused.values()]
 
 
-def _read_all(models_dir: Path) -> tuple[list[Manifest], dict[str, ModelError]]:
-    """The manifests below a folder, and by the names of their folders why others cannot be read."""
+def _read_manifests(models_dir: Path) -> tuple[list[Manifest], dict[str, ModelError]]:
+    """Return the manifests below a folder, and folder name → error of those that cannot be read."""
     manifests: list[Manifest] = []
     refused: dict[str, ModelError] = {}
     for file in sorted(models_dir.glob("*/manifest.json")):

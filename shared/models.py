@@ -1,8 +1,8 @@
 """
-The rows, which are the truth about every job.
+The database tables, which are authoritative for the state of every job.
 
-Ids are UUIDv7, so they sort by time of creation. Times are ``timestamptz`` and set by the database's clock
-wherever two processes compare them. The schema itself is made by the migrations alone.
+Ids are UUIDv7, so they sort by time of creation. Times are ``timestamptz``; those that several processes compare are
+set by the database's clock. Only the migrations create and change the schema.
 """
 
 import uuid
@@ -45,46 +45,46 @@ from shared.states import (
 
 
 def new_id() -> uuid.UUID:
-    """A UUIDv7."""
+    """Return a new UUIDv7."""
     return uuid.UUID(int=uuid6.uuid7().int)
 
 
-def _one_of(column: str, values: Iterable[StrEnum]) -> str:
+def _allowed_values(column: str, values: Iterable[StrEnum]) -> str:
     listed = ", ".join(f"'{value}'" for value in values)
     return f"{column} in ({listed})"
 
 
-class Word(TypeDecorator[StrEnum]):
+class EnumString(TypeDecorator[StrEnum]):
     """
-    A column of text that holds one of the words of an enumeration.
+    A text column that holds a member of a string enumeration.
 
-    The database's own enumerations need a migration for every new word; a check constraint says which are allowed. A
-    word that this release does not know, since a later one wrote the row, is read as the plain string that it is.
+    A check constraint lists the allowed values; native enumerations of Postgres are harder to change. A value that this
+    release does not know, because a later one wrote it, is read as a plain string.
     """
 
     impl = String
     cache_ok = True
 
-    def __init__(self, words: type[StrEnum]) -> None:
+    def __init__(self, enumeration: type[StrEnum]) -> None:
         super().__init__()
-        self.words = words
+        self.enumeration = enumeration
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Send the plain string."""
+        """Return the plain string that is stored."""
         del dialect
         return None if value is None else str(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
-        """Give the member."""
+        """Return the member, or the plain string if it is unknown."""
         del dialect
         try:
-            return None if value is None else self.words(value)
+            return None if value is None else self.enumeration(value)
         except ValueError:
             return value
 
 
 class Base(DeclarativeBase):
-    """Common naming of constraints, so that migrations can refer to them."""
+    """The base class of all tables, with fixed names of constraints for the migrations."""
 
     metadata = MetaData(
         naming_convention={
@@ -102,10 +102,10 @@ class Base(DeclarativeBase):
         float: Double,
         uuid.UUID: Uuid,
         str: String,
-        JobStatus: Word(JobStatus),
-        SegmentStatus: Word(SegmentStatus),
-        DeliveryStatus: Word(DeliveryStatus),
-        Verdict: Word(Verdict),
+        JobStatus: EnumString(JobStatus),
+        SegmentStatus: EnumString(SegmentStatus),
+        DeliveryStatus: EnumString(DeliveryStatus),
+        Verdict: EnumString(Verdict),
     }
 
 
@@ -118,12 +118,12 @@ class APIKey(Base):
     owner: Mapped[str]
     name: Mapped[str]
     prefix: Mapped[str]
-    """The first characters of the key, by which a person recognises it."""
+    """The first characters of the key, to recognise it."""
     secret_sha256: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
-    """The key has 256 random bits, so a plain digest cannot be searched and no slow hash is needed."""
+    """The key has 256 random bits, so that a plain digest cannot be inverted and no slow hash is needed."""
     scopes: Mapped[list[Any]]
     webhook_secret: Mapped[str]
-    """``whsec_…``: signs webhooks of jobs made with this key, so it has to be kept readable."""
+    """``whsec_…``: signs the webhooks of jobs made with this key, so it is stored in plain text."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     revoked_at: Mapped[datetime | None]
 
@@ -141,11 +141,11 @@ class Media(Base):
     storage_key: Mapped[str | None]
     """Null once the file is erased."""
     facts: Mapped[dict[str, Any] | None]
-    """What the probe found; see ``worker.media.probe.MediaFacts``."""
+    """The facts from the probe; see ``worker.media.probe.MediaFacts``."""
     video_bytes: Mapped[int | None] = mapped_column(BigInteger)
-    """Of the video stream alone; null for images, and in rows from before."""
+    """Bytes of the video stream; null for images, and in rows of older releases."""
     presentation: Mapped[dict[str, Any] | None]
-    """Which pictures of the file are shown, and how; null in rows from before. See ``MediaFacts.presentation``."""
+    """The track and dynamic range that are shown; null in rows of older releases. See ``MediaFacts.presentation``."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 
@@ -155,11 +155,11 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        CheckConstraint(_one_of("status", JobStatus), name="status"),
-        CheckConstraint(_one_of("verdict", Verdict), name="verdict"),
+        CheckConstraint(_allowed_values("status", JobStatus), name="status"),
+        CheckConstraint(_allowed_values("verdict", Verdict), name="verdict"),
         UniqueConstraint("owner", "idempotency_key"),
         Index("ix_jobs_owner_id", "owner", text("id desc")),
-        Index("ix_jobs_open", "status", "id", postgresql_where=text(_one_of("status", OPEN_JOB_STATUSES))),
+        Index("ix_jobs_open", "status", "id", postgresql_where=text(_allowed_values("status", OPEN_JOB_STATUSES))),
         Index("ix_jobs_media_id", "media_id"),
         Index("ix_jobs_finished_at", "finished_at"),
         Index("ix_jobs_expiring", "finished_at", postgresql_where=text("deleted_at is null")),
@@ -172,23 +172,25 @@ class Job(Base):
     media_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("media.id"))
     source_url: Mapped[str | None]
     source_key: Mapped[str | None]
-    """Where storage holds a direct upload that is not yet the job's media."""
+    """Storage key of a direct upload that is not yet the job's media."""
     source_sha256: Mapped[str | None]
-    """What its sender said that it is."""
+    """Expected digest of the direct upload, if its sender gave one."""
     status: Mapped[JobStatus] = mapped_column(default=JobStatus.QUEUED)
     model: Mapped[str]
-    """The name of the checkpoint that judges it."""
+    """Name of the job's checkpoint."""
     manifest: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
-    """That checkpoint's manifest as it was at submission, with the digest of its weights; see ``Manifest.pin``. Null in
-    rows from before, and in those that a release from before makes until ingest has planned them."""
+    """
+    The checkpoint's manifest at submission, with the digest of its weights; see ``Manifest.pin``. In rows that an older
+    release created, it is null until ingest has planned the job.
+    """
     sample_fps: Mapped[float]
     segment_seconds: Mapped[float]
     webhook_url: Mapped[str | None]
-    # The attribute cannot be called "metadata": SQLAlchemy keeps its own there.
+    # The attribute cannot be called "metadata", a reserved name of SQLAlchemy.
     client_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     idempotency_key: Mapped[str | None]
     request_sha256: Mapped[str]
-    """Of body and options: tells a repeated request from a different one under the same idempotency key."""
+    """Digest of file and options, to tell a repeated request from another with the same idempotency key."""
 
     fake_score: Mapped[float | None]
     peak_score: Mapped[float | None]
@@ -196,26 +198,26 @@ class Job(Base):
     reasons: Mapped[list[Any]] = mapped_column(default=list)
     model_description: Mapped[dict[str, Any] | None]
     evidence: Mapped[dict[str, Any] | None]
-    """What the verdict rests on, and the limits that follow from it; see ``worker.tasks.finish.judge``."""
+    """The evidence for the verdict, and the limits that follow from it; see ``worker.tasks.finish.judge``."""
     findings: Mapped[dict[str, Any] | None]
-    """What is said of each person, and the stretches of time that stand out; see ``worker.pipeline.judging``."""
+    """Findings on each person, and suspicious intervals; see ``worker.pipeline.verdicts``."""
     reused_from: Mapped[uuid.UUID | None]
-    """The job whose scores these are; that one may be gone by now."""
+    """The job whose scores were reused; it may have been deleted since."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
 
     segments_total: Mapped[int | None]
     segments_done: Mapped[int | None] = mapped_column(server_default=text("0"))
     """
-    How many segments are neither pending nor running. Triggers of the database keep it (migration 0009), so that it is
-    right whichever release records a segment; null in jobs planned before, until their next segment is done.
+    Number of segments that are neither pending nor running. Database triggers keep it (migration 0009), so that it is
+    correct whichever release records a segment. It is null in jobs planned earlier until their next segment is done.
     """
     attempts: Mapped[int] = mapped_column(default=0)
-    """How often the step that is due was begun: ingest, and once the segments are planned, finish."""
+    """Attempts of the current step: ingest, and after the segments are planned, finish."""
     lease_token: Mapped[uuid.UUID | None]
     leased_until: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
-    """When a message for the next step was last sent; null if one is owed."""
+    """When a message for the current step was last sent; null if none is out."""
     send_after: Mapped[datetime] = mapped_column(server_default=func.now())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
@@ -227,12 +229,12 @@ class Job(Base):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has reached the state it will keep."""
+        """Whether the job has a final status."""
         return self.status in FINAL_JOB_STATUSES
 
 
 class DirectUpload(Base):
-    """An upload that goes to storage past the api; see ``shared.media.direct``."""
+    """An upload that goes directly to storage; see ``shared.media.direct_uploads``."""
 
     __tablename__ = "uploads"
     __table_args__ = (Index("ix_uploads_owner", "owner"), Index("ix_uploads_expires_at", "expires_at"))
@@ -243,11 +245,11 @@ class DirectUpload(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
     claimed_at: Mapped[datetime | None]
-    """When a job was made of it; its bytes count as its owner's until they are the job's media."""
+    """When a job claimed the upload. Its bytes count towards the owner's quota until they are the job's media."""
 
 
 class Removal(Base):
-    """A file that no row needs any more; see ``shared.media.removals``."""
+    """A pending removal of a file; see ``shared.media.removals``."""
 
     __tablename__ = "removals"
 
@@ -256,18 +258,18 @@ class Removal(Base):
 
 
 class Segment(Base):
-    """A stretch ``[start_s, end_s)`` of a job's media and what was found in it."""
+    """An interval ``[start_s, end_s)`` of a job's media, and its result."""
 
     __tablename__ = "segments"
     __table_args__ = (
-        CheckConstraint(_one_of("status", SegmentStatus), name="status"),
+        CheckConstraint(_allowed_values("status", SegmentStatus), name="status"),
         CheckConstraint("fake_score between 0 and 1", name="fake_score"),
         CheckConstraint("(status = 'scored') = (fake_score is not null)", name="scored_has_score"),
         Index(
             "ix_segments_open",
             "status",
             "send_after",
-            postgresql_where=text(_one_of("status", OPEN_SEGMENT_STATUSES)),
+            postgresql_where=text(_allowed_values("status", OPEN_SEGMENT_STATUSES)),
         ),
     )
 
@@ -279,13 +281,13 @@ class Segment(Base):
     fake_score: Mapped[float | None]
     result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
     """
-    People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``. It is large, so a query that needs
-    it asks for it with ``undefer``.
+    People, faces, boxes and times; see ``worker.pipeline.results.SegmentResult``. It is large, so it is loaded only by
+    queries with ``undefer``.
     """
     people_count: Mapped[int | None]
     """
-    How many people *result* lists. It and the five after it repeat what *result* says, to be read without it. All are
-    null without a result, and where a release from before recorded one; ``shared.jobs.segments`` reads both forms.
+    Number of people in *result*. This column and the next five repeat values of *result*, to be read without it. All
+    are null without a result, and in rows of older releases; ``shared.jobs.segments`` reads both forms.
     """
     faces_found: Mapped[int | None]
     faces_scored: Mapped[int | None]
@@ -293,7 +295,7 @@ class Segment(Base):
     engine: Mapped[str | None]
     reasons: Mapped[list[Any] | None]
     looks: Mapped[list[Any] | None]
-    """What its people look like, by number: a means to follow them over segments, null once the job has ended."""
+    """The looks of its people, by number, to follow them over segments; null once the job has ended."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(default=0)
@@ -310,29 +312,29 @@ class Delivery(Base):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        CheckConstraint(_one_of("status", DeliveryStatus), name="status"),
+        CheckConstraint(_allowed_values("status", DeliveryStatus), name="status"),
         UniqueConstraint("job_id", "number"),
-        Index("ix_deliveries_due", "due_at", postgresql_where=text(_one_of("status", OPEN_DELIVERY_STATUSES))),
+        Index("ix_deliveries_due", "due_at", postgresql_where=text(_allowed_values("status", OPEN_DELIVERY_STATUSES))),
         Index("ix_deliveries_url", "url", "finished_at"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     number: Mapped[int]
-    """1 for the first attempt of the job's event, then counting on."""
+    """1 for the first attempt of the job's event, then consecutive."""
     event_id: Mapped[str]
-    """The ``webhook-id``: the same in every attempt, so that a receiver can tell a repeat."""
+    """The ``webhook-id``, the same in every attempt, so that a receiver can recognise a repetition."""
     event: Mapped[str]
     url: Mapped[str]
     retries: Mapped[int] = mapped_column(default=0)
-    """How many attempts of the automatic schedule came before this one."""
+    """Number of attempts of the automatic schedule before this one."""
     automatic: Mapped[bool] = mapped_column(default=True)
-    """Whether the schedule made it, or a person who asked to send again."""
+    """True if the schedule created the attempt, false if a redelivery was requested."""
     status: Mapped[DeliveryStatus] = mapped_column(default=DeliveryStatus.PENDING)
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())
     sent_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
-    """How often this attempt was begun: more than once where a worker died under it."""
+    """How often the attempt was leased; more than once if a worker died during it."""
     lease_token: Mapped[uuid.UUID | None]
     leased_until: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
@@ -345,7 +347,7 @@ class Delivery(Base):
 
 
 class AuditEvent(Base):
-    """Something that somebody did; see ``shared.audit``."""
+    """An event of the audit log; see ``shared.audit``."""
 
     __tablename__ = "audit_events"
     __table_args__ = (
@@ -360,7 +362,7 @@ class AuditEvent(Base):
     owner: Mapped[str]
     actor: Mapped[str]
     api_key_id: Mapped[uuid.UUID | None]
-    """No foreign key: events outlive what they tell of."""
+    """There is no foreign key, since events outlive the rows that they refer to."""
     job_id: Mapped[uuid.UUID | None]
     address: Mapped[str | None]
     request_id: Mapped[str | None]

@@ -1,8 +1,8 @@
 """
 JSON logs with bound keys, and the Prometheus metrics of both services.
 
-Logs are events with keys; never a file name, a URL or a token of a sender. ``bind`` puts ``job_id`` or
-``request_id`` into every event of the current request or task.
+Log events have keys, but never contain a file name, a URL or a token of a sender. ``bind`` adds ``job_id`` or
+``request_id`` to every event of the current request or task.
 """
 
 import logging
@@ -18,7 +18,7 @@ from prometheus_client.registry import REGISTRY
 from shared.config import Logging
 
 MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""Names the folder in which the processes of one service add up their metrics (prometheus_client's own name)."""
+"""Environment variable of prometheus_client: the folder in which processes of one service share their metrics."""
 
 JOBS_ACCEPTED: Final = Counter("deepfakestream_jobs_accepted", "Jobs accepted, by kind of source.", ["source"])
 JOBS_ENDED: Final = Counter("deepfakestream_jobs_ended", "Jobs ended, by status.", ["status"])
@@ -48,13 +48,13 @@ FAKE_SCORES: Final = Histogram(
 VERDICTS: Final = Counter("deepfakestream_verdicts", "Verdicts of succeeded jobs.", ["model", "verdict"])
 GPU_MEMORY: Final = Gauge(
     "deepfakestream_gpu_memory_bytes",
-    "Memory of a GPU after the last segment, by device and by whether it is all or what is used by anybody.",
+    "Memory of a GPU after the last segment, by device and kind: total, or used by all processes.",
     ["device", "kind"],
     multiprocess_mode="mostrecent",
 )
 GPU_UTILISATION: Final = Gauge(
     "deepfakestream_gpu_utilisation",
-    "Share of time in which a GPU did something, after the last segment.",
+    "Utilisation of a GPU after the last segment, as a share of time.",
     ["device"],
     multiprocess_mode="mostrecent",
 )
@@ -68,7 +68,7 @@ RESENT: Final = Counter("deepfakestream_resent", "Messages that upkeep sent agai
 
 
 def configure_logging(settings: Logging) -> None:
-    """Send structlog's and the standard library's events to standard error in one form."""
+    """Write events of structlog and of the standard library to standard error in the same format."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -88,7 +88,7 @@ def configure_logging(settings: Logging) -> None:
     )
     renderers: list[Any] = (
         [
-            # Without local variables: they hold addresses, passwords and what senders sent.
+            # Local variables are left out: they contain addresses, passwords and data of senders.
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ]
@@ -105,27 +105,27 @@ def configure_logging(settings: Logging) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level)
-    # The first ones log request lines with full URLs, which are a sender's business; Celery's say twice what our
-    # own events say with the job's id.
+    # httpx, httpcore and werkzeug log full URLs, which are confidential; Celery's events repeat those of this project,
+    # which have the job's id.
     for name in ("httpx", "httpcore", "werkzeug", "celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose events carry *name*."""
+    """Return a logger whose events have *name*."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
 
 @contextmanager
 def bind(**keys: Any) -> Iterator[None]:
-    """Put *keys* into every event until the block ends."""
+    """Add *keys* to every event until the block ends."""
     with structlog.contextvars.bound_contextvars(**keys):
         yield
 
 
 def metrics_registry(multiprocess_dir: str | None) -> CollectorRegistry:
-    """The metrics of this process, or of all processes that share *multiprocess_dir*."""
+    """Return the metrics of this process, or of all processes that share *multiprocess_dir*."""
     if not multiprocess_dir:
         return REGISTRY
     registry = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""Which URLs this service may be told to visit, by their form alone; where they lead is checked when it goes."""
+"""Checks of the form of URLs from clients. Their destination is checked when the request is made."""
 
 from urllib.parse import SplitResult, urlsplit
 
@@ -12,10 +12,10 @@ def check_url(url: str, *, allow_insecure: bool) -> SplitResult:
     Check the form of a URL that a client gave.
 
     Args:
-        allow_insecure: Accept ``http:`` beside ``https:``.
+        allow_insecure: Accept ``http:`` in addition to ``https:``.
 
     Raises:
-        ForbiddenURLError: With a sentence that says what is wrong with it.
+        ForbiddenURLError: The URL is not acceptable; the message says why.
     """
     if len(url) > MAX_URL_CHARACTERS:
         raise ForbiddenURLError(f"the URL is longer than {MAX_URL_CHARACTERS} characters")

@@ -1,7 +1,7 @@
 """
-Queue and task names, and the Celery application that both services make from them.
+Names of queues and tasks, and the Celery application of both services.
 
-A message carries ids only. The api sends by name, so it needs no worker code.
+A message contains only ids. The api sends tasks by name, so that it needs no worker code.
 """
 
 from typing import Final
@@ -26,10 +26,9 @@ TIDY: Final = "deepfakestream.tidy"
 
 STALE_TICK_S: Final = 3600.0
 """
-Ticks of beat older than this are dropped, so that they do not pile up while no cpu worker runs.
+Ticks of Celery beat that are older than this are dropped, so that they do not accumulate while no cpu worker runs.
 
-Whether one is that old is told by two clocks, beat's and the worker's: as long as these do not differ by as much,
-upkeep goes on.
+The age depends on the clocks of beat and of the worker. Upkeep works as long as they differ by less than this.
 """
 
 QUEUE_OF_TASK: Final = {
@@ -43,7 +42,7 @@ QUEUE_OF_TASK: Final = {
 
 
 def make_celery(broker: Broker, jobs: Jobs) -> Celery:
-    """A Celery application that knows the queues and routes, but no task."""
+    """Make a Celery application with queues and routes, but without tasks."""
     app = Celery("deepfakestream", broker=broker.url, set_as_current=False)
     app.conf.update(
         task_queues=[Queue(name) for name in QUEUES.values()],  # type: ignore[no-untyped-call]
@@ -51,8 +50,8 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
         task_create_missing_queues=False,
         # Results live in Postgres.
         task_ignore_result=True,
-        # Acknowledged before the work: what a crash takes along is sent again by the sweep, which counts
-        # attempts. Late acknowledgement would let Redis repeat a poisonous task for ever.
+        # Messages are acknowledged before the work. The sweep resends those that a crash lost, and limits attempts.
+        # With late acknowledgement Redis would repeat a task that crashes its worker for ever.
         task_acks_late=False,
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
@@ -65,7 +64,7 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
         },
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Publishing from a request must not hang when Redis is away: the row is committed and the sweep resends.
+        # Publishing from a request must not hang if Redis is unavailable: the row is committed and the sweep resends.
         task_publish_retry=True,
         task_publish_retry_policy={"max_retries": 1, "interval_start": 0, "interval_step": 0.2},
         task_serializer="json",
@@ -87,7 +86,7 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
 
 
 class Sender:
-    """Sends the messages of a job's life. Losing one is harmless: the sweep sends it again."""
+    """A sender of messages to workers. A lost message is harmless, since the sweep sends it again."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -98,7 +97,7 @@ class Sender:
         self._app.send_task(message.task, kwargs=ids, queue=QUEUE_OF_TASK[message.task])
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in *queue*."""
+        """Return the number of messages in *queue*."""
         with self._app.connection_for_read() as connection:
             return int(connection.default_channel.client.llen(queue))
 

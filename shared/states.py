@@ -1,8 +1,8 @@
 """
-The states of jobs, segments and deliveries, and what is said of them: the words of the database and of the wire.
+Statuses of jobs, segments and deliveries, verdicts and reasons, as the database and the API spell them.
 
-Every member is a string and equals its plain word, so that rows, JSON documents and query parameters need no
-conversion. A word never changes its meaning, since it stands in stored rows and in programs of clients.
+Every member is a string, so that rows, JSON documents and query parameters need no conversion. A value never changes
+its meaning, since stored rows and clients contain it.
 """
 
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class JobStatus(StrEnum):
-    """Where a job stands."""
+    """The status of a job."""
 
     QUEUED = "queued"
     """Waits for a worker."""
@@ -23,20 +23,20 @@ class JobStatus(StrEnum):
 
 
 class SegmentStatus(StrEnum):
-    """Where a segment stands."""
+    """The status of a segment."""
 
     PENDING = "pending"
     """Waits for a worker."""
     RUNNING = "running"
     SCORED = "scored"
     UNSCORABLE = "unscorable"
-    """Was looked at, and no face in it could be scored."""
+    """Was analysed, but no face in it could be scored."""
     FAILED = "failed"
-    """Could not be looked at."""
+    """Could not be analysed."""
 
 
 class DeliveryStatus(StrEnum):
-    """Where one attempt to deliver a webhook event stands."""
+    """The status of one attempt to deliver a webhook event."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -45,38 +45,38 @@ class DeliveryStatus(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What is said of a medium; of a person as well, but for ``not_applicable``."""
+    """The verdict on media, or on a person (except ``not_applicable``)."""
 
     FAKE = "fake"
     REAL = "real"
     INCONCLUSIVE = "inconclusive"
     NOT_APPLICABLE = "not_applicable"
-    """Everything was looked at, and there is no face."""
+    """Everything was analysed, and there is no face."""
 
 
 class Reason(StrEnum):
-    """Why a segment has no score, or why a job's verdict is not simply that of its score."""
+    """The reason why a segment has no score, or why a job's verdict is not simply that of its score."""
 
     NO_FACE = "no_face"
     FACES_TOO_SMALL = "faces_too_small"
     FACES_TOO_BLURRED = "faces_too_blurred"
     FACES_TURNED = "faces_turned"
-    """Of a job with a score: somebody as large as those who were scored stands turned beside them."""
+    """Faces are rotated and were not scored. In a job with a score, one of them is as large as the scored ones."""
     SEGMENTS_FAILED = "segments_failed"
-    """Part of the medium could not be looked at."""
+    """Part of the media could not be analysed."""
     TRUNCATED = "truncated"
     """Part of the file is missing or damaged."""
     OTHER_VIDEO_TRACKS = "other_video_tracks"
-    """The file has video tracks that were not looked at."""
+    """The file has video tracks that were not analysed."""
     UNTRAINED_MODEL = "untrained_model"
     UNCERTAIN = "uncertain"
     """The score lies between the limits of ``real`` and ``fake``."""
     SHORT_MANIPULATION = "short_manipulation"
-    """A stretch of time is suspicious, and the whole is not."""
+    """An interval of time is suspicious, the whole is not."""
     ONE_PERSON = "one_person"
-    """One person among others, or one page among several, is fake, and the mean is not."""
+    """One of several people or pages is fake, the mean is not."""
     LITTLE_EVIDENCE = "little_evidence"
-    """All that was scored are one or two small, soft or dark faces."""
+    """Only one or two small, soft or dark faces were scored."""
     HEAVILY_COMPRESSED = "heavily_compressed"
 
 

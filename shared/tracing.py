@@ -1,8 +1,8 @@
 """
-Traces, from a request over the queue to each segment, by OpenTelemetry. Off unless an address to send them to is given.
+OpenTelemetry traces from a request through the queue to each segment. Off unless a collector's address is set.
 
-The libraries come with the extra ``tracing`` and are loaded only where it is on. Celery's and Flask's own
-instrumentation carries a trace in the headers of messages; what upkeep sends again begins a new one.
+The libraries come with the extra ``tracing`` and are loaded only if tracing is on. The instrumentation of Celery and
+Flask passes the trace on in message headers; a message that upkeep sends again begins a new trace.
 """
 
 from typing import Any
@@ -17,11 +17,11 @@ def start_tracing(settings: Tracing, service: str, app: Any = None) -> None:
     Send spans of this process to the collector that *settings* name, if any. Call it after a fork.
 
     Args:
-        service: As the traces name it.
-        app: The Flask application whose requests are traced, in the api.
+        service: Name of the service in traces.
+        app: The Flask application to trace, in the api.
 
     Raises:
-        ConfigurationError: An address is given, and the libraries are not installed.
+        ConfigurationError: A collector is set, but the libraries are not installed.
     """
     global _is_on
     if settings.otlp_endpoint is None:
@@ -35,7 +35,7 @@ def start_tracing(settings: Tracing, service: str, app: Any = None) -> None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
         from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
     except ModuleNotFoundError as error:
-        raise ConfigurationError("tracing.otlp_endpoint: the extra 'tracing' is not installed") from error
+        raise ConfigurationError("tracing.otlp_endpoint needs the extra 'tracing', which is not installed") from error
     provider = TracerProvider(
         sampler=ParentBasedTraceIdRatio(settings.sampled_share),
         resource=Resource.create({"service.name": f"deepfakestream-{service}"}),
@@ -48,15 +48,15 @@ def start_tracing(settings: Tracing, service: str, app: Any = None) -> None:
         from opentelemetry.instrumentation.flask import FlaskInstrumentor
 
         FlaskInstrumentor().instrument_app(  # type: ignore[no-untyped-call]
-            app, response_hook=_leave_query_out, excluded_urls="livez,readyz,metrics"
+            app, response_hook=_remove_query, excluded_urls="livez,readyz,metrics"
         )
     _is_on = True
 
 
-def _leave_query_out(span: Any, status: str, headers: Any) -> None:
-    """Options may stand in a request's query, and with them metadata and addresses of senders."""
+def _remove_query(span: Any, status: str, headers: Any) -> None:
+    """Remove the query from a span, since it may contain metadata and addresses of senders."""
     del status, headers
-    # At the response, since what is set at the request is set after its hook.
+    # This runs at the response, since the instrumentation sets attributes of a request after its request hook.
     for name, value in dict(span.attributes or {}).items():
         if name in {"http.target", "http.url", "url.full"}:
             span.set_attribute(name, str(value).partition("?")[0])
@@ -65,7 +65,7 @@ def _leave_query_out(span: Any, status: str, headers: Any) -> None:
 
 
 def annotate(**keys: Any) -> None:
-    """Put *keys* on the span of the current task or request, if it is traced."""
+    """Add *keys* to the span of the current task or request, if tracing is on."""
     if _is_on:
         from opentelemetry import trace
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from worker.media.ffmpeg import program
+from worker.media.ffmpeg import find_ffmpeg
 
 ENCODERS = {
     "h264": ("libx264", "-preset", "ultrafast", "-crf", "20"),
@@ -127,7 +127,7 @@ def make_clip(
     count = frames or round(fps * seconds)
     pictures = [scene(number, size=size, faces=faces) for number in range(min(count, 16))]
     target = path.with_name(f"upright-{path.name}") if rotation else path
-    command = [program(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}"]
+    command = [find_ffmpeg(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{size[0]}x{size[1]}"]
     command += ["-r", str(fps), "-i", "-", "-pix_fmt", "yuv420p", "-c:v", *ENCODERS[codec], *extra, str(target)]
     stream = b"".join(pictures[number % len(pictures)].tobytes() for number in range(count))
     subprocess.run(command, input=stream, check=True)
@@ -139,7 +139,7 @@ def make_clip(
 
 def run(*arguments: str) -> None:
     """Run ffmpeg."""
-    subprocess.run([program(), "-v", "error", "-y", *arguments], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run([find_ffmpeg(), "-v", "error", "-y", *arguments], check=True, stdin=subprocess.DEVNULL)
 
 
 def truncate(path: Path, share: float) -> Path:

@@ -10,9 +10,9 @@ from typing import Any
 import hypothesis
 import pytest
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 from sqlalchemy import Engine
 
+from api.embedded.stack import EmbeddedStack
 from migrations.schema import migrate
 from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import psycopg
 import redis
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
+
+from api.embedded.processes import Service
+from api.embedded.stack import EmbeddedStack
 
 
 def service_of(stack: EmbeddedStack, name: str) -> Service:

@@ -38,13 +38,13 @@ GROUPS: Final = {
         "tests/integration/test_audit.py",
     ),
     "crops": (
-        *(f"{_TRAINING}/fakes/test_couples.py", f"{_TRAINING}/fakes/test_painting.py"),
-        *(f"{_TRAINING}/data/test_cache.py", f"{_TRAINING}/judging/test_made.py"),
-        f"{_TRAINING}/judging/test_sheet.py",
+        *(f"{_TRAINING}/fakes/test_pair_stream.py", f"{_TRAINING}/fakes/test_painting.py"),
+        *(f"{_TRAINING}/data/test_cache.py", f"{_TRAINING}/evaluation/test_pseudo_fakes.py"),
+        f"{_TRAINING}/evaluation/test_contact_sheet.py",
     ),
     "judged": (
-        *(f"{_TRAINING}/judging/test_evaluate.py", f"{_TRAINING}/judging/test_report.py"),
-        *(f"{_TRAINING}/judging/test_robustness.py", f"{_TRAINING}/measuring/test_scored.py"),
+        *(f"{_TRAINING}/evaluation/test_evaluate.py", f"{_TRAINING}/evaluation/test_report.py"),
+        *(f"{_TRAINING}/evaluation/test_robustness.py", f"{_TRAINING}/scoring/test_scored_media.py"),
     ),
     "s3": (
         *("tests/integration/api/test_direct.py", "tests/unit/api/test_storage.py"),
@@ -52,7 +52,7 @@ GROUPS: Final = {
     ),
 }
 """Name → files that share one process, since each process makes the dear fixture of that name anew."""
-FIRST: Final = ("stack", f"{_TRAINING}/fitting/test_train.py", "crops", "judged", "tests/nodes/test_nodes.py")
+FIRST: Final = ("stack", f"{_TRAINING}/fitting/test_trainer.py", "crops", "judged", "tests/nodes/test_nodes.py")
 """Groups that take longest, so that short ones fill the gaps at the end."""
 
 _GROUP_OF: Final = {file: group for group, files in GROUPS.items() for file in files}

@@ -4,9 +4,9 @@ from typing import Any
 
 from shared.evidence import Evidence
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Limits, read_manifest
-from worker.pipeline.judging import Findings
 from worker.pipeline.results import PersonVerdict
 from worker.pipeline.scoring import score_job
+from worker.pipeline.verdicts import Findings
 
 SHIPPED = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
 

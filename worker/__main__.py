@@ -1,7 +1,7 @@
 """
 ``python -m worker --role cpu|gpu``, ``python -m worker beat``, ``python -m worker flower``.
 
-Each runs until it is told to stop by SIGTERM.
+Each runs until SIGTERM.
 """
 
 import os
@@ -58,7 +58,7 @@ def _run_worker(settings: WorkerSettings, role: Role) -> None:
             f"--queues={QUEUES[role]}",
             f"--hostname={role}-{os.getpid()}@%h",
             f"--loglevel={settings.logging.level}",
-            # Nobody here needs to know the other workers.
+            # Workers do not need to know of each other.
             "--without-gossip",
             "--without-mingle",
         ]
@@ -73,7 +73,7 @@ def _run_beat(settings: WorkerSettings) -> None:
             loglevel=settings.logging.level,
             schedule=str(folder / "schedule"),
             quiet=True,
-            # The root logger is ours already.
+            # configure_logging has set up the root logger already.
             redirect_stdouts=False,
         ).run()
 
@@ -81,8 +81,8 @@ def _run_beat(settings: WorkerSettings) -> None:
 def _run_flower(settings: WorkerSettings) -> None:
     flower = settings.worker.flower
     if flower.password is None or not flower.password.get_secret_value():
-        raise CommandError("worker.flower.password: Flower does not start without a password")
-    # By way of the environment, since every user of a machine can read command lines.
+        raise CommandError("worker.flower.password is not set: Flower does not start without a password")
+    # In the environment, since every user of the machine can read command lines.
     os.environ["FLOWER_BASIC_AUTH"] = f"{flower.user}:{flower.password.get_secret_value()}"
     app = make_celery(settings.broker, settings.jobs)
     app.start(["flower", f"--address={flower.address}", f"--port={flower.port}"])

@@ -1,9 +1,9 @@
 """
 The worker's composition root: a Celery application for one role, with its tasks.
 
-A worker of the cpu role consumes the cpu queue and never loads torch. One of the gpu role consumes the gpu queue
-with one process for each device; the parent touches neither CUDA nor the network, each process loads its own
-after the fork.
+A worker of the cpu role consumes the cpu queue and never loads torch. A worker of the gpu role consumes the gpu queue
+with one process for each device. The parent uses neither CUDA nor the network; each process loads its own after the
+fork.
 """
 
 import os
@@ -20,7 +20,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from prometheus_client import start_http_server
 
 from shared.errors import Code
-from shared.manifests import read_manifest, refused_manifests
+from shared.manifests import check_manifests, read_manifest
 from shared.observability import (
     FAILURES,
     MULTIPROCESS_VARIABLE,
@@ -40,15 +40,16 @@ log = get_logger(__name__)
 
 def make_worker(settings: WorkerSettings, role: Role) -> Celery:
     """
-    The Celery application of *role* with its tasks; connect nothing yet.
+    Make the Celery application of *role* with its tasks, without connecting anything.
 
     Returns:
         An application for ``worker_main``. Each of its processes connects after the fork.
 
     Raises:
-        ModelError: The default checkpoint's manifest is there and cannot be read. Others that cannot are logged.
+        ModelError: The default checkpoint's manifest exists but cannot be read. Such manifests of other checkpoints are
+            only logged.
     """
-    for reason in refused_manifests(settings.models.dir, settings.models.default):
+    for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
     app = make_celery(settings.broker, settings.jobs)
     app.conf.update(
@@ -57,27 +58,27 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         worker_soft_shutdown_timeout=settings.worker.shutdown_grace_s,
         worker_enable_soft_shutdown_on_idle=False,
         worker_cancel_long_running_tasks_on_connection_loss=False,
-        # The log is ours (see setup_logging below); redirected streams would swallow what processes write to it.
+        # The project configures logging (see setup_logging below); redirected streams would lose log lines.
         worker_redirect_stdouts=False,
     )
-    process = _Process(settings, app)
+    process = _WorkerProcess(settings, app)
     if role == "cpu":
         _add_cpu_tasks(app, settings, process)
     else:
         _add_gpu_tasks(app, settings, process)
 
-    # Celery keeps weak references to receivers unless told otherwise.
+    # By default Celery keeps only weak references to receivers.
     @setup_logging.connect(weak=False)
-    def _keep_our_logging(**_: Any) -> None:
-        """Being connected is enough: Celery then leaves logging as it is."""
+    def _keep_logging(**_: Any) -> None:
+        """Do nothing: with a receiver connected, Celery leaves logging as it is."""
 
     @worker_process_init.connect(weak=False)
     def _connect(**_: Any) -> None:
         try:
             process.connect(role)
         except Exception:
-            # Celery would take no notice and hand out steps, and each would fail until its job has. A worker that is
-            # gone is seen and started again by whoever keeps it, and its steps are left to others.
+            # Celery would ignore the error and hand out steps, which would all fail. If the worker stops instead, its
+            # supervisor restarts it and other workers take its steps.
             log.critical("process cannot serve; the worker stops", exc_info=True)
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
@@ -90,14 +91,14 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         log.info("worker ready", role=role, processes=settings.worker.processes(role), decoders=sandbox().describe())
 
     @worker_shutting_down.connect(weak=False)
-    def _say_goodbye(**_: Any) -> None:
+    def _log_shutdown(**_: Any) -> None:
         log.info("worker stops", role=role)
 
     return app
 
 
-class _Process:
-    """What one worker process holds once it is connected."""
+class _WorkerProcess:
+    """State of one worker process: its connections and loaded checkpoints."""
 
     def __init__(self, settings: WorkerSettings, app: Celery) -> None:
         self._settings = settings
@@ -107,14 +108,14 @@ class _Process:
 
     @property
     def context(self) -> Context:
-        """Settings and collaborators; made on demand where no fork announced itself."""
+        """Settings and connections; made on demand where Celery sends no signal of a fork."""
         if self._context is None:
             self._context = Context.connect(self._settings, Sender(self._app))
         return self._context
 
     @property
     def detectors(self) -> Any:
-        """Loaded checkpoints of this process's device."""
+        """Detectors of the loaded checkpoints, on this process's device."""
         if self._detectors is None:
             from worker.tasks.score import load_detectors
 
@@ -126,16 +127,16 @@ class _Process:
         return self._detectors
 
     def connect(self, role: Role) -> None:
-        """Prepare a fresh process: nothing of the parent's connections is used."""
+        """Prepare a forked process with its own connections."""
         start_tracing(self._settings.tracing, f"worker-{role}")
         self._context = Context.connect(self._settings, Sender(self._app))
         if role == "gpu":
-            # Loaded now, not under the first job's eyes.
+            # Loaded now, so that the first job does not wait for it.
             models = self._settings.models
             self.detectors(read_manifest(Path(models.dir) / models.default))
 
 
-def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
+def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProcess) -> None:
     from worker.tasks.finish import finish
     from worker.tasks.ingest import ingest
     from worker.tasks.upkeep import tidy, upkeep
@@ -147,42 +148,42 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> 
 
     @app.task(name=INGEST, shared=False, time_limit=limit_s)
     def run_ingest(job_id: str) -> None:
-        with _task("ingest", job_id=job_id):
+        with _TaskBoundary("ingest", job_id=job_id):
             ingest(process.context, uuid.UUID(job_id))
 
     @app.task(name=FINISH, shared=False, time_limit=short_s)
     def run_finish(job_id: str) -> None:
-        with _task("finish", job_id=job_id):
+        with _TaskBoundary("finish", job_id=job_id):
             finish(process.context, uuid.UUID(job_id))
 
     @app.task(name=DELIVER_WEBHOOK, shared=False, time_limit=max(short_s, 3 * settings.webhooks.timeout_s))
     def run_deliver_webhook(delivery_id: str) -> None:
-        with _task("deliver_webhook", delivery_id=delivery_id):
+        with _TaskBoundary("deliver_webhook", delivery_id=delivery_id):
             deliver_webhook(process.context, uuid.UUID(delivery_id))
 
     @app.task(name=UPKEEP, shared=False, time_limit=short_s)
     def run_upkeep() -> None:
-        with _task("upkeep"):
+        with _TaskBoundary("upkeep"):
             upkeep(process.context)
 
     @app.task(name=TIDY, shared=False, time_limit=limit_s)
     def run_tidy() -> None:
-        with _task("tidy"):
+        with _TaskBoundary("tidy"):
             tidy(process.context)
 
 
-def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _Process) -> None:
-    # The parent must be able to name the task without loading torch: the import waits for the fork.
+def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProcess) -> None:
+    # The parent registers the task but must not load torch, so the import happens in the task.
     @app.task(name=SCORE_SEGMENT, shared=False, time_limit=settings.worker.score_time_limit_s)
     def run_score_segment(job_id: str, index: int) -> None:
         from worker.tasks.score import score_segment
 
-        with _task("score_segment", job_id=job_id, segment=index):
+        with _TaskBoundary("score_segment", job_id=job_id, segment=index):
             score_segment(process.context, process.detectors, uuid.UUID(job_id), index)
 
 
-class _task:  # noqa: N801 - reads as a statement where it is used
-    """The boundary of every task: binds its keys, measures it, and lets no error out."""
+class _TaskBoundary:
+    """Context manager around every task: it binds log keys, measures the task, and catches and logs every error."""
 
     def __init__(self, name: str, **keys: Any) -> None:
         self._name, self._keys = name, keys
@@ -201,7 +202,7 @@ class _task:  # noqa: N801 - reads as a statement where it is used
         TASK_SECONDS.labels(task=self._name, outcome=outcome).observe(time.monotonic() - self._began)
         handled = isinstance(error, Exception)
         if handled:
-            # Rows still say what is owed; the sweep will ask again.
+            # The rows still say what is pending; the sweep sends the message again.
             FAILURES.labels(task=self._name, code=Code.INTERNAL_ERROR).inc()
             log.error("task failed", exc_info=error)
         self._bound.__exit__(None, None, None)
@@ -214,5 +215,5 @@ def _limit_threads(device: str, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        # The detector shares frames out among as many threads of its own.
+        # The detector distributes frames over its own threads.
         cv2.setNumThreads(1)

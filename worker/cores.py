@@ -1,13 +1,13 @@
-"""How many processors there are for a process to use."""
+"""The number of cores that a process can use."""
 
 import os
 
 
 def available_cores() -> int:
     """
-    The processors that this process may run on, at least 1.
+    Return the number of cores that this process may run on, at least 1.
 
-    Where the system tells no process its own share, as macOS does not, these are all of the machine.
+    On systems without CPU affinity, such as macOS, it is the number of all cores.
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

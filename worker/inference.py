@@ -1,8 +1,7 @@
 """
-Running networks: OpenVINO on the processor, PyTorch elsewhere, each in the best precision that is exact enough.
+Inference engines: networks run by OpenVINO on CPUs and by PyTorch elsewhere, in the lowest precision that is accurate.
 
-Pictures go in as they lie in memory, bytes or floats with their channels last; what a network does to them first is
-part of it. OpenVINO's own reporting, which tells its makers of every import and conversion, is kept from loading.
+Inputs are pictures with channels last, as bytes or floats; their normalisation is part of the network.
 """
 
 import sys
@@ -19,8 +18,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-# Without this package OpenVINO takes a stub in its place. Importing OpenVINO with it sends a message, from a fork.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+def _disable_openvino_telemetry() -> None:
+    """
+    Make the package ``openvino_telemetry`` appear missing, so that OpenVINO falls back to its own stub.
+
+    With the package, OpenVINO reports every import, from a forked process, and every conversion to its makers.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+
+_disable_openvino_telemetry()
 
 import openvino  # noqa: E402
 from openvino.frontend import FrontEndManager  # noqa: E402
@@ -28,45 +36,45 @@ from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noq
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Pictures = NDArray[np.uint8] | NDArray[np.float32]
-Given = Pictures | Tensor
-"""Tensors where they lie on the engine's device already."""
+EngineInput = Pictures | Tensor
+"""Pictures in main memory, or a tensor on the engine's device."""
 Outputs = tuple[NDArray[np.float32], ...]
-Run = Callable[[Given], Outputs]
+RunNetwork = Callable[[EngineInput], Outputs]
 
-HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+PRECISION_HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 class ChannelsLastInput(nn.Module):
     """
-    A network that is shown pictures with their channels last.
+    Adapter that gives pictures with channels last to a network with channels first.
 
     Args:
-        network: Sees (N, C, H, W) float32.
-        span: Divides each value.
+        network: Takes (N, C, H, W) float32.
+        divisor: Each value is divided by it.
     """
 
-    def __init__(self, network: nn.Module, *, span: float) -> None:
+    def __init__(self, network: nn.Module, *, divisor: float) -> None:
         super().__init__()
         self.network = network
-        self.span = span
+        self.divisor = divisor
 
     def forward(self, pictures: Tensor) -> Any:
-        """(N, H, W, C) → what the network says."""
-        return self.network(pictures.permute(0, 3, 1, 2).to(torch.float32) / self.span)
+        """Run the network on (N, H, W, C) pictures."""
+        return self.network(pictures.permute(0, 3, 1, 2).to(torch.float32) / self.divisor)
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A network that is ready to run, by one thread at a time; others wait."""
+    """A network that is ready to run. Concurrent calls are serialised where the runtime needs it."""
 
-    run: Run
-    """(N, H, W, C) pictures, one at least → the network's outputs as float32."""
+    run: RunNetwork
+    """Runs the network on (N, H, W, C) pictures, at least one; returns its outputs as float32."""
     runtime: Literal["openvino", "torch"]
     precision: Precision
 
     @property
     def description(self) -> str:
-        """For instance ``openvino-bfloat16``."""
+        """Runtime and precision, for instance ``openvino-bfloat16``."""
         return f"{self.runtime}-{self.precision}"
 
 
@@ -76,36 +84,36 @@ def make_engine(network: nn.Module, example: Pictures, device: torch.device, pre
 
     Args:
         network: In eval mode, on *device*.
-        example: Pictures like those to come; their number and size may differ.
+        example: Example pictures; the number and size of later ones may differ.
     """
     if device.type == "cpu":
-        return Engine(_openvino(network, example, precision), "openvino", precision)
-    return Engine(_torch(network, device, precision), "torch", precision)
+        return Engine(_compile_openvino(network, example, precision), "openvino", precision)
+    return Engine(_wrap_torch(network, device, precision), "torch", precision)
 
 
 def best_engine(
-    network: nn.Module, examples: Pictures, device: torch.device, is_alike: Callable[[Outputs, Outputs], bool]
+    network: nn.Module, examples: Pictures, device: torch.device, is_close: Callable[[Outputs, Outputs], bool]
 ) -> Engine:
     """
-    Prepare *network* in the lower precision of the hardware if that is close enough on *examples*, or in float32.
+    Prepare *network* in the hardware's lower precision if its outputs are close enough on *examples*, or in float32.
 
-    Nothing is timed, so that processes side by side decide alike.
+    The choice does not depend on timing, so that all processes of a machine choose the same precision.
 
     Args:
-        is_alike: Whether outputs, the second of which are in float32, are close enough.
+        is_close: Returns whether outputs in the lower precision (first) are close enough to those in float32 (second).
     """
     exact = make_engine(network, examples, device, "float32")
-    precision = _lower(device)
+    precision = _find_lower_precision(device)
     if precision is None:
         return exact
-    quick = make_engine(network, examples, device, precision)
-    return quick if is_alike(quick.run(examples), exact.run(examples)) else exact
+    fast = make_engine(network, examples, device, precision)
+    return fast if is_close(fast.run(examples), exact.run(examples)) else exact
 
 
-def _lower(device: torch.device) -> Precision | None:
-    """The precision that the hardware multiplies faster than float32, if any."""
+def _find_lower_precision(device: torch.device) -> Precision | None:
+    """Return the precision in which the device multiplies faster than in float32, if any."""
     if device.type == "cuda":
-        return "float16"  # As fast as bfloat16, and eight times as exact.
+        return "float16"  # As fast as bfloat16, with eight times the resolution.
     return "bfloat16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else None
 
 
@@ -114,52 +122,52 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _openvino(network: nn.Module, example: Pictures, precision: Precision) -> Run:
+def _compile_openvino(network: nn.Module, example: Pictures, precision: Precision) -> RunNetwork:
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
-        # PyTorch advises to export instead, and that sizes seen in tracing are kept; neither matters here.
+        # PyTorch recommends torch.export, and warns that sizes in traces are constant; neither matters here.
         warnings.simplefilter("ignore")
-        # Traced here and not by the decoder, which does it with three times as many steps.
+        # Traced here because OpenVINO's decoder would trace it into three times as many operations.
         traced = torch.jit.trace(network, torch.from_numpy(example), check_trace=False)  # type: ignore[no-untyped-call]
-        decoder = TorchScriptPythonDecoder(traced)  # It has to live until all is converted.
+        decoder = TorchScriptPythonDecoder(traced)  # Must stay alive until the conversion is done.
         model = frontend.convert(frontend.load(decoder))
     compiled = _core().compile_model(
         model,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
-            # Processes side by side would each choose the first cores.
+            # With pinning, every process would choose the first cores.
             "ENABLE_CPU_PINNING": False,
         },
     )
     request = compiled.create_infer_request()
-    # A request that two threads use at once gives one the other's answer.
+    # Threads that use one request at the same time would get each other's outputs.
     lock = threading.Lock()
 
-    def run(pictures: Given) -> Outputs:
-        given = pictures.numpy() if isinstance(pictures, Tensor) else pictures
+    def run(pictures: EngineInput) -> Outputs:
+        array = pictures.numpy() if isinstance(pictures, Tensor) else pictures
         with lock:
-            answer = request.infer([given], share_inputs=True)
-            return tuple(np.array(answer[place], np.float32) for place in range(len(compiled.outputs)))
+            outputs = request.infer([array], share_inputs=True)
+            return tuple(np.array(outputs[number], np.float32) for number in range(len(compiled.outputs)))
 
     return run
 
 
-def _torch(network: nn.Module, device: torch.device, precision: Precision) -> Run:
+def _wrap_torch(network: nn.Module, device: torch.device, precision: Precision) -> RunNetwork:
     dtype = getattr(torch, precision)
 
     @torch.inference_mode()
-    def run(pictures: Given) -> Outputs:
-        given = pictures if isinstance(pictures, Tensor) else torch.from_numpy(pictures)
-        if device.type == "cuda" and given.device.type == "cpu":
-            given = given.pin_memory().to(device, non_blocking=True)
-        # What is called float32 has its 23 bits, and not TensorFloat's ten.
-        exactly = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with exactly, nullcontext() if precision == "float32" else torch.autocast(device.type, dtype):
-            answer: Tensor | Sequence[Tensor] = network(given)
-        parts = [answer] if isinstance(answer, Tensor) else answer
-        return tuple(part.float().numpy(force=True) for part in parts)
+    def run(pictures: EngineInput) -> Outputs:
+        tensor = pictures if isinstance(pictures, Tensor) else torch.from_numpy(pictures)
+        if device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory().to(device, non_blocking=True)
+        # cuDNN would use TensorFloat-32, with a mantissa of 10 bits instead of 23.
+        without_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with without_tf32, nullcontext() if precision == "float32" else torch.autocast(device.type, dtype):
+            result: Tensor | Sequence[Tensor] = network(tensor)
+        outputs = [result] if isinstance(result, Tensor) else result
+        return tuple(output.float().numpy(force=True) for output in outputs)
 
     return run

@@ -1,4 +1,4 @@
-"""Scanning one file in this process: the same pipeline, no server, no database."""
+"""The scan of one file in this process: the same pipeline, without a server or database."""
 
 import hashlib
 import uuid
@@ -39,14 +39,16 @@ def scan(
     Score the image or video at *path*.
 
     Args:
-        model: Name of a checkpoint; the default one if not given. So are the sampling options.
-        on_progress: Called with the segments done and their total.
+        model: Name of a checkpoint; the default checkpoint if not given.
+        sample_fps: Sampled frames per second; the checkpoint's default if not given.
+        segment_seconds: Length of a segment; the checkpoint's default if not given.
+        on_progress: Called with the number of finished segments and their total.
 
     Returns:
-        The job as the API gives it.
+        The job as the API's JSON.
 
     Raises:
-        DeepfakeStreamError: With the code that the service would give.
+        DeepfakeStreamError: The file cannot be scanned; the code is that of the service.
     """
     job, segments = scan_file(
         path,
@@ -56,7 +58,7 @@ def scan(
         on_progress=on_progress,
         device=device,
     )
-    return JobDocument.of(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
+    return JobDocument.from_job(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
 
 
 def scan_file(
@@ -122,7 +124,7 @@ def scan_file(
 
 @lru_cache(maxsize=1)
 def _load(model: str, device: str) -> Detector:
-    """The detector, once for all files of a command."""
+    """Load the detector, once for all files of a command."""
     find_manifest(PACKAGED_MODELS_DIR, model)
     return Detector.load(PACKAGED_MODELS_DIR, model, device)
 

@@ -1,9 +1,8 @@
 """
-Requests to addresses that strangers chose: webhook receivers and URL sources.
+Requests to untrusted URLs: webhook receivers and URL sources.
 
-A host name is resolved once; every address it has must be reachable from anywhere in the world, not only from
-here; the connection then goes to the very address that was checked, so a second answer of the name server cannot
-move it.
+A host name is resolved once, and all of its addresses must be globally reachable, so that no internal address can be
+requested. The connection goes to an address that was checked, so that a second DNS answer cannot redirect it.
 """
 
 import ipaddress
@@ -19,19 +18,20 @@ import httpx
 from shared.errors import ForbiddenURLError, SourceUnreachableError
 from shared.outbound import check_url
 
-EMBEDDING: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
-"""Networks whose addresses end in one of IPv4, by RFC 6052 (a gateway leads there) and RFC 4291 (of old)."""
+IPV4_EMBEDDING_NETWORKS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+"""IPv6 networks whose last 32 bits are an IPv4 address: RFC 6052 (NAT64) and RFC 4291 (deprecated)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL whose host is an address that was checked."""
+    """A URL that is pinned to a checked address."""
 
     url: str
-    """As given, but with the address in place of the host name."""
+    """The URL with the address in place of the host name."""
     host: str
-    """For the ``Host`` header and, under https, the certificate."""
+    """Value of the ``Host`` header."""
     hostname: str
+    """Name for SNI and the certificate."""
 
 
 def resolve(url: str, *, allow_insecure: bool) -> Target:
@@ -43,7 +43,7 @@ def resolve(url: str, *, allow_insecure: bool) -> Target:
 
     Raises:
         ForbiddenURLError: The URL or one of its addresses is not allowed.
-        SourceUnreachableError: The name does not resolve.
+        SourceUnreachableError: The host name does not resolve.
     """
     parts = check_url(url, allow_insecure=allow_insecure)
     hostname = parts.hostname or ""
@@ -69,40 +69,40 @@ def request(
     method: str, url: str, *, allow_insecure: bool, timeout_s: float, total_s: float, **arguments: Any
 ) -> Iterator[httpx.Response]:
     """
-    Send one request and give its response, unread and with redirects left alone.
+    Send one request; yield the response, with its body unread and redirects not followed.
 
     Args:
-        timeout_s: Limit of each wait.
-        total_s: Limit of the whole exchange, the block included; a server that drips its answer is cut off there.
+        timeout_s: Timeout of each wait.
+        total_s: Timeout of the whole exchange, the block included, also for a server that sends its answer slowly.
 
     Raises:
         ForbiddenURLError: See ``resolve``.
-        SourceUnreachableError: No answer in time.
+        SourceUnreachableError: There was no answer in time.
     """
     target = resolve(url, allow_insecure=allow_insecure)
     headers = {"Host": target.host, "User-Agent": "DeepfakeStream", **arguments.pop("headers", {})}
-    # Proxies from the environment would resolve the name again, elsewhere.
+    # A proxy from the environment would resolve the host name again.
     with (
-        _Cutter(total_s) as cutter,
+        _ConnectionDeadline(total_s) as deadline,
         httpx.Client(timeout=min(timeout_s, total_s), trust_env=False, follow_redirects=False) as client,
     ):
-        extensions = {"sni_hostname": target.hostname, "trace": cutter.follow}
+        extensions = {"sni_hostname": target.hostname, "trace": deadline.track_connection}
         try:
             with client.stream(method, target.url, headers=headers, extensions=extensions, **arguments) as response:
                 yield response
         except httpx.HTTPError as error:
-            why = "it took too long" if cutter.has_cut else _kind(error)
+            why = "it took too long" if deadline.has_expired else _describe_error(error)
             raise SourceUnreachableError(f"the URL's server could not be reached ({why})") from error
 
 
-class _Cutter:
-    """Shuts the connection that it follows down after a time: HTTPX limits single waits, not their sum."""
+class _ConnectionDeadline:
+    """Context manager that shuts its connection down after *after_s*: HTTPX limits single waits, not their sum."""
 
     def __init__(self, after_s: float) -> None:
-        self.has_cut = False
+        self.has_expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(after_s, self._cut)
+        self._timer = threading.Timer(after_s, self._shut_down)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
@@ -112,34 +112,34 @@ class _Cutter:
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
-    def follow(self, event: str, info: dict[str, Any]) -> None:
-        """Learn of the connection; for the ``trace`` extension of HTTPX."""
+    def track_connection(self, event: str, info: dict[str, Any]) -> None:
+        """Remember the socket of the connection; called by HTTPX's ``trace`` extension."""
         if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             with self._lock:
                 self._socket = info["return_value"].get_extra_info("socket")
-            if self.has_cut:
-                self._cut()
+            if self.has_expired:
+                self._shut_down()
 
-    def _cut(self) -> None:
+    def _shut_down(self) -> None:
         with self._lock:
-            self.has_cut = True
+            self.has_expired = True
             if self._socket is not None:
                 with suppress(OSError):
-                    # Of a TLS socket the plain half, since the other belongs to the thread that reads.
+                    # The plain socket's method: that of a TLS socket would interfere with the thread that reads.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if any(address in network for network in EMBEDDING):
+        if any(address in network for network in IPV4_EMBEDDING_NETWORKS):
             inner = ipaddress.IPv4Address(address.packed[-4:])
         if inner is not None:
             return _is_public(inner)
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _kind(error: httpx.HTTPError) -> str:
+def _describe_error(error: httpx.HTTPError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "it took too long"
     if isinstance(error, httpx.ConnectError):

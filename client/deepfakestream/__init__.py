@@ -1,4 +1,4 @@
-"""What users of the package import; everything else is internal."""
+"""The public names of the SDK; everything else in the package is internal."""
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError

@@ -1,4 +1,4 @@
-"""Addresses of services: what is one, and when two are the same place."""
+"""Addresses of services: validation, and comparison by origin."""
 
 import ipaddress
 import socket
@@ -7,39 +7,41 @@ import httpx
 
 from deepfakestream.errors import AddressError
 
-_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int]
-"""Scheme, host in lower case, and port: a key that was made for one is sent to no other."""
+"""Scheme, host in lower case, and port. An API key that was created for one origin is sent to no other."""
 
 
-def origin(url: str) -> Origin:
+def parse_origin(url: str) -> Origin:
     """
-    The origin of *url*, as browsers compare them.
+    Return the origin of *url*, by which browsers, too, compare addresses.
 
     Raises:
-        AddressError: It is no address of a service: not http or https, without a host, or with a user's name.
+        AddressError: It is not the address of a service: not http or https, without a host, or with a user name.
     """
     try:
-        found = httpx.URL(url)
-        port = found.port or _PORTS.get(found.scheme)
+        parsed = httpx.URL(url)
+        port = parsed.port or _DEFAULT_PORTS.get(parsed.scheme)
     except (httpx.InvalidURL, ValueError, TypeError) as error:
-        raise AddressError(f"{url!r} is no address of a service: {error}") from error
-    if found.scheme not in _PORTS or not found.host or port is None or not 0 < port < 65536:
-        raise AddressError(f"{url!r} is no address of a service, such as https://deepfakes.example")
-    if found.userinfo:
-        # It would be sent in place of the key. The address is not quoted: it may hold a password.
-        raise AddressError("the address of a service has no user name or password: services take API keys alone")
-    return found.scheme, found.host.lower(), port
+        raise AddressError(f"{url!r} is not the address of a service: {error}") from error
+    if parsed.scheme not in _DEFAULT_PORTS or not parsed.host or port is None or not 0 < port < 65536:
+        raise AddressError(f"{url!r} is not the address of a service: give one such as https://deepfakes.example")
+    if parsed.userinfo:
+        # It would be sent instead of the key. The address is not quoted, since it may contain a password.
+        raise AddressError(
+            "the address of a service has no user name or password: leave them out, services accept API keys only"
+        )
+    return parsed.scheme, parsed.host.lower(), port
 
 
 def is_loopback(host: str) -> bool:
     """
-    Whether *host* is this machine itself, in any form in which resolvers take it.
+    Whether *host* is this machine itself, in any form that resolvers accept.
 
-    These are ``localhost`` and names below it (RFC 6761), loopback addresses, short ones such as ``127.1`` and those
-    mapped into IPv6 included, and the unspecified address, which systems connect to loopback. A name of another kind
-    is not looked up.
+    These are ``localhost`` and names below it (RFC 6761), loopback addresses, including short ones such as ``127.1``
+    and those mapped into IPv6, and the unspecified address, which systems connect to loopback. Other names are not
+    resolved.
     """
     name = host.lower().removesuffix(".")
     if name == "localhost" or name.endswith(".localhost"):

@@ -1,10 +1,9 @@
-"""The command line, ``deepfakestream``."""
+"""The command line ``deepfakestream``."""
 
 import io
 import json
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
@@ -16,20 +15,30 @@ from click.core import ParameterSource
 
 from deepfakestream.checkpoints import find_checkpoints
 from deepfakestream.client import Client
-from deepfakestream.connection import URL_VARIABLE, find_connection, find_state, operator_environment, own_state
+from deepfakestream.connection import URL_VARIABLE, find_connection
+from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.errors import DeepfakeStreamError
-from deepfakestream.scanning import Options, Scan, Scanned, select
-from deepfakestream.tables import counted, jobs_table
+from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
+from deepfakestream.scanning import Options, Scan, select_sources
+from deepfakestream.tables import make_jobs_table, pluralize
 from deepfakestream.terminal import make_console, prepare_output, say
 
-FAILED = 1
-FOUND = 3
-INTERRUPTED = 130
 COMMANDS_GROUP = "deepfakestream.commands"
+"""Entry points by which an installed server adds commands."""
+SERVER_COMMANDS = {
+    "audit": "deepfakestream-server",
+    "demo": "deepfakestream-server[api,worker,embedded,demo]",
+    "keys": "deepfakestream-server",
+    "storage": "deepfakestream-server",
+    "up": "deepfakestream-server[api,worker,embedded]",
+}
+"""Command that the server adds → what has to be installed for it."""
+STARTING_COMMANDS = frozenset({"demo", "up"})
+"""Commands of the server that start a stack; the others work on one that runs."""
 
 
 class _Number(click.FloatRange):
-    """A number of a range, which not-a-number and infinity are not in."""
+    """A finite number within a range: not-a-number and infinity are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found: float = super().convert(value, param, ctx)
@@ -39,17 +48,17 @@ class _Number(click.FloatRange):
 
 
 class _Commands(click.Group):
-    """The built-in commands, and those that an installed server adds."""
+    """The commands of this package, and those that an installed server adds."""
 
     def main(self, *arguments: Any, **named: Any) -> Any:
-        """Run a command and exit; what is wrong with it is printed without what a terminal would obey."""
+        """Run a command and exit; errors are printed without control characters, which a terminal would obey."""
         prepare_output()
         named["standalone_mode"] = False
         run: Callable[..., Any] = super().main
         try:
             sys.exit(run(*arguments, **named) or 0)
         except click.ClickException as error:
-            _report(error)
+            _print_error_and_exit(error)
         except click.Abort:
             say("aborted", to_stderr=True)
             sys.exit(FAILED)
@@ -63,10 +72,14 @@ class _Commands(click.Group):
         for found in entry_points(group=COMMANDS_GROUP, name=name):
             command: click.Command = found.load()
             return command
+        if name in SERVER_COMMANDS:
+            raise click.ClickException(
+                f"'{name}' is a command of the server: install {SERVER_COMMANDS[name]} beside this package"
+            )
         return None
 
 
-def _report(error: click.ClickException) -> NoReturn:
+def _print_error_and_exit(error: click.ClickException) -> NoReturn:
     shown = io.StringIO()
     error.show(file=shown)
     say(shown.getvalue().rstrip("\n"), to_stderr=True)
@@ -74,16 +87,18 @@ def _report(error: click.ClickException) -> NoReturn:
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--url", help="The service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine.")
+@click.option(
+    "--url", help="Address of the service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine."
+)
 @click.option(
     "--api-key",
-    help="Its key; otherwise DEEPFAKESTREAM_API_KEY, which other users of the machine do not see. The stack's own key"
-    " is sent to the stack alone.",
+    help="API key; otherwise DEEPFAKESTREAM_API_KEY, which other users of the machine do not see. The key of the stack"
+    " on this machine is sent to that stack alone.",
 )
 @click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of the embedded stack; otherwise DEEPFAKESTREAM_STATE, or that of the stack that runs.",
+    help="State folder of the embedded stack; otherwise DEEPFAKESTREAM_STATE, or that of the running stack.",
 )
 @click.pass_context
 def main(context: click.Context, url: str | None, api_key: str | None, state: Path | None) -> None:
@@ -92,20 +107,16 @@ def main(context: click.Context, url: str | None, api_key: str | None, state: Pa
     is_configured = any(
         name.startswith("DEEPFAKESTREAM_DATABASE") or name == "DEEPFAKESTREAM_CONFIG" for name in os.environ
     )
-    if not is_configured and _is_added(context.invoked_subcommand):
-        # A server's commands, such as "keys", then work on the stack that runs here.
-        os.environ.update(operator_environment(_state(context)))
+    if not is_configured and _works_on_running_stack(context.invoked_subcommand):
+        try:
+            os.environ.update(operator_environment(find_state_folder(state)))
+        except DeepfakeStreamError as error:
+            raise _click_error(error) from error
 
 
-def _state(context: click.Context) -> Path:
-    try:
-        return find_state(context.find_root().obj["state"])
-    except DeepfakeStreamError as error:
-        raise _fail(error) from error
-
-
-def _is_added(name: str | None) -> bool:
-    return bool(name and entry_points(group=COMMANDS_GROUP, name=name))
+def _works_on_running_stack(name: str | None) -> bool:
+    """Whether *name* is a command of the server, such as ``keys``, that works on the stack that runs here."""
+    return bool(name and name not in STARTING_COMMANDS and entry_points(group=COMMANDS_GROUP, name=name))
 
 
 def _client(context: click.Context) -> Client:
@@ -114,8 +125,8 @@ def _client(context: click.Context) -> Client:
     return Client(found.url, found.api_key)
 
 
-def _fail(error: Exception) -> click.ClickException:
-    # click exits with 1 for it.
+def _click_error(error: Exception) -> click.ClickException:
+    # click exits with status 1 for this error.
     return click.ClickException(str(error))
 
 
@@ -133,24 +144,29 @@ def _fail(error: Exception) -> click.ClickException:
     "--all",
     "all_files",
     is_flag=True,
-    help="Send every file: hidden ones of a folder too, and those that begin like no image or video.",
+    help="Send every file, including hidden files of a folder and files that are not recognised as images or videos.",
 )
 @click.option("--local", is_flag=True, help="Scan in this process: no service, no database.")
 @click.option(
     "--model",
-    help="A checkpoint's name, of those that 'deepfakestream models' lists.",
+    help="Name of a checkpoint; 'deepfakestream models' lists them.",
     show_default="the service's, or with --local this package's",
 )
 @click.option(
-    "--sample-fps", type=_Number(0.1, 30), help="Frames looked at a second.", show_default="the checkpoint's, mostly 2"
+    "--sample-fps",
+    type=_Number(0.1, 30),
+    help="Frames sampled per second of video.",
+    show_default="the checkpoint's, mostly 2",
 )
 @click.option(
     "--segment-seconds",
     type=_Number(1, 60),
-    help="Length of a segment.",
+    help="Length of a segment in seconds.",
     show_default="the checkpoint's, mostly 5",
 )
-@click.option("--webhook-url", help="Called by the service when a job ends; not with --local.", show_default="none")
+@click.option(
+    "--webhook-url", help="Address that the service calls when a job ends; not with --local.", show_default="none"
+)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -171,55 +187,50 @@ def scan(
     **options: Any,
 ) -> None:
     """
-    Scan images and videos: submit, wait with progress, print a table.
+    Scan images and videos: submit them, show the progress, and print a table for each.
 
-    FILE is an image or a video, of a FOLDER all images and videos inside are taken, and a URL (http or https) is
-    fetched by the service.
+    FILE is an image or a video; a FOLDER stands for all images and videos inside; a URL (http or https) is fetched by
+    the service.
     """
     if local:
-        _refuse_what_needs_a_service(context)
+        _refuse_service_options(context)
     console = make_console(stderr=as_json)
-    found = select(sources, all_files=all_files)
-    if left_out := found.left_out():
-        say(left_out, to_stderr=True)
+    found = select_sources(sources, all_files=all_files)
+    if skipped := found.describe_skipped():
+        say(skipped, to_stderr=True)
     if not found.sources:
-        raise click.UsageError("there are no images and no videos in what was given")
+        raise click.UsageError("there are no images and no videos in the given folders: --all sends every file")
     scanner = Scan(Options(**options), console, as_json=as_json, check_first=not all_files)
     try:
         if local:
-            results = scanner.locally(found.sources)
+            results = scanner.scan_locally(found.sources)
         else:
             with _client(context) as client:
-                results = scanner.through(client, found.sources)
+                results = scanner.scan_with_service(client, found.sources)
     except DeepfakeStreamError as error:
-        raise _fail(error) from error
+        raise _click_error(error) from error
     except KeyboardInterrupt:
         console.print("interrupted; submitted jobs go on, see 'deepfakestream jobs'")
         context.exit(INTERRUPTED)
-    context.exit(_status(results, fail_on))
+    context.exit(exit_status_of(results, fail_on))
 
 
-def _refuse_what_needs_a_service(context: click.Context) -> None:
-    """Refuse options that ``--local`` would have to ignore."""
+def _refuse_service_options(context: click.Context) -> None:
+    """Refuse options that have no effect with ``--local``."""
     for name, option in (("webhook_url", "--webhook-url"), ("timeout_s", "--timeout"), ("wait", "--no-wait")):
         is_given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if is_given and not (name == "wait" and context.params[name]):
             raise click.UsageError(f"{option} is for a service, and --local scans without one: leave one of them out")
 
 
-def _status(results: list[Scanned], fail_on: tuple[str, ...]) -> int:
-    if any(result.job is not None and result.job.verdict in fail_on for result in results):
-        return FOUND
-    failed = [result for result in results if result.job is None or result.job.status in ("failed", "cancelled")]
-    return FAILED if failed else 0
-
-
 @main.command()
 @click.option(
-    "--status", type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]), help="Only these."
+    "--status",
+    type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]),
+    help="List only jobs with this status.",
 )
-@click.option("--limit", type=click.IntRange(1), default=20, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print one job a line.")
+@click.option("--limit", type=click.IntRange(1), default=20, help="List at most this many jobs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.pass_context
 def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) -> None:
     """List your jobs, newest first."""
@@ -227,13 +238,13 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) 
         with _client(context) as client:
             found = list(client.list(status=status, limit=limit))
     except DeepfakeStreamError as error:
-        raise _fail(error) from error
+        raise _click_error(error) from error
     if as_json:
         for job in found:
             say(json.dumps(job.raw))
     else:
         console = make_console()
-        console.print(jobs_table(found, console.width))
+        console.print(make_jobs_table(found, console.width))
 
 
 @main.command()
@@ -241,16 +252,16 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) 
 @click.pass_context
 def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
     """
-    Stop jobs.
+    Cancel jobs.
 
     ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
     """
-    _each(context, job_ids, lambda client, job_id: f"{job_id} {client.cancel(job_id).status}")
+    _run_for_each_job(context, job_ids, lambda client, job_id: f"{job_id} {client.cancel(job_id).status}")
 
 
 @main.command()
 @click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_context
 def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
     """
@@ -259,16 +270,16 @@ def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
     ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
     """
     if not yes:
-        click.confirm(f"Erase {counted(len(job_ids), 'job')} for good?", abort=True)
+        click.confirm(f"Erase {pluralize(len(job_ids), 'job')} permanently?", abort=True)
 
     def erase(client: Client, job_id: str) -> str:
         client.delete(job_id)
         return f"{job_id} erased"
 
-    _each(context, job_ids, erase)
+    _run_for_each_job(context, job_ids, erase)
 
 
-def _each(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
+def _run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
     failed = False
     try:
         with _client(context) as client:
@@ -279,34 +290,38 @@ def _each(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
                     failed = True
                     say(f"{job_id}: {error}", to_stderr=True)
     except DeepfakeStreamError as error:
-        raise _fail(error) from error
+        raise _click_error(error) from error
     context.exit(FAILED if failed else 0)
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one model a line.")
-@click.option("--card", is_flag=True, help="With their model cards: what they are good for, and where they fail.")
-@click.option("--model", "name", help="Only this one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option(
+    "--card",
+    is_flag=True,
+    help="Print the model cards as well: what the checkpoints are good for, and where they fail.",
+)
+@click.option("--model", "name", help="List only the checkpoint with this name.")
 @click.pass_context
 def models(context: click.Context, as_json: bool, card: bool, name: str | None) -> None:
-    """List the checkpoints that can be asked for, the default one first."""
+    """List the checkpoints that a job can name, the default one first."""
     settings = context.find_root().obj
 
-    def ask() -> tuple[dict[str, Any], ...]:
+    def request_models() -> tuple[dict[str, Any], ...]:
         with _client(context) as client:
             return client.models()
 
     try:
         is_named = bool(settings["url"] or os.environ.get(URL_VARIABLE))
-        found, is_local = find_checkpoints(ask, may_be_local=not is_named)
+        found, is_local = find_checkpoints(request_models, may_be_local=not is_named)
     except DeepfakeStreamError as error:
-        raise _fail(error) from error
+        raise _click_error(error) from error
     if is_local:
         say("no service answers; these are the checkpoints that are installed here", to_stderr=True)
     chosen = [model for model in found if name is None or model.get("name") == name]
     if not chosen:
         raise click.BadParameter(
-            f"there is no {name!r}; there are {', '.join(str(model.get('name')) for model in found)}",
+            f"there is no checkpoint {name!r}; there are {', '.join(str(model.get('name')) for model in found)}",
             param_hint="--model",
         )
     for model in chosen:
@@ -324,50 +339,3 @@ def models(context: click.Context, as_json: bool, card: bool, name: str | None) 
 def show_version() -> None:
     """Print the version."""
     say(version("deepfakestream"))
-
-
-@main.command()
-@click.option("--port", type=click.IntRange(1, 65535), help="Of the API; otherwise the first free one from 8000 on.")
-@click.option("--flower-port", type=click.IntRange(1, 65535), help="Otherwise the first free one from 5555 on.")
-@click.pass_context
-def up(context: click.Context, port: int | None, flower_port: int | None) -> None:
-    """Run the whole service on this machine until Ctrl-C."""
-    from deepfakestream.running import run_stack
-
-    _stop_on_signals()
-    try:
-        run_stack(own_state(context.obj["state"]), port=port, flower_port=flower_port)
-    except KeyboardInterrupt:
-        say("stopped")
-    except DeepfakeStreamError as error:
-        raise _fail(error) from error
-
-
-@main.command()
-@click.pass_context
-def demo(context: click.Context) -> None:
-    """Make a real and a swapped video, start the whole service, scan both, stop everything."""
-    from deepfakestream.running import run_demo
-
-    _stop_on_signals()
-    try:
-        results = run_demo(own_state(context.obj["state"]), make_console())
-    except KeyboardInterrupt:
-        context.exit(INTERRUPTED)
-    except DeepfakeStreamError as error:
-        raise _fail(error) from error
-    context.exit(_status(results, ()))
-
-
-def _stop_on_signals() -> None:
-    """
-    Make SIGTERM end a command the way Ctrl-C does, so that it stops what it started.
-
-    SIGINT, too, is set: a shell that starts a command in the background has it ignored.
-    """
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)

@@ -1,4 +1,4 @@
-"""The SDK: one class, whose calls are the API's."""
+"""The SDK: one class whose methods are the requests of the API."""
 
 import hashlib
 import itertools
@@ -15,18 +15,18 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from deepfakestream.errors import DeepfakeStreamError, InvalidRequestError, WaitTimeoutError, unreadable
-from deepfakestream.pages import follow_pages, items_of
-from deepfakestream.repetition import Repetition
+from deepfakestream.errors import DeepfakeStreamError, InvalidRequestError, WaitTimeoutError, unexpected_answer_error
+from deepfakestream.pages import follow_pages, read_items
 from deepfakestream.results import Delivery, Job, Segment
+from deepfakestream.retries import RetrySafety
 from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
 
 BLOCK_BYTES = 256 * 1024
-SUMMARIES_ON_A_PAGE = 1000
-"""As many as the service gives at a time."""
+SUMMARIES_PER_PAGE = 1000
+"""The most that the service gives at a time."""
 MAX_PAGES = 1000
-"""Of a job's segments. No job has a million."""
+"""Limit of the pages of a job's segments, so that a faulty service cannot keep the client busy without end."""
 
 Progress = Callable[[Job], None]
 UploadProgress = Callable[[int, int], None]
@@ -35,17 +35,17 @@ UploadProgress = Callable[[int, int], None]
 
 class Client:
     """
-    Talks to a DeepfakeStream service.
+    A client of a DeepfakeStream service.
 
     Args:
-        base_url: For instance ``https://deepfakes.example``.
-        api_key: ``dfs_…``.
-        timeout_s: Of a single wait on the connection, not of a whole upload.
-        retries: How often a request that got no answer, or 429, 502, 503 or 504, is repeated. Repeating is safe:
-            submissions carry an idempotency key, and what cannot be sent twice is not.
+        base_url: Address of the service, such as ``https://deepfakes.example``.
+        api_key: API key, ``dfs_…``.
+        timeout_s: Limit in seconds of a single wait on the connection, not of a whole upload.
+        retries: How often a request is sent again that got no answer, or 429, 502, 503 or 504. This is safe:
+            submissions have an idempotency key, and a request that must not be processed twice is not sent again.
 
     Raises:
-        AddressError: *base_url* is no address of a service, or *api_key* can be no key.
+        AddressError: *base_url* is not the address of a service, or *api_key* cannot be a key.
         MissingPartError: The proxy or the certificates that the environment names cannot be used.
     """
 
@@ -85,24 +85,29 @@ class Client:
         Submit an image or a video.
 
         Args:
-            file: A path, or a seekable file opened for reading; its bytes are streamed.
-            url: Instead of *file*: where the service fetches it.
-            reuse: Take the scores over from an earlier job of yours with the same file, options and checkpoint;
-                the operator's choice if not given.
-            idempotency_key: Made up if not given. Give one of your own to make a repetition after a crash of
-                your program safe, too.
-            on_upload: Called while *file* is sent.
-            direct: Put *file* into the service's storage without passing through its api; for services that keep
-                files in S3. Scores cannot be taken over then.
+            file: A path, or a seekable binary file opened for reading; its bytes are streamed.
+            url: Address from which the service fetches the file, instead of *file*.
+            model: Name of a checkpoint; the service's default if not given.
+            sample_fps: Frames sampled per second of video, 0.1 to 30; the checkpoint's default if not given.
+            segment_seconds: Length of a segment in seconds, 1 to 60; the checkpoint's default if not given.
+            webhook_url: Address that the service calls when the job ends.
+            metadata: Values of your own, which the job keeps; must be JSON.
+            reuse: Whether scores may be copied from an earlier job of yours with the same file, options and
+                checkpoint; the operator decides if not given.
+            idempotency_key: Generated if not given. With a key of your own your program can submit again after it
+                crashed without creating a second job.
+            on_upload: Called while *file* is sent, with the bytes sent and their total.
+            direct: Upload *file* directly into the storage of the service, which must be S3. Scores cannot be copied
+                then.
 
         Raises:
-            ConflictError: *direct*, and the service does not offer it.
+            ConflictError: *direct* is given, and the service offers no direct uploads.
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
         """
         if (file is None) == (url is None):
             raise ValueError("give either a file or a url")
         if direct and (file is None or reuse is not None):
-            raise ValueError("direct goes with a file and without reuse")
+            raise ValueError("direct needs a file, and cannot be combined with reuse")
         options: dict[str, Any] = {
             "model": model,
             "sample_fps": sample_fps,
@@ -117,7 +122,7 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
             body = {"url": url, **options}
-            return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return _parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if isinstance(file, (str, Path)):
             with Path(file).open("rb") as opened:
                 return self._send(opened, options, headers, on_upload, direct=direct)
@@ -125,19 +130,19 @@ class Client:
 
     def get(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """
-        Look at a job.
+        Get a job.
 
-        A job that has ended comes with all of its segments, without their faces, which takes a further request for
-        each thousand after the first hundred. Of one that goes on the first hundred are enough to look at. Where the
-        service does not give the others, the job comes as it is, and its ``segments_next_cursor`` is not None.
+        A job that has ended is returned with all of its segments, without their faces; this takes one more request for
+        each thousand segments after the first hundred. A job that has not ended has at most the first hundred. If the
+        service does not give the others, ``segments_next_cursor`` is not None.
 
         Args:
-            wait_s: Let the service hold the answer for up to this long (at most 60) until the job ends.
+            wait_s: Seconds for which the service holds its answer back until the job ends, at most 60.
 
         Raises:
-            NotFoundError: There is no such job of yours.
+            NotFoundError: The job does not exist, or belongs to another owner.
         """
-        return self._look(job_id, wait_s=wait_s, deadline=None)
+        return self._get_job(job_id, wait_s=wait_s, deadline=None)
 
     def wait(
         self,
@@ -148,93 +153,96 @@ class Client:
         poll_s: float = 0.5,
     ) -> Job:
         """
-        Wait until a job has ended, however it has; it comes with all of its segments, as from ``get``.
+        Wait until a job has succeeded, failed or been cancelled; it has all of its segments, as from ``get``.
 
         Args:
-            timeout_s: Give up after this long; never by default. It bounds the further requests for segments, too.
-            on_progress: Called with the job at each look. Without it the service is asked to hold its answers,
-                which is cheaper.
-            poll_s: Between looks.
+            timeout_s: Seconds after which to give up; never by default. The limit includes the requests for segments.
+            on_progress: Called with the job after each request. Without it the service is asked to hold its answers
+                back, which takes fewer requests.
+            poll_s: Seconds between two requests.
 
         Raises:
-            WaitTimeoutError: It did not end in time. It goes on.
-            ConnectionFailedError, RateLimitedError, ServerError: The service did not answer, or asked for patience,
-                until retries or the time were over. The job may go on.
+            WaitTimeoutError: The job did not end in time. It goes on.
+            ConnectionFailedError, RateLimitedError, ServerError: The service did not answer, or asked to wait, until
+                the retries or the time were used up. The job may go on.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = 30.0 if deadline is None else deadline - time.monotonic()
             began = time.monotonic()
             held_s = 0.0 if on_progress else min(30.0, left_s)
-            job = self._look(job_id, wait_s=held_s, deadline=deadline)
+            job = self._get_job(job_id, wait_s=held_s, deadline=deadline)
             if on_progress is not None:
                 on_progress(job)
             if job.is_final:
                 return job
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"job {job_id} did not end within {timeout_s:g} s; it goes on")
-            # A service with many waiting requests answers at once.
+            # A service that already holds many answers back answers at once.
             time.sleep(max(0.0, poll_s - (time.monotonic() - began)))
 
     def list(self, *, status: str | None = None, limit: int | None = None) -> Iterator[Job]:
-        """Your jobs, newest first, without their segments; pages are fetched as needed."""
+        """Iterate over your jobs, newest first, without their segments; pages are requested as needed."""
         left = limit
         params = {} if status is None else {"status": status}
-        for item in follow_pages(partial(self._page, "/v1/jobs", params)):
+        for item in follow_pages(partial(self._get_page, "/v1/jobs", params)):
             if left is not None and left <= 0:
                 return
             left = None if left is None else left - 1
-            yield _read(Job, item)
+            yield _parse_document(Job, item)
 
     def segments(self, job_id: str) -> Iterator[Segment]:
-        """Every segment of a job with its people and faces; pages are fetched as needed."""
-        for item in follow_pages(partial(self._page, _job_path(job_id, "segments"), {})):
-            yield _read(Segment, item)
+        """Iterate over the segments of a job with their people and faces; pages are requested as needed."""
+        for item in follow_pages(partial(self._get_page, _job_path(job_id, "segments"), {})):
+            yield _parse_document(Segment, item)
 
     def cancel(self, job_id: str) -> Job:
         """
-        Stop a job; it comes with all of its segments, as from ``get``.
+        Cancel a job; it is returned with all of its segments, as by ``get``.
 
         Raises:
-            ConflictError: It has ended otherwise.
+            ConflictError: The job has already succeeded or failed.
         """
-        return self._whole(self._transport.call("POST", _job_path(job_id, "cancel")))
+        return self._complete_job(self._transport.call("POST", _job_path(job_id, "cancel")))
 
     def delete(self, job_id: str) -> None:
         """
-        Erase a job with its media and results.
+        Delete a job with its media and results.
 
         Raises:
-            NotFoundError: There is no such job of yours, and it was not this call that erased it.
+            NotFoundError: The job does not exist or belongs to another owner, and was not deleted by this call.
         """
-        self._transport.call("DELETE", _job_path(job_id), repetition=Repetition.GONE_IS_DONE, has_answer=False)
+        self._transport.call("DELETE", _job_path(job_id), safety=RetrySafety.DELETION, has_answer=False)
 
     def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
-        """Every attempt to call the job's webhook, oldest first."""
+        """Return all attempts to call the webhook of a job, oldest first."""
         body = self._transport.call("GET", _job_path(job_id, "deliveries"))
-        return tuple(_read(Delivery, item) for item in items_of(body))
+        return tuple(_parse_document(Delivery, item) for item in read_items(body))
 
     def redeliver(self, job_id: str, number: int) -> Delivery:
         """
-        Send a webhook once more.
+        Send a webhook again.
+
+        Args:
+            number: Number of the delivery that is repeated.
 
         Raises:
-            ConnectionFailedError: No answer. The webhook may be on its way all the same, so it was not asked for again:
-                ``deliveries`` tells.
+            ConnectionFailedError: The service did not answer. It may have sent the webhook, so the request was not sent
+                again; ``deliveries`` shows whether it did.
         """
         path = _job_path(job_id, "deliveries", str(number), "redeliver")
-        return _read(Delivery, self._transport.call("POST", path, repetition=Repetition.UNSAFE))
+        return _parse_document(Delivery, self._transport.call("POST", path, safety=RetrySafety.UNSAFE))
 
     def models(self) -> tuple[dict[str, Any], ...]:
-        """The checkpoints that can be asked for, as the API describes them."""
-        return tuple(items_of(self._transport.call("GET", "/v1/models")))
+        """Return the documents of the checkpoints that a job can name."""
+        return tuple(read_items(self._transport.call("GET", "/v1/models")))
 
-    def _look(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
+    def _get_job(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
         headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
         within_s = None if deadline is None else deadline - time.monotonic()
         path = _job_path(job_id)
         document = self._transport.call("GET", path, headers=headers, wait_s=wait_s, within_s=within_s)
-        return self._whole(document, deadline=deadline)
+        return self._complete_job(document, deadline=deadline)
 
     def _send(
         self,
@@ -250,7 +258,7 @@ class Client:
         digest = hashlib.sha256()
 
         def blocks() -> Iterator[bytes]:
-            # Anew for each attempt.
+            # Called again for each attempt.
             nonlocal digest
             file.seek(begin)
             digest = hashlib.sha256()
@@ -268,76 +276,77 @@ class Client:
                 raise InvalidRequestError(422, "invalid_request", "the file changed while it was sent")
 
         if direct:
-            # Asked for twice, one of the two places stays empty and is given up by the service.
+            # If this request is processed twice, one of the two uploads stays empty, and the service discards it.
             upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
             upload_id = self._transport.put(upload, blocks)
             body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
-            return _read(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return _parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if "metadata" in options:
             options["metadata"] = json.dumps(options["metadata"])
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return _read(
+        return _parse_document(
             Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
         )
 
-    def _whole(self, document: Any, *, deadline: float | None = None) -> Job:
+    def _complete_job(self, document: Any, *, deadline: float | None = None) -> Job:
         """
-        The job of a *document*, completed with the segments that it leaves out if the job has ended.
+        Read a job, and add the segments that its document leaves out if the job has ended.
 
-        How it ended is known then, so a job that cannot be completed is no error: it comes as it is, with its cursor.
+        The outcome of the job is known then, so it is not an error if segments are missing: the job keeps its cursor.
 
         Args:
-            deadline: By ``time.monotonic``; no page is asked for later.
+            document: The document of the job.
+            deadline: Time by ``time.monotonic`` after which no page is requested.
         """
-        job = _read(Job, document)
+        job = _parse_document(Job, document)
         if job.is_final and job.segments_next_cursor is not None:
             with suppress(DeepfakeStreamError):
-                return self._completed(job, deadline)
+                return self._with_all_segments(job, deadline)
         return job
 
-    def _completed(self, job: Job, deadline: float | None) -> Job:
+    def _with_all_segments(self, job: Job, deadline: float | None) -> Job:
         """
-        Return the *job* with all of its segments.
+        Return *job* with all of its segments.
 
         Raises:
-            DeepfakeStreamError: The service does not give them, or others, or not in time.
+            DeepfakeStreamError: The service does not give them in time, or gives others.
         """
-        ask = partial(self._page, _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_ON_A_PAGE})
-        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, most=MAX_PAGES)
+        ask = partial(self._get_page, _job_path(job.id, "segments"), {"view": "summary", "limit": SUMMARIES_PER_PAGE})
+        pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, max_pages=MAX_PAGES)
         total = job.segments_total or 0
         segments = [*job.raw.get("segments", [])]
         for segment in pages:
             segments.append(segment)
             if len(segments) > total:
                 break
-        whole = _read(Job, {**job.raw, "segments": segments, "segments_next_cursor": None})
-        indices = [segment.index for segment in whole.segments]
+        complete = _parse_document(Job, {**job.raw, "segments": segments, "segments_next_cursor": None})
+        indices = [segment.index for segment in complete.segments]
         if len(indices) != total or not all(index < following for index, following in itertools.pairwise(indices)):
-            raise unreadable(200, f"its segments are not the {total} that the job says it has")
-        return whole
+            raise unexpected_answer_error(200, f"its segments are not the {total} that the job says it has")
+        return complete
 
-    def _page(
+    def _get_page(
         self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None
     ) -> Any:
         left_s = None if deadline is None else deadline - time.monotonic()
         if left_s is not None and left_s <= 0:
-            raise WaitTimeoutError("the time was over before all pages were there")
-        at = {} if cursor is None else {"cursor": cursor}
-        return self._transport.call("GET", path, params=params | at, within_s=left_s)
+            raise WaitTimeoutError("the time limit ended before all pages were read")
+        position = {} if cursor is None else {"cursor": cursor}
+        return self._transport.call("GET", path, params=params | position, within_s=left_s)
 
 
 _Document = TypeVar("_Document", Job, Segment, Delivery)
 
 
-def _read(kind: type[_Document], document: Any) -> _Document:
-    """The typed form of *document*, which is what the service answered."""
+def _parse_document(kind: type[_Document], document: Any) -> _Document:
+    """Read *document*, which the service answered. Raises UnexpectedAnswerError if it is not one of that *kind*."""
     try:
         return kind.from_json(document)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "all of it"
         why = f"it is no document of a {kind.__name__.lower()}: {where}: {problem['msg']}"
-        raise unreadable(200, why) from error
+        raise unexpected_answer_error(200, why) from error
 
 
 def _check_json(options: dict[str, Any]) -> None:
@@ -349,5 +358,5 @@ def _check_json(options: dict[str, Any]) -> None:
 
 
 def _job_path(job_id: str, *more: str) -> str:
-    # Whatever an id is, it names a job and nothing else of the service.
+    # Quoted, so that no id can be the path of another resource.
     return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in (job_id, *more))])

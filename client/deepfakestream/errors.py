@@ -1,17 +1,17 @@
 """
-What can go wrong, as a tree.
+The errors that this package raises, as a tree.
 
     DeepfakeStreamError
-    ├── ConnectionFailedError        no answer at all
+    ├── ConnectionFailedError        the service did not answer
     ├── WaitTimeoutError             the job did not end in time; it goes on
     ├── WebhookVerificationError     not a webhook of this service, or an old one
     ├── MissingPartError             this installation lacks what the command needs
     ├── MissingKeyError              no API key is known for the address
-    ├── AddressError                 what should be the address of a service, or a key to it, is none
-    ├── NotMediaError                the file is surely neither an image nor a video
+    ├── AddressError                 not the address of a service, or not an API key
+    ├── NotMediaError                the file is certainly neither an image nor a video
     │   └── EmptyFileError           it has no bytes
     └── APIError                     the service answered with a problem: status, code, detail, request_id
-        ├── UnexpectedAnswerError    3xx, or a success that is no document of this service
+        ├── UnexpectedAnswerError    3xx, or a success without a document of this service
         ├── AuthenticationError      401, 403
         ├── NotFoundError            404, 410
         ├── ConflictError            409
@@ -25,13 +25,13 @@ from typing import Any
 
 
 class DeepfakeStreamError(Exception):
-    """Anything that this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
     code = "client_error"
 
 
 class ConnectionFailedError(DeepfakeStreamError):
-    """The service gave no answer."""
+    """The service did not answer."""
 
     code = "connection_failed"
 
@@ -43,7 +43,7 @@ class WaitTimeoutError(DeepfakeStreamError):
 
 
 class WebhookVerificationError(DeepfakeStreamError):
-    """The request is no webhook of this service, was changed on its way, or is too old."""
+    """The request is not a webhook of this service, was changed on its way, or is too old."""
 
     code = "webhook_not_verified"
 
@@ -55,19 +55,19 @@ class MissingPartError(DeepfakeStreamError):
 
 
 class MissingKeyError(DeepfakeStreamError):
-    """No API key is known for the address: keys are sent to the address they were made for, and to no other."""
+    """No API key is known for the address; a key is sent only to the address that it was created for."""
 
     code = "missing_key"
 
 
 class AddressError(DeepfakeStreamError, ValueError):
-    """The address of a service, or a key to it, cannot be one."""
+    """The text is not the address of a service, or not an API key."""
 
     code = "invalid_address"
 
 
 class NotMediaError(DeepfakeStreamError):
-    """The file is surely neither an image nor a video, so it was not sent."""
+    """The file is certainly neither an image nor a video, so it was not sent."""
 
     code = "not_media"
 
@@ -84,9 +84,9 @@ class APIError(DeepfakeStreamError):
 
     Attributes:
         status: HTTP status.
-        code: Stable; decide by it.
-        detail: One sentence.
-        request_id: Quote it to the service's operator.
+        code: Stable identifier of the kind of problem, for programs.
+        detail: One sentence, for people.
+        request_id: Identifier of the request, by which the operator of the service finds it in the logs.
     """
 
     def __init__(self, status: int, code: str, detail: str, request_id: str | None = None) -> None:
@@ -98,23 +98,23 @@ class APIError(DeepfakeStreamError):
 
 
 class UnexpectedAnswerError(APIError):
-    """What answered is not a DeepfakeStream service, or one of another age: its answer cannot be read."""
+    """The answer cannot be read: it is not that of a DeepfakeStream service, or of an incompatible version."""
 
 
 class AuthenticationError(APIError):
-    """No key, a wrong one, or one that lacks a scope."""
+    """The API key is missing or wrong, or lacks a scope."""
 
 
 class NotFoundError(APIError):
-    """No such job, or another owner's."""
+    """The job does not exist, or belongs to another owner."""
 
 
 class ConflictError(APIError):
-    """In conflict with what is there."""
+    """The request conflicts with the state of the job."""
 
 
 class TooLargeError(APIError):
-    """More bytes than the service takes."""
+    """The file has more bytes than the service accepts."""
 
 
 class InvalidRequestError(APIError):
@@ -122,17 +122,17 @@ class InvalidRequestError(APIError):
 
 
 class RateLimitedError(APIError):
-    """Too many requests; try again after ``retry_after_s``."""
+    """There were too many requests; try again after ``retry_after_s`` seconds, if it is not None."""
 
     retry_after_s: float | None = None
 
 
 class ServerError(APIError):
-    """The service, or something that it needs, failed."""
+    """The service, or a server that it needs, failed."""
 
 
 def error_from_response(status: int, body: Any, request_id: str | None, retry_after_s: float | None) -> APIError:
-    """The error for a response of *status* with the parsed *body*, which need not be a problem document."""
+    """Make the error for a response of *status* with the parsed *body*, which need not be a problem document."""
     problem = body if isinstance(body, dict) else {}
     code = str(problem.get("code") or f"http_{status}")
     detail = str(problem.get("detail") or f"the service answered {status}")
@@ -160,15 +160,17 @@ def error_from_response(status: int, body: Any, request_id: str | None, retry_af
     return error
 
 
-def redirected(status: int, location: str) -> UnexpectedAnswerError:
-    """The error for a redirection, which is not followed: the key is for the address that was asked."""
+def redirection_error(status: int, location: str) -> UnexpectedAnswerError:
+    """Make the error for a redirection, which is not followed, since the key is meant for the given address alone."""
     return UnexpectedAnswerError(
-        status, "redirected", f"the service points to {location}: if that is right, use it as the service's address"
+        status,
+        "redirected",
+        f"the service redirects to {location}: if that is right, use it as the address of the service",
     )
 
 
-def unreadable(status: int, why: str, request_id: str | None = None) -> UnexpectedAnswerError:
-    """The error for an answer that is no document of this service."""
+def unexpected_answer_error(status: int, why: str, request_id: str | None = None) -> UnexpectedAnswerError:
+    """Make the error for an answer that is not a document of this service."""
     return UnexpectedAnswerError(
         status,
         "unexpected_answer",

@@ -1,4 +1,4 @@
-"""What an installed server does in this process: scan without a service, and describe its checkpoints."""
+"""Functions of an installed server that run in this process: a scan without a service, and its checkpoints."""
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -9,14 +9,16 @@ from deepfakestream.errors import MissingPartError
 LOCAL_GROUP = "deepfakestream.local"
 
 
-def local_entry(name: str) -> Callable[..., Any]:
+def load_local_function(name: str) -> Callable[..., Any]:
     """
-    The function *name* of the server that is installed beside this package.
+    Return the function *name* of the server that is installed beside this package.
 
     Raises:
-        MissingPartError: None is.
+        MissingPartError: No server is installed.
     """
     for found in entry_points(group=LOCAL_GROUP, name=name):
         function: Callable[..., Any] = found.load()
         return function
-    raise MissingPartError("this needs the pipeline: install deepfakestream-server[worker] beside this package")
+    raise MissingPartError(
+        "this needs the server's pipeline: install deepfakestream-server[worker] beside this package"
+    )

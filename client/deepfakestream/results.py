@@ -1,9 +1,9 @@
 """
 Typed results. Fields that a newer service adds are kept in ``raw`` and otherwise ignored.
 
-pydantic reads them: strictly, so that a text is never taken for a number, and wholly or not at all. Each can be built
-by name, too, and changed by ``dataclasses.replace``, for instance in tests of programs that use the client; a value of
-another type is then a ``pydantic.ValidationError``, and a name that is no field a TypeError.
+pydantic validates them strictly, so that a string is never accepted as a number. Each class can also be constructed
+with keyword arguments, and changed by ``dataclasses.replace``, for instance in tests of programs that use the client; a
+value of another type then raises ``pydantic.ValidationError``, and an unknown name TypeError.
 """
 
 from datetime import datetime
@@ -14,31 +14,32 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs, InitErrorDetails
 
 FINAL_STATUSES: Final = frozenset({"succeeded", "failed", "cancelled"})
-_DIGITS_OF_A_DATE: Final = 8
+_MAX_DATE_DIGITS: Final = 8
+"""Digits of the longest date without separators, such as 20260102."""
 
 
-def _moment(value: Any) -> Any:
-    """Read a date and time that is written out: pydantic would take numbers, and texts of digits, for seconds."""
+def _parse_timestamp(value: Any) -> Any:
+    """Parse a date and time in ISO 8601; pydantic would accept numbers, and strings of digits, as seconds."""
     if isinstance(value, str):
-        if value.isdigit() and len(value) > _DIGITS_OF_A_DATE:
-            raise ValueError("digits alone are no date and time")
+        if value.isdigit() and len(value) > _MAX_DATE_DIGITS:
+            raise ValueError("digits alone are not a date and time")
         return datetime.fromisoformat(value)
     if value is not None and not isinstance(value, datetime):
-        raise ValueError("no date and time that is written out")
+        raise ValueError("not a date and time in ISO 8601")
     return value
 
 
 Number = Annotated[float, Strict(), AllowInfNan(allow_inf_nan=False)]
 Count = Annotated[int, Strict()]
 Flag = Annotated[bool, Strict()]
-Moment = Annotated[datetime, BeforeValidator(_moment)]
+Timestamp = Annotated[datetime, BeforeValidator(_parse_timestamp)]
 Pair = tuple[Number, Number]
 Box = tuple[Number, Number, Number, Number]
 """Left, top, right, bottom."""
 
 
 class Document:
-    """Something that the service tells. Those that keep the document itself have it in ``raw``."""
+    """Base class of the documents of the service. Classes that keep the document itself have it in ``raw``."""
 
     __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Any]]
@@ -46,19 +47,23 @@ class Document:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """
-        Read the API's form, parsed.
+        Read a document of the API.
+
+        Args:
+            data: The parsed JSON.
 
         Raises:
-            pydantic.ValidationError: It is none; a ValueError. The client makes an error of its own tree of it.
+            pydantic.ValidationError: *data* is not such a document. It is a ValueError; the client turns it into
+                UnexpectedAnswerError.
         """
         return TypeAdapter(cls).validate_python(data)
 
     @model_validator(mode="before")
     @classmethod
     def _fields(cls, data: Any) -> Any:
-        """Take the fields of a document; refuse names in a call that are no fields, which pydantic would ignore."""
+        """Take the fields from a document, and refuse unknown keyword arguments, which pydantic would ignore."""
         if isinstance(data, dict):
-            return cls._of_document(data)
+            return cls._fields_from_document(data)
         if isinstance(data, ArgsKwargs):
             unknown = (data.kwargs or {}).keys() - cls.__dataclass_fields__.keys()
             if unknown:
@@ -66,8 +71,8 @@ class Document:
         return data
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
-        """The fields in *document*, by their names here."""
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Return the fields of the class by name, taken from *document*."""
         return document
 
 
@@ -81,7 +86,7 @@ class Problem(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Face(Document):
-    """One face in one sampled frame; pixels are those of the displayed frame."""
+    """One face in one sampled frame. Coordinates are pixels of the displayed frame."""
 
     time_s: Number
     box_px: Box
@@ -92,7 +97,7 @@ class Face(Document):
     problem: str | None = None
     fake_score: Number | None = None
     turned_deg: Count = 0
-    """How far the face stands turned clockwise in the displayed frame: 0, 90, 180 or 270."""
+    """By how many degrees the face is rotated clockwise in the displayed frame: 0, 90, 180 or 270."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,7 @@ class Person(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment(Document):
-    """A stretch ``[start_s, end_s)`` of the media."""
+    """An interval ``[start_s, end_s)`` of the media, in seconds."""
 
     index: Count
     start_s: Number
@@ -118,12 +123,12 @@ class Segment(Document):
     faces_found: Count = 0
     faces_scored: Count = 0
     people: tuple[Person, ...] = ()
-    """Empty in a job's own list of segments; ``Client.segments`` fills it."""
+    """Empty in ``Job.segments``; filled by ``Client.segments``."""
     error: Problem | None = None
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
-        """A summary counts people, and a whole segment lists them."""
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Read both forms: a summary has the number of people, and a whole segment the list of them."""
         people = document.get("people", 0)
         if isinstance(people, list):
             return {**document, "people_count": len(people)}
@@ -144,14 +149,14 @@ class Model(Document):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence(Document):
-    """What a verdict rests on, and the limits that follow from it."""
+    """What the scores of a job were made from, and the limits of its verdicts that follow from it."""
 
     kind: str
     """``image`` or ``video``."""
     faces: Count
-    """Scored faces of the people who decided."""
+    """Number of scored faces of the people who determine the verdict."""
     people: Number
-    """With a scored face in a segment: the geometric mean over segments that have any."""
+    """Number of people with a scored face in a segment: the geometric mean over the segments that have any."""
     bits_per_pixel: Number | None = None
     real_below: Number | None = None
     fake_from: Number | None = None
@@ -172,27 +177,27 @@ class JudgedPerson(Document):
     faces: Count
     faces_scored: Count
     face_time_s: Number
-    """Where the face to show is, in seconds of the media."""
+    """Time of the face that represents the person, the largest one that was scored; in seconds of the media."""
     face_box_px: Box
     seen: tuple[Pair, ...]
-    """When, in seconds of the media; of an image from page to page, counted from 0."""
+    """Intervals in seconds of the media in which the person is seen; for an image, page numbers from 0."""
     raw: dict[str, Any] = Field(repr=False)
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
-        seen = _inner(document, "seen")
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        seen = _nested_value(document, "seen")
         return {
             **document,
-            "face_time_s": _inner(document, "face", "time_s"),
-            "face_box_px": _inner(document, "face", "box_px"),
-            "seen": [_span(each) for each in seen] if isinstance(seen, list) else None,
+            "face_time_s": _nested_value(document, "face", "time_s"),
+            "face_box_px": _nested_value(document, "face", "box_px"),
+            "seen": [_start_and_end(each) for each in seen] if isinstance(seen, list) else None,
             "raw": document,
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspicion(Document):
-    """A stretch of time in which one person's faces are suspicious together."""
+    """An interval of time, in seconds, in which the faces of one person are suspicious together."""
 
     start_s: Number
     end_s: Number
@@ -201,7 +206,7 @@ class Suspicion(Document):
     """Mean over the faces in it."""
     faces: Count
     verdict: str
-    """``fake`` where it stands out among all chances, ``inconclusive`` where it does among some."""
+    """``fake`` if the interval stands out among all intervals, ``inconclusive`` if only among some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,8 +215,8 @@ class Job(Document):
 
     id: str
     status: str
-    created_at: Moment
-    finished_at: Moment | None = None
+    created_at: Timestamp
+    finished_at: Timestamp | None = None
     segments_total: Count | None
     segments_done: Count
     fraction: Number
@@ -222,24 +227,24 @@ class Job(Document):
     verdict: str | None = None
     reasons: tuple[str, ...] = ()
     evidence: Evidence | None = None
-    """None before the verdict, and from services that do not tell it."""
+    """None before the verdict, and from services of a version without it."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     model: Model | None = None
     reused_from: str | None = None
     """The job whose scores were taken over instead of scoring again."""
     error: Problem | None = None
     people: tuple[JudgedPerson, ...] = ()
-    """Empty before the verdict, and from services that do not follow people."""
+    """Empty before the verdict, and from services that do not follow people over time."""
     suspicious: tuple[Suspicion, ...] = ()
     segments: tuple[Segment, ...] = ()
     """
-    Without their faces. All of them where ``segments_next_cursor`` is None, as in a job that has ended and came from
-    ``Client.get``, ``wait`` or ``cancel``, unless the service did not give them; else the first 100 at most.
+    Segments without their faces. All segments if ``segments_next_cursor`` is None, as in a job that has ended and that
+    ``Client.get``, ``wait`` or ``cancel`` returned, unless the service did not give them; else at most the first 100.
     """
     segments_next_cursor: str | None = None
-    """Where the segments that are left out begin in ``GET /v1/jobs/{id}/segments``; None where there are none."""
+    """Cursor of the first missing segment in ``GET /v1/jobs/{id}/segments``; None if no segment is missing."""
     raw: dict[str, Any] = Field(repr=False)
-    """The document as the service gave it, with all segments where ``segments`` has all."""
+    """The document as the service answered it, with all segments if ``segments`` has all."""
 
     @property
     def is_final(self) -> bool:
@@ -247,13 +252,16 @@ class Job(Document):
         return self.status in FINAL_STATUSES
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
         media = document.get("media") or {}
         if not isinstance(media, dict):
-            raise _refusal("dict_type", ("media",), media)
+            raise _validation_error("dict_type", ("media",), media)
         return {
             **document,
-            **{name: _inner(document, "progress", name) for name in ("segments_total", "segments_done", "fraction")},
+            **{
+                name: _nested_value(document, "progress", name)
+                for name in ("segments_total", "segments_done", "fraction")
+            },
             "duration_s": media.get("duration_s"),
             **{name: document.get(name) or None for name in ("evidence", "model")},
             **{name: document.get(name) or () for name in ("people", "suspicious")},
@@ -273,30 +281,30 @@ class Delivery(Document):
     raw: dict[str, Any] = Field(repr=False)
 
     @classmethod
-    def _of_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
         return {**document, "raw": document}
 
 
-def _inner(document: dict[str, Any], *path: str) -> Any:
+def _nested_value(document: dict[str, Any], *path: str) -> Any:
     """
-    What stands in *document* at *path*.
+    Return the value of *document* at *path*, the names of nested fields.
 
     Raises:
-        pydantic.ValidationError: Nothing does.
+        pydantic.ValidationError: There is no such field.
     """
     value: Any = document
     for depth, name in enumerate(path):
         if not isinstance(value, dict):
-            raise _refusal("dict_type", path[:depth], value)
+            raise _validation_error("dict_type", path[:depth], value)
         if name not in value:
-            raise _refusal("missing", path[: depth + 1], value)
+            raise _validation_error("missing", path[: depth + 1], value)
         value = value[name]
     return value
 
 
-def _refusal(kind: str, where: tuple[str, ...], value: Any) -> ValidationError:
+def _validation_error(kind: str, where: tuple[str, ...], value: Any) -> ValidationError:
     return ValidationError.from_exception_data("document", [InitErrorDetails(type=kind, loc=where, input=value)])
 
 
-def _span(value: Any) -> Any:
+def _start_and_end(value: Any) -> Any:
     return (value.get("start_s"), value.get("end_s")) if isinstance(value, dict) else None

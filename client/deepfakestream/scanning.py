@@ -1,4 +1,4 @@
-"""``deepfakestream scan``: many files at a time, through a service or in this process."""
+"""The command ``scan``: many files at a time, with a service or in this process."""
 
 import json
 import threading
@@ -13,22 +13,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError, MissingPartError
-from deepfakestream.local import local_entry
+from deepfakestream.local import load_local_function
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
-from deepfakestream.tables import counted, print_job, problem_document
-from deepfakestream.terminal import plain, printable, say
+from deepfakestream.tables import pluralize, print_job, problem_document
+from deepfakestream.terminal import printable, safe_text, say
 
-AT_A_TIME = 4
-"""Files in flight: enough to keep workers busy while another one uploads."""
+MAX_CONCURRENT_FILES = 4
+"""Files that are uploaded or waited for at the same time, so that workers are busy while another file uploads."""
 POLL_S = 0.3
-EXAMPLES = 3
-"""Names of left-out files that are printed."""
+MAX_EXAMPLES = 3
+"""How many names of skipped files are printed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Options of every job of one command."""
+    """Options of all jobs of one command."""
 
     model: str | None = None
     sample_fps: float | None = None
@@ -39,8 +39,8 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Scanned:
-    """How it went with one source."""
+class ScanResult:
+    """The outcome for one source: its job, or the error that prevented the scan."""
 
     source: str
     job: Job | None
@@ -49,59 +49,60 @@ class Scanned:
 
 @dataclass(slots=True)
 class Selection:
-    """What a command is to scan, and what it leaves out of the folders that it was given."""
+    """The files and URLs that a command scans, and the files of its folders that it skips."""
 
     sources: list[str] = field(default_factory=list)
-    """Files and URLs, each once, in the order of the arguments, and of names within a folder."""
-    no_media: list[str] = field(default_factory=list)
+    """Files and URLs without duplicates, in the order of the arguments, and by name within a folder."""
+    not_media: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
 
-    def left_out(self) -> str:
-        """A sentence that says so; empty if nothing was left out."""
+    def describe_skipped(self) -> str:
+        """Say how many files were skipped, with examples; empty if none was."""
         parts = [
-            _counted(self.no_media, "that begins like no image or video", "that begin like no image or video"),
-            _counted(self.hidden, "that is hidden", "that are hidden"),
+            _describe_paths(self.not_media, "that begins like no image or video", "that begin like no image or video"),
+            _describe_paths(self.hidden, "that is hidden", "that are hidden"),
         ]
         said = ", and ".join(part for part in parts if part)
         return f"left out {said}; --all sends every file" if said else ""
 
 
-def _counted(paths: list[str], one: str, several: str) -> str:
+def _describe_paths(paths: list[str], one: str, several: str) -> str:
     if not paths:
         return ""
-    examples = ", ".join(Path(path).name for path in paths[:EXAMPLES])
-    more = ", …" if len(paths) > EXAMPLES else ""
+    examples = ", ".join(Path(path).name for path in paths[:MAX_EXAMPLES])
+    more = ", …" if len(paths) > MAX_EXAMPLES else ""
     kind = f"file {one}" if len(paths) == 1 else f"files {several}"
     return f"{len(paths)} {kind} ({examples}{more})"
 
 
-def select(sources: Iterable[str], *, all_files: bool = False) -> Selection:
+def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Selection:
     """
-    Files as given, URLs as they are, and of folders the images and videos inside.
+    Select what to scan: files and URLs as given, and the images and videos in folders.
 
     Args:
-        all_files: Take every file of a folder, hidden ones and those that are no media too.
+        sources: Files, folders and URLs.
+        all_files: Select every file of a folder, including hidden ones and those that are not media.
     """
     found = Selection()
     for source in sources:
         path = Path(source)
-        if is_url(source) or not _is(path.is_dir):
+        if is_url(source) or not _false_if_unreadable(path.is_dir):
             found.sources.append(source)
             continue
         for inside in sorted(path.rglob("*")):
-            if not _is(inside.is_file):
+            if not _false_if_unreadable(inside.is_file):
                 continue
             is_hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
             if all_files or not (is_hidden or not is_media(inside)):
                 found.sources.append(str(inside))
             else:
-                (found.hidden if is_hidden else found.no_media).append(str(inside))
+                (found.hidden if is_hidden else found.not_media).append(str(inside))
     found.sources = list(dict.fromkeys(found.sources))
     return found
 
 
-def _is(check: Callable[[], bool]) -> bool:
-    """What *check* says of a path; False where it cannot be asked, which opening the file reports."""
+def _false_if_unreadable(check: Callable[[], bool]) -> bool:
+    """Return the result of *check* on a path; False if it fails, since opening the file then reports the error."""
     try:
         return check()
     except OSError:
@@ -109,18 +110,19 @@ def _is(check: Callable[[], bool]) -> bool:
 
 
 def is_url(source: str) -> bool:
-    """Whether *source* is for the service to fetch."""
+    """Whether *source* is an address, which the service fetches."""
     return source.startswith(("http://", "https://"))
 
 
 class Scan:
     """
-    One command's worth of scanning.
+    The scan of all sources of one command.
 
     Args:
-        console: For people; progress and tables go here.
-        as_json: Print one JSON object a source to standard output instead of tables.
-        check_first: Refuse what is surely no medium before it is sent.
+        options: Options of all jobs.
+        console: Console for progress and tables.
+        as_json: Print one JSON object for each source to standard output, instead of tables.
+        check_first: Refuse files that are certainly neither images nor videos before they are sent.
     """
 
     def __init__(self, options: Options, console: Console, *, as_json: bool, check_first: bool = True) -> None:
@@ -130,20 +132,20 @@ class Scan:
         self._check_first = check_first
         self._stopping = threading.Event()
 
-    def through(self, client: Client, sources: list[str]) -> list[Scanned]:
-        """Scan by a service; results are printed and returned in the order of *sources*."""
+    def scan_with_service(self, client: Client, sources: list[str]) -> list[ScanResult]:
+        """Scan *sources* with a service; results are printed and returned in their order."""
 
-        def one(source: str, progress: Progress, task: TaskID) -> Scanned:
+        def scan_source(source: str, progress: Progress, task: TaskID) -> ScanResult:
             try:
-                return Scanned(source, self._submit_and_wait(client, source, progress, task), None)
+                return ScanResult(source, self._submit_and_wait(client, source, progress, task), None)
             except (DeepfakeStreamError, OSError) as error:
-                return Scanned(source, None, error)
+                return ScanResult(source, None, error)
             finally:
                 progress.remove_task(task)
 
-        with self._progress() as progress, ThreadPoolExecutor(AT_A_TIME) as pool:
+        with self._progress() as progress, ThreadPoolExecutor(MAX_CONCURRENT_FILES) as pool:
             tasks = {source: progress.add_task(_label(source), total=1.0, step="waits") for source in sources}
-            futures = [pool.submit(one, source, progress, tasks[source]) for source in sources]
+            futures = [pool.submit(scan_source, source, progress, tasks[source]) for source in sources]
             try:
                 for future in futures:
                     self._show(future.result())
@@ -153,27 +155,29 @@ class Scan:
                 raise
         return [future.result() for future in futures]
 
-    def locally(self, sources: list[str]) -> list[Scanned]:
-        """Scan in this process, without any service."""
-        scan_file = local_entry("scan")
+    def scan_locally(self, sources: list[str]) -> list[ScanResult]:
+        """Scan *sources* in this process, without a service; needs an installed server."""
+        scan_file = load_local_function("scan")
         results = []
         with self._progress() as progress:
             for source in sources:
                 task = progress.add_task(_label(source), total=1.0, step="loads")
-                result = self._scan_locally(scan_file, source, progress, task)
+                result = self._scan_file(scan_file, source, progress, task)
                 progress.remove_task(task)
                 self._show(result)
                 results.append(result)
         return results
 
-    def _scan_locally(
+    def _scan_file(
         self, scan_file: Callable[..., dict[str, Any]], source: str, progress: Progress, task: TaskID
-    ) -> Scanned:
+    ) -> ScanResult:
         def report(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, step=f"segment {done} of {total}")
 
         if is_url(source):
-            return Scanned(source, None, MissingPartError("--local scans files; a service fetches URLs"))
+            return ScanResult(
+                source, None, MissingPartError("--local scans files only: leave it out to let a service fetch a URL")
+            )
         try:
             document = scan_file(
                 Path(source),
@@ -183,11 +187,11 @@ class Scan:
                 on_progress=report,
             )
         except Exception as error:
-            # Errors of the pipeline carry a code; anything else is a defect that deserves its traceback.
+            # Errors of the pipeline have a code; any other error is a defect and is shown with its traceback.
             if not hasattr(error, "code") and not isinstance(error, OSError):
                 raise
-            return Scanned(source, None, error)
-        return Scanned(source, Job.from_json(document), None)
+            return ScanResult(source, None, error)
+        return ScanResult(source, Job.from_json(document), None)
 
     def _submit_and_wait(self, client: Client, source: str, progress: Progress, task: TaskID) -> Job:
         options = self._options
@@ -199,7 +203,7 @@ class Scan:
         def on_progress(job: Job) -> None:
             self._check_stopping()
             step = (
-                f"{job.segments_done} of {counted(job.segments_total, 'segment')}"
+                f"{job.segments_done} of {pluralize(job.segments_total, 'segment')}"
                 if job.segments_total
                 else printable(job.status)
             )
@@ -220,11 +224,11 @@ class Scan:
         return client.wait(job.id, timeout_s=options.timeout_s, on_progress=on_progress, poll_s=POLL_S)
 
     def _check_stopping(self) -> None:
-        """Leave a thread that uploads or waits, soon after Ctrl-C."""
+        """End a thread that uploads or waits, soon after Ctrl-C."""
         if self._stopping.is_set():
             raise InterruptedError("interrupted")
 
-    def _show(self, result: Scanned) -> None:
+    def _show(self, result: ScanResult) -> None:
         if self._as_json:
             document = (
                 {"file": result.source, "job": result.job.raw}
@@ -237,7 +241,9 @@ class Scan:
             print_job(self._console, name, result.job)
         else:
             problem = problem_document(result.error or RuntimeError())
-            self._console.print(plain(result.source, "bold").append(printable(f": {problem['detail']}"), "not bold"))
+            self._console.print(
+                safe_text(result.source, "bold").append(printable(f": {problem['detail']}"), "not bold")
+            )
 
     def _progress(self) -> Progress:
         return Progress(
@@ -247,7 +253,7 @@ class Scan:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
-            # Or JSON for a file would go where the progress goes, if that is a terminal.
+            # Otherwise JSON for standard output would be written to the console of the progress.
             redirect_stdout=False,
         )
 

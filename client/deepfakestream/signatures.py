@@ -1,8 +1,8 @@
 """
-What a file surely is not: an image or a video, by its first kilobytes.
+Recognition of files that are certainly neither images nor videos, by their first kilobytes.
 
-The service decides what it takes. Here only that is refused which no service of this kind could take, so that it is not
-uploaded first; whatever might be a medium passes.
+The service decides which files it accepts. This module refuses only files that no service of this kind could accept, so
+that they are not uploaded first; every file that might be an image or a video passes.
 """
 
 import codecs
@@ -12,10 +12,10 @@ from typing import Final
 
 from deepfakestream.errors import EmptyFileError, NotMediaError
 
-HEAD_BYTES: Final = 4096
-"""Of a file are looked at."""
+HEADER_BYTES: Final = 4096
+"""How many bytes at the beginning of a file are examined."""
 
-_PICTURES: Final[tuple[tuple[int, bytes], ...]] = (
+_MEDIA_SIGNATURES: Final[tuple[tuple[int, bytes], ...]] = (
     (0, b"\xff\xd8\xff"),
     (0, b"\x89PNG\r\n\x1a\n"),
     (0, b"GIF8"),
@@ -43,9 +43,9 @@ _PICTURES: Final[tuple[tuple[int, bytes], ...]] = (
     (4, b"skip"),
     (4, b"pnot"),
 )
-"""Offset and bytes of formats of images and videos, accepted by today's services or not."""
+"""Offset and bytes of the formats of images and videos, whether the service accepts them or not."""
 
-_OTHERS: Final[tuple[tuple[int, bytes, str], ...]] = (
+_NON_MEDIA_SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "a ZIP archive or an office document"),
     (0, b"PK\x05\x06", "an empty ZIP archive"),
@@ -66,7 +66,7 @@ _OTHERS: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"fLaC", "a sound file"),
     (8, b"WAVE", "a sound file"),
 )
-_ENDINGS: Final = (
+_MEDIA_SUFFIXES: Final = (
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl"),
     *(
         ".mp4",
@@ -85,41 +85,41 @@ _ENDINGS: Final = (
         ".asf",
     ),
 )
-_TEXT_CONTROLS: Final = frozenset("\t\n\v\f\r\x1b")
+_TEXT_CONTROL_CHARACTERS: Final = frozenset("\t\n\v\f\r\x1b")
 
 
 def check_media(path: Path) -> None:
     """
-    Refuse *path* if it is surely neither an image nor a video.
+    Refuse the file at *path* if it is certainly neither an image nor a video.
 
     Raises:
-        NotMediaError: With what it is instead.
+        NotMediaError: It is neither; the sentence says what it is.
         EmptyFileError: It has no bytes.
         OSError: It cannot be read.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         # A pipe may never end, and cannot be read a second time.
-        raise NotMediaError("it is no regular file; write its content into one first")
+        raise NotMediaError("it is not a regular file: write its content into one first")
     with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+        head = file.read(HEADER_BYTES)
     if not head:
         raise EmptyFileError("it is empty")
-    found = _other_than_media(head)
+    found = _name_non_media_format(head)
     if found is not None:
         raise NotMediaError(f"it is {found}, neither an image nor a video, so it was not sent")
 
 
 def is_media(path: Path) -> bool:
     """
-    Whether *path* begins, or ends its name, as images and videos do.
+    Whether the file at *path* has the signature or the suffix of an image or a video.
 
-    True as well if it cannot be read, and for a damaged file by its name: that is for its scan to tell.
+    Also true if it cannot be read, or is damaged and has such a suffix: its scan then reports the error.
     """
-    if path.suffix.lower() in _ENDINGS:
+    if path.suffix.lower() in _MEDIA_SUFFIXES:
         return True
     try:
         with path.open("rb") as file:
-            return _begins_like_media(file.read(HEAD_BYTES))
+            return _begins_like_media(file.read(HEADER_BYTES))
     except OSError:
         return True
 
@@ -127,18 +127,18 @@ def is_media(path: Path) -> bool:
 def _begins_like_media(head: bytes) -> bool:
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         return False
-    # "BM" alone begins many a text; a bitmap gives the size of its header, too.
+    # Texts may also begin with "BM"; a bitmap has the size of its header at offset 14.
     is_bitmap = head[:2] == b"BM" and 12 <= int.from_bytes(head[14:18], "little") <= 256
-    # A camera's transport stream has a time of four bytes before each packet.
+    # In the transport stream of a camera each packet of 188 bytes may follow a timestamp of four.
     is_stream = any(head[at :: 188 + at][:3] == b"GGG" for at in (0, 4))
-    return is_bitmap or is_stream or any(head[at : at + len(magic)] == magic for at, magic in _PICTURES)
+    return is_bitmap or is_stream or any(head[at : at + len(magic)] == magic for at, magic in _MEDIA_SIGNATURES)
 
 
-def _other_than_media(head: bytes) -> str | None:
-    """What a file is that is surely no medium; None if it may be one."""
+def _name_non_media_format(head: bytes) -> str | None:
+    """Name the format of a file that is certainly neither an image nor a video; None if it may be one."""
     if _begins_like_media(head):
         return None
-    for at, magic, name in _OTHERS:
+    for at, magic, name in _NON_MEDIA_SIGNATURES:
         if head[at : at + len(magic)] == magic:
             return name
     if not any(head):
@@ -148,15 +148,15 @@ def _other_than_media(head: bytes) -> str | None:
 
 def _is_text(head: bytes) -> bool:
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        # UTF-16, whose byte order mark no medium begins with.
-        return all(_is_of_text(character) for character in head[: len(head) & ~1].decode("utf-16", "ignore"))
+        # UTF-16: no image or video begins with its byte order mark.
+        return all(_is_text_character(character) for character in head[: len(head) & ~1].decode("utf-16", "ignore"))
     try:
-        # The last character may be cut off at the end of what was read.
-        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD_BYTES)
+        # The last character may be incomplete at the end of the header.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEADER_BYTES)
     except UnicodeDecodeError:
         return False
-    return all(map(_is_of_text, text))
+    return all(map(_is_text_character, text))
 
 
-def _is_of_text(character: str) -> bool:
-    return character >= " " or character in _TEXT_CONTROLS
+def _is_text_character(character: str) -> bool:
+    return character >= " " or character in _TEXT_CONTROL_CHARACTERS

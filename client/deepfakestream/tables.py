@@ -1,7 +1,7 @@
 """
-Jobs as a person reads them.
+Tables and lines that show jobs to a person.
 
-What a service says goes through ``plain``: it may hold anything, and none of it is for the terminal to obey.
+Text from a service is printed by ``safe_text``, since it may contain control characters that a terminal would obey.
 """
 
 from typing import Any
@@ -11,47 +11,49 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfakestream.results import Job, Model
-from deepfakestream.terminal import plain
+from deepfakestream.terminal import safe_text
 
-WIDE = 118
+MIN_FULL_WIDTH = 118
+"""Columns of a terminal from which on all columns of the table of jobs are printed."""
 NARROW_COLUMNS = ("id", "status", "average", "verdict")
 ID_WIDTH = 36
-LISTED = 5
-STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
+MAX_LISTED = 5
+VERDICT_STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
 
 
 def print_job(console: Console, name: str, job: Job) -> None:
-    """Print the per-segment table, average, peak, verdict, and the model that said so."""
+    """Print the table of segments, the average and peak scores, the verdict and the model."""
     console.print()
     if job.segments:
         _print_segments(console, name, job)
     else:
-        console.print(plain(name, "bold"))
+        console.print(safe_text(name, "bold"))
     if job.error is not None:
-        console.print(plain(job.status, "bold red"), plain(f"{job.error.detail} ({job.error.code})"))
+        console.print(safe_text(job.status, "bold red"), safe_text(f"{job.error.detail} ({job.error.code})"))
         return
     if job.status != "succeeded":
-        console.print(plain(job.status))
+        console.print(safe_text(job.status))
         return
-    console.print(f"average {score(job.fake_score)}   peak {score(job.peak_score)}")
-    console.print("verdict", _verdict(job), plain(f"({', '.join(job.reasons)})" if job.reasons else ""))
+    console.print(f"average {format_score(job.fake_score)}   peak {format_score(job.peak_score)}")
+    console.print("verdict", _verdict_text(job), safe_text(f"({', '.join(job.reasons)})" if job.reasons else ""))
     judged = [person for person in job.people if person.verdict == job.verdict and len(job.people) > 1]
-    for person in judged[:LISTED] if job.verdict != "real" else ():
-        limit = f"; fake from {score(person.fake_from)}" if person.fake_from is not None else ""
-        console.print(plain(f"        person {person.person}: {score(person.fake_score)}, {person.verdict}{limit}"))
-    for stretch in job.suspicious[:LISTED]:
-        when = f"{seconds(stretch.start_s)} to {seconds(stretch.end_s)}, person {stretch.person}"
+    for person in judged[:MAX_LISTED] if job.verdict != "real" else ():
+        limit = f"; fake from {format_score(person.fake_from)}" if person.fake_from is not None else ""
         console.print(
-            plain(f"        {when}: {score(stretch.fake_score)} on {counted(stretch.faces, 'face')}, {stretch.verdict}")
+            safe_text(f"        person {person.person}: {format_score(person.fake_score)}, {person.verdict}{limit}")
         )
-    if len(job.suspicious) > LISTED:
-        left_out = counted(len(job.suspicious) - LISTED, "more stretch", "more stretches")
-        console.print(plain(f"        and {left_out} of time (--json has all of them)"))
+    for stretch in job.suspicious[:MAX_LISTED]:
+        when = f"{format_time(stretch.start_s)} to {format_time(stretch.end_s)}, person {stretch.person}"
+        measured = f"{format_score(stretch.fake_score)} on {pluralize(stretch.faces, 'face')}, {stretch.verdict}"
+        console.print(safe_text(f"        {when}: {measured}"))
+    if len(job.suspicious) > MAX_LISTED:
+        left_out = pluralize(len(job.suspicious) - MAX_LISTED, "more stretch", "more stretches")
+        console.print(safe_text(f"        and {left_out} of time (--json has all of them)"))
     if job.model is not None:
         model = job.model
-        found = limits(job, model)
+        found = describe_limits(job, model)
         console.print(
-            plain(
+            safe_text(
                 f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…"
                 f"{f': {found}' if found else ''}; how far to trust it: deepfakestream models --card"
             )
@@ -59,7 +61,7 @@ def print_job(console: Console, name: str, job: Job) -> None:
 
 
 def _print_segments(console: Console, name: str, job: Job) -> None:
-    table = Table(title=plain(name), title_justify="left")
+    table = Table(title=safe_text(name), title_justify="left")
     for heading in ("segment", "from", "to", "fake score", "people", "faces", "notes"):
         table.add_column(heading, justify="left" if heading == "notes" else "right")
     for segment in job.segments:
@@ -67,31 +69,32 @@ def _print_segments(console: Console, name: str, job: Job) -> None:
         faces = f"{segment.faces_scored}/{segment.faces_found}"
         table.add_row(
             str(segment.index),
-            seconds(segment.start_s),
-            seconds(segment.end_s),
-            score(segment.fake_score),
+            format_time(segment.start_s),
+            format_time(segment.end_s),
+            format_score(segment.fake_score),
             str(segment.people_count),
             faces,
-            plain(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
+            safe_text(notes or ("" if segment.status in ("scored", "unscorable") else segment.status)),
         )
     console.print(table)
     if job.segments_next_cursor is not None:
         left_out = (job.segments_total or 0) - len(job.segments)
-        console.print(plain(f"and {counted(left_out, 'more segment')}"))
+        console.print(safe_text(f"and {pluralize(left_out, 'more segment')}"))
 
 
-def limits(job: Job, model: Model) -> str:
+def describe_limits(job: Job, model: Model) -> str:
     """
-    From where on this job's score is called fake and below which it is called real, and on how much that rests.
+    Describe the limits of this job's verdicts and the evidence on which they rest.
 
-    Empty where nothing was scored, since there is nothing to compare with limits.
+    Returns:
+        Text such as ``fake from 0.6, real below 0.1 (on 9 faces)``; empty if nothing was scored.
     """
     if job.fake_score is None:
         return ""
     if job.evidence is not None and job.evidence.fake_from is not None and job.evidence.real_below is not None:
         found = job.evidence
-        faces = counted(found.faces, "face")
-        # A mean over segments, which is rarely whole.
+        faces = pluralize(found.faces, "face")
+        # The number of people is a mean over segments and rarely whole.
         about = "" if found.people == round(found.people) else "about "
         people = f", the highest of {about}{found.people:.2g} people" if found.people > 1 else ""
         return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g} (on {faces}{people})"
@@ -99,50 +102,56 @@ def limits(job: Job, model: Model) -> str:
     return f"fake from {model.threshold:g}, real below {low:g}"
 
 
-def counted(count: int, one: str, several: str = "") -> str:
-    """*count* with the noun *one*, or where it is not 1 with *several*, by default *one* with an s."""
+def pluralize(count: int, one: str, several: str = "") -> str:
+    """Return *count* with its noun: *one* if it is 1, else *several*, which is *one* with an s by default."""
     return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
-def jobs_table(jobs: list[Job], width: int) -> Table:
-    """A line for each job. Ids are whole, since commands ask for them; in little width less is told beside them."""
-    is_wide = width >= WIDE
+def make_jobs_table(jobs: list[Job], width: int) -> Table:
+    """
+    Make a table with a line for each job.
+
+    Args:
+        width: Columns of the terminal. Ids are never shortened, since commands need them whole; in a narrow terminal
+            fewer columns are printed beside them.
+    """
+    has_full_width = width >= MIN_FULL_WIDTH
     table = Table()
     for heading in ("id", "created", "status", "done", "average", "peak", "verdict"):
-        if is_wide or heading in NARROW_COLUMNS:
+        if has_full_width or heading in NARROW_COLUMNS:
             table.add_column(heading, no_wrap=True, min_width=ID_WIDTH if heading == "id" else None)
     for job in jobs:
         cells: dict[str, str | Text] = {
-            "id": plain(job.id),
+            "id": safe_text(job.id),
             "created": f"{job.created_at:%Y-%m-%d %H:%M:%S}",
-            "status": plain(job.status),
+            "status": safe_text(job.status),
             "done": f"{job.fraction:.0%}",
-            "average": score(job.fake_score),
-            "peak": score(job.peak_score),
-            "verdict": _verdict(job),
+            "average": format_score(job.fake_score),
+            "peak": format_score(job.peak_score),
+            "verdict": _verdict_text(job),
         }
         table.add_row(*(cells[str(column.header)] for column in table.columns))
     return table
 
 
-def _verdict(job: Job) -> Text:
-    return plain(job.verdict or "", STYLES.get(job.verdict or "", ""))
+def _verdict_text(job: Job) -> Text:
+    return safe_text(job.verdict or "", VERDICT_STYLES.get(job.verdict or "", ""))
 
 
-def score(value: float | None) -> str:
-    """A score with four digits; a dash where there is none, which is not the same as 0."""
+def format_score(value: float | None) -> str:
+    """Format a score with four digits; a dash if there is none, which is not the same as 0."""
     return "–" if value is None else f"{value:.4f}"
 
 
-def seconds(value: float) -> str:
-    """Minutes and seconds."""
+def format_time(value: float) -> str:
+    """Format *value* seconds as minutes and seconds."""
     minutes, rest = divmod(value, 60)
     return f"{int(minutes):d}:{rest:05.2f}"
 
 
 def problem_document(error: Exception) -> dict[str, Any]:
-    """An error as ``--json`` prints it."""
-    # The file is named beside it.
+    """Return an error in the form that ``--json`` prints."""
+    # The text of an OSError repeats the name of the file, which is printed already.
     why = error.strerror if isinstance(error, OSError) else None
     return {
         "code": getattr(error, "code", "client_error"),

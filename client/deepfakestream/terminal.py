@@ -1,8 +1,9 @@
 """
-Output for people: no file name and no service can send commands to their terminal, and none of it fails to be written.
+Safe output to a terminal.
 
-Everything that the command line prints goes through here: text by ``say``, tables and progress by ``make_console``
-with ``plain`` around what comes from files and services. JSON needs no such care, since it is printed as ASCII.
+No file name and no service can send control sequences to a person's terminal, and every text can be written whatever
+the encoding of the output. Everything that the command line prints passes through this module: text by ``say``, tables
+and progress by ``make_console`` with ``safe_text`` around text from files and services. JSON is printed as ASCII.
 """
 
 import codecs
@@ -14,34 +15,34 @@ from rich.console import Console
 from rich.text import Text
 
 ENCODING_ERRORS: Final = "deepfakestream.substitute"
-"""Name of the handler of characters that an output's encoding lacks."""
+"""Name under which the handler for characters that the encoding of the output lacks is registered."""
 _SUBSTITUTES: Final = {"–": "-", "—": "-", "…": "...", "·": "*", "×": "x", "’": "'", "‘": "'", "“": '"', "”": '"'}
-_LINES: Final = frozenset("\n\t")
+_LINE_CHARACTERS: Final = frozenset("\n\t")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
     r"""
-    *text* with a visible escape, such as ``\x1b``, for everything that is no visible character.
+    Replace every character of *text* that is not visible by a visible escape, such as ``\x1b``.
 
-    These are control characters, which can move a cursor or set a title, characters that turn the direction of
-    writing, and bytes of a file name that are no UTF-8.
+    These are control characters, which can move the cursor or set the title, characters that reverse the direction of
+    writing, and bytes of a file name that are not UTF-8.
 
     Args:
-        lines: Keep line feeds and tabs, for text that has several lines.
+        lines: Keep line feeds and tabs, for text of several lines.
     """
     return "".join(
-        character if character.isprintable() or (lines and character in _LINES) else _escape(character)
+        character if character.isprintable() or (lines and character in _LINE_CHARACTERS) else _escape(character)
         for character in text
     )
 
 
-def plain(text: object, style: str = "") -> Text:
-    """*text* for a table, without markup and printable."""
+def safe_text(text: object, style: str = "") -> Text:
+    """Make *text* printable, for a table or a console, with no part of it taken for markup."""
     return Text(printable(str(text)), style=style)
 
 
 def prepare_output() -> None:
-    """Let standard output and standard error write any text, whatever their encoding."""
+    """Set up standard output and standard error so that any text can be written, whatever their encoding."""
     codecs.register_error(ENCODING_ERRORS, _substitute)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -49,13 +50,13 @@ def prepare_output() -> None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that takes square brackets and colons for what they are."""
+    """Make a console that prints square brackets and colons literally, and not as markup or emoji."""
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print *text*, which may have several lines."""
-    # One write, so that lines of threads never mix.
+    # A single write, so that lines from several threads do not mix.
     stream = sys.stderr if to_stderr else sys.stdout
     stream.write(printable(text, lines=True) + "\n")
     stream.flush()
@@ -64,7 +65,7 @@ def say(text: str, *, to_stderr: bool = False) -> None:
 def _escape(character: str) -> str:
     code = ord(character)
     if 0xDC80 <= code <= 0xDCFF:
-        # A byte that is no UTF-8, as Python keeps it in file names (PEP 383).
+        # A byte that is not UTF-8, as Python represents it in file names (PEP 383).
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 

@@ -1,4 +1,4 @@
-"""Requests of the SDK: sent, repeated where that can help and does no harm, and their answers read."""
+"""HTTP requests of the SDK: sent with retries, and their answers parsed."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from deepfakestream.addresses import is_loopback, origin
+from deepfakestream.addresses import is_loopback, parse_origin
 from deepfakestream.errors import (
     AddressError,
     APIError,
@@ -15,52 +15,54 @@ from deepfakestream.errors import (
     InvalidRequestError,
     MissingPartError,
     error_from_response,
-    redirected,
-    unreadable,
+    redirection_error,
+    unexpected_answer_error,
 )
-from deepfakestream.repetition import FailedAttemptError, Repetition, read_retry_after, repeat
+from deepfakestream.retries import FailedAttemptError, RetrySafety, read_retry_after, send_with_retries
 
 USER_AGENT = "deepfakestream-client"
 RETRIED_STATUSES = frozenset({429, 502, 503, 504})
-UNDONE_STATUSES = frozenset({429})
-"""Answers which say that nothing was done; behind the others a proxy may have lost that of the service."""
-UNSENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-"""Failures before the request was sent."""
+NOT_PROCESSED_STATUSES = frozenset({429})
+"""Answers to a request that was not processed. After the others it may have been: a proxy may have lost the answer."""
+NOT_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""Errors that HTTPX raises before the request is sent."""
 GRACE_S = 5.0
-"""How much later than a caller's time limit an answer may come that the service held until then."""
+"""How many seconds after the caller's time limit an answer may arrive that the service held back until then."""
 
 Content = Callable[[], Iterator[bytes]]
-"""Makes a request's body, anew for each attempt."""
+"""Makes the body of a request; called again for each attempt."""
 
 
 class Transport:
     """
-    A connection to one service, by one key.
+    A connection to one service with one API key.
 
-    Redirections are not followed: the key is for the address that was given. To this machine itself requests go
-    without a proxy, which would see the key.
+    Redirections are not followed, since the key is meant for the given address alone. Requests to this machine itself
+    are sent without a proxy, which would see the key.
 
     Args:
-        base_url: Of the service.
-        api_key: Of it.
-        timeout_s: Of a single wait on the connection.
-        retries: How often a request is repeated.
+        base_url: Address of the service.
+        api_key: API key for that service.
+        timeout_s: Limit in seconds of a single wait on the connection.
+        retries: How often a request is sent again at most.
 
     Raises:
-        AddressError: *base_url* is no address of a service, or *api_key* can be no key.
+        AddressError: *base_url* is not the address of a service, or *api_key* cannot be a key.
         MissingPartError: The proxy or the certificates that the environment names cannot be used.
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float, retries: int) -> None:
-        _, host, _ = origin(base_url)
+        _, host, _ = parse_origin(base_url)
         if not api_key or not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
-            raise AddressError("an API key consists of letters, digits and signs of ASCII, such as dfs_…")
+            raise AddressError(
+                "an API key has only visible ASCII characters, such as dfs_…: give one that the service issued"
+            )
         self.base_url = base_url
-        self._is_here = is_loopback(host)
+        self._is_local = is_loopback(host)
         self._retries = retries
         self._timeout_s = timeout_s
         self._http = self._connect(
-            base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, trust_env=not self._is_here
+            base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, trust_env=not self._is_local
         )
 
     def close(self) -> None:
@@ -75,26 +77,30 @@ class Transport:
         wait_s: float = 0.0,
         within_s: float | None = None,
         make_content: Content | None = None,
-        repetition: Repetition = Repetition.SAFE,
+        safety: RetrySafety = RetrySafety.SAFE,
         has_answer: bool = True,
         **arguments: Any,
     ) -> Any:
         """
-        Send a request, repeating it where that can help.
+        Send a request, and send it again after transient errors.
 
         Args:
-            wait_s: How long the service may hold its answer.
-            within_s: For how long it is tried; as long as ``retries`` allow by default.
-            repetition: Whether it may be sent again when its answer was lost.
-            has_answer: Whether a success has a document; otherwise it is status 204.
+            method: HTTP method.
+            path: Path of the request, below the address of the service.
+            wait_s: Seconds for which the service may hold its answer back.
+            within_s: No attempt begins later than this many seconds after the first; no limit by default.
+            make_content: Makes the body, if the request has one that is streamed.
+            safety: Whether the request may be sent again if the service may have processed it.
+            has_answer: Whether a success has a document; otherwise its status must be 204.
+            arguments: Further arguments of ``httpx.Client.request``.
 
         Returns:
             The parsed answer; None if it has no body.
 
         Raises:
-            ConnectionFailedError: No answer.
-            InvalidRequestError: It cannot be sent.
-            APIError: An answer other than a success, or one that is no JSON.
+            ConnectionFailedError: The service did not answer.
+            InvalidRequestError: The request cannot be sent.
+            APIError: The answer is not a success, or is not JSON.
         """
         timeout = httpx.Timeout(self._timeout_s, read=wait_s + 30.0 if wait_s else self._timeout_s)
         if within_s is not None:
@@ -103,63 +109,64 @@ class Transport:
 
         def send() -> Any:
             content = None if make_content is None else make_content()
-            with _failures(f"from {self.base_url}", repetition):
+            with _as_failed_attempts(f"from {self.base_url}", safety):
                 response = self._http.request(method, path, content=content, timeout=timeout, **arguments)
             if response.is_success:
-                return _parsed(response) if has_answer else _check_empty(response)
+                return _parse_json(response) if has_answer else _check_empty(response)
             raise FailedAttemptError(
-                _refusal(response),
-                can_be_cured=response.status_code in RETRIED_STATUSES,
-                is_perhaps_done=response.status_code not in UNDONE_STATUSES,
+                _error_of(response),
+                is_transient=response.status_code in RETRIED_STATUSES,
+                may_be_processed=response.status_code not in NOT_PROCESSED_STATUSES,
                 retry_after_s=_retry_after_s(response),
             )
 
-        return repeat(send, retries=self._retries, repetition=repetition, within_s=within_s)
+        return send_with_retries(send, retries=self._retries, safety=safety, within_s=within_s)
 
     def put(self, upload: Any, make_content: Content) -> str:
         """
-        Put a file where the service said, without the API key: that address is not the service's own.
+        Send a file to the signed address of a direct upload, without the API key, since it is another server.
 
-        As with the service, no proxy is asked for what goes to this machine.
+        As for the service, no proxy is used for an address on this machine.
 
         Args:
-            upload: The document of the place that the service named.
+            upload: The document of the direct upload, as the service answered it.
+            make_content: Makes the content of the file.
 
         Returns:
-            Its id.
+            The id of the upload.
 
         Raises:
-            ConnectionFailedError: No answer.
-            APIError: The storage refuses, or the service named no place that takes a file. Only a service on this
-                machine can name a place on this machine: another one has no business with the programs here.
+            ConnectionFailedError: The storage did not answer.
+            APIError: The storage refused the file, or *upload* names no acceptable address. Only a service on this
+                machine may name an address on this machine; others must not reach the programs here.
         """
         try:
             upload_id, method, url = (str(upload[name]) for name in ("id", "method", "url"))
             headers = {str(name): str(value) for name, value in upload["headers"].items()}
-            _, host, _ = origin(url)
+            _, host, _ = parse_origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise unreadable(201, "it names no place for the file") from error
+            raise unexpected_answer_error(201, "it names no place for the file") from error
         if method != "PUT":
-            raise unreadable(201, "it asks for another method than PUT for the file")
-        is_here = is_loopback(host)
-        if is_here and not self._is_here:
-            raise unreadable(201, "it names a place on this machine for the file, and is itself elsewhere")
-        with self._connect(trust_env=not is_here) as storage:
+            raise unexpected_answer_error(201, "it asks for another method than PUT for the file")
+        is_local = is_loopback(host)
+        if is_local and not self._is_local:
+            raise unexpected_answer_error(201, "it names a place on this machine for the file, and is itself elsewhere")
+        with self._connect(trust_env=not is_local) as storage:
 
             def send() -> str:
-                with _failures("from the service's storage", Repetition.SAFE, status=201):
+                with _as_failed_attempts("from the service's storage", RetrySafety.SAFE, status=201):
                     response = storage.put(url, headers=headers, content=make_content())
                 if response.is_success:
                     return upload_id
                 status = response.status_code
                 raise FailedAttemptError(
-                    # Its body is XML, and names things of the service's inside.
+                    # The body is left out: it is XML, and names internals of the service.
                     error_from_response(status, None, None, _retry_after_s(response)),
-                    can_be_cured=status in UNDONE_STATUSES or status >= 500,
+                    is_transient=status in NOT_PROCESSED_STATUSES or status >= 500,
                     retry_after_s=_retry_after_s(response),
                 )
 
-            return str(repeat(send, retries=self._retries))
+            return str(send_with_retries(send, retries=self._retries))
 
     def _connect(self, *, trust_env: bool, headers: dict[str, str] | None = None, base_url: str = "") -> httpx.Client:
         try:
@@ -171,7 +178,7 @@ class Transport:
                 trust_env=trust_env,
             )
         except (httpx.InvalidURL, ValueError, ImportError, OSError) as error:
-            # A proxy of an unknown kind, one whose package is not installed, a file that is not there.
+            # A proxy of an unknown kind, a proxy whose package is not installed, or a file that does not exist.
             raise MissingPartError(
                 f"the proxy or the certificates that the environment names cannot be used ({error}): correct"
                 " HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR"
@@ -179,40 +186,40 @@ class Transport:
 
 
 @contextlib.contextmanager
-def _failures(source: str, repetition: Repetition, *, status: int = 200) -> Iterator[None]:
-    """Turn what HTTPX raises into failed attempts; *status* is that of an answer which cannot be decoded."""
+def _as_failed_attempts(source: str, safety: RetrySafety, *, status: int = 200) -> Iterator[None]:
+    """Turn errors of HTTPX into failed attempts; *status* is reported for an answer that cannot be decoded."""
     error: DeepfakeStreamError
     try:
         yield
     except httpx.LocalProtocolError as cause:
         error = InvalidRequestError(422, "invalid_request", f"the request cannot be sent: {cause}")
-        raise FailedAttemptError(error, can_be_cured=False) from cause
+        raise FailedAttemptError(error, is_transient=False) from cause
     except (httpx.InvalidURL, UnicodeError) as cause:
         error = InvalidRequestError(422, "invalid_request", "an option or an id cannot be sent")
-        raise FailedAttemptError(error, can_be_cured=False) from cause
+        raise FailedAttemptError(error, is_transient=False) from cause
     except httpx.DecodingError as cause:
-        error = unreadable(status, "its content is not encoded as it says")
-        raise FailedAttemptError(error, can_be_cured=False) from cause
+        error = unexpected_answer_error(status, "its content is not encoded as it says")
+        raise FailedAttemptError(error, is_transient=False) from cause
     except httpx.RequestError as cause:
-        is_perhaps_done = not isinstance(cause, UNSENT_ERRORS)
-        said = f"no answer {source} ({type(cause).__name__})"
-        if is_perhaps_done and repetition is Repetition.UNSAFE:
-            said += "; it may have been carried out, so it was not sent again"
-        error = ConnectionFailedError(said)
-        raise FailedAttemptError(error, can_be_cured=True, is_perhaps_done=is_perhaps_done) from cause
+        may_be_processed = not isinstance(cause, NOT_SENT_ERRORS)
+        message = f"no answer {source} ({type(cause).__name__})"
+        if may_be_processed and safety is RetrySafety.UNSAFE:
+            message += "; the service may have processed the request, so it was not sent again"
+        error = ConnectionFailedError(message)
+        raise FailedAttemptError(error, is_transient=True, may_be_processed=may_be_processed) from cause
 
 
-def _refusal(response: httpx.Response) -> APIError:
+def _error_of(response: httpx.Response) -> APIError:
     request_id = response.headers.get("x-request-id")
     if response.has_redirect_location:
-        return redirected(response.status_code, response.headers["location"])
+        return redirection_error(response.status_code, response.headers["location"])
     body = None
     with contextlib.suppress(ValueError, RecursionError):
         body = response.json()
     return error_from_response(response.status_code, body, request_id, _retry_after_s(response))
 
 
-def _parsed(response: httpx.Response) -> Any:
+def _parse_json(response: httpx.Response) -> Any:
     if not response.content:
         return None
     try:
@@ -220,14 +227,14 @@ def _parsed(response: httpx.Response) -> Any:
     except (ValueError, RecursionError) as error:
         kind = response.headers.get("content-type", "of no named type")
         why = f"status {response.status_code}, {kind}, and no JSON"
-        raise unreadable(response.status_code, why, response.headers.get("x-request-id")) from error
+        raise unexpected_answer_error(response.status_code, why, response.headers.get("x-request-id")) from error
 
 
 def _check_empty(response: httpx.Response) -> None:
-    """Nothing is taken as done that the service does not say it has done."""
+    """Check that the answer is 204, which alone confirms that the request was processed."""
     if response.status_code != 204:
-        why = f"status {response.status_code}, where 204 says that it is done"
-        raise unreadable(response.status_code, why, response.headers.get("x-request-id"))
+        why = f"status {response.status_code}, where 204 was expected"
+        raise unexpected_answer_error(response.status_code, why, response.headers.get("x-request-id"))
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

@@ -1,4 +1,4 @@
-"""Verifying webhooks: Standard Webhooks, by its own library."""
+"""Verification of webhooks, which are signed as Standard Webhooks specifies."""
 
 import json
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from deepfakestream.errors import WebhookVerificationError
 
 def verify_webhook(headers: Mapping[str, str], body: bytes | str, secret: str) -> dict[str, Any]:
     """
-    Check that a webhook comes from the service and is fresh.
+    Check that a webhook comes from the service and is recent.
 
     Args:
-        headers: Of the request, in any case.
-        body: Exactly as received.
-        secret: ``whsec_…``, which came with the API key.
+        headers: Headers of the request; names in upper or lower case.
+        body: Body of the request, exactly as received.
+        secret: The secret that was issued with the API key, ``whsec_…``.
 
     Returns:
-        The event: ``type``, ``timestamp`` and, as ``data``, the job. The ``webhook-id`` header is the same in every
-        repetition, so keep it to see an event once.
+        The event: ``type``, ``timestamp`` and, as ``data``, the job. The header ``webhook-id`` is the same in every
+        repetition of an event, so that a receiver can ignore events that it has processed.
 
     Raises:
-        WebhookVerificationError: The signature is not right, the webhook is more than five minutes old, or *secret* is
-            empty or no such secret.
+        WebhookVerificationError: The signature is wrong, the webhook is more than five minutes old, or *secret* is
+            empty or not a valid secret.
     """
     if not secret or secret == "whsec_":  # noqa: S105 - the prefix alone is no secret
         raise WebhookVerificationError(

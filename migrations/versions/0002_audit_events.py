@@ -1,4 +1,4 @@
-"""audit events, which can be added and not changed"""
+"""append-only audit events"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""which job a result was taken over from"""
+"""the job whose result was reused"""
 
 from collections.abc import Sequence
 

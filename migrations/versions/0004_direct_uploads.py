@@ -1,4 +1,4 @@
-"""uploads that go to storage past the api"""
+"""direct uploads to storage"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""files that rows have given up, and what is known of a direct upload"""
+"""pending removals of files, and the claim and digest of direct uploads"""
 
 from collections.abc import Sequence
 

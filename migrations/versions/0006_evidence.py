@@ -1,4 +1,4 @@
-"""how much a verdict rests on"""
+"""the evidence for a verdict"""
 
 from collections.abc import Sequence
 

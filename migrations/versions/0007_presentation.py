@@ -1,4 +1,4 @@
-"""which pictures of a video are shown, and how"""
+"""which frames of a video are shown, and how"""
 
 from collections.abc import Sequence
 

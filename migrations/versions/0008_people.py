@@ -1,4 +1,4 @@
-"""people over a whole medium"""
+"""people followed over the whole media"""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""segment summaries as columns, and segments counted as they are done"""
+"""columns for segment summaries, and a count of segments that are done"""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ down_revision: str | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# Triggers, because the release before knows no count, and its workers record segments while processes are exchanged.
-# Who records a segment holds the lock of its job already, so the triggers lock nothing that could deadlock.
+# Triggers, because workers of the previous release, which has no count, record segments during a rolling upgrade. The
+# transaction that records a segment has already locked its job, so that the triggers cannot cause a deadlock.
 COUNT_UPDATED = """
 create or replace function count_segment_done() returns trigger language plpgsql as $$
 begin
@@ -28,7 +28,7 @@ begin
     return null;
 end $$
 """
-# Segments that are copied from another job are done from the start: one update a statement, not one a row.
+# Segments that are copied from another job are already done: one update per statement, not per row.
 COUNT_INSERTED = """
 create or replace function count_segments_done() returns trigger language plpgsql as $$
 begin
@@ -50,8 +50,8 @@ create or replace trigger segments_done after insert on segments referencing new
 execute function count_segments_done()
 """
 
-# Both go through the tables in batches that are committed one by one, and may be begun anew. A row that somebody
-# holds is left out: readers take a summary that is missing from ``result``.
+# Both process the tables in batches with a commit each, and can be restarted. Locked rows are skipped: readers compute
+# a missing summary from ``result``.
 FILL_SEGMENTS = """
 do $$
 declare
@@ -105,9 +105,10 @@ end $$
 
 
 def upgrade() -> None:
-    # What an attempt that broke off below has done is done: this part is committed before the tables are filled.
+    # This part can be repeated: it is committed before the tables are filled, which may be interrupted.
     op.add_column("jobs", sa.Column("segments_done", sa.Integer(), nullable=True), if_not_exists=True)
-    # For new rows alone, those of the release before included; in those that are there null says "not counted".
+    # The default applies only to new rows, also those of the previous release; in existing rows null means "not
+    # counted".
     op.execute("alter table jobs alter column segments_done set default 0")
     op.add_column("segments", sa.Column("people_count", sa.Integer(), nullable=True), if_not_exists=True)
     op.add_column("segments", sa.Column("faces_found", sa.Integer(), nullable=True), if_not_exists=True)

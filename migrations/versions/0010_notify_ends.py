@@ -9,8 +9,8 @@ down_revision: str | None = "0009"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The database says it, and not the services: workers of the release before end jobs as well. A notification is sent
-# when its transaction commits, and never if it does not. The channel is ``api.endings.CHANNEL``.
+# The database sends notifications instead of the services, since workers of the previous release end jobs, too. A
+# notification is sent when its transaction commits. The channel is ``api.listener.CHANNEL``.
 NOTIFY = """
 create function jobs_notify_end() returns trigger language plpgsql as $$
 begin

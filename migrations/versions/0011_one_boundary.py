@@ -1,4 +1,4 @@
-"""the checkpoint that a job is judged by, and how often a delivery was begun"""
+"""the pinned checkpoint of a job, and the attempts of a delivery"""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,10 @@ def upgrade() -> None:
     op.add_column(
         "deliveries", sa.Column("attempts", sa.Integer(), server_default="0", nullable=False), if_not_exists=True
     )
-    # Those of ingest, which is done; from now on they are those of finishing.
+    # The counts are those of ingest, which is done. From here on attempts of the finish step are counted.
     op.execute("update jobs set attempts = 0 where status = 'running' and segments_total is not null")
     with op.get_context().autocommit_block():
-        # Expiry looks for jobs by the time of their end, and would otherwise pass all that were erased before.
+        # Expiry finds jobs by the time of their end; without the index it would also read all erased jobs.
         op.drop_index("ix_jobs_expiring", if_exists=True, postgresql_concurrently=True)
         op.create_index(
             "ix_jobs_expiring",

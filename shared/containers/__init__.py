@@ -1,12 +1,12 @@
 """
-What a file is, by its first bytes and its container's header: never by its name, and without a decoder.
+Identification of media files by their first bytes and their container's header, without a decoder.
 
-The api refuses on upload what these facts already rule out; the worker's probe, which decodes, has the last word.
-Everything here reads little (a bounded number of boxes, some bytes of each), follows no pointer blindly, and
-raises only the errors it names, whatever the bytes are.
+The file's name is never used. The api refuses uploads by these facts; the worker's probe, which decodes, has the last
+word. Reading is bounded (a limited number of boxes, a few bytes of each), offsets in the file are checked before use,
+and only the documented errors are raised, for any input.
 
 ``pictures`` reads the formats of still images and animations, ``iso`` the ISO base media family (mp4, mov, 3gp, HEIC,
-AVIF), ``matroska`` EBML, ``riff`` AVI, ``streams`` MPEG-TS, FLV and ASF. ``refusals`` names what is not accepted.
+AVIF), ``matroska`` EBML, ``riff`` AVI, ``streams`` MPEG-TS, FLV and ASF. ``refusals`` names formats that are refused.
 """
 
 import struct
@@ -22,12 +22,12 @@ from shared.containers.facts import (
     check_limits,
     check_size,
 )
-from shared.containers.iso import FIRST_BOXES, inspect_iso
+from shared.containers.iso import LEADING_BOX_TYPES, inspect_iso
 from shared.containers.matroska import inspect_matroska
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import refusal, unsupported_codec
 from shared.containers.riff import inspect_avi
-from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import shown_track
+from shared.containers.tracks import select_default_track
 from shared.errors import EmptyFileError, TruncatedError
 
 __all__ = [
@@ -40,33 +40,33 @@ __all__ = [
     "check_limits",
     "check_size",
     "inspect_header",
-    "shown_track",
+    "select_default_track",
     "unsupported_codec",
 ]
 
 HEAD_BYTES: Final = 2048
 """The first bytes of a file, which identify its format."""
 
-Reader = Callable[[Source], HeaderFacts]
+Inspector = Callable[[HeaderReader], HeaderFacts]
 
 
 def inspect_header(stream: BinaryIO, size_bytes: int) -> HeaderFacts:
     """
-    Tell what the file in *stream*, which is *size_bytes* long and seekable, is.
+    Identify the file in *stream*, which is seekable and *size_bytes* long.
 
     Raises:
-        EmptyFileError: It has no bytes.
-        NotMediaError: It is no format known here.
-        UnsupportedMediaError: It is media, but of a format that is not accepted.
-        NoVideoStreamError: An accepted container with a complete header and no pictures in it.
+        EmptyFileError: The file has no bytes.
+        NotMediaError: The format is unknown.
+        UnsupportedMediaError: The format is known, but not accepted.
+        NoVideoStreamError: The container is accepted and its header complete, but it has no images.
         UnsupportedCodecError: The header names a video codec that is not accepted.
         TruncatedError: The file ends before its header does.
     """
     if size_bytes == 0:
         raise EmptyFileError("the file is empty")
-    source = Source(stream, size_bytes)
+    reader = HeaderReader(stream, size_bytes)
     try:
-        return _reader(source.peek(0, HEAD_BYTES))(source)
+        return _select_inspector(reader.peek(0, HEAD_BYTES))(reader)
     except EndOfFileError as error:
         raise TruncatedError("the file ends before its header is complete") from error
     except (struct.error, ValueError, OverflowError, ZeroDivisionError) as error:
@@ -75,35 +75,35 @@ def inspect_header(stream: BinaryIO, size_bytes: int) -> HeaderFacts:
 
 def check_head(head: bytes) -> None:
     """
-    Refuse a file by its first bytes alone: HEAD_BYTES of them, or all that it has.
+    Refuse a file by its first HEAD_BYTES bytes alone, or by fewer if it is shorter.
 
     Raises:
-        NotMediaError, UnsupportedMediaError: They begin no format that is accepted.
+        NotMediaError, UnsupportedMediaError: The format is not accepted.
     """
     if head:
-        _reader(head)
+        _select_inspector(head)
 
 
-def _reader(head: bytes) -> Reader:
-    """What reads the header of a file that begins with *head*."""
+def _select_inspector(head: bytes) -> Inspector:
+    """Return the function that reads the header of a file that begins with *head*."""
     riff_type = head[8:12] if head[:4] == b"RIFF" else b""
-    for magic, reader in _BY_MAGIC:
+    for magic, inspector in _BY_MAGIC:
         if head.startswith(magic):
-            return reader
+            return inspector
     if riff_type == b"WEBP":
         return pictures.inspect_webp
     if riff_type == b"AVI ":
         return inspect_avi
     if pictures.is_bmp(head):
         return pictures.inspect_bmp
-    if head[4:8] in FIRST_BOXES:
+    if head[4:8] in LEADING_BOX_TYPES:
         return inspect_iso
-    if streams.transport_packets(head) is not None:
+    if streams.find_transport_packets(head) is not None:
         return streams.inspect_transport_stream
     raise refusal(head, riff_type)
 
 
-_BY_MAGIC: Final[tuple[tuple[bytes, Reader], ...]] = (
+_BY_MAGIC: Final[tuple[tuple[bytes, Inspector], ...]] = (
     (b"\xff\xd8\xff", pictures.inspect_jpeg),
     (b"\x89PNG\r\n\x1a\n", pictures.inspect_png),
     (b"GIF87a", pictures.inspect_gif),

@@ -1,4 +1,4 @@
-"""What a header says of a file, and what may be sent."""
+"""Facts from a file's header, and the limits of uploads."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,18 +10,18 @@ VIDEO_CODECS: Final = (
     *("prores", "dnxhd", "mjpeg", "mpeg1video", "mpeg2video", "h263"),
     *("flv1", "vp6f", "wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4v3"),
 )
-"""By ffmpeg's names."""
+"""Accepted video codecs, by ffmpeg's names."""
 
 PICTURES: Final = ("jpeg", "png", "gif", "webp", "bmp", "tiff", "heic", "avif", "jpeg2000", "jxl")
-"""Containers of still pictures. Some hold several pictures, or an animation, which is a video."""
+"""Containers of still images. Some can hold an animation, which counts as a video."""
 
 MAX_IMAGE_PIXELS: Final = 110_000_000
-"""Telephones take pictures of up to 108 million pixels, and few of 200."""
+"""Most phone cameras take images of up to 108 million pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """What may be sent. Field names are the settings' names, which refusals quote."""
+    """Limits of uploads. Field names are those of the settings, which errors quote."""
 
     max_bytes: int
     max_duration_s: float
@@ -34,12 +34,12 @@ class MediaLimits:
 
 @dataclass(frozen=True, slots=True)
 class HeaderFacts:
-    """What the header claims; None where it does not say or was not worth reading."""
+    """Facts that a header claims; None where it does not say or was not read."""
 
     kind: Literal["image", "video"]
     container: str
     codec: str | None = None
-    """A name of VIDEO_CODECS for video whose header names it."""
+    """One of VIDEO_CODECS, if the header of a video names it."""
     width_px: int | None = None
     height_px: int | None = None
     duration_s: float | None = None
@@ -48,10 +48,10 @@ class HeaderFacts:
 
 def check_limits(facts: HeaderFacts, limits: MediaLimits) -> None:
     """
-    Refuse what exceeds a limit; unknown facts pass.
+    Refuse a file that exceeds a limit. Unknown facts pass.
 
     Raises:
-        TooLongError, TooManyPixelsError, FrameRateTooHighError: With the fact and the limit in the sentence.
+        TooLongError, TooManyPixelsError, FrameRateTooHighError: A limit is exceeded; the message names it.
     """
     if facts.duration_s is not None and facts.duration_s > limits.max_duration_s:
         raise TooLongError(
@@ -60,10 +60,10 @@ def check_limits(facts: HeaderFacts, limits: MediaLimits) -> None:
     if facts.width_px is not None and facts.height_px is not None:
         pixels = facts.width_px * facts.height_px
         name = "max_image_pixels" if facts.kind == "image" else "max_pixels"
-        most = limits.max_image_pixels if facts.kind == "image" else limits.max_pixels
-        if pixels > most:
+        limit = limits.max_image_pixels if facts.kind == "image" else limits.max_pixels
+        if pixels > limit:
             raise TooManyPixelsError(
-                f"the picture has {facts.width_px} × {facts.height_px} = {pixels} pixels; the limit {name} is {most}"
+                f"the picture has {facts.width_px} × {facts.height_px} = {pixels} pixels; the limit {name} is {limit}"
             )
     if facts.frame_rate is not None and facts.frame_rate > limits.max_frame_rate:
         raise FrameRateTooHighError(

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import ACCEPTED, unsupported_codec
-from shared.containers.source import EndOfFileError, Source
-from shared.containers.tracks import Track, shown_video
+from shared.containers.tracks import Track, select_video_track
 from shared.errors import NotMediaError
 
 _MATROSKA_CODECS = {
@@ -25,42 +25,42 @@ _MATROSKA_CODECS = {
     "V_MJPEG": "mjpeg",
     "V_PRORES": "prores",
 }
-# In this wrapper the codec is an AVI code inside private data; the worker's probe reads it.
+# In this wrapper the codec is an AVI code inside private data, which only the worker's probe reads.
 _MATROSKA_WRAPPED = "V_MS/VFW/FOURCC"
 _UNKNOWN_SIZE = -1
 
 
-def inspect_matroska(source: Source) -> HeaderFacts:
-    """A Matroska or WebM video."""
-    elements = _ebml_elements(source, 0, source.size)
+def inspect_matroska(reader: HeaderReader) -> HeaderFacts:
+    """Inspect a Matroska or WebM video."""
+    elements = _ebml_elements(reader, 0, reader.size)
     _, start, end = next(elements)
     document = b"matroska"
-    for code, at, until in _ebml_elements(source, start, end):
+    for code, at, until in _ebml_elements(reader, start, end):
         if code == 0x4282:
-            document = source.read(at, min(until - at, 16)).rstrip(b"\0")
+            document = reader.read(at, min(until - at, 16)).rstrip(b"\0")
     if document not in (b"matroska", b"webm"):
         raise NotMediaError(f"the file is an EBML document, but not a video; {ACCEPTED}")
     facts = HeaderFacts("video", document.decode())
     for code, start, end in elements:
         if code == 0x18538067:
-            return _inspect_segment(source, start, end, facts)
+            return _inspect_segment(reader, start, end, facts)
     raise EndOfFileError
 
 
-def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -> HeaderFacts:
+def _inspect_segment(reader: HeaderReader, start: int, end: int, facts: HeaderFacts) -> HeaderFacts:
     scale, duration, tracks = 1_000_000, None, None
-    for code, at, until in _ebml_elements(source, start, min(end, source.size)):
+    for code, at, until in _ebml_elements(reader, start, min(end, reader.size)):
         if code == 0x1549A966:
-            info = dict(_ebml_values(source, at, until, {0x2AD7B1, 0x4489}))
+            info = dict(_ebml_values(reader, at, until, {0x2AD7B1, 0x4489}))
             scale = int.from_bytes(info.get(0x2AD7B1, b"")) or scale
             duration = _ebml_float(info.get(0x4489, b""))
         elif code == 0x1654AE6B:
-            tracks = [_ebml_track(source, *span) for kind, *span in _ebml_elements(source, at, until) if kind == 0xAE]
+            tracks = [_ebml_track(reader, *span) for kind, *span in _ebml_elements(reader, at, until) if kind == 0xAE]
         elif code == 0x1F43B675:
             break
     if tracks is None:
         raise EndOfFileError
-    track = shown_video(tracks)
+    track = select_video_track(tracks)
     if track.codec is None and track.coding != _MATROSKA_WRAPPED:
         raise unsupported_codec(track.coding)
     return replace(
@@ -73,46 +73,46 @@ def _inspect_segment(source: Source, start: int, end: int, facts: HeaderFacts) -
     )
 
 
-def _ebml_track(source: Source, start: int, end: int) -> Track:
+def _ebml_track(reader: HeaderReader, start: int, end: int) -> Track:
     wanted = {0x83, 0x86, 0x88, 0x23E383}
-    values = dict(_ebml_values(source, start, end, wanted))
-    # FlagDefault, which is set unless it stands there.
+    values = dict(_ebml_values(reader, start, end, wanted))
+    # FlagDefault is set if the element is missing.
     track = Track(is_video=values.get(0x83) == b"\x01", is_default=bool(int.from_bytes(values.get(0x88, b"\x01"))))
     track.coding = values.get(0x86, b"").rstrip(b"\0").decode("latin-1")
     track.codec = _MATROSKA_CODECS.get(track.coding)
     # DefaultDuration: nanoseconds a frame.
     track.frame_s = int.from_bytes(values.get(0x23E383, b"")) / 1e9
-    for code, at, until in _ebml_elements(source, start, end):
+    for code, at, until in _ebml_elements(reader, start, end):
         if code == 0xE0:
-            size = dict(_ebml_values(source, at, until, {0xB0, 0xBA}))
+            size = dict(_ebml_values(reader, at, until, {0xB0, 0xBA}))
             track.width_px = int.from_bytes(size.get(0xB0, b""))
             track.height_px = int.from_bytes(size.get(0xBA, b""))
     return track
 
 
-def _ebml_elements(source: Source, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Id, start and end of the content of each element; one of unknown size lasts until *end*."""
+def _ebml_elements(reader: HeaderReader, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the id of each element, and where its content starts and ends; one of unknown size ends at *end*."""
     while start < end:
-        source.count_box()
-        code, start = _ebml_number(source, start, keep_marker=True)
-        size, start = _ebml_number(source, start, keep_marker=False)
+        reader.count_box()
+        code, start = _ebml_number(reader, start, keep_marker=True)
+        size, start = _ebml_number(reader, start, keep_marker=False)
         stop = end if size == _UNKNOWN_SIZE else start + size
         yield code, start, stop
         start = stop
 
 
-def _ebml_values(source: Source, start: int, end: int, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
-    for code, at, until in _ebml_elements(source, start, end):
+def _ebml_values(reader: HeaderReader, start: int, end: int, wanted: set[int]) -> Iterator[tuple[int, bytes]]:
+    for code, at, until in _ebml_elements(reader, start, end):
         if code in wanted:
-            yield code, source.read(at, min(until - at, 256))
+            yield code, reader.read(at, min(until - at, 256))
 
 
-def _ebml_number(source: Source, start: int, *, keep_marker: bool) -> tuple[int, int]:
-    first = source.read(start, 1)[0]
+def _ebml_number(reader: HeaderReader, start: int, *, keep_marker: bool) -> tuple[int, int]:
+    first = reader.read(start, 1)[0]
     length = 9 - first.bit_length()
     if length > 8:
-        raise ValueError("no EBML number")
-    value = int.from_bytes(source.read(start, length))
+        raise ValueError("not an EBML number")
+    value = int.from_bytes(reader.read(start, length))
     if not keep_marker:
         value &= (1 << 7 * length) - 1
         if value == (1 << 7 * length) - 1:

@@ -1,4 +1,4 @@
-"""What is not accepted, called by its name."""
+"""Errors for formats and codecs that are not accepted, which name them."""
 
 from shared.errors import MediaError, NotMediaError, UnsupportedCodecError, UnsupportedMediaError
 
@@ -23,8 +23,8 @@ _OTHER_MEDIA: tuple[tuple[int, bytes, str], ...] = (
     (0, b"MM\0+", "a BigTIFF image"),
     (0, b"\0\0\x01\0", "an icon"),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR image"),
-    (0, b"FUJIFILMCCD-RAW", "a camera's raw picture"),
-    (0, b"IIU\0", "a camera's raw picture"),
+    (0, b"FUJIFILMCCD-RAW", "a camera's raw image"),
+    (0, b"IIU\0", "a camera's raw image"),
     (0, b"PK\x03\x04", "a ZIP archive or an office document"),
     (0, b"Rar!", "a RAR archive"),
     (0, b"7z\xbc\xaf", "a 7-Zip archive"),
@@ -38,21 +38,21 @@ _OTHER_MEDIA: tuple[tuple[int, bytes, str], ...] = (
 
 
 def refusal(head: bytes, riff_type: bytes) -> MediaError:
-    """Why a file that begins with *head* is not accepted."""
+    """Return the error for a file that begins with *head*, which no inspector accepts."""
     for offset, magic, name in _OTHER_MEDIA:
         if head[offset : offset + len(magic)] == magic and (offset == 0 or riff_type == magic):
             return UnsupportedMediaError(f"the file is {name}, which is not accepted; {ACCEPTED}")
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE6 in (0xE2, 0xE4):
         return UnsupportedMediaError(f"the file is an MPEG sound file, which is not accepted; {ACCEPTED}")
-    return NotMediaError(f"the file is neither an image nor a video that is known here; {ACCEPTED}")
+    return NotMediaError(f"the file is not a known image or video; {ACCEPTED}")
 
 
 _CODEC_NAMES = dict.fromkeys(("\0\0\0\0", "DIB ", "raw ", "V_UNCOMPRESSED", "rawvideo"), "uncompressed video")
-"""What containers, and ffmpeg, call codecs that are often sent and not accepted → what people call them."""
+"""Names that containers and ffmpeg give to frequent codecs that are not accepted → common names."""
 
 
 def unsupported_codec(coding: str) -> UnsupportedCodecError:
-    """The refusal of a video codec, by whatever name the file or the decoder has for it."""
+    """Return the error for a video codec, by the name that the file or the decoder gives it."""
     printable = "".join(character for character in coding if character.isprintable()).strip()
     name = _CODEC_NAMES.get(coding) or (repr(printable[:32]) if printable else "without a name")
     return UnsupportedCodecError(f"the video codec {name} is not supported; supported are {CODECS}")

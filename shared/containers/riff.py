@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import unsupported_codec
-from shared.containers.source import EndOfFileError, Source
 from shared.errors import NoVideoStreamError
 
 BITMAP_CODECS = {
@@ -31,7 +31,7 @@ BITMAP_CODECS = {
     "VP90": "vp9",
     "AV01": "av1",
 }
-"""The four letters of a BITMAPINFOHEADER, as AVI and ASF have it, in capitals → a name of VIDEO_CODECS."""
+"""FourCC of a BITMAPINFOHEADER, as in AVI and ASF, in capitals → one of VIDEO_CODECS."""
 
 
 @dataclass(slots=True)
@@ -43,29 +43,29 @@ class _AVIHeader:
     codings: list[str] = field(default_factory=list)
 
 
-def inspect_avi(source: Source) -> HeaderFacts:
-    """An AVI video."""
-    for kind, start, end in _riff_chunks(source, 12, source.size):
-        if kind == b"LIST" and source.read(start, 4) == b"hdrl":
-            return _avi_facts(_avi_header(source, start + 4, end))
+def inspect_avi(reader: HeaderReader) -> HeaderFacts:
+    """Inspect an AVI video."""
+    for kind, start, end in _riff_chunks(reader, 12, reader.size):
+        if kind == b"LIST" and reader.read(start, 4) == b"hdrl":
+            return _avi_facts(_avi_header(reader, start + 4, end))
     raise EndOfFileError
 
 
-def _avi_header(source: Source, start: int, end: int) -> _AVIHeader:
+def _avi_header(reader: HeaderReader, start: int, end: int) -> _AVIHeader:
     header = _AVIHeader()
     stack = [(start, end)]
     is_video = False
     while stack:
-        for kind, at, until in _riff_chunks(source, *stack.pop()):
-            if kind == b"LIST" and source.read(at, 4) == b"strl":
+        for kind, at, until in _riff_chunks(reader, *stack.pop()):
+            if kind == b"LIST" and reader.read(at, 4) == b"strl":
                 stack.append((at + 4, until))
             elif kind == b"avih":
-                header.frame_us, header.frames = struct.unpack("<I12xI", source.read(at, 20))
-                header.width_px, header.height_px = struct.unpack("<II", source.read(at + 32, 8))
+                header.frame_us, header.frames = struct.unpack("<I12xI", reader.read(at, 20))
+                header.width_px, header.height_px = struct.unpack("<II", reader.read(at + 32, 8))
             elif kind == b"strh":
-                is_video = source.read(at, 4) == b"vids"
+                is_video = reader.read(at, 4) == b"vids"
             elif kind == b"strf" and is_video:
-                header.codings.append(source.read(at + 16, 4).decode("latin-1").upper())
+                header.codings.append(reader.read(at + 16, 4).decode("latin-1").upper())
     return header
 
 
@@ -86,9 +86,9 @@ def _avi_facts(header: _AVIHeader) -> HeaderFacts:
     )
 
 
-def _riff_chunks(source: Source, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _riff_chunks(reader: HeaderReader, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     while start + 8 <= end:
-        source.count_box()
-        kind, size = struct.unpack("<4sI", source.read(start, 8))
+        reader.count_box()
+        kind, size = struct.unpack("<4sI", reader.read(start, 8))
         yield kind, start + 8, start + 8 + size
         start += 8 + size + size % 2

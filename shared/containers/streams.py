@@ -1,5 +1,5 @@
 """
-Videos made to be streamed or broadcast: MPEG-TS, MPEG-PS, MXF, FLV and ASF (Windows Media).
+Videos in streaming and broadcast formats: MPEG-TS, MPEG-PS, MXF, FLV and ASF (Windows Media).
 
 ISO/IEC 13818-1, SMPTE ST 377-1, Adobe's Flash Video File Format 10.1 with Enhanced RTMP, and Microsoft's Advanced
 Systems Format 01.20.
@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Final
 
 from shared.containers.facts import HeaderFacts
+from shared.containers.reader import EndOfFileError, HeaderReader
 from shared.containers.refusals import unsupported_codec
 from shared.containers.riff import BITMAP_CODECS
-from shared.containers.source import EndOfFileError, Source
 from shared.errors import NoVideoStreamError
 
 MAX_PACKETS: Final = 4000
@@ -31,9 +31,9 @@ _STREAM_CODECS: Final = {
 }
 
 
-def transport_packets(head: bytes) -> tuple[int, int] | None:
-    """Where the packets of a transport stream begin and how long they are; None if *head* begins none."""
-    # Cameras and Blu-ray discs put a time of four bytes before each packet.
+def find_transport_packets(head: bytes) -> tuple[int, int] | None:
+    """Return offset and length of a transport stream's packets; None if *head* does not begin one."""
+    # Cameras and Blu-ray discs put a timestamp of four bytes before each packet.
     for first, length in ((0, 188), (4, 192)):
         places = range(first, len(head), length)
         if len(places) >= 3 and all(head[place] == _SYNC for place in places):
@@ -41,27 +41,29 @@ def transport_packets(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def inspect_transport_stream(source: Source) -> HeaderFacts:
-    """An MPEG transport stream; the codec is that of the first video stream in its program map."""
-    first, length = transport_packets(source.peek(0, 2048)) or (0, 188)
-    maps: set[int] = set()
+def inspect_transport_stream(reader: HeaderReader) -> HeaderFacts:
+    """Inspect an MPEG transport stream; its codec is that of the first video stream in the program map."""
+    first, length = find_transport_packets(reader.peek(0, 2048)) or (0, 188)
+    program_map_pids: set[int] = set()
     for number in range(MAX_PACKETS):
-        packet = source.peek(first + number * length, 188)
+        packet = reader.peek(first + number * length, 188)
         if len(packet) < 188 or packet[0] != _SYNC:
             break
         pid = (packet[1] & 0x1F) << 8 | packet[2]
         if pid == 0:
-            section = _section(packet)
-            maps |= {(section[at + 2] & 0x1F) << 8 | section[at + 3] for at in range(8, len(section) - 7, 4)}
-        elif pid in maps:
-            for kind in _stream_types(_section(packet)):
+            section = _read_section(packet)
+            program_map_pids |= {
+                (section[at + 2] & 0x1F) << 8 | section[at + 3] for at in range(8, len(section) - 7, 4)
+            }
+        elif pid in program_map_pids:
+            for kind in _parse_stream_types(_read_section(packet)):
                 if kind in _STREAM_CODECS:
                     return HeaderFacts("video", "mpegts", _STREAM_CODECS[kind])
     return HeaderFacts("video", "mpegts")
 
 
-def _section(packet: bytes) -> bytes:
-    """The table that begins in *packet*, as far as the packet holds it."""
+def _read_section(packet: bytes) -> bytes:
+    """Return the table that begins in *packet*, as far as the packet contains it."""
     if not packet[1] & 0x40 or not packet[3] & 0x10:
         return b""
     start = 4 + (1 + packet[4] if packet[3] & 0x20 else 0)
@@ -74,7 +76,7 @@ def _section(packet: bytes) -> bytes:
     return packet[start : start + 3 + length]
 
 
-def _stream_types(section: bytes) -> list[int]:
+def _parse_stream_types(section: bytes) -> list[int]:
     if len(section) < 12 or section[0] != 2:
         return []
     at = 12 + ((section[10] & 0x0F) << 8 | section[11])
@@ -85,15 +87,15 @@ def _stream_types(section: bytes) -> list[int]:
     return kinds
 
 
-def inspect_program_stream(source: Source) -> HeaderFacts:
-    """An MPEG program stream; what is in it, the worker tells."""
-    del source
+def inspect_program_stream(reader: HeaderReader) -> HeaderFacts:
+    """Accept an MPEG program stream; the worker's probe finds out its codec."""
+    del reader
     return HeaderFacts("video", "mpegps")
 
 
-def inspect_mxf(source: Source) -> HeaderFacts:
-    """An MXF file; what is in it, the worker tells."""
-    del source
+def inspect_mxf(reader: HeaderReader) -> HeaderFacts:
+    """Accept an MXF file; the worker's probe finds out its codec."""
+    del reader
     return HeaderFacts("video", "mxf")
 
 
@@ -104,40 +106,40 @@ _FLV_LETTERS: Final = {b"avc1": "h264", b"hvc1": "hevc", b"av01": "av1", b"vp09"
 _SOUND, _VIDEO, _SCRIPT = 8, 9, 18
 
 
-def inspect_flv(source: Source) -> HeaderFacts:
-    """An FLV video; length and size stand in its first script tag, the codec in its first video tag."""
+def inspect_flv(reader: HeaderReader) -> HeaderFacts:
+    """Inspect an FLV video: duration and size are in its first script tag, the codec in its first video tag."""
     facts = HeaderFacts("video", "flv")
-    (position,) = struct.unpack(">I", source.read(5, 4))
+    (position,) = struct.unpack(">I", reader.read(5, 4))
     for number in range(MAX_TAGS):
-        head = source.peek(position + 4, 16)
+        head = reader.peek(position + 4, 16)
         if len(head) < 12:
             if number == 0:
                 raise EndOfFileError
             raise NoVideoStreamError("the file holds no video stream")
         kind, length = head[0] & 0x1F, int.from_bytes(head[1:4])
         if kind == _SCRIPT:
-            facts = _with_script(source.peek(position + 15, min(length, 4096)), facts)
+            facts = _with_script_data(reader.peek(position + 15, min(length, 4096)), facts)
         elif kind == _VIDEO:
             return replace(facts, codec=_flv_codec(head[11:16]))
         elif kind != _SOUND:
-            raise ValueError("no tag of FLV")
+            raise ValueError("not an FLV tag")
         position += 15 + length
     return facts
 
 
-def _flv_codec(begin: bytes) -> str:
-    if begin[0] & 0x80:
-        coding = begin[1:5]
+def _flv_codec(head: bytes) -> str:
+    if head[0] & 0x80:
+        coding = head[1:5]
         codec = _FLV_LETTERS.get(coding)
     else:
-        coding = b"%d" % (begin[0] & 0x0F)
-        codec = _FLV_CODECS.get(begin[0] & 0x0F)
+        coding = b"%d" % (head[0] & 0x0F)
+        codec = _FLV_CODECS.get(head[0] & 0x0F)
     if codec is None:
         raise unsupported_codec(f"FLV {coding.decode('latin-1')}")
     return codec
 
 
-def _with_script(data: bytes, facts: HeaderFacts) -> HeaderFacts:
+def _with_script_data(data: bytes, facts: HeaderFacts) -> HeaderFacts:
     values = {}
     for name in (b"width", b"height", b"duration", b"framerate"):
         at = data.find(struct.pack(">H", len(name)) + name + b"\0")
@@ -165,27 +167,27 @@ _CONTENT_ENCRYPTION: Final = (
 )
 
 
-def inspect_asf(source: Source) -> HeaderFacts:
-    """A Windows Media file, by the objects in its header object."""
+def inspect_asf(reader: HeaderReader) -> HeaderFacts:
+    """Inspect a Windows Media file by the objects in its header object."""
     facts = HeaderFacts("video", "asf")
-    (size,) = struct.unpack("<Q", source.read(16, 8))
+    (size,) = struct.unpack("<Q", reader.read(16, 8))
     position, end = 30, size
     has_video = False
     while position + 24 <= end:
-        source.count_box()
-        kind, (length,) = source.read(position, 16), struct.unpack("<Q", source.read(position + 16, 8))
+        reader.count_box()
+        kind, (length,) = reader.read(position, 16), struct.unpack("<Q", reader.read(position + 16, 8))
         if length < 24:
             raise ValueError("an object smaller than its header")
         if kind == _FILE_PROPERTIES:
-            play, _, preroll_ms = struct.unpack("<QQQ", source.read(position + 64, 24))
+            play, _, preroll_ms = struct.unpack("<QQQ", reader.read(position + 64, 24))
             duration_s = play / 1e7 - preroll_ms / 1e3
             facts = replace(facts, duration_s=duration_s if duration_s > 0 else None)
         elif kind in _CONTENT_ENCRYPTION:
             raise unsupported_codec("encrypted Windows Media")
-        elif kind == _STREAM_PROPERTIES and not has_video and source.read(position + 24, 16) == _VIDEO_STREAM:
+        elif kind == _STREAM_PROPERTIES and not has_video and reader.read(position + 24, 16) == _VIDEO_STREAM:
             has_video = True
-            width, height = struct.unpack("<II", source.read(position + 78, 8))
-            coding = source.read(position + 105, 4).decode("latin-1")
+            width, height = struct.unpack("<II", reader.read(position + 78, 8))
+            coding = reader.read(position + 105, 4).decode("latin-1")
             codec = BITMAP_CODECS.get(coding.upper())
             if codec is None:
                 raise unsupported_codec(coding)

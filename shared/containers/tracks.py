@@ -1,4 +1,4 @@
-"""Video tracks, as the headers of mp4 and Matroska tell of them, and the one that players show."""
+"""Tracks in the headers of mp4 and Matroska, and the choice of the video track that players show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,26 +7,26 @@ from typing import Protocol, TypeVar
 from shared.errors import NoVideoStreamError
 
 
-class Choosable(Protocol):
-    """A video track of a file."""
+class VideoTrack(Protocol):
+    """A video track, as the choice of the default track needs it."""
 
     @property
     def is_default(self) -> bool:
-        """Enabled in MP4, default in Matroska."""
+        """Whether the track is enabled (MP4) or default (Matroska)."""
 
 
-Video = TypeVar("Video", bound=Choosable)
+VideoTrackT = TypeVar("VideoTrackT", bound=VideoTrack)
 
 
 @dataclass(slots=True)
 class Track:
-    """What a header claims of a track; 0, empty or None where it does not say."""
+    """Facts that a header claims about a track; 0, empty or None where it does not say."""
 
     is_video: bool = False
     is_default: bool = True
     coding: str = ""
     codec: str | None = None
-    """A name of VIDEO_CODECS, where *coding* is one of them."""
+    """One of VIDEO_CODECS; None if *coding* is not among them."""
     width_px: int = 0
     height_px: int = 0
     duration_s: float | None = None
@@ -34,24 +34,24 @@ class Track:
     frame_s: float = 0.0
 
 
-def shown_track(videos: Sequence[Video]) -> Video | None:
+def select_default_track(videos: Sequence[VideoTrackT]) -> VideoTrackT | None:
     """
-    The video track that players show unless somebody chooses another: the first default one, or else the first.
+    Return the video track that players show by default: the first default track, or otherwise the first.
 
     Args:
-        videos: In the file's order.
+        videos: Video tracks in the file's order.
     """
     return next((track for track in videos if track.is_default), videos[0] if videos else None)
 
 
-def shown_video(tracks: Sequence[Track]) -> Track:
+def select_video_track(tracks: Sequence[Track]) -> Track:
     """
-    Of all *tracks* of a file, the video that players show.
+    Return the video track among *tracks* that players show by default.
 
     Raises:
-        NoVideoStreamError: None of *tracks* is a video.
+        NoVideoStreamError: There is no video track.
     """
-    track = shown_track([track for track in tracks if track.is_video])
+    track = select_default_track([track for track in tracks if track.is_video])
     if track is None:
         raise NoVideoStreamError("the file holds no video stream")
     return track

@@ -1,11 +1,11 @@
 """
-Jobs, segments, deliveries and checkpoints as JSON documents: one form for the API, webhooks and local scans.
+JSON documents of jobs, segments, deliveries and checkpoints, for the API, webhooks and local scans alike.
 
-Each document is a pydantic model that is built from rows by its ``of``. The same model is what the OpenAPI document
-shows, so that what is promised and what is sent are one thing. The SDK reads the documents by dataclasses of its own.
+Each document is a pydantic model with a class method that builds it from rows. The OpenAPI document is generated from
+the same models, so that it describes exactly what is sent. The SDK has its own dataclasses to read them.
 """
 
 from shared.documents.checkpoints import installed_checkpoints
 
-# Under this name the command line finds it (``deepfakestream.local`` in setup.cfg).
+# The entry point ``deepfakestream.local`` in setup.cfg refers to this name.
 __all__ = ["installed_checkpoints"]

@@ -1,4 +1,4 @@
-"""What all documents have in common."""
+"""The base class and common parts of all documents."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Score = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Document(BaseModel):
-    """A JSON document that a service sends."""
+    """A JSON document that the service sends."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -22,8 +22,8 @@ class Document(BaseModel):
         """
         Return the document as JSON.
 
-        Metadata that an earlier release accepted may have more levels than the 255 that pydantic writes. Such a
-        document is written by the standard library, which writes as many levels as it reads from a row.
+        Metadata that an earlier release accepted may be nested deeper than the 255 levels that pydantic writes. Such a
+        document is written by the standard library, which writes as many levels as it reads.
         """
         try:
             return self.model_dump_json()
@@ -31,7 +31,7 @@ class Document(BaseModel):
             return json.dumps(_plain(self), ensure_ascii=False, separators=(",", ":"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document as plain values of JSON, of as many levels as ``to_text`` writes."""
+        """Return the document as plain JSON values, nested as deeply as ``to_text`` allows."""
         try:
             return self.model_dump(mode="json")
         except ValueError:
@@ -40,7 +40,7 @@ class Document(BaseModel):
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* as values of JSON, with what is stored as JSON untouched: it is plain, and may be deep."""
+    """Return *value* as plain JSON values. Values stored as JSON are plain already, may be deep, and are kept as is."""
     if isinstance(value, Document):
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
     if isinstance(value, list):
@@ -49,37 +49,36 @@ def _plain(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DeclaredType:
     """
-    Says in the schema what a value holds, and sends the value as it is stored.
+    An annotation that declares the type of a field in the schema only; its value is sent as stored, without validation.
 
-    Rows outlive releases: what an earlier one stored has fewer fields than *shape*, and while processes are exchanged
-    a later one may store words and fields that this one does not know. Sums of floating-point numbers and people who
-    change rows leave values outside of a range. All of it goes to clients untouched, and is never an error of the
-    server.
+    Rows outlive releases: an earlier release stored fewer fields, and during a rolling upgrade a later one may store
+    values and fields that this release does not know. Rounding errors and manual changes of rows can leave values out
+    of range. Such values are sent to clients unchanged and never cause a server error.
     """
 
-    shape: Any
-    """A type that pydantic can describe: a model, a list of models, an enumeration."""
+    declared: Any
+    """The type that the schema shows: a model, a list of models, an enumeration."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take every value."""
+        """Accept every value."""
         del source, handler
         return core_schema.any_schema()
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Describe the shape."""
+        """Return the schema of the declared type."""
         del schema
-        return handler(TypeAdapter(self.shape).core_schema)
+        return handler(TypeAdapter(self.declared).core_schema)
 
 
 class ErrorDocument(Document):
-    """Why a job or segment failed."""
+    """The reason why a job or segment failed."""
 
-    code: Annotated[str, Shape(Code)]
+    code: Annotated[str, DeclaredType(Code)]
     detail: str
 
     @classmethod
-    def of(cls, code: str | None, detail: str | None) -> "ErrorDocument | None":
-        """The error of a row; None where it has none."""
+    def from_columns(cls, code: str | None, detail: str | None) -> "ErrorDocument | None":
+        """Return the error of a row; None if it has none."""
         return None if code is None else cls(code=code, detail=detail or "")

@@ -1,4 +1,4 @@
-"""Checkpoints that can be asked for, with their model cards."""
+"""Documents of checkpoints, with their model cards."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Manifest, 
 
 
 class CheckpointDocument(Document):
-    """A checkpoint that can be asked for."""
+    """A checkpoint that jobs can use."""
 
     name: str
     version: str
@@ -19,9 +19,9 @@ class CheckpointDocument(Document):
     threshold: Score
     uncertainty_band: list[float]
     bounds: dict[str, Any] | None = Field(
-        description="How threshold and band, those of one face, move with the evidence: by kind, as log-odds."
+        description="How threshold and band, given for one face, move with the evidence: by kind, as log-odds."
     )
-    min_bits_per_pixel: float | None = Field(description="A video with fewer is never called real.")
+    min_bits_per_pixel: float | None = Field(description="A video with fewer bits per pixel is never called real.")
     sampling: dict[str, float]
     weights_sha256: str
     training_data: list[str]
@@ -30,8 +30,8 @@ class CheckpointDocument(Document):
     model_card: str = Field(description="Markdown.")
 
     @classmethod
-    def of(cls, manifest: Manifest, models_dir: Path, *, is_default: bool) -> "CheckpointDocument":
-        """The checkpoint of *manifest* in the folder *models_dir*."""
+    def from_manifest(cls, manifest: Manifest, models_dir: Path, *, is_default: bool) -> "CheckpointDocument":
+        """Build the document of a checkpoint from its *manifest* and its model card below *models_dir*."""
         card = models_dir / manifest.name / "MODEL_CARD.md"
         return cls(
             name=manifest.name,
@@ -57,8 +57,10 @@ class CheckpointList(Document):
 
 
 def installed_checkpoints() -> list[dict[str, Any]]:
-    """The checkpoints that come with the project, for the command line where no service answers."""
+    """Return the checkpoints that come with the project, for the command line without a service."""
     return [
-        CheckpointDocument.of(manifest, PACKAGED_MODELS_DIR, is_default=manifest.name == DEFAULT_CHECKPOINT).to_json()
+        CheckpointDocument.from_manifest(
+            manifest, PACKAGED_MODELS_DIR, is_default=manifest.name == DEFAULT_CHECKPOINT
+        ).to_json()
         for manifest in list_manifests(PACKAGED_MODELS_DIR).values()
     ]

@@ -1,4 +1,4 @@
-"""Jobs: their progress, their media, what they were asked to do, and their result."""
+"""Documents of jobs: progress, media, options and result."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from shared.cursors import write_cursor
-from shared.documents.base import Document, ErrorDocument, Score, Shape
+from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
 from shared.documents.segments import SegmentSummary
 from shared.jobs.segments import JobSegments
@@ -16,55 +16,55 @@ from shared.states import JobStatus, Reason, Verdict
 
 
 class Progress(Document):
-    """How far a job is."""
+    """The progress of a job."""
 
-    segments_total: int | None = Field(description="Null before the file was inspected.")
+    segments_total: int | None = Field(description="Null until the file has been inspected.")
     segments_done: int
-    fraction: Annotated[float, Shape(Score)]
+    fraction: Annotated[float, DeclaredType(Score)]
 
     @classmethod
-    def of(cls, job: Job, segments_done: int) -> "Progress":
-        """The progress of *job*; one that succeeded is done whatever its segments are."""
+    def from_job(cls, job: Job, segments_done: int) -> "Progress":
+        """Return the progress of *job*. A job that succeeded is complete even if segments failed."""
         total = job.segments_total
-        # Rows that a person has changed by hand may be counted twice, and are no error of the server.
+        # Rows that were changed by hand may be counted twice, which must not cause a server error.
         share = min(1.0, round(segments_done / total, 4)) if total else 0.0
         fraction = 1.0 if job.status == JobStatus.SUCCEEDED else share
         return cls(segments_total=total, segments_done=segments_done, fraction=fraction)
 
 
 class MediaDocument(Document):
-    """The file; probed facts are null before the probe."""
+    """The analysed file. Facts are null until it has been probed."""
 
     sha256: str
     size_bytes: int
     stored: bool = Field(description="False once the file is erased.")
-    kind: Annotated[str | None, Shape(Literal["image", "video"] | None)]
-    container: Annotated[str | None, Shape(str | None)]
-    codec: Annotated[str | None, Shape(str | None)]
-    width_px: Annotated[int | None, Shape(int | None)] = Field(description="As displayed.")
-    height_px: Annotated[int | None, Shape(int | None)]
-    rotation_deg: Annotated[int | None, Shape(int | None)]
-    duration_s: Annotated[float | None, Shape(float | None)] = Field(
-        description="When the last picture ends, on the clock that players show; null for images."
+    kind: Annotated[str | None, DeclaredType(Literal["image", "video"] | None)]
+    container: Annotated[str | None, DeclaredType(str | None)]
+    codec: Annotated[str | None, DeclaredType(str | None)]
+    width_px: Annotated[int | None, DeclaredType(int | None)] = Field(description="As displayed.")
+    height_px: Annotated[int | None, DeclaredType(int | None)]
+    rotation_deg: Annotated[int | None, DeclaredType(int | None)]
+    duration_s: Annotated[float | None, DeclaredType(float | None)] = Field(
+        description="End of the last frame, in the time that players show; null for images."
     )
-    frame_rate: Annotated[float | None, Shape(float | None)]
-    frame_count: Annotated[int | None, Shape(int | None)]
-    truncated: Annotated[bool | None, Shape(bool | None)] = Field(
+    frame_rate: Annotated[float | None, DeclaredType(float | None)]
+    frame_count: Annotated[int | None, DeclaredType(int | None)]
+    truncated: Annotated[bool | None, DeclaredType(bool | None)] = Field(
         description="Whether part of the file is missing or damaged."
     )
-    video_track: Annotated[int | None, Shape(int | None)] = Field(
-        description="The track that was looked at, counted from 0 among all of the file: the one that players show."
+    video_track: Annotated[int | None, DeclaredType(int | None)] = Field(
+        description="The track that was analysed, which players show by default; counted from 0 among all tracks."
     )
-    other_video_tracks: Annotated[int | None, Shape(int | None)] = Field(
-        description="Tracks that a player could show, and nobody looked at."
+    other_video_tracks: Annotated[int | None, DeclaredType(int | None)] = Field(
+        description="Number of other video tracks, which were not analysed."
     )
-    dynamic_range: Annotated[str | None, Shape(Literal["sdr", "pq", "hlg"] | None)] = Field(
-        description="`pq` (HDR10, Dolby Vision) and `hlg` are mapped to SDR before faces are looked for."
+    dynamic_range: Annotated[str | None, DeclaredType(Literal["sdr", "pq", "hlg"] | None)] = Field(
+        description="`pq` (HDR10, Dolby Vision) and `hlg` are tone-mapped to SDR before detection."
     )
 
     @classmethod
-    def of(cls, media: Media | None) -> "MediaDocument | None":
-        """What is known of *media*; None before a URL source was fetched."""
+    def from_media(cls, media: Media | None) -> "MediaDocument | None":
+        """Build the document of *media*; None until a URL source has been fetched."""
         if media is None:
             return None
         facts, presentation = media.facts or {}, media.presentation or {}
@@ -78,16 +78,16 @@ class MediaDocument(Document):
 
 
 PRESENTATION = ("video_track", "other_video_tracks", "dynamic_range")
-"""Fields that the media's row keeps by themselves; null also where a release from before probed."""
+"""Fields from the column ``presentation``; null also in rows of older releases."""
 
 MEDIA_FACTS = tuple(
     name for name in MediaDocument.model_fields if name not in {"sha256", "size_bytes", "stored", *PRESENTATION}
 )
-"""Probed facts that clients see; all null before the probe."""
+"""Fields from the column ``facts``; null until the file has been probed."""
 
 
 class OptionsDocument(Document):
-    """What the job was asked to do."""
+    """The options of a job."""
 
     model: str
     sample_fps: float
@@ -96,28 +96,32 @@ class OptionsDocument(Document):
 
 
 class _Job(Document):
-    """What both forms of a job have in common."""
+    """Fields that the summary and the whole document of a job share."""
 
     id: UUID
-    status: Annotated[str, Shape(JobStatus)]
+    status: Annotated[str, DeclaredType(JobStatus)]
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     progress: Progress
     media: MediaDocument | None
     options: OptionsDocument
-    metadata: Annotated[dict[str, Any], Shape(dict[str, Any])]
-    fake_score: Annotated[float | None, Shape(Score | None)] = Field(
-        description="Mean over scored segments; 1 means fake. How far to trust it stands in the model card."
+    metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])]
+    fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
+        description="Mean over scored segments; 1 means fake. The model card says how reliable it is."
     )
-    peak_score: Annotated[float | None, Shape(Score | None)] = Field(description="The highest segment.")
-    verdict: Annotated[str | None, Shape(Verdict | None)]
-    reasons: Annotated[list[Any], Shape(list[Reason])] = Field(description="Why the verdict is not simply the score's.")
-    evidence: Annotated[dict[str, Any] | None, Shape(EvidenceDocument | None)] = Field(
-        description="Null before the verdict, and in results from before it was recorded."
+    peak_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
+        description="The score of the highest-scoring segment."
     )
-    model: Annotated[dict[str, Any] | None, Shape(ModelDescription | None)]
-    reused_from: UUID | None = Field(description="The job whose scores were taken over instead of scoring again.")
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)]
+    reasons: Annotated[list[Any], DeclaredType(list[Reason])] = Field(
+        description="Why the verdict is not simply that of the score."
+    )
+    evidence: Annotated[dict[str, Any] | None, DeclaredType(EvidenceDocument | None)] = Field(
+        description="Null until the verdict, and in results of older releases."
+    )
+    model: Annotated[dict[str, Any] | None, DeclaredType(ModelDescription | None)]
+    reused_from: UUID | None = Field(description="The job whose scores were reused instead of scoring again.")
     error: ErrorDocument | None
 
 
@@ -125,38 +129,38 @@ class JobSummary(_Job):
     """A job without its segments."""
 
     @classmethod
-    def of(cls, job: Job, segments_done: int) -> "JobSummary":
-        """The document of *job* as it stands in lists."""
+    def from_job(cls, job: Job, segments_done: int) -> "JobSummary":
+        """Build the document of *job* for lists."""
         return cls(**_fields(job, segments_done))
 
 
 class JobDocument(_Job):
     """A job with the scores so far."""
 
-    people_total: Annotated[int | None, Shape(int | None)] = Field(
-        description="How many people were distinguished; `people` lists 100 of them at most."
+    people_total: Annotated[int | None, DeclaredType(int | None)] = Field(
+        description="Number of distinct people; `people` lists at most 100 of them."
     )
-    people: Annotated[list[Any] | None, Shape(list[PersonVerdictDocument] | None)] = Field(
-        description="Null before the verdict, and in results from before people were followed."
+    people: Annotated[list[Any] | None, DeclaredType(list[PersonVerdictDocument] | None)] = Field(
+        description="Null until the verdict, and in results of releases that did not follow people."
     )
-    suspicious: Annotated[list[Any] | None, Shape(list[SuspicionDocument] | None)] = Field(
-        description="In order of time; empty where nothing stands out, and for images of a single page."
+    suspicious: Annotated[list[Any] | None, DeclaredType(list[SuspicionDocument] | None)] = Field(
+        description="Suspicious intervals in order of time; empty if there are none, and for images of a single page."
     )
-    segments: list[SegmentSummary] = Field(description="The first 100 of them; see `segments_next_cursor`.")
+    segments: list[SegmentSummary] = Field(description="The first 100 segments; see `segments_next_cursor`.")
     segments_next_cursor: str | None = Field(
-        description="A `cursor` for `GET /v1/jobs/{id}/segments`, which has the rest; null where `segments` has all."
+        description="The `cursor` of `GET /v1/jobs/{id}/segments` for the other segments; null if there are none."
     )
 
     @classmethod
-    def of(cls, job: Job, segments: JobSegments) -> "JobDocument":
-        """The whole document of *job*."""
+    def from_job(cls, job: Job, segments: JobSegments) -> "JobDocument":
+        """Build the whole document of *job*."""
         findings, last = job.findings or {}, segments.first.last_index
         return cls(
             **_fields(job, segments.done),
             people_total=findings.get("people_total"),
             people=findings.get("people"),
             suspicious=findings.get("suspicious"),
-            segments=[SegmentSummary.of(row) for row in segments.first.rows],
+            segments=[SegmentSummary.from_row(row) for row in segments.first.rows],
             segments_next_cursor=None if last is None else write_cursor(last),
         )
 
@@ -168,8 +172,8 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
-        "progress": Progress.of(job, segments_done),
-        "media": MediaDocument.of(job.media),
+        "progress": Progress.from_job(job, segments_done),
+        "media": MediaDocument.from_media(job.media),
         "options": OptionsDocument(
             model=job.model,
             sample_fps=job.sample_fps,
@@ -184,7 +188,7 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "evidence": job.evidence,
         "model": job.model_description,
         "reused_from": job.reused_from,
-        "error": ErrorDocument.of(job.error_code, job.error_detail),
+        "error": ErrorDocument.from_columns(job.error_code, job.error_detail),
     }
 
 

@@ -1,11 +1,11 @@
-"""Segments, with and without the people and faces found in them."""
+"""Documents of segments, with and without their people and faces."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from shared.documents.base import Document, ErrorDocument, Score, Shape
+from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
 from shared.states import Reason, SegmentStatus
 
 
@@ -14,7 +14,7 @@ class FaceDocument(Document):
 
     time_s: float
     box_px: Annotated[list[float], Field(min_length=4, max_length=4, description="Left, top, right, bottom.")]
-    landmarks_px: list[list[float]] = Field(description="Eyes, nose, corners of the mouth: x, y.")
+    landmarks_px: list[list[float]] = Field(description="Eyes, nose and corners of the mouth, each x, y.")
     confidence: Score
     size_px: float
     sharpness: float
@@ -23,10 +23,10 @@ class FaceDocument(Document):
     )
     fake_score: Score | None
     luma: float | None = Field(
-        default=None, description="Mean over the face, in [0, 255]; null in results from before it was measured."
+        default=None, description="Mean luma of the face, in [0, 255]; null in results of older releases."
     )
     turned_deg: int = Field(
-        default=0, description="How far the face stands turned clockwise in the displayed frame: 0, 90, 180 or 270."
+        default=0, description="Clockwise rotation of the face in the displayed frame: 0, 90, 180 or 270."
     )
 
 
@@ -39,25 +39,25 @@ class PersonDocument(Document):
 
 
 class _Segment(Document):
-    """What both forms of a segment have in common."""
+    """Fields that the summary and the whole document of a segment share."""
 
     index: int
     start_s: float
     end_s: float
-    status: Annotated[str, Shape(SegmentStatus)]
-    fake_score: Annotated[float | None, Shape(Score | None)] = Field(
-        description="The highest person's score; null without a scorable face."
+    status: Annotated[str, DeclaredType(SegmentStatus)]
+    fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
+        description="Score of the highest-scoring person; null without a scorable face."
     )
-    reasons: Annotated[list[Any], Shape(list[Reason])] = Field(description="Why there is no score.")
+    reasons: Annotated[list[Any], DeclaredType(list[Reason])] = Field(description="Why there is no score.")
     faces_found: int
     faces_scored: int
     frames_decoded: int
-    engine: str | None = Field(description="What ran the network, and in which precision.")
+    engine: str | None = Field(description="The runtime of the network and its precision.")
     error: ErrorDocument | None
 
 
 def _common(row: Any) -> dict[str, Any]:
-    """The fields of a *row* that both forms have."""
+    """Return the fields of a *row* that both documents share."""
     return {
         "index": row.index,
         "start_s": row.start_s,
@@ -69,36 +69,36 @@ def _common(row: Any) -> dict[str, Any]:
         "faces_scored": row.faces_scored,
         "frames_decoded": row.frames_decoded,
         "engine": row.engine,
-        "error": ErrorDocument.of(row.error_code, row.error_detail),
+        "error": ErrorDocument.from_columns(row.error_code, row.error_detail),
     }
 
 
 class SegmentSummary(_Segment):
     """A segment without its faces."""
 
-    people: int = Field(description="How many people were seen.")
+    people: int = Field(description="Number of people.")
 
     @classmethod
-    def of(cls, row: Any) -> "SegmentSummary":
-        """The summary of a *row* with the columns of ``shared.jobs.segments.SUMMARY``."""
+    def from_row(cls, row: Any) -> "SegmentSummary":
+        """Build the summary of a *row* with the columns of ``shared.jobs.segments.SUMMARY``."""
         return cls(**_common(row), people=row.people_count)
 
 
 class SegmentDocument(_Segment):
     """A segment with every face."""
 
-    started_at: datetime | None = Field(description="When a worker first began with it.")
+    started_at: datetime | None = Field(description="When a worker first leased the segment.")
     finished_at: datetime | None
-    people: Annotated[list[Any], Shape(list[PersonDocument])]
+    people: Annotated[list[Any], DeclaredType(list[PersonDocument])]
 
     @classmethod
-    def of(cls, row: Any) -> "SegmentDocument":
-        """The segment of a *row* with the columns of ``shared.jobs.segments.WITH_FACES``."""
+    def from_row(cls, row: Any) -> "SegmentDocument":
+        """Build the document of a *row* with the columns of ``shared.jobs.segments.WITH_FACES``."""
         return cls(**_common(row), people=row.people or [], started_at=row.started_at, finished_at=row.finished_at)
 
 
 class SegmentList(Document):
-    """A page of segments, in order: with their faces, or summaries where those were asked for."""
+    """A page of segments in order, either with faces or as summaries."""
 
     items: list[SegmentDocument] | list[SegmentSummary]
     next_cursor: str | None

@@ -1,11 +1,11 @@
-"""Webhooks: the log of attempts, and what is sent."""
+"""Documents of webhooks: the log of attempts, and the payload."""
 
 from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
 
-from shared.documents.base import Document, Shape
+from shared.documents.base import DeclaredType, Document
 from shared.documents.jobs import JobDocument
 from shared.errors import Code
 from shared.jobs.segments import JobSegments
@@ -14,23 +14,23 @@ from shared.states import DeliveryStatus
 
 
 class DeliveryDocument(Document):
-    """One attempt to call the webhook."""
+    """One attempt to deliver a webhook."""
 
     number: int
     event_id: str = Field(description="The `webhook-id`, the same in every attempt.")
     event: str
     url: str
-    status: Annotated[str, Shape(DeliveryStatus)]
+    status: Annotated[str, DeclaredType(DeliveryStatus)]
     due_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     response_status: int | None
     response_excerpt: str | None = Field(description="At most 1 KB.")
-    error_code: Annotated[str | None, Shape(Code | None)]
+    error_code: Annotated[str | None, DeclaredType(Code | None)]
 
     @classmethod
-    def of(cls, delivery: Delivery) -> "DeliveryDocument":
-        """One line of the webhook log."""
+    def from_delivery(cls, delivery: Delivery) -> "DeliveryDocument":
+        """Build the document of one attempt."""
         return cls(**{name: getattr(delivery, name) for name in cls.model_fields})
 
 
@@ -48,6 +48,6 @@ class WebhookPayload(Document):
     data: JobDocument
 
     @classmethod
-    def of(cls, event: str, job: Job, segments: JobSegments) -> "WebhookPayload":
-        """The payload of an *event* of a job that has ended."""
-        return cls(type=event, timestamp=job.finished_at, data=JobDocument.of(job, segments))
+    def from_job(cls, event: str, job: Job, segments: JobSegments) -> "WebhookPayload":
+        """Build the payload for an *event* of a job that has ended."""
+        return cls(type=event, timestamp=job.finished_at, data=JobDocument.from_job(job, segments))

@@ -1,11 +1,11 @@
 """
-The life of a job: every change of state, as functions that take a session and flush at most.
+The state machine of a job: every change of state is a function that takes a session and flushes at most.
 
     queued ──lease──► running ──record_plan, record_segment…──► succeeded
        │                 │
        └─── end_job, cancel_job ───► failed | cancelled
 
-A worker that works on a row holds a lease: a token and a time, both in the row. Every write of a result names the
-token, so a worker that was taken for dead and comes back cannot overwrite its successor. Functions that change a
-job lock its row first, which orders them; "the last open segment" is therefore seen by exactly one transaction.
+A worker that works on a row holds a lease: a token and an expiry time, both in the row. Every write of a result checks
+the token, so that a worker whose lease expired cannot overwrite the result of its successor. Functions that change a
+job lock its row first, so that exactly one transaction ends the last open segment.
 """

@@ -1,4 +1,4 @@
-"""Making a job, once for each idempotency key."""
+"""Creation of jobs, once for each idempotency key."""
 
 import uuid
 from dataclasses import dataclass
@@ -15,18 +15,18 @@ from shared.states import JobStatus
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """What a job is made of."""
+    """The values of a new job."""
 
     owner: str
     api_key_id: uuid.UUID
     media: Media | None
-    """Stored already, or None if *source_url* is to be fetched, or *source_key* to be taken over."""
+    """The stored file; None if ingest fetches *source_url* or takes the direct upload *source_key*."""
     source_url: str | None
     source_key: str | None
     source_sha256: str | None
-    """What the file below *source_key* has to be, where its sender said so."""
+    """The expected digest of the direct upload, if its sender gave one."""
     manifest: dict[str, Any]
-    """Of the checkpoint that judges it, by ``Manifest.pin``."""
+    """The pinned manifest of the job's checkpoint; see ``Manifest.pin``."""
     sample_fps: float
     segment_seconds: float
     webhook_url: str | None
@@ -37,10 +37,10 @@ class NewJob:
 
 def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     """
-    Add a queued job, or find the one that the same request made before under its idempotency key.
+    Create a queued job, or find the one that an earlier request with the same idempotency key created.
 
     Returns:
-        The job, and whether it is new. Of two requests that race, one makes it and the other finds it.
+        The job, and whether it is new. Of two concurrent requests, one creates the job and the other finds it.
 
     Raises:
         IdempotencyConflictError: The key belongs to another request.
@@ -68,8 +68,8 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         with session.begin_nested():
             session.add(job)
     except IntegrityError:
-        # The other transaction has committed: the insert waited for it.
-        found = _find_replay(session, new)
+        # The insert waited for a concurrent transaction with the same key, which has committed.
+        found = _find_replayed_job(session, new)
         if found is None:
             raise
         return found, False
@@ -77,11 +77,12 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     return job, True
 
 
-def _find_replay(session: Session, new: NewJob) -> Job | None:
+def _find_replayed_job(session: Session, new: NewJob) -> Job | None:
     query = select(Job).where(Job.owner == new.owner, Job.idempotency_key == new.idempotency_key)
     job = session.scalars(query.options(selectinload(Job.media))).one_or_none()
     if job is not None and job.request_sha256 != new.request_sha256:
         raise IdempotencyConflictError(
-            f"the idempotency key {new.idempotency_key!r} was used before, with another file or other options"
+            f"the idempotency key {new.idempotency_key!r} was used before with another file or other options;"
+            " use a new key"
         )
     return job

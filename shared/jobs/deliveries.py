@@ -1,8 +1,8 @@
 """
-Webhook deliveries: one row for every attempt, so that the log is the queue and the queue is the log.
+Webhook deliveries: one row for every attempt, so that the table is both queue and log.
 
-A failed attempt schedules the next one by inserting its row. A receiver that answers 410 is switched off: nothing
-more is scheduled for that owner and address until somebody asks to send again and succeeds.
+A failed attempt schedules the next one by inserting its row. A receiver that answers 410 is switched off: nothing more
+is scheduled for that owner and address until a requested redelivery succeeds.
 """
 
 import random
@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -20,28 +21,27 @@ from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
 from shared.states import DeliveryStatus
 
-GONE = 410
-MAX_WAIT_S = 86400.0
-"""What a receiver may ask for at most."""
+MAX_RETRY_AFTER_S = 86400.0
+"""The longest ``Retry-After`` of a receiver that is honoured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How one attempt went."""
+    """The outcome of one attempt."""
 
     delivered: bool
     response_status: int | None = None
     response_excerpt: str | None = None
-    """At most 1 KB of what the receiver said."""
+    """At most 1 KB of the receiver's response body."""
     error_code: str | None = None
     retry_after_s: float | None = None
-    """What the receiver asked for."""
+    """The receiver's ``Retry-After``."""
     is_final: bool = False
-    """Whether repeating it could not help."""
+    """Whether a retry cannot help."""
 
 
 def schedule_webhook(session: Session, job: Job) -> None:
-    """Schedule the first delivery of a job that has just ended; none without a webhook, or if it is switched off."""
+    """Schedule the first delivery of a job that has just ended, unless it has no webhook or that is switched off."""
     if job.webhook_url is None or is_switched_off(session, job.owner, job.webhook_url):
         return
     delivery = Delivery(
@@ -58,7 +58,7 @@ def schedule_webhook(session: Session, job: Job) -> None:
 
 
 def is_switched_off(session: Session, owner: str, url: str) -> bool:
-    """Whether this owner's receiver last answered 410 Gone."""
+    """Return whether the owner's receiver at *url* last answered 410 Gone."""
     latest = session.scalar(
         select(Delivery.response_status)
         .join(Delivery.job)
@@ -66,19 +66,19 @@ def is_switched_off(session: Session, owner: str, url: str) -> bool:
         .order_by(Delivery.finished_at.desc())
         .limit(1)
     )
-    return latest == GONE
+    return latest == HTTPStatus.GONE
 
 
 def list_deliveries(session: Session, job_id: uuid.UUID) -> Sequence[Delivery]:
-    """The webhook log of a job, oldest attempt first."""
+    """Return the webhook log of a job, oldest attempt first."""
     return session.scalars(select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.number)).all()
 
 
 def end_attempt(session: Session, delivery: Delivery, attempt: Attempt, schedule_s: Sequence[float]) -> None:
     """
-    Log how the attempt of a locked delivery went, and schedule the next one if it failed and one is left.
+    Record the outcome of a locked delivery's attempt, and schedule the next if it failed and one is left.
 
-    The job has to be locked as well, since that gives attempts their numbers in turn.
+    The job must be locked as well, since its lock serialises the numbering of attempts.
 
     Args:
         schedule_s: Waits before the second attempt, the third, and so on.
@@ -93,36 +93,36 @@ def end_attempt(session: Session, delivery: Delivery, attempt: Attempt, schedule
     after_commit(session).count(WEBHOOK_ATTEMPTS.labels(outcome="delivered" if attempt.delivered else "failed").inc)
     if attempt.delivered or attempt.is_final or not delivery.automatic or delivery.retries >= len(schedule_s):
         return
-    # Jitter keeps the retries of many jobs from arriving together.
+    # Jitter spreads the retries of many jobs.
     wait_s = schedule_s[delivery.retries] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter, not a secret
-    wait_s = max(wait_s, min(attempt.retry_after_s or 0.0, MAX_WAIT_S))
-    _add(session, delivery, retries=delivery.retries + 1, automatic=True, wait_s=wait_s)
+    wait_s = max(wait_s, min(attempt.retry_after_s or 0.0, MAX_RETRY_AFTER_S))
+    _add_delivery(session, delivery, retries=delivery.retries + 1, automatic=True, wait_s=wait_s)
 
 
 def redeliver(session: Session, delivery: Delivery) -> Delivery:
     """
-    Send the event of *delivery* once more, now: same ``webhook-id``, a row of its own, no automatic retries.
+    Send the event of *delivery* again now, with the same ``webhook-id``, as a new row without automatic retries.
 
-    The job has to be locked, since that gives attempts their numbers in turn.
+    The job must be locked, since its lock serialises the numbering of attempts.
     """
-    again = _add(session, delivery, retries=0, automatic=False, wait_s=0.0)
+    again = _add_delivery(session, delivery, retries=0, automatic=False, wait_s=0.0)
     after_commit(session).send(DELIVER_WEBHOOK, delivery_id=again.id)
     return again
 
 
 def cancel_deliveries(session: Session, job_id: uuid.UUID) -> None:
-    """Forget every delivery of a job that is being erased."""
+    """Delete every delivery of a job that is being erased."""
     session.execute(delete(Delivery).where(Delivery.job_id == job_id))
 
 
-def _add(session: Session, like: Delivery, *, retries: int, automatic: bool, wait_s: float) -> Delivery:
-    last = session.scalar(select(func.max(Delivery.number)).where(Delivery.job_id == like.job_id)) or 0
+def _add_delivery(session: Session, template: Delivery, *, retries: int, automatic: bool, wait_s: float) -> Delivery:
+    last = session.scalar(select(func.max(Delivery.number)).where(Delivery.job_id == template.job_id)) or 0
     row = Delivery(
-        job_id=like.job_id,
+        job_id=template.job_id,
         number=last + 1,
-        event_id=like.event_id,
-        event=like.event,
-        url=like.url,
+        event_id=template.event_id,
+        event=template.event,
+        url=template.url,
         retries=retries,
         automatic=automatic,
         due_at=func.now() + timedelta(seconds=wait_s),

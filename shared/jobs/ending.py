@@ -1,4 +1,4 @@
-"""Ending a segment or a job: its final state, what follows from it, and its erasure."""
+"""The end of segments and jobs: final states, their consequences, and erasure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
 from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
 from shared.jobs.queries import has_open_segments
-from shared.media.direct import drop_upload
+from shared.media.direct_uploads import drop_upload
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Segment
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
@@ -21,21 +21,21 @@ from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a job or a segment failed, as its row and its documents say it."""
+class Failure:
+    """The reason why a job or a segment failed, as its row and its documents give it."""
 
     code: str
     detail: str
 
     @classmethod
-    def of(cls, error: DeepfakeStreamError) -> "Problem":
-        """The problem that *error* is."""
+    def from_error(cls, error: DeepfakeStreamError) -> "Failure":
+        """Return the failure for *error*."""
         return cls(error.code, str(error))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a finished job says."""
+    """The result of a job that succeeded."""
 
     fake_score: float | None
     peak_score: float | None
@@ -46,7 +46,7 @@ class Outcome:
     findings: dict[str, Any] | None = None
 
     def write_to(self, job: Job) -> None:
-        """Write it into the row of *job*."""
+        """Write the result into the row of *job*."""
         job.fake_score, job.peak_score = self.fake_score, self.peak_score
         job.verdict, job.reasons = self.verdict, list(self.reasons)
         job.model_description, job.evidence = self.model_description, self.evidence
@@ -54,18 +54,18 @@ class Outcome:
 
 
 def end_segment(
-    session: Session, job: Job, segment: Segment, status: SegmentStatus, *, problem: Problem | None = None
+    session: Session, job: Job, segment: Segment, status: SegmentStatus, *, failure: Failure | None = None
 ) -> None:
-    """Bring a locked segment of a locked job to its final *status*; the last one has the job finished."""
+    """Set the final *status* of a locked segment of a locked job. After the last one, send the finish step."""
     segment.status = status
     segment.finished_at = func.now()
     segment.lease_token = segment.leased_until = None
-    if problem is not None:
-        segment.error_code, segment.error_detail = problem.code, problem.detail
+    if failure is not None:
+        segment.error_code, segment.error_detail = failure.code, failure.detail
     session.flush()
     session.refresh(job, ["segments_done"])
     if job.segments_done is not None and job.segments_done < (job.segments_total or 0):
-        # Looking for an open one among thousands that are done would take longer with each that is.
+        # The count avoids a search for an open segment, whose cost grows with the number of segments that are done.
         return
     if not has_open_segments(session, job.id):
         job.sent_at = func.now()
@@ -78,10 +78,10 @@ def end_job(
     status: JobStatus,
     *,
     outcome: Outcome | None = None,
-    problem: Problem | None = None,
+    failure: Failure | None = None,
 ) -> None:
     """
-    Bring a locked, unfinished job to its final *status* and schedule its webhook.
+    Set the final *status* of a locked, unfinished job and schedule its webhook.
 
     Raises:
         ValueError: The job has ended already, or *status* is not a final one.
@@ -91,9 +91,9 @@ def end_job(
     job.status = status
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None
-    # Of a job that ends before it could take its direct upload over; nobody can ask for it again.
+    # The job may end before ingest took its direct upload, which no other job can use.
     drop_source(session, job)
-    # A worker that is at one of its segments finds the lease gone and stops.
+    # A worker that is working on a segment loses its lease and stops.
     session.execute(
         update(Segment)
         .where(Segment.job_id == job.id, Segment.status == SegmentStatus.RUNNING)
@@ -102,25 +102,25 @@ def end_job(
     _forget_looks(session, Segment.job_id == job.id)
     if outcome is not None:
         outcome.write_to(job)
-    if problem is not None:
-        job.error_code, job.error_detail = problem.code, problem.detail
+    if failure is not None:
+        job.error_code, job.error_detail = failure.code, failure.detail
     session.flush()
     _count_end(session, job)
     schedule_webhook(session, job)
 
 
 def cancel_job(session: Session, job: Job) -> None:
-    """Stop a locked, unfinished job. Workers notice when they next renew or record."""
+    """Cancel a locked, unfinished job. Its workers notice when they next renew their lease or record a result."""
     end_job(session, job, JobStatus.CANCELLED)
 
 
 def delete_job(session: Session, job: Job) -> None:
     """
-    Erase a locked job: its segments, its deliveries and, unless another job needs it, its media.
+    Erase a locked job with its segments, its deliveries and, unless another job uses it, its media.
 
-    A tombstone of the row stays, without anything the sender gave or the service found.
+    The row stays as a tombstone, without data of the sender and without results.
     """
-    # Before anything of the job is changed; see ``record_plan``.
+    # The media is locked before the job is changed; see ``record_plan``.
     media = session.get_one(Media, job.media_id, with_for_update=True) if job.media_id is not None else None
     if not job.is_final:
         job.status, job.finished_at = JobStatus.CANCELLED, func.now()
@@ -146,7 +146,7 @@ def delete_job(session: Session, job: Job) -> None:
 
 
 def drop_source(session: Session, job: Job) -> None:
-    """Give up the direct upload that the job was made of, if any."""
+    """Release the direct upload that the job was created from, if any, and schedule its removal."""
     storage_key, job.source_key = job.source_key, None
     if storage_key is not None:
         drop_upload(session, storage_key)
@@ -154,7 +154,7 @@ def drop_source(session: Session, job: Job) -> None:
 
 
 def forget_looks(session: Session) -> None:
-    """Forget what people look like in jobs of the last day that a release ended which does not know of looks."""
+    """Forget the looks of people in jobs of the last day: a release that does not know looks may have ended them."""
     ended = select(Job.id).where(Job.status.in_(FINAL_JOB_STATUSES), Job.finished_at > func.now() - timedelta(days=1))
     _forget_looks(session, Segment.job_id.in_(ended))
 
@@ -164,7 +164,7 @@ def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:
 
 
 def _count_end(session: Session, job: Job) -> None:
-    """Count the end of a job, whatever brought it about."""
+    """Count the end of a job in the metrics."""
     model, verdict, fake_score = job.model, job.verdict, job.fake_score
     after_commit(session).count(JOBS_ENDED.labels(status=str(job.status)).inc)
     if verdict is not None:

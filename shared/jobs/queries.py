@@ -1,4 +1,4 @@
-"""Looking at a job and its segments."""
+"""Queries for jobs and their segments."""
 
 import uuid
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from shared.states import OPEN_SEGMENT_STATUSES
 
 
 def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
-    """The job with its media, unless it was deleted or belongs to another owner."""
+    """Return the job with its media; None if it was deleted or belongs to another owner."""
     query = select(Job).options(selectinload(Job.media)).where(Job.id == job_id, Job.deleted_at.is_(None))
     if owner is not None:
         query = query.where(Job.owner == owner)
@@ -19,7 +19,7 @@ def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) ->
 
 
 def lock_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
-    """The job as it is now, locked until the transaction ends; None if it was deleted or is another owner's."""
+    """Reload the job and lock it until the transaction ends; None if it was deleted or belongs to another owner."""
     query = select(Job).where(Job.id == job_id, Job.deleted_at.is_(None)).with_for_update()
     if owner is not None:
         query = query.where(Job.owner == owner)
@@ -27,12 +27,12 @@ def lock_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -
 
 
 def get_segments(session: Session, job_id: uuid.UUID) -> Sequence[Segment]:
-    """All segments of a job with every face in them, in order: for the step that finishes it, and nothing lighter."""
+    """Return all segments of a job in order, with every face. It is expensive, and meant for the step that finishes."""
     query = select(Segment).where(Segment.job_id == job_id).order_by(Segment.index)
     return session.scalars(query.options(undefer(Segment.result))).all()
 
 
 def has_open_segments(session: Session, job_id: uuid.UUID) -> bool:
-    """Whether any segment of the job is still to be done."""
+    """Return whether any segment of the job is pending or running."""
     query = select(Segment.index).where(Segment.job_id == job_id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
     return session.execute(query.limit(1)).first() is not None

@@ -1,7 +1,7 @@
 """
-Recording what a step of a job found, once, by the holder of its lease.
+Recording of the results of a job's steps by the holder of the lease.
 
-Each function raises JobCancelledError if the lease was lost or the job has ended; nothing is recorded then.
+Each function raises JobCancelledError and records nothing if the lease was lost or the job has ended.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from shared.db import after_commit
 from shared.errors import JobCancelledError
 from shared.jobs.deliveries import Attempt, end_attempt
-from shared.jobs.ending import Outcome, Problem, drop_source, end_job, end_segment
+from shared.jobs.ending import Failure, Outcome, drop_source, end_job, end_segment
 from shared.jobs.leases import Lease, lock_rows
 from shared.jobs.segments import set_result
 from shared.models import Delivery, Media, Segment
@@ -22,7 +22,7 @@ from shared.states import JobStatus
 
 
 def record_source(session: Session, lease: Lease, media: Media) -> None:
-    """Attach the media that the job's source has become."""
+    """Attach the media that was made of the job's source."""
     job, _ = lock_rows(session, lease)
     job.media = media
     drop_source(session, job)
@@ -39,16 +39,17 @@ def record_plan(
     presentation: dict[str, Any] | None = None,
 ) -> None:
     """
-    Store what the probe found and the segments to score, each ``(index, start_s, end_s)``, and ask for their scores.
+    Store the probe's facts and the segments to score, and send the messages that have them scored.
 
     Args:
-        manifest: Of the checkpoint that is to judge the job, where none is pinned yet.
+        segments: ``(index, start_s, end_s)`` of each.
+        manifest: The manifest of the checkpoint to pin, if the job has none yet.
     """
     job, _ = lock_rows(session, lease)
     if job.media_id is None:
         raise JobCancelledError("the job's media was erased")
-    # Before anything of the job is changed: a submission of the same content holds the media, and waits for changes of
-    # a job that has the same idempotency key.
+    # The media is locked before the job is changed, to avoid a deadlock: a submission of the same content locks the
+    # media first, and then waits for the job with the same idempotency key.
     found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation}
     session.execute(update(Media).where(Media.id == job.media_id).values(**found))
     rows = [
@@ -60,7 +61,7 @@ def record_plan(
     if job.manifest is None:
         job.manifest = manifest
     job.lease_token = job.leased_until = None
-    # From here on they are those of finishing the job.
+    # From here on attempts of the finish step are counted.
     job.attempts = 0
     for row in rows:
         after_commit(session).send(SCORE_SEGMENT, job_id=job.id, index=row.index)
@@ -73,7 +74,7 @@ def record_segment(
     Store a segment's result.
 
     Args:
-        looks: What its people look like, by number; forgotten when the job ends.
+        looks: The looks of its people, by number; forgotten when the job ends.
     """
     job, segment = lock_rows(session, lease)
     if not isinstance(segment, Segment):
@@ -82,17 +83,17 @@ def record_segment(
     end_segment(session, job, segment, status)
 
 
-def record_end(session: Session, lease: Lease, found: Outcome | Problem) -> None:
-    """End a job of which everything is done: with what it says, or with why it could not be judged."""
+def record_end(session: Session, lease: Lease, found: Outcome | Failure) -> None:
+    """End a job whose segments are all done, with its outcome or with the failure that prevents one."""
     job, _ = lock_rows(session, lease)
     if isinstance(found, Outcome):
         end_job(session, job, JobStatus.SUCCEEDED, outcome=found)
     else:
-        end_job(session, job, JobStatus.FAILED, problem=found)
+        end_job(session, job, JobStatus.FAILED, failure=found)
 
 
 def record_attempt(session: Session, lease: Lease, attempt: Attempt, schedule_s: Sequence[float]) -> None:
-    """Log how an attempt to call a webhook went, and schedule the next one if it failed; see ``end_attempt``."""
+    """Record the outcome of an attempt to call a webhook, and schedule the next if it failed; see ``end_attempt``."""
     _, delivery = lock_rows(session, lease)
     if not isinstance(delivery, Delivery):
         raise TypeError(f"the step {lease.step} has no delivery")

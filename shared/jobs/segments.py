@@ -1,7 +1,7 @@
 """
-Segments as clients see them: pages of summaries, or of segments with their faces, and how many are done.
+Segments as clients see them: pages with or without faces, and the number of segments that are done.
 
-What a page costs depends on the page and not on the job: summaries are columns of their own, so that the large
+The cost of a page does not depend on the size of the job. Summaries are separate columns, so that the large column
 ``result`` is not read for them.
 """
 
@@ -18,11 +18,11 @@ from shared.models import Job, Segment
 from shared.states import OPEN_SEGMENT_STATUSES, SegmentStatus
 
 FIRST_SEGMENTS: Final = 100
-"""How many segments the document of a job holds at most."""
+"""The most segments in the document of a job."""
 
 
-def summary_of(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns that repeat what a segment's *result* says, to be written together with it."""
+def summarize_result(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the summary columns of a segment's *result*, which are written together with it."""
     return {
         "people_count": len(result.get("people", [])),
         "faces_found": result.get("faces_found", 0),
@@ -37,31 +37,31 @@ def set_result(
     segment: Segment, *, fake_score: float | None, result: dict[str, Any], looks: Sequence[str]
 ) -> SegmentStatus:
     """
-    Write what was found in a segment into its row.
+    Write the result of a segment into its row.
 
     Returns:
-        The status that it has with it.
+        The status that follows from the result.
     """
     segment.fake_score, segment.result, segment.looks = fake_score, result, list(looks)
-    for name, value in summary_of(result).items():
+    for name, value in summarize_result(result).items():
         setattr(segment, name, value)
     return SegmentStatus.UNSCORABLE if fake_score is None else SegmentStatus.SCORED
 
 
-def _column(column: Any, from_result: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column of the summary, computed from ``result`` where a release from before recorded it without summary."""
+def _summary_column(column: Any, from_result: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Select a summary column; in rows of older releases, which have no summary, compute it from ``result``."""
     return case((Segment.people_count.is_(None), from_result), else_=column).label(column.key)
 
 
-# ``case`` evaluates one branch alone, so that ``result`` is read for rows without a summary only.
+# ``case`` evaluates only one branch, so that ``result`` is read only in rows without a summary.
 SUMMARY: Final = (
     *(Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score),
-    _column(Segment.people_count, func.coalesce(func.jsonb_array_length(Segment.result["people"]), 0)),
-    _column(Segment.faces_found, func.coalesce(Segment.result["faces_found"].as_integer(), 0)),
-    _column(Segment.faces_scored, func.coalesce(Segment.result["faces_scored"].as_integer(), 0)),
-    _column(Segment.frames_decoded, func.coalesce(Segment.result["frames_decoded"].as_integer(), 0)),
-    _column(Segment.engine, Segment.result["engine"].as_string()),
-    _column(Segment.reasons, func.coalesce(Segment.result["reasons"], literal([], JSONB))),
+    _summary_column(Segment.people_count, func.coalesce(func.jsonb_array_length(Segment.result["people"]), 0)),
+    _summary_column(Segment.faces_found, func.coalesce(Segment.result["faces_found"].as_integer(), 0)),
+    _summary_column(Segment.faces_scored, func.coalesce(Segment.result["faces_scored"].as_integer(), 0)),
+    _summary_column(Segment.frames_decoded, func.coalesce(Segment.result["frames_decoded"].as_integer(), 0)),
+    _summary_column(Segment.engine, Segment.result["engine"].as_string()),
+    _summary_column(Segment.reasons, func.coalesce(Segment.result["reasons"], literal([], JSONB))),
     *(Segment.error_code, Segment.error_detail),
 )
 WITH_FACES: Final = (*SUMMARY, Segment.started_at, Segment.finished_at, Segment.result["people"].label("people"))
@@ -69,15 +69,15 @@ WITH_FACES: Final = (*SUMMARY, Segment.started_at, Segment.finished_at, Segment.
 
 @dataclass(frozen=True, slots=True)
 class SegmentPage:
-    """Some segments of a job, in order."""
+    """A page of a job's segments, in order."""
 
     rows: Sequence[Any]
-    """With the columns of ``SUMMARY`` or ``WITH_FACES`` as attributes."""
+    """Rows with the columns of ``SUMMARY`` or ``WITH_FACES``."""
     last_index: int | None
-    """Of the last row, where more follow; else None."""
+    """The index of the last row if more segments follow; otherwise None."""
 
 
-def page_of_segments(
+def read_segment_page(
     session: Session, job_id: uuid.UUID, *, after: int = -1, limit: int = FIRST_SEGMENTS, with_faces: bool = False
 ) -> SegmentPage:
     """
@@ -85,7 +85,7 @@ def page_of_segments(
 
     Args:
         after: The index of the segment before the page; -1 for the first page.
-        with_faces: Read every person and face too.
+        with_faces: Include every person and face.
     """
     query = (
         select(*(WITH_FACES if with_faces else SUMMARY))
@@ -99,7 +99,7 @@ def page_of_segments(
 
 
 def count_done(session: Session, jobs: Iterable[Job]) -> dict[uuid.UUID, int]:
-    """Return how many segments of each job are done, by its id; the rows of jobs without a count are counted."""
+    """Return the number of segments that are done by job id. Jobs of older releases without a count are counted."""
     done = {job.id: job.segments_done for job in jobs}
     uncounted = [job_id for job_id, count in done.items() if count is None]
     if uncounted:
@@ -114,16 +114,16 @@ def count_done(session: Session, jobs: Iterable[Job]) -> dict[uuid.UUID, int]:
 
 @dataclass(frozen=True, slots=True)
 class JobSegments:
-    """What the document of a job says of its segments."""
+    """The part of a job's segments that its document shows."""
 
     first: SegmentPage
     done: int
 
 
 NO_SEGMENTS: Final = JobSegments(SegmentPage((), None), 0)
-"""Of a job that was not planned yet, so that its segments need not be asked for."""
+"""The segments of a job before it is planned, without a query."""
 
 
 def read_segments(session: Session, job: Job) -> JobSegments:
-    """Read what the document of *job* says of its segments; it costs the same for any number of them."""
-    return JobSegments(page_of_segments(session, job.id), count_done(session, [job])[job.id])
+    """Read the segments for the document of *job*, at a cost that does not depend on their number."""
+    return JobSegments(read_segment_page(session, job.id), count_done(session, [job])[job.id])

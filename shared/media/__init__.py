@@ -1,1 +1,1 @@
-"""Files of jobs: stored once for each owner and content, taken from direct uploads, removed when no row needs them."""
+"""Media files: stored once for each owner and content, taken from direct uploads, removed when no row needs them."""

@@ -1,4 +1,4 @@
-"""Stored media: one row for each owner and content, however often it is sent."""
+"""Stored media: one row for each owner and content, however often the file is sent."""
 
 import uuid
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from shared.storage import MEDIA_PREFIX, Storage
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file that has arrived whole and that no row knows yet."""
+    """A completely stored file that no row refers to yet."""
 
     storage_key: str
     sha256: str
@@ -28,62 +28,62 @@ class StoredFile:
 
 
 def new_storage_key() -> str:
-    """A key for an upload whose content is not known yet."""
+    """Return a new storage key for an upload."""
     return f"{MEDIA_PREFIX}/{new_id()}"
 
 
 @contextmanager
-def adoption(
+def media_transaction(
     sessions: SessionFactory, storage: Storage, file: StoredFile, *, owner: str, retention_days: float
 ) -> Iterator[tuple[Session, Media]]:
     """
-    Open a transaction in which *file* is somebody's media, to commit what needs it.
+    Open a transaction in which *file* is attached as media of *owner*.
 
-    Until it is committed, ``unclaimed_file`` decides what becomes of the file.
+    Until the commit, ``unclaimed_file`` is responsible for the file.
 
-    Gives:
-        The session, and the media, locked.
+    Yields:
+        The session, and the locked row of the media.
     """
-    lost = _lost_file(sessions, storage, owner=owner, sha256=file.sha256)
+    missing_key = _find_missing_file(sessions, storage, owner=owner, sha256=file.sha256)
     with sessions.transaction() as session:
-        yield session, attach_media(session, file, owner=owner, retention_days=retention_days, lost=lost)
+        yield session, attach_media(session, file, owner=owner, retention_days=retention_days, missing_key=missing_key)
 
 
 def attach_media(
-    session: Session, file: StoredFile, *, owner: str, retention_days: float, lost: str | None = None
+    session: Session, file: StoredFile, *, owner: str, retention_days: float, missing_key: str | None = None
 ) -> Media:
     """
-    Find or make the row for the content of *file*, and lock it.
+    Find or create the row for the content of *file*, and lock it.
 
-    Of two files with the same content one is given up: the new one, or the old one if that is older than a file is
-    kept. Retention starts anew either way, and a bucket that expires objects by their age must not do so before.
+    Of two files with the same content one is removed: the new one, or the old one if that is older than the retention.
+    Retention restarts in both cases, and a bucket that expires objects by age must not remove the file before it ends.
 
     Args:
-        lost: A key of which the file is not there any more: the new file takes its place.
+        missing_key: A storage key whose file is missing; the new file replaces it.
     """
     expires_at = func.now() + timedelta(days=retention_days)
     values = {"owner": owner, "sha256": file.sha256, "size_bytes": file.size_bytes, "storage_key": file.storage_key}
     query = select(Media).where(Media.owner == owner, Media.sha256 == file.sha256).with_for_update()
     media = None
     while media is None:
-        # The row that was in the way may go meanwhile, with the last job of this content.
+        # A conflicting row may be deleted before it is locked, together with the last job of this content.
         new = insert(Media).values(id=new_id(), expires_at=expires_at, **values)
         session.execute(new.on_conflict_do_nothing())
         media = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
     media.expires_at = expires_at
-    if media.storage_key is None or media.storage_key == lost:
+    if media.storage_key is None or media.storage_key == missing_key:
         media.storage_key = file.storage_key
     elif media.storage_key != file.storage_key:
         surplus = file.storage_key
-        if _age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
+        if _object_age(session, media.storage_key) > timedelta(days=retention_days) and not _is_in_use(session, media):
             surplus, media.storage_key = media.storage_key, file.storage_key
         schedule_deletion(session, surplus)
     session.flush()
     return media
 
 
-def _lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
-    """The key under which this content of *owner* should be stored and is not, as after the loss of a disk."""
+def _find_missing_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:
+    """Return the storage key of this content of *owner* if its file is missing, for instance after loss of a disk."""
     with sessions.transaction() as session:
         query = select(Media.storage_key).where(Media.owner == owner, Media.sha256 == sha256)
         storage_key = session.scalar(query)
@@ -95,8 +95,8 @@ def _lost_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256
     return None
 
 
-def _age(session: Session, storage_key: str) -> timedelta:
-    """Since the object was stored: its name is a UUIDv7, which begins with the milliseconds since 1970."""
+def _object_age(session: Session, storage_key: str) -> timedelta:
+    """Return the age of an object, from its name: a UUIDv7 begins with the milliseconds since 1970."""
     stored_ms = uuid.UUID(storage_key.rpartition("/")[2]).int >> 80
     age_s = session.scalar(select(func.extract("epoch", func.now()) - stored_ms / 1000))
     return timedelta(seconds=float(age_s or 0.0))

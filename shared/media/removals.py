@@ -1,8 +1,8 @@
 """
-Files that rows have given up.
+Removal of files that no row needs any more.
 
-What a transaction gives up it writes down as well, so that the file goes in the end even if the process dies right
-after the commit, or storage is away then: ``tidy`` removes what is still owed.
+A transaction records the removals that it causes, so that the file is removed in the end even if the process dies right
+after the commit or storage is unavailable: ``tidy`` repeats pending removals.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,34 +22,37 @@ from shared.storage import Storage
 log = get_logger(__name__)
 
 MAX_FAILURES = 5
-"""For the task that tidies up."""
+"""The most failures in a run of the task ``tidy``."""
 
 
 def schedule_deletion(session: Session, storage_key: str) -> None:
-    """Have the file removed once this transaction is committed. Its key must never be used again."""
+    """Schedule the removal of a file after the commit. Its key must never be used again."""
     session.execute(insert(Removal).values(storage_key=storage_key).on_conflict_do_nothing())
     after_commit(session).remove(storage_key)
 
 
 def pending_deletions(session: Session, limit: int) -> Sequence[str]:
-    """Some of the files that are still to go: any, so that those that cannot be removed do not stand before others."""
+    """Return storage keys of pending removals, in random order, so that those that fail do not block the others."""
     return session.scalars(select(Removal.storage_key).order_by(func.random()).limit(limit)).all()
 
 
-def remove(
+def remove_files(
     sessions: SessionFactory, storage: Storage, storage_keys: Sequence[str], *, max_failures: int = MAX_FAILURES
 ) -> int:
     """
-    Remove files that are owed, after the commit that gave them up.
+    Remove files whose removal is scheduled and committed.
+
+    Failures are logged and stay pending. If the database is unavailable, removals stay pending, too; repeating them is
+    harmless.
 
     Args:
-        max_failures: Files that storage may refuse to remove before it is taken to be away: each can take two minutes.
+        max_failures: Stop after so many failures, since storage is then presumed unavailable; each can take two
+            minutes.
 
     Returns:
-        How many are gone. What storage refuses to remove is logged, and owed still; after some of these the rest is
-        not tried now. If the database is away, they are owed still as well: removing what is gone does no harm.
+        The number of files that were removed.
     """
-    gone: list[str] = []
+    removed: list[str] = []
     failures = 0
     for key in storage_keys:
         try:
@@ -60,23 +63,23 @@ def remove(
             if failures == max_failures:
                 break
         else:
-            gone.append(key)
-    if gone:
+            removed.append(key)
+    if removed:
         try:
             with sessions.transaction() as session:
-                session.execute(delete(Removal).where(Removal.storage_key.in_(gone)))
+                session.execute(delete(Removal).where(Removal.storage_key.in_(removed)))
         except SQLAlchemyError:
-            log.exception("removals not noted yet")
-    return len(gone)
+            log.exception("removals not recorded yet")
+    return len(removed)
 
 
 @contextmanager
 def unclaimed_file(storage: Storage, storage_key: str) -> Iterator[None]:
     """
-    Hold a stored file that no row knows yet, while the block commits a row that does.
+    Guard a stored file that no row refers to yet, while the block commits a row that does.
 
-    The file is removed if the block raises, since nothing can know it then. It stays where nobody knows whether the
-    commit took place, and where the process itself is being ended: without a row, tidying up finds it a day later.
+    The file is removed if the block raises. It is kept if the outcome of the commit is unknown, or if the process is
+    being terminated: if there is no row, ``tidy`` removes it a day later.
     """
     try:
         yield
@@ -86,6 +89,6 @@ def unclaimed_file(storage: Storage, storage_key: str) -> Iterator[None]:
         try:
             storage.delete(storage_key)
         except StorageError:
-            # The error that brought us here is the one to report.
-            log.exception("unclaimed file not removed; tidying up will")
+            # The original error is the one to report.
+            log.exception("unclaimed file not removed; tidy removes it later")
         raise

@@ -1,8 +1,8 @@
 """
-Where uploads are kept: on a disk or in S3, behind one protocol.
+Storage of uploads on a disk or in S3, behind one protocol.
 
-``protocol`` says what storage offers, ``files`` and ``s3`` offer it, and ``opening`` chooses between them. ``copies``
-keeps local copies of objects in S3, ``client`` makes the calls to S3, and ``folders`` makes private folders.
+``protocol`` defines the operations, ``files`` and ``s3`` implement them, and ``opening`` chooses the implementation.
+``copies`` keeps local copies of objects in S3, ``client`` makes calls to S3, and ``folders`` makes private folders.
 """
 
 from shared.errors import ObjectMissingError, StorageError
@@ -13,7 +13,7 @@ from shared.storage.protocol import (
     INCOMING_PREFIX,
     MEDIA_PREFIX,
     PROBE_PREFIX,
-    SignedUpload,
+    PresignedUpload,
     Storage,
     Upload,
 )
@@ -25,7 +25,7 @@ __all__ = [
     "PROBE_PREFIX",
     "FileStorage",
     "ObjectMissingError",
-    "SignedUpload",
+    "PresignedUpload",
     "Storage",
     "StorageError",
     "Upload",

@@ -1,4 +1,4 @@
-"""Calls to S3 by boto3, each of which ends after a known time."""
+"""Calls to S3 with boto3, each with a timeout for the whole call."""
 
 import io
 import threading
@@ -24,22 +24,22 @@ from shared.config import StorageSettings
 from shared.errors import ObjectMissingError, StorageError
 
 CONNECT_TIMEOUT_S: Final = 10
-"""Also the longest that sending a block of a body may stand still."""
+"""Timeout of connecting, and of sending one block of a body."""
 READ_TIMEOUT_S: Final = 30
-"""The longest that an answer may stand still."""
+"""The longest time without a byte of the response."""
 ATTEMPTS: Final = 3
 MAX_CALLS: Final = 64
-"""Of a client at a time; further ones wait. Calls that were given up count until they really end."""
-MISSING: Final = {"404", "NoSuchKey", "NotFound"}
+"""The most concurrent calls of a client; further ones wait. Calls that timed out count until their thread ends."""
+NOT_FOUND_CODES: Final = {"404", "NoSuchKey", "NotFound"}
 
 Answer = TypeVar("Answer")
 
 
 def open_session(settings: StorageSettings) -> Session:
     """
-    Open what clients are made from: the credentials of *settings*, or else those of the platform, and the region.
+    Open a boto3 session with the credentials of *settings*, or otherwise those of the platform, and the region.
 
-    A session is not safe to share between threads, as clients are: one thread makes all clients from it.
+    A session must not be shared between threads, other than its clients: create all clients in one thread.
     """
     secret = settings.secret_access_key
     return Session(
@@ -53,62 +53,64 @@ class S3Client:
     """
     A client of one S3 server, for all threads of a process.
 
-    Timeouts of a connection limit how long it may stand still, not how long an answer may take that comes byte by
-    byte. So each call runs in a thread of its own, which its caller leaves behind when the time is over.
+    Socket timeouts do not limit the total time of a response that arrives byte by byte. So each call runs in a thread
+    of its own, which the caller abandons at the timeout.
 
     Args:
-        session: Of ``open_session``.
-        endpoint_url: The server's address; Amazon's own if None.
-        limit_s: The longest that a call takes, all its attempts together.
-        attempts: How often a call is tried that fails for a reason that may pass.
+        session: A session from ``open_session``.
+        endpoint_url: The server's address; Amazon's if None.
+        timeout_s: The longest time of a call including its retries.
+        attempts: The most attempts of a call that fails with a transient error.
     """
 
-    def __init__(self, session: Session, endpoint_url: str | None, *, limit_s: float, attempts: int = ATTEMPTS) -> None:
+    def __init__(
+        self, session: Session, endpoint_url: str | None, *, timeout_s: float, attempts: int = ATTEMPTS
+    ) -> None:
         self._client: Any = session.client(
             "s3",
             endpoint_url=endpoint_url,
             config=Config(
-                connect_timeout=min(CONNECT_TIMEOUT_S, limit_s),
-                read_timeout=min(READ_TIMEOUT_S, limit_s),
+                connect_timeout=min(CONNECT_TIMEOUT_S, timeout_s),
+                read_timeout=min(READ_TIMEOUT_S, timeout_s),
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 tcp_keepalive=True,
                 max_pool_connections=MAX_CALLS,
                 signature_version="s3v4",
-                # By the name of the bucket in the host only where the server is Amazon's own.
+                # The bucket's name is part of the host only at Amazon.
                 s3={"addressing_style": "path" if endpoint_url else "auto"},
-                # Servers other than Amazon's may not know the newer checksums.
+                # Other servers may not support the newer checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
         )
-        self._limit_s = limit_s
+        self._timeout_s = timeout_s
         self._attempts = attempts
-        self._places = threading.BoundedSemaphore(MAX_CALLS)
+        self._slots = threading.BoundedSemaphore(MAX_CALLS)
 
     @property
     def region(self) -> str | None:
-        """Where the bucket is, by the settings or the platform."""
+        """The region of the bucket, by the settings or the platform."""
         region: str | None = self._client.meta.region_name
         return region
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """
-        Perform an operation, named as boto3 names it, and give its answer.
+        Call an operation by its boto3 name and return the response.
 
-        A body is given as ``bytes``.
+        A ``Body`` is given as ``bytes``.
 
         Raises:
             Exception: One of those that ``s3_errors`` translates.
         """
         if "Body" in parameters:
-            # Sent block by block, so that the timeout is for each block and not for the whole.
+            # The body is sent in blocks, so that the socket timeout applies to each block.
             parameters["Body"] = io.BytesIO(parameters["Body"])
-        answer: dict[str, Any] = self._within_limit(lambda: getattr(self._client, operation)(**parameters))
+        answer: dict[str, Any] = self._call_with_timeout(lambda: getattr(self._client, operation)(**parameters))
         return answer
 
     def read(self, size_bytes: int, **parameters: Any) -> bytes:
         """
-        Perform ``get_object`` and give the body, which has to be *size_bytes* bytes long.
+        Call ``get_object`` and return the body, which must be *size_bytes* bytes long.
 
         Raises:
             Exception: One of those that ``s3_errors`` translates.
@@ -118,12 +120,12 @@ class S3Client:
             answer = self._client.get_object(**parameters)
             if answer["ContentLength"] != size_bytes:
                 answer["Body"].close()
-                raise OSError(f"{size_bytes} bytes were asked for and {answer['ContentLength']} came")
+                raise OSError(f"{size_bytes} bytes were requested and {answer['ContentLength']} received")
             body: bytes = answer["Body"].read()
             return body
 
-        def read_again() -> bytes:
-            # boto3 tries again what fails before the body begins, not what breaks off within it.
+        def read_with_retries() -> bytes:
+            # boto3 retries failures before the body, but not those within it.
             for _ in range(self._attempts - 1):
                 try:
                     return read()
@@ -131,82 +133,83 @@ class S3Client:
                     continue
             return read()
 
-        return self._within_limit(read_again)
+        return self._call_with_timeout(read_with_retries)
 
-    def sign(self, operation: str, *, lasts_s: int, **parameters: Any) -> str:
+    def presign(self, operation: str, *, lifetime_s: int, **parameters: Any) -> str:
         """
-        Give an address by which anybody may perform *operation* with *parameters* for *lasts_s* seconds.
+        Presign an address that allows *operation* with *parameters* without credentials for *lifetime_s* seconds.
 
         Raises:
             Exception: One of those that ``s3_errors`` translates.
         """
-        # Nothing is sent to S3, but the platform may be asked for credentials.
-        return self._within_limit(
-            lambda: str(self._client.generate_presigned_url(operation, Params=parameters, ExpiresIn=lasts_s))
+        # Nothing is sent to S3, but credentials may have to be requested from the platform.
+        return self._call_with_timeout(
+            lambda: str(self._client.generate_presigned_url(operation, Params=parameters, ExpiresIn=lifetime_s))
         )
 
-    def _within_limit(self, call: Callable[[], Answer]) -> Answer:
-        deadline = time.monotonic() + self._limit_s
-        if not self._places.acquire(timeout=self._limit_s):
-            raise TimeoutError(f"{MAX_CALLS} calls have not ended")
+    def _call_with_timeout(self, call: Callable[[], Answer]) -> Answer:
+        deadline = time.monotonic() + self._timeout_s
+        if not self._slots.acquire(timeout=self._timeout_s):
+            raise TimeoutError(f"all {MAX_CALLS} call slots are taken")
         outcome: Future[Answer] = Future()
 
         def work() -> None:
             try:
                 outcome.set_result(call())
-            except BaseException as error:  # noqa: BLE001 - the caller, in its own thread, decides about it
+            except BaseException as error:  # noqa: BLE001 - passed on to the caller's thread
                 outcome.set_exception(error)
             finally:
-                self._places.release()
+                self._slots.release()
 
         try:
-            # Of no executor: those wait for their threads when the process ends.
+            # An executor would wait for its threads when the process ends.
             threading.Thread(target=work, name="s3-call", daemon=True).start()
         except RuntimeError as error:
-            self._places.release()
-            raise OSError("no thread can be started") from error
+            self._slots.release()
+            raise OSError("cannot start a thread") from error
         return outcome.result(deadline - time.monotonic())
 
 
 @contextmanager
 def s3_errors(sentence: str) -> Iterator[None]:
     """
-    Raise StorageError with *sentence* where a call failed; what the library says of hosts and buckets is its cause.
+    Translate errors of S3 into StorageError with *sentence*; the original, which may name hosts and buckets, is its
+    cause.
 
     Raises:
-        ObjectMissingError: There is no such object.
+        StorageError: The call failed.
+        ObjectMissingError: The object does not exist.
     """
     try:
         yield
     except ClientError as error:
-        if error_code(error) in MISSING:
+        if error_code(error) in NOT_FOUND_CODES:
             raise ObjectMissingError("the stored file is gone") from error
         raise StorageError(sentence) from error
     except (OSError, BotoCoreError, ResponseParserError, HTTPError) as error:
         raise StorageError(sentence) from error
     except (KeyError, ValueError, TypeError) as error:
-        # The answer lacks a field, or has one that is no number or no date: neither the library nor its callers look
-        # before they read it.
+        # The response lacks a field or has an invalid number or date, which neither the library nor its callers check.
         raise StorageError(sentence) from error
 
 
 def error_code(error: ClientError) -> str:
-    """What S3 calls the reason; ``404`` and the like where an answer has no body to name it."""
+    """Return S3's error code, or the HTTP status such as ``404`` if the response has no body."""
     return str(error.response.get("Error", {}).get("Code"))
 
 
-def was_repeated(error: ClientError) -> bool:
-    """Whether the refusal is of a repetition, so that the server may have done before what it refuses now."""
+def was_retried(error: ClientError) -> bool:
+    """Return whether the call was retried, so that an earlier attempt may have succeeded."""
     attempts: int = error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)
     return attempts > 0
 
 
-def size_of(answer: dict[str, Any]) -> int:
+def object_size(answer: dict[str, Any]) -> int:
     """
-    Bytes of the object that an answer is about.
+    Return the size in bytes of the object that a response describes.
 
     Raises:
-        Exception: One of those that ``s3_errors`` translates, if it does not say.
+        Exception: The size is missing or invalid; ``s3_errors`` translates the error.
     """
     size: int = answer["ContentLength"]
     if size < 0:

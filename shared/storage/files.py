@@ -1,4 +1,4 @@
-"""Storage on a disk: one file for each object, which this user alone may read."""
+"""Storage on a disk: one file for each object, readable only by this user."""
 
 import io
 import os
@@ -13,14 +13,14 @@ from shared.storage.folders import make_private, open_private, sync_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
     CountedUpload,
-    SignedUpload,
+    PresignedUpload,
     Upload,
     check_by_writing,
-    checked_key,
+    check_key,
     storage_errors,
 )
 
-UNREADABLE = "the stored file cannot be read"
+READ_ERROR = "the stored file cannot be read"
 
 
 class FileStorage:
@@ -28,12 +28,12 @@ class FileStorage:
     Files below one folder, which is made if it is missing.
 
     Args:
-        url: ``file:///folder``; what follows ``file://`` is taken as it is, without percent-decoding.
+        url: ``file:///folder``; the path is not percent-decoded.
     """
 
     def __init__(self, url: str) -> None:
         self._root = Path(url.removeprefix("file://")).expanduser().absolute()
-        # If it cannot be made now, ``ping`` and every upload try again, and say so.
+        # If this fails, ``ping`` and every upload try again and report the error.
         with suppress(OSError):
             make_private(self._root)
 
@@ -43,14 +43,14 @@ class FileStorage:
 
     def open(self, key: str) -> BinaryIO:
         """Open for reading, seekable."""
-        with _reading():
+        with _translate_read_errors():
             return io.BufferedReader(_StoredFile(self._path(key)))
 
     @contextmanager
     def local_path(self, key: str) -> Iterator[Path]:
-        """The file itself."""
+        """Return the path of the stored file itself."""
         path = self._path(key)
-        with _reading():
+        with _translate_read_errors():
             path.stat()
         yield path
 
@@ -66,94 +66,95 @@ class FileStorage:
                 upload.abort()
 
     def size(self, key: str) -> int:
-        """Bytes of the object."""
-        with _reading():
+        """Return the size of the object in bytes."""
+        with _translate_read_errors():
             return self._path(key).stat().st_size
 
-    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
-        """None: a folder takes no requests."""
-        del key, size_bytes, lasts_s
+    def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
+        """Return None, since a folder takes no requests."""
+        del key, size_bytes, lifetime_s
         return None
 
     def delete(self, key: str) -> None:
         """Remove the object and any unfinished upload of it."""
         path, removed = self._path(key), False
         with storage_errors("the stored file could not be removed"):
-            for name in (path, _part(path)):
+            for name in (path, _part_path(path)):
                 with suppress(FileNotFoundError):
                     name.unlink()
                     removed = True
             if removed:
-                # Otherwise a power cut could bring back what was erased.
+                # Without this, a power cut could bring an erased file back.
                 sync_folder(path.parent)
 
     def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
-        """Key and time of last change of every object and unfinished upload below *prefix*, however old."""
+        """Yield key and modification time of every object and unfinished upload below *prefix*."""
         del not_before
         with storage_errors("storage cannot be listed"):
-            for path, changed in _files(self._path(prefix)):
+            for path, changed in _walk_files(self._path(prefix)):
                 yield str(path.relative_to(self._root)), datetime.fromtimestamp(changed, UTC)
 
     def ping(self) -> None:
         """
-        Raise StorageError unless the folder is there, may be written and has space.
+        Raise StorageError unless the folder exists, is writable and has free space.
 
-        Nothing is written, but that a missing folder is made: an api that is not ready gets no upload that would.
+        A missing folder is made, since an api that is not ready receives no upload that would make it. Nothing else is
+        written.
         """
-        with storage_errors("the folder of storage does not answer"):
+        with storage_errors("the storage folder cannot be accessed"):
             if not self._root.is_dir():
                 make_private(self._root)
             found = os.statvfs(self._root)
         if found.f_flag & os.ST_RDONLY:
-            raise StorageError("the file system of storage is read-only")
+            raise StorageError("the file system of the storage folder is read-only")
         if not os.access(self._root, os.R_OK | os.W_OK | os.X_OK):
-            raise StorageError("the folder of storage may not be read and written")
-        # Some file systems in user space count no blocks at all.
+            raise StorageError("the storage folder is not readable and writable")
+        # Some file systems in user space report no blocks at all.
         if found.f_blocks and not found.f_bavail:
-            raise StorageError("the file system of storage is full")
+            raise StorageError("the file system of the storage folder is full")
 
     def check(self) -> None:
         """Write, read and remove a small object."""
-        check_by_writing(self)
+        check_by_writing(self.create, self.open, self.delete)
 
     def _path(self, key: str) -> Path:
-        return self._root / checked_key(key)
+        return self._root / check_key(key)
 
 
 class _StoredFile(io.FileIO):
-    """A file for reading whose failures are StorageErrors: a disk may fail at any read, not only at the first."""
+    """A file that raises StorageError at every failing read, since a disk may fail at any time."""
 
     def readinto(self, buffer: Any) -> int:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().readinto(buffer)
 
     def readall(self) -> bytes:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().readall()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().seek(offset, whence)
 
     def tell(self) -> int:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             return super().tell()
 
     def close(self) -> None:
-        with storage_errors(UNREADABLE):
+        with storage_errors(READ_ERROR):
             super().close()
 
 
 class _FileUpload(CountedUpload):
-    """Writes beside the final name and renames: readers see all of it or nothing."""
+    """An upload to a temporary name that is renamed at the end, so that readers see the whole file or none."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self._path = path
         with storage_errors("storage does not accept new files"):
             make_private(path.parent)
-            # By the mode of the file as it is made: a later change of it would leave a moment for others.
-            self._file = open(_part(path), "wb", opener=open_private)  # noqa: SIM115 - closed by commit or abort
+            # The file is created with its final mode; changing it later would leave a gap.
+            self._file = open(_part_path(path), "wb", opener=open_private)  # noqa: SIM115 - closed by commit or abort
 
     def write(self, data: bytes) -> int:
         """Append *data*."""
@@ -162,16 +163,16 @@ class _FileUpload(CountedUpload):
         return self._count(data)
 
     def commit(self) -> str:
-        """Flush to the disk, then give the file its name, and make that durable, too."""
+        """Flush the file to the disk, rename it, and flush the folder."""
         with storage_errors("storage could not finish the file"):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            _part(self._path).rename(self._path)
+            _part_path(self._path).rename(self._path)
             try:
                 sync_folder(self._path.parent)
             except OSError:
-                # It exists for readers already, and its sender is told that it does not.
+                # The upload is reported as failed, so the file must not exist.
                 with suppress(OSError):
                     self._path.unlink()
                 raise
@@ -179,25 +180,24 @@ class _FileUpload(CountedUpload):
         return self._digest.hexdigest()
 
     def abort(self) -> None:
-        """Remove the part."""
+        """Remove the unfinished file."""
         if self._done:
             return
         self._done = True
-        # It is called where something has failed already, and that error is the one to report; a part that cannot be
-        # removed now is found by tidying up.
+        # An earlier error is the one to report. If the file cannot be removed now, the task ``tidy`` finds it.
         with suppress(OSError):
-            # On a full disk closing fails as writing did.
+            # On a full disk closing can fail, too.
             self._file.close()
         with suppress(OSError):
-            _part(self._path).unlink()
+            _part_path(self._path).unlink()
 
 
-def _part(path: Path) -> Path:
+def _part_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def _files(folder: Path) -> Iterator[tuple[Path, float]]:
-    """Every file below *folder* and its time of last change; what goes meanwhile is left out."""
+def _walk_files(folder: Path) -> Iterator[tuple[Path, float]]:
+    """Yield every file below *folder* and its modification time; files that disappear meanwhile are left out."""
     try:
         entries = os.scandir(folder)
     except FileNotFoundError:
@@ -206,18 +206,18 @@ def _files(folder: Path) -> Iterator[tuple[Path, float]]:
         for entry in entries:
             path = folder / entry.name
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(path)
+                yield from _walk_files(path)
                 continue
             with suppress(FileNotFoundError):
                 yield path, entry.stat(follow_symlinks=False).st_mtime
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
-    """Raise ObjectMissingError where there is no file, and StorageError where it cannot be read."""
+def _translate_read_errors() -> Iterator[None]:
+    """Translate errors of reading into ObjectMissingError if the file does not exist, and otherwise StorageError."""
     try:
         yield
     except FileNotFoundError as error:
         raise ObjectMissingError("the stored file is gone") from error
     except OSError as error:
-        raise StorageError(UNREADABLE) from error
+        raise StorageError(READ_ERROR) from error

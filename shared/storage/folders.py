@@ -1,4 +1,4 @@
-"""Folders that belong to this service alone, and changes in them that survive a power cut."""
+"""Private folders, and changes in them that survive a power cut."""
 
 import errno
 import fcntl
@@ -9,18 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-NOT_CLOSED: Final = stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX
-"""Bits of a folder's mode: others can write in it, or (the last one) a process has only begun to close it."""
-LONGEST_LOCK_S: Final = 10.0
-"""Emptying a folder takes far less."""
+UNRESTRICTED_MODE_BITS: Final = stat.S_IWGRP | stat.S_IWOTH | stat.S_ISVTX
+"""
+Mode bits of a folder that is not closed: others can write in it. The sticky bit marks a folder that a process has begun
+to close.
+"""
+LOCK_TIMEOUT_S: Final = 10.0
+"""Emptying a folder takes much less time."""
 
 
 def make_private(folder: Path) -> None:
     """
-    Make *folder*, and what is missing above it, for this user alone. What is there already stays as it is.
+    Make *folder* and its missing parents, accessible only by this user. Existing folders are not changed.
 
     Raises:
-        OSError: It cannot be made, or something else has its name.
+        OSError: The folder cannot be made, or a file has its name.
     """
     try:
         folder.mkdir(mode=0o700)
@@ -36,7 +39,7 @@ def make_private(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """
-    Make the names in *folder* durable: a renamed file keeps its new name, a removed one stays removed.
+    Flush *folder*, so that a renamed file keeps its new name and a removed one stays removed.
 
     Raises:
         OSError: The disk failed.
@@ -45,7 +48,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(opened)
     except OSError as error:
-        # A few network file systems know no such request for a folder.
+        # A few network file systems do not support this for folders.
         if error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
             raise
     finally:
@@ -53,50 +56,51 @@ def sync_folder(folder: Path) -> None:
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file that, if it is made now, this user alone may read; an ``opener`` for ``open``."""
+    """Open a file; if it is created, only this user can read it. An ``opener`` for ``open``."""
     return os.open(path, flags | os.O_CLOEXEC, mode=0o600)
 
 
 class ForeignFolderError(Exception):
-    """A folder is another user's or a link, so that others decide what is in it; the message says which."""
+    """Other users control the content of a folder: it is theirs or a link. The message says which."""
 
 
-def close_to_others(folder: Path, empty: Callable[[int], None]) -> None:
+def restrict_to_owner(folder: Path, empty: Callable[[int], None]) -> None:
     """
-    Make sure that this user alone can write in *folder*, which exists.
+    Ensure that only this user can write in the existing *folder*.
 
-    An umask of 002, an earlier release, or an orchestrator that gives a volume to a group leaves it open to others.
+    Others may have access because of an umask of 002, an earlier release, or an orchestrator that gives a volume to a
+    group.
 
     Args:
-        empty: Called with the opened folder if others could write in it until now: it has to remove what they could
-            have exchanged. Other processes of this user wait meanwhile.
+        empty: Called with the descriptor of the folder if others could write in it until now; it must remove the files
+            that they could have replaced. Other processes of this user wait meanwhile.
 
     Raises:
-        ForeignFolderError: It belongs to another user, or is a symbolic link or no folder; or its file system lets
-            others write in it whatever its mode.
-        OSError: It cannot be looked at or changed.
+        ForeignFolderError: The folder belongs to another user, is a symbolic link or not a folder, or its file system
+            ignores the mode.
+        OSError: The folder cannot be opened or changed.
     """
-    _refuse_foreign(folder.lstat())
-    # What was looked at may have been exchanged since; what is open cannot be.
+    _check_owner(folder.lstat())
+    # The path may have been replaced since the check; an open descriptor cannot be.
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         found = os.fstat(opened)
-        _refuse_foreign(found)
-        if not found.st_mode & NOT_CLOSED:
+        _check_owner(found)
+        if not found.st_mode & UNRESTRICTED_MODE_BITS:
             return
-        _lock_soon(opened)
-        if not os.fstat(opened).st_mode & NOT_CLOSED:
+        _lock_with_timeout(opened)
+        if not os.fstat(opened).st_mode & UNRESTRICTED_MODE_BITS:
             return
         os.fchmod(opened, 0o700 | stat.S_ISVTX)
         empty(opened)
         os.fchmod(opened, 0o700)
-        if os.fstat(opened).st_mode & NOT_CLOSED:
+        if os.fstat(opened).st_mode & UNRESTRICTED_MODE_BITS:
             raise ForeignFolderError("its file system lets other users write in it")
     finally:
         os.close(opened)
 
 
-def _refuse_foreign(found: os.stat_result) -> None:
+def _check_owner(found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise ForeignFolderError("it is a symbolic link")
     if not stat.S_ISDIR(found.st_mode):
@@ -105,10 +109,10 @@ def _refuse_foreign(found: os.stat_result) -> None:
         raise ForeignFolderError("it belongs to another user")
 
 
-def _lock_soon(opened: int) -> None:
-    """Lock what is open, for as long as it is. Raises BlockingIOError if another holds it for too long."""
-    # Not for ever: those who can still read in the folder can lock it as well.
-    deadline = time.monotonic() + LONGEST_LOCK_S
+def _lock_with_timeout(opened: int) -> None:
+    """Lock an open folder until it is closed. Raises BlockingIOError if another process holds the lock for too long."""
+    # The wait is limited, since users who can still read the folder can lock it, too.
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Opens the storage that the settings name."""
+"""The choice of the storage that the settings name."""
 
 from shared.config import ConfigurationError, StorageSettings
 from shared.storage.files import FileStorage
@@ -10,17 +10,17 @@ def open_storage(settings: StorageSettings) -> Storage:
     Open the storage that *settings* name. Call it after a fork: connections do not survive one.
 
     Raises:
-        ConfigurationError: It is in S3, and the library for S3 is not installed, or refuses what the settings or the
-            environment say of credentials, profile, region or address.
+        ConfigurationError: The library for S3 is not installed, or it rejects credentials, profile, region or address
+            from the settings or the environment.
     """
     if settings.is_s3:
-        # Only a service with files in S3 needs the library.
+        # The library is needed only for storage in S3.
         try:
             from botocore.exceptions import BotoCoreError
 
             from shared.storage.s3 import S3Storage
         except ModuleNotFoundError as error:
-            raise ConfigurationError("storage.url is in S3, and the extra 's3' is not installed") from error
+            raise ConfigurationError("storage.url is in S3, but the extra 's3' is not installed") from error
 
         try:
             return S3Storage(settings)

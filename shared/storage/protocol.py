@@ -1,7 +1,7 @@
-"""What storage offers, whatever keeps the objects, and what every kind of it shares."""
+"""The protocol of storage, and code that all implementations share."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +15,13 @@ from shared.errors import StorageError
 BLOCK_BYTES: Final = 1024 * 1024
 MEDIA_PREFIX: Final = "media"
 INCOMING_PREFIX: Final = "incoming"
-"""Where direct uploads arrive; see ``shared.media.direct``."""
+"""Prefix of direct uploads; see ``shared.media.direct_uploads``."""
 PROBE_PREFIX: Final = "probe"
-"""Of the small objects that ``check`` writes and removes again."""
+"""Prefix of the small objects that ``check`` writes and removes."""
 
 
 class Upload(Protocol):
-    """An object being written. It does not exist for readers before ``commit``."""
+    """An object being written. Readers cannot see it before ``commit``."""
 
     size_bytes: int
 
@@ -29,14 +29,14 @@ class Upload(Protocol):
         """Append *data*. Raises StorageError."""
 
     def commit(self) -> str:
-        """Make the object exist, durably, and return its SHA-256 in hexadecimal. Raises StorageError."""
+        """Make the object visible and durable, and return its SHA-256 in hexadecimal. Raises StorageError."""
 
     def abort(self) -> None:
-        """Forget it; safe to call twice and after ``commit``, where it does nothing. Never raises StorageError."""
+        """Discard the upload. It does nothing after ``commit`` or when repeated, and never raises StorageError."""
 
 
 class CountedUpload:
-    """What every upload keeps: digest and size of what was written, and whether it is over."""
+    """Base class of uploads: it counts and hashes the written bytes, and remembers whether the upload is done."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -50,95 +50,102 @@ class CountedUpload:
 
 
 @dataclass(frozen=True, slots=True)
-class SignedUpload:
-    """A request that somebody without a key to storage may make: one PUT of one object."""
+class PresignedUpload:
+    """A presigned request: one PUT of one object, without credentials of storage."""
 
     url: str
     headers: Mapping[str, str]
-    """To be sent exactly so; they are signed."""
+    """Headers that must be sent exactly like this, since they are signed."""
 
 
 class Storage(Protocol):
     """
-    Objects under keys such as ``media/0198…``.
+    A store of objects under keys such as ``media/0198…``.
 
-    Every method, and every read, seek and close of what ``open`` returned, raises StorageError if storage does not do
-    what it is asked, and never the error of the library or of the system below.
+    Every method, and every read, seek and close of a file from ``open``, raises StorageError on failure, and never an
+    error of the underlying library or system.
     """
 
     def create(self, key: str) -> Upload:
         """Begin to write the object *key*."""
 
     def open(self, key: str) -> BinaryIO:
-        """Open for reading, seekable. Raises ObjectMissingError."""
+        """Open the object for reading; the file is seekable. Raises ObjectMissingError."""
 
     def local_path(self, key: str) -> AbstractContextManager[Path]:
-        """The object as a file on this machine while the context lasts. Raises ObjectMissingError."""
+        """Return the object as a local file while the context lasts. Raises ObjectMissingError."""
 
     def copy(self, source: str, target: str) -> None:
-        """Make *target* a copy of *source*, all of it or nothing. Raises ObjectMissingError."""
+        """Copy *source* to *target* atomically. Raises ObjectMissingError."""
 
     def size(self, key: str) -> int:
-        """Bytes of the object. Raises ObjectMissingError."""
+        """Return the size of the object in bytes. Raises ObjectMissingError."""
 
-    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+    def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
         """
-        Allow a client to put *size_bytes* bytes under *key* by itself, for *lasts_s* seconds.
+        Presign a PUT of exactly *size_bytes* bytes to *key*, valid for *lifetime_s* seconds.
 
         Returns:
-            None where storage takes no requests from clients.
+            The request; None if storage takes no requests from clients.
         """
 
     def delete(self, key: str) -> None:
-        """Remove the object, durably; fine if it is not there."""
+        """Remove the object durably. A missing object is not an error."""
 
     def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
         """
-        Key and time of last change of every object and unfinished upload below *prefix*.
+        Yield key and modification time of every object and unfinished upload below *prefix*.
 
         Args:
-            not_before: Older ones may be left out, as they are where asking for all would take thousands of requests.
+            not_before: Objects older than this may be left out, to save requests.
         """
 
     def ping(self) -> None:
         """
-        Raise StorageError unless storage answers; a few milliseconds of work.
+        Raise StorageError unless storage is available. It takes a few milliseconds.
 
-        Nothing is written where storage is as it should be.
+        Nothing is written if storage is intact.
         """
 
     def check(self) -> None:
         """Raise StorageError unless objects can be written, read and removed."""
 
 
-def checked_key(key: str) -> str:
-    """The key itself, if it stays below the root. Raises StorageError."""
+def check_key(key: str) -> str:
+    """Return *key* if it stays below the root. Raises StorageError."""
     if not key or key.startswith("/") or ".." in key.split("/"):
         raise StorageError("not a storage key")
     return key
 
 
-def check_by_writing(storage: Storage) -> None:
-    """Write, read and remove a small object. Raises StorageError."""
-    # Named as uploads are, so that tidying up finds what a check leaves that dies half-way.
+def check_by_writing(
+    create: Callable[[str], Upload], open_object: Callable[[str], BinaryIO], delete: Callable[[str], None]
+) -> None:
+    """
+    Write, read and remove a small object by the given methods of a storage.
+
+    Raises:
+        StorageError: One of them failed, or the content differs.
+    """
+    # The name is a UUIDv7 as in uploads, so that ``tidy`` finds the object of a check that was interrupted.
     key = f"{PROBE_PREFIX}/{uuid6.uuid7()}"
-    upload = storage.create(key)
+    upload = create(key)
     try:
         upload.write(b"ok")
         upload.commit()
     finally:
         upload.abort()
     try:
-        with storage.open(key) as stream:
+        with open_object(key) as stream:
             if stream.read() != b"ok":
-                raise StorageError("what was stored is not what can be read")
+                raise StorageError("storage returned other bytes than were written")
     finally:
-        storage.delete(key)
+        delete(key)
 
 
 @contextmanager
 def storage_errors(sentence: str) -> Iterator[None]:
-    """Raise StorageError with *sentence* in place of an error of the system; the cause stays in the log."""
+    """Translate OSError into StorageError with *sentence*; the original is its cause."""
     try:
         yield
     except OSError as error:

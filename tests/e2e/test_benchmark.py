@@ -1,11 +1,11 @@
-"""The benchmark of the service, in small, on the real one."""
+"""A short run of the service's benchmark on a real service."""
 
 import re
 
 from worker.benchmark import service
 
 
-def test_it_measures_and_leaves_nothing(stack, client, tmp_path, monkeypatch, capsys):
+def test_the_service_benchmark_measures_and_leaves_no_jobs(stack, client, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(service, "CLIP_S", 3)
     before = {job.id for job in client.list()}
     given = ["--url", stack.url, "--api-key-file", str(stack.api_key_file), "--scenes", str(tmp_path)]
@@ -18,7 +18,7 @@ def test_it_measures_and_leaves_nothing(stack, client, tmp_path, monkeypatch, ca
     assert {job.id for job in client.list()} == before
 
 
-def test_a_wrong_key_is_told(stack, tmp_path, monkeypatch, capsys):
+def test_an_invalid_api_key_is_reported(stack, tmp_path, monkeypatch, capsys):
     key = tmp_path / "key"
     key.write_text("dfs_wrong")
     monkeypatch.setattr(service, "CLIP_S", 3)

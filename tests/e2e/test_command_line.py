@@ -1,4 +1,4 @@
-"""The command line as a person uses it: real processes, a real service."""
+"""The command line with real processes and a real service."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def deepfakestream(*arguments, state=None, home=None, **options):
 
 
 def job_of(stack, clip, *options):
-    """The job that the service makes of *clip*."""
+    """Submit *clip* and return the finished job."""
     done = deepfakestream("scan", "--json", clip, *options, state=stack.state)
     return json.loads(done.stdout)["job"]
 
@@ -58,7 +58,7 @@ def test_scan_prints_a_table_average_peak_verdict_and_model(stack, clip):
         assert word in done.stdout
 
 
-def test_scan_prints_one_json_object_a_line_and_nothing_else(stack, clip, tmp_path):
+def test_scan_json_prints_one_object_per_line(stack, clip, tmp_path):
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "clip.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "notes.txt").write_text("no media")
@@ -71,7 +71,7 @@ def test_scan_prints_one_json_object_a_line_and_nothing_else(stack, clip, tmp_pa
     assert done.returncode == 1
 
 
-def test_a_folder_is_scanned_for_its_media_and_the_rest_is_named(stack, clip, tmp_path):
+def test_a_folder_is_scanned_and_other_files_are_named(stack, clip, tmp_path):
     (tmp_path / "clip.mp4").write_bytes(clip.read_bytes())
     (tmp_path / "notes.txt").write_text("no media")
     done = deepfakestream("scan", "--json", tmp_path, state=stack.state)
@@ -113,7 +113,7 @@ def test_jobs_are_listed_cancelled_and_deleted(stack, clip):
     assert "there is no job" in gone.stderr
 
 
-def test_ids_are_whole_and_cards_can_be_read(stack, clip, client):
+def test_ids_are_not_shortened_and_model_cards_are_printed(stack, clip, client):
     job = client.wait(client.submit(clip).id, timeout_s=60)
     assert job.id in deepfakestream("jobs", state=stack.state).stdout
     card = deepfakestream("models", "--card", state=stack.state).stdout
@@ -137,7 +137,7 @@ def test_keys_are_made_listed_and_revoked(stack):
     assert any(line["revoked_at"] for line in map(json.loads, keys("list", "--json").splitlines()))
 
 
-def test_ctrl_c_leaves_at_once_and_the_job_goes_on(stack, tmp_path):
+def test_ctrl_c_exits_at_once_and_the_job_continues(stack, tmp_path):
     clip = make_clip(tmp_path / "long.mp4", seconds=20.0, size=(640, 360))
     environment = os.environ | {"DEEPFAKESTREAM_STATE": str(stack.state)}
     command = [PROGRAM, "scan", str(clip), "--sample-fps", "10"]
@@ -165,7 +165,7 @@ def test_without_a_service_a_command_says_what_to_do(tmp_path):
     assert "deepfakestream up" in done.stderr
 
 
-def test_mistakes_of_use_exit_with_2(tmp_path):
+def test_usage_errors_exit_with_2(tmp_path):
     assert deepfakestream("scan").returncode == 2
     (tmp_path / "empty").mkdir()
     assert deepfakestream("scan", tmp_path / "empty").returncode == 2
@@ -183,14 +183,14 @@ def family(pid):
 
 @pytest.fixture
 def state():
-    """An empty folder for a stack of the test's own."""
+    """Make an empty folder for the test's own stack."""
     with state_folder() as folder:
         yield folder
 
 
 @pytest.fixture
 def started(state):
-    """Processes that a test starts; none outlives it, or its *state*, even if it fails."""
+    """Collect processes that a test starts; they are ended with the test, even if it fails."""
     assert state.exists()
     processes = []
     yield processes
@@ -202,13 +202,13 @@ def started(state):
 
 @pytest.fixture
 def home(tmp_path):
-    """A person's own folder."""
+    """Make an empty home folder."""
     return tmp_path / "home"
 
 
 @pytest.fixture
 def up(tmp_path, started, state, home):
-    """Start the service as a person does, and wait until it is ready: the process, and what it said."""
+    """Return a function that runs ``up``, waits until the service is ready, and returns the process and its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DEEPFAKESTREAM_")}
     environment["XDG_STATE_HOME"] = str(home)
 
@@ -230,7 +230,7 @@ def up(tmp_path, started, state, home):
 
 
 def job_of_a_clip(state, folder):
-    """The id of a job that the service has done."""
+    """Let the service run a job; return its id."""
     scanned = deepfakestream("scan", "--json", make_clip(folder / "a.mp4", frames=5), state=state)
     assert scanned.returncode == 0, scanned.stdout + scanned.stderr
     return json.loads(scanned.stdout)["job"]["id"]
@@ -257,7 +257,7 @@ def test_up_serves_and_leaves_nothing_running(up, state, home, tmp_path):
 
 
 @pytest.mark.merge
-def test_a_killed_service_takes_its_processes_along_and_a_new_one_takes_over(up, state, home, tmp_path):
+def test_a_killed_stack_ends_its_processes_and_can_be_restarted(up, state, home, tmp_path):
     process, _ = up()
     try:
         job_id = job_of_a_clip(state, tmp_path)

@@ -1,4 +1,4 @@
-"""Killing workers and losing Redis: every job ends, once, with the result it would have had anyway."""
+"""Killed workers and a lost Redis: every job ends, exactly once, with the same result as without faults."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ UNTIL_SWEPT_S = 4.0
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory):
-    """Scoring it takes some seconds, so that there is something to interrupt."""
+    """Make a clip whose scoring takes a few seconds, so that it can be interrupted."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     return make_clip(path, seconds=16.0, size=(640, 360), faces=(astronaut(), hopper()))
 
@@ -32,7 +32,7 @@ def undisturbed(stack, long_clip):
 
 
 def result(job):
-    """What must not depend on crashes."""
+    """Return the part of a job that must not depend on crashes."""
     return (
         job.status,
         job.verdict,
@@ -61,7 +61,7 @@ def ending(connection, job_id):
 
 @pytest.fixture(scope="module")
 def ended(stack):
-    """Jobs that have ended, and how: after all tests, once, nothing of them has changed any more."""
+    """Collect ended jobs and their final rows; after all tests, check that these have not changed."""
     jobs = {}
     yield jobs
     time.sleep(UNTIL_SWEPT_S)
@@ -71,7 +71,7 @@ def ended(stack):
 
 @pytest.fixture
 def ended_once(stack, ended):
-    """Check that a job's row is final and that no lease is left, and have it looked at again in the end."""
+    """Return a function that checks that a job's row is final and not leased; the row is checked again at the end."""
 
     def check(job_id, expected):
         with postgres_of(stack) as connection:
@@ -117,7 +117,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(client, stack,
     wait_until(worker.has_died)
     stack.restart_dead()
     assert result(client.wait(job.id, timeout_s=120)) == undisturbed
-    # No segment was begun twice: none had to be waited for until its lease ran out.
+    # No segment was started twice, so the test never waited for a lease to expire.
     assert set(attempts(stack, job.id)) == {1}
     ended_once(job.id, "succeeded")
 

@@ -1,4 +1,4 @@
-"""Scores that are taken over: the same as if the file had been scored again, and nobody has."""
+"""Reuse of scores: the result is the same as if the file had been scored again, without the work."""
 
 import pytest
 from deepfakestream import Client
@@ -23,7 +23,7 @@ def scored(client, own_clip):
 
 
 def times_begun(stack, job_id):
-    """How often ingest and segments of a job were begun by a worker."""
+    """Return how often workers have started the ingest and the segments of a job."""
     with postgres_of(stack) as connection:
         query = "select attempts + (select coalesce(sum(attempts), 0) from segments where job_id = jobs.id) from jobs"
         return connection.execute(f"{query} where id = %s", (job_id,)).fetchone()[0]
@@ -34,7 +34,7 @@ def without_what_is_its_own(document):
     return {name: value for name, value in document.items() if name not in own}
 
 
-def test_the_same_request_takes_the_scores_over_at_once_and_without_a_worker(client, stack, scored, own_clip):
+def test_a_repeated_request_reuses_scores_without_a_worker(client, stack, scored, own_clip):
     job = client.submit(own_clip, reuse=True, metadata={"again": 1})
     assert (job.status, job.reused_from) == ("succeeded", scored.id)
     assert without_what_is_its_own(job.raw) == without_what_is_its_own(client.get(scored.id).raw)
@@ -44,14 +44,14 @@ def test_the_same_request_takes_the_scores_over_at_once_and_without_a_worker(cli
     client.delete(job.id)
 
 
-def test_what_was_taken_over_stays_when_its_source_is_erased(client, own_clip):
+def test_reused_scores_stay_when_their_source_is_deleted(client, own_clip):
     first = client.wait(client.submit(own_clip).id, timeout_s=60)
     second = client.submit(own_clip, reuse=True)
     client.delete(first.id)
     third = client.submit(own_clip, reuse=True)
     assert client.get(second.id).fake_score == first.fake_score
     assert len(list(client.segments(second.id))) == len(first.segments)
-    # It names the job that was scored, though that is gone.
+    # It still names the job that was scored, although that was deleted.
     assert (third.status, third.reused_from) == ("succeeded", first.id)
     for job in (second, third):
         client.delete(job.id)
@@ -59,7 +59,7 @@ def test_what_was_taken_over_stays_when_its_source_is_erased(client, own_clip):
 
 @pytest.mark.parametrize("options", [{}, {"reuse": False}, {"reuse": True, "sample_fps": 1.0}], ids=str)
 @pytest.mark.usefixtures("scored")
-def test_otherwise_it_is_scored_again(client, own_clip, options):
+def test_other_options_are_scored_again(client, own_clip, options):
     job = client.submit(own_clip, **options)
     assert job.reused_from is None
     assert client.wait(job.id, timeout_s=60).reused_from is None
@@ -75,7 +75,7 @@ def test_another_owner_s_scores_are_not_taken_over(stack, own_clip):
         other.delete(job.id)
 
 
-def test_a_webhook_is_sent_all_the_same(client, scored, own_clip):
+def test_a_reused_job_sends_its_webhook(client, scored, own_clip):
     with running_receiver() as receiver:
         job = client.submit(own_clip, reuse=True, webhook_url=receiver.url)
         assert job.reused_from == scored.id
@@ -88,7 +88,7 @@ def test_a_webhook_is_sent_all_the_same(client, scored, own_clip):
 
 
 @pytest.mark.usefixtures("scored")
-def test_a_repeated_request_is_not_taken_over_twice(client, own_clip):
+def test_an_idempotent_repetition_makes_no_second_job(client, own_clip):
     first = client.submit(own_clip, reuse=True, idempotency_key="reuse-1")
     again = client.submit(own_clip, reuse=True, idempotency_key="reuse-1")
     assert again.id == first.id

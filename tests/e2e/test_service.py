@@ -1,4 +1,4 @@
-"""The main job, through every real part."""
+"""The service end to end, with all real parts."""
 
 import json
 import time
@@ -6,10 +6,10 @@ import time
 import httpx
 import pytest
 from deepfakestream import verify_webhook
-from deepfakestream.demo import make_demo_videos
 from PIL import Image
 from standardwebhooks import Webhook
 
+from api.embedded.demo_videos import make_demo_videos
 from tests.clips import astronaut, hopper, make_clip, run, without_frames
 from tests.receiver import running_receiver
 from tests.verdicts import SHIPPED, verdict_of
@@ -18,7 +18,7 @@ from worker.local import scan
 
 @pytest.fixture(scope="module")
 def two_people(tmp_path_factory):
-    """Twelve seconds: two people, encoded as H.264 with sound's absence and odd timing left to other tests."""
+    """Make a video of 12 seconds with two people, as H.264 without audio."""
     path = tmp_path_factory.mktemp("two") / "two.mp4"
     return make_clip(path, seconds=12.0, size=(640, 360), faces=(astronaut(), hopper()))
 
@@ -60,7 +60,7 @@ def test_a_file_without_a_face_is_not_applicable(client, tmp_path):
     assert (job.verdict, job.reasons, job.fake_score) == ("not_applicable", ("no_face",), None)
 
 
-def test_of_two_video_tracks_the_one_that_players_show_is_scored_and_the_other_is_told(client, tmp_path):
+def test_the_displayed_video_track_is_scored_and_the_other_is_reported(client, tmp_path):
     for name, faces in (("empty", ()), ("face", (astronaut(),))):
         make_clip(tmp_path / f"{name}.mp4", faces=faces)
     tracks = (
@@ -119,7 +119,7 @@ def test_a_segment_that_does_not_decode_fails_alone_after_counted_attempts(clien
     content = bytearray(path.read_bytes())
     begin = content.index(b"mdat") + 4
     size = len(content) - begin
-    # From about 3.6 s to 8.4 s nothing is left.
+    # The data from about 3.6 s to 8.4 s is damaged.
     first, last = begin + size * 30 // 100, begin + size * 70 // 100
     content[first:last] = bytes(last - first)
     path.write_bytes(content)
@@ -163,7 +163,7 @@ def test_a_webhook_is_signed_and_its_attempts_are_logged(client, stack, clip):
         while not receiver.requests and time.monotonic() < deadline:
             time.sleep(0.05)
         (request,) = receiver.requests
-        # By the specification's own library, and by the SDK.
+        # Verify with the specification's library, and with the SDK.
         Webhook(secret).verify(request.body.decode(), {k.lower(): v for k, v in request.headers.items()})
         event = verify_webhook(request.headers, request.body, secret)
         assert event["type"] == "job.succeeded"
@@ -257,7 +257,7 @@ def test_logs_are_json_with_the_jobs_id_and_no_file_name(client, stack, tmp_path
     assert "very-private-name" not in logs
 
 
-def test_five_swapped_seconds_in_a_minute_of_real_ones_are_fake_and_found(tmp_path):
+def test_five_swapped_seconds_in_a_real_minute_are_located(tmp_path):
     real, swapped = make_demo_videos(tmp_path)
     parts = [*[(real, 10.0)] * 3, (swapped, 5.0), *[(real, 10.0)] * 2]
     listed = tmp_path / "parts.txt"
@@ -275,7 +275,7 @@ def test_five_swapped_seconds_in_a_minute_of_real_ones_are_fake_and_found(tmp_pa
     assert people[1 - stretch["person"]]["verdict"] == "real"
 
 
-def test_both_demo_videos_get_the_verdict_that_the_readme_names_with_the_default_options(tmp_path):
+def test_the_demo_videos_get_the_verdicts_in_the_readme(tmp_path):
     videos = make_demo_videos(tmp_path)
     assert [video.name for video in videos] == ["real.mp4", "swapped.mp4"]
     for video, expected in zip(videos, ("real", "fake"), strict=True):

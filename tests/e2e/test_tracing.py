@@ -1,4 +1,4 @@
-"""One trace from a request to its segments, as a collector receives it."""
+"""A trace from a request to its segments, as an OpenTelemetry collector receives it."""
 
 import threading
 import time
@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from api.embedded.stack import EmbeddedStack
 from tests.servers import free_port, state_folder
 
 PATIENCE_S = 60
@@ -17,7 +17,7 @@ PATIENCE_S = 60
 
 @pytest.fixture
 def collector():
-    """Address of an OTLP receiver, and the (service, span) pairs that it has received."""
+    """Run an OTLP receiver; yield its address and the (service, span) pairs that it has received."""
     received = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,14 +48,14 @@ RAN = [
 ]
 
 
-def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collector, clip, monkeypatch):
+def test_a_trace_links_the_request_with_every_segment_and_the_finish(collector, clip, monkeypatch):
     address, received = collector
     monkeypatch.setenv("DEEPFAKESTREAM_TRACING__OTLP_ENDPOINT", address)
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     ports = {"port": free_port(), "flower_port": free_port()}
     with state_folder() as state, EmbeddedStack(state, **ports) as stack:
         with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
-            # Options stand in the query then; what they say is nobody's who reads traces.
+            # Options are in the query string here; traces must not contain them.
             job = client.submit(clip, segment_seconds=3.0, metadata={"case": "sealed"})
             job = client.wait(job.id, timeout_s=120)
         assert job.status == "succeeded"
@@ -63,7 +63,7 @@ def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collecto
         while True:
             trace = of_job(list(received), job.id)
             ran = [name for _, name, _ in trace if name.startswith("run/")]
-            # Processes send their spans by themselves, in any order.
+            # Processes send their spans independently, in any order.
             if sorted(ran) == RAN:
                 break
             assert time.monotonic() < deadline, sorted({span.name for _, span in received})
@@ -77,7 +77,7 @@ def test_a_trace_leads_from_the_request_to_every_segment_and_to_the_end(collecto
 
 
 def of_job(received, job_id):
-    """(service, name, attributes) of the spans of the one trace that has a span with this job."""
+    """Return (service, name, attributes) of all spans of the trace that has a span of this job."""
     traces = defaultdict(list)
     for service, span in received:
         keys = {item.key: item.value.string_value or item.value.int_value for item in span.attributes}

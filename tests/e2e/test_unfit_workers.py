@@ -1,4 +1,4 @@
-"""A worker that cannot score takes no jobs."""
+"""Workers that cannot score do not start, so that they take no jobs."""
 
 import os
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from api.embedded.stack import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 )
 def test_a_worker_that_cannot_load_its_networks_stops(redis_server, migrated_url, tmp_path, changes):
     values = {
-        "CONFIG": str(ROOT / "configs" / "embedded.yaml"),
+        "CONFIG": str(CONFIG),
         "DATABASE__URL": migrated_url,
         "BROKER__URL": redis_server.url,
         "STORAGE__URL": tmp_path.as_uri(),

@@ -1,4 +1,4 @@
-"""The code of before the newest migration runs on the schema of after it: what an upgrade without downtime needs."""
+"""The code before the newest migration runs on the schema after it, which an upgrade without downtime needs."""
 
 import io
 import os
@@ -11,8 +11,8 @@ import httpx
 import pytest
 from deepfakestream import Client
 from deepfakestream.results import Job
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from tests.servers import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,14 +20,14 @@ VERSIONS = "migrations/versions"
 
 
 def skip(why):
-    """Skip, or fail where the history has to be there."""
+    """Skip the test, or fail it where the git history is required."""
     if os.environ.get("DEEPFAKESTREAM_HISTORY_REQUIRED") == "1":
         pytest.fail(why)
     pytest.skip(why)
 
 
 def git(*arguments):
-    """What git says; skips where it cannot know."""
+    """Run git; return its output, or skip the test if it fails."""
     program = shutil.which("git")
     if program is None:
         skip("git is not installed")
@@ -39,9 +39,9 @@ def git(*arguments):
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
-    """A folder with the code as it was before the newest migration."""
+    """Make a folder with the code before the newest migration."""
     newest = max(path.name for path in (ROOT / VERSIONS).glob("0*.py"))
-    # Of a branch that was merged, the merge is what added it here.
+    # If the migration came with a merged branch, the merge commit added it here.
     options = ("--first-parent", "-m", "--diff-filter=A", "--format=%H")
     added = next(iter(git("log", *options, "--", f"{VERSIONS}/{newest}").decode().split()), None)
     if added is None:
@@ -54,21 +54,21 @@ def before(tmp_path_factory):
 
 
 class MixedStack(EmbeddedStack):
-    """Services of two releases on the schema of the newer one; files are in S3."""
+    """A stack with services of two releases on the schema of the newer one; files are in S3."""
 
     def __init__(self, state, older, older_services, storage):
         super().__init__(state)
         self._older, self._older_services, self._storage = older, older_services, storage
 
     def _environment(self, database_url, *ports):
-        # The migration, and what operators do, is the newer release's.
+        # Migrations and operators' commands are those of the newer release.
         given = self._storage.model_dump(
             include={"url", "endpoint_url", "public_endpoint_url", "region", "access_key_id"}
         )
         given["secret_access_key"] = self._storage.secret_access_key.get_secret_value()
         return super()._environment(database_url, *ports) | {
             "PYTHONPATH": f"{ROOT}:{ROOT / 'client'}",
-            # As operators are told to: a default that both releases have, until the last process is exchanged.
+            # As the documentation says: a default checkpoint that both releases have, until all processes are replaced.
             "DEEPFAKESTREAM_MODELS__DEFAULT": "swap-lite0",
             **{f"DEEPFAKESTREAM_STORAGE__{name.upper()}": value for name, value in given.items()},
         }
@@ -82,7 +82,7 @@ class MixedStack(EmbeddedStack):
         return Client(self.url, self.api_key_file.read_text().strip())
 
 
-def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(before, clip, s3_settings, monkeypatch):
+def test_the_previous_release_runs_on_the_new_schema_beside_the_new_one(before, clip, s3_settings, monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     with state_folder() as state:
         with MixedStack(state, before, lambda name: name != "redis", s3_settings) as stack, stack.client() as client:
@@ -91,7 +91,7 @@ def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(be
             first = client.wait(client.submit(clip).id, timeout_s=120)
             assert first.status == "succeeded"
             client.cancel(client.submit(clip, segment_seconds=1.0).id)
-        # Whichever is exchanged first: jobs that one release accepts the workers of the other do.
+        # Services may be replaced in any order: workers of one release run jobs that the other one accepted.
         for older in (lambda name: name == "api", lambda name: name.startswith("worker")):
             with MixedStack(state, before, older, s3_settings) as stack, stack.client() as client:
                 for job in (
@@ -100,9 +100,9 @@ def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(be
                 ):
                     done = client.wait(job.id, timeout_s=120)
                     assert (done.status, done.verdict, done.fake_score) == ("succeeded", "real", first.fake_score)
-                    # Whichever release recorded them, and whichever reads them.
+                    # Segments can be recorded by one release and read by the other.
                     assert summaries(done) == summaries(first)
-        # Then all are of the newer release; what the older ones did is as it was.
+        # When all services are of the newer release, the older ones' results are unchanged.
         with MixedStack(state, before, lambda _: False, s3_settings) as stack, stack.client() as client:
             assert client.get(first.id).fake_score == first.fake_score
             for job in client.list(status="succeeded"):
@@ -112,14 +112,14 @@ def test_the_release_before_runs_on_the_newer_schema_and_beside_the_newer_one(be
 
 
 def summaries(job):
-    """What is said of a job's segments without their faces, and how many are done."""
+    """Return the summaries of a job's segments, without faces, and how many are done."""
     said = [(part.status, part.people_count, part.faces_found, part.faces_scored) for part in job.segments]
     assert (job.segments_done, job.segments_total) == (len(said), len(said))
     return said
 
 
 def submit_directly(url, key, clip):
-    """As a client of either release does: without what only the newer api knows."""
+    """Submit by direct upload, only with what both releases support."""
 
     def call(path, document):
         headers = {"Authorization": f"Bearer {key}"}

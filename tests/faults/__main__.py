@@ -1,10 +1,10 @@
 """
-``python -m tests.faults --minutes N --seed S``: the whole service under load while its parts are killed.
+``python -m tests.faults --minutes N --seed S``: test the whole service under load while its parts are killed.
 
-A real Postgres, Redis, api with two processes, workers of both roles and beat serve a steady load of mixed jobs; at
-random moments something happens to one of them (``faults.py``). Then all may recover, and the books are audited. Ends
-with one JSON line, and with status 1 if an accepted job was lost, doubled, stuck or has another result than it would
-have had.
+A real Postgres, Redis, API with two processes, workers of both roles and beat serve a steady load of mixed jobs, while
+faults are injected at random times (``faults.py``). Afterwards everything may recover, and the state is audited. Prints
+one JSON line; exits with status 1 if an accepted job was lost, duplicated, stuck, or has a result that differs from
+that of an undisturbed run.
 """
 
 import json
@@ -22,14 +22,14 @@ from typing import Any
 
 import click
 import httpx
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from shared.commands import POSITIVE
 from shared.commands import SETTINGS as COMMAND
 from shared.config import Logging
 from shared.observability import configure_logging
 from tests.faults.audit import FINAL, audit, result, wait_for_quiet
-from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, storage_of_its_own
+from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, mount_own_storage
 from tests.faults.receiver import moody_receiver
 from tests.faults.steady import Load, make_files
 from tests.nodes.cluster import Cluster
@@ -43,7 +43,7 @@ SETTINGS = {
     "JOBS__SWEEP_EVERY_S": "1",
     "JOBS__RESEND_AFTER_S": "3",
     "JOBS__RETRY_BACKOFF_S": "0.5",
-    # Faults come so fast that one segment may be hit many times; that attempts are counted is tested elsewhere.
+    # Faults are so frequent that one segment may be hit many times; the limit of attempts is tested elsewhere.
     "JOBS__MAX_ATTEMPTS": "50",
     "WEBHOOKS__TIMEOUT_S": "2",
     "WEBHOOKS__RETRY_SCHEDULE_S": json.dumps([1.0] * 40),
@@ -51,20 +51,20 @@ SETTINGS = {
 CLIENTS = 3
 PAUSE_S = 3.0
 ANSWER_S = 60.0
-"""For clients to get their last answer, once nothing happens any more."""
+"""Timeout for the clients' last responses, after the last fault."""
 QUIET_S = 240.0
 
 
 @click.command(context_settings=COMMAND, help=__doc__)
-@click.option("--minutes", type=POSITIVE, default=5.0, help="For which things happen.")
+@click.option("--minutes", type=POSITIVE, default=5.0, help="Minutes in which faults are injected.")
 @seed_option
-@click.option("--every", "every_s", type=POSITIVE, default=6.0, help="Seconds between faults, about.")
-@click.option("--away", "away_s", type=POSITIVE, default=AWAY_S, help="Seconds for which Redis and Postgres stay away.")
+@click.option("--every", "every_s", type=POSITIVE, default=6.0, help="Mean number of seconds between faults.")
+@click.option("--away", "away_s", type=POSITIVE, default=AWAY_S, help="Seconds of an outage of Redis or Postgres.")
 @nodes_option
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the services' logs in this folder.")
 def main(minutes: float, seed: int, *, every_s: float, away_s: float, nodes: bool, logs: Path | None) -> None:
     """Run the command line."""
-    # The audit uses parts of the service in this process; standard output is the report's.
+    # The audit uses parts of the service in this process, which must not log to standard output.
     configure_logging(Logging(level="WARNING"))
     for name, value in SETTINGS.items():
         os.environ[f"DEEPFAKESTREAM_{name}"] = value
@@ -74,11 +74,11 @@ def main(minutes: float, seed: int, *, every_s: float, away_s: float, nodes: boo
 
 
 def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path | None, nodes: bool) -> dict[str, Any]:
-    """Load, faults, quiet, audit."""
+    """Generate load, inject faults, wait until all jobs have ended, and audit the state."""
     rng = random.Random(seed)
     with ExitStack() as running:
         state = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="dfs-faults-")))
-        own_storage = not nodes and storage_of_its_own(state / "storage")
+        own_storage = not nodes and mount_own_storage(state / "storage")
         if own_storage:
             running.callback(subprocess.run, ["umount", state / "storage"], check=False)
         stack = running.enter_context(Cluster(state) if nodes else EmbeddedStack(state))
@@ -91,12 +91,12 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         load = Load(stack.url, key, webhook_url, make_files(folder))
         http = running.enter_context(load.connect())
-        expected = undisturbed(load, http)
+        expected = run_undisturbed(load, http)
         supervisor = Supervisor(stack)
         supervisor.start()
         running.callback(supervisor.stop)
         faults = Faults(stack, supervisor, own_storage=own_storage, away_s=away_s)
-        happened = happen(faults, load, rng, minutes, seed, every_s)
+        injected = inject_faults(faults, load, rng, minutes, seed, every_s)
         unanswered = load.stop(ANSWER_S)
         wait_for_quiet(stack, QUIET_S)
         found = audit(stack, http, load.accepted, expected, memory)
@@ -110,7 +110,7 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
             **asdict(found),
             "unanswered": unanswered,
             "clean": found.is_clean and not unanswered and not any(what.startswith("500") for what in load.errors),
-            "faults": dict(happened),
+            "faults": dict(injected),
             "receiver": dict(memory.moods),
             "clients_met": load.errors,
             "nodes": sorted(stack.nodes) if isinstance(stack, Cluster) else [],
@@ -119,8 +119,8 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
         }
 
 
-def undisturbed(load: Load, http: httpx.Client) -> dict[str, Any]:
-    """The result of each kind of job while nothing happens."""
+def run_undisturbed(load: Load, http: httpx.Client) -> dict[str, Any]:
+    """Return the result of each kind of job without faults."""
     expected = {}
     for kind in load.files:
         job_id = load.submit(http, kind, f"undisturbed-{kind.replace(' ', '-')}")
@@ -131,9 +131,11 @@ def undisturbed(load: Load, http: httpx.Client) -> dict[str, Any]:
     return expected
 
 
-def happen(faults: Faults, load: Load, rng: random.Random, minutes: float, seed: int, every_s: float) -> Counter[str]:
-    """Let each kind of fault come once in random order, then again, while clients go on."""
-    happened: Counter[str] = Counter()
+def inject_faults(
+    faults: Faults, load: Load, rng: random.Random, minutes: float, seed: int, every_s: float
+) -> Counter[str]:
+    """Inject every kind of fault once in random order, and again, while clients continue; count them by kind."""
+    injected: Counter[str] = Counter()
     load.start(CLIENTS, seed, PAUSE_S)
     over = time.monotonic() + minutes * 60
     order: list[str] = []
@@ -142,8 +144,8 @@ def happen(faults: Faults, load: Load, rng: random.Random, minutes: float, seed:
         order = order or rng.sample(sorted(faults.kinds), len(faults.kinds))
         name = order.pop()
         faults.kinds[name](rng)
-        happened[name] += 1
-    return happened
+        injected[name] += 1
+    return injected
 
 
 def _keep_logs(stack: EmbeddedStack, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is left when all is quiet again, against what should be."""
+"""The audit of the service's state after the faults."""
 
 import time
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from shared.config import load_settings
 from shared.queues import Sender, make_celery
 from tests.faults.receiver import Memory
@@ -25,42 +25,42 @@ POLL_S = 0.5
 
 @dataclass(slots=True)
 class Findings:
-    """All of these should be 0."""
+    """Numbers of errors; all of them should be 0."""
 
     lost: int = 0
     """Accepted jobs that the service does not know."""
     stuck: int = 0
     """Jobs that have not ended."""
     wrong: int = 0
-    """Jobs with another result than an undisturbed run gives."""
+    """Jobs whose result differs from that of an undisturbed run."""
     duplicated: int = 0
-    """Events under more than one webhook id, and keys under which two jobs were made."""
+    """Events with more than one webhook id, and idempotency keys with two jobs."""
     unexpected: int = 0
-    """Jobs that no client knows of."""
+    """Jobs that no client has submitted."""
     webhooks_missing: int = 0
     unsigned: int = 0
     leases: int = 0
-    """Rows at rest that are still leased."""
+    """Rows that are still leased although nothing runs."""
     orphans: int = 0
-    """Stored files that no row knows, after tidying up."""
+    """Stored files without a row, after ``tidy``."""
     missing_files: int = 0
-    """Files that rows name and storage lacks."""
+    """Files that rows refer to but storage does not have."""
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no errors."""
         return not any(getattr(self, name) for name in self.__slots__)
 
 
 def result(document: dict[str, Any]) -> Any:
-    """What of a job must not depend on faults."""
+    """Return the part of a job's document that must not depend on faults."""
     segments = [(part["start_s"], part["end_s"], part["status"], part["fake_score"]) for part in document["segments"]]
     error = (document["error"] or {}).get("code")
     return document["status"], document["verdict"], document["fake_score"], document["peak_score"], error, segments
 
 
 def wait_for_quiet(stack: EmbeddedStack, timeout_s: float) -> None:
-    """Until no job is open and no delivery is due, or the time is over."""
+    """Wait until no job is open and no delivery is due, or *timeout_s* is over."""
     deadline = time.monotonic() + timeout_s
     query = (
         "select (select count(*) from jobs where status in ('queued', 'running') and deleted_at is null)"
@@ -81,7 +81,7 @@ def audit(
     expected: dict[str, Any],
     memory: Memory,
 ) -> Findings:
-    """Look at every accepted job, at every row, and at storage."""
+    """Check every accepted job, every row, and storage."""
     found = Findings(unsigned=memory.unsigned)
     for job in accepted:
         answer = http.get(f"/v1/jobs/{job.job_id}")
@@ -113,7 +113,7 @@ def _look_at_rows(stack: EmbeddedStack, known: set[str], found: Findings) -> Non
     with postgres_of(stack) as connection:
         row = connection.execute(leased).fetchone()
         found.leases = row[0] if row else 0
-        # Those of the undisturbed run carry no key.
+        # Jobs of the undisturbed run have no webhook.
         ids = connection.execute("select id from jobs where deleted_at is null and webhook_url is not null").fetchall()
     found.unexpected = sum(str(job_id) not in known for (job_id,) in ids)
 
@@ -123,7 +123,7 @@ def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
         for name, value in environment_of(stack).items():
             if name.startswith("DEEPFAKESTREAM_"):
                 patch.setenv(name, value)
-        # Nothing is being uploaded any more, so no file is too young to be an orphan.
+        # Nothing is uploaded any more, so files of any age without a row are orphans.
         patch.setattr(upkeep, "ORPHAN_AGE", timedelta(0))
         settings = load_settings(WorkerSettings)
         context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))

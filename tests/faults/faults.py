@@ -1,4 +1,4 @@
-"""What can happen to a running service, each with its end; and the supervisor that starts again what died."""
+"""Faults that are injected into a running service, and the supervisor that restarts services that ended."""
 
 import os
 import random
@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
-
+from api.embedded.processes import Service
+from api.embedded.stack import EmbeddedStack
 from tests.inside import redis_of, service_of
 from tests.nodes.cluster import Cluster
 
@@ -22,13 +21,13 @@ STORAGE_BYTES = 96 * 1024 * 1024
 STORAGE_FAULT_S = 8.0
 SLOW_MS = "150"
 CLOCK_STEP_S = 240.0
-"""Less than the tolerance of signatures: a machine that is off by more has its webhooks refused, and rightly so."""
+"""Largest clock step; less than the tolerance of webhook signatures, beyond which receivers rightly refuse them."""
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-"""Where the system has it (Debian's package ``faketime``); otherwise no clock is stepped."""
+"""Library that changes a process's clock (Debian's package ``faketime``); without it no clock is stepped."""
 
 
 class Supervisor(threading.Thread):
-    """Starts services again that have died, as a cluster does, unless they are held down."""
+    """A thread that restarts services that have ended, as a cluster does, except those in ``held``."""
 
     def __init__(self, stack: EmbeddedStack) -> None:
         super().__init__(name="supervisor", daemon=True)
@@ -37,16 +36,16 @@ class Supervisor(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        """Look five times a second."""
+        """Check five times a second."""
         while not self._over.wait(0.2):
             for service in self._services:
                 if service.has_died() and service.name not in self.held:
-                    # What is left of its group goes with it, as the rest of a container would.
+                    # The rest of its process group is killed, too, like the processes of a container.
                     end_group(service)
                     service.start()
 
     def stop(self) -> None:
-        """Start nothing any more."""
+        """Stop restarting services."""
         self._over.set()
         self.join()
 
@@ -58,8 +57,8 @@ def end_group(service: Service) -> None:
             os.killpg(service.process.pid, signal.SIGKILL)
 
 
-def storage_of_its_own(folder: Path) -> bool:
-    """Put a small file system of its own at *folder*; False where this is not allowed."""
+def mount_own_storage(folder: Path) -> bool:
+    """Mount a small file system at *folder*; return False if this is not permitted."""
     folder.mkdir(parents=True, exist_ok=True)
     program = shutil.which("mount")
     if program is None:
@@ -69,7 +68,7 @@ def storage_of_its_own(folder: Path) -> bool:
 
 
 def _slow_library(folder: Path) -> Path | None:
-    """``slow.c``, compiled; None where there is no compiler."""
+    """Compile ``slow.c``; return None without a compiler."""
     compiler = shutil.which("cc")
     if compiler is None:
         return None
@@ -86,8 +85,8 @@ class Faults:
     The kinds of faults, by name.
 
     Args:
-        own_storage: Whether storage lies on a file system of its own, so that it can be filled and made read-only.
-        away_s: How long Redis and Postgres stay away.
+        own_storage: Whether storage has a separate file system, so that it can be filled and made read-only.
+        away_s: Duration of an outage of Redis or Postgres.
     """
 
     def __init__(
@@ -126,7 +125,7 @@ class Faults:
             }
 
     def _any(self, kind: str, rng: random.Random) -> Service:
-        """The service of that name, or one of several that are numbered."""
+        """Choose the service of that name, or one of several numbered ones."""
         found = [item for item in self._stack._services if item.name == kind or item.name.startswith(f"{kind}-")]
         return rng.choice(found)
 
@@ -159,7 +158,7 @@ class Faults:
         server.ensure_postgres_running()
 
     def _step_clock(self, rng: random.Random) -> None:
-        """For some seconds one service believes in another time; then its clock is put right."""
+        """Restart one service with a wrong clock, and after some seconds with the right one."""
         service = self._any(rng.choice(("worker-gpu", "worker-cpu", "beat", "api")), rng)
         step_s = rng.choice((-1, 1)) * rng.uniform(30.0, CLOCK_STEP_S)
         wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": f"{step_s:+.0f}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
@@ -172,19 +171,19 @@ class Faults:
             cluster.s3.come_back()
 
     def _cut_off(self, cluster: Cluster, rng: random.Random) -> None:
-        """One machine is alone for a while, whatever it is in the middle of."""
+        """Disconnect one machine from the network for a while."""
         node = cluster.nodes[rng.choice(sorted(cluster.nodes))]
         node.cut_off()
         time.sleep(self._away_s)
         node.join()
 
     def _slow_storage(self) -> None:
-        """Each read, write and flush of api and workers takes longer; ffmpeg's own reading does not."""
+        """Slow down each read, write and flush of API and workers, but not those of ffmpeg."""
         slow = {"LD_PRELOAD": str(self._slow), "SLOW_BELOW": str(self._storage), "SLOW_MS": SLOW_MS}
         self._run_for_a_while([service_of(self._stack, name) for name in ("api", "worker-cpu", "worker-gpu")], slow)
 
     def _run_for_a_while(self, services: Sequence[Service], added: dict[str, str]) -> None:
-        """Start *services* again with *added* to their environment, and after some seconds as they were."""
+        """Restart *services* with *added* in their environment, and after some seconds without it."""
         right = [service._environment for service in services]
         for more in (added, {}):
             for service, environment in zip(services, right, strict=True):
@@ -203,7 +202,7 @@ class Faults:
             filler.unlink(missing_ok=True)
 
     def _lock_storage(self) -> None:
-        # Files that are being written keep it from becoming read-only for a moment.
+        # Remounting fails while files are open for writing, so it is retried.
         for _ in range(50):
             if self._remount("ro"):
                 time.sleep(STORAGE_FAULT_S)

@@ -1,4 +1,4 @@
-"""A webhook receiver that often misbehaves, and remembers what it got."""
+"""A webhook receiver that often misbehaves and records what it receives."""
 
 import random
 import threading
@@ -13,18 +13,18 @@ from typing import Any
 from standardwebhooks import Webhook, WebhookVerificationError
 
 HANG_S = 3.0
-"""Longer than the service waits."""
+"""Longer than the service's timeout."""
 MOODS = ("good",) * 6 + ("error", "hang", "redirect", "half")
 
 
 @dataclass
 class Memory:
-    """What came, by job."""
+    """Received events, by job."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)
-    """Job → the webhook ids under which its event came."""
+    """Job → webhook ids with which its event was received."""
     delivered: set[str] = field(default_factory=set)
-    """Jobs whose event was answered with 2xx."""
+    """Jobs whose event got a response of 2xx."""
     unsigned: int = 0
     moods: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -71,7 +71,7 @@ def moody_receiver(secret: str, seed: int) -> Iterator[tuple[str, Memory]]:
         daemon_threads = True
 
         def handle_error(self, *_: Any) -> None:
-            """A service that was killed in the middle of a delivery is no news here."""
+            """Ignore connections that end because the service was killed during a delivery."""
 
     server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1})

@@ -1,6 +1,6 @@
 /*
- * Loaded before the C library into a Python process: reading, writing and flushing files below SLOW_BELOW takes SLOW_MS
- * milliseconds longer each time, as on storage that is far away or busy.
+ * Preloaded into a Python process: each read, write and flush of a file below SLOW_BELOW takes SLOW_MS milliseconds
+ * longer, as on remote or busy storage.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

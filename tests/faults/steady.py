@@ -1,4 +1,4 @@
-"""A steady load of mixed jobs, by clients that do not give up before they know what became of a request."""
+"""A steady load of mixed jobs by clients that repeat each request until they get a response."""
 
 import random
 import threading
@@ -16,11 +16,11 @@ TIMEOUT_S = 30.0
 AGAIN_S = 0.5
 OPTIONS = {"clip": {"segment_seconds": "4"}, "no face": {}, "picture": {}, "damaged": {}, "two faces": {}}
 FATES = ("wait",) * 6 + ("twice", "cancel", "delete")
-"""What happens to a job after it was submitted: nothing more, the same request at the same time, and so on."""
+"""What a client does with a job: wait for it, submit it twice at the same time, cancel it, or delete it."""
 
 
 def make_files(folder: Path) -> dict[str, tuple[bytes, str]]:
-    """Kind of job → its file and media type."""
+    """Return the file and media type of each kind of job."""
     clip = make_clip(folder / "clip.mp4", seconds=8.0)
     both = make_clip(folder / "both.mkv", seconds=3.0, size=(640, 360), faces=(astronaut(), hopper()))
     nobody = make_clip(folder / "nobody.webm", codec="vp8", seconds=3.0, faces=())
@@ -30,14 +30,14 @@ def make_files(folder: Path) -> dict[str, tuple[bytes, str]]:
         "two faces": (both.read_bytes(), "video/x-matroska"),
         "no face": (nobody.read_bytes(), "video/webm"),
         "picture": (picture, "image/jpeg"),
-        # Its header is whole, so the api takes it.
+        # Its header is complete, so the API accepts it.
         "damaged": (picture[: len(picture) // 2], "image/jpeg"),
     }
 
 
 @dataclass(slots=True)
 class Accepted:
-    """A job that the service took."""
+    """A job that the service accepted."""
 
     job_id: str
     kind: str
@@ -47,7 +47,7 @@ class Accepted:
 
 @dataclass
 class Load:
-    """Clients in threads of their own, until they are told to stop."""
+    """Clients that run in threads until ``stop``."""
 
     url: str
     api_key: str
@@ -55,15 +55,15 @@ class Load:
     files: dict[str, tuple[bytes, str]]
     accepted: list[Accepted] = field(default_factory=list)
     duplicated: int = 0
-    """Keys under which two jobs were made."""
+    """Idempotency keys with which two jobs were made."""
     errors: dict[str, int] = field(default_factory=dict)
-    """What clients met instead of an answer, by kind."""
+    """Number of errors that clients got instead of a response, by kind."""
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, clients: int, seed: int, pause_s: float) -> None:
-        """Begin; each client waits about *pause_s* between jobs."""
+        """Start the clients; each waits about *pause_s* between jobs."""
         for number in range(clients):
             rng = random.Random(f"{seed}/{number}")
             thread = threading.Thread(target=self._run, args=(rng, pause_s), daemon=True)
@@ -71,7 +71,7 @@ class Load:
             self._threads.append(thread)
 
     def stop(self, timeout_s: float) -> int:
-        """No new jobs; how many clients have not learnt the fate of their last within *timeout_s*."""
+        """Submit no new jobs; return how many clients got no response to their last request within *timeout_s*."""
         self._over.set()
         deadline = time.monotonic() + timeout_s
         for thread in self._threads:
@@ -79,7 +79,7 @@ class Load:
         return sum(thread.is_alive() for thread in self._threads)
 
     def submit(self, http: httpx.Client, kind: str, key: str, webhook_url: str | None = None) -> str:
-        """The id of the job; asks again, under the same key, until there is an answer."""
+        """Submit a job, repeating the request with the same key until there is a response; return the job's id."""
         data, media_type = self.files[kind]
         options = OPTIONS[kind] | ({"webhook_url": webhook_url} if webhook_url else {})
         headers = {"Content-Type": media_type, "Idempotency-Key": key}
@@ -89,7 +89,7 @@ class Load:
         return str(job["id"])
 
     def connect(self) -> httpx.Client:
-        """A client with the key."""
+        """Open an HTTP client with the API key."""
         headers = {"Authorization": f"Bearer {self.api_key}"}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=TIMEOUT_S)
 

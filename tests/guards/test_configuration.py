@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
-from deepfakestream.stack import embedded
 from pydantic import BaseModel
 
 from api.config import API, APISettings
+from api.embedded import stack
 from shared.config import SECTIONS, SharedSettings, load_settings
 from worker.config import Worker, WorkerSettings
 
@@ -66,17 +66,16 @@ def test_every_section_is_known():
     assert set(sections()) == SECTIONS
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu", "multi-gpu", "embedded", "reference"])
+SETTINGS_FILES = [*(CONFIGS / f"{name}.yaml" for name in ("cpu", "gpu", "multi-gpu", "reference")), stack.CONFIG]
+
+
+@pytest.mark.parametrize("path", SETTINGS_FILES, ids=lambda path: path.stem)
 @pytest.mark.parametrize("settings", [APISettings, WorkerSettings])
-def test_every_configuration_file_is_valid_once_addresses_are_given(name, settings, monkeypatch):
-    monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(CONFIGS / f"{name}.yaml"))
+def test_every_configuration_file_is_valid_once_addresses_are_given(path, settings, monkeypatch):
+    monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(path))
     for variable, value in ADDRESSES.items():
         monkeypatch.setenv(f"DEEPFAKESTREAM_{variable}", value)
     load_settings(settings)
-
-
-def test_the_embedded_configuration_is_the_one_that_is_shipped():
-    assert (CONFIGS / "embedded.yaml").read_text() == embedded.CONFIG.read_text()
 
 
 def test_several_gpus_are_one_process_a_device_and_more_by_number(monkeypatch):
@@ -100,7 +99,7 @@ def test_no_secret_has_a_default():
     assert set(secret.values()) <= {None, ...}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*sorted(CONFIGS.rglob("*.yaml")), stack.CONFIG], ids=lambda path: path.stem)
 def test_no_configuration_file_holds_a_secret(path):
     def look(value, name):
         if isinstance(value, dict):

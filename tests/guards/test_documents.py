@@ -16,14 +16,14 @@ from api.app import create_app
 from api.config import APISettings
 from api.errors import JOB_ONLY_CODES, STATUS_OF_CODE
 from shared.cursors import write_cursor
-from shared.documents.base import Shape
+from shared.documents.base import DeclaredType
 from shared.documents.checkpoints import CheckpointDocument
 from shared.documents.findings import ModelDescription, PersonVerdictDocument, SuspicionDocument
 from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobList, JobSummary
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
 from shared.documents.webhooks import DeliveryDocument, WebhookPayload
 from shared.errors import Code
-from shared.jobs.segments import JobSegments, SegmentPage, summary_of
+from shared.jobs.segments import JobSegments, SegmentPage, summarize_result
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
 from shared.states import DeliveryStatus, JobStatus, Reason, SegmentStatus, Verdict
@@ -141,7 +141,7 @@ def sample():
     )
     segment = Segment(job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25)
     segment.result, segment.finished_at = result, FINISHED
-    for column, value in summary_of(result).items():
+    for column, value in summarize_result(result).items():
         setattr(segment, column, value)
     outcome = judge(job, [segment], manifest)
     for name in ("fake_score", "peak_score", "verdict", "model_description", "evidence", "findings"):
@@ -159,7 +159,7 @@ def of(*segments, last_index=None):
 def check_shapes(document):
     """What is sent as it is stored has the shape that the schema says, and no field beside it."""
     shapes = {
-        name: [note.shape for note in field.metadata if isinstance(note, Shape)]
+        name: [note.declared for note in field.metadata if isinstance(note, DeclaredType)]
         for name, field in type(document).model_fields.items()
     }
     for name, [shape] in ((name, found) for name, found in shapes.items() if found):
@@ -171,15 +171,15 @@ def check_shapes(document):
 
 def test_what_is_sent_as_it_is_stored_has_the_shape_that_is_promised():
     job, segment = sample()
-    document = JobDocument.of(job, of(segment))
+    document = JobDocument.from_job(job, of(segment))
     delivery = Delivery(number=1, event_id="m", event="job.succeeded", url="u", status="pending", due_at=CREATED)
     for part in (
         document,
         document.media,
-        JobSummary.of(job, 1),
-        SegmentSummary.of(segment),
-        SegmentDocument.of(segment),
-        DeliveryDocument.of(delivery),
+        JobSummary.from_job(job, 1),
+        SegmentSummary.from_row(segment),
+        SegmentDocument.from_row(segment),
+        DeliveryDocument.from_delivery(delivery),
     ):
         check_shapes(part)
     assert document.evidence["faces"] == len(document.people) == 1
@@ -189,7 +189,7 @@ def test_what_is_sent_as_it_is_stored_has_the_shape_that_is_promised():
     # Fields that older rows lack are in what is stored today.
     assert set(document.model) == set(ModelDescription.model_fields)
     assert set(document.people[0]) == set(PersonVerdictDocument.model_fields)
-    assert set(SegmentDocument.of(segment).people[0]["faces"][0]) == set(FaceDocument.model_fields)
+    assert set(SegmentDocument.from_row(segment).people[0]["faces"][0]) == set(FaceDocument.model_fields)
 
 
 def test_documents_go_out_as_they_always_did():
@@ -219,13 +219,13 @@ def test_documents_go_out_as_they_always_did():
         "error": None,
     }
     whole = summary | job.findings | {"segments": [common | {"people": 1}], "segments_next_cursor": None}
-    assert json.loads(JobSummary.of(job, 1).model_dump_json()) == summary
-    assert json.loads(JobDocument.of(job, of(segment)).model_dump_json()) == whole
+    assert json.loads(JobSummary.from_job(job, 1).model_dump_json()) == summary
+    assert json.loads(JobDocument.from_job(job, of(segment)).model_dump_json()) == whole
     people = segment.result["people"]
     faces = common | {"people": people, "started_at": None, "finished_at": "2026-01-02T03:05:00Z"}
-    assert json.loads(SegmentDocument.of(segment).model_dump_json()) == faces
+    assert json.loads(SegmentDocument.from_row(segment).model_dump_json()) == faces
     payload = {"type": "job.succeeded", "timestamp": "2026-01-02T03:05:00Z", "data": whole}
-    assert WebhookPayload.of("job.succeeded", job, of(segment)).to_json() == payload
+    assert WebhookPayload.from_job("job.succeeded", job, of(segment)).to_json() == payload
 
 
 def test_what_another_release_stored_is_sent_and_is_no_error():
@@ -236,12 +236,12 @@ def test_what_another_release_stored_is_sent_and_is_no_error():
     job.media.facts = {"kind": "hologram"}
     segment.status, segment.reasons = "of a later release", ["later"]
     segment.people = [{"person": 0, "faces": [], "later": True}]
-    sent = json.loads(JobDocument.of(job, of(segment)).model_dump_json())
+    sent = json.loads(JobDocument.from_job(job, of(segment)).model_dump_json())
     assert (sent["status"], sent["verdict"], sent["reasons"]) == ("of a later release", "of a later release", ["later"])
     assert (sent["evidence"], sent["model"], sent["metadata"]) == ({"new": 1}, {"name": "old"}, job.client_metadata)
     assert sent["media"]["kind"] == "hologram"
     assert sent["segments"][0]["reasons"] == ["later"]
-    assert SegmentDocument.of(segment).to_json()["people"] == segment.people
+    assert SegmentDocument.from_row(segment).to_json()["people"] == segment.people
 
 
 def nested(levels):
@@ -257,12 +257,12 @@ def test_metadata_of_any_depth_that_was_accepted_goes_out(levels):
     job, segment = sample()
     shallow = {"large": 10**30, "text": "\u00e4\u2028", "fraction": 0.1}
     job.client_metadata = shallow
-    whole, summary = JobDocument.of(job, of(segment)), JobSummary.of(job, 1)
-    payload = WebhookPayload.of("job.succeeded", job, of(segment))
+    whole, summary = JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)
+    payload = WebhookPayload.from_job("job.succeeded", job, of(segment))
     wanted = [document.model_dump_json() for document in (whole, summary, payload)]
     job.client_metadata = shallow | {"deep": nested(levels)}
-    whole, summary = JobDocument.of(job, of(segment)), JobSummary.of(job, 1)
-    payload = WebhookPayload.of("job.succeeded", job, of(segment))
+    whole, summary = JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)
+    payload = WebhookPayload.from_job("job.succeeded", job, of(segment))
     deep = f',"deep":{json.dumps(nested(levels), separators=(",", ":"))}'
     # All else of it is written as pydantic writes it.
     assert [document.to_text().replace(deep, "") for document in (whole, summary, payload)] == wanted
@@ -277,19 +277,19 @@ def test_a_value_that_a_row_can_hold_and_the_schema_excludes_is_sent_as_it_is(sc
     job.fake_score = job.peak_score = segment.fake_score = score
     facts = dict.fromkeys(MEDIA_FACTS, 90.5)
     job.media.facts, job.media.presentation = facts, dict.fromkeys(PRESENTATION, "other")
-    for document in (JobDocument.of(job, of(segment)), JobSummary.of(job, 1)):
+    for document in (JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)):
         sent = json.loads(document.to_text())
         assert (sent["fake_score"], sent["peak_score"]) == (score, score)
         assert sent["media"] == sent["media"] | facts | job.media.presentation
-    assert SegmentSummary.of(segment).to_json()["fake_score"] == score
-    assert SegmentDocument.of(segment).to_json()["fake_score"] == score
+    assert SegmentSummary.from_row(segment).to_json()["fake_score"] == score
+    assert SegmentDocument.from_row(segment).to_json()["fake_score"] == score
 
 
 def test_a_score_that_is_no_number_is_sent_as_null():
     job, segment = sample()
     job.fake_score = float("nan")
     for job.client_metadata in ({}, nested(400)):
-        document = JobDocument.of(job, of(segment))
+        document = JobDocument.from_job(job, of(segment))
         assert json.loads(document.to_text())["fake_score"] is document.to_json()["fake_score"] is None
 
 
@@ -313,15 +313,15 @@ def test_the_document_lists_every_word_that_a_field_may_hold(document):
 
 def test_a_job_of_many_segments_says_where_the_others_are():
     job, segment = sample()
-    assert JobDocument.of(job, of(segment, last_index=99)).segments_next_cursor == write_cursor(99)
+    assert JobDocument.from_job(job, of(segment, last_index=99)).segments_next_cursor == write_cursor(99)
 
 
 def test_the_sdk_reads_the_documents():
     job, segment = sample()
-    read = deepfakestream.results.Job.from_json(JobDocument.of(job, of(segment)).to_json())
+    read = deepfakestream.results.Job.from_json(JobDocument.from_job(job, of(segment)).to_json())
     assert (read.id, read.verdict, read.segments_done) == (str(job.id), job.verdict, 1)
     assert read.people[0].faces == 1
-    whole = deepfakestream.results.Segment.from_json(SegmentDocument.of(segment).to_json())
+    whole = deepfakestream.results.Segment.from_json(SegmentDocument.from_row(segment).to_json())
     assert whole.people[0].faces[0].box_px == (1.0, 2.0, 60.0, 70.0)
     assert whole.people_count == read.segments[0].people_count == 1
 
@@ -341,13 +341,13 @@ def test_the_sdk_has_every_field_of_the_documents():
 def test_a_fraction_is_never_more_than_the_whole(done, fraction):
     job, _ = sample()
     job.status, job.segments_total = "running", 3
-    assert JobSummary.of(job, done).progress.fraction == fraction
+    assert JobSummary.from_job(job, done).progress.fraction == fraction
 
 
 def test_a_job_without_media_has_none():
     job, _ = sample()
     job.media = None
-    assert JobDocument.of(job, of()).to_json()["media"] is None
+    assert JobDocument.from_job(job, of()).to_json()["media"] is None
 
 
 def test_probed_facts_that_clients_see_are_facts_of_the_probe():
@@ -358,6 +358,6 @@ def test_probed_facts_that_clients_see_are_facts_of_the_probe():
 
 def test_checkpoints_are_described():
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
-    sent = CheckpointDocument.of(manifest, PACKAGED_MODELS_DIR, is_default=True).to_json()
+    sent = CheckpointDocument.from_manifest(manifest, PACKAGED_MODELS_DIR, is_default=True).to_json()
     assert (sent["name"], sent["is_default"], sent["model_card"][:1]) == (DEFAULT_CHECKPOINT, True, "#")
     assert sent["bounds"] == manifest.calibration.model_dump(mode="json")["bounds"]

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
     "PATH": "",
+    "PYTHONPATH": str(ROOT / "client"),
     "DEEPFAKESTREAM_DATABASE__URL": "postgresql+psycopg://x/y",
     "DEEPFAKESTREAM_BROKER__URL": "redis://x",
     "DEEPFAKESTREAM_STORAGE__URL": "file:///x",
@@ -38,16 +39,27 @@ def loaded(code):
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
-        pytest.param("import api.app", {"torch", "torchvision", "cv2", "worker", "numpy"}, id="api"),
-        pytest.param(MAKE_WORKER.format(role="cpu"), {"torch", "torchvision", "flask", "api"}, id="cpu role"),
-        pytest.param(MAKE_WORKER.format(role="gpu"), {"torch", "torchvision", "flask", "api"}, id="gpu role's parent"),
+        pytest.param("import api.app", {"torch", "torchvision", "cv2", "worker", "numpy", "deepfakestream"}, id="api"),
+        pytest.param(
+            MAKE_WORKER.format(role="cpu"), {"torch", "torchvision", "flask", "api", "deepfakestream"}, id="cpu role"
+        ),
+        pytest.param(
+            MAKE_WORKER.format(role="gpu"),
+            {"torch", "torchvision", "flask", "api", "deepfakestream"},
+            id="gpu role's parent",
+        ),
         pytest.param(
             "import shared.jobs, worker.tasks.sweep, shared.storage, shared.documents",
-            {"torch", "flask", "cv2"},
+            {"torch", "flask", "cv2", "deepfakestream"},
             id="shared",
         ),
         pytest.param("import deepfakestream, deepfakestream.cli", {"torch", "flask", "celery", "shared"}, id="client"),
-        pytest.param("import api.keys", {"flask", "torch"}, id="keys"),
+        pytest.param("import api.keys", {"flask", "torch", "deepfakestream"}, id="keys"),
+        pytest.param(
+            "import api.embedded.commands",
+            {"flask", "torch", "numpy", "celery", "sqlalchemy", "worker", "shared", "migrations"},
+            id="supervisor",
+        ),
     ],
 )
 def test_a_process_loads_only_what_its_role_needs(code, absent):

@@ -25,7 +25,7 @@ from tests.servers import free_port
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 FILES = {path.name.split(".")[0]: path for path in DOCKER.glob("*.Dockerfile")}
-HEAVY = ("torch", "torchvision", "cv2", "numpy", "openvino", "imageio_ffmpeg", "celery", "worker")
+HEAVY = ("torch", "torchvision", "cv2", "numpy", "openvino", "imageio_ffmpeg", "celery", "worker", "api.embedded")
 
 
 def instructions(path):

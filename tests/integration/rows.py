@@ -1,4 +1,4 @@
-"""Rows that tests of the database begin with."""
+"""Initial rows for tests with a database."""
 
 import uuid
 
@@ -15,7 +15,7 @@ WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def add_job(session: Session, *, owner: str | None = None, webhook_url: str | None = None) -> Job:
-    """A queued job with media of its own; its message counts as just sent."""
+    """Add a queued job with its own media; its message counts as just sent."""
     owner = owner or f"owner-{uuid.uuid4().hex[:8]}"
     key = APIKey(
         owner=owner,

@@ -1,4 +1,4 @@
-"""The audit log in a real database: what is written down, and that it stays."""
+"""The audit log in a real database: what is recorded, and that it cannot be changed."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from sqlalchemy import delete, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from api.keys import create_key, revoke_key
-from shared.audit import OPERATOR, Actor, events, expire_events, record
+from shared.audit import OPERATOR, Actor, expire_events, list_events, record_event
 from shared.config import Jobs
 from shared.models import APIKey, AuditEvent, Job, Media
 from tests.inside import environment_of
@@ -20,10 +20,10 @@ from worker.tasks.expiry import expire
 
 def actions(sessions, owner):
     with sessions.transaction() as session:
-        return [(event.action, event.actor) for event in events(session, owner=owner)]
+        return [(event.action, event.actor) for event in list_events(session, owner=owner)]
 
 
-def test_keys_that_are_made_and_revoked_are_written_down_once_and_without_their_secret(sessions):
+def test_creation_and_revocation_of_keys_are_recorded_once_without_secrets(sessions):
     with sessions.transaction() as session:
         made = create_key(session, owner="audited", name="newsroom", scopes=["jobs:read"])
     for _ in range(2):
@@ -31,13 +31,13 @@ def test_keys_that_are_made_and_revoked_are_written_down_once_and_without_their_
             assert revoke_key(session, made.row.id)
     assert actions(sessions, "audited") == [("key.created", OPERATOR), ("key.revoked", OPERATOR)]
     with sessions.transaction() as session:
-        for event in events(session, owner="audited"):
+        for event in list_events(session, owner="audited"):
             assert event.detail["key_id"] == str(made.row.id)
             assert made.secret not in json.dumps(event.detail)
             assert made.row.webhook_secret not in json.dumps(event.detail)
 
 
-def test_what_a_transaction_did_not_do_is_not_written_down(sessions):
+def test_a_rolled_back_transaction_records_nothing(sessions):
     def begin_and_fail():
         with sessions.transaction() as session:
             create_key(session, owner="undone", name="never", scopes=[])
@@ -58,22 +58,22 @@ def test_what_a_transaction_did_not_do_is_not_written_down(sessions):
     ],
     ids=["update", "delete", "truncate", "plain delete"],
 )
-def test_the_database_refuses_to_change_what_is_written(sessions, change):
+def test_the_database_refuses_to_change_events(sessions, change):
     with sessions.transaction() as session:
-        record(session, "job.submitted", owner="kept", actor=Actor("test"))
+        record_event(session, "job.submitted", owner="kept", actor=Actor("test"))
     with pytest.raises(DBAPIError, match="neither changed nor removed"), sessions.transaction() as session:
         session.execute(change)
     assert ("job.submitted", "test") in actions(sessions, "kept")
 
 
-def test_retention_takes_what_is_old_and_nothing_else(sessions):
+def test_retention_removes_only_old_events(sessions):
     with sessions.transaction() as session:
-        record(session, "job.submitted", owner="retained", actor=Actor("new"))
+        record_event(session, "job.submitted", owner="retained", actor=Actor("new"))
         at: Any = session.scalar(text("select now() - interval '3 days'"))
         session.add(AuditEvent(action="job.submitted", owner="retained", actor="old", detail={}, at=at))
     with sessions.transaction() as session:
         assert expire_events(session, 2) == 1
-        # The permission ended with the removal.
+        # The permission to remove events has ended.
         with pytest.raises(DBAPIError, match="neither changed nor removed"):
             session.execute(delete(AuditEvent))
         session.rollback()
@@ -82,7 +82,7 @@ def test_retention_takes_what_is_old_and_nothing_else(sessions):
     assert actions(sessions, "retained") == [("job.submitted", "new")]
 
 
-def test_what_retention_erases_is_written_down(sessions):
+def test_expiry_is_recorded(sessions):
     with sessions.transaction() as session:
         job = add_job(session)
         owner, job_id = job.owner, job.id
@@ -94,7 +94,7 @@ def test_what_retention_erases_is_written_down(sessions):
     assert sorted(actions(sessions, owner)) == [("job.expired", "service"), ("media.expired", "service")]
 
 
-def test_the_log_is_kept_when_its_key_is_gone(sessions):
+def test_events_outlive_their_key(sessions):
     with sessions.transaction() as session:
         made = create_key(session, owner="gone", name="short-lived", scopes=[])
     with sessions.transaction() as session:
@@ -102,7 +102,7 @@ def test_the_log_is_kept_when_its_key_is_gone(sessions):
     assert actions(sessions, "gone") == [("key.created", OPERATOR)]
 
 
-def test_an_operator_can_read_it(stack, client, clip):
+def test_an_operator_can_print_the_log(stack, client, clip):
     job = client.submit(clip)
     client.delete(job.id)
     arguments = [sys.executable, "-m", "api.audit", "--job", job.id]

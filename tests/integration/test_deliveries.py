@@ -8,7 +8,7 @@ from shared.db import after_commit
 from shared.errors import DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, is_switched_off, list_deliveries, redeliver
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.leases import Policy, Step, acquire, fail_exhausted, release, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, acquire, fail_exhausted, release, resend_messages
 from shared.jobs.queries import lock_job
 from shared.jobs.results import record_attempt
 from shared.models import Delivery
@@ -21,8 +21,8 @@ FAILED = Attempt(delivered=False, response_status=500, error_code="receiver_refu
 
 
 @pytest.fixture
-def announced(sessions):
-    """A cancelled job with a receiver of its own, and its first delivery."""
+def scheduled(sessions):
+    """Return a cancelled job with its own receiver, and its first delivery."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.webhook_url = f"https://receiver.example/{job.id}"
@@ -62,23 +62,23 @@ def make_due(sessions, delivery_id):
         )
 
 
-def test_one_worker_at_a_time_makes_an_attempt(sessions, announced):
-    _, delivery_id, _, _ = announced
+def test_only_one_worker_at_a_time_makes_an_attempt(sessions, scheduled):
+    _, delivery_id, _, _ = scheduled
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is None
 
 
-def test_a_failure_schedules_the_next_attempt_under_the_same_event_until_the_schedule_ends(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_a_failure_schedules_the_next_attempt_until_the_schedule_ends(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     for number, wait in ((2, 10.0), (3, 100.0)):
         attempt(sessions, delivery_id, FAILED)
         following = log(sessions, job_id)[-1]
         assert (following.number, following.status) == (number, "pending")
         assert wait * 0.9 < wait_s(sessions, following) <= wait * 1.2
         with sessions.transaction() as session:
-            assert begin(session, following.id) is None, "it is not due yet"
+            assert begin(session, following.id) is None, "the attempt is not due yet"
         delivery_id = following.id
         make_due(sessions, delivery_id)
     attempt(sessions, delivery_id, FAILED)
@@ -87,20 +87,20 @@ def test_a_failure_schedules_the_next_attempt_under_the_same_event_until_the_sch
     assert len({row.event_id for row in rows}) == 1
 
 
-def test_retry_after_is_honoured(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_retry_after_is_honoured(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     attempt(sessions, delivery_id, Attempt(delivered=False, response_status=503, retry_after_s=500.0))
     assert 490 < wait_s(sessions, log(sessions, job_id)[-1]) <= 500
 
 
-def test_a_success_schedules_nothing(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_a_success_schedules_nothing(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     attempt(sessions, delivery_id, Attempt(delivered=True, response_status=200))
     assert [row.status for row in log(sessions, job_id)] == ["succeeded"]
 
 
-def test_410_switches_the_receiver_off_until_a_redelivery_succeeds(sessions, announced):
-    job_id, delivery_id, owner, url = announced
+def test_410_switches_the_receiver_off_until_a_redelivery_succeeds(sessions, scheduled):
+    job_id, delivery_id, owner, url = scheduled
     attempt(sessions, delivery_id, Attempt(delivered=False, response_status=410, is_final=True))
     assert len(log(sessions, job_id)) == 1
     with sessions.transaction() as session:
@@ -112,8 +112,8 @@ def test_410_switches_the_receiver_off_until_a_redelivery_succeeds(sessions, ann
         assert not is_switched_off(session, owner, url)
 
 
-def test_a_redelivery_that_fails_is_not_repeated(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_a_failed_redelivery_is_not_retried(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     attempt(sessions, delivery_id, Attempt(delivered=True, response_status=200))
     with sessions.transaction() as session:
         again = redeliver(session, list_deliveries(session, job_id)[0])
@@ -121,22 +121,22 @@ def test_a_redelivery_that_fails_is_not_repeated(sessions, announced):
     assert [row.status for row in log(sessions, job_id)] == ["succeeded", "failed"]
 
 
-def test_an_attempt_whose_worker_died_is_made_again(sessions, announced):
-    _, delivery_id, _, _ = announced
+def test_an_attempt_whose_worker_died_is_repeated(sessions, scheduled):
+    _, delivery_id, _, _ = scheduled
     with sessions.transaction() as session:
         assert begin(session, delivery_id, -1) is not None
         session.execute(
             update(Delivery).where(Delivery.id == delivery_id).values(sent_at=func.now() - timedelta(seconds=60))
         )
     with sessions.transaction() as session:
-        resend_messages(session, Step.DELIVER, Policy(9, 1.0), 10, 100)
+        resend_messages(session, Step.DELIVER, RetryPolicy(9, 1.0), 10, 100)
         assert delivery_id in [dict(message.ids)["delivery_id"] for message in after_commit(session).messages]
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None
 
 
-def test_a_late_record_of_a_lost_attempt_changes_nothing(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_a_late_result_of_a_lost_attempt_is_dropped(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     with sessions.transaction() as session:
         old = begin(session, delivery_id, -1)
     with sessions.transaction() as session:
@@ -150,13 +150,13 @@ def counted(metric, **labels):
     return metric.labels(**labels)._value.get()
 
 
-def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_an_internal_error_in_an_attempt_is_logged_and_the_schedule_continues(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     failures = counted(FAILURES, task="deliver_webhook", code="internal_error")
     with sessions.transaction() as session:
         held = begin(session, delivery_id)
     with sessions.transaction() as session:
-        release(session, held, DeepfakeStreamError("a defect"), Policy(3, 1.0, SCHEDULE))
+        release(session, held, DeepfakeStreamError("a defect"), RetryPolicy(3, 1.0, SCHEDULE))
         pending = after_commit(session)
     for increment in pending.counts:
         increment()
@@ -166,9 +166,9 @@ def test_an_attempt_that_ends_in_a_defect_is_logged_and_the_schedule_goes_on(ses
     assert counted(FAILURES, task="deliver_webhook", code="internal_error") == failures + 1
 
 
-def test_an_attempt_that_kills_its_workers_ends_and_is_counted(sessions, announced):
-    job_id, delivery_id, _, _ = announced
-    policy = Policy(3, 1.0, SCHEDULE)
+def test_an_attempt_that_kills_its_workers_fails_and_is_counted(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
+    policy = RetryPolicy(3, 1.0, SCHEDULE)
     failed = counted(WEBHOOK_ATTEMPTS, outcome="failed")
     for attempts in range(1, 4):
         with sessions.transaction() as session:
@@ -183,9 +183,9 @@ def test_an_attempt_that_kills_its_workers_ends_and_is_counted(sessions, announc
     assert counted(WEBHOOK_ATTEMPTS, outcome="failed") == failed + 1
 
 
-def test_numbers_are_given_in_turn_to_a_retry_and_a_redelivery_at_the_same_time(sessions, announced):
-    """A redelivery holds the job's lock, and so does the record of an attempt."""
-    job_id, delivery_id, _, _ = announced
+def test_a_concurrent_retry_and_redelivery_get_consecutive_numbers(sessions, scheduled):
+    """A redelivery locks the job, and so does the recording of an attempt."""
+    job_id, delivery_id, _, _ = scheduled
     attempt(sessions, delivery_id, FAILED)
     second = log(sessions, job_id)[-1].id
     make_due(sessions, second)
@@ -193,22 +193,22 @@ def test_numbers_are_given_in_turn_to_a_retry_and_a_redelivery_at_the_same_time(
         held = begin(session, second)
     with sessions.transaction() as session:
         lock_job(session, job_id)
-        recording = threading.Thread(target=record, args=(sessions, held))
+        recording = threading.Thread(target=record_delivered, args=(sessions, held))
         recording.start()
         recording.join(0.2)
-        assert recording.is_alive(), "it waits for the job"
+        assert recording.is_alive(), "recording waits for the lock of the job"
         redeliver(session, list_deliveries(session, job_id)[0])
     recording.join(10)
     assert [row.number for row in log(sessions, job_id)] == [1, 2, 3, 4]
 
 
-def record(sessions, held):
+def record_delivered(sessions, held):
     with sessions.transaction() as session:
         record_attempt(session, held, FAILED, SCHEDULE)
 
 
-def test_the_attempt_of_an_erased_job_is_dropped(sessions, announced):
-    job_id, delivery_id, _, _ = announced
+def test_the_attempt_of_an_erased_job_is_dropped(sessions, scheduled):
+    job_id, delivery_id, _, _ = scheduled
     with sessions.transaction() as session:
         held = begin(session, delivery_id)
     with sessions.transaction() as session:

@@ -9,7 +9,7 @@ from shared.db import SessionFactory, after_commit
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import Outcome, cancel_job, delete_job, end_job, forget_looks
-from shared.jobs.leases import Lease, Policy, Step, release, renew
+from shared.jobs.leases import Lease, RetryPolicy, Step, release, renew
 from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_plan, record_segment
@@ -18,7 +18,7 @@ from shared.queues import FINISH
 from shared.states import JobStatus
 from tests.integration.rows import add_job
 
-POLICY = Policy(max_attempts=3, backoff_s=0.0)
+POLICY = RetryPolicy(max_attempts=3, backoff_s=0.0)
 RESULT = {"fake_score": 0.25, "reasons": [], "people": []}
 
 
@@ -48,7 +48,7 @@ def test_a_step_is_leased_to_one_worker_at_a_time(sessions):
         assert lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9) is None
 
 
-def test_a_lease_that_ran_out_passes_on_and_the_first_holder_cannot_record(sessions):
+def test_an_expired_lease_passes_on_and_its_first_holder_cannot_record(sessions):
     job_id = planned_job(sessions)
     first = lease(sessions, job_id, 0, lease_s=-1)
     second = lease(sessions, job_id, 0)
@@ -63,7 +63,7 @@ def test_a_lease_that_ran_out_passes_on_and_the_first_holder_cannot_record(sessi
         assert [segment.fake_score for segment in get_segments(session, job_id)] == [0.25, None]
 
 
-def test_exactly_one_of_many_simultaneous_workers_sees_the_last_segment(sessions):
+def test_exactly_one_of_several_concurrent_workers_ends_the_last_segment(sessions):
     job_id = planned_job(sessions, segments=8)
     leases = [lease(sessions, job_id, index) for index in range(8)]
     barrier = threading.Barrier(8)
@@ -95,7 +95,7 @@ def test_a_segment_is_recorded_once(sessions):
         assert get_segments(session, job_id)[0].status == "unscorable"
 
 
-def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
+def test_a_retryable_error_is_retried_until_attempts_are_used_up(sessions):
     job_id = planned_job(sessions, segments=1)
     statuses = []
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_a_retryable_error_is_tried_again_until_attempts_run_out(sessions):
         )
 
 
-def test_a_final_error_of_ingest_fails_the_job_and_announces_it(sessions):
+def test_a_final_error_of_ingest_fails_the_job_and_schedules_its_webhook(sessions):
     with sessions.transaction() as session:
         job_id = add_job(session, webhook_url="https://receiver.example/hook").id
         held = lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9)
@@ -144,8 +144,8 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
 
 
 @pytest.mark.parametrize("step", ["plan", "erase"])
-def test_a_submission_with_the_same_content_and_key_meets_no_deadlock(sessions, step):
-    """It holds the media, and its insertion waits for a job of the same key that is being changed."""
+def test_a_submission_with_the_same_content_and_key_does_not_deadlock(sessions, step):
+    """The submission locks the media, and its insert waits for the job with the same key, which is being changed."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.idempotency_key = "key"
@@ -166,7 +166,7 @@ def test_a_submission_with_the_same_content_and_key_meets_no_deadlock(sessions, 
         session.get_one(Media, media_id, with_for_update=True)
         changing.start()
         changing.join(0.3)
-        assert changing.is_alive(), "it waits for the media"
+        assert changing.is_alive(), "the change waits for the lock of the media"
         with pytest.raises(IntegrityError), session.begin_nested():
             session.add(Job(**copied, idempotency_key="key", media_id=media_id, sample_fps=2.0, segment_seconds=5.0))
     changing.join(10)
@@ -176,7 +176,7 @@ def test_a_submission_with_the_same_content_and_key_meets_no_deadlock(sessions, 
 
 
 def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
-    """Such a lease would stay in its row for ever, since nobody looks at segments of ended jobs."""
+    """Such a lease would never be released, since segments of ended jobs are ignored."""
     job_id = planned_job(sessions)
     leased = []
 
@@ -189,7 +189,7 @@ def test_no_segment_is_leased_while_its_job_is_being_ended(sessions):
         beginning = threading.Thread(target=begin)
         beginning.start()
         beginning.join(0.3)
-        assert beginning.is_alive(), "it waits for the job"
+        assert beginning.is_alive(), "acquire waits for the lock of the job"
     beginning.join(10)
     assert leased == [None]
     with sessions.transaction() as session:
@@ -210,7 +210,7 @@ def test_an_ended_job_keeps_its_outcome(sessions):
 
 
 @pytest.mark.parametrize("how", ["ended", "ended by a release that knows no looks"])
-def test_what_people_look_like_is_forgotten_when_a_job_ends(sessions, how):
+def test_looks_are_forgotten_when_a_job_ends(sessions, how):
     job_id = planned_job(sessions, segments=1)
     held = lease(sessions, job_id, 0)
     with sessions.transaction() as session:
@@ -244,7 +244,7 @@ def test_a_deleted_job_leaves_a_bare_tombstone(sessions):
         assert (tombstone.client_metadata, tombstone.webhook_url, tombstone.verdict) == ({}, None, None)
 
 
-def test_media_that_another_job_needs_survives_a_deletion(sessions):
+def test_media_that_another_job_uses_survives_a_deletion(sessions):
     job_id = planned_job(sessions)
     with sessions.transaction() as session:
         job = get_job(session, job_id)

@@ -1,4 +1,4 @@
-"""Making keys on a real database: what an owner and a name may be."""
+"""Creation of keys in a real database: valid owners and names."""
 
 import uuid
 
@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import select, update
 
-from api.keys import KeyRefusedError, commands, create_key
+from api.keys import InvalidKeyError, commands, create_key
 from shared.models import APIKey
 
 REFUSED = {
@@ -52,9 +52,9 @@ def keys_of(sessions, owner):
 
 @pytest.mark.parametrize("field", ["owner", "name"])
 @pytest.mark.parametrize(("value", "why"), REFUSED.values(), ids=REFUSED)
-def test_a_label_that_cannot_be_told_apart_or_shown_makes_no_key(sessions, run, owner, field, value, why):
+def test_labels_that_are_invisible_or_ambiguous_are_refused(sessions, run, owner, field, value, why):
     given = {"owner": owner, "name": "desk", field: value}
-    with sessions.transaction() as session, pytest.raises(KeyRefusedError, match=f"the {field} .*{why}"):
+    with sessions.transaction() as session, pytest.raises(InvalidKeyError, match=f"the {field} .*{why}"):
         create_key(session, **given, scopes=["jobs:read"])
     if "\0" not in value:
         done = run("create", "--owner", given["owner"], "--name", given["name"])
@@ -64,18 +64,18 @@ def test_a_label_that_cannot_be_told_apart_or_shown_makes_no_key(sessions, run, 
     assert keys_of(sessions, owner) == []
 
 
-def test_labels_of_any_script_make_keys(sessions, run, owner):
+def test_labels_of_any_script_are_accepted(sessions, run, owner):
     assert run("create", "--owner", owner, "--name", "Редакция 編集部 é", "--scope", "jobs:read").exit_code == 0
     assert run("create", "--owner", owner, "--name", "x" * 200).exit_code == 0
     assert sorted(keys_of(sessions, owner)) == sorted(["Редакция 編集部 é", "x" * 200])
 
 
-def test_a_scope_that_there_is_not_makes_no_key(sessions, owner):
-    with sessions.transaction() as session, pytest.raises(KeyRefusedError, match="no scope 'jobs:all'"):
+def test_an_unknown_scope_is_refused(sessions, owner):
+    with sessions.transaction() as session, pytest.raises(InvalidKeyError, match="unknown scope 'jobs:all'"):
         create_key(session, owner=owner, name="desk", scopes=["jobs:read", "jobs:all"])
 
 
-def test_labels_from_before_cannot_speak_to_the_terminal_of_who_lists_them(sessions, run, owner):
+def test_old_labels_are_escaped_for_the_terminal(sessions, run, owner):
     with sessions.transaction() as session:
         made = create_key(session, owner=owner, name="desk", scopes=[])
         session.execute(update(APIKey).where(APIKey.id == made.row.id).values(name="a\x1b]0;x\x07\u202e"))

@@ -1,4 +1,4 @@
-"""Which stored copy stays when the same content is sent again."""
+"""Repeated content: which of two stored files is kept."""
 
 import threading
 import uuid
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func
 
-from api.reuse import find_result
+from api.reuse import find_reusable_job
 from shared.db import after_commit
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import lock_job
@@ -18,13 +18,13 @@ from tests.integration.rows import add_job
 
 
 def key_of_age(age):
-    """A key as it was made *age* ago."""
+    """Return a storage key that was made *age* ago."""
     milliseconds = int((datetime.now(UTC) - age).timestamp() * 1000)
     return f"media/{uuid.UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62)}"
 
 
 @pytest.mark.parametrize(("age_days", "is_in_use", "which"), [(1, False, "old"), (31, False, "new"), (31, True, "old")])
-def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(sessions, age_days, is_in_use, which):
+def test_a_file_older_than_the_retention_is_replaced_by_its_repetition(sessions, age_days, is_in_use, which):
     old, new = key_of_age(timedelta(days=age_days)), new_storage_key()
     with sessions.transaction() as session:
         job = add_job(session)
@@ -39,7 +39,7 @@ def test_a_file_that_is_older_than_files_are_kept_gives_way_to_its_repetition(se
         assert {"old": (old, [new]), "new": (new, [old])}[which] == (again.storage_key, removals)
 
 
-def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
+def test_content_whose_last_job_is_being_erased_is_stored_again(sessions):
     with sessions.transaction() as session:
         job = add_job(session)
         job_id, owner, sha256 = job.id, job.owner, job.media.sha256
@@ -55,7 +55,7 @@ def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
     with ThreadPoolExecutor() as threads:
         erasing = threads.submit(erase)
         is_deleted.wait(10)
-        # By then the row is waited for, as far as anybody can tell.
+        # By then the other transaction is most likely waiting for the row.
         timer = threading.Timer(0.5, may_commit.set)
         timer.start()
         with sessions.transaction() as session:
@@ -64,8 +64,8 @@ def test_content_whose_last_job_is_being_erased_is_stored_anew(sessions):
         erasing.result()
 
 
-def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
-    """The transaction that erases it waits for the media, which the new job holds."""
+def test_reuse_does_not_wait_for_a_result_that_is_being_erased(sessions):
+    """The erasing transaction waits for the media, which the new job has locked."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}
@@ -88,13 +88,13 @@ def test_a_result_that_is_being_erased_is_not_waited_for(sessions):
             new = add_job(session, owner=owner)
             new.media_id = media_id
             session.flush()
-            assert find_result(session, new, {"name": "any"}) is None
+            assert find_reusable_job(session, new, {"name": "any"}) is None
         erasing.result()
 
 
 @pytest.mark.parametrize(("reasons", "is_taken"), [([], False), (["truncated"], True)])
-def test_a_result_that_overlooked_missing_parts_is_not_taken_over(sessions, reasons, is_taken):
-    """The release before called such files real."""
+def test_a_result_that_ignored_truncation_is_not_reused(sessions, reasons, is_taken):
+    """An older release called such files real."""
     with sessions.transaction() as session:
         job = add_job(session)
         job.status, job.finished_at, job.model_description = "succeeded", func.now(), {"name": "any"}
@@ -103,5 +103,5 @@ def test_a_result_that_overlooked_missing_parts_is_not_taken_over(sessions, reas
         new = add_job(session, owner=job.owner)
         new.media_id = job.media_id
         session.flush()
-        found = find_result(session, new, {"name": "any"})
+        found = find_reusable_job(session, new, {"name": "any"})
         assert (found is not None) == is_taken

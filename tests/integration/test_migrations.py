@@ -15,7 +15,7 @@ from shared.models import Base
 from tests.servers import new_database
 
 
-def test_the_schema_goes_up_down_and_up_again_and_equals_the_models(postgres_url):
+def test_upgrade_downgrade_and_upgrade_give_the_schema_of_the_models(postgres_url):
     with new_database(postgres_url) as url:
         engine = make_engine(Database(url=url))
         try:
@@ -53,13 +53,13 @@ from jobs, generate_series(0, 6) as number;
 """
 
 
-def test_summaries_of_segments_are_filled_from_their_results_and_may_be_begun_anew(postgres_url):
+def test_filling_segment_summaries_can_be_restarted(postgres_url):
     with new_database(postgres_url) as url:
         engine = make_engine(Database(url=url))
         migrate(engine, "0008")
         with engine.begin() as connection:
             connection.exec_driver_sql(ROWS_OF_0008)
-        # What an attempt leaves that broke off while it filled the tables.
+        # The state after an attempt that was interrupted while it filled the tables.
         migrate(engine, "0009")
         with engine.begin() as connection:
             connection.exec_driver_sql("update alembic_version set version_num = '0008'")
@@ -74,7 +74,7 @@ def test_summaries_of_segments_are_filled_from_their_results_and_may_be_begun_an
             assert found == [(index, 2, index, 0, 10, ["no_face"], "torch-float16") for index in (0, 1, 2)] * 3
             without = connection.exec_driver_sql("select people_count, reasons from segments where result is null")
             assert set(without.all()) == {(None, None)}
-            # Of a job that is open, the next segment that is done begins the count.
+            # In an open job, the count begins with the next segment that is done.
             done = "select status, segments_done from jobs order by id"
             assert connection.exec_driver_sql(done).all() == [("succeeded", 5), ("running", None), ("cancelled", 5)]
         with engine.begin() as connection:
@@ -86,7 +86,7 @@ def test_summaries_of_segments_are_filled_from_their_results_and_may_be_begun_an
         engine.dispose()
 
 
-def test_several_may_migrate_at_once_and_an_index_may_be_built_beside_writers(postgres_url, tmp_path, monkeypatch):
+def test_concurrent_migrations_and_concurrent_indexes_work(postgres_url, tmp_path, monkeypatch):
     shutil.copytree(FOLDER, tmp_path / "migrations")
     [newest] = sorted(path.stem[:4] for path in (FOLDER / "versions").glob("0*.py"))[-1:]
     (tmp_path / "migrations" / "versions" / "9999_index.py").write_text(
@@ -109,7 +109,7 @@ def test_several_may_migrate_at_once_and_an_index_may_be_built_beside_writers(po
             engine.dispose()
 
 
-def test_a_database_that_does_not_answer_is_a_sentence():
+def test_an_unavailable_database_is_reported_in_a_message():
     settings = {
         "DEEPFAKESTREAM_DATABASE__URL": "postgresql+psycopg://nobody:nothing@127.0.0.1:1/none",
         "DEEPFAKESTREAM_BROKER__URL": "redis://127.0.0.1:1/0",

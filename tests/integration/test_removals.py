@@ -1,4 +1,4 @@
-"""Files that rows gave up go in the end, whatever happens between the commit and their removal."""
+"""Files that no row needs are removed in the end, even after failures between commit and removal."""
 
 from datetime import timedelta
 
@@ -8,9 +8,9 @@ from sqlalchemy import func, select, update
 from shared.config import Broker, Jobs, StorageSettings
 from shared.errors import StorageError
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.leases import Policy
+from shared.jobs.leases import RetryPolicy
 from shared.jobs.queries import lock_job
-from shared.media.removals import remove
+from shared.media.removals import remove_files
 from shared.models import Media, Removal
 from shared.queues import Sender, make_celery
 from shared.storage import FileStorage
@@ -21,7 +21,7 @@ from worker.tasks.upkeep import tidy
 
 
 class Storage(FileStorage):
-    """A folder from which files cannot be removed for a while."""
+    """Storage whose removals can be made to fail."""
 
     def __init__(self, folder):
         super().__init__(folder.as_uri())
@@ -48,11 +48,11 @@ def context(engine, sessions, storage, tmp_path):
         storage=StorageSettings(url=tmp_path.as_uri()),
         webhooks={},
     )
-    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())), Policy(3, 1.0))
+    return Context(settings, sessions, storage, Sender(make_celery(settings.broker, Jobs())), RetryPolicy(3, 1.0))
 
 
 def stored_job(sessions, storage):
-    """A job with its file; their id and key."""
+    """Create a job with its file; return id and storage key."""
     with sessions.transaction() as session:
         job = add_job(session)
         job_id, key = job.id, job.media.storage_key
@@ -66,34 +66,34 @@ def files(storage):
     return {key for key, _ in storage.list("media")}
 
 
-def owed(sessions):
+def pending(sessions):
     with sessions.transaction() as session:
         return set(session.scalars(select(Removal.storage_key)))
 
 
-def test_a_process_that_dies_after_the_commit_leaves_nothing_behind(sessions, storage, context):
+def test_files_of_a_process_that_dies_after_the_commit_are_removed(sessions, storage, context):
     job_id, key = stored_job(sessions, storage)
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))
-    assert (files(storage), key in owed(sessions)) == ({key}, True)
+    assert (files(storage), key in pending(sessions)) == ({key}, True)
     tidy(context)
-    assert (files(storage), key in owed(sessions)) == (set(), False)
+    assert (files(storage), key in pending(sessions)) == (set(), False)
 
 
-def test_what_storage_refuses_to_remove_goes_when_it_is_back(sessions, storage, context):
+def test_failed_removals_are_repeated_when_storage_is_back(sessions, storage, context):
     job_id, key = stored_job(sessions, storage)
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))
     storage.is_away = True
-    assert remove(sessions, storage, [key]) == 0
+    assert remove_files(sessions, storage, [key]) == 0
     tidy(context)
-    assert (files(storage), key in owed(sessions)) == ({key}, True)
+    assert (files(storage), key in pending(sessions)) == ({key}, True)
     storage.is_away = False
     tidy(context)
-    assert (files(storage), key in owed(sessions)) == (set(), False)
+    assert (files(storage), key in pending(sessions)) == (set(), False)
 
 
-def test_what_a_check_left_that_died_goes_as_other_orphans_do(storage, context, monkeypatch):
+def test_the_object_of_an_interrupted_check_is_removed_as_an_orphan(storage, context, monkeypatch):
     storage.is_away = True
     with pytest.raises(StorageError):
         storage.check()
@@ -105,13 +105,13 @@ def test_what_a_check_left_that_died_goes_as_other_orphans_do(storage, context, 
     assert list(storage.list("probe")) == []
 
 
-def test_storage_that_is_away_is_not_asked_for_every_file(sessions, storage):
+def test_removal_stops_after_a_few_failures(sessions, storage):
     storage.is_away = True
-    remove(sessions, storage, [f"media/{number}" for number in range(100)])
+    remove_files(sessions, storage, [f"media/{number}" for number in range(100)])
     assert storage.asked == 5
 
 
-def test_one_pass_of_tidying_erases_all_that_has_expired(sessions, storage, context, monkeypatch):
+def test_one_run_of_tidy_erases_everything_that_has_expired(sessions, storage, context, monkeypatch):
     monkeypatch.setattr("worker.tasks.expiry.MEDIA_BATCH", 2)
     monkeypatch.setattr("worker.tasks.upkeep.BATCH", 2)
     keys = set()
@@ -124,4 +124,4 @@ def test_one_pass_of_tidying_erases_all_that_has_expired(sessions, storage, cont
         keys.add(key)
     assert files(storage) == keys
     tidy(context)
-    assert (files(storage), owed(sessions) & keys) == (set(), set())
+    assert (files(storage), pending(sessions) & keys) == (set(), set())

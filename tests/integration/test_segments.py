@@ -1,4 +1,4 @@
-"""Summaries of segments, and how many of them are done, whichever release recorded them."""
+"""Summaries and counts of segments, recorded by this or an older release."""
 
 import pytest
 from sqlalchemy import insert, literal, select, update
@@ -8,7 +8,7 @@ from shared.errors import DecodeError
 from shared.jobs.leases import release
 from shared.jobs.queries import get_job, get_segments
 from shared.jobs.results import record_segment
-from shared.jobs.segments import SUMMARY, count_done, page_of_segments
+from shared.jobs.segments import SUMMARY, count_done, read_segment_page
 from shared.models import Job, Segment
 from tests.integration.rows import add_job
 from tests.integration.test_jobs import POLICY, lease, planned_job
@@ -20,24 +20,24 @@ NONE = {"fake_score": None, "reasons": ["no_face"], "people": [], "faces_found":
 NONE |= {"frames_decoded": 10}
 
 
-def as_before(session, job_id, index, result):
-    """Record a segment as a release before the summaries does."""
+def record_without_summary(session, job_id, index, result):
+    """Record a segment as an older release without summaries does."""
     status = "unscorable" if result["fake_score"] is None else "scored"
     found = {"status": status, "fake_score": result["fake_score"], "result": result}
     session.execute(update(Segment).where(Segment.job_id == job_id, Segment.index == index).values(**found))
 
 
 def summaries(session, job_id, **wanted):
-    """Rows of a page as dicts."""
-    return [row._asdict() for row in page_of_segments(session, job_id, **wanted).rows]
+    """Return the rows of a page as dicts."""
+    return [row._asdict() for row in read_segment_page(session, job_id, **wanted).rows]
 
 
 @pytest.mark.parametrize("result", [RESULT, NONE, {"fake_score": 0.25}], ids=["faces", "none", "empty"])
-def test_a_summary_is_the_same_whichever_release_recorded_it(sessions, result):
+def test_summaries_are_equal_whichever_release_recorded_them(sessions, result):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=result["fake_score"], result=result)
-        as_before(session, job_id, 1, result)
+        record_without_summary(session, job_id, 1, result)
     with sessions.transaction() as session:
         ours, theirs, pending = summaries(session, job_id)
         assert session.scalar(select(Segment.people_count).where(Segment.job_id == job_id, Segment.index == 1)) is None
@@ -62,37 +62,37 @@ def test_a_page_of_summaries_does_not_read_the_faces(sessions):
     job_id = planned_job(sessions, segments=1)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=0.25, result=RESULT)
-        # Of which nobody can count the people.
+        # Its people cannot be counted.
         session.execute(update(Segment).where(Segment.job_id == job_id).values(result={"people": "unreadable"}))
     with sessions.transaction() as session:
         assert [row["people_count"] for row in summaries(session, job_id)] == [2]
     assert Segment.result not in SUMMARY
 
 
-def test_pages_follow_each_other(sessions):
+def test_pages_are_consecutive(sessions):
     job_id = planned_job(sessions, segments=5)
     with sessions.transaction() as session:
-        first = page_of_segments(session, job_id, limit=2)
-        second = page_of_segments(session, job_id, after=1, limit=3)
+        first = read_segment_page(session, job_id, limit=2)
+        second = read_segment_page(session, job_id, after=1, limit=3)
     assert ([row.index for row in first.rows], first.last_index) == ([0, 1], 1)
     assert ([row.index for row in second.rows], second.last_index) == ([2, 3, 4], None)
 
 
 def done(sessions, job_id):
-    """The count in the job's row, and as readers get it."""
+    """Return the count in the job's row, and the one that readers get."""
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         return job.segments_done, count_done(session, [job])[job_id]
 
 
-def test_segments_are_counted_when_they_are_done_whoever_does_it(sessions):
+def test_segments_are_counted_when_they_are_done(sessions):
     job_id = planned_job(sessions, segments=4)
     assert done(sessions, job_id) == (0, 0)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=0.25, result=RESULT)
     assert done(sessions, job_id) == (1, 1)
     with sessions.transaction() as session:
-        as_before(session, job_id, 1, NONE)
+        record_without_summary(session, job_id, 1, NONE)
     assert done(sessions, job_id) == (2, 2)
     for _ in range(POLICY.max_attempts):
         with sessions.transaction() as session:
@@ -103,14 +103,14 @@ def test_segments_are_counted_when_they_are_done_whoever_does_it(sessions):
     assert done(sessions, job_id) == (3, 3)
 
 
-def test_a_job_of_before_the_count_is_counted_by_its_rows_until_its_next_segment(sessions):
+def test_a_job_without_a_count_is_counted_by_its_rows(sessions):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
-        as_before(session, job_id, 0, RESULT)
+        record_without_summary(session, job_id, 0, RESULT)
         session.execute(update(Job).where(Job.id == job_id).values(segments_done=None))
     assert done(sessions, job_id) == (None, 1)
     with sessions.transaction() as session:
-        as_before(session, job_id, 1, RESULT)
+        record_without_summary(session, job_id, 1, RESULT)
     assert done(sessions, job_id) == (2, 2)
 
 
@@ -118,7 +118,7 @@ def test_copied_segments_are_counted(sessions):
     job_id = planned_job(sessions, segments=3)
     with sessions.transaction() as session:
         for index in range(2):
-            as_before(session, job_id, index, RESULT)
+            record_without_summary(session, job_id, index, RESULT)
         copy_id = add_job(session).id
         columns = (Segment.index, Segment.start_s, Segment.end_s, Segment.status, Segment.fake_score)
         rows = select(literal(copy_id), *columns).where(Segment.job_id == job_id)
@@ -126,7 +126,7 @@ def test_copied_segments_are_counted(sessions):
     assert done(sessions, copy_id) == (2, 2)
 
 
-def test_the_finish_of_a_job_reads_faces_and_nobody_by_accident(sessions):
+def test_faces_are_read_only_explicitly(sessions):
     job_id = planned_job(sessions, segments=1)
     with sessions.transaction() as session:
         record_segment(session, lease(sessions, job_id, 0), fake_score=0.25, result=RESULT)

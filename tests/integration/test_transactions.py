@@ -1,12 +1,12 @@
-"""What hangs on a transaction is done once it is committed, and never if it is not."""
+"""Effects of a transaction run after its commit, and never without it."""
 
 import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from shared.db import UnconfirmedCommitError, after_commit, is_refusal
-from shared.effects import open_sessions
+from shared.db import UnconfirmedCommitError, after_commit, is_definite_rejection
+from shared.effects import make_session_factory
 from shared.errors import StorageError
 from shared.media.removals import schedule_deletion, unclaimed_file
 from shared.models import Removal, new_id
@@ -14,7 +14,7 @@ from shared.storage import FileStorage
 
 
 class Sender:
-    """Remembers what is sent; refuses all of it for a while."""
+    """A sender that records messages, and can be made to fail."""
 
     def __init__(self):
         self.sent, self.asked, self.is_away = [], 0, False
@@ -22,7 +22,7 @@ class Sender:
     def send(self, message):
         self.asked += 1
         if self.is_away:
-            raise ConnectionError("the broker is away")
+            raise ConnectionError("the broker is unavailable")
         self.sent.append(message)
 
 
@@ -38,7 +38,7 @@ def storage(tmp_path):
 
 @pytest.fixture
 def sessions(engine, sender, storage):
-    return open_sessions(engine, sender, storage)
+    return make_session_factory(engine, sender, storage)
 
 
 def stored(storage, key="media/file"):
@@ -52,7 +52,7 @@ def keys(storage):
     return [key for key, _ in storage.list("media")]
 
 
-def test_messages_removals_and_counts_wait_for_the_commit(sessions, sender, storage):
+def test_effects_run_after_the_commit(sessions, sender, storage):
     key, counted = stored(storage, f"media/{new_id()}"), []
     with sessions.transaction() as session:
         for _ in range(2):
@@ -65,21 +65,21 @@ def test_messages_removals_and_counts_wait_for_the_commit(sessions, sender, stor
         assert session.get(Removal, key) is None
 
 
-def give_up(sessions, key):
+def schedule_removal(sessions, key):
     with sessions.transaction() as session:
         after_commit(session).send("task", job_id=new_id())
         schedule_deletion(session, key)
         raise RuntimeError
 
 
-def test_nothing_is_done_if_the_transaction_is_rolled_back(sessions, sender, storage):
+def test_a_rollback_drops_effects(sessions, sender, storage):
     key = stored(storage, f"media/{new_id()}")
     with pytest.raises(RuntimeError):
-        give_up(sessions, key)
+        schedule_removal(sessions, key)
     assert (sender.sent, keys(storage)) == ([], [key])
 
 
-def test_a_message_is_sent_once_however_often_it_is_due(sessions, sender):
+def test_a_message_is_sent_once_per_transaction(sessions, sender):
     job_id = new_id()
     with sessions.transaction() as session:
         after_commit(session).send("task", job_id=job_id)
@@ -87,7 +87,7 @@ def test_a_message_is_sent_once_however_often_it_is_due(sessions, sender):
     assert len(sender.sent) == 1
 
 
-def test_a_broker_that_is_away_is_asked_once_for_all_messages(sessions, sender):
+def test_sending_stops_at_the_first_failure_of_the_broker(sessions, sender):
     sender.is_away = True
     with sessions.transaction() as session:
         for index in range(100):
@@ -96,13 +96,13 @@ def test_a_broker_that_is_away_is_asked_once_for_all_messages(sessions, sender):
 
 
 def commit_row(sessions, storage, key, statement="select 1"):
-    """Commit a statement while the file has no row yet."""
+    """Commit a statement while no row refers to the file."""
     with unclaimed_file(storage, key), sessions.transaction() as session:
         session.execute(text(statement))
 
 
-def test_an_effect_that_fails_neither_takes_the_file_along_nor_keeps_others_from_being_done(sessions, sender, storage):
-    """The transaction is committed: its rows know the file."""
+def test_a_failing_effect_affects_neither_the_file_nor_other_effects(sessions, sender, storage):
+    """The transaction is committed, and its rows refer to the file."""
 
     def refuse():
         raise OSError("no space left for the metrics")
@@ -115,7 +115,7 @@ def test_an_effect_that_fails_neither_takes_the_file_along_nor_keeps_others_from
 
 
 class RefusedError(Exception):
-    """An error of the driver with a state, as the server, or a proxy before it, gives it."""
+    """A driver error with a SQLSTATE, as from the server or a proxy in front of it."""
 
     def __init__(self, state):
         super().__init__(state)
@@ -123,22 +123,22 @@ class RefusedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("state", "is_unsure"),
+    ("state", "is_unknown"),
     [("08006", True), ("57P01", True), ("58030", True), ("40003", True), ("40001", False), ("23505", False)],
 )
-def test_a_state_says_whether_a_commit_may_have_taken_place(state, is_unsure):
-    assert is_refusal(OperationalError("commit", {}, RefusedError(state))) is not is_unsure
+def test_the_sqlstate_says_whether_the_outcome_of_a_commit_is_known(state, is_unknown):
+    assert is_definite_rejection(OperationalError("commit", {}, RefusedError(state))) is not is_unknown
 
 
-def test_a_file_goes_if_the_database_refuses_its_row(sessions, storage):
+def test_a_file_is_removed_if_the_database_rejects_its_row(sessions, storage):
     key = stored(storage)
     with pytest.raises(IntegrityError):
         commit_row(sessions, storage, key, "insert into jobs (id) values (gen_random_uuid())")
     assert keys(storage) == []
 
 
-def test_a_rule_that_is_checked_at_the_commit_is_no_lost_connection(engine, sessions, storage):
-    """Such a commit has certainly failed, and the file goes."""
+def test_a_deferred_constraint_is_not_a_lost_connection(engine, sessions, storage):
+    """Such a commit has certainly failed, so the file is removed."""
     with engine.begin() as connection:
         connection.execute(text("create table late (id int primary key deferrable initially deferred)"))
     try:
@@ -152,7 +152,7 @@ def test_a_rule_that_is_checked_at_the_commit_is_no_lost_connection(engine, sess
 
 
 @pytest.mark.parametrize("error", [psycopg.OperationalError("server closed the connection unexpectedly"), OSError()])
-def test_a_file_stays_where_nobody_knows_whether_its_row_was_committed(engine, sessions, storage, monkeypatch, error):
+def test_a_file_stays_if_the_outcome_of_the_commit_is_unknown(engine, sessions, storage, monkeypatch, error):
     key = stored(storage)
 
     def do_commit(_connection):
@@ -165,7 +165,7 @@ def test_a_file_stays_where_nobody_knows_whether_its_row_was_committed(engine, s
     assert keys(storage) == [key]
 
 
-def test_a_backend_that_dies_under_the_commit_leaves_it_unconfirmed(engine, sessions, storage, monkeypatch):
+def test_a_commit_is_unconfirmed_if_the_backend_dies(engine, sessions, storage, monkeypatch):
     key, commit = stored(storage), engine.dialect.do_commit
     executioner = psycopg.connect(engine.url.set(drivername="postgresql").render_as_string(), autocommit=True)
 
@@ -181,7 +181,7 @@ def test_a_backend_that_dies_under_the_commit_leaves_it_unconfirmed(engine, sess
     assert keys(storage) == [key]
 
 
-def test_storage_that_is_away_hides_no_error(storage, monkeypatch):
+def test_an_error_of_storage_does_not_hide_the_original_error(storage, monkeypatch):
     def refuse(_key):
         raise StorageError("away")
 

@@ -1,9 +1,9 @@
 """
-``python -m tests.load --seconds N``: what happens to the whole service at several times its capacity.
+``python -m tests.load --seconds N``: test the whole service at several times its capacity.
 
-Starts the embedded stack with two api processes and a short queue, measures how many small pictures it scores a
-second, and then offers it several times as many while other clients poll. Ends with one JSON line, and with status 1 if
-an answer was not in order, an accepted job did not end, or the queue grew past its bound.
+Starts the embedded stack with two API processes and a short queue, measures how many small pictures it scores per
+second, and then submits several times as many while other clients poll. Prints one JSON line; exits with status 1 if a
+response was unexpected, an accepted job did not end, or the queue exceeded its limit.
 """
 
 import json
@@ -21,8 +21,8 @@ from typing import Any
 
 import click
 from deepfakestream import Client
-from deepfakestream.stack.embedded import EmbeddedStack
 
+from api.embedded.stack import EmbeddedStack
 from shared.commands import POSITIVE, SETTINGS
 from tests.clips import noise_picture
 from tests.inside import postgres_of
@@ -31,17 +31,17 @@ from tests.options import nodes_option
 
 HERE = Path(__file__).parent
 AT_THE_SAME_TIME = 32
-"""By how much requests that are under way together may overshoot the bound: the threads of both processes."""
+"""How far concurrent requests may exceed the limit of open jobs: the number of threads of both processes."""
 WARM_UP_JOBS = 6
 DRAIN_S = 120.0
-"""For the jobs that are open at the end."""
+"""Timeout for jobs that are open at the end."""
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
-@click.option("--seconds", type=click.IntRange(1), default=60, help="For which submissions are offered.")
-@click.option("--times", type=POSITIVE, default=4.0, help="Capacity that is offered.")
-@click.option("--polls", type=click.FloatRange(0), default=20.0, help="Looks at jobs a second.")
-@click.option("--max-open-jobs", type=int, default=100, help="Bound of the queue.")
+@click.option("--seconds", type=click.IntRange(1), default=60, help="Duration of the load.")
+@click.option("--times", type=POSITIVE, default=4.0, help="Load as a multiple of the capacity.")
+@click.option("--polls", type=click.FloatRange(0), default=20.0, help="Polls per second.")
+@click.option("--max-open-jobs", type=int, default=100, help="Limit of open jobs.")
 @nodes_option
 def main(*, seconds: int, times: float, polls: float, max_open_jobs: int, nodes: bool) -> None:
     """Run the command line."""
@@ -57,7 +57,7 @@ def main(*, seconds: int, times: float, polls: float, max_open_jobs: int, nodes:
 
 
 def run(stack: EmbeddedStack, max_open_jobs: int, *, seconds: int, times: float, polls_per_s: float) -> dict[str, Any]:
-    """Measure the capacity, offer *times* as much for *seconds*, and look after every job that was accepted."""
+    """Measure the capacity, submit *times* as much for *seconds*, and wait for every accepted job."""
     key = stack.api_key_file.read_text().strip()
     with Client(stack.url, key) as client:
         capacity = measure_capacity(client, max_open_jobs)
@@ -95,7 +95,7 @@ def run(stack: EmbeddedStack, max_open_jobs: int, *, seconds: int, times: float,
 
 
 def measure_capacity(client: Client, jobs: int) -> float:
-    """Small pictures that are scored a second while there is always another one waiting."""
+    """Measure how many small pictures are scored per second while the queue is never empty."""
     ids: list[str] = []
     began = 0.0
     for number in range(WARM_UP_JOBS + jobs):
@@ -109,7 +109,7 @@ def measure_capacity(client: Client, jobs: int) -> float:
 
 @contextmanager
 def watched_queue(stack: EmbeddedStack) -> Iterator[list[int]]:
-    """Open jobs, counted five times a second while the block runs."""
+    """Count open jobs five times a second while the context lasts; yield the list of counts."""
     depths: list[int] = []
     over = threading.Event()
 
@@ -129,7 +129,7 @@ def watched_queue(stack: EmbeddedStack) -> Iterator[list[int]]:
 
 
 def wait_for_all(client: Client, ids: list[str]) -> int:
-    """How many of these jobs have not ended within ``DRAIN_S``."""
+    """Wait for jobs; return how many have not ended within ``DRAIN_S``."""
     deadline = time.monotonic() + DRAIN_S
     left = set(ids)
     while left and time.monotonic() < deadline:
@@ -139,17 +139,17 @@ def wait_for_all(client: Client, ids: list[str]) -> int:
 
 
 def count(rows: dict[str, Any], name: str) -> int:
-    """Requests that were counted under *name*."""
+    """Return the number of requests that locust counted under *name*."""
     return int(rows.get(name, {}).get("num_requests", 0))
 
 
 def percentile(times_ms: dict[str, int], share: float) -> float | None:
-    """Of a histogram of milliseconds; None if it is empty."""
-    wanted = sum(times_ms.values()) * share / 100
-    seen = 0
+    """Compute a percentile of a histogram of milliseconds; None if it is empty."""
+    rank = sum(times_ms.values()) * share / 100
+    count_below = 0
     for value in sorted(times_ms, key=float):
-        seen += times_ms[value]
-        if seen >= wanted:
+        count_below += times_ms[value]
+        if count_below >= rank:
             return float(value)
     return None
 

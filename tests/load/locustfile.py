@@ -1,12 +1,12 @@
 """
-What clients do to the api: some submit small pictures at a fixed rate, others look at a job.
+Clients of the API for locust: some submit small pictures at a fixed rate, others poll jobs.
 
-For a person, against any running service:
+Usage by hand, against any running service:
 
     DEEPFAKESTREAM_API_KEY=… locust -f tests/load/locustfile.py --host http://127.0.0.1:8000
 
-``SUBMISSIONS_PER_S`` and ``POLLS_PER_S`` set the rates, each shared out among ten users. Answers are counted by what
-they say: an accepted submission, one that was shed in good order (429 or 503 with ``Retry-After``), or a failure.
+``SUBMISSIONS_PER_S`` and ``POLLS_PER_S`` set the rates, each divided among ten users. Responses are counted by outcome:
+submissions that were accepted, submissions that were shed properly (429 or 503 with ``Retry-After``), and failures.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from locust import FastHttpUser, constant_throughput, events, task
 from PIL import Image
 
 USERS = 10
-"""Of each kind."""
+"""Number of users of each class."""
 SUBMISSIONS_PER_S = float(os.environ.get("SUBMISSIONS_PER_S", "20"))
 POLLS_PER_S = float(os.environ.get("POLLS_PER_S", "20"))
 SHED = (429, 503)
@@ -29,8 +29,8 @@ _numbers = itertools.count()
 _accepted: list[str] = []
 
 
-def picture(number: int) -> bytes:
-    """A JPEG of 64 pixels without a face, unlike those of other numbers and other runs."""
+def make_picture(number: int) -> bytes:
+    """Make a 64-pixel JPEG without a face that differs from those of other numbers and runs."""
     rng = np.random.default_rng((os.getpid(), number))
     file = BytesIO()
     Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((64, 64)).save(file, "JPEG")
@@ -38,8 +38,8 @@ def picture(number: int) -> bytes:
 
 
 @events.test_stop.add_listener
-def tell_the_ids(**_) -> None:
-    """Leave the accepted jobs where a harness can look after them."""
+def write_accepted_ids(**_) -> None:
+    """Write the ids of accepted jobs to ``ACCEPTED_FILE``, so that the load test can wait for them."""
     path = os.environ.get("ACCEPTED_FILE")
     if path:
         with open(path, "w") as file:  # noqa: PTH123 - gevent's own file type has no Path
@@ -47,16 +47,18 @@ def tell_the_ids(**_) -> None:
 
 
 class Submitter(FastHttpUser):
-    """Submits whatever the answers are, as many clients that do not know of each other would."""
+    """A client that submits at its rate whatever the responses are, like many independent clients."""
 
     fixed_count = USERS
     wait_time = constant_throughput(SUBMISSIONS_PER_S / USERS)
 
     @task
     def submit(self) -> None:
-        """One picture."""
+        """Submit a picture."""
         headers = HEADERS | {"Content-Type": "image/jpeg"}
-        with self.client.post("/v1/jobs", data=picture(next(_numbers)), headers=headers, catch_response=True) as answer:
+        with self.client.post(
+            "/v1/jobs", data=make_picture(next(_numbers)), headers=headers, catch_response=True
+        ) as answer:
             if answer.status_code == 202:
                 answer.request_meta["name"] = "accepted"
                 _accepted.append(answer.json()["id"])
@@ -70,14 +72,14 @@ class Submitter(FastHttpUser):
 
 
 class Poller(FastHttpUser):
-    """Looks at the jobs that were accepted last."""
+    """A client that polls the most recently accepted jobs."""
 
     fixed_count = USERS
     wait_time = constant_throughput(POLLS_PER_S / USERS)
 
     @task
     def poll(self) -> None:
-        """One of them."""
+        """Poll a job."""
         if not _accepted:
             gevent.sleep(0.1)
             return

@@ -1,9 +1,9 @@
 """
-``python -m tests.load.polling``: what a look at a job costs, and its erasure, by how many segments it has.
+``python -m tests.load.polling``: measure the cost of polling and deleting a job by its number of segments.
 
-Starts a Postgres, a Redis and, for each size, the api under gunicorn with one process; writes jobs of these sizes whose
-segments hold the faces of a video with two people; polls each over one connection, in turns, and erases it. Ends
-with a table and one JSON line.
+Starts a Postgres, a Redis and, for each size, the API under gunicorn with one process. Writes jobs of these sizes with
+the results of a video of two people, polls each over one connection, in turns, and deletes it. Prints a table and one
+JSON line.
 """
 
 import http.client
@@ -33,20 +33,20 @@ from tests.integration.rows import add_job
 from tests.servers import free_port, new_database, running_postgres, running_redis
 
 PEOPLE, FACES = 2, 10
-"""In each segment."""
+"""People in each segment, and faces of each person."""
 VARIANTS = 50
-"""Different results, that the segments have in turn; the database compresses each by itself."""
+"""Number of different results; the database compresses each row separately."""
 SIZES = (1, 1000, 10_000)
 PATIENCE_S = 60.0
 SLICE_S = 1.0
-"""How long a job is polled before it is the next one's turn."""
+"""How long a job is polled before the next one."""
 LOOK_CHARACTERS = 344
 
 
 @click.command(context_settings={"show_default": True}, help=__doc__)
-@click.option("--segments", type=int, multiple=True, default=SIZES, help="Of a job; may be given several times.")
-@click.option("--polls", type=int, default=500, help="Of each job.")
-@click.option("--seconds", type=POSITIVE, default=60.0, help="After which polling of a job ends, fewer polls or not.")
+@click.option("--segments", type=int, multiple=True, default=SIZES, help="Segments of a job; can be repeated.")
+@click.option("--polls", type=int, default=500, help="Number of polls of each job.")
+@click.option("--seconds", type=POSITIVE, default=60.0, help="Longest time in which a job is polled.")
 def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
     """Run the command line."""
     with ExitStack() as running:
@@ -64,7 +64,7 @@ def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
                 job_id = add_job(session, owner="somebody").id
             add_segments(url, job_id, count)
             jobs.append(PolledJob(count, job_id, key, *running.enter_context(running_api(url, redis.url))))
-        # In turns, so that whatever else the machine does befalls all sizes alike.
+        # In turns, so that other load on the machine affects all sizes equally.
         while waiting := [job for job in jobs if not job.is_done(polls, seconds)]:
             for job in waiting:
                 job.poll_for(SLICE_S, polls)
@@ -74,7 +74,7 @@ def main(segments: tuple[int, ...], polls: int, seconds: float) -> None:
 
 
 def add_segments(url: str, job_id: uuid.UUID, count: int) -> None:
-    """Give a running job *count* segments, all of them scored but the last of several."""
+    """Give a running job *count* segments, all of them scored; if there are several, the last one is pending."""
     results = [json.dumps(make_result(random.Random(number))) for number in range(VARIANTS)]
     looks = json.dumps(["x" * LOOK_CHARACTERS] * PEOPLE)
     columns = "job_id, index, start_s, end_s, status, fake_score, result, looks, attempts, started_at, finished_at"
@@ -94,7 +94,7 @@ def add_segments(url: str, job_id: uuid.UUID, count: int) -> None:
 
 
 def summarise(connection: psycopg.Connection[Any]) -> None:
-    """Fill the summaries as a worker does with each result; older schemas have none."""
+    """Fill the summary columns as a worker does; older schemas do not have them."""
     known = connection.execute(
         "select 1 from information_schema.columns where table_name = 'segments' and column_name = 'people_count'"
     ).fetchone()
@@ -108,7 +108,7 @@ def summarise(connection: psycopg.Connection[Any]) -> None:
 
 
 def make_result(chance: random.Random) -> dict[str, Any]:
-    """The result of a segment, with numbers as unlike as those of a real one."""
+    """Make the result of a segment, with random numbers, which compress as badly as real ones."""
 
     def face(frame: int) -> dict[str, Any]:
         left, top, size = (round(chance.uniform(0, 900), 1) for _ in range(3))
@@ -135,7 +135,7 @@ def make_result(chance: random.Random) -> dict[str, Any]:
 
 @contextmanager
 def running_api(database_url: str, broker_url: str) -> Iterator[tuple[int, int]]:
-    """The api under gunicorn; yields its port and the process that answers."""
+    """Run the API under gunicorn; yield its port and the id of its worker process."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="dfs-polling-") as folder:
         settings = {
@@ -159,7 +159,7 @@ def running_api(database_url: str, broker_url: str) -> Iterator[tuple[int, int]]
 
 
 def wait_for(port: int) -> None:
-    """Return when the api answers."""
+    """Wait until the API is ready."""
     deadline = time.monotonic() + PATIENCE_S
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
@@ -176,13 +176,13 @@ def wait_for(port: int) -> None:
 
 
 class PolledJob:
-    """A job, and the api process that answers for it alone, so that the process's peak of memory is the job's."""
+    """A job with its own API process, so that the peak memory of the process is that of the job."""
 
     def __init__(self, count: int, job_id: uuid.UUID, key: str, port: int, process: int) -> None:
         self._count, self._key, self._process = count, key, process
         self._path = f"/v1/jobs/{job_id}"
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-        # The first opens the process's connections.
+        # The first request opens the process's connections.
         self._body = ask(self._connection, "GET", self._path, key)
         self._processor_ms = processor_ms(process)
         self._times_ms: list[float] = []
@@ -193,7 +193,7 @@ class PolledJob:
 
     def poll_for(self, seconds: float, polls: int) -> None:
         """Poll once, and again until *seconds* are over or there were *polls* in all."""
-        # The api ends connections that are idle for long, as this one is while others have their turn.
+        # The API closes connections that are idle for long, as this one is while other jobs are polled.
         self._connection.close()
         over = time.monotonic() + seconds
         while True:
@@ -204,7 +204,7 @@ class PolledJob:
                 return
 
     def report(self) -> dict[str, Any]:
-        """The figures; erases the job."""
+        """Return the figures and delete the job."""
         used_ms = processor_ms(self._process) - self._processor_ms
         peak_mb = memory_mb(self._process, "VmHWM")
         self._connection.close()
@@ -226,13 +226,13 @@ class PolledJob:
 
 
 def processor_ms(process: int) -> float:
-    """Processor time that a process has used."""
+    """Read the CPU time that a process has used, in milliseconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * 1e3 / os.sysconf("SC_CLK_TCK")
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, key: str) -> bytes:
-    """The body of an answer that is a success."""
+    """Send a request; return the body of the response, or raise RuntimeError if it is an error."""
     connection.request(method, path, headers={"Authorization": f"Bearer {key}"})
     answer = connection.getresponse()
     body = answer.read()
@@ -242,13 +242,13 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, key: str
 
 
 def memory_mb(process: int, name: str) -> float:
-    """A figure of a process's memory, as Linux tells it."""
+    """Read a figure of a process's memory from /proc, in megabytes."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return round(int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024, 1)
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print the figures as the table of docs/performance.md has them."""
+    """Print the table of docs/performance.md."""
     click.echo("| segments | poll, p50 | p99 | processor | body | peak memory | DELETE |")
     click.echo("| --- | --- | --- | --- | --- | --- | --- |")
     for row in rows:

@@ -1,8 +1,8 @@
 """
-``python -m tests.load.rows``: how many segments a second Postgres and Redis alone carry, with nobody who scores.
+``python -m tests.load.rows``: measure how many segments per second Postgres and Redis can handle, without scoring.
 
-Processes do for each segment what a gpu worker does with the stores and nothing else: take a message, lease, read,
-record. Ends with one JSON line; it is what docs/operations.md sizes a cluster by.
+For each segment, processes do what a gpu worker does with Postgres and Redis: take a message, lease, read, record.
+Prints one JSON line, from which docs/operations.md derives the size of a cluster.
 """
 
 import json
@@ -42,7 +42,7 @@ RESULT = {"reasons": [], "faces_found": 10, "faces_scored": 10, "frames_decoded"
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
-@click.option("--jobs", type=int, default=400, help=f"Of {SEGMENTS_OF_A_JOB} segments each.")
+@click.option("--jobs", type=int, default=400, help=f"Number of jobs, each with {SEGMENTS_OF_A_JOB} segments.")
 @click.option("--workers", type=int, default=4, help="Processes that empty the queue.")
 def main(jobs: int, workers: int) -> None:
     """Run the command line."""
@@ -51,7 +51,7 @@ def main(jobs: int, workers: int) -> None:
 
 
 def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
-    """Fill the tables, then let *workers* processes empty the queue."""
+    """Fill the tables and the queue, then let *workers* processes empty it."""
     engine = make_engine(Database(url=url))
     migrate(engine)
     sessions = SessionFactory(engine)
@@ -93,7 +93,7 @@ def run(url: str, redis_port: int, jobs: int, workers: int) -> dict[str, Any]:
 
 
 def work(url: str, redis_port: int) -> None:
-    """Until the queue is empty."""
+    """Process segments until the queue is empty."""
     engine = make_engine(Database(url=url))
     sessions, queue = SessionFactory(engine), redis_client.Redis(port=redis_port)
     while message := queue.lpop("q"):

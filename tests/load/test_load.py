@@ -1,4 +1,4 @@
-"""A short run of the load test; its speeds are not judged here."""
+"""A short run of the load test; speeds are not checked."""
 
 import json
 import subprocess

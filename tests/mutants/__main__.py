@@ -1,8 +1,8 @@
 """
-``python -m tests.mutants --count N --seed S``: hostile files, through the api's inspection and the worker's.
+``python -m tests.mutants --count N --seed S``: test the inspection of API and worker with corrupted files.
 
-Ends with one JSON line, and with status 1 if a file killed or hung a process, or was answered by neither a result nor
-a code. The same seed makes the same files.
+Prints one JSON line; exits with status 1 if a file crashed or hung a process, or led to neither a result nor an error
+code. The same seed makes the same files.
 """
 
 import json
@@ -15,25 +15,29 @@ import click
 
 from shared.commands import SETTINGS
 from tests.mutants.corpus import make_originals, mutants
-from tests.mutants.running import look_at_all
+from tests.mutants.running import process_all
 from tests.options import seed_option
 from worker.cores import available_cores
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
-@click.option("--count", type=int, default=2000, help="How many files are made.")
+@click.option("--count", type=int, default=2000, help="Number of files.")
 @seed_option
-@click.option("--keep", type=click.Path(path_type=Path), help="Folder for files that were not answered.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    help="Folder for files that crashed or hung a process, or led to an unexpected error.",
+)
 def main(count: int, seed: int, keep: Path | None) -> None:
     """Run the command line."""
-    os.environ.setdefault("SVT_LOG", "1")  # The AV1 encoder tells much.
+    os.environ.setdefault("SVT_LOG", "1")  # The AV1 encoder is verbose.
     with tempfile.TemporaryDirectory(prefix="dfs-mutants-") as temporary:
         made = Path(temporary) / "made"
         made.mkdir()
         folder = keep or Path(temporary) / "mutants"
         folder.mkdir(parents=True, exist_ok=True)
         files = mutants(make_originals(made), count, seed)
-        outcome = look_at_all(files, folder, available_cores())
+        outcome = process_all(files, folder, available_cores())
     click.echo(json.dumps({"seed": seed, **vars(outcome)}))
     sys.exit(0 if outcome.answered == outcome.files else 1)
 

@@ -1,4 +1,4 @@
-"""Files that are almost right: good ones of every accepted format, changed where it hurts; the same for each seed."""
+"""Corrupted files (mutants): valid ones of every accepted format with random changes, reproducible by seed."""
 
 import random
 import shutil
@@ -23,7 +23,7 @@ PAGES = ("tiff", "heic", "mpo")
 MOTION = ("jpeg", "heic")
 FILES = len(VIDEOS) + len(BROADCAST) + len(FORMS) + len(ANIMATIONS) + len(PAGES) + len(MOTION)
 LANDMARKS = (
-    # ISO base media, RIFF, Matroska, pictures, streams: where lengths, counts and sizes stand nearby.
+    # ISO base media, RIFF, Matroska, pictures, streams: marks with lengths, counts and sizes nearby.
     *(b"ftyp moov mvhd trak tkhd mdhd stsd stts ctts stsc stsz stco avcC hvcC elst meta iloc iinf ipco ispe".split()),
     *(b"mdat moof trun RIFF hdrl avih strh strf movi idx1 VP8X IHDR PLTE IDAT IEND BM II* MM".split()),
     *(b"acTL fcTL fdAT ANIM ANMF GIF89a NETSCAPE2.0 MPF mpvd pitm iref grpl jp2h ihdr jp2c FLV onMetaData".split()),
@@ -42,7 +42,7 @@ Change = Callable[[bytearray, random.Random], None]
 
 
 def make_originals(folder: Path) -> dict[str, bytes]:
-    """Name → content of one small good file of each kind."""
+    """Make one small valid file of each kind; return name → content."""
     for name, codec in VIDEOS.items():
         make_clip(folder / name, codec=codec, size=(160, 120), seconds=1.0)
     for name in BROADCAST:
@@ -59,7 +59,7 @@ def make_originals(folder: Path) -> dict[str, bytes]:
 
 
 def mutants(originals: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """*count* changed files with names that tell what was done to which."""
+    """Yield *count* corrupted files; their names say which file was changed, and how."""
     rng = random.Random(seed)
     names = sorted(originals)
     for number in range(count):
@@ -77,7 +77,7 @@ def mutants(originals: dict[str, bytes], count: int, seed: int) -> Iterator[tupl
 
 
 def _flip(data: bytearray, rng: random.Random) -> None:
-    """Some bits, most of them near the beginning, where headers are."""
+    """Flip some bits, most of them near the beginning, where headers are."""
     for _ in range(rng.choice((1, 2, 8, 64))):
         end = len(data) if rng.random() < 0.4 else min(len(data), 2048)
         if end:
@@ -116,14 +116,14 @@ def _insert(data: bytearray, rng: random.Random) -> None:
 
 
 def _extreme(data: bytearray, rng: random.Random) -> None:
-    """An extreme number somewhere in the first kilobytes."""
+    """Write an extreme number somewhere in the first four kilobytes."""
     place = rng.randrange(max(1, min(len(data), 4096)))
     value = rng.choice(EXTREMES)[: rng.choice((1, 2, 4))]
     data[place : place + len(value)] = value
 
 
 def _landmark(data: bytearray, rng: random.Random) -> None:
-    """An extreme or wrong number right before or after a mark of the format."""
+    """Write an extreme or random number just before or after a mark of the format."""
     places = [place for mark in LANDMARKS if (place := data.find(mark)) >= 0]
     if not places:
         return
@@ -133,7 +133,7 @@ def _landmark(data: bytearray, rng: random.Random) -> None:
 
 
 def _splice(data: bytearray, other: bytes, rng: random.Random) -> None:
-    """The beginning of one file and the end of another."""
+    """Join the beginning of one file and the end of another."""
     data[rng.randrange(len(data) + 1) :] = other[rng.randrange(len(other)) :]
 
 

@@ -1,4 +1,4 @@
-"""Looking at files as the service does, in processes whose death or silence is noticed."""
+"""Processing of files as in the service, in child processes whose crashes and hangs are detected."""
 
 import resource
 import time
@@ -22,32 +22,32 @@ from worker.pipeline.detector import Detector
 PROBE_TIMEOUT_S = 20.0
 DECODE_TIMEOUT_S = 20.0
 HANG_S = 120.0
-"""More than all limits of one file together."""
+"""More than the sum of all timeouts for one file."""
 MAX_SEGMENTS = 3
-"""That are decoded of one file: a mutant may claim hours."""
+"""Most segments of one file that are decoded: a mutant may claim hours."""
 DETECTED_EACH = 10
-"""Every so many files the network looks at the frames, too."""
+"""The frames of one in this many files are also scored."""
 
 
 @dataclass
 class Outcome:
-    """What became of all files."""
+    """The outcome of all files."""
 
     files: int = 0
     answered: int = 0
-    """By a result or by a code of this project."""
+    """Files that led to a result or an error code of the project."""
     worker_deaths: int = 0
     hangs: int = 0
     memory_mb: int = 0
-    """The largest resident memory of a looking process."""
+    """Peak resident memory of a worker process."""
     slowest_s: float = 0.0
     by_code: Counter[str] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
-    """Files that were not answered, killed their process or hung."""
+    """Files that crashed or hung their process, or led to an unexpected error."""
 
 
-def look(path: Path, limits: Limits, detector: Detector | None) -> str:
-    """What the api and then a worker say of a file: ``result``, or a code; ``api:`` before one that the api gives."""
+def process_file(path: Path, limits: Limits, detector: Detector | None) -> str:
+    """Process a file as API and worker do; return ``result`` or the error code, with ``api:`` before one of the API."""
     try:
         with path.open("rb") as stream:
             check_limits(inspect_header(stream, path.stat().st_size), limits.for_media())
@@ -75,8 +75,8 @@ def look(path: Path, limits: Limits, detector: Detector | None) -> str:
     return "result"
 
 
-def look_at_all(files: Iterable[tuple[str, bytes]], folder: Path, processes: int, detector: bool = True) -> Outcome:
-    """Hand *files* out to *processes*; those that die or hang are replaced."""
+def process_all(files: Iterable[tuple[str, bytes]], folder: Path, processes: int, detector: bool = True) -> Outcome:
+    """Distribute *files* over *processes* processes; those that crash or hang are replaced."""
     outcome = Outcome()
     workers = [_Worker(detector) for _ in range(processes)]
     idle, busy = list(workers), dict[Connection, _Worker]()
@@ -104,7 +104,7 @@ def look_at_all(files: Iterable[tuple[str, bytes]], folder: Path, processes: int
                 outcome.hangs += 1
                 outcome.bad.append(f"hang: {worker.path.name}")
                 busy.pop(line)
-                idle.append(worker.replaced())
+                idle.append(worker.replace())
     for worker in workers + idle:
         worker.end()
     return outcome
@@ -117,7 +117,7 @@ def _settle(worker: "_Worker", outcome: Outcome) -> "_Worker":
     except (EOFError, OSError):
         outcome.worker_deaths += 1
         outcome.bad.append(f"death: {worker.path.name}")
-        return worker.replaced()
+        return worker.replace()
     outcome.by_code[code] += 1
     if code.startswith("unexpected"):
         outcome.bad.append(f"{code}: {worker.path.name}")
@@ -129,7 +129,7 @@ def _settle(worker: "_Worker", outcome: Outcome) -> "_Worker":
 
 
 class _Worker:
-    """A process that looks at one file at a time."""
+    """A child process that processes one file at a time."""
 
     def __init__(self, detector: bool) -> None:
         self._detector = detector
@@ -143,20 +143,20 @@ class _Worker:
         self._is_ready = False
 
     def begin(self, path: Path, *, detect: bool) -> None:
-        """Look at *path*, once the networks are loaded: on a busy machine that takes as long as a file may."""
+        """Start to process *path*; wait first until the networks are loaded, which may take as long as a file may."""
         if not self._is_ready:
             self._is_ready = bool(self.line.recv())
         self.path, self.began = path, time.monotonic()
         self.line.send((path, detect))
 
-    def replaced(self) -> "_Worker":
-        """End this one, and give another."""
+    def replace(self) -> "_Worker":
+        """Kill this process and start another."""
         self._process.kill()
         self._process.join()
         return _Worker(self._detector)
 
     def end(self) -> None:
-        """No more files."""
+        """End the process."""
         self.line.close()
         self._process.join(10)
         if self._process.is_alive():
@@ -175,7 +175,7 @@ def _serve(line: Connection, with_detector: bool) -> None:
         except EOFError:
             return
         try:
-            code: Any = look(path, limits, detector if detect else None)
-        except Exception as error:  # noqa: BLE001 - a defect of ours is what is looked for
+            code: Any = process_file(path, limits, detector if detect else None)
+        except Exception as error:  # noqa: BLE001 - such bugs are what the test looks for
             code = f"unexpected {type(error).__name__}"
         line.send((code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))

@@ -1,10 +1,10 @@
-"""A short run; ``make mutants`` is the long one."""
+"""A short run of the mutants; ``make mutants`` is the long one."""
 
 import pytest
 from deepfakestream.errors import APIError
 
 from tests.mutants.corpus import FILES, make_originals, mutants
-from tests.mutants.running import look_at_all
+from tests.mutants.running import process_all
 
 
 @pytest.fixture(scope="module")
@@ -12,19 +12,19 @@ def originals(tmp_path_factory):
     return make_originals(tmp_path_factory.mktemp("originals"))
 
 
-def test_the_originals_are_good(originals, tmp_path):
-    outcome = look_at_all(originals.items(), tmp_path, 2, detector=False)
+def test_the_originals_are_accepted(originals, tmp_path):
+    outcome = process_all(originals.items(), tmp_path, 2, detector=False)
     assert dict(outcome.by_code) == {"result": FILES}
 
 
-def test_a_seed_makes_the_same_files(originals):
+def test_the_same_seed_makes_the_same_files(originals):
     once, again, other = (list(mutants(originals, 60, seed)) for seed in (1, 1, 2))
     assert once == again != other
     assert sum(data != originals[name.split("-", 2)[2]] for name, data in once) > 50
 
 
 def test_mutants_are_answered_and_kill_nobody(originals, tmp_path):
-    outcome = look_at_all(mutants(originals, 112, seed=3), tmp_path, 2, detector=False)
+    outcome = process_all(mutants(originals, 112, seed=3), tmp_path, 2, detector=False)
     assert (outcome.files, outcome.answered, outcome.worker_deaths, outcome.hangs) == (112, 112, 0, 0), outcome.bad
     assert outcome.by_code["result"] > 0
     assert len(outcome.by_code) > 3

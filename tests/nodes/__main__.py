@@ -1,9 +1,9 @@
 """
-``python -m tests.nodes``: the service on several machines, and what a second gpu worker adds.
+``python -m tests.nodes``: test the service on several machines, and measure the gain from a second gpu worker.
 
-Two api nodes, one cpu worker, beat and at first one gpu worker, then two, each in a network namespace of its own (where
-these may be made), share Postgres, Redis and an S3 server. The same videos are scored by one and by both. Ends with one
-JSON line, and with status 1 if a job did not succeed or had another result.
+Two API nodes, a cpu worker, beat, and first one, then two gpu workers share Postgres, Redis and an S3 server. Each runs
+in its own network namespace if these are permitted. The same videos are scored by one and by both gpu workers. Prints
+one JSON line; exits with status 1 if a job failed or had another result.
 """
 
 import json
@@ -25,14 +25,14 @@ from tests.clips import make_clip
 from tests.faults.audit import result
 from tests.nodes.cluster import Cluster
 
-# One process with one thread: what a worker adds is then a core of its own, on a machine with one to spare.
+# One process with one thread, so that each worker uses one core.
 SETTINGS = {"WORKER__PROCESSES_PER_DEVICE": "1", "WORKER__THREADS_PER_PROCESS": "1"}
 
 
 @click.command(context_settings=COMMAND, help=__doc__)
-@click.option("--videos", type=int, default=6, help="That are scored in each round.")
-@click.option("--seconds", type=POSITIVE, default=20.0, help="Of each video.")
-@click.option("--rounds", type=click.IntRange(1), default=3, help="Of which medians are taken.")
+@click.option("--videos", type=int, default=6, help="Number of videos that are scored in each round.")
+@click.option("--seconds", type=POSITIVE, default=20.0, help="Length of each video.")
+@click.option("--rounds", type=click.IntRange(1), default=3, help="Rounds, of which the median counts.")
 def main(videos: int, seconds: float, rounds: int) -> None:
     """Run the command line."""
     for name, value in SETTINGS.items():
@@ -46,7 +46,7 @@ def main(videos: int, seconds: float, rounds: int) -> None:
 
 
 def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, Any]:
-    """Videos a minute with one gpu worker and with two."""
+    """Measure videos per minute with one gpu worker and with two."""
     content = video.read_bytes()
     results: list[Any] = []
     minutes: dict[str, float] = {}
@@ -58,12 +58,12 @@ def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, An
             times = []
             for number in range(rounds + 1):
                 began = time.monotonic()
-                # Bytes after the end make each a file of its own.
+                # Different bytes after the end make each a different file.
                 jobs = [submit(client, content + f"{workers}{number}/{index}".encode()) for index in range(videos)]
                 ended = [client.wait(job_id, timeout_s=600) for job_id in jobs]
                 times.append(time.monotonic() - began)
                 results += [result(job.raw) for job in ended]
-            # The first round warms up.
+            # The first round is a warm-up.
             minutes[workers] = videos * 60 / median(times[1:])
     return {
         "namespaces": cluster.network.has_namespaces,
@@ -78,12 +78,12 @@ def run(cluster: Cluster, video: Path, videos: int, rounds: int) -> dict[str, An
 
 
 def submit(client: Client, content: bytes) -> str:
-    """The id of a job."""
+    """Submit a video; return the job's id."""
     return client.submit(BytesIO(content)).id
 
 
 def wait_for(cluster: Cluster, name: str, timeout_s: float = 120.0) -> None:
-    """Until a worker says that it is ready."""
+    """Wait until a worker logs that it is ready."""
     deadline = time.monotonic() + timeout_s
     log = cluster.state / "logs" / f"{name}.log"
     while "worker ready" not in log.read_text():

@@ -1,8 +1,8 @@
 """
-The service on several machines that share nothing but Postgres, Redis and an S3 server.
+A cluster of simulated machines that only share Postgres, Redis and an S3 server.
 
-Each process has a network namespace, a working folder and a temporary folder of its own; it is configured by
-environment alone, as a container is. The stores are this side's, and are reached over the network.
+Each process has its own network namespace, working folder and temporary folder, and is configured by environment
+variables like a container. The shared servers run on the host and are reached over the network.
 """
 
 import os
@@ -10,9 +10,8 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from deepfakestream.stack.embedded import EmbeddedStack
-from deepfakestream.stack.processes import Service
-
+from api.embedded.processes import Service
+from api.embedded.stack import CONFIG, EmbeddedStack
 from tests.nodes.network import Forwarder, Network, Node
 from tests.servers import running_s3
 
@@ -22,13 +21,13 @@ PACKAGES = Path(__file__).resolve().parents[2]
 
 class Cluster(EmbeddedStack):
     """
-    Runs the nodes while its context lasts.
+    A stack whose services run on nodes, while its context lasts.
 
     Args:
-        state: Folder of the stores, and of one folder for each node.
-        apis: How many api nodes there are.
-        gpu_workers: How many score at the start.
-        cpu_workers: How many of the other role there are at the start.
+        state: Folder of the shared servers, with a folder for each node.
+        apis: Number of API nodes.
+        gpu_workers: Number of gpu workers at the start.
+        cpu_workers: Number of cpu workers at the start.
     """
 
     def __init__(self, state: Path, *, apis: int = 2, gpu_workers: int = 2, cpu_workers: int = 1) -> None:
@@ -78,7 +77,7 @@ class Cluster(EmbeddedStack):
         return service
 
     def seen_by_nodes(self, url: str) -> str:
-        """An address by which nodes reach what listens at *url* on this side's loopback."""
+        """Return an address at which nodes reach the server at *url* on the host's loopback."""
         host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
         return f"http://{self.network.address}:{self._forward(self.network.address, (host, int(port))).port}/"
 
@@ -106,8 +105,8 @@ class Cluster(EmbeddedStack):
             "WEBHOOKS__ALLOW_INSECURE": "true",
         }
         given = {f"DEEPFAKESTREAM_{name}": value for name, value in settings.items()}
-        # Nothing of this machine's own configuration but what a test asks for.
-        self._common = {"DEEPFAKESTREAM_CONFIG": str(PACKAGES / "configs" / "embedded.yaml"), **os.environ, **given}
+        # The machine's configuration is not used, apart from what a test sets.
+        self._common = {"DEEPFAKESTREAM_CONFIG": str(CONFIG), **os.environ, **given}
         self._common["PYTHONPATH"] = os.pathsep.join([str(PACKAGES), str(PACKAGES / "client")])
         self._run("-m", "migrations", "upgrade", environment=self._common)
         self._make_secrets(self._common)

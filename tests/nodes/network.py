@@ -1,7 +1,7 @@
 """
-Machines for tests: network namespaces of one's own, joined by a bridge, and forwarders to what listens elsewhere.
+Simulated machines: network namespaces joined by a bridge, and forwarders to servers outside of them.
 
-Where namespaces may not be made, every node is this machine's loopback, and what keeps nodes apart is their folders.
+Without permission to make namespaces, all nodes use the loopback interface and only have separate folders.
 """
 
 import contextlib
@@ -18,22 +18,22 @@ IP = shutil.which("ip") or "/usr/sbin/ip"
 
 
 class Network:
-    """A bridge with an address for this side, and any number of nodes."""
+    """A bridge with an address for the host, and any number of nodes."""
 
     def __init__(self) -> None:
         self._name = f"dfs{secrets.token_hex(3)}"
         self._nodes: list[str] = []
-        # From the block that is set aside for tests of devices (RFC 2544).
+        # From the block that is reserved for benchmarks of network devices (RFC 2544).
         self._prefix = f"198.18.{secrets.randbelow(254) + 1}"
         self.has_namespaces = os.geteuid() == 0 and self._make_bridge()
 
     @property
     def address(self) -> str:
-        """Of this side."""
+        """Address of the host."""
         return f"{self._prefix}.1" if self.has_namespaces else "127.0.0.1"
 
     def add_node(self) -> "Node":
-        """A new node."""
+        """Add a node."""
         number = len(self._nodes) + 2
         if not self.has_namespaces:
             return Node("", "127.0.0.1", [])
@@ -49,7 +49,7 @@ class Network:
         return Node(outside, address, [IP, "netns", "exec", name])
 
     def close(self) -> None:
-        """Remove all of it."""
+        """Remove all nodes and the bridge."""
         for name in self._nodes:
             _ip("netns", "del", name, check=False)
         if self.has_namespaces:
@@ -69,11 +69,11 @@ class Node:
     def __init__(self, link: str, address: str, prefix: Sequence[str]) -> None:
         self.address = address
         self.prefix = list(prefix)
-        """Goes before a command that is to run there."""
+        """Prefix of command lines that run on the node."""
         self._link = link
 
     def cut_off(self) -> None:
-        """Nobody reaches it, and it reaches nobody; connections are not closed, they fall silent."""
+        """Disconnect the node; connections are not closed but no longer transfer data."""
         if self._link:
             _ip("link", "set", self._link, "down")
 
@@ -96,9 +96,9 @@ Target = tuple[str, int] | Path
 
 class Forwarder:
     """
-    Accepts connections and hands each on to the next of its targets that answers.
+    A TCP forwarder that passes each connection to the next of its targets that accepts it.
 
-    Stands for a balancer before several, and for the port of a server that listens on a socket or on loopback only.
+    It serves as a load balancer, and as a port of servers that listen on a Unix socket or on loopback only.
     """
 
     def __init__(self, host: str, targets: Sequence[Target]) -> None:
@@ -111,11 +111,11 @@ class Forwarder:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Take no more."""
+        """Accept no more connections."""
         self._listener.close()
 
     def go_away(self) -> None:
-        """Close every connection, and each new one at once."""
+        """Simulate an outage: close every connection, and each new one at once."""
         self._is_away = True
         for connection in list(self._open):
             with contextlib.suppress(OSError):
@@ -180,6 +180,6 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    # The other direction may go on; its end is told on.
+    # Only this direction has ended; the other one may continue.
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)

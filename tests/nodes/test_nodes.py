@@ -1,4 +1,4 @@
-"""The service on several machines: everything goes by way of Postgres, Redis and S3, and nothing else."""
+"""The service on several machines, which only share Postgres, Redis and S3."""
 
 import json
 import socket
@@ -33,7 +33,7 @@ def client(cluster):
 def test_both_gpu_workers_score_segments_of_one_video(cluster, client, clip):
     jobs = []
     for number in range(4):
-        # The balancer gives each connection to the next api.
+        # The load balancer passes each connection to the next API node.
         with Client(cluster.url, cluster.api_key_file.read_text().strip()) as another:
             jobs.append(another.submit(clip, segment_seconds=1.0, metadata={"number": number}))
     ended = [client.wait(job.id, timeout_s=120) for job in jobs]
@@ -46,7 +46,7 @@ def test_both_gpu_workers_score_segments_of_one_video(cluster, client, clip):
         assert '"event": "request"' in (cluster.state / "logs" / f"{name}.log").read_text(), name
 
 
-def test_a_file_goes_straight_to_storage(client, clip):
+def test_a_direct_upload_goes_to_storage(client, clip):
     job = client.wait(client.submit(clip, direct=True).id, timeout_s=120)
     assert (job.status, job.verdict) == ("succeeded", client.wait(client.submit(clip).id).verdict)
 
@@ -70,7 +70,7 @@ def test_nothing_is_lost_while_machines_are_killed_and_cut_off(tmp_path):
     assert sum(report["faults"].values()) > 4
 
 
-def test_a_node_that_is_cut_off_reaches_nobody():
+def test_a_disconnected_node_reaches_nothing():
     network = Network()
     if not network.has_namespaces:
         pytest.skip("no network namespaces may be made here")

@@ -1,1 +1,1 @@
-"""What a scan costs, measured beside a straightforward pipeline and beside the floor, in one run: ``make bench``."""
+"""The benchmark (``make bench``): the cost of a scan, compared with a baseline pipeline and a lower bound."""

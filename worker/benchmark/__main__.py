@@ -1,8 +1,8 @@
 """
-``python -m worker.benchmark``: what a scan costs, beside a straightforward pipeline and beside the floor, in one run.
+``python -m worker.benchmark``: compare the cost of a scan with a straightforward pipeline and with the floor.
 
-Seconds belong to the machine; the ratios are what is worth comparing. Writes a JSON file, a plot beside it, and prints
-tables in Markdown.
+Seconds depend on the machine; compare the ratios. The floor is decoding and classification alone. Writes a JSON file
+and a plot, and prints tables in Markdown.
 """
 
 import sys
@@ -24,33 +24,35 @@ PROGRAM: Final = "python -m worker.benchmark"
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Folder of clips to measure on; clips made on the spot if not given.",
+    help="Folder of clips to measure with; synthetic clips by default.",
 )
-@click.option("--model", default=DEFAULT_CHECKPOINT, help="The checkpoint that all contenders use.")
+@click.option("--model", default=DEFAULT_CHECKPOINT, help="Checkpoint that all pipelines use.")
 @click.option(
     "--models-dir", type=click.Path(path_type=Path), default=PACKAGED_MODELS_DIR, help="Folder of checkpoints."
 )
-@click.option("--quick", is_flag=True, help="Fewer clips and rounds; ends within five minutes.")
-@click.option("--rounds", type=click.IntRange(1), help="Of which medians are taken; 5 if not given, 3 with --quick.")
-@click.option("--threads", type=click.IntRange(1), help="Of PyTorch; all if not given.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="The report to write.")
+@click.option("--quick", is_flag=True, help="Use fewer clips and rounds; takes at most five minutes.")
+@click.option(
+    "--rounds", type=click.IntRange(1), help="Rounds, of which the median counts; 5 by default, 3 with --quick."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch; all cores by default.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="Path of the report.")
 @scenes_option
-def _measure(**options: Any) -> None:
+def _measure(**values: Any) -> None:
     with needed_packages(PROGRAM, "the benchmark", EXTRAS):
-        # Here, since torch takes seconds to import, which help needs not.
+        # Imported here, since torch takes seconds to import and --help does not need it.
         from worker.benchmark.report import draw, table
-        from worker.benchmark.running import Given, measured
-    given = Given(**options)
+        from worker.benchmark.running import BenchmarkOptions, run_benchmark
+    options = BenchmarkOptions(**values)
     try:
-        report = measured(given)
+        report = run_benchmark(options)
     except BenchmarkError as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
-    draw(report, given.out.with_suffix(".png"))
+    draw(report, options.out.with_suffix(".png"))
     click.echo(table(report))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; its exit status."""
+    """Run the command line; return its exit status."""
     return run(_measure, arguments, PROGRAM)
 
 

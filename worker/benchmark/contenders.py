@@ -1,8 +1,8 @@
 """
-What is measured: the pipeline that the same libraries suggest, ours, and the floor below both.
+The contenders that are measured: a baseline pipeline, the service's pipeline, and lower bounds for both.
 
-Each takes a video from its file to one score a face, with the same checkpoint, sampled frames, smallest face, detector
-thresholds and crops. Ours alone leaves faces out that are too blurred to judge, so it may score fewer.
+Each processes a video from the file to one score per face, with the same checkpoint, sampled frames, smallest face,
+detector thresholds and crops. Only the service's pipeline skips blurred faces, so it may score fewer.
 """
 
 import subprocess
@@ -25,13 +25,13 @@ from shared.config import Limits
 from shared.manifests import Preprocessing, read_manifest
 from worker.detection.faces import crop_face
 from worker.detection.mtcnn import MTCNN
-from worker.inference import Engine, Given, Outputs
-from worker.media.ffmpeg import THREADS, program
+from worker.inference import Engine, EngineInput, Outputs
+from worker.media.ffmpeg import THREADS, find_ffmpeg
 from worker.media.frames import Frame, read_frames, read_segments
 from worker.media.probe import MediaFacts, probe
 from worker.media.segments import plan_segments
 from worker.model.checkpoint import load_checkpoint
-from worker.pipeline.detector import FACE_BATCH, Detector, chunks
+from worker.pipeline.detector import FACE_BATCH, Detector, split_into_chunks
 from worker.pipeline.scanning import scan_segments
 
 TIMEOUT_S: Final = 3600.0
@@ -39,34 +39,34 @@ TIMEOUT_S: Final = 3600.0
 
 @dataclass(slots=True)
 class Scan:
-    """What one scan did, and where its time went."""
+    """Counts and times of one scan."""
 
     frames: int = 0
     faces: int = 0
-    """That were scored."""
+    """Number of scored faces."""
     stages_s: dict[str, float] = field(default_factory=dict)
     seconds: float | None = None
-    """What counts, where that is not all of it."""
+    """The time to report, if it is not the wall time of the whole scan."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the time that passes within to the stage *name*."""
+        """Add the block's wall time to the stage *name*."""
         began = time.perf_counter()
         yield
         self.stages_s[name] = self.stages_s.get(name, 0.0) + time.perf_counter() - began
 
 
-class Straightforward:
+class BaselinePipeline:
     """
-    What a competent engineer writes first: OpenCV reads the video, facenet-pytorch's MTCNN looks at each sampled frame,
-    and the network sees the crops in batches, as PyTorch runs it by default.
+    The straightforward pipeline: OpenCV decodes the video, facenet-pytorch's MTCNN detects faces frame by frame, and
+    PyTorch runs the network on batches of crops with default options.
     """
 
     def __init__(self, models_dir: Path, model: str) -> None:
         checkpoint = load_checkpoint(models_dir, model)
         self._manifest = checkpoint.manifest
         self._network = checkpoint.network.to(memory_format=torch.contiguous_format)
-        self._mtcnn = _reference(self._manifest.preprocessing)
+        self._mtcnn = _make_reference_mtcnn(self._manifest.preprocessing)
 
     @torch.inference_mode()
     def __call__(self, path: Path, _faces: int) -> Scan:
@@ -91,7 +91,7 @@ class Straightforward:
         return scan
 
     def _sampled(self, path: Path, scan: Scan) -> Iterator[NDArray[np.uint8]]:
-        """The first frame of each stretch of 1 / sample_fps seconds."""
+        """Yield the first frame of each interval of 1 / sample_fps seconds."""
         capture = cv2.VideoCapture(str(path))
         step_s = 1.0 / self._manifest.sampling.sample_fps
         fps = capture.get(cv2.CAP_PROP_FPS) or 25.0
@@ -112,8 +112,8 @@ class Straightforward:
         capture.release()
 
 
-class Ours:
-    """The pipeline that serves."""
+class ServedPipeline:
+    """The pipeline of the service."""
 
     def __init__(self, models_dir: Path, model: str) -> None:
         self._detector = Detector.load(models_dir, model, "cpu")
@@ -122,7 +122,7 @@ class Ours:
         """Scan *path*."""
         scan = Scan()
         sampling = self._detector.manifest.sampling
-        facts = _facts(path)
+        facts = _probe(path)
         plan = plan_segments(facts.duration_s, sampling.segment_seconds, first_s=facts.first_s)
         results = scan_segments(self._detector, path, facts, plan, sample_fps=sampling.sample_fps, timeout_s=TIMEOUT_S)
         for result in results:
@@ -131,8 +131,8 @@ class Ours:
         return scan
 
 
-class _Classifying:
-    """Has the network of ours, for crops of noise."""
+class _CropScorer:
+    """Base of contenders that run the service's network on crops of noise."""
 
     def __init__(self, models_dir: Path, model: str) -> None:
         self._detector = Detector.load(models_dir, model, "cpu")
@@ -145,8 +145,8 @@ class _Classifying:
             self._detector.score_crops([self._crop] * faces)
 
 
-class Floor(_Classifying):
-    """Decoding alone, then the network alone, one after the other, as where both have all cores."""
+class Floor(_CropScorer):
+    """The floor: decoding, then the network, one after the other, each with all cores."""
 
     def __call__(self, path: Path, faces: int) -> Scan:
         """Decode *path*, and score *faces* crops."""
@@ -154,7 +154,7 @@ class Floor(_Classifying):
         step_s = 1.0 / self._detector.manifest.sampling.sample_fps
         chosen = f"select=isnan(prev_selected_t)+gt(floor(t/{step_s}+1e-6)\\,floor(prev_selected_t/{step_s}+1e-6))"
         command = [
-            *(program(), "-v", "error", "-nostdin", "-threads", str(THREADS), "-i", str(path)),
+            *(find_ffmpeg(), "-v", "error", "-nostdin", "-threads", str(THREADS), "-i", str(path)),
             *("-map", "0:V:0", "-vf", chosen, "-fps_mode", "passthrough", "-f", "null", "-"),
         ]
         with scan.stage("decoding"):
@@ -163,47 +163,48 @@ class Floor(_Classifying):
         return scan
 
 
-class _Listening(MTCNN):
-    """Keeps what its networks are shown, to be shown again."""
+class _RecordingMTCNN(MTCNN):
+    """An MTCNN that records the calls of its networks, so that they can be repeated."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        self.shown: list[Callable[[], object]] = []
+        self.calls: list[Callable[[], object]] = []
         super().__init__(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
 
-    def _engine(self, network: nn.Module, side_px: int) -> Engine:
-        engine = super()._engine(network, side_px)
+    def _prepare(self, network: nn.Module, side_px: int) -> Engine:
+        engine = super()._prepare(network, side_px)
 
-        def run(pictures: Given) -> Outputs:
-            self.shown.append(partial(engine.run, np.array(pictures)))
+        def run(pictures: EngineInput) -> Outputs:
+            self.calls.append(partial(engine.run, np.array(pictures)))
             return engine.run(pictures)
 
         return replace(engine, run=run)
 
 
-class Indispensable(_Classifying):
+class RequiredWork(_CropScorer):
     """
-    What ours cannot do without, one after the other: the probe, frames in memory, detection's networks on what they are
-    shown, and the network on the crops. All between them is left out: the pyramid, the candidates, who overlaps whom.
+    The indispensable work of the service's pipeline, one part after the other: the probe, decoding to memory, the
+    detector's networks on their recorded inputs, and the network on the crops. Everything between is left out: image
+    pyramids, candidates, non-maximum suppression.
     """
 
     def __init__(self, models_dir: Path, model: str) -> None:
         super().__init__(models_dir, model)
-        self._mtcnn = _Listening(self._detector.manifest.preprocessing)
+        self._mtcnn = _RecordingMTCNN(self._detector.manifest.preprocessing)
         self._path: Path | None = None
         self._share = 1.0
 
     def __call__(self, path: Path, faces: int) -> Scan:
-        """Go through *path*, and score *faces* crops."""
+        """Process *path*, and score *faces* crops."""
         if path != self._path:
-            self._listen(path)
+            self._record(path)
         scan = Scan()
         with scan.stage("probe"):
-            facts = _facts(path)
+            facts = _probe(path)
         with scan.stage("decoding"):
             scan.frames = sum(1 for _ in self._read(path, facts))
         with scan.stage("detection"):
-            for show in self._mtcnn.shown:
-                show()
+            for call in self._mtcnn.calls:
+                call()
         scan.stages_s["detection"] /= self._share
         self._classify(scan, faces)
         scan.seconds = sum(scan.stages_s.values())
@@ -215,11 +216,11 @@ class Indispensable(_Classifying):
         frames = read_segments(path, facts, plan, sample_fps=sampling.sample_fps, timeout_s=TIMEOUT_S)
         return (frame for frame in frames if frame is not None)
 
-    def _listen(self, path: Path) -> None:
-        """What the networks are shown of at most ``FRAMES`` frames, and the share of all that these are."""
-        self._mtcnn.shown.clear()
+    def _record(self, path: Path) -> None:
+        """Record the networks' inputs for at most ``FRAMES`` frames, and the share of all frames that these are."""
+        self._mtcnn.calls.clear()
         self._path, total, looked_at = path, 0, 0
-        for chunk in chunks(self._read(path, _facts(path))):
+        for chunk in split_into_chunks(self._read(path, _probe(path))):
             total += len(chunk)
             if looked_at < FRAMES:
                 looked_at += len(chunk)
@@ -229,10 +230,10 @@ class Indispensable(_Classifying):
 
 class Detection:
     """
-    Detection by itself, on frames that are in memory already.
+    Detection only, on frames in memory.
 
     Args:
-        reference: facenet-pytorch's, a frame at a time, or else ours.
+        reference: Use facenet-pytorch's MTCNN, frame by frame, instead of the service's.
     """
 
     def __init__(self, models_dir: Path, model: str, *, reference: bool) -> None:
@@ -242,8 +243,8 @@ class Detection:
         self._path: Path | None = None
         self._detect: Callable[[], list[int]]
         if reference:
-            theirs = _reference(preprocessing)
-            self._detect = lambda: [_count(theirs.detect(frame)[0]) for frame in self._frames]
+            reference_mtcnn = _make_reference_mtcnn(preprocessing)
+            self._detect = lambda: [_count(reference_mtcnn.detect(frame)[0]) for frame in self._frames]
         else:
             ours = MTCNN(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
             self._detect = lambda: [len(faces) for faces in ours.detect(self._frames)]
@@ -252,7 +253,7 @@ class Detection:
     def __call__(self, path: Path, _faces: int) -> Scan:
         """Detect faces in at most ``FRAMES`` sampled frames; reading them is not timed."""
         if path != self._path:
-            facts = _facts(path)
+            facts = _probe(path)
             read = read_frames(
                 path,
                 facts,
@@ -271,18 +272,18 @@ class Detection:
 
 
 FRAMES: Final = 16
-"""That detection by itself is measured on."""
+"""Number of frames on which detection is measured separately."""
 CONTENDERS: Final[dict[str, Callable[[Path, str], Callable[[Path, int], Scan]]]] = {
-    "straightforward": Straightforward,
-    "ours": Ours,
+    "straightforward": BaselinePipeline,
+    "ours": ServedPipeline,
     "floor": Floor,
-    "indispensable": Indispensable,
+    "indispensable": RequiredWork,
     "detection, facenet-pytorch": lambda models_dir, model: Detection(models_dir, model, reference=True),
     "detection, ours": lambda models_dir, model: Detection(models_dir, model, reference=False),
 }
 
 
-def _reference(preprocessing: Preprocessing) -> facenet_pytorch.MTCNN:
+def _make_reference_mtcnn(preprocessing: Preprocessing) -> facenet_pytorch.MTCNN:
     return facenet_pytorch.MTCNN(
         min_face_size=preprocessing.min_face_px, thresholds=list(preprocessing.detector_thresholds), keep_all=True
     )
@@ -292,5 +293,5 @@ def _count(boxes: Any) -> int:
     return 0 if boxes is None else len(boxes)
 
 
-def _facts(path: Path) -> MediaFacts:
+def _probe(path: Path) -> MediaFacts:
     return probe(path, Limits().for_media())

@@ -1,5 +1,5 @@
-"""What goes wrong in a benchmark."""
+"""The error of benchmarks."""
 
 
 class BenchmarkError(Exception):
-    """Something cannot be measured."""
+    """A measurement is impossible or failed."""

@@ -1,4 +1,4 @@
-"""Measuring contenders in turn, each in a warm process of its own, so that none is charged another's memory."""
+"""Measurement of contenders in turn, each in its own warm process, so that memory is measured separately."""
 
 import time
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ class Measurement:
     faces: int
     peak_mb: float | None
     """
-    Largest resident memory of its process in the last round; None where it is not told. OpenCV decodes in that process,
-    ffmpeg in one of its own, which is left out.
+    Peak resident memory of its process in the last round; None on systems that do not report it. OpenCV decodes in that
+    process, but ffmpeg in a child process, which does not count.
     """
     stages_s: dict[str, float]
-    """Of the round in the middle."""
+    """Times of the stages in the median round."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded, with what follows from them."""
+        """Return plain values, rounded, with rates."""
         values = asdict(self)
         values["rounds_s"] = [round(value, 4) for value in self.rounds_s]
         values["stages_s"] = {name: round(value, 4) for name, value in self.stages_s.items()}
@@ -52,27 +52,27 @@ class Measurement:
 
 class Bench:
     """
-    Warm processes, one a contender, until it is closed.
+    Warm processes, one per contender, until it is closed.
 
     Args:
         models_dir: Folder of checkpoints.
-        model: The one that all of them use.
-        threads: That PyTorch may use in each; all if not given.
+        model: Name of the checkpoint that all contenders use.
+        threads: Number of PyTorch's threads in each process; all cores if not given.
     """
 
     def __init__(self, models_dir: Path, model: str, *, threads: int | None = None) -> None:
         self._given = (models_dir, model, threads)
-        self._lines: dict[str, Connection] = {}
+        self._pipes: dict[str, Connection] = {}
         self._processes: list[SpawnProcess] = []
 
     def measure(self, path: Path, contenders: Sequence[str], *, rounds: int) -> dict[str, Measurement]:
         """
-        Let *contenders* scan *path* in turn, *rounds* times, after one scan each that is not counted.
+        Let *contenders* scan *path* in turn, *rounds* times, after one warm-up scan each.
 
-        The floor scores as many faces as ours found, so it comes after ours.
+        The floor scores as many faces as ``ours``, so it must come after it.
 
         Raises:
-            BenchmarkError: One of them cannot scan it.
+            BenchmarkError: A contender cannot scan *path*.
         """
         faces = 0
         taken: dict[str, list[tuple[float, Scan, float | None]]] = {name: [] for name in contenders}
@@ -83,29 +83,29 @@ class Bench:
                     faces = scan.faces
                 if number:
                     taken[name].append((seconds, scan, peak_mb))
-        return {name: _summed_up(name, rows) for name, rows in taken.items()}
+        return {name: _summarise(name, rows) for name, rows in taken.items()}
 
     def close(self) -> None:
-        """Ends the processes."""
-        for line in self._lines.values():
-            with suppress(OSError):  # One that has failed is gone already.
-                line.send(None)
+        """End the processes."""
+        for pipe in self._pipes.values():
+            with suppress(OSError):  # A process that failed has ended already.
+                pipe.send(None)
         for process in self._processes:
             process.join(JOIN_S)
 
     def _ask(self, name: str, path: Path, faces: int) -> tuple[float, Scan, float | None]:
-        if name not in self._lines:
+        if name not in self._pipes:
             context = get_context("spawn")
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, name, *self._given), daemon=True)
+            process = context.Process(target=_run_contender, args=(there, name, *self._given), daemon=True)
             process.start()
             there.close()
             self._processes.append(process)
-            self._lines[name] = here
-        line = self._lines[name]
+            self._pipes[name] = here
+        pipe = self._pipes[name]
         try:
-            line.send((path, faces))
-            answer: tuple[float, Scan, float | None] | str = line.recv()
+            pipe.send((path, faces))
+            answer: tuple[float, Scan, float | None] | str = pipe.recv()
         except (EOFError, OSError) as error:
             raise BenchmarkError(f"{name} ended while it scanned {path}") from error
         if isinstance(answer, str):
@@ -113,7 +113,7 @@ class Bench:
         return answer
 
 
-def _summed_up(name: str, rows: Sequence[tuple[float, Scan, float | None]]) -> Measurement:
+def _summarise(name: str, rows: Sequence[tuple[float, Scan, float | None]]) -> Measurement:
     middle = sorted(rows, key=lambda row: row[0])[len(rows) // 2]
     return Measurement(
         contender=name,
@@ -126,32 +126,32 @@ def _summed_up(name: str, rows: Sequence[tuple[float, Scan, float | None]]) -> M
     )
 
 
-def _serve(line: Connection, name: str, models_dir: Path, model: str, threads: int | None) -> None:
-    """What a contender's process does: scan what it is told until it is told to end."""
+def _run_contender(pipe: Connection, name: str, models_dir: Path, model: str, threads: int | None) -> None:
+    """Scan the requested files in a contender's process, until None is received."""
     if threads is not None:
         torch.set_num_threads(threads)
     contender = CONTENDERS[name](models_dir, model)
-    while (order := line.recv()) is not None:
-        path, faces = order
-        _forget_peak()
+    while (request := pipe.recv()) is not None:
+        path, faces = request
+        _reset_peak_memory()
         began = time.perf_counter()
         try:
             scan = contender(path, faces)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the other process is to say it
-            line.send(repr(error))
+        except Exception as error:  # noqa: BLE001 - the parent process reports every error
+            pipe.send(repr(error))
             continue
         seconds = time.perf_counter() - began
-        line.send((scan.seconds or seconds, scan, _peak_mb()))
+        pipe.send((scan.seconds or seconds, scan, _read_peak_mb()))
 
 
-def _forget_peak() -> None:
+def _reset_peak_memory() -> None:
     try:
         RESET_PEAK.write_text("5")
     except OSError:
         return
 
 
-def _peak_mb() -> float | None:
+def _read_peak_mb() -> float | None:
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:

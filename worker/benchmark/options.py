@@ -1,4 +1,4 @@
-"""What both command lines of the benchmark have in common."""
+"""Options that both command lines of the benchmark share."""
 
 from pathlib import Path
 from typing import Final
@@ -6,8 +6,8 @@ from typing import Final
 import click
 
 EXTRAS: Final = "worker,train,demo"
-"""The extras of the distribution that hold what is measured, what it is measured beside, and what draws it."""
+"""Extras of the distribution that the benchmark needs: the pipeline, the baseline's libraries, and plotting."""
 
 scenes_option: Final = click.option(
-    "--scenes", type=click.Path(path_type=Path), default=Path("build/scenes"), help="Where made clips are kept."
+    "--scenes", type=click.Path(path_type=Path), default=Path("build/scenes"), help="Folder of synthetic clips."
 )

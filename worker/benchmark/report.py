@@ -1,4 +1,4 @@
-"""The benchmark's figures as Markdown and as a plot."""
+"""The benchmark's report as tables in Markdown and as a plot."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ RATIOS: Final = ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"
 INDISPENSABLE: Final = "indispensable"
 STAGES: Final = ("probe", "decoding", "detection", "classification")
 BOUNDS: Final = ("straightforward_vs_indispensable", "indispensable_vs_floor")
-BOUND_HEADS: Final = (
+BOUND_COLUMNS: Final = (
     "clip",
     "probe, s",
     "frames, s",
@@ -21,13 +21,13 @@ BOUND_HEADS: Final = (
     "straightforward / together",
     "together / floor",
 )
-AXES: Final = {"duration": "seconds", "resolution": "height_px", "faces": "faces"}
-UNITS: Final = {
+AXIS_FIELDS: Final = {"duration": "seconds", "resolution": "height_px", "faces": "faces"}
+AXIS_LABELS: Final = {
     "duration": "length of the video, s",
     "resolution": "height of the picture, px",
     "faces": "faces in a frame",
 }
-HEADS: Final = (
+COLUMNS: Final = (
     "clip",
     "frames",
     "faces",
@@ -44,8 +44,8 @@ HEADS: Final = (
 
 
 def table(report: Mapping[str, Any]) -> str:
-    """The clips with their ratios, then how seconds and memory grow, in Markdown."""
-    lines = [f"| {' | '.join(HEADS)} |", f"|{' --- |' * len(HEADS)}"]
+    """Return tables in Markdown: the clips with their ratios, then the growth of time and memory."""
+    lines = [f"| {' | '.join(COLUMNS)} |", f"|{' --- |' * len(COLUMNS)}"]
     for clip in report["clips"]:
         rows = {row["contender"]: row for row in clip["contenders"]}
         ours = rows["ours"]
@@ -57,28 +57,28 @@ def table(report: Mapping[str, Any]) -> str:
             *(f"{clip[name]:.2f}" for name in RATIOS),
             f"{ours['frames_per_s']:.1f}",
             f"{ours['faces_per_s']:.1f}",
-            _mb(ours),
+            _format_mb(ours),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     medians = (f"{report[name]:.2f}" for name in RATIOS)
     lines.append(f"| median | | | | | | {' | '.join(medians)} | | | |")
-    lines += ["", *_bounds(report)]
+    lines += ["", *_bounds_table(report)]
     for name, rows_of in report["growth"].items():
-        lines += ["", f"| {UNITS[name]} | " + " | ".join(f"{each}, s | {each}, MB" for each in PIPELINES) + " |"]
+        lines += ["", f"| {AXIS_LABELS[name]} | " + " | ".join(f"{each}, s | {each}, MB" for each in PIPELINES) + " |"]
         lines.append(f"|{' --- |' * 7}")
         for row in rows_of:
             of = {each["contender"]: each for each in row["contenders"]}
-            cells = [str(row[AXES[name]])]
+            cells = [str(row[AXIS_FIELDS[name]])]
             for each in PIPELINES:
-                cells += [f"{of[each]['seconds']:.2f}", _mb(of[each])]
+                cells += [f"{of[each]['seconds']:.2f}", _format_mb(of[each])]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _bounds(report: Mapping[str, Any]) -> Iterator[str]:
-    """What ours cannot do without, and what could be reached if all else cost nothing."""
-    yield f"| {' | '.join(BOUND_HEADS)} |"
-    yield f"|{' --- |' * len(BOUND_HEADS)}"
+def _bounds_table(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the table of the indispensable work, and of the ratios if everything else took no time."""
+    yield f"| {' | '.join(BOUND_COLUMNS)} |"
+    yield f"|{' --- |' * len(BOUND_COLUMNS)}"
     for clip in report["clips"]:
         [least] = (row for row in clip["contenders"] if row["contender"] == INDISPENSABLE)
         cells = [f"{least['stages_s'][stage]:.2f}" for stage in STAGES]
@@ -91,16 +91,16 @@ def _bounds(report: Mapping[str, Any]) -> Iterator[str]:
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Plot seconds against duration, resolution and faces, for each contender."""
     figure = Figure(figsize=(12, 4), layout="constrained")
-    for place, (name, axes) in enumerate(zip(AXES, figure.subplots(1, 3), strict=True)):
+    for place, (name, axes) in enumerate(zip(AXIS_FIELDS, figure.subplots(1, 3), strict=True)):
         for contender in PIPELINES:
             points = [
-                (row[AXES[name]], each["seconds"])
+                (row[AXIS_FIELDS[name]], each["seconds"])
                 for row in report["growth"][name]
                 for each in row["contenders"]
                 if each["contender"] == contender
             ]
             axes.plot(*zip(*points, strict=True), marker="o", label=contender)
-        axes.set_xlabel(UNITS[name])
+        axes.set_xlabel(AXIS_LABELS[name])
         axes.set_ylabel("seconds")
         axes.set_ylim(bottom=0)
         if place == 0:
@@ -108,5 +108,5 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def _mb(row: Mapping[str, Any]) -> str:
+def _format_mb(row: Mapping[str, Any]) -> str:
     return "–" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"

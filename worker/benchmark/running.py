@@ -1,4 +1,4 @@
-"""The whole benchmark: clips, contenders in turn, and a report that is written as far as it is."""
+"""The whole benchmark: clips, contenders in turn, and a report that is written after each part."""
 
 import json
 import platform
@@ -23,13 +23,13 @@ DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
 SIZES: Final = ((640, 360), (1280, 720), (1920, 1080), (3840, 2160))
 DURATIONS_S: Final = (10, 60, 180, 600)
 FACES: Final = (1, 2, 4, 7, 10)
-SCENE_S: Final = 10
-"""Length of a clip where something else grows than the duration."""
+SCENE_DURATION_S: Final = 10
+"""Length of clips of which something else than the duration varies."""
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """The options of the command line, which says what each means."""
+class BenchmarkOptions:
+    """The options of the command line; see its help."""
 
     data: Path | None
     model: str
@@ -41,33 +41,33 @@ class Given:
     scenes: Path
 
 
-def measured(given: Given) -> dict[str, Any]:
+def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
     """
-    Measure what *given* asks for.
+    Run the benchmark with *options*.
 
     Returns:
-        The report, which is written to ``given.out`` as far as it is after each part.
+        The report, which is also written to ``options.out`` after each part.
 
     Raises:
-        BenchmarkError: There is nothing to measure on, or a contender failed.
+        BenchmarkError: There are no clips, or a contender failed.
     """
-    rounds = given.rounds or (3 if given.quick else 5)
-    paths = _paths(given)
-    report: dict[str, Any] = {"machine": _machine(given.threads), "rounds": rounds, "quick": given.quick}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with closing(Bench(given.models_dir, given.model, threads=given.threads)) as bench:
+    rounds = options.rounds or (3 if options.quick else 5)
+    paths = _find_clips(options)
+    report: dict[str, Any] = {"machine": _describe_machine(options.threads), "rounds": rounds, "quick": options.quick}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with closing(Bench(options.models_dir, options.model, threads=options.threads)) as bench:
         clips: list[dict[str, Any]] = []
         for path in tqdm(paths, unit="clip", desc="clips"):
             rows = bench.measure(path, [*PIPELINES, INDISPENSABLE], rounds=rounds)
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
-            clips.append({"clip": path.name, **_ratios(rows), "contenders": _json(rows)})
+            clips.append({"clip": path.name, **_ratios(rows), "contenders": _rows_to_json(rows)})
             for name in (*RATIOS, *BOUNDS):
                 report[name] = round(median(clip[name] for clip in clips), 3)
-            _write(report | {"clips": clips}, given.out)
+            _write(report | {"clips": clips}, options.out)
         report |= {"clips": clips, "growth": {}}
-        for name, growing in _growth(bench, given).items():
+        for name, growing in _measure_growth(bench, options).items():
             report["growth"][name] = list(growing)
-            _write(report, given.out)
+            _write(report, options.out)
     return report
 
 
@@ -75,7 +75,7 @@ def _write(report: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _machine(threads: int | None) -> dict[str, Any]:
+def _describe_machine(threads: int | None) -> dict[str, Any]:
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": available_cores(),
@@ -85,32 +85,32 @@ def _machine(threads: int | None) -> dict[str, Any]:
     }
 
 
-def _paths(given: Given) -> list[Path]:
-    if given.data is not None:
-        paths = sorted(path for path in given.data.glob("*") if path.suffix.lower() in SUFFIXES)
+def _find_clips(options: BenchmarkOptions) -> list[Path]:
+    if options.data is not None:
+        paths = sorted(path for path in options.data.glob("*") if path.suffix.lower() in SUFFIXES)
         if not paths:
-            raise BenchmarkError(f"there is no video in {given.data}")
+            raise BenchmarkError(f"no video found in {options.data}; name a folder with files of {', '.join(SUFFIXES)}")
     else:
         paths = [
-            make_scene(given.scenes / f"{height}p-2.mp4", width_px=width, height_px=height, seconds=10, faces=2)
+            make_scene(options.scenes / f"{height}p-2.mp4", width_px=width, height_px=height, seconds=10, faces=2)
             for width, height in SIZES[:3]
         ]
-    if given.quick:
-        # The largest file and the smallest, so that it ends in time.
-        return sorted({max(paths, key=_size), min(paths, key=_size)})
+    if options.quick:
+        # Only the largest and the smallest file, so that it ends in time.
+        return sorted({max(paths, key=_size_bytes), min(paths, key=_size_bytes)})
     return paths
 
 
-def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
-    quick = given.quick
+def _measure_growth(bench: Bench, options: BenchmarkOptions) -> dict[str, Iterator[dict[str, Any]]]:
+    quick = options.quick
 
     def rows(values: Any, make: Callable[[Any], dict[str, int]]) -> Iterator[dict[str, Any]]:
         for value in tqdm(values, desc="growth"):
-            wanted = make(value)
-            name = "-".join(str(number) for number in wanted.values())
-            path = make_scene(given.scenes / f"{name}.mp4", **wanted)
-            measured = bench.measure(path, PIPELINES, rounds=given.rounds or 1)
-            yield {**wanted, "contenders": _json(measured)}
+            scene = make(value)
+            name = "-".join(str(number) for number in scene.values())
+            path = make_scene(options.scenes / f"{name}.mp4", **scene)
+            measurements = bench.measure(path, PIPELINES, rounds=options.rounds or 1)
+            yield {**scene, "contenders": _rows_to_json(measurements)}
 
     small = {"width_px": 640, "height_px": 360}
     return {
@@ -119,31 +119,31 @@ def _growth(bench: Bench, given: Given) -> dict[str, Iterator[dict[str, Any]]]:
         ),
         "resolution": rows(
             SIZES[:3:2] if quick else SIZES,
-            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": SCENE_S, "faces": 1},
+            lambda size: {"width_px": size[0], "height_px": size[1], "seconds": SCENE_DURATION_S, "faces": 1},
         ),
         "faces": rows(
             FACES[::4] if quick else FACES,
-            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": SCENE_S, "faces": faces},
+            lambda faces: {"width_px": 1280, "height_px": 720, "seconds": SCENE_DURATION_S, "faces": faces},
         ),
     }
 
 
 def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
     ours = rows["ours"].seconds
-    theirs, mine = (rows[name].seconds for name in DETECTIONS)
-    straightforward, floor, least = (rows[name].seconds for name in ("straightforward", "floor", INDISPENSABLE))
+    reference_s, own_s = (rows[name].seconds for name in DETECTIONS)
+    straightforward, floor, indispensable = (rows[name].seconds for name in ("straightforward", "floor", INDISPENSABLE))
     return {
         "ratio_vs_straightforward": round(straightforward / ours, 3),
         "ratio_vs_floor": round(ours / floor, 3),
-        "detection_ratio": round(theirs / mine, 3),
-        "straightforward_vs_indispensable": round(straightforward / least, 3),
-        "indispensable_vs_floor": round(least / floor, 3),
+        "detection_ratio": round(reference_s / own_s, 3),
+        "straightforward_vs_indispensable": round(straightforward / indispensable, 3),
+        "indispensable_vs_floor": round(indispensable / floor, 3),
     }
 
 
-def _json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
+def _rows_to_json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
     return [row.to_json() for row in rows.values()]
 
 
-def _size(path: Path) -> int:
+def _size_bytes(path: Path) -> int:
     return path.stat().st_size

@@ -1,4 +1,4 @@
-"""Clips that the benchmark makes itself, so that one thing at a time grows: duration, resolution, faces in a frame."""
+"""Synthetic clips, of which one property varies at a time: duration, resolution or faces per frame."""
 
 import subprocess
 from collections.abc import Iterator
@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from worker.media.ffmpeg import program
+from worker.media.ffmpeg import find_ffmpeg
 
 FPS: Final = 25
 LOOP_S: Final = 10
-"""What is drawn; longer clips repeat it."""
+"""Length that is drawn; longer clips repeat it."""
 PORTRAIT_SHARE: Final = 0.35
-"""Side of a portrait, as a share of the picture's height; its face has a little less than half of that."""
-MAX_IN_A_ROW: Final = 5
+"""Side of a portrait as a share of the picture's height; the face is a little less than half as large."""
+PORTRAITS_PER_ROW: Final = 5
 KEPT_BYTES: Final = 300_000_000
-"""Of drawn frames."""
+"""Limit of the memory for drawn frames."""
 
 
 def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces: int) -> Path:
     """
-    Write an H.264 clip of portraits in the public domain that drift over a grainy ground; kept if it is there.
+    Write an H.264 clip of public-domain portraits that move over a grainy background, unless *path* exists.
 
     Args:
-        seconds: A multiple of ten, or less than ten.
-        faces: In each frame, 0 to 10.
+        seconds: Length: a multiple of ten, or less than ten.
+        faces: Number of faces per frame, 0 to 10.
     """
     if path.exists():
         return path
@@ -37,7 +37,7 @@ def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces
     partial, loop = path.with_suffix(".partial.mp4"), path.with_suffix(".loop.mp4")
     drawn_s = min(seconds, LOOP_S)
     command = [
-        *(program(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_px}x{height_px}"),
+        *(find_ffmpeg(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width_px}x{height_px}"),
         *("-r", str(FPS), "-i", "-", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-g", str(2 * FPS)),
         *("-pix_fmt", "yuv420p", str(loop)),
     ]
@@ -50,7 +50,7 @@ def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces
         if process.wait() != 0:
             raise RuntimeError(f"{path} could not be encoded")
     repeats = str(max(1, round(seconds / drawn_s)) - 1)
-    copy = [program(), "-v", "error", "-y", "-stream_loop", repeats, "-i", str(loop), "-c", "copy", str(partial)]
+    copy = [find_ffmpeg(), "-v", "error", "-y", "-stream_loop", repeats, "-i", str(loop), "-c", "copy", str(partial)]
     subprocess.run(copy, check=True)
     loop.unlink()
     partial.rename(path)
@@ -58,7 +58,7 @@ def make_scene(path: Path, *, width_px: int, height_px: int, seconds: int, faces
 
 
 def _frames(width_px: int, height_px: int, count: int, faces: int) -> Iterator[NDArray[np.uint8]]:
-    """*count* frames, a few of them different: drawing each would take longer than measuring."""
+    """Yield *count* frames, of which only a few differ: drawing each would take longer than measuring."""
     rng = np.random.default_rng(5)
     rough = Image.fromarray(rng.integers(70, 150, (height_px // 16 + 1, width_px // 16 + 1, 3), dtype=np.uint8))
     ground = rough.resize((width_px, height_px), Image.Resampling.BICUBIC)
@@ -70,8 +70,8 @@ def _frames(width_px: int, height_px: int, count: int, faces: int) -> Iterator[N
         picture = ground.copy()
         drift = round(side * 0.2 * np.sin(2 * np.pi * step / steps))
         for place in range(faces):
-            row, column = divmod(place, MAX_IN_A_ROW)
-            left = round((column + 0.5) * width_px / MAX_IN_A_ROW - side / 2) + drift
+            row, column = divmod(place, PORTRAITS_PER_ROW)
+            left = round((column + 0.5) * width_px / PORTRAITS_PER_ROW - side / 2) + drift
             top = round(height_px * (0.08 + 0.48 * row)) + drift // 2
             picture.paste(portraits[place % len(portraits)], (left, top))
         grain = rng.integers(-4, 5, (height_px, width_px, 1), dtype=np.int16)
@@ -80,7 +80,7 @@ def _frames(width_px: int, height_px: int, count: int, faces: int) -> Iterator[N
 
 
 def _portraits() -> list[Image.Image]:
-    """Eileen Collins (scikit-image) and Grace Hopper (matplotlib)."""
+    """Return portraits of Eileen Collins (from scikit-image) and Grace Hopper (from matplotlib)."""
     astronaut = Image.fromarray(data.astronaut()).crop((100, 0, 380, 280))  # type: ignore[no-untyped-call]
     file = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
     return [astronaut, Image.open(str(file)).convert("RGB").crop((90, 20, 430, 360))]

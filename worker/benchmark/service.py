@@ -1,8 +1,8 @@
 """
-``python -m worker.benchmark.service``: what the service adds to scoring, measured on a running stack.
+``python -m worker.benchmark.service``: measure the overhead of the service on a running stack.
 
-Three figures: how many small submissions it accepts a second, how long after a submission its first segment starts,
-and what queue, lease and record cost a segment. Jobs that it made are erased afterwards.
+Three figures: small submissions per second, the time from a submission to the start of its first segment, and the
+overhead of queue, lease and database per segment. The jobs are deleted afterwards.
 """
 
 import http.client
@@ -34,22 +34,22 @@ TIMEOUT_S: Final = 300.0
 SEGMENT_S: Final = 1.0
 CLIP_S: Final = 60
 PROCESSES: Final = 2
-"""That submit side by side; each has connections of its own."""
+"""Number of processes that submit in parallel, each with its own connections."""
 PAUSE_S: Final = 0.5
-"""Between submissions whose start is waited for, so that the stack is idle."""
+"""Pause before each submission whose start is measured, so that the stack is idle."""
 
 
-class SeveralAtOnceError(BenchmarkError):
-    """What a segment costs cannot be told where several are scored at once."""
+class ConcurrentScoringError(BenchmarkError):
+    """The overhead of a segment cannot be measured, because several segments were scored at the same time."""
 
 
-class Caller:
+class APIConnection:
     """
-    One kept connection to the api.
+    A persistent connection to the API.
 
     Args:
-        url: Of the api.
-        api_key: That may submit, read and delete.
+        url: URL of the API.
+        api_key: API key that may submit, read and delete jobs.
     """
 
     def __init__(self, url: str, api_key: str) -> None:
@@ -62,12 +62,12 @@ class Caller:
         """End the connection."""
         self._connection.close()
 
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Any:
         """
-        The answer's JSON; None if it has no body.
+        Send a request; return the response's JSON, or None if it has no body.
 
         Raises:
-            BenchmarkError: It is not a success.
+            BenchmarkError: The response is an error.
         """
         self._connection.request(method, path, body, self._headers | headers)
         response = self._connection.getresponse()
@@ -77,15 +77,15 @@ class Caller:
         return json.loads(data) if data else None
 
     def submit(self, data: bytes, query: str = "") -> str:
-        """Submit a file's content; the job's id."""
-        job = self.ask("POST", f"/v1/jobs{query}", data, **{"Content-Type": "application/octet-stream"})
+        """Submit a file's content; return the job's id."""
+        job = self.request("POST", f"/v1/jobs{query}", data, **{"Content-Type": "application/octet-stream"})
         return str(job["id"])
 
-    def finished(self, job_id: str) -> dict[str, Any]:
-        """The job, once it has ended."""
+    def wait_until_finished(self, job_id: str) -> dict[str, Any]:
+        """Wait until the job has succeeded, and return it; raise BenchmarkError if it failed or timed out."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
-            job: dict[str, Any] = self.ask("GET", f"/v1/jobs/{job_id}", Prefer="wait=10")
+            job: dict[str, Any] = self.request("GET", f"/v1/jobs/{job_id}", Prefer="wait=10")
             if job["finished_at"] is not None:
                 if job["status"] != "succeeded":
                     raise BenchmarkError(f"job {job_id} has {job['status']}: {job['error']}")
@@ -93,10 +93,10 @@ class Caller:
         raise BenchmarkError(f"job {job_id} did not end in {TIMEOUT_S:g} s")
 
     def segments(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """All segments of a job."""
+        """Yield all segments of a job."""
         cursor = ""
         while True:
-            page = self.ask("GET", f"/v1/jobs/{job_id}/segments?limit=100{cursor}")
+            page = self.request("GET", f"/v1/jobs/{job_id}/segments?limit=100{cursor}")
             yield from page["items"]
             if page["next_cursor"] is None:
                 return
@@ -104,23 +104,23 @@ class Caller:
 
     @contextmanager
     def job(self, data: bytes, query: str = "") -> Iterator[str]:
-        """A job that is erased when the context ends."""
+        """Submit a job that is deleted when the context ends."""
         job_id = self.submit(data, query)
         try:
             yield job_id
         finally:
-            # The next request opens the connection anew, whatever has happened to it.
+            # The next request opens a new connection, in case this one is in the middle of a response.
             self._connection.close()
-            self.ask("DELETE", f"/v1/jobs/{job_id}")
+            self.request("DELETE", f"/v1/jobs/{job_id}")
 
 
-_gate: Any = None
-"""Where the processes that submit wait for each other."""
+_barrier: Any = None
+"""Barrier at which the submitting processes wait for each other."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What one process of submitters is to do."""
+class SubmitterTask:
+    """The task of one submitting process."""
 
     url: str
     api_key: str
@@ -129,8 +129,8 @@ class Order:
     connections: int
 
 
-def picture(number: int) -> bytes:
-    """A small JPEG without a face, unlike those of other numbers."""
+def make_picture(number: int) -> bytes:
+    """Make a small JPEG without a face that differs from those of other numbers."""
     import numpy as np
     from PIL import Image
 
@@ -140,34 +140,36 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
+def measure_submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
     """
-    How many pictures are accepted a second, *connections* at a time, from two processes.
+    Measure how many pictures are accepted per second, *connections* at a time, from two processes.
 
     Raises:
-        BenchmarkError: One was not accepted.
+        BenchmarkError: A submission was not accepted.
     """
-    orders = [
-        Order(url, api_key, first=place * count, count=_share(count, place), connections=_share(connections, place))
+    tasks = [
+        SubmitterTask(
+            url, api_key, first=place * count, count=_share(count, place), connections=_share(connections, place)
+        )
         for place in range(PROCESSES)
     ]
     context = get_context("spawn")
-    # A task a process: whoever waits at the gate takes no other.
-    with context.Pool(PROCESSES, _keep_gate, (context.Barrier(PROCESSES),)) as pool:
-        made = pool.map(_submit_all, orders, chunksize=1)
-    with closing(Caller(url, api_key)) as caller:
-        for spans in made:
-            for job_id in spans.ids:
-                caller.ask("DELETE", f"/v1/jobs/{job_id}")
-    for spans in made:
-        if spans.problem is not None:
-            raise BenchmarkError(spans.problem)
-    return count / (max(spans.ended for spans in made) - min(spans.began for spans in made))
+    # One task per process: a process that waits at the barrier takes no other task.
+    with context.Pool(PROCESSES, _set_barrier, (context.Barrier(PROCESSES),)) as pool:
+        results = pool.map(_submit_all, tasks, chunksize=1)
+    with closing(APIConnection(url, api_key)) as api:
+        for result in results:
+            for job_id in result.ids:
+                api.request("DELETE", f"/v1/jobs/{job_id}")
+    for result in results:
+        if result.problem is not None:
+            raise BenchmarkError(result.problem)
+    return count / (max(result.ended for result in results) - min(result.began for result in results))
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
-    """What one process submitted, by the clock that all processes of a machine share."""
+class SubmitterResult:
+    """The result of one submitting process; times are of the system clock, which all processes share."""
 
     began: float
     ended: float
@@ -179,56 +181,59 @@ def _share(whole: int, place: int) -> int:
     return whole // PROCESSES + (place < whole % PROCESSES)
 
 
-def _keep_gate(gate: Any) -> None:
-    global _gate  # A pool hands such things over in no other way.
-    _gate = gate
+def _set_barrier(barrier: Any) -> None:
+    global _barrier  # A barrier can only be passed to a pool's initialiser.
+    _barrier = barrier
 
 
-def _submit_all(order: Order) -> Submitted:
-    files = [picture(order.first + place) for place in range(order.count)]
-    callers = [Caller(order.url, order.api_key) for _ in range(order.connections)]
+def _submit_all(task: SubmitterTask) -> SubmitterResult:
+    files = [make_picture(task.first + place) for place in range(task.count)]
+    callers = [APIConnection(task.url, task.api_key) for _ in range(task.connections)]
     ids: list[str] = []
     problems: list[str] = []
 
     def work(place: int) -> None:
         try:
-            ids.extend(callers[place].submit(data) for data in files[place :: order.connections])
+            ids.extend(callers[place].submit(data) for data in files[place :: task.connections])
         except (BenchmarkError, OSError, http.client.HTTPException) as error:
             problems.append(str(error) or repr(error))
         finally:
             callers[place].close()
 
-    _gate.wait()
-    with ThreadPoolExecutor(order.connections) as threads:
+    _barrier.wait()
+    with ThreadPoolExecutor(task.connections) as threads:
         began = time.time()
-        list(threads.map(work, range(order.connections)))
-    return Submitted(began, time.time(), ids, problems[0] if problems else None)
+        list(threads.map(work, range(task.connections)))
+    return SubmitterResult(began, time.time(), ids, problems[0] if problems else None)
 
 
-def start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
-    """Milliseconds from the creation of a job for *data* to the start of its first segment, on an idle stack."""
+def measure_start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
+    """Measure the milliseconds from a submission of *data* to the start of its first segment, on an idle stack."""
     waits = []
     for number in range(rounds + 1):
         time.sleep(PAUSE_S)
-        # The api ends connections that are idle for long.
-        with closing(Caller(url, api_key)) as caller, caller.job(data) as job_id:
-            job = caller.finished(job_id)
-            first = next(caller.segments(job_id))
-        if number:  # The first is not counted: the network was loaded for it.
-            waits.append((_moment(first["started_at"]) - _moment(job["created_at"])).total_seconds() * 1e3)
+        # The API closes connections that are idle for long.
+        with closing(APIConnection(url, api_key)) as api, api.job(data) as job_id:
+            job = api.wait_until_finished(job_id)
+            first = next(api.segments(job_id))
+        if number:  # The first round is a warm-up, in which the network is loaded.
+            waits.append((_parse_time(first["started_at"]) - _parse_time(job["created_at"])).total_seconds() * 1e3)
     return waits
 
 
-def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[float], int]:
+def measure_overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[float], int]:
     """
-    What the service adds to each segment of *clip*, in milliseconds, and how many segments there are.
+    Measure the service's overhead for each segment of *clip*.
 
-    The same segments are scored here and by the service, in turn; the time from the start of the first to the end of
-    the last is compared, which means something where the service has one scoring process on this processor, with all
+    The same segments are scored in this process and by the service, in turn, and the times from the start of the first
+    to the end of the last are compared. The service must have a single scoring process, on this machine's CPU with all
     of its threads.
 
+    Returns:
+        Milliseconds per segment in each round, and the number of segments.
+
     Raises:
-        SeveralAtOnceError: Segments were scored at the same time.
+        ConcurrentScoringError: Segments were scored at the same time.
     """
     from worker.media.probe import probe
     from worker.media.segments import plan_segments
@@ -246,29 +251,29 @@ def overhead_ms(url: str, api_key: str, clip: Path, rounds: int) -> tuple[list[f
             list(scan_segments(detector, clip, facts, [part], sample_fps=fps, timeout_s=TIMEOUT_S))
         alone_ms = (time.perf_counter() - began) * 1e3
         query = f"?segment_seconds={SEGMENT_S:g}"
-        with closing(Caller(url, api_key)) as caller, caller.job(clip.read_bytes(), query) as job_id:
-            caller.finished(job_id)
-            segments = list(caller.segments(job_id))
-        begins, ends = ([_moment(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))
+        with closing(APIConnection(url, api_key)) as api, api.job(clip.read_bytes(), query) as job_id:
+            api.wait_until_finished(job_id)
+            segments = list(api.segments(job_id))
+        begins, ends = ([_parse_time(segment[name]) for segment in segments] for name in ("started_at", "finished_at"))
         if any(begin < end for begin, end in zip(sorted(begins)[1:], sorted(ends), strict=False)):
-            raise SeveralAtOnceError("segments were scored at the same time: give worker.processes_per_device: 1")
+            raise ConcurrentScoringError("segments were scored at the same time; set worker.processes_per_device to 1")
         served_ms = (max(ends) - min(begins)).total_seconds() * 1e3
-        if number:  # The first of each is not counted: a process warms up.
+        if number:  # The first round is a warm-up.
             added.append((served_ms - alone_ms) / len(plan))
     return added, len(plan)
 
 
-def _moment(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
-@click.option("--url", required=True, help="Of the api.")
-@click.option("--api-key-file", type=click.Path(path_type=Path), required=True, help="Its only line is the key.")
-@click.option("--rounds", type=int, default=5, help="Of which medians are taken.")
-@click.option("--submissions", type=int, default=1000, help="How many small pictures are submitted.")
-@click.option("--connections", type=int, default=16, help="How many of them at a time.")
-@click.option("--submissions-only", is_flag=True, help="For a stack whose workers are stopped.")
+@click.option("--url", required=True, help="URL of the API.")
+@click.option("--api-key-file", type=click.Path(path_type=Path), required=True, help="File with the API key.")
+@click.option("--rounds", type=int, default=5, help="Rounds, of which the median counts.")
+@click.option("--submissions", type=int, default=1000, help="Number of small pictures to submit.")
+@click.option("--connections", type=int, default=16, help="Number of concurrent connections.")
+@click.option("--submissions-only", is_flag=True, help="Only measure submissions; works with stopped workers.")
 @scenes_option
 def _measure(
     url: str,
@@ -283,11 +288,11 @@ def _measure(
         raise click.UsageError(f"at least {PROCESSES} submissions and connections, and one round, are needed")
     api_key = api_key_file.read_text().strip()
     try:
-        # Its functions import what they need, since torch takes seconds, which help needs not.
+        # The functions import torch when they need it, since that takes seconds and --help does not need it.
         with needed_packages(PROGRAM, "the benchmark", EXTRAS):
             if not submissions_only:
                 _measure_jobs(url, api_key, rounds, scenes)
-            rate = submissions_per_s(url, api_key, submissions, connections)
+            rate = measure_submissions_per_s(url, api_key, submissions, connections)
         click.echo(f"submissions accepted: {rate:.0f} a second ({submissions}, {connections} at a time)")
     except (BenchmarkError, OSError, http.client.HTTPException) as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
@@ -297,13 +302,13 @@ def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
     from worker.benchmark.scenes import make_scene
 
     clip = make_scene(scenes / "service.mp4", width_px=320, height_px=180, seconds=CLIP_S, faces=1)
-    for name, data in (("video", clip.read_bytes()), ("picture", picture(0))):
-        waits = start_ms(url, api_key, data, rounds)
+    for name, data in (("video", clip.read_bytes()), ("picture", make_picture(0))):
+        waits = measure_start_ms(url, api_key, data, rounds)
         span = f"{min(waits):.0f} to {max(waits):.0f}"
         click.echo(f"{name} submitted until its first segment started: {median(waits):.0f} ms ({span})")
     try:
-        added, count = overhead_ms(url, api_key, clip, rounds)
-    except SeveralAtOnceError as error:
+        added, count = measure_overhead_ms(url, api_key, clip, rounds)
+    except ConcurrentScoringError as error:
         click.echo(f"added to each segment: not measured, {error}")
     else:
         span = f"{min(added):.1f} to {max(added):.1f}"
@@ -311,7 +316,7 @@ def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; its exit status."""
+    """Run the command line; return its exit status."""
     return run(_measure, arguments, PROGRAM)
 
 

@@ -1,7 +1,7 @@
 """
-facenet-pytorch's networks as the cascade runs them: the same numbers, in another order where that is quicker.
+facenet-pytorch's networks, rewritten for speed: the results are the same.
 
-What is written here for the processor is measured in docs/performance.md.
+The gains on CPUs are measured in docs/performance.md.
 """
 
 import torch
@@ -13,11 +13,11 @@ from worker.inference import ChannelsLastInput
 
 class Proposals(nn.Module):
     """
-    P-Net with one convolution for its two answers.
+    P-Net with a single convolution for both of its outputs.
 
     The softmax of two values is the logistic function of their difference, and the difference of two linear layers is
-    a linear layer: what tells a face from its absence is one number, of which the cascade needs the probability only
-    where it is high.
+    a linear layer. The presence of a face is therefore one logit, and the cascade computes probabilities only of high
+    ones.
     """
 
     def __init__(self) -> None:
@@ -35,19 +35,20 @@ class Proposals(nn.Module):
                 getattr(self.answer, name).copy_(torch.cat([present - absent, getattr(offsets, name)]))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures in [-1, 1) → (N, 5, h, w) log-odds of a face in each window, and how to move its four edges."""
+        """Map pictures in [-1, 1) to (N, 5, h, w): the logit of a face in each window, and offsets of its edges."""
         answer: Tensor = self.answer(self.rest(self.conv1(pictures)))
         return answer
 
 
 class RowConvolution(nn.Module):
     """
-    A convolution over pictures as they lie in memory, with their channels last: each row is one of the colours in turn.
+    A convolution over pictures with channels last, without a copy to channels first.
 
-    A window's part of a row is one stretch of numbers then, which processors multiply faster than three at a time.
+    The window's part of a row, colours interleaved, is contiguous in memory, which CPUs multiply faster than three
+    values at a time.
 
     Args:
-        convolution: Over (N, C, H, W), one pixel a step and without padding.
+        convolution: A convolution over (N, C, H, W) with a stride of 1 and no padding.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -63,15 +64,15 @@ class RowConvolution(nn.Module):
                 self.over_rows.bias.copy_(convolution.bias)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """(N, H, W, C) → (N, O, H', W')."""
+        """Map (N, H, W, C) to (N, O, H', W')."""
         count, height, width, channels = pictures.shape
         planes: Tensor = self.over_rows(pictures.reshape(count, 1, height, width * channels))
         return planes
 
 
 def from_channels_last(network: nn.Module, device: torch.device) -> nn.Module:
-    """*network*, which begins with a convolution ``conv1``, for (N, H, W, 3) pictures on *device*."""
+    """Adapt *network*, which begins with a convolution ``conv1``, to (N, H, W, 3) pictures on *device*."""
     if device.type != "cpu":
-        return ChannelsLastInput(network, span=1.0)
+        return ChannelsLastInput(network, divisor=1.0)
     network.conv1 = RowConvolution(network.conv1)  # type: ignore[arg-type]
     return network

@@ -1,8 +1,8 @@
 """
-Grouping the faces of a segment into people, and telling whether two segments show the same person.
+Grouping of a segment's faces into people, and their looks, by which people of different segments are compared.
 
-Frames are sampled a few times a second, so a face may have moved far between two of them: overlap alone would break
-people apart, and position alone would merge those who change places. Place, size and appearance vote together.
+Frames are sampled a few times a second, so a face may move far between two of them. Overlap alone would split people,
+and position alone would merge those who change places; position, size and appearance are therefore combined.
 """
 
 import base64
@@ -19,19 +19,19 @@ from worker.detection.faces import Box
 
 SIGNATURE_SIDE_PX: Final = 12
 APPEARANCE_WEIGHT: Final = 0.65
-"""The rest is the vote of place and size."""
-SAME_PERSON: Final = 0.5
-"""Affinity that two sightings of a person reach at least."""
-MEMORY_S: Final = 1.5
-"""How long a place stays a good guess; after that only appearance tells that somebody is back."""
-SAME_LOOK: Final = 0.9
-"""Likeness of two looks, in [-1, 1], from which they are one person's. Of 19,611 pairs of segments that showed
-different people, 0.5 % reached it; of 31 that showed the same, 97 % did."""
-PLACE_COUNTS: Final = 0.2
-"""What the same place a moment later adds to that likeness."""
+"""Weight of appearance in the affinity; the rest is the weight of position and size."""
+MIN_AFFINITY: Final = 0.5
+"""Lowest affinity of two sightings of one person."""
+POSITION_MEMORY_S: Final = 1.5
+"""Time in which the weight of a last position decays; afterwards only appearance identifies a person."""
+MIN_LOOK_SIMILARITY: Final = 0.9
+"""Lowest similarity of two looks of one person, in [-1, 1]. Of 19,611 pairs of segments with different people 0.5 %
+reached it; of 31 pairs with the same person, 97 % did."""
+POSITION_BONUS: Final = 0.2
+"""Added to the similarity for the same position a moment later."""
 LOOK_SIZE: Final = SIGNATURE_SIDE_PX**2 * 3
-LOOK_STEPS: Final = 127.0 * 4.0
-"""A unit vector of 432 numbers has hardly one above a quarter: it is kept in bytes by this factor."""
+LOOK_SCALE: Final = 127.0 * 4.0
+"""Factor with which a look is quantised to bytes: hardly a component of a unit vector of 432 is above a quarter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,13 @@ class Sighting:
     time_s: float
     box_px: Box
     appearance: NDArray[np.float32]
-    """Of the face, by ``appearance``."""
+    """The face's ``compute_appearance``."""
 
 
 @dataclass(slots=True)
 class _Person:
+    """A person of the frames so far; *signature* is the moving average of the faces' appearance."""
+
     signature: NDArray[np.float32]
     last: Sighting
     rows: list[int] = field(default_factory=list)
@@ -53,20 +55,20 @@ class _Person:
 
 
 class People(NamedTuple):
-    """Who is seen in a segment."""
+    """The people of a segment."""
 
     numbers: list[int]
-    """The person of each sighting: 0 for the one with the most face area in all, then counting up."""
+    """The person's number of each sighting: 0 for the person with the largest total face area, and so on."""
     looks: list[NDArray[np.float32]]
-    """What each person looks like, by number: unit vectors like those of ``appearance``."""
+    """Look of each person, by number: averages of ``compute_appearance``, as unit vectors."""
 
 
 def group_into_people(sightings: Sequence[Sighting]) -> People:
     """
-    Say which faces belong to one person. Two faces of one frame are never the same person.
+    Group faces by person. Two faces of one frame are never the same person.
 
     Args:
-        sightings: In order of time; those with the same time stand in one frame.
+        sightings: In order of time; those with the same time are in one frame.
     """
     people: list[_Person] = []
     start = 0
@@ -85,7 +87,7 @@ def group_into_people(sightings: Sequence[Sighting]) -> People:
 
 
 def _assign(people: list[_Person], sightings: Sequence[Sighting], rows: range) -> None:
-    """Give the faces of one frame to people, best match first; what matches nobody is somebody new."""
+    """Match the faces of one frame with people, best match first; a face without a match is a new person."""
     signatures = {row: sightings[row].appearance for row in rows}
     votes = sorted(
         (
@@ -97,7 +99,7 @@ def _assign(people: list[_Person], sightings: Sequence[Sighting], rows: range) -
     )
     free_rows, free_people = set(rows), set(range(len(people)))
     for affinity, index, row in votes:
-        if affinity >= SAME_PERSON and -row in free_rows and -index in free_people:
+        if affinity >= MIN_AFFINITY and -row in free_rows and -index in free_people:
             free_rows.remove(-row)
             free_people.remove(-index)
             _add(people[-index], -row, sightings[-row], signatures[-row])
@@ -118,13 +120,18 @@ def _add(person: _Person, row: int, sighting: Sighting, signature: NDArray[np.fl
 
 def _affinity(person: _Person, sighting: Sighting, signature: NDArray[np.float32]) -> float:
     appearance = max(0.0, float(person.signature @ signature))
-    age = (sighting.time_s - person.last.time_s) / MEMORY_S
-    place = nearness(person.last.box_px, sighting.box_px) * math.exp(-age * age)
+    age = (sighting.time_s - person.last.time_s) / POSITION_MEMORY_S
+    place = compute_proximity(person.last.box_px, sighting.box_px) * math.exp(-age * age)
     return APPEARANCE_WEIGHT * appearance + (1 - APPEARANCE_WEIGHT) * place
 
 
-def nearness(one: Box, other: Box) -> float:
-    """1 for the same place and size, towards 0 from a face's width away or at twice the size."""
+def compute_proximity(one: Box, other: Box) -> float:
+    """
+    Return how close two boxes are in position and size.
+
+    Returns:
+        1 for equal boxes, about 0.4 at a distance of one face width or at twice the size, and towards 0 beyond.
+    """
     sides = math.sqrt(_area(one)), math.sqrt(_area(other))
     distance = math.hypot(one[0] + one[2] - other[0] - other[2], one[1] + one[3] - other[1] - other[3]) / 2
     share = distance / max(1.0, min(sides))
@@ -136,14 +143,17 @@ def _area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
 
 
-def appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+def compute_appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
-    What a face looks like, coarsely: a tiny picture without its brightness and contrast, as a unit vector.
+    Compute a coarse descriptor of a face: a tiny picture, normalised in brightness and contrast, as a unit vector.
+
+    It includes chroma, since people differ more in the colours of hair, skin and clothes than in the layout of a face.
 
     Args:
         crop: (S, S, 3) uint8 RGB around the face, of any size.
 
-    Chroma stands in it beside luma, since hair, skin and clothes differ more in it than the layout of a face does.
+    Returns:
+        (LOOK_SIZE,) float32.
     """
     small = cv2.resize(crop, (SIGNATURE_SIDE_PX, SIGNATURE_SIDE_PX), interpolation=cv2.INTER_AREA)
     planes = cv2.cvtColor(small, cv2.COLOR_RGB2LAB).astype(np.float32).reshape(-1, 3) - 128.0
@@ -155,12 +165,12 @@ def appearance(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def pack_look(look: NDArray[np.float32]) -> str:
-    """Write a look, by ``appearance`` or a mean of such, as text of a few hundred characters."""
-    steps = np.clip(np.rint(look * LOOK_STEPS), -127, 127).astype(np.int8)
+    """Encode a look, a unit vector like those of ``compute_appearance``, as text of a few hundred characters."""
+    steps = np.clip(np.rint(look * LOOK_SCALE), -127, 127).astype(np.int8)
     return base64.b64encode(steps.tobytes()).decode("ascii")
 
 
 def unpack_look(text: str) -> NDArray[np.float32]:
-    """Read what ``pack_look`` wrote, as a unit vector."""
+    """Decode the text of ``pack_look`` to a unit vector."""
     steps = np.frombuffer(base64.b64decode(text), np.int8).astype(np.float32)
     return np.asarray(steps / max(float(np.linalg.norm(steps)), 1e-6), np.float32)

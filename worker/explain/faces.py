@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from shared.manifests import Preprocessing
 from worker.detection.faces import DetectedFace, crop_face
-from worker.detection.turning import turn, turn_back
+from worker.detection.orientation import turn, turn_back
 from worker.media.decoding import Frame
 from worker.pipeline.results import FaceResult
 

@@ -1,4 +1,4 @@
-"""One run of ffmpeg that decodes the sampled frames of a part of a video."""
+"""The frame decoder: one run of ffmpeg that decodes the sampled frames of consecutive segments."""
 
 import math
 import queue
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import DecodeError
-from worker.media.ffmpeg import command_line, logged, open_input, video_of
+from worker.media.ffmpeg import build_command, log_frames, open_input, select_video
 from worker.media.probe import MediaFacts
-from worker.media.process import BoundedProcess, Leash, read_exactly
-from worker.media.showinfo import Clock
-from worker.media.tonemap import table_file
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
+from worker.media.showinfo import FrameTimes
+from worker.media.tonemap import open_table_file
 
 LARGE_PIXELS: Final = 3840 * 2160
-"""Of frames so large ffmpeg may keep one before the pipe, beside the eight before its last step, and not eight more."""
-OUTGROWN: Final = 2
-"""A frame of so many times the pixels of those before ends the run, so that another reads it in its own size."""
+"""From this frame size on, ffmpeg's output queue holds one frame and not eight, to bound memory."""
+MAX_GROWTH: Final = 2
+"""A frame with this many times the pixels of earlier ones ends the run, so that the next run uses its size."""
 END_MARGIN_S: Final = 0.2
-"""How far past the last segment the decoder goes before it is told to stop; the exact end is the selection's."""
-EDGE_S: Final = 1e-6
-"""A frame that is so little before a cut, or before a cell of the sampling, stands on it: sums of times are rounded."""
+"""How far past the last segment decoding goes on; the selection expression then cuts exactly."""
+TIME_TOLERANCE_S: Final = 1e-6
+"""Tolerance for rounded times: a frame this little before a cut or before a sampling cell counts as being on it."""
 _ERROR = re.compile(r"\b(error|invalid)\b", re.IGNORECASE)
 
 
@@ -36,31 +36,37 @@ class Frame:
     """One decoded picture."""
 
     time_s: float
-    """Media time: 0 is where players begin. Of picture n of an image it is n."""
+    """Media time, 0 where players begin; for picture n of an image it is n."""
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB, upright."""
     scale: tuple[float, float] = (1.0, 1.0)
-    """Pixels of the displayed picture to one of these, across and down: very large images are looked at smaller."""
+    """Displayed pixels for each of *pixels*, across and down; above 1 for very large images, which are scaled down."""
 
 
-class OutgrownError(Exception):
-    """A frame has many more pixels than it would be read with."""
+class LargerFrameError(Exception):
+    """A frame has many more pixels than the size that frames are read in."""
 
     def __init__(self, size_px: tuple[int, int]) -> None:
         super().__init__(size_px)
         self.size_px = size_px
 
 
-def _readable_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, int]:
-    """*size_px*, or less of the same shape where a frame is larger than any that the facts or 4K would make."""
-    most = max(LARGE_PIXELS, facts.width_px * facts.height_px)
-    shrinking = min(1.0, math.sqrt(most / max(1, size_px[0] * size_px[1])))
-    width_px, height_px = (max(1, math.floor(side_px * shrinking)) for side_px in size_px)
+def _limit_size(size_px: tuple[int, int], facts: MediaFacts) -> tuple[int, int]:
+    """Return *size_px*, scaled down to at most the pixels of the facts' size or of 4K, whichever is larger."""
+    max_pixels = max(LARGE_PIXELS, facts.width_px * facts.height_px)
+    factor = min(1.0, math.sqrt(max_pixels / max(1, size_px[0] * size_px[1])))
+    width_px, height_px = (max(1, math.floor(side_px * factor)) for side_px in size_px)
     return width_px, height_px
 
 
-class Decoding:
-    """One run of ffmpeg over the part of a file around the stretches between *cuts_s*."""
+class FrameDecoder:
+    """
+    One run of ffmpeg over consecutive segments of a file.
+
+    Args:
+        cuts_s: Start of each segment, and the end of the last one.
+        seek_s: Where decoding begins, at or before the first segment; None for the beginning of the file.
+    """
 
     def __init__(
         self,
@@ -69,50 +75,50 @@ class Decoding:
         cuts_s: Sequence[float],
         sample_fps: float,
         seek_s: float | None,
-        leash: Leash | None,
+        cancel_token: CancelToken | None,
     ) -> None:
         self._facts = facts
-        self._leash = leash
-        self._span = f"between {cuts_s[0]:g} s and {cuts_s[-1]:g} s"
-        self._clock = Clock()
+        self._cancel_token = cancel_token
+        self._range = f"between {cuts_s[0]:g} s and {cuts_s[-1]:g} s"
+        self._frame_times = FrameTimes()
         offset_s = facts.start_s
-        self._cuts_s = [offset_s + cut_s - EDGE_S for cut_s in cuts_s]
+        self._cuts_s = [offset_s + cut_s - TIME_TOLERANCE_S for cut_s in cuts_s]
         options = (
             {}
             if seek_s is None
-            # Timestamps stay those of the file, and nothing decoded is dropped by ffmpeg itself.
+            # Keep the file's timestamps, and let ffmpeg drop no decoded frame.
             else {"ss": repr(offset_s + seek_s), "seek_timestamp": 1, "noaccurate_seek": None}
         )
-        stream = logged(video_of(open_input(path, facts.container, **options), facts.video_track))
+        stream = log_frames(select_video(open_input(path, facts.container, **options), facts.video_track))
         stream = stream.filter("trim", end=repr(self._cuts_s[-1] + END_MARGIN_S))
-        stream = stream.filter("select", selection(self._cuts_s, sample_fps))
+        stream = stream.filter("select", build_selection_expression(self._cuts_s, sample_fps))
         stream = stream.filter("showinfo", checksum=0)
-        # Held as long as the decoder may read it.
-        self._table = None if facts.dynamic_range == "sdr" else table_file(facts.dynamic_range)
-        stream = _as_displayed(stream, facts, None if self._table is None else self._table.name)
+        # Kept open as long as the decoder may read it.
+        self._render_table = None if facts.dynamic_range == "sdr" else open_table_file(facts.dynamic_range)
+        stream = _convert_for_display(stream, facts, None if self._render_table is None else self._render_table.name)
         is_large = facts.width_px * facts.height_px >= LARGE_PIXELS
-        waiting = {"thread_queue_size": 1} if is_large else {}
-        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **waiting)
+        queue_options = {"thread_queue_size": 1} if is_large else {}
+        output = stream.output("pipe:", f="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", **queue_options)
         self._is_shared = len(cuts_s) > 2
-        self._arguments = command_line(output, log="level+info" if self._is_shared else "info")
+        self._arguments = build_command(output, log="level+info" if self._is_shared else "info")
 
-    def began_by(self, time_s: float) -> bool:
-        """Whether the first decoded frame stands at *time_s* or before; known with the first frame, or the end."""
-        first_s = self._clock.first_decoded_s
+    def starts_by(self, time_s: float) -> bool:
+        """Return whether decoding started at *time_s* or earlier; call it after a frame or the end of the run."""
+        first_s = self._frame_times.first_decoded_s
         return first_s is not None and first_s - self._facts.start_s <= time_s
 
-    def frames(self, timeout_s: float, stretch_timeout_s: float) -> Generator[tuple[int, Frame], None, None]:
+    def frames(self, timeout_s: float, segment_timeout_s: float) -> Generator[tuple[int, Frame], None, None]:
         """
-        The selected frames, each with the place of its stretch.
+        Decode the sampled frames; yield each with the position of its segment.
 
         Args:
-            timeout_s: Wall-clock limit of the first stretch, with all that comes before it.
-            stretch_timeout_s: Of each that follows.
+            timeout_s: Wall-clock limit until the second segment begins, seeking included.
+            segment_timeout_s: Wall-clock limit of each further segment.
 
         Raises:
-            DecodeError, DecodeTimeoutError: As ``read_frames`` does; of several stretches also where the decoder
-                meets damage, frames out of order or of another size: what becomes of them depends on where it began.
-            OutgrownError: A frame is much larger than the facts say.
+            DecodeError, DecodeTimeoutError: As ``read_frames`` does. With several segments also if the decoder reports
+                damage, or frames out of order or of another size: its output then depends on where it started.
+            LargerFrameError: A frame is much larger than the facts say.
         """
         height_px, width_px = self._facts.height_px, self._facts.width_px
         size = height_px * width_px * 3
@@ -120,55 +126,61 @@ class Decoding:
         bounded = BoundedProcess(
             self._arguments,
             timeout_s=timeout_s,
-            whole_timeout_s=timeout_s + (len(self._cuts_s) - 2) * stretch_timeout_s,
-            on_line=self._clock.read,
-            leash=self._leash,
+            max_timeout_s=timeout_s + (len(self._cuts_s) - 2) * segment_timeout_s,
+            on_line=self._frame_times.read,
+            cancel_token=self._cancel_token,
         )
         with bounded as child:
             while len(data := read_exactly(child.stdout, size)) == size:
                 try:
-                    # ffmpeg logs a frame before it writes it, so the time is here or about to be.
-                    time_s, is_smooth, size_px = self._clock.next_selected(timeout_s=10.0)
+                    # ffmpeg logs a frame before it writes it, so its time is known or about to arrive.
+                    time_s, is_clean, size_px = self._frame_times.next_selected(timeout_s=10.0)
                 except queue.Empty as error:
                     raise DecodeError("the decoder gave a frame without a time") from error
-                if self._is_shared and not is_smooth:
-                    raise DecodeError(f"frames are damaged, out of order or of several kinds {self._span}")
-                size_px = _readable_size(size_px, self._facts)
-                if size_px[0] * size_px[1] >= OUTGROWN * width_px * height_px:
-                    raise OutgrownError(size_px)
+                if self._is_shared and not is_clean:
+                    raise DecodeError(f"frames are damaged, out of order or of several sizes {self._range}")
+                size_px = _limit_size(size_px, self._facts)
+                if size_px[0] * size_px[1] >= MAX_GROWTH * width_px * height_px:
+                    raise LargerFrameError(size_px)
                 count += 1
                 pixels = np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3)
                 with child.paused():
                     before, place = place, bisect_right(self._cuts_s, time_s) - 1
                     if place > before:
-                        child.renew(stretch_timeout_s)
+                        child.extend(segment_timeout_s)
                     yield place, Frame(round(time_s - self._facts.start_s, 6), pixels)
             status = child.wait()
             if status < 0:
-                raise DecodeError(f"the decoder was ended by signal {-status} {self._span}")
+                raise DecodeError(f"the decoder was ended by signal {-status} {self._range}")
             if count == 0 and any(_ERROR.search(line) for line in child.lines):
-                raise DecodeError(f"0 frames decoded {self._span}: the data is damaged")
+                raise DecodeError(f"0 frames decoded {self._range}: the data is damaged")
 
 
-def _as_displayed(stream: Any, facts: MediaFacts, table: str | None) -> Any:
-    """The frames of *stream* as SDR displays show them, all of one size and with square pixels; *table* is for HDR."""
-    # Frames of another size, later in the stream, are brought to that of the facts.
+def _convert_for_display(stream: Any, facts: MediaFacts, table: str | None) -> Any:
+    """
+    Scale the frames of *stream* to the size of the facts, with square pixels, in SDR colours.
+
+    Args:
+        table: Path of the tone-mapping table; None for SDR.
+    """
+    # Later frames of another size are scaled to the size of the facts, too.
     size = facts.width_px, facts.height_px
-    how = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
+    options = {"flags": "bilinear+accurate_rnd+full_chroma_int"}
     if table is None:
-        return stream.filter("scale", *size, **how)
-    # HDR has one matrix in practice, and pictures that name none would get that of SDR.
-    stream = stream.filter("scale", *size, **how, in_color_matrix="bt2020").filter("format", "gbrp16le")
+        return stream.filter("scale", *size, **options)
+    # HDR always uses the BT.2020 matrix in practice; ffmpeg would assume SDR's for frames that name none.
+    stream = stream.filter("scale", *size, **options, in_color_matrix="bt2020").filter("format", "gbrp16le")
     return stream.filter("lut3d", table, interp="tetrahedral")
 
 
-def selection(cuts_s: Sequence[float], sample_fps: float) -> str:
+def build_selection_expression(cuts_s: Sequence[float], sample_fps: float) -> str:
     """
-    ffmpeg's expression for the first frame of each cell within each stretch between *cuts_s*.
+    Build ffmpeg's ``select`` expression for the first frame of each sampling cell of each segment.
 
-    These are ``EDGE_S`` before the cuts that are meant.
+    Args:
+        cuts_s: Start of each segment and end of the last one, each less ``TIME_TOLERANCE_S``.
     """
-    # Of the sum, one term is not zero: where the stretch begins that a time is in.
+    # Exactly one term of the sum is not zero: the start of the segment that the time is in.
     begin = "+".join(f"{start!r}*gte({{time}},{start!r})*lt({{time}},{end!r})" for start, end in pairwise(cuts_s))
     cell = f"floor(({{time}}-ld({{begin}}))*{sample_fps!r})"
     now, before = cell.format(time="t", begin=0), cell.format(time="prev_selected_t", begin=1)

@@ -1,4 +1,4 @@
-"""Where ffmpeg is, and the options under which it may read what strangers send."""
+"""ffmpeg's command lines: where the program is, and the options that make it safe for untrusted files."""
 
 import os
 import re
@@ -26,7 +26,7 @@ DEMUXERS = {
     "asf": "asf",
     "jxl": "jpegxl_pipe",
 }
-"""Container, as ``shared.containers`` names it → the one demuxer that may open it."""
+"""Container, as ``shared.containers`` names it → the only demuxer that may open it."""
 
 DECODERS = ",".join(
     (
@@ -35,24 +35,23 @@ DECODERS = ",".join(
         *("flv", "vp6f", "wmv1", "wmv2", "wmv3", "vc1", "msmpeg4v2", "msmpeg4", "libjxl"),
     )
 )
-"""The only decoders that may run. Sound is not decoded, so none for it."""
+"""The only decoders that may run. There are none for audio, which is not decoded."""
 
 THREADS = 2
 
-
-OLDEST = (7, 0)
-"""Older releases lack options that are used here, or log in another form than is read here."""
+MIN_RELEASE = (7, 0)
+"""Older releases lack options that are used here, or use another log format."""
 
 
 @lru_cache(maxsize=1)
-def program() -> str:
-    """Path of ffmpeg: the one on the PATH if it is recent enough, or else the one that imageio-ffmpeg brings."""
+def find_ffmpeg() -> str:
+    """Return the path of ffmpeg: the one on the PATH if it is recent enough, or else that of imageio-ffmpeg."""
     found = shutil.which("ffmpeg")
     return found if found and is_recent(found) else str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
 def is_recent(path: str) -> bool:
-    """Whether the ffmpeg at *path* is a release from OLDEST on, or a build between releases."""
+    """Return whether the ffmpeg at *path* is of release ``MIN_RELEASE`` or later, or a development build."""
     try:
         done = subprocess.run([path, "-version"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -60,18 +59,18 @@ def is_recent(path: str) -> bool:
     match = re.match(r"ffmpeg version n?(\d+)\.(\d+)", done.stdout)
     if match is None:
         return done.stdout.startswith("ffmpeg version N-")
-    return (int(match[1]), int(match[2])) >= OLDEST
+    return (int(match[1]), int(match[2])) >= MIN_RELEASE
 
 
 def open_input(path: Path, container: str, **options: Any) -> Any:
     """
-    An ffmpeg-python input node for the file at *path*.
+    Make an ffmpeg-python input node for the file at *path*.
 
-    The demuxer is named, so that the content cannot choose one that opens other files (playlists, concat
-    scripts); protocols are limited to files; timestamps are kept as they are in the file.
+    The demuxer is fixed, so that the content cannot choose one that opens other files (playlists, concat
+    scripts). Protocols are limited to files.
     """
     return ffmpeg.input(
-        # The prefix keeps a name from being read as an option or a protocol.
+        # The prefix keeps ffmpeg from reading a name as an option or a protocol.
         f"file:{os.path.abspath(path)}",  # noqa: PTH100 - resolve() would follow links for no gain
         f=DEMUXERS[container],
         protocol_whitelist="file",
@@ -81,26 +80,27 @@ def open_input(path: Path, container: str, **options: Any) -> Any:
     )
 
 
-def video_of(source: Any, track: int | None) -> Any:
-    """The track *track* of an input node, counted from 0 among all of them, or the first with video; no cover art."""
+def select_video(source: Any, track: int | None) -> Any:
+    """Select the track number *track* of an input node, counted from 0, or by default the first video track."""
     # V, unlike v, leaves out cover art.
     return source["V:0" if track is None else str(track)]
 
 
-def logged(stream: Any) -> Any:
-    """*stream*, of which the log describes each frame (``showinfo``)."""
-    # Encoders write texts of their own beside frames, x265 its settings beside each, and the log would spell them out.
+def log_frames(stream: Any) -> Any:
+    """Make ffmpeg log each frame of *stream* (the filter ``showinfo``)."""
+    # Encoders attach text to frames, for instance x265 its settings to each; ffmpeg would log all of it.
     return stream.filter("sidedata", "delete", type="SEI_UNREGISTERED").filter("showinfo", checksum=0)
 
 
-def command_line(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -> list[str]:
+def build_command(*outputs: Any, log: str = "info", before: Sequence[str] = ()) -> list[str]:
     """
-    The arguments that run the graph which ends in *outputs*, with ffmpeg's *log* of that level.
+    Build the command that runs the filter graph of *outputs*, with ffmpeg's log level *log*.
 
     Args:
-        before: Arguments of another output of the only input, which comes first. The order of *outputs* is not theirs.
+        outputs: Output nodes of ffmpeg-python, which may reorder them.
+        before: Arguments of a further output, which is to be the first one.
     """
     flags = ["-hide_banner", "-nostdin", "-nostats", "-copyts", "-loglevel", log]
-    arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[program(), *flags])
+    arguments: list[str] = ffmpeg.compile(list(outputs), cmd=[find_ffmpeg(), *flags])
     end = arguments.index("-i") + 2
     return [*arguments[:end], *before, *arguments[end:]]

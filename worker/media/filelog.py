@@ -1,12 +1,12 @@
 """
-What ffmpeg's log says of a file: its tracks, and when it begins.
+The tracks and the start time of a file, as ffmpeg's log reports them.
 
-The log quotes the file: names and values of its metadata are printed as they are, with any line breaks that they have,
-so a file can write lines that look like ffmpeg's own. What is believed here is therefore what no file can write:
+The log quotes metadata of the file verbatim, with line breaks, so a file can contain lines that look like ffmpeg's own.
+Only what no file can forge is used:
 
-- Lines that begin with a colour (``signed``): warnings, errors and what filters say (``showinfo``).
-- The list of streams of an output that has no metadata and a name that cannot be guessed (``FileLog.name``).
-- The time at which the file begins, which is in the quoting part alone, if it is there once.
+- Lines that begin with a colour code (``read_authentic``): warnings, errors and the output of filters (``showinfo``).
+- The list of streams of an output without metadata whose name cannot be guessed (``FileLog.name``).
+- The start time, which is only in the quoted part, if it is there exactly once.
 """
 
 import re
@@ -14,7 +14,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
-from worker.media.process import signed
+from worker.media.process import read_authentic
 
 TRUNCATION_SIGNS: Final = (
     "moov atom not found",
@@ -25,8 +25,8 @@ TRUNCATION_SIGNS: Final = (
     "truncated",
     "end of file",
 )
-LOST_COLOUR_PROFILE: Final = 5
-"""The profile of Dolby Vision whose colours are in a space of its own, which no decoder here reads."""
+UNREADABLE_DOLBY_PROFILE: Final = 5
+"""The Dolby Vision profile with a proprietary colour space, which ffmpeg cannot convert."""
 
 _DURATION_LINE = re.compile(r"^  Duration: ")
 _START_LINE = re.compile(r"^  Duration: .*?, start: (-?\d+\.\d+)")
@@ -43,10 +43,10 @@ class VideoTrack:
     """One video track, as the log lists it."""
 
     index: int
-    """Among all tracks of the file."""
+    """Number of the track among all tracks of the file, from 0."""
     codec: str
     is_default: bool
-    """Enabled in MP4, default in Matroska."""
+    """Whether the track is enabled (MP4) or the default (Matroska)."""
     rotation_deg: int = 0
     dolby_vision_profile: int | None = None
     has_mastering_display: bool = False
@@ -54,52 +54,50 @@ class VideoTrack:
 
 @dataclass(slots=True)
 class FileLog:
-    """What ffmpeg says about the file while it reads it."""
+    """Parser of what ffmpeg logs about a file while it reads it."""
 
     name: str = field(default_factory=secrets.token_hex)
-    """
-    Of the output that lists the tracks, the format ``null`` of which allows any name. It cannot be guessed by a file.
-    """
+    """Name of the output that lists the tracks: random, so that no file can forge it. The format ``null`` allows it."""
     tracks: list[VideoTrack] = field(default_factory=list)
-    """In the file's order, without cover art and thumbnails."""
-    taken: int | None = None
-    """The track whose packets are read, counted among all tracks of the file."""
+    """Video tracks in the file's order, without cover art and thumbnails."""
+    packets_track: int | None = None
+    """Number of the track whose packets are read, among all tracks of the file."""
     start_s: float | None = None
-    """When players begin: the begin of the track, sound included, that begins first."""
+    """Where players begin: the start of the earliest track, audio included."""
     is_forged: bool = False
-    """Whether the file quotes a line of ffmpeg's, so that it is uncertain when it begins."""
+    """Whether the metadata imitates a line of the log, so that the start time is uncertain."""
     truncated: bool = False
     has_no_size: bool = False
-    """Whether a track's pictures have no size, so that no track could be listed."""
+    """Whether the frames of a track have no size, so that no track could be listed."""
     _has_duration: bool = False
     _mapped: dict[tuple[int, int], int] = field(default_factory=dict)
     _is_in_list: bool = False
     _track: VideoTrack | None = None
 
-    def listing(self, which: str = "V") -> list[str]:
+    def listing_arguments(self, which: str = "V") -> list[str]:
         """
-        The arguments of the output that lists the tracks, which must be ffmpeg's first.
+        Return the arguments of the output that lists the tracks; it must be ffmpeg's first output.
 
-        It copies none of their packets, and neither the file's metadata nor its chapters.
+        It copies no packets, and neither metadata nor chapters, which the log would quote.
 
         Args:
-            which: ffmpeg's specifier of the tracks.
+            which: ffmpeg's stream specifier of the tracks to list.
         """
         options = ("-map_metadata", "-1", "-map_chapters", "-1", "-t", "0", "-f", "null")
         return ["-map", f"0:{which}", "-c", "copy", *options, self.name]
 
     def read(self, line: str) -> None:
-        """Take one line of the log, with its colours."""
-        if (own := signed(line)) is not None:
-            self.truncated |= any(sign in own for sign in TRUNCATION_SIGNS)
-            self.has_no_size |= "dimensions not set" in own
+        """Parse one line of the log, given with its colour codes."""
+        if (text := read_authentic(line)) is not None:
+            self.truncated |= any(sign in text for sign in TRUNCATION_SIGNS)
+            self.has_no_size |= "dimensions not set" in text
         elif line == f"Output #0, null, to '{self.name}':":
             self._is_in_list = True
-            self.taken = next((track for (output, _), track in self._mapped.items() if output > 0), None)
+            self.packets_track = next((track for (output, _), track in self._mapped.items() if output > 0), None)
         elif not line.startswith(" "):
             self._is_in_list = False
             if line == "Stream mapping:":
-                # The last one before the list is ffmpeg's, since all that quotes the file comes before it.
+                # The last mapping before the list is ffmpeg's own: everything quoted from the file precedes it.
                 self._mapped.clear()
         elif self._is_in_list:
             self._read_list(line)
@@ -124,7 +122,7 @@ class FileLog:
         elif self._track is None:
             return
         elif match := _ROTATION_LINE.match(line):
-            # The matrix turns counter-clockwise.
+            # The display matrix turns counter-clockwise.
             self._track.rotation_deg = round(-float(match[1]) / 90) * 90 % 360
         elif match := _DOLBY_LINE.match(line):
             self._track.dolby_vision_profile = int(match[1])

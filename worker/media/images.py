@@ -1,9 +1,9 @@
 """
-Still images and animations: decoded by a child process, by Pillow (``picture.py``) or, JPEG XL, by ffmpeg.
+Still images and animations, decoded in a child process by Pillow (``picture.py``) or, for JPEG XL, by ffmpeg.
 
-A file may hold several pictures: the pages of a TIFF, the pictures of a HEIC file or of a JPEG with that of a second
-lens, and behind the last one the video of a motion photo or several. They are numbered from 0. An animation is a video,
-whose pictures have times instead.
+A file may hold several pictures, numbered from 0: the pages of a TIFF, the pictures of a HEIC file, or those of a JPEG
+from a phone with two lenses. The videos of a motion photo follow the last picture. An animation is treated as a video,
+whose pictures have times.
 """
 
 import json
@@ -22,19 +22,19 @@ from shared import errors
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, MediaError
 from worker.media import jxl
-from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.still import Picture
 
 SCRIPT = Path(__file__).with_name("picture.py")
 LINE_BYTES = 4096
-COPIED_BYTES = 1024**2
+COPY_BLOCK_BYTES = 1024**2
 MAX_CLIP_BYTES: Final = 256 * 1024**2
-"""Of the video in a motion photo, which is copied; those of phones have some megabytes."""
+"""Largest video in a motion photo, which is copied to a temporary file; those of phones have a few megabytes."""
 
 WORK_PIXELS: Final = 8192 * 4320
-"""Pictures with more pixels than this are looked at in a half, a quarter or an eighth of their width and height."""
+"""Pictures with more pixels are decoded at a half, a quarter or an eighth of their width and height."""
 
-_BY_CODE = {
+_ERRORS_BY_CODE = {
     kind.code: kind
     for kind in (
         errors.TruncatedError,
@@ -48,40 +48,40 @@ _BY_CODE = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What a file of pictures holds."""
+    """Facts of a file of pictures."""
 
     container: str
     kind: Literal["image", "video"]
     """``video`` for an animation."""
     width_px: int
-    """Of the first picture, upright and in full size, like the height."""
+    """Width of the first picture, upright and in full size."""
     height_px: int
     rotation_deg: int
     pictures: int
-    """To look at, the videos of a motion photo not counted."""
+    """Number of pictures, without the videos of a motion photo."""
     duration_s: float | None
-    """Of an animation, once through; None for still pictures."""
+    """Duration of one pass of an animation; None for still pictures."""
     truncated: bool
     """Whether part of an animation is missing or damaged."""
     clips: int
-    """Videos that follow the last picture: one in a motion photo as phones make them."""
+    """Number of videos that follow the last picture: one in a usual motion photo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video within a picture's file."""
+    """A video in the file of a picture, at the bytes ``[begin, end)``."""
 
     path: Path
     begin: int
     end: int
 
     @contextmanager
-    def copied(self) -> Generator[Path, None, None]:
+    def extract(self) -> Generator[Path, None, None]:
         """
-        A file of its own with the video, while the block runs.
+        Copy the video to a temporary file, which exists until the context ends.
 
         Raises:
-            TooLargeError: It is larger than any motion photo's, and temporary space is limited.
+            TooLargeError: The video has more than ``MAX_CLIP_BYTES``.
         """
         if self.end - self.begin > MAX_CLIP_BYTES:
             raise errors.TooLargeError(
@@ -90,7 +90,7 @@ class Clip:
         with NamedTemporaryFile(prefix="dfs-clip-") as copy, self.path.open("rb") as source:
             source.seek(self.begin)
             left = self.end - self.begin
-            while left > 0 and (block := source.read(min(left, COPIED_BYTES))):
+            while left > 0 and (block := source.read(min(left, COPY_BLOCK_BYTES))):
                 copy.write(block)
                 left -= len(block)
             copy.flush()
@@ -99,25 +99,25 @@ class Clip:
 
 def probe_image(path: Path, container: str, limits: MediaLimits, *, timeout_s: float) -> ImageFacts:
     """
-    Find what the file of pictures at *path* holds.
+    Find the facts of the image or animation at *path*.
 
     Args:
-        container: As ``shared.containers`` names it.
+        container: The container's name in ``shared.containers``.
 
     Raises:
-        MediaError: It is damaged, exceeds *limits*, or is stored in a way that is not read.
+        MediaError: The file is damaged, exceeds *limits*, or is stored in an unsupported way.
         DecodeError: The decoder crashed, or did not end in time.
     """
     if container == jxl.CONTAINER:
         picture = jxl.read(path, WORK_PIXELS, timeout_s=timeout_s)
         return ImageFacts(container, "image", picture.full_width_px, picture.full_height_px, 0, 1, None, False, 0)
     request = {"max_pixels": limits.max_pixels, "max_image_pixels": limits.max_image_pixels}
-    with _child(path, "probe", request, timeout_s, None) as child:
-        return ImageFacts(**_line(child))
+    with _start_decoder(path, "probe", request, timeout_s, None) as child:
+        return ImageFacts(**_receive_line(child))
 
 
 def read_picture(
-    path: Path, container: str, number: int, *, timeout_s: float, leash: Leash | None = None
+    path: Path, container: str, number: int, *, timeout_s: float, cancel_token: CancelToken | None = None
 ) -> Picture | Clip:
     """
     Decode picture *number*; the numbers after the last one are the videos of a motion photo.
@@ -126,70 +126,77 @@ def read_picture(
         MediaError, DecodeError: As ``probe_image`` does.
     """
     if container == jxl.CONTAINER:
-        return jxl.read(path, WORK_PIXELS, timeout_s=timeout_s, leash=leash)
-    with _child(path, "picture", {"number": number}, timeout_s, leash) as child:
-        line = _line(child)
-        return Clip(path, *line["clip"]) if "clip" in line else _picture(child, line)
+        return jxl.read(path, WORK_PIXELS, timeout_s=timeout_s, cancel_token=cancel_token)
+    with _start_decoder(path, "picture", {"number": number}, timeout_s, cancel_token) as child:
+        line = _receive_line(child)
+        return Clip(path, *line["clip"]) if "clip" in line else _receive_picture(child, line)
 
 
 def read_animation(
-    path: Path, *, start_s: float, end_s: float, sample_fps: float, timeout_s: float, leash: Leash | None = None
+    path: Path,
+    *,
+    start_s: float,
+    end_s: float,
+    sample_fps: float,
+    timeout_s: float,
+    cancel_token: CancelToken | None = None,
 ) -> Generator[tuple[float, Picture], None, None]:
     """
     Decode the pictures of an animation that begin in ``[start_s, end_s)``, one for each cell of ``1 / sample_fps`` s.
 
-    Of a short animation it is every picture. If none begins in the stretch, it is the one that stands at its start.
+    A short animation is not sampled: every picture is decoded. If no picture begins in the interval, the one that is
+    shown at its start is decoded.
 
     Args:
-        timeout_s: Wall-clock limit of decoding; the time between a picture and being asked for the next does not count.
+        timeout_s: Wall-clock limit of decoding; time that the caller spends between pictures does not count.
 
-    Returns:
+    Yields:
         Each picture with its time.
 
     Raises:
         MediaError, DecodeError: As ``probe_image`` does.
     """
     request = {"start_s": start_s, "end_s": end_s, "sample_fps": sample_fps}
-    with _child(path, "animation", request, timeout_s, leash) as child:
-        while "end" not in (line := _line(child)):
-            picture = _picture(child, line)
+    with _start_decoder(path, "animation", request, timeout_s, cancel_token) as child:
+        while "end" not in (line := _receive_line(child)):
+            picture = _receive_picture(child, line)
             with child.paused():
                 yield line["time_s"], picture
 
 
 @contextmanager
-def _child(
-    path: Path, do: str, request: dict[str, Any], timeout_s: float, leash: Leash | None
+def _start_decoder(
+    path: Path, command: str, arguments: dict[str, Any], timeout_s: float, cancel_token: CancelToken | None
 ) -> Generator[BoundedProcess, None, None]:
-    # -I: nothing from the environment or the current folder is imported.
-    asked = json.dumps({"do": do, "work_pixels": WORK_PIXELS, **request})
-    arguments = [sys.executable, "-I", str(SCRIPT), str(path.absolute()), asked]
-    with BoundedProcess(arguments, timeout_s=timeout_s, leash=leash) as child:
+    request = json.dumps({"command": command, "work_pixels": WORK_PIXELS, **arguments})
+    # -I: nothing is imported from the environment or the current folder. -B: the child may not write files.
+    child_arguments = [sys.executable, "-I", "-B", str(SCRIPT), str(path.absolute()), request]
+    with BoundedProcess(child_arguments, timeout_s=timeout_s, cancel_token=cancel_token) as child:
         yield child
 
 
-def _line(child: BoundedProcess) -> dict[str, Any]:
+def _receive_line(child: BoundedProcess) -> dict[str, Any]:
     try:
         line: dict[str, Any] = json.loads(child.stdout.readline(LINE_BYTES))
     except ValueError as error:
-        raise _ended(child) from error
+        raise _decoder_error(child) from error
     if "error" in line:
-        raise _BY_CODE.get(line["error"], MediaError)(line["detail"])
+        raise _ERRORS_BY_CODE.get(line["error"], MediaError)(line["detail"])
     return line
 
 
-def _picture(child: BoundedProcess, line: dict[str, Any]) -> Picture:
-    pixels = _pixels(child.stdout, line["width_px"], line["height_px"])
+def _receive_picture(child: BoundedProcess, line: dict[str, Any]) -> Picture:
+    pixels = _receive_pixels(child.stdout, line["width_px"], line["height_px"])
     if pixels is None:
-        raise _ended(child)
+        raise _decoder_error(child)
     return Picture(pixels, line["full_width_px"], line["full_height_px"])
 
 
-def _pixels(stream: IO[bytes], width_px: int, height_px: int) -> NDArray[np.uint8] | None:
+def _receive_pixels(stream: IO[bytes], width_px: int, height_px: int) -> NDArray[np.uint8] | None:
     size = height_px * width_px * 3
     data = read_exactly(stream, size)
     return np.frombuffer(data, np.uint8).reshape(height_px, width_px, 3) if len(data) == size else None
 
 
-def _ended(child: BoundedProcess) -> DecodeError:
+def _decoder_error(child: BoundedProcess) -> DecodeError:
     return DecodeError(f"the image decoder ended with status {child.wait()}")

@@ -1,8 +1,8 @@
 """
-JPEG XL, decoded by ffmpeg's libjxl.
+JPEG XL pictures, decoded by ffmpeg with libjxl.
 
-Pillow has no reader for it, and the plugin that adds one is under the GPL (``docs/decisions/0016``). What libjxl finds
-is written as a portable arbitrary map, which tells its size. An animated one was refused by its header before.
+Pillow cannot read JPEG XL, and the plugin that adds it is under the GPL (``docs/decisions/0016``). ffmpeg writes the
+picture as a portable arbitrary map (PAM), whose header has its size. Animations were refused by their header before.
 """
 
 import re
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from shared.containers import inspect_header
 from shared.errors import DecodeError, TooManyPixelsError, TruncatedError, UnsupportedMediaError
-from worker.media.ffmpeg import command_line, open_input
-from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.ffmpeg import build_command, open_input
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.still import Picture
 
 CONTAINER: Final = "jxl"
@@ -28,14 +28,14 @@ _NO_READER = re.compile(r"Unknown input format|[Dd]ecoder .*not found|Decoding r
 _NO_MEMORY = re.compile(r"Cannot allocate memory|JXL_DEC_ERROR.*memory")
 
 
-def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None = None) -> Picture:
+def read(path: Path, work_pixels: int, *, timeout_s: float, cancel_token: CancelToken | None = None) -> Picture:
     """
-    Decode the picture at *path*; one of more than *work_pixels* to a half or less of its width and height.
+    Decode the picture at *path*; scale it down by a power of two if it has more than *work_pixels*.
 
     Raises:
-        MediaError: It is damaged, too large for the decoder's memory, or ffmpeg was built without libjxl.
+        MediaError: The picture is damaged or too large for the decoder's memory, or ffmpeg was built without libjxl.
         DecodeError: The decoder crashed.
-        DecodeTimeoutError: It did not end in time.
+        DecodeTimeoutError: The decoder did not end in time.
     """
     with path.open("rb") as stream:
         header = inspect_header(stream, path.stat().st_size)
@@ -48,49 +48,49 @@ def read(path: Path, work_pixels: int, *, timeout_s: float, leash: Leash | None 
         stream = stream.filter("scale", f"ceil(iw/{factor})", f"ceil(ih/{factor})", flags="area")
     output = stream.output("pipe:", f="image2pipe", vcodec="pam", pix_fmt="rgba", vframes=1)
     size_px = -(-width_px // factor), -(-height_px // factor)
-    rgb = _on_white(_decode(command_line(output), size_px, timeout_s, leash))
+    rgb = _flatten_onto_white(_decode(build_command(output), size_px, timeout_s, cancel_token))
     if factor == 1:
         return Picture(rgb, rgb.shape[1], rgb.shape[0])
     if (rgb.shape[1] > rgb.shape[0]) != (width_px > height_px):
-        # The decoder has turned it upright.
+        # The decoder has turned the picture upright, so its sides have changed places.
         width_px, height_px = height_px, width_px
     return Picture(rgb, width_px, height_px)
 
 
 def _decode(
-    arguments: Sequence[str], size_px: tuple[int, int], timeout_s: float, leash: Leash | None
+    arguments: Sequence[str], size_px: tuple[int, int], timeout_s: float, cancel_token: CancelToken | None
 ) -> NDArray[np.uint8]:
-    """(H, W, 4): red, green, blue and opacity."""
-    is_cut = threading.Event()
+    """Run ffmpeg; return the picture as (H, W, 4) RGBA."""
+    is_truncated = threading.Event()
 
     def read_line(line: str) -> None:
-        # Of a file without its end ffmpeg's reader asks for more for ever.
-        if _NO_END in line and not is_cut.is_set():
-            is_cut.set()
+        # Without this, ffmpeg would wait forever for the missing end of a truncated file.
+        if _NO_END in line and not is_truncated.is_set():
+            is_truncated.set()
             child.end()
 
-    child = BoundedProcess(arguments, timeout_s=timeout_s, on_line=read_line, leash=leash)
+    child = BoundedProcess(arguments, timeout_s=timeout_s, on_line=read_line, cancel_token=cancel_token)
     with child:
-        pixels = _read_map(child.stdout, size_px)
+        pixels = _read_pam(child.stdout, size_px)
         if pixels is not None:
             return pixels
         status = child.wait()
     log = " ".join(child.lines)
     if _NO_READER.search(log):
-        raise UnsupportedMediaError("JPEG XL is not accepted by this service: its ffmpeg was built without libjxl")
+        raise UnsupportedMediaError("JPEG XL is not supported by this service: its ffmpeg was built without libjxl")
     if _NO_MEMORY.search(log):
         raise TooManyPixelsError("the picture needs more memory than allowed")
-    if status < 0 and not is_cut.is_set():
+    if status < 0 and not is_truncated.is_set():
         raise DecodeError(f"the image decoder was ended by signal {-status}")
     raise TruncatedError("the image's data is damaged or incomplete")
 
 
-def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
+def _read_pam(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] | None:
     """
-    (H, W, 4) of a map of red, green, blue and opacity; None if it is not whole.
+    Read an RGBA picture in the PAM format, as (H, W, 4); return None if it is incomplete.
 
     Raises:
-        TruncatedError: It is not *size_px*, width and height, in either order: the limits were checked on another.
+        TruncatedError: Its width and height are not *size_px*, in either order. The limits were checked for that size.
     """
     sides = {}
     while line := stream.readline(LINE_BYTES):
@@ -110,8 +110,8 @@ def _read_map(stream: IO[bytes], size_px: tuple[int, int]) -> NDArray[np.uint8] 
     return np.frombuffer(data, np.uint8).reshape(shape) if len(data) == shape[0] * shape[1] * 4 else None
 
 
-def _on_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3): what is see-through is laid on white, row by row, since the picture may be large."""
+def _flatten_onto_white(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blend an RGBA picture onto white, (H, W, 3), row by row to save memory."""
     rgb = pixels[..., :3].copy()
     for row in np.flatnonzero((pixels[..., 3] < 255).any(axis=1)):
         opacity = pixels[row, :, 3:].astype(np.uint16)

@@ -1,9 +1,9 @@
 """
-The facts of a media file, as decoding will meet them and players show it.
+The probe: facts of a media file, as players show it.
 
-Times come from the packets that are really there, not from what the header claims: a truncated file is as long
-as what is left of it. Media time 0 is where players begin, which is before the first picture where sound begins first;
-what an edit list cuts away is not counted.
+Times come from the packets that exist, not from the header: a truncated file is as long as what is left of it. Media
+time 0 is where players begin, which is before the first frame if the audio begins earlier. What an edit list removes
+does not count.
 """
 
 import time
@@ -19,7 +19,7 @@ from shared.containers import (
     check_limits,
     check_size,
     inspect_header,
-    shown_track,
+    select_default_track,
     unsupported_codec,
 )
 from shared.errors import (
@@ -32,31 +32,31 @@ from shared.errors import (
     UnsupportedCodecError,
     UnsupportedMediaError,
 )
-from worker.media.ffmpeg import command_line, logged, open_input, video_of
-from worker.media.filelog import LOST_COLOUR_PROFILE, FileLog, VideoTrack
+from worker.media.ffmpeg import build_command, log_frames, open_input, select_video
+from worker.media.filelog import UNREADABLE_DOLBY_PROFILE, FileLog, VideoTrack
 from worker.media.images import probe_image
 from worker.media.packets import PacketScan
 from worker.media.process import BoundedProcess, seconds_left
 from worker.media.showinfo import FirstFrame
 from worker.media.tonemap import DynamicRange
 
-PRESENTATION: Final = ("video_track", "other_video_tracks", "dynamic_range")
-"""Facts that are kept apart from the others, since older releases refuse what they do not know."""
-NO_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
-"""Options of an output: what the file says of itself is not copied to it, nor quoted where the log describes it."""
-BROADCAST: Final = ("mpegts", "mpegps")
-"""Containers that may announce tracks of which nothing was recorded, and have no default one: the first is shown."""
-SPARSELY_TIMED: Final = ("mpegps", "mxf")
-"""Containers that may tell of some packets alone when they are shown; ffmpeg works it out for those between."""
-USABLE: Final = "V:u"
-"""ffmpeg's specifier of the video tracks whose pictures have a size."""
-SAME_TIME_S: Final = 1e-5
-"""Times that are closer than this are one, and were rounded."""
+PRESENTATION_FIELDS: Final = ("video_track", "other_video_tracks", "dynamic_range")
+"""Facts that are stored in a column of their own, since older releases refuse unknown facts."""
+WITHOUT_METADATA: Final = {"map_metadata": -1, "map_chapters": -1}
+"""Options of an output without the file's metadata, which the log would quote."""
+BROADCAST_CONTAINERS: Final = ("mpegts", "mpegps")
+"""Containers that may announce tracks without content, and have no default track: the first one is shown."""
+SPARSELY_TIMED_CONTAINERS: Final = ("mpegps", "mxf")
+"""Containers in which only some packets may have presentation times; ffmpeg derives the others."""
+SIZED_TRACKS: Final = "V:u"
+"""ffmpeg's specifier of the video tracks whose frames have a size."""
+TIME_TOLERANCE_S: Final = 1e-5
+"""Times that differ by less are equal, since times are rounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaFacts:
-    """What a probe found."""
+    """The facts of an image or video."""
 
     kind: Literal["image", "video"]
     container: str
@@ -67,41 +67,41 @@ class MediaFacts:
     rotation_deg: int
     """Clockwise, from the stored to the displayed picture: 0, 90, 180 or 270."""
     duration_s: float | None
-    """When the last picture ends, in media time; None for images."""
+    """When the last frame ends, in media time; None for images."""
     start_s: float
-    """What the file's clock says at media time 0, where players begin."""
+    """Time of the file's clock at media time 0, where players begin."""
     frame_count: int
-    """Of the pictures that are shown. Of an image: its pictures, and each video of a motion photo as one more."""
+    """Number of displayed frames. For an image: its pictures, plus one for each video of a motion photo."""
     frame_rate: float | None
     """Frames a second on average; None for images and single frames."""
     truncated: bool
     """Whether the end of the file is missing."""
     video_bytes: int | None = None
-    """Of the video track alone; None for images."""
+    """Bytes of the video track, without audio; None for images."""
     first_s: float = 0.0
-    """When the first picture appears, in media time."""
+    """When the first frame appears, in media time."""
     video_track: int | None = None
-    """Which of the file's tracks is shown and looked at, counted from 0; None for images."""
+    """Number of the analysed track among all tracks of the file, from 0; None for images."""
     other_video_tracks: int = 0
-    """How many more a player could show, which nobody looks at; cover art is none."""
+    """Number of further video tracks, which are not analysed; cover art does not count."""
     dynamic_range: DynamicRange = "sdr"
-    """What the file's colours mean; ``pq`` and ``hlg`` are mapped to SDR when frames are read."""
+    """Dynamic range of the colours; ``pq`` and ``hlg`` are mapped to SDR when frames are read."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, for a JSON column. Facts that older releases would refuse there are in ``presentation``."""
+        """Return plain values for the JSON column ``facts``, without those that older releases refuse there."""
         facts = asdict(self)
-        for name in ("video_bytes", "first_s", *PRESENTATION):
+        for name in ("video_bytes", "first_s", *PRESENTATION_FIELDS):
             del facts[name]
         return facts
 
     def presentation(self) -> dict[str, Any]:
-        """Plain values, for another JSON column: which pictures are shown, and how."""
-        return {name: getattr(self, name) for name in PRESENTATION}
+        """Return plain values for the JSON column ``presentation``: the facts that ``to_json`` leaves out."""
+        return {name: getattr(self, name) for name in PRESENTATION_FIELDS}
 
     @classmethod
     def from_json(cls, data: dict[str, Any], presentation: dict[str, Any] | None = None) -> Self:
-        """The facts that ``to_json`` and ``presentation`` wrote; the latter is None where an older release looked."""
-        known = {name: value for name, value in (presentation or {}).items() if name in PRESENTATION}
+        """Read what ``to_json`` and ``presentation`` wrote; the latter is None if an older release probed the file."""
+        known = {name: value for name, value in (presentation or {}).items() if name in PRESENTATION_FIELDS}
         return cls(**data, **known)
 
 
@@ -113,14 +113,14 @@ def probe(path: Path, limits: MediaLimits, *, timeout_s: float = 60.0) -> MediaF
         timeout_s: Wall-clock limit of all decoder processes together.
 
     Raises:
-        MediaError: With the code that says what is wrong with the file.
+        MediaError: The file cannot be analysed; the code says why.
         DecodeError: The decoder crashed or did not end in time.
     """
     size_bytes = path.stat().st_size
     check_size(size_bytes, limits)
     with path.open("rb") as stream:
         header = inspect_header(stream, size_bytes)
-    # What the header claims of length and rate may be a lie; of pixels it cannot be one that helps the sender.
+    # Only the header's size is checked here: duration and frame rate may be wrong in a header, and are measured below.
     check_limits(
         HeaderFacts(header.kind, header.container, width_px=header.width_px, height_px=header.height_px),
         limits,
@@ -131,7 +131,7 @@ def probe(path: Path, limits: MediaLimits, *, timeout_s: float = 60.0) -> MediaF
 
 
 def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: float) -> MediaFacts:
-    """The facts of still pictures or of an animation."""
+    """Find the facts of still pictures or of an animation."""
     found = probe_image(path, container, limits, timeout_s=timeout_s)
     frames = found.pictures + found.clips
     facts = MediaFacts(
@@ -152,8 +152,8 @@ def _probe_image(path: Path, container: str, limits: MediaLimits, timeout_s: flo
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What ffmpeg tells of a video."""
+class _VideoScan:
+    """What ffmpeg reports about a video."""
 
     log: FileLog
     track: VideoTrack
@@ -162,13 +162,13 @@ class _Found:
 
 
 def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline: float) -> MediaFacts:
-    found = _look(path, header.container, None, deadline)
+    found = _scan_in_one_pass(path, header.container, None, deadline)
     if found is None:
-        # Something is amiss. One after the other they tell what it is.
-        found = _look_closely(path, header.container, limits, deadline)
+        # Two separate passes tell what is wrong.
+        found = _scan_in_two_passes(path, header.container, limits, deadline)
     log, track, scan, first = found.log, found.track, found.scan, found.first
-    start_s, first_s, end_s = _times(found)
-    _check_length(start_s, end_s, limits)
+    start_s, first_s, end_s = _find_time_range(found)
+    _check_duration(start_s, end_s, limits)
     width_px, height_px = first.size_px or (0, 0)
     duration_s, shown_s = round(end_s - start_s, 6), end_s - first_s
     facts = MediaFacts(
@@ -203,31 +203,31 @@ def _probe_video(path: Path, header: HeaderFacts, limits: MediaLimits, deadline:
     return facts
 
 
-def _times(found: _Found) -> tuple[float, float, float]:
-    """By the file's clock: where players begin, where the first picture appears and where the last one ends."""
+def _find_time_range(found: _VideoScan) -> tuple[float, float, float]:
+    """Return where players begin, where the first frame appears and where the last one ends, by the file's clock."""
     first_s, end_s = found.scan.span()
     start_s = found.log.start_s
-    if start_s is None or start_s > first_s - SAME_TIME_S:
+    if start_s is None or start_s > first_s - TIME_TOLERANCE_S:
         start_s = first_s
-    if found.first.time_s is not None and first_s + SAME_TIME_S < found.first.time_s < end_s:
-        # Pictures that need others from before the file's begin do not decode.
+    if found.first.time_s is not None and first_s + TIME_TOLERANCE_S < found.first.time_s < end_s:
+        # Leading frames that refer to frames before the start of the file do not decode.
         first_s = found.first.time_s
     return start_s, first_s, end_s
 
 
-def _check_length(start_s: float, end_s: float, limits: MediaLimits) -> None:
+def _check_duration(start_s: float, end_s: float, limits: MediaLimits) -> None:
     if end_s - start_s > limits.max_duration_s:
         raise TooLongError(
             f"the video lasts {end_s - start_s:.1f} s; the limit max_duration_s is {limits.max_duration_s:g}"
         )
 
 
-def _look(path: Path, container: str, index: int | None, deadline: float) -> _Found | None:
+def _scan_in_one_pass(path: Path, container: str, index: int | None, deadline: float) -> _VideoScan | None:
     """
-    What ``_look_closely`` finds, by one process instead of two; None where anything is amiss.
+    Do the work of ``_scan_in_two_passes`` in one process; return None if anything is wrong.
 
-    Opening a file takes longer than reading its packets. Which track is shown is known afterwards; where it is not
-    the first video track, which is tried without being asked for, it is looked at in its turn.
+    Opening a file takes longer than reading its packets. Which track is shown is only known afterwards: the first
+    video track is tried, and if it is another one, that is scanned in a second run.
     """
     log, scan, first = FileLog(), PacketScan(), FirstFrame()
 
@@ -235,69 +235,71 @@ def _look(path: Path, container: str, index: int | None, deadline: float) -> _Fo
         log.read(line)
         first.read(line)
 
-    # What is forgiven when packets are read is not forgiven when they are decoded.
+    # Errors are ignored when packets are read, but not when they are decoded.
     options = {"err_detect": "ignore_err", "err_detect:v": 0}
     source = _open_timed(path, container, **options)
-    outputs = _packets_of(source, index), _first_frame_of(source, index)
-    arguments = command_line(*outputs, before=log.listing())
+    outputs = _packets_output(source, index), _first_frame_output(source, index)
+    arguments = build_command(*outputs, before=log.listing_arguments())
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=read) as child:
         for line in child.stdout:
             scan.read(line)
         status = child.wait()
     _check_log(log)
-    track = shown_track(log.tracks)
+    track = select_default_track(log.tracks)
     if track is None:
         return None
-    if track.index != log.taken:
-        return _look(path, container, track.index, deadline) if index is None else None
+    if track.index != log.packets_track:
+        return _scan_in_one_pass(path, container, track.index, deadline) if index is None else None
     is_sound = status == 0 and scan.count > 0 and not log.truncated and first.size_px and _is_readable(track)
-    return _Found(log, track, scan, first) if is_sound else None
+    return _VideoScan(log, track, scan, first) if is_sound else None
 
 
 def _is_readable(track: VideoTrack) -> bool:
-    return track.codec in VIDEO_CODECS and track.dolby_vision_profile != LOST_COLOUR_PROFILE
+    return track.codec in VIDEO_CODECS and track.dolby_vision_profile != UNREADABLE_DOLBY_PROFILE
 
 
 def _check_log(log: FileLog) -> None:
     if log.is_forged:
         raise UnsupportedMediaError(
-            "the file's metadata imitates what the decoder says about it, so that its times are uncertain; remove its"
-            " metadata and send it again"
+            "the file's metadata imitates the decoder's log, which makes the timestamps uncertain; remove the metadata"
+            " and send the file again"
         )
 
 
 def _open_timed(path: Path, container: str, **options: Any) -> Any:
-    """An input whose packets have times of presentation, where they can be known."""
-    return open_input(path, container, **options, **({"fflags": "+genpts"} if container in SPARSELY_TIMED else {}))
+    """Open an input whose packets have presentation times, as far as they can be derived."""
+    return open_input(
+        path, container, **options, **({"fflags": "+genpts"} if container in SPARSELY_TIMED_CONTAINERS else {})
+    )
 
 
-def _packets_of(source: Any, index: int | None) -> Any:
-    """An output of the packets of a video track of *source*, a line each."""
-    packets = video_of(source, index)
+def _packets_output(source: Any, index: int | None) -> Any:
+    """Make an output that lists the packets of a video track of *source*, one line each."""
+    packets = select_video(source, index)
     options = {"copyinkf": None, "avoid_negative_ts": "disabled"}
-    return packets.output("pipe:", f="framecrc", c="copy", **options, **NO_METADATA)
+    return packets.output("pipe:", f="framecrc", c="copy", **options, **WITHOUT_METADATA)
 
 
-def _first_frame_of(source: Any, index: int | None) -> Any:
-    """An output of nothing, for which the first frame of a video track of *source* is decoded."""
-    return logged(video_of(source, index)).output("pipe:", f="null", vframes=1, **NO_METADATA)
+def _first_frame_output(source: Any, index: int | None) -> Any:
+    """Make an output that decodes the first frame of a video track of *source* and writes nothing."""
+    return log_frames(select_video(source, index)).output("pipe:", f="null", vframes=1, **WITHOUT_METADATA)
 
 
-def _look_closely(path: Path, container: str, limits: MediaLimits, deadline: float) -> _Found:
+def _scan_in_two_passes(path: Path, container: str, limits: MediaLimits, deadline: float) -> _VideoScan:
     """
-    Read the packets of the track that is shown, without decoding anything, and then decode its first frame.
+    Read the packets of the displayed track without decoding them, then decode its first frame.
 
     Raises:
-        MediaError: With the code that says what is wrong with the file.
+        MediaError: The file cannot be analysed; the code says why.
         DecodeError: The decoder crashed or did not end in time.
     """
     log, track, scan = _read_packets(path, container, None, deadline)
-    if track.index != log.taken:
+    if track.index != log.packets_track:
         log, track, scan = _read_packets(path, container, track.index, deadline)
     if scan.count == 0:
         raise TruncatedError("the file ends before any frame")
-    _check_length(*scan.span(), limits)
-    return _Found(log, track, scan, _decode_first(path, container, track.index, seconds_left(deadline)))
+    _check_duration(*scan.span(), limits)
+    return _VideoScan(log, track, scan, _decode_first(path, container, track.index, seconds_left(deadline)))
 
 
 def _read_packets(
@@ -305,25 +307,25 @@ def _read_packets(
 ) -> tuple[FileLog, VideoTrack, PacketScan]:
     log, scan = FileLog(), PacketScan()
     source = _open_timed(path, container, err_detect="ignore_err")
-    arguments = command_line(_packets_of(source, index), before=log.listing(which))
+    arguments = build_command(_packets_output(source, index), before=log.listing_arguments(which))
     with BoundedProcess(arguments, timeout_s=seconds_left(deadline), on_line=log.read) as child:
         for line in child.stdout:
             scan.read(line)
         status = child.wait()
     _check_log(log)
-    track = shown_track(log.tracks)
-    if track is None and which == "V" and container in BROADCAST:
+    track = select_default_track(log.tracks)
+    if track is None and which == "V" and container in BROADCAST_CONTAINERS:
         try:
-            return _read_packets(path, container, index, deadline, USABLE)
+            return _read_packets(path, container, index, deadline, SIZED_TRACKS)
         except NoVideoStreamError:
             if not log.has_no_size:
                 raise
     if track is None:
-        raise _no_track(log, " ".join(child.lines))
-    if track.dolby_vision_profile == LOST_COLOUR_PROFILE:
+        raise _explain_missing_track(log, " ".join(child.lines))
+    if track.dolby_vision_profile == UNREADABLE_DOLBY_PROFILE:
         raise UnsupportedCodecError(
-            f"the video is Dolby Vision of profile {LOST_COLOUR_PROFILE}, which has no colours without Dolby's decoder;"
-            " export it as HDR10, HLG or SDR"
+            f"Dolby Vision profile {UNREADABLE_DOLBY_PROFILE} is unsupported: its colours need Dolby's decoder;"
+            " export the video as HDR10, HLG or SDR"
         )
     if track.codec not in VIDEO_CODECS:
         raise unsupported_codec(track.codec)
@@ -332,24 +334,24 @@ def _read_packets(
     return log, track, scan
 
 
-def _no_track(log: FileLog, text: str) -> MediaError:
-    """What is wrong with a file of which no track could be listed; *text* is the end of the log."""
+def _explain_missing_track(log: FileLog, text: str) -> MediaError:
+    """Return the error for a file without a listed track; *text* is the end of the log."""
     if log.has_no_size:
         return TruncatedError(
-            "the file announces a video, but not the size of its pictures: it is damaged or incomplete, or its codec is"
-            " not accepted"
+            "the file has a video track whose frames have no size: it is damaged or incomplete, or its codec is not"
+            " supported"
         )
     if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:
         return NoVideoStreamError("the file holds no video stream")
     if "moov atom not found" in text or log.truncated:
         return TruncatedError("the file ends before any frame")
-    return NotMediaError("the file cannot be read as the video that its first bytes announce")
+    return NotMediaError("the file is not a readable video of the format that its first bytes announce")
 
 
 def _decode_first(path: Path, container: str, index: int, timeout_s: float) -> FirstFrame:
     first = FirstFrame()
-    output = _first_frame_of(open_input(path, container), index)
-    with BoundedProcess(command_line(output), timeout_s=timeout_s, on_line=first.read) as child:
+    output = _first_frame_output(open_input(path, container), index)
+    with BoundedProcess(build_command(output), timeout_s=timeout_s, on_line=first.read) as child:
         child.stdout.read()
         status = child.wait()
     if first.size_px is not None:

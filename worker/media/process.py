@@ -1,9 +1,9 @@
 """
-A child process on a leash: for decoders, which read what strangers send.
+A child process with limits, for decoders: they read untrusted files.
 
-The child runs in a process group of its own with nothing to read from, limited memory and processor time, no file to
-write and, where the system offers it, no network (``sandbox.py``). It is killed with its whole group at its wall-clock
-limit, when the context ends, and when its worker is killed. A crash takes down the child alone.
+The child runs in its own process group. It has no standard input, limited memory and processor time, may write no
+files and, where the system supports it, has no network (``sandbox.py``). The whole group is killed at the wall-clock
+limit, when the context ends, and when the worker is killed. A crash of the child does not affect the worker.
 """
 
 import contextlib
@@ -27,70 +27,75 @@ from worker.media.sandbox import sandbox
 MEMORY_BYTES = 4 * 1024**3
 """Address space of a decoder: decoding 8K with several reference frames stays below it."""
 PIPE_BYTES = 1024**2
-"""What may wait to be read, where a pipe's size can be chosen: frames then come in fewer pieces."""
-SHORTEST_PAUSE_S = 0.05
-"""Between two looks at a child whose time is over, while it is in a pause."""
+"""Buffer size of the output pipe, where it can be set: frames are then read in fewer pieces."""
+MIN_POLL_S = 0.05
+"""Shortest interval between checks of a child's deadline while its clock is paused."""
 LINE_BYTES = 4096
+"""Longest part of a log line that is read; the rest of the line is dropped."""
 KEPT_LINES = 200
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def uncoloured(line: str) -> str:
-    """*line* of a log without its colours."""
+def strip_colours(line: str) -> str:
+    """Return *line* of a log without its colour codes."""
     return _COLOUR.sub("", line)
 
 
-def signed(line: str) -> str | None:
+def read_authentic(line: str) -> str | None:
     """
-    *line* of ffmpeg's log without its colours, or None if it does not begin with one.
+    Return *line* of ffmpeg's log without its colour codes, or None if it does not begin with one.
 
-    It may be of the file's making then: ffmpeg replaces the control character that begins a colour where a text that it
-    prints holds one.
+    Only ffmpeg itself can begin a line with a colour code: it replaces the escape character in every text that it
+    quotes from the file. Any other line may have been written by the file's author.
     """
-    return uncoloured(line) if line.startswith("\x1b[") else None
+    return strip_colours(line) if line.startswith("\x1b[") else None
 
 
-class Leash:
-    """Ends, from any thread, the child that runs on it, and any that would come after."""
+class CancelToken:
+    """Kills, from any thread, the child process that is attached to it, and each one that is attached later."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kill: Callable[[], None] | None = None
-        self._is_cut = False
+        self._is_cancelled = False
 
     @property
-    def is_cut(self) -> bool:
-        """Whether ``cut`` was called."""
-        return self._is_cut
+    def is_cancelled(self) -> bool:
+        """Whether ``cancel`` was called."""
+        return self._is_cancelled
 
-    def cut(self) -> None:
-        """End the child, now and for good."""
+    def cancel(self) -> None:
+        """Kill the attached child and, from now on, each child at once when it is attached."""
         with self._lock:
-            self._is_cut = True
+            self._is_cancelled = True
             if self._kill is not None:
                 self._kill()
 
-    def hold(self, kill: Callable[[], None] | None) -> None:
-        """Let *kill* end the child that runs now; None once it has ended."""
+    def attach(self, kill: Callable[[], None]) -> None:
+        """Register *kill*, which ends the child that runs now."""
         with self._lock:
             self._kill = kill
-            if kill is not None and self._is_cut:
+            if self._is_cancelled:
                 kill()
+
+    def detach(self) -> None:
+        """Forget the attached child, which has ended."""
+        with self._lock:
+            self._kill = None
 
 
 class BoundedProcess:
     """
-    Runs *arguments* while its context lasts.
+    Context manager that runs *arguments* as a child process until the context ends.
 
     Args:
         arguments: Program and arguments; no shell.
         timeout_s: Wall-clock limit.
-        whole_timeout_s: Of all that the child may be given by ``renew``, if it may; its processor time is limited to
-            a small multiple of it.
-        on_line: Called with each line of the child's standard error, up to ``LINE_BYTES`` of it, in a thread of its
-            own.
-        leash: To end it from another thread.
+        max_timeout_s: Sum of all limits that ``extend`` will set, if it is used; the limit of processor time follows
+            from it.
+        on_line: Called with each line of the child's standard error, up to ``LINE_BYTES`` of it, in another thread.
+        cancel_token: Kills the child from another thread.
     """
 
     def __init__(
@@ -98,18 +103,18 @@ class BoundedProcess:
         arguments: Sequence[str],
         *,
         timeout_s: float,
-        whole_timeout_s: float | None = None,
+        max_timeout_s: float | None = None,
         on_line: Callable[[str], None] | None = None,
-        leash: Leash | None = None,
+        cancel_token: CancelToken | None = None,
     ) -> None:
         self._arguments = [*sandbox().prefix, *arguments]
-        self._leash = leash or Leash()
+        self._cancel_token = cancel_token or CancelToken()
         self._left_s = timeout_s
         self._timeout_s = timeout_s
-        self._whole_timeout_s = whole_timeout_s or timeout_s
+        self._max_timeout_s = max_timeout_s or timeout_s
         self._on_line = on_line
         self._began: float | None = None
-        self._clock = threading.Lock()
+        self._frame_times = threading.Lock()
         self._is_over = threading.Event()
         self.timed_out = False
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -123,13 +128,13 @@ class BoundedProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
             close_fds=True,
-            # Nothing of the worker's environment, with its addresses and passwords, is the decoder's business.
-            # Colours are ffmpeg's signature under its own words: see ``signed``.
+            # The worker's environment holds addresses and passwords, so none of it is passed on.
+            # Colours mark the lines that are ffmpeg's own: see ``read_authentic``.
             env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "AV_LOG_FORCE_COLOR": "1"},
         )
         self._limit_resources()
         self._enlarge_pipe()
-        self._leash.hold(self._kill)
+        self._cancel_token.attach(self._kill)
         self._began = time.monotonic()
         self._watch = threading.Thread(target=self._expire, name="decoder-clock", daemon=True)
         self._watch.start()
@@ -144,7 +149,7 @@ class BoundedProcess:
         self._process.wait()
         self._is_over.set()
         self._watch.join()
-        self._leash.hold(None)
+        self._cancel_token.detach()
         self._reader.join()
         self.stdout.close()
 
@@ -157,27 +162,27 @@ class BoundedProcess:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The clock stands still in the block: whoever reads the output is at something else, and the child waits."""
-        with self._clock:
+        """Stop the clock in the block, in which the caller does other work and the child waits for it."""
+        with self._frame_times:
             self._left_s, self._began = self._seconds_left(), None
         try:
             yield
         finally:
-            with self._clock:
+            with self._frame_times:
                 self._began = time.monotonic()
 
-    def renew(self, timeout_s: float) -> None:
-        """Within a pause: *timeout_s*, which is no less than was left, for what comes after it."""
-        with self._clock:
+    def extend(self, timeout_s: float) -> None:
+        """Set the time limit of what follows to *timeout_s*; call it in a pause, with at least the time left."""
+        with self._frame_times:
             self._left_s = self._timeout_s = timeout_s
 
     def end(self) -> None:
-        """Kill the child, from any thread; its status is then that of SIGKILL."""
+        """Kill the child, from any thread; ``wait`` then returns the status of SIGKILL."""
         self._kill()
 
     def wait(self) -> int:
         """
-        Wait for the child's end and the last line of its log.
+        Wait until the child has ended and its log is read.
 
         Returns:
             Its exit status; negative for a signal.
@@ -195,14 +200,18 @@ class BoundedProcess:
         return self._left_s if self._began is None else self._left_s - (time.monotonic() - self._began)
 
     def _expire(self) -> None:
-        """End the child when its time is over, by a thread for all of its pauses: to start one takes 0.1 ms."""
+        """
+        Kill the child when its time is over.
+
+        One thread serves all pauses of the child, since starting a thread for each would take 0.1 ms.
+        """
         wait_s = self._left_s
         while not self._is_over.wait(wait_s):
-            with self._clock:
+            with self._frame_times:
                 wait_s = self._seconds_left()
                 if self._began is None:
-                    # Its time cannot be over sooner than if the pause ended now.
-                    wait_s = max(wait_s, SHORTEST_PAUSE_S)
+                    # The time cannot run out before the pause ends, so the next check may wait as long.
+                    wait_s = max(wait_s, MIN_POLL_S)
                 elif wait_s <= 0.0:
                     self.timed_out = True
                     break
@@ -210,22 +219,22 @@ class BoundedProcess:
             self._kill()
 
     def _enlarge_pipe(self) -> None:
-        # Linux alone has it, and there are limits for all pipes of a user together.
+        # Only Linux supports it, and the sum over all pipes of a user is limited.
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def _limit_resources(self) -> None:
-        # From outside, since code that runs between fork and exec is unsafe in a process with threads. The
-        # child can have done little by now: it has only begun to load.
+        # Set from the parent, since running code between fork and exec is unsafe in a process with threads. The child
+        # has only begun to load by now.
         if not hasattr(resource, "prlimit"):
             return
-        cpu_s = int(self._whole_timeout_s * available_cores()) + 1
+        cpu_s = int(self._max_timeout_s * available_cores()) + 1
         limits = {
             resource.RLIMIT_AS: MEMORY_BYTES,
             resource.RLIMIT_CPU: cpu_s,
             resource.RLIMIT_CORE: 0,
-            # It writes to pipes only.
+            # The child writes only to pipes.
             resource.RLIMIT_FSIZE: 0,
         }
         with contextlib.suppress(ProcessLookupError):
@@ -233,9 +242,9 @@ class BoundedProcess:
                 resource.prlimit(self._process.pid, name, (value, value))
 
     def _kill(self) -> None:
-        # The group is gone once the child was waited for; until then its id cannot be reused.
+        # The id of the group cannot be reused until the child was waited for.
         if self._process.poll() is None:
-            # macOS refuses it, where Linux allows it, for a child that has ended since.
+            # The child may have ended since the check; macOS then refuses the signal, which Linux allows.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -243,21 +252,21 @@ class BoundedProcess:
         stream = self._process.stderr
         if stream is None:
             return
-        is_begin = True
+        next_starts_line = True
         with stream:
             while raw := stream.readline(LINE_BYTES):
-                # What is left of a line that is too long must not be taken for another line.
-                was_begin, is_begin = is_begin, raw.endswith(b"\n")
-                if not was_begin:
+                # The rest of an overlong line must not be taken for another line.
+                starts_line, next_starts_line = next_starts_line, raw.endswith(b"\n")
+                if not starts_line:
                     continue
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
-                self.lines.append(uncoloured(line))
+                self.lines.append(strip_colours(line))
                 if self._on_line is not None:
                     self._on_line(line)
 
 
 def read_exactly(stream: IO[bytes], count: int) -> bytes:
-    """*count* bytes, or fewer if the stream ends first."""
+    """Read *count* bytes, or fewer if the stream ends first."""
     blocks = []
     while count > 0:
         block = stream.read(count)
@@ -269,5 +278,5 @@ def read_exactly(stream: IO[bytes], count: int) -> bytes:
 
 
 def seconds_left(deadline: float) -> float:
-    """Until *deadline* on the monotonic clock, but never nothing at all."""
+    """Return the seconds until *deadline* on the monotonic clock, at least 0.1."""
     return max(0.1, deadline - time.monotonic())

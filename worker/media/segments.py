@@ -1,4 +1,4 @@
-"""Cut points of a video."""
+"""The segments that a video is cut into."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import pairwise
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The stretch ``[start_s, end_s)`` of media time."""
+    """The interval ``[start_s, end_s)`` of media time; for picture n of an image it is ``[n, n)``."""
 
     index: int
     start_s: float
@@ -18,21 +18,20 @@ def plan_segments(
     duration_s: float | None, segment_seconds: float, *, first_s: float = 0.0, pictures: int = 1
 ) -> list[Segment]:
     """
-    Cut a video into segments of *segment_seconds*, without gap or overlap.
+    Cut a video into segments of *segment_seconds*, without gaps or overlaps.
 
-    A rest shorter than half a segment joins the one before it: a stretch of a few frames would say little and
-    weigh as much as the others in the average.
+    A remainder shorter than half a segment joins its neighbour: a segment of a few frames would say little but count
+    as much as the others in the mean.
 
     Args:
-        duration_s: When the last picture ends, or None for an image, of which each picture is a segment: of picture n
-            it is ``[n, n)``.
-        first_s: When the first picture of a video appears. Segments before it are left out, and what it leaves of the
-            first one is a rest like that at the end, which may join the one after it.
-        pictures: How many an image has.
+        duration_s: When the last frame ends; None for an image, each of whose pictures is a segment.
+        first_s: When the first frame of a video appears. Segments before it are left out. If less than half of the
+            first segment is left, it joins the one after it.
+        pictures: Number of pictures of an image.
 
     Returns:
-        At least one segment; the last ends at *duration_s* exactly, and the first starts at 0 or, where pictures
-        appear later, at a multiple of *segment_seconds*.
+        At least one segment. The last ends at *duration_s* exactly; the first starts at 0 or, if frames appear later,
+        at a multiple of *segment_seconds*.
     """
     if duration_s is None:
         return [Segment(number, float(number), float(number)) for number in range(pictures)]

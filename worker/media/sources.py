@@ -1,4 +1,4 @@
-"""Fetching a URL source: bounded in size and time, to checked addresses only."""
+"""Downloads of URL sources, limited in size and time and to checked addresses."""
 
 import time
 from urllib.parse import urljoin, urlsplit
@@ -39,29 +39,29 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
             headers={"Accept-Encoding": "identity"},
         ) as response:
             if response.has_redirect_location:
-                url = _redirected(url, response.headers["location"])
+                url = _resolve_redirect(url, response.headers["location"])
                 if urlsplit(url).hostname != host:
                     raise ForbiddenURLError("the URL redirects to another host")
                 continue
             if response.status_code != 200:
                 raise SourceRefusedError(f"the URL's server answered {response.status_code}")
-            # HTTPX gives no answer whose length is not written in ASCII digits, at most 20 of them.
+            # HTTPX has rejected lengths that are not at most 20 ASCII digits.
             if int(response.headers.get("content-length", "0")) > max_bytes:
-                raise _too_large(max_bytes)
+                raise _too_large_error(max_bytes)
             for block in response.iter_raw(BLOCK_BYTES):
                 upload.write(block)
                 if upload.size_bytes > max_bytes:
-                    raise _too_large(max_bytes)
+                    raise _too_large_error(max_bytes)
             return
     raise SourceRefusedError(f"the URL redirects more than {MAX_REDIRECTS} times")
 
 
-def _redirected(url: str, location: str) -> str:
+def _resolve_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as error:
-        raise SourceRefusedError("the URL redirects to what is no address") from error
+        raise SourceRefusedError("the URL redirects to an invalid URL") from error
 
 
-def _too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the file at the URL has more bytes than the limit max_upload_bytes, {max_bytes}")
+def _too_large_error(max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the file at the URL is larger than the limit max_upload_bytes, {max_bytes}")

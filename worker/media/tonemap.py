@@ -1,11 +1,10 @@
 """
-From HDR to SDR: the table by which the decoder maps PQ and HLG pictures to what an SDR display shows.
+Tone mapping from HDR to SDR: the lookup table with which ffmpeg converts PQ and HLG frames.
 
-Detector and network were trained on SDR pictures, and HDR ones that are taken for SDR look flat and grey to them.
-The mapping is display-referred: the light that a display of 1000 cd/m² would give, with diffuse white at 203 cd/m² as
-ITU-R BT.2408 has it, becomes that of an SDR display (BT.1886), in the primaries of BT.709. What is darker than two
-thirds of white stays as it is, so that an SDR scene in an HDR file comes out as in an SDR file; the rest, with the
-highlights, is rolled off.
+Detector and network were trained on SDR pictures; HDR pictures interpreted as SDR look flat and grey.
+The mapping is display-referred: the light of a display of 1000 cd/m², with diffuse white at 203 cd/m² as in ITU-R
+BT.2408, becomes that of an SDR display (BT.1886) with the primaries of BT.709. What is darker than two thirds of white
+is unchanged, so that an SDR scene in an HDR file looks as in an SDR file; the rest, with the highlights, is rolled off.
 
 ffmpeg's own filters for it (zscale, libplacebo) are not in every build; ``lut3d``, which reads this table, is.
 """
@@ -24,9 +23,9 @@ Floats = NDArray[np.float64]
 WHITE_CD_M2: Final = 203.0
 """Diffuse white of HDR pictures (BT.2408), which becomes nearly the white of SDR ones."""
 PEAK_CD_M2: Final = 1000.0
-"""What is brighter becomes white. It is also the display that HLG is made for."""
+"""Light that becomes white, with everything brighter. It is also the peak of HLG's reference display."""
 GAMMA: Final = 2.4
-"""Of an SDR display, BT.1886."""
+"""Gamma of an SDR display, BT.1886."""
 KNEE: Final = 0.85
 """SDR signal from which highlights are rolled off."""
 SIDE: Final = 49
@@ -37,7 +36,7 @@ TO_BT709: Final = np.array(
 )
 """Linear light in the primaries of BT.2020 → BT.709 (BT.2087)."""
 LUMINANCE: Final = np.array([0.2627, 0.6780, 0.0593])
-"""Of red, green and blue in BT.2020."""
+"""Luminance of red, green and blue in BT.2020."""
 
 
 def to_sdr(signal: Floats, dynamic_range: DynamicRange) -> Floats:
@@ -51,35 +50,35 @@ def to_sdr(signal: Floats, dynamic_range: DynamicRange) -> Floats:
     Returns:
         (..., 3) RGB in the primaries of BT.709, as coded for an SDR display: in [0, 1].
     """
-    light = _pq_light(signal) if dynamic_range == "pq" else _hlg_light(signal)
+    light = _decode_pq(signal) if dynamic_range == "pq" else _decode_hlg(signal)
     linear = np.clip(light @ TO_BT709.T, 0.0, None) / WHITE_CD_M2
     coded = linear ** (1 / GAMMA)
-    # All three by one factor, so that highlights keep their colour.
+    # One factor for all three channels, so that highlights keep their colour.
     brightest = np.max(coded, axis=-1, keepdims=True)
-    factor = _rolled_off(brightest) / np.maximum(brightest, 1e-9)
+    factor = _roll_off_highlights(brightest) / np.maximum(brightest, 1e-9)
     return np.asarray(np.clip(coded * factor, 0.0, 1.0))
 
 
-def _rolled_off(coded: Floats) -> Floats:
-    """The signal, which bends at KNEE and ends at 1 where the peak is."""
+def _roll_off_highlights(coded: Floats) -> Floats:
+    """Compress the signal above KNEE so that the peak becomes 1."""
     peak = (PEAK_CD_M2 / WHITE_CD_M2) ** (1 / GAMMA)
     over = np.clip((coded - KNEE) / (peak - KNEE), 0.0, 1.0)
-    # As steep as the straight part at its begin.
+    # At the knee the curve is as steep as the linear part.
     steepness = (peak - KNEE) / (1 - KNEE)
     bent = steepness * over / (1 + (steepness - 1) * over)
     return np.asarray(np.minimum(coded, KNEE) + (1 - KNEE) * bent)
 
 
-def _pq_light(signal: Floats) -> Floats:
-    """cd/m² of a PQ signal: the EOTF of BT.2100, table 4."""
+def _decode_pq(signal: Floats) -> Floats:
+    """Return the light of a PQ signal in cd/m²: the EOTF of BT.2100, table 4."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
     power = signal ** (1 / m2)
     return np.asarray(10_000.0 * (np.maximum(power - c1, 0.0) / (c2 - c3 * power)) ** (1 / m1))
 
 
-def _hlg_light(signal: Floats) -> Floats:
-    """cd/m² that a display of PEAK_CD_M2 gives for an HLG signal: inverse OETF and OOTF of BT.2100, table 5."""
+def _decode_hlg(signal: Floats) -> Floats:
+    """Return the light of an HLG signal on a PEAK_CD_M2 display, in cd/m²: inverse OETF and OOTF, BT.2100, table 5."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     luminance = scene @ LUMINANCE
@@ -87,8 +86,8 @@ def _hlg_light(signal: Floats) -> Floats:
 
 
 @lru_cache(maxsize=2)
-def _table(dynamic_range: DynamicRange) -> bytes:
-    """The table for *dynamic_range* in the form "cube", 3 MB of text."""
+def _render_table(dynamic_range: DynamicRange) -> bytes:
+    """Write the lookup table for *dynamic_range* in the format "cube", 3 MB of text."""
     steps = np.linspace(0.0, 1.0, SIDE)
     # Red changes fastest.
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")
@@ -99,9 +98,9 @@ def _table(dynamic_range: DynamicRange) -> bytes:
     return text.getvalue()
 
 
-def table_file(dynamic_range: DynamicRange) -> IO[bytes]:
-    """A file with the table for *dynamic_range*, which has a name until it is closed or nobody holds it any more."""
+def open_table_file(dynamic_range: DynamicRange) -> IO[bytes]:
+    """Write the lookup table for *dynamic_range* to a temporary file, which is deleted when it is closed."""
     file = NamedTemporaryFile(prefix="deepfakestream-", suffix=".cube")  # noqa: SIM115 - its holder closes it
-    file.write(_table(dynamic_range))
+    file.write(_render_table(dynamic_range))
     file.flush()
     return cast("IO[bytes]", file)

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors weights beside a manifest. The only file access of this package."""
+"""Checkpoints: a manifest with weights as safetensors. Only this module of the package accesses files."""
 
 import hashlib
 from contextlib import suppress
@@ -19,11 +19,11 @@ WEIGHTS_FILE = "weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network ready to judge, and everything that defines its scores."""
+    """A loaded network, and the manifest that defines its scores."""
 
     manifest: Manifest
     network: ForgeryNetwork
-    """In eval mode, in float32, on the device that was asked for."""
+    """The network in eval mode, in float32, on the requested device."""
 
 
 def load_checkpoint(models_dir: Path, name: str, device: str | torch.device = "cpu") -> Checkpoint:
@@ -31,28 +31,28 @@ def load_checkpoint(models_dir: Path, name: str, device: str | torch.device = "c
     Load the checkpoint *name* from its folder below *models_dir*.
 
     Raises:
-        ModelError: There is no such checkpoint, or its weights are not those that its manifest names.
+        ModelError: The checkpoint does not exist, or its weights do not match its manifest.
     """
     folder = models_dir / name
     if folder.parent != models_dir:
-        raise ModelError(f"{name!r} is no checkpoint's name")
+        raise ModelError(f"invalid checkpoint name {name!r}; a name is that of a folder, without a path")
     manifest = read_manifest(folder)
     return _build(manifest, _weights(folder, manifest), device)
 
 
 def load_pinned(models_dir: Path, pinned: Manifest, device: str | torch.device = "cpu") -> Checkpoint:
     """
-    Load the checkpoint that a job has pinned, with the weights of that digest and nothing else.
+    Load the checkpoint that a job has pinned, with exactly the weights of its digest.
 
-    They are looked for in the folder of its name, and then in every other one: an operator who exchanges a checkpoint
-    can keep the old one beside it until the jobs that need it have ended.
+    They are searched in the folder of its name, then in all others: an operator who replaces a checkpoint can keep the
+    old one in another folder until the jobs that need it have ended.
 
     Raises:
         ModelError: No folder below *models_dir* has these weights.
     """
     folders = sorted(file.parent for file in models_dir.glob("*/manifest.json"))
     for folder in sorted(folders, key=lambda folder: folder.name != pinned.name):
-        # A folder may be half exchanged: another one may still have the weights whole.
+        # A folder may be in the middle of a replacement; another one may still have the complete weights.
         with suppress(ModelError):
             found = read_manifest(folder)
             if found.weights.sha256 == pinned.weights.sha256:
@@ -67,7 +67,7 @@ def _build(manifest: Manifest, data: bytes, device: str | torch.device) -> Check
     name = manifest.name
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     if hashlib.sha256(data).hexdigest() != manifest.weights.sha256:
-        raise ModelError(f"the weights of checkpoint {name!r} are not those that its manifest names")
+        raise ModelError(f"the weights of checkpoint {name!r} do not have the SHA-256 in its manifest")
     try:
         state = {key: _widened(value) for key, value in load(data).items()}
         network.load_state_dict(state)
@@ -82,7 +82,7 @@ def save_checkpoint(folder: Path, manifest: Manifest, network: ForgeryNetwork, c
     Write *network* in half precision, its manifest with the digest filled in, and its model card.
 
     Returns:
-        The manifest as written.
+        The manifest that was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = save({key: _narrowed(value) for key, value in network.state_dict().items()})
@@ -95,6 +95,7 @@ def save_checkpoint(folder: Path, manifest: Manifest, network: ForgeryNetwork, c
 
 
 def _weights(folder: Path, manifest: Manifest) -> bytes:
+    """Read the weights file; raise ModelError if it is missing or outside of *folder*."""
     file = manifest.weights.file
     if Path(file).name != file:
         raise ModelError(f"the manifest of checkpoint {folder.name!r} names weights outside its folder")

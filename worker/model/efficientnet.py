@@ -24,8 +24,8 @@ class EfficientNetFeatures(nn.Module):
     Args:
         name: ``efficientnet-b0`` to ``efficientnet-b4``, or ``efficientnet-lite0`` to ``efficientnet-lite2``: without
             squeeze-and-excitation blocks and with ReLU6 for swish, as their authors published them for small devices.
-        in_planes: Input planes; the stem is made to fit.
-        size_px: Side of the input, which efficientnet-pytorch needs to place its padding as TensorFlow does.
+        in_planes: Number of input planes.
+        size_px: Side of the input, from which efficientnet-pytorch computes padding as in TensorFlow.
 
     Attributes:
         out_planes: Planes of the feature map.
@@ -42,22 +42,22 @@ class EfficientNetFeatures(nn.Module):
                 module._swish = nn.ReLU6()  # noqa: SLF001
         else:
             self.network = EfficientNet.from_name(name, in_channels=in_planes, **overrides)
-            # The memory-efficient activation is a custom autograd function that saves memory in training alone.
+            # The memory-efficient activation is a custom autograd function that only saves memory in training.
             self.network.set_swish(memory_efficient=False)
         self.out_planes = int(self.network._conv_head.out_channels)  # noqa: SLF001 - it has no public name
 
     def forward(self, planes: Tensor) -> Tensor:
-        """(N, in_planes, S, S) → (N, out_planes, S/32, S/32), rounded up."""
+        """Map (N, in_planes, S, S) to (N, out_planes, S/32, S/32), rounded up."""
         features: Tensor = self.network.extract_features(planes)
         return features
 
 
 def _lite_blocks(blocks: list[Any], width: float, depth: float) -> list[Any]:
     """
-    B0's stages as a Lite network has them.
+    Scale B0's stages to those of a Lite network.
 
-    Stem and head keep B0's width, and the first and the last stage keep its depth: that is where Lite networks differ
-    from the B networks of the same scale.
+    Unlike in the B networks of the same scale, stem and head keep B0's width, and the first and the last stage its
+    depth.
     """
     last = len(blocks) - 1
     return [
@@ -73,7 +73,7 @@ def _lite_blocks(blocks: list[Any], width: float, depth: float) -> list[Any]:
 
 
 def _scaled_planes(count: int, width: float) -> int:
-    """*count* times *width*, to the nearest multiple of 8 that is not more than a tenth below it."""
-    wanted = count * width
-    rounded = max(8, int(wanted + 4) // 8 * 8)
-    return rounded if rounded >= 0.9 * wanted else rounded + 8
+    """Return *count* times *width*, rounded to a multiple of 8 that is not more than a tenth below it."""
+    scaled = count * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * scaled else rounded + 8

@@ -1,4 +1,4 @@
-"""The whole network: SRM residuals, EfficientNet features, a small CNN head, one logit a face."""
+"""The forgery network: SRM residuals, EfficientNet features, a small CNN head, and one logit per face."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,11 @@ from worker.model.srm import SRMFilter
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, by which colour planes are normalised."""
+"""Mean and standard deviation of ImageNet's colours, with which colour planes are normalised."""
 
 
 class Head(nn.Module):
-    """A small CNN on the feature map: reduce, look at neighbours, pool, decide."""
+    """A small CNN on the feature map: reduce planes, convolve, pool, and classify."""
 
     def __init__(self, in_planes: int, planes: int, dropout: float) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Head(nn.Module):
         self.decide = nn.Linear(planes, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, in_planes, h, w) → (N,) logits."""
+        """Map (N, in_planes, h, w) to (N,) logits."""
         pooled = self.look(self.reduce(features)).mean(dim=(2, 3))
         logits: Tensor = self.decide(self.dropout(pooled)).squeeze(1)
         return logits
@@ -33,7 +33,7 @@ class Head(nn.Module):
 
 class ForgeryNetwork(nn.Module):
     """
-    Judges face crops.
+    Network that classifies face crops as real or fake.
 
     Args:
         architecture: Backbone, input planes and head.
@@ -56,13 +56,13 @@ class ForgeryNetwork(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """
-        Judge face crops.
+        Classify face crops.
 
         Args:
             faces: (N, 3, S, S) float RGB in [0, 1]; N may be 0.
 
         Returns:
-            (N,) logits; larger means fake. A checkpoint's temperature makes probabilities of them.
+            (N,) logits; larger means fake. The calibration of a checkpoint converts them to probabilities.
         """
         if faces.shape[0] == 0:
             return faces.new_zeros(0)

@@ -1,5 +1,5 @@
 """
-Spatial-rich-model residuals: what is left of a picture when its content is predicted away.
+Spatial-rich-model residuals: what is left of a picture after its content has been predicted and subtracted.
 
 The kernels are three of Fridrich and Kodovský, "Rich Models for Steganalysis of Digital Images", IEEE TIFS 2012,
 in the choice and normalisation of Zhou, Han, Morariu and Davis, "Learning Rich Features for Image Manipulation
@@ -39,18 +39,16 @@ KERNELS: Final = (
 )
 DIVISORS: Final = (4.0, 12.0, 2.0)
 TRUNCATION: Final = 4.0
-"""Residuals beyond this many grey levels are edges of the content, not traces."""
-
-
+"""Residuals beyond this many grey levels are edges of the content, not traces of manipulation."""
 OWN_LEVEL_TRUNCATION: Final = 4.0
-"""The same, in multiples of the crop's own mean residual."""
+"""The same limit in multiples of the crop's mean absolute residual, its level."""
 MIN_LEVEL: Final = 0.1
-"""Grey levels below which a mean residual is not divided by: a flat picture must not become noise."""
+"""Lowest level, in grey levels, that residuals are divided by, so that a flat picture does not become noise."""
 
 
 class SRMFilter(nn.Module):
     """
-    Constant high-pass filters. They are no parameters: nothing in them is learnt, saved or loaded.
+    Constant high-pass filters: they are not parameters, so they are neither trained nor saved.
 
     Args:
         own_level: Divide each plane by its own mean absolute residual over the crop before it is truncated.
@@ -66,7 +64,7 @@ class SRMFilter(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """
-        Residual planes of face crops.
+        Compute the residual planes of face crops.
 
         Args:
             faces: (N, 3, S, S) float RGB in [0, 1].
@@ -78,7 +76,7 @@ class SRMFilter(nn.Module):
         grey = faces.mean(dim=1, keepdim=True) * 255.0
         residuals = functional.conv2d(functional.pad(grey, (2, 2, 2, 2), mode="reflect"), self.kernels)
         if self.own_level:
-            # Edges would set the level of a smooth picture, so they are truncated before it is measured.
+            # Truncate first, since edges would dominate the level of a smooth picture.
             level = residuals.clamp(-TRUNCATION, TRUNCATION).abs().mean(dim=(2, 3), keepdim=True)
             relative = residuals / (level.clamp(min=MIN_LEVEL) * OWN_LEVEL_TRUNCATION)
             return relative.clamp(-1.0, 1.0)

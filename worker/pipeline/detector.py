@@ -1,4 +1,4 @@
-"""The loaded pipeline of one process: frames in, a segment's result out."""
+"""The loaded pipeline of one process: it takes the frames of a segment and returns the segment's result."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
 from worker.detection.mtcnn import MTCNN
-from worker.detection.people import Sighting, appearance, group_into_people, pack_look
-from worker.detection.turning import TURNED, Poser, turn_back
+from worker.detection.orientation import MIN_TURNED_GAIN, OrientationTracker, turn_back
+from worker.detection.people import Sighting, compute_appearance, group_into_people, pack_look
 from worker.inference import ChannelsLastInput, Engine, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint, load_pinned
@@ -24,20 +24,20 @@ from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
 
 CHUNK_PIXELS: Final = 2 * 1920 * 1080
-"""Frames that are looked at together hold about this many pixels, and one at least: it bounds memory."""
+"""Limit on the pixels of the frames processed together (a chunk), to bound memory; a chunk has at least one frame."""
 CHUNK_FRAMES: Final = 8
-"""Fewer than a segment has, so that later ones are decoded meanwhile."""
+"""Most frames in a chunk: fewer than a segment has, so that later frames are decoded while a chunk is processed."""
 FACE_BATCH: Final = 32
-SAME_SCORE: Final = 5e-4
-"""How far a lower precision may move the score of a made picture: those of real faces move ten times as far."""
-EXAMPLES: Final = 16
+MAX_SCORE_CHANGE: Final = 5e-4
+"""How far a lower precision may change the scores of synthetic examples; real faces' scores change ten times as far."""
+EXAMPLE_COUNT: Final = 16
 MAX_FACES_PER_FRAME: Final = 64
-"""The largest ones; a picture of a stadium must not take an hour."""
+"""Only the largest faces of a frame are scored, so that a picture of a crowd does not take an hour."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """A face on its way to its score."""
+class _FoundFace:
+    """A detected face that is not scored yet."""
 
     time_s: float
     face: DetectedFace
@@ -45,16 +45,16 @@ class _Found:
     quality: FaceQuality
     problem: str | None
     scale: tuple[float, float]
-    """Of the frame."""
+    """The frame's ``scale``."""
     appearance: NDArray[np.float32]
 
 
 class Detector:
     """
-    Detector and network of one checkpoint on one device.
+    Face detector and forgery network of one checkpoint on one device.
 
     Args:
-        checkpoint: With its network on *device* already.
+        checkpoint: Its network must be on *device*.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str | torch.device) -> None:
@@ -62,10 +62,10 @@ class Detector:
         self.device = torch.device(device)
         preprocessing = checkpoint.manifest.preprocessing
         self._network: Engine = best_engine(
-            ChannelsLastInput(checkpoint.network, span=255.0),
-            _examples(preprocessing.crop_size_px),
+            ChannelsLastInput(checkpoint.network, divisor=255.0),
+            _make_examples(preprocessing.crop_size_px),
             self.device,
-            self._is_alike,
+            self._is_close,
         )
         self._mtcnn = MTCNN(
             min_face_px=preprocessing.min_face_px,
@@ -79,7 +79,7 @@ class Detector:
         Load the checkpoint *name* onto *device*.
 
         Raises:
-            ModelError: It cannot be loaded.
+            ModelError: The checkpoint cannot be loaded.
         """
         return cls._prepare(load_checkpoint(models_dir, name, device), device)
 
@@ -89,7 +89,7 @@ class Detector:
         Load the checkpoint that a job has pinned onto *device*; see ``worker.model.checkpoint.load_pinned``.
 
         Raises:
-            ModelError: It cannot be loaded.
+            ModelError: The checkpoint cannot be loaded.
         """
         return cls._prepare(load_pinned(models_dir, manifest, device), device)
 
@@ -111,37 +111,37 @@ class Detector:
         Score the sampled frames of one segment.
 
         Args:
-            frames: In order; they are taken in chunks, so that a few are in memory at a time.
-            should_stop: Asked between chunks.
-            stages: Told of ``decode``, ``detect`` and ``classify``.
+            frames: In order; they are consumed in chunks, so that only a few are in memory at a time.
+            should_stop: Called between chunks.
+            stages: Collects the times of ``decode``, ``detect`` and ``classify``.
 
         Raises:
-            JobCancelledError: *should_stop* said so.
-            ModelError: The network gave something that is not a number.
-            DecodeError: From the frames.
+            JobCancelledError: *should_stop* returned True.
+            ModelError: A score is not finite.
+            DecodeError: Reading *frames* failed.
         """
-        found: list[_Found] = []
+        found: list[_FoundFace] = []
         scores: list[float] = []
         decoded = 0
-        waiting: list[NDArray[np.uint8]] = []
+        pending_crops: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
-        poser = Poser(self._mtcnn, self.manifest.preprocessing.min_confidence)
-        for chunk in stages.waiting("decode", chunks(frames)):
+        tracker = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
+        for chunk in stages.measure_iteration("decode", split_into_chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops = self._find(chunk, poser)
+                faces, crops = self._detect_faces(chunk, tracker)
             found += faces
-            waiting += crops
-            whole = len(waiting) - len(waiting) % FACE_BATCH
+            pending_crops += crops
+            whole = len(pending_crops) - len(pending_crops) % FACE_BATCH
             with stages.measure("classify"):
-                scores += self.score_crops(waiting[:whole])
-            del waiting[:whole]
+                scores += self.score_crops(pending_crops[:whole])
+            del pending_crops[:whole]
         with stages.measure("classify"):
-            scores += self.score_crops(waiting)
+            scores += self.score_crops(pending_crops)
         scored = iter(scores)
-        results = [_result(item, next(scored) if item.problem is None else None) for item in found]
+        results = [_make_face_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
         looks = [pack_look(look) for look in people.looks]
         return score_segment(results, people.numbers, decoded, self._network.description, looks)
@@ -151,13 +151,13 @@ class Detector:
         Score face crops.
 
         Args:
-            crops: (S, S, 3) uint8 RGB each, with S as the manifest says.
+            crops: (S, S, 3) uint8 RGB each; S is the manifest's ``crop_size_px``.
 
         Returns:
-            Calibrated probabilities of being fake, in order.
+            Calibrated probabilities that each face is fake, in order.
 
         Raises:
-            ModelError: One is not a number.
+            ModelError: A score is not finite.
         """
         scores: list[float] = []
         for start in range(0, len(crops), FACE_BATCH):
@@ -171,36 +171,38 @@ class Detector:
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(self.manifest.calibration.scale.probabilities(logits, np.tanh), np.float32)
 
-    def _is_alike(self, quick: Outputs, exact: Outputs) -> bool:
+    def _is_close(self, quick: Outputs, exact: Outputs) -> bool:
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
-        return bool(np.abs(scores - wanted).max() <= SAME_SCORE)
+        return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 
-    def _find(self, chunk: list[Frame], poser: Poser) -> tuple[list[_Found], list[NDArray[np.uint8]]]:
-        """The faces of some frames, and the crops of those that can be scored."""
+    def _detect_faces(
+        self, chunk: list[Frame], tracker: OrientationTracker
+    ) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
+        """Find the faces of *chunk*, and cut the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
-        posed = poser.pose([frame.pixels for frame in chunk])
+        oriented = tracker.detect([frame.pixels for frame in chunk])
         found, crops = [], []
-        for frame, one in zip(chunk, posed, strict=True):
+        for frame, turned in zip(chunk, oriented, strict=True):
             height, width = frame.pixels.shape[:2]
-            for face, doubt in one.stands[:MAX_FACES_PER_FRAME]:
-                quality = measure_quality(one.picture, face)
+            for face, turned_gain in turned.faces[:MAX_FACES_PER_FRAME]:
+                quality = measure_quality(turned.picture, face)
                 crop = crop_face(
-                    one.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
+                    turned.picture, face.box_px, size_px=preprocessing.crop_size_px, margin=preprocessing.crop_margin
                 )
                 problem = quality_problem(quality.size_px, quality.sharpness, preprocessing)
-                # A face that alone tells how its frame stands is not held against that.
-                if problem is None and one.has_upright and doubt >= TURNED:
+                # A turned face is only a problem beside upright ones; alone, it may show how the frame is turned.
+                if problem is None and turned.has_upright and turned_gain >= MIN_TURNED_GAIN:
                     problem = "face_turned"
-                displayed = turn_back(face, one.quarters, width, height)
-                look, turned_deg = appearance(crop), 90 * one.quarters
-                found.append(_Found(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
+                displayed = turn_back(face, turned.quarter_turns, width, height)
+                look, turned_deg = compute_appearance(crop), 90 * turned.quarter_turns
+                found.append(_FoundFace(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
                 if problem is None:
                     crops.append(crop)
         return found, crops
 
 
-def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
-    """The *frames*, as many at a time as are looked at together: all of one size."""
+def split_into_chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Split *frames* into chunks of frames of one size, limited by ``CHUNK_FRAMES`` and ``CHUNK_PIXELS``."""
     chunk: list[Frame] = []
     count = 0
     for frame in frames:
@@ -217,7 +219,7 @@ def chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
         yield chunk
 
 
-def _result(item: _Found, score: float | None) -> FaceResult:
+def _make_face_result(item: _FoundFace, score: float | None) -> FaceResult:
     across, down = item.scale
     left, top, right, bottom = item.face.box_px
     return FaceResult(
@@ -234,15 +236,18 @@ def _result(item: _Found, score: float | None) -> FaceResult:
     )
 
 
-def _examples(side_px: int) -> NDArray[np.uint8]:
+def _make_examples(side_px: int) -> NDArray[np.uint8]:
     """
-    (EXAMPLES, S, S, 3) pictures on which a lower precision is judged.
+    Make pictures on which a lower precision is compared with float32: (EXAMPLE_COUNT, S, S, 3) uint8.
 
-    Noise from none to strong over soft shapes: residuals, which are differences of large numbers, are the first to
-    suffer, and most where there is little noise.
+    They are smooth shapes with noise from none to strong. Residuals, which are differences of large numbers, lose
+    precision first, and most where there is little noise.
     """
     rng = np.random.default_rng(0)
-    rough = rng.integers(40, 216, (EXAMPLES, 5, 5, 3), np.uint8)
+    rough = rng.integers(40, 216, (EXAMPLE_COUNT, 5, 5, 3), np.uint8)
     soft = [cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_CUBIC) for picture in rough]
-    noise = rng.normal(size=(EXAMPLES, side_px, side_px, 1)) * np.linspace(0.0, 8.0, EXAMPLES)[:, None, None, None]
+    noise = (
+        rng.normal(size=(EXAMPLE_COUNT, side_px, side_px, 1))
+        * np.linspace(0.0, 8.0, EXAMPLE_COUNT)[:, None, None, None]
+    )
     return np.clip(np.rint(np.stack(soft) + noise), 0, 255).astype(np.uint8)

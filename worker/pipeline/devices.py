@@ -1,4 +1,4 @@
-"""What a device is doing, for operators."""
+"""Memory and utilisation of GPUs, for metrics."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """A GPU at one moment, with all that runs on it."""
+    """State of a GPU, including other processes."""
 
     used_bytes: int
     total_bytes: int
     utilisation: float | None
-    """Share of the last sampling period in which something ran, in [0, 1]; None without NVIDIA's management library."""
+    """Share of the last sampling period in which a kernel ran, in [0, 1]; None without NVIDIA's management library."""
 
 
-def device_state(device: torch.device) -> DeviceState | None:
-    """The state of a GPU; None for the processor."""
+def read_device_state(device: torch.device) -> DeviceState | None:
+    """Read the state of a GPU; return None for the CPU."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)

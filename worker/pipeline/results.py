@@ -1,4 +1,4 @@
-"""What scoring finds, as frozen values, and their one JSON form. No torch here."""
+"""The results of scoring as frozen values, and their only JSON form. This module does not import torch."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -22,12 +22,12 @@ class FaceResult:
     """Why it was not scored: ``face_too_small``, ``face_too_blurred`` or ``face_turned``."""
     fake_score: float | None
     luma: float | None = None
-    """Mean over the face, in [0, 255]; None where a release from before found it."""
+    """Mean luma of the face, in [0, 255]; None if an earlier release found it."""
     turned_deg: int = 0
-    """How far the face stands turned clockwise in the displayed frame, which was turned upright to score it."""
+    """Clockwise rotation of the face in the displayed frame: 0, 90, 180 or 270. It was turned upright to be scored."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "time_s": round(self.time_s, 4),
             "box_px": [round(value, 1) for value in self.box_px],
@@ -43,7 +43,7 @@ class FaceResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The face that ``to_json`` wrote."""
+        """Restore a face from its ``to_json``."""
         box, marks = tuple(data["box_px"]), tuple((x, y) for x, y in data["landmarks_px"])
         return cls(**{**data, "box_px": box, "landmarks_px": marks})
 
@@ -59,7 +59,7 @@ class PersonResult:
     faces: tuple[FaceResult, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "person": self.person,
             "fake_score": self.fake_score,
@@ -68,14 +68,14 @@ class PersonResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The person that ``to_json`` wrote."""
+        """Restore a person from its ``to_json``."""
         faces = tuple(FaceResult.from_json(face) for face in data["faces"])
         return cls(data["person"], data["fake_score"], faces)
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentResult:
-    """What was found in one segment."""
+    """The result of one segment."""
 
     fake_score: float | None
     """The highest person score; None if no face could be scored."""
@@ -86,13 +86,13 @@ class SegmentResult:
     faces_scored: int
     people: tuple[PersonResult, ...]
     engine: str | None = None
-    """What ran the network, and in which precision: ``openvino-float32``, for instance."""
+    """Runtime and precision of the network, for instance ``openvino-float32``."""
     looks: tuple[str, ...] = ()
-    """What each person looks like, by number, as ``worker.detection.people.pack_look`` writes it: a means to follow
-    people over segments, which is forgotten when the job ends. Not part of the JSON form."""
+    """Look of each person, by number, as ``worker.detection.people.pack_look`` writes it. It serves to track people
+    over segments and is erased when the job ends. Not part of the JSON form."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded: the ``result`` of a segment's row."""
+        """Return plain values, rounded, for the column ``result`` of a segment."""
         return {
             "fake_score": self.fake_score,
             "reasons": list(self.reasons),
@@ -105,14 +105,14 @@ class SegmentResult:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """The segment that ``to_json`` wrote."""
+        """Restore a segment's result from its ``to_json``."""
         people = tuple(PersonResult.from_json(person) for person in data["people"])
         return cls(**{**data, "reasons": tuple(data["reasons"]), "people": people})
 
 
 @dataclass(frozen=True, slots=True)
 class PersonVerdict:
-    """What is said of one person over the whole medium."""
+    """The verdict on one person over the whole medium."""
 
     person: int
     """0 for the one with the most face area."""
@@ -121,19 +121,20 @@ class PersonVerdict:
     verdict: Verdict | None
     """``fake``, ``inconclusive`` or ``real``; None without a score."""
     is_by_stretch: bool
-    """A stretch of the person's faces is more suspicious than the mean over all tells."""
+    """Whether the verdict follows from a stretch of faces that is more suspicious than the mean over all."""
     limits: Limits | None
-    """Where ``real`` ended and ``fake`` began for the mean."""
+    """Thresholds of ``real`` and ``fake`` for the mean; None without a score."""
     faces: int
     faces_scored: int
     seen: tuple[tuple[float, float], ...]
-    """When, in seconds of the medium."""
+    """Intervals in which the person is seen, in media time."""
     time_s: float
-    """Of the face to show, with its box."""
+    """Time of the face to show for the person."""
     box_px: tuple[float, ...]
+    """Box of that face: left, top, right, bottom in the displayed frame."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "person": self.person,
             "fake_score": self.fake_score,
@@ -158,10 +159,10 @@ class Suspicion:
     """The mean over the faces."""
     faces: int
     verdict: Verdict
-    """``fake`` where it stands out among all chances, ``inconclusive`` where it does among some."""
+    """``fake`` if the stretch is significant among all chances, ``inconclusive`` if only among a part of them."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, rounded."""
+        """Return plain values, rounded."""
         return {
             "start_s": round(self.start_s, 4),
             "end_s": round(self.end_s, 4),
@@ -174,14 +175,14 @@ class Suspicion:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a whole job says."""
+    """The result of a whole job."""
 
     fake_score: float | None
     peak_score: float | None
     verdict: Verdict
     reasons: tuple[str, ...]
-    """Each a ``shared.states.Reason``, or a word that a later release wrote."""
+    """Each a ``shared.states.Reason``, or a value that a later release wrote."""
     limits: Limits | None = None
-    """Where ``real`` ended and ``fake`` began for it; None without a score."""
+    """Thresholds of ``real`` and ``fake`` for the job's score; None without a score."""
     people: tuple[PersonVerdict, ...] = ()
     suspicious: tuple[Suspicion, ...] = ()

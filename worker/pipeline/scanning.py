@@ -1,4 +1,4 @@
-"""From a file to the results of its segments: frames are decoded while those before them are looked at."""
+"""Scoring of the segments of a file, with decoding running ahead in a thread."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from shared.containers import MediaLimits
 from worker.media.ahead import ReadAhead
 from worker.media.frames import CLIP_LIMITS, Frame, read_segments
 from worker.media.probe import MediaFacts
-from worker.media.process import Leash
+from worker.media.process import CancelToken
 from worker.media.segments import Segment
 from worker.pipeline.detector import Detector
 from worker.pipeline.results import SegmentResult
@@ -30,19 +30,21 @@ def scan_segments(
     Score the segments of the file at *path*, in order.
 
     Args:
-        timeout_s: Wall-clock limit of decoding one of them.
-        limits: Of the video in a motion photo.
-        should_stop: Asked now and then.
-        stages: Told how long each stage takes.
+        timeout_s: Wall-clock limit of decoding one segment.
+        limits: Limits of the video in a motion photo.
+        should_stop: Called between chunks of frames.
+        stages: Collects the time of each stage.
 
     Raises:
-        JobCancelledError: *should_stop* said so.
-        ModelError: The network gave something that is not a number.
+        JobCancelledError: *should_stop* returned True.
+        ModelError: A score is not finite.
         DecodeError, DecodeTimeoutError, MediaError: As ``read_segments`` does.
     """
 
-    def read(leash: Leash) -> Iterator[Frame | None]:
-        return read_segments(path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, leash=leash, limits=limits)
+    def read(cancel_token: CancelToken) -> Iterator[Frame | None]:
+        return read_segments(
+            path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, cancel_token=cancel_token, limits=limits
+        )
 
     with ReadAhead(read, facts) as reader:
         frames = iter(reader)

@@ -1,9 +1,10 @@
 """
-From face scores to a verdict. Pure arithmetic: no torch, no database.
+Aggregation of face scores to the verdict on a job. Pure arithmetic: no torch, no database.
 
-Person: the mean over that person's faces. Segment: the highest person, because one swapped face makes the segment
-fake. Job: the mean over scored segments, with the peak beside it. What cannot be scored has no score, never 0.5.
-The verdict is the worst of what the job's score, every person and every stretch of time give.
+A person's score is the mean over the person's faces. A segment's score is that of its highest person, because one
+swapped face makes the segment fake. A job's score is the mean over its scored segments; the peak is reported, too. What
+cannot be scored has no score, never 0.5. The verdict is the worst of those on the job's score, on every person and on
+every stretch of time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +16,9 @@ from typing import Any, Literal
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Manifest
 from shared.states import Reason, Verdict
-from worker.pipeline.following import Part, Track, follow_people
-from worker.pipeline.judging import Findings, judge_people
 from worker.pipeline.results import FaceResult, JobResult, PersonResult, SegmentResult
+from worker.pipeline.tracking import ScoredSegment, Track, track_people
+from worker.pipeline.verdicts import Findings, judge_people
 
 REASON_OF_PROBLEM = {
     "face_too_small": Reason.FACES_TOO_SMALL,
@@ -34,13 +35,13 @@ def score_segment(
     looks: Sequence[str] = (),
 ) -> SegmentResult:
     """
-    Put the faces of a segment together.
+    Aggregate the faces of a segment to its result.
 
     Args:
-        faces: In order of time.
-        people: The person of each face.
-        engine: What ran the network, and in which precision.
-        looks: What each person looks like, by number.
+        faces: Faces in order of time.
+        people: The person's number of each face.
+        engine: Runtime and precision of the network.
+        looks: Look of each person, by number.
     """
     groups: dict[int, list[FaceResult]] = {}
     for face, person in zip(faces, people, strict=True):
@@ -52,7 +53,7 @@ def score_segment(
     scores = [person.fake_score for person in results if person.fake_score is not None]
     return SegmentResult(
         fake_score=max(scores, default=None),
-        reasons=() if scores else _why_unscorable(faces),
+        reasons=() if scores else _unscorable_reasons(faces),
         frames_decoded=frames_decoded,
         faces_found=len(faces),
         faces_scored=sum(face.fake_score is not None for face in faces),
@@ -76,16 +77,16 @@ def score_job(
     Judge a job.
 
     Args:
-        segments: Score and reasons of every segment that was looked at.
-        failed_segments: How many could not be looked at, for instance because they do not decode.
-        evidence: What the segments' scores were made from.
-        findings: What was found of each person and stretch of time.
+        segments: Score and reasons of every analysed segment.
+        failed_segments: Number of segments that failed, for instance because they do not decode.
+        evidence: What the segments' scores are based on.
+        findings: Verdicts on people and stretches of time.
         is_truncated: Part of the file is missing or damaged.
-        has_other_tracks: The file has video tracks that were not looked at.
+        has_other_tracks: The file has video tracks that were not analysed.
 
     Returns:
-        ``real`` only if every segment was looked at, nothing is missing, and nobody is anything but real: a swap could
-        hide in the rest, or be short.
+        The job's result. Its verdict is ``real`` only if every segment was analysed, nothing is missing, and everybody
+        is real: a swap could be in what is missing, or be short.
     """
     findings = findings or Findings()
     scores = [score for score, _ in segments if score is not None]
@@ -106,13 +107,13 @@ def score_job(
     mean, limits = _mean(scores) or 0.0, manifest.calibration.limits(evidence)
     if not manifest.trained:
         return result(mean, max(scores), Verdict.INCONCLUSIVE, (Reason.UNTRAINED_MODEL, *reasons), limits)
-    # Half-open like every interval here, so that a band of no width leaves no score undecided.
+    # Intervals are half-open, so that no score is undecided between equal thresholds.
     by_mean = Verdict.FAKE if mean >= limits.high else Verdict.INCONCLUSIVE if mean >= limits.low else Verdict.REAL
     is_short = findings.is_by_stretch and by_mean != Verdict.FAKE
     short = [Reason.SHORT_MANIPULATION] if is_short else []
     compressed = [Reason.HEAVILY_COMPRESSED] if manifest.calibration.is_heavily_compressed(evidence) else []
     if Verdict.FAKE in (by_mean, findings.worst):
-        # Somebody among others, or on one page of several.
+        # One person among others, or on one page of several.
         person = [Reason.ONE_PERSON] if by_mean != Verdict.FAKE and not is_short else []
         return result(mean, max(scores), Verdict.FAKE, (*short, *person, *compressed, *reasons), limits)
     is_uncertain = by_mean == Verdict.INCONCLUSIVE or (findings.worst == Verdict.INCONCLUSIVE and not is_short)
@@ -124,18 +125,18 @@ def score_job(
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What a medium's segments amount to."""
+class MediumJudgement:
+    """The judgement on a medium, and what it is based on."""
 
     result: JobResult
     evidence: Evidence
     findings: Findings
     tracks: Sequence[Track]
-    """Its people, from whom *findings* follow."""
+    """The people from whom *findings* follow."""
 
 
 def judge_medium(
-    parts: Sequence[Part],
+    segments: Sequence[ScoredSegment],
     kind: Literal["image", "video"],
     manifest: Manifest,
     *,
@@ -146,26 +147,26 @@ def judge_medium(
     is_truncated: bool = False,
     has_other_tracks: bool = False,
     tracks: Sequence[Track] | None = None,
-) -> Judged:
+) -> MediumJudgement:
     """
-    Judge a medium: its people are followed, each of them is judged, and so is the whole.
+    Track the people of a medium, judge each of them, and judge the whole.
 
     Args:
-        parts: The segments that were looked at, in order of time.
-        step_s: What one sampled frame of a video stands for, in seconds.
+        segments: The segments that were scored, in order of time.
+        step_s: Duration that one sampled frame of a video represents.
         end_s: Where the medium ends.
-        failed_segments: How many could not be looked at.
-        bits_per_pixel: Of a video, by ``shared.evidence.bits_per_pixel``.
+        failed_segments: Number of segments that failed.
+        bits_per_pixel: ``shared.evidence.bits_per_pixel`` of a video.
         is_truncated: Part of the file is missing or damaged.
-        has_other_tracks: The file has video tracks that were not looked at.
-        tracks: The people, where they are known already.
+        has_other_tracks: The file has video tracks that were not analysed.
+        tracks: The people, if they are known already.
     """
-    tracks = follow_people(parts, kind) if tracks is None else tracks
+    tracks = track_people(segments, kind) if tracks is None else tracks
     findings = judge_people(tracks, kind, manifest, step_s, end_s)
-    evidence = gather_evidence([part.result for part in parts], kind, bits_per_pixel)
-    segments = [(part.result.get("fake_score"), tuple(part.result.get("reasons", ()))) for part in parts]
+    evidence = gather_evidence([segment.result for segment in segments], kind, bits_per_pixel)
+    scores = [(segment.result.get("fake_score"), tuple(segment.result.get("reasons", ()))) for segment in segments]
     result = score_job(
-        segments,
+        scores,
         failed_segments,
         manifest,
         evidence,
@@ -173,21 +174,21 @@ def judge_medium(
         is_truncated=is_truncated,
         has_other_tracks=has_other_tracks,
     )
-    return Judged(result, evidence, findings, tracks)
+    return MediumJudgement(result, evidence, findings, tracks)
 
 
 def gather_evidence(
     segments: Iterable[Mapping[str, Any]], kind: Literal["image", "video"], bits_per_pixel: float | None = None
 ) -> Evidence:
     """
-    What a job's score is made from.
+    Gather what a job's score is based on.
 
     Args:
-        segments: Results of its segments, as ``SegmentResult.to_json`` gives them.
-        bits_per_pixel: Of the video, by ``shared.evidence.bits_per_pixel``.
+        segments: The ``SegmentResult.to_json`` of each segment.
+        bits_per_pixel: ``shared.evidence.bits_per_pixel`` of a video.
     """
     seen = [each for each in (_segment_evidence(segment, kind) for segment in segments) if each.people]
-    # A job's score is the mean over segments, so one crowded segment must not count like all of them.
+    # A job's score is the mean over segments, so one crowded segment must not dominate the number of people.
     people = round(geometric_mean(each.people for each in seen), 3) if seen else 0.0
     return Evidence(kind, sum(each.faces for each in seen), people, bits_per_pixel)
 
@@ -205,6 +206,6 @@ def _mean(scores: Sequence[float | None]) -> float | None:
     return round(sum(known) / len(known), SCORE_DIGITS) if known else None
 
 
-def _why_unscorable(faces: Sequence[FaceResult]) -> tuple[str, ...]:
+def _unscorable_reasons(faces: Sequence[FaceResult]) -> tuple[str, ...]:
     problems = {REASON_OF_PROBLEM[face.problem] for face in faces if face.problem is not None}
     return tuple(sorted(problems)) or (Reason.NO_FACE,)

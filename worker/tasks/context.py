@@ -1,11 +1,11 @@
-"""What every task works with, made once in each worker process, after the fork."""
+"""The context of tasks: settings and connections, made once in each worker process, after the fork."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.db import SessionFactory, make_engine
-from shared.effects import open_sessions
-from shared.jobs.leases import Policy
+from shared.effects import make_session_factory
+from shared.jobs.leases import RetryPolicy
 from shared.manifests import Manifest, read_manifest
 from shared.models import Job
 from shared.queues import Sender
@@ -15,31 +15,32 @@ from worker.config import WorkerSettings
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Settings and collaborators of a worker process."""
+    """Settings and connections of a worker process."""
 
     settings: WorkerSettings
     sessions: SessionFactory
     storage: Storage
     sender: Sender
-    policy: Policy
+    policy: RetryPolicy
     """How often a failed step is tried again."""
 
     @classmethod
     def connect(cls, settings: WorkerSettings, sender: Sender) -> "Context":
-        """Make the collaborators that *settings* name; call it after the fork."""
+        """Connect to the database and storage of *settings*; call it after the fork."""
         storage = open_storage(settings.storage)
-        sessions = open_sessions(make_engine(settings.database), sender, storage)
+        sessions = make_session_factory(make_engine(settings.database), sender, storage)
         jobs = settings.jobs
-        policy = Policy(jobs.max_attempts, jobs.retry_backoff_s, settings.webhooks.retry_schedule_s)
+        policy = RetryPolicy(jobs.max_attempts, jobs.retry_backoff_s, settings.webhooks.retry_schedule_s)
         return cls(settings, sessions, storage, sender, policy)
 
     def manifest(self, job: Job) -> Manifest:
         """
-        The manifest of the checkpoint that judges *job*: the one that its row has pinned.
+        Return the manifest of the checkpoint for *job*: the one that is pinned in its row.
 
         Raises:
-            ModelError: A release from before made the job, which pinned none, and the folder's cannot be read.
+            ModelError: An earlier release made the job without pinning a manifest, and that of the checkpoint's folder
+                cannot be read.
         """
         if job.manifest is not None:
-            return Manifest.pinned(job.manifest)
+            return Manifest.from_pin(job.manifest)
         return read_manifest(Path(self.settings.models.dir) / job.model)

@@ -1,31 +1,31 @@
-"""Erasing what is past its retention: media, jobs, uploads and audit events."""
+"""Expiry: erasure of media, jobs, uploads and audit events that are past their retention."""
 
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from shared.audit import SERVICE, Actor, expire_events, record
+from shared.audit import SERVICE, Actor, expire_events, record_event
 from shared.config import Jobs
 from shared.db import SessionFactory
 from shared.jobs.ending import delete_job
 from shared.jobs.queries import lock_job
-from shared.media.direct import expire_uploads
+from shared.media.direct_uploads import expire_uploads
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media
 from shared.states import FINAL_JOB_STATUSES
 
 MEDIA_BATCH = 500
 JOBS_BATCH = 20
-"""A job can have thousands of segments, and an open transaction holds up the database's own tidying."""
+"""A job can have thousands of segments, and long transactions delay the database's vacuum."""
 
 
 def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
     """
-    Erase all that is past its retention, a few rows in each transaction.
+    Erase everything past its retention, a few rows in each transaction.
 
     Returns:
-        How many files of media, and how many jobs.
+        Number of erased media files, and of erased jobs.
     """
     all_media = all_jobs = 0
     is_more = True
@@ -39,7 +39,7 @@ def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
         with sessions.transaction() as session:
             found, erased = _expire_jobs(session, settings.result_retention_days, JOBS_BATCH)
         all_jobs += erased
-        # Jobs that somebody else erases meanwhile are left out of what was found next time.
+        # Rows that another transaction has erased meanwhile are not found again.
         is_more = found == JOBS_BATCH
     with sessions.transaction() as session:
         session.execute(delete(Job).where(Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)))
@@ -56,7 +56,7 @@ def _expire_media(session: Session, limit: int) -> int:
         if media.storage_key is not None:
             schedule_deletion(session, media.storage_key)
         media.storage_key = None
-        record(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
+        record_event(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
     return len(rows)
 
 
@@ -68,6 +68,6 @@ def _expire_jobs(session: Session, retention_days: float, limit: int) -> tuple[i
         job = lock_job(session, job_id)
         if job is not None:
             delete_job(session, job)
-            record(session, "job.expired", owner=job.owner, actor=Actor(SERVICE), job_id=job.id)
+            record_event(session, "job.expired", owner=job.owner, actor=Actor(SERVICE), job_id=job.id)
             erased += 1
     return len(job_ids), erased

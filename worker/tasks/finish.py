@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.errors import DecodeError, JobCancelledError
 from shared.evidence import bits_per_pixel
-from shared.jobs.ending import Outcome, Problem
+from shared.jobs.ending import Failure, Outcome
 from shared.jobs.leases import Lease, Step
 from shared.jobs.queries import get_job, get_segments
 from shared.jobs.results import record_end
@@ -15,8 +15,8 @@ from shared.manifests import Manifest
 from shared.models import Job, Segment
 from shared.observability import get_logger
 from shared.states import SegmentStatus
-from worker.pipeline.following import Part, Track
 from worker.pipeline.scoring import judge_medium
+from worker.pipeline.tracking import ScoredSegment, Track
 from worker.tasks.context import Context
 from worker.tasks.steps import IsLost, run_step
 
@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 
 def finish(context: Context, job_id: uuid.UUID) -> None:
-    """End a job whose segments are all done; nothing if it has ended or some are open."""
+    """End a job whose segments are all done; do nothing if it has ended or has open segments."""
     run_step(context, Step.FINISH, (job_id,), partial(_finish, context))
 
 
@@ -38,7 +38,7 @@ def _finish(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         manifest = context.manifest(job)
         is_lost = len(failed) == len(segments)
         found = _first_problem(failed) if is_lost else judge(job, segments, manifest)
-        # In the transaction that read them, since judging gives the people of the segments their numbers.
+        # In the transaction that read the segments, since judge() changes the numbers of their people.
         record_end(session, lease, found)
     verdict = found.verdict if isinstance(found, Outcome) else None
     log.info("job ended", status="failed" if verdict is None else "succeeded", verdict=verdict)
@@ -46,14 +46,14 @@ def _finish(context: Context, lease: Lease, _is_lost: IsLost) -> None:
 
 def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     """
-    Average, peak, people and verdict of a job whose segments are done.
+    Compute scores, people and verdict of a job whose segments are done.
 
-    The people in the results of *segments* get the numbers that they have in the whole medium.
+    The people in the results of *segments* are renumbered to the numbers that they have in the whole medium.
     """
     looked_at = [segment for segment in segments if segment.status != SegmentStatus.FAILED]
     facts = (job.media and job.media.facts) or {}
     judged = judge_medium(
-        [Part(segment.index, segment.result or {}, segment.looks) for segment in looked_at],
+        [ScoredSegment(segment.index, segment.result or {}, segment.looks) for segment in looked_at],
         "image" if facts.get("kind") == "image" else "video",
         manifest,
         step_s=1.0 / job.sample_fps,
@@ -64,7 +64,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
     )
     result = judged.result
-    _renumber(looked_at, judged.tracks)
+    _renumber_people(looked_at, judged.tracks)
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
         fake_score=result.fake_score,
@@ -77,7 +77,7 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
     )
 
 
-def _renumber(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:
+def _renumber_people(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:
     """Give the people of each segment the numbers that they have in the whole medium."""
     numbers = {(index, within): track.person for track in tracks for index, within in track.numbers.items()}
     for segment in segments:
@@ -89,7 +89,7 @@ def _renumber(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:
 
 
 def _bits_per_pixel(job: Job, facts: Mapping[str, Any]) -> float | None:
-    """Of the job's video; None for images, and where a release from before inspected it."""
+    """Compute the bits per pixel of the job's video; None for images and for media probed by an earlier release."""
     video_bytes = job.media.video_bytes if job.media else None
     if video_bytes is None:
         return None
@@ -102,8 +102,8 @@ def _bits_per_pixel(job: Job, facts: Mapping[str, Any]) -> float | None:
     )
 
 
-def _first_problem(failed: Sequence[Segment]) -> Problem:
-    """The first failed segment's problem speaks for a job of which nothing could be scored."""
+def _first_problem(failed: Sequence[Segment]) -> Failure:
+    """Return the problem of the first failed segment, for a job of which nothing could be scored."""
     if not failed:
-        return Problem(DecodeError.code, "the media has no segment")
-    return Problem(failed[0].error_code or DecodeError.code, failed[0].error_detail or "")
+        return Failure(DecodeError.code, "the media has no segment")
+    return Failure(failed[0].error_code or DecodeError.code, failed[0].error_detail or "")

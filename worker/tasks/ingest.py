@@ -1,4 +1,4 @@
-"""Ingest: fetch, probe and plan a job, so that its segments can be scored."""
+"""The step ingest: fetch a job's source, probe it, and plan its segments."""
 
 import hashlib
 import uuid
@@ -10,7 +10,7 @@ from shared.errors import ChecksumMismatchError, JobCancelledError, ObjectMissin
 from shared.jobs.leases import Lease, Step
 from shared.jobs.queries import get_job
 from shared.jobs.results import record_plan, record_source
-from shared.media.files import StoredFile, adoption, new_storage_key
+from shared.media.files import StoredFile, media_transaction, new_storage_key
 from shared.media.removals import unclaimed_file
 from shared.observability import STAGE_SECONDS, get_logger
 from worker.media.probe import probe
@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 def ingest(context: Context, job_id: uuid.UUID) -> None:
-    """Do the first step of a job, unless it is done or being done."""
+    """Run the step ingest of a job, unless it is done or another worker runs it."""
     run_step(context, Step.INGEST, (job_id,), partial(_ingest, context))
 
 
@@ -39,9 +39,9 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         is_stored = job.media is not None
         manifest = context.manifest(job)
     if not is_stored and source_url is not None:
-        storage_key = _bring(context, lease, owner, partial(_fetch, context, source_url))
+        storage_key = _store_source(context, lease, owner, partial(_fetch, context, source_url))
     elif not is_stored and source_key is not None:
-        storage_key = _bring(context, lease, owner, partial(_copy, context, source_key, promised_sha256))
+        storage_key = _store_source(context, lease, owner, partial(_copy, context, source_key, promised_sha256))
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
@@ -60,26 +60,29 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
     log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments))
 
 
-def _bring(context: Context, lease: Lease, owner: str, bring: Callable[[str], StoredFile]) -> str | None:
+def _store_source(context: Context, lease: Lease, owner: str, store: Callable[[str], StoredFile]) -> str | None:
     """
-    Make a file the job's media.
+    Store the job's source and make it the job's media.
 
     Args:
-        bring: Puts the file into storage under the key that it is given.
+        store: Stores the source under the given key.
 
     Returns:
-        The media's storage key, which is another if its owner sent the same content before.
+        Storage key of the media: an earlier one if its owner has sent the same content before.
     """
     key, days = new_storage_key(), context.settings.jobs.media_retention_days
     with unclaimed_file(context.storage, key):
-        file = bring(key)
-        with adoption(context.sessions, context.storage, file, owner=owner, retention_days=days) as (session, media):
+        file = store(key)
+        with media_transaction(context.sessions, context.storage, file, owner=owner, retention_days=days) as (
+            session,
+            media,
+        ):
             record_source(session, lease, media)
             return media.storage_key
 
 
 def _fetch(context: Context, url: str, key: str) -> StoredFile:
-    """Bring the file at *url* into storage."""
+    """Download the file at *url* to storage, under *key*."""
     settings = context.settings
     upload = context.storage.create(key)
     try:
@@ -97,18 +100,18 @@ def _fetch(context: Context, url: str, key: str) -> StoredFile:
 
 def _copy(context: Context, source_key: str, promised_sha256: str | None, key: str) -> StoredFile:
     """
-    Copy a direct upload, so that its sender cannot overwrite what is judged.
+    Copy a direct upload to *key*, so that its sender can no longer replace it.
 
     Raises:
-        ChecksumMismatchError: It is not the file that was announced.
+        ChecksumMismatchError: The file does not have the announced SHA-256.
     """
     context.storage.copy(source_key, key)
-    # Looked at again: until this copy was made, its sender could exchange the file.
+    # The size is checked again, since the sender could replace the file until it was copied.
     check_size(context.storage.size(key), context.settings.limits.for_media())
     with context.storage.local_path(key) as path, path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size_bytes = file.tell()
     if promised_sha256 is not None and sha256 != promised_sha256:
-        raise ChecksumMismatchError(f"the file's SHA-256 is {sha256}, and {promised_sha256} was announced")
-    # The source goes with the commit: a step that dies half-way is done again, from the source.
+        raise ChecksumMismatchError(f"the file's SHA-256 is {sha256}, but {promised_sha256} was announced")
+    # The source is removed after the commit, so that an interrupted step can be run again.
     return StoredFile(key, sha256, size_bytes)

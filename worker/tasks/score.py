@@ -1,4 +1,4 @@
-"""Scoring one segment: the only task that needs the network."""
+"""The step score: one segment is scored. It is the only task that needs the network."""
 
 import json
 import time
@@ -18,7 +18,7 @@ from shared.observability import FACES, FRAMES, GPU_MEMORY, GPU_UTILISATION, STA
 from worker.media import segments
 from worker.media.probe import MediaFacts
 from worker.pipeline.detector import Detector
-from worker.pipeline.devices import device_state
+from worker.pipeline.devices import read_device_state
 from worker.pipeline.results import SegmentResult
 from worker.pipeline.scanning import scan_segments
 from worker.pipeline.stages import Stages
@@ -29,18 +29,18 @@ log = get_logger(__name__)
 
 
 class Detectors(Protocol):
-    """Loaded detectors by the manifests that jobs have pinned."""
+    """Cache of loaded detectors, by the manifests that jobs have pinned."""
 
     def __call__(self, manifest: Manifest) -> Detector:
-        """The detector; loaded at its first use. Raises ModelError if there are no such weights here."""
+        """Return the detector, loading it at its first use; raise ModelError if its weights are not installed."""
 
 
 def load_detectors(models_dir: Path, device: str, *, max_loaded: int = 2) -> Detectors:
     """
-    Detectors on *device*, loaded when first asked for; the *max_loaded* most recently used ones stay in memory.
+    Make a cache of detectors on *device* that keeps the *max_loaded* most recently used ones.
 
-    What is asked for is a whole manifest and not a name: two jobs may have pinned different weights, or different
-    calibrations, of one name.
+    Its key is the whole manifest and not the name: two jobs may have pinned different weights or calibrations of the
+    same name.
     """
 
     @lru_cache(maxsize=max_loaded)
@@ -54,14 +54,14 @@ def load_detectors(models_dir: Path, device: str, *, max_loaded: int = 2) -> Det
 
 
 def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, index: int) -> None:
-    """Score one segment, unless it is done or being done."""
+    """Score one segment, unless it is done or another worker scores it."""
     run_step(context, Step.SCORE, (job_id, index), partial(_score, context, detectors, index))
 
 
 def _score(context: Context, detectors: Detectors, index: int, lease: Lease, is_lost: IsLost) -> None:
     began, stages = time.monotonic(), Stages()
     try:
-        result = _scan(context, detectors, lease, index, is_lost, stages)
+        result = _scan_segment(context, detectors, lease, index, is_lost, stages)
         with stages.measure("record"), context.sessions.transaction() as session:
             record_segment(session, lease, fake_score=result.fake_score, result=result.to_json(), looks=result.looks)
     finally:
@@ -79,7 +79,7 @@ def _score(context: Context, detectors: Detectors, index: int, lease: Lease, is_
     )
 
 
-def _scan(
+def _scan_segment(
     context: Context, detectors: Detectors, lease: Lease, index: int, is_lost: IsLost, stages: Stages
 ) -> SegmentResult:
     with context.sessions.transaction() as session:
@@ -108,12 +108,12 @@ def _scan(
             should_stop=is_lost,
             stages=stages,
         )
-    _report(detector)
+    _report_device(detector)
     return result
 
 
-def _report(detector: Detector) -> None:
-    state = device_state(detector.device)
+def _report_device(detector: Detector) -> None:
+    state = read_device_state(detector.device)
     if state is not None:
         device = str(detector.device)
         GPU_MEMORY.labels(device=device, kind="used").set(state.used_bytes)

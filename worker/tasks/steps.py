@@ -1,4 +1,4 @@
-"""The one boundary of every step of a job: it is leased, kept, and given back if it fails."""
+"""The boundary of every step of a job: it leases the step, renews the lease, and releases it after an error."""
 
 import threading
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from worker.tasks.context import Context
 log = get_logger(__name__)
 
 IsLost = Callable[[], bool]
-"""Whether going on with a step is pointless, since its lease was lost or its job has ended."""
+"""Returns whether a step should stop because its lease was lost or its job has ended."""
 
 
 class UnexpectedError(DeepfakeStreamError):
-    """A defect of ours met during a step. The log has the details; the client is told no more than this."""
+    """A bug in the service occurred during a step. The log has the details, which clients do not see."""
 
     retryable = True
 
 
 def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLost], None]) -> None:
     """
-    Lease *step* of the row *key* and do its *work*; nothing if it is done, not due, or somebody is at it.
+    Lease *step* of the row *key* and run *work*; do nothing if it is done, not due, or leased by another worker.
 
-    The lease is renewed while the work lasts. Errors end here: the step is scheduled again or has failed for good, and
-    what follows from that hangs on the transaction that says so.
+    The lease is renewed while *work* runs. Errors are handled here: the step is scheduled again or fails for good, and
+    everything that follows from it is part of the same transaction.
     """
     with context.sessions.transaction() as session:
         lease = acquire(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
@@ -41,27 +41,27 @@ def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLo
     except JobCancelledError as error:
         log.info("step dropped", reason=str(error))
     except DeepfakeStreamError as error:
-        _give_back(context, lease, error)
+        _release_after_error(context, lease, error)
     except OSError as error:
-        # A full or unreachable disk, wherever it was met.
+        # A full or unreachable disk, in any part of the step.
         log.exception("step failed")
         reason = StorageError("this service's storage failed")
         reason.__cause__ = error
-        _give_back(context, lease, reason)
+        _release_after_error(context, lease, reason)
     except Exception:
-        # Where the database is away, nothing can be given back either: then the lease runs out.
+        # If the database is unavailable, the lease cannot be released; it expires instead.
         log.exception("step failed unexpectedly")
-        _give_back(context, lease, UnexpectedError("an internal error, which has been logged"))
+        _release_after_error(context, lease, UnexpectedError("an internal error, which has been logged"))
     finally:
         renewer.stop()
 
 
-def _give_back(context: Context, lease: Lease, error: DeepfakeStreamError) -> None:
+def _release_after_error(context: Context, lease: Lease, error: DeepfakeStreamError) -> None:
     try:
         with context.sessions.transaction() as session:
             release(session, lease, error, context.policy)
     except JobCancelledError as reason:
-        # Of a job that was erased meanwhile the file is gone, too: no wonder that the step failed.
+        # The job was erased meanwhile, and its file with it, which explains the error.
         log.info("step dropped", reason=str(reason), code=error.code)
     except SQLAlchemyError:
         log.exception("step not given back; its lease will run out", code=error.code)
@@ -71,9 +71,9 @@ def _give_back(context: Context, lease: Lease, error: DeepfakeStreamError) -> No
 
 class _LeaseRenewer(threading.Thread):
     """
-    Renews a lease in the background while its step runs.
+    A thread that renews a lease while its step runs.
 
-    A process that is killed stops renewing, and the sweep hands the step to another.
+    A killed process stops renewing, and the sweep sends the step to another worker.
     """
 
     def __init__(self, context: Context, lease: Lease) -> None:
@@ -87,12 +87,12 @@ class _LeaseRenewer(threading.Thread):
         return self._lost.is_set()
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Stop renewing and wait for the thread."""
         self._done.set()
         self.join()
 
     def run(self) -> None:
-        """Renew three times within each lease, so that one failed attempt does not lose it."""
+        """Renew three times within the duration of a lease, so that one failure does not lose it."""
         lease_s = self._context.settings.jobs.lease_s
         while not self._done.wait(lease_s / 3):
             try:
@@ -101,5 +101,5 @@ class _LeaseRenewer(threading.Thread):
                         self._lost.set()
                         return
             except SQLAlchemyError:
-                # The database may come back before the lease runs out; the record is fenced either way.
+                # The database may recover before the lease expires. If not, the lease's token fences the result.
                 log.warning("lease not renewed", exc_info=True)

@@ -1,38 +1,39 @@
 """
-What ``upkeep`` finds left behind, and what it makes of it.
+The sweep: it finds open steps that no worker runs, and sends their messages again.
 
-Flushing Redis loses messages, and killing a worker loses what it held. Both leave rows that are open and that nobody
-works on. The sweep takes such rows and sends their messages again; because each step is safe to run twice, sending one
-too many costs a look at the row and nothing else.
+Such steps are left when Redis loses messages or a worker is killed. Each step is safe to run twice, so a superfluous
+message only costs a query.
 """
 
 from collections.abc import Mapping
 
 from shared.config import Jobs
 from shared.db import SessionFactory, after_commit
-from shared.jobs.leases import Policy, Step, fail_exhausted, queue_of, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, queue_for_step, resend_messages
 
 BATCH = 500
-"""Rows taken in one transaction, so that it stays short; the next tick takes more."""
+"""Rows processed in one transaction, so that it stays short; the next sweep processes more."""
 
 
-def sweep(sessions: SessionFactory, settings: Jobs, policy: Policy, depths: Mapping[str, int]) -> dict[Step, int]:
+def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths: Mapping[str, int]) -> dict[Step, int]:
     """
-    Find what a crash left behind.
+    Fail steps that have no attempts left, and send the messages of open steps again.
 
     Args:
-        depths: Messages that wait, by queue: a lost message is told from a waiting one by it.
+        depths: Number of waiting messages by queue. If a queue is empty, the message of an open step is lost.
 
     Returns:
-        How many messages were sent again, by step.
+        Number of messages that were sent again, by step.
     """
     counts = {}
     for step in Step:
         with sessions.transaction() as session:
             fail_exhausted(session, step, policy, BATCH)
-            # Left to ``tidy``: storage that is away must not hold up the sweep.
+            # Files are removed by ``tidy``: unavailable storage must not delay the sweep.
             after_commit(session).removals.clear()
-        patience_s = settings.resend_after_s if depths[queue_of(step)] == 0 else settings.resend_always_after_s
+        message_timeout_s = (
+            settings.resend_after_s if depths[queue_for_step(step)] == 0 else settings.resend_always_after_s
+        )
         with sessions.transaction() as session:
-            counts[step] = resend_messages(session, step, policy, patience_s, BATCH)
+            counts[step] = resend_messages(session, step, policy, message_timeout_s, BATCH)
     return counts

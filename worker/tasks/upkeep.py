@@ -1,4 +1,4 @@
-"""Upkeep: send again what a crash lost, erase what has expired, remove files that no row knows."""
+"""Upkeep: send lost messages again, erase expired data, and remove orphaned files."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -8,8 +8,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.jobs.ending import forget_looks
-from shared.media.direct import incoming_id, incoming_key
-from shared.media.removals import pending_deletions, remove
+from shared.media.direct_uploads import incoming_id, incoming_key
+from shared.media.removals import pending_deletions, remove_files
 from shared.models import DirectUpload, Job, Media
 from shared.observability import get_logger
 from shared.queues import QUEUES
@@ -22,14 +22,14 @@ from worker.tasks.sweep import sweep
 log = get_logger(__name__)
 
 ORPHAN_AGE = timedelta(days=1)
-"""A file without a row may be an upload in progress; after this long it is not."""
+"""A younger file without a row may be an upload in progress."""
 ORPHAN_WINDOW = timedelta(hours=12)
-"""In a bucket only what became that old within this time is looked at; what is missed is the bucket's to expire."""
+"""In a bucket only files that reached that age within this time are checked; the bucket's lifecycle expires others."""
 BATCH = 1000
 
 
 def upkeep(context: Context) -> None:
-    """Send every message that rows say is owed."""
+    """Send the messages of all steps that are pending by their rows."""
     depths = {queue: context.sender.depth(queue) for queue in QUEUES.values()}
     counts = sweep(context.sessions, context.settings.jobs, context.policy, depths)
     if any(counts.values()):
@@ -37,30 +37,30 @@ def upkeep(context: Context) -> None:
 
 
 def tidy(context: Context) -> None:
-    """Erase what is past its retention, what people looked like in ended jobs, and files that no row knows."""
+    """Erase expired data, the looks of people in ended jobs, and orphaned files."""
     with context.sessions.transaction() as session:
         forget_looks(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
-    removed = _remove_owed(context)
-    orphans = remove(context.sessions, context.storage, _orphans(context, datetime.now(UTC) - ORPHAN_AGE))
+    removed = _remove_pending(context)
+    orphans = remove_files(context.sessions, context.storage, _find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
     if media or jobs or removed or orphans:
         log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
 
-def _remove_owed(context: Context) -> int:
-    """Remove what is still there since a process died or storage was away; how many files."""
+def _remove_pending(context: Context) -> int:
+    """Remove files whose deletion is pending since a process died or storage was unavailable; return their number."""
     removed = 0
     while True:
         with context.sessions.transaction() as session:
             keys = pending_deletions(session, BATCH)
-        gone = remove(context.sessions, context.storage, keys)
-        removed += gone
-        if gone < BATCH:
+        count = remove_files(context.sessions, context.storage, keys)
+        removed += count
+        if count < BATCH:
             return removed
 
 
-def _orphans(context: Context, before: datetime) -> list[str]:
-    """Old stored files that belong to no media row, direct uploads that no job waits for, and what checks left."""
+def _find_orphans(context: Context, before: datetime) -> list[str]:
+    """List old files without a media row, direct uploads that no job needs, and files left by health checks."""
     found = (
         (key.removesuffix(".part"), changed)
         for prefix in (MEDIA_PREFIX, INCOMING_PREFIX, PROBE_PREFIX)
@@ -70,14 +70,14 @@ def _orphans(context: Context, before: datetime) -> list[str]:
     orphans: set[str] = set()
     while keys := set(islice(old, BATCH)):
         with context.sessions.transaction() as session:
-            orphans |= keys - _known(session, keys)
+            orphans |= keys - _find_referenced_keys(session, keys)
     return sorted(orphans)
 
 
-def _known(session: Session, keys: set[str]) -> set[str]:
-    """Those of *keys* that a row needs."""
-    # An address may be good for longer than files without a row are kept. Uploads come first: one that is claimed
-    # between the queries is a job's by the time that jobs are asked.
+def _find_referenced_keys(session: Session, keys: set[str]) -> set[str]:
+    """Return those of *keys* that a row refers to."""
+    # The address of a direct upload may be valid for longer than ORPHAN_AGE. Uploads are queried first: if one is
+    # claimed between the queries, the query for jobs finds it.
     ids = [incoming_id(key) for key in keys if key.startswith(f"{INCOMING_PREFIX}/")]
     is_open = DirectUpload.id.in_(ids) & DirectUpload.claimed_at.is_(None)
     open_ids = session.scalars(select(DirectUpload.id).where(is_open))
@@ -89,7 +89,7 @@ def _known(session: Session, keys: set[str]) -> set[str]:
 
 
 def _is_upload(key: str) -> bool:
-    """Whether this service made the name: nothing else in the folder is ever touched."""
+    """Return whether this service named the file: no other file in the folder is ever removed."""
     try:
         uuid.UUID(key.partition("/")[2])
     except ValueError:

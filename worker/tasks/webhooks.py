@@ -1,4 +1,4 @@
-"""Delivering webhooks, as the Standard Webhooks specification says."""
+"""The step deliver: webhooks, by the Standard Webhooks specification."""
 
 import email.utils
 import json
@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from shared.documents.webhooks import WebhookPayload
 from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachableError
-from shared.jobs.deliveries import GONE, Attempt
+from shared.jobs.deliveries import Attempt
 from shared.jobs.leases import Lease, Step
 from shared.jobs.results import record_attempt
 from shared.jobs.segments import read_segments
@@ -26,12 +26,12 @@ from worker.tasks.steps import IsLost, run_step
 log = get_logger(__name__)
 
 EXCERPT_BYTES = 1024
-"""How much of a receiver's answer is kept."""
+"""How much of a receiver's response is kept."""
 _SECONDS = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 def deliver_webhook(context: Context, delivery_id: uuid.UUID) -> None:
-    """Make one delivery attempt if it is due, and log it; a failed one schedules the next."""
+    """Make a delivery attempt if one is due, and record it; a failed attempt schedules the next."""
     run_step(context, Step.DELIVER, (delivery_id,), partial(_deliver, context))
 
 
@@ -42,19 +42,19 @@ def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         if delivery is None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
-        payload = WebhookPayload.of(delivery.event, job, read_segments(session, job)).to_json()
+        payload = WebhookPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
     with bind(job_id=str(job_id)):
-        attempt = _attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
+        attempt = _send(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
         with context.sessions.transaction() as session:
             record_attempt(session, lease, attempt, settings.retry_schedule_s)
         outcome = "delivered" if attempt.delivered else "failed"
         log.info("webhook attempt", outcome=outcome, status=attempt.response_status, code=attempt.error_code)
 
 
-def _attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
+def _send(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
     moment = datetime.now(UTC)
     headers = {
         "content-type": "application/json",
@@ -77,35 +77,35 @@ def _attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, 
         return Attempt(delivered=False, error_code=ForbiddenURLError.code, is_final=True)
     except SourceUnreachableError:
         return Attempt(delivered=False, error_code="receiver_unreachable")
-    # A redirect is a failure: following it would sign a request for somebody else.
+    # A redirect is a failure: following it would send a signed request to another receiver.
     delivered = 200 <= response.status_code < 300
     return Attempt(
         delivered=delivered,
         response_status=response.status_code,
         response_excerpt=excerpt,
         error_code=None if delivered else "receiver_refused",
-        retry_after_s=_retry_after_s(response),
-        is_final=response.status_code == GONE,
+        retry_after_s=_parse_retry_after(response),
+        is_final=response.status_code == httpx.codes.GONE,
     )
 
 
 def _read_excerpt(response: httpx.Response) -> str:
-    """The first bytes of the answer; one that breaks off or comes too slowly changes nothing of its status."""
+    """Read the first bytes of the response; a body that is cut off or too slow does not change the outcome."""
     collected = b""
     with suppress(httpx.HTTPError):
         for block in response.iter_raw():
             collected += block
             if len(collected) >= EXCERPT_BYTES:
                 break
-    # Postgres stores no NUL.
+    # Postgres cannot store NUL.
     return collected[:EXCERPT_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
-def _retry_after_s(response: httpx.Response) -> float | None:
+def _parse_retry_after(response: httpx.Response) -> float | None:
     """
-    ``Retry-After`` in seconds, given as such or as a date; RFC 9110, section 10.2.3.
+    Parse ``Retry-After``, a number of seconds or a date (RFC 9110, section 10.2.3); return seconds.
 
-    None if it is missing or neither of the two. Libraries were tried, see docs/decisions/0019.
+    None if it is missing or invalid. Libraries were tried, see docs/decisions/0019.
     """
     value = response.headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):

@@ -1,4 +1,4 @@
-"""``python -m worker.training``: crops, train, evaluate and what belongs to them; see ``commands.py``."""
+"""``python -m worker.training``: the training command line; ``commands.py`` defines its commands."""
 
 import sys
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Run the command line.
 
     Returns:
-        The exit status: 2 where a command cannot go on, with one sentence on standard error that says why.
+        The exit status: 2 if a command cannot continue, with one sentence on standard error that says why.
     """
     try:
         with needed_packages(PROGRAM, "training", "worker,train"):
-            # Here, since options are defined by what training's packages offer.
+            # Imported here, since defining the options needs the packages of training.
             from worker.training.commands import commands
 
             return run(commands, arguments, PROGRAM)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands of ``python -m worker.training`` have."""
+"""Arguments and options that several commands of ``python -m worker.training`` share."""
 
 import functools
 from collections.abc import Callable
@@ -18,11 +18,11 @@ Decorator = Callable[[Decorated], Decorated]
 @dataclass(frozen=True, slots=True)
 class Crops:
     """
-    Where crops are kept and how they are cut.
+    The crop caches of a command.
 
     Attributes:
-        caches: The folder.
-        processes: How many cut side by side.
+        caches: Folder of the crop caches.
+        processes: Number of processes that cut crops in parallel.
     """
 
     caches: Path
@@ -35,8 +35,8 @@ class RecipeCrops(Crops):
     A recipe and the crops of its data sets.
 
     Attributes:
-        recipe: The recipe's file.
-        data: The folder that the recipe's paths are below.
+        recipe: File of the recipe.
+        data: Folder that the recipe's paths are relative to.
     """
 
     recipe: Path
@@ -65,8 +65,8 @@ class SeveralValues(click.Command):
         return super().parse_args(ctx, written)
 
 
-def joined(*decorators: Decorator) -> Decorator:
-    """One decorator that adds what *decorators* add, in their order."""
+def combine(*decorators: Decorator) -> Decorator:
+    """Combine *decorators* into one that applies them in order."""
 
     def decorate(command: Decorated) -> Decorated:
         for decorator in reversed(decorators):
@@ -76,45 +76,45 @@ def joined(*decorators: Decorator) -> Decorator:
     return decorate
 
 
-_crops: Final = joined(
-    click.option("--caches", type=PATH, default=Path("build/crops"), help="Where crops are kept."),
-    click.option("--processes", type=int, default=2, help="Processes that cut crops side by side."),
+_crops: Final = combine(
+    click.option("--caches", type=PATH, default=Path("build/crops"), help="Folder of the crop caches."),
+    click.option("--processes", type=int, default=2, help="Processes that cut crops in parallel."),
 )
-checkpoint_argument: Final = click.argument("checkpoint", type=PATH, help="Folder with manifest.json.")
+checkpoint_argument: Final = click.argument(
+    "checkpoint", type=PATH, help="Folder of the checkpoint, with manifest.json."
+)
 kind_option: Final = click.option(
-    "--kind", type=click.Choice(sorted(READERS)), help="Layout of the data set; guessed if not given."
+    "--kind", type=click.Choice(sorted(READERS)), help="Layout of the data set; detected by default."
 )
 run_option: Final = click.option("--run", type=PATH, required=True, help="Folder of the run.")
 runs_option: Final = click.option("--runs", type=PATH, required=True, help="Folder of the runs.")
-table_option: Final = click.option("--table", type=PATH, help="Write the result, in Markdown, to this file.")
-ship_options: Final = joined(
+table_option: Final = click.option("--table", type=PATH, help="Also write the table to this file, in Markdown.")
+ship_options: Final = combine(
     run_option,
-    click.option("--out", type=PATH, required=True, help="Folder of checkpoints to write to."),
-    click.option(
-        "--state", type=click.Choice(["last", "best"]), default="best", help="Which state of the run to take."
-    ),
+    click.option("--out", type=PATH, required=True, help="Folder of checkpoints, which receives this one."),
+    click.option("--state", type=click.Choice(["last", "best"]), default="best", help="State of the run to ship."),
 )
 
 
 def crops_options(command: Decorated) -> Decorated:
-    """Add ``--caches`` and ``--processes``, which reach *command* as its first argument, a ``Crops``."""
+    """Add ``--caches`` and ``--processes``, and pass them to *command* as its first argument, a ``Crops``."""
 
     @functools.wraps(command)
-    def called(*, caches: Path, processes: int, **rest: Any) -> Any:
+    def with_arguments(*, caches: Path, processes: int, **rest: Any) -> Any:
         return command(Crops(caches, processes), **rest)
 
-    return _crops(called)
+    return _crops(with_arguments)
 
 
 def recipe_arguments(command: Decorated) -> Decorated:
-    """Add a recipe and its data, with the options of its crops; *command* gets a ``RecipeCrops`` first."""
+    """Add the arguments for a recipe, its data and its crops; pass them to *command* first, as ``RecipeCrops``."""
 
     @functools.wraps(command)
-    def called(*, recipe: Path, data: Path, caches: Path, processes: int, **rest: Any) -> Any:
+    def with_arguments(*, recipe: Path, data: Path, caches: Path, processes: int, **rest: Any) -> Any:
         return command(RecipeCrops(caches, processes, recipe, data), **rest)
 
-    return joined(
-        click.argument("recipe", type=PATH, help="A file of configs/train/."),
-        click.argument("data", type=PATH, help="Folder that the recipe's paths are below."),
+    return combine(
+        click.argument("recipe", type=PATH, help="Recipe, such as a file of configs/train/."),
+        click.argument("data", type=PATH, help="Folder that the recipe's paths are relative to."),
         _crops,
-    )(called)
+    )(with_arguments)

@@ -1,4 +1,4 @@
-"""The commands of ``python -m worker.training``: what is given to them, and what they print."""
+"""The commands of ``python -m worker.training``: their arguments, and what they print."""
 
 import json
 import time
@@ -32,7 +32,7 @@ CHANGES: Final = Path("configs/train/ablations.yaml")
 
 
 class _Commands(click.Group):
-    """Tells what a command cannot go on with in one sentence; lists commands in their order, and wholly."""
+    """A group that reports training errors in one sentence, and lists commands in order with their full help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
         return list(self.commands)
@@ -51,127 +51,131 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings=SETTINGS, no_args_is_help=False)
 def commands() -> None:
     """
-    Crops, training, evaluation and what belongs to them.
+    Cut crops, train, evaluate and ship checkpoints.
 
-    Each command says where it writes, shows how far it is, and goes on where it was when it is started again.
-    "COMMAND --help" tells its options and their defaults.
+    Each command says where it writes, shows its progress, and resumes when it is started again.
+    "COMMAND --help" lists its options and their defaults.
     """
 
 
 @commands.command()
 @recipe_arguments
-def crops(given: RecipeCrops) -> None:
-    """Cut the faces of a recipe's data sets out, once."""
-    _built(given)
+def crops(arguments: RecipeCrops) -> None:
+    """Cut the faces of a recipe's data sets into crop caches."""
+    _read_and_build(arguments)
 
 
 @commands.command()
 @recipe_arguments
 @run_option
-@click.option("--minutes", type=POSITIVE, help="Pause when so many have passed; started again, it goes on.")
-def train(given: RecipeCrops, run: Path, minutes: float | None) -> None:
-    """Train a checkpoint; goes on where it was."""
-    _train(given, run, minutes)
+@click.option("--minutes", type=POSITIVE, help="Pause after this many minutes; start again to resume.")
+def train(arguments: RecipeCrops, run: Path, minutes: float | None) -> None:
+    """Train a checkpoint, or resume training it."""
+    _train(arguments, run, minutes)
 
 
 @commands.command()
 @recipe_arguments
-@click.option("--steps", type=int, default=4, help="Steps that are timed.")
-def profile(given: RecipeCrops, steps: int) -> None:
-    """Measure a few steps, and how fast loaders make couples."""
+@click.option("--steps", type=int, default=4, help="Number of steps to time.")
+def profile(arguments: RecipeCrops, steps: int) -> None:
+    """Time a few steps, and how fast loaders make real/fake pairs."""
     from worker.training.fitting.profiling import profile
 
-    recipe, caches, painted = _faces(given)
-    _say(*profile(recipe, caches, painted=painted, steps=steps))
+    recipe, caches, painted = _prepare_faces(arguments)
+    _print_lines(*profile(recipe, caches, painted=painted, steps=steps))
 
 
 @commands.command()
 @recipe_arguments
-@click.option("--changes", type=PATH, default=CHANGES, help="File that says how variants differ.")
+@click.option("--changes", type=PATH, default=CHANGES, help="File with the changes that make each variant.")
 @runs_option
-@click.option("--side-by-side", type=int, default=1, help="Runs at a time.")
+@click.option("--side-by-side", type=int, default=1, help="Number of runs at a time.")
 @table_option
-def ablate(given: RecipeCrops, changes: Path, runs: Path, side_by_side: int, table: Path | None) -> None:
-    """Train short variants of a recipe that differ in one thing each."""
-    from worker.training.fitting.ablation import comparison, run_ablations
+def ablate(arguments: RecipeCrops, changes: Path, runs: Path, side_by_side: int, table: Path | None) -> None:
+    """Train short variants of a recipe that differ in one setting each."""
+    from worker.training.fitting.ablation import compare_variants, run_ablations
 
-    _, caches = _built(given)
-    run_ablations(given.recipe, changes, given.data, given.caches, runs, side_by_side=side_by_side)
-    _tell(comparison(given.recipe, changes, caches, runs), table)
+    _, caches = _read_and_build(arguments)
+    run_ablations(arguments.recipe, changes, arguments.data, arguments.caches, runs, side_by_side=side_by_side)
+    _print_table(compare_variants(arguments.recipe, changes, caches, runs), table)
 
 
 @commands.command()
 @recipe_arguments
 @runs_option
-@click.option("--source", type=PATH, default=Path("pairs"), help="Data set whose people are divided.")
-@click.option("--folds", type=int, default=4, help="Parts that people are divided into.")
-@click.option("--images", type=int, default=40_000, help="Images that each run is trained on.")
+@click.option("--source", type=PATH, default=Path("pairs"), help="Data set whose people are divided into folds.")
+@click.option("--folds", type=int, default=4, help="Number of folds.")
+@click.option("--images", type=int, default=40_000, help="Number of images that each run is trained on.")
 @table_option
-def cross_validate(given: RecipeCrops, runs: Path, source: Path, folds: int, images: int, table: Path | None) -> None:
-    """Train a run for each fold of a data set's people, and judge it."""
+def cross_validate(
+    arguments: RecipeCrops, runs: Path, source: Path, folds: int, images: int, table: Path | None
+) -> None:
+    """Train a run for each fold of a data set's people, and evaluate it on that fold."""
+    from worker.training.evaluation import cross_validation
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging import crossvalidation
 
-    found = crossvalidation.cross_validate(
-        Recipe.read(given.recipe),
-        given.data,
-        given.caches,
+    found = cross_validation.cross_validate(
+        Recipe.read(arguments.recipe),
+        arguments.data,
+        arguments.caches,
         runs,
         path=source,
         folds=folds,
         images=images,
-        processes=given.processes,
+        processes=arguments.processes,
     )
-    _tell(crossvalidation.table(found), table)
+    _print_table(cross_validation.format_table(found), table)
 
 
 @commands.command()
 @recipe_arguments
 @ship_options
-@click.option("--weights", type=PATH, help="Ship this checkpoint's folder, which was trained elsewhere.")
-def ship(given: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"], weights: Path | None) -> None:
-    """Calibrate, evaluate and describe a trained run: a checkpoint to serve."""
-    _ship(given, run, out, state, weights)
+@click.option(
+    "--weights", type=PATH, help="Folder of a checkpoint that was trained elsewhere, to ship instead of the run's."
+)
+def ship(arguments: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"], weights: Path | None) -> None:
+    """Calibrate, evaluate and describe a trained run as a checkpoint for serving."""
+    _ship(arguments, run, out, state, weights)
 
 
 @commands.command()
 @recipe_arguments
 @ship_options
-def reproduce(given: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"]) -> None:
-    """All of it: crops, train, ship."""
-    if _train(given, run, None):
-        _ship(given, run, out, state, None)
+def reproduce(arguments: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"]) -> None:
+    """Run crops, train and ship, one after the other."""
+    if _train(arguments, run, None):
+        _ship(arguments, run, out, state, None)
 
 
 @commands.command()
 @recipe_arguments
-@click.option("--out", type=PATH, required=True, help="Picture to write, such as build/sheet.png.")
-@click.option("--count", type=int, default=3, help="Couples of each kind.")
-@click.option("--seed", type=int, default=0, help="Another one draws other couples.")
-def sheet(given: RecipeCrops, out: Path, count: int, seed: int) -> None:
-    """Draw couples of every kind, as training sees them, on one picture."""
-    from worker.training.judging.sheet import draw_sheet, write_sheet
+@click.option("--out", type=PATH, required=True, help="Image file to write, such as build/sheet.png.")
+@click.option("--count", type=int, default=3, help="Number of pairs of each kind.")
+@click.option("--seed", type=int, default=0, help="Seed that selects the pairs.")
+def sheet(arguments: RecipeCrops, out: Path, count: int, seed: int) -> None:
+    """Draw real/fake pairs of every kind, as training sees them, as one image."""
+    from worker.training.evaluation.contact_sheet import draw_sheet, write_sheet
 
-    recipe, caches, painted = _faces(given)
+    recipe, caches, painted = _prepare_faces(arguments)
     write_sheet(draw_sheet(recipe, caches, painted=painted, count=count, seed=seed), out)
 
 
 @commands.command()
 @checkpoint_argument
-@click.argument("data", type=PATH, help="Data set, or with --recipe the folder that its paths are below.")
-@click.option("--recipe", type=PATH, help="Take data sets, sets and crops from this file.")
+@click.argument("data", type=PATH, help="Data set, or with --recipe the folder that contains its data sets.")
+@click.option("--recipe", type=PATH, help="Recipe whose data sets, sets and crops are used.")
 @kind_option
 @crops_options
 @click.option(
     "--set",
     "chosen",
     type=click.Choice(["train", "validation", "test", "all"]),
-    help="Validation with --recipe; else test, if there is one, or all.",
+    help="Set to evaluate; by default validation with --recipe, else test if there is one, else all.",
 )
-@click.option("--out", type=PATH, help="Folder of the report; build/evaluation/NAME if not given.")
+@click.option("--out", type=PATH, help="Folder of the report; build/evaluation/NAME if not arguments.")
 @click.option("--device", default="cpu", help="cpu, cuda, cuda:1, …")
-@click.option("--no-robustness", is_flag=True, help="Leave out disturbed faces.")
-@click.option("--limit", type=int, default=60, help="Disturb faces of so many media of a data set and label.")
+@click.option("--no-robustness", is_flag=True, help="Skip the robustness curves.")
+@click.option("--limit", type=int, default=60, help="Media of each data set and label for the robustness curves.")
 def evaluate(
     crops: Crops,
     checkpoint: Path,
@@ -184,13 +188,13 @@ def evaluate(
     no_robustness: bool,
     limit: int,
 ) -> None:
-    """Measure a checkpoint on a data set, or on a recipe's."""
+    """Evaluate a checkpoint on a data set, or on the data sets of a recipe."""
+    from worker.training.evaluation.evaluate import SETS, evaluate
+    from worker.training.evaluation.report import HTML_FILE, summary_lines, write_report
+    from worker.training.evaluation.sources import folder_source, recipe_sources
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.evaluate import SETS, evaluate
-    from worker.training.judging.report import HTML_FILE, summary_lines, write_report
-    from worker.training.judging.sources import folder_source, recipe_sources
 
-    loaded = _loaded(checkpoint, device)
+    loaded = _load(checkpoint, device)
     manifest = loaded.manifest
     if recipe is not None:
         sources = recipe_sources(Recipe.read(recipe), data, crops.caches, processes=crops.processes)
@@ -211,7 +215,7 @@ def evaluate(
     )
     folder = out or Path("build/evaluation", manifest.name)
     write_report(evaluation, folder)
-    _say(*summary_lines(evaluation.report), f"report: {folder / HTML_FILE}")
+    _print_lines(*summary_lines(evaluation.report), f"report: {folder / HTML_FILE}")
 
 
 @commands.command()
@@ -223,24 +227,24 @@ def evaluate(
     required=True,
     help="Constant rate factor of x264, from 0, without loss, to 51; such as 28 or 35.",
 )
-@click.option("--scale", type=float, default=1.0, help="Of each side: above 0 and at most 1, such as 0.5.")
+@click.option("--scale", type=float, default=1.0, help="Factor of each side, above 0 and at most 1, such as 0.5.")
 def reencode(data: Path, out: Path, crf: int, scale: float) -> None:
-    """Encode a data set's videos again, as a platform would hand them on."""
-    from worker.training.data.reencode import reencode
+    """Encode a data set's videos again, as a platform would publish them."""
+    from worker.training.data.reencoding import reencode
 
     made = reencode(data, out, crf=crf, scale=scale)
-    _say(f"{out}: {_counted(made.videos, 'video')}")
-    left_out = [_counted(made.pictures, "picture")] if made.pictures else []
-    left_out += [_counted(made.others, "file") + " of another kind"] if made.others else []
+    _print_lines(f"{out}: {_format_count(made.videos, 'video')}")
+    left_out = [_format_count(made.pictures, "picture")] if made.pictures else []
+    left_out += [_format_count(made.others, "file") + " of another kind"] if made.others else []
     if left_out:
-        _say(f"left out: {' and '.join(left_out)}; only videos are encoded again")
+        _print_lines(f"left out: {' and '.join(left_out)}; only videos are encoded again")
 
 
 @commands.command(cls=SeveralValues)
 @checkpoint_argument
 @recipe_arguments
 @click.option(
-    "--real", multiple=True, default=["videos", "clips"], help="Data sets whose real videos are used; one or more."
+    "--real", multiple=True, default=["videos", "clips"], help="Data sets whose real videos are used, one or more."
 )
 @click.option("--swapped", default="pairs", help="Data set whose fakes are inserted.")
 @click.option(
@@ -248,19 +252,19 @@ def reencode(data: Path, out: Path, crf: int, scale: float) -> None:
     "chosen",
     type=click.Choice(["train", "validation", "test"]),
     default="validation",
-    help="Of the fakes; of real videos all are used.",
+    help="Set of the fakes; real videos of all sets are used.",
 )
-@click.option("--rounds", type=int, default=400, help="Videos of each kind; a tenth of them of 10 minutes.")
+@click.option("--rounds", type=int, default=400, help="Videos of each kind; a tenth as many of 10 minutes.")
 def long_videos(
-    given: RecipeCrops, checkpoint: Path, real: tuple[str, ...], swapped: str, chosen: str, rounds: int
+    arguments: RecipeCrops, checkpoint: Path, real: tuple[str, ...], swapped: str, chosen: str, rounds: int
 ) -> None:
-    """False alarms on long real videos, and short swaps found in them."""
-    from worker.training.judging.evaluate import SETS
-    from worker.training.judging.longvideos import judge_long_videos, table
-    from worker.training.measuring.scored import score_caches
+    """Measure false alarms on long real videos, and how often short swaps are found in them."""
+    from worker.training.evaluation.evaluate import SETS
+    from worker.training.evaluation.long_videos import format_table, judge_long_videos
+    from worker.training.scoring.scored_media import score_caches
 
-    loaded = _loaded(checkpoint)
-    recipe, caches = _built(given)
+    loaded = _load(checkpoint)
+    recipe, caches = _read_and_build(arguments)
     by_name = {source.path.name: cache for source, cache in zip(recipe.sources, caches, strict=True)}
     if unknown := {*real, swapped} - set(by_name):
         raise TrainingError(f"the recipe has no data set {', '.join(sorted(unknown))}; it has {', '.join(by_name)}")
@@ -271,52 +275,65 @@ def long_videos(
     ]
     fakes = [medium for medium in score_caches(loaded, [by_name[swapped]], sets=[chosen]) if medium.is_fake]
     shares = judge_long_videos(clips, fakes, loaded.manifest, rounds=rounds)
-    _say(f"{len(clips)} real clips, {len(fakes)} swapped ones")
-    _tell(table(shares), None)
+    _print_lines(f"{len(clips)} real clips, {len(fakes)} swapped ones")
+    _print_table(format_table(shares), None)
 
 
 @commands.command()
 @recipe_arguments
-@click.argument("checkpoints", type=PATH, nargs=-1, required=True, help="Folders with manifest.json.")
-@click.option("--count", type=int, default=300, help="Couples of each kind.")
+@click.argument(
+    "checkpoints", type=PATH, nargs=-1, required=True, help="Folders of checkpoints, each with manifest.json."
+)
+@click.option("--count", type=int, default=300, help="Number of pairs of each kind.")
 @click.option("--whole", type=float, default=0.5, help="Share of decoded and restored faces pasted as whole squares.")
 @table_option
-def judge_made(given: RecipeCrops, checkpoints: tuple[Path, ...], count: int, whole: float, table: Path | None) -> None:
-    """How well checkpoints tell each kind of fakes that a recipe makes."""
-    from worker.training.judging import made
+def judge_made(
+    arguments: RecipeCrops, checkpoints: tuple[Path, ...], count: int, whole: float, table: Path | None
+) -> None:
+    """Measure how well checkpoints detect each kind of pseudo-fakes that a recipe makes."""
+    from worker.training.evaluation import pseudo_fakes
 
-    loaded = [_loaded(folder) for folder in checkpoints]
-    recipe, caches, painted = _faces(given)
-    _tell(made.table(made.judge_made(recipe, caches, loaded, painted=painted, count=count, whole=whole)), table)
+    loaded = [_load(folder) for folder in checkpoints]
+    recipe, caches, painted = _prepare_faces(arguments)
+    _print_table(
+        pseudo_fakes.format_table(
+            pseudo_fakes.evaluate_pseudo_fakes(recipe, caches, loaded, painted=painted, count=count, whole=whole)
+        ),
+        table,
+    )
 
 
 @commands.command()
-@click.argument("data", type=PATH, help="Data set, crop cache, or with --recipe the folder of its data sets.")
-@click.option("--recipe", type=PATH, help="Probe this file's data sets, and the fakes that it makes.")
+@click.argument(
+    "data", type=PATH, help="Data set, crop cache, or with --recipe the folder that contains its data sets."
+)
+@click.option("--recipe", type=PATH, help="Recipe whose data sets and pseudo-fakes are probed.")
 @kind_option
 @crops_options
-@click.option("--limit", type=int, default=1500, help="Couples of a data set, or media of each class.")
-@click.option("--made", type=int, default=400, help="Couples of each kind of made fakes; 0 for none.")
-@click.option("--out", type=PATH, help="Write the figures, as JSON, to this file.")
+@click.option(
+    "--limit", type=int, default=1500, help="Largest number of pairs of a data set, or of media of each class."
+)
+@click.option("--made", type=int, default=400, help="Number of pairs of each kind of pseudo-fakes; 0 for none.")
+@click.option("--out", type=PATH, help="Also write the results to this file, as JSON.")
 def probe_outside(
     crops: Crops, data: Path, recipe: Path | None, kind: str | None, limit: int, made: int, out: Path | None
 ) -> None:
-    """Whether anything outside faces tells fakes from real media."""
+    """Test whether anything outside the faces distinguishes fakes from real media."""
     from worker.training.data.sources import build_plain_cache
-    from worker.training.judging.outside import probe_caches, probe_recipe
-    from worker.training.judging.probes import table
+    from worker.training.evaluation.leak_probes import probe_caches, probe_recipe
+    from worker.training.evaluation.linear_probes import format_table
 
     if recipe is None:
         is_cache = any(data.glob("*.jsonl"))
         folder = data if is_cache else build_plain_cache(data, crops.caches, kind=kind, processes=crops.processes)
         found = probe_caches([folder], limit=limit)
     else:
-        read, caches, painted = _faces(RecipeCrops(crops.caches, crops.processes, recipe, data))
+        read, caches, painted = _prepare_faces(RecipeCrops(crops.caches, crops.processes, recipe, data))
         found = probe_recipe(read, caches, painted=painted, limit=limit, made=made)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps([one.as_json() for one in found], indent=2, allow_nan=False) + "\n")
-    _tell(table(found), None)
+    _print_table(format_table(found), None)
 
 
 @commands.command()
@@ -338,11 +355,11 @@ def judge_heat_maps(
     minutes: float | None,
     out: Path,
 ) -> None:
-    """Whether heat maps say which parts of a face raise its score."""
+    """Measure whether heat maps say which parts of a face raise its score."""
     from worker.pipeline.detector import Detector
     from worker.training.evaluation import heat_maps
 
-    loaded = _loaded(checkpoint)
+    loaded = _load(checkpoint)
     detector = Detector(loaded, "cpu")
     samples = heat_maps.cached_fakes(fakes, loaded.manifest.preprocessing, count=count, seed=seed)
     paired = list(heat_maps.paired_fakes(pairs, detector))
@@ -350,52 +367,52 @@ def judge_heat_maps(
     deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
     judged = heat_maps.judge_heat_maps(samples, loaded.network, detector.score_crops, seed=seed, deadline_s=deadline_s)
     heat_maps.write_report(judged, out)
-    _say(heat_maps.tables(heat_maps.summarise(judged)), f"report: {out}")
+    _print_lines(heat_maps.tables(heat_maps.summarise(judged)), f"report: {out}")
 
 
-def _built(given: RecipeCrops) -> "tuple[Recipe, list[Path]]":
-    """A recipe and its crops."""
+def _read_and_build(arguments: RecipeCrops) -> "tuple[Recipe, list[Path]]":
+    """Read a recipe and build its crop caches."""
     from worker.training.fitting.inputs import build_caches
     from worker.training.fitting.recipes import Recipe
 
-    recipe = Recipe.read(given.recipe)
-    return recipe, build_caches(recipe, given.data, given.caches, processes=given.processes)
+    recipe = Recipe.read(arguments.recipe)
+    return recipe, build_caches(recipe, arguments.data, arguments.caches, processes=arguments.processes)
 
 
-def _faces(given: RecipeCrops) -> "tuple[Recipe, list[Path], list[Path]]":
-    """A recipe, its crops, and what its networks paint."""
-    from worker.training.fitting.inputs import paint_for
+def _prepare_faces(arguments: RecipeCrops) -> "tuple[Recipe, list[Path], list[Path]]":
+    """Read a recipe, build its crop caches, and paint the faces that its mixtures need."""
+    from worker.training.fitting.inputs import paint_recipe_faces
 
-    recipe, caches = _built(given)
-    return recipe, caches, paint_for(recipe, caches, given.caches)
+    recipe, caches = _read_and_build(arguments)
+    return recipe, caches, paint_recipe_faces(recipe, caches, arguments.caches)
 
 
-def _train(given: RecipeCrops, run: Path, minutes: float | None) -> bool:
-    """Train; says whether this process is the first of its run, which alone goes on afterwards."""
-    from worker.training.fitting.train import Trainer
+def _train(arguments: RecipeCrops, run: Path, minutes: float | None) -> bool:
+    """Train; return whether this process is the first of its run, the only one that continues afterwards."""
+    from worker.training.fitting.trainer import Trainer
 
     deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
-    recipe, caches, painted = _faces(given)
+    recipe, caches, painted = _prepare_faces(arguments)
     trainer = Trainer(recipe, caches, run, painted=painted)
     trainer.run(deadline_s=deadline_s)
     if trainer.is_first and not trainer.is_finished:
         seen = trainer.progress.step * trainer.images_per_step
-        _say(f"paused after {seen} of {recipe.images} images; started again, it goes on")
+        _print_lines(f"paused after {seen} of {recipe.images} images; start again to resume")
     return trainer.is_first
 
 
-def _ship(given: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"], weights: Path | None) -> None:
+def _ship(arguments: RecipeCrops, run: Path, out: Path, state: Literal["last", "best"], weights: Path | None) -> None:
+    from worker.training.evaluation.shipping import ship
+    from worker.training.evaluation.sources import recipe_sources
     from worker.training.fitting.recipes import Recipe
-    from worker.training.judging.shipping import ship
-    from worker.training.judging.sources import recipe_sources
 
-    recipe = Recipe.read(given.recipe)
-    sources = recipe_sources(recipe, given.data, given.caches, processes=given.processes)
+    recipe = Recipe.read(arguments.recipe)
+    sources = recipe_sources(recipe, arguments.data, arguments.caches, processes=arguments.processes)
     manifest = ship(recipe, sources, run, out, state=state, weights=weights)
-    _say(f"{out / manifest.name}: {manifest.calibration}", *sorted(manifest.metrics.items()))
+    _print_lines(f"{out / manifest.name}: {manifest.calibration}", *sorted(manifest.metrics.items()))
 
 
-def _loaded(folder: Path, device: str = "cpu") -> "Checkpoint":
+def _load(folder: Path, device: str = "cpu") -> "Checkpoint":
     from shared.errors import ModelError
     from worker.model.checkpoint import load_checkpoint
 
@@ -406,17 +423,17 @@ def _loaded(folder: Path, device: str = "cpu") -> "Checkpoint":
         raise TrainingError(str(error)) from error
 
 
-def _counted(count: int, what: str) -> str:
+def _format_count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _tell(table: str, path: Path | None) -> None:
-    """Print a table in Markdown, and write it to *path*, too, if there is one."""
+def _print_table(table: str, path: Path | None) -> None:
+    """Print a table in Markdown; also write it to *path* unless that is None."""
     if path is not None:
         path.write_text(table)
     click.echo(table, nl=not table.endswith("\n"))
 
 
-def _say(*lines: object) -> None:
+def _print_lines(*lines: object) -> None:
     for line in lines:
         click.echo(line)

@@ -62,7 +62,7 @@ def load_imagenet(network: ForgeryNetwork) -> None:
     package, file, sha256 = PUBLISHED[backbone]
     path = Path(str(files(package) / file))
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise DataError(f"{path.name} is not the file that was published")
+        raise DataError(f"{path.name} differs from the published file; install the package again")
     published: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     target = network.features.network
     stem = published.pop("_conv_stem.weight")

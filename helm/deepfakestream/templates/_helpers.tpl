@@ -19,7 +19,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "deepfakestream.name" .) }}{{ else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
 {{- end }}
 
-{{- /* Of hooks that run before anything else is there. */ -}}
+{{- /* The service account of hooks that run before all other objects exist. */ -}}
 {{- define "deepfakestream.earlyServiceAccount" -}}
 {{- if .Values.serviceAccount.create }}default{{ else }}{{ include "deepfakestream.serviceAccount" . }}{{ end }}
 {{- end }}
@@ -28,7 +28,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- .Values.secrets.existingSecret | default (include "deepfakestream.name" .) }}
 {{- end }}
 
-{{- /* Images are tagged by version; of the worker's there are two, and only one of them brings CUDA. */ -}}
+{{- /* Images are tagged by version; the worker has two, of which one includes CUDA. */ -}}
 {{- define "deepfakestream.image" -}}
 {{- $image := index .root.Values.image .kind -}}
 {{- $tag := .root.Chart.AppVersion -}}
@@ -38,7 +38,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $tag }}{{ end -}}
 {{- end }}
 
-{{- /* The configuration file: what the chart decides, over what the operator wrote. */ -}}
+{{- /* The configuration file: the operator's settings, overridden by those that the chart decides. */ -}}
 {{- define "deepfakestream.config" -}}
 {{- $storage := dict "url" .Values.storage.url -}}
 {{- range $name, $value := dict "endpoint_url" .Values.storage.endpointUrl "public_endpoint_url" .Values.storage.publicEndpointUrl "region" .Values.storage.region "server_side_encryption" .Values.storage.serverSideEncryption "kms_key_id" .Values.storage.kmsKeyId -}}
@@ -52,14 +52,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- $worker := dict "device" $device "cpu_processes" (int .Values.cpuWorker.processes) "metrics_address" "0.0.0.0" "metrics_port" 9464 "beat_folder" "/state" "processes_per_device" (int .Values.gpuWorker.processesPerDevice) "flower" (dict "address" "0.0.0.0" "port" 5555) -}}
 {{- $api := dict "host" "0.0.0.0" "port" 8000 -}}
-{{- /* Otherwise every request would seem to come from the proxy, and one sender's mistakes would shut all others out. */ -}}
+{{- /* Otherwise every request would seem to come from the proxy, and one client's failures would lock out all others. */ -}}
 {{- $isBehindProxy := or .Values.ingress.enabled .Values.gateway.enabled -}}
 {{- if and $isBehindProxy (not (hasKey (.Values.config.api | default dict) "trusted_proxies")) }}{{ $_ := set $api "trusted_proxies" 1 }}{{ end -}}
 {{- $own := dict "storage" $storage "worker" $worker "api" $api -}}
 {{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
 {{- end }}
 
-{{- /* A setting of the operator's, or the default that the service has. */ -}}
+{{- /* A setting of the operator, or the service's default. */ -}}
 {{- define "deepfakestream.setting" -}}
 {{- $section := index (.root.Values.config | default dict) .section | default dict -}}
 {{- if hasKey $section .name }}{{ index $section .name }}{{ else }}{{ .default }}{{ end -}}
@@ -81,7 +81,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 labels:
   {{- include "deepfakestream.labels" . | nindent 2 }}
 annotations:
-  # A changed configuration or secret is a new rollout.
+  # A changed configuration or secret starts a new rollout.
   checksum/config: {{ include "deepfakestream.config" .root | sha256sum }}
   checksum/secrets: {{ .root.Values.secrets.create | toJson | sha256sum }}
   {{- with .values.podAnnotations }}
@@ -125,7 +125,7 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* Annotations of what the migration needs to be there before it. */ -}}
+{{- /* Annotations of the objects that must exist before the migration. */ -}}
 {{- define "deepfakestream.early" -}}
 helm.sh/hook: pre-install,pre-upgrade
 helm.sh/hook-weight: "-10"
@@ -152,7 +152,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
     sources:
       - secret: {name: {{ .secret | default (include "deepfakestream.secret" .root) }}, items: [{key: database__url, path: database__url}, {key: broker__url, path: broker__url}]}
       {{- with .secrets }}
-      # What this component needs besides, if it is there.
+      # Optional secrets of this component.
       - secret:
           name: {{ include "deepfakestream.secret" $.root }}
           optional: true
@@ -166,7 +166,7 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}
 
 {{- define "deepfakestream.scratchEnv" -}}
-# Of the scratch disk two thirds are for copies that nobody uses at the moment; the rest is for those in use.
+# Two thirds of the scratch disk are for copies that are not in use at the moment; the rest is for those in use.
 - {name: DEEPFAKESTREAM_STORAGE__CACHE_BYTES, value: {{ mul (trimSuffix "Gi" . | int64) 715827882 | quote }}}
 {{- end }}
 

@@ -1,4 +1,4 @@
-"""An api without its server, for tests that want settings of their own: its database and its Redis are real."""
+"""An api without an HTTP server, for tests with their own settings; database and Redis are real."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from tests.servers import RedisServer, new_database, running_redis
 
 
 class OneAPI:
-    """An application, and keys to it."""
+    """An application, and API keys for it."""
 
     def __init__(
         self, app: OpenAPI, settings: APISettings, sessions: SessionFactory, storage: Path, redis: RedisServer
@@ -27,31 +27,31 @@ class OneAPI:
         self.app, self.settings, self.sessions, self.storage, self.redis = app, settings, sessions, storage, redis
 
     def key(self, owner: str = "somebody", *scopes: str) -> tuple[dict[str, str], Any]:
-        """Headers with a new key, and its row."""
+        """Return headers with a new key, and the key's row."""
         with self.sessions.transaction() as session:
             made = create_key(session, owner=owner, name="test", scopes=[*scopes] or ["jobs:write", "jobs:read"])
         return {"Authorization": f"Bearer {made.secret}"}, made.row
 
     def call(self, method: str, path: str, headers: dict[str, str], address: str = "127.0.0.1", **given: Any) -> Any:
-        """An answer, to a request from *address*."""
+        """Send a request from *address* and return the response."""
         environment = {"REMOTE_ADDR": address}
         return self.app.test_client().open(
             path, method=method, headers=headers, environ_base=environment, buffered=True, **given
         )
 
     def submit(self, headers: dict[str, str], data: bytes | None = None, **given: Any) -> Any:
-        """The answer to a submission of a picture."""
+        """Submit an image and return the response."""
         body = noise_picture() if data is None else data
         return self.call("POST", "/v1/jobs", {**headers, "Content-Type": "image/jpeg"}, data=body, **given)
 
     def files(self) -> list[Path]:
-        """What lies in storage."""
+        """Return the files in storage."""
         return [path for path in self.storage.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
 def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI]]:
-    """Makes an api with these settings of its section, on a database and a Redis of its own."""
+    """Return a function that makes an api with given settings, with its own database and Redis."""
     with ExitStack() as running:
         redis = running.enter_context(running_redis())
         url = running.enter_context(new_database(postgres_url))
@@ -69,7 +69,7 @@ def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI
             )
             app = create_app(settings)
             running.callback(app.extensions["deepfakestream"].sessions.engine.dispose)
-            running.callback(app.extensions["deepfakestream"].endings.close)
+            running.callback(app.extensions["deepfakestream"].listener.close)
             return OneAPI(app, settings, SessionFactory(engine), tmp_path, redis)
 
         yield make

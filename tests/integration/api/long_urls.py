@@ -1,4 +1,4 @@
-"""For schemathesis: leave out requests that never reach the api, since gunicorn itself answers 414 to their length."""
+"""Hooks for schemathesis that leave out URLs to which gunicorn itself answers 414."""
 
 from typing import Any
 from urllib.parse import urlencode
@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import schemathesis
 
 MAX_CHARACTERS = 7000
-"""Of a query or of what stands in a path; gunicorn takes 8,190 for the whole line (``api/gunicorn.py``)."""
+"""The longest query or path parameters; gunicorn accepts 8,190 for the whole line (``api/gunicorn.py``)."""
 
 
 @schemathesis.hook

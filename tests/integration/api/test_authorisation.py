@@ -1,4 +1,4 @@
-"""Who may do what: every route with every kind of caller. A route without a row here fails."""
+"""Authorisation of every route with every kind of caller. A route that is missing here fails."""
 
 import uuid
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ OPEN = {
     ("GET", "/swagger"),
     ("GET", "/oauth2-redirect.html"),
 }
-"""Routes that ask for no key; metrics have a rule of their own."""
+"""Routes without a key; metrics have their own rule."""
 GUARDED = {
-    # Route → the scope that it needs, the status for the owner, and for another owner.
+    # Route → required scope, status for the owner, status for another owner.
     ("POST", "/v1/jobs"): ("jobs:write", 202, 202),
     ("GET", "/v1/jobs"): ("jobs:read", 200, 200),
     ("GET", "/v1/jobs/{job}"): ("jobs:read", 200, 404),
@@ -31,7 +31,7 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/cancel"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/jobs/{job}"): ("jobs:write", 204, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
-    # This service keeps files on a disk, so nobody gets an address; other tests use one.
+    # This service stores files on a disk, without direct uploads; other tests cover them.
     ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
 }
 CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "owner", "admin")
@@ -44,7 +44,7 @@ def api(make_api):
 
 @pytest.fixture
 def job(api):
-    """A job of the owner's that has ended and told its receiver."""
+    """Return a job of the owner that has ended and has a delivery."""
     headers, _ = api.key("owner")
     made = api.submit(headers, noise_picture(1), query_string={"webhook_url": "https://receiver.example/"})
     job_id = made.json["id"]
@@ -82,7 +82,7 @@ def headers_of(api, kind, scope):
 
 @pytest.mark.parametrize("kind", CALLERS)
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route[0]} {route[1]}")
-def test_each_caller_gets_what_is_due(api, job, route, kind):
+def test_each_caller_gets_the_expected_status(api, job, route, kind):
     method, path = route
     scope, for_owner, for_others = GUARDED[route]
     wanted = {
@@ -110,7 +110,7 @@ def test_each_caller_gets_what_is_due(api, job, route, kind):
         assert answer.json["items"] == []
 
 
-def test_every_route_has_a_row(api):
+def test_every_route_is_tested(api):
     rows = set()
     for rule in api.app.url_map.iter_rules():
         if "<path:filename>" in rule.rule:  # Files of the documentation page.

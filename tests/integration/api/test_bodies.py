@@ -1,4 +1,4 @@
-"""Bodies of submissions: what of them is refused, when, and that nothing of it stays."""
+"""Bodies of submissions: which are refused, when, and that nothing of them is kept."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from http.client import HTTPResponse
 import pytest
 from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 
-from api.uploads import receive
+from api.uploads import receive_body
 from shared.config import StorageSettings
 from shared.db import UnconfirmedCommitError
 from shared.storage import open_storage
@@ -41,34 +41,34 @@ def noise_file():
     return io.BytesIO(noise_picture())
 
 
-def test_metadata_that_cannot_be_kept_is_refused_and_leaves_no_file(make_api):
+def test_metadata_that_cannot_be_stored_is_refused_and_leaves_no_file(make_api):
     api = make_api()
-    mine, _ = api.key()
+    auth, _ = api.key()
     for metadata in REFUSED:
         as_json = f'{{"url": "https://a.example/x", "metadata": {metadata}}}'
         for answer in (
-            send_form(api, mine, {"metadata": metadata}, file_first=True),
-            send_form(api, mine, {"metadata": metadata}, file_first=False),
-            api.submit(mine, query_string={"metadata": metadata}),
-            api.call("POST", "/v1/jobs", mine, data=as_json, content_type="application/json"),
+            send_form(api, auth, {"metadata": metadata}, file_first=True),
+            send_form(api, auth, {"metadata": metadata}, file_first=False),
+            api.submit(auth, query_string={"metadata": metadata}),
+            api.call("POST", "/v1/jobs", auth, data=as_json, content_type="application/json"),
         ):
             assert answer.status_code in (400, 422), (metadata, answer.text)
             assert answer.json["code"] in ("invalid_request", "bad_request"), (metadata, answer.text)
         assert api.files() == [], metadata
-    assert api.call("GET", "/v1/jobs", mine).json["items"] == []
+    assert api.call("GET", "/v1/jobs", auth).json["items"] == []
 
 
-def test_metadata_comes_back_as_it_was_sent(make_api):
+def test_metadata_is_returned_unchanged(make_api):
     api = make_api()
-    mine, _ = api.key()
+    auth, _ = api.key()
     for metadata in KEPT:
         for answer in (
-            send_form(api, mine, {"metadata": json.dumps(metadata)}, file_first=False),
-            api.submit(mine, query_string={"metadata": json.dumps(metadata)}),
-            api.call("POST", "/v1/jobs", mine, json={"url": "https://a.example/x", "metadata": metadata}),
+            send_form(api, auth, {"metadata": json.dumps(metadata)}, file_first=False),
+            api.submit(auth, query_string={"metadata": json.dumps(metadata)}),
+            api.call("POST", "/v1/jobs", auth, json={"url": "https://a.example/x", "metadata": metadata}),
         ):
             assert answer.status_code == 202, (metadata, answer.text)
-            again = api.call("GET", answer.headers["Location"], mine)
+            again = api.call("GET", answer.headers["Location"], auth)
             assert again.json["metadata"] == answer.json["metadata"] == metadata
 
 
@@ -88,7 +88,7 @@ def test_a_file_stays_only_if_its_job_may_have_been_committed(make_api, tmp_path
     with (
         app.test_request_context("/v1/jobs", method="POST", data=noise_picture(), content_type="image/jpeg") as context,
         pytest.raises(type(error)),
-        receive(context.request, storage, 10**7),
+        receive_body(context.request, storage, 10**7),
     ):
         raise error
     assert bool([path for path in (tmp_path / "kept").rglob("*") if path.is_file()]) is stays
@@ -122,7 +122,7 @@ def head_of(key, path, kind, length="Transfer-Encoding: chunked"):
 
 
 def answer_to_a_part(stack, key, path, sent, kind="multipart/form-data; boundary=b"):
-    """Status and document of the answer to a request of 50 MiB of which no more is sent than this."""
+    """Send only *sent* of a request of 50 MiB, and return status and document of the response."""
     with connect(stack) as connection:
         connection.sendall(head_of(key, path, kind, f"Content-Length: {50 * 1024**2}") + sent)
         with HTTPResponse(connection) as answer:
@@ -175,8 +175,8 @@ BROKEN_CHUNKS = {
         pytest.param("size", "/v1/uploads", "application/json", id="size of another call"),
     ],
 )
-def test_a_broken_chunk_is_the_sender_s_mistake_and_ends_the_connection(stack, key, case, path, kind):
-    # What follows must not be taken for another request.
+def test_a_malformed_chunk_is_a_bad_request_and_closes_the_connection(stack, key, case, path, kind):
+    # The following bytes must not be read as another request.
     sent = BROKEN_CHUNKS[case] + b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
     before = set(stack.state.glob("storage/media/*"))
     with connect(stack) as connection:
@@ -188,29 +188,29 @@ def test_a_broken_chunk_is_the_sender_s_mistake_and_ends_the_connection(stack, k
     assert set(stack.state.glob("storage/media/*")) == before
 
 
-def test_a_form_that_ends_too_soon_is_no_form(make_api):
+def test_an_incomplete_form_is_a_bad_request(make_api):
     api = make_api()
-    mine, _ = api.key()
+    auth, _ = api.key()
     whole = part("sample_fps", "1") + FILE + noise_picture() + b"\r\n--b--\r\n"
     given = {"content_type": "multipart/form-data; boundary=b"}
-    assert api.call("POST", "/v1/jobs", mine, data=whole, **given).status_code == 202
+    assert api.call("POST", "/v1/jobs", auth, data=whole, **given).status_code == 202
     stored = api.files()
     for cut in (whole[: len(whole) // 2], whole[:30], whole.replace(b"Content-Disposition", b"X")):
-        answer = api.call("POST", "/v1/jobs", mine, data=cut, **given)
+        answer = api.call("POST", "/v1/jobs", auth, data=cut, **given)
         assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
-    answer = api.call("POST", "/v1/jobs", mine, data=whole, content_type="multipart/form-data")
+    answer = api.call("POST", "/v1/jobs", auth, data=whole, content_type="multipart/form-data")
     assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
     assert api.files() == stored
 
 
-def test_no_other_call_takes_a_form(make_api):
+def test_other_endpoints_accept_no_form(make_api):
     api = make_api()
-    mine, _ = api.key()
-    answer = api.call("POST", "/v1/uploads", mine, data={"file": (noise_file(), "a.jpg")})
+    auth, _ = api.key()
+    answer = api.call("POST", "/v1/uploads", auth, data={"file": (noise_file(), "a.jpg")})
     assert answer.status_code in (415, 422)
 
 
-def test_a_connection_serves_on_after_a_form(stack, key):
+def test_a_connection_is_reused_after_a_form(stack, key):
     body = part("sample_fps", "1") + FILE + noise_picture() + b"\r\n--b--\r\n"
     head = head_of(key, "/v1/jobs", "multipart/form-data; boundary=b", f"Content-Length: {len(body)}")
     with connect(stack) as connection:
@@ -231,12 +231,12 @@ def test_a_connection_serves_on_after_a_form(stack, key):
     ],
     ids=["query", "json", "metadata"],
 )
-def test_what_is_given_twice_is_refused(make_api, path, body):
+def test_repeated_options_are_refused(make_api, path, body):
     api = make_api()
-    mine, _ = api.key()
+    auth, _ = api.key()
     if body is None:
-        answer = api.call("POST", path, {**mine, "Content-Type": "image/jpeg"}, data=noise_picture())
+        answer = api.call("POST", path, {**auth, "Content-Type": "image/jpeg"}, data=noise_picture())
     else:
-        answer = api.call("POST", path, {**mine, "Content-Type": "application/json"}, data=body)
+        answer = api.call("POST", path, {**auth, "Content-Type": "application/json"}, data=body)
     assert answer.status_code in (400, 422), answer.text
     assert api.files() == []

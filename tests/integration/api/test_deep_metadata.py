@@ -1,4 +1,4 @@
-"""Metadata that an earlier release accepted, with more levels than are accepted now and than pydantic writes."""
+"""Metadata from older releases that is nested deeper than this release accepts and pydantic writes."""
 
 import json
 import uuid
@@ -16,19 +16,19 @@ LEVELS = 400
 
 @pytest.fixture
 def stored(make_api):
-    """An api, headers with a key, the id of a job with deep metadata, and that metadata."""
+    """Return an api, headers with a key, the id of a job with deep metadata, and the metadata."""
     api = make_api()
     headers, _ = api.key()
     job_id = uuid.UUID(api.submit(headers).json["id"])
     metadata = json.loads('{"a":' * LEVELS + "1" + "}" * LEVELS)
     with api.sessions.transaction() as session:
-        # Values that a release before, or a person, may have written.
+        # An older release or a manual change may have written these values.
         values = {"client_metadata": metadata, "fake_score": 1.0000000000000002}
         session.execute(update(Job).where(Job.id == job_id).values(**values))
     return api, headers, job_id, metadata
 
 
-def test_a_job_with_deep_metadata_is_listed_looked_at_cancelled_and_announced(stored):
+def test_a_job_with_deep_metadata_can_be_listed_read_cancelled_and_delivered(stored):
     api, headers, job_id, metadata = stored
     for method, path in (("GET", f"/v1/jobs/{job_id}"), ("POST", f"/v1/jobs/{job_id}/cancel"), ("GET", "/v1/jobs")):
         answer = api.call(method, path, headers)
@@ -37,7 +37,7 @@ def test_a_job_with_deep_metadata_is_listed_looked_at_cancelled_and_announced(st
         assert (job["metadata"], job["fake_score"]) == (metadata, 1.0000000000000002)
     with api.sessions.transaction() as session:
         found = get_job(session, job_id)
-        payload = WebhookPayload.of("job.cancelled", found, read_segments(session, found)).to_json()
-    # As the worker writes it.
+        payload = WebhookPayload.from_job("job.cancelled", found, read_segments(session, found)).to_json()
+    # The worker writes the body in this way.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
     assert json.loads(body)["data"] == api.call("GET", f"/v1/jobs/{job_id}", headers).json

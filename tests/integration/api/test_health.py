@@ -1,4 +1,4 @@
-"""What the probes and a submission say of storage, and how often they bother it."""
+"""Probes and submissions when storage fails, and how often they access it."""
 
 from structlog.testing import capture_logs
 
@@ -7,10 +7,10 @@ from tests.broken_s3 import break_off, listening
 from tests.clips import noise_picture
 
 
-def test_a_flood_of_readiness_probes_reaches_storage_once_and_writes_nothing(make_api, monkeypatch):
+def test_many_readiness_probes_check_storage_once_and_write_nothing(make_api, monkeypatch):
     asked, ping = [], FileStorage.ping
     monkeypatch.setattr(FileStorage, "ping", lambda storage: asked.append(storage) or ping(storage))
-    monkeypatch.setattr("api.readiness.FRESH_S", 600.0)
+    monkeypatch.setattr("api.readiness.OUTCOME_TTL_S", 600.0)
     api = make_api()
     before = sorted(api.storage.rglob("*")), api.storage.stat().st_mtime_ns
     for _ in range(100):
@@ -22,8 +22,8 @@ def test_a_flood_of_readiness_probes_reaches_storage_once_and_writes_nothing(mak
     assert (sorted(api.storage.rglob("*")), api.storage.stat().st_mtime_ns) == before
 
 
-def test_a_read_of_storage_that_breaks_off_is_an_error_of_storage_and_may_be_tried_again(make_api, tmp_path):
-    # The events say why, with all of the library's frames: rendering them would take longer than the rest.
+def test_an_interrupted_read_of_storage_is_a_retryable_storage_error(make_api, tmp_path):
+    # Log events contain long tracebacks of the library, and rendering them would take most of the time.
     with capture_logs(), listening(break_off) as (settings, _):
         api = make_api(storage=settings.model_copy(update={"cache_dir": tmp_path}))
         answer = api.submit(api.key()[0], noise_picture())

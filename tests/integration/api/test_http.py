@@ -1,4 +1,4 @@
-"""The HTTP API against the real server, with the real database, broker and storage behind it."""
+"""The HTTP API of a real server with real database, broker and storage."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def http(stack, key):
 
 
 def other_owner(stack, *scopes, owner="somebody-else"):
-    """The headers of another owner's key, made as an operator makes one."""
+    """Create a key for another owner by the command line and return its headers and id."""
     environment = environment_of(stack)
     arguments = ["-m", "api.keys", "create", "--owner", owner, "--name", "test", "--json"]
     arguments += [word for scope in scopes for word in ("--scope", scope)]
@@ -73,7 +73,7 @@ def test_a_file_can_come_as_a_form_or_as_raw_bytes(http, clip):
     assert form.json()["status"] == "queued"
 
 
-def test_a_body_of_unknown_length_is_taken(http, clip):
+def test_a_body_of_unknown_length_is_accepted(http, clip):
     content = clip.read_bytes()
     blocks = (content[start : start + 10_000] for start in range(0, len(content), 10_000))
     answer = http.post("/v1/jobs", content=blocks, headers={"Content-Type": "application/octet-stream"})
@@ -125,7 +125,7 @@ FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\
 
 @pytest.mark.parametrize("form", ["raw", "multipart"])
 @pytest.mark.parametrize("length", [True, False], ids=["announced", "chunked"])
-def test_what_is_no_media_is_refused_before_it_has_arrived(http, stack, form, length):
+def test_a_file_that_is_not_media_is_refused_before_it_has_arrived(http, stack, form, length):
     size, sent = 600 * 1024**2, 0
     before = set((stack.state / "storage" / "media").iterdir())
 
@@ -141,7 +141,7 @@ def test_what_is_no_media_is_refused_before_it_has_arrived(http, stack, form, le
     kind = "multipart/form-data; boundary=b" if form == "multipart" else "application/octet-stream"
     headers = {"Content-Type": kind} | ({"Content-Length": str(size + more)} if length else {})
     check_problem(http.post("/v1/jobs", content=body(), headers=headers), 422, "not_media")
-    # What the server drains so that its answer arrives, and what lies in sockets between.
+    # The server drains some bytes after its response, and socket buffers hold more.
     assert sent < 64 * 1024**2
     assert set((stack.state / "storage" / "media").iterdir()) == before
 
@@ -170,8 +170,8 @@ def test_a_refusal_does_not_wait_for_the_body_and_closes_the_connection(stack, k
     assert b'"code": "%s"' % code in answer
 
 
-def test_limits_are_named(http, tmp_path):
-    # Refused by what it announces, before it is sent.
+def test_errors_name_the_limit(http, tmp_path):
+    # It is refused by its declared length, before it is sent.
     head = f"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: {http.headers['authorization']}\r\n"
     head += f"Content-Type: video/mp4\r\nContent-Length: {3 * 1024**3}\r\nConnection: close\r\n\r\n"
     with socket.create_connection((http.base_url.host, http.base_url.port), timeout=20) as connection:
@@ -180,7 +180,7 @@ def test_limits_are_named(http, tmp_path):
     assert answer.startswith("HTTP/1.1 413 ")
     assert '"code": "too_large"' in answer
     assert "max_upload_bytes is 2147483648" in answer
-    # Five seconds of film that claim to be three hours: the header is believed when it incriminates itself.
+    # The header of a five-second video claims three hours: it is refused by its header alone.
     path = make_clip(tmp_path / "long.mp4", fps=0.05, frames=400)
     with path.open("rb") as file:
         answer = http.post("/v1/jobs", files={"file": file})
@@ -302,7 +302,7 @@ def test_the_same_idempotency_key_gives_the_same_job(http, clip):
     check_problem(other, 409, "idempotency_conflict")
 
 
-def test_requests_that_race_under_one_idempotency_key_make_one_job(http, stack, tmp_path):
+def test_concurrent_requests_with_one_idempotency_key_create_one_job(http, stack, tmp_path):
     content = make_clip(tmp_path / "race.mp4", frames=4).read_bytes()
     headers = {"Idempotency-Key": uuid.uuid4().hex, "Content-Type": "video/mp4"}
     barrier, answers = threading.Barrier(6), []
@@ -323,14 +323,14 @@ def test_requests_that_race_under_one_idempotency_key_make_one_job(http, stack, 
     assert len(stored) == 1
 
 
-def test_waiting_holds_the_answer_until_the_job_ends(http, clip):
+def test_prefer_wait_delays_the_response_until_the_job_ends(http, clip):
     job_id = submit(http, clip).json()["id"]
     answer = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
     assert answer.json()["status"] == "succeeded"
     assert answer.headers["preference-applied"] == "wait=60"
     began = time.monotonic()
     http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"})
-    assert time.monotonic() - began < 30, "of the 60 that it may wait"
+    assert time.monotonic() - began < 30, "the wait ended before its 60 seconds"
 
 
 def test_an_unchanged_job_is_not_sent_again(http, clip):
@@ -395,7 +395,7 @@ def test_models_are_listed_with_their_cards(http):
     assert all("## Intended use" in model["model_card"] for model in models)
 
 
-def test_results_tell_what_the_verdict_rests_on(http, clip):
+def test_results_contain_the_evidence_of_the_verdict(http, clip):
     job_id = submit(http, clip).json()["id"]
     job = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()
     evidence = job["evidence"]
@@ -407,9 +407,9 @@ def test_results_tell_what_the_verdict_rests_on(http, clip):
     score, verdict = job["fake_score"], job["verdict"]
     assert (verdict == "fake") == (score >= high)
     assert low <= high
-    # More faces than one need less than the threshold that holds for one.
+    # The limit for several faces is below the threshold for one.
     assert high < job["model"]["threshold"]
-    # As docs/api.md tells clients to repeat it.
+    # docs/api.md recommends this retry to clients.
     for name, limit in (("low", low), ("high", high)):
         bound = job["model"]["bounds"]["video"][name]
         odds = bound["many"] + (bound["one"] - bound["many"]) / evidence["faces"]
@@ -431,7 +431,7 @@ def test_probes_and_metrics_need_no_key(stack):
         assert stranger.get("/docs", follow_redirects=True).status_code == 200
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(stack, key, clip):
+def test_an_interrupted_upload_leaves_nothing(stack, key, clip):
     before = set((stack.state / "storage" / "media").iterdir())
     host, port = stack.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
@@ -444,7 +444,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(stack, key, clip):
     assert set((stack.state / "storage" / "media").iterdir()) == before
 
 
-def test_segments_tell_when_they_were_worked_on_and_what_ran(http, clip):
+def test_segments_have_times_and_engine(http, clip):
     job_id = submit(http, clip).json()["id"]
     job = http.get(f"/v1/jobs/{job_id}", headers={"Prefer": "wait=60"}).json()
     assert job["status"] == "succeeded"
@@ -455,7 +455,7 @@ def test_segments_tell_when_they_were_worked_on_and_what_ran(http, clip):
 
 
 PATIENCE_S = 30.0
-"""A body would last for ever; on an idle machine its connection is closed after some five seconds."""
+"""The body never ends; on an idle machine the connection is closed after about five seconds."""
 SLOW_BODIES = {
     "refused, of a known length": (b"POST /v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n", b"401"),
     "refused, in chunks": (
@@ -466,7 +466,7 @@ SLOW_BODIES = {
 }
 
 
-def test_a_body_that_nobody_reads_holds_a_thread_for_seconds_however_slowly_it_comes(stack):
+def test_draining_a_refused_body_is_limited_in_time(stack):
     host, port = stack.url.removeprefix("http://").split(":")
     is_over, held_s, answers = threading.Event(), {}, {}
 
@@ -504,7 +504,7 @@ def test_a_body_that_nobody_reads_holds_a_thread_for_seconds_however_slowly_it_c
     assert max(held_s.values()) < PATIENCE_S
 
 
-def test_a_refused_body_that_is_read_to_its_end_leaves_the_connection_open(stack):
+def test_a_completely_drained_body_leaves_the_connection_open(stack):
     host, port = stack.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as connection:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Uploads stream: however large, the API's memory stays where it was."""
+"""Uploads are streamed: the memory of the api does not grow with their size."""
 
 import re
 import struct
@@ -22,7 +22,7 @@ def resident_kib(pid):
 
 
 def large_video(clip, size):
-    """A real clip, followed by a box of padding that makes it *size* bytes long."""
+    """Return a real clip that a padding box extends to *size* bytes."""
     content = clip.read_bytes()
     padding = size - len(content)
     yield content
@@ -35,14 +35,14 @@ def large_video(clip, size):
 
 
 SIZES = [256 * MEBIBYTE, pytest.param(2047 * MEBIBYTE, marks=pytest.mark.merge)]
-"""Several times what memory may grow by; and what the api takes at most."""
+"""Sizes of several times the allowed growth of memory, and of the largest upload."""
 
 
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("size", SIZES, ids=["256 MB", "2 GB"])
 @pytest.mark.parametrize("form", ["raw", "multipart"])
 def test_a_large_upload_does_not_raise_the_memory_by_50_mb(stack, client, clip, form, size):
-    # The first request loads what every request needs.
+    # The first request loads modules that every request needs.
     client.delete(client.submit(clip).id)
     pids = children_of(service_of(stack, "api"))
     before = {pid: resident_kib(pid) for pid in pids}

@@ -1,4 +1,4 @@
-"""A job is judged by the checkpoint that it was accepted with, whatever becomes of that one's folder."""
+"""A job is judged by the checkpoint that was current at submission, even if its folder changes."""
 
 import shutil
 import uuid
@@ -53,7 +53,7 @@ def context(api):
 
 @pytest.fixture
 def planned(api, context):
-    """A job of a portrait, accepted and planned."""
+    """Return a submitted and planned job of a portrait."""
     body = BytesIO()
     Image.fromarray(hopper()).save(body, "JPEG", quality=95)
     headers = api.key()[0]
@@ -62,8 +62,8 @@ def planned(api, context):
     return job_id, headers
 
 
-def exchange(models):
-    """Put other weights and another threshold in the place of the checkpoint."""
+def replace_checkpoint(models):
+    """Replace the checkpoint by one with other weights and another threshold."""
     manifest = read_manifest(models / NAME)
     calibration = manifest.calibration.model_copy(update={"threshold": 0.5, "uncertainty_band": (0.4, 0.6)})
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
@@ -81,12 +81,12 @@ def score(context, models, job_id):
 
 
 @pytest.mark.parametrize("how", ["exchanged", "removed", "unreadable"])
-def test_a_job_says_which_checkpoint_scored_it_whatever_becomes_of_its_folder(api, context, models, planned, how):
+def test_a_job_names_its_checkpoint_even_if_the_folder_changes(api, context, models, planned, how):
     job_id, headers = planned
     first = read_manifest(models / NAME)
     assert score(context, models, job_id) == ("scored", None)
     if how == "exchanged":
-        exchange(models)
+        replace_checkpoint(models)
     elif how == "removed":
         shutil.rmtree(models / NAME)
     else:
@@ -101,9 +101,9 @@ def test_a_job_says_which_checkpoint_scored_it_whatever_becomes_of_its_folder(ap
     )
 
 
-def test_a_worker_with_other_weights_hands_the_segment_back_and_does_not_score_it(api, context, models, planned):
+def test_a_worker_with_other_weights_releases_the_segment_without_scoring(api, context, models, planned):
     job_id, headers = planned
-    exchange(models)
+    replace_checkpoint(models)
     assert score(context, models, job_id) == ("pending", None)
     assert score(context, models, job_id) == ("failed", "model_error")
     finish(context, job_id)
@@ -112,14 +112,14 @@ def test_a_worker_with_other_weights_hands_the_segment_back_and_does_not_score_i
     assert "not installed" in document["error"]["detail"]
 
 
-def test_a_checkpoint_that_is_kept_beside_its_successor_serves_the_jobs_that_need_it(context, models, planned):
+def test_an_old_checkpoint_serves_the_jobs_that_pinned_it(context, models, planned):
     job_id, _ = planned
     shutil.copytree(models / NAME, models / "kept")
-    exchange(models)
+    replace_checkpoint(models)
     assert score(context, models, job_id) == ("scored", None)
 
 
-def test_a_job_of_the_release_before_pins_its_checkpoint_when_it_is_planned(api, context, models):
+def test_a_job_of_an_older_release_pins_its_checkpoint_when_it_is_planned(api, context, models):
     headers = api.key()[0]
     job_id = uuid.UUID(api.submit(headers).json["id"])
     with context.sessions.transaction() as session:

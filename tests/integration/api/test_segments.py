@@ -1,4 +1,4 @@
-"""Jobs of many segments: what their documents hold, and where the rest is."""
+"""Jobs with many segments: their documents, and the pages of segments."""
 
 import uuid
 
@@ -8,7 +8,7 @@ from sqlalchemy import event, insert, update
 from shared.cursors import write_cursor
 from shared.documents.webhooks import WebhookPayload
 from shared.jobs.queries import get_job
-from shared.jobs.segments import read_segments, summary_of
+from shared.jobs.segments import read_segments, summarize_result
 from shared.models import Job, Segment
 from tests.integration.test_segments import RESULT
 
@@ -17,7 +17,7 @@ MANY = 1150
 
 @pytest.fixture
 def many(make_api):
-    """An api, headers with a key, and a running job of many segments, of which two are still to be done."""
+    """Return an api, headers with a key, and a running job of many segments, two of which are open."""
     api = make_api()
     headers, key = api.key()
     job_id = uuid.UUID(api.submit(headers).json["id"])
@@ -26,24 +26,24 @@ def many(make_api):
 
 
 def add_segments(api, job_id, count):
-    """Make a job one of *count* segments."""
-    row = {"job_id": job_id, "status": "scored", "fake_score": 0.25, "result": RESULT, **summary_of(RESULT)}
+    """Add *count* segments to a job."""
+    row = {"job_id": job_id, "status": "scored", "fake_score": 0.25, "result": RESULT, **summarize_result(RESULT)}
     rows = [{**row, "index": index, "start_s": index, "end_s": index + 1} for index in range(count)]
     for last in rows[-2:]:
-        last |= {"status": "pending", "fake_score": None, "result": None, **dict.fromkeys(summary_of(RESULT))}
+        last |= {"status": "pending", "fake_score": None, "result": None, **dict.fromkeys(summarize_result(RESULT))}
     with api.sessions.transaction() as session:
         session.execute(update(Job).where(Job.id == job_id).values(status="running", segments_total=count))
         session.execute(insert(Segment), rows)
 
 
 def get(api, headers, path):
-    """The document at *path*."""
+    """Return the document at *path*."""
     answer = api.call("GET", path, headers)
     assert answer.status_code == 200, answer.json
     return answer.json
 
 
-def test_a_job_lists_its_first_segments_and_says_where_the_others_are(many):
+def test_a_job_lists_its_first_segments_and_a_cursor_for_the_others(many):
     api, headers, _, job_id = many
     job = get(api, headers, f"/v1/jobs/{job_id}")
     assert [segment["index"] for segment in job["segments"]] == list(range(100))
@@ -60,7 +60,7 @@ def test_a_job_lists_its_first_segments_and_says_where_the_others_are(many):
     assert rest[-1] | {"people": 0, "reasons": [], "engine": None, "status": "pending"} == rest[-1]
 
 
-def test_segments_with_their_faces_come_in_smaller_pages(many):
+def test_segments_with_faces_have_smaller_pages(many):
     api, headers, _, job_id = many
     page = get(api, headers, f"/v1/jobs/{job_id}/segments?limit=100")
     assert len(page["items"]) == 100
@@ -71,7 +71,7 @@ def test_segments_with_their_faces_come_in_smaller_pages(many):
         assert (answer.status_code, answer.json["code"]) == (422, "invalid_request"), wrong
 
 
-def test_the_answer_to_a_cancellation_and_the_webhook_are_no_larger(many):
+def test_cancellation_and_webhook_list_no_more_segments(many):
     api, headers, _, job_id = many
     answer = api.call("POST", f"/v1/jobs/{job_id}/cancel", headers)
     assert answer.status_code == 200
@@ -79,12 +79,12 @@ def test_the_answer_to_a_cancellation_and_the_webhook_are_no_larger(many):
     assert answer.json["segments_next_cursor"] == write_cursor(99)
     with api.sessions.transaction() as session:
         job = get_job(session, job_id)
-        payload = WebhookPayload.of("job.cancelled", job, read_segments(session, job)).to_json()
+        payload = WebhookPayload.from_job("job.cancelled", job, read_segments(session, job)).to_json()
     assert payload["data"] == answer.json == get(api, headers, f"/v1/jobs/{job_id}")
 
 
 def statements(api, call):
-    """The SQL of a call."""
+    """Return the SQL statements of a call."""
     engine = api.app.extensions["deepfakestream"].sessions.engine
     seen = []
 
@@ -99,7 +99,7 @@ def statements(api, call):
     return seen
 
 
-def test_looking_and_erasing_take_as_many_statements_for_any_number_of_segments(many):
+def test_reading_and_erasing_take_a_constant_number_of_statements(many):
     api, headers, _, job_id = many
     looks = statements(api, lambda: get(api, headers, f"/v1/jobs/{job_id}"))
     assert len(looks) <= 6

@@ -1,4 +1,4 @@
-"""The gauges that an operator watches, from real rows and a real Redis."""
+"""Gauges of the service's state, with real rows and a real Redis."""
 
 import uuid
 
@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, text, update
 
-from api.state import MIN_JOBS
+from api.state_metrics import MIN_JOBS
 from shared.manifests import DEFAULT_CHECKPOINT
 from shared.models import Job, Segment
 from shared.queues import CPU_QUEUE
@@ -24,7 +24,7 @@ def owner(api):
 
 
 def gauges(api):
-    """(name, labels) → value of every sample."""
+    """Return (name, labels) → value of every sample."""
     answer = api.call("GET", "/metrics", {})
     assert answer.status_code == 200
     return {
@@ -51,7 +51,7 @@ def test_an_idle_service_has_nothing_open(api):
     assert of(found, "messages", queue=CPU_QUEUE) == 0
 
 
-def test_what_waits_and_runs_is_counted_with_the_age_of_the_oldest(api, owner):
+def test_open_work_is_counted_with_the_age_of_the_oldest(api, owner):
     job_id = api.submit(owner, noise_picture(1)).json["id"]
     found = gauges(api)
     assert of(found, "open_jobs", status="queued") == 1
@@ -75,7 +75,7 @@ def test_what_waits_and_runs_is_counted_with_the_age_of_the_oldest(api, owner):
 
 
 def scored(api, owner, scores):
-    """Succeeded jobs with these scores."""
+    """Add succeeded jobs with the given scores."""
     template = uuid.UUID(api.submit(owner, noise_picture(1)).json["id"])
     with api.sessions.transaction() as session:
         session.execute(
@@ -90,7 +90,7 @@ def scored(api, owner, scores):
         )
 
 
-def test_drift_is_told_once_there_are_scores_enough(api, owner):
+def test_drift_is_reported_once_there_are_enough_scores(api, owner):
     scored(api, owner, [0.05] * (MIN_JOBS - 1))
     assert of(gauges(api), "score_psi", model=DEFAULT_CHECKPOINT) is None
     scored(api, owner, [0.15])
@@ -103,7 +103,7 @@ def test_drift_is_told_once_there_are_scores_enough(api, owner):
     assert far_index > 2 * near_index > 0
 
 
-def test_a_redis_that_is_away_leaves_the_rest(api, owner):
+def test_without_redis_the_other_gauges_remain(api, owner):
     api.submit(owner, noise_picture(1))
     api.redis.stop()
     found = gauges(api)

@@ -1,4 +1,4 @@
-"""An api that is asked to stop ends waits at once, with an answer, under the server that serves it."""
+"""A stopping api answers waiting requests at once, under the real server."""
 
 import http.client
 import json
@@ -18,7 +18,7 @@ PATIENCE_S = 30.0
 
 @contextmanager
 def served(api, **settings):
-    """The api of these settings under gunicorn, with one process; yields the server and its port."""
+    """Run the api with these settings under gunicorn with one process; yield the server and its port."""
     port = free_port()
     values = {
         "DATABASE__URL": api.settings.database.url,
@@ -32,7 +32,7 @@ def served(api, **settings):
     command = [sys.executable, "-m", "gunicorn", "-c", "python:api.gunicorn"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            until(lambda: server.poll() is None and is_ready(port))
+            wait_until(lambda: server.poll() is None and is_ready(port))
             yield server, port
         finally:
             server.kill()
@@ -46,7 +46,7 @@ def is_ready(port):
 
 
 def ask(port, path, headers):
-    """Status, document and headers of an answer."""
+    """Send a request and return status, document and headers of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
         connection.request("GET", path, headers=headers)
@@ -56,25 +56,25 @@ def ask(port, path, headers):
         connection.close()
 
 
-def until(claim):
+def wait_until(condition):
     deadline = time.monotonic() + PATIENCE_S
-    while not claim():
-        assert time.monotonic() < deadline, "it did not happen"
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
-def test_a_request_that_waits_is_answered_when_the_api_is_asked_to_stop(make_api):
-    """A wait may be longer than the time in which a process has to end: it was cut off without an answer."""
+def test_a_waiting_request_is_answered_when_the_api_stops(make_api):
+    """A wait may be longer than the grace period, after which it would be aborted without a response."""
     api = make_api()
-    mine, _ = api.key()
-    path = api.submit(mine).headers["Location"]
+    auth, _ = api.key()
+    path = api.submit(auth).headers["Location"]
     answers = []
 
     def wait():
-        answers.append(ask(port, path, {**mine, "Prefer": "wait=50"}))
+        answers.append(ask(port, path, {**auth, "Prefer": "wait=50"}))
 
     def is_waiting():
-        """The process begins to listen with the first request that waits."""
+        """Return whether the process listens, which begins with the first waiting request."""
         with api.sessions.transaction() as session:
             listening = (
                 "select count(*) from pg_stat_activity where datname = current_database() and query ~ '^listen '"
@@ -84,7 +84,7 @@ def test_a_request_that_waits_is_answered_when_the_api_is_asked_to_stop(make_api
     with served(api, API__SHUTDOWN_GRACE_S=3) as (server, port):
         waiting = threading.Thread(target=wait)
         waiting.start()
-        until(is_waiting)
+        wait_until(is_waiting)
         server.terminate()
         waiting.join(PATIENCE_S)
         assert server.wait(PATIENCE_S) == 0

@@ -1,4 +1,4 @@
-"""Requests that wait for the end of a job hear of it from Postgres, and ask no more than they must."""
+"""Requests that wait for the end of a job are notified by Postgres and poll rarely."""
 
 import threading
 import time
@@ -6,12 +6,12 @@ import uuid
 from contextlib import contextmanager
 
 import pytest
-from deepfakestream.stack.servers import Postgres
 from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
-from api.endings import CHANNEL, Endings
-from api.waiting import wanted_wait_s
+from api.embedded.servers import Postgres
+from api.listener import CHANNEL, JobEndListener
+from api.waiting import requested_wait_s
 from migrations.schema import migrate
 from shared.config import Database
 from shared.db import SessionFactory, make_engine
@@ -24,30 +24,30 @@ END = "update jobs set status = 'cancelled', finished_at = now() where id = :id"
 ERASE = "update jobs set status = 'cancelled', deleted_at = now() where id = :id"
 
 
-def until(claim, patience_s=20.0):
-    """Wait until *claim* holds."""
-    deadline = time.monotonic() + patience_s
-    while not claim():
-        assert time.monotonic() < deadline, "it did not happen"
+def wait_until(condition, timeout_s=20.0):
+    """Wait until *condition* holds."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
 
 
 @contextmanager
 def counted(engine):
-    """The looks at a job's state that *engine* sends."""
+    """Count the queries of job states that *engine* sends."""
     looks = []
 
-    def look(_connection, _cursor, statement, *_):
+    def count_query(_connection, _cursor, statement, *_):
         if statement.startswith("SELECT jobs.status, jobs.deleted_at"):
             looks.append(statement)
 
-    event.listen(engine, "before_cursor_execute", look)
+    event.listen(engine, "before_cursor_execute", count_query)
     yield looks
-    event.remove(engine, "before_cursor_execute", look)
+    event.remove(engine, "before_cursor_execute", count_query)
 
 
 class Waiters:
-    """Requests that wait for one job."""
+    """Threads with requests that wait for one job."""
 
     def __init__(self, api, headers, path, count):
         self.answers = []
@@ -65,27 +65,27 @@ class Waiters:
 
 
 def execute(api, statement, **values):
-    """What a worker of any release may do to a row."""
+    """Execute a statement as a worker of any release could."""
     with api.sessions.transaction() as session:
         session.execute(text(statement), values)
 
 
 @pytest.mark.parametrize(("statement", "status"), [(END, 200), (ERASE, 404)], ids=["end", "erasure"])
-def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api, statement, status):
-    # Asking all the time would be a thousand looks a second.
+def test_fifty_waiting_requests_query_once_before_and_once_after_the_end(make_api, statement, status):
+    # Polling would take a thousand queries per second.
     api = make_api(threads=140, poll_every_s=0.001, requests_per_minute=10_000)
     services = api.app.extensions["deepfakestream"]
-    mine, _ = api.key()
-    job, other = (api.submit(mine, noise_picture(number)).json["id"] for number in (1, 2))
-    warm = Waiters(api, mine, f"/v1/jobs/{other}", 1)
-    until(lambda: services.endings.is_listening)
+    auth, _ = api.key()
+    job, other = (api.submit(auth, noise_picture(number)).json["id"] for number in (1, 2))
+    warm = Waiters(api, auth, f"/v1/jobs/{other}", 1)
+    wait_until(lambda: services.listener.is_listening)
     execute(api, END, id=other)
     warm.join()
     with counted(services.sessions.engine) as looks:
-        waiters = Waiters(api, mine, f"/v1/jobs/{job}", 50)
-        until(lambda: services.endings.waiters == 50 and len(looks) == 50)
-        # Neither another job's end nor progress of this one wakes anybody.
-        third = api.submit(mine, noise_picture(3)).json["id"]
+        waiters = Waiters(api, auth, f"/v1/jobs/{job}", 50)
+        wait_until(lambda: services.listener.waiters == 50 and len(looks) == 50)
+        # Neither the end of another job nor progress of this one wakes a request.
+        third = api.submit(auth, noise_picture(3)).json["id"]
         execute(api, END, id=third)
         execute(api, "update jobs set status = 'running', segments_total = 3 where id = :id", id=job)
         execute(api, statement, id=job)
@@ -93,49 +93,49 @@ def test_fifty_waiting_requests_look_once_before_and_once_after_the_end(make_api
     assert {answer.status_code for answer in waiters.answers} == {status}
     assert len(waiters.answers) == 50
     assert len(looks) == 100
-    assert services.endings.waiters == 0
+    assert services.listener.waiters == 0
 
 
-def test_one_connection_listens_however_many_wait(make_api):
+def test_one_connection_listens_for_all_waiting_requests(make_api):
     api = make_api(threads=32)
     services = api.app.extensions["deepfakestream"]
-    mine, _ = api.key()
-    job = api.submit(mine).json["id"]
-    waiters = Waiters(api, mine, f"/v1/jobs/{job}", 8)
-    until(lambda: services.endings.is_listening and services.endings.waiters == 8)
+    auth, _ = api.key()
+    job = api.submit(auth).json["id"]
+    waiters = Waiters(api, auth, f"/v1/jobs/{job}", 8)
+    wait_until(lambda: services.listener.is_listening and services.listener.waiters == 8)
     with api.sessions.transaction() as session:
         listening = "select count(*) from pg_stat_activity where datname = current_database() and query like 'listen %'"
         assert session.scalar(text(listening)) == 1
     execute(api, END, id=job)
     waiters.join()
-    services.endings.close()
-    assert not services.endings.is_listening
+    services.listener.close()
+    assert not services.listener.is_listening
 
 
-def test_what_is_rolled_back_wakes_nobody(make_api):
+def test_a_rollback_wakes_no_request(make_api):
     api = make_api()
-    mine, _ = api.key()
-    job = api.submit(mine).json["id"]
-    endings = api.app.extensions["deepfakestream"].endings
+    auth, _ = api.key()
+    job = api.submit(auth).json["id"]
+    listener = api.app.extensions["deepfakestream"].listener
     looks = []
     waiting = threading.Thread(
-        target=endings.wait, args=(uuid.UUID(job), lambda: looks.append(1) or len(looks) > 2, 40)
+        target=listener.wait, args=(uuid.UUID(job), lambda: looks.append(1) or len(looks) > 2, 40)
     )
     waiting.start()
-    until(lambda: endings.is_listening and len(looks) == 2)
+    wait_until(lambda: listener.is_listening and len(looks) == 2)
     with api.sessions.engine.connect() as connection:
         connection.execute(text(END), {"id": job})
         connection.rollback()
     # Notifications arrive in order: once another job's is here, one of the rollback would be, too.
-    other, others_looks = api.submit(mine).json["id"], []
+    other, other_queries = api.submit(auth).json["id"], []
     witness = threading.Thread(
-        target=endings.wait, args=(uuid.UUID(other), lambda: others_looks.append(1) or len(others_looks) > 1, 40)
+        target=listener.wait, args=(uuid.UUID(other), lambda: other_queries.append(1) or len(other_queries) > 1, 40)
     )
     witness.start()
-    until(lambda: len(others_looks) == 1)
+    wait_until(lambda: len(other_queries) == 1)
     execute(api, END, id=other)
     witness.join(20)
-    assert (len(others_looks), len(looks)) == (2, 2)
+    assert (len(other_queries), len(looks)) == (2, 2)
     execute(api, END, id=job)
     waiting.join(20)
     assert len(looks) == 3
@@ -146,116 +146,116 @@ def test_what_is_rolled_back_wakes_nobody(make_api):
     [{"listen": False}, {"listen_url": "postgresql+psycopg://nobody@127.0.0.1:1/none"}, {"listen_url": "elsewhere"}],
     ids=["off", "unreachable", "another database"],
 )
-def test_where_nothing_is_heard_requests_look_again_and_again(make_api, monkeypatch, postgres_url, settings):
-    # As through a pooler that lends connections by transaction: the connection listens, and nothing arrives.
-    monkeypatch.setattr("api.endings.PROOF_S", 0.1)
+def test_without_notifications_requests_poll(make_api, monkeypatch, postgres_url, settings):
+    # As with a pooler in transaction mode: the connection listens, but no notification arrives.
+    monkeypatch.setattr("api.listener.SELF_TEST_TIMEOUT_S", 0.1)
     if settings.get("listen_url") == "elsewhere":
         settings = {"listen_url": postgres_url}
-    monkeypatch.setattr("api.endings.LOOK_WITHOUT_S", 0.01)
+    monkeypatch.setattr("api.listener.DISCONNECTED_POLL_S", 0.01)
     api = make_api(poll_every_s=0.01, **settings)
     services = api.app.extensions["deepfakestream"]
-    mine, _ = api.key()
-    job = api.submit(mine).json["id"]
+    auth, _ = api.key()
+    job = api.submit(auth).json["id"]
     with counted(services.sessions.engine) as looks:
-        waiters = Waiters(api, mine, f"/v1/jobs/{job}", 1)
-        until(lambda: len(looks) > 25)
-        assert not services.endings.is_listening
+        waiters = Waiters(api, auth, f"/v1/jobs/{job}", 1)
+        wait_until(lambda: len(looks) > 25)
+        assert not services.listener.is_listening
         execute(api, END, id=job)
         waiters.join()
     assert waiters.answers[0].json["status"] == "cancelled"
 
 
-def test_a_restart_of_postgres_ends_no_wait_and_loses_no_end():
+def test_a_restart_of_postgres_ends_no_wait_and_misses_no_end():
     with state_folder() as folder:
         postgres = Postgres(folder / "postgres")
         engine = make_engine(Database(url=postgres.start()))
-        endings = Endings(engine, engine.url.render_as_string(False), connect_timeout_s=5, look_every_s=0.2)
+        listener = JobEndListener(engine, engine.url.render_as_string(False), connect_timeout_s=5, poll_every_s=0.2)
         sessions = SessionFactory(engine)
         try:
             migrate(engine)
             with sessions.transaction() as session:
                 jobs = [add_job(session).id for _ in range(2)]
-            over, looked = [], set()
+            over, checked = [], set()
 
             def wait(job_id):
                 def has_ended():
                     with sessions.transaction() as session:
                         is_final = session.get(Job, job_id).is_final
-                    looked.add(threading.get_ident())
+                    checked.add(threading.get_ident())
                     return is_final
 
-                endings.wait(job_id, has_ended, 60)
+                listener.wait(job_id, has_ended, 60)
                 over.append(job_id)
 
             threads = [threading.Thread(target=wait, args=(job_id,)) for job_id in jobs * 5]
             for thread in threads:
                 thread.start()
-            until(lambda: endings.is_listening and len(looked) == 10)
+            wait_until(lambda: listener.is_listening and len(checked) == 10)
             postgres.stop()
-            until(lambda: not endings.is_listening)
+            wait_until(lambda: not listener.is_listening)
             assert over == []
             assert postgres.start()
-            # One that ends while perhaps nobody listens, and one when somebody does again.
+            # One job ends while there may be no listener, and one after the listener is back.
             with sessions.transaction() as session:
                 session.execute(text(END), {"id": jobs[0]})
-            until(lambda: over == jobs[:1] * 5)
-            until(lambda: endings.is_listening)
+            wait_until(lambda: over == jobs[:1] * 5)
+            wait_until(lambda: listener.is_listening)
             with sessions.transaction() as session:
                 session.execute(text(END), {"id": jobs[1]})
-            until(lambda: len(over) == 10)
+            wait_until(lambda: len(over) == 10)
             for thread in threads:
                 thread.join()
         finally:
-            endings.close()
+            listener.close()
             engine.dispose()
             postgres.stop()
 
 
-def test_a_submission_can_wait_as_well(make_api):
+def test_a_submission_can_wait_for_its_job(make_api):
     api = make_api()
-    endings = api.app.extensions["deepfakestream"].endings
-    mine, _ = api.key()
-    assert "Preference-Applied" not in api.submit(mine).headers
+    listener = api.app.extensions["deepfakestream"].listener
+    auth, _ = api.key()
+    assert "Preference-Applied" not in api.submit(auth).headers
     answers = []
     thread = threading.Thread(
-        target=lambda: answers.append(api.submit({**mine, "Prefer": "wait=50"}, noise_picture(9)))
+        target=lambda: answers.append(api.submit({**auth, "Prefer": "wait=50"}, noise_picture(9)))
     )
     thread.start()
-    until(lambda: endings.waiters == 1)
+    wait_until(lambda: listener.waiters == 1)
     execute(api, "update jobs set status = 'cancelled', finished_at = now()")
     thread.join(20)
     (answer,) = answers
     assert (answer.status_code, answer.json["status"]) == (202, "cancelled")
     assert answer.headers["Preference-Applied"] == "wait=50"
-    assert api.call("GET", answer.headers["Location"], mine).json == answer.json
+    assert api.call("GET", answer.headers["Location"], auth).json == answer.json
 
 
-@pytest.mark.parametrize("where", ["wait_for_end", "_document_now"])
-def test_a_submission_that_was_accepted_says_so_though_the_database_fails_its_wait(make_api, monkeypatch, where):
-    """An error would make the sender submit it again."""
+@pytest.mark.parametrize("where", ["wait_for_end", "_reload_document"])
+def test_an_accepted_submission_succeeds_even_if_its_wait_fails(make_api, monkeypatch, where):
+    """An error would make the client submit it again."""
     api = make_api()
-    mine, _ = api.key()
+    auth, _ = api.key()
 
     def fail(*_):
         raise OperationalError("select", {}, Exception())
 
     monkeypatch.setattr(f"api.submission.{where}", fail)
-    monkeypatch.setattr("api.submission.wanted_wait_s", lambda *_: 1)
+    monkeypatch.setattr("api.submission.requested_wait_s", lambda *_: 1)
     if where != "wait_for_end":
         monkeypatch.setattr("api.submission.wait_for_end", lambda *_: True)
-    answer = api.submit({**mine, "Prefer": "wait=1"})
+    answer = api.submit({**auth, "Prefer": "wait=1"})
     assert (answer.status_code, answer.json["status"]) == (202, "queued")
     assert "Preference-Applied" not in answer.headers
 
 
-def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
+def test_preference_applied_is_sent_only_for_an_applied_wait(make_api):
     api = make_api(max_wait_s=3.9)
     services = api.app.extensions["deepfakestream"]
-    mine, _ = api.key()
-    job = api.submit(mine).headers["Location"]
+    auth, _ = api.key()
+    job = api.submit(auth).headers["Location"]
 
     def applied(prefer):
-        return api.call("GET", job, {**mine, "Prefer": prefer}).headers.get("Preference-Applied")
+        return api.call("GET", job, {**auth, "Prefer": prefer}).headers.get("Preference-Applied")
 
     places = api.settings.api.waiting
     for _ in range(places):
@@ -265,7 +265,7 @@ def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
         services.waiting.release()
     assert applied("wait=1") == "wait=1"
     assert applied("wait=0") is applied("respond-async") is applied("wait=soon") is None
-    api.call("POST", f"{job}/cancel", mine)
+    api.call("POST", f"{job}/cancel", auth)
     assert applied("wait=60") == applied("wait=99999999999") == "wait=3"
 
 
@@ -274,11 +274,11 @@ def test_an_answer_says_only_of_a_wait_that_was_granted(make_api):
     [(None, 0), ("wait=7", 7), ("Wait = 7", 7), ('respond-async, wait="7"', 7), ("wait=7, wait=9", 7), ("await=7", 0),
      ("wait=7s", 0), ("wait=-7", 0), ("wait=" + "9" * 18, 60), ("wait=\u0667", 0)],
 )  # fmt: skip
-def test_how_long_a_request_wants_to_wait(prefer, wanted):
-    assert wanted_wait_s(prefer, 60.0) == wanted
+def test_the_requested_wait_is_parsed(prefer, wanted):
+    assert requested_wait_s(prefer, 60.0) == wanted
 
 
-def test_the_channel_is_that_of_the_trigger(engine):
+def test_the_channel_matches_the_trigger(engine):
     with engine.connect() as connection:
         body = connection.scalar(text("select prosrc from pg_proc where proname = 'jobs_notify_end'"))
     assert f"'{CHANNEL}'" in body

@@ -26,13 +26,13 @@ def test_an_api_process_keeps_a_connection_for_each_thread_and_no_more(tmp_path)
     assert pool._max_overflow == 0
 
 
-def test_the_schema_of_a_request_is_made_once():
+def test_the_schema_of_a_request_is_cached():
     assert QueryOptions.model_json_schema() is QueryOptions.model_json_schema()
     assert QueryOptions.model_json_schema() != JobsQuery.model_json_schema()
     assert QueryOptions.model_json_schema(mode="serialization") is not QueryOptions.model_json_schema()
 
 
-def test_mistakes_are_told_once_and_by_the_names_of_options():
+def test_mistakes_are_reported_once_by_option_name():
     try:
         QueryOptions.model_validate({"sample_fps": "x", "reuse": "maybe"})
     except ValidationError as error:
@@ -64,7 +64,7 @@ def test_the_api_does_not_start_with_a_default_checkpoint_of_an_unknown_backbone
         create_app(settings_with(tmp_path / "models", tmp_path))
 
 
-def test_the_api_starts_beside_another_such_checkpoint_and_logs_its_name(tmp_path):
+def test_the_api_starts_with_another_such_checkpoint_and_logs_its_name(tmp_path):
     shutil.copytree(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT, tmp_path / "models" / DEFAULT_CHECKPOINT)
     write_unknown_backbone(tmp_path / "models" / "future")
     with capture_logs() as events:

@@ -1,4 +1,4 @@
-"""How often the parts that the api needs are asked whether they answer."""
+"""Frequency of the readiness checks of dependencies."""
 
 import threading
 
@@ -8,7 +8,7 @@ from api.readiness import Readiness
 
 
 class Part:
-    """Something that answers or does not, and counts how often it was asked."""
+    """A dependency that is available or not, and counts its checks."""
 
     def __init__(self):
         self.asked, self.is_away = 0, False
@@ -37,8 +37,8 @@ def clock():
     return Clock()
 
 
-def test_many_questions_reach_a_part_once_in_a_while(part, clock):
-    readiness = Readiness({"storage": part.check}, fresh_s=3.0, clock=clock)
+def test_checks_run_at_most_once_within_the_ttl(part, clock):
+    readiness = Readiness({"storage": part.check}, ttl_s=3.0, clock=clock)
     for _ in range(60):
         assert readiness.checks() == {"storage": "ok"}
         clock.now_s += 0.1
@@ -46,8 +46,8 @@ def test_many_questions_reach_a_part_once_in_a_while(part, clock):
 
 
 @pytest.mark.parametrize("is_away", [True, False], ids=["a failure", "a success"])
-def test_an_answer_is_not_kept_for_longer_than_that(part, clock, is_away):
-    readiness = Readiness({"storage": part.check}, fresh_s=3.0, clock=clock)
+def test_an_outcome_is_not_kept_longer_than_the_ttl(part, clock, is_away):
+    readiness = Readiness({"storage": part.check}, ttl_s=3.0, clock=clock)
     outcomes = {True: "failed", False: "ok"}
     part.is_away = is_away
     assert readiness.checks() == {"storage": outcomes[is_away]}
@@ -58,7 +58,7 @@ def test_an_answer_is_not_kept_for_longer_than_that(part, clock, is_away):
     assert readiness.checks() == {"storage": outcomes[not is_away]}
 
 
-def test_threads_that_ask_at_once_while_nothing_is_known_share_one_answer(part):
+def test_concurrent_first_requests_share_one_check(part):
     begun, answers = threading.Barrier(8), []
 
     def ask(readiness):
@@ -74,7 +74,7 @@ def test_threads_that_ask_at_once_while_nothing_is_known_share_one_answer(part):
     assert (part.asked, answers) == (1, [{"storage": "ok"}] * 8)
 
 
-def test_a_check_that_hangs_takes_one_thread_and_has_failed_before_it_ends(part, clock):
+def test_a_hanging_check_blocks_one_thread_and_counts_as_failed(part, clock):
     hanging, go_on = threading.Event(), threading.Event()
 
     def hang():
@@ -83,7 +83,7 @@ def test_a_check_that_hangs_takes_one_thread_and_has_failed_before_it_ends(part,
             go_on.wait(30)
         part.check()
 
-    readiness = Readiness({"database": lambda: None, "storage": hang}, fresh_s=3.0, clock=clock)
+    readiness = Readiness({"database": lambda: None, "storage": hang}, ttl_s=3.0, clock=clock)
     assert readiness.checks() == {"database": "ok", "storage": "ok"}
     clock.now_s += 3.0
     thread = threading.Thread(target=readiness.checks)

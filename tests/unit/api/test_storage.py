@@ -34,20 +34,20 @@ def bucket(s3_settings):
     }
 
 
-def test_storage_that_works_says_so(run, tmp_path, bucket):
+def test_check_reports_working_storage(run, tmp_path, bucket):
     for storage in ({"url": f"file://{tmp_path}"}, bucket):
         done = run(storage, "check")
         assert (done.exit_code, done.output) == (0, f"ok: {storage['url']}\n")
 
 
-def test_storage_that_does_not_work_says_why(run, bucket):
+def test_check_reports_why_storage_fails(run, bucket):
     done = run(bucket | {"secret_access_key": "wrong"}, "check")
     assert done.exit_code == 1
     assert "storage" in done.output
     assert "wrong" not in done.output
 
 
-def test_the_life_cycle_outlasts_what_is_kept(run, bucket):
+def test_the_lifecycle_is_longer_than_the_retention(run, bucket):
     done = run(bucket, "lifecycle")
     assert done.exit_code == 0, done.output
     assert "media/  expires after 67 days" in done.output
@@ -55,21 +55,21 @@ def test_the_life_cycle_outlasts_what_is_kept(run, bucket):
     assert "61 days" in run(bucket, "lifecycle", "--days", "61").output
 
 
-def test_a_bucket_is_made_once(run, bucket):
+def test_prepare_creates_the_bucket_once(run, bucket):
     new = bucket | {"url": f"s3://b{uuid.uuid4().hex}/files"}
-    assert "made the bucket" in run(new, "prepare").output
+    assert "created the bucket" in run(new, "prepare").output
     again = run(new, "prepare")
     assert again.exit_code == 0
-    assert "made the bucket" not in again.output
+    assert "created the bucket" not in again.output
     assert "files/media/  expires" in again.output
     assert run(new, "check").exit_code == 0
 
 
-def test_a_disk_has_no_life_cycle(run, tmp_path):
+def test_storage_on_a_disk_has_no_lifecycle(run, tmp_path):
     assert run({"url": f"file://{tmp_path}"}, "lifecycle").exit_code == 1
 
 
-def test_without_the_library_for_s3_it_says_what_to_install(run, bucket, monkeypatch):
+def test_without_the_library_for_s3_the_error_names_the_extra(run, bucket, monkeypatch):
     monkeypatch.delitem(sys.modules, "shared.storage.s3", raising=False)
     monkeypatch.delitem(sys.modules, "shared.storage.client", raising=False)
     monkeypatch.setitem(sys.modules, "boto3.session", None)
@@ -79,14 +79,14 @@ def test_without_the_library_for_s3_it_says_what_to_install(run, bucket, monkeyp
         assert "the extra 's3' is not installed" in done.output
 
 
-def test_an_address_without_its_scheme_is_a_mistake_of_configuration(run, bucket):
+def test_an_address_without_a_scheme_is_a_configuration_error(run, bucket):
     done = run({**bucket, "endpoint_url": "127.0.0.1:8333"}, "check")
     assert done.exit_code == 1
     assert "endpoint_url" in done.output
     assert "http://" in done.output
 
 
-def test_what_the_library_refuses_of_the_environment_is_told_in_a_sentence(run, bucket, monkeypatch):
+def test_an_environment_that_boto3_refuses_is_reported(run, bucket, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "nope")
     for command in ("check", "prepare", "lifecycle"):
         done = run(bucket, command)

@@ -2,7 +2,7 @@ import os
 
 import pytest
 from click.testing import CliRunner
-from deepfakestream import repetition
+from deepfakestream import retries
 from deepfakestream.cli import main
 
 from tests.receiver import running_receiver
@@ -26,7 +26,7 @@ def nothing_configured(monkeypatch, tmp_path):
 @pytest.fixture
 def no_pauses(monkeypatch):
     """Requests are sent again at once."""
-    monkeypatch.setattr(repetition, "_pause_s", lambda _: 0.0)
+    monkeypatch.setattr(retries, "_pause_s", lambda _: 0.0)
 
 
 @pytest.fixture

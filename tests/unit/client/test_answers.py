@@ -53,7 +53,7 @@ def test_a_job_that_there_never_was_is_not_erased(server, client):
 
 def test_a_webhook_whose_answer_was_lost_is_not_sent_twice(server, client):
     server.answers = [cut_off(202), answer(DELIVERY, 202)]
-    with pytest.raises(ConnectionFailedError, match="may have been carried out"):
+    with pytest.raises(ConnectionFailedError, match="may have processed the request"):
         client.redeliver("x", 1)
     assert len(server.requests) == 1
 

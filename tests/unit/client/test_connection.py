@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from deepfakestream import Client, connection
+from deepfakestream import Client, embedded_state
 from deepfakestream.errors import APIError, DeepfakeStreamError
 
 from tests.receiver import running_receiver
@@ -216,7 +216,7 @@ def test_what_can_be_no_key_is_refused(key):
 
 
 def test_commands_find_the_stack_that_runs_by_themselves(command, state, server):
-    with connection.announced(state) as can_be_found:
+    with embedded_state.announce_stack(state) as can_be_found:
         assert can_be_found
         assert command("jobs").exit_code == 0
     assert keys_seen(server) == [f"Bearer {OWN_KEY}"]
@@ -226,8 +226,8 @@ def test_commands_find_the_stack_that_runs_by_themselves(command, state, server)
 def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path):
     with (
         running_state(tmp_path / "other", "http://127.0.0.1:9") as other,
-        connection.announced(state),
-        connection.announced(other),
+        embedded_state.announce_stack(state),
+        embedded_state.announce_stack(other),
     ):
         done = command("jobs")
         assert done.exit_code == 1
@@ -238,14 +238,14 @@ def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path
 
 def test_what_killed_stacks_left_is_cleared_away(state, tmp_path):
     with running_state(tmp_path / "killed", "http://127.0.0.1:9") as killed:
-        left = connection.announced(killed)
+        left = embedded_state.announce_stack(killed)
         left.__enter__()
-    with connection.announced(state):
+    with embedded_state.announce_stack(state):
         assert len(list((tmp_path / "home-state" / "deepfakestream" / "running").iterdir())) == 1
 
 
 def test_a_home_that_cannot_be_written_does_not_keep_a_stack_from_running(state, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with connection.announced(state) as can_be_found:
+    with embedded_state.announce_stack(state) as can_be_found:
         assert not can_be_found

@@ -28,7 +28,7 @@ class SlowestFirst(Scan):
 
 def test_results_stand_in_the_order_of_the_sources_whichever_ends_first(capsys):
     scan = SlowestFirst(Options(timeout_s=60.0), Console(file=io.StringIO()), as_json=True)
-    results = scan.through(None, ["a", "b", "c"])
+    results = scan.scan_with_service(None, ["a", "b", "c"])
     assert [result.source for result in results] == ["a", "b", "c"]
     assert [str(result.error) for result in results] == ["a", "b", "c"]
     assert [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()] == ["a", "b", "c"]
@@ -36,7 +36,7 @@ def test_results_stand_in_the_order_of_the_sources_whichever_ends_first(capsys):
 
 def test_tables_stand_in_the_order_of_the_sources_too():
     console = Console(file=io.StringIO())
-    SlowestFirst(Options(timeout_s=60.0), console, as_json=False).through(None, ["a", "b", "c"])
+    SlowestFirst(Options(timeout_s=60.0), console, as_json=False).scan_with_service(None, ["a", "b", "c"])
     assert [line for line in console.file.getvalue().splitlines() if line.strip()] == ["a: a", "b: b", "c: c"]
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_model_without_a_service_is_told_as_a_service_tells_it(comman
 
 def test_help_shows_defaults_and_says_what_arguments_are(command):
     told = {name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")}
-    assert "FOLDER all images and videos inside are taken" in told["scan"]
+    assert "FOLDER stands for all images and videos inside" in told["scan"]
     for shown in (
         "[default: (no limit); x>0]",
         "[default: wait]",

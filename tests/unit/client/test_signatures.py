@@ -68,7 +68,7 @@ def test_an_empty_file_is_told_from_others(tmp_path):
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(NotMediaError, match="no regular file"):
+    with pytest.raises(NotMediaError, match="not a regular file"):
         check_media(tmp_path / "a.mp4")
 
 

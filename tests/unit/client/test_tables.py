@@ -4,11 +4,11 @@ import io
 
 import pytest
 from deepfakestream.results import Job
-from deepfakestream.running import summarise
-from deepfakestream.scanning import Scanned
+from deepfakestream.scanning import ScanResult
 from deepfakestream.tables import print_job
 from rich.console import Console
 
+from api.embedded.demo import print_summary
 from tests.unit.client.services import job as job_document
 
 MODEL = {
@@ -25,7 +25,7 @@ def printed(**changes):
     job = Job.from_json(job_document("succeeded", model=MODEL, **changes))
     console = Console(file=io.StringIO(), width=1000)
     print_job(console, "a", job)
-    summarise(console, [Scanned("a", job, None)])
+    print_summary(console, [ScanResult("a", job, None)])
     return console.file.getvalue()
 
 

@@ -12,6 +12,7 @@ import deepfakestream
 import pytest
 from deepfakestream.terminal import printable, say
 
+import api.embedded
 from tests.unit.client.services import answer, job, running_state
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\b[bold red]\u202e\u2066:warning:\udcff"
@@ -207,7 +208,8 @@ def test_text_of_several_lines_keeps_them(capsys):
 
 def test_nothing_else_of_the_package_prints():
     """Whatever prints otherwise could print what a service says."""
-    for path in Path(deepfakestream.__file__).parent.rglob("*.py"):
+    folders = [Path(package.__file__).parent for package in (deepfakestream, api.embedded)]
+    for path in (path for folder in folders for path in folder.rglob("*.py")):
         if path.name == "terminal.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):

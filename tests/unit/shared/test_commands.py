@@ -29,19 +29,19 @@ def command(fate, count):
         (["nothing"], 0, "", ""),
     ],
 )
-def test_a_command_ends_with_its_status_and_its_sentence(capsys, arguments, status, out, err):
+def test_a_command_ends_with_its_status_and_message(capsys, arguments, status, out, err):
     assert run(command, arguments, "python -m x") == status
     assert tuple(capsys.readouterr()) == (out, err)
 
 
-def test_a_mistake_of_use_names_the_program_and_is_status_2(capsys):
+def test_a_usage_error_names_the_program_and_has_status_2(capsys):
     assert run(command, ["well", "--cuont", "3"], "python -m x") == 2
-    told = capsys.readouterr().err
-    assert told.startswith("Usage: python -m x [OPTIONS] FATE\n")
-    assert "--cuont" in told
+    output = capsys.readouterr().err
+    assert output.startswith("Usage: python -m x [OPTIONS] FATE\n")
+    assert "--cuont" in output
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help_has_two_names_and_tells_defaults(capsys, option):
+def test_help_has_two_options_and_shows_defaults(capsys, option):
     assert run(command, [option], "python -m x") == 0
     assert "How many.  [default: 3]" in capsys.readouterr().out

@@ -21,13 +21,13 @@ def configure(tmp_path, monkeypatch):
     return write
 
 
-def test_the_file_is_read_and_the_environment_wins(configure):
+def test_the_environment_overrides_the_file(configure):
     configure(ADDRESSES + "limits: {max_duration_s: 60}\njobs: {lease_s: 7}", LIMITS__MAX_DURATION_S="90")
     settings = load_settings(SharedSettings)
     assert (settings.limits.max_duration_s, settings.jobs.lease_s) == (90.0, 7.0)
 
 
-def test_all_mistakes_are_reported_together_by_their_full_names(configure):
+def test_all_mistakes_are_reported_together_with_full_names(configure):
     configure("limits: {max_pixels: -1}\njobs: {leases: 1}\nwoker: {}")
     with pytest.raises(ConfigurationError) as raised:
         load_settings(SharedSettings)
@@ -38,7 +38,7 @@ def test_all_mistakes_are_reported_together_by_their_full_names(configure):
 @pytest.mark.parametrize(
     ("value", "devices"), [("cpu", ["cpu"]), ("cuda:1", ["cuda:1"]), ('["cuda:0", "cuda:1"]', ["cuda:0", "cuda:1"])]
 )
-def test_devices_come_from_the_environment_as_one_or_as_a_list(configure, value, devices):
+def test_devices_can_be_one_name_or_a_list_in_the_environment(configure, value, devices):
     configure(ADDRESSES, WORKER__DEVICE=value)
     settings = load_settings(WorkerSettings)
     assert settings.worker.devices == devices
@@ -56,14 +56,14 @@ def test_devices_come_from_the_environment_as_one_or_as_a_list(configure, value,
         (1, "device: cpu", 1, 1),
     ],
 )
-def test_cores_are_shared_out_among_processes(configure, monkeypatch, cores, worker, processes, threads):
+def test_cores_are_divided_among_processes(configure, monkeypatch, cores, worker, processes, threads):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(cores)))
     configure(f"{ADDRESSES}worker: {{{worker}}}")
     chosen = load_settings(WorkerSettings).worker
     assert (chosen.processes("gpu"), chosen.threads()) == (processes, threads)
 
 
-def test_processes_are_dealt_out_to_devices_in_turn(configure):
+def test_processes_are_assigned_to_devices_in_turn(configure):
     configure(ADDRESSES + "worker: {device: [cuda:0, cuda:1], processes_per_device: 2}")
     worker = load_settings(WorkerSettings).worker
     assert [worker.device_of(index) for index in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
@@ -82,8 +82,8 @@ def test_time_limits_must_stay_below_the_brokers_visibility_timeout(configure):
         load_settings(WorkerSettings)
 
 
-def test_secrets_come_from_files_and_only_the_environment_wins_over_them(configure, tmp_path, monkeypatch):
-    # As Kubernetes mounts them: names in the folder are links to files in a hidden one.
+def test_secret_files_override_the_file_but_not_the_environment(configure, tmp_path, monkeypatch):
+    # Kubernetes mounts secrets as links to files in a hidden folder.
     folder, hidden = tmp_path / "secrets", tmp_path / "secrets" / "..2026_01_31"
     hidden.mkdir(parents=True)
     for name, value in {
@@ -103,7 +103,7 @@ def test_secrets_come_from_files_and_only_the_environment_wins_over_them(configu
     assert "hush" not in repr(settings)
 
 
-def test_a_folder_of_secrets_that_is_not_there_is_a_mistake(configure, monkeypatch):
+def test_a_missing_folder_of_secrets_is_a_mistake(configure, monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_SECRETS", "/no/such/folder")
     configure(ADDRESSES)
     with pytest.raises(ConfigurationError, match="/no/such/folder"):
@@ -120,7 +120,7 @@ def test_a_folder_of_secrets_that_is_not_there_is_a_mistake(configure, monkeypat
         "url: s3://x, server_side_encryption: rot13",
     ],
 )
-def test_storage_that_does_not_fit_together_is_refused(configure, storage):
+def test_inconsistent_storage_settings_are_refused(configure, storage):
     configure(ADDRESSES.replace('url: "file:///x"', storage))
     with pytest.raises(ConfigurationError, match="storage"):
         load_settings(SharedSettings)

@@ -61,13 +61,13 @@ def test_headers_of_videos_are_read(tmp_path, name, codec, container):
     assert facts.frame_rate is None or facts.frame_rate == pytest.approx(10.0, rel=0.06)
 
 
-def test_an_index_at_the_end_is_found(tmp_path):
+def test_an_index_at_the_end_of_the_file_is_found(tmp_path):
     content = make_clip(tmp_path / "a.mp4").read_bytes()
     assert content.index(b"mdat") < content.index(b"moov")
     assert inspect(content).codec == "h264"
 
 
-def test_a_fragmented_file_has_no_length_in_its_header(tmp_path):
+def test_a_fragmented_file_has_no_duration_in_its_header(tmp_path):
     source = make_clip(tmp_path / "a.mp4")
     run("-i", str(source), "-c", "copy", "-movflags", "frag_keyframe+empty_moov", str(tmp_path / "f.mp4"))
     facts = inspect((tmp_path / "f.mp4").read_bytes())
@@ -75,7 +75,7 @@ def test_a_fragmented_file_has_no_length_in_its_header(tmp_path):
 
 
 def make_any(path):
-    """A file of the format that the ending of *path* names."""
+    """Make a file of the format that the extension of *path* names."""
     container = path.suffix[1:]
     if path.name in BROADCAST:
         return make_broadcast(path.parent, path.name, seconds=0.5)
@@ -108,17 +108,17 @@ def test_headers_of_images_are_read(tmp_path, container):
 
 
 @pytest.mark.parametrize("container", ANIMATIONS)
-def test_an_animation_is_told_by_its_header(tmp_path, container):
+def test_an_animation_is_recognised_by_its_header(tmp_path, container):
     facts = inspect(make_any(tmp_path / f"a.moving-{container}").read_bytes())
     assert (facts.kind, facts.container, facts.width_px, facts.height_px) == ("video", container, 64, 48)
 
 
 @pytest.mark.parametrize("major", [b"avif", b"mif1"])
-def test_an_avif_image_with_a_sequence_beside_it_is_refused(tmp_path, major):
+def test_an_avif_file_with_image_and_sequence_is_refused(tmp_path, major):
     content = make_animation(tmp_path / "a", "avif", plain(20, 90)).read_bytes()
     changed = content[:8] + major + content[12:]
     for other in (changed, changed.replace(b"avis", b"avif")):
-        with pytest.raises(UnsupportedMediaError, match="AVIF image with a sequence"):
+        with pytest.raises(UnsupportedMediaError, match="both an AVIF image and a sequence"):
             inspect(other)
 
 
@@ -127,26 +127,26 @@ def test_a_motion_photo_is_an_image_to_the_api(tmp_path, container):
     assert inspect(make_motion_photo(tmp_path / "a", container, astronaut()).read_bytes()).kind == "image"
 
 
-def test_windows_media_under_lock_is_refused(tmp_path):
+def test_encrypted_windows_media_is_refused(tmp_path):
     content = bytearray(make_any(tmp_path / "wmv2.wmv").read_bytes())
-    # The codec list's object takes the name of the one that tells of encryption.
+    # Rename the object of the codec list to that of content encryption.
     at = content.index(bytes.fromhex("4052d1861d31d011a3a400a0c90348f6"))
     content[at : at + 16] = bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e")
     with pytest.raises(UnsupportedCodecError, match="encrypted"):
         inspect(content)
 
 
-def test_a_camera_s_raw_picture_is_not_taken_for_its_thumbnail():
+def test_a_raw_image_is_not_mistaken_for_its_thumbnail():
     stream = io.BytesIO()
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[50706] = b"\1\4\0\0"
     Image.fromarray(astronaut()).save(stream, "TIFF", tiffinfo=tags)
-    with pytest.raises(UnsupportedMediaError, match="raw picture"):
+    with pytest.raises(UnsupportedMediaError, match="raw image"):
         inspect(stream.getvalue())
 
 
 @pytest.mark.parametrize("content", [bytes(HEAD_BYTES), b"%PDF-1.7", b"hello, world", b"PK\x03\x04" + bytes(60)])
-def test_what_no_format_begins_with_is_refused_by_its_first_bytes(content):
+def test_unknown_first_bytes_are_refused(content):
     with pytest.raises((NotMediaError, UnsupportedMediaError), match="accepted are JPEG"):
         check_head(content)
 
@@ -183,7 +183,7 @@ def test_every_form_of_webp_has_a_size(options):
         (b"\x1a\x45\xdf\xa3\x80", TruncatedError),
     ],
 )
-def test_what_cannot_be_taken_is_told_apart(content, error):
+def test_files_that_are_not_accepted_get_distinct_errors(content, error):
     with pytest.raises(error):
         inspect(content)
 
@@ -195,7 +195,7 @@ def test_an_unsupported_codec_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "aac"), ("a.mkv", "aac"), ("a.avi", "pcm_s16le")])
-def test_sound_alone_is_no_video(tmp_path, name, codec):
+def test_a_file_with_only_sound_is_refused(tmp_path, name, codec):
     run("-f", "lavfi", "-i", "sine=duration=1", "-c:a", codec, str(tmp_path / name))
     with pytest.raises(NoVideoStreamError):
         inspect((tmp_path / name).read_bytes())
@@ -209,7 +209,7 @@ def test_sound_alone_is_no_video(tmp_path, name, codec):
         *(f"a.moving-{name}" for name in ANIMATIONS),
     ],
 )
-def test_hostile_bytes_give_facts_or_a_named_error_in_bounded_time(tmp_path, name):
+def test_hostile_bytes_give_facts_or_a_documented_error_in_bounded_time(tmp_path, name):
     path = make_any(tmp_path / name)
     original = path.read_bytes()
     generator = np.random.default_rng(5)
@@ -217,7 +217,7 @@ def test_hostile_bytes_give_facts_or_a_named_error_in_bounded_time(tmp_path, nam
     for _ in range(300):
         content = bytearray(original[: int(generator.integers(1, len(original) + 1))])
         for _ in range(int(generator.integers(0, 40))):
-            # Headers stand at the beginning, and there a change matters most.
+            # Changes matter most at the beginning, where headers are.
             content[int(generator.integers(min(len(content), 1000)))] = int(generator.integers(256))
         try:
             facts = inspect(bytes(content))
@@ -230,7 +230,7 @@ def test_hostile_bytes_give_facts_or_a_named_error_in_bounded_time(tmp_path, nam
     assert len(outcomes) > 1
 
 
-def test_boxes_that_never_end_are_given_up():
+def test_endless_boxes_are_refused():
     with pytest.raises(TruncatedError):
         inspect(b"\0\0\0\x08ftyp" + b"\0\0\0\x08free" * 100_000)
 
@@ -243,19 +243,19 @@ def test_boxes_that_never_end_are_given_up():
         ({"frame_rate": 31.0}, FrameRateTooHighError, "max_frame_rate is 30"),
     ],
 )
-def test_limits_are_named(facts, error, named):
+def test_errors_name_the_limit(facts, error, named):
     with pytest.raises(error, match=named):
         check_limits(HeaderFacts("video", "mp4", **facts), LIMITS)
 
 
-def test_still_images_have_a_limit_of_their_own():
+def test_still_images_have_a_separate_pixel_limit():
     limits = replace(LIMITS, max_image_pixels=200)
     check_limits(HeaderFacts("image", "png", "png", 20, 10), limits)
     with pytest.raises(TooManyPixelsError, match="max_image_pixels is 200"):
         check_limits(HeaderFacts("image", "png", "png", 21, 10), limits)
 
 
-def test_what_is_within_the_limits_or_unknown_passes():
+def test_values_within_limits_and_unknown_values_pass():
     check_limits(HeaderFacts("video", "mp4"), LIMITS)
     check_limits(HeaderFacts("video", "mp4", "h264", 10, 10, 10.0, 30.0), LIMITS)
     check_size(1000, LIMITS)
@@ -263,7 +263,7 @@ def test_what_is_within_the_limits_or_unknown_passes():
         check_size(1001, LIMITS)
 
 
-def test_the_track_that_players_show_is_the_one_that_counts(tmp_path):
+def test_the_default_video_track_is_inspected(tmp_path):
     for side in (64, 96):
         make_clip(tmp_path / f"{side}.mp4", size=(side, side))
     for name in ("a.mp4", "a.mkv"):
@@ -272,7 +272,7 @@ def test_the_track_that_players_show_is_the_one_that_counts(tmp_path):
         assert inspect((tmp_path / name).read_bytes()).width_px == 96
 
 
-def test_what_an_edit_list_hides_is_not_counted(tmp_path):
+def test_the_duration_excludes_what_an_edit_list_hides(tmp_path):
     whole = make_clip(tmp_path / "a.mp4", seconds=8.0, extra=("-g", "100"))
     run("-ss", "5", "-i", str(whole), "-c", "copy", str(tmp_path / "part.mp4"))
     facts = inspect((tmp_path / "part.mp4").read_bytes())
@@ -288,7 +288,7 @@ def test_what_an_edit_list_hides_is_not_counted(tmp_path):
         ("a.mov", ("-c:v", "qtrle"), "'rle'"),
     ],
 )
-def test_codecs_that_are_not_accepted_are_called_by_their_names(tmp_path, name, options, called):
+def test_errors_name_codecs_that_are_not_accepted(tmp_path, name, options, called):
     source = ("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=5:duration=0.4")
     run(*source, "-pix_fmt", "yuvj420p", *options, str(tmp_path / name))
     with pytest.raises(UnsupportedCodecError) as raised:

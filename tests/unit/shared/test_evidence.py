@@ -3,13 +3,13 @@ import math
 import pytest
 
 from shared.containers import VIDEO_CODECS
-from shared.evidence import BITS_OF_H264, REFERENCE_PIXELS, Evidence, bits_per_pixel
+from shared.evidence import H264_EQUIVALENT_BITS, REFERENCE_PIXELS, Evidence, bits_per_pixel
 from shared.manifests import Bound, Bounds, Calibration
 
 SIDE = math.isqrt(REFERENCE_PIXELS)
 
 
-def test_bits_a_pixel_of_h264_at_the_reference_size_are_what_they_are():
+def test_h264_at_the_reference_size_is_not_scaled():
     found = bits_per_pixel(1250, width_px=400, height_px=250, frames=10, codec="h264")
     assert found == pytest.approx(1250 * 8 / (400 * 250 * 10))
 
@@ -23,35 +23,37 @@ def test_larger_frames_and_newer_codecs_need_fewer_bits():
     assert bits_per_pixel(10_000, **{**given, "codec": "vp9"}) > small
 
 
-@pytest.mark.parametrize("codec", sorted(BITS_OF_H264.keys() - {"av1", "hevc", "vp9"}))
+@pytest.mark.parametrize("codec", sorted(H264_EQUIVALENT_BITS.keys() - {"av1", "hevc", "vp9"}))
 def test_older_codecs_need_more_bits_for_the_same_quality(codec):
     given = {"width_px": 400, "height_px": 250, "frames": 10}
     h264 = bits_per_pixel(10_000, **given, codec="h264")
     assert bits_per_pixel(10_000, **given, codec="unknown") == h264
-    assert bits_per_pixel(10_000, **given, codec=codec) == pytest.approx(BITS_OF_H264[codec] * h264)
+    assert bits_per_pixel(10_000, **given, codec=codec) == pytest.approx(H264_EQUIVALENT_BITS[codec] * h264)
     assert bits_per_pixel(10_000, **given, codec=codec) < h264
 
 
-def test_every_codec_that_is_accepted_and_can_be_measured_has_a_worth():
-    assert set(VIDEO_CODECS) - BITS_OF_H264.keys() == {"h264", "vp6f", "wmv3", "vc1"}
+def test_every_measurable_accepted_codec_has_a_scale():
+    assert set(VIDEO_CODECS) - H264_EQUIVALENT_BITS.keys() == {"h264", "vp6f", "wmv3", "vc1"}
 
 
 @pytest.mark.parametrize("missing", ["width_px", "height_px", "frames"])
-def test_where_there_is_nothing_there_are_no_bits(missing):
+def test_bits_per_pixel_are_unknown_without_pixels_or_frames(missing):
     given = {"width_px": 400, "height_px": 250, "frames": 10, "codec": "h264", missing: 0}
     assert bits_per_pixel(10_000, **given) is None
 
 
-def test_a_bound_passes_from_one_face_to_many_and_rises_with_people():
+def test_a_bound_moves_with_faces_and_rises_with_people():
     bound = Bound(one=2.0, many=0.0, doubling=1.0)
-    odds = [math.log(score / (1 - score)) for score in (bound.at(Evidence("video", n, 1)) for n in (1, 2, 4, 1000))]
+    odds = [
+        math.log(score / (1 - score)) for score in (bound.score_at(Evidence("video", n, 1)) for n in (1, 2, 4, 1000))
+    ]
     assert odds == pytest.approx([2.0, 1.0, 0.5, 0.002], abs=1e-6)
-    assert bound.at(Evidence("video", 0, 0)) == bound.at(Evidence("video", 1, 1))
-    two, four = (bound.at(Evidence("image", 1, people)) for people in (2, 4))
+    assert bound.score_at(Evidence("video", 0, 0)) == bound.score_at(Evidence("video", 1, 1))
+    two, four = (bound.score_at(Evidence("image", 1, people)) for people in (2, 4))
     assert math.log(four / (1 - four)) - math.log(two / (1 - two)) == pytest.approx(1.0)
 
 
-def test_the_band_never_begins_above_the_threshold():
+def test_the_lower_limit_is_never_above_the_upper():
     bounds = Bounds(low=Bound(one=3.0, many=3.0), high=Bound(one=1.0, many=1.0))
     calibration = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.7, 0.7), bounds={"image": bounds})
     low, high = calibration.limits(Evidence("image", 1, 1))
@@ -59,8 +61,8 @@ def test_the_band_never_begins_above_the_threshold():
     assert calibration.limits(Evidence("video", 1, 1)) == (0.7, 0.7)
 
 
-def test_a_description_tells_bounds_only_where_there_are_some():
+def test_a_description_has_bounds_only_if_they_are_set():
     plain = Calibration(temperature=1.0, threshold=0.7, uncertainty_band=(0.5, 0.7))
-    assert plain.by_evidence() == {}
-    told = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).by_evidence()
-    assert told == {"offset": 1.5, "bounds": None, "min_bits_per_pixel": 0.03}
+    assert plain.evidence_fields() == {}
+    fields = plain.model_copy(update={"offset": 1.5, "min_bits_per_pixel": 0.03}).evidence_fields()
+    assert fields == {"offset": 1.5, "bounds": None, "min_bits_per_pixel": 0.03}

@@ -29,10 +29,10 @@ def test_plain_https_urls_pass(url):
         "https://a.example/" + "x" * 2048,
     ],
 )
-def test_anything_else_is_refused_with_a_sentence(url):
+def test_other_urls_are_refused_with_a_message(url):
     with pytest.raises(ForbiddenURLError, match="the URL"):
         check_url(url, allow_insecure=False)
 
 
-def test_http_passes_where_it_is_allowed():
+def test_http_passes_if_it_is_allowed():
     check_url("http://127.0.0.1:8000/", allow_insecure=True)

@@ -5,7 +5,7 @@ from sqlalchemy import String, literal, select, update
 from sqlalchemy.dialects import postgresql
 
 from shared.errors import Code
-from shared.models import Delivery, Job, Segment, Word
+from shared.models import Delivery, EnumString, Job, Segment
 from shared.states import (
     FINAL_JOB_STATUSES,
     OPEN_DELIVERY_STATUSES,
@@ -20,7 +20,7 @@ from shared.states import (
 
 
 @pytest.mark.parametrize("words", [JobStatus, SegmentStatus, DeliveryStatus, Verdict, Reason, Code])
-def test_a_member_is_its_word_wherever_it_is_written(words):
+def test_a_member_is_written_as_its_value_everywhere(words):
     for word in words:
         plain = word.name.lower()
         assert word == plain
@@ -28,16 +28,16 @@ def test_a_member_is_its_word_wherever_it_is_written(words):
         assert json.dumps({word: [word]}) == json.dumps({plain: [plain]})
 
 
-def test_a_job_is_open_or_has_ended():
+def test_every_job_status_is_either_open_or_final():
     assert {*OPEN_JOB_STATUSES} | {*FINAL_JOB_STATUSES} == {*JobStatus}
     assert not {*OPEN_JOB_STATUSES} & {*FINAL_JOB_STATUSES}
     assert {*OPEN_SEGMENT_STATUSES} < {*SegmentStatus}
     assert {*OPEN_DELIVERY_STATUSES} < {*DeliveryStatus}
 
 
-def test_columns_stay_text_and_take_members_and_words_alike():
+def test_columns_are_text_and_accept_members_and_strings():
     for column in (Job.status, Job.verdict, Segment.status, Delivery.status):
-        assert isinstance(column.type, Word)
+        assert isinstance(column.type, EnumString)
         assert isinstance(column.type.impl, String)
     for given in (JobStatus.QUEUED, "queued"):
         query = update(Job).where(Job.status == given).values(status=given)
@@ -46,9 +46,9 @@ def test_columns_stay_text_and_take_members_and_words_alike():
         assert [(value, type(value)) for value in sent] == [("queued", str)] * 2
 
 
-def test_rows_give_members_and_words_of_a_later_release_as_they_stand(engine):
+def test_rows_give_members_and_unknown_values_as_strings(engine):
     with engine.connect() as connection:
-        words = Word(JobStatus)
+        words = EnumString(JobStatus)
         found = connection.execute(
             select(literal("running").cast(words), literal("paused").cast(words), literal(None).cast(words))
         ).one()

@@ -1,4 +1,4 @@
-"""What Linux alone has: macOS, where it is missing, runs the service all the same."""
+"""Features that only Linux has: the service also runs on macOS, without them."""
 
 import os
 import subprocess
@@ -34,7 +34,7 @@ def without_what_linux_alone_has(code):
     return done.stdout
 
 
-def test_a_system_that_tells_no_process_its_share_has_all_processors_to_use(monkeypatch):
+def test_without_cpu_affinity_all_cores_are_available(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert available_cores() == 6
@@ -44,16 +44,16 @@ def test_a_system_that_tells_no_process_its_share_has_all_processors_to_use(monk
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system tells no process its share")
-def test_a_process_that_is_bound_to_one_processor_has_one_to_use():
+def test_a_process_bound_to_one_core_has_one_available():
     code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
     code += "from worker.cores import available_cores\nprint(available_cores())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
 
-def test_the_command_line_of_the_client_needs_nothing_that_linux_alone_has():
+def test_the_client_command_line_runs_without_linux_features():
     shown = without_what_linux_alone_has("""
-import deepfakestream.running, deepfakestream.local
+import api.embedded.commands, deepfakestream.local
 from click.testing import CliRunner
 from deepfakestream.cli import main
 for command in ([], ["up"], ["demo"], ["scan"], ["keys"]):
@@ -64,7 +64,7 @@ for command in ([], ["up"], ["demo"], ["scan"], ["keys"]):
     assert "Run the whole service on this machine" in shown
 
 
-def test_the_service_needs_nothing_that_linux_alone_has():
+def test_the_service_runs_without_linux_features():
     shown = without_what_linux_alone_has("""
 import sys
 import migrations.schema, api.app, worker.celery, worker.local, worker.tasks.ingest

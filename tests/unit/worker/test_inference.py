@@ -28,7 +28,7 @@ class Network(nn.Module):
 
 @pytest.fixture
 def network():
-    return ChannelsLastInput(Network().eval().requires_grad_(requires_grad=False), span=16.0)
+    return ChannelsLastInput(Network().eval().requires_grad_(requires_grad=False), divisor=16.0)
 
 
 def wanted(network, pictures):
@@ -38,12 +38,12 @@ def wanted(network, pictures):
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
-def test_an_engine_gives_what_the_network_gives_for_any_number_and_size(network, runtime, kind):
+def test_an_engine_equals_the_network_for_any_batch_and_size(network, runtime, kind):
     pictures = PICTURES.astype(kind)
     if runtime == "openvino":
         engine = make_engine(network, pictures, CPU, "float32")
     else:
-        engine = Engine(inference._torch(network, CPU, "float32"), "torch", "float32")
+        engine = Engine(inference._wrap_torch(network, CPU, "float32"), "torch", "float32")
     assert engine.description == f"{runtime}-float32"
     for given in (pictures, pictures[:1], np.ascontiguousarray(pictures[:, :14, :17])):
         for ours, theirs in zip(engine.run(given), wanted(network, given), strict=True):
@@ -51,7 +51,7 @@ def test_an_engine_gives_what_the_network_gives_for_any_number_and_size(network,
             assert ours == pytest.approx(theirs, abs=1e-5)
 
 
-def test_answers_stay_when_the_engine_runs_again(network):
+def test_outputs_survive_the_next_run(network):
     engine = make_engine(network, PICTURES, CPU, "float32")
     first = engine.run(PICTURES)
     kept = [part.copy() for part in first]
@@ -61,24 +61,24 @@ def test_answers_stay_when_the_engine_runs_again(network):
 
 @pytest.mark.parametrize(("is_alike", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_a_lower_precision_has_to_be_close(network, monkeypatch, is_alike, precision):
-    monkeypatch.setattr(inference, "_lower", lambda _device: "bfloat16")
+    monkeypatch.setattr(inference, "_find_lower_precision", lambda _device: "bfloat16")
     assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: is_alike).precision == precision
 
 
 def test_hardware_without_a_lower_precision_runs_in_float32(network, monkeypatch):
-    monkeypatch.setattr(inference, "_lower", lambda _device: None)
+    monkeypatch.setattr(inference, "_find_lower_precision", lambda _device: None)
     assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: True).precision == "float32"
 
 
 def test_bfloat16_is_compared_with_float32(network, monkeypatch):
-    monkeypatch.setattr(inference, "_lower", lambda _device: "bfloat16")
+    monkeypatch.setattr(inference, "_find_lower_precision", lambda _device: "bfloat16")
     seen = []
     best_engine(network, PICTURES, CPU, lambda quick, exact: bool(seen.append((quick, exact))))
     ((_quick, exact),) = seen
     assert exact[1] == pytest.approx(wanted(network, PICTURES)[1], abs=1e-5)
 
 
-def test_threads_that_share_an_engine_get_their_own_answers(network):
+def test_threads_that_share_an_engine_get_their_own_outputs(network):
     engine = make_engine(network, PICTURES, CPU, "float32")
     given = [np.full((4, 120, 120, 3), grey, np.uint8) for grey in (10, 240)]
     wanted_means = [engine.run(pictures)[1][0] for pictures in given]
@@ -93,13 +93,13 @@ REPORTING = """
 import sys
 import numpy as np, torch
 from worker.inference import ChannelsLastInput, make_engine
-network = ChannelsLastInput(torch.nn.Conv2d(3, 4, 3), span=255.0)
+network = ChannelsLastInput(torch.nn.Conv2d(3, 4, 3), divisor=255.0)
 make_engine(network, np.zeros((1, 8, 8, 3), np.uint8), torch.device("cpu"), "float32")
 print([name for name, module in sys.modules.items() if "openvino_telemetry" in name and module is not None])
 """
 
 
-def test_nobody_is_told_that_openvino_is_used(tmp_path):
+def test_openvino_sends_no_telemetry(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
     done = subprocess.run(
         [sys.executable, "-c", REPORTING],
@@ -110,5 +110,5 @@ def test_nobody_is_told_that_openvino_is_used(tmp_path):
         timeout=240,
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    # Where it would keep the number by which it tells installations apart.
+    # Where OpenVINO would store the id of the installation.
     assert not (tmp_path / "intel").exists()

@@ -92,7 +92,7 @@ def test_a_request_goes_to_the_pinned_address_under_its_own_name():
         assert received.body == b"body"
 
 
-def test_no_server_is_unreachable():
+def test_a_missing_server_is_unreachable():
     with (
         pytest.raises(SourceUnreachableError, match="no connection"),
         request("GET", "http://127.0.0.1:9/", allow_insecure=True, timeout_s=2, total_s=2),
@@ -101,7 +101,7 @@ def test_no_server_is_unreachable():
 
 
 def test_a_name_that_changes_its_answer_is_asked_once(monkeypatch):
-    """DNS rebinding: the name leads to the world when it is checked, and inside ever after."""
+    """DNS rebinding: the name resolves to a public address when it is checked, and to an internal one afterwards."""
     asked, called = [], []
 
     def getaddrinfo(_host, port, **_):
@@ -126,7 +126,7 @@ def test_a_name_that_changes_its_answer_is_asked_once(monkeypatch):
 
 @pytest.fixture
 def dripping_server():
-    """Sends a byte of an endless header every 0.05 s; the last byte's number is kept."""
+    """Run a server that sends a byte of an endless header every 0.05 s and records the last byte's number."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         over = threading.Event()
 

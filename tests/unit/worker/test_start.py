@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture
 def models(tmp_path, monkeypatch):
-    """A folder of checkpoints that the environment names, with one of an unknown backbone called as is asked."""
+    """Make a configured folder of checkpoints in which the requested one has an unknown backbone."""
 
     def make(name):
         content = json.loads((PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT / "manifest.json").read_bytes())
@@ -38,7 +38,7 @@ def models(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("role", ["cpu", "gpu"])
-def test_a_worker_does_not_start_with_a_default_checkpoint_of_an_unknown_backbone(role, models):
+def test_a_worker_refuses_a_default_checkpoint_with_an_unknown_backbone(role, models):
     models(DEFAULT_CHECKPOINT)
     command = [sys.executable, "-m", "worker", "--role", role]
     ended = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
@@ -48,7 +48,7 @@ def test_a_worker_does_not_start_with_a_default_checkpoint_of_an_unknown_backbon
 
 
 @pytest.mark.parametrize("role", ["cpu", "gpu"])
-def test_a_worker_starts_beside_another_such_checkpoint_and_logs_its_name(role, models):
+def test_a_worker_starts_despite_another_such_checkpoint_and_logs_it(role, models):
     folder = models("future")
     shutil.copytree(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT, folder / DEFAULT_CHECKPOINT)
     with capture_logs() as events:

@@ -1,8 +1,8 @@
 """
 The crop cache: a folder of shards with the cut faces of a data set.
 
-``00000.tar`` holds lossless pictures, in the layout that WebDataset reads. ``00000.jsonl`` describes them and gives
-their places in the tar, one line for each face, or for each medium without one.
+``00000.tar`` holds lossless pictures, in the layout that WebDataset reads. ``00000.jsonl`` has one line for each face,
+with its metadata and the position of its picture in the tar, or for each medium without a face.
 """
 
 import io
@@ -50,10 +50,10 @@ class CacheSettings(BaseModel):
     min_confidence: float = 0.9
     detector_thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
     cutter: int = 2
-    """Counts changes to how faces are found and cut: 2 looks for faces that fill their picture inside a border."""
+    """Version of the face cutter: 2 searches pictures that a face fills again inside a border."""
 
-    def preprocessing(self) -> Preprocessing:
-        """Return the settings as serving's functions take them, with the crop of the cache."""
+    def to_preprocessing(self) -> Preprocessing:
+        """Convert the settings for serving's functions, with the crop of the cache."""
         return Preprocessing(
             crop_size_px=MAX_SIDE_PX,
             crop_margin=MARGIN,
@@ -98,8 +98,8 @@ class CachedFace:
         # Boxes are rounded to hundredths.
         return 1.0 if abs(scale - 1.0) < SAME_SCALE else scale
 
-    def distance(self, other: "CachedFace") -> float:
-        """Return the distance between this centre and that of *other*, of an aligned frame, as a share of this size."""
+    def distance_to(self, other: "CachedFace") -> float:
+        """Return the distance to the centre of *other*, in an aligned frame, as a share of this face's size."""
         left, top, right, bottom = self.frame_box_px
         apart = np.hypot(
             left + right - other.frame_box_px[0] - other.frame_box_px[2],
@@ -118,10 +118,10 @@ class CachedFace:
 
 class CropCache:
     """
-    A built cache, for reading.
+    Reader of a crop cache.
 
     Args:
-        folder: Folder that ``cutting.build_cache`` or ``readycaches.link_cache`` wrote.
+        folder: Folder that ``cutting.build_cache`` or ``prebuilt_caches.link_cache`` wrote.
 
     Raises:
         DataError: There is no complete shard.
@@ -134,7 +134,7 @@ class CropCache:
         if not any(folder.glob("*.jsonl")):
             raise DataError(f"there is no crop cache in {folder}")
 
-    def faces(self) -> Iterator[CachedFace]:
+    def read_faces(self) -> Iterator[CachedFace]:
         """Yield every face, shard by shard."""
         for index in sorted(self.folder.glob("*.jsonl")):
             with index.open() as lines:
@@ -142,13 +142,13 @@ class CropCache:
                     if '"problem"' not in line[:12]:
                         yield CachedFace.from_line(line)
 
-    def problems(self) -> Iterator[dict[str, str]]:
-        """Yield the media that gave no face, with the reason: ``{"problem": code, "key": medium}``."""
+    def read_problems(self) -> Iterator[dict[str, str]]:
+        """Yield the media without a usable face, with the reason: ``{"problem": code, "key": medium}``."""
         for index in sorted(self.folder.glob("*.jsonl")):
             with index.open() as lines:
                 yield from (json.loads(line) for line in lines if '"problem"' in line[:12])
 
-    def picture(self, face: CachedFace) -> NDArray[np.uint8]:
+    def read_picture(self, face: CachedFace) -> NDArray[np.uint8]:
         """
         Decode the picture around *face*. This is safe in loader processes, since each opens files of its own.
 
@@ -171,11 +171,11 @@ class CropCache:
 
 
 def open_tar(file: io.BufferedWriter) -> tarfile.TarFile:
-    """Open a tar for ``add_picture``, in the plain format, whose headers have one block, so that offsets are known."""
+    """Open a tar for ``append_picture``, in the USTAR format: its headers have one block, so offsets are known."""
     return tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
 
 
-def add_picture(
+def append_picture(
     tar: tarfile.TarFile, file: io.BufferedWriter, name: str, picture: NDArray[np.uint8]
 ) -> tuple[int, int]:
     """

@@ -1,9 +1,9 @@
 """
-Cuts every usable face of a data set out, once, through the serving code, into the shards of a crop cache.
+Building of a crop cache: every usable face of a data set, cut by the serving code into shards.
 
-A shard covers the same ``MEDIA_PER_SHARD`` media whenever it is built. It is written under another name, renamed when
-it is complete, and never written again, so that a build that was killed resumes where it stopped. Only the media of a
-few shards are in memory at a time, whatever the size of the data set.
+A shard always covers the same ``MEDIA_PER_SHARD`` media. It is written under a temporary name and renamed when it is
+complete, and a complete shard is never written again, so that a killed build resumes with the first missing shard. Only
+the media of a few shards are in memory at a time, whatever the size of the data set.
 """
 
 import io
@@ -36,19 +36,19 @@ from worker.training.data.cache import (
     SETTINGS_FILE,
     CachedFace,
     CacheSettings,
-    add_picture,
+    append_picture,
     open_tar,
 )
-from worker.training.data.claims import claim
+from worker.training.data.folder_settings import record_settings
 from worker.training.data.media import Medium
 
 MEDIA_PER_SHARD: Final = 64
 FRAMES_AT_ONCE: Final = 8
 UNCHANGED: Final = 2.0
 """Mean difference in grey levels between the halves of a pair below which a face was not swapped."""
-FILLS: Final = 0.5
+TIGHT_SHARE: Final = 0.5
 """Share of a picture that a face covers at least in a tight crop: MTCNN misplaces the boxes of such faces."""
-BORDER: Final = 60 / 224
+BORDER_SHARE: Final = 60 / 224
 """Black border on each side of a tight crop during detection, as a share of the picture's longer side."""
 
 
@@ -67,13 +67,13 @@ def build_cache(
         DataError: The folder holds a cache made with other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    claim(folder / SETTINGS_FILE, settings.model_dump(mode="json"), "other settings", read=_as_settings)
+    record_settings(folder / SETTINGS_FILE, settings.model_dump(mode="json"), "other settings", read=_as_settings)
     iterator = iter(media)
     chunks = iter(lambda: list(islice(iterator, MEDIA_PER_SHARD)), [])
     running: deque[tuple[int, Future[None]]] = deque()
     # Forking would copy a parent whose libraries may hold threads and locks.
     with (
-        ProcessPoolExecutor(processes, get_context("spawn"), _start, (settings,)) as pool,
+        ProcessPoolExecutor(processes, get_context("spawn"), _start_process, (settings,)) as pool,
         tqdm(total=total, unit="file", desc="crops") as bar,
     ):
         for number, chunk in enumerate(chunks):
@@ -99,12 +99,12 @@ def _as_settings(written: Any) -> dict[str, Any]:
     return CacheSettings.model_validate(written).model_dump(mode="json")
 
 
-class _Cutter:
-    """The detector and the settings of one building process."""
+class _FaceCutter:
+    """Finds and selects the faces of media, in one building process."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
-        self._preprocessing = settings.preprocessing()
+        self._preprocessing = settings.to_preprocessing()
         self._mtcnn = MTCNN(min_face_px=settings.min_face_px, thresholds=settings.detector_thresholds, device="cpu")
 
     def faces(self, medium: Medium) -> Iterator[tuple[Frame, DetectedFace, NDArray[np.uint8]]]:
@@ -118,7 +118,7 @@ class _Cutter:
                 if medium.region == "right":
                     # Other people in the frame may be untouched.
                     other = _region(frame.pixels, "left")
-                    usable = [face for face in usable if _difference(view, other, face.box_px) >= UNCHANGED]
+                    usable = [face for face in usable if _mean_difference(view, other, face.box_px) >= UNCHANGED]
                 for face in usable[:limit]:
                     yield frame, face, view
 
@@ -126,20 +126,20 @@ class _Cutter:
         """
         Detect the faces in each picture, largest first.
 
-        MTCNN squeezes the box of a face that fills its picture into the picture, or misses it. Such pictures are
-        searched again inside a black border, and the boxes may then reach beyond the picture. In all others the faces
-        are those that serving finds.
+        MTCNN misplaces the box of a face that fills its picture, or misses the face. Such pictures are searched again
+        inside a black border, and their boxes may reach beyond the picture. All other faces are those that serving
+        finds.
         """
         found = self._mtcnn.detect(views)
-        tight = [place for place, faces in enumerate(found) if not faces or _fills(faces[0], views[place])]
-        borders = [round(BORDER * max(views[place].shape[:2])) for place in tight]
+        tight = [place for place, faces in enumerate(found) if not faces or _fills_picture(faces[0], views[place])]
+        borders = [round(BORDER_SHARE * max(views[place].shape[:2])) for place in tight]
         bordered = [
             np.pad(views[place], ((border, border), (border, border), (0, 0)))
             for place, border in zip(tight, borders, strict=True)
         ]
         for place, border, faces in zip(tight, borders, self._mtcnn.detect(bordered), strict=True):
-            moved = [_moved(face, -border) for face in faces]
-            if moved and _fills(moved[0], views[place]):
+            moved = [_shift_face(face, -border) for face in faces]
+            if moved and _fills_picture(moved[0], views[place]):
                 found[place] = moved
         return found
 
@@ -158,14 +158,14 @@ class _Cutter:
         return quality_problem(quality.size_px, quality.sharpness, self._preprocessing) is None
 
 
-_cutter: _Cutter | None = None
+_cutter: _FaceCutter | None = None
 
 
-def _start(settings: CacheSettings) -> None:
+def _start_process(settings: CacheSettings) -> None:
     global _cutter
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    _cutter = _Cutter(settings)
+    _cutter = _FaceCutter(settings)
 
 
 def _build_shard(folder: Path, name: str, media: list[Medium]) -> None:
@@ -179,7 +179,7 @@ def _build_shard(folder: Path, name: str, media: list[Medium]) -> None:
             try:
                 count = 0
                 for frame, face, view in _cutter.faces(medium):
-                    lines.append(_add(tar, file, name, len(lines), medium, frame, face, view))
+                    lines.append(_write_face(tar, file, name, len(lines), medium, frame, face, view))
                     count += 1
                 if count == 0:
                     lines.append(json.dumps({"problem": "no_usable_face", "key": medium.key}))
@@ -192,7 +192,7 @@ def _build_shard(folder: Path, name: str, media: list[Medium]) -> None:
     index.rename(folder / f"{name}.jsonl")
 
 
-def _add(
+def _write_face(
     tar: tarfile.TarFile,
     file: io.BufferedWriter,
     shard: str,
@@ -205,7 +205,7 @@ def _add(
     x, y, side = square_around(face.box_px, MARGIN)
     size = min(side, MAX_SIDE_PX)
     picture = crop_face(view, face.box_px, size_px=size, margin=MARGIN)
-    offset, length = add_picture(tar, file, f"{shard}-{number:06d}.png", picture)
+    offset, length = append_picture(tar, file, f"{shard}-{number:06d}.png", picture)
     left, top, right, bottom = face.box_px
     scale = size / side
     quality = measure_quality(view, face)
@@ -245,21 +245,21 @@ def _region(pixels: NDArray[np.uint8], region: str) -> NDArray[np.uint8]:
     return pixels[:, -half:] if region == "right" else pixels
 
 
-def _fills(face: DetectedFace, view: NDArray[np.uint8]) -> bool:
+def _fills_picture(face: DetectedFace, view: NDArray[np.uint8]) -> bool:
     height, width = view.shape[:2]
     left, top, right, bottom = face.box_px
     inside = max(0.0, min(right, width) - max(left, 0.0)) * max(0.0, min(bottom, height) - max(top, 0.0))
-    return bool(inside >= FILLS * width * height)
+    return bool(inside >= TIGHT_SHARE * width * height)
 
 
-def _moved(face: DetectedFace, by_px: int) -> DetectedFace:
+def _shift_face(face: DetectedFace, by_px: int) -> DetectedFace:
     """Return *face* in the coordinates of a picture whose corner is *by_px* further left and up."""
     left, top, right, bottom = (value + by_px for value in face.box_px)
     marks = tuple((x + by_px, y + by_px) for x, y in face.landmarks_px)
     return replace(face, box_px=(left, top, right, bottom), landmarks_px=marks)
 
 
-def _difference(one: NDArray[np.uint8], other: NDArray[np.uint8], box: Box) -> float:
+def _mean_difference(one: NDArray[np.uint8], other: NDArray[np.uint8], box: Box) -> float:
     """Return the mean absolute difference of two aligned pictures in the inner part of a face box, in grey levels."""
     x, y, side = square_around(box, -0.15)
     window = (slice(max(0, y), max(0, y + side)), slice(max(0, x), max(0, x + side)))

@@ -1,27 +1,27 @@
 """
-Data sets of real and swapped faces behind one interface.
+Readers of data sets of real and swapped faces.
 
-A reader walks a folder and yields media one at a time: path, label, the *group* that must never be divided between
-training and evaluation (the people in it and the shot it was made from), and the set that the authors of the data set
-assigned, if any. ``splits.assign_sets`` assigns a set to the others, by group.
+A reader walks a folder and yields media one at a time: path, label, *group*, and the set that the authors of the data
+set assigned, if any. Media of one group share people or a shot, and are never divided between training and evaluation.
+``splits.assign_sets`` assigns a set to the others, by group.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from worker.training.data.folders import read_labelled, read_pairs, read_real
-from worker.training.data.media import Medium, media_below
+from worker.training.data.folders import read_labelled, read_real, read_side_by_side
+from worker.training.data.media import Medium, find_media
 from worker.training.data.precropped import (
     CROP_CACHE,
     FACE_CROPS,
-    crop_indices,
     has_crops_table,
+    list_crop_indices,
     read_crop_cache,
     read_face_crops,
 )
 from worker.training.data.published import (
-    dfdc_metadata,
+    find_dfdc_metadata,
     read_celeb_df,
     read_dfdc,
     read_dfdc_preview,
@@ -34,7 +34,7 @@ READERS: Final[Mapping[str, Callable[[Path], Iterator[Medium]]]] = {
     "dfdc-preview": read_dfdc_preview,
     "faceforensics": read_faceforensics,
     "celeb-df-v2": read_celeb_df,
-    "pairs": read_pairs,
+    "pairs": read_side_by_side,
     "labelled": read_labelled,
     "real": read_real,
     FACE_CROPS: read_face_crops,
@@ -54,23 +54,23 @@ def read_dataset(kind: str, root: Path) -> Iterator[Medium]:
         raise DataError(f"{kind!r} is not a kind of data set; the kinds are {', '.join(sorted(READERS))}")
     if not root.is_dir():
         raise DataError(f"there is no folder {root}")
-    return _some(READERS[kind](root), f"{root} holds nothing in the layout of {kind!r}")
+    return _require_any(READERS[kind](root), f"{root} holds no media in the layout of {kind!r}")
 
 
 def guess_kind(root: Path) -> str:
     """
-    Determine from its layout which reader a folder is for.
+    Detect from its layout which reader a folder needs.
 
     Raises:
-        DataError: It is in none of their layouts, or holds media that nothing labels.
+        DataError: No reader fits, or its media have no labels.
     """
     signs: tuple[tuple[str, bool], ...] = (
         ("dfdc-preview", (root / "dataset.json").exists()),
         ("celeb-df-v2", (root / "Celeb-real").is_dir() or (root / "Celeb-synthesis").is_dir()),
         ("faceforensics", (root / "original_sequences").is_dir() or (root / "manipulated_sequences").is_dir()),
-        ("dfdc", next(dfdc_metadata(root), None) is not None),
+        ("dfdc", next(find_dfdc_metadata(root), None) is not None),
         (FACE_CROPS, has_crops_table(root)),
-        (CROP_CACHE, any(index.with_suffix(".tar").exists() for index in crop_indices(root))),
+        (CROP_CACHE, any(index.with_suffix(".tar").exists() for index in list_crop_indices(root))),
         (
             "labelled",
             any(path.is_dir() for name in ("real", "fake") for path in (root / name, *root.glob(f"*/{name}"))),
@@ -80,14 +80,14 @@ def guess_kind(root: Path) -> str:
     for kind, holds in signs:
         if holds:
             return kind
-    if next(media_below(root), None) is not None:
-        raise DataError(f"{root} does not say which of its media are fake; if none is, say so with --kind real")
-    raise DataError(f"{root} is in no known data set's layout")
+    if next(find_media(root), None) is not None:
+        raise DataError(f"{root} does not label its media; if all of them are real, use --kind real")
+    raise DataError(f"{root} has no known layout; use --kind, or see the list of layouts in docs/training.md")
 
 
-def _some(media: Iterator[Medium], complaint: str) -> Iterator[Medium]:
+def _require_any(media: Iterator[Medium], message: str) -> Iterator[Medium]:
     first = next(media, None)
     if first is None:
-        raise DataError(complaint)
+        raise DataError(message)
     yield first
     yield from media

@@ -1,4 +1,4 @@
-"""Media of data sets: one image or video with its label and its metadata, and the media files below a folder."""
+"""Media of data sets, with labels and metadata, and the search for media files in a folder."""
 
 import os
 from collections.abc import Iterator
@@ -41,8 +41,8 @@ class Medium:
         return self.path.suffix.lower() in VIDEOS if self.from_video is None else self.from_video
 
 
-def known_label(value: object) -> Label | None:
-    """Return *value* as a label whatever its case, or None if it is neither ``real`` nor ``fake``."""
+def parse_label(value: object) -> Label | None:
+    """Parse *value* as a label, ignoring case; None if it is neither ``real`` nor ``fake``."""
     match str(value).lower():
         case "real":
             return "real"
@@ -51,8 +51,8 @@ def known_label(value: object) -> Label | None:
     return None
 
 
-def set_of_folder(key: str) -> Set | None:
-    """Return the set that a folder in the path *key* is named after, or None."""
+def infer_set(key: str) -> Set | None:
+    """Infer the set from the folder names in the path *key*; None if none names a set."""
     for part in Path(key).parts[:-1]:
         match part:
             case "train" | "test" | "validation":
@@ -62,7 +62,7 @@ def set_of_folder(key: str) -> Set | None:
     return None
 
 
-def media_below(root: Path) -> Iterator[Path]:
+def find_media(root: Path) -> Iterator[Path]:
     """Yield every picture and video below *root*, in order, with the names of one folder in memory at a time."""
     for folder, folders, files in os.walk(root):
         folders.sort()

@@ -1,7 +1,7 @@
 """
-Readers of data sets whose faces are cut out already and described row by row, in a table or in the index of a cache.
+Readers of data sets of cropped faces, described row by row in a table or in the index of a crop cache.
 
-People and other programs write these rows, so all of them are checked before the first medium is given.
+People and other programs write these rows, so all are checked before the first medium is yielded.
 """
 
 import csv
@@ -14,17 +14,17 @@ from typing import Any, Final, get_args
 
 from PIL import Image
 
-from worker.training.data.findings import EDGE_BYTES, Findings, picture_problem
 from worker.training.data.media import (
     Label,
     Medium,
     Set,
-    known_label,
+    parse_label,
 )
+from worker.training.data.row_mistakes import EDGE_BYTES, RowMistakes, picture_problem
 from worker.training.errors import DataError
 
 CROP_CACHE: Final = "crop-cache"
-"""The kind of data set whose faces are cut out already."""
+"""The kind of a data set that is a prebuilt crop cache."""
 FACE_CROPS: Final = "face-crops"
 """The kind of data set whose pictures are described in a table."""
 CROPS_TABLE: Final = "metadata.csv"
@@ -43,8 +43,9 @@ CROPS_FROM_VIDEO: Final[Mapping[str, bool]] = {
 }
 """Values of the column ``is_video``, in any case."""
 UNKNOWN_ORIGINALS: Final = 0.02
-"""Largest share of the fakes of a ready crop cache whose original may be missing; above it, the keys must be wrong."""
-CUT_KINDS: Final = frozenset({FACE_CROPS, CROP_CACHE})
+"""Largest share of the fakes of a prebuilt crop cache whose original may be missing; a larger share means wrong
+keys."""
+PRECROPPED_KINDS: Final = frozenset({FACE_CROPS, CROP_CACHE})
 """Kinds whose pictures show one cut face each, and whose tables are checked before anything is built."""
 
 
@@ -55,13 +56,13 @@ def read_face_crops(root: Path) -> Iterator[Medium]:
     ``file`` (below the folder), ``label`` (real or fake), ``original`` (the ``file`` of the real picture that a fake
     was made from, or that without its ending or folder; may be empty) and ``group`` (the people in it, or the part
     that it comes from) are required; ``set``, ``method`` and ``is_video`` (from a video) are optional. The
-    data set is named after its folder. All rows are checked before the first medium is given.
+    data set is named after its folder. All rows are checked before the first medium is yielded.
 
     Raises:
         DataError: Naming the rows: a file is missing, is named twice, or is no whole picture; an original is not
             there, or is not real; a value is not allowed; a group is in two sets.
     """
-    table, found = root / CROPS_TABLE, Findings()
+    table, found = root / CROPS_TABLE, RowMistakes()
     media = list(_table_rows(table, found))
     names = _crop_names(media)
     resolved = []
@@ -74,26 +75,26 @@ def read_face_crops(root: Path) -> Iterator[Medium]:
     lost = _check_rows(resolved, found, unset="none")
     for where in lost:
         found.add("name an original that is not there", where)
-    found.raise_any(table)
+    found.raise_if_any(table)
     yield from (medium for _, medium in resolved)
 
 
 def read_crop_cache(root: Path) -> Iterator[Medium]:
     """
-    Read a crop cache that is ready: ``<name>.jsonl`` beside ``<name>.tar``, in *root* or in folders of it.
+    Read a prebuilt crop cache: ``<name>.jsonl`` beside ``<name>.tar``, in *root* or in folders of it.
 
     Each line of an index has the fields of ``worker.training.data.cache.CachedFace``. Sets are taken from it; groups in
-    ``train`` may be held out still. Some real media may have been left out of the cache with fakes made from them
-    still there, so that ``UNKNOWN_ORIGINALS`` of the fakes may name an original that is not in it.
+    ``train`` may still be held out. The cache may lack some originals of its fakes, at most
+    ``UNKNOWN_ORIGINALS`` of them.
 
     Raises:
         DataError: Naming the rows: one cannot be read, contradicts another of the same medium, or has a value that is
             not allowed; too many originals are not there, or one is not real; a group is in two sets.
     """
-    found = Findings()
+    found = RowMistakes()
     media: dict[str, tuple[str, Medium]] = {}
-    for index in crop_indices(root):
-        for where, row in index_rows(index, root, found):
+    for index in list_crop_indices(root):
+        for where, row in read_index_rows(index, root, found):
             medium = _cached_medium(row, index, where, found)
             if medium is None:
                 continue
@@ -105,17 +106,17 @@ def read_crop_cache(root: Path) -> Iterator[Medium]:
     if len(lost) > UNKNOWN_ORIGINALS * sum(bool(medium.original) for _, medium in rows):
         for where in lost:
             found.add("name an original that is not there", where)
-    found.raise_any(root)
+    found.raise_if_any(root)
     yield from (medium for _, medium in rows)
 
 
-def crop_indices(root: Path) -> list[Path]:
-    """List the indices of a ready crop cache, in *root* and in its folders, in order."""
+def list_crop_indices(root: Path) -> list[Path]:
+    """List the indices of a prebuilt crop cache, in *root* and in its folders, in order."""
     return sorted(root.glob("*.jsonl")) + sorted(root.glob("*/*.jsonl"))
 
 
-def index_rows(index: Path, root: Path, found: Findings) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the faces of one index below *root*, each with its place for messages; unreadable lines go to *found*."""
+def read_index_rows(index: Path, root: Path, found: RowMistakes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the faces of an index below *root*, each with its position for messages; bad lines go to *found*."""
     name = index.relative_to(root).as_posix()
     with index.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -125,7 +126,7 @@ def index_rows(index: Path, root: Path, found: Findings) -> Iterator[tuple[str, 
             except ValueError:
                 row = None
             if not isinstance(row, dict):
-                found.add("are no JSON object", where)
+                found.add("are not JSON objects", where)
             elif "problem" not in row:
                 yield where, row
 
@@ -140,7 +141,7 @@ def has_crops_table(root: Path) -> bool:
     return set(CROPS_COLUMNS) <= {column.strip() for column in columns}
 
 
-def _table_rows(table: Path, found: Findings) -> Iterator[tuple[str, Medium]]:
+def _table_rows(table: Path, found: RowMistakes) -> Iterator[tuple[str, Medium]]:
     """Yield the media of a table of face crops with their lines; mistakes go to *found*."""
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -162,17 +163,17 @@ def _table_rows(table: Path, found: Findings) -> Iterator[tuple[str, Medium]]:
         if medium is None:
             continue
         if medium.key in seen:
-            found.add("name a file that another names, too", f"{line} ({medium.key}, {seen[medium.key]})")
+            found.add("name a file that another row names", f"{line} ({medium.key}, {seen[medium.key]})")
             continue
         seen[medium.key] = line
         yield line, medium
 
 
-def _crop_medium(root: Path, row: Mapping[str, str], line: str, found: Findings) -> Medium | None:
+def _crop_medium(root: Path, row: Mapping[str, str], line: str, found: RowMistakes) -> Medium | None:
     """Return the medium of a table's row, or None if the row has mistakes, which go to *found*."""
     key = PurePosixPath(row["file"]).as_posix()
     where = f"{line} ({row['file']})"
-    label, chosen = known_label(row["label"]), row.get("set", "").lower()
+    label, chosen = parse_label(row["label"]), row.get("set", "").lower()
     from_video = CROPS_FROM_VIDEO.get(row.get("is_video", "").lower())
     mistakes = {
         "name no file": not row["file"],
@@ -198,12 +199,12 @@ def _crop_medium(root: Path, row: Mapping[str, str], line: str, found: Findings)
         group=row["group"],
         set=CROPS_SETS[chosen],
         method=row.get("method", ""),
-        original="" if _names_itself(row["original"], key) else row["original"],
+        original="" if _is_own_name(row["original"], key) else row["original"],
         from_video=from_video,
     )
 
 
-def _names_itself(original: str, key: str) -> bool:
+def _is_own_name(original: str, key: str) -> bool:
     return original in {key, PurePosixPath(key).with_suffix("").as_posix(), PurePosixPath(key).stem}
 
 
@@ -233,7 +234,7 @@ def _by_name(keys: Iterable[str], shorten: Callable[[str], str]) -> dict[str, se
 
 
 def _file_problem(path: Path) -> str | None:
-    """Check the two ends and the header of a picture's file; return its mistake, as ``Findings.add`` takes it."""
+    """Check the two ends and the header of a picture's file; return its mistake, as ``RowMistakes.add`` takes it."""
     try:
         with path.open("rb") as file:
             begin = file.read(EDGE_BYTES)
@@ -253,8 +254,8 @@ def _file_problem(path: Path) -> str | None:
     return problem
 
 
-def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: Findings) -> Medium | None:
-    """Return the medium of a face in a ready cache, or None if its row has mistakes, which go to *found*."""
+def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: RowMistakes) -> Medium | None:
+    """Return the medium of a face in a prebuilt cache, or None if its row has mistakes, which go to *found*."""
     texts = ("key", "label", "dataset", "group", "set", "method", "compression", "original")
     wrong = [name for name in texts if not isinstance(row.get(name), str)]
     wrong += [name for name in ("key", "dataset", "group") if row.get(name) == ""]
@@ -263,7 +264,7 @@ def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: Findi
     wrong += ["is_video"] if not isinstance(row.get("is_video"), bool) else []
     if wrong:
         for name in dict.fromkeys(wrong):
-            found.add(f"have no {name} that is allowed", where)
+            found.add(f"have an invalid or missing {name}", where)
         return None
     return Medium(
         path=index.with_suffix(".tar"),
@@ -280,9 +281,9 @@ def _cached_medium(row: Mapping[str, Any], index: Path, where: str, found: Findi
     )
 
 
-def _check_rows(rows: Sequence[tuple[str, Medium]], found: Findings, *, unset: str) -> list[str]:
+def _check_rows(rows: Sequence[tuple[str, Medium]], found: RowMistakes, *, unset: str) -> list[str]:
     """
-    Report contradictions between the media of *rows*, which have their places beside them, to *found*.
+    Report contradictions between the media of *rows*, each with its position, to *found*.
 
     Args:
         unset: Word in messages for the set of a medium that has none yet.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from worker.training.data.media import Label, Medium, Set, known_label, media_below
+from worker.training.data.media import Label, Medium, Set, find_media, parse_label
 from worker.training.errors import DataError
 
 FF_METHODS: Final = ("Deepfakes", "Face2Face", "FaceShifter", "FaceSwap", "NeuralTextures")
@@ -29,21 +29,21 @@ def read_dfdc(root: Path) -> Iterator[Medium]:
     The data set does not name its actors. All videos made from one original are in one part, so a part is a group;
     whether an actor appears in two parts is not known.
     """
-    for metadata in dfdc_metadata(root):
+    for metadata in find_dfdc_metadata(root):
         folder = metadata.parent
         relative = folder.relative_to(root).as_posix()
         part = folder.name if relative == "." else relative
-        for name, entry in sorted(_json_object(metadata).items()):
+        for name, entry in sorted(_read_json_object(metadata).items()):
             if not (folder / name).exists():
                 continue  # Parts are often unpacked in pieces.
             yield Medium(
                 path=folder / name,
                 key=(folder / name).relative_to(root).as_posix(),
-                label=_label(entry.get("label"), metadata, name),
+                label=_require_label(entry.get("label"), metadata, name),
                 dataset="dfdc",
                 group=part,
                 set=_dfdc_set(str(entry.get("split", ""))),
-                original=_beside(relative, entry.get("original")),
+                original=_sibling_key(relative, entry.get("original")),
             )
 
 
@@ -55,7 +55,7 @@ def read_dfdc_preview(root: Path) -> Iterator[Medium]:
     real or fake, and ``target_id`` and ``swapped_id`` name the people. Its test set shares none of them with its
     training set. Within a set, all people who are connected by swaps are one group.
     """
-    entries = _json_object(root / "dataset.json")
+    entries = _read_json_object(root / "dataset.json")
     clusters = _Clusters(_preview_people(key, entry) for key, entry in entries.items())
     for key, entry in sorted(entries.items()):
         if not (root / key).exists():
@@ -63,9 +63,9 @@ def read_dfdc_preview(root: Path) -> Iterator[Medium]:
         yield Medium(
             path=root / key,
             key=key,
-            label=_label(entry.get("label"), root / "dataset.json", key),
+            label=_require_label(entry.get("label"), root / "dataset.json", key),
             dataset="dfdc-preview",
-            group=clusters.of(_preview_people(key, entry)[0]),
+            group=clusters.find(_preview_people(key, entry)[0]),
             set="test" if entry.get("set") == "test" else None,
             method=key.split("/", 1)[0] if key.startswith("method_") else "",
         )
@@ -83,7 +83,7 @@ def read_faceforensics(root: Path) -> Iterator[Medium]:
     """
     sets = _faceforensics_sets(root)
     official = {one: name for pair, name in sets.items() for one in pair}
-    found = [match for path in media_below(root) if (match := _faceforensics_name(path, root)) is not None]
+    found = [match for path in find_media(root) if (match := _faceforensics_name(path, root)) is not None]
     clusters = _Clusters([*sets, *((match[4], match[5] or match[4]) for match in found)])
     for match in found:
         kind, source, compression, target, _ = match.groups()
@@ -93,7 +93,7 @@ def read_faceforensics(root: Path) -> Iterator[Medium]:
             key=path.relative_to(root).as_posix(),
             label="real" if kind == "original" else "fake",
             dataset="faceforensics",
-            group=clusters.of(target),
+            group=clusters.find(target),
             set=official.get(target),
             method=source if kind == "manipulated" else "",
             compression=compression,
@@ -113,12 +113,12 @@ def read_celeb_df(root: Path) -> Iterator[Medium]:
     list everything is read, and people who were swapped with each other, by however many steps, are one group.
     """
     listed = root / "List_of_testing_videos.txt"
-    test = {_celeb_df_key(line, listed) for line in _lines(listed)} if listed.exists() else set()
+    test = {_celeb_df_key(line, listed) for line in _read_lines(listed)} if listed.exists() else set()
     known = {person for key in test for person in _celeb_df_people(key)}
     found: list[tuple[Path, Label, list[str]]] = []
     folders: dict[str, Label] = {"Celeb-real": "real", "YouTube-real": "real", "Celeb-synthesis": "fake"}
     for folder, label in folders.items():
-        for path in media_below(root / folder):
+        for path in find_media(root / folder):
             people = _celeb_df_people(path.stem)
             if path.relative_to(root).as_posix() in test or known.isdisjoint(people):
                 found.append((path, label, people))
@@ -131,7 +131,7 @@ def read_celeb_df(root: Path) -> Iterator[Medium]:
             key=key,
             label=label,
             dataset="celeb-df-v2",
-            group=clusters.of(people[0]) if people else path.stem,
+            group=clusters.find(people[0]) if people else path.stem,
             set="test" if key in test else None,
             method="Celeb-synthesis" if label == "fake" else "",
             original=f"Celeb-real/{clip}.mp4" if label == "fake" else "",
@@ -140,35 +140,35 @@ def read_celeb_df(root: Path) -> Iterator[Medium]:
 
 class _Clusters:
     """
-    Groups of people or videos, connected by the couples that they are in (union-find).
+    Groups of people or videos, connected by the pairs that they are in (union-find).
 
     Args:
-        couples: Names that belong together; a name may be alone.
+        pairs: Names that belong together; a name may be alone.
     """
 
-    def __init__(self, couples: Iterable[Sequence[str]]) -> None:
-        self._above: dict[str, str] = {}
-        for couple in couples:
-            for other in couple[1:]:
-                # The smaller name wins, so that a group's name does not depend on the order of its couples.
-                low, high = sorted((self.of(couple[0]), self.of(other)))
-                self._above[high] = low
+    def __init__(self, pairs: Iterable[Sequence[str]]) -> None:
+        self._parents: dict[str, str] = {}
+        for pair in pairs:
+            for other in pair[1:]:
+                # The smaller name wins, so that a group's name does not depend on the order of its pairs.
+                low, high = sorted((self.find(pair[0]), self.find(other)))
+                self._parents[high] = low
 
-    def of(self, name: str) -> str:
+    def find(self, name: str) -> str:
         """Return the name of the group of *name*: its member that comes first in the alphabet."""
-        while (above := self._above.get(name, name)) != name:
-            name = above
+        while (parent := self._parents.get(name, name)) != name:
+            name = parent
         return name
 
 
-def dfdc_metadata(root: Path) -> Iterator[Path]:
+def find_dfdc_metadata(root: Path) -> Iterator[Path]:
     """Yield the ``metadata.json`` files of DFDC: in *root*, then in its folders."""
     if (root / "metadata.json").exists():
         yield root / "metadata.json"
     yield from sorted(root.glob("*/metadata.json"))
 
 
-def _json_object(path: Path) -> dict[str, dict[str, Any]]:
+def _read_json_object(path: Path) -> dict[str, dict[str, Any]]:
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -178,8 +178,8 @@ def _json_object(path: Path) -> dict[str, dict[str, Any]]:
     return data
 
 
-def _label(value: object, file: Path, name: str) -> Label:
-    label = known_label(value)
+def _require_label(value: object, file: Path, name: str) -> Label:
+    label = parse_label(value)
     if label is None:
         raise DataError(f"{file}: {name} has the label {value!r}")
     return label
@@ -195,7 +195,7 @@ def _dfdc_set(split: str) -> Set | None:
     return None
 
 
-def _beside(folder: str, name: object) -> str:
+def _sibling_key(folder: str, name: object) -> str:
     if not isinstance(name, str) or not name:
         return ""
     return name if folder == "." else f"{folder}/{name}"
@@ -242,5 +242,5 @@ def _faceforensics_sets(root: Path) -> dict[tuple[str, str], Set]:
     return sets
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     return [line for line in path.read_text().splitlines() if line.strip()]

@@ -8,13 +8,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from worker.training.data.cache import CacheSettings, CropCache
-from worker.training.data.claims import claim
 from worker.training.data.cutting import build_cache
 from worker.training.data.datasets import READERS, guess_kind, read_dataset
-from worker.training.data.findings import Findings
+from worker.training.data.folder_settings import record_settings
 from worker.training.data.media import Medium, Set
-from worker.training.data.precropped import CROP_CACHE, CUT_KINDS, FACE_CROPS
-from worker.training.data.readycaches import check_pictures, link_cache
+from worker.training.data.prebuilt_caches import check_pictures, link_cache
+from worker.training.data.precropped import CROP_CACHE, FACE_CROPS, PRECROPPED_KINDS
+from worker.training.data.row_mistakes import RowMistakes
 from worker.training.data.splits import SPLIT_FILE, SplitDigest, assign_sets
 from worker.training.errors import DataError
 
@@ -32,7 +32,7 @@ class Source(BaseModel):
     seed: int = 0
     """Seed of that division."""
     sets: dict[str, Set] = {}
-    """Sets of single groups, by name, which take precedence over the shares."""
+    """Sets of individual groups, by name; they take precedence over the shares."""
     seen: bool = False
     """Whether weights that were trained elsewhere saw it: ``ship`` then neither calibrates nor evaluates them on it."""
     about: str = ""
@@ -41,7 +41,7 @@ class Source(BaseModel):
     """Terms of use, for the model card."""
 
 
-def media_of(source: Source, data: Path) -> Iterator[Medium]:
+def read_source_media(source: Source, data: Path) -> Iterator[Medium]:
     """
     Yield every medium of *source*, below the folder *data*, with its set.
 
@@ -61,9 +61,9 @@ def build_source_caches(
     Build the crop cache of every source below *caches*, or finish building it.
 
     Returns:
-        Their folders, in the order of *sources*. Beside each cache's shards stands ``split.json``: the hash of the
-        division into sets and how many media there are in each. For a crop cache that was ready, the folder holds
-        links to its pictures.
+        Their folders, in the order of *sources*. Each cache has a ``split.json``, with the hash of the
+        division into sets and the number of media in each. For a prebuilt crop cache, the folder holds links to its
+        pictures.
 
     Raises:
         DataError: A source cannot be read or has mistakes, or a cache was built with other settings or another
@@ -80,21 +80,21 @@ def build_source_caches(
 
 def check_sources(sources: Sequence[Source], data: Path) -> None:
     """
-    Check the *sources* whose faces are cut out already for mistakes, before hours are spent on the others.
+    Check the *sources* of cropped faces for mistakes, before hours are spent on cutting the others.
 
-    Their tables are written by people or other programs, so that a person may be in two sets, of one source or of two.
+    People and other programs write their tables, so a person may be in two sets, in one source or across sources.
 
     Raises:
         DataError: Naming the rows.
     """
-    found = Findings()
+    found = RowMistakes()
     sets: dict[tuple[str, str], str] = {}
     for source in sources:
-        if source.kind not in CUT_KINDS:
+        if source.kind not in PRECROPPED_KINDS:
             continue
         if source.kind == CROP_CACHE:
             check_pictures(data / source.path)
-        media = {medium.key: medium for medium in media_of(source, data)}
+        media = {medium.key: medium for medium in read_source_media(source, data)}
         for medium in media.values():
             where, chosen = f"{source.path.as_posix()}/{medium.key}", str(medium.set)
             first = sets.setdefault((medium.dataset, medium.group), chosen)
@@ -104,7 +104,7 @@ def check_sources(sources: Sequence[Source], data: Path) -> None:
             if original is not None and original.set != medium.set:
                 row = f"{where} ({chosen}, and {original.key} in {original.set})"
                 found.add("are in another set than their original", row)
-    found.raise_any(data)
+    found.raise_if_any(data)
 
 
 def build_source_cache(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
@@ -120,32 +120,32 @@ def build_source_cache(source: Source, data: Path, folder: Path, settings: Cache
 
 def _build(source: Source, data: Path, folder: Path, settings: CacheSettings, *, processes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    count = claim_split(source, data, folder)
+    count = record_split(source, data, folder)
     if source.kind == CROP_CACHE:
         link_source(source, data, folder)
         return
-    build_cache(media_of(source, data), folder, settings, processes=processes, total=count)
+    build_cache(read_source_media(source, data), folder, settings, processes=processes, total=count)
     if source.kind == FACE_CROPS:
         _refuse_damaged(folder)
 
 
 def _refuse_damaged(folder: Path) -> None:
-    """Refuse a cache of a table that lists damaged pictures: only cutting has decoded them."""
-    found = Findings()
-    for problem in CropCache(folder).problems():
+    """Reject a cache that lists damaged pictures of a table: they were not decoded before cutting."""
+    found = RowMistakes()
+    for problem in CropCache(folder).read_problems():
         if problem["problem"] != "no_usable_face":
             found.add("name a picture that cannot be decoded", f"{problem['key']} ({problem['problem']})")
-    found.raise_any(folder, "; delete this folder once they are repaired")
+    found.raise_if_any(folder, "; repair them, then delete this folder")
 
 
 def link_source(source: Source, data: Path, folder: Path) -> None:
     """
-    Make *folder* a crop cache of the pictures of *source*, which is a ready crop cache, with the sets of *source*.
+    Make *folder* a crop cache of the pictures of *source*, which is a prebuilt crop cache, with the sets of *source*.
 
     Raises:
         DataError: It cannot be read, or the folder holds a cache that was built there.
     """
-    sets: dict[str, Set] = {medium.key: medium.set or "train" for medium in media_of(source, data)}
+    sets: dict[str, Set] = {medium.key: medium.set or "train" for medium in read_source_media(source, data)}
     link_cache(data / source.path, folder, sets)
 
 
@@ -165,7 +165,7 @@ def build_plain_cache(root: Path, caches: Path, *, kind: str | None = None, proc
     return folder
 
 
-def claim_split(source: Source, data: Path, folder: Path) -> int:
+def record_split(source: Source, data: Path, folder: Path) -> int:
     """
     Record in *folder* how *source* is divided into sets.
 
@@ -177,7 +177,7 @@ def claim_split(source: Source, data: Path, folder: Path) -> int:
     """
     digest, counts = SplitDigest(), dict[str, int]()
     keys, originals = set[str](), list[str]()
-    for medium in media_of(source, data):
+    for medium in read_source_media(source, data):
         digest.add(medium)
         counts[medium.set or "train"] = counts.get(medium.set or "train", 0) + 1
         if source.kind == CROP_CACHE:
@@ -187,5 +187,5 @@ def claim_split(source: Source, data: Path, folder: Path) -> int:
     if source.kind == CROP_CACHE:
         # A few are tolerated (see ``read_crop_cache``); reports show their number.
         split["unknown_originals"] = sum(original not in keys for original in originals)
-    claim(folder / SPLIT_FILE, split, "another division into sets")
+    record_settings(folder / SPLIT_FILE, split, "another division into sets")
     return digest.count

@@ -1,5 +1,5 @@
 """
-The division of data sets into training, validation and test sets, by groups that are never divided.
+The division of data sets into training, validation and test sets, by whole groups.
 
 ``assign_sets`` gives a set to media that have none, and ``SplitDigest`` identifies the whole division by one hash,
 which is stored beside the crop cache and in every report.

@@ -35,10 +35,10 @@ from worker.media.probe import probe
 from worker.model.network import ForgeryNetwork
 from worker.pipeline.detector import Detector
 from worker.training.data.cache import CachedFace, CropCache
-from worker.training.data.media import media_below
+from worker.training.data.media import find_media
 from worker.training.errors import TrainingError
-from worker.training.fakes.aligned import visible_difference
-from worker.training.judging.plots import STYLE
+from worker.training.evaluation.plots import STYLE
+from worker.training.fakes.alignment import measure_visible_difference
 
 SHARES: Final = (0.05, 0.1, 0.2, 0.3)
 """Shares of the crop that are hidden."""
@@ -49,7 +49,7 @@ WINDOW: Final = 1 / 6
 WINDOWS: Final = 7
 """Windows of occlusion along each side."""
 CHANGED: Final = 0.5
-"""``visible_difference`` from which a pixel counts as changed."""
+"""``measure_visible_difference`` from which a pixel counts as changed."""
 MIN_CHANGED: Final = 0.02
 """Smallest share of a crop that a swap changed for localisation to be measured."""
 PAIR_FPS: Final = 2.0
@@ -188,7 +188,7 @@ def cached_fakes(folder: Path, preprocessing: Preprocessing, *, count: int, seed
         TrainingError: It holds no fakes.
     """
     cache = CropCache(folder)
-    fakes = [face for face in cache.faces() if face.label == "fake"]
+    fakes = [face for face in cache.read_faces() if face.label == "fake"]
     chosen: dict[str, CachedFace] = {}
     for number in np.random.default_rng(seed).permutation(len(fakes)):
         face = fakes[number]
@@ -202,7 +202,7 @@ def cached_fakes(folder: Path, preprocessing: Preprocessing, *, count: int, seed
             "crops",
             key,
             crop_face(
-                cache.picture(face),
+                cache.read_picture(face),
                 face.box_px,
                 size_px=preprocessing.crop_size_px,
                 margin=preprocessing.crop_margin,
@@ -218,7 +218,7 @@ def paired_fakes(folder: Path, detector: Detector) -> Iterator[Sample]:
 
     Of each sampled frame, the face that differs most between the halves is taken.
     """
-    for path in media_below(folder):
+    for path in find_media(folder):
         facts = probe(path, Limits().for_media())
         frames = read_frames(
             path, facts, start_s=0.0, end_s=facts.duration_s or 0.0, sample_fps=PAIR_FPS, timeout_s=600.0
@@ -236,9 +236,9 @@ def paired_fakes(folder: Path, detector: Detector) -> Iterator[Sample]:
                 if face.fake_score is not None
             ]
             cut = [[cut_face(whole, face, detector.manifest.preprocessing) for whole in (fake, real)] for face in faces]
-            changed = [(float(visible_difference(before, after).mean()), after, before) for after, before in cut]
+            changed = [(measure_visible_difference(before, after).mean(), after, before) for after, before in cut]
             if changed:
-                share, after, before = max(changed, key=lambda one: one[0])
+                share, after, before = max(changed, key=lambda one: float(one[0]))
                 if share >= MIN_CHANGED:
                     yield Sample("pairs", path.stem.rpartition("_")[0], after, before)
 
@@ -333,7 +333,7 @@ def _noise(crop: Crop) -> Map:
 
 def locate(name: str, values: Map, original: Crop, fake: Crop) -> Found:
     """Compare a map of *fake* with where it differs from *original*."""
-    changed = visible_difference(original, fake) >= CHANGED
+    changed = measure_visible_difference(original, fake) >= CHANGED
     share = float(changed.mean())
     hot = hottest_area(values, share)
     both, either = int(np.count_nonzero(hot & changed)), int(np.count_nonzero(hot | changed))

@@ -8,7 +8,7 @@ MTCNN's five here. Their transformations are the ``textbook`` style. The ``subtl
 swapping programs: matched colours, a source that is sharpened as often as it is degraded, wide soft masks, larger
 misalignment and a smoothed seam.
 
-Everything here takes and gives (H, W, 3) uint8 RGB pictures and five landmarks in pixels, eyes first.
+All functions use (H, W, 3) uint8 RGB pictures and five landmarks in pixels, eyes first.
 """
 
 import math
@@ -35,17 +35,17 @@ _FOREHEAD: Final = [(0.3, -1.15), (0.7, -0.95), (0.95, -0.5)]
 _BROWS: Final = [(0.2, -0.5), (0.6, -0.58), (0.95, -0.4)]
 
 
-def _both_sides(half: Sequence[tuple[float, float]]) -> Points:
+def _mirror_outline(half: Sequence[tuple[float, float]]) -> Points:
     """Join half of an outline, from top to bottom, with its mirror image."""
     return np.array([*half, *((-x, y) for x, y in reversed(half))], np.float32)
 
 
 OUTLINES: Final[dict[str, Points]] = {
-    "head": _both_sides([(0.35, -1.5), (0.85, -1.2), (1.15, -0.6), *((x * 1.12, y * 1.05) for x, y in _JAW)]),
-    "face": _both_sides([*_FOREHEAD, *_JAW]),
-    "below the brows": _both_sides([*_BROWS, *_JAW]),
-    "inner": _both_sides([(0.3, -0.45), (0.85, -0.4), (0.9, 0.3), (0.72, 1.05), (0.45, 1.5), (0.15, 1.58)]),
-    "mouth": _both_sides([(0.25, 0.45), (0.75, 0.55), (0.85, 1.0), (0.7, 1.4), (0.35, 1.7), (0.15, 1.75)]),
+    "head": _mirror_outline([(0.35, -1.5), (0.85, -1.2), (1.15, -0.6), *((x * 1.12, y * 1.05) for x, y in _JAW)]),
+    "face": _mirror_outline([*_FOREHEAD, *_JAW]),
+    "below the brows": _mirror_outline([*_BROWS, *_JAW]),
+    "inner": _mirror_outline([(0.3, -0.45), (0.85, -0.4), (0.9, 0.3), (0.72, 1.05), (0.45, 1.5), (0.15, 1.58)]),
+    "mouth": _mirror_outline([(0.25, 0.45), (0.75, 0.55), (0.85, 1.0), (0.7, 1.4), (0.35, 1.7), (0.15, 1.75)]),
 }
 """Outlines of parts of a face, in the units of ``LANDMARKS``."""
 
@@ -53,11 +53,11 @@ _STYLE_OUTLINES: Final[dict[Style, tuple[tuple[str, ...], tuple[float, ...]]]] =
     "textbook": (("face", "below the brows", "inner", "mouth"), (0.3, 0.4, 0.2, 0.1)),
     "subtle": (("head", "face", "below the brows", "inner"), (0.1, 0.5, 0.3, 0.1)),
 }
-_BEHIND: Final = 0.78
+_CHEEK_DEPTH: Final = 0.78
 """Depth of the cheek one unit from the middle of the face, as a share of the nose's height above it."""
-_FLAT: Final = [0, 1, 3, 4]
+_COPLANAR: Final = [0, 1, 3, 4]
 """Indices of the landmarks that are in one plane."""
-_MASK_SIDE: Final = 96
+_MASK_SIDE_PX: Final = 96
 """Side at which masks are made, in pixels, before they are enlarged: they are smooth."""
 
 
@@ -81,15 +81,15 @@ def self_blend(picture: Picture, landmarks: Landmarks, rng: Generator, style: St
     Returns:
         The fake, and the target version as its real counterpart, so that the two do not differ by processing alone.
     """
-    change = _changed_textbook if style == "textbook" else _changed_subtly
+    change = _transform_textbook if style == "textbook" else _transform_subtly
     source = target = picture
     if style == "subtle" or rng.random() < 0.5:
         source = change(picture, rng)
     else:
         target = change(picture, rng)
     mask = face_mask(picture.shape[:2], landmarks, rng, style)
-    source = _moved(source, landmarks, rng, style)
-    return _blended(source, target, mask, rng, style)
+    source = _misalign(source, landmarks, rng, style)
+    return _blend(source, target, mask, rng, style)
 
 
 def swap(
@@ -113,24 +113,24 @@ def swap(
     """
     height, width = target.shape[:2]
     marks = np.asarray(landmarks, np.float32)
-    matrix = _affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
-    how = cv2.INTER_AREA if _scale(matrix) < 0.7 else cv2.INTER_LINEAR
+    matrix = _fit_affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
+    how = cv2.INTER_AREA if _affine_scale(matrix) < 0.7 else cv2.INTER_LINEAR
     warped = cv2.warpAffine(source, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT)
     picture = np.asarray(warped, np.uint8)
     if source_is == "real":
-        picture = _generated(picture, rng)
+        picture = _imitate_generator(picture, rng)
     elif source_is == "painted" and rng.random() < 0.35:
-        picture = _sharpened(picture, rng)
+        picture = _sharpen(picture, rng)
     mask = face_mask((height, width), landmarks, rng, "subtle")
     # Two versions of one face may be half transparent, two faces may not: swapping programs leave no double features.
     mask = mask / max(float(mask.max()), 1e-6)
     if rng.random() < 0.9:
-        picture = match_colours(picture, target, _middle_of_face((height, width), landmarks))
+        picture = match_colours(picture, target, _inner_face_mask((height, width), landmarks))
     if rng.random() < 0.15:
-        seam = _poisson(picture, target, mask)
+        seam = _blend_poisson(picture, target, mask)
         if seam is not None:
             return Blend(target, seam, mask)
-    return _blended(picture, target, mask, rng, "subtle")
+    return _blend(picture, target, mask, rng, "subtle")
 
 
 def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, style: Style) -> Mask:
@@ -138,14 +138,14 @@ def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, styl
     names, chances = _STYLE_OUTLINES[style]
     outline = OUTLINES[str(rng.choice(names, p=chances))]
     outline = outline * (1.0 + rng.normal(0.0, 0.04, outline.shape).astype(np.float32))
-    points = outline_in(outline, landmarks)
+    points = map_outline(outline, landmarks)
     height, width = shape
-    scale = np.array([_MASK_SIDE / width, _MASK_SIDE / height], np.float32)
-    mask = np.zeros((_MASK_SIDE, _MASK_SIDE), np.float32)
+    scale = np.array([_MASK_SIDE_PX / width, _MASK_SIDE_PX / height], np.float32)
+    mask = np.zeros((_MASK_SIDE_PX, _MASK_SIDE_PX), np.float32)
     hull = cv2.convexHull((points * scale).astype(np.float32)).astype(np.int32)
     cv2.fillConvexPoly(mask, hull, 1.0)
     side = float(np.ptp(hull[:, 0, 0]) + np.ptp(hull[:, 0, 1])) / 2  # Of the face, in the small mask's pixels.
-    mask = _warped(mask, rng, amplitude=side * rng.uniform(0.01, 0.06), cells=4)
+    mask = _warp(mask, rng, amplitude=side * rng.uniform(0.01, 0.06), cells=4)
     softness = rng.uniform(0.02, 0.10) if style == "textbook" else rng.uniform(0.03, 0.18)
     blurred = cv2.GaussianBlur(mask, (0, 0), max(0.5, softness * side))
     if rng.random() < 0.5:
@@ -164,52 +164,52 @@ def part_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator) -> M
     marks = np.asarray(landmarks, np.float32)
     unit = max(4.0, float(np.linalg.norm(marks[1] - marks[0])), float(np.linalg.norm(marks[3] - marks[0])) * 0.8)
     height, width = shape
-    scale = np.array([_MASK_SIDE / width, _MASK_SIDE / height])
-    mask = np.zeros((_MASK_SIDE, _MASK_SIDE), np.float32)
+    scale = np.array([_MASK_SIDE_PX / width, _MASK_SIDE_PX / height])
+    mask = np.zeros((_MASK_SIDE_PX, _MASK_SIDE_PX), np.float32)
     for mark in rng.permutation(marks)[: int(rng.integers(1, 4))]:
         centre = (mark + rng.normal(0.0, 0.25, 2) * unit) * scale
         axes = np.maximum(rng.uniform(0.3, 0.9, 2) * unit * scale, 1.0)
         place, size = (tuple(round(float(value)) for value in pair) for pair in (centre, axes))
         cv2.ellipse(mask, place, size, float(rng.uniform(0, 180)), 0.0, 360.0, 1.0, -1)
     side = unit * float(scale.mean())
-    bent = _warped(mask, rng, amplitude=side * rng.uniform(0.02, 0.12), cells=4)
+    bent = _warp(mask, rng, amplitude=side * rng.uniform(0.02, 0.12), cells=4)
     soft = cv2.GaussianBlur(bent, (0, 0), max(0.5, side * rng.uniform(0.05, 0.25)))
     return np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def mixed(source: Picture, target: Picture, mask: Mask) -> Picture:
+def alpha_blend(source: Picture, target: Picture, mask: Mask) -> Picture:
     """Blend *source* over *target* by *mask*."""
-    return _bytes(_mixed(source, target, mask))
+    return _to_uint8(_alpha_blend_float(source, target, mask))
 
 
-def _mixed(source: Picture, target: Picture, mask: Mask) -> NDArray[np.float32]:
+def _alpha_blend_float(source: Picture, target: Picture, mask: Mask) -> NDArray[np.float32]:
     """Blend without rounding."""
     weights = cv2.merge([mask, mask, mask])
     apart = cv2.subtract(source, target, dtype=cv2.CV_32F)
     return np.asarray(cv2.add(cv2.multiply(apart, weights), target, dtype=cv2.CV_32F), np.float32)
 
 
-def outline_in(outline: Points, landmarks: Landmarks) -> Points:
+def map_outline(outline: Points, landmarks: Landmarks) -> Points:
     """
-    An outline in the units of ``LANDMARKS``, carried into a picture.
+    Map an outline from the units of ``LANDMARKS`` into a picture.
 
     Eyes and mouth give an affine map. In a face turned to a side the nose is then beside its place, and the cheeks,
     which are behind that plane, as much to the other side: the outline would else reach past the nose into the
     background.
     """
     marks = np.asarray(landmarks, np.float32)
-    matrix = _affine(LANDMARKS[_FLAT], marks[_FLAT])
+    matrix = _fit_affine(LANDMARKS[_COPLANAR], marks[_COPLANAR])
     across = matrix[:, 0] / max(float(np.linalg.norm(matrix[:, 0])), 1e-6)
     reach = 0.5 * float(np.linalg.norm(matrix[:, 1]))
     turn = float(np.clip((marks[2] - matrix[:, :2] @ LANDMARKS[2] - matrix[:, 2]) @ across, -reach, reach))
-    behind = _BEHIND * turn * outline[:, :1] ** 2
+    behind = _CHEEK_DEPTH * turn * outline[:, :1] ** 2
     return np.asarray(outline @ matrix[:, :2].T + matrix[:, 2] - behind * across, np.float32)
 
 
-def _middle_of_face(shape: tuple[int, int], landmarks: Landmarks) -> Mask:
+def _inner_face_mask(shape: tuple[int, int], landmarks: Landmarks) -> Mask:
     """Return a mask from the brows to the chin, so that hair, hats and background do not affect mean colours."""
     mask = np.zeros(shape, np.float32)
-    hull = cv2.convexHull(outline_in(OUTLINES["inner"], landmarks)).astype(np.int32)
+    hull = cv2.convexHull(map_outline(OUTLINES["inner"], landmarks)).astype(np.int32)
     return np.asarray(cv2.fillConvexPoly(mask, hull, 1.0), np.float32)
 
 
@@ -227,67 +227,67 @@ def match_colours(source: Picture, target: Picture, mask: Mask) -> Picture:
     return np.asarray(cv2.cvtColor(cv2.transform(planes, matrix), cv2.COLOR_LAB2RGB), np.uint8)
 
 
-def _blended(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
-    blend = _mixed(source, target, mask)
+def _blend(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
+    blend = _alpha_blend_float(source, target, mask)
     if style == "subtle" and rng.random() < 0.5:
         # Swapping programs often smooth the seam: where the mask rises, not where it is flat.
         height = mask / max(float(mask.max()), 1e-6)
         ring = np.sqrt(np.maximum(4.0 * height * (1.0 - height), 0.0))
         smooth = np.asarray(cv2.GaussianBlur(blend, (0, 0), rng.uniform(0.7, 2.0)), np.float32)
         blend = blend + np.asarray(cv2.multiply(smooth - blend, cv2.merge([ring, ring, ring])), np.float32)
-    return Blend(target, _bytes(blend), mask)
+    return Blend(target, _to_uint8(blend), mask)
 
 
-def _changed_textbook(picture: Picture, rng: Generator) -> Picture:
+def _transform_textbook(picture: Picture, rng: Generator) -> Picture:
     """Shiohara and Yamasaki's transformations: RGB shift, HSV and brightness, then down-scaling or sharpening."""
-    changed = _shifted(picture, rng.uniform(-20, 20, 3))
+    changed = _add_offsets(picture, rng.uniform(-20, 20, 3))
     planes = np.asarray(cv2.cvtColor(changed, cv2.COLOR_RGB2HSV), np.uint8)
-    hsv = _shifted(planes, rng.uniform((-5, -40, -40), (5, 40, 40)))
+    hsv = _add_offsets(planes, rng.uniform((-5, -40, -40), (5, 40, 40)))
     hsv[..., 0] %= 180
     contrast = rng.uniform(0.9, 1.1)
     changed = np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB), np.uint8)
-    changed = _linear(changed, contrast, rng.uniform(-12, 12, 1).repeat(3))
-    return _one_of((_shrunk, _sharpened), (0.6, 0.4), rng)(changed, rng)
+    changed = _change_contrast(changed, contrast, rng.uniform(-12, 12, 1).repeat(3))
+    return _draw_one((_lose_resolution, _sharpen), (0.6, 0.4), rng)(changed, rng)
 
 
-def _changed_subtly(picture: Picture, rng: Generator) -> Picture:
-    """Change sharpness, noise or compression of the face, and its colours hardly."""
-    changed = _one_of(
-        (_shrunk, _sharpened, _softened, _denoised, _noisy, _recompressed, _unchanged),
+def _transform_subtly(picture: Picture, rng: Generator) -> Picture:
+    """Change sharpness, noise or compression of the face, and its colours slightly."""
+    changed = _draw_one(
+        (_lose_resolution, _sharpen, _soften, _denoise, _add_noise, _recompress, _keep),
         (0.25, 0.25, 0.1, 0.1, 0.08, 0.12, 0.1),
         rng,
     )(picture, rng)
-    return _linear(changed, rng.normal(1.0, 0.03), rng.normal(0.0, 2.5, 3))
+    return _change_contrast(changed, rng.normal(1.0, 0.03), rng.normal(0.0, 2.5, 3))
 
 
-def _shifted(picture: Picture, offsets: NDArray[np.float64]) -> Picture:
+def _add_offsets(picture: Picture, offsets: NDArray[np.float64]) -> Picture:
     shifted = cv2.add(picture, (*offsets, 0.0))  # type: ignore[call-overload]  # OpenCV's stubs know no scalars.
     return np.asarray(shifted, np.uint8)
 
 
-def _linear(picture: Picture, contrast: float, offsets: NDArray[np.float64]) -> Picture:
+def _change_contrast(picture: Picture, contrast: float, offsets: NDArray[np.float64]) -> Picture:
     """Scale contrast about middle grey, and add an offset to each channel."""
     matrix = np.column_stack([np.eye(3) * contrast, offsets + 128.0 * (1.0 - contrast)])
     return np.asarray(cv2.transform(picture, matrix), np.uint8)
 
 
-def _generated(picture: Picture, rng: Generator) -> Picture:
+def _imitate_generator(picture: Picture, rng: Generator) -> Picture:
     """Imitate a generator's output: few pixels, enlarged again, sometimes sharpened."""
-    changed = _one_of((_shrunk, _softened, _denoised, _unchanged), (0.4, 0.15, 0.2, 0.25), rng)(picture, rng)
-    return _sharpened(changed, rng) if rng.random() < 0.35 else changed
+    changed = _draw_one((_lose_resolution, _soften, _denoise, _keep), (0.4, 0.15, 0.2, 0.25), rng)(picture, rng)
+    return _sharpen(changed, rng) if rng.random() < 0.35 else changed
 
 
-def _one_of(
+def _draw_one(
     choices: Sequence[Callable[[Picture, Generator], Picture]], chances: Sequence[float], rng: Generator
 ) -> Callable[[Picture, Generator], Picture]:
     return choices[int(rng.choice(len(choices), p=chances))]
 
 
-def _unchanged(picture: Picture, _rng: Generator) -> Picture:
+def _keep(picture: Picture, _rng: Generator) -> Picture:
     return picture
 
 
-def _shrunk(picture: Picture, rng: Generator) -> Picture:
+def _lose_resolution(picture: Picture, rng: Generator) -> Picture:
     """Shrink and enlarge again."""
     height, width = picture.shape[:2]
     factor = 1.0 / rng.uniform(1.3, 3.5)
@@ -296,36 +296,36 @@ def _shrunk(picture: Picture, rng: Generator) -> Picture:
     return np.asarray(cv2.resize(small, (width, height), interpolation=how), np.uint8)
 
 
-def _sharpened(picture: Picture, rng: Generator) -> Picture:
+def _sharpen(picture: Picture, rng: Generator) -> Picture:
     smooth = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.8, 2.0))
     amount = rng.uniform(0.3, 1.2)
     return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
 
 
-def _softened(picture: Picture, rng: Generator) -> Picture:
+def _soften(picture: Picture, rng: Generator) -> Picture:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6)), np.uint8)
 
 
-def _denoised(picture: Picture, rng: Generator) -> Picture:
+def _denoise(picture: Picture, rng: Generator) -> Picture:
     """Remove texture but keep edges, as in a face that a network painted."""
     if rng.random() < 0.4:
         return np.asarray(cv2.medianBlur(picture, 3), np.uint8)
     return np.asarray(cv2.bilateralFilter(picture, 5, rng.uniform(12, 40), rng.uniform(1.5, 3.0)), np.uint8)
 
 
-def _noisy(picture: Picture, rng: Generator) -> Picture:
+def _add_noise(picture: Picture, rng: Generator) -> Picture:
     noise = rng.standard_normal(picture.shape[:2], np.float32)[..., None] * np.float32(rng.uniform(1.0, 5.0))
-    return _bytes(picture + noise)
+    return _to_uint8(picture + noise)
 
 
-def _recompressed(picture: Picture, rng: Generator) -> Picture:
+def _recompress(picture: Picture, rng: Generator) -> Picture:
     options = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 90))]
     _, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), options)
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
-def _moved(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style) -> Picture:
-    """Shift, scale and rotate a little about the face's centre, and warp it, so that it no longer fits its place."""
+def _misalign(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style) -> Picture:
+    """Shift, scale, rotate and warp the face slightly, so that it no longer fits its position."""
     marks = np.asarray(landmarks, np.float32)
     unit = max(4.0, float(np.linalg.norm(marks[1] - marks[0])), float(np.linalg.norm(marks[3] - marks[0])) * 0.8)
     reach = 0.06 if style == "textbook" else 0.10
@@ -339,10 +339,10 @@ def _moved(picture: Picture, landmarks: Landmarks, rng: Generator, style: Style)
     moved = cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
     if style == "textbook" or rng.random() < 0.4:
         return np.asarray(moved, np.uint8)
-    return _warped(np.asarray(moved, np.uint8), rng, amplitude=unit * rng.uniform(0.01, 0.05), cells=5)
+    return _warp(np.asarray(moved, np.uint8), rng, amplitude=unit * rng.uniform(0.01, 0.05), cells=5)
 
 
-def _warped(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) -> Pixels:
+def _warp(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) -> Pixels:
     """Warp a picture by a smooth random field of about *amplitude* pixels."""
     height, width = picture.shape[:2]
     field = rng.standard_normal((cells, cells, 2), np.float32) * np.float32(amplitude)
@@ -353,7 +353,7 @@ def _warped(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) ->
     return np.asarray(bent, picture.dtype)
 
 
-def _poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
+def _blend_poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
     """
     Blend by Poisson's equation; None where the mask is too small or too close to the edge for it to be defined.
 
@@ -368,10 +368,10 @@ def _poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
     centre = (x + width // 2, y + height // 2)
     solved = cv2.seamlessClone(source, target, inside, centre, cv2.NORMAL_CLONE)
     weights = np.minimum(mask / (0.3 * max(float(mask.max()), 1e-6)), 1.0)[..., None]
-    return _bytes(target + (solved.astype(np.float32) - target) * weights)
+    return _to_uint8(target + (solved.astype(np.float32) - target) * weights)
 
 
-def _affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:
+def _fit_affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:
     """Fit the (2, 3) map of *points* onto *wanted* by least squares; with *similar*, only scale, rotation and shift."""
     count = len(points)
     if similar:
@@ -384,9 +384,9 @@ def _affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray
     return np.asarray(np.linalg.lstsq(rows, wanted, rcond=None)[0].T, np.float64)
 
 
-def _scale(matrix: NDArray[np.float64]) -> float:
+def _affine_scale(matrix: NDArray[np.float64]) -> float:
     return math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
 
 
-def _bytes(values: NDArray[np.float32] | NDArray[np.floating]) -> Picture:
+def _to_uint8(values: NDArray[np.float32] | NDArray[np.floating]) -> Picture:
     return np.asarray(np.clip(values + 0.5, 0.0, 255.0), np.uint8)

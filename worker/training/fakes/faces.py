@@ -1,4 +1,4 @@
-"""The cached faces that couples are made of, by what they are drawn for, and the draws themselves."""
+"""The pool of cached faces, from which the faces of real/fake pairs are drawn."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ from worker.training.fakes.pictures import Landmarks, Picture
 
 Face = tuple[CropCache, CachedFace]
 """A face, and the cache that holds its picture."""
-CANDIDATES: Final = 24
+DONOR_CANDIDATES: Final = 24
 """Faces that are drawn, of which the one whose pose is nearest to the target's becomes the donor."""
-MAX_FACES_COUNTED: Final = 12
-"""Faces of a medium beyond which it is drawn no more often: a video counts as much as a few still images."""
-MAX_PICTURES: Final = 8192
+MAX_COUNTED_FACES: Final = 12
+"""Largest number of faces that a medium's weight counts, so that a video weighs as much as a few still images."""
+MAX_KEPT_PICTURES: Final = 8192
 """Decoded pictures that each loader process keeps: 1 to 2 GB."""
 
 
@@ -30,7 +30,7 @@ class FacePool:
         caches: Folders of crops.
         set_name: Faces of this set are used.
         real_from: Draw real faces of these data sets alone; of all, if empty.
-        data_set_power: Power of the weight of a data set's real media; see ``fitting.recipes.Draws``.
+        data_set_power: Power of the weight of a data set's real media; see ``fitting.recipes.SamplingBalance``.
         person_power: The same for the people within a data set.
 
     Raises:
@@ -49,11 +49,11 @@ class FacePool:
         self._powers = data_set_power, person_power
         self._pictures: dict[tuple[Path, str, int], Picture] = {}
         self.real: list[Face] = []
-        """Real faces that fakes are made of; their places here are the *numbers* of other methods."""
+        """Real faces that fakes are made from; their indices are the *numbers* of other methods."""
         labelled: dict[str, list[Face]] = {"real": [], "fake": []}
         halves: dict[tuple[str, float], dict[str, list[Face]]] = {}
         for cache in map(CropCache, caches):
-            for face in cache.faces():
+            for face in cache.read_faces():
                 if face.set != set_name:
                     continue
                 if face.label == "real" and (not real_from or face.dataset in real_from):
@@ -65,19 +65,19 @@ class FacePool:
                     labelled[face.label].append((cache, face))
         if not self.real:
             raise DataError(f"no cache holds a real face of the set {set_name!r}")
-        self._by_medium = _grouped(self.real)
-        self._families = _families(self.real, labelled["fake"])
+        self._by_medium = _group_by_medium(self.real)
+        self._originals_with_fakes = _originals_with_fakes(self.real, labelled["fake"])
         faked = {face.dataset for _, face in labelled["fake"]}
         self._labelled_media = {
             # Real pictures of the data sets that have fakes: a network would recognise others by their data set.
-            "real": _grouped([row for row in labelled["real"] if row[1].dataset in faked]),
-            "fake": _grouped(labelled["fake"]),
+            "real": _group_by_medium([row for row in labelled["real"] if row[1].dataset in faked]),
+            "fake": _group_by_medium(labelled["fake"]),
         }
-        self._pairs = _facing(halves)
-        self.generated = labelled["fake"] + [fake for rows in self._pairs for _, fake in rows]
-        """Faces that generators of the data sets made."""
+        self._side_by_side = _match_halves(halves)
+        self.generated = labelled["fake"] + [fake for rows in self._side_by_side for _, fake in rows]
+        """Faces made by the generators of the data sets."""
         self.poses, self.generated_poses = (
-            np.array([_pose(face.landmarks_px) for _, face in rows]) for rows in (self.real, self.generated)
+            np.array([_pose_vector(face.landmarks_px) for _, face in rows]) for rows in (self.real, self.generated)
         )
 
     def draw_real(self, rng: Generator) -> int:
@@ -89,50 +89,50 @@ class FacePool:
 
     def draw_donor(self, rows: Sequence[Face], poses: NDArray[np.float64], number: int, rng: Generator) -> int:
         """
-        Draw faces in *rows* of other people than real face *number*, and choose the one whose pose is nearest to it.
+        Draw faces of other people than real face *number* from *rows*, and return the one with the nearest pose.
 
         Args:
             poses: (N, 6), a row for each of *rows*.
 
         Returns:
-            Its place in *rows*.
+            Its index in *rows*.
 
         Raises:
             DataError: There are no rows.
         """
         if not rows:
-            raise DataError("a mixture wants faces that a generator made, and no cache holds any")
+            raise DataError("a mixture needs faces made by a generator, and no cache holds any")
         target = self.real[number][1]
-        drawn = rng.integers(len(rows), size=CANDIDATES)
+        drawn = rng.integers(len(rows), size=DONOR_CANDIDATES)
         candidates = [row for row in drawn if rows[row][1].group != target.group]
         if not candidates:
             candidates = [drawn[0]]
         distances = np.abs(poses[candidates] - self.poses[number]).sum(axis=1)
         return int(candidates[int(distances.argmin())])
 
-    def draw_pair(self, rng: Generator, purpose: str) -> tuple[Face, Face]:
+    def draw_side_by_side(self, rng: Generator, purpose: str) -> tuple[Face, Face]:
         """
-        Draw the two faces at one place of a side-by-side frame, real before fake.
+        Draw the real and the fake version of one face from the halves of a side-by-side frame.
 
         Raises:
             DataError: There are none; the message names the *purpose*.
         """
-        if not self._pairs:
-            raise DataError(f"a mixture wants {purpose}")
-        frames = self._pairs[int(rng.integers(len(self._pairs)))]
+        if not self._side_by_side:
+            raise DataError(f"a mixture needs {purpose}")
+        frames = self._side_by_side[int(rng.integers(len(self._side_by_side)))]
         return frames[int(rng.integers(len(frames)))]
 
-    def draw_family(self, rng: Generator) -> tuple[Face, list[Face]]:
+    def draw_original_with_fakes(self, rng: Generator) -> tuple[Face, list[Face]]:
         """
         Draw a real face and all fakes that were made from it.
 
         Raises:
             DataError: There are none.
         """
-        if not self._families:
-            raise DataError("a mixture wants fakes beside their originals, and no cache holds any")
-        # By original: however many fakes were made from one, it is seen as often as any other.
-        return self._families[int(rng.integers(len(self._families)))]
+        if not self._originals_with_fakes:
+            raise DataError("a mixture needs fakes with their originals, and no cache holds any")
+        # Drawn by original, so that its frequency does not depend on its number of fakes.
+        return self._originals_with_fakes[int(rng.integers(len(self._originals_with_fakes)))]
 
     def draw_labelled(self, label: Literal["real", "fake"], rng: Generator) -> Face:
         """
@@ -143,68 +143,70 @@ class FacePool:
         """
         media = self._labelled_media[label]
         if not media:
-            raise DataError(f"a mixture wants labelled pictures, and no cache holds {label} ones of such a data set")
+            raise DataError(
+                f"a mixture needs labelled pictures, and no cache holds {label} ones of a data set with both labels"
+            )
         medium = media[int(rng.integers(len(media)))]
         return medium[int(rng.integers(len(medium)))]
 
-    def picture(self, row: Face) -> Picture:
+    def load_picture(self, row: Face) -> Picture:
         """Return the cached picture of a face, (H, W, 3) uint8 RGB, decoded at most once while it is kept."""
         cache, face = row
         # Shards of every cache have the same names, and their first pictures are at the same offset.
         key = (cache.folder, face.shard, face.offset)
         if key not in self._pictures:
-            if len(self._pictures) >= MAX_PICTURES:
-                self._pictures.pop(next(iter(self._pictures)))  # The one that has been kept longest.
-            self._pictures[key] = cache.picture(face)
+            if len(self._pictures) >= MAX_KEPT_PICTURES:
+                self._pictures.pop(next(iter(self._pictures)))  # The oldest entry.
+            self._pictures[key] = cache.read_picture(face)
         return self._pictures[key]
 
     def _medium_weights(self) -> NDArray[np.float64]:
         if not hasattr(self, "_weights"):
             self._numbers = {face: number for number, (_, face) in enumerate(self.real)}
-            counts = np.array([min(len(rows), MAX_FACES_COUNTED) for rows in self._by_medium], np.float64)
+            counts = np.array([min(len(rows), MAX_COUNTED_FACES) for rows in self._by_medium], np.float64)
             faces = [rows[0][1] for rows in self._by_medium]
             data_set_power, person_power = self._powers
-            people = _to_power(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
-            self._weights = np.cumsum(_to_power(people, [face.dataset for face in faces], data_set_power))
+            people = _scale_sums(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
+            self._weights = np.cumsum(_scale_sums(people, [face.dataset for face in faces], data_set_power))
         return self._weights
 
 
-def _grouped(rows: Sequence[Face]) -> list[list[Face]]:
+def _group_by_medium(rows: Sequence[Face]) -> list[list[Face]]:
     media: dict[str, list[Face]] = {}
     for row in rows:
         media.setdefault(f"{row[1].dataset}/{row[1].key}", []).append(row)
     return [media[key] for key in sorted(media)]
 
 
-def _families(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
+def _originals_with_fakes(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
     """Match real faces with the fakes made from them: same time, and the real face's video as their original."""
-    made: dict[tuple[str, str, float], list[Face]] = {}
+    fakes_of: dict[tuple[str, str, float], list[Face]] = {}
     for cache, face in fakes:
         if face.original:
-            made.setdefault((face.dataset, face.original, face.time_s), []).append((cache, face))
+            fakes_of.setdefault((face.dataset, face.original, face.time_s), []).append((cache, face))
     originals = {(face.dataset, face.key, face.time_s): (cache, face) for cache, face in real}
-    return [(originals[key], rows) for key, rows in sorted(made.items()) if key in originals]
+    return [(originals[key], rows) for key, rows in sorted(fakes_of.items()) if key in originals]
 
 
-def _facing(halves: Mapping[tuple[str, float], dict[str, list[Face]]]) -> list[list[tuple[Face, Face]]]:
-    """Match, for each clip, the faces of both halves that are at one place of one frame: (real, fake)."""
+def _match_halves(halves: Mapping[tuple[str, float], dict[str, list[Face]]]) -> list[list[tuple[Face, Face]]]:
+    """Match the faces at the same position of both halves of a frame, for each clip: (real, fake)."""
     pairs: dict[str, list[tuple[Face, Face]]] = {}
     for (key, _), both in halves.items():
         for fake in both["fake"]:
-            near = min(both["real"], key=lambda row: row[1].distance(fake[1]), default=None)
-            if near is not None and near[1].distance(fake[1]) < SAME_FACE:
+            near = min(both["real"], key=lambda row: row[1].distance_to(fake[1]), default=None)
+            if near is not None and near[1].distance_to(fake[1]) < SAME_FACE:
                 pairs.setdefault(key, []).append((near, fake))
     return [pairs[key] for key in sorted(pairs)]
 
 
-def _to_power(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
-    """Scale *weights* so that the sum over each name becomes that sum to *power*."""
+def _scale_sums(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
+    """Scale *weights* so that the sum over each name is raised to *power*."""
     _, numbers = np.unique(np.array(names), return_inverse=True)
     sums = np.bincount(numbers, weights)
     return np.asarray(weights * sums[numbers] ** (power - 1.0), np.float64)
 
 
-def _pose(landmarks: Landmarks) -> NDArray[np.float64]:
+def _pose_vector(landmarks: Landmarks) -> NDArray[np.float64]:
     """Normalise landmarks by place, size and roll to (6,): the pose of the head and the opening of the mouth."""
     marks = np.array(landmarks, np.float64)
     eyes = marks[1] - marks[0]

@@ -1,4 +1,4 @@
-"""The kinds of couples that a mixture may hold, and stages of training with one mixture each."""
+"""The kinds of real/fake pairs in a mixture, and the stages of training, with one mixture each."""
 
 from bisect import bisect
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Final, Literal, get_args
 
 from numpy.random import Generator
 
-from worker.training.fakes.augment import Augmentation
+from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.generators.painting import PaintedKind
 
 Kind = Literal[
@@ -28,8 +28,9 @@ Kind = Literal[
 ``textbook`` and ``subtle``: a face blended into its own picture, in two styles. ``painted``, ``decoded``, ``restored``
 and ``inpainted``: painted by a network (``generators.painting.PaintedKind``). ``swap``: swapped between two people.
 ``transplant``: a face that a data set's generator made, blended into another real picture. ``pairs``: both halves of a
-side-by-side frame. ``parts``: parts of its swapped half over its original. ``originals``: fakes of a data set beside
-the pictures that they were made from. ``labelled``: real and fake pictures of a data set that do not belong together.
+side-by-side frame, as in data sets of the kind ``pairs``. ``parts``: parts of its swapped half over its original.
+``originals``: fakes of a data set beside the pictures that they were made from. ``labelled``: unrelated real and fake
+pictures of a data set.
 
 Where few people are swapped into many pictures, a network learns to recognise these people from whole swapped faces,
 and fails on others. Parts of a face do not identify a person.
@@ -39,22 +40,22 @@ ALIGNED: Final[frozenset[Kind]] = frozenset(
     {"textbook", "subtle", *get_args(PaintedKind), "swap", "transplant", "pairs", "parts", "originals"}
 )
 """Kinds whose two pictures differ by the swap alone."""
-SQUARES: Final[frozenset[Kind]] = frozenset({"decoded", "restored"})
-"""Kinds whose networks paint a whole square, which may be pasted as such."""
+WHOLE_SQUARE_KINDS: Final[frozenset[Kind]] = frozenset({"decoded", "restored"})
+"""Kinds whose networks paint a whole square, which may be pasted without a face mask."""
 
 
 class Stage:
     """
-    A stretch of training with one mixture.
+    A part of training with one mixture.
 
     Args:
-        couples: Length in couples.
+        pairs: Number of pairs.
         mixture: Kinds and their weights.
         augmentation: Replaces that of the whole stream.
     """
 
-    def __init__(self, couples: int, mixture: Mixture, augmentation: Augmentation | None = None) -> None:
-        self.couples = couples
+    def __init__(self, pairs: int, mixture: Mixture, augmentation: Augmentation | None = None) -> None:
+        self.pairs = pairs
         self.augmentation = augmentation
         self.kinds = sorted(mixture)
         self.limits = list(accumulate(mixture[kind] for kind in self.kinds))

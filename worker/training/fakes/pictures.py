@@ -10,4 +10,4 @@ Picture = NDArray[np.uint8]
 Mask = NDArray[np.float32]
 """(H, W) in [0, 1]: 0 where the target stays, 1 where the source is seen."""
 Landmarks = Sequence[tuple[float, float]]
-"""MTCNN's five in pixels, the picture's left before its right: eyes, nose, corners of the mouth."""
+"""MTCNN's five in pixels, eyes, nose, corners of the mouth; the one further left in the picture comes first."""

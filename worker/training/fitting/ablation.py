@@ -16,14 +16,14 @@ from pydantic import ValidationError
 from shared.manifests import Scale
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
-from worker.training.fitting.inputs import build_caches, paint_for
+from worker.training.fitting.inputs import build_caches, paint_recipe_faces
 from worker.training.fitting.progress import CURVES_FILE
 from worker.training.fitting.recipes import Recipe
-from worker.training.measuring.metrics import bootstrap, roc_auc
-from worker.training.measuring.scored import ScoredMedium, score_caches
+from worker.training.scoring.metrics import bootstrap, roc_auc
+from worker.training.scoring.scored_media import ScoredMedium, score_caches
 
 
-def variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:
+def read_variants(recipe: Path, changes: Path) -> dict[str, dict[str, Any]]:
     """
     Read *recipe* and *changes*, and return the changed recipes by name.
 
@@ -63,12 +63,12 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         TrainingError: One of them failed; the others are trained nevertheless.
     """
     jobs = []
-    made = variants(recipe, changes)
+    made = read_variants(recipe, changes)
     for variant in made.values():
         # Painted once here, since parallel runs would each paint.
         parsed = Recipe.model_validate(variant)
         if parsed.painters:
-            paint_for(parsed, build_caches(parsed, data, caches), caches)
+            paint_recipe_faces(parsed, build_caches(parsed, data, caches), caches)
     for name, variant in made.items():
         folder = runs / slug(name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def run_ablations(recipe: Path, changes: Path, data: Path, caches: Path, runs: P
         raise TrainingError(f"these runs failed, see log.txt in their folders: {', '.join(failed)}")
 
 
-def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) -> str:
+def compare_variants(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) -> str:
     """
     Return a table, in Markdown, of the results of the trained variants on the validation set, by medium.
 
@@ -102,7 +102,7 @@ def comparison(recipe: Path, changes: Path, caches: Sequence[Path], runs: Path) 
         "above original",
     )
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
-    for name in variants(recipe, changes):
+    for name in read_variants(recipe, changes):
         folder = runs / slug(name)
         if not (folder / "last" / "manifest.json").exists():
             continue

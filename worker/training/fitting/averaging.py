@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class WeightAverage:
     """
     A network whose weights follow another's: quickly at first, then with a fixed decay.
 
-    The count that decides how quickly is on the host. ``torch.optim.swa_utils.AveragedModel`` keeps it on the
-    device and reads it back for every tensor, hundreds of times a step, and the device is idle each time.
+    The count of updates, on which the decay depends, is on the host. ``torch.optim.swa_utils.AveragedModel`` keeps it
+    on the device and reads it back for every tensor, hundreds of times a step, and the device is idle each time.
 
     Args:
         network: Network that is copied, including its buffers.

@@ -1,12 +1,12 @@
-"""The inputs of training: the crop caches of a recipe, the faces its networks paint, and the couples made of both."""
+"""The inputs of training: the crop caches of a recipe, the faces its networks paint, and the pairs made of both."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from worker.training.data.sources import build_source_caches
-from worker.training.fakes.couples import Couples
 from worker.training.fakes.generators.painting import paint_faces
 from worker.training.fakes.kinds import Stage
+from worker.training.fakes.pair_stream import RealFakePairStream
 from worker.training.fitting.recipes import Recipe
 
 
@@ -24,12 +24,12 @@ def build_caches(recipe: Recipe, data: Path, caches: Path, *, processes: int = 1
     return build_source_caches(recipe.sources, data, caches, recipe.cache, processes=processes)
 
 
-def paint_for(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
-    """Paint the faces in *caches* with the networks that the mixtures need; return the folders of the paintings."""
+def paint_recipe_faces(recipe: Recipe, caches: Sequence[Path], folder: Path) -> list[Path]:
+    """Paint the faces in *caches* with the networks that the mixtures need; return the new crop caches."""
     return paint_faces(caches, folder, recipe.painters, seed=recipe.seed)
 
 
-def make_couples(
+def make_pair_stream(
     recipe: Recipe,
     caches: Sequence[Path],
     *,
@@ -39,11 +39,11 @@ def make_couples(
     rank: int = 0,
     ranks: int = 1,
     shuffle_labels: bool = False,
-) -> Couples:
-    """Make the stream that *recipe* trains on; *stages* replace its own, the others are those of ``Couples``."""
+) -> RealFakePairStream:
+    """Make the stream that *recipe* trains on; *stages* replace the recipe's. See ``RealFakePairStream``."""
     if stages is None:
         stages = [Stage(stage.images // 2, stage.mixture, stage.augmentation) for stage in recipe.stages]
-    return Couples(
+    return RealFakePairStream(
         caches,
         stages,
         recipe.augmentation,
@@ -59,5 +59,5 @@ def make_couples(
         painted=painted,
         data_set_power=recipe.draws.data_set,
         person_power=recipe.draws.person,
-        leave=recipe.augment_on == "device",
+        augment_on_device=recipe.augment_on == "device",
     )

@@ -1,4 +1,4 @@
-"""The loss of a batch of couples, and its transfer from the device to the host."""
+"""The loss of a batch of pairs, and its transfer from the device to the host."""
 
 import torch
 from torch import Tensor
@@ -7,18 +7,18 @@ from torch.nn import functional
 from worker.training.fitting.recipes import Optimisation
 
 
-def couple_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> Tensor:
+def pair_loss(logits: Tensor, aligned: Tensor, optimisation: Optimisation) -> Tensor:
     """
-    Return the loss of a batch of couples.
+    Return the loss of a batch of pairs.
 
     Args:
         logits: (2B,), real before fake.
-        aligned: (B,), 1 where the two of a couple may be ranked.
+        aligned: (B,), 1 where the two of a pair may be ranked.
 
     Returns:
         Mean binary cross-entropy, or focal loss (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017),
         plus the weighted ranking loss (Burges et al., "Learning to Rank using Gradient Descent", ICML 2005) and the
-        weighted mean square of the common offset of the logits of aligned couples.
+        weighted mean square of the common offset of the logits of aligned pairs.
     """
     real, fake = logits.chunk(2)
     margins = torch.cat([-real, fake])  # The distance of each logit from 0, positive on the right side.

@@ -50,7 +50,7 @@ def learning_rate_factor(seen: int, total: int, warm_up: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def set_momentum(network: nn.Module, momentum: float) -> None:
+def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
     """Set the momentum of every batch norm in *network*."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

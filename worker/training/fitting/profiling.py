@@ -1,4 +1,4 @@
-"""The cost of a recipe's steps on this machine: time by part, kernels, and couples a second of a loader."""
+"""The cost of a recipe's steps on this machine: time by part, kernels, and pairs a second of a loader."""
 
 import time
 from collections.abc import Sequence
@@ -11,43 +11,43 @@ from torch.profiler import ProfilerActivity
 
 from worker.training.fakes.generators.painting import PaintedKind
 from worker.training.fakes.kinds import Kind, Stage
-from worker.training.fitting.inputs import make_couples
+from worker.training.fitting.inputs import make_pair_stream
 from worker.training.fitting.recipes import Recipe
-from worker.training.fitting.stopwatch import Part, Stopwatch, Synchronisations
-from worker.training.fitting.train import Trainer
+from worker.training.fitting.timing import Part, PartTimer, SynchronisationCounter
+from worker.training.fitting.trainer import Trainer
 
 STEPS: Final = 4
 """Number of timed steps, after one for warm-up."""
-COUPLES: Final = 24
-"""Number of timed couples of each kind, after a few for warm-up."""
+TIMED_PAIRS: Final = 24
+"""Number of timed pairs of each kind, after a few for warm-up."""
 
 
 def profile(recipe: Recipe, caches: Sequence[Path], *, painted: Sequence[Path] = (), steps: int = STEPS) -> list[str]:
     """
-    Time a few steps, whose results are discarded, and the making of couples of each kind in this process.
+    Time a few steps, whose results are discarded, and how long each kind of pair takes in this process.
 
     Parts are timed with a synchronisation between them, so that their sum is more than the time of a step.
 
     Returns:
         Lines to print.
     """
-    watch = Stopwatch()
+    timer = PartTimer()
     with TemporaryDirectory() as folder:
-        trainer = Trainer(recipe, caches, Path(folder), painted=painted, watch=watch)
-        trainer.rehearse(1)
-        watch.seconds.clear()
-        trainer.rehearse(steps)
-        timed = dict(watch.seconds)
-        waits = Synchronisations()
+        trainer = Trainer(recipe, caches, Path(folder), painted=painted, timer=timer)
+        trainer.take_unsaved_steps(1)
+        timer.seconds.clear()
+        trainer.take_unsaved_steps(steps)
+        timed = dict(timer.seconds)
+        waits = SynchronisationCounter()
         with waits:
-            trainer.rehearse(1)
+            trainer.take_unsaved_steps(1)
         what, kernels = _kernels(trainer)
     lines = [f"a step of {trainer.images_per_step} images, mean of {steps}:"]
     lines += [f"  {part:<14}{1e3 * timed.get(part, 0.0) / steps:9.2f} ms" for part in get_args(Part)]
     lines += [f"  {what:<14}{kernels:9d}", f"  {'waits':<14}{waits.count:9d}"]
-    lines += ["couples that one loader process makes:"]
+    lines += ["real/fake pairs that one loader process makes:"]
     for kind, stage in _kinds(recipe).items():
-        rate = _couples_per_second(recipe, caches, painted, kind, stage)
+        rate = _pairs_per_second(recipe, caches, painted, kind, stage)
         lines.append(f"  {kind:<14}{1e3 / rate:9.2f} ms{rate:9.1f} a second")
     return lines
 
@@ -58,16 +58,16 @@ def _kinds(recipe: Recipe) -> dict[Kind, Stage]:
     return {kind: Stage(1, {kind: 1.0}, last.augmentation) for kind, weight in last.mixture.items() if weight > 0.0}
 
 
-def _couples_per_second(
+def _pairs_per_second(
     recipe: Recipe, caches: Sequence[Path], painted: Sequence[Path], kind: Kind, stage: Stage
 ) -> float:
-    stream = make_couples(recipe, caches, stages=[stage], painted=painted if kind in get_args(PaintedKind) else ())
+    stream = make_pair_stream(recipe, caches, stages=[stage], painted=painted if kind in get_args(PaintedKind) else ())
     for number in range(4):
-        stream.couple(number)
+        stream.make_pair(number)
     began = time.perf_counter()
-    for number in range(4, 4 + COUPLES):
-        stream.couple(number)
-    return COUPLES / (time.perf_counter() - began)
+    for number in range(4, 4 + TIMED_PAIRS):
+        stream.make_pair(number)
+    return TIMED_PAIRS / (time.perf_counter() - began)
 
 
 def _kernels(trainer: Trainer) -> tuple[str, int]:
@@ -77,7 +77,7 @@ def _kernels(trainer: Trainer) -> tuple[str, int]:
     if is_cuda:
         activities.append(ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as seen:
-        trainer.rehearse(1)
+        trainer.take_unsaved_steps(1)
     # torch.profiler has no types here.
     events = list(seen.events() or [])
     if is_cuda:

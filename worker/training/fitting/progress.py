@@ -25,14 +25,14 @@ class Progress:
     """Validations since the best one."""
     seconds: float = 0.0
 
-    def note_loss(self, loss: float) -> None:
+    def record_loss(self, loss: float) -> None:
         """Update the smoothed loss with the loss of a step."""
         smoothing = SMOOTHING if self.loss is not None else 0.0
         self.loss = smoothing * (self.loss or 0.0) + (1 - smoothing) * loss
 
 
-def write_curves(folder: Path, row: Mapping[str, float]) -> None:
-    """Add *row* to the curves of the run in *folder*, without the rows that a killed run wrote at or after it."""
+def append_curves(folder: Path, row: Mapping[str, float]) -> None:
+    """Append *row* to the curves of the run in *folder*, and drop rows of a killed run at or after it."""
     path = folder / CURVES_FILE
     rows: list[Mapping[str, Any]] = []
     if path.exists():

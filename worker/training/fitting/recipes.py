@@ -11,7 +11,7 @@ from shared.manifests import Architecture, Preprocessing, Sampling
 from worker.training.data.cache import CacheSettings
 from worker.training.data.sources import Source
 from worker.training.errors import DataError
-from worker.training.fakes.augment import Augmentation
+from worker.training.fakes.augmentation import Augmentation
 from worker.training.fakes.generators.autoencoders import AutoencoderSettings
 from worker.training.fakes.generators.inpainters import InpainterSettings
 from worker.training.fakes.generators.painting import PaintedKind, PainterSettings
@@ -39,9 +39,9 @@ class StageRecipe(_Part):
         return mixture
 
 
-class Draws(_Part):
+class SamplingBalance(_Part):
     """
-    Balance of the draws of real faces between data sets and people.
+    Balance between data sets and people when real faces are drawn.
 
     The weight of a medium is the number of its faces, up to a dozen. The share of a data set, and of a person within
     it, is the sum of these weights to the given power: 1 draws all media equally often, 0 all data sets (or people)
@@ -69,7 +69,7 @@ class Optimisation(_Part):
     ranking: float = Field(default=0.3, ge=0.0)
     """Weight of the ranking loss, which is small if a fake scores above the real picture it was made from."""
     centring: float = Field(default=0.0, ge=0.0)
-    """Weight of the centring loss, which is small if the logits of a couple are symmetric about 0, so that a whole clip
+    """Weight of the centring loss, which is small if the logits of a pair are symmetric about 0, so that a whole clip
     is not shifted towards fake."""
     mask: float = Field(default=0.5, ge=0.0)
     """Weight of the mask loss, for predicting where a fake was changed; 0 leaves that part of the network out."""
@@ -104,8 +104,8 @@ class Hardware(_Part):
     loader_processes: int = Field(default=1, ge=0)
 
 
-class Origin(_Part):
-    """Text of the model card on weights that were trained elsewhere; nothing else depends on it."""
+class ExternalTraining(_Part):
+    """Description of training that was done elsewhere, for the model card; nothing else depends on it."""
 
     data: str = ""
     """Training data that is not among the recipe's sources, and its terms of use."""
@@ -115,11 +115,12 @@ class Origin(_Part):
     seconds: str = ""
     """Duration of training."""
     measured: list[str] = []
-    """Results of its makers on media that are not here, a line each, for the card's section on weaknesses."""
+    """Results that the authors of the weights measured on other media, a line each, for the card's section on
+    weaknesses."""
     note: str = ""
 
 
-_PAINTED_BY: Final[dict[PaintedKind, str]] = {
+_PAINTERS_OF: Final[dict[PaintedKind, str]] = {
     "painted": "autoencoders with a plain code",
     "decoded": "autoencoders with a variational or quantised code",
     "restored": "restorers",
@@ -151,7 +152,7 @@ class Recipe(_Part):
     """Networks that paint the faces of the kind ``inpainted``."""
     real_from: list[str] = []
     """Data sets from whose real faces fakes are made; all if empty."""
-    draws: Draws = Draws()
+    draws: SamplingBalance = SamplingBalance()
     augmentation: Augmentation = Augmentation()
     augment_on: Literal["loaders", "device"] = "loaders"
     """Where crops are augmented: with ``device``, the changes that ``on_device`` can apply to whole batches move from
@@ -162,14 +163,14 @@ class Recipe(_Part):
     min_bits_per_pixel: float | None = Field(default=None, gt=0.0)
     """Limit for the manifest: a video with fewer (``shared.evidence.bits_per_pixel``) is never called real."""
     save_every_s: float = Field(default=60.0, ge=0.0)
-    origin: Origin | None = None
+    origin: ExternalTraining | None = None
 
     @model_validator(mode="after")
     def _can_paint(self) -> Self:
         missing = self.painted_kinds - {painter.kind for painter in self._all_painters}
         if missing:
-            lists = ", ".join(f"{kind!r} needs {_PAINTED_BY[kind]}" for kind in sorted(missing))
-            raise ValueError(f"a mixture wants faces that nothing paints: {lists}")
+            lists = ", ".join(f"{kind!r} needs {_PAINTERS_OF[kind]}" for kind in sorted(missing))
+            raise ValueError(f"a mixture needs faces that no network paints: {lists}")
         return self
 
     @property

@@ -38,7 +38,7 @@ def read_index(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         if (folder / OLDER_FILE).exists():
             raise TrainingError(
-                f"{folder / OLDER_FILE} was written by an older version; end that run with it, or take another folder"
+                f"{folder / OLDER_FILE} was written by an older version; finish it there, or choose another folder"
             )
         return None
     try:
@@ -57,7 +57,7 @@ def check_recipe(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """
     about = read_index(folder)
     if about is not None and about["recipe"] != recipe.digest():
-        raise TrainingError(f"{folder / INDEX_FILE} belongs to another recipe; take another folder, or delete it")
+        raise TrainingError(f"{folder / INDEX_FILE} belongs to another recipe; choose another folder, or delete it")
     return about
 
 

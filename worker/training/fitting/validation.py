@@ -1,4 +1,4 @@
-"""Validation, by which training chooses among its states: on faces it never learns from, cut as serving cuts them."""
+"""Validation on faces that are not trained on, cut as in serving; it selects the best state of a run."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from worker.training.data.cache import CachedFace, CropCache
-from worker.training.fakes.augment import Augmentation, native_crop, to_size
-from worker.training.fakes.couples import Couples
+from worker.training.fakes.augmentation import Augmentation, crop_at_native_size, resize_to_network
 from worker.training.fakes.kinds import Stage
+from worker.training.fakes.pair_stream import RealFakePairStream
 from worker.training.fakes.pictures import Picture
 from worker.training.fakes.transcoding import VIEWS, Transform
 from worker.training.fitting.recipes import Recipe, Validation
-from worker.training.measuring.metrics import Labels, Scores, roc_auc
-from worker.training.measuring.scored import above_originals, draw_media, spread
+from worker.training.scoring.metrics import Labels, Scores, roc_auc
+from worker.training.scoring.scored_media import compare_with_originals, draw_media, take_evenly
 
 BATCH = 64
 
 
 class ValidationFaces:
     """
-    The faces of the validation set, and couples of fakes made from them, in every view that the recipe names.
+    The faces of the validation set, and pairs of fakes made from them, in every view that the recipe names.
 
     Args:
         caches: Folders of crops.
@@ -37,13 +37,13 @@ class ValidationFaces:
         """A face of each medium, with the metadata of the medium."""
         self._medium_of: list[str] = []
         crops: dict[str, list[Picture]] = {view: [] for view in self._views}
-        for cache, face in _chosen(caches, recipe.validation):
-            native = native_crop(cache.picture(face), face.box_px, self._margin)
+        for cache, face in _choose_faces(caches, recipe.validation):
+            native = crop_at_native_size(cache.read_picture(face), face.box_px, self._margin)
             for view in self._views:
-                crops[view].append(to_size(VIEWS[view](native), self._size_px))
+                crops[view].append(resize_to_network(VIEWS[view](native), self._size_px))
             self._medium_of.append(f"{face.dataset}/{face.key}")
             self._media.setdefault(self._medium_of[-1], face)
-        couples = Couples(
+        pairs = RealFakePairStream(
             caches,
             [Stage(1, {"textbook": 1.0, "subtle": 1.0, "swap": 1.0})],
             Augmentation(jitter=0.0),
@@ -53,8 +53,8 @@ class ValidationFaces:
             seed=2**31,
             set_name="validation",
         )
-        made, _, _ = couples.batch(0)  # (2N, 3, S, S)
-        self._made = {view: self._viewed(made, VIEWS[view]) for view in self._views}
+        made, _, _ = pairs.make_batch(0)  # (2N, 3, S, S)
+        self._made = {view: self._apply_view(made, VIEWS[view]) for view in self._views}
         self._crops = {view: torch.from_numpy(np.stack(crops[view])).permute(0, 3, 1, 2) for view in self._views}
 
     def measure(self, network: nn.Module, device: torch.device) -> dict[str, float]:
@@ -69,22 +69,22 @@ class ValidationFaces:
             by which states are chosen, the mean of these.
         """
         first, *others = self._views
-        result, main = self._measured(network, device, first)
+        result, main = self._measure_view(network, device, first)
         selections = {first: main}
         for view in others:
-            selections[view] = self._measured(network, device, view)[1]
+            selections[view] = self._measure_view(network, device, view)[1]
         if others:
             result |= {f"selection_{view}": value for view, value in selections.items()}
         result["selection"] = float(np.mean(list(selections.values())))
         return result
 
-    def _measured(self, network: nn.Module, device: torch.device, view: str) -> tuple[dict[str, float], float]:
+    def _measure_view(self, network: nn.Module, device: torch.device, view: str) -> tuple[dict[str, float], float]:
         """Return the measures of one view, and the mean of those by which states are chosen."""
-        made = _logits(network, self._made[view], device).numpy()
+        made = _score(network, self._made[view], device).numpy()
         result: dict[str, float] = {}
         _add_auc(result, "made_auc", np.repeat([0, 1], len(made) // 2), made)
         by_medium: dict[str, list[float]] = {}
-        logits = _logits(network, self._crops[view], device).tolist()
+        logits = _score(network, self._crops[view], device).tolist()
         for medium, logit in zip(self._medium_of, logits, strict=True):
             by_medium.setdefault(medium, []).append(logit)
         rows = [(self._media[medium], float(np.mean(logits))) for medium, logits in by_medium.items()]
@@ -100,23 +100,23 @@ class ValidationFaces:
         for name in sorted({face.dataset for face, _ in rows}):
             if f"{name}_auc" not in result:
                 add(f"{name}_auc", [row for row in rows if row[0].dataset == name])
-        above = above_originals([face for face, _ in rows], [score for _, score in rows])
+        above = compare_with_originals([face for face, _ in rows], [score for _, score in rows])
         if above:
             result["above"] = float(np.mean([is_above for _, is_above in above]))
         return result, selection
 
-    def _viewed(self, pictures: Tensor, transform: Transform) -> Tensor:
+    def _apply_view(self, pictures: Tensor, transform: Transform) -> Tensor:
         """Apply *transform* to each of (N, 3, S, S) uint8 pictures."""
         planes = [picture.permute(1, 2, 0).contiguous().numpy() for picture in pictures]
-        seen = [to_size(transform(picture), self._size_px) for picture in planes]
+        seen = [resize_to_network(transform(picture), self._size_px) for picture in planes]
         return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2)
 
 
-def _chosen(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCache, CachedFace]]:
+def _choose_faces(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCache, CachedFace]]:
     """Yield the validation faces that are evaluated, always the same ones."""
     media: list[tuple[CropCache, list[CachedFace]]] = []
     for cache in map(CropCache, caches):
-        for _, group in groupby(cache.faces(), key=lambda face: (face.dataset, face.key)):
+        for _, group in groupby(cache.read_faces(), key=lambda face: (face.dataset, face.key)):
             faces = [face for face in group if face.set == "validation"]
             if faces:
                 media.append((cache, faces))
@@ -124,7 +124,7 @@ def _chosen(caches: Sequence[Path], limits: Validation) -> Iterator[tuple[CropCa
     kept = set(firsts if limits.media is None else draw_media(firsts, limits.media))
     for cache, faces in media:
         if faces[0] in kept:
-            yield from ((cache, face) for face in spread(faces, limits.faces or len(faces)))
+            yield from ((cache, face) for face in take_evenly(faces, limits.faces or len(faces)))
 
 
 def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores) -> None:
@@ -135,7 +135,7 @@ def _add_auc(result: dict[str, float], name: str, labels: Labels, scores: Scores
 
 
 @torch.inference_mode()
-def _logits(network: nn.Module, pictures: Tensor, device: torch.device) -> Tensor:
+def _score(network: nn.Module, pictures: Tensor, device: torch.device) -> Tensor:
     network.eval()
     parts = []
     for start in range(0, len(pictures), BATCH):

@@ -1,4 +1,4 @@
-"""Copies of stored objects on this machine: fetched once, kept while used, gone soon after."""
+"""Local copies of stored objects: fetched once, kept while in use, erased soon after."""
 
 import fcntl
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[4]
 
 
 class Source:
-    """Objects of ten bytes, and how often each was fetched."""
+    """A source of objects of ten bytes that records fetches."""
 
     def __init__(self):
         self.fetched = []
@@ -47,7 +47,7 @@ def age(folder, seconds):
         os.utime(path, (used, used))
 
 
-def test_many_who_want_the_same_at_once_fetch_it_once(tmp_path):
+def test_concurrent_users_of_a_copy_fetch_it_once(tmp_path):
     begun, together = threading.Barrier(8), threading.Barrier(8)
     fetched, used = [], []
 
@@ -56,15 +56,15 @@ def test_many_who_want_the_same_at_once_fetch_it_once(tmp_path):
         time.sleep(0.2)
         file.write(b"x")
 
-    def want():
+    def use_copy():
         begun.wait()
-        # As processes do, each has a view of its own of the same folder.
+        # Each thread has its own LocalCopies of the same folder, as processes do.
         with LocalCopies(tmp_path, 100, 60).get("a", lambda: 1, fetch) as path:
-            # Nobody is done with it before all have it.
+            # No thread releases the copy before all have it.
             together.wait(timeout=30)
             used.append(path.read_bytes())
 
-    threads = [threading.Thread(target=want) for _ in range(8)]
+    threads = [threading.Thread(target=use_copy) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -72,7 +72,7 @@ def test_many_who_want_the_same_at_once_fetch_it_once(tmp_path):
     assert (len(fetched), used) == (1, [b"x"] * 8)
 
 
-def test_what_nobody_uses_goes_after_its_time_and_not_before(tmp_path, source):
+def test_an_unused_copy_is_erased_after_the_linger_time_and_not_before(tmp_path, source):
     copies = LocalCopies(tmp_path, 100, 60)
     with source.use(copies, "a"):
         age(tmp_path, 100)
@@ -85,7 +85,7 @@ def test_what_nobody_uses_goes_after_its_time_and_not_before(tmp_path, source):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_process_left_that_died_goes_though_the_next_one_needs_none(tmp_path, source):
+def test_copies_of_dead_processes_are_erased_even_if_none_is_needed(tmp_path, source):
     with source.use(LocalCopies(tmp_path, 100, 3600), "a"):
         pass
     LocalCopies(tmp_path, 100, 0.2)
@@ -95,7 +95,7 @@ def test_what_a_process_left_that_died_goes_though_the_next_one_needs_none(tmp_p
         time.sleep(0.05)
 
 
-def test_the_least_recently_used_make_room(tmp_path, source):
+def test_the_least_recently_used_copies_are_erased_first(tmp_path, source):
     copies = LocalCopies(tmp_path, 25, 3600)
     for key in ("a", "b"):
         with source.use(copies, key):
@@ -106,13 +106,13 @@ def test_the_least_recently_used_make_room(tmp_path, source):
     assert source.fetched == ["a", "b", "c"]
 
 
-def test_more_than_fits_is_still_fetched_for_who_works_on_it(tmp_path, source):
+def test_copies_in_use_may_exceed_the_size_limit(tmp_path, source):
     copies = LocalCopies(tmp_path, 5, 60)
     with source.use(copies, "a"), source.use(copies, "b"):
         assert copies_in(tmp_path) == ["a", "b"]
 
 
-def test_what_is_forgotten_is_gone_at_once_unless_it_is_in_use(tmp_path, source):
+def test_a_forgotten_copy_is_erased_at_once_unless_it_is_in_use(tmp_path, source):
     copies = LocalCopies(tmp_path, 100, 60)
     with source.use(copies, "a"):
         copies.forget("a")
@@ -122,7 +122,7 @@ def test_what_is_forgotten_is_gone_at_once_unless_it_is_in_use(tmp_path, source)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_fetch_leaves_nothing_and_the_next_one_is_made(tmp_path, source):
+def test_a_failed_fetch_leaves_nothing_and_can_be_repeated(tmp_path, source):
     copies = LocalCopies(tmp_path, 100, 60)
 
     def fail(file):
@@ -136,7 +136,7 @@ def test_a_failed_fetch_leaves_nothing_and_the_next_one_is_made(tmp_path, source
         assert path.read_bytes().startswith(b"a")
 
 
-def test_what_a_killed_process_held_is_free(tmp_path):
+def test_a_killed_process_releases_its_copy(tmp_path):
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
@@ -155,14 +155,14 @@ def test_what_a_killed_process_held_is_free(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_leftovers_of_killed_processes_go(tmp_path):
+def test_leftovers_of_killed_processes_are_erased(tmp_path):
     (tmp_path / "x.part").write_bytes(b"half")
     (tmp_path / "y.lock").write_bytes(b"")
     assert not LocalCopies(tmp_path, 100, 60).sweep()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_being_fetched_is_no_leftover(tmp_path):
+def test_a_copy_that_is_being_fetched_is_not_a_leftover(tmp_path):
     copies, parts = LocalCopies(tmp_path, 100, 60), []
 
     def fetch(file):
@@ -178,7 +178,7 @@ def use_of(folder):
     return LocalCopies(folder, 100, 60).get("a", lambda: 1, lambda file: file.write(b"a"))
 
 
-def test_copies_are_for_this_user_alone(tmp_path):
+def test_copies_are_accessible_only_to_this_user(tmp_path):
     before = os.umask(0)
     try:
         with LocalCopies(tmp_path / "new", 100, 60).get("a", lambda: 1, lambda file: file.write(b"a")) as path:
@@ -209,8 +209,8 @@ def link(folder):
         pytest.param(link, "symbolic link", id="a link"),
     ],
 )
-def test_a_folder_of_others_is_not_used(tmp_path, make, reason):
-    """Its name can be foreseen: another user may have made it first, to read or exchange what is decoded."""
+def test_a_folder_of_another_user_is_refused(tmp_path, make, reason):
+    """The name is predictable: another user may have made the folder first, to read or replace files."""
     folder = make(tmp_path / "copies")
     before = sorted(folder.iterdir())
     with pytest.raises(StorageError, match=reason), use_of(folder):
@@ -225,8 +225,8 @@ def test_a_folder_of_others_is_not_used(tmp_path, make, reason):
     "mode", [0o775, 0o777, 0o2770, 0o1700], ids=["umask 002", "open to all", "fsGroup", "half closed"]
 )
 @pytest.mark.parametrize("use", ["get", "forget", "sweep"])
-def test_a_folder_of_this_user_that_others_could_change_is_emptied_and_closed_to_them(tmp_path, source, mode, use):
-    """As an earlier release made it, or an orchestrator opened it to a group. What is in it may be theirs."""
+def test_an_open_folder_is_emptied_and_closed_to_others(tmp_path, source, mode, use):
+    """An earlier release or an orchestrator may have left the folder open, so that its files are not trusted."""
     folder = tmp_path / "copies"
     copies = LocalCopies(folder, 100, 60)
     with source.use(copies, "a") as path:
@@ -250,20 +250,20 @@ def test_a_folder_of_this_user_that_others_could_change_is_emptied_and_closed_to
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_processes_that_meet_an_open_folder_at_once_empty_it_once(tmp_path):
-    """One that is late must not take away what another has fetched since."""
+def test_concurrent_processes_empty_an_open_folder_once(tmp_path):
+    """A late process must not erase copies that another has fetched since."""
     folder, begun, together, used = tmp_path / "copies", threading.Barrier(8), threading.Barrier(8), []
     folder.mkdir()
     folder.chmod(0o777)
     (folder / "old.copy").write_text("exchanged")
 
-    def want(key):
+    def use_copy(key):
         begun.wait()
         with LocalCopies(folder, 100, 60).get(key, lambda: 1, lambda file: file.write(b"x")) as path:
             together.wait(timeout=30)
             used.append(path.read_bytes())
 
-    threads = [threading.Thread(target=want, args=[str(number)]) for number in range(8)]
+    threads = [threading.Thread(target=use_copy, args=[str(number)]) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -272,8 +272,8 @@ def test_processes_that_meet_an_open_folder_at_once_empty_it_once(tmp_path):
     assert copies_in(folder) == ["x"] * 8
 
 
-def test_one_who_keeps_the_folder_locked_does_not_hold_anybody_up_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr("shared.storage.folders.LONGEST_LOCK_S", 0.05)
+def test_waiting_for_a_locked_folder_times_out(tmp_path, monkeypatch):
+    monkeypatch.setattr("shared.storage.folders.LOCK_TIMEOUT_S", 0.05)
     tmp_path.chmod(0o770)
     held = os.open(tmp_path, os.O_RDONLY)
     try:
@@ -292,8 +292,8 @@ def test_a_file_in_place_of_the_folder_is_a_storage_error(tmp_path):
         pass
 
 
-def test_a_folder_of_settings_is_used_if_this_user_owns_it_and_another_one_gets_a_folder_in_it(tmp_path, monkeypatch):
-    """A volume of an orchestrator belongs to root, and all may write in it."""
+def test_a_configured_folder_is_used_if_owned_and_otherwise_gets_a_subfolder(tmp_path, monkeypatch):
+    """A volume of an orchestrator belongs to root and is writable by all."""
     own = f"deepfakestream-{os.geteuid()}"
     assert copies_folder(tmp_path) == tmp_path
     assert copies_folder(tmp_path / "new") == tmp_path / "new"
@@ -306,8 +306,8 @@ def test_a_folder_of_settings_is_used_if_this_user_owns_it_and_another_one_gets_
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777], ids=["open to all", "as /tmp is"])
-def test_a_folder_of_settings_that_all_may_write_in_stays_so(tmp_path, mode):
-    """For root, /tmp is a folder of its own."""
+def test_a_world_writable_configured_folder_keeps_its_mode(tmp_path, mode):
+    """Root owns /tmp itself."""
     tmp_path.chmod(mode)
     with use_of(copies_folder(tmp_path)) as path:
         assert path.parent == tmp_path / f"deepfakestream-{os.geteuid()}"
@@ -326,13 +326,13 @@ def test_a_full_disk_is_a_storage_error_and_leaves_no_copy(tmp_path):
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_an_error_of_what_uses_a_copy_is_its_own(tmp_path):
+def test_an_error_of_the_user_of_a_copy_is_passed_on(tmp_path):
     with pytest.raises(FileNotFoundError), use_of(tmp_path):
         raise FileNotFoundError
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError], ids=["used", "failed"])
-def test_it_goes_by_itself(tmp_path, error):
+def test_an_unused_copy_is_erased_without_another_call(tmp_path, error):
     with suppress(RuntimeError), LocalCopies(tmp_path, 100, 0.2).get("a", lambda: 1, lambda file: file.write(b"a")):
         if error:
             raise error

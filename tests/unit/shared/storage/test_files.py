@@ -1,4 +1,4 @@
-"""What a disk does otherwise than S3: owners, modes, power cuts, and failures in the middle of a file."""
+"""Storage on a disk, where it differs from S3: owners, modes, power cuts, and failures within a file."""
 
 import errno
 import os
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @contextmanager
 def open_to_all():
-    """The most generous umask."""
+    """Set a umask that removes no permissions."""
     before = os.umask(0)
     try:
         yield
@@ -41,7 +41,7 @@ def put(storage, key):
     upload.commit()
 
 
-def test_files_and_folders_are_for_this_user_alone_from_their_first_moment_on(tmp_path):
+def test_files_and_folders_are_created_private(tmp_path):
     with open_to_all():
         storage = open_storage(StorageSettings(url=f"file://{tmp_path}/a/b"))
         upload = storage.create("media/x")
@@ -53,7 +53,7 @@ def test_files_and_folders_are_for_this_user_alone_from_their_first_moment_on(tm
         assert stat.S_IMODE((tmp_path / made).stat().st_mode) == 0o700
 
 
-def test_a_folder_that_an_operator_made_stays_as_it_is(tmp_path):
+def test_an_existing_folder_keeps_its_mode(tmp_path):
     tmp_path.chmod(0o750)
     put(open_storage(StorageSettings(url=f"file://{tmp_path}")), "media/x")
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o750
@@ -61,7 +61,7 @@ def test_a_folder_that_an_operator_made_stays_as_it_is(tmp_path):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """What was made durable, in order: paths, and the names in a folder at that time."""
+    """Record synced paths in order, and the names in a folder at that time."""
     events, fsync = [], os.fsync
 
     def spy(file):
@@ -73,7 +73,7 @@ def synced(monkeypatch):
     return events
 
 
-def test_a_power_cut_takes_neither_the_content_nor_the_name_nor_the_folders_of_a_committed_file(tmp_path, synced):
+def test_content_name_and_folders_of_a_committed_file_are_synced(tmp_path, synced):
     put(open_storage(StorageSettings(url=f"file://{tmp_path}/a")), "media/x")
     media = tmp_path / "a" / "media"
     assert synced == [
@@ -84,7 +84,7 @@ def test_a_power_cut_takes_neither_the_content_nor_the_name_nor_the_folders_of_a
     ]
 
 
-def test_a_name_that_cannot_be_made_durable_is_taken_away_again(storage, folder, monkeypatch):
+def test_a_file_whose_name_cannot_be_synced_is_removed(storage, folder, monkeypatch):
     upload, fsync = storage.create("media/x"), os.fsync
 
     def fail(file):
@@ -99,7 +99,7 @@ def test_a_name_that_cannot_be_made_durable_is_taken_away_again(storage, folder,
     assert list((folder / "media").iterdir()) == []
 
 
-def test_a_power_cut_does_not_bring_back_what_was_erased(storage, folder, synced):
+def test_a_removal_is_synced(storage, folder, synced):
     put(storage, "media/x")
     synced.clear()
     storage.delete("media/x")
@@ -122,7 +122,7 @@ def test_a_power_cut_does_not_bring_back_what_was_erased(storage, folder, synced
 )
 def test_a_disk_that_fails_after_the_file_was_opened_is_a_storage_error(storage, folder, use):
     (folder / "media").mkdir()
-    # Opens as any file does, and has nothing at its beginning.
+    # This file can be opened, but its beginning cannot be read.
     (folder / "media" / "x").symlink_to(MEMORY)
     with storage.open("media/x") as stream, pytest.raises(StorageError, match="cannot be read"):
         use(stream)
@@ -136,7 +136,7 @@ def test_a_file_that_cannot_be_closed_is_a_storage_error(storage):
         stream.close()
 
 
-def test_what_cannot_be_looked_at_is_a_storage_error(storage, folder):
+def test_a_failing_stat_is_a_storage_error(storage, folder):
     (folder / "media").symlink_to("media")
     for ask in (storage.size, storage.open, lambda key: storage.local_path(key).__enter__(), storage.delete):
         with pytest.raises(StorageError) as failure:
@@ -146,13 +146,13 @@ def test_what_cannot_be_looked_at_is_a_storage_error(storage, folder):
         list(storage.list("media"))
 
 
-def test_a_failed_copy_of_nothing_leaves_nothing(storage, folder):
+def test_a_copy_of_a_missing_file_leaves_nothing(storage, folder):
     with pytest.raises(ObjectMissingError):
         storage.copy("incoming/none", "media/x")
     assert list(folder.iterdir()) == []
 
 
-def test_what_goes_while_it_is_listed_is_left_out(storage):
+def test_files_that_disappear_during_a_listing_are_left_out(storage):
     for name in "abc":
         put(storage, f"media/{name}/x")
     found = storage.list("media")
@@ -162,14 +162,14 @@ def test_what_goes_while_it_is_listed_is_left_out(storage):
     assert first not in [key for key, _ in found]
 
 
-def test_an_answer_costs_no_write(storage, folder):
+def test_ping_writes_nothing(storage, folder):
     before = folder.stat().st_mtime_ns
     storage.ping()
     assert (list(folder.iterdir()), folder.stat().st_mtime_ns) == ([], before)
 
 
-def test_a_folder_that_could_not_be_made_at_the_start_answers_once_it_can_be(storage, folder):
-    """A volume may be mounted later. An api that does not answer gets no upload that would make the folder."""
+def test_ping_makes_a_folder_that_could_not_be_made_at_the_start(storage, folder):
+    """A volume may be mounted later. An api that is not ready receives no upload that would make the folder."""
     folder.rmdir()
     folder.parent.rmdir()
     folder.parent.write_text("not mounted yet")
@@ -180,7 +180,7 @@ def test_a_folder_that_could_not_be_made_at_the_start_answers_once_it_can_be(sto
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_a_file_in_place_of_the_folder_does_not_answer(storage, folder):
+def test_ping_fails_if_a_file_is_in_place_of_the_folder(storage, folder):
     folder.rmdir()
     folder.write_text("")
     with pytest.raises(StorageError):
@@ -188,7 +188,7 @@ def test_a_file_in_place_of_the_folder_does_not_answer(storage, folder):
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").exists(), reason="this system has no file system that nobody can write")
-def test_a_folder_that_may_not_be_written_does_not_answer():
-    """As after a disk's failure, which leaves it for reading only; even root cannot write there."""
+def test_ping_fails_if_the_folder_is_not_writable():
+    """A disk may become read-only after a failure; even root cannot write to it."""
     with pytest.raises(StorageError):
         open_storage(StorageSettings(url="file:///proc/self")).ping()

@@ -1,4 +1,4 @@
-"""Storage that cannot be opened is a mistake of configuration, told in a sentence."""
+"""Storage that cannot be opened is a configuration error with a message."""
 
 import pytest
 
@@ -16,7 +16,7 @@ KEY = {"access_key_id": "id", "secret_access_key": "secret"}
 
 @pytest.fixture
 def aws(monkeypatch):
-    """Sets variables of the library; no file of this machine's user is read, and no platform asked."""
+    """Set variables of boto3, and disable the user's configuration files and the platform's credentials."""
     for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -35,14 +35,14 @@ def aws(monkeypatch):
         pytest.param({}, KEY | {"endpoint_url": "http://a b:99999999"}, "Invalid endpoint", id="address"),
     ],
 )
-def test_what_the_library_for_s3_refuses_is_a_mistake_of_configuration(aws, variables, settings, reason):
+def test_settings_that_boto3_refuses_are_configuration_errors(aws, variables, settings, reason):
     for name, value in variables.items():
         aws(name, value)
     with pytest.raises(ConfigurationError, match=reason):
         open_storage(StorageSettings(**{**S3, **settings}))
 
 
-def test_api_and_worker_tell_it_as_such(aws):
+def test_api_and_worker_raise_configuration_errors(aws):
     aws("AWS_PROFILE", "nope")
     shared = {
         "database": {"url": "postgresql+psycopg://nobody@127.0.0.1:1/none"},

@@ -11,7 +11,7 @@ from shared.storage import open_storage
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.merge)])
 def storage(request, tmp_path):
-    """The local disk, and a real S3 server."""
+    """Return storage on a local disk, and on a real S3 server."""
     if request.param == "file":
         return open_storage(StorageSettings(url=f"file://{tmp_path}/s"))
     return open_storage(request.getfixturevalue("s3_settings"))
@@ -24,7 +24,7 @@ def put(storage, key, content):
     return upload.commit()
 
 
-def test_what_is_committed_is_there_with_its_digest(storage):
+def test_a_committed_object_exists_with_its_digest(storage):
     assert put(storage, "media/a", b"abcdef") == hashlib.sha256(b"abcdef").hexdigest()
     with storage.open("media/a") as stream:
         assert stream.read() == b"abcdef"
@@ -34,7 +34,7 @@ def test_what_is_committed_is_there_with_its_digest(storage):
         assert path.read_bytes() == b"abcdef"
 
 
-def test_what_is_not_committed_does_not_exist(storage):
+def test_an_object_that_is_not_committed_does_not_exist(storage):
     upload = storage.create("media/a")
     upload.write(b"abc")
     with pytest.raises(ObjectMissingError):
@@ -52,7 +52,7 @@ def test_aborting_after_a_commit_changes_nothing(storage):
     assert [key for key, _ in storage.list("media")] == ["media/a"]
 
 
-def test_what_is_deleted_is_gone_and_deleting_twice_is_fine(storage):
+def test_a_deleted_object_is_gone_and_deleting_twice_is_harmless(storage):
     put(storage, "media/a", b"abcdef")
     storage.delete("media/a")
     storage.delete("media/a")
@@ -60,7 +60,7 @@ def test_what_is_deleted_is_gone_and_deleting_twice_is_fine(storage):
         pass
 
 
-def test_listing_tells_keys_and_times(storage):
+def test_listing_gives_keys_and_times(storage):
     put(storage, "media/a", b"abc")
     ((key, changed),) = storage.list("media")
     assert key == "media/a"
@@ -86,7 +86,7 @@ def test_a_key_cannot_leave_the_storage(storage, key):
         storage.open(key)
 
 
-def test_storage_that_cannot_be_written_says_so(tmp_path):
+def test_storage_that_cannot_be_written_raises_an_error(tmp_path):
     (tmp_path / "s").write_text("a file where the folder should be")
     with pytest.raises(StorageError):
         open_storage(StorageSettings(url=f"file://{tmp_path}/s")).check()

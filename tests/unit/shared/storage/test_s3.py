@@ -1,4 +1,4 @@
-"""What S3 does otherwise than a disk, against a real server."""
+"""Storage in S3, where it differs from a disk, with a real server."""
 
 import gc
 import hashlib
@@ -31,7 +31,7 @@ def storage(s3_settings):
     return S3Storage(s3_settings)
 
 
-def test_a_large_body_goes_up_in_parts_and_is_whole(storage):
+def test_a_large_upload_is_sent_in_parts_and_complete(storage):
     block = os.urandom(1024 * 1024)
     upload = storage.create("media/large")
     for _ in range(2 * PART_BYTES // len(block) + 1):
@@ -55,8 +55,8 @@ def test_an_aborted_upload_leaves_no_object_and_no_parts(storage):
     assert begun.get("Uploads", []) == []
 
 
-def test_a_signed_address_takes_the_announced_bytes_and_no_others(storage):
-    signed = storage.sign_upload("incoming/a", 1000, 600)
+def test_a_presigned_address_accepts_only_the_declared_size(storage):
+    signed = storage.presign_upload("incoming/a", 1000, 600)
     with httpx.Client() as http:
         more = {**signed.headers, "Content-Length": "1001"}
         assert http.put(signed.url, content=b"x" * 1001, headers=more).status_code == 403
@@ -65,43 +65,43 @@ def test_a_signed_address_takes_the_announced_bytes_and_no_others(storage):
     assert storage.size("incoming/a") == 1000
 
 
-def test_a_signed_address_names_the_host_that_senders_see(s3_settings):
+def test_a_presigned_address_uses_the_public_host(s3_settings):
     public = s3_settings.model_copy(update={"public_endpoint_url": "https://files.example"})
-    signed = S3Storage(public).sign_upload("incoming/a", 10, 600)
+    signed = S3Storage(public).presign_upload("incoming/a", 10, 600)
     assert signed.url.startswith("https://files.example/")
 
 
-def test_no_address_is_signed_that_perhaps_nobody_reaches(s3_settings):
+def test_nothing_is_presigned_without_a_known_public_address(s3_settings):
     inside = s3_settings.model_copy(update={"public_endpoint_url": None})
-    assert S3Storage(inside).sign_upload("incoming/a", 10, 600) is None
+    assert S3Storage(inside).presign_upload("incoming/a", 10, 600) is None
 
 
-def test_encryption_is_asked_for_in_every_way_of_writing(s3_settings):
+def test_every_kind_of_write_requests_encryption(s3_settings):
     storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
     for key, size_bytes in (("media/small", 10), ("media/large", PART_BYTES + 10)):
         upload = storage.create(key)
         upload.write(b"x" * size_bytes)
         upload.commit()
     storage.copy("media/small", "media/copy")
-    signed = storage.sign_upload("incoming/a", 10, 600)
+    signed = storage.presign_upload("incoming/a", 10, 600)
     assert httpx.put(signed.url, content=b"x" * 10, headers=signed.headers).status_code == 200
     for key in ("media/small", "media/large", "media/copy", "incoming/a"):
         found = storage._client.call("head_object", **storage._object(key))
         assert found["ServerSideEncryption"] == "AES256"
 
 
-def test_the_bucket_is_told_to_expire_what_is_left_behind(storage):
+def test_the_lifecycle_expires_leftovers(storage):
     storage.set_lifecycle(75)
     rules = {rule["ID"]: rule for rule in storage.lifecycle()}
     assert rules["deepfakestream-media"]["Expiration"]["Days"] == 75
     assert rules["deepfakestream-incoming"]["Expiration"]["Days"] == 8
     assert rules["deepfakestream-probe"]["Expiration"]["Days"] == 1
-    # Of a bucket that keeps versions, what was erased would otherwise stay for good.
+    # In a bucket with versioning, erased objects would otherwise stay for ever.
     assert {rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules.values()} == {1}
 
 
-def test_what_is_too_large_for_one_call_is_copied_in_parts(s3_settings, monkeypatch):
-    """S3 wants parts of 5 MiB, and takes a last one that is smaller."""
+def test_a_large_object_is_copied_in_parts(s3_settings, monkeypatch):
+    """S3 requires parts of at least 5 MiB, except for the last one."""
     monkeypatch.setattr("shared.storage.s3.COPIED_PART_BYTES", 5 * 1024 * 1024)
     storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
     content = os.urandom(11 * 1024 * 1024)
@@ -126,7 +126,7 @@ def test_copies_of_two_storages_with_the_same_keys_are_not_mixed(s3_settings):
             assert path.read_text() == name
 
 
-def test_an_object_that_is_exchanged_while_it_is_read_is_a_storage_error(storage):
+def test_an_object_that_changes_while_it_is_read_is_a_storage_error(storage):
     def put(content):
         upload = storage.create("incoming/a")
         upload.write(content)
@@ -140,7 +140,7 @@ def test_an_object_that_is_exchanged_while_it_is_read_is_a_storage_error(storage
             stream.read()
 
 
-def test_reading_all_asks_for_large_parts(storage, monkeypatch):
+def test_reading_all_fetches_large_parts(storage, monkeypatch):
     content = os.urandom(PART_BYTES + 1000)
     upload = storage.create("media/a")
     upload.write(content)
@@ -152,7 +152,7 @@ def test_reading_all_asks_for_large_parts(storage, monkeypatch):
     assert asked == [PART_BYTES, 1000]
 
 
-def test_reading_fetches_what_is_asked_for_and_a_block_ahead(storage, monkeypatch):
+def test_reading_fetches_the_requested_range_and_one_block_ahead(storage, monkeypatch):
     upload = storage.create("media/a")
     upload.write(bytes(range(256)) * 20_000)
     upload.commit()
@@ -167,7 +167,7 @@ def test_reading_fetches_what_is_asked_for_and_a_block_ahead(storage, monkeypatc
     assert sum(asked) <= 256 + 1024 * 1024
 
 
-def test_an_answer_costs_no_write(storage, s3_settings):
+def test_ping_writes_nothing(storage, s3_settings):
     storage.ping()
     assert list(storage.list("probe")) == []
     for change in ({"url": f"s3://b{uuid.uuid4().hex}"}, {"secret_access_key": "wrong"}):
@@ -179,13 +179,13 @@ def test_a_check_reads_what_it_wrote(storage, monkeypatch):
     storage.check()
     assert list(storage.list("probe")) == []
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "open", lambda _key: io.BytesIO(b"other"))
-        with pytest.raises(StorageError, match="can be read"):
+        patch.setattr(storage, "_open", lambda _client, _key: io.BytesIO(b"other"))
+        with pytest.raises(StorageError, match="other bytes"):
             storage.check()
     assert list(storage.list("probe")) == []
 
 
-def test_a_server_that_is_away_is_a_storage_error(s3_settings):
+def test_an_unavailable_server_is_a_storage_error(s3_settings):
     storage = S3Storage(s3_settings.model_copy(update={"endpoint_url": "http://127.0.0.1:1"}))
     for act in (storage.check, lambda: storage.size("media/a"), lambda: storage.delete("media/a")):
         with pytest.raises(StorageError):
@@ -199,7 +199,7 @@ def test_wrong_credentials_are_a_storage_error(s3_settings):
 
 
 def test_threads_share_one_storage(storage):
-    """As the threads of an api process do."""
+    """The threads of an api process share one storage."""
 
     def put(number):
         upload = storage.create(f"media/{number}")
@@ -216,7 +216,7 @@ def test_threads_share_one_storage(storage):
             assert stream.read() == bytes([number]) * 100_000
 
 
-def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
+def test_a_listing_since_a_time_requests_only_names_since_then(storage):
     now = datetime.now(UTC)
     ages = {"new": timedelta(0), "yesterday": timedelta(hours=24), "old": timedelta(days=5)}
     keys = {}
@@ -231,7 +231,7 @@ def test_a_listing_since_a_time_asks_for_names_of_that_time_alone(storage):
     assert len(list(storage.list("media"))) == 3
 
 
-def test_a_silent_server_is_given_up_after_three_attempts(monkeypatch):
+def test_a_silent_server_times_out_after_three_attempts(monkeypatch):
     monkeypatch.setattr("shared.storage.client.READ_TIMEOUT_S", 0.2)
     with listening(say_nothing) as (settings, arrived):
         with pytest.raises(StorageError):
@@ -268,10 +268,10 @@ CALLS = [put, put_parts, fetch, read, listed, S3Storage.check, S3Storage.ping, l
 
 
 @pytest.mark.parametrize("serve", [say_nothing, drip_headers, drip_body, never_continue])
-def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatch, tmp_path, serve):
-    """Single waits have timeouts, which a server that drips never meets; a body that it does not read has none."""
-    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.5)
-    monkeypatch.setattr("shared.storage.s3.CHECK_LIMIT_S", 0.5)
+def test_a_response_that_never_ends_times_out(monkeypatch, tmp_path, serve):
+    """Socket timeouts do not apply to a server that sends slowly, or to a body that it does not read."""
+    monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("shared.storage.s3.CHECK_TIMEOUT_S", 0.5)
     outcomes = {}
     with listening(serve) as (settings, _):
         storage = S3Storage(settings.model_copy(update={"cache_dir": tmp_path}))
@@ -287,14 +287,14 @@ def test_a_server_that_never_ends_its_answer_holds_nobody_up_for_ever(monkeypatc
             thread.start()
         for thread in threads:
             thread.join(30)
-    # The head of an answer of which only the body drips is all that an answer to HEAD has.
+    # A response to HEAD has no body that could be sent slowly.
     heads = {S3Storage.ping, CALLS[-1]} if serve is drip_body else set()
     assert {call for call, outcome in outcomes.items() if outcome is StorageError} >= set(CALLS) - heads
     assert set(outcomes) == set(CALLS)
 
 
-def test_calls_that_were_given_up_are_not_more_than_so_many(monkeypatch):
-    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 0.2)
+def test_abandoned_calls_are_limited(monkeypatch):
+    monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 0.2)
     monkeypatch.setattr("shared.storage.client.MAX_CALLS", 3)
     with listening(drip_headers) as (settings, _):
         storage, before = S3Storage(settings), set(threading.enumerate())
@@ -304,12 +304,12 @@ def test_calls_that_were_given_up_are_not_more_than_so_many(monkeypatch):
         assert [thread.name for thread in set(threading.enumerate()) - before].count("s3-call") == 3
 
 
-def test_what_breaks_off_is_asked_for_again_and_is_a_storage_error_in_the_end(tmp_path):
+def test_an_interrupted_response_is_retried_and_finally_a_storage_error(tmp_path):
     with listening(break_off) as (settings, arrived):
         storage = S3Storage(settings.model_copy(update={"cache_dir": tmp_path}))
         with storage.open("media/a") as stream, pytest.raises(StorageError):
             stream.read(10)
-        # One had told the size before the first attempt to read broke off.
+        # One response had the size before the first attempt to read was interrupted.
         assert len(arrived) == 3
         with pytest.raises(StorageError), storage.local_path("media/a"):
             pass
@@ -351,8 +351,8 @@ def copied(storage):
         ),
     ],
 )
-def test_an_answer_that_lacks_what_it_has_to_say_is_a_storage_error(monkeypatch, tmp_path, call, serve):
-    monkeypatch.setattr("shared.storage.s3.CALL_LIMIT_S", 10)
+def test_an_incomplete_response_is_a_storage_error(monkeypatch, tmp_path, call, serve):
+    monkeypatch.setattr("shared.storage.s3.CALL_TIMEOUT_S", 10)
     with listening(serve) as (settings, _), pytest.raises(StorageError):
         call(S3Storage(settings.model_copy(update={"cache_dir": tmp_path})))
 
@@ -367,8 +367,8 @@ def put_large(serve):
             upload.abort()
 
 
-def test_an_upload_whose_last_answer_was_lost_is_there():
-    """S3 has completed it, and says of the repetition that there is no such upload."""
+def test_an_upload_whose_last_response_was_lost_succeeds():
+    """S3 has completed the upload and answers NoSuchUpload to the retry."""
     serve = LosesItsAnswer(b"200 OK\r\nContent-Length: %d" % (PART_BYTES + 10))
     assert put_large(serve) == hashlib.sha256(b"x" * (PART_BYTES + 10)).hexdigest()
     assert serve.asked == [b"POST", b"PUT", b"PUT", b"POST", b"POST", b"HEAD"]
@@ -377,6 +377,6 @@ def test_an_upload_whose_last_answer_was_lost_is_there():
 @pytest.mark.parametrize(
     "stored", [b"200 OK\r\nContent-Length: 7", b"404 Not Found"], ids=["another object", "nothing"]
 )
-def test_an_upload_that_is_lost_is_a_storage_error(stored):
+def test_a_lost_upload_is_a_storage_error(stored):
     with pytest.raises(StorageError, match="could not finish"):
         put_large(LosesItsAnswer(stored))

@@ -24,7 +24,7 @@ def run(module, arguments, packages):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_help_needs_none_of_what_is_measured(module):
+def test_help_does_not_import_what_is_measured(module):
     done = run(module, ["--help"], HEAVY)
     assert done.returncode == 0, done.stderr
     assert "--rounds" in done.stdout
@@ -35,7 +35,7 @@ def test_help_needs_none_of_what_is_measured(module):
     [(MODULES[0], []), (MODULES[1], ["--url", "http://127.0.0.1:9", "--api-key-file", __file__])],
     ids=["of scans", "of the service"],
 )
-def test_a_missing_package_is_one_sentence_that_says_what_to_install(module, given):
+def test_a_missing_package_is_reported_with_what_to_install(module, given):
     done = run(module, given, ["skimage"])
     program = "python -m " + module.removesuffix(".__main__")
     assert done.returncode == 2

@@ -33,9 +33,9 @@ STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3
 ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
 REPORT = {
-    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._json(ROWS)}],
+    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._rows_to_json(ROWS)}],
     "growth": {
-        name: [{**row, "contenders": running._json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
+        name: [{**row, "contenders": running._rows_to_json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
         for name in ("duration", "resolution", "faces")
     },
     **running._ratios(ROWS),
@@ -44,12 +44,12 @@ REPORT = {
 
 @pytest.fixture(scope="module")
 def bench():
-    """The processes of all contenders, each of which takes seconds to start: once for all tests."""
+    """Start the processes of all contenders once for all tests, since each takes seconds to start."""
     with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
         yield bench
 
 
-def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
+def test_ratios_compare_with_the_baseline_and_the_floor():
     assert running._ratios(ROWS) == {
         "ratio_vs_straightforward": 4.0,
         "ratio_vs_floor": 1.25,
@@ -59,7 +59,7 @@ def test_ratios_are_how_many_times_faster_and_how_far_from_the_floor():
     }
 
 
-def test_the_tables_tell_what_was_measured(tmp_path):
+def test_the_tables_list_the_measurements(tmp_path):
     lines = table(REPORT).splitlines()
     assert lines[2] == "| a.mp4 | 20 | 40 | 8.00 | 2.00 | 1.60 | 4.00 | 1.25 | 6.00 | 10.0 | 20.0 | 100 |"
     assert "| a.mp4 | 0.10 | 1.20 | 0.40 | 0.30 | 2.00 | 4.00 | 1.25 |" in lines
@@ -70,7 +70,7 @@ def test_the_tables_tell_what_was_measured(tmp_path):
 
 
 @pytest.mark.merge
-def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
+def test_all_contenders_scan_the_same_frames(bench, tmp_path):
     path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=4, faces=2)
     rows = bench.measure(path, [*PIPELINES, INDISPENSABLE, *running.DETECTIONS], rounds=1)
     scanning = ("straightforward", "ours", INDISPENSABLE, *running.DETECTIONS)
@@ -81,7 +81,7 @@ def test_all_scan_the_same_frames_of_a_clip(bench, tmp_path):
     assert all(row.seconds > 0 for row in rows.values())
 
 
-def test_what_cannot_be_scanned_is_named(tmp_path):
+def test_a_file_that_cannot_be_scanned_is_named(tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     before = set(multiprocessing.active_children())
     with (
@@ -94,7 +94,7 @@ def test_what_cannot_be_scanned_is_named(tmp_path):
 
 def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):
     assert command.main(["--data", str(tmp_path), "--out", str(tmp_path / "bench.json")]) == 2
-    assert "there is no video in" in capsys.readouterr().err
+    assert "no video found in" in capsys.readouterr().err
 
 
 @pytest.mark.merge
@@ -104,7 +104,7 @@ def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_pat
     monkeypatch.setattr(running, "Bench", lambda *_, **__: bench)
     monkeypatch.setattr(bench, "close", lambda: None)
     monkeypatch.setattr(running, "DURATIONS_S", (1,))
-    monkeypatch.setattr(running, "SCENE_S", 1)
+    monkeypatch.setattr(running, "SCENE_DURATION_S", 1)
     monkeypatch.setattr(running, "SIZES", ((640, 360),))
     monkeypatch.setattr(running, "FACES", (1,))
     out, scenes = tmp_path / "bench.json", tmp_path / "scenes"

@@ -52,7 +52,7 @@ def test_size_counts_what_is_inside_the_frame():
         (40.0, PREPROCESSING.min_sharpness, None),
     ],
 )
-def test_problems_are_named(size_px, sharpness, problem):
+def test_quality_problems_are_named(size_px, sharpness, problem):
     assert quality_problem(size_px, sharpness, PREPROCESSING) == problem
 
 
@@ -61,7 +61,7 @@ def problem_of(frame, found):
     return quality_problem(quality.size_px, quality.sharpness, PREPROCESSING)
 
 
-def test_a_clear_face_passes_at_any_size_and_a_heavily_blurred_one_does_not():
+def test_sharp_faces_of_any_size_pass_and_blurred_ones_do_not():
     frame = scene(0, size=(640, 480))
     ((found,),) = MTCNN(min_face_px=40).detect([frame])
     assert problem_of(frame, found) is None

@@ -8,7 +8,7 @@ from tests.clips import astronaut, hopper, scene
 from worker import inference
 from worker.detection import mtcnn as module
 from worker.detection.mtcnn import MTCNN
-from worker.detection.views import DeviceViews
+from worker.detection.resampling import TorchResampler
 from worker.inference import Engine
 from worker.media.frames import read_frames
 from worker.media.probe import probe
@@ -28,7 +28,7 @@ def reference():
 
 
 def overlap(one, other):
-    """Intersection over union."""
+    """Return the intersection over union of two boxes."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     shared = max(0.0, width) * max(0.0, height)
@@ -37,7 +37,7 @@ def overlap(one, other):
 
 
 def agreement(detector, reference, frames):
-    """Recall and precision of *detector* for faces of at least 40 px, and how many there are."""
+    """Return recall and precision of *detector* for faces of at least 40 px, and the number of faces."""
     found = wanted = right = confirmed = 0
     for ours, frame in zip(detector.detect(frames), frames, strict=True):
         theirs = reference.detect(frame)[0]
@@ -52,7 +52,7 @@ def agreement(detector, reference, frames):
     return found / wanted, confirmed / right, wanted
 
 
-def test_it_finds_the_faces_that_facenet_pytorch_finds_on_generated_scenes(detector, reference):
+def test_it_finds_the_same_faces_as_facenet_pytorch_in_generated_scenes(detector, reference):
     frames = [
         scene(number, size=size, faces=faces)
         for size in ((320, 240), (640, 360), (1280, 720))
@@ -66,7 +66,7 @@ def test_it_finds_the_faces_that_facenet_pytorch_finds_on_generated_scenes(detec
 
 
 @pytest.mark.shared_data
-def test_it_finds_the_faces_that_facenet_pytorch_finds_on_60_frames_of_real_videos(detector, reference, research_data):
+def test_it_finds_the_same_faces_as_facenet_pytorch_in_60_real_frames(detector, reference, research_data):
     frames = []
     for path in sorted((research_data / "videos").glob("*.mp4")):
         facts = probe(path, LIMITS)
@@ -80,7 +80,7 @@ def test_it_finds_the_faces_that_facenet_pytorch_finds_on_60_frames_of_real_vide
     assert precision >= 0.99
 
 
-def test_faces_do_not_depend_on_the_frames_beside_them(detector):
+def test_faces_do_not_depend_on_the_batch(detector):
     frames = [scene(0), scene(9, faces=(hopper(),)), scene(3, faces=(astronaut(), hopper()), size=(640, 360))]
     together = detector.detect(frames)
     for frame, faces in zip(frames, together, strict=True):
@@ -90,7 +90,7 @@ def test_faces_do_not_depend_on_the_frames_beside_them(detector):
             assert one.box_px == pytest.approx(other.box_px, abs=0.01)
 
 
-def test_landmarks_lie_in_the_face_eyes_above_mouth(detector):
+def test_landmarks_are_inside_the_face_with_eyes_above_the_mouth(detector):
     ((face,),) = detector.detect([scene(0)])
     left, top, right, bottom = face.box_px
     assert all(left <= x <= right and top <= y <= bottom for x, y in face.landmarks_px)
@@ -103,11 +103,11 @@ def test_landmarks_lie_in_the_face_eyes_above_mouth(detector):
 @pytest.mark.parametrize(
     "shape", [(1, 1), (20, 20), (39, 500), (500, 39), (40, 40), (41, 300)], ids=lambda shape: f"{shape[0]}x{shape[1]}"
 )
-def test_frames_without_room_for_a_face_have_none(detector, shape):
+def test_frames_smaller_than_a_face_have_no_faces(detector, shape):
     assert detector.detect([np.full((*shape, 3), 90, np.uint8)]) == [[]]
 
 
-def test_frames_with_and_without_faces_go_together(detector):
+def test_frames_with_and_without_faces_share_a_batch(detector):
     empty = scene(0, faces=())
     assert [len(faces) for faces in detector.detect([empty, scene(0), empty])] == [0, 1, 0]
 
@@ -125,19 +125,19 @@ def test_the_largest_face_comes_first(detector):
 
 @pytest.fixture
 def device_detector(monkeypatch):
-    """As it works on a GPU, on the processor."""
+    """Make a detector that works as on a GPU, but on the CPU."""
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):
-        return Engine(inference._torch(network, cpu, precision), "torch", precision)
+        return Engine(inference._wrap_torch(network, cpu, precision), "torch", precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
-    monkeypatch.setattr(MTCNN, "_look_at", lambda _self, frames: DeviceViews(frames, cpu))
+    monkeypatch.setattr(MTCNN, "_make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
     return MTCNN(min_face_px=MIN_FACE_PX)
 
 
 @pytest.mark.parametrize("way", ["detector", "device_detector"])
-def test_boxes_and_confidences_are_the_reference_s(way, reference, request):
+def test_boxes_and_confidences_match_the_reference(way, reference, request):
     chosen = request.getfixturevalue(way)
     frames = [scene(number, faces=(astronaut(), hopper()), size=(640, 360)) for number in range(4)]
     frames.append(scene(2, size=(320, 240)))
@@ -163,13 +163,15 @@ def test_a_gpu_finds_the_same_faces(detector):
             assert overlap(one.box_px, other.box_px) > 0.98
 
 
-def test_large_frames_are_looked_at_in_half_their_size_and_measured_in_their_own(detector, monkeypatch):
+def test_large_frames_are_searched_at_half_size_with_boxes_in_full_size(detector, monkeypatch):
     frames = [scene(number, size=(1280, 720), faces=(astronaut(), hopper())) for number in (0, 7)]
     wanted = detector.detect(frames)
     tables = []
-    look = MTCNN._look_at
-    monkeypatch.setattr(module, "WHOLE_PIXELS", 1280 * 720)
-    monkeypatch.setattr(MTCNN, "_look_at", lambda self, given: tables.append(given[0].shape) or look(self, given))
+    look = MTCNN._make_resampler
+    monkeypatch.setattr(module, "HALVED_FROM_PIXELS", 1280 * 720)
+    monkeypatch.setattr(
+        MTCNN, "_make_resampler", lambda self, given: tables.append(given[0].shape) or look(self, given)
+    )
     found = detector.detect(frames)
     assert tables == [(360, 640, 3)]
     for ours, theirs in zip(found, wanted, strict=True):

@@ -1,4 +1,4 @@
-"""The cascade's networks say what facenet-pytorch's say."""
+"""The cascade's networks give the same outputs as facenet-pytorch's."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def pictures(count: int, height: int, width: int) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def test_proposals_are_those_of_pnet() -> None:
+def test_proposals_equal_those_of_pnet() -> None:
     shown = pictures(2, 31, 40)
     offsets, probabilities = PNet().eval()(shown.permute(0, 3, 1, 2))
     answers = from_channels_last(Proposals().eval(), CPU)(shown)
@@ -29,7 +29,7 @@ def test_proposals_are_those_of_pnet() -> None:
 
 @pytest.mark.parametrize(("make", "side_px"), [(RNet, 24), (ONet, 48)])
 @torch.inference_mode()
-def test_rows_make_no_difference_to_later_networks(make: Callable[[], nn.Module], side_px: int) -> None:
+def test_row_convolution_does_not_change_later_networks(make: Callable[[], nn.Module], side_px: int) -> None:
     shown = pictures(3, side_px, side_px)
     expected = make().eval()(shown.permute(0, 3, 1, 2))
     given = from_channels_last(make().eval(), CPU)(shown)
@@ -39,7 +39,7 @@ def test_rows_make_no_difference_to_later_networks(make: Callable[[], nn.Module]
 
 @pytest.mark.parametrize("bias", [True, False])
 @torch.inference_mode()
-def test_rows_of_any_convolution(bias: bool) -> None:
+def test_row_convolution_equals_any_convolution(bias: bool) -> None:
     convolution = nn.Conv2d(3, 5, (2, 4), bias=bias)
     shown = pictures(2, 9, 11)
     torch.testing.assert_close(

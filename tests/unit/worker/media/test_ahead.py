@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shared.errors import DecodeError
-from worker.media.ahead import MAX_AHEAD, ReadAhead
+from worker.media.ahead import MAX_FRAMES_AHEAD, ReadAhead
 from worker.media.frames import Frame
 from worker.media.probe import MediaFacts
 from worker.media.process import BoundedProcess, read_exactly
@@ -31,13 +31,13 @@ def facts(width_px=4, height_px=4):
 
 
 class Source:
-    """Frames, and how far they were read."""
+    """A source of frames that counts how many were read."""
 
     def __init__(self, count, error=None):
         self.count, self.error = count, error
         self.given = 0
 
-    def frames(self, _leash):
+    def frames(self, _cancel_token):
         for number in range(self.count):
             self.given += 1
             yield Frame(float(number), SMALL)
@@ -57,43 +57,43 @@ def test_all_frames_come_in_order():
         assert [frame.time_s for frame in reader] == list(range(100))
 
 
-def test_what_stands_between_frames_comes_too():
+def test_markers_between_frames_are_passed_on():
     items = [Frame(0.0, SMALL), None, Frame(1.0, SMALL), None]
-    with ReadAhead(lambda _leash: iter(items), facts()) as reader:
+    with ReadAhead(lambda _cancel_token: iter(items), facts()) as reader:
         assert list(reader) == items
 
 
-def test_frames_are_read_before_they_are_asked_for_but_not_without_end():
+def test_frames_are_read_ahead_up_to_a_limit():
     source = Source(10_000)
     with ReadAhead(source.frames, facts()):
-        # One more waits in the thread's hand.
-        assert wait_until(lambda: source.given == MAX_AHEAD + 1)
+        # The thread holds one more.
+        assert wait_until(lambda: source.given == MAX_FRAMES_AHEAD + 1)
         time.sleep(0.05)
-        assert source.given == MAX_AHEAD + 1
+        assert source.given == MAX_FRAMES_AHEAD + 1
 
 
 def test_few_large_frames_are_held():
     source = Source(10_000)
     with ReadAhead(source.frames, facts(7680, 4320)):
-        # One in the queue, one in hand.
+        # One is in the queue, and the thread holds another.
         assert wait_until(lambda: source.given == 2)
         time.sleep(0.05)
         assert source.given == 2
 
 
-def test_leaving_early_ends_reading():
+def test_closing_early_stops_reading():
     source = Source(10_000)
     with ReadAhead(source.frames, facts()) as reader:
         next(iter(reader))
     assert source.given < 10_000
 
 
-def test_leaving_does_not_wait_for_a_decoder_that_says_nothing():
+def test_closing_does_not_wait_for_a_silent_decoder():
     reading = threading.Event()
 
-    def read(leash):
+    def read(cancel_token):
         arguments = [sys.executable, "-c", "import time; time.sleep(60)"]
-        with BoundedProcess(arguments, timeout_s=60, leash=leash) as child:
+        with BoundedProcess(arguments, timeout_s=60, cancel_token=cancel_token) as child:
             reading.set()
             read_exactly(child.stdout, 10)
             yield Frame(0.0, SMALL)
@@ -104,7 +104,7 @@ def test_leaving_does_not_wait_for_a_decoder_that_says_nothing():
     assert time.monotonic() - began < 10
 
 
-def test_an_error_comes_after_the_frames_before_it():
+def test_an_error_is_raised_after_the_frames_before_it():
     with ReadAhead(Source(3, DecodeError("damaged")).frames, facts()) as reader:
         frames = iter(reader)
         assert [next(frames).time_s for _ in range(3)] == [0.0, 1.0, 2.0]
@@ -112,7 +112,7 @@ def test_an_error_comes_after_the_frames_before_it():
             next(frames)
 
 
-def test_no_thread_is_left():
+def test_closing_ends_the_thread():
     with ReadAhead(Source(10_000).frames, facts()):
         assert "read-ahead" in {thread.name for thread in threading.enumerate()}
     assert "read-ahead" not in {thread.name for thread in threading.enumerate()}

@@ -1,7 +1,7 @@
 import pytest
 
 from worker.media import ffmpeg
-from worker.media.ffmpeg import command_line, is_recent, open_input, program
+from worker.media.ffmpeg import build_command, find_ffmpeg, is_recent, open_input
 
 
 def fake(folder, banner):
@@ -22,27 +22,27 @@ def fake(folder, banner):
         ("something else", False),
     ],
 )
-def test_releases_are_told_apart(tmp_path, banner, recent):
+def test_the_release_is_read_from_the_banner(tmp_path, banner, recent):
     assert is_recent(fake(tmp_path, banner)) is recent
 
 
-def test_what_does_not_run_is_not_recent(tmp_path):
+def test_a_missing_program_is_not_recent(tmp_path):
     assert not is_recent(str(tmp_path / "absent"))
 
 
 @pytest.mark.parametrize(("version", "taken"), [("8.0", True), ("4.4.2", False)])
-def test_the_one_on_the_path_is_taken_if_it_is_recent(tmp_path, monkeypatch, version, taken):
+def test_ffmpeg_on_the_path_is_used_if_it_is_recent(tmp_path, monkeypatch, version, taken):
     path = fake(tmp_path, f"ffmpeg version {version} Copyright (c)")
     monkeypatch.setattr(ffmpeg.shutil, "which", lambda _: path)
-    program.cache_clear()
+    find_ffmpeg.cache_clear()
     try:
-        assert (program() == path) is taken
+        assert (find_ffmpeg() == path) is taken
     finally:
-        program.cache_clear()
+        find_ffmpeg.cache_clear()
 
 
-def test_an_input_is_bound_to_files_and_to_one_demuxer(tmp_path):
-    arguments = command_line(open_input(tmp_path / "a.mp4", "mp4").output("pipe:", f="null"))
+def test_an_input_is_limited_to_files_and_one_demuxer(tmp_path):
+    arguments = build_command(open_input(tmp_path / "a.mp4", "mp4").output("pipe:", f="null"))
     joined = " ".join(arguments)
     assert "-protocol_whitelist file" in joined
     assert "-f mov" in joined

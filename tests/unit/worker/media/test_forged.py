@@ -1,4 +1,4 @@
-"""What a file's metadata says is never taken for the words of the decoder that prints it."""
+"""Metadata of a file that imitates ffmpeg's log is never mistaken for it."""
 
 import sys
 from dataclasses import replace
@@ -12,7 +12,7 @@ from tests.clips import make_clip, run
 from worker.media.filelog import FileLog
 from worker.media.frames import read_frames
 from worker.media.probe import MediaFacts, probe
-from worker.media.process import LINE_BYTES, BoundedProcess, signed
+from worker.media.process import LINE_BYTES, BoundedProcess, read_authentic
 
 LIMITS = MediaLimits(max_bytes=2**31, max_duration_s=600.0, max_pixels=4096 * 4096, max_frame_rate=240.0)
 TRACK = "  Stream #0:0[0x1](und): Video: h264 (Main), yuv420p, 320x240, 25 fps (default)\n"
@@ -27,12 +27,12 @@ FORGED = {
     "truncated": "x\n[mov @ 0x1] moov atom not found, truncated\ny",
     "times": "x\n" + "\n".join([*TIMES, *TIMES]) + "\ny",
 }
-"""Keys that look like lines of the log; what a key of metadata holds is printed as it is."""
+"""Metadata keys that look like lines of the log; ffmpeg prints keys verbatim."""
 
 
 @pytest.fixture(scope="module")
 def two_tracks(tmp_path_factory) -> Path:
-    """A video with two tracks of different sizes, of which the second is the default one."""
+    """Make a video with two tracks of different sizes, of which the second is the default."""
     folder = tmp_path_factory.mktemp("two")
     first, second = (
         make_clip(folder / f"{width}.mp4", seconds=2.0, size=(width, 64), codec="h264") for width in (64, 96)
@@ -44,7 +44,7 @@ def two_tracks(tmp_path_factory) -> Path:
 
 
 def labelled(source: Path, path: Path, key: str) -> Path:
-    """*source* with *key* among its metadata, as it is: Matroska's muxer would write it in capitals."""
+    """Copy *source* with *key* in its metadata; it is patched in, since Matroska's muxer would write it in capitals."""
     written = "K" * len(key.encode())
     copied = ("-map", "0", "-c", "copy", "-movflags", "use_metadata_tags")
     run("-i", str(source), *copied, "-metadata", f"{written}=1", str(path))
@@ -72,13 +72,13 @@ def test_metadata_that_imitates_the_log_changes_nothing(tmp_path, two_tracks, fo
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_a_second_begin_among_the_metadata_is_refused(tmp_path, two_tracks, name):
+def test_a_second_start_time_in_the_metadata_is_refused(tmp_path, two_tracks, name):
     key = "x\n  Duration: 00:00:02.00, start: -7.000000, bitrate: 9 kb/s\ny"
     with pytest.raises(UnsupportedMediaError, match="imitates"):
         probe(labelled(two_tracks, tmp_path / name, key), LIMITS)
 
 
-def test_the_rest_of_a_long_line_is_no_line():
+def test_the_rest_of_an_overlong_line_is_not_parsed():
     text = "x" * LINE_BYTES + "Stream mapping:"
     lines: list[str] = []
     arguments = [sys.executable, "-c", f"import sys; sys.stderr.write('{text}\\nnext\\n')"]
@@ -87,11 +87,11 @@ def test_the_rest_of_a_long_line_is_no_line():
     assert lines == ["x" * LINE_BYTES, "next"]
 
 
-def test_names_of_lists_differ():
+def test_names_of_listing_outputs_are_random():
     assert FileLog().name != FileLog().name
     assert len(FileLog().name) >= 32
 
 
-def test_only_what_begins_with_a_colour_is_signed():
-    assert signed("\x1b[1;32m[showinfo @ 0x1] \x1b[0mn: 0") == "[showinfo @ 0x1] n: 0"
-    assert signed("[showinfo @ 0x1] \x1b[0mn: 0") is None
+def test_only_lines_that_begin_with_a_colour_are_authentic():
+    assert read_authentic("\x1b[1;32m[showinfo @ 0x1] \x1b[0mn: 0") == "[showinfo @ 0x1] n: 0"
+    assert read_authentic("[showinfo @ 0x1] \x1b[0mn: 0") is None

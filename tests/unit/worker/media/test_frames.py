@@ -25,7 +25,7 @@ def frames_of(path, start_s=0.0, end_s=1e9, sample_fps=2.0):
     ("name", "codec"),
     [("a.mp4", "h264"), ("a.mkv", "h264"), ("a.mov", "hevc"), ("a.webm", "vp9"), ("a.mp4", "av1"), ("a.avi", "mpeg4")],
 )
-def test_segments_together_give_every_frame_once(tmp_path, name, codec):
+def test_consecutive_segments_yield_every_frame_once(tmp_path, name, codec):
     path = make_clip(tmp_path / name, codec=codec, seconds=12.0, size=(160, 120), extra=("-g", "40"))
     facts = probe(path, LIMITS)
     times = []
@@ -41,12 +41,12 @@ def test_segments_together_give_every_frame_once(tmp_path, name, codec):
     assert times == pytest.approx([number / 10 for number in range(120)], abs=0.002)
 
 
-def test_each_cell_of_the_grid_gives_its_first_frame(tmp_path):
+def test_each_sampling_cell_yields_its_first_frame(tmp_path):
     path = make_clip(tmp_path / "a.mp4", fps=25.0, seconds=4.0)
     assert [frame.time_s for frame in frames_of(path)] == pytest.approx([0.0, 0.52, 1.0, 1.52, 2.0, 2.52, 3.0, 3.52])
 
 
-def test_a_segment_decodes_the_same_alone_as_within_the_whole(tmp_path):
+def test_a_segment_decodes_to_the_same_frames_as_the_whole_video(tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=10.0, extra=("-g", "70", "-bf", "3"))
     whole = {frame.time_s: frame.pixels for frame in frames_of(path)}
     part = frames_of(path, start_s=5.0, end_s=7.5)
@@ -57,25 +57,25 @@ def test_a_segment_decodes_the_same_alone_as_within_the_whole(tmp_path):
 
 def test_variable_frame_rates_are_sampled_by_time(tmp_path):
     source = make_clip(tmp_path / "a.mp4", fps=20.0, seconds=6.0)
-    # Nothing between 1 s and 4 s: what stands still is not recorded.
+    # No frames between 1 s and 4 s, as in a screen recording where nothing moves.
     run("-i", str(source), "-vf", "select='lt(t,1)+gt(t,4)'", "-fps_mode", "vfr", str(tmp_path / "vfr.mp4"))
     frames = frames_of(tmp_path / "vfr.mp4")
     assert [round(frame.time_s, 2) for frame in frames] == [0.0, 0.5, 4.05, 4.5, 5.0, 5.5]
 
 
-def test_a_segment_in_which_no_frame_begins_shows_the_one_still_on_the_screen(tmp_path):
+def test_a_segment_without_a_new_frame_yields_the_displayed_one(tmp_path):
     source = make_clip(tmp_path / "a.mp4", fps=20.0, seconds=6.0)
     run("-i", str(source), "-vf", "select='lt(t,1)+gt(t,4)'", "-fps_mode", "vfr", str(tmp_path / "vfr.mp4"))
     (frame,) = frames_of(tmp_path / "vfr.mp4", start_s=2.0, end_s=3.0)
     assert frame.time_s == 2.0
 
 
-def test_a_gap_late_in_a_video_does_not_decode_all_that_comes_before(tmp_path, monkeypatch):
+def test_a_late_gap_is_read_by_seeking(tmp_path, monkeypatch):
     source = make_clip(tmp_path / "a.mp4", fps=10.0, seconds=30.0)
     run("-i", str(source), "-vf", "select='lt(t,20)+gt(t,27)'", "-fps_mode", "vfr", "-g", "20", str(tmp_path / "v.mp4"))
     runs = []
-    decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    decode = module.build_command
+    monkeypatch.setattr(module, "build_command", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     (frame,) = frames_of(tmp_path / "v.mp4", start_s=22.0, end_s=25.0)
     assert frame.time_s == 22.0
     late = frames_of(tmp_path / "v.mp4", start_s=25.0, end_s=28.0)
@@ -85,7 +85,7 @@ def test_a_gap_late_in_a_video_does_not_decode_all_that_comes_before(tmp_path, m
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_frames_come_upright(tmp_path, rotation):
+def test_frames_are_turned_upright(tmp_path, rotation):
     stored = make_clip(tmp_path / "stored.mp4", frames=3)
     path = make_clip(tmp_path / "a.mp4", frames=3, rotation=rotation)
     reference = frames_of(stored)[0].pixels
@@ -95,7 +95,7 @@ def test_frames_come_upright(tmp_path, rotation):
     assert difference.mean() < 2.0
 
 
-def test_odd_sizes_are_whole(tmp_path):
+def test_odd_sizes_are_kept(tmp_path):
     path = tmp_path / "odd.mkv"
     run(
         "-f",
@@ -111,12 +111,12 @@ def test_odd_sizes_are_whole(tmp_path):
     assert frames_of(path)[0].pixels.shape == (243, 321, 3)
 
 
-def test_a_single_frame_is_given(tmp_path):
+def test_a_video_of_one_frame_yields_it(tmp_path):
     (frame,) = frames_of(make_clip(tmp_path / "a.mp4", frames=1))
     assert frame.time_s == 0.0
 
 
-def test_a_truncated_tail_gives_the_frames_before_it(tmp_path):
+def test_a_truncated_file_yields_the_frames_before_the_end(tmp_path):
     path = truncate(make_clip(tmp_path / "a.mkv", seconds=6.0), 0.6)
     assert len(frames_of(path)) >= 5
 
@@ -142,7 +142,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "CMYK", "I;16", "1"])
-def test_every_mode_becomes_8_bit_colour(tmp_path, mode):
+def test_every_mode_is_converted_to_8_bit_rgb(tmp_path, mode):
     grey = Image.fromarray(astronaut()).convert("L")
     if mode == "I;16":
         picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256)
@@ -156,7 +156,7 @@ def test_every_mode_becomes_8_bit_colour(tmp_path, mode):
     assert difference < (130 if mode == "1" else 12)
 
 
-def test_a_damaged_image_is_told_from_a_crash_of_its_decoder(tmp_path):
+def test_a_damaged_image_is_not_reported_as_a_crash(tmp_path):
     Image.fromarray(astronaut()).save(tmp_path / "a.png")
     facts = probe(tmp_path / "a.png", LIMITS)
     truncate(tmp_path / "a.png", 0.5)
@@ -164,7 +164,7 @@ def test_a_damaged_image_is_told_from_a_crash_of_its_decoder(tmp_path):
         list(read_frames(tmp_path / "a.png", facts, start_s=0, end_s=0, sample_fps=1, timeout_s=10))
 
 
-def test_a_video_whose_data_is_gone_does_not_decode(tmp_path):
+def test_a_video_with_blanked_data_fails_to_decode(tmp_path):
     path = make_clip(tmp_path / "a.mp4", extra=("-movflags", "+faststart"))
     facts = probe(path, LIMITS)
     content = bytearray(path.read_bytes())
@@ -175,15 +175,15 @@ def test_a_video_whose_data_is_gone_does_not_decode(tmp_path):
         list(read_frames(path, facts, start_s=0, end_s=2, sample_fps=2, timeout_s=30))
 
 
-def test_a_decoder_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+def test_a_slow_decoder_times_out(tmp_path, monkeypatch):
     path = make_clip(tmp_path / "a.mp4")
     facts = probe(path, LIMITS)
-    monkeypatch.setattr(module, "command_line", lambda _, **_log: ["sleep", "60"])
+    monkeypatch.setattr(module, "build_command", lambda _, **_log: ["sleep", "60"])
     with pytest.raises(DecodeTimeoutError, match=r"limit of 0\.\d+ s"):
         list(read_frames(path, facts, start_s=0, end_s=2, sample_fps=2, timeout_s=0.3))
 
 
-def test_leaving_early_ends_the_decoder(tmp_path):
+def test_closing_early_ends_the_decoder(tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=8.0)
     facts = probe(path, LIMITS)
     frames = read_frames(path, facts, start_s=0, end_s=8, sample_fps=10, timeout_s=30)
@@ -193,18 +193,18 @@ def test_leaving_early_ends_the_decoder(tmp_path):
 
 
 @pytest.mark.parametrize(("large_from", "is_bound"), [(320 * 240, True), (320 * 240 + 1, False)])
-def test_few_large_frames_wait_within_the_decoder(tmp_path, monkeypatch, large_from, is_bound):
+def test_the_queue_of_large_frames_is_short(tmp_path, monkeypatch, large_from, is_bound):
     path = make_clip(tmp_path / "a.mp4", frames=12)
     monkeypatch.setattr(module, "LARGE_PIXELS", large_from)
     runs = []
-    decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    decode = module.build_command
+    monkeypatch.setattr(module, "build_command", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     assert len(frames_of(path, sample_fps=30.0)) == 12
     assert ["-thread_queue_size" in arguments for arguments in runs] == [is_bound]
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.ts"])
-def test_frames_much_larger_than_the_first_are_read_in_their_own_size(tmp_path, name):
+def test_much_larger_later_frames_keep_their_size(tmp_path, name):
     parts = [
         make_clip(tmp_path / f"{width}.ts", fps=10.0, seconds=seconds, size=(width, height), extra=("-g", "5"))
         for width, height, seconds in ((64, 64, 0.1), (160, 120, 1.0), (320, 240, 3.0))
@@ -225,12 +225,12 @@ def test_frames_much_larger_than_the_first_are_read_in_their_own_size(tmp_path, 
     assert times == sorted(set(times))
 
 
-def test_the_log_does_not_spell_out_what_encoders_write_beside_each_frame(tmp_path, monkeypatch):
-    """x265 writes its settings there, some 2,000 bytes, which ffmpeg would log one by one."""
+def test_texts_that_encoders_attach_to_frames_are_not_logged(tmp_path, monkeypatch):
+    """x265 attaches its settings, about 2,000 bytes, which ffmpeg would log byte by byte."""
     path = make_clip(tmp_path / "a.mp4", codec="hevc", frames=5)
     runs = []
-    decode = module.command_line
-    monkeypatch.setattr(module, "command_line", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
+    decode = module.build_command
+    monkeypatch.setattr(module, "build_command", lambda output, **log: runs.append(decode(output, **log)) or runs[-1])
     assert frames_of(path)
     log = subprocess.run(runs[0], capture_output=True, check=True).stderr
     assert log.count(b"pts_time:") == 6

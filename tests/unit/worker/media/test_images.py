@@ -1,4 +1,4 @@
-"""Every picture of a file is looked at, whatever its format, or the file is not called real."""
+"""Every picture of a file is analysed, in all formats, or the file is not judged real."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ from PIL import Image, TiffImagePlugin
 from shared.config import Limits
 from shared.containers import HeaderFacts
 from shared.containers.iso import iso_boxes
-from shared.containers.source import Source
+from shared.containers.reader import HeaderReader
 from shared.errors import (
     DecodeError,
     DecodeTimeoutError,
@@ -42,7 +42,7 @@ LIMITS = Limits().for_media()
 
 
 def look(path, *, sample_fps=2.0, segment_seconds=5.0):
-    """Facts, and for each segment the (time, mean grey) of its frames."""
+    """Return the facts of a file, and (time, mean grey) of each frame of each segment."""
     facts = probe(path, LIMITS)
     plan = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     segments, frames = [], []
@@ -56,14 +56,14 @@ def look(path, *, sample_fps=2.0, segment_seconds=5.0):
 
 
 def near(segments, wanted):
-    """Times exactly, and greys as closely as lossy formats keep them."""
+    """Compare times exactly, and greys as closely as lossy formats keep them."""
     assert [[time for time, _ in part] for part in segments] == [[time for time, _ in part] for part in wanted]
     for got, meant in zip(segments, wanted, strict=True):
         assert [grey for _, grey in got] == pytest.approx([grey for _, grey in meant], abs=3)
 
 
 @pytest.mark.parametrize("container", ANIMATIONS)
-def test_an_animation_is_a_video_and_each_of_its_pictures_is_looked_at(tmp_path, container):
+def test_an_animation_is_a_video_of_which_every_picture_is_decoded(tmp_path, container):
     path = make_animation(tmp_path / "a", container, plain(20, 90, 160, 230), [500, 1000, 250, 250])
     facts, segments = look(path)
     assert (facts.kind, facts.container, facts.frame_count) == ("video", container, 4)
@@ -73,14 +73,14 @@ def test_an_animation_is_a_video_and_each_of_its_pictures_is_looked_at(tmp_path,
 
 
 @pytest.mark.parametrize("container", ANIMATIONS)
-def test_one_picture_is_an_image_in_a_format_of_animations(tmp_path, container):
+def test_a_single_picture_in_an_animation_format_is_an_image(tmp_path, container):
     facts, segments = look(make_picture(tmp_path / "a", container, plain(90)[0]))
     assert (facts.kind, facts.frame_count, facts.duration_s) == ("image", 1, None)
     near(segments, [[(0.0, 90)]])
 
 
 @pytest.mark.parametrize("container", ["gif", "png", "webp"])
-def test_pictures_that_are_to_stand_for_no_time_stand_as_long_as_browsers_show_them(tmp_path, container):
+def test_pictures_without_duration_last_as_long_as_in_browsers(tmp_path, container):
     path = make_animation(tmp_path / "a", container, plain(20, 90, 160), [0, 10, 0])
     facts, segments = look(path)
     assert facts.duration_s == 0.3
@@ -88,7 +88,7 @@ def test_pictures_that_are_to_stand_for_no_time_stand_as_long_as_browsers_show_t
 
 
 @pytest.mark.parametrize("container", ["gif", "webp"])
-def test_a_long_animation_is_sampled_as_a_video_is(tmp_path, container):
+def test_a_long_animation_is_sampled_like_a_video(tmp_path, container):
     """60 pictures of 0.2 s, two a second, in segments of 5 s."""
     path = make_animation(tmp_path / "a", container, plain(*range(0, 240, 4)), 200)
     facts, segments = look(path)
@@ -98,12 +98,12 @@ def test_a_long_animation_is_sampled_as_a_video_is(tmp_path, container):
     assert sum(map(len, segments)) == 24
 
 
-def test_a_picture_that_outlasts_a_segment_is_looked_at_in_the_next_one_too(tmp_path):
+def test_a_picture_that_outlasts_a_segment_is_decoded_in_the_next_one_too(tmp_path):
     path = make_animation(tmp_path / "a", "gif", plain(20, 90, 160), [11_000, 2_000, 1_000])
     near(look(path)[1], [[(0.0, 20)], [(5.0, 20)], [(11.0, 90), (13.0, 160)]])
 
 
-def test_a_picture_that_only_old_programs_show_is_looked_at(tmp_path):
+def test_the_fallback_picture_of_an_animation_is_decoded(tmp_path):
     first, *others = [Image.fromarray(pixels) for pixels in plain(20, 90, 160)]
     path = tmp_path / "a"
     path.write_bytes(encoded(first, "PNG", save_all=True, append_images=others, default_image=True, duration=500))
@@ -113,7 +113,7 @@ def test_a_picture_that_only_old_programs_show_is_looked_at(tmp_path):
 
 
 @pytest.mark.parametrize(("container", "share"), [("gif", 0.6), ("png", 0.6), ("gif", 0.999)])
-def test_an_animation_without_its_end_is_told_to_be_truncated(tmp_path, container, share):
+def test_an_animation_without_its_end_is_truncated(tmp_path, container, share):
     path = make_animation(tmp_path / "a", container, [scene(number, size=(160, 120)) for number in range(6)])
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
@@ -122,7 +122,7 @@ def test_an_animation_without_its_end_is_told_to_be_truncated(tmp_path, containe
     assert 0 < len(segments[0]) <= 6
 
 
-def test_an_animation_within_the_limits_of_videos(tmp_path):
+def test_an_animation_is_held_to_the_limits_of_videos(tmp_path):
     path = make_animation(tmp_path / "a", "gif", plain(20, 90), [400_000, 400_000])
     with pytest.raises(TooLongError, match="max_duration_s is 600"):
         probe(path, replace(LIMITS, max_duration_s=600.0))
@@ -134,14 +134,14 @@ def test_an_animation_within_the_limits_of_videos(tmp_path):
 
 
 @pytest.mark.parametrize("container", ["tiff", "heic"])
-def test_each_page_is_a_segment_and_has_its_number_for_a_time(tmp_path, container):
+def test_each_page_is_a_segment_whose_time_is_its_number(tmp_path, container):
     path = make_pages(tmp_path / "a", container, plain(20, 90, 160))
     facts, segments = look(path)
     assert (facts.kind, facts.frame_count, facts.duration_s) == ("image", 3, None)
     near(segments, [[(0.0, 20)], [(1.0, 90)], [(2.0, 160)]])
 
 
-def test_pages_may_differ_in_size_and_each_is_held_to_the_limit(tmp_path):
+def test_pages_may_differ_in_size_and_each_is_limited(tmp_path):
     path = make_pages(tmp_path / "a", "tiff", [*plain(20), *plain(90, size=(100, 200))])
     facts = probe(path, LIMITS)
     [frame] = read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=1.0, timeout_s=30)
@@ -150,13 +150,13 @@ def test_pages_may_differ_in_size_and_each_is_held_to_the_limit(tmp_path):
         probe(path, replace(LIMITS, max_image_pixels=5000))
 
 
-def test_more_pages_than_are_looked_at_are_refused(tmp_path):
+def test_too_many_pages_are_refused(tmp_path):
     path = make_pages(tmp_path / "a", "tiff", plain(*[7] * 1001, size=(2, 2)))
     with pytest.raises(TooLongError, match="more than 1000 pictures"):
         probe(path, LIMITS)
 
 
-def test_a_page_is_read_without_those_behind_it(tmp_path, monkeypatch):
+def test_a_page_is_read_without_later_pages(tmp_path, monkeypatch):
     path = make_pages(tmp_path / "a", "tiff", plain(*[7] * 40, size=(2, 2)))
     set_up, pages = TiffImagePlugin.TiffImageFile._setup, []
     monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "_setup", lambda page: [pages.append(0), set_up(page)][1])
@@ -167,7 +167,7 @@ def test_a_page_is_read_without_those_behind_it(tmp_path, monkeypatch):
 
 
 def mpo(second, kind=0x020002):
-    """Two pictures in one JPEG file, the second of that *kind*."""
+    """Make a JPEG file with two pictures, the second of that *kind*."""
     first = Image.fromarray(plain(20)[0])
     content = bytearray(encoded(first, "MPO", save_all=True, append_images=[first]))
     at = content.rindex(b"\xff\xd8\xff")
@@ -176,20 +176,20 @@ def mpo(second, kind=0x020002):
     return bytes(content[:at]) + second
 
 
-def test_the_second_picture_of_a_jpeg_is_looked_at(tmp_path):
+def test_the_second_picture_of_a_jpeg_is_decoded(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG")))
     near(look(path)[1], [[(0.0, 20)], [(1.0, 160)]])
 
 
 @pytest.mark.parametrize("mark", [b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1\0"])
-def test_a_gain_map_is_no_picture(tmp_path, mark):
+def test_a_gain_map_is_not_decoded(tmp_path, mark):
     path = tmp_path / "a"
     path.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG", comment=mark), 0))
     near(look(path)[1], [[(0.0, 20)]])
 
 
-def test_a_preview_and_a_picture_that_was_cut_off_are_no_pictures(tmp_path):
+def test_previews_and_truncated_pictures_are_not_decoded(tmp_path):
     preview, cut = tmp_path / "preview", tmp_path / "cut"
     preview.write_bytes(mpo(encoded(Image.fromarray(plain(160)[0]), "JPEG"), 0x010002))
     cut.write_bytes(mpo(b""))
@@ -198,7 +198,7 @@ def test_a_preview_and_a_picture_that_was_cut_off_are_no_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(("container", "codec"), [("jpeg", "h264"), ("heic", "hevc")])
-def test_the_video_of_a_motion_photo_is_looked_at(tmp_path, container, codec):
+def test_the_video_of_a_motion_photo_is_decoded(tmp_path, container, codec):
     facts, segments = look(make_motion_photo(tmp_path / "a", container, plain(20)[0], codec))
     assert (facts.kind, facts.frame_count) == ("image", 2)
     near(segments[:1], [[(0.0, 20)]])
@@ -223,7 +223,7 @@ def test_a_damaged_video_of_a_motion_photo_fails_its_segment(tmp_path, damage):
 
 
 @pytest.mark.parametrize("kind", [b"pdin", b"prft", b"beam", b" \x7e0A"])
-def test_no_box_hides_the_video_of_a_motion_photo(tmp_path, kind):
+def test_the_video_of_a_motion_photo_is_found_in_any_box(tmp_path, kind):
     path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
     content = path.read_bytes()
     at = content.index(b"\0\0\0\x08free", content.index(b"ftyp")) + 4
@@ -234,7 +234,7 @@ def test_no_box_hides_the_video_of_a_motion_photo(tmp_path, kind):
 
 
 @pytest.mark.parametrize("is_within", [False, True])
-def test_every_video_of_a_motion_photo_is_looked_at(tmp_path, is_within):
+def test_every_video_of_a_motion_photo_is_decoded(tmp_path, is_within):
     path = make_motion_photo(tmp_path / "a", "jpeg", plain(20)[0])
     photo = path.read_bytes()
     second = make_clip(tmp_path / "second.mp4", size=(64, 48), seconds=0.5).read_bytes()
@@ -245,7 +245,7 @@ def test_every_video_of_a_motion_photo_is_looked_at(tmp_path, is_within):
     assert segments[2][0][1] == pytest.approx(scene(0, size=(64, 48)).mean(), abs=5)
 
 
-def test_a_motion_photo_of_more_videos_than_are_looked_at_is_refused(tmp_path):
+def test_a_motion_photo_with_too_many_videos_is_refused(tmp_path):
     path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
     path.write_bytes(path.read_bytes() + 1000 * (box(b"ftyp", b"isom\0\0\0\0") + box(b"moov")))
     with pytest.raises(TooLongError, match="more than 1000 pictures"):
@@ -280,7 +280,7 @@ def test_the_video_of_a_motion_photo_is_held_to_the_limits(tmp_path):
 
 
 @pytest.mark.parametrize("container", ["heic", "avif"])
-def test_a_picture_in_the_place_of_a_motion_photo_s_video_is_looked_at(tmp_path, container):
+def test_a_picture_in_place_of_a_motion_photo_s_video_is_decoded(tmp_path, container):
     path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
     photo = path.read_bytes()
     path.write_bytes(photo + make_picture(tmp_path / "b", container, plain(160)[0]).read_bytes())
@@ -292,18 +292,18 @@ def test_a_picture_in_the_place_of_a_motion_photo_s_video_is_looked_at(tmp_path,
     else:
         path.write_bytes(photo + make_pages(tmp_path / "b", container, plain(20, 90)).read_bytes())
         facts = probe(path, LIMITS)
-        with pytest.raises(UnsupportedMediaError, match="a file of 2 pictures behind it"):
+        with pytest.raises(UnsupportedMediaError, match="another file with 2 pictures"):
             list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=2.0, timeout_s=30))
 
 
-def test_letters_of_a_file_type_alone_are_no_video(tmp_path):
+def test_the_letters_of_a_file_type_alone_are_not_a_video(tmp_path):
     path = make_picture(tmp_path / "a", "jpeg", plain(20)[0])
     path.write_bytes(path.read_bytes() + b"\0\0\0\x18ftypisom" + bytes(200))
     assert probe(path, LIMITS).frame_count == 1
 
 
 @pytest.mark.parametrize("container", FORMS)
-def test_large_pictures_are_looked_at_smaller_and_their_full_size_is_kept(tmp_path, container, monkeypatch):
+def test_large_pictures_are_scaled_down_and_their_full_size_is_kept(tmp_path, container, monkeypatch):
     monkeypatch.setattr(images, "WORK_PIXELS", 61 * 41)
     path = make_picture(tmp_path / "a", container, np.asarray(Image.fromarray(scene(0)).resize((121, 81))))
     facts = probe(path, LIMITS)
@@ -317,10 +317,10 @@ def test_large_pictures_are_looked_at_smaller_and_their_full_size_is_kept(tmp_pa
 
 @pytest.mark.parametrize("container", ["jpeg", "png", "webp", "tiff", "avif"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
-def test_a_large_picture_stands_upright(tmp_path, container, orientation, monkeypatch):
+def test_a_large_picture_is_turned_upright(tmp_path, container, orientation, monkeypatch):
     monkeypatch.setattr(images, "WORK_PIXELS", 2000)
     pixels = np.zeros((64, 96, 3), np.uint8)
-    pixels[:32, :48] = 250  # Where this quarter comes to stand tells how the picture was turned.
+    pixels[:32, :48] = 250  # The position of this quarter shows how the picture was turned.
     marks = Image.Exif()
     marks[0x0112] = orientation
     path = tmp_path / "a"
@@ -335,7 +335,7 @@ def test_a_large_picture_stands_upright(tmp_path, container, orientation, monkey
     assert (row, column) == {1: (0, 0), 3: (1, 1), 6: (0, 1), 7: (1, 1)}[orientation]
 
 
-def test_a_photo_of_a_hundred_megapixels_is_taken_and_one_of_two_hundred_is_not(tmp_path):
+def test_100_megapixels_are_accepted_and_200_are_refused(tmp_path):
     path = tmp_path / "a"
     Image.new("RGB", (12000, 9000), (90, 120, 150)).save(path, "JPEG")
     facts = probe(path, LIMITS)
@@ -354,7 +354,7 @@ def floats(**options):
     return encoded(Image.fromarray(np.linspace(0, 1, 64 * 48, dtype=np.float32).reshape(48, 64)), "TIFF", **options)
 
 
-def test_a_tiff_of_floats_is_called_what_it_is(tmp_path):
+def test_a_floating_point_tiff_is_refused_as_such(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(floats())
     with pytest.raises(UnsupportedMediaError, match="floating-point numbers"):
@@ -362,11 +362,11 @@ def test_a_tiff_of_floats_is_called_what_it_is(tmp_path):
     one = Image.fromarray(plain(20)[0])
     path.write_bytes(encoded(one, "TIFF", save_all=True, append_images=[Image.open(io.BytesIO(floats()))]))
     facts = probe(path, LIMITS)
-    with pytest.raises(UnsupportedMediaError, match="floating-point numbers"):
+    with pytest.raises(UnsupportedMediaError, match="floating-point samples"):
         list(read_frames(path, facts, start_s=1.0, end_s=1.0, sample_fps=1.0, timeout_s=30))
 
 
-def test_a_tiff_that_is_sound_and_not_read_is_not_called_damaged(tmp_path):
+def test_an_unsupported_tiff_is_not_reported_as_damaged(tmp_path):
     content = bytearray(encoded(Image.fromarray(plain(20)[0]), "TIFF"))
     at = content.index(struct.pack("<HH", 262, 3)) + 8
     content[at : at + 2] = struct.pack("<H", 32845)  # LogLuv
@@ -376,7 +376,7 @@ def test_a_tiff_that_is_sound_and_not_read_is_not_called_damaged(tmp_path):
         probe(path, LIMITS)
 
 
-def test_what_is_see_through_is_laid_on_white(tmp_path):
+def test_transparency_is_blended_onto_white(tmp_path):
     pixels = np.zeros((48, 64, 4), np.uint8)
     pixels[:24, :, 3] = 255
     for container in ("png", "webp", "tiff", "jxl"):
@@ -386,7 +386,7 @@ def test_what_is_see_through_is_laid_on_white(tmp_path):
         assert (frame.pixels[10, 10].max(), frame.pixels[40, 10].min()) == (0, 255), container
 
 
-def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path):
+def test_damaged_and_animated_jpeg_xl_is_refused(tmp_path):
     path = make_picture(tmp_path / "a", "jxl")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 3])
@@ -403,7 +403,7 @@ def test_jpeg_xl_that_is_damaged_or_moves_is_refused(tmp_path):
             probe(tmp_path / "c", LIMITS)
 
 
-def test_a_jpeg_xl_that_a_busy_machine_does_not_come_to_read_may_be_tried_again(tmp_path):
+def test_a_slow_jpeg_xl_decoder_times_out(tmp_path):
     path = make_picture(tmp_path / "a", "jxl")
     with pytest.raises(DecodeTimeoutError):
         jxl.read(path, images.WORK_PIXELS, timeout_s=0.001)
@@ -414,16 +414,18 @@ def box(kind, content=b""):
 
 
 def codestream_of(content):
-    """The codestream of a JPEG XL file, with or without boxes."""
+    """Return the codestream of a JPEG XL file, with or without boxes."""
     if content.startswith(b"\xff\x0a"):
         return content
     stream = io.BytesIO(content)
-    found = {kind: content[start:end] for kind, start, end in iso_boxes(Source(stream, len(content)), 0, len(content))}
+    found = {
+        kind: content[start:end] for kind, start, end in iso_boxes(HeaderReader(stream, len(content)), 0, len(content))
+    }
     return found[b"jxlc"] if b"jxlc" in found else found[b"jxlp"][4:]
 
 
 def in_parts(codestream, first):
-    """A JPEG XL file whose codestream stands in two boxes, the first with its *first* bytes."""
+    """Make a JPEG XL file whose codestream is split into two boxes, the first with its *first* bytes."""
     begin = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
     parts = ((0, codestream[:first]), (0x80000001, codestream[first:]))
     return begin + b"".join(box(b"jxlp", struct.pack(">I", number) + part) for number, part in parts)
@@ -438,14 +440,14 @@ def test_a_jpeg_xl_in_parts_is_read(tmp_path, first):
     near(segments, [[(0.0, 90)]])
 
 
-def test_a_jpeg_xl_of_another_size_than_its_header_tells_is_not_read_into_memory(tmp_path, monkeypatch):
+def test_a_jpeg_xl_with_a_wrong_size_in_its_header_is_not_read(tmp_path, monkeypatch):
     path = make_picture(tmp_path / "a", "jxl", plain(90)[0])
     monkeypatch.setattr(jxl, "inspect_header", lambda *_: HeaderFacts("image", "jxl", "jxl", 32, 48))
     with pytest.raises(TruncatedError, match="announces 32 × 48 pixels, and 64 × 48 are decoded"):
         jxl.read(path, images.WORK_PIXELS, timeout_s=20)
 
 
-def test_an_ffmpeg_without_jpeg_xl_is_called_that(tmp_path, monkeypatch):
+def test_an_ffmpeg_without_jpeg_xl_is_reported(tmp_path, monkeypatch):
     path = make_picture(tmp_path / "a", "jxl")
     monkeypatch.setattr("worker.media.ffmpeg.DECODERS", "h264")
     monkeypatch.setitem(jxl.open_input.__globals__["DEMUXERS"], "jxl", "no_such_demuxer")
@@ -453,7 +455,7 @@ def test_an_ffmpeg_without_jpeg_xl_is_called_that(tmp_path, monkeypatch):
         probe(path, LIMITS)
 
 
-def test_a_heic_sequence_is_refused_since_its_track_would_go_unseen(tmp_path):
+def test_a_heic_sequence_is_refused(tmp_path):
     clip = make_clip(tmp_path / "a.mp4", codec="hevc", frames=3).read_bytes()
     path = tmp_path / "a"
     path.write_bytes(clip.replace(b"ftypisom", b"ftyphevc", 1))
@@ -461,7 +463,7 @@ def test_a_heic_sequence_is_refused_since_its_track_would_go_unseen(tmp_path):
         probe(path, LIMITS)
 
 
-def test_a_decoder_that_dies_is_told(tmp_path, monkeypatch):
+def test_a_crashed_image_decoder_is_reported(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text("import os; os.abort()")
     monkeypatch.setattr(images, "SCRIPT", script)

@@ -1,4 +1,4 @@
-"""Times, tracks and sizes are those of what a player shows."""
+"""Times, tracks and sizes match what players show."""
 
 import struct
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ FPS = 25.0
 
 @pytest.fixture(scope="module")
 def sounding(tmp_path_factory) -> Path:
-    """A video of 16 s whose key frames are 10 s apart, with B-frames and sound."""
+    """Make a video of 16 s with audio and B-frames whose key frames are 10 s apart."""
     folder = tmp_path_factory.mktemp("sounding")
     clip = make_clip(folder / "a.mp4", fps=FPS, seconds=16.0, size=(64, 64), extra=("-g", "250", "-bf", "2"))
     path = folder / "sounding.mp4"
@@ -31,7 +31,7 @@ def sounding(tmp_path_factory) -> Path:
 
 
 def shown(path: Path) -> tuple[float, float, list[float]]:
-    """Where a player begins, by the file's clock, and when the last picture ends and each appears, from there on."""
+    """Return where players begin, by the file's clock, and relative to it the end and the time of each frame."""
     with av.open(str(path)) as container:
         stream = container.streams.best("video")
         frames = [(frame.time, float((frame.duration or 0) * frame.time_base)) for frame in container.decode(stream)]
@@ -47,7 +47,7 @@ def cut(source: Path, path: Path, *options: str) -> Path:
 
 
 def _trimmed(source: Path, folder: Path) -> Path:
-    # The key frame lies 7 s before what is shown: an edit list hides what comes between.
+    # The key frame is 7 s before the displayed interval; an edit list hides the frames between.
     return cut(source, folder / "trimmed.mp4", "-ss", "7", "-t", "5.27")
 
 
@@ -56,7 +56,7 @@ def _trimmed_mov(source: Path, folder: Path) -> Path:
 
 
 def _late(source: Path, folder: Path) -> Path:
-    # Pictures begin 1.3 s after sound.
+    # The video begins 1.3 s after the audio.
     path = folder / "late.mp4"
     run(
         "-itsoffset", "1.3", "-i", str(source), "-i", str(source), "-map", "0:v", "-map", "1:a", "-c", "copy", str(path)
@@ -117,7 +117,7 @@ MADE = [
 
 
 @pytest.mark.parametrize("make", MADE, ids=[make.__name__.strip("_") for make in MADE])
-def test_times_are_those_that_a_player_shows(tmp_path, sounding, make):
+def test_times_match_those_of_players(tmp_path, sounding, make):
     path = make(sounding, tmp_path)
     start_s, end_s, begins = shown(path)
     facts = probe(path, LIMITS)
@@ -137,13 +137,13 @@ def test_times_are_those_that_a_player_shows(tmp_path, sounding, make):
     assert [time for part in parts for time in part] == pytest.approx(begins, abs=0.002)
 
 
-def test_a_trim_without_encoding_lasts_as_long_as_it_was_asked_to(tmp_path, sounding):
+def test_a_lossless_trim_has_the_requested_duration(tmp_path, sounding):
     facts = probe(_trimmed(sounding, tmp_path), LIMITS)
     assert facts.duration_s == pytest.approx(5.27, abs=0.2)
     assert facts.first_s == 0.0
 
 
-def test_a_trim_without_encoding_shows_the_pictures_of_that_time(tmp_path, sounding):
+def test_a_lossless_trim_shows_the_frames_of_its_interval(tmp_path, sounding):
     facts, whole = probe(path := _trimmed(sounding, tmp_path), LIMITS), probe(sounding, LIMITS)
     given = {"sample_fps": 2.0, "timeout_s": 60.0}
     part = list(read_frames(path, facts, start_s=0.0, end_s=4.0, **given))
@@ -154,17 +154,14 @@ def test_a_trim_without_encoding_shows_the_pictures_of_that_time(tmp_path, sound
         assert np.array_equal(one.pixels, other.pixels)
 
 
-def test_hidden_pictures_do_not_count_for_the_rate_or_the_bytes(tmp_path, sounding):
+def test_hidden_frames_do_not_count_for_frame_rate_or_bytes(tmp_path, sounding):
     facts, whole = probe(_trimmed(sounding, tmp_path), LIMITS), probe(sounding, LIMITS)
     assert facts.frame_rate == pytest.approx(FPS, rel=0.03)
     assert facts.video_bytes < 0.6 * whole.video_bytes
 
 
-# --- tracks ---------------------------------------------------------------------------------------------------------
-
-
 def two_tracks(folder: Path, name: str, *options: str) -> Path:
-    """A file with a video of noise, 64 × 64, and one of 96 × 96."""
+    """Make a file with a video of noise, 64 × 64, and one of 96 × 96."""
     first = make_clip(folder / "first.mp4", size=(64, 64), faces=())
     second = make_clip(folder / "second.mp4", size=(96, 96), seconds=3.0)
     path = folder / name
@@ -174,7 +171,7 @@ def two_tracks(folder: Path, name: str, *options: str) -> Path:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
 @pytest.mark.parametrize(("default", "side"), [(0, 64), (1, 96)])
-def test_the_default_track_is_looked_at_and_the_others_are_counted(tmp_path, name, default, side):
+def test_the_default_track_is_analysed_and_the_others_are_counted(tmp_path, name, default, side):
     path = two_tracks(tmp_path, name, "-disposition:v", "0", f"-disposition:v:{default}", "default")
     facts = probe(path, LIMITS)
     assert (facts.video_track, facts.other_video_tracks) == (default, 1)
@@ -185,7 +182,7 @@ def test_the_default_track_is_looked_at_and_the_others_are_counted(tmp_path, nam
     assert frames[0].pixels.shape == (side, side, 3)
 
 
-def test_the_first_of_several_default_tracks_is_looked_at(tmp_path):
+def test_the_first_of_several_default_tracks_is_analysed(tmp_path):
     path = two_tracks(tmp_path, "a.mkv", "-disposition:v:0", "default", "-disposition:v:1", "default")
     assert probe(path, LIMITS).video_track == 0
 
@@ -200,7 +197,7 @@ def test_damage_does_not_change_the_track(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_cover_art_is_no_track(tmp_path, name):
+def test_cover_art_does_not_count_as_a_track(tmp_path, name):
     clip = make_clip(tmp_path / "clip.mp4")
     run("-i", str(clip), "-frames:v", "1", str(tmp_path / "cover.png"))
     if name.endswith("mkv"):
@@ -214,7 +211,7 @@ def test_cover_art_is_no_track(tmp_path, name):
     assert facts.frame_count == 20
 
 
-def test_a_sound_track_before_the_video_is_no_other_video(tmp_path, sounding):
+def test_an_audio_track_does_not_count_as_another_video(tmp_path, sounding):
     path = tmp_path / "a.mp4"
     run("-i", str(sounding), "-map", "0:a", "-map", "0:v", "-c", "copy", str(path))
     facts = probe(path, LIMITS)
@@ -222,14 +219,11 @@ def test_a_sound_track_before_the_video_is_no_other_video(tmp_path, sounding):
     assert list(read_frames(path, facts, start_s=0.0, end_s=2.0, sample_fps=2.0, timeout_s=30))
 
 
-# --- geometry -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("ratio", "size"), [("4/3", (256, 96)), ("1/2", (192, 192)), ("16/11", (279, 96)), ("1/1", (192, 96))]
 )
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_pixels_come_out_square(tmp_path, name, ratio, size):
+def test_frames_have_square_pixels(tmp_path, name, ratio, size):
     path = make_clip(tmp_path / name, size=(192, 96), frames=3, extra=("-vf", f"setsar={ratio}"))
     facts = probe(path, LIMITS)
     assert (facts.width_px, facts.height_px) == size
@@ -237,14 +231,14 @@ def test_pixels_come_out_square(tmp_path, name, ratio, size):
     assert frame.pixels.shape == (size[1], size[0], 3)
 
 
-def test_pixels_that_are_not_square_are_turned_with_the_picture(tmp_path):
+def test_pixel_aspect_ratios_are_rotated_with_the_picture(tmp_path):
     path = make_clip(tmp_path / "a.mp4", size=(192, 96), frames=3, rotation=90, extra=("-vf", "setsar=4/3"))
     facts = probe(path, LIMITS)
     assert (facts.width_px, facts.height_px, facts.rotation_deg) == (96, 256, 90)
 
 
 @pytest.mark.parametrize("ratio", [(0, 1), (1, 0), (1, 1000), (900, 100)])
-def test_pixels_of_absurd_shapes_are_taken_for_square(ratio):
+def test_absurd_pixel_aspect_ratios_are_ignored(ratio):
     assert displayed_size(192, 96, *ratio) == (192, 96)
 
 
@@ -269,7 +263,7 @@ def boxes(content: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, in
 
 
 def find(content: bytes, *path: bytes) -> int:
-    """Where the content of the first box at *path* begins."""
+    """Return where the content of the first box at *path* begins."""
     start, end = 0, len(content)
     for name in path:
         start, end = next((begin, stop) for kind, begin, stop in boxes(content, start, end) if kind == name)
@@ -277,7 +271,7 @@ def find(content: bytes, *path: bytes) -> int:
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_pictures_are_turned_and_mirrored_as_the_matrix_says(tmp_path, turn):
+def test_frames_are_turned_and_mirrored_by_the_display_matrix(tmp_path, turn):
     matrix, apply = TURNS[turn]
     stored = make_clip(tmp_path / "stored.mp4", size=(96, 64), frames=2)
     content = bytearray(stored.read_bytes())
@@ -298,15 +292,12 @@ def test_pictures_are_turned_and_mirrored_as_the_matrix_says(tmp_path, turn):
     assert np.abs(pictures[1] - wanted).mean() < 3.0
 
 
-# --- codecs ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.avi"])
 def test_motion_jpeg_is_accepted_in_every_container(tmp_path, name):
     assert probe(make_clip(tmp_path / name, codec="mjpeg", frames=3), LIMITS).codec == "mjpeg"
 
 
-def test_dolby_vision_without_a_picture_for_others_is_refused_with_what_to_do(tmp_path):
+def test_dolby_vision_with_proprietary_colours_is_refused_with_advice(tmp_path):
     path = make_clip(tmp_path / "a.mp4", codec="hevc", frames=2)
     content = bytearray(path.read_bytes())
     # A configuration of profile 5, level 1, with metadata and a base layer that resembles no other format.
@@ -328,7 +319,7 @@ def test_dolby_vision_without_a_picture_for_others_is_refused_with_what_to_do(tm
         probe(path, LIMITS)
 
 
-def test_a_broadcast_track_of_which_nothing_was_recorded_counts_for_nothing(tmp_path):
+def test_an_empty_broadcast_track_does_not_count(tmp_path):
     clip = make_clip(tmp_path / "a.mp4", seconds=2.0, size=(64, 64))
     both = tmp_path / "both.ts"
     run("-i", str(clip), "-map", "0:v", "-map", "0:v", "-c", "copy", str(both))
@@ -342,8 +333,8 @@ def test_a_broadcast_track_of_which_nothing_was_recorded_counts_for_nothing(tmp_
     assert (facts.video_track, facts.other_video_tracks, facts.width_px) == (0, 0, 64)
 
 
-def test_a_program_stream_lasts_until_its_last_picture_has_been_shown(tmp_path):
-    """Some of its packets alone have times of presentation, and the last of them is none of those."""
+def test_a_program_stream_ends_after_its_last_frame(tmp_path):
+    """Only some of its packets have presentation times, and the last one has none."""
     path = make_broadcast(tmp_path, "mpeg2.mpg")
     facts = probe(path, LIMITS)
     assert (facts.frame_count, facts.frame_rate) == (25, pytest.approx(25.0))

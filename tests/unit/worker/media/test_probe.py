@@ -23,7 +23,7 @@ from shared.errors import (
 from tests.clips import BROADCAST, astronaut, make_broadcast, make_clip, run, scene, truncate, without_frames
 from tests.pictures import FORMS, make_picture
 from worker.media import probe as module
-from worker.media.ffmpeg import program
+from worker.media.ffmpeg import find_ffmpeg
 from worker.media.frames import read_frames
 from worker.media.probe import MediaFacts, probe
 
@@ -58,13 +58,13 @@ def test_videos_of_every_container_and_codec_are_read(tmp_path, name, codec, con
     assert facts.duration_s == pytest.approx(2.0, abs=0.11)
     assert facts.frame_rate == pytest.approx(10.0, rel=0.06)
     assert not facts.truncated
-    # Releases from before refuse facts that they do not know.
+    # Earlier releases refuse unknown facts.
     assert not {"video_bytes", "first_s", "video_track", "dynamic_range"} & facts.to_json().keys()
     assert MediaFacts.from_json(facts.to_json(), facts.presentation()) == replace(facts, video_bytes=None)
 
 
 @pytest.mark.parametrize(("codec", "sound"), [("h264", ()), ("h264", ("-f", "lavfi", "-i", "sine=duration=2"))])
-def test_the_bytes_of_the_video_stream_are_counted_without_sound_or_container(tmp_path, codec, sound):
+def test_video_bytes_exclude_audio_and_container(tmp_path, codec, sound):
     path = make_clip(tmp_path / "plain.mp4", codec=codec)
     alone = probe(path, LIMITS).video_bytes
     assert 0.8 * path.stat().st_size < alone < path.stat().st_size
@@ -98,12 +98,12 @@ def test_images_of_every_format_are_read(tmp_path, container):
     assert (facts.width_px, facts.height_px, facts.duration_s) == (280, 280, None)
 
 
-def test_content_tells_what_a_file_is_and_its_name_does_not(tmp_path):
+def test_the_format_is_detected_by_content_and_not_by_name(tmp_path):
     disguised = make_clip(tmp_path / "a.mp4").rename(tmp_path / "holiday.jpg")
     assert probe(disguised, LIMITS).kind == "video"
 
 
-def test_a_name_that_looks_like_an_option_or_a_protocol_is_only_a_name(tmp_path):
+def test_names_that_look_like_options_or_protocols_are_only_names(tmp_path):
     for name in ("-version", "concat:a|b", "%03d.mp4"):
         path = tmp_path / name
         path.write_bytes(make_clip(tmp_path / "a.mp4").read_bytes())
@@ -125,7 +125,7 @@ def test_a_single_frame_is_a_video(tmp_path):
     assert facts.duration_s > 0
 
 
-def test_times_begin_with_the_first_frame_even_where_the_file_begins_later(tmp_path):
+def test_times_start_with_the_first_frame(tmp_path):
     source = make_clip(tmp_path / "a.mp4")
     run("-itsoffset", "7", "-i", str(source), "-c", "copy", str(tmp_path / "late.mkv"))
     facts = probe(tmp_path / "late.mkv", LIMITS)
@@ -133,7 +133,7 @@ def test_times_begin_with_the_first_frame_even_where_the_file_begins_later(tmp_p
     assert facts.duration_s == pytest.approx(2.0, abs=0.11)
 
 
-def test_a_truncated_tail_leaves_what_is_there(tmp_path):
+def test_a_truncated_file_has_the_duration_that_is_left(tmp_path):
     path = make_clip(tmp_path / "a.mp4", seconds=4.0, extra=("-movflags", "+faststart", "-g", "5"))
     facts = probe(truncate(path, 0.6), LIMITS)
     assert facts.truncated
@@ -143,30 +143,30 @@ def test_a_truncated_tail_leaves_what_is_there(tmp_path):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """How many outputs each run of ffmpeg had, without the one that lists tracks."""
+    """Record how many outputs each run of ffmpeg has, without the one that lists tracks."""
     counts = []
-    command_line = module.command_line
+    build_command = module.build_command
 
     def counted(*outputs, **options):
         counts.append(len(outputs))
-        return command_line(*outputs, **options)
+        return build_command(*outputs, **options)
 
-    monkeypatch.setattr(module, "command_line", counted)
+    monkeypatch.setattr(module, "build_command", counted)
     return counts
 
 
-def test_a_sound_file_is_opened_once(tmp_path, runs):
+def test_an_undamaged_file_is_opened_once(tmp_path, runs):
     probe(make_clip(tmp_path / "a.mp4"), LIMITS)
     assert runs == [2]
 
 
-def test_where_something_is_amiss_packets_and_first_frame_are_looked_at_by_themselves(tmp_path, runs):
+def test_a_faulty_file_is_scanned_in_two_passes(tmp_path, runs):
     path = make_clip(tmp_path / "a.mp4", seconds=4.0, extra=("-movflags", "+faststart", "-g", "5"))
     probe(truncate(path, 0.6), LIMITS)
     assert runs == [2, 1, 1]
 
 
-def test_a_video_of_which_no_frame_decodes_is_truncated_unless_it_is_too_long(tmp_path, runs):
+def test_a_video_without_a_decodable_frame_is_truncated_unless_it_is_too_long(tmp_path, runs):
     path = without_frames(make_clip(tmp_path / "a.mp4", extra=("-movflags", "+faststart")))
     with pytest.raises(TruncatedError, match="no frame of the video can be decoded"):
         probe(path, LIMITS)
@@ -177,14 +177,14 @@ def test_a_video_of_which_no_frame_decodes_is_truncated_unless_it_is_too_long(tm
 
 
 @pytest.mark.parametrize("arguments", [["/bin/sh", "-c", "kill -11 $$"], ["/bin/sh", "-c", "exit 1"]])
-def test_a_look_that_dies_is_not_the_last_word(tmp_path, monkeypatch, arguments):
+def test_two_passes_follow_a_crash_of_the_first_scan(tmp_path, monkeypatch, arguments):
     path = make_clip(tmp_path / "a.mp4")
     wanted = probe(path, LIMITS)
-    command_line = module.command_line
+    build_command = module.build_command
     monkeypatch.setattr(
         module,
-        "command_line",
-        lambda *outputs, **options: command_line(*outputs, **options) if outputs[1:] == () else arguments,
+        "build_command",
+        lambda *outputs, **options: build_command(*outputs, **options) if outputs[1:] == () else arguments,
     )
     assert probe(path, LIMITS) == wanted
 
@@ -199,10 +199,10 @@ def test_a_look_that_dies_is_not_the_last_word(tmp_path, monkeypatch, arguments)
         ("a.mp4", "h264", {"frames": 1}),
     ],
 )
-def test_one_run_finds_what_two_find(tmp_path, monkeypatch, name, codec, options):
+def test_one_pass_finds_the_same_facts_as_two(tmp_path, monkeypatch, name, codec, options):
     path = make_clip(tmp_path / name, codec=codec, **options)
     found = probe(path, LIMITS)
-    monkeypatch.setattr(module, "_look", lambda *_: None)
+    monkeypatch.setattr(module, "_scan_in_one_pass", lambda *_: None)
     assert probe(path, LIMITS) == found
 
 
@@ -233,7 +233,7 @@ def _torn_picture(path):
 
 
 def _no_size(path):
-    """The configuration record of H.264, which has the pictures' size, is blanked in its tag."""
+    """Blank the H.264 configuration record, which has the frame size, in its tag."""
     content = bytearray(make_clip(path.with_name("a.flv")).read_bytes())
     at = content.index(bytes.fromhex("1700000000")) + 5
     content[at:] = bytes(len(content) - at)
@@ -241,7 +241,7 @@ def _no_size(path):
 
 
 def _nothing_recorded(path):
-    """A transport stream of which the tables alone are left."""
+    """Make a transport stream of which only the tables are left."""
     data = make_clip(path.with_name("a.ts")).read_bytes()
     packets = (data[at : at + 188] for at in range(0, len(data), 188))
     path.write_bytes(
@@ -282,7 +282,7 @@ def _big(path):
         ),
     ],
 )
-def test_bad_files_are_refused_with_the_error_that_fits(tmp_path, make, error):
+def test_bad_files_are_refused_with_the_right_error(tmp_path, make, error):
     path = tmp_path / "file"
     make(path)
     with pytest.raises(error) as raised:
@@ -299,7 +299,7 @@ def test_bad_files_are_refused_with_the_error_that_fits(tmp_path, make, error):
         ({"max_frame_rate": 5.0}, FrameRateTooHighError, "max_frame_rate is 5"),
     ],
 )
-def test_a_refusal_names_its_limit(tmp_path, limits, error, named):
+def test_a_limit_error_names_the_limit(tmp_path, limits, error, named):
     values = {name: getattr(LIMITS, name) for name in LIMITS.__dataclass_fields__} | limits
     with pytest.raises(error, match=named):
         probe(make_clip(tmp_path / "a.mp4"), MediaLimits(**values))
@@ -317,7 +317,7 @@ def test_a_playlist_that_names_other_files_is_no_video(tmp_path):
             probe(path, LIMITS)
 
 
-def test_damaged_files_give_facts_or_a_named_error(tmp_path):
+def test_damaged_files_give_facts_or_an_error_code(tmp_path):
     generator = np.random.default_rng(11)
     originals = [make_clip(tmp_path / name).read_bytes() for name in ("a.mp4", "a.mkv")]
     picture = io.BytesIO()
@@ -338,6 +338,6 @@ def test_damaged_files_give_facts_or_a_named_error(tmp_path):
     assert outcomes & {"image", "video"}
 
 
-def test_ffmpeg_is_a_real_one():
-    banner = subprocess.run([program(), "-version"], capture_output=True, text=True, check=True).stdout
+def test_the_tests_use_a_real_ffmpeg():
+    banner = subprocess.run([find_ffmpeg(), "-version"], capture_output=True, text=True, check=True).stdout
     assert banner.startswith("ffmpeg version")

@@ -10,7 +10,7 @@ import pytest
 
 from shared.errors import DecodeTimeoutError
 from worker.cores import available_cores
-from worker.media.process import BoundedProcess, Leash, read_exactly
+from worker.media.process import BoundedProcess, CancelToken, read_exactly
 
 
 def python(code):
@@ -48,7 +48,7 @@ def test_a_hanging_child_and_its_children_are_killed_at_the_limit():
     assert not alive(grandchild)
 
 
-def test_a_crash_is_the_childs_own():
+def test_a_crash_only_ends_the_child():
     with BoundedProcess(python("import os; os.kill(os.getpid(), 11)"), timeout_s=20) as child:
         assert child.wait() == -signal.SIGSEGV
 
@@ -72,7 +72,7 @@ def test_a_flood_of_log_lines_stays_bounded():
     assert len(child.lines) == 200
 
 
-def test_short_reads_are_put_together(tmp_path):
+def test_short_reads_are_joined(tmp_path):
     (tmp_path / "data").write_bytes(b"abcdef")
     with (tmp_path / "data").open("rb", buffering=0) as stream:
         assert read_exactly(stream, 4) == b"abcd"
@@ -88,7 +88,7 @@ def test_time_in_a_pause_does_not_count():
         assert child.wait() == 0
 
 
-def test_time_after_a_pause_goes_on_from_where_it_was():
+def test_the_clock_continues_after_a_pause():
     began = time.monotonic()
     with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=2.0) as child:
         with child.paused():
@@ -98,7 +98,7 @@ def test_time_after_a_pause_goes_on_from_where_it_was():
     assert 2.5 < time.monotonic() - began < 30
 
 
-def test_many_pauses_take_no_thread_each_and_no_time():
+def test_many_pauses_share_one_thread():
     with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=2.0) as child:
         clocks = {thread for thread in threading.enumerate() if thread.name == "decoder-clock"}
         began = time.monotonic()
@@ -114,50 +114,50 @@ def test_many_pauses_take_no_thread_each_and_no_time():
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="the size of a pipe cannot be chosen here")
-def test_much_may_wait_in_the_pipe():
+def test_the_pipe_buffers_much_output():
     with BoundedProcess(python("print('x' * 500_000)"), timeout_s=20.0) as child:
         assert child.wait() == 0
         assert len(child.stdout.read()) == 500_001
 
 
-def test_time_may_be_given_anew_in_a_pause():
+def test_the_time_limit_can_be_extended_in_a_pause():
     began = time.monotonic()
     with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=2.0) as child:
         for _ in range(3):
             time.sleep(1.0)
             with child.paused():
-                child.renew(1.5)
+                child.extend(1.5)
         with pytest.raises(DecodeTimeoutError, match=r"limit of 1\.5 s"):
             child.wait()
     assert 4.0 < time.monotonic() - began < 30
 
 
-def test_processor_time_is_limited_by_all_that_may_be_given():
+def test_cpu_time_is_limited_by_the_maximal_timeout():
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
-    for options, wanted_s in (({}, 20.0), ({"whole_timeout_s": 100.0}, 100.0)):
+    for options, wanted_s in (({}, 20.0), ({"max_timeout_s": 100.0}, 100.0)):
         with BoundedProcess(python("import time; time.sleep(0.3); " + code), timeout_s=20.0, **options) as child:
             assert int(child.stdout.read()) == int(wanted_s * available_cores()) + 1
 
 
-def test_a_cut_leash_ends_the_child_and_the_next_one():
-    leash = Leash()
-    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:
-        leash.cut()
+def test_a_cancelled_token_ends_the_child_and_the_next_one():
+    cancel_token = CancelToken()
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, cancel_token=cancel_token) as child:
+        cancel_token.cancel()
         assert child.wait() == -signal.SIGKILL
-    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, leash=leash) as child:
+    with BoundedProcess(python("import time; time.sleep(60)"), timeout_s=60, cancel_token=cancel_token) as child:
         assert child.wait() == -signal.SIGKILL
 
 
-def test_a_leash_whose_child_has_ended_harms_nobody():
-    leash = Leash()
-    with BoundedProcess(python("print(1)"), timeout_s=60, leash=leash) as child:
+def test_cancelling_after_the_child_has_ended_is_harmless():
+    cancel_token = CancelToken()
+    with BoundedProcess(python("print(1)"), timeout_s=60, cancel_token=cancel_token) as child:
         assert child.wait() == 0
-    leash.cut()
+    cancel_token.cancel()
 
 
-def test_a_child_that_ends_just_before_it_is_killed_is_no_error(monkeypatch):
+def test_a_child_that_ends_before_it_is_killed_is_not_an_error(monkeypatch):
     def refuse(pid, number):
-        # As macOS answers for a group of which nothing runs any more.
+        # macOS answers so for a process group in which nothing runs any more.
         os.kill(pid, number)
         raise PermissionError
 

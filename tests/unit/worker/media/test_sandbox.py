@@ -1,4 +1,4 @@
-"""Each protection is tried for real; one that this system does not offer is skipped, and says so."""
+"""Tests of each protection with a real child process; those that this system does not support are skipped."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ import pytest
 
 from worker.media import sandbox as module
 from worker.media.process import BoundedProcess
-from worker.media.sandbox import Sandbox, sandbox
+from worker.media.sandbox import Sandbox, find_sandbox, sandbox
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
 def said(script):
-    """What a child says that runs *script* on the leash of a decoder."""
+    """Run *script* in a child process with a decoder's limits; return its output."""
     with BoundedProcess([sys.executable, "-I", "-c", script], timeout_s=30.0) as child:
         return child.stdout.read().decode().strip()
 
@@ -34,8 +34,8 @@ def test_a_decoder_reaches_nobody():
 
 @pytest.mark.skipif(not sandbox().dies_with_parent, reason="this system has no setpriv")
 def test_a_decoder_ends_with_its_worker_that_is_killed():
-    # The decoder speaks before its worker is killed: a worker that dies in the milliseconds before setpriv has asked
-    # for the signal leaves a decoder behind, which then ends at its first write into the pipe that nobody reads.
+    # The worker is killed only after the decoder has written: if a worker dies in the milliseconds before setpriv takes
+    # effect, the decoder is left behind and only ends at its first write to the pipe that nobody reads.
     decoder = "import time; print(flush=True); time.sleep(120)"
     script = (
         "import sys, time\n"
@@ -60,7 +60,7 @@ def is_running(pid):
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
-    return state != "Z"  # Dead, but nobody has asked how yet.
+    return state != "Z"  # A zombie has ended, but was not waited for yet.
 
 
 @pytest.mark.skipif(not sandbox().dies_with_parent, reason="this system has no setpriv")
@@ -75,23 +75,23 @@ def test_a_decoder_writes_no_file(tmp_path):
     assert not path.exists() or path.stat().st_size == 0
 
 
-def test_a_system_that_offers_nothing_leaves_the_limits(monkeypatch):
+def test_without_system_support_only_limits_apply(monkeypatch):
     monkeypatch.setattr(module.shutil, "which", lambda _name: None)
-    assert sandbox.__wrapped__() == Sandbox()
+    assert find_sandbox() == Sandbox()
     assert Sandbox().describe() == "limits alone"
 
 
-def test_what_is_refused_is_left_out(monkeypatch):
+def test_unsupported_protections_are_left_out(monkeypatch):
     real = subprocess.run
 
     def run(command, **given):
         return subprocess.CompletedProcess(command, 1) if "--net" in command else real(command, **given)
 
     monkeypatch.setattr(module.subprocess, "run", run)
-    assert not sandbox.__wrapped__().has_no_network
+    assert not find_sandbox().has_no_network
 
 
-def test_a_stopped_decoder_was_told_to():
-    """The prefix passes the decoder's own end on."""
+def test_the_signal_of_a_crashed_decoder_is_reported():
+    """The prefix of the sandbox does not hide how the decoder ended."""
     with BoundedProcess(["/bin/sh", "-c", f"kill -{int(signal.SIGSEGV)} $$"], timeout_s=10) as child:
         assert child.wait() == -signal.SIGSEGV

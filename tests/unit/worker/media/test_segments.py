@@ -22,7 +22,7 @@ def test_segments_cover_the_video_without_gap_or_overlap(duration_s, segment_sec
 @pytest.mark.parametrize(
     ("duration_s", "count"), [(0.04, 1), (4.9, 1), (5.0, 1), (7.4, 1), (7.5, 2), (10.0, 2), (12.4, 2), (12.5, 3)]
 )
-def test_a_short_rest_joins_the_segment_before(duration_s, count):
+def test_a_short_remainder_joins_the_segment_before_it(duration_s, count):
     assert len(plan_segments(duration_s, 5.0)) == count
 
 
@@ -43,7 +43,7 @@ def test_an_image_is_one_segment():
         (16.9, [10.0, 17.0]),
     ],
 )
-def test_segments_before_the_first_picture_are_left_out(first_s, cuts):
+def test_segments_before_the_first_frame_are_left_out(first_s, cuts):
     plan = plan_segments(17.0, 5.0, first_s=first_s)
     assert [(part.start_s, part.end_s) for part in plan] == list(pairwise(cuts))
     assert [part.index for part in plan] == list(range(len(plan)))

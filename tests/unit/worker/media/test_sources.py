@@ -45,7 +45,7 @@ def test_a_redirect_elsewhere_is_refused(server, upload, location):
     assert len(server.requests) == 1
 
 
-def test_redirects_in_a_circle_end(server, upload):
+def test_circular_redirects_are_refused(server, upload):
     server.answers = [(302, {"Location": "/start"}, b"")] * 9
     with pytest.raises(SourceRefusedError, match="more than 3 times"):
         get(f"{server.url}/start", upload)
@@ -56,31 +56,31 @@ def test_redirects_in_a_circle_end(server, upload):
     [(302, {"Location": "http://["}), (302, {}), (304, {}), (300, {})],
     ids=["to no address", "to nowhere", "not modified", "several"],
 )
-def test_a_redirect_that_is_none_is_a_refusal(server, upload, status, headers):
+def test_an_invalid_redirect_is_refused(server, upload, status, headers):
     server.answers = [(status, headers, b"")]
     with pytest.raises((SourceRefusedError, ForbiddenURLError)):
         get(f"{server.url}/start", upload)
 
 
-def test_another_status_is_a_refusal(server, upload):
+def test_an_error_status_is_refused(server, upload):
     with pytest.raises(SourceRefusedError, match="404"):
         get(f"{server.url}/absent", upload)
 
 
-def test_a_file_that_announces_too_much_is_refused_before_it_is_read(server, upload):
+def test_a_file_with_too_large_a_content_length_is_refused_unread(server, upload):
     with pytest.raises(TooLargeError, match="max_upload_bytes"):
         get(f"{server.url}/file", upload, max_bytes=100)
     assert upload.size_bytes == 0
 
 
-def test_a_file_that_does_not_announce_its_size_is_counted(server, upload):
+def test_a_file_without_content_length_is_limited_while_it_is_read(server, upload):
     server.answers = [(200, {"Content-Length": "", "Connection": "close"}, b"x" * 5000)]
     with pytest.raises((TooLargeError, SourceUnreachableError)):
         get(f"{server.url}/file", upload, max_bytes=100)
 
 
 @pytest.mark.parametrize("announced", ["²", "1٢", "9" * 5000, "-1", "1e9"])
-def test_a_size_that_is_no_number_is_an_answer_that_cannot_be_read(server, upload, announced):
+def test_an_invalid_content_length_is_an_unreadable_response(server, upload, announced):
     server.answers = [(200, {"Content-Length": announced.encode().decode("latin-1")}, b"x")]
     with pytest.raises(SourceUnreachableError):
         get(f"{server.url}/file", upload)

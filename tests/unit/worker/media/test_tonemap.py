@@ -1,4 +1,4 @@
-"""HDR pictures come out as an SDR display shows them."""
+"""HDR frames are converted to what an SDR display shows."""
 
 import tempfile
 
@@ -37,12 +37,12 @@ def test_one_scene_looks_the_same_in_sdr_and_hdr(tmp_path, clip, dynamic_range):
     assert usual.mean() > 0.8
     assert np.abs(shown - wanted)[usual].mean() < 2.0
     assert np.abs(shown - wanted).mean() < 3.0
-    # Taken for SDR, as before, it is far off.
+    # Interpreted as SDR, the colours are far off.
     assert np.abs(hdr_of(wanted / 255.0, dynamic_range) * 255 - wanted)[usual].mean() > 10.0
 
 
 @pytest.mark.parametrize("dynamic_range", ["pq", "hlg"])
-def test_sdr_colours_come_back_up_to_the_knee_and_highlights_go_to_white(dynamic_range):
+def test_sdr_colours_are_kept_up_to_the_knee_and_highlights_become_white(dynamic_range):
     colours = np.random.default_rng(1).random((500, 3)) * tonemap.KNEE
     assert to_sdr(hdr_of(colours, dynamic_range), dynamic_range) == pytest.approx(colours, abs=1e-3)
     grey = np.linspace(0.0, 1.0, 200)[:, None].repeat(3, axis=1)
@@ -55,13 +55,13 @@ def test_sdr_colours_come_back_up_to_the_knee_and_highlights_go_to_white(dynamic
 
 def test_reference_values_of_the_standard():
     # BT.2408: diffuse white, 203 cd/m², is 58 % PQ and 75 % HLG.
-    assert tonemap._pq_light(np.array([0.5807]))[0] == pytest.approx(203.0, rel=0.005)
-    assert tonemap._hlg_light(np.full((1, 3), 0.75))[0] == pytest.approx(203.0, rel=0.005)
-    assert tonemap._pq_light(np.array([1.0]))[0] == pytest.approx(10_000.0)
-    assert tonemap._hlg_light(np.ones((1, 3)))[0] == pytest.approx(1000.0, rel=0.001)
+    assert tonemap._decode_pq(np.array([0.5807]))[0] == pytest.approx(203.0, rel=0.005)
+    assert tonemap._decode_hlg(np.full((1, 3), 0.75))[0] == pytest.approx(203.0, rel=0.005)
+    assert tonemap._decode_pq(np.array([1.0]))[0] == pytest.approx(10_000.0)
+    assert tonemap._decode_hlg(np.ones((1, 3)))[0] == pytest.approx(1000.0, rel=0.001)
 
 
-def test_sdr_frames_go_no_other_way_than_before(tmp_path, clip):
+def test_files_without_hdr_tags_are_sdr(tmp_path, clip):
     facts = probe(clip, LIMITS)
     assert facts.dynamic_range == "sdr"
     wide = as_hdr(tmp_path / "untagged.mp4", clip, "pq", tags=False)
@@ -75,7 +75,7 @@ def test_wide_primaries_and_a_mastering_display_without_a_transfer_function_are_
     assert probe(path, LIMITS).dynamic_range == "pq"
 
 
-def test_the_table_is_a_file_as_long_as_frames_are_read(tmp_path, clip, monkeypatch):
+def test_the_table_file_exists_while_frames_are_read(tmp_path, clip, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     path = as_hdr(tmp_path / "hdr.mp4", clip, "pq")
     frames = read_frames(path, probe(path, LIMITS), start_s=0.0, end_s=1.0, sample_fps=2.0, timeout_s=60)

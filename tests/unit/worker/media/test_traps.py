@@ -1,4 +1,4 @@
-"""Files made to exhaust, to mislead or to reach elsewhere, through the api's inspection and the worker's."""
+"""Malicious files, through the inspection of API and worker: they exhaust resources, mislead, or refer elsewhere."""
 
 import io
 import struct
@@ -21,11 +21,11 @@ from worker.pipeline.detector import MAX_FACES_PER_FRAME
 
 LIMITS = Limits(max_pixels=4096 * 4096).for_media()
 PATIENCE_S = 60.0
-"""Far more than any of these takes; far less than one that works takes."""
+"""Far more than any of these files takes, and far less than a successful attack would."""
 
 
 def answer(path):
-    """``frames`` and their number, or a code, as api and worker come to it."""
+    """Return ``frames`` and their number, or the error code of API or worker."""
     began = time.monotonic()
     try:
         with path.open("rb") as stream:
@@ -43,7 +43,7 @@ def answer(path):
 
 
 def png(width, height, rows):
-    """A PNG of grey pixels that claims *width* × *height* and holds *rows* of them."""
+    """Make a grey PNG that claims *width* × *height* pixels and contains *rows* rows."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -73,10 +73,10 @@ def tiff(width, height):
         (png(65535, 1, 1), "frames: 1"),
         (png(1, 16384, 16384), "frames: 1"),
         (png(65535, 65535, 10), "too_many_pixels"),
-        # A bomb: 30 kB that unpack to 900 MB.
+        # A decompression bomb: 30 kB that unpack to 900 MB.
         (png(30000, 30000, 2000), "too_many_pixels"),
         (png(4096, 4096, 4096), "frames: 1"),
-        # Pillow leaves what is missing black.
+        # Pillow leaves missing pixels black.
         (png(4096, 4096, 3), "frames: 1"),
         (tiff(2**31 - 1, 2**31 - 1), "too_many_pixels"),
         (tiff(4000, 4000), "truncated"),
@@ -89,7 +89,7 @@ def test_pictures_of_all_sizes(tmp_path, content, wanted):
     assert answer(path) == wanted
 
 
-def test_a_frame_rate_beyond_reason(tmp_path):
+def test_an_absurd_frame_rate(tmp_path):
     assert answer(make_clip(tmp_path / "a.mp4", fps=1000.0, frames=60)) == "frame_rate_too_high"
 
 
@@ -100,8 +100,8 @@ def test_many_streams(tmp_path):
 
 
 @pytest.mark.parametrize("duration", [float("nan"), float("inf"), -1.0, 1e300, 0.0])
-def test_a_duration_that_is_no_number(tmp_path, duration):
-    """Matroska keeps it as a float; what counts is what the packets say."""
+def test_a_duration_that_is_not_a_number(tmp_path, duration):
+    """Matroska stores the duration as a float; only the packets count."""
     path = make_clip(tmp_path / "a.mkv", seconds=1.0)
     content = bytearray(path.read_bytes())
     at = content.find(b"\x44\x89\x88")
@@ -131,7 +131,7 @@ def test_timestamps_that_jump(tmp_path):
 
 
 def test_a_track_that_lies_in_another_file(tmp_path):
-    """QuickTime may name a file elsewhere that holds the samples; that is not followed."""
+    """QuickTime may refer to another file with the samples; such references are not followed."""
     make_clip(tmp_path / "secret.mov", seconds=1.0)
     path = make_clip(tmp_path / "a.mov", seconds=1.0)
     content = path.read_bytes()
@@ -139,7 +139,7 @@ def test_a_track_that_lies_in_another_file(tmp_path):
     length = struct.unpack(">I", content[at - 4 : at])[0]
     address = f"file://{tmp_path}/secret.mov\0".encode()
     entry = struct.pack(">I4sI", 12 + len(address), b"url ", 0) + address
-    # The lengths of the boxes around it no longer fit, which a reader may notice or not; it must not read elsewhere.
+    # The lengths of the enclosing boxes are wrong now, which may go unnoticed; but no other file may be read.
     box = struct.pack(">I4sII", 16 + len(entry), b"dref", 0, 1) + entry
     path.write_bytes(content[: at - 4] + box + content[at - 4 + length :])
     (tmp_path / "secret.mov").unlink()

@@ -24,7 +24,7 @@ def edit(models, **changes):
 
 
 def saved(models):
-    """Another checkpoint, beside the packaged one."""
+    """Save another checkpoint beside the packaged one."""
     manifest = read_manifest(models / NAME)
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     renamed = manifest.model_copy(update={"name": "saved", "trained": True})
@@ -39,7 +39,7 @@ def test_every_packaged_checkpoint_loads():
         assert not checkpoint.network.training
 
 
-def test_the_packaged_default_is_trained_small_and_described():
+def test_the_packaged_default_is_trained_and_small_and_has_a_model_card():
     folder = PACKAGED_MODELS_DIR / NAME
     manifest = read_manifest(folder)
     low, high = manifest.calibration.uncertainty_band
@@ -57,7 +57,7 @@ def test_the_packaged_default_is_trained_small_and_described():
     assert (folder / "curves.svg").exists()
 
 
-def test_what_is_saved_loads_with_half_precision_weights_as_float32(models):
+def test_saved_half_precision_weights_load_as_float32(models):
     manifest, network = saved(models)
     loaded = load_checkpoint(models, "saved")
     assert loaded.manifest == manifest
@@ -102,7 +102,7 @@ def test_a_broken_manifest_is_refused(models, changes):
         load_checkpoint(models, NAME)
 
 
-def test_pinned_weights_are_found_in_another_folder_and_judged_as_they_were_pinned(models):
+def test_pinned_weights_are_found_in_another_folder_and_use_the_pinned_manifest(models):
     pinned = read_manifest(models / NAME)
     calibration = pinned.calibration.model_copy(update={"temperature": 7.0})
     pinned = pinned.model_copy(update={"calibration": calibration})
@@ -117,13 +117,13 @@ def test_pinned_weights_are_found_in_another_folder_and_judged_as_they_were_pinn
 
 
 def saved_as_default(models):
-    """Exchange the checkpoint of the default's name for an untrained one."""
+    """Replace the default checkpoint with an untrained one of the same name."""
     manifest = read_manifest(models / "kept")
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
     save_checkpoint(models / NAME, manifest, network, "# other\n")
 
 
-def test_other_weights_of_the_same_name_do_not_do(models):
+def test_other_weights_of_the_same_name_are_refused(models):
     pinned = read_manifest(models / NAME)
     (models / NAME).rename(models / "kept")
     saved_as_default(models)
@@ -133,7 +133,7 @@ def test_other_weights_of_the_same_name_do_not_do(models):
 
 
 @pytest.mark.parametrize("damage", ["weights are gone", "weights are exchanged already"])
-def test_a_folder_that_is_half_exchanged_does_not_hide_the_one_that_was_kept(models, damage):
+def test_a_half_replaced_folder_does_not_hide_the_old_checkpoint(models, damage):
     pinned = read_manifest(models / NAME)
     shutil.copytree(models / NAME, models / "kept")
     weights = models / NAME / pinned.weights.file

@@ -28,7 +28,7 @@ def test_lite0_is_b0_without_squeeze_and_excitation():
     assert all(value.shape == plain[name].shape for name, value in lite.items())
 
 
-def test_lite0_activates_with_relu6_alone():
+def test_lite0_only_uses_relu6():
     kinds = {type(module) for name, module in features().named_modules() if name.endswith("_swish")}
     assert kinds == {nn.ReLU6}
     others = {type(module) for name, module in features("efficientnet-b0").named_modules() if name.endswith("_swish")}
@@ -36,7 +36,7 @@ def test_lite0_activates_with_relu6_alone():
 
 
 @torch.inference_mode()
-def test_lite0s_features_are_what_relu6_lets_through():
+def test_lite0s_features_are_in_the_range_of_relu6():
     layer = features()
     for norm in (module for module in layer.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.weight.fill_(10.0)
@@ -49,11 +49,11 @@ def test_lite0s_features_are_what_relu6_lets_through():
     ("name", "parameters"),
     [("efficientnet-lite0", 3.4e6), ("efficientnet-lite1", 4.1e6), ("efficientnet-lite2", 4.8e6)],
 )
-def test_the_lite_networks_are_as_large_as_published_without_their_classifiers(name, parameters):
+def test_the_lite_networks_have_the_published_size_without_classifiers(name, parameters):
     count = sum(value.numel() for value in features(name, planes=3).parameters())
     assert count == pytest.approx(parameters, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["efficientnet-lite0", "efficientnet-lite2", "efficientnet-b0", "efficientnet-b4"])
-def test_no_classifier_is_carried_along(name):
+def test_features_have_no_classifier(name):
     assert not [key for key in features(name).state_dict() if "_fc" in key]

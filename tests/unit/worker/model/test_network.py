@@ -8,7 +8,7 @@ from shared.manifests import Architecture
 from worker.model.network import ForgeryNetwork
 
 REFERENCE_LOGITS = {"efficientnet-b0": 9.2765e-5, "efficientnet-lite0": 4.33180}
-"""Of networks filled by ``fill``; measured in float32 on an x86 processor."""
+"""Logits of networks filled by ``fill``, measured in float32 on an x86 CPU."""
 
 
 def architecture(planes="rgb+srm", backbone="efficientnet-b0"):
@@ -27,7 +27,7 @@ def network():
 
 @pytest.mark.parametrize("planes", ["rgb+srm", "srm", "rgb"])
 @torch.inference_mode()
-def test_one_finite_logit_a_face(planes):
+def test_each_face_gets_one_finite_logit(planes):
     logits = ForgeryNetwork(architecture(planes), 96).eval()(faces(3))
     assert logits.shape == (3,)
     assert logits.dtype == torch.float32
@@ -48,11 +48,11 @@ def test_eval_mode_is_deterministic_and_rows_do_not_depend_on_each_other(network
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_the_classifier_of_the_backbone_is_not_carried_along(network):
+def test_the_backbone_has_no_classifier(network):
     assert not [name for name in network.state_dict() if "_fc" in name]
 
 
-def test_a_gradient_reaches_every_parameter():
+def test_every_parameter_gets_a_gradient():
     torch.manual_seed(0)
     network = ForgeryNetwork(architecture(), 96).train()
     network(faces(4)).sum().backward()
@@ -91,5 +91,5 @@ def test_residuals_are_grey_levels_unless_the_architecture_says_otherwise():
     relative = plain.model_copy(update={"residual_scale": "own-level"})
     assert not ForgeryNetwork(plain, 64).srm.own_level
     assert ForgeryNetwork(relative, 64).srm.own_level
-    # Both have the same parameters, so the architecture alone tells them apart.
+    # Both have the same parameters, so only the architecture distinguishes them.
     assert ForgeryNetwork(plain, 64).state_dict().keys() == ForgeryNetwork(relative, 64).state_dict().keys()

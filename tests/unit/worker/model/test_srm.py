@@ -5,7 +5,7 @@ import torch
 from worker.model.srm import DIVISORS, KERNELS, TRUNCATION, SRMFilter
 
 
-def test_it_equals_a_convolution_written_out():
+def test_residuals_equal_an_explicit_convolution():
     faces = torch.from_numpy(np.random.default_rng(0).random((2, 3, 12, 15), np.float32))
     grey = faces.numpy().astype(np.float64).mean(axis=1) * 255
     padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)), mode="reflect")
@@ -19,14 +19,14 @@ def test_it_equals_a_convolution_written_out():
     assert SRMFilter()(faces).numpy() == pytest.approx(expected, abs=1e-4)
 
 
-def test_flat_and_evenly_sloped_pictures_leave_no_residual():
+def test_flat_and_linear_pictures_have_no_residual():
     slope = torch.linspace(0.2, 0.8, 32).view(1, 1, 1, 32).expand(1, 3, 32, 32)
     # Not at the border, where reflection breaks the slope.
     assert SRMFilter()(slope)[..., 4:-4, 4:-4].abs().max() < 1e-3
     assert SRMFilter()(torch.full((1, 3, 16, 16), 0.5)).abs().max() < 1e-3
 
 
-def test_kernels_sum_to_zero_and_are_neither_learnt_nor_saved():
+def test_kernels_sum_to_zero_and_are_neither_trained_nor_saved():
     layer = SRMFilter()
     assert layer.kernels.sum(dim=(1, 2, 3)).abs().max() < 1e-6
     assert list(layer.parameters()) == []
@@ -40,16 +40,16 @@ def test_residuals_stay_within_their_range():
 
 
 def noise(level, size=64):
-    """A grey picture with noise of *level* grey levels."""
+    """Make a grey picture with noise of *level* grey levels."""
     grain = torch.randn(1, 1, size, size, generator=torch.Generator().manual_seed(2))
     return (0.5 + grain * level / 255.0).expand(1, 3, size, size)
 
 
-def test_relative_to_its_own_level_a_noisy_and_a_smooth_picture_look_alike():
+def test_relative_residuals_do_not_depend_on_the_noise_level():
     quiet, loud = noise(0.25), noise(1.0)
     relative, absolute = SRMFilter(own_level=True), SRMFilter()
     planes = relative(quiet), relative(loud)
-    # Truncation, which comes before the level is measured, takes a little off the louder one.
+    # Truncation before the level is measured affects the louder picture a little.
     assert (planes[0] - planes[1]).abs().mean() < 0.1 * planes[0].abs().mean()
     assert absolute(loud).abs().mean() > 3 * absolute(quiet).abs().mean()
 
@@ -66,7 +66,7 @@ def test_relative_residuals_are_multiples_of_the_mean_of_each_plane_and_picture(
 def test_a_flat_picture_has_no_level_and_stays_flat():
     flat = SRMFilter(own_level=True)(torch.full((1, 3, 32, 32), 0.5))
     assert flat.abs().max() < 1e-2
-    # Nor does what rounding leaves of a picture become noise.
+    # Rounding errors do not become noise either.
     assert SRMFilter(own_level=True)(noise(0.01)).abs().mean() < 0.1
 
 

@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from deepfakestream import demo
 from PIL import Image
 
+from api.embedded.demo_videos import ASTRONAUT_LANDMARKS, HOPPER_LANDMARKS, swap_face
 from shared.config import Limits
 from shared.errors import JobCancelledError, ModelError
 from shared.evidence import Evidence
@@ -42,7 +42,7 @@ def test_frames_become_people_faces_and_one_score(detector):
     assert {face.time_s for face in result.people[0].faces} == {number / 2 for number in range(6)}
 
 
-def test_an_untrained_checkpoint_scores_and_never_decides(detector, tmp_path):
+def test_an_untrained_checkpoint_scores_but_never_decides(detector, tmp_path):
     torch.manual_seed(1)
     manifest = detector.manifest.model_copy(update={"name": "untrained", "trained": False})
     network = ForgeryNetwork(manifest.architecture, manifest.preprocessing.crop_size_px)
@@ -55,7 +55,7 @@ def test_an_untrained_checkpoint_scores_and_never_decides(detector, tmp_path):
     assert judged.reasons == ("untrained_model",)
 
 
-def test_boxes_are_in_pixels_of_the_picture_that_was_looked_at_smaller(detector):
+def test_boxes_are_in_pixels_of_the_full_size(detector):
     [frame] = clip(count=1)
     alike, smaller = (
         detector.score_segment([Frame(0.0, frame.pixels, scale)]).people[0].faces[0]
@@ -66,20 +66,20 @@ def test_boxes_are_in_pixels_of_the_picture_that_was_looked_at_smaller(detector)
     assert (smaller.size_px, smaller.fake_score) == (2 * alike.size_px, alike.fake_score)
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_boxes_of_turned_faces_are_turned_back_before_they_are_made_larger(detector, quarters):
+@pytest.mark.parametrize("quarter_turns", [1, 2, 3])
+def test_boxes_of_turned_faces_are_turned_back_before_scaling(detector, quarter_turns):
     [frame] = clip(count=1)
     [upright] = detector.score_segment([frame]).people[0].faces
-    turned = np.ascontiguousarray(np.rot90(frame.pixels, quarters))
+    turned = np.ascontiguousarray(np.rot90(frame.pixels, quarter_turns))
     [face] = detector.score_segment([Frame(0.0, turned, (2.0, 4.0))]).people[0].faces
-    assert face.turned_deg == (4 - quarters) % 4 * 90
+    assert face.turned_deg == (4 - quarter_turns) % 4 * 90
     assert face.fake_score == pytest.approx(upright.fake_score, abs=1e-4)
-    # Back into the picture that was looked at, and there to where the box is that was found upright.
+    # Scale back to the decoded picture, and turn back to the box that was found in the upright picture.
     corners = np.array(face.box_px).reshape(2, 2) / (2.0, 4.0)
     left, top, right, bottom = (round(value) for value in corners.ravel())
     mask = np.zeros(turned.shape[:2], np.bool_)
     mask[top:bottom, left:right] = True
-    rows, columns = np.nonzero(np.rot90(mask, 4 - quarters))
+    rows, columns = np.nonzero(np.rot90(mask, 4 - quarter_turns))
     found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
     assert found == pytest.approx(upright.box_px, abs=1.0)
 
@@ -151,18 +151,18 @@ def test_scores_are_those_of_the_network_in_float32(detector, monkeypatch):
     assert Detector(checkpoint, "cpu").score_crops(crops) == pytest.approx(wanted.tolist(), abs=1e-5)
 
 
-def test_a_precision_that_moves_scores_is_refused(detector):
+def test_a_precision_that_changes_scores_is_rejected(detector):
     exact = (np.array([0.0, 1.0, -3.0], np.float32),)
-    step = np.float32(4 * detector.manifest.calibration.temperature * module.SAME_SCORE)  # At the steepest place.
-    assert detector._is_alike((exact[0] + 0.9 * step,), exact)
-    assert not detector._is_alike((exact[0] + 1.2 * step,), exact)
+    step = np.float32(4 * detector.manifest.calibration.temperature * module.MAX_SCORE_CHANGE)  # At the steepest place.
+    assert detector._is_close((exact[0] + 0.9 * step,), exact)
+    assert not detector._is_close((exact[0] + 1.2 * step,), exact)
 
 
-def test_the_result_tells_what_ran_the_network(detector):
+def test_the_result_names_the_engine(detector):
     assert detector.score_segment(clip()).to_json()["engine"] in {"openvino-float32", "openvino-bfloat16"}
 
 
-def test_frames_are_taken_a_few_at_a_time(detector):
+def test_frames_are_consumed_in_chunks(detector):
     taken = []
 
     def frames():
@@ -178,7 +178,7 @@ def test_frames_are_taken_a_few_at_a_time(detector):
 
 def test_large_frames_make_small_chunks():
     frames = (Frame(0.0, np.zeros((4320, 7680, 3), np.uint8)) for _ in range(3))
-    assert [len(chunk) for chunk in module.chunks(frames)] == [1, 1, 1]
+    assert [len(chunk) for chunk in module.split_into_chunks(frames)] == [1, 1, 1]
 
 
 def test_a_score_that_is_not_a_number_is_an_error(detector, monkeypatch):
@@ -194,10 +194,10 @@ def test_an_unknown_checkpoint_is_an_error():
 
 
 def swapped():
-    """(280, 280, 3) uint8 RGB: the astronaut with a part of another's face, so that its score is at neither end."""
-    # The marks are those of a larger portrait of Grace Hopper.
+    """Make a (280, 280, 3) uint8 RGB face with a part of another one, so that its score is neither near 0 nor 1."""
+    # The landmarks are those of a larger portrait of Grace Hopper.
     portraits = Image.fromarray(hopper()), Image.fromarray(astronaut())
-    return np.asarray(demo._with_face_of(portraits[0], demo.HOPPER_MARKS, portraits[1], demo.ASTRONAUT_MARKS))
+    return np.asarray(swap_face(portraits[0], HOPPER_LANDMARKS, portraits[1], ASTRONAUT_LANDMARKS))
 
 
 @pytest.mark.parametrize("dynamic_range", ["pq", "hlg"])
@@ -213,5 +213,5 @@ def test_a_scene_gets_the_same_score_in_sdr_and_in_hdr(detector, tmp_path, dynam
     wanted = score(sdr)
     mapped, unmapped = score(hdr), score(hdr, dynamic_range="sdr")
     assert mapped == pytest.approx(wanted, abs=0.08)
-    # Taken for SDR it is another picture, in which a face may not even be found.
+    # Interpreted as SDR the picture differs so much that a face may not be found.
     assert abs((unmapped or 0.0) - wanted) > abs(mapped - wanted)

@@ -1,10 +1,10 @@
 import pytest
 
 from worker.pipeline import runs
-from worker.pipeline.runs import find_runs, stands_out
+from worker.pipeline.runs import find_runs, has_run
 
 
-def test_a_short_stretch_is_found_where_it_lies():
+def test_a_short_run_is_located():
     scores = [0.05] * 40 + [0.95] * 7 + [0.05] * 60
     [run] = find_runs(scores, lambda _count: 0.9)
     assert (run.first, run.last) == (40, 46)
@@ -17,7 +17,7 @@ def test_every_length_has_its_own_bound():
     assert (run.first, run.last) == (41, 44)
 
 
-def test_neighbours_are_joined_and_others_are_not():
+def test_adjacent_runs_are_joined_and_others_are_not():
     scores = [0.9] * 5 + [0.1] * 5 + [0.9] * 3
     found = find_runs(scores, lambda _count: 0.85)
     assert [(run.first, run.last) for run in found] == [(0, 4), (10, 12)]
@@ -26,21 +26,21 @@ def test_neighbours_are_joined_and_others_are_not():
 
 
 @pytest.mark.parametrize("scores", [[], [0.5], [0.2] * 300])
-def test_where_nothing_reaches_the_bound_there_is_no_stretch(scores):
+def test_without_a_score_above_the_bound_there_is_no_run(scores):
     assert find_runs(scores, lambda _count: 0.51) == []
 
 
-def test_of_hours_that_are_suspicious_not_many_more_stretches_are_looked_at_than_there_are_faces(monkeypatch):
+def test_the_number_of_windows_grows_with_the_number_of_faces(monkeypatch):
     looked_at = []
-    windows = runs._windows
-    monkeypatch.setattr(runs, "_windows", lambda *given: looked_at.extend(found := windows(*given)) or found)
+    windows = runs._find_windows
+    monkeypatch.setattr(runs, "_find_windows", lambda *given: looked_at.extend(found := windows(*given)) or found)
     [run] = find_runs([0.9] * 20_000, lambda _count: 0.6)
     assert (run.first, run.last) == (0, 19_999)
     assert len(looked_at) < 10 * 20_000
 
 
-def test_whether_anything_stands_out_is_told_without_finding_where():
+def test_has_run_agrees_with_find_runs():
     scores = [0.1] * 50 + [0.9] * 6 + [0.1] * 50
-    assert stands_out(scores, lambda count: 0.85 if count >= 4 else 2.0)
-    assert not stands_out(scores, lambda count: 0.85 if count >= 8 else 2.0)
-    assert not stands_out([], lambda _count: 0.0)
+    assert has_run(scores, lambda count: 0.85 if count >= 4 else 2.0)
+    assert not has_run(scores, lambda count: 0.85 if count >= 8 else 2.0)
+    assert not has_run([], lambda _count: 0.0)

@@ -7,7 +7,7 @@ import pytest
 from shared.containers import MediaLimits
 from shared.errors import DecodeError, JobCancelledError
 from tests.clips import make_clip
-from worker.media.ahead import MAX_AHEAD
+from worker.media.ahead import MAX_FRAMES_AHEAD
 from worker.media.frames import Frame, read_frames
 from worker.media.probe import probe
 from worker.media.segments import Segment, plan_segments
@@ -19,7 +19,7 @@ PICTURE = np.zeros((240, 320, 3), np.uint8)
 
 
 class Times:
-    """Instead of a detector: says which frames it was given."""
+    """Replacement of a detector that records which frames it gets."""
 
     def score_segment(self, frames, should_stop, _stages=None):
         if should_stop():
@@ -49,14 +49,14 @@ def test_each_segment_gets_its_own_frames(clip):
         for part in plan
     ]
     assert list(scan(clip, plan)) == wanted
-    assert len(plan) == 5  # The last second is half a segment, and stands by itself.
+    assert len(plan) == 5  # The last second is half a segment, so it is a separate one.
 
 
 def segments(count):
     return [Segment(number, float(number), number + 1.0) for number in range(count)]
 
 
-def test_frames_are_read_ahead_beyond_their_segment_but_not_without_end(clip, monkeypatch):
+def test_frames_are_read_ahead_beyond_the_segment_up_to_a_limit(clip, monkeypatch):
     read = []
 
     def read_segments(_path, _facts, plan, **_options):
@@ -70,14 +70,14 @@ def test_frames_are_read_ahead_beyond_their_segment_but_not_without_end(clip, mo
     assert read == []
     assert next(results) == [0.0]
     deadline = time.monotonic() + 5.0
-    while len(read) < MAX_AHEAD + 3 and time.monotonic() < deadline:
+    while len(read) < MAX_FRAMES_AHEAD + 3 and time.monotonic() < deadline:
         time.sleep(0.01)
-    # A frame and its end were taken; as many wait as may, and one is in hand.
-    assert len(read) == MAX_AHEAD + 3
+    # A frame and its end were consumed; the queue is full, and the thread holds one more.
+    assert len(read) == MAX_FRAMES_AHEAD + 3
     assert list(results) == [[float(number)] for number in range(1, 100)]
 
 
-def test_an_error_stands_where_its_segment_does(clip, monkeypatch):
+def test_an_error_is_raised_at_its_segment(clip, monkeypatch):
     def read(*_arguments, **_options):
         yield from (Frame(0.0, PICTURE), None, Frame(1.0, PICTURE))
         raise DecodeError("damaged")
@@ -89,14 +89,14 @@ def test_an_error_stands_where_its_segment_does(clip, monkeypatch):
         next(results)
 
 
-def test_leaving_early_leaves_no_thread(clip):
+def test_closing_early_ends_the_thread(clip):
     results = scan(clip, plan_segments(clip[1].duration_s, 2.0))
     next(results)
     results.close()
     assert "read-ahead" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_being_told_to_stop_ends_it(clip):
+def test_should_stop_ends_the_scan(clip):
     with pytest.raises(JobCancelledError):
         next(scan(clip, plan_segments(clip[1].duration_s, 2.0), should_stop=lambda: True))
     assert "read-ahead" not in {thread.name for thread in threading.enumerate()}

@@ -39,7 +39,7 @@ def face(score, problem=None, time_s=0.0):
         ([(None, ("no_face",))], "inconclusive", ("no_face", "truncated")),
     ],
 )
-def test_of_a_file_with_a_part_missing_nobody_says_that_it_is_real(segments, verdict, reasons):
+def test_a_truncated_file_is_never_real(segments, verdict, reasons):
     result = score_job(segments, 0, TRAINED, ONE, is_truncated=True)
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
@@ -52,7 +52,7 @@ def test_of_a_file_with_a_part_missing_nobody_says_that_it_is_real(segments, ver
         ([(None, ("no_face",))], "inconclusive", ("no_face", "other_video_tracks")),
     ],
 )
-def test_of_a_file_with_tracks_that_were_not_looked_at_nobody_says_that_it_is_real(segments, verdict, reasons):
+def test_a_file_with_unanalysed_tracks_is_never_real(segments, verdict, reasons):
     result = score_job(segments, 0, TRAINED, ONE, has_other_tracks=True)
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
@@ -77,12 +77,12 @@ def test_faces_that_were_not_scored_are_kept_and_do_not_count():
         ([face(None, "face_too_small"), face(None, "face_too_blurred")], ("faces_too_blurred", "faces_too_small")),
     ],
 )
-def test_what_cannot_be_scored_has_reasons_and_no_score(faces, reasons):
+def test_unscorable_segments_have_reasons_and_no_score(faces, reasons):
     result = score_segment(faces, [0] * len(faces), frames_decoded=1)
     assert (result.fake_score, result.reasons) == (None, reasons)
 
 
-def test_a_result_survives_its_json_form_but_for_what_people_look_like():
+def test_a_result_survives_its_json_form_without_looks():
     result = score_segment([face(0.25), face(None, "face_too_small", 0.5)], [0, 1], 2, looks=["AA==", "AQ=="])
     assert SegmentResult.from_json(result.to_json()) == dataclasses.replace(result, looks=())
     assert {field.name for field in dataclasses.fields(SegmentResult)} == {*result.to_json(), "looks"}
@@ -111,7 +111,7 @@ def test_an_untrained_model_never_decides(score):
     assert (result.verdict, result.reasons) == ("inconclusive", ("untrained_model",))
 
 
-def test_segments_without_a_score_do_not_weigh_in_the_mean():
+def test_unscored_segments_do_not_count_in_the_mean():
     result = score_job([(0.9, ()), (None, ("no_face",))], 0, TRAINED, ONE)
     assert (result.fake_score, result.verdict) == (0.9, "fake")
 
@@ -125,12 +125,12 @@ def test_segments_without_a_score_do_not_weigh_in_the_mean():
     ],
 )
 @pytest.mark.parametrize("manifest", [TRAINED, UNTRAINED], ids=["trained", "untrained"])
-def test_nothing_scorable_has_no_score_and_is_never_real(manifest, segments, failed, verdict, reasons):
+def test_an_unscorable_job_has_no_score_and_is_never_real(manifest, segments, failed, verdict, reasons):
     result = score_job(segments, failed, manifest, ONE)
     assert (result.fake_score, result.peak_score, result.verdict, result.reasons) == (None, None, verdict, reasons)
 
 
-def test_the_description_names_everything_that_made_the_score():
+def test_the_model_description_names_everything_that_defines_the_score():
     description = UNTRAINED.describe(sample_fps=3.0, segment_seconds=4.0)
     assert description["weights_sha256"] == UNTRAINED.weights.sha256
     assert description["sampling"] == {"sample_fps": 3.0, "segment_seconds": 4.0}
@@ -153,7 +153,7 @@ def moving(**changes):
     ],
     ids=["one face", "many faces of one person", "the highest of four people", "a kind without bounds"],
 )
-def test_the_same_score_is_called_by_how_much_was_seen(evidence, verdict):
+def test_the_verdict_on_a_score_depends_on_the_evidence(evidence, verdict):
     result = score_job([(0.7, ())], 0, moving(), evidence)
     assert result.verdict == verdict
     assert (result.fake_score >= result.limits.high) == (verdict == "fake")
@@ -170,13 +170,13 @@ def test_the_same_score_is_called_by_how_much_was_seen(evidence, verdict):
         (0.9, 0.03, "fake", ()),
     ],
 )
-def test_a_heavily_compressed_video_is_never_called_real(score, bits, verdict, reasons):
+def test_a_heavily_compressed_video_is_never_real(score, bits, verdict, reasons):
     result = score_job([(score, ())], 0, moving(min_bits_per_pixel=0.03), Evidence("video", 10, 1, bits))
     assert (result.verdict, result.reasons) == (verdict, reasons)
 
 
 @pytest.mark.parametrize("name", sorted(list_manifests(PACKAGED_MODELS_DIR)))
-def test_no_shipped_checkpoint_calls_a_video_at_crf_40_real(name):
+def test_no_packaged_checkpoint_judges_a_video_at_crf_40_real(name):
     manifest = read_manifest(PACKAGED_MODELS_DIR / name)
     # What swaps of a single face spend at CRF 40 was measured: 0.009 to 0.024 bits a pixel, and 0.030 at most at 38.
     verdicts = [score_job([(0.0, ())], 0, manifest, Evidence("video", 10, 1, bits)) for bits in (0.024, 0.1)]
@@ -196,7 +196,7 @@ def test_evidence_counts_the_faces_of_each_segments_highest_person():
     assert gather_evidence([segments[2].to_json()], "video") == Evidence("video", 0, 0)
 
 
-def test_one_crowded_segment_of_many_does_not_move_the_limits_far():
+def test_one_crowded_segment_barely_moves_the_limits():
     alone = score_segment([face(0.9)] * 10, [0] * 10, 10)
     crowd = score_segment([face(0.9)] * 10, range(10), 10)
     before, after = (

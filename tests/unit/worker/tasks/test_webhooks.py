@@ -4,13 +4,13 @@ from standardwebhooks import Webhook
 
 from tests.receiver import running_receiver
 from tests.retry_after import cases, date_in
-from worker.tasks.webhooks import EXCERPT_BYTES, _attempt, _retry_after_s
+from worker.tasks.webhooks import EXCERPT_BYTES, _parse_retry_after, _send
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def attempt(url, allow_insecure=True):
-    return _attempt(url, "msg_1", '{"type":"job.succeeded"}', SECRET, 2.0, allow_insecure)
+    return _send(url, "msg_1", '{"type":"job.succeeded"}', SECRET, 2.0, allow_insecure)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def attempt(url, allow_insecure=True):
         (410, False, True),
     ],
 )
-def test_the_status_decides(status, delivered, is_final):
+def test_the_response_status_decides_the_outcome(status, delivered, is_final):
     with running_receiver() as receiver:
         receiver.answers = [(status, {"Location": "/elsewhere"}, b"answer")]
         outcome = attempt(receiver.url)
@@ -41,7 +41,7 @@ def test_no_more_than_an_excerpt_of_the_answer_is_kept():
     assert "\0" not in excerpt
 
 
-def test_a_receiver_that_is_away_is_tried_again():
+def test_an_unavailable_receiver_is_retried():
     outcome = attempt("http://127.0.0.1:9/")
     assert (outcome.delivered, outcome.is_final, outcome.error_code) == (False, False, "receiver_unreachable")
 
@@ -64,4 +64,4 @@ def test_retry_after_is_seconds_or_a_date_or_is_ignored(value, seconds):
 
 
 def test_retry_after_is_a_date():
-    assert _retry_after_s(httpx.Response(503, headers={"retry-after": date_in(90)})) == pytest.approx(90, abs=10)
+    assert _parse_retry_after(httpx.Response(503, headers={"retry-after": date_in(90)})) == pytest.approx(90, abs=10)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.clips import astronaut, hopper, run
-from tests.unit.worker.training.judged import Judged, make_judged
+from tests.unit.worker.training.rule_data import RuleDataSet, make_rule_data_set
 from worker.detection.faces import Box
 from worker.training.data import cutting
 from worker.training.data.cache import CacheSettings, CropCache
@@ -102,15 +102,15 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cutting, "MEDIA_PER_SHARD", 2)
         build_cache(media, folder, SETTINGS)
-    assert any(CropCache(folder).faces())
+    assert any(CropCache(folder).read_faces())
     painted = paint_faces([folder], tmp_path_factory.mktemp("painted"), PAINTERS)
     return Crops(folder, media, tuple(painted))
 
 
 @pytest.fixture(scope="session")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
+def judged(tmp_path_factory: pytest.TempPathFactory) -> RuleDataSet:
     """A data set that a rule divides, with its crops cut."""
-    return make_judged(tmp_path_factory.mktemp("judged"))
+    return make_rule_data_set(tmp_path_factory.mktemp("judged"))
 
 
 def _media(root: Path) -> Iterator[Medium]:

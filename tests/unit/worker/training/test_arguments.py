@@ -43,11 +43,11 @@ def test_an_option_takes_several_values_at_once_or_one_by_one(arguments, found):
 
 
 @pytest.mark.parametrize("arguments", ["a --real", "a --real --rounds 5", "a b", "--real a b"])
-def test_a_value_that_is_missing_or_too_many_is_a_mistake_of_use(arguments):
+def test_missing_and_surplus_values_are_usage_errors(arguments):
     assert CliRunner().invoke(several, arguments.split()).exit_code == 2
 
 
-def test_commands_are_listed_in_their_order_and_wholly(capsys):
+def test_commands_are_listed_in_order_with_full_help(capsys):
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
     assert told.index("  crops ") < told.index("  train ") < told.index("  ship ") < told.index("  probe-outside ")
@@ -61,7 +61,7 @@ def test_commands_are_listed_in_their_order_and_wholly(capsys):
         ("sklearn", ["probe-outside", "."]),
     ],
 )
-def test_a_missing_package_is_one_sentence_that_says_what_to_install(package, arguments):
+def test_a_missing_package_error_says_what_to_install(package, arguments):
     code = WITHOUT.format(package=package, arguments=arguments)
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
@@ -73,7 +73,7 @@ def test_a_missing_package_is_one_sentence_that_says_what_to_install(package, ar
     )
 
 
-def test_a_missing_module_of_our_own_is_a_fault_and_no_missing_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "worker.training.data.reencode", None)
+def test_a_missing_project_module_is_not_reported_as_a_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "worker.training.data.reencoding", None)
     with pytest.raises(ModuleNotFoundError):
         main(["reencode", ".", "--out", "out", "--crf", "28"])

@@ -8,7 +8,7 @@ from matplotlib import cbook
 from PIL import Image
 from torch.nn import functional
 
-from tests.unit.worker.training.runs import tiny
+from tests.unit.worker.training.tiny_runs import tiny
 from worker.model.network import ForgeryNetwork
 from worker.training import pretrained
 from worker.training.errors import DataError
@@ -127,7 +127,7 @@ def test_with_the_published_classifier_they_recognise_a_uniform(published, backb
 
 
 @torch.inference_mode()
-def test_residual_planes_join_the_colours_and_do_not_drown_them():
+def test_residual_planes_are_weaker_than_colours():
     picture = portrait()
     colours, both = loaded("rgb"), loaded("rgb+srm")
     stems = [network.features.network._conv_stem.weight for network in (colours, both)]
@@ -140,7 +140,7 @@ def test_residual_planes_join_the_colours_and_do_not_drown_them():
     assert 0.05 < spreads[1] / spreads[0] < 0.5
 
 
-def test_all_but_the_head_and_the_residual_stem_is_the_published_network(published, backbone):
+def test_only_the_head_and_the_residual_stem_differ_from_the_published_network(published, backbone):
     network = loaded("srm", backbone)
     state = network.features.network.state_dict()
     assert state.keys() == {name for name in published if not name.startswith("_fc.")}
@@ -149,14 +149,14 @@ def test_all_but_the_head_and_the_residual_stem_is_the_published_network(publish
 
 
 @pytest.mark.parametrize("backbone", ["efficientnet-b0", "efficientnet-b4"])
-def test_another_backbone_is_refused(backbone):
+def test_a_backbone_without_published_weights_is_rejected(backbone):
     with pytest.raises(DataError, match=f"no ImageNet weights for {backbone}"):
         loaded(backbone=backbone)
 
 
-def test_a_file_that_is_not_the_published_one_is_refused_unopened(monkeypatch, tmp_path):
+def test_a_file_with_another_hash_is_rejected_before_loading(monkeypatch, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / PUBLISHED["efficientnet-lite0"].file).write_bytes(b"not weights")
     monkeypatch.setattr(pretrained, "files", lambda _: tmp_path)
-    with pytest.raises(DataError, match="not the file that was published"):
+    with pytest.raises(DataError, match="differs from the published file"):
         loaded()

@@ -20,9 +20,9 @@ from numpy.random import Generator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
-from worker.training.fakes.generators.loop import BATCH, fit
-from worker.training.fakes.generators.pictures import PATCH_PX, patch, resized, to_picture, to_tensor
+from worker.training.fakes.generators.pictures import PATCH_PX, draw_patch, resize, to_picture, to_tensor
+from worker.training.fakes.generators.reconstruction_loss import ReconstructionLoss, ReconstructionLossSettings
+from worker.training.fakes.generators.training_loop import BATCH, fit
 from worker.training.fakes.pictures import Landmarks, Picture
 
 Upsampling = Literal["shuffle", "transposed", "bilinear"]
@@ -53,7 +53,7 @@ class AutoencoderSettings(BaseModel):
     whole: bool = False
     """Whether to train on and paint each face as a whole at ``PATCH_PX``, as one-shot swappers do, instead of patches
     at about its own size."""
-    likeness: LikenessSettings = LikenessSettings()
+    likeness: ReconstructionLossSettings = ReconstructionLossSettings()
     images: int = Field(default=15_000, gt=0)
     """Number of pictures that it is trained on."""
     faces: int = Field(default=20_000, gt=0)
@@ -88,23 +88,23 @@ class Autoencoder(nn.Module):
         self.down = nn.Sequential(*down, nn.Conv2d(widths[-1], 2 * code if settings.code == "variational" else code, 1))
         up: list[nn.Module] = [nn.Conv2d(code, widths[-1], 3, padding=1)]
         for before, after in zip(widths[:0:-1], [*widths[-2:0:-1], 16], strict=True):
-            up += [nn.LeakyReLU(0.1), *_doubled(settings.upsampling, before, after)]
+            up += [nn.LeakyReLU(0.1), *_upsampling_layers(settings.upsampling, before, after)]
         self.up = nn.Sequential(*up, nn.LeakyReLU(0.1))
         self.last = nn.Conv2d(16, 3, 3, padding=1)
 
     def forward(self, faces: Tensor) -> Tensor:
         """Reconstruct the faces; values may be slightly outside 0..1."""
-        return self.paint_again(faces)[0]
+        return self.reconstruct(faces)[0]
 
-    def paint_again(self, faces: Tensor) -> tuple[Tensor, Tensor]:
+    def reconstruct(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct the faces; also return the loss of their code: 0 unless it is variational."""
         with torch.autocast(faces.device.type, torch.bfloat16):
-            code, cost = self._coded(self.down(faces * 2.0 - 1.0).float())
+            code, cost = self._encode(self.down(faces * 2.0 - 1.0).float())
             features = self.up(code)
         # Half precision would round colours to visible steps.
         return torch.as_tensor(self.last(features.float()) * 0.5 + 0.5), cost
 
-    def _coded(self, code: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, code: Tensor) -> tuple[Tensor, Tensor]:
         nothing = code.new_zeros(())
         match self.settings.code:
             case "plain":
@@ -129,10 +129,10 @@ class Autoencoder(nn.Module):
         if not self.settings.whole:
             side = float(np.clip(smaller * rng.uniform(*SCALES), *SIDES_PX))
         width, height = (max(16, round(side * length / smaller / 16) * 16) for length in part.shape[1::-1])
-        return to_picture(self(to_tensor(resized(part, width, height)[None]))[0])
+        return to_picture(self(to_tensor(resize(part, width, height)[None]))[0])
 
 
-def _doubled(upsampling: Upsampling, before: int, after: int) -> list[nn.Module]:
+def _upsampling_layers(upsampling: Upsampling, before: int, after: int) -> list[nn.Module]:
     match upsampling:
         case "shuffle":
             return [nn.Conv2d(before, after * 4, 3, padding=1), nn.PixelShuffle(2)]
@@ -159,15 +159,15 @@ def train_autoencoder(
     """
     torch.manual_seed(seed)
     network = Autoencoder(settings).to(memory_format=torch.channels_last)
-    likeness = Likeness(settings.likeness, images=settings.images)
+    likeness = ReconstructionLoss(settings.likeness, images=settings.images)
     if settings.whole:
-        pictures = [resized(picture, PATCH_PX, PATCH_PX) for picture in pictures]
+        pictures = [resize(picture, PATCH_PX, PATCH_PX) for picture in pictures]
 
-    def loss_of(rng: Generator) -> Tensor:
+    def batch_loss(rng: Generator) -> Tensor:
         chosen = rng.integers(len(pictures), size=BATCH)
-        wanted = to_tensor(np.stack([patch(pictures[number], rng) for number in chosen]))
-        painted, cost = network.paint_again(wanted)
+        wanted = to_tensor(np.stack([draw_patch(pictures[number], rng) for number in chosen]))
+        painted, cost = network.reconstruct(wanted)
         return likeness(painted, wanted) + cost
 
-    losses = fit(network, loss_of, images=settings.images, seed=seed, rate=2e-3, title=title)
+    losses = fit(network, batch_loss, images=settings.images, seed=seed, rate=2e-3, title=title)
     return network, losses

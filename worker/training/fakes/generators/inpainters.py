@@ -26,16 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.training.fakes.blending import face_mask, mixed
-from worker.training.fakes.generators.loop import BATCH, fit
-from worker.training.fakes.generators.pictures import PATCH_PX, resized, to_picture, to_tensor
+from worker.training.fakes.blending import alpha_blend, face_mask
+from worker.training.fakes.generators.pictures import PATCH_PX, resize, to_picture, to_tensor
+from worker.training.fakes.generators.training_loop import BATCH, fit
 from worker.training.fakes.pictures import Landmarks, Picture
 
 SHRINK: Final = 2
 """Side of the squares of pixels that the network processes as one."""
 TIME_PLANES: Final = 64
 GROUPS: Final = 8
-INSIDE: Final = 0.02
+MASK_LEVEL: Final = 0.02
 """Level of a soft mask above which a pixel is painted anew."""
 Strength = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -128,7 +128,7 @@ class Inpainter(nn.Module):
         """
         with torch.autocast(noisy.device.type, torch.bfloat16):
             given = functional.pixel_unshuffle(torch.cat([noisy * mask, known, mask], dim=1), SHRINK)
-            seen = self.time(_waves(time))
+            seen = self.time(_encode_time(time))
             planes = self.first(given)
             kept = []
             for number, block in enumerate(self.down):
@@ -150,7 +150,7 @@ class Inpainter(nn.Module):
         return torch.as_tensor(((clear - pictures).square() * masks).sum() / (3.0 * masks.sum()).clamp(min=1.0))
 
     @torch.inference_mode()
-    def draw(self, pictures: Tensor, masks: Tensor, noise: Tensor, strength: float) -> Tensor:
+    def sample(self, pictures: Tensor, masks: Tensor, noise: Tensor, strength: float) -> Tensor:
         """
         Paint *pictures* anew where *masks* are 1; elsewhere they stay.
 
@@ -177,13 +177,13 @@ class Inpainter(nn.Module):
         height, width = part.shape[:2]
         mask = face_mask((height, width), landmarks, rng, "subtle")
         mask = mask / max(float(mask.max()), 1e-6)
-        small = resized(part, PATCH_PX, PATCH_PX)
-        inside = _inside(_small_mask(mask))
+        small = resize(part, PATCH_PX, PATCH_PX)
+        inside = _binarise(_shrink_mask(mask))
         noise = torch.from_numpy(rng.standard_normal((1, 3, PATCH_PX, PATCH_PX), np.float32))
         strength = float(rng.uniform(*self.settings.strength))
-        drawn = self.draw(to_tensor(small[None]) * 2.0 - 1.0, torch.from_numpy(inside)[None, None], noise, strength)
-        painted = resized(to_picture(drawn[0] * 0.5 + 0.5), width, height)
-        return mixed(painted, part, np.asarray(mask, np.float32))
+        drawn = self.sample(to_tensor(small[None]) * 2.0 - 1.0, torch.from_numpy(inside)[None, None], noise, strength)
+        painted = resize(to_picture(drawn[0] * 0.5 + 0.5), width, height)
+        return alpha_blend(painted, part, np.asarray(mask, np.float32))
 
 
 def train_inpainter(
@@ -197,12 +197,12 @@ def train_inpainter(
     """
     torch.manual_seed(seed)
     network = Inpainter(settings).to(memory_format=torch.channels_last)
-    pictures = [resized(face.picture, PATCH_PX, PATCH_PX) for face in faces]
+    pictures = [resize(face.picture, PATCH_PX, PATCH_PX) for face in faces]
 
-    def loss_of(rng: Generator) -> Tensor:
+    def batch_loss(rng: Generator) -> Tensor:
         chosen = rng.integers(len(faces), size=BATCH)
         masks = [
-            _inside(_small_mask(face_mask(face.picture.shape[:2], face.landmarks, rng, "subtle")))
+            _binarise(_shrink_mask(face_mask(face.picture.shape[:2], face.landmarks, rng, "subtle")))
             for face in (faces[number] for number in chosen)
         ]
         batch = to_tensor(np.stack([pictures[number] for number in chosen])) * 2.0 - 1.0
@@ -214,17 +214,17 @@ def train_inpainter(
         time = torch.from_numpy(rng.random(BATCH, np.float32)) * settings.strength[1]
         return network.loss(batch, inside, time, noise)
 
-    losses = fit(network, loss_of, images=settings.images, seed=seed, rate=2e-3, title=title)
+    losses = fit(network, batch_loss, images=settings.images, seed=seed, rate=2e-3, title=title)
     return network, losses
 
 
-def _small_mask(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+def _shrink_mask(mask: NDArray[np.float32]) -> NDArray[np.float32]:
     levels = np.asarray(np.clip(mask * 255.0, 0, 255), np.uint8)
-    return np.asarray(resized(levels, PATCH_PX, PATCH_PX), np.float32) / 255.0
+    return np.asarray(resize(levels, PATCH_PX, PATCH_PX), np.float32) / 255.0
 
 
-def _inside(mask: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(mask > INSIDE * max(float(mask.max()), 1e-6), np.float32)
+def _binarise(mask: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(mask > MASK_LEVEL * max(float(mask.max()), 1e-6), np.float32)
 
 
 def _schedule(time: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,7 +233,7 @@ def _schedule(time: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cos(angle), torch.sin(angle)
 
 
-def _waves(time: Tensor) -> Tensor:
+def _encode_time(time: Tensor) -> Tensor:
     """Encode (B,) times as (B, ``TIME_PLANES``) sines and cosines of growing frequency."""
     frequencies = torch.exp(torch.linspace(0.0, math.log(200.0), TIME_PLANES // 2))
     angles = time[:, None] * frequencies * math.pi

@@ -1,5 +1,5 @@
 """
-Fakes that small networks paint: trained on real faces of the training set, and stored as crop caches.
+Fakes painted by small networks, which are trained on real faces of the training set; stored as crop caches.
 
 ``paint_faces`` trains each network and writes its paintings. Held-out people are painted as well, by networks that
 never saw them, so that each kind of fake can be evaluated on people who were never trained on.
@@ -19,12 +19,12 @@ from numpy.random import Generator
 from tqdm import tqdm
 
 from worker.detection.faces import square_around
-from worker.training.data.cache import CachedFace, CropCache, add_picture, open_tar
+from worker.training.data.cache import CachedFace, CropCache, append_picture, open_tar
 from worker.training.data.splits import split_digest
 from worker.training.errors import DataError
 from worker.training.fakes.generators.autoencoders import SIDES_PX, AutoencoderSettings, train_autoencoder
 from worker.training.fakes.generators.inpainters import Face, InpainterSettings, train_inpainter
-from worker.training.fakes.generators.pictures import PATCH_PX, resized
+from worker.training.fakes.generators.pictures import PATCH_PX, resize
 from worker.training.fakes.generators.restorers import RestorerSettings, train_restorer
 from worker.training.fakes.pictures import Landmarks, Picture
 
@@ -44,7 +44,7 @@ class Painter(Protocol):
 
     def paint(self, part: Picture, landmarks: Landmarks, rng: Generator) -> Picture:
         """
-        Paint a face anew.
+        Paint a new version of a face.
 
         Args:
             part: (H, W, 3) uint8 RGB, the picture around a face.
@@ -56,14 +56,14 @@ class Painter(Protocol):
         """
 
 
-class _Row(NamedTuple):
+class _CachedRow(NamedTuple):
     cache: CropCache
     face: CachedFace
 
     def part(self) -> tuple[Picture, int, int]:
         """Return the picture around the face, and the position of its corner."""
-        picture = self.cache.picture(self.face)
-        x, y, width, height = part_place(self.face, picture.shape)
+        picture = self.cache.read_picture(self.face)
+        x, y, width, height = locate_part(self.face, picture.shape)
         return np.ascontiguousarray(picture[y : y + height, x : x + width]), x, y
 
 
@@ -78,7 +78,7 @@ def paint_faces(
     Train each network on the real faces of the training set in *caches*, and paint these and held-out ones with it.
 
     Args:
-        folder: Receives a crop cache for each network, named after what decides its contents: one that is there is
+        folder: Receives a crop cache for each network, named after what decides its contents: an existing one is
             kept. The label of its faces is ``fake``, their data set the network's kind, their set that of the real
             face, and ``original`` the name of the face that was painted (see ``face_name``).
 
@@ -88,15 +88,19 @@ def paint_faces(
     Raises:
         DataError: There is no real face.
     """
-    made = [folder / name for name in cache_names(settings, seed, caches)]
-    for number, (each, place) in enumerate(zip(settings, made, strict=True)):
+    folders = [folder / name for name in cache_names(settings, seed, caches)]
+    for number, (painter_settings, place) in enumerate(zip(settings, folders, strict=True)):
         if (place / f"{SHARD}.jsonl").exists():
             continue
-        own_seed = seed + list(settings[:number]).count(each)
-        painter = _trained(each, _drawn(caches, "train", each.faces, seed), own_seed, place.name)
-        rows = _drawn(caches, "train", each.faces, seed) + _drawn(caches, "validation", max(1, each.faces // 2), seed)
-        _paint(painter, rows, place, kind=each.kind, seed=own_seed)
-    return made
+        own_seed = seed + list(settings[:number]).count(painter_settings)
+        painter = _train_painter(
+            painter_settings, _draw_faces(caches, "train", painter_settings.faces, seed), own_seed, place.name
+        )
+        rows = _draw_faces(caches, "train", painter_settings.faces, seed) + _draw_faces(
+            caches, "validation", max(1, painter_settings.faces // 2), seed
+        )
+        _paint(painter, rows, place, kind=painter_settings.kind, seed=own_seed)
+    return folders
 
 
 def face_name(face: CachedFace) -> str:
@@ -104,7 +108,7 @@ def face_name(face: CachedFace) -> str:
     return f"{face.dataset}/{face.key}@{face.shard}:{face.offset}"
 
 
-def part_place(face: CachedFace, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def locate_part(face: CachedFace, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return left, top, width and height of the painted part around *face*, in its picture of *shape* (H, W, …)."""
     x, y, side = square_around(face.box_px, MARGIN)
     x, y = max(x, 0), max(y, 0)
@@ -114,28 +118,35 @@ def part_place(face: CachedFace, shape: tuple[int, ...]) -> tuple[int, int, int,
 def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence[Path]) -> list[str]:
     """Return the names of the caches that ``paint_faces`` paints from the faces in *caches*."""
     split = split_digest(caches)
-    before: Counter[PainterSettings] = Counter()
+    earlier: Counter[PainterSettings] = Counter()
     digests = []
-    for each in settings:
+    for painter_settings in settings:
         # Networks of equal settings differ by their seeds, whatever their places in the recipe.
-        digests.append(hashlib.sha256(json.dumps([VERSION, each.model_dump(), seed + before[each], split]).encode()))
-        before[each] += 1
-    for face in (face for folder in caches for face in CropCache(folder).faces() if face.label == "real"):
+        digests.append(
+            hashlib.sha256(
+                json.dumps([VERSION, painter_settings.model_dump(), seed + earlier[painter_settings], split]).encode()
+            )
+        )
+        earlier[painter_settings] += 1
+    for face in (face for folder in caches for face in CropCache(folder).read_faces() if face.label == "real"):
         for digest in digests:
             digest.update(f"{face_name(face)}:{face.length}\n".encode())
     return [
-        f"{each.kind}-{each.method}-{digest.hexdigest()[:8]}" for each, digest in zip(settings, digests, strict=True)
+        f"{painter_settings.kind}-{painter_settings.method}-{digest.hexdigest()[:8]}"
+        for painter_settings, digest in zip(settings, digests, strict=True)
     ]
 
 
-def _drawn(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_Row]:
+def _draw_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_CachedRow]:
     """Draw at most *limit* real faces of a set, in the order of the caches."""
     rng = np.random.default_rng(seed)
-    drawn: list[tuple[float, _Row]] = []
+    drawn: list[tuple[float, _CachedRow]] = []
     for folder in caches:
         cache = CropCache(folder)
         drawn += (
-            (rng.random(), _Row(cache, face)) for face in cache.faces() if face.label == "real" and face.set == set_name
+            (rng.random(), _CachedRow(cache, face))
+            for face in cache.read_faces()
+            if face.label == "real" and face.set == set_name
         )
     if not drawn and set_name == "train":
         raise DataError("no cache holds a real face of the training set for a network to paint")
@@ -143,33 +154,33 @@ def _drawn(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list
     return [row for place, row in drawn if place <= kept[-1]]
 
 
-def _trained(settings: PainterSettings, rows: Sequence[_Row], seed: int, title: str) -> Painter:
+def _train_painter(settings: PainterSettings, rows: Sequence[_CachedRow], seed: int, title: str) -> Painter:
     match settings:
         case AutoencoderSettings():
-            pictures = [_sized(row.part()[0]) for row in rows]
+            pictures = [_resize_for_training(row.part()[0]) for row in rows]
             return train_autoencoder(settings, pictures, seed=seed, title=title)[0]
         case RestorerSettings():
-            pictures = [_sized(row.part()[0]) for row in rows]
+            pictures = [_resize_for_training(row.part()[0]) for row in rows]
             return train_restorer(settings, pictures, seed=seed, title=title)[0]
         case InpainterSettings():
             return train_inpainter(settings, [_face(row) for row in rows], seed=seed, title=title)[0]
 
 
-def _face(row: _Row) -> Face:
+def _face(row: _CachedRow) -> Face:
     part, x, y = row.part()
     height, width = part.shape[:2]
     marks = [((a - x) * PATCH_PX / width, (b - y) * PATCH_PX / height) for a, b in row.face.landmarks_px]
-    return Face(resized(part, PATCH_PX, PATCH_PX), marks)
+    return Face(resize(part, PATCH_PX, PATCH_PX), marks)
 
 
-def _sized(picture: Picture) -> Picture:
+def _resize_for_training(picture: Picture) -> Picture:
     """Resize a picture to at least the size of a patch, and to no more than painting needs."""
     factor = float(np.clip(min(picture.shape[:2]), PATCH_PX, SIDES_PX[1])) / min(picture.shape[:2])
     width, height = (max(PATCH_PX, round(length * factor)) for length in picture.shape[1::-1])
-    return resized(picture, width, height)
+    return resize(picture, width, height)
 
 
-def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: PaintedKind, seed: int) -> None:
+def _paint(painter: Painter, rows: Sequence[_CachedRow], folder: Path, *, kind: PaintedKind, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     # Other processes may paint the same at the same time. The index is renamed last: it makes the shard valid.
@@ -180,12 +191,12 @@ def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: Painte
             part, x, y = row.part()
             face = row.face
             marks = [(a - x, b - y) for a, b in face.landmarks_px]
-            # Each face has a seed of its own, so that it does not depend on which others were drawn.
+            # Each face has its own seed, so that the result does not depend on which others were drawn.
             picture = painter.paint(part, marks, np.random.default_rng((seed, 1, number)))
-            offset, length = add_picture(tar, file, f"{SHARD}-{number:06d}.png", picture)
+            offset, length = append_picture(tar, file, f"{SHARD}-{number:06d}.png", picture)
             across, down = picture.shape[1] / part.shape[1], picture.shape[0] / part.shape[0]
             left, top, right, bottom = face.box_px
-            made = replace(
+            folders = replace(
                 face,
                 shard=SHARD,
                 offset=offset,
@@ -197,7 +208,7 @@ def _paint(painter: Painter, rows: Sequence[_Row], folder: Path, *, kind: Painte
                 box_px=((left - x) * across, (top - y) * down, (right - x) * across, (bottom - y) * down),
                 landmarks_px=tuple((a * across, b * down) for a, b in marks),
             )
-            lines.append(json.dumps(asdict(made)))
+            lines.append(json.dumps(asdict(folders)))
         tar.close()
     index_partial.write_text("".join(f"{line}\n" for line in lines))
     tar_partial.rename(folder / f"{SHARD}.tar")

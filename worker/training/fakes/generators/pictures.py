@@ -26,7 +26,7 @@ def to_picture(planes: Tensor) -> Picture:
     return np.asarray(np.clip(planes.permute(1, 2, 0).numpy() * 255.0 + 0.5, 0, 255), np.uint8)
 
 
-def resized(picture: Picture, width: int, height: int) -> Picture:
+def resize(picture: Picture, width: int, height: int) -> Picture:
     """Resize *picture*: by averaging areas where it becomes smaller, cubic where it becomes larger."""
     if picture.shape[:2] == (height, width):
         return picture
@@ -34,7 +34,7 @@ def resized(picture: Picture, width: int, height: int) -> Picture:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)
 
 
-def patch(picture: Picture, rng: Generator) -> Picture:
+def draw_patch(picture: Picture, rng: Generator) -> Picture:
     """Draw a square of ``PATCH_PX``, mirrored half the time, from a picture that is at least as large."""
     y, x = (int(rng.integers(side - PATCH_PX + 1)) for side in picture.shape[:2])
     cut = picture[y : y + PATCH_PX, x : x + PATCH_PX]

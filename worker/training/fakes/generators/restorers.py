@@ -22,11 +22,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worker.training.fakes.generators.likeness import Likeness, LikenessSettings
-from worker.training.fakes.generators.loop import BATCH, fit
-from worker.training.fakes.generators.pictures import PATCH_PX, patch, resized, to_picture, to_tensor
+from worker.training.fakes.generators.pictures import PATCH_PX, draw_patch, resize, to_picture, to_tensor
+from worker.training.fakes.generators.reconstruction_loss import ReconstructionLoss, ReconstructionLossSettings
+from worker.training.fakes.generators.training_loop import BATCH, fit
 from worker.training.fakes.pictures import Landmarks, Picture
-from worker.training.fakes.transcoding import jpeg
+from worker.training.fakes.transcoding import make_jpeg
 
 SIDES_PX: Final = (128, 256)
 """Range of the side of a restored face."""
@@ -34,7 +34,7 @@ NOISE_LEVELS: Final = 4.0
 """Largest deviation of the noise that is added to small faces."""
 QUALITIES: Final = (40, 95)
 """Range of the JPEG quality of small faces."""
-RESIDUE: Final = 0.2
+RESIDUAL_WEIGHT: Final = 0.2
 """Weight of the residual of a block, which keeps deep sums near their input at first."""
 
 
@@ -47,7 +47,7 @@ class RestorerSettings(BaseModel):
     """Factor by which it enlarges."""
     blocks: int = Field(default=6, ge=1)
     planes: int = Field(default=32, ge=8)
-    likeness: LikenessSettings = LikenessSettings(structure=0.0, perception=1.0, adversary=0.1)
+    likeness: ReconstructionLossSettings = ReconstructionLossSettings(structure=0.0, perception=1.0, adversary=0.1)
     images: int = Field(default=15_000, gt=0)
     """Number of patches that it is trained on."""
     faces: int = Field(default=20_000, gt=0)
@@ -89,7 +89,7 @@ class Restorer(nn.Module):
         with torch.autocast(small.device.type, torch.bfloat16):
             features = self.first(small * 2.0 - 1.0)
             for block in self.blocks:
-                features = features + RESIDUE * block(features)
+                features = features + RESIDUAL_WEIGHT * block(features)
             features = self.up(features)
         # The network learns the difference from bilinear enlarging, in full precision so that colours have no steps.
         plain = functional.interpolate(
@@ -102,19 +102,19 @@ class Restorer(nn.Module):
         """Shrink and degrade a face, and restore it; see ``painting.Painter``."""
         side = rng.uniform(*SIDES_PX) / self.settings.factor
         width, height = (max(8, round(side * length / min(part.shape[:2]))) for length in part.shape[1::-1])
-        return to_picture(self(to_tensor(degraded(part, width, height, rng)[None]))[0])
+        return to_picture(self(to_tensor(degrade(part, width, height, rng)[None]))[0])
 
 
-def degraded(picture: Picture, width: int, height: int, rng: Generator) -> Picture:
+def degrade(picture: Picture, width: int, height: int, rng: Generator) -> Picture:
     """Blur and shrink *picture*, and add noise and compression."""
     if rng.random() < 0.5:
         sigma = rng.uniform(0.2, 0.5) * picture.shape[1] / width
         picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
-    small = resized(picture, width, height)
+    small = resize(picture, width, height)
     if rng.random() < 0.5:
         noise = rng.standard_normal(small.shape, np.float32) * np.float32(rng.uniform(0.0, NOISE_LEVELS))
         small = np.asarray(np.clip(small + noise + 0.5, 0, 255), np.uint8)
-    return jpeg(int(rng.integers(*QUALITIES)))(small) if rng.random() < 0.5 else small
+    return make_jpeg(int(rng.integers(*QUALITIES)))(small) if rng.random() < 0.5 else small
 
 
 def train_restorer(
@@ -128,14 +128,14 @@ def train_restorer(
     """
     torch.manual_seed(seed)
     network = Restorer(settings).to(memory_format=torch.channels_last)
-    likeness = Likeness(settings.likeness, images=settings.images)
+    likeness = ReconstructionLoss(settings.likeness, images=settings.images)
     small_px = PATCH_PX // settings.factor
 
-    def loss_of(rng: Generator) -> Tensor:
+    def batch_loss(rng: Generator) -> Tensor:
         chosen = rng.integers(len(pictures), size=BATCH)
-        wanted = [patch(pictures[number], rng) for number in chosen]
-        small = [degraded(picture, small_px, small_px, rng) for picture in wanted]
+        wanted = [draw_patch(pictures[number], rng) for number in chosen]
+        small = [degrade(picture, small_px, small_px, rng) for picture in wanted]
         return likeness(network(to_tensor(np.stack(small))), to_tensor(np.stack(wanted)))
 
-    losses = fit(network, loss_of, images=settings.images, seed=seed, rate=1e-3, title=title)
+    losses = fit(network, batch_loss, images=settings.images, seed=seed, rate=1e-3, title=title)
     return network, losses

@@ -26,7 +26,7 @@ def content(folder: Path):
 
 def by_medium(crops):
     faces = {}
-    for face in CropCache(crops.folder).faces():
+    for face in CropCache(crops.folder).read_faces():
         faces.setdefault(face.key, []).append(face)
     return faces
 
@@ -105,7 +105,7 @@ def test_a_face_that_fills_its_picture_gets_a_box_that_reaches_beyond_it(tight, 
 
 
 @pytest.mark.parametrize("name", TIGHT)
-def test_landmarks_and_crop_of_such_a_face_are_carried_back_with_its_box(tight, name):
+def test_landmarks_and_crop_of_a_tight_face_move_with_its_box(tight, name):
     opened, parts = tight
     picture, corner = parts[name]
     (face,) = [face for face in opened.faces() if face.key == name]
@@ -118,7 +118,7 @@ def test_landmarks_and_crop_of_such_a_face_are_carried_back_with_its_box(tight, 
     assert np.abs(marks - (np.array(TIGHT[name][0].landmarks) - corner)).max() < 0.12 * eyes_px
 
 
-def test_faces_of_other_pictures_are_those_that_the_detector_finds_without_a_border(crops):
+def test_other_pictures_are_searched_without_a_border(crops):
     mtcnn = MTCNN(min_face_px=SETTINGS.min_face_px, thresholds=SETTINGS.detector_thresholds)
     faces = by_medium(crops)
     compared = 0
@@ -154,7 +154,7 @@ def test_a_large_face_is_shrunk(crops):
     assert fake.size_px > MAX_SIDE_PX / 2
 
 
-def test_the_right_half_of_a_pair_keeps_only_what_differs_from_the_left(crops):
+def test_the_right_half_keeps_only_faces_that_differ_from_the_left(crops):
     faces = by_medium(crops)
     left, right = faces["person_1.mp4#left"], faces["person_1.mp4#right"]
     times = {face.time_s for face in left}
@@ -166,8 +166,8 @@ def test_the_right_half_of_a_pair_keeps_only_what_differs_from_the_left(crops):
     assert all(face.frame_box_px[0] > 280 for face in right)
 
 
-def test_media_without_a_face_are_noted_with_the_reason(crops):
-    problems = {row["key"]: row["problem"] for row in CropCache(crops.folder).problems()}
+def test_media_without_a_face_are_recorded_with_the_reason(crops):
+    problems = {row["key"]: row["problem"] for row in CropCache(crops.folder).read_problems()}
     assert set(problems) == {"noise.png", "broken.jpg"}
     assert problems["noise.png"] == "no_usable_face"
     assert problems["broken.jpg"] != "no_usable_face"
@@ -183,7 +183,7 @@ def test_shards_are_ordinary_tar_files_of_lossless_pictures(crops, tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / names[0])), opened.picture(face))
 
 
-def test_an_interrupted_build_goes_on_and_ends_with_identical_files(crops, tmp_path, monkeypatch):
+def test_an_interrupted_build_resumes_with_identical_files(crops, tmp_path, monkeypatch):
     monkeypatch.setattr(cutting, "MEDIA_PER_SHARD", 2)
 
     def interrupted():
@@ -204,27 +204,27 @@ def test_an_interrupted_build_goes_on_and_ends_with_identical_files(crops, tmp_p
     assert content(tmp_path) == content(crops.folder)
 
 
-def test_a_finished_cache_is_not_touched_again(crops, tmp_path, monkeypatch):
+def test_a_complete_cache_is_not_written_again(crops, tmp_path, monkeypatch):
     monkeypatch.setattr(cutting, "MEDIA_PER_SHARD", 2)
     folder = Path(shutil.copytree(crops.folder, tmp_path / "copy"))
     build_cache(crops.media, folder, SETTINGS)
     assert content(folder) == content(crops.folder)
 
 
-def test_other_settings_are_refused(crops):
+def test_other_settings_are_rejected(crops):
     other = CacheSettings(**{**SETTINGS.model_dump(), "min_face_px": 41})
     with pytest.raises(DataError, match="other settings"):
         build_cache(crops.media, crops.folder, other)
 
 
-def test_a_folder_without_a_shard_is_no_cache(tmp_path):
+def test_a_folder_without_a_shard_is_not_a_cache(tmp_path):
     with pytest.raises(DataError, match="no crop cache"):
         CropCache(tmp_path)
 
 
 def test_a_damaged_picture_is_an_error(crops, tmp_path):
     folder = Path(shutil.copytree(crops.folder, tmp_path / "copy"))
-    face = next(CropCache(folder).faces())
+    face = next(CropCache(folder).read_faces())
     with (folder / f"{face.shard}.tar").open("r+b") as file:
         file.seek(face.offset)
         file.write(os.urandom(face.length))

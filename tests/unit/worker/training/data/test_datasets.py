@@ -42,7 +42,7 @@ def test_an_unknown_layout_is_an_error(tmp_path):
         guess_kind(tmp_path)
 
 
-def test_media_without_labels_are_not_taken_for_real(tmp_path):
+def test_unlabelled_media_are_an_error(tmp_path):
     place(tmp_path, "deep/a.jpg")
     with pytest.raises(DataError, match="--kind real"):
         guess_kind(tmp_path)

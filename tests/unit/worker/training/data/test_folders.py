@@ -1,7 +1,7 @@
 from tests.unit.worker.training.data.conftest import place, read
 
 
-def test_pairs_are_two_halves_of_one_file(tmp_path):
+def test_side_by_side_videos_give_two_halves(tmp_path):
     place(tmp_path, "train/anna_1.mp4", "test/bob_12.mp4", "anna_2.mp4")
     media = read("pairs", tmp_path)
     left, right = media["train/anna_1.mp4#left"], media["train/anna_1.mp4#right"]

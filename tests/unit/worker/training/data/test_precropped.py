@@ -39,7 +39,7 @@ def test_face_crops_take_labels_originals_and_groups_from_their_table(face_crops
     assert_undivided(divided)
 
 
-def test_face_crops_may_tell_sets_methods_and_whether_a_picture_is_from_a_video(face_crops):
+def test_face_crops_read_optional_columns(face_crops):
     columns = "\ufeffis_video, set ,file,label,original,group,method,notes"
     root = face_crops(
         "TRUE,val,a.jpg,real,,1,,", "0,Test,b.jpg,fake,,2,swap,by hand", ",,c.jpg,real,c,3,,",
@@ -66,17 +66,17 @@ def test_face_crops_may_tell_sets_methods_and_whether_a_picture_is_from_a_video(
         ("c.jpg,real", "have no group (1): line 4 (c.jpg)"),
         ("c.jpg,real,,1,x,y", "have more values than there are columns (1): line 4"),
         (",real,,1", "name no file (1): line 4 ()"),
-        ("a.jpg,real,,1", "name a file that another names, too (1): line 4 (a.jpg, line 2)"),
+        ("a.jpg,real,,1", "name a file that another row names (1): line 4 (a.jpg, line 2)"),
         ("../c.jpg,real,,1", "name a file outside the folder (1): line 4 (../c.jpg)"),
         ("lost.jpg,real,,1", "name a file that is not there (1): line 4 (lost.jpg)"),
-        ("text.jpg,real,,1", "name a file that is no picture (1): line 4 (text.jpg)"),
-        ("empty.jpg,real,,1", "name a file that is no picture (1): line 4 (empty.jpg)"),
-        ("cut.jpg,real,,1", "name a picture that is cut off (1): line 4 (cut.jpg)"),
+        ("text.jpg,real,,1", "name a file that is not a picture (1): line 4 (text.jpg)"),
+        ("empty.jpg,real,,1", "name a file that is not a picture (1): line 4 (empty.jpg)"),
+        ("cut.jpg,real,,1", "name a truncated picture (1): line 4 (cut.jpg)"),
         ("header.jpg,real,,1", "name a picture whose header is damaged (1): line 4 (header.jpg)"),
-        ("cut.png,real,,1", "name a picture that is cut off (1): line 4 (cut.png)"),
+        ("cut.png,real,,1", "name a truncated picture (1): line 4 (cut.png)"),
     ],
 )
-def test_a_mistake_in_a_table_of_face_crops_is_told_with_its_row(line, mistake, face_crops):
+def test_a_mistake_in_a_table_of_face_crops_names_its_row(line, mistake, face_crops):
     root = face_crops("a.jpg,real,,1", "b.jpg,fake,a,1", line, pictures=["a.jpg", "b.jpg", "c.jpg"])
     (root / "text.jpg").write_text("this is no picture")
     (root / "empty.jpg").touch()
@@ -94,18 +94,18 @@ def test_people_in_two_sets_of_a_table_are_a_mistake(first, second, face_crops):
 
 
 @pytest.mark.parametrize(("column", "value"), [("set", "training"), ("is_video", "perhaps")])
-def test_values_that_a_table_may_not_have_are_a_mistake(column, value, face_crops):
+def test_values_outside_the_allowed_ones_are_mistakes(column, value, face_crops):
     root = face_crops(f"a.jpg,real,,1,{value}", columns=f"file,label,original,group,{column}")
     assert re.search(rf"rows that have an? {column} that is .* \(1\): line 2 \(a\.jpg\)$", mistakes(root))
 
 
-def test_a_name_that_two_originals_share_is_a_mistake_unless_one_has_it_whole(face_crops):
+def test_an_ambiguous_original_is_a_mistake_unless_one_name_matches_exactly(face_crops):
     root = face_crops("x/a.jpg,real,,1", "y/a.jpg,real,,1", "b.jpg,real,,1", "x/b.jpg,real,,1", "c.jpg,fake,a,1",
                       "d.jpg,fake,b,1")  # fmt: skip
     assert mistakes(root).endswith("name an original that several real pictures could be (1): line 6 (a)")
 
 
-def test_all_mistakes_are_told_in_one_error_and_long_lists_are_cut(face_crops):
+def test_all_mistakes_are_reported_in_one_error_with_long_lists_truncated(face_crops):
     lines = [f"{number}.jpg,real,,1" for number in range(12)] + ["a.jpg,fake,z,1", "b.jpg,moon,,1"]
     message = mistakes(face_crops(*lines, pictures=["a.jpg", "b.jpg"]))
     assert "name a file that is not there (12): line 2 (0.jpg), line 3 (1.jpg), " in message
@@ -115,7 +115,7 @@ def test_all_mistakes_are_told_in_one_error_and_long_lists_are_cut(face_crops):
     assert "neither real nor fake (1): line 15 (b.jpg)" in message
 
 
-def test_a_table_without_a_column_is_an_error_and_no_sign_of_face_crops(face_crops):
+def test_a_table_with_a_missing_column_is_an_error(face_crops):
     root = face_crops("a.jpg,real,1", columns="file,label,group")
     with pytest.raises(DataError, match="has no column original; it needs file, label, original, group"):
         list(read_dataset("face-crops", root))
@@ -123,7 +123,7 @@ def test_a_table_without_a_column_is_an_error_and_no_sign_of_face_crops(face_cro
         guess_kind(root)
 
 
-def test_a_table_that_is_no_text_is_an_error(face_crops):
+def test_a_table_that_is_not_text_is_an_error(face_crops):
     root = face_crops("a.jpg,real,,1")
     (root / "metadata.csv").write_bytes(encoded())
     with pytest.raises(DataError, match="cannot be read as CSV"):

@@ -30,7 +30,7 @@ def test_a_damaged_metadata_file_is_an_error(tmp_path, content):
         list(read_dataset("dfdc", tmp_path))
 
 
-def test_dfdc_preview_groups_everyone_who_was_swapped_with_each_other(dfdc_preview):
+def test_dfdc_preview_groups_people_connected_by_swaps(dfdc_preview):
     media = read("dfdc-preview", dfdc_preview)
     assert len(media) == 6
     fake = media["method_A/11/11_A/11_12_A_001.mp4"]
@@ -78,7 +78,7 @@ def test_a_damaged_split_of_faceforensics_is_an_error(faceforensics):
         read("faceforensics", faceforensics)
 
 
-def test_celeb_df_marks_the_listed_videos_and_leaves_their_people_out_elsewhere(celeb_df):
+def test_celeb_df_excludes_people_of_the_test_list_from_training(celeb_df):
     list_tests(celeb_df, "1 YouTube-real/00170.mp4", "1 Celeb-real/id0_0000.mp4", "0 Celeb-synthesis/id0_id1_0000.mp4")
     media = read("celeb-df-v2", celeb_df)
     listed = {key for key, medium in media.items() if medium.set == "test"}
@@ -94,7 +94,7 @@ def test_celeb_df_marks_the_listed_videos_and_leaves_their_people_out_elsewhere(
     }
 
 
-def test_celeb_df_knows_fakes_by_target_and_donor(celeb_df):
+def test_celeb_df_reads_target_and_donor_of_fakes(celeb_df):
     media = read("celeb-df-v2", celeb_df)
     assert len(media) == 11
     fake = media["Celeb-synthesis/id0_id1_0000.mp4"]

@@ -21,12 +21,12 @@ def test_no_group_is_ever_divided(fixture, request):
         assert all(medium.set is not None for medium in media)
 
 
-def media_of(tmp_path, count):
+def read_source_media(tmp_path, count):
     return [Medium(tmp_path / f"{n}.jpg", f"{n}.jpg", "real", "faces", f"group {n // 3}") for n in range(count)]
 
 
-def test_sets_get_about_their_shares_and_another_seed_divides_otherwise(tmp_path):
-    media = media_of(tmp_path, 3000)
+def test_sets_get_about_their_shares_and_depend_on_the_seed(tmp_path):
+    media = read_source_media(tmp_path, 3000)
     assigned = list(assign_sets(media, SHARES))
     counts = {name: sum(medium.set == name for medium in assigned) / 3000 for name in ("train", "validation", "test")}
     # Four standard deviations of a share of 1000 groups.
@@ -49,14 +49,14 @@ def digest(media):
 
 
 def test_the_digest_of_a_split_does_not_depend_on_the_order(tmp_path):
-    media = list(assign_sets(media_of(tmp_path, 100), SHARES))
+    media = list(assign_sets(read_source_media(tmp_path, 100), SHARES))
     shuffled = random.Random(1).sample(media, len(media))
     assert shuffled != media
     assert digest(shuffled) == digest(media)
 
 
 def test_the_digest_of_a_split_changes_with_a_single_medium(tmp_path):
-    media = media_of(tmp_path, 100)
+    media = read_source_media(tmp_path, 100)
     split = list(assign_sets(media, SHARES))
     (number,) = [n for n, medium in enumerate(split) if medium.set == "train"][:1]
     moved = list(split)

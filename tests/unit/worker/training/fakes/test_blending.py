@@ -6,13 +6,13 @@ from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER
 from worker.training.fakes.blending import (
     LANDMARKS,
     OUTLINES,
-    _affine,
-    _blended,
-    _middle_of_face,
-    _poisson,
+    _blend,
+    _blend_poisson,
+    _fit_affine,
+    _inner_face_mask,
     face_mask,
+    map_outline,
     match_colours,
-    outline_in,
     self_blend,
     swap,
 )
@@ -98,7 +98,7 @@ def test_textbook_changes_the_target_about_as_often_as_the_source():
 
 
 @KINDS
-def test_the_same_seed_gives_the_same_blend_and_another_one_another(kind):
+def test_a_blend_follows_from_its_seed(kind):
     before = ASTRONAUT.picture.copy()
     first, again, other = blend(kind, 5), blend(kind, 5), blend(kind, 6)
     assert np.array_equal(first.fake, again.fake)
@@ -109,7 +109,7 @@ def test_the_same_seed_gives_the_same_blend_and_another_one_another(kind):
 
 @KINDS
 @pytest.mark.parametrize("shift", [(-120, 0), (150, 20), (0, -110), (30, 150), (-300, -300)], ids=str)
-def test_landmarks_at_or_beyond_the_border_do_no_harm(kind, shift):
+def test_landmarks_at_or_beyond_the_border_are_accepted(kind, shift):
     landmarks = [(x + shift[0], y + shift[1]) for x, y in ASTRONAUT.landmarks]
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -145,7 +145,7 @@ def spotted(portrait):
     return picture
 
 
-def test_a_swap_brings_the_sources_landmarks_onto_the_targets():
+def test_a_swap_aligns_the_landmarks_of_source_and_target():
     unit = np.hypot(*np.subtract(ASTRONAUT.landmarks[1], ASTRONAUT.landmarks[0]))
     for seed in SEEDS:
         rng = np.random.default_rng(seed)
@@ -165,12 +165,12 @@ def test_a_swap_brings_the_sources_landmarks_onto_the_targets():
 @pytest.mark.parametrize("similar", [True, False])
 def test_the_fit_finds_a_map_that_exists(similar):
     wanted = LANDMARKS @ np.array([[12.0, -5.0], [5.0, 12.0]], np.float32) + np.array([40.0, 90.0], np.float32)
-    matrix = _affine(LANDMARKS, wanted, similar=similar)
+    matrix = _fit_affine(LANDMARKS, wanted, similar=similar)
     assert np.allclose(LANDMARKS @ matrix[:, :2].T + matrix[:, 2], wanted, atol=1e-3)
 
 
 def test_a_similar_fit_does_not_shear():
-    matrix = _affine(np.float32(HOPPER.landmarks), np.float32(ASTRONAUT.landmarks), similar=True)
+    matrix = _fit_affine(np.float32(HOPPER.landmarks), np.float32(ASTRONAUT.landmarks), similar=True)
     assert matrix[0, 0] == pytest.approx(matrix[1, 1])
     assert matrix[0, 1] == pytest.approx(-matrix[1, 0])
 
@@ -184,13 +184,13 @@ def turned(angle):
 
 
 def test_the_outline_of_a_frontal_face_is_symmetric_about_it():
-    points = outline_in(OUTLINES["face"], turned(0))
+    points = map_outline(OUTLINES["face"], turned(0))
     assert np.allclose(points, OUTLINES["face"] * 50 + 140, atol=0.01)
 
 
 @pytest.mark.parametrize("angle", [-45, -25, 25, 45])
 def test_the_outline_of_a_turned_face_ends_nearer_to_the_nose(angle):
-    points = outline_in(OUTLINES["face"], turned(angle)) - 140
+    points = map_outline(OUTLINES["face"], turned(angle)) - 140
     towards, away = (points[:, 0].max(), -points[:, 0].min())[:: 1 if angle > 0 else -1]
     eye = 25 * np.cos(np.deg2rad(angle))
     assert eye < towards < 0.8 * away
@@ -206,7 +206,7 @@ def test_a_seam_is_smoothed_where_the_mask_rises_and_not_where_it_is_flat(opacit
     plain, flat = target + (source.astype(float) - target) * mask[..., None], np.s_[42:54, 42:54]
     smoothed = 0
     for seed in SEEDS:
-        made = _blended(source, target, mask, np.random.default_rng(seed), "subtle")
+        made = _blend(source, target, mask, np.random.default_rng(seed), "subtle")
         assert np.abs(made.fake[flat] - plain[flat]).max() < 3
         smoothed += np.abs(made.fake - plain).max() > 20
     assert 0 < smoothed < len(SEEDS)
@@ -218,7 +218,7 @@ def test_swapped_faces_are_opaque(seed):
 
 
 def test_matched_colours_have_the_mean_and_deviation_of_the_target():
-    mask = _middle_of_face((280, 280), ASTRONAUT.landmarks)
+    mask = _inner_face_mask((280, 280), ASTRONAUT.landmarks)
     rng = np.random.default_rng(1)
     source = cv2.GaussianBlur(rng.integers(60, 190, (280, 280, 3), np.uint8), (0, 0), 1.0)
     target = np.clip(source.astype(float) * (0.8, 0.9, 0.75) + (30, 0, 40), 0, 255).astype(np.uint8)
@@ -231,7 +231,7 @@ def test_matched_colours_have_the_mean_and_deviation_of_the_target():
     assert measures(match_colours(source, target, mask)) == pytest.approx(measures(target), abs=1.0)
 
 
-def test_colours_are_not_stretched_without_limit():
+def test_colour_matching_limits_the_change_of_deviation():
     mask = np.ones((64, 64), np.float32)
     rng = np.random.default_rng(1)
     flat = rng.integers(124, 132, (64, 64, 1), np.uint8).repeat(3, axis=2)
@@ -241,7 +241,7 @@ def test_colours_are_not_stretched_without_limit():
 
 
 def test_colours_outside_the_mask_do_not_count():
-    mask = _middle_of_face((280, 280), ASTRONAUT.landmarks)
+    mask = _inner_face_mask((280, 280), ASTRONAUT.landmarks)
     target = ASTRONAUT.picture.copy()
     target[mask == 0] = (0, 255, 0)
     matched = match_colours(HOPPER.picture, target, mask)
@@ -251,12 +251,12 @@ def test_colours_outside_the_mask_do_not_count():
 def test_poisson_blending_changes_nothing_where_the_mask_is_0():
     for seed in SEEDS:
         mask = face_mask((280, 280), ASTRONAUT.landmarks, np.random.default_rng(seed), "subtle")
-        seam = _poisson(HOPPER.picture, ASTRONAUT.picture, mask)
+        seam = _blend_poisson(HOPPER.picture, ASTRONAUT.picture, mask)
         assert np.array_equal(seam[mask == 0], ASTRONAUT.picture[mask == 0])
         assert cv2.absdiff(seam, ASTRONAUT.picture).max() > 30
 
 
-def test_poisson_blending_is_left_out_where_there_is_no_room():
+def test_poisson_blending_is_skipped_for_small_or_border_masks():
     mask = np.zeros((280, 280), np.float32)
     mask[100:110, 100:110] = 1.0
-    assert _poisson(HOPPER.picture, ASTRONAUT.picture, mask) is None
+    assert _blend_poisson(HOPPER.picture, ASTRONAUT.picture, mask) is None

@@ -12,10 +12,15 @@ from worker.training.fakes.generators.autoencoders import (
     train_autoencoder,
 )
 from worker.training.fakes.generators.inpainters import Face, Inpainter, InpainterSettings, train_inpainter
-from worker.training.fakes.generators.likeness import Discriminator, Likeness, LikenessSettings, Perception
-from worker.training.fakes.generators.loop import fit
-from worker.training.fakes.generators.pictures import PATCH_PX, resized, to_tensor
-from worker.training.fakes.generators.restorers import Restorer, RestorerSettings, degraded, train_restorer
+from worker.training.fakes.generators.pictures import PATCH_PX, resize, to_tensor
+from worker.training.fakes.generators.reconstruction_loss import (
+    Discriminator,
+    PerceptualDistance,
+    ReconstructionLoss,
+    ReconstructionLossSettings,
+)
+from worker.training.fakes.generators.restorers import Restorer, RestorerSettings, degrade, train_restorer
+from worker.training.fakes.generators.training_loop import fit
 
 CODES = ("plain", "variational", "quantised")
 PICTURE = ASTRONAUT.picture[:256, :256]
@@ -49,7 +54,7 @@ def test_an_autoencoder_keeps_the_size_of_a_picture(upsampling, halvings):
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_an_autoencoder_learns_to_paint_a_picture_again(code):
+def test_an_autoencoder_learns_to_reconstruct_a_picture(code):
     wanted = to_tensor(PICTURE[None])
     errors = []
     for images in (16, 16 * 30):
@@ -73,7 +78,7 @@ def test_equal_seeds_train_equal_autoencoders(code):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_an_autoencoder_paints_at_a_size_of_its_own_or_at_that_of_a_one_shot_swapper(whole):
+def test_an_autoencoder_paints_patches_or_whole_faces_at_their_sizes(whole):
     network = Autoencoder(AutoencoderSettings(**TINY, whole=whole)).eval()
     sizes = set()
     for seed in range(4):
@@ -90,7 +95,7 @@ def test_an_autoencoder_paints_at_a_size_of_its_own_or_at_that_of_a_one_shot_swa
 def test_a_quantised_code_takes_few_values_and_passes_gradients():
     network = Autoencoder(AutoencoderSettings(**TINY, code="quantised"))
     before = (torch.randn(2, 8, 4, 4) * 3).requires_grad_()
-    code, cost = network._coded(before)
+    code, cost = network._encode(before)
     values = code.detach().unique()
     assert len(values) <= 2 * HALF_LEVELS + 1
     assert torch.equal(values, (values * HALF_LEVELS).round() / HALF_LEVELS)
@@ -100,20 +105,20 @@ def test_a_quantised_code_takes_few_values_and_passes_gradients():
     assert (before.grad > 0).all()
 
 
-def test_a_variational_code_costs_what_it_tells_and_is_noisy_while_it_is_learnt():
+def test_a_variational_code_has_a_divergence_and_training_noise():
     network = Autoencoder(AutoencoderSettings(**TINY, code="variational"))
     given = torch.cat([torch.full((1, 8, 4, 4), 2.0), torch.zeros(1, 8, 4, 4)], dim=1)
-    one, cost = network._coded(given)
-    other, _ = network._coded(given)
+    one, cost = network._encode(given)
+    other, _ = network._encode(given)
     assert not torch.equal(one, other)
     # Kullback and Leibler's divergence of N(2, 1) from N(0, 1) is 2.
     assert float(cost) == pytest.approx(2e-3)
-    assert torch.equal(network.eval()._coded(given)[0], given[:, :8])
+    assert torch.equal(network.eval()._encode(given)[0], given[:, :8])
 
 
 def test_a_restorer_learns_to_enlarge():
     wanted = to_tensor(PICTURE[None])
-    small = to_tensor(degraded(PICTURE, 128, 128, np.random.default_rng(0))[None])
+    small = to_tensor(degrade(PICTURE, 128, 128, np.random.default_rng(0))[None])
     errors = []
     for images in (16, 16 * 24):
         settings = RestorerSettings(factor=2, blocks=1, planes=16, likeness={}, images=images)
@@ -142,23 +147,23 @@ def test_a_restored_face_has_a_size_that_swappers_paint(factor):
 
 
 def test_degrading_is_random_and_repeatable():
-    one, again, other = (degraded(PICTURE, 48, 40, np.random.default_rng(seed)) for seed in (1, 1, 5))
+    one, again, other = (degrade(PICTURE, 48, 40, np.random.default_rng(seed)) for seed in (1, 1, 5))
     assert (one.shape, one.dtype) == ((40, 48, 3), np.uint8)
     assert np.array_equal(one, again)
     assert not np.array_equal(one, other)
 
 
-def test_an_inpainter_learns_to_tell_faces_from_noise():
+def test_an_inpainter_learns_to_denoise_faces():
     settings = InpainterSettings(planes=8, steps=4, images=16 * 24)
     network, losses = train_inpainter(settings, [face(), face(HOPPER)], seed=1)
     first, last = mean_of_ends(losses)
     assert last < 0.7 * first
-    pictures = to_tensor(resized(face().picture, PATCH_PX, PATCH_PX)[None]) * 2 - 1
+    pictures = to_tensor(resize(face().picture, PATCH_PX, PATCH_PX)[None]) * 2 - 1
     masks = torch.zeros(1, 1, PATCH_PX, PATCH_PX)
     masks[:, :, 32:96, 32:96] = 1.0
     noise = torch.randn(1, 3, PATCH_PX, PATCH_PX)
     # However little was learnt, what is drawn is no noise.
-    drawn = network.draw(pictures, masks, noise, 0.9)[:, :, 32:96, 32:96]
+    drawn = network.sample(pictures, masks, noise, 0.9)[:, :, 32:96, 32:96]
     assert roughness(drawn) < 0.25 * roughness(noise)
 
 
@@ -174,14 +179,14 @@ def test_an_inpainter_changes_nothing_outside_the_mask_and_all_within():
     masks = torch.zeros(2, 1, 32, 32)
     masks[:, :, 8:24, 8:24] = 1.0
     noise = torch.randn(2, 3, 32, 32)
-    drawn = network.draw(pictures, masks, noise, 1.0)
+    drawn = network.sample(pictures, masks, noise, 1.0)
     inside = masks.bool().expand_as(drawn)
     assert torch.equal(drawn[~inside], pictures[~inside])
     assert (drawn[inside] != pictures[inside]).float().mean() > 0.99
     assert drawn.abs().max() <= 1.0
-    assert torch.equal(drawn, network.draw(pictures, masks, noise, 1.0))
+    assert torch.equal(drawn, network.sample(pictures, masks, noise, 1.0))
     # What is under the mask is not seen where nothing of it is left in the noise.
-    hidden = network.draw(torch.where(inside, -pictures, pictures), masks, noise, 1.0)
+    hidden = network.sample(torch.where(inside, -pictures, pictures), masks, noise, 1.0)
     assert (hidden - drawn)[inside].abs().mean() < 0.05
 
 
@@ -192,11 +197,11 @@ class Believer(Inpainter):
         return noisy
 
 
-def test_less_strength_leaves_more_of_a_face():
+def test_lower_strength_keeps_more_of_a_face():
     network = Believer(InpainterSettings(planes=8, steps=4))
     pictures, masks = torch.rand(1, 3, 16, 16) * 2 - 1, torch.ones(1, 1, 16, 16)
     noise = torch.randn(1, 3, 16, 16)
-    drawn = [network.draw(pictures, masks, noise, strength) for strength in (0.1, 0.5, 0.9)]
+    drawn = [network.sample(pictures, masks, noise, strength) for strength in (0.1, 0.5, 0.9)]
     apart = [float((picture - pictures).abs().mean()) for picture in drawn]
     assert apart[0] < 0.8 * apart[1] < 0.8 * apart[2]
 
@@ -213,31 +218,31 @@ def test_an_inpainted_face_keeps_its_size_and_what_is_outside_the_mask():
     assert same[-5:, -5:].all()
 
 
-def test_perception_is_nothing_for_equal_pictures_and_grows_with_blur():
-    perception = Perception()
+def test_perceptual_distance_is_zero_for_equal_pictures_and_grows_with_blur():
+    perception = PerceptualDistance()
     assert sum(1 for _ in perception.levels) == 3
     sharp = to_tensor(PICTURE[None, :128, :128])
     distances = []
     for side in (128, 64, 24):
-        small = resized(np.ascontiguousarray(PICTURE[:128, :128]), side, side)
-        distances.append(float(perception(to_tensor(resized(small, 128, 128)[None]), sharp)))
+        small = resize(np.ascontiguousarray(PICTURE[:128, :128]), side, side)
+        distances.append(float(perception(to_tensor(resize(small, 128, 128)[None]), sharp)))
     assert distances[0] == 0.0
     assert 0.0 < distances[1] < distances[2]
 
 
-def test_perception_draws_no_random_number():
+def test_perceptual_distance_draws_no_random_number():
     torch.manual_seed(1)
     alone = torch.rand(3)
     torch.manual_seed(1)
-    Perception()
+    PerceptualDistance()
     assert torch.equal(torch.rand(3), alone)
 
 
-def test_a_discriminator_joins_in_when_its_time_has_come_and_learns():
-    settings = LikenessSettings(structure=0.0, adversary=1.0, adversary_from=0.5)
-    likeness = Likeness(settings, images=64)
+def test_the_discriminator_starts_after_its_share_of_training():
+    settings = ReconstructionLossSettings(structure=0.0, adversary=1.0, adversary_from=0.5)
+    likeness = ReconstructionLoss(settings, images=64)
     sharp = to_tensor(np.stack([PICTURE[:128, :128]] * 8))
-    blurred = to_tensor(np.stack([resized(resized(PICTURE[:128, :128].copy(), 16, 16), 128, 128)] * 8))
+    blurred = to_tensor(np.stack([resize(resize(PICTURE[:128, :128].copy(), 16, 16), 128, 128)] * 8))
     plain = float((sharp - blurred).abs().mean())
     losses = [float(likeness(blurred, sharp).detach()) for _ in range(60)]
     assert losses[:4] == pytest.approx([plain] * 4)
@@ -246,7 +251,7 @@ def test_a_discriminator_joins_in_when_its_time_has_come_and_learns():
     assert losses[-1] > losses[4] + 0.2
 
 
-def test_a_discriminator_judges_patches():
+def test_a_discriminator_rates_patches():
     assert Discriminator()(torch.rand(2, 3, 128, 96)).shape == (2, 1, 16, 12)
 
 

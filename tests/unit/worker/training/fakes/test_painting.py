@@ -10,27 +10,27 @@ from worker.training.data.cache import CropCache
 from worker.training.errors import DataError
 from worker.training.fakes.generators import painting
 from worker.training.fakes.generators.painting import cache_names, face_name, paint_faces
-from worker.training.fakes.generators.pictures import resized
+from worker.training.fakes.generators.pictures import resize
 
 
 def real_faces(crops):
-    return {face_name(face): face for face in CropCache(crops.folder).faces() if face.label == "real"}
+    return {face_name(face): face for face in CropCache(crops.folder).read_faces() if face.label == "real"}
 
 
-def test_every_network_paints_each_real_face_once_of_held_out_people_too(crops):
+def test_every_network_paints_each_real_face_once_including_held_out_people(crops):
     real = real_faces(crops)
     assert {face.set for face in real.values()} == {"train", "validation"}
     assert len(crops.painted) == len(PAINTERS)
     for settings, folder in zip(PAINTERS, crops.painted, strict=True):
         cache = CropCache(folder)
-        faces = list(cache.faces())
+        faces = list(cache.read_faces())
         assert sorted(face.original for face in faces) == sorted(real)
         for face in faces:
             before = real[face.original]
             assert (face.label, face.dataset, face.method) == ("fake", settings.kind, folder.name)
             assert (face.group, face.key, face.time_s) == (before.group, before.key, before.time_s)
             assert face.set == before.set
-            height, width = cache.picture(face).shape[:2]
+            height, width = cache.read_picture(face).shape[:2]
             left, top, right, bottom = face.box_px
             assert -1 < left < right < width + 1
             assert -1 < top < bottom < height + 1
@@ -48,16 +48,16 @@ class Copyist:
     def paint(self, part, _landmarks, rng):
         factor = rng.uniform(0.7, 2.0)
         width, height = (round(length * factor) for length in part.shape[1::-1])
-        return resized(part, width, height)
+        return resize(part, width, height)
 
 
 def test_a_painted_face_shows_the_same_place(tmp_path, crops):
     """A network that gives back what it gets shows that box and picture belong together."""
-    rows = painting._drawn([crops.folder], "train", 100, 0)
+    rows = painting._draw_faces([crops.folder], "train", 100, 0)
     painting._paint(Copyist(), rows, tmp_path / "same", kind="painted", seed=3)
     cache = CropCache(tmp_path / "same")
-    for (source, before), face in zip(rows, cache.faces(), strict=True):
-        crop = crop_face(cache.picture(face), face.box_px, size_px=64, margin=0.2)
+    for (source, before), face in zip(rows, cache.read_faces(), strict=True):
+        crop = crop_face(cache.read_picture(face), face.box_px, size_px=64, margin=0.2)
         old = crop_face(source.picture(before), before.box_px, size_px=64, margin=0.2)
         # Painting resizes, so details differ: much less than where the box is off by a few pixels.
         crop, old = (cv2.GaussianBlur(picture, (0, 0), 2.0).astype(int) for picture in (crop, old))
@@ -76,7 +76,7 @@ def test_the_same_seed_paints_the_same_pictures(place, tmp_path, crops):
         assert (again / name).read_bytes() == (crops.painted[place] / name).read_bytes()
 
 
-def test_what_is_there_is_kept(tmp_path, crops):
+def test_existing_paintings_are_kept(tmp_path, crops):
     again = tmp_path / crops.painted[0].name
     shutil.copytree(crops.painted[0], again)
     index = again / "00000.jsonl"
@@ -88,22 +88,22 @@ def test_what_is_there_is_kept(tmp_path, crops):
     assert index.exists()
 
 
-def test_only_faces_of_the_training_set_are_learnt_from(crops, monkeypatch, tmp_path):
+def test_networks_are_trained_only_on_faces_of_the_training_set(crops, monkeypatch, tmp_path):
     seen = []
 
     def trained(_settings, rows, _seed, _title):
         seen.extend(row.face.set for row in rows)
         return Copyist()
 
-    monkeypatch.setattr(painting, "_trained", trained)
+    monkeypatch.setattr(painting, "_train_painter", trained)
     paint_faces([crops.folder], tmp_path, PAINTERS[-1:])
     assert set(seen) == {"train"}
 
 
-def test_no_more_faces_are_painted_than_the_settings_say(crops, tmp_path):
+def test_the_number_of_painted_faces_is_limited(crops, tmp_path):
     settings = AUTOENCODERS[0].model_copy(update={"faces": 3})
     (folder,) = paint_faces([crops.folder], tmp_path, [settings])
-    sets = [face.set for face in CropCache(folder).faces()]
+    sets = [face.set for face in CropCache(folder).read_faces()]
     assert (sets.count("train"), sets.count("validation")) == (3, 1)
 
 
@@ -112,7 +112,7 @@ def test_other_settings_and_seeds_have_a_folder_of_their_own(crops):
     assert len(names) == 2 * len(PAINTERS)
 
 
-def test_networks_of_equal_settings_differ_and_keep_their_folders_wherever_they_stand(crops):
+def test_networks_of_equal_settings_get_different_seeds_and_stable_folders(crops):
     first, second, other = cache_names([PAINTERS[0], PAINTERS[0], PAINTERS[-1]], 0, [crops.folder])
     assert first != second
     assert cache_names([PAINTERS[-1], PAINTERS[0], PAINTERS[0]], 0, [crops.folder]) == [other, first, second]

@@ -10,10 +10,10 @@ from worker.training.fakes.transcoding import (
     MIN_SIDE_PX,
     VIEWS,
     Motion,
-    chain,
-    in_turn,
-    rescaled,
-    video,
+    compose,
+    draw_chain,
+    make_resize,
+    make_video,
 )
 
 CODECS = sorted(MIN_CRFS)
@@ -27,7 +27,7 @@ def face():
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_coarser_rate_factor_loses_more_and_the_size_stays(codec, face):
-    fine, coarse = (video(codec, limits[codec], STILL)(face) for limits in (MIN_CRFS, MAX_CRFS))
+    fine, coarse = (make_video(codec, limits[codec], STILL)(face) for limits in (MIN_CRFS, MAX_CRFS))
     assert fine.shape == coarse.shape == face.shape
     assert fine.dtype == np.uint8
     assert cv2.PSNR(fine, face) > cv2.PSNR(coarse, face) + 4
@@ -35,17 +35,17 @@ def test_a_coarser_rate_factor_loses_more_and_the_size_stays(codec, face):
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_the_frame_that_is_given_back_was_predicted_from_those_before_it(codec, face):
-    still = video(codec, MAX_CRFS[codec], STILL)(face)
-    moving = video(codec, MAX_CRFS[codec], Motion(2.5, 1.5, 1.01))(face)
+def test_the_returned_frame_is_a_predicted_frame(codec, face):
+    still = make_video(codec, MAX_CRFS[codec], STILL)(face)
+    moving = make_video(codec, MAX_CRFS[codec], Motion(2.5, 1.5, 1.01))(face)
     assert not np.array_equal(still, moving)
 
 
-def test_a_chain_is_the_same_for_the_same_numbers_and_for_both_of_a_couple(face):
-    one, other = (chain(np.random.default_rng(5), face.shape[0]) for _ in range(2))
+def test_a_chain_is_deterministic_and_equal_for_both_pictures_of_a_pair(face):
+    one, other = (draw_chain(np.random.default_rng(5), face.shape[0]) for _ in range(2))
     assert np.array_equal(one(face), other(face))
     assert np.array_equal(one(face), one(face))
-    assert not np.array_equal(one(face), chain(np.random.default_rng(6), face.shape[0])(face))
+    assert not np.array_equal(one(face), draw_chain(np.random.default_rng(6), face.shape[0])(face))
 
 
 def test_chains_shrink_by_any_share_down_to_three_tenths_and_use_every_codec(face, monkeypatch):
@@ -54,7 +54,7 @@ def test_chains_shrink_by_any_share_down_to_three_tenths_and_use_every_codec(fac
         monkeypatch.setattr(
             transcoding, name, lambda *given, name=name, **_: seen.add(given[0] if name == "video" else name) or np.copy
         )
-    sides = [chain(np.random.default_rng(seed), 141)(face).shape[0] for seed in range(300)]
+    sides = [draw_chain(np.random.default_rng(seed), 141)(face).shape[0] for seed in range(300)]
     assert seen == {"jpeg", *CODECS}
     assert min(sides) >= max(MIN_SIDE_PX, round(0.3 * 141))
     assert min(sides) < 50
@@ -68,5 +68,5 @@ def test_views_go_from_clean_to_hard(face):
     assert VIEWS["half"](face).shape == (70, 70, 3)
 
 
-def test_courses_follow_each_other(face):
-    assert in_turn([rescaled(60, smooth=False), rescaled(90, smooth=True)])(face).shape == (90, 90, 3)
+def test_composed_transforms_run_in_order(face):
+    assert compose([make_resize(60, smooth=False), make_resize(90, smooth=True)])(face).shape == (90, 90, 3)

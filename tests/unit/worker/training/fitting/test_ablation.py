@@ -3,10 +3,10 @@ import shutil
 import pytest
 import yaml
 
-from tests.unit.worker.training.runs import make_data, settings, write_caches
+from tests.unit.worker.training.tiny_runs import make_data, settings, write_caches
 from worker.model.checkpoint import load_checkpoint
 from worker.training.errors import DataError, TrainingError
-from worker.training.fitting.ablation import run_ablations, slug, variants
+from worker.training.fitting.ablation import read_variants, run_ablations, slug
 from worker.training.fitting.recipes import Recipe
 from worker.training.fitting.states import read_index
 
@@ -24,7 +24,7 @@ def files(tmp_path):
     return write
 
 
-def test_objects_are_merged_lists_are_replaced_and_the_base_comes_first(files):
+def test_changes_merge_objects_and_replace_lists(files):
     mixture = {"swap": 1.0}
     changes = {
         "base": {"optimisation": {"batch": 8, "clip": 1.0}, "seed": 7},
@@ -34,7 +34,7 @@ def test_objects_are_merged_lists_are_replaced_and_the_base_comes_first(files):
             "swaps alone": {"stages": [{"images": 2, "mixture": mixture}], "seed": 8},
         },
     }
-    made = {name: Recipe.model_validate(variant) for name, variant in variants(*files(changes)).items()}
+    made = {name: Recipe.model_validate(variant) for name, variant in read_variants(*files(changes)).items()}
     assert list(made) == ["as it is", "less", "swaps alone"]
     assert [recipe.optimisation.clip for recipe in made.values()] == [1.0, 2.0, 1.0]
     assert {recipe.optimisation.batch for recipe in made.values()} == {8}
@@ -48,7 +48,7 @@ def test_objects_are_merged_lists_are_replaced_and_the_base_comes_first(files):
 
 def test_the_recipe_itself_is_not_changed_by_its_variants(files):
     recipe, changes = files({"changes": {"one": {"optimisation": {"clip": 1.0}}, "two": {}}})
-    assert variants(recipe, changes)["two"] == settings(name="two")
+    assert read_variants(recipe, changes)["two"] == settings(name="two")
 
 
 def test_the_mistakes_of_all_variants_are_reported_before_any_is_trained(files, tmp_path):
@@ -61,13 +61,13 @@ def test_the_mistakes_of_all_variants_are_reported_before_any_is_trained(files, 
 
 
 @pytest.mark.parametrize("changes", ["", "[]", "{", "base: {}", "changes: [rgb]"])
-def test_a_file_without_changes_is_refused(changes, files):
+def test_a_file_without_changes_is_rejected(changes, files):
     with pytest.raises(DataError):
-        variants(*files(changes))
+        read_variants(*files(changes))
 
 
 @pytest.mark.nightly
-def test_variants_are_trained_failures_are_named_and_a_second_call_does_what_is_left(files, tmp_path):
+def test_a_second_call_trains_only_the_failed_variants(files, tmp_path):
     data = make_data(tmp_path / "data", train=4, validation=2)
     caches = write_caches(data, tmp_path / "caches")[0].parent
     start, runs = tmp_path / "start", tmp_path / "runs"

@@ -5,9 +5,9 @@ import torch
 from efficientnet_pytorch.utils import Conv2dStaticSamePadding
 from torch import nn
 
-from tests.unit.worker.training.runs import tiny
+from tests.unit.worker.training.tiny_runs import tiny
 from worker.model.network import ForgeryNetwork
-from worker.training.fitting.depthwise import keep_memory, use_fast_depthwise
+from worker.training.fitting.depthwise import keep_freed_memory, use_fast_depthwise
 
 PLANES = 16
 
@@ -47,7 +47,7 @@ def distance(one, other):
     # A bfloat16 has eight bits, and the reference rounds to it no less than we do.
     [pytest.param(False, 1e-5, id="float32"), pytest.param(True, 1e-2, id="bfloat16")],
 )
-def test_it_equals_torch_forwards_and_backwards(kernel, stride, size, autocast, tolerance):
+def test_the_fast_convolution_agrees_with_torch(kernel, stride, size, autocast, tolerance):
     plain, fast = layers(kernel, stride, size)
     planes = torch.randn(3, PLANES, size, size, generator=torch.Generator().manual_seed(1))
     planes = planes.contiguous(memory_format=torch.channels_last)
@@ -62,7 +62,7 @@ def test_it_equals_torch_forwards_and_backwards(kernel, stride, size, autocast, 
 
 
 @pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
-def test_pictures_need_not_be_square(wide):
+def test_non_square_pictures_are_accepted(wide):
     plain, fast = layers(5, 2, 16)
     planes = torch.randn(2, PLANES, *((12, 17) if wide else (17, 12)), generator=torch.Generator().manual_seed(1))
     for mine, expected in zip(
@@ -71,7 +71,7 @@ def test_pictures_need_not_be_square(wide):
         assert distance(mine, expected) < 1e-5
 
 
-def test_its_gradients_are_those_of_differences():
+def test_gradients_agree_with_finite_differences():
     plain, fast = layers(5, 2, 9)
     fast.double()
     planes = torch.randn(1, PLANES, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -79,7 +79,7 @@ def test_its_gradients_are_those_of_differences():
     assert torch.equal(plain.weight, fast.weight.float())
 
 
-def test_a_network_keeps_its_parameters_their_names_and_what_it_says():
+def test_switching_keeps_parameters_names_and_outputs():
     recipe = tiny()
     torch.manual_seed(0)
     network = ForgeryNetwork(recipe.architecture, 64).eval()
@@ -97,6 +97,6 @@ def test_a_network_keeps_its_parameters_their_names_and_what_it_says():
         assert torch.allclose(network(faces), said, atol=1e-6)
 
 
-def test_memory_can_be_kept_more_than_once():
-    keep_memory()
-    keep_memory()
+def test_keep_freed_memory_can_be_called_twice():
+    keep_freed_memory()
+    keep_freed_memory()

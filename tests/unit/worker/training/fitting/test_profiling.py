@@ -4,12 +4,12 @@ import pytest
 import torch
 import yaml
 
-from tests.unit.worker.training.runs import make_data, settings, write_caches
+from tests.unit.worker.training.tiny_runs import make_data, settings, write_caches
 from worker.training.__main__ import main
 
 
 @pytest.mark.parametrize("augment_on", ["loaders", "device"])
-def test_the_command_tells_what_the_parts_of_a_step_and_the_kinds_of_couples_cost(augment_on, tmp_path, capsys):
+def test_the_command_prints_the_cost_of_step_parts_and_pair_kinds(augment_on, tmp_path, capsys):
     threads = torch.get_num_threads()
     data = make_data(tmp_path / "data")
     caches = write_caches(data, tmp_path / "caches")

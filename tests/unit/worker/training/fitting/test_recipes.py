@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from shared.manifests import PACKAGED_MODELS_DIR, list_manifests, read_manifest
-from tests.unit.worker.training.runs import settings, tiny
+from tests.unit.worker.training.tiny_runs import settings, tiny
 from worker.training.errors import DataError
-from worker.training.fitting.ablation import variants
+from worker.training.fitting.ablation import read_variants
 from worker.training.fitting.recipes import Recipe
 
 CONFIGS = Path(__file__).parents[5] / "configs" / "train"
@@ -19,7 +19,7 @@ def write(path, data):
     return path
 
 
-def test_there_are_recipes():
+def test_the_project_has_recipes():
     assert RECIPES
 
 
@@ -31,13 +31,13 @@ def test_every_recipe_that_comes_with_the_project_is_valid(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_the_ablations_that_come_with_the_project_are_valid_and_differ_for_every_recipe(path):
-    recipes = [Recipe.model_validate(variant) for variant in variants(path, ABLATIONS).values()]
+    recipes = [Recipe.model_validate(variant) for variant in read_variants(path, ABLATIONS).values()]
     assert len(recipes) > 5
     assert len({recipe.model_copy(update={"name": "same"}).digest() for recipe in recipes}) == len(recipes)
 
 
 @pytest.mark.parametrize("name", sorted(list_manifests(PACKAGED_MODELS_DIR)))
-def test_a_shipped_checkpoint_and_its_card_say_what_its_recipe_says(name):
+def test_a_shipped_checkpoint_and_its_card_agree_with_the_recipe(name):
     recipe, manifest = Recipe.read(CONFIGS / f"{name}.yaml"), read_manifest(PACKAGED_MODELS_DIR / name)
     assert (manifest.name, manifest.version) == (recipe.name, recipe.version)
     assert (manifest.architecture, manifest.preprocessing) == (recipe.architecture, recipe.preprocessing)
@@ -49,7 +49,7 @@ def test_a_shipped_checkpoint_and_its_card_say_what_its_recipe_says(name):
     assert f"fewer than {recipe.min_bits_per_pixel:g} bits a pixel" in card
 
 
-def test_what_is_written_is_what_is_read(tmp_path):
+def test_a_recipe_is_read_as_written(tmp_path):
     assert Recipe.read(write(tmp_path / "recipe.yaml", settings())) == tiny()
 
 
@@ -85,7 +85,7 @@ def test_all_mistakes_are_reported_together(tmp_path):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_an_unknown_key_is_refused_at_every_level(change, tmp_path):
+def test_an_unknown_key_is_rejected_at_every_level(change, tmp_path):
     with pytest.raises(DataError, match="Extra inputs are not permitted"):
         Recipe.read(write(tmp_path / "recipe.yaml", settings(**change)))
 
@@ -117,18 +117,18 @@ def test_an_unknown_key_is_refused_at_every_level(change, tmp_path):
     ],
     ids=str,
 )
-def test_what_could_not_be_trained_is_refused(change, tmp_path):
+def test_an_untrainable_recipe_is_rejected(change, tmp_path):
     with pytest.raises(DataError):
         Recipe.read(write(tmp_path / "recipe.yaml", settings(**change)))
 
 
 @pytest.mark.parametrize("content", ["", "- a\n- list", "{", "just words"], ids=["nothing", "list", "no YAML", "words"])
-def test_a_file_that_holds_no_recipe_is_refused(content, tmp_path):
+def test_a_file_without_a_recipe_is_rejected(content, tmp_path):
     with pytest.raises(DataError, match=r"recipe\.yaml"):
         Recipe.read(write(tmp_path / "recipe.yaml", content))
 
 
-def test_an_absent_file_is_refused(tmp_path):
+def test_a_missing_file_is_rejected(tmp_path):
     with pytest.raises(DataError, match="cannot be read"):
         Recipe.read(tmp_path / "absent.yaml")
 
@@ -144,7 +144,7 @@ def test_an_absent_file_is_refused(tmp_path):
     ],
     ids=str,
 )
-def test_the_digest_does_not_depend_on_what_decides_no_weights(change):
+def test_the_digest_ignores_settings_that_do_not_affect_weights(change):
     assert tiny(**change).digest() == tiny().digest()
 
 
@@ -166,16 +166,16 @@ def test_the_digest_does_not_depend_on_what_decides_no_weights(change):
     ],
     ids=str,
 )
-def test_the_digest_depends_on_what_decides_the_weights(change):
+def test_the_digest_covers_settings_that_affect_weights(change):
     assert tiny(**change).digest() != tiny().digest()
 
 
-def test_the_digest_is_that_of_the_same_recipe_written_otherwise(tmp_path):
+def test_the_digest_ignores_the_order_and_defaults_of_a_recipe(tmp_path):
     backwards = dict(reversed(settings(optimisation={"clip": 5}).items()))
     assert Recipe.read(write(tmp_path / "recipe.yaml", backwards)).digest() == tiny().digest()
 
 
-def test_the_networks_that_paint_are_those_whose_kinds_a_mixture_wants():
+def test_only_networks_of_the_kinds_in_a_mixture_paint():
     recipe = tiny(
         stages=[{"images": 2, "mixture": {"decoded": 1.0, "restored": 1.0, "inpainted": 0.0, "swap": 1.0}}],
         autoencoders=[{"upsampling": "shuffle"}, {"upsampling": "shuffle", "code": "variational"}],
@@ -186,6 +186,6 @@ def test_the_networks_that_paint_are_those_whose_kinds_a_mixture_wants():
     assert recipe.painters == [recipe.autoencoders[1], recipe.restorers[0]]
 
 
-def test_lists_of_painting_networks_are_part_of_a_digest_where_they_hold_something():
+def test_empty_lists_of_painting_networks_do_not_change_the_digest():
     assert tiny(restorers=[{}]).digest() != tiny().digest() == tiny(restorers=[], inpainters=[]).digest()
     assert tiny(inpainters=[{}]).digest() != tiny().digest()

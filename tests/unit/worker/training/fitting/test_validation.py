@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.worker.training.runs import make_data, tiny, write_caches
+from tests.unit.worker.training.tiny_runs import make_data, tiny, write_caches
 from worker.training.errors import DataError
 from worker.training.fitting.validation import ValidationFaces
 
@@ -29,7 +29,7 @@ def caches(tmp_path):
 
 
 @pytest.mark.parametrize(("sign", "area"), [(1.0, 1.0), (-1.0, 0.0)], ids=["right", "wrong"])
-def test_a_data_set_that_holds_both_classes_is_judged_by_the_medium(sign, area, caches):
+def test_a_data_set_with_both_classes_is_measured_by_medium(sign, area, caches):
     measured = ValidationFaces(tiny(), caches).measure(Redness(sign), CPU)
     # An area of nothing is nothing, and not as if nobody had looked.
     assert measured["tinted_auc"] == area
@@ -38,7 +38,7 @@ def test_a_data_set_that_holds_both_classes_is_judged_by_the_medium(sign, area, 
     assert measured["selection"] == pytest.approx((measured["stills_auc"] + measured["made_auc"]) / 2)
 
 
-def test_swapped_halves_are_compared_with_their_own_originals_and_with_all_real_video(caches):
+def test_swapped_halves_are_compared_with_originals_and_all_real_videos(caches):
     for index in caches[0].glob("*.jsonl"):
         faces = [json.loads(line) for line in index.read_text().splitlines()]
         for face in faces:
@@ -54,13 +54,13 @@ def test_swapped_halves_are_compared_with_their_own_originals_and_with_all_real_
     assert (wrong["above"], wrong["halves_auc"], wrong["video_auc"]) == (0.0, 0.0, 0.0)
 
 
-def test_the_same_faces_and_fakes_are_looked_at_each_time(caches):
+def test_validation_always_uses_the_same_faces_and_fakes(caches):
     faces = [ValidationFaces(tiny(seed=seed), caches) for seed in (1, 2)]
     measured = [each.measure(Redness(), CPU) for each in (*faces, faces[0])]
     assert measured[0] == measured[1] == measured[2]
 
 
-def test_validation_without_a_real_face_is_refused(tmp_path):
+def test_validation_without_a_real_face_is_an_error(tmp_path):
     caches = write_caches(make_data(tmp_path / "data", train=2, validation=0), tmp_path / "caches")
     with pytest.raises(DataError, match="validation"):
         ValidationFaces(tiny(), caches)
@@ -76,7 +76,7 @@ def test_states_are_chosen_by_the_mean_over_all_views(caches):
     assert len(set(each)) > 1
 
 
-def test_so_many_media_of_a_data_set_and_label_are_looked_at_always_the_same(caches):
+def test_the_limit_of_media_selects_the_same_ones_every_time(caches):
     recipe = tiny(validation={"every_images": 12, "blended_couples": 4, "media": 3, "faces": 1})
     chosen = [set(ValidationFaces(recipe, caches)._media) for _ in range(2)]
     assert chosen[0] == chosen[1]

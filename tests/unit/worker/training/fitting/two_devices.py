@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from worker.training.fitting.recipes import Recipe
-from worker.training.fitting.train import Trainer
+from worker.training.fitting.trainer import Trainer
 
 
 class Watched(Trainer):
