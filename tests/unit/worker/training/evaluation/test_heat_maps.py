@@ -9,17 +9,14 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import astronaut, hopper
 from worker.detection.faces import crop_face
 from worker.model.checkpoint import load_checkpoint
+from worker.training.evaluation.heat_map_report import format_tables, interval, summarise, write_report
 from worker.training.evaluation.heat_maps import (
     SHARES,
     Sample,
     contenders,
-    interval,
     judge_heat_maps,
     locate,
     occlusion_map,
-    summarise,
-    tables,
-    write_report,
 )
 
 SIDE = 224
@@ -102,7 +99,7 @@ def test_measurements_are_summarised_written_and_drawn(judged, tmp_path):
     summary = json.loads((tmp_path / "report.json").read_text())
     assert summary["scores"]["crops"]["crops"] == 1
     assert "| occlusion |" in (tmp_path / "tables.md").read_text()
-    assert (tmp_path / "tables.md").read_text() == tables(summarise(judged))
+    assert (tmp_path / "tables.md").read_text() == format_tables(summarise(judged))
     drawn = (tmp_path / "deletion.svg").read_bytes()
     assert b"<svg" in drawn
     assert len(drawn) < 100_000
