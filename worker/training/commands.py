@@ -357,7 +357,7 @@ def judge_heat_maps(
 ) -> None:
     """Measure whether heat maps say which parts of a face raise its score."""
     from worker.pipeline.detector import Detector
-    from worker.training.evaluation import heat_maps
+    from worker.training.evaluation import heat_map_report, heat_maps
 
     loaded = _load(checkpoint)
     detector = Detector(loaded, "cpu")
@@ -366,8 +366,8 @@ def judge_heat_maps(
     samples += [paired[number * len(paired) // limit] for number in range(limit)] if len(paired) > limit else paired
     deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
     judged = heat_maps.judge_heat_maps(samples, loaded.network, detector.score_crops, seed=seed, deadline_s=deadline_s)
-    heat_maps.write_report(judged, out)
-    _print_lines(heat_maps.tables(heat_maps.summarise(judged)), f"report: {out}")
+    heat_map_report.write_report(judged, out)
+    _print_lines(heat_map_report.format_tables(heat_map_report.summarise(judged)), f"report: {out}")
 
 
 def _read_and_build(arguments: RecipeCrops) -> "tuple[Recipe, list[Path]]":
