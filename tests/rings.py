@@ -1,8 +1,9 @@
 """
-Which ring each test is in, and which files share a process; nothing else says so but a mark on a single test.
+The assignment of tests to rings and of files to processes.
 
 Every test is in one of three rings, which are marks of pytest: ``push``, ``merge`` and ``nightly``. A mark on the test
-decides; otherwise what it needs; otherwise where it is; ``push`` otherwise. docs/testing.md says what each is for.
+itself decides; without one, the latest ring that its fixtures (``NEEDS``) or its place (``PLACES``) ask for, or
+``push``. docs/testing.md says what each ring is for.
 """
 
 import os
@@ -24,7 +25,7 @@ PLACES: Final = {
     "tests/mutants": "nightly",
     "tests/nodes": "merge",
 }
-"""File or folder → ring of the tests in it."""
+"""File or folder → ring of its tests."""
 NEEDS: Final = {"s3_server": "merge"}
 """Fixture → ring of the tests that use it. The S3 server is built by Go, which a push does not wait for."""
 
@@ -51,19 +52,19 @@ GROUPS: Final = {
         *("tests/unit/shared/storage/test_protocol.py", "tests/unit/shared/storage/test_s3.py"),
     ),
 }
-"""Name → files that share one process, since each process makes the dear fixture of that name anew."""
+"""Name → files that share one process, because every process makes the expensive fixture of that name for itself."""
 FIRST: Final = ("stack", f"{_TRAINING}/fitting/test_trainer.py", "crops", "judged", "tests/nodes/test_nodes.py")
-"""Groups that take longest, so that short ones fill the gaps at the end."""
+"""The longest groups, which start first, so that short ones fill the gaps at the end."""
 
 _GROUP_OF: Final = {file: group for group, files in GROUPS.items() for file in files}
 
 
 class Scheduler(LoadScopeScheduling):
     """
-    Gives whole groups to processes, in the order of collection.
+    Scheduler that gives whole groups to processes, in the order of collection.
 
-    xdist's own ``--dist loadgroup`` writes groups into the names of tests, which pytest from 9.2 on ignores: tests
-    that belong together are torn apart, and nothing says so.
+    xdist's own ``--dist loadgroup`` writes groups into the names of tests. From pytest 9.2 on these are ignored without
+    a warning, and the tests of a group are spread over all processes.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -71,12 +72,12 @@ class Scheduler(LoadScopeScheduling):
 
 
 def group_of(file: str) -> str:
-    """What shares a process with *file*: itself, unless it is in a larger group."""
+    """Return the group of *file*: a name in ``GROUPS``, or the file itself."""
     return _GROUP_OF.get(file, file)
 
 
 def arrange(items: list[pytest.Item], *, is_spread: bool) -> None:
-    """Mark each of *items* with its ring, and order them for several processes if there are."""
+    """Mark each of *items* with its ring; with several processes, sort the longest groups to the front."""
     for item in items:
         if not any(item.get_closest_marker(ring) for ring in RINGS):
             item.add_marker(_ring(item))
@@ -86,19 +87,19 @@ def arrange(items: list[pytest.Item], *, is_spread: bool) -> None:
 
 
 def bound_threads(processes: int) -> None:
-    """Have libraries in this process and in those that it starts use its share of the cores, and no more."""
+    """Limit the threads of libraries, in this process and those that it starts, to a share of the cores for each."""
     share = max(1, len(os.sched_getaffinity(0)) // processes)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ.setdefault(name, str(share))
 
 
 def file_of(item: Any) -> str:
-    """The file of a test, from the root of the project on."""
+    """Return the file of a test, relative to the root of the project."""
     return str(item.path.relative_to(ROOT).as_posix())
 
 
 def fixtures_of(item: Any) -> Iterable[str]:
-    """Names of the fixtures that a test uses."""
+    """Return the names of the fixtures that a test uses."""
     return getattr(item, "fixturenames", ())
 
 

@@ -1,8 +1,9 @@
 """
-Programs that some tests run and Python's index does not carry, built from source by Go at pinned versions.
+Programs that some tests run and the Python index does not have, built from source by Go at pinned versions.
 
-``python -m tests.tools`` installs all of them below ``build/tools``, ``python -m tests.tools helm`` one. Tests that
-need one skip without it; where DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, they fail instead.
+``python -m tests.tools`` builds all of them below ``build/tools``, ``python -m tests.tools helm`` one of them. A test
+skips where its program is missing; where DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, it fails instead.
+docs/testing.md has a table of what the Python index offers in their place.
 """
 
 import json
@@ -26,12 +27,12 @@ PACKAGES: Final = {
     "kubectl-validate": "sigs.k8s.io/kubectl-validate@v0.0.4",
     "weed": "github.com/seaweedfs/seaweedfs/weed@v0.0.0-20261109003541-7506e5f91cd6",
 }
-"""Program → Go package that makes it."""
+"""Program → Go package that it is built from."""
 
 KUBERNETES_OLDEST: Final = "1.27"
 KUBERNETES_NEWEST: Final = "1.37"
 SCHEMAS: Final = {
-    # kubectl-validate brings those of the oldest itself.
+    # kubectl-validate contains those of the oldest release.
     "kubernetes": ("k8s.io/kubernetes@v1.37.2", "api/openapi-spec/v3"),
     "keda": ("github.com/kedacore/keda/v2@v2.21.0", "config/crd/bases"),
     "gateway": ("sigs.k8s.io/gateway-api@v1.4.0", "config/crd/standard"),
@@ -40,11 +41,11 @@ SCHEMAS: Final = {
         "example/prometheus-operator-crd",
     ),
 }
-"""Name → Go module that has the schemas of a kind of object, and where in it."""
+"""Name → Go module with the schemas of a group of kinds, and their folder in it."""
 
 
 def tool(name: str) -> Path:
-    """Path of the program *name*; skips the test, or fails it where tools are required, if it is not installed."""
+    """Return the path of the program *name*; without it, skip the test, or fail it where tools are required."""
     # Here, since building needs the standard library alone: it begins before anything is installed.
     import pytest
 
@@ -56,12 +57,12 @@ def tool(name: str) -> Path:
 
 
 def schemas(name: str) -> Path:
-    """Folder of the schemas *name*; skips or fails as ``tool`` does."""
+    """Return the folder of the schemas *name*; without it, skip or fail as ``tool`` does."""
     return tool(f"schemas-{name}")
 
 
 def install(names: list[str]) -> None:
-    """Build or fetch what is not there yet. Raises CalledProcessError; FileNotFoundError without Go."""
+    """Build or fetch what is missing of *names*. Raises CalledProcessError; FileNotFoundError without Go."""
     go = shutil.which("go")
     for name in names:
         if name.startswith("schemas-"):
@@ -81,9 +82,9 @@ def install(names: list[str]) -> None:
 
 def _build(go: str, package: str, target: Path) -> None:
     """
-    Make the program at *target* from ``path@version``.
+    Build the program *target* from ``path@version``.
 
-    Not by ``go install``: that refuses modules with replacements in their go.mod, as some programs have.
+    Not by ``go install``, which refuses modules with replacements in their go.mod; some programs have them.
     """
     path, _, version = package.partition("@")
     module, folder = _download(go, path, version)
@@ -107,7 +108,7 @@ def _fetch_schemas(go: str | None, name: str) -> None:
         part = target.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         for file in (folder / inside).iterdir():
-            # Kubernetes' names stand for paths: apis__apps__v1_openapi.json is apis/apps/v1.json.
+            # Kubernetes encodes paths in the names: apis__apps__v1_openapi.json is apis/apps/v1.json.
             place = re.fullmatch(r"(api|apis__[^_]+)__(v[^_]+)_openapi\.json", file.name)
             if place or file.suffix == ".yaml":
                 path = part / (f"{place[1].replace('__', '/')}/{place[2]}.json" if place else file.name)
@@ -120,7 +121,7 @@ def _fetch_schemas(go: str | None, name: str) -> None:
 
 
 def _download(go: str, package: str, version: str) -> tuple[str, Path]:
-    """The module that holds *package*, and the folder where its source is."""
+    """Return the module that holds *package*, and the folder of its source."""
     parts = package.split("/")
     for length in range(len(parts), 1, -1):
         module = "/".join(parts[:length])

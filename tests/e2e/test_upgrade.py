@@ -13,6 +13,7 @@ from deepfakestream import Client
 from deepfakestream.results import Job
 
 from api.embedded.stack import EmbeddedStack
+from tests.inside import environment_of_service, services_of
 from tests.servers import state_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,8 +87,8 @@ def test_the_previous_release_runs_on_the_new_schema_beside_the_new_one(before, 
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
     with state_folder() as state:
         with MixedStack(state, before, lambda name: name != "redis", s3_settings) as stack, stack.client() as client:
-            for service in stack._services:
-                assert service.name == "redis" or service._environment["PYTHONPATH"].startswith(str(before))
+            for service in services_of(stack):
+                assert service.name == "redis" or environment_of_service(service)["PYTHONPATH"].startswith(str(before))
             first = client.wait(client.submit(clip).id, timeout_s=120)
             assert first.status == "succeeded"
             client.cancel(client.submit(clip, segment_seconds=1.0).id)

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from api.embedded.processes import Service
 from api.embedded.stack import EmbeddedStack
-from tests.inside import redis_of, service_of
+from tests.inside import (
+    environment_of_service,
+    postgres_server_of,
+    redis_of,
+    service_of,
+    services_of,
+    set_environment,
+)
 from tests.nodes.cluster import Cluster
 
 AWAY_S = 20.0
@@ -32,7 +39,7 @@ class Supervisor(threading.Thread):
     def __init__(self, stack: EmbeddedStack) -> None:
         super().__init__(name="supervisor", daemon=True)
         self.held: set[str] = set()
-        self._services = stack._services
+        self._services = services_of(stack)
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -126,7 +133,7 @@ class Faults:
 
     def _any(self, kind: str, rng: random.Random) -> Service:
         """Choose the service of that name, or one of several numbered ones."""
-        found = [item for item in self._stack._services if item.name == kind or item.name.startswith(f"{kind}-")]
+        found = [item for item in services_of(self._stack) if item.name == kind or item.name.startswith(f"{kind}-")]
         return rng.choice(found)
 
     def _kill_child(self, kind: str, rng: random.Random) -> None:
@@ -149,7 +156,7 @@ class Faults:
         self._supervisor.held.discard("redis")
 
     def _restart_postgres(self, away_s: float) -> None:
-        server = self._stack._postgres._server
+        server = postgres_server_of(self._stack)
         process = server.get_postmaster_info().process
         # Postgres's immediate shutdown: like a crash, with recovery at the next start.
         process.send_signal(signal.SIGQUIT)
@@ -184,10 +191,10 @@ class Faults:
 
     def _run_for_a_while(self, services: Sequence[Service], added: dict[str, str]) -> None:
         """Restart *services* with *added* in their environment, and after some seconds without it."""
-        right = [service._environment for service in services]
+        right = [environment_of_service(service) for service in services]
         for more in (added, {}):
             for service, environment in zip(services, right, strict=True):
-                service._environment = environment | more
+                set_environment(service, environment | more)
                 end_group(service)
             time.sleep(STORAGE_FAULT_S)
 

@@ -1,4 +1,4 @@
-"""The client's document names every command and every argument that there is."""
+"""The client's document names every command and every argument of the SDK."""
 
 import inspect
 import re
@@ -12,23 +12,23 @@ from deepfakestream.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "client.md").read_text()
 ROWS = {row.split()[0].strip("`"): row for row in re.findall(r"(?m)^\| (`[a-z].*) \|$", TEXT.split("## SDK")[0])}
-"""Of the table of commands, by their name."""
+"""Name of a command → its row in the table of commands."""
 CONTEXT = click.Context(main)
 
 
-def test_every_command_has_a_row_of_its_own():
+def test_every_command_has_its_own_row_in_the_document():
     assert set(ROWS) == set(main.list_commands(CONTEXT))
 
 
 @pytest.mark.parametrize("name", main.list_commands(CONTEXT))
-def test_a_row_names_options_that_there_are(name):
+def test_every_documented_option_exists(name):
     command = main.get_command(CONTEXT, name)
     inside = [command, *getattr(command, "commands", {}).values()]
     known = {option for one in inside for parameter in one.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", ROWS[name])) <= known
 
 
-def test_what_submit_takes_is_told():
+def test_the_document_names_every_option_of_submit():
     for name, parameter in inspect.signature(Client.submit).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY:
             assert f"`{name}=`" in TEXT, name

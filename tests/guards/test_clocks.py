@@ -1,4 +1,4 @@
-"""Leases and retries go by one clock, the database's: a step of a machine's own clock moves none of them."""
+"""Leases and retries use the clock of the database alone, so that a wrong clock of a machine moves none of them."""
 
 import ast
 from pathlib import Path
@@ -10,11 +10,13 @@ CLOCKS = {"now", "utcnow", "today", "time", "time_ns", "monotonic"}
 
 
 MODULES = ["shared/models.py", "worker/tasks/sweep.py", "api/reuse.py"]
-MODULES += [str(path.relative_to(ROOT)) for room in ("jobs", "media") for path in (ROOT / "shared" / room).glob("*.py")]
+MODULES += [
+    str(path.relative_to(ROOT)) for folder in ("jobs", "media") for path in (ROOT / "shared" / folder).glob("*.py")
+]
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_no_other_clock_is_asked(module):
+def test_only_the_clock_of_the_database_is_read(module):
     tree = ast.parse((ROOT / module).read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and node.attr in CLOCKS:

@@ -1,4 +1,4 @@
-"""Every command line is click's, says what each of its options does, and shows defaults."""
+"""Every command line is click's; its help describes each option and shows the defaults."""
 
 import ast
 from importlib import import_module
@@ -29,7 +29,7 @@ COMMANDS = {
 }
 OURS = {"migrations", "worker", "worker.benchmark", "worker.benchmark.service", "worker.explain", "worker.training"}
 OURS |= {name for name in COMMANDS if name.startswith("tests.")}
-"""Those with ``shared.commands.SETTINGS``."""
+"""Commands with ``shared.commands.SETTINGS``."""
 
 
 def command(name):
@@ -46,18 +46,19 @@ def every(one, context):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_says_what_every_command_and_option_does(name):
+def test_help_describes_every_command_and_option_with_its_default(name):
     top = command(name)
     settings = top.context_settings
     for one, context in every(top, click.Context(top, info_name=name, **settings)):
-        told = " ".join(one.get_help(context).split())
+        # Without white space, since lines break at blanks and hyphens.
+        help_text = "".join(one.get_help(context).split())
         assert one.help, context.command_path
         for parameter in one.params:
             if name in OURS:
                 assert parameter.help, f"{context.command_path}: {parameter.name}"
             if name in OURS and isinstance(parameter, click.Option) and not parameter.is_flag:
                 shown = parameter.get_help_record(context)[1]
-                assert " ".join(parameter.help.split()) in told
+                assert "".join(parameter.help.split()) in help_text
                 if isinstance(default := parameter.get_default(context), (str, int, float, Path)):
                     assert f"[default: {default}" in shown
 
@@ -76,13 +77,13 @@ def test_help_says_what_every_command_and_option_does(name):
     ],
     ids=lambda value: value if isinstance(value, str) else value[-1],
 )
-def test_times_and_counts_of_rounds_are_more_than_zero(name, options, given):
+def test_durations_and_rounds_must_be_positive(name, options, given):
     done = CliRunner().invoke(command(name), [*options, given])
     assert done.exit_code == 2
     assert "is not in the range" in done.output
 
 
-def test_nothing_parses_arguments_by_argparse():
+def test_no_command_line_is_parsed_without_click():
     for folder in ("api", "client", "migrations", "shared", "tests", "worker"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             names = {

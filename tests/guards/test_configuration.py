@@ -1,4 +1,4 @@
-"""The configuration files say what the code takes, no more and no less."""
+"""The configuration files document exactly the settings of the code, and are valid."""
 
 import re
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_the_reference_names_every_setting_with_its_default():
             assert value == expected[name], name
 
 
-def test_every_section_is_known():
+def test_the_settings_have_exactly_the_known_sections():
     assert set(sections()) == SECTIONS
 
 
@@ -78,7 +78,7 @@ def test_every_configuration_file_is_valid_once_addresses_are_given(path, settin
     load_settings(settings)
 
 
-def test_several_gpus_are_one_process_a_device_and_more_by_number(monkeypatch):
+def test_each_gpu_gets_the_configured_number_of_processes(monkeypatch):
     monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(CONFIGS / "multi-gpu.yaml"))
     for variable, value in ADDRESSES.items():
         monkeypatch.setenv(f"DEEPFAKESTREAM_{variable}", value)

@@ -1,4 +1,4 @@
-"""The OpenAPI document and the documents in it, against the code that they describe and the SDK that reads them."""
+"""The OpenAPI document agrees with the code that it describes and with the SDK that reads its documents."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ def document(app):
     return app.api_doc
 
 
-def test_every_route_stands_in_the_document(app, document):
+def test_every_route_is_in_the_openapi_document(app, document):
     # Those that serve the document itself and its page.
     own = {"/openapi.json", "/", "/docs", "/swagger", "/oauth2-redirect.html"}
     for rule in app.url_map.iter_rules():
@@ -68,7 +68,7 @@ def test_every_route_but_the_probes_needs_a_scope(app):
             assert app.view_functions[rule.endpoint].required_scope in {"jobs:read", "jobs:write"}, rule.rule
 
 
-def test_every_error_code_has_a_status_and_stands_in_the_document(document):
+def test_every_error_code_has_a_status_and_is_in_the_openapi_document(document):
     kinds = [kind for kind in vars(shared_errors).values() if isinstance(kind, type)]
     codes = {kind.code for kind in kinds if issubclass(kind, shared_errors.DeepfakeStreamError)}
     assert codes <= set(STATUS_OF_CODE) | set(JOB_ONLY_CODES)
@@ -152,12 +152,12 @@ def sample():
 
 
 def of(*segments, last_index=None):
-    """What the document of a job says of its segments."""
+    """The segments of a job as ``JobDocument.of`` takes them."""
     return JobSegments(SegmentPage(segments, last_index), len(segments))
 
 
 def check_shapes(document):
-    """What is sent as it is stored has the shape that the schema says, and no field beside it."""
+    """Assert that each field that is sent as stored has the shape of its schema, and no field besides."""
     shapes = {
         name: [note.declared for note in field.metadata if isinstance(note, DeclaredType)]
         for name, field in type(document).model_fields.items()
@@ -169,7 +169,7 @@ def check_shapes(document):
             TypeAdapter(shape).validate_json('[["something else"]]', strict=True)
 
 
-def test_what_is_sent_as_it_is_stored_has_the_shape_that_is_promised():
+def test_stored_json_has_the_shape_of_its_schema():
     job, segment = sample()
     document = JobDocument.from_job(job, of(segment))
     delivery = Delivery(number=1, event_id="m", event="job.succeeded", url="u", status="pending", due_at=CREATED)
@@ -192,7 +192,7 @@ def test_what_is_sent_as_it_is_stored_has_the_shape_that_is_promised():
     assert set(SegmentDocument.from_row(segment).people[0]["faces"][0]) == set(FaceDocument.model_fields)
 
 
-def test_documents_go_out_as_they_always_did():
+def test_documents_are_serialised_as_in_earlier_releases():
     job, segment = sample()
     common = {"index": 0, "start_s": 0.0, "end_s": 5.0, "status": "scored", "fake_score": 0.25, "reasons": []}
     common |= {"faces_found": 1, "faces_scored": 1, "frames_decoded": 1, "engine": None, "error": None}
@@ -228,7 +228,7 @@ def test_documents_go_out_as_they_always_did():
     assert WebhookPayload.from_job("job.succeeded", job, of(segment)).to_json() == payload
 
 
-def test_what_another_release_stored_is_sent_and_is_no_error():
+def test_rows_of_another_release_are_serialised_without_an_error():
     job, segment = sample()
     job.status = job.verdict = "of a later release"
     job.reasons, job.evidence, job.model_description = ["later"], {"new": 1}, {"name": "old"}
@@ -245,7 +245,7 @@ def test_what_another_release_stored_is_sent_and_is_no_error():
 
 
 def nested(levels):
-    """Metadata of so many levels."""
+    """Metadata with *levels* of nesting."""
     value = {"a": 1}
     for _ in range(levels - 1):
         value = {"a": value}
@@ -253,7 +253,7 @@ def nested(levels):
 
 
 @pytest.mark.parametrize("levels", [100, 256, 400, 800])
-def test_metadata_of_any_depth_that_was_accepted_goes_out(levels):
+def test_accepted_metadata_is_serialised_at_any_depth(levels):
     job, segment = sample()
     shallow = {"large": 10**30, "text": "\u00e4\u2028", "fraction": 0.1}
     job.client_metadata = shallow
@@ -272,7 +272,7 @@ def test_metadata_of_any_depth_that_was_accepted_goes_out(levels):
 
 
 @pytest.mark.parametrize("score", [1.0000000000000002, -1e-17])
-def test_a_value_that_a_row_can_hold_and_the_schema_excludes_is_sent_as_it_is(score):
+def test_a_stored_value_outside_the_schema_is_serialised_unchanged(score):
     job, segment = sample()
     job.fake_score = job.peak_score = segment.fake_score = score
     facts = dict.fromkeys(MEDIA_FACTS, 90.5)
@@ -285,7 +285,7 @@ def test_a_value_that_a_row_can_hold_and_the_schema_excludes_is_sent_as_it_is(sc
     assert SegmentDocument.from_row(segment).to_json()["fake_score"] == score
 
 
-def test_a_score_that_is_no_number_is_sent_as_null():
+def test_a_score_that_is_not_a_number_is_serialised_as_null():
     job, segment = sample()
     job.fake_score = float("nan")
     for job.client_metadata in ({}, nested(400)):
@@ -293,7 +293,7 @@ def test_a_score_that_is_no_number_is_sent_as_null():
         assert json.loads(document.to_text())["fake_score"] is document.to_json()["fake_score"] is None
 
 
-def test_the_document_lists_every_word_that_a_field_may_hold(document):
+def test_the_openapi_document_lists_every_value_of_an_enumeration(document):
     schemas = document["components"]["schemas"]
     for name, field, words in (
         ("JobDocument", "status", JobStatus),
@@ -311,7 +311,7 @@ def test_the_document_lists_every_word_that_a_field_may_hold(document):
     assert {"$ref": "#/components/schemas/Verdict"} in schemas["JobDocument"]["properties"]["verdict"]["anyOf"]
 
 
-def test_a_job_of_many_segments_says_where_the_others_are():
+def test_a_job_with_more_segments_has_a_cursor_to_the_next_page():
     job, segment = sample()
     assert JobDocument.from_job(job, of(segment, last_index=99)).segments_next_cursor == write_cursor(99)
 
@@ -338,25 +338,25 @@ def test_the_sdk_has_every_field_of_the_documents():
 
 
 @pytest.mark.parametrize(("done", "fraction"), [(0, 0.0), (1, 0.3333), (3, 1.0), (4, 1.0)])
-def test_a_fraction_is_never_more_than_the_whole(done, fraction):
+def test_progress_is_never_more_than_1(done, fraction):
     job, _ = sample()
     job.status, job.segments_total = "running", 3
     assert JobSummary.from_job(job, done).progress.fraction == fraction
 
 
-def test_a_job_without_media_has_none():
+def test_a_job_without_media_is_serialised_without_media():
     job, _ = sample()
     job.media = None
     assert JobDocument.from_job(job, of()).to_json()["media"] is None
 
 
-def test_probed_facts_that_clients_see_are_facts_of_the_probe():
+def test_every_documented_media_fact_is_one_that_the_probe_finds():
     assert set(MEDIA_FACTS) <= set(MediaFacts.__dataclass_fields__)
     job, _ = sample()
     assert set(PRESENTATION) == set(job.media.presentation)
 
 
-def test_checkpoints_are_described():
+def test_the_document_of_a_checkpoint_has_its_bounds_and_model_card():
     manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
     sent = CheckpointDocument.from_manifest(manifest, PACKAGED_MODELS_DIR, is_default=True).to_json()
     assert (sent["name"], sent["is_default"], sent["model_card"][:1]) == (DEFAULT_CHECKPOINT, True, "#")

@@ -1,4 +1,4 @@
-"""What each process loads, looked at in a process of its own."""
+"""The packages that each process of the service loads, observed in a fresh process."""
 
 import subprocess
 import sys

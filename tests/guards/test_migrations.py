@@ -1,4 +1,4 @@
-"""Migrations only add: the release before has to run on the schema after."""
+"""Migrations only add: the previous release has to run on the newer schema."""
 
 import ast
 from pathlib import Path
@@ -17,7 +17,7 @@ ADDS = {
     "get_context",
 }
 BINDS = {"create_index": 1, "create_foreign_key": 1, "create_check_constraint": 1, "create_unique_constraint": 1}
-"""What binds or locks a table, and where in the call that stands."""
+"""Operation that locks a table → position of the table in its arguments."""
 
 
 def calls(path, function):
@@ -32,7 +32,7 @@ def calls(path, function):
 
 
 @pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.stem)
-def test_an_upgrade_takes_nothing_away(path):
+def test_the_previous_release_runs_on_the_schema_after_an_upgrade(path):
     found = calls(path, "upgrade")
     assert found
     new_tables = {ast.literal_eval(call.args[0]) for name, call in found if name == "create_table"}
@@ -59,5 +59,5 @@ def test_an_upgrade_takes_nothing_away(path):
 
 
 @pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.stem)
-def test_it_can_be_undone(path):
+def test_every_migration_can_be_downgraded(path):
     assert calls(path, "downgrade")

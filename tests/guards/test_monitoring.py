@@ -1,4 +1,4 @@
-"""Alerts and dashboard ask for what there is, in a language that Prometheus knows, and each alert has its page."""
+"""Alerts and dashboard are valid PromQL over existing series, and each alert has its runbook."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def panels():
 
 
 def exposed():
-    """Name → labels of every series that api and workers tell."""
+    """Name → labels of every series that api and workers expose."""
     found = {}
     for metric in vars(observability).values():
         if isinstance(metric, MetricWrapperBase):
@@ -51,13 +51,13 @@ EXPRESSIONS = {f"alert {rule['alert']}": rule["expr"] for rule in alerts()} | {
 }
 
 
-def test_there_is_something_to_check():
+def test_alerts_dashboard_and_series_are_found():
     assert len(EXPRESSIONS) > 30
     assert len(exposed()) > 20
 
 
 @pytest.mark.parametrize("where", EXPRESSIONS)
-def test_an_expression_is_promql_over_series_and_labels_that_there_are(where):
+def test_every_expression_is_promql_over_existing_series_and_labels(where):
     expression = EXPRESSIONS[where].replace("$__rate_interval", "5m")
     promql_parser.parse(expression)
     known = exposed()
@@ -70,19 +70,19 @@ def test_an_expression_is_promql_over_series_and_labels_that_there_are(where):
     assert used - {"instance"} <= set().union(*(known[name] for name in names))
 
 
-def test_what_is_no_promql_is_found_out():
+def test_invalid_promql_is_refused():
     with pytest.raises(ValueError, match=r"\S"):
         promql_parser.parse("sum(rate(x[5m])")
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_every_alert_has_a_page_that_names_it(rule):
+def test_every_alert_has_a_runbook_that_names_it(rule):
     assert rule["labels"]["severity"] in {"page", "ticket"}
     page = ROOT / rule["annotations"]["runbook"]
     assert f"`{rule['alert']}`" in page.read_text()
 
 
-def test_every_page_belongs_to_an_alert():
+def test_every_runbook_belongs_to_an_alert():
     named = {rule["annotations"]["runbook"] for rule in alerts()}
     pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "runbooks").glob("*.md")}
     assert pages == named

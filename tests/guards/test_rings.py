@@ -1,4 +1,4 @@
-"""What ``tests.rings`` names is there: a file that moved would fall back into the ring of a push unseen."""
+"""The assignments in ``tests.rings`` are of existing files: one that moved would fall back into the ring of a push."""
 
 import os
 
@@ -9,12 +9,12 @@ from tests.rings import FIRST, GROUPS, NEEDS, PLACES, RINGS, ROOT, file_of, fixt
 FILES = [name for names in GROUPS.values() for name in names]
 
 
-@pytest.mark.parametrize("name", [*PLACES, *FILES, *(name for name in FIRST if "/" in name)])
-def test_a_place_is_there(name):
-    assert (ROOT / name).exists()
+def test_every_file_and_folder_that_is_assigned_exists():
+    names = [*PLACES, *FILES, *(name for name in FIRST if "/" in name)]
+    assert [name for name in names if not (ROOT / name).exists()] == []
 
 
-def test_rings_and_groups_are_ones_that_there_are(request):
+def test_assignments_name_existing_rings_and_groups(request):
     known = {line.partition(":")[0] for line in request.config.getini("markers")}
     assert set(RINGS) <= known
     assert {*PLACES.values(), *NEEDS.values()} <= set(RINGS)
@@ -22,7 +22,7 @@ def test_rings_and_groups_are_ones_that_there_are(request):
     assert len(set(FILES)) == len(FILES)
 
 
-def test_a_test_is_in_one_ring_and_in_the_group_of_its_dear_fixture(request):
+def test_every_test_is_in_one_ring_and_in_the_group_of_its_fixture(request):
     for item in request.session.items:
         [ring] = [ring for ring in RINGS if item.get_closest_marker(ring)]
         for fixture in {"stack", "crops", "judged"} & set(fixtures_of(item)) if ring == "push" else ():
@@ -31,8 +31,8 @@ def test_a_test_is_in_one_ring_and_in_the_group_of_its_dear_fixture(request):
 
 @pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="there is one process")
 @pytest.mark.parametrize("number", range(3))
-def test_a_group_has_one_process(number, tmp_path_factory):
-    """Each of these tests leaves the name of its process where the others find it; in two, two would be there."""
+def test_the_tests_of_a_group_share_one_process(number, tmp_path_factory):
+    """Each run leaves the name of its process in a shared folder: a group in two processes would leave two names."""
     folder = tmp_path_factory.getbasetemp().parent / "processes-of-one-group"
     folder.mkdir(exist_ok=True)
     (folder / os.environ["PYTEST_XDIST_WORKER"]).touch()

@@ -1,4 +1,9 @@
-"""The workflows are ones that GitHub takes, pinned, with the least rights, and call what a person calls."""
+"""
+The workflows are valid, have the least permissions, and use the versions that the tests use.
+
+Actions without a pinned commit, credentials that are left behind and expressions in scripts are found by zizmor, which
+``make lint`` runs.
+"""
 
 import re
 import subprocess
@@ -23,10 +28,6 @@ def jobs(path):
     return yaml.safe_load(path.read_text())["jobs"]
 
 
-def steps(path):
-    return [step for job in jobs(path).values() for step in job["steps"]]
-
-
 @pytest.mark.merge
 def test_actionlint_finds_nothing(workflow):
     done = subprocess.run([tool("actionlint"), "-no-color", workflow], capture_output=True, text=True, check=False)
@@ -34,52 +35,36 @@ def test_actionlint_finds_nothing(workflow):
 
 
 @pytest.mark.merge
-def test_actionlint_would_find_a_mistake(tmp_path):
+def test_actionlint_finds_an_unknown_property(tmp_path):
     file = tmp_path / "x.yml"
     file.write_text("on: push\njobs: {a: {runs-on: ubuntu-24.04, steps: [{run: 'echo ${{ github.nothing }}'}]}}\n")
     assert subprocess.run([tool("actionlint"), file], capture_output=True, check=False).returncode != 0
 
 
-def test_every_action_is_pinned_by_its_commit_and_says_its_version(workflow):
-    used = re.findall(r"uses: (.*)", workflow.read_text())
-    assert used
-    for line in used:
-        assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
-
-
-def test_one_action_has_one_version():
-    pins = {}
+def test_every_use_of_an_action_is_of_the_same_version():
+    versions = {}
     for path in WORKFLOWS:
-        for name, pin in re.findall(r"uses: ([\w./-]+)@(.*)", path.read_text()):
-            pins.setdefault(name, set()).add(pin)
-    assert all(len(found) == 1 for found in pins.values()), pins
+        for name, version in re.findall(r"uses: ([\w./-]+)@(.*)", path.read_text()):
+            versions.setdefault(name, set()).add(version)
+    assert all(len(found) == 1 for found in versions.values()), versions
 
 
-def test_nothing_has_more_rights_than_it_says(workflow):
+def test_every_job_has_a_time_limit_and_only_the_permissions_that_it_declares(workflow):
     content = yaml.safe_load(workflow.read_text())
     assert content["permissions"] == {}
     assert content["concurrency"]["group"]
-    for job in content["jobs"].values():
+    for job in jobs(workflow).values():
         assert set(job["permissions"]) <= {"contents", "id-token"}
         assert job["permissions"]["contents"] == "read"
         assert job["timeout-minutes"] <= 90
-    for step in steps(workflow):
-        if step.get("uses", "").startswith("actions/checkout"):
-            assert step["with"]["persist-credentials"] is False
 
 
-def test_no_script_has_an_expression_in_it(workflow):
-    """What others can write, such as a branch's name, would be run."""
-    for step in steps(workflow):
-        assert "${{" not in step.get("run", "")
-
-
-def test_helm_is_the_one_that_the_tests_use():
+def test_a_release_uses_the_version_of_helm_that_the_tests_use():
     text = next(path for path in WORKFLOWS if path.stem == "cd").read_text()
     assert set(re.findall(r"go install (\S+)", text)) == {PACKAGES["helm"]}
 
 
-def test_versions_agree():
+def test_package_chart_and_api_have_the_same_version():
     setup = re.search(r"^version = (.*)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)[1]
     chart = yaml.safe_load((ROOT / "helm" / "deepfakestream" / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == setup == VERSION

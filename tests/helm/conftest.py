@@ -1,4 +1,4 @@
-"""The chart, rendered by Helm itself."""
+"""Fixtures that render the chart with Helm."""
 
 import subprocess
 from collections.abc import Callable
@@ -17,14 +17,14 @@ Render = Callable[..., "Rendered"]
 
 
 class Rendered:
-    """What Helm made of the chart and some values."""
+    """The objects that Helm rendered from the chart and some values."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.objects: list[dict[str, Any]] = [item for item in yaml.safe_load_all(text) if item]
 
     def of(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Objects of one kind by what they are of: ``api``, ``gpu-worker`` and so on."""
+        """Objects of one kind by component: ``api``, ``gpu-worker`` and so on."""
         return {
             item["metadata"]["labels"]["app.kubernetes.io/component"]: item
             for item in self.objects
@@ -44,7 +44,7 @@ class Rendered:
 
 
 def helm(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """What Helm says."""
+    """Run Helm and return its output."""
     return subprocess.run([tool("helm"), *map(str, arguments)], capture_output=True, text=True, check=False)
 
 

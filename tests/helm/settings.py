@@ -23,13 +23,13 @@ NOT_THE_OPERATORS: Final = {
     },
     "flower": {"address", "port", "password"},
 }
-"""Settings that the chart sets, or reads from the Secret, by section."""
+"""Section → settings that the chart sets itself or reads from the Secret."""
 OF_STORAGE: Final = {"upload_valid_s", "cache_linger_s"}
-"""The rest has values of its own in the chart."""
+"""Settings of storage that ``config`` may hold; the others have values of their own in the chart."""
 
 
 def config_schema() -> dict[str, Any]:
-    """What ``config`` in the chart's values may hold."""
+    """Return the schema of ``config`` in the chart's values."""
     sections: dict[str, Any] = {}
     for settings in (APISettings, WorkerSettings):
         schema = settings.model_json_schema()
@@ -58,7 +58,7 @@ def _section(name: str, reference: dict[str, Any], definitions: dict[str, Any]) 
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    """Without what is for people, who have it from docs and code."""
+    """Remove titles, defaults and descriptions, which the documents have."""
     return {key: part for key, part in value.items() if key not in {"title", "default", "description"}}
 
 

@@ -1,4 +1,4 @@
-"""The chart renders to what Kubernetes takes, what it should be, and what the code expects."""
+"""The chart renders to valid, restricted objects that agree with the code."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_lint_finds_nothing(name):
 
 
 def validate(file, version):
-    """What kubectl-validate says of a file of objects."""
+    """Run kubectl-validate on a file of objects."""
     crds = [f"--local-crds={schemas(name)}" for name in ("keda", "gateway", "prometheus-operator")]
     of_version = {
         KUBERNETES_OLDEST: ["--version", KUBERNETES_OLDEST],
@@ -61,7 +61,7 @@ def test_every_object_is_one_that_kubernetes_knows(render, tmp_path, name, versi
         ("pollingInterval: 15", "pollingInterval: often"),
     ],
 )
-def test_an_object_with_a_mistake_is_found_out(render, tmp_path, change, version):
+def test_an_invalid_object_is_refused(render, tmp_path, change, version):
     rendered = render("full", "api.autoscaling.enabled=false").text
     assert change[0] in rendered
     file = tmp_path / "objects.yaml"
@@ -88,7 +88,7 @@ def test_every_pod_meets_the_restricted_profile(render, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_process_that_runs_on_is_probed(render, name):
+def test_every_long_running_process_has_probes(render, name):
     deployments = render(name).of("Deployment")
     for component, deployment in deployments.items():
         [container] = deployment["spec"]["template"]["spec"]["containers"]
@@ -99,7 +99,7 @@ def test_every_process_that_runs_on_is_probed(render, name):
             assert asked is None or asked["port"] in ports
 
 
-def test_secrets_are_files_and_stand_nowhere_else(render):
+def test_secrets_reach_pods_as_files_only(render):
     rendered = render("cpu-only")
     assert "change-me" in yaml.safe_dump(rendered.of("Secret"))
     others = [item for item in rendered.objects if item["kind"] != "Secret"]
@@ -108,14 +108,14 @@ def test_secrets_are_files_and_stand_nowhere_else(render):
         assert all(set(variable) == {"name", "value"} for variable in pod["containers"][0].get("env", ()))
 
 
-def test_an_existing_secret_is_not_made_anew(render):
+def test_no_secret_is_created_where_an_existing_one_is_named(render):
     rendered = render("minimal")
     assert rendered.of("Secret") == {}
     assert set(secrets_of(rendered.pods()["api"])) == {"deepfakestream"}
 
 
 def secrets_of(pod):
-    """Keys that a pod gets, by the name of their Secret; a key that it can do without ends with "?"."""
+    """Name of a Secret → keys of it that the pod mounts; "?" marks an optional key."""
     found = {}
     for source in next(volume for volume in pod["volumes"] if volume["name"] == "secrets")["projected"]["sources"]:
         secret = source["secret"]
@@ -125,7 +125,7 @@ def secrets_of(pod):
     return found
 
 
-def test_each_pod_gets_the_secrets_that_it_needs_and_no_others(render):
+def test_each_pod_gets_only_the_secrets_that_it_needs(render):
     pods = render("full").pods()
     stores = {"database__url", "broker__url"}
     storage = {"storage__access_key_id?", "storage__secret_access_key?"}
@@ -144,7 +144,7 @@ def test_each_pod_gets_the_secrets_that_it_needs_and_no_others(render):
 
 
 def secret_settings(*kinds):
-    """Settings that are secrets, as ``section.name``."""
+    """Names of all secret settings, as ``section.name``."""
     for kind in kinds:
         for name, field in kind.model_fields.items():
             if "SecretStr" in str(field.annotation):
@@ -154,7 +154,7 @@ def secret_settings(*kinds):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_images_are_ones_that_a_release_pushes(render, name):
+def test_every_image_is_one_that_a_release_pushes(render, name):
     matrix = yaml.safe_load(CD.read_text())["jobs"]["build"]["strategy"]["matrix"]["include"]
     pushed = {f"deepfakestream-{row['image']}:{VERSION}{row['suffix']}" for row in matrix}
     rendered = render(name)
@@ -166,7 +166,7 @@ def test_images_are_ones_that_a_release_pushes(render, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_copies_fit_on_the_scratch_disk(render, name):
+def test_the_cache_of_media_is_smaller_than_the_scratch_volume(render, name):
     for component in ("gpu-worker", "cpu-worker"):
         pod = render(name, 'gpuWorker.scratch="3Gi"').pods()[component]
         [variable] = [item for item in pod["containers"][0]["env"] if item["name"].endswith("CACHE_BYTES")]
@@ -176,7 +176,7 @@ def test_copies_fit_on_the_scratch_disk(render, name):
         assert variable["name"] == "DEEPFAKESTREAM_STORAGE__CACHE_BYTES"
 
 
-def test_limits_count_clients_and_not_the_proxy_before_the_api(render):
+def test_the_api_trusts_the_proxy_of_an_ingress_or_gateway(render):
     def trusted(*arguments):
         return yaml.safe_load(render(*arguments).config())["api"].get("trusted_proxies")
 
@@ -184,7 +184,7 @@ def test_limits_count_clients_and_not_the_proxy_before_the_api(render):
     assert trusted("gateway", "config.api.trusted_proxies=2") == 2
 
 
-def test_who_is_scaled_has_no_number_of_its_own(render):
+def test_an_autoscaled_deployment_sets_no_replicas(render):
     still, scaled = render("minimal").of("Deployment"), render("full").of("Deployment")
     for component in ("api", "gpu-worker"):
         assert "replicas" in still[component]["spec"]
@@ -194,7 +194,7 @@ def test_who_is_scaled_has_no_number_of_its_own(render):
         assert deployments["beat"]["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_scalers_name_what_they_scale(render):
+def test_autoscalers_target_existing_deployments(render):
     rendered = render("full")
     name = rendered.of("Deployment")["gpu-worker"]["metadata"]["name"]
     assert rendered.of("ScaledObject")["gpu-worker"]["spec"]["scaleTargetRef"]["name"] == name
@@ -202,7 +202,7 @@ def test_scalers_name_what_they_scale(render):
     assert target["name"] == rendered.of("Deployment")["api"]["metadata"]["name"]
 
 
-def test_gpus_are_asked_for_and_used(render):
+def test_requested_gpus_are_the_configured_devices(render):
     full = render("full")
     limits = full.pods()["gpu-worker"]["containers"][0]["resources"]["limits"]
     assert limits["nvidia.com/gpu"] == 2
@@ -213,7 +213,7 @@ def test_gpus_are_asked_for_and_used(render):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_migration_runs_before_anything_else_and_needs_nothing_that_comes_later(render, name):
+def test_the_migration_runs_first_and_depends_only_on_earlier_hooks(render, name):
     rendered = render(name)
 
     def hook(item):
@@ -247,7 +247,7 @@ def egress(policy):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_cpu_worker_goes_out_and_to_public_addresses_alone(render, name):
+def test_only_the_cpu_worker_reaches_the_internet_and_only_public_addresses(render, name):
     rendered = render(name)
     policies = rendered.of("NetworkPolicy")
     assert set(rendered.pods()) - {"test"} == set(policies)
@@ -268,7 +268,7 @@ def test_only_the_cpu_worker_goes_out_and_to_public_addresses_alone(render, name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_test_may_call_the_api(render, name):
+def test_the_network_policy_lets_the_helm_test_call_the_api(render, name):
     rendered = render(name)
     labels = rendered.of("Pod")["test"]["metadata"]["labels"]
     peers = [peer for rule in rendered.of("NetworkPolicy")["api"]["spec"]["ingress"] for peer in rule["from"]]
@@ -277,7 +277,7 @@ def test_the_test_may_call_the_api(render, name):
     assert any(wanted.items() <= labels.items() for wanted in own)
 
 
-def test_workers_take_no_calls_but_from_monitoring(render):
+def test_only_monitoring_may_connect_to_workers(render):
     minimal, full = render("minimal").of("NetworkPolicy"), render("full").of("NetworkPolicy")
     for component in ("gpu-worker", "cpu-worker", "beat"):
         assert not minimal[component]["spec"]["ingress"]
@@ -310,7 +310,7 @@ def configured(rendered, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_configuration_is_one_that_the_services_take(render, monkeypatch, tmp_path, name):
+def test_the_services_accept_the_configuration(render, monkeypatch, tmp_path, name):
     rendered = render(name)
     api, worker = configured(rendered, monkeypatch, tmp_path)
     pods = rendered.pods()
@@ -334,7 +334,7 @@ def test_the_configuration_is_one_that_the_services_take(render, monkeypatch, tm
 @pytest.mark.parametrize(
     "changes", [(), ("config.worker.score_time_limit_s=177.5", "config.worker.ingest_time_limit_s=111")]
 )
-def test_a_worker_may_finish_what_it_has_begun(render, monkeypatch, tmp_path, changes):
+def test_the_grace_period_of_a_worker_covers_its_time_limits(render, monkeypatch, tmp_path, changes):
     rendered = render("minimal", *changes)
     api, worker = configured(rendered, monkeypatch, tmp_path)
     limits = {"gpu-worker": worker.worker.score_time_limit_s, "cpu-worker": worker.worker.ingest_time_limit_s}
@@ -346,7 +346,7 @@ def test_a_worker_may_finish_what_it_has_begun(render, monkeypatch, tmp_path, ch
     assert rendered.pods()["api"]["terminationGracePeriodSeconds"] > api.api.shutdown_grace_s + 5
 
 
-def test_commands_are_the_ones_that_there_are(render):
+def test_containers_run_the_expected_commands(render):
     commands = {component: pod["containers"][0]["command"] for component, pod in render("full").pods().items()}
     assert commands.pop("test")[0] == "python"
     assert commands == {
@@ -360,7 +360,7 @@ def test_commands_are_the_ones_that_there_are(render):
     assert "upgrade" in (migrations_main.__doc__ or "")
 
 
-def test_the_scaler_counts_what_waits_and_what_runs(render, sessions):
+def test_the_scaler_counts_waiting_and_running_segments(render, sessions):
     trigger = render("full").of("ScaledObject")["gpu-worker"]["spec"]["triggers"][0]["metadata"]
 
     def count():
@@ -401,7 +401,7 @@ def test_the_scaler_counts_what_waits_and_what_runs(render, sessions):
         ("flower.enabled=true", None),
     ],
 )
-def test_values_that_cannot_work_are_refused(change, said):
+def test_invalid_values_are_refused(change, said):
     values = CHART / "examples" / "minimal.yaml"
     done = helm("template", "release", CHART, "--kube-version", "1.27", "--values", values, f"--set-json={change}")
     if said is None:
@@ -412,13 +412,13 @@ def test_values_that_cannot_work_are_refused(change, said):
 
 
 def test_the_schema_knows_every_setting_of_the_services():
-    """``python -m tests.helm.settings`` brings it up to date."""
+    """``python -m tests.helm.settings`` updates the schema."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     assert schema["properties"]["config"] == config_schema()
 
 
 def test_every_value_is_in_the_schema():
-    """A value that the schema does not know could not be given."""
+    """A value that is missing in the schema would be refused."""
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     schema = json.loads((CHART / "values.schema.json").read_text())
 

@@ -1,4 +1,4 @@
-"""The compose files, read by the library that Docker Compose reads them with, and held against the code."""
+"""The compose files, read by Docker Compose's own library, agree with the code."""
 
 import json
 import re
@@ -18,7 +18,7 @@ OWN = {"api", "migrate", "gpu-worker", "cpu-worker", "beat", "flower", "bucket"}
 
 
 def composed(*files):
-    """The project as Docker Compose understands it."""
+    """Return the project as Docker Compose reads it."""
     done = subprocess.run(
         [tool("compose"), "-format", "json", *files], cwd=DOCKER, capture_output=True, text=True, check=False
     )
@@ -36,18 +36,18 @@ def services(project):
     return project["services"]
 
 
-def test_a_mistake_would_be_found(tmp_path):
+def test_an_unknown_property_is_refused(tmp_path):
     file = tmp_path / "compose.yml"
     file.write_text("services: {a: {image: x, depend_on: [b]}}\n")
     done = subprocess.run([tool("compose"), file], capture_output=True, text=True, check=False)
     assert done.returncode != 0
 
 
-def test_all_parts_are_there(services):
+def test_every_service_is_defined(services):
     assert set(services) == OWN | {"postgres", "redis", "s3", "prometheus", "grafana"}
 
 
-def test_only_the_api_is_reached_from_elsewhere_and_only_when_asked_for(services):
+def test_only_the_api_can_be_published_beyond_loopback(services):
     published = {
         name: [port.get("host_ip") for port in service["ports"]]
         for name, service in services.items()
@@ -58,13 +58,13 @@ def test_only_the_api_is_reached_from_elsewhere_and_only_when_asked_for(services
     assert len(bound) == 1
 
 
-def test_only_the_cpu_worker_gets_out(project, services):
+def test_only_the_cpu_worker_reaches_the_internet(project, services):
     assert project["networks"]["back"]["internal"] is True
     assert [name for name, service in services.items() if "out" in service["networks"]] == ["cpu-worker"]
     assert set(services["gpu-worker"]["networks"]) == {"back"}
 
 
-def test_our_containers_have_no_rights_to_spare(services):
+def test_containers_are_read_only_without_capabilities(services):
     for name in OWN:
         service = services[name]
         assert service["read_only"] is True
@@ -75,7 +75,7 @@ def test_our_containers_have_no_rights_to_spare(services):
         assert not service.get("privileged")
 
 
-def test_no_secret_stands_in_an_environment_or_a_file(project, services):
+def test_no_secret_is_in_an_environment_variable(project, services):
     for service in services.values():
         for name, value in (service.get("environment") or {}).items():
             assert not re.search(r"PASSWORD$|SECRET_ACCESS_KEY$|TOKEN$", name), (name, value)
@@ -83,7 +83,7 @@ def test_no_secret_stands_in_an_environment_or_a_file(project, services):
         assert Path(secret["file"]).parent.name == "secrets"
 
 
-def test_the_script_makes_every_secret_once(project, tmp_path):
+def test_the_script_creates_every_secret_once(project, tmp_path):
     script = tmp_path / "secrets.sh"
     script.write_text((DOCKER / "secrets.sh").read_text())
     subprocess.run(["/bin/sh", script], check=True)
@@ -101,7 +101,7 @@ def test_the_script_makes_every_secret_once(project, tmp_path):
     assert (tmp_path / "secrets").stat().st_mode & 0o077 == 0
 
 
-def test_the_configuration_is_one_that_the_services_take(services, tmp_path, monkeypatch):
+def test_the_services_accept_the_configuration(services, tmp_path, monkeypatch):
     given = services["gpu-worker"]["environment"]
     configs = DOCKER.parent / "configs"
     file = configs / Path(given["DEEPFAKESTREAM_CONFIG"]).name
@@ -127,19 +127,19 @@ def test_the_configuration_is_one_that_the_services_take(services, tmp_path, mon
 
 
 def seconds(duration):
-    """Of ``10m30s`` and the like."""
+    """Convert a duration such as ``10m30s``."""
     factors = {"h": 3600, "m": 60, "s": 1}
     return sum(float(number) * factors[unit] for number, unit in re.findall(r"([\d.]+)([hms])", duration))
 
 
-def test_what_is_mounted_is_there(services):
+def test_every_bind_mount_exists(services):
     for service in services.values():
         for volume in service.get("volumes", ()):
             if volume["type"] == "bind":
                 assert Path(volume["source"]).exists(), volume["source"]
 
 
-def test_commands_are_the_ones_that_there_are(services):
+def test_containers_run_the_expected_commands(services):
     assert {name: services[name].get("command") for name in OWN} == {
         "api": None,
         "migrate": ["python", "-m", "migrations", "upgrade"],

@@ -56,7 +56,7 @@ def tracked():
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory):
-    """A folder with what the build would see."""
+    """A folder with the build context."""
     folder = tmp_path_factory.mktemp("context")
     for name in sent(ROOT) & set(tracked()):
         target = folder / name
@@ -73,7 +73,7 @@ def test_hadolint_finds_nothing(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_image_runs_as_nobody_in_particular_and_says_what_it_is(name):
+def test_an_image_runs_as_an_unprivileged_user_and_has_labels(name):
     found = instructions(FILES[name])
     users = [value for kind, value in found if kind == "USER"]
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", users[-1])
@@ -89,14 +89,14 @@ def test_an_image_runs_as_nobody_in_particular_and_says_what_it_is(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_is_copied_is_there(name, context):
+def test_every_copied_path_is_in_the_build_context(name, context):
     for kind, value in instructions(FILES[name]):
         if kind == "COPY" and "--from" not in value:
             for source in value.split()[:-1]:
                 assert (context / source).exists(), source
 
 
-def test_what_is_taken_out_again_was_there(context):
+def test_every_stripped_package_exists(context):
     stripped = runpy.run_path(str(context / "docker" / "dependencies.py"))["STRIPPED"]
     used = " ".join(value for path in FILES.values() for kind, value in instructions(path) if kind == "RUN")
     for option, names in stripped.items():
@@ -105,7 +105,7 @@ def test_what_is_taken_out_again_was_there(context):
             assert (context / name / "__init__.py").exists(), name
 
 
-def test_nothing_else_reaches_the_build(context, tmp_path):
+def test_the_build_context_holds_only_what_images_need(context, tmp_path):
     names = {path.relative_to(context).parts[0] for path in context.rglob("*")}
     assert names == {
         *("api", "worker", "shared", "migrations", "configs", "docker"),
@@ -134,13 +134,13 @@ def run_lines(name):
 
 
 def default(name, argument):
-    """What the first ARG of that name says."""
+    """Return the default of the first ARG of that name."""
     values = [value.partition("=") for kind, value in instructions(FILES[name]) if kind == "ARG"]
     return next(value for found, _, value in values if found == argument)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_extras_are_ones_that_there_are(name, context):
+def test_images_install_existing_extras(name, context):
     done = subprocess.run(
         [sys.executable, "docker/dependencies.py", default(name, "EXTRAS")],
         cwd=context,
@@ -167,8 +167,8 @@ def running(command, environment, folder, log):
 
 
 @pytest.mark.timeout(900)
-def test_the_api_starts_from_its_steps(context, tmp_path, migrated_url, redis_server, s3_settings):
-    """As the image does it, in another folder than /opt."""
+def test_the_api_starts_from_the_steps_of_its_image(context, tmp_path, migrated_url, redis_server, s3_settings):
+    """The build steps of the image, in another folder than /opt."""
     venv, wanted = tmp_path / "venv", tmp_path / "wanted.txt"
     for step in run_lines("api"):
         line = step.replace("/opt/venv", str(venv)).replace("/tmp/wanted.txt", str(wanted))
@@ -238,7 +238,7 @@ def test_the_api_starts_from_its_steps(context, tmp_path, migrated_url, redis_se
 
 
 def test_the_cpu_role_runs_without_torch(tmp_path):
-    """The same image serves both roles; this one must not pay for torch."""
+    """One image serves both roles; the cpu role must not load torch."""
     script = (
         "import sys\n"
         "class Refuse:\n"

@@ -45,7 +45,7 @@ def can_mount():
 
 @pytest.fixture
 def places():
-    """Folders that are writable inside."""
+    """The folders that are writable in the container."""
     folder = ROOT / "build" / f"read-only-{os.getpid()}"
     found = {name: folder / name for name in ("tmp", "metrics", "scratch", "state")}
     for place in found.values():
@@ -57,7 +57,7 @@ def places():
 @pytest.fixture
 def environment(migrated_url, redis_server, s3_settings, places):
     url = make_url(migrated_url)
-    # Its socket lies in a folder of another user's, which a process without rights does not reach.
+    # Its socket is in a folder of another user, which a process without capabilities cannot open.
     postgres = Forwarder("127.0.0.1", [Path(str(url.query["host"])) / ".s.PGSQL.5432"])
     given = {
         "DATABASE__URL": f"postgresql+psycopg://{url.username}@127.0.0.1:{postgres.port}/{url.database}",
@@ -92,7 +92,7 @@ def answers(url):
 
 @pytest.mark.skipif(not can_mount(), reason="file systems may not be mounted here")
 @pytest.mark.parametrize("process", ["api", "worker-cpu", "worker-gpu", "beat"])
-def test_a_process_needs_to_write_nowhere_else(process, environment, places, tmp_path):
+def test_a_process_writes_only_to_its_own_folders(process, environment, places, tmp_path):
     command, ready = {
         "api": (["-m", "gunicorn", "-c", "python:api.gunicorn"], "API__PORT"),
         "worker-cpu": (["-m", "worker", "--role", "cpu"], "WORKER__METRICS_PORT"),

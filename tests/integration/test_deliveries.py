@@ -14,6 +14,7 @@ from shared.jobs.results import record_attempt
 from shared.models import Delivery
 from shared.observability import FAILURES, WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
+from tests.counters import counted
 from tests.integration.rows import add_job
 
 SCHEDULE = [10.0, 100.0]
@@ -144,10 +145,6 @@ def test_a_late_result_of_a_lost_attempt_is_dropped(sessions, scheduled):
     with sessions.transaction() as session, pytest.raises(JobCancelledError):
         record_attempt(session, old, FAILED, SCHEDULE)
     assert [row.status for row in log(sessions, job_id)] == ["sending"]
-
-
-def counted(metric, **labels):
-    return metric.labels(**labels)._value.get()
 
 
 def test_an_internal_error_in_an_attempt_is_logged_and_the_schedule_continues(sessions, scheduled):

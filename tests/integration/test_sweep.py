@@ -16,6 +16,7 @@ from shared.jobs.results import record_segment
 from shared.models import Job, Media, Removal, Segment
 from shared.observability import JOBS_ENDED
 from shared.queues import CPU_QUEUE, DELIVER_WEBHOOK, FINISH, GPU_QUEUE, INGEST, SCORE_SEGMENT
+from tests.counters import counted
 from tests.integration.rows import add_job
 from tests.integration.test_jobs import RESULT, lease, planned_job
 from worker.tasks.expiry import expire
@@ -167,7 +168,7 @@ def test_a_job_that_killed_its_finish_too_often_fails_and_is_counted(sessions):
     job_id = planned_job(sessions, segments=1)
     with sessions.transaction() as session:
         session.execute(update(Segment).where(Segment.job_id == job_id).values(status="unscorable"))
-    ended = JOBS_ENDED.labels(status="failed")._value.get()
+    ended = counted(JOBS_ENDED, status="failed")
     for attempt in range(1, SETTINGS.max_attempts + 1):
         assert run_sweep(sessions)[FINISH] == ([] if attempt == 1 else [(job_id,)])
         with sessions.transaction() as session:
@@ -177,7 +178,7 @@ def test_a_job_that_killed_its_finish_too_often_fails_and_is_counted(sessions):
     with sessions.transaction() as session:
         job = get_job(session, job_id)
         assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
-    assert JOBS_ENDED.labels(status="failed")._value.get() == ended + 1
+    assert counted(JOBS_ENDED, status="failed") == ended + 1
 
 
 def test_a_row_without_attempts_left_is_not_leased_again(sessions, monkeypatch):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from api.embedded.processes import Service
 from api.embedded.stack import CONFIG, EmbeddedStack
+from tests.inside import environment_of_service
 from tests.nodes.network import Forwarder, Network, Node
 from tests.servers import running_s3
 
@@ -125,9 +126,10 @@ class Cluster(EmbeddedStack):
 
     def _apis(self) -> list[tuple[str, int]]:
         return [
-            (service._environment["DEEPFAKESTREAM_API__HOST"], int(service._environment["DEEPFAKESTREAM_API__PORT"]))
+            (given["DEEPFAKESTREAM_API__HOST"], int(given["DEEPFAKESTREAM_API__PORT"]))
             for service in self._services
             if service.name.startswith("api-")
+            for given in (environment_of_service(service),)
         ]
 
     def _forward(self, host: str, *targets: Path | tuple[str, int]) -> Forwarder:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from deepfakestream import Client
 
+from tests.inside import services_of
 from tests.nodes.cluster import Cluster
 from tests.nodes.network import Network
 from tests.servers import state_folder
@@ -52,7 +53,7 @@ def test_a_direct_upload_goes_to_storage(client, clip):
 
 
 def test_nodes_share_no_folder(cluster):
-    folders = [service._folder for service in cluster._services if service.name in cluster.nodes]
+    folders = [service._folder for service in services_of(cluster) if service.name in cluster.nodes]
     assert len(set(folders)) == len(cluster.nodes) == 6
     assert not any((cluster.state / "storage").iterdir())
 

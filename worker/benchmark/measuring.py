@@ -92,6 +92,8 @@ class Bench:
                 pipe.send(None)
         for process in self._processes:
             process.join(JOIN_S)
+            process.kill()  # It took longer; a process that has ended is not affected.
+            process.join()
 
     def _ask(self, name: str, path: Path, faces: int) -> tuple[float, Scan, float | None]:
         if name not in self._pipes:

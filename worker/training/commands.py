@@ -290,7 +290,7 @@ def long_videos(
 def judge_made(
     arguments: RecipeCrops, checkpoints: tuple[Path, ...], count: int, whole: float, table: Path | None
 ) -> None:
-    """Measure how well checkpoints detect each kind of pseudo-fakes that a recipe makes."""
+    """Measure how well checkpoints detect each kind of fakes that a recipe makes."""
     from worker.training.evaluation import pseudo_fakes
 
     loaded = [_load(folder) for folder in checkpoints]
@@ -307,13 +307,13 @@ def judge_made(
 @click.argument(
     "data", type=PATH, help="Data set, crop cache, or with --recipe the folder that contains its data sets."
 )
-@click.option("--recipe", type=PATH, help="Recipe whose data sets and pseudo-fakes are probed.")
+@click.option("--recipe", type=PATH, help="Recipe whose data sets and made fakes are probed.")
 @kind_option
 @crops_options
 @click.option(
     "--limit", type=int, default=1500, help="Largest number of pairs of a data set, or of media of each class."
 )
-@click.option("--made", type=int, default=400, help="Number of pairs of each kind of pseudo-fakes; 0 for none.")
+@click.option("--made", type=int, default=400, help="Number of made pairs of each kind; 0 for none.")
 @click.option("--out", type=PATH, help="Also write the results to this file, as JSON.")
 def probe_outside(
     crops: Crops, data: Path, recipe: Path | None, kind: str | None, limit: int, made: int, out: Path | None

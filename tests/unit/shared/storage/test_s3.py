@@ -7,12 +7,14 @@ import os
 import threading
 import uuid
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from shared.config import StorageSettings
 from shared.errors import StorageError
+from shared.storage.client import S3Client, open_session
 from shared.storage.s3 import PART_BYTES, S3Storage
 from tests.broken_s3 import (
     LosesItsAnswer,
@@ -31,6 +33,31 @@ def storage(s3_settings):
     return S3Storage(s3_settings)
 
 
+@pytest.fixture
+def server(s3_settings):
+    """Calls to the S3 server that do not pass through the storage under test."""
+    return S3Client(open_session(s3_settings), s3_settings.endpoint_url, limit_s=30.0)
+
+
+def object_of(settings, key):
+    """The parameters by which S3 finds the object *key* of a storage."""
+    address = urlsplit(settings.url)
+    return {"Bucket": address.netloc, "Key": f"{address.path.strip('/')}/{key}"}
+
+
+@pytest.fixture
+def sizes_read(monkeypatch):
+    """The number of bytes of each read that any client asks the server for."""
+    sizes, read = [], S3Client.read
+
+    def recorded(client, size_bytes, **given):
+        sizes.append(size_bytes)
+        return read(client, size_bytes, **given)
+
+    monkeypatch.setattr(S3Client, "read", recorded)
+    return sizes
+
+
 def test_a_large_upload_is_sent_in_parts_and_complete(storage):
     block = os.urandom(1024 * 1024)
     upload = storage.create("media/large")
@@ -43,7 +70,7 @@ def test_a_large_upload_is_sent_in_parts_and_complete(storage):
     assert content == block * (2 * PART_BYTES // len(block) + 1)
 
 
-def test_an_aborted_upload_leaves_no_object_and_no_parts(storage):
+def test_an_aborted_upload_leaves_no_object_and_no_parts(storage, server, s3_settings):
     for size_bytes in (10, PART_BYTES + 10):
         upload = storage.create("media/a")
         upload.write(b"x" * size_bytes)
@@ -51,7 +78,8 @@ def test_an_aborted_upload_leaves_no_object_and_no_parts(storage):
         del upload
     gc.collect()
     assert list(storage.list("media")) == []
-    begun = storage._client.call("list_multipart_uploads", Bucket=storage._bucket, Prefix=storage._prefix)
+    place = object_of(s3_settings, "")
+    begun = server.call("list_multipart_uploads", Bucket=place["Bucket"], Prefix=place["Key"])
     assert begun.get("Uploads", []) == []
 
 
@@ -76,7 +104,7 @@ def test_nothing_is_presigned_without_a_known_public_address(s3_settings):
     assert S3Storage(inside).presign_upload("incoming/a", 10, 600) is None
 
 
-def test_every_kind_of_write_requests_encryption(s3_settings):
+def test_every_kind_of_write_requests_encryption(s3_settings, server):
     storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
     for key, size_bytes in (("media/small", 10), ("media/large", PART_BYTES + 10)):
         upload = storage.create(key)
@@ -86,7 +114,7 @@ def test_every_kind_of_write_requests_encryption(s3_settings):
     signed = storage.presign_upload("incoming/a", 10, 600)
     assert httpx.put(signed.url, content=b"x" * 10, headers=signed.headers).status_code == 200
     for key in ("media/small", "media/large", "media/copy", "incoming/a"):
-        found = storage._client.call("head_object", **storage._object(key))
+        found = server.call("head_object", **object_of(s3_settings, key))
         assert found["ServerSideEncryption"] == "AES256"
 
 
@@ -100,7 +128,7 @@ def test_the_lifecycle_expires_leftovers(storage):
     assert {rule["NoncurrentVersionExpiration"]["NoncurrentDays"] for rule in rules.values()} == {1}
 
 
-def test_a_large_object_is_copied_in_parts(s3_settings, monkeypatch):
+def test_a_large_object_is_copied_in_parts(s3_settings, server, monkeypatch):
     """S3 requires parts of at least 5 MiB, except for the last one."""
     monkeypatch.setattr("shared.storage.s3.COPIED_PART_BYTES", 5 * 1024 * 1024)
     storage = S3Storage(s3_settings.model_copy(update={"server_side_encryption": "AES256"}))
@@ -111,7 +139,7 @@ def test_a_large_object_is_copied_in_parts(s3_settings, monkeypatch):
     storage.copy("incoming/large", "media/large")
     with storage.local_path("media/large") as path:
         assert path.read_bytes() == content
-    found = storage._client.call("head_object", **storage._object("media/large"))
+    found = server.call("head_object", **object_of(s3_settings, "media/large"))
     assert found["ServerSideEncryption"] == "AES256"
     assert found["ETag"].rstrip('"').endswith("-3")
 
@@ -140,31 +168,27 @@ def test_an_object_that_changes_while_it_is_read_is_a_storage_error(storage):
             stream.read()
 
 
-def test_reading_all_fetches_large_parts(storage, monkeypatch):
+def test_reading_all_fetches_large_parts(storage, sizes_read):
     content = os.urandom(PART_BYTES + 1000)
     upload = storage.create("media/a")
     upload.write(content)
     upload.commit()
-    asked, read = [], storage._client.read
-    monkeypatch.setattr(storage._client, "read", lambda size, **given: asked.append(size) or read(size, **given))
     with storage.open("media/a") as stream:
         assert stream.read() == content
-    assert asked == [PART_BYTES, 1000]
+    assert sizes_read == [PART_BYTES, 1000]
 
 
-def test_reading_fetches_the_requested_range_and_one_block_ahead(storage, monkeypatch):
+def test_reading_fetches_the_requested_range_and_one_block_ahead(storage, sizes_read):
     upload = storage.create("media/a")
     upload.write(bytes(range(256)) * 20_000)
     upload.commit()
-    asked, read = [], storage._client.read
-    monkeypatch.setattr(storage._client, "read", lambda size, **given: asked.append(size) or read(size, **given))
     with storage.open("media/a") as stream:
         stream.seek(-256, os.SEEK_END)
         assert stream.read() == bytes(range(256))
         stream.seek(1)
         assert stream.read(3) == b"\x01\x02\x03"
-    assert max(asked) <= 1024 * 1024
-    assert sum(asked) <= 256 + 1024 * 1024
+    assert max(sizes_read) <= 1024 * 1024
+    assert sum(sizes_read) <= 256 + 1024 * 1024
 
 
 def test_ping_writes_nothing(storage, s3_settings):

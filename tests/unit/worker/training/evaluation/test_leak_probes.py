@@ -16,7 +16,7 @@ from worker.training.errors import DataError
 from worker.training.evaluation.background_statistics import NAMES, PIXEL_NAMES, find_background, pixel_statistics
 from worker.training.evaluation.leak_probes import probe_caches, probe_pseudo_fakes
 from worker.training.evaluation.linear_probes import MIN_GROUPS, ProbeArea, format_table
-from worker.training.fakes.augmentation import Augmentation, jpeg
+from worker.training.fakes.augmentation import Augmentation, make_jpeg
 
 TIMED_PAIRS = 24
 FACE = ((100.0, 90.0, 180.0, 190.0), ((120.0, 125.0), (160.0, 125.0), (140.0, 148.0), (124.0, 165.0), (156.0, 165.0)))
@@ -127,7 +127,8 @@ def test_a_block_grid_is_detected_at_any_offset(shift):
     picture = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (128, 128, 3), np.uint8), (0, 0), 3.0)
     everywhere = np.ones((128 - shift,) * 2, np.bool_)
     clean, coarse = (
-        pixel_statistics(np.ascontiguousarray(one[shift:, shift:]), everywhere) for one in (picture, jpeg(10)(picture))
+        pixel_statistics(np.ascontiguousarray(one[shift:, shift:]), everywhere)
+        for one in (picture, make_jpeg(10)(picture))
     )
     for name in ("8x8 grid rows", "8x8 grid columns"):
         assert coarse[PIXEL_NAMES.index(name)] > 2 * clean[PIXEL_NAMES.index(name)]
@@ -151,7 +152,7 @@ def test_the_position_of_the_detected_face_tells_nothing_within_pairs(tmp_path):
 
 
 def test_compressing_only_fakes_is_detected_and_the_statistics_are_named(tmp_path):
-    found = probe_caches([write_cache(tmp_path / "cache", jpeg(40))], rounds=50)
+    found = probe_caches([write_cache(tmp_path / "cache", make_jpeg(40))], rounds=50)
     area = areas(found, "couples")["outside"]
     assert area.roc_auc > 0.9
     assert not area.is_chance
@@ -176,7 +177,7 @@ def test_differences_of_cached_files_are_reported_apart_from_pixels(tmp_path):
 
 
 def test_without_originals_only_media_are_probed(tmp_path):
-    found = probe_caches([write_cache(tmp_path / "cache", jpeg(20), with_originals=False)], limit=15, rounds=50)
+    found = probe_caches([write_cache(tmp_path / "cache", make_jpeg(20), with_originals=False)], limit=15, rounds=50)
     assert [(one.how, one.media, one.groups) for one in found] == [("media", 30, 30)]
     assert areas(found, "media")["outside"].roc_auc > 0.8
 
@@ -242,7 +243,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     folder = write_cache(tmp_path / "cache", swapped)
     out = tmp_path / "new" / "outside.json"
     assert main(["probe-outside", str(folder), "--limit", "12", "--out", str(out)]) == 0
-    assert "| made | pairs | 24 (12 fake) | 12 |" in capsys.readouterr().out
+    assert "| made | couples | 24 (12 fake) | 12 |" in capsys.readouterr().out
     figures = json.loads(out.read_text())
     assert [one["how"] for one in figures] == ["media", "couples"]
     assert figures[0]["areas"][0]["statistics"] == "outside"

@@ -231,8 +231,8 @@ def test_headers_differ_with_quality_sampling_and_rate_factor(encoded):
         make_jpeg(70),
         make_jpeg(71),
         make_jpeg(70, coarse_chroma=False),
-        transcoding.h264(20),
-        transcoding.h264(21),
+        transcoding.make_h264(20),
+        transcoding.make_h264(21),
     ):
         transform(picture)
     found = {b"".join(HEADERS[ending](data)) for ending, data in encoded}
