@@ -2,10 +2,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from deepfakestream import demo
 from numpy.typing import NDArray
 from PIL import Image
 
+from api.embedded.demo_videos import ASTRONAUT_LANDMARKS, HOPPER_LANDMARKS, swap_face
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import astronaut, hopper
 from worker.explain.faces import cut_face
@@ -50,9 +50,9 @@ def swapped(detector: Detector) -> Scored:
 
 
 def swapped_portrait() -> NDArray[np.uint8]:
-    marks = [(x * HOPPER_SCALE, y * HOPPER_SCALE) for x, y in demo.HOPPER_MARKS]
+    marks = [(x * HOPPER_SCALE, y * HOPPER_SCALE) for x, y in HOPPER_LANDMARKS]
     face, target = Image.fromarray(astronaut()), Image.fromarray(hopper())
-    return np.asarray(demo._with_face_of(face, demo.ASTRONAUT_MARKS, target, marks))
+    return np.asarray(swap_face(face, ASTRONAUT_LANDMARKS, target, marks))
 
 
 def score(detector: Detector, frame: Frame) -> Scored:
