@@ -25,8 +25,6 @@ from worker.model.network import ForgeryNetwork
 
 ENDPOINT: Final = "reduction_3"
 """The last map at an eighth of the crop's size, as efficientnet-pytorch calls it."""
-SMOOTHING: Final = 1 / 56
-"""Standard deviation by which maps are smoothed, as a share of the crop's side: half a cell of the feature map."""
 HIDDEN_SHARE: Final = 0.1
 """Share of the crop that is hidden to see what the score is without its hottest part."""
 
@@ -141,21 +139,18 @@ def features_and_gradient(
     return float(logit.detach()), features, slope
 
 
-def spread_out(contributions: NDArray[np.float32], side_px: int, smoothing: float = SMOOTHING) -> NDArray[np.float32]:
+def spread_out(contributions: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
     """
     Enlarge what places of a feature map add to the logit to the size of the crop.
 
     Args:
         contributions: (h, w); negative ones lower the score.
         side_px: Side of the result.
-        smoothing: Standard deviation of a Gaussian, as a share of the side; 0 for none.
 
     Returns:
         (side_px, side_px) float32.
     """
-    larger = cv2.resize(contributions, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
-    smooth = cv2.GaussianBlur(larger, (0, 0), smoothing * side_px) if smoothing else larger
-    return np.asarray(smooth, np.float32)
+    return np.asarray(cv2.resize(contributions, (side_px, side_px), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def as_map(contributions: NDArray[np.float32]) -> NDArray[np.float32]:

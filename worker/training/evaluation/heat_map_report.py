@@ -15,7 +15,7 @@ from worker.training.evaluation.plots import STYLE
 
 ROUNDS: Final = 1000
 """Rounds of the bootstrap."""
-PLOTTED_METHODS: Final = ("HiResCAM at 1/8, smoothed", "HiResCAM at 1/16", "occlusion", "middle of the crop")
+PLOTTED_METHODS: Final = ("HiResCAM at 1/8", "HiResCAM at 1/16", "occlusion", "middle of the crop")
 
 
 def interval(values: Sequence[float], groups: Sequence[str], *, seed: int = 0) -> tuple[float, float, float]:

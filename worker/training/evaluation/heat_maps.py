@@ -118,7 +118,8 @@ def contenders(network: ForgeryNetwork, score: ScoreCrops) -> dict[str, Contende
     def at(endpoint: int, weigh: Callable[[Map, Map], Map], smoothing: float = 0.0) -> Contender:
         def make(crop: Crop) -> Map:
             _, features, gradient = features_and_gradient(network, as_input(crop), f"reduction_{endpoint}")
-            return spread_out(weigh(features, gradient), crop.shape[0], smoothing)
+            values = spread_out(weigh(features, gradient), crop.shape[0])
+            return np.asarray(cv2.GaussianBlur(values, (0, 0), smoothing * crop.shape[0])) if smoothing else values
 
         return make
 
