@@ -66,10 +66,11 @@ class ForgeryNetwork(nn.Module):
         """
         if faces.shape[0] == 0:
             return faces.new_zeros(0)
-        logits: Tensor = self.head(self.features(self._planes(faces)))
+        logits: Tensor = self.head(self.features(self.planes_of(faces)))
         return logits
 
-    def _planes(self, faces: Tensor) -> Tensor:
+    def planes_of(self, faces: Tensor) -> Tensor:
+        """Return the planes that the backbone sees: colours, SRM residuals, or both; *faces* are in [0, 1]."""
         if self.architecture.input_planes == "srm":
             planes: Tensor = self.srm(faces)
             return planes
