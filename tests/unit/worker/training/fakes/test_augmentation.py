@@ -188,7 +188,7 @@ def test_every_quality_rate_and_chroma_sampling_is_reached(monkeypatch):
         return transform
 
     for kind in drawn:
-        monkeypatch.setattr(f"worker.training.fakes.augmentation.{kind}", remember(kind))
+        monkeypatch.setattr(f"worker.training.fakes.augmentation.make_{kind}", remember(kind))
     for seed in range(1500):
         Augmentation(jpeg=0.7, h264=0.3)._make_native_transforms(np.random.default_rng(seed), 96)
     assert {quality for quality, _ in drawn["jpeg"]} == set(range(30, 96))

@@ -57,7 +57,7 @@ def test_a_batch_does_not_depend_on_earlier_batches(crops):
     assert same(used.make_batch(7), fresh)
     assert same(used.make_batch(7), fresh)
     assert not same(used.make_batch(8), fresh)
-    assert not same(stream(crops, seed=1).batch(7), fresh)
+    assert not same(stream(crops, seed=1).make_batch(7), fresh)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,7 +188,7 @@ def test_pictures_of_two_caches_are_not_mixed_up(crops, tmp_path):
     rows = made.faces.real + made.faces.generated
     assert len({(face.shard, face.offset) for _, face in rows}) < len(rows)
     for cache, face in rows:
-        assert np.array_equal(made.faces.picture((cache, face)), cache.read_picture(face))
+        assert np.array_equal(made.faces.load_picture((cache, face)), cache.read_picture(face))
 
 
 class Sizes(RealFakePairMaker):
@@ -240,7 +240,7 @@ class Kinds(RealFakePairMaker):
 
     def make(self, kind, augmentation, rng):  # noqa: ARG002 - nothing is made here
         self.drawn.append(kind)
-        return [np.zeros((4, 4, 3), np.uint8)] * 2, self.unknown_mask()
+        return [np.zeros((4, 4, 3), np.uint8)] * 2, self.make_unknown_mask()
 
 
 def kinds_alone(crops, *stages):
@@ -326,7 +326,7 @@ def test_caches_without_a_real_face_are_an_error(crops, tmp_path):
 
 def test_originals_pairs_a_fake_with_its_own_original(crops):
     made = stream(crops, only("originals"), augmentation=STILL)
-    [(real, fakes)] = made.faces._families
+    [(real, fakes)] = made.faces._originals_with_fakes
     assert real[1].key == "one.png"
     assert [face.key for _, face in fakes] == ["two.png"]
 
@@ -347,7 +347,7 @@ def test_a_stage_can_override_the_augmentation(crops):
     ids=["media alike", "groups alike", "between"],
 )
 def test_powers_below_one_balance_groups(power, weights):
-    found = faces._to_power(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
+    found = faces._scale_sums(np.array([1.0, 2.0, 3.0, 4.0]), ["a", "a", "a", "b"], power)
     assert found == pytest.approx(weights)
 
 
