@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # The change log names files as they were called in a release.
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("client/*.md")} - {ROOT / "CHANGELOG.md"})
+PATTERNS = ("*.md", "client/*.md", "docs/**/*.md")
+DOCUMENTS = sorted({path for pattern in PATTERNS for path in ROOT.glob(pattern)} - {ROOT / "CHANGELOG.md"})
 FOLDERS = "api|client|configs|docker|docs|helm|migrations|shared|tests|worker"
 NAMED = re.compile(rf"`((?:{FOLDERS})/[\w./-]*[\w/])`")
 LINKED = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
