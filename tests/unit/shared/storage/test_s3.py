@@ -36,7 +36,7 @@ def storage(s3_settings):
 @pytest.fixture
 def server(s3_settings):
     """Calls to the S3 server that do not pass through the storage under test."""
-    return S3Client(open_session(s3_settings), s3_settings.endpoint_url, limit_s=30.0)
+    return S3Client(open_session(s3_settings), s3_settings.endpoint_url, timeout_s=30.0)
 
 
 def object_of(settings, key):

@@ -196,7 +196,7 @@ def _paint(painter: Painter, rows: Sequence[_CachedRow], folder: Path, *, kind: 
             offset, length = append_picture(tar, file, f"{SHARD}-{number:06d}.png", picture)
             across, down = picture.shape[1] / part.shape[1], picture.shape[0] / part.shape[0]
             left, top, right, bottom = face.box_px
-            folders = replace(
+            painted = replace(
                 face,
                 shard=SHARD,
                 offset=offset,
@@ -208,7 +208,7 @@ def _paint(painter: Painter, rows: Sequence[_CachedRow], folder: Path, *, kind: 
                 box_px=((left - x) * across, (top - y) * down, (right - x) * across, (bottom - y) * down),
                 landmarks_px=tuple((a * across, b * down) for a, b in marks),
             )
-            lines.append(json.dumps(asdict(folders)))
+            lines.append(json.dumps(asdict(painted)))
         tar.close()
     index_partial.write_text("".join(f"{line}\n" for line in lines))
     tar_partial.rename(folder / f"{SHARD}.tar")
