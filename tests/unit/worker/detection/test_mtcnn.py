@@ -129,10 +129,10 @@ def device_detector(monkeypatch):
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):
-        return Engine(inference._wrap_torch(network, cpu, precision), "torch", precision)
+        return Engine(inference.wrap_torch(network, cpu, precision), "torch", precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
-    monkeypatch.setattr(MTCNN, "_make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
+    monkeypatch.setattr(MTCNN, "make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
     return MTCNN(min_face_px=MIN_FACE_PX)
 
 
@@ -167,11 +167,9 @@ def test_large_frames_are_searched_at_half_size_with_boxes_in_full_size(detector
     frames = [scene(number, size=(1280, 720), faces=(astronaut(), hopper())) for number in (0, 7)]
     wanted = detector.detect(frames)
     tables = []
-    look = MTCNN._make_resampler
+    look = MTCNN.make_resampler
     monkeypatch.setattr(module, "HALVED_FROM_PIXELS", 1280 * 720)
-    monkeypatch.setattr(
-        MTCNN, "_make_resampler", lambda self, given: tables.append(given[0].shape) or look(self, given)
-    )
+    monkeypatch.setattr(MTCNN, "make_resampler", lambda self, given: tables.append(given[0].shape) or look(self, given))
     found = detector.detect(frames)
     assert tables == [(360, 640, 3)]
     for ours, theirs in zip(found, wanted, strict=True):

@@ -55,7 +55,7 @@ def test_jpeg_loses_what_libjpeg_loses(quality, coarse_chroma, side_px):
     pictures = portraits(side_px)
     ours = levels(compress_jpeg(planes(pictures), torch.full((2,), float(quality)), coarse_chroma=coarse_chroma))
     for picture, coded in zip(pictures, ours, strict=True):
-        theirs = transcoding.compress_jpeg(quality, coarse_chroma=coarse_chroma)(picture)
+        theirs = transcoding.make_jpeg(quality, coarse_chroma=coarse_chroma)(picture)
         assert psnr(coded, picture) == pytest.approx(psnr(theirs, picture), abs=0.15)
         assert psnr(coded, theirs) > psnr(theirs, picture) + 6.0
         assert np.abs(coded - theirs).mean() < 1.0
@@ -80,9 +80,9 @@ def test_device_colours_agree_with_loader_colours():
 @pytest.mark.parametrize(
     ("ours", "theirs", "values"),
     [
-        (blur, augmentation._make_blur, (0.3, 1.3)),
-        (sharpen, augmentation._make_sharpen, (0.2, 0.9)),
-        (rescale, lambda factor: augmentation._make_rescale(factor, enlarge=True), (0.4, 0.9)),
+        (blur, augmentation.make_blur, (0.3, 1.3)),
+        (sharpen, augmentation.make_sharpen, (0.2, 0.9)),
+        (rescale, lambda factor: augmentation.make_rescale(factor, enlarge=True), (0.4, 0.9)),
     ],
     ids=["blur", "sharpen", "rescale"],
 )
