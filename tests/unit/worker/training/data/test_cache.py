@@ -57,7 +57,7 @@ def test_a_crop_is_the_same_pixels_as_serving_cuts_out_of_the_decoded_frame(crop
             view = pixels[face.time_s]
             half = view.shape[1] // 2
             view = {"whole": view, "left": view[:, :half], "right": view[:, half:]}[medium.region]
-            picture = opened.picture(face)
+            picture = opened.read_picture(face)
             assert max(picture.shape) <= MAX_SIDE_PX
             wanted = crop_face(view, face.frame_box_px, size_px=picture.shape[0], margin=MARGIN)
             assert np.array_equal(picture, wanted)
@@ -96,7 +96,7 @@ def test_a_face_that_fills_its_picture_gets_a_box_that_reaches_beyond_it(tight, 
     opened, parts = tight
     picture, corner = parts[name]
     wanted = np.array(TIGHT[name][0].box) - np.tile(corner, 2)
-    (face,) = [face for face in opened.faces() if face.key == name]
+    (face,) = [face for face in opened.read_faces() if face.key == name]
     assert overlap(face.frame_box_px, wanted) > 0.85
     # The detector by itself keeps to the picture, and misplaces the face.
     plain = MTCNN(min_face_px=SETTINGS.min_face_px).detect([np.ascontiguousarray(picture)])[0][0]
@@ -108,8 +108,8 @@ def test_a_face_that_fills_its_picture_gets_a_box_that_reaches_beyond_it(tight, 
 def test_landmarks_and_crop_of_a_tight_face_move_with_its_box(tight, name):
     opened, parts = tight
     picture, corner = parts[name]
-    (face,) = [face for face in opened.faces() if face.key == name]
-    crop = opened.picture(face)
+    (face,) = [face for face in opened.read_faces() if face.key == name]
+    crop = opened.read_picture(face)
     wanted = crop_face(np.ascontiguousarray(picture), face.frame_box_px, size_px=crop.shape[0], margin=MARGIN)
     assert np.array_equal(crop, wanted)
     offset = np.array(face.box_px[:2]) - np.array(face.frame_box_px[:2])
@@ -136,8 +136,8 @@ def test_other_pictures_are_searched_without_a_border(crops):
 
 def test_landmarks_and_boxes_are_those_of_the_crop(crops):
     opened = CropCache(crops.folder)
-    for face in opened.faces():
-        side = opened.picture(face).shape[0]
+    for face in opened.read_faces():
+        side = opened.read_picture(face).shape[0]
         left, top, right, bottom = face.box_px
         # The margin on each side is half of the box's larger side.
         assert max(right - left, bottom - top) == pytest.approx(side / 2, abs=2)
@@ -150,7 +150,7 @@ def test_landmarks_and_boxes_are_those_of_the_crop(crops):
 
 def test_a_large_face_is_shrunk(crops):
     (fake,) = by_medium(crops)["two.png"]
-    assert CropCache(crops.folder).picture(fake).shape == (MAX_SIDE_PX, MAX_SIDE_PX, 3)
+    assert CropCache(crops.folder).read_picture(fake).shape == (MAX_SIDE_PX, MAX_SIDE_PX, 3)
     assert fake.size_px > MAX_SIDE_PX / 2
 
 
@@ -175,12 +175,12 @@ def test_media_without_a_face_are_recorded_with_the_reason(crops):
 
 def test_shards_are_ordinary_tar_files_of_lossless_pictures(crops, tmp_path):
     opened = CropCache(crops.folder)
-    face = next(opened.faces())
+    face = next(opened.read_faces())
     with tarfile.open(crops.folder / f"{face.shard}.tar") as tar:
         tar.extractall(tmp_path, filter="data")
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names[0] == f"{face.shard}-000000.png"
-    assert np.array_equal(np.asarray(Image.open(tmp_path / names[0])), opened.picture(face))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / names[0])), opened.read_picture(face))
 
 
 def test_an_interrupted_build_resumes_with_identical_files(crops, tmp_path, monkeypatch):
@@ -232,4 +232,4 @@ def test_a_damaged_picture_is_an_error(crops, tmp_path):
         DataError,
         match=rf"picture of {face.dataset}/{face.key}, at byte {face.offset} of {face.shard}.tar in .* is damaged",
     ):
-        CropCache(folder).picture(face)
+        CropCache(folder).read_picture(face)

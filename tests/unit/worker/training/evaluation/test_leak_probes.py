@@ -243,7 +243,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     folder = write_cache(tmp_path / "cache", swapped)
     out = tmp_path / "new" / "outside.json"
     assert main(["probe-outside", str(folder), "--limit", "12", "--out", str(out)]) == 0
-    assert "| made | pairs | 24 (12 fake) | 12 |" in capsys.readouterr().out
+    assert "| made | couples | 24 (12 fake) | 12 |" in capsys.readouterr().out
     figures = json.loads(out.read_text())
     assert [one["how"] for one in figures] == ["media", "couples"]
     assert figures[0]["areas"][0]["statistics"] == "outside"

@@ -113,7 +113,7 @@ def test_the_summary_explains_the_threshold_when_limits_depend_on_evidence(evalu
     report = json.loads(json.dumps(evaluation.report))
     assert not any("as the service does" in line for line in summary_lines(report))
     report["checkpoint"]["calibration"]["bounds"] = {"image": {}}
-    assert "each medium here is called by its own limits, as the service does" in "\n".join(summary_lines(report))
+    assert "each medium is judged by its own limits, as in the service" in "\n".join(summary_lines(report))
     text = "\n".join(summary_lines(report))
     assert "by medium: a picture or a whole video counts once" in text
     assert "by video" not in text

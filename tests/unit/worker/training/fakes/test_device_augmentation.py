@@ -165,13 +165,16 @@ def test_loaders_and_device_together_keep_the_frequency_of_each_change():
         "chain": np.mean([part.chain for part in loaders]),
         "h264": np.mean([part.h264 for part in loaders]),
         "jpeg": np.mean([bool(part.jpegs) for part in device]),
-        "rescale": np.mean([part.rescale + bool(rest.small) for part, rest in both if not part.chain]),
+        "rescale": np.mean([part.rescale + bool(rest.rescale_factor) for part, rest in both if not part.chain]),
         "colour": np.mean([rest.colours is not None for rest in device]),
     }
     expected = {"chain": 0.4, "h264": 0.6 * 0.3, "jpeg": 0.6 * 0.35, "rescale": 0.5, "colour": 0.5}
     assert shares == pytest.approx(expected, abs=4 * 0.5 / np.sqrt(0.6 * CASES))
     for part, rest in both:
         is_coded = part.chain + part.h264 > 0
-        assert not (is_coded and (rest.jpegs or rest.small or rest.sigma_px or rest.noise or rest.sharpening))
+        assert not (
+            is_coded
+            and (rest.jpegs or rest.rescale_factor or rest.blur_sigma_px or rest.noise_level or rest.sharpening)
+        )
         assert part.jpeg == part.colour == part.cutout == 0.0
         assert (part.jitter, part.flip) == (whole.jitter, whole.flip)

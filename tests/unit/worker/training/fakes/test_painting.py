@@ -58,7 +58,7 @@ def test_a_painted_face_shows_the_same_place(tmp_path, crops):
     cache = CropCache(tmp_path / "same")
     for (source, before), face in zip(rows, cache.read_faces(), strict=True):
         crop = crop_face(cache.read_picture(face), face.box_px, size_px=64, margin=0.2)
-        old = crop_face(source.picture(before), before.box_px, size_px=64, margin=0.2)
+        old = crop_face(source.read_picture(before), before.box_px, size_px=64, margin=0.2)
         # Painting resizes, so details differ: much less than where the box is off by a few pixels.
         crop, old = (cv2.GaussianBlur(picture, (0, 0), 2.0).astype(int) for picture in (crop, old))
         differs = np.abs(crop - old).mean()

@@ -52,7 +52,9 @@ def test_chains_shrink_by_any_share_down_to_three_tenths_and_use_every_codec(fac
     seen = set()
     for name in ("jpeg", "video"):
         monkeypatch.setattr(
-            transcoding, name, lambda *given, name=name, **_: seen.add(given[0] if name == "video" else name) or np.copy
+            transcoding,
+            f"make_{name}",
+            lambda *given, name=name, **_: seen.add(given[0] if name == "video" else name) or np.copy,
         )
     sides = [draw_chain(np.random.default_rng(seed), 141)(face).shape[0] for seed in range(300)]
     assert seen == {"jpeg", *CODECS}

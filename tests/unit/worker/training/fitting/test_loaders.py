@@ -25,7 +25,7 @@ def same(one, other):
 def test_a_pickled_stream_holds_its_arguments_and_not_its_faces(pairs):
     sent = pickle.dumps(pairs)
     assert len(sent) < 3000
-    assert same(pickle.loads(sent).batch(4), pairs.make_batch(4))  # noqa: S301 - our own
+    assert same(pickle.loads(sent).make_batch(4), pairs.make_batch(4))  # noqa: S301 - our own
 
 
 @pytest.mark.parametrize("cuda_in_use", [False, True], ids=["forked", "from a server"])
