@@ -56,11 +56,11 @@ def test_limits_are_not_printed_where_nothing_was_scored(evidence):
         (9, 1.3, "(on 9 faces, the highest of about 1.3 people)"),
     ],
 )
-def test_what_limits_rest_on_is_counted_in_plain_words(faces, people, told):
+def test_the_evidence_behind_the_limits_is_printed(faces, people, told):
     assert printed(**scored(faces, people)).count(f"fake from 0.6, real below 0.1 {told}") == 2
 
 
-def test_stretches_of_time_and_their_faces_are_counted_in_plain_words():
+def test_suspicious_stretches_and_their_faces_are_counted():
     stretch = {"start_s": 0.0, "end_s": 5.0, "person": 0, "fake_score": 0.9, "faces": 1, "verdict": "fake"}
     told = printed(**scored(9, 1.0), suspicious=[stretch] * 6)
     assert "person 0: 0.9000 on 1 face, fake" in told

@@ -98,7 +98,7 @@ def test_the_command_reports_omitted_files(data, tmp_path, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_settings_out_of_range_are_one_sentence_before_anything_is_written(given, sentence, data, tmp_path, capsys):
+def test_settings_out_of_range_are_reported_before_anything_is_written(given, sentence, data, tmp_path, capsys):
     assert main(["reencode", str(data), "--out", str(tmp_path / "out"), *given]) == 2
     told = capsys.readouterr().err
     assert sentence in told

@@ -146,7 +146,7 @@ def test_changing_only_the_face_leaves_the_probe_at_chance(tmp_path):
         assert one.outside_share == pytest.approx(one.outside_px / 222**2, rel=0.1)
 
 
-def test_the_position_of_the_detected_face_tells_nothing_within_pairs(tmp_path):
+def test_the_position_of_the_detected_face_carries_no_information_within_pairs(tmp_path):
     found = probe_caches([write_cache(tmp_path / "cache", swapped, shift=(5.0, -4.0))], rounds=50)
     assert areas(found, "couples")["outside"].roc_auc == pytest.approx(0.5, abs=0.05)
 
