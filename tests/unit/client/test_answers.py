@@ -1,4 +1,4 @@
-"""Answers that were lost, that come twice, and that are no service's: what the SDK makes of them."""
+"""How the SDK handles lost, repeated and invalid answers."""
 
 import gzip
 import io
@@ -121,7 +121,7 @@ def test_an_answer_of_another_program_is_an_error_of_this_package(server, client
 
 
 def with_one_change(document):
-    """*document* with each of its values, at any depth, replaced by others of another type, one at a time."""
+    """Yield copies of *document*, each with one value, at any depth, replaced by one of another type."""
     for name, value in document.items():
         for other in (None, True, 7, "text", [1], {"a": 1}, "\x1b[2J", float("inf")):
             yield document | {name: other}
@@ -245,7 +245,7 @@ def test_pages_that_do_not_end_are_an_error(server, client):
 
 @cases()
 def test_any_retry_after_is_read_or_ignored(server, client, value, seconds):
-    # As a server sends it: headers are Latin-1, and what does not fit is UTF-8.
+    # As a server sends it: headers are Latin-1, and other characters are sent as UTF-8.
     sent = value.encode().decode("latin-1")
     server.answers = [problem(429, "rate_limited", **{"Retry-After": sent})] * 4
     with pytest.raises(RateLimitedError) as raised:

@@ -198,7 +198,7 @@ def test_a_signed_body_that_is_no_event_is_refused(body):
 
 
 def summaries(first, count):
-    """Segments as a job's document has them."""
+    """Return segments as in the document of a job."""
     return [
         {"index": index, "start_s": 1.0 * index, "end_s": index + 1.0, "status": "scored", "fake_score": 0.5}
         for index in range(first, first + count)
@@ -206,13 +206,13 @@ def summaries(first, count):
 
 
 def long_job(status, total=250):
-    """A job of which the service gave the first 100 segments."""
+    """Return a job of which the service returned the first 100 segments."""
     progress = {"segments_total": total, "segments_done": total, "fraction": 1.0}
     return answer(job(status, progress=progress, segments=summaries(0, 100), segments_next_cursor="OTk"))
 
 
 def page(first, count, following=None):
-    """A page of summaries."""
+    """Return a page of summaries."""
     return answer({"items": summaries(first, count), "next_cursor": following})
 
 

@@ -1,4 +1,4 @@
-"""A key is sent to the address that it was made for, and to no other."""
+"""An API key is sent only to the address that it was made for."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def keys_seen(server):
 
 
 def place(url, method="PUT"):
-    """Where a service takes a file, as it says so."""
+    """Return the answer by which a service names the upload address of a file."""
     return {"id": "u1", "method": method, "url": url, "headers": {}}
 
 
@@ -32,7 +32,7 @@ def use_proxy(monkeypatch, receiver):
 
 @pytest.fixture
 def elsewhere():
-    """A service that the local stack's key is not for."""
+    """Run a service to which the key of the local stack does not belong."""
     with running_receiver() as receiver:
         receiver.answers = [answer(NO_JOBS)]
         yield receiver
@@ -40,7 +40,7 @@ def elsewhere():
 
 @pytest.fixture
 def state(server, tmp_path):
-    """The state of the stack on this machine, which is *server*."""
+    """Return the state folder of the stack on this machine, whose API is *server*."""
     server.answers = [answer(NO_JOBS)]
     with running_state(tmp_path / "state", server.url) as folder:
         yield folder

@@ -1,4 +1,4 @@
-"""Lists in pages, and jobs whose segments come in them, from a service that does not give what it says."""
+"""Paged lists, and jobs with paged segments, also from a service whose pages are inconsistent."""
 
 import io
 import itertools
@@ -92,7 +92,7 @@ def test_waiting_for_pages_ends_in_time_even_if_the_service_requests_longer_paus
 
 
 def test_no_page_is_requested_after_the_timeout(server, client, monkeypatch):
-    # Each look at the clock is a second after the one before.
+    # Each reading of the clock is a second after the previous one.
     seconds = itertools.count()
     monkeypatch.setattr(client_module.time, "monotonic", lambda: float(next(seconds)))
     server.answers = [long_job("succeeded"), page(100, 150)]

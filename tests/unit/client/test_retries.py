@@ -1,4 +1,4 @@
-"""What the SDK sends again, when, and for how long; and what cannot be sent at all."""
+"""Retries: which requests are repeated, when, and for how long; and requests that cannot be sent at all."""
 
 import io
 import itertools
@@ -104,7 +104,7 @@ def test_an_upload_header_that_cannot_be_sent_is_an_error_of_this_package(server
     server.answers = [place(server, **{"x-amz-meta": value})]
     with pytest.raises(DeepfakeStreamError):
         submit_directly(client)
-    # What cannot be sent once cannot be sent four times either.
+    # A request that cannot be sent once is not repeated.
     assert len(server.requests) == 1
 
 
@@ -209,15 +209,15 @@ def test_pauses_grow_and_differ_between_clients(server, monkeypatch):
     assert all(max(shorter) < max(longer) for shorter, longer in itertools.pairwise(pauses))
 
 
-@pytest.mark.parametrize(("asked", "least", "most"), [("0", 0.0, 1.0), ("7", 7.0, 8.0), ("999999999", 60.0, 60.0)])
-def test_a_requested_pause_is_kept_within_bounds(server, monkeypatch, asked, least, most):
+@pytest.mark.parametrize(("asked", "min_s", "max_s"), [("0", 0.0, 1.0), ("7", 7.0, 8.0), ("999999999", 60.0, 60.0)])
+def test_a_requested_pause_is_kept_within_bounds(server, monkeypatch, asked, min_s, max_s):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     server.answers = [problem(429, "x", **{"Retry-After": asked}), answer(job())]
     with Client(server.url, "dfs_key") as client:
         client.get("x")
     (pause_s,) = slept
-    assert least <= pause_s <= most
+    assert min_s <= pause_s <= max_s
 
 
 def test_a_client_without_retries_sends_once(server):

@@ -42,7 +42,7 @@ def test_tables_keep_the_order_of_the_sources():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures among other files."""
+    """Make a folder with two pictures among other files."""
     inside = tmp_path / "folder"
     (inside / ".cache").mkdir(parents=True)
     (inside / "b.bin").write_bytes(PICTURE)
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def scan(command, server, tmp_path):
-    """Scan, with answers for as many files as are given."""
+    """Return a function that scans with answers for *files* files."""
 
     def run(*arguments, files):
         server.answers = [answer(job("queued"), 202)] * files
@@ -155,14 +155,16 @@ def test_an_unknown_model_without_a_service_is_reported_as_by_a_service(command,
 
 
 def test_help_shows_defaults_and_says_what_arguments_are(command):
-    told = {name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")}
-    assert "FOLDER stands for all images and videos inside" in told["scan"]
+    help_texts = {
+        name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")
+    }
+    assert "FOLDER stands for all images and videos inside" in help_texts["scan"]
     for shown in (
         "[default: (no limit); x>0]",
         "[default: wait]",
         "[default: (the checkpoint's, mostly 2); 0.1<=x<=30]",
     ):
-        assert shown in told["scan"]
-    assert "[default: 20; x>=1]" in told["jobs"]
+        assert shown in help_texts["scan"]
+    assert "[default: 20; x>=1]" in help_texts["jobs"]
     for name in ("cancel", "delete"):
-        assert "ID is a job's" in told[name]
+        assert "ID is a job's" in help_texts[name]

@@ -1,4 +1,4 @@
-"""What is refused before it is sent is nothing that a service would take."""
+"""Only files that every service would refuse are refused before they are sent."""
 
 import gzip
 import io

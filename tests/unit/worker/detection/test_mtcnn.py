@@ -46,7 +46,7 @@ def agreement(detector, reference, frames):
         big = [box for box in theirs if min(box[2] - box[0], box[3] - box[1]) >= MIN_FACE_PX]
         ours_big = [box for box in boxes if min(box[2] - box[0], box[3] - box[1]) >= MIN_FACE_PX]
         wanted += len(big)
-        found += sum(any(overlap(box, mine) >= 0.5 for mine in boxes) for box in big)
+        found += sum(any(overlap(box, actual) >= 0.5 for actual in boxes) for box in big)
         right += len(ours_big)
         confirmed += sum(any(overlap(box, other) >= 0.5 for other in theirs) for box in ours_big)
     return found / wanted, confirmed / right, wanted

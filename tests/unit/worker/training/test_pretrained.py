@@ -110,7 +110,7 @@ def test_the_features_are_those_of_the_published_network(published, backbone):
     ours = network.features(network.make_input_planes(picture))
     theirs = independent_features(published, (picture * 255.0 - 127.0) / 128.0, backbone)
     assert ours.shape == theirs.shape == (1, 1280, 7, 7)
-    # What lies in the picture's border, where padding means another grey, spreads a little.
+    # The effect of the border, where padding means another grey, spreads a little.
     assert (ours - theirs).norm() / theirs.norm() < 0.05
     wrong = network.features((picture * 255.0 - 127.0) / 128.0)
     assert (wrong - theirs).norm() / theirs.norm() > 0.2

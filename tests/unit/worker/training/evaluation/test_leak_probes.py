@@ -204,9 +204,9 @@ def test_a_data_set_with_too_few_media_is_reported_in_one_sentence(real, fake, w
     folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
     keep(folder, real, fake)
     assert main(["probe-outside", str(folder)]) == 2
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python")]
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python")]
     counted = min(real, fake) if with_originals else fake
-    assert told == (
+    assert sentence == (
         "python -m worker.training probe-outside: made is too small to be probed: "
         f"{real} people or single pictures that are real and {counted} that are fake show enough outside the face, "
         f"and {MIN_GROUPS} of each are needed"

@@ -91,7 +91,7 @@ def test_side_by_side_faces_match_in_place_and_time(crops):
     for (_, real), (_, fake) in made.faces.side_by_side[0]:
         assert (real.label, fake.label) == ("real", "fake")
         assert real.time_s == fake.time_s
-        # Of the two people on the left, the one who stands where the swapped one does on the right.
+        # Of the two people on the left, the one at the position of the swapped one on the right.
         assert real.frame_box_px[0] > 280
 
 
@@ -175,7 +175,7 @@ def test_real_from_limits_the_data_sets_that_fakes_are_made_from(crops):
 
 
 def test_pictures_of_two_caches_are_not_mixed_up(crops, tmp_path):
-    # Shards have the same names in every cache, and their first picture stands at the same place.
+    # Shards have the same names in every cache, and their first picture is at the same offset.
     folders = []
     for shard in ("00000", "00001", "00002"):
         folder = tmp_path / f"cache {shard}"
@@ -192,7 +192,7 @@ def test_pictures_of_two_caches_are_not_mixed_up(crops, tmp_path):
 
 
 class Sizes(RealFakePairMaker):
-    """Remembers what it is to augment."""
+    """Records the pictures that it augments."""
 
     seen: list[tuple[tuple[int, ...], float]]
 
@@ -230,7 +230,7 @@ def test_shuffling_labels_reverses_about_half_of_the_pairs(crops):
 
 
 class Kinds(RealFakePairMaker):
-    """Remembers the kinds of its pairs; a real picture is black and a fake is white."""
+    """Records the kinds of its pairs; a real picture is black and a fake is white."""
 
     drawn: list[str]
 
