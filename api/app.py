@@ -6,7 +6,7 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct_uploads, health, models, submission
+from api import deliveries, direct_uploads, evidence, health, models, submission
 from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
@@ -18,7 +18,10 @@ from api.readiness import Readiness
 from api.schemas import Problem
 from api.security import add_security_headers, trust_proxies
 from api.services import Services
+from api.signing import load_keys
+from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
+from api.version import VERSION
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory
@@ -29,8 +32,6 @@ from shared.storage import Storage, open_storage
 from shared.tracing import start_tracing
 
 log = get_logger(__name__)
-
-VERSION = "0.1.0"
 
 
 def create_app(settings: APISettings, *, storage: Storage | None = None, sender: Sender | None = None) -> OpenAPI:
@@ -44,6 +45,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
 
     Raises:
         ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
+        ConfigurationError: A key for evidence bundles cannot be read, or time stamps need a package.
     """
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
@@ -79,6 +81,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
+        bundling=BoundedSemaphore(settings.api.bundles),
+        evidence_keys=load_keys(settings.evidence),
+        stamp=make_stamp(settings.evidence.timestamp_url),
     )
     # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)
@@ -89,7 +94,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     app.after_request(drain_unread)
     app.after_request(add_security_headers)
     # The submission shares the blueprint of jobs, since the OpenAPI document of a second blueprint would replace it.
-    for module in (submission, direct_uploads, deliveries, models, health):
+    for module in (submission, direct_uploads, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
     # This replaces the library's page of links.

@@ -1,6 +1,9 @@
 """Settings of the api."""
 
-from pydantic import Field, SecretStr
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.config import Section, SharedSettings
 
@@ -55,8 +58,40 @@ class API(Section):
         """Requests of a process that may wait for jobs at a time; some threads stay free of them and of uploads."""
         return max(1, self.threads * 3 // 8)
 
+    @property
+    def bundles(self) -> int:
+        """How many evidence bundles a process sends at a time."""
+        return max(1, self.threads // 8)
+
+
+class Evidence(Section):
+    """Signed bundles of what is stored of a job; see ``docs/evidence.md``."""
+
+    key_file: Path | None = None
+    """PEM file of the Ed25519 private key that signs them; without a key there are no bundles."""
+    key: SecretStr | None = None
+    """Instead of ``key_file``: the key itself in PEM form, for folders of secrets, as the file ``evidence__key``."""
+    retired_key_files: list[Path] = Field(default=[])
+    """PEM files of the public keys that signed earlier bundles, to be listed beside the current one."""
+    timestamp_url: str | None = None
+    """Address of an RFC 3161 time stamp authority; without one bundles have no time stamp."""
+
+    @model_validator(mode="after")
+    def _has_one_key(self) -> Self:
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("give either key or key_file")
+        return self
+
+    @field_validator("timestamp_url")
+    @classmethod
+    def _has_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return value
+
 
 class APISettings(SharedSettings):
     """All settings of the api."""
 
     api: API = API()
+    evidence: Evidence = Evidence()

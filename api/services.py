@@ -8,6 +8,8 @@ from flask import current_app
 from api.config import APISettings
 from api.listener import JobEndListener
 from api.readiness import Readiness
+from api.signing import Keys
+from api.timestamps import Stamp
 from shared.db import SessionFactory
 from shared.queues import Sender
 from shared.storage import Storage
@@ -30,6 +32,12 @@ class Services:
     """Slots for large uploads."""
     small_uploading: BoundedSemaphore
     """Slots for small uploads."""
+    bundling: BoundedSemaphore
+    """Slots for evidence bundles that are being sent."""
+    evidence_keys: Keys
+    """Sign evidence bundles."""
+    stamp: Stamp
+    """Gives evidence bundles their time stamps."""
 
 
 def current_services() -> Services:

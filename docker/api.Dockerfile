@@ -3,7 +3,7 @@
 ARG PYTHON=3.12.12-slim-bookworm
 
 FROM python:${PYTHON} AS build
-ARG EXTRAS=api,s3,tracing
+ARG EXTRAS=api,s3,timestamps,tracing
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 # Dependencies first: they rarely change.

@@ -15,6 +15,8 @@ keep storage__access_key_id deepfakestream
 keep storage__secret_access_key "$(random)"
 keep worker__flower__password "$(random)"
 keep api__metrics_token "$(random)"
+# Signs evidence bundles.
+[ -s evidence__key ] || openssl genpkey -algorithm ed25519 -out evidence__key
 keep grafana_password "$(random)"
 keep database__url "postgresql+psycopg://deepfakestream:$(cat postgres_password)@postgres:5432/deepfakestream"
 keep broker__url "redis://:$(cat redis_password)@redis:6379/0"

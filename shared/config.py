@@ -31,6 +31,7 @@ SECTIONS = {
     "api",
     "broker",
     "database",
+    "evidence",
     "jobs",
     "limits",
     "logging",

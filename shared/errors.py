@@ -83,9 +83,11 @@ class Code(StrEnum):
     PRECONDITION_FAILED = "precondition_failed"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     JOB_ALREADY_FINAL = "job_already_final"
+    JOB_NOT_FINAL = "job_not_final"
     DELIVERY_PENDING = "delivery_pending"
     UPLOAD_INCOMPLETE = "upload_incomplete"
     NO_DIRECT_UPLOADS = "no_direct_uploads"
+    NO_EVIDENCE_KEY = "no_evidence_key"
     # Limits
     RATE_LIMITED = "rate_limited"
     TOO_MANY_OPEN_JOBS = "too_many_open_jobs"

@@ -94,6 +94,11 @@ class EmbeddedStack:
         return self.state / "secrets" / "webhook-secret"
 
     @property
+    def evidence_key_file(self) -> Path:
+        """Where the private key that signs evidence bundles is; readable by its owner alone."""
+        return self.state / "secrets" / "evidence-key.pem"
+
+    @property
     def flower_password_file(self) -> Path:
         """The file with Flower's password; the user name is ``operator``."""
         return self.state / "secrets" / "flower-password"
@@ -242,6 +247,7 @@ class EmbeddedStack:
             "DEEPFAKESTREAM_BROKER__URL": self._redis.url,
             "DEEPFAKESTREAM_STORAGE__URL": f"file://{self.state / 'storage'}",
             "DEEPFAKESTREAM_API__HOST": "127.0.0.1",
+            "DEEPFAKESTREAM_EVIDENCE__KEY_FILE": str(self.evidence_key_file),
         }
         # In a checkout the packages may be importable from the current folder alone, and processes run in another.
         path = os.pathsep.join(entry for entry in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if entry)  # noqa: PTH109
@@ -293,6 +299,8 @@ class EmbeddedStack:
     def _make_secrets(self, environment: dict[str, str]) -> None:
         if not self.flower_password_file.exists():
             write_secret(self.flower_password_file, secrets.token_urlsafe(18))
+        if not self.evidence_key_file.exists():
+            self._run("-m", "api.signing", "create", str(self.evidence_key_file), environment=environment)
         if self.api_key_file.exists():
             return
         self._say("creating the first API key")

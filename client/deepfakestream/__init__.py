@@ -1,4 +1,4 @@
-"""The public names of the SDK; everything else in the package is internal."""
+"""The public names of the SDK, beside ``deepfakestream.verification``; everything else in the package is internal."""
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError

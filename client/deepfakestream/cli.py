@@ -22,6 +22,7 @@ from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
 from deepfakestream.scanning import Options, Scan, select_sources
 from deepfakestream.tables import make_jobs_table, pluralize
 from deepfakestream.terminal import make_console, prepare_output, say
+from deepfakestream.verification import describe_verification, verify_bundle
 
 COMMANDS_GROUP = "deepfakestream.commands"
 """Entry points by which an installed server adds commands."""
@@ -277,6 +278,72 @@ def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
         return f"{job_id} erased"
 
     _run_for_each_job(context, job_ids, erase)
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The zip file to write; replaced."
+)
+@click.pass_context
+def evidence(context: click.Context, job_id: str, out: Path) -> None:
+    """
+    Download the signed evidence bundle of a job that has ended.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it.
+    """
+    try:
+        with _client(context) as client:
+            client.evidence(job_id, out)
+    except OSError as error:
+        raise _click_error(DeepfakeStreamError(f"{out} cannot be written ({error.strerror or error})")) from error
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
+    say(f"{out} written; check it with 'deepfakestream verify'")
+
+
+@main.command("evidence-key")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with retired keys.")
+@click.pass_context
+def evidence_key(context: click.Context, as_json: bool) -> None:
+    """Print the id and the public key that belong to the signatures of evidence bundles."""
+    try:
+        with _client(context) as client:
+            found = client.evidence_key()
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
+    say(json.dumps(found) if as_json else f"{found.get('id')}\n{found['public_key']}".rstrip())
+
+
+@main.command()
+@click.argument("bundle", type=click.Path(path_type=Path), metavar="BUNDLE")
+@click.option("--media", type=click.Path(path_type=Path), help="The image or video that it should be about.")
+@click.option("--key", help="The key that should have signed it: its id, or the file of its public key (PEM).")
+@click.option(
+    "--timestamp-root", type=click.Path(path_type=Path), help="Certificate (PEM) of the authority that stamped it."
+)
+@click.option(
+    "--rescore",
+    "scan_again",
+    is_flag=True,
+    help="Scan the media again in this process and compare the scores; needs --media and an installed server.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def verify(context: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
+    """
+    Check an evidence bundle without a service; exit status 1 if anything is wrong with it.
+
+    BUNDLE is a zip file that 'evidence' has downloaded.
+    """
+    if given["scan_again"] and given["media"] is None:
+        raise click.UsageError("--rescore needs the media: give it with --media")
+    try:
+        found = verify_bundle(bundle, **given)
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
+    say(json.dumps(found.to_json()) if as_json else describe_verification(found))
+    context.exit(0 if found.passed else FAILED)
 
 
 def _run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:

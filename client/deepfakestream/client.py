@@ -233,6 +233,44 @@ class Client:
         path = _job_path(job_id, "deliveries", str(number), "redeliver")
         return _parse_document(Delivery, self._transport.call("POST", path, safety=RetrySafety.UNSAFE))
 
+    def evidence(self, job_id: str, path: str | Path) -> Path:
+        """
+        Download the signed evidence bundle of a job that has ended; ``deepfakestream.verify_bundle`` checks it.
+
+        Args:
+            path: Where to write the zip file. A file that is there is replaced once the bundle has arrived whole.
+
+        Returns:
+            *path*.
+
+        Raises:
+            ConflictError: The job has not ended (``job_not_final``), or the service has no key to sign with
+                (``no_evidence_key``).
+            NotFoundError: There is no such job of yours.
+            OSError: The file cannot be written.
+        """
+        target = Path(path)
+        # Beside the target, so that it can be moved there in one step.
+        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            self._transport.download(_job_path(job_id, "evidence.zip"), partial_file, media_type="application/zip")
+            partial_file.replace(target)
+        finally:
+            partial_file.unlink(missing_ok=True)
+        return target
+
+    def evidence_key(self) -> dict[str, Any]:
+        """
+        Return the public key that signs evidence bundles, as the API describes it: ``id``, ``public_key``, ``retired``.
+
+        Raises:
+            ConflictError: The service has none.
+        """
+        document = self._transport.call("GET", "/v1/evidence-key")
+        if not isinstance(document, dict) or not isinstance(document.get("public_key"), str):
+            raise unexpected_answer_error(200, "it is no document of a key")
+        return document
+
     def models(self) -> tuple[dict[str, Any], ...]:
         """Return the documents of the checkpoints that a job can name."""
         return tuple(read_items(self._transport.call("GET", "/v1/models")))

@@ -10,6 +10,7 @@ The errors that this package raises, as a tree.
     ├── AddressError                 not the address of a service, or not an API key
     ├── NotMediaError                the file is certainly neither an image nor a video
     │   └── EmptyFileError           it has no bytes
+    ├── BundleError                  an evidence bundle, or what it is to be checked with, is not acceptable
     └── APIError                     the service answered with a problem: status, code, detail, request_id
         ├── UnexpectedAnswerError    3xx, or a success without a document of this service
         ├── AuthenticationError      401, 403
@@ -76,6 +77,12 @@ class EmptyFileError(NotMediaError):
     """The file has no bytes, so it was not sent."""
 
     code = "empty_file"
+
+
+class BundleError(DeepfakeStreamError):
+    """An evidence bundle is damaged, was changed, contradicts itself, or cannot be checked with what was given."""
+
+    code = "bundle_refused"
 
 
 class APIError(DeepfakeStreamError):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -121,6 +122,42 @@ class Transport:
             )
 
         return send_with_retries(send, retries=self._retries, safety=safety, within_s=within_s)
+
+    def download(self, path: str, target: Path, *, media_type: str) -> None:
+        """
+        Write the answer to a GET request to the file *target*, block by block.
+
+        Args:
+            media_type: The type that the answer has to have.
+
+        Raises:
+            ConnectionFailedError: No answer, or one that broke off as often as it was asked for.
+            APIError: An answer other than a success, or one of another type.
+            OSError: The file cannot be written.
+        """
+
+        def send() -> None:
+            with (
+                _as_failed_attempts(f"from {self.base_url}", RetrySafety.SAFE),
+                self._http.stream("GET", path, timeout=self._timeout_s) as response,
+            ):
+                kind = response.headers.get("content-type", "of no named type")
+                if response.is_success and kind == media_type:
+                    with target.open("wb") as file:
+                        for block in response.iter_bytes():
+                            file.write(block)
+                    return
+                response.read()
+            if response.is_success:
+                raise unexpected_answer_error(response.status_code, f"{kind}, where {media_type} is expected")
+            raise FailedAttemptError(
+                _error_of(response),
+                is_transient=response.status_code in RETRIED_STATUSES,
+                may_be_processed=response.status_code not in NOT_PROCESSED_STATUSES,
+                retry_after_s=_retry_after_s(response),
+            )
+
+        send_with_retries(send, retries=self._retries)
 
     def put(self, upload: Any, make_content: Content) -> str:
         """

@@ -13,6 +13,7 @@ COMMANDS = {
     "deepfakestream": "deepfakestream.cli:main",
     "api.audit": "api.audit:commands",
     "api.keys": "api.keys:commands",
+    "api.signing": "api.signing:commands",
     "api.storage": "api.storage:commands",
     "migrations": "migrations.__main__:main",
     "worker": "worker.__main__:main",

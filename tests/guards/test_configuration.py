@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from api.config import API, APISettings
+from api.config import API, APISettings, Evidence
 from api.embedded import stack
 from shared.config import SECTIONS, SharedSettings, load_settings
 from worker.config import Worker, WorkerSettings
@@ -19,7 +19,7 @@ ADDRESSES = {"DATABASE__URL": "postgresql+psycopg://x/y", "BROKER__URL": "redis:
 
 def sections():
     found = {name: field.annotation for name, field in SharedSettings.model_fields.items()}
-    return found | {"api": API, "worker": Worker}
+    return found | {"api": API, "evidence": Evidence, "worker": Worker}
 
 
 def settings_of(model: type[BaseModel], prefix: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ NOT_THE_OPERATORS: Final = {
     "database": {"url"},
     "broker": {"url"},
     "api": {"host", "port", "metrics_token"},
+    # The key is in the Secret, and the chart mounts no other files.
+    "evidence": {"key", "key_file", "retired_key_files"},
     "worker": {
         *("device", "processes_per_device", "cpu_processes"),
         *("metrics_address", "metrics_port", "beat_folder"),

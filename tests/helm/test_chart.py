@@ -131,7 +131,7 @@ def test_each_pod_gets_only_the_secrets_that_it_needs(render):
     storage = {"storage__access_key_id?", "storage__secret_access_key?"}
     given = {component: secrets_of(pod)["deepfakestream"] for component, pod in pods.items() if component != "test"}
     assert given == {
-        "api": stores | storage | {"api__metrics_token?"},
+        "api": stores | storage | {"api__metrics_token?", "evidence__key?"},
         "gpu-worker": stores | storage,
         "cpu-worker": stores | storage,
         "beat": stores,

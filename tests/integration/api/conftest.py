@@ -1,7 +1,7 @@
 """An api without an HTTP server, for tests with their own settings; database and Redis are real."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ class OneAPI:
 @pytest.fixture
 def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI]]:
     """Return a function that makes an api with given settings, with its own database and Redis."""
+    with api_maker(postgres_url, tmp_path) as make:
+        yield make
+
+
+@contextmanager
+def api_maker(postgres_url: str, storage_folder: Path) -> Iterator[Callable[..., OneAPI]]:
+    """Give what ``make_api`` gives, for fixtures of a wider scope."""
     with ExitStack() as running:
         redis = running.enter_context(running_redis())
         url = running.enter_context(new_database(postgres_url))
@@ -59,17 +66,23 @@ def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI
         running.callback(engine.dispose)
         migrate(engine)
 
-        def make(storage: StorageSettings | None = None, models: dict[str, Any] | None = None, **api: Any) -> OneAPI:
+        def make(
+            storage: StorageSettings | None = None,
+            models: dict[str, Any] | None = None,
+            evidence: dict[str, Any] | None = None,
+            **api: Any,
+        ) -> OneAPI:
             settings = APISettings(
                 database={"url": url},
                 broker={"url": redis.url},
-                storage=storage or {"url": f"file://{tmp_path}"},
+                storage=storage or {"url": f"file://{storage_folder}"},
                 models=models or {},
+                evidence=evidence or {},
                 api=api,
             )
             app = create_app(settings)
             running.callback(app.extensions["deepfakestream"].sessions.engine.dispose)
             running.callback(app.extensions["deepfakestream"].listener.close)
-            return OneAPI(app, settings, SessionFactory(engine), tmp_path, redis)
+            return OneAPI(app, settings, SessionFactory(engine), storage_folder, redis)
 
         yield make

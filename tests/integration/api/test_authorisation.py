@@ -31,6 +31,9 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/cancel"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/jobs/{job}"): ("jobs:write", 204, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
+    # The job has not ended, and the service has no key; other tests get bundles.
+    ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
+    ("GET", "/v1/evidence-key"): ("jobs:read", 409, 409),
     # This service stores files on a disk, without direct uploads; other tests cover them.
     ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
 }

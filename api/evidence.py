@@ -1,0 +1,125 @@
+"""Evidence of finished jobs: signed bundles, and the keys that sign them."""
+
+from collections.abc import Iterator
+from threading import BoundedSemaphore
+
+from flask import Response
+from flask_openapi3 import APIBlueprint, Tag
+from pydantic import Field
+
+from api.auth import caller, requires
+from api.bundles import Bundle, Contents
+from api.documentation import SECURITY, authenticated_problems
+from api.errors import APIError
+from api.responses import document_response
+from api.schemas import JobPath
+from api.services import Services, current_services
+from api.signing import PublicKey, SigningKey
+from shared.documents.base import Document
+from shared.errors import Code
+from shared.jobs.queries import get_job
+from shared.observability import get_logger
+
+log = get_logger(__name__)
+blueprint = APIBlueprint("evidence", __name__, url_prefix="/v1", abp_tags=[Tag(name="evidence")], abp_security=SECURITY)
+
+BUSY_RETRY_S = 5
+
+
+class EvidenceKeyDocument(Document):
+    """A public key of the deployment."""
+
+    id: str = Field(description="SHA-256 of the DER-encoded SubjectPublicKeyInfo, in hexadecimal; the `keyid`.")
+    algorithm: str = Field(description="`ed25519`.")
+    public_key: str = Field(description="SubjectPublicKeyInfo in PEM form.")
+
+    @classmethod
+    def of(cls, key: PublicKey) -> "EvidenceKeyDocument":
+        """Return the document of *key*."""
+        return cls(id=key.id, algorithm="ed25519", public_key=key.pem)
+
+
+class EvidenceKeysDocument(EvidenceKeyDocument):
+    """The key that signs evidence bundles, and those that did."""
+
+    retired: list[EvidenceKeyDocument] = Field(description="Keys that signed earlier bundles.")
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>/evidence.zip",
+    operation_id="getEvidence",
+    responses={
+        "200": {
+            "description": "A zip file; see docs/evidence.md.",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **authenticated_problems(404, 409, 422),
+    },
+)
+@requires("jobs:read")
+def get_evidence(path: JobPath) -> Response:
+    """
+    Download a signed bundle with everything that is stored of a finished job.
+
+    `deepfakestream verify` checks it without the service. Nothing of it is kept here.
+    """
+    services = current_services()
+    with services.sessions.transaction() as session:
+        job = get_job(session, path.job_id, owner=caller().owner)
+        if job is None:
+            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
+        if not job.is_final:
+            raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} is {job.status}; ask again when it has ended")
+        key = _signing_key(services)
+        contents = Contents.of(session, job)
+    blocks = _stream(Bundle(services.sessions, contents, key, services.stamp))
+    response = Response(blocks, mimetype="application/zip")
+    # After everything that can be refused: the response gives the slot back when it is closed.
+    response.call_on_close(_take_slot(services.bundling).release)
+    response.headers["Content-Disposition"] = f'attachment; filename="evidence-{contents.job_id}.zip"'
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+@blueprint.get(
+    "/evidence-key",
+    operation_id="getEvidenceKey",
+    responses={200: EvidenceKeysDocument, **authenticated_problems(409)},
+)
+@requires("jobs:read")
+def get_evidence_key() -> Response:
+    """Get the public key that belongs to the signatures of evidence bundles, to compare or to pin it."""
+    services = current_services()
+    current = EvidenceKeyDocument.of(_signing_key(services).public)
+    retired = [EvidenceKeyDocument.of(key) for key in services.evidence_keys.retired]
+    return document_response(EvidenceKeysDocument(**current.to_json(), retired=retired))
+
+
+def _signing_key(services: Services) -> SigningKey:
+    key = services.evidence_keys.current
+    if key is None:
+        raise APIError(
+            Code.NO_EVIDENCE_KEY,
+            "this service has no key to sign evidence with; its operator has to set evidence.key_file or evidence.key",
+        )
+    return key
+
+
+def _take_slot(slots: BoundedSemaphore) -> BoundedSemaphore:
+    """Take one of the slots for bundles: clients that read slowly must not take every thread."""
+    if not slots.acquire(blocking=False):
+        raise APIError(
+            Code.OVERLOADED,
+            "too many evidence bundles are being sent; retry later",
+            headers={"Retry-After": str(BUSY_RETRY_S)},
+        )
+    return slots
+
+
+def _stream(bundle: Bundle) -> Iterator[bytes]:
+    """Send a bundle, and log why one broke off: its status was sent before."""
+    try:
+        yield from bundle.stream()
+    except Exception:
+        log.exception("evidence bundle broken off")
+        raise
