@@ -6,7 +6,8 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-from api import deliveries, direct_uploads, evidence, health, models, submission
+# The last four add their routes to the blueprint of jobs, since the document of a second one would replace that.
+from api import deliveries, direct_uploads, evidence, health, jobs, models, rescoring, reviews, shares, submission  # noqa: F401
 from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
@@ -22,6 +23,7 @@ from api.signing import load_keys
 from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
+from api.web import pages
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory
@@ -93,12 +95,12 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_unread)
     app.after_request(add_security_headers)
-    # The submission shares the blueprint of jobs, since the OpenAPI document of a second blueprint would replace it.
-    for module in (submission, direct_uploads, deliveries, evidence, models, health):
+    for module in (jobs, direct_uploads, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
+    app.register_blueprint(pages.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)
-    # This replaces the library's page of links.
-    app.view_functions["openapi.openapi"] = _to_docs
+    # In place of the library's page of links.
+    app.view_functions["openapi.openapi"] = pages.jobs
     trust_proxies(app, settings.api.trusted_proxies)
     return app
 

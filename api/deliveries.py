@@ -7,9 +7,10 @@ from flask_openapi3 import APIBlueprint, Tag
 from sqlalchemy import select
 
 from api.audit import current_actor
-from api.auth import caller, requires
+from api.auth import requires
 from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
+from api.ownership import find_own_job, lock_own_job
 from api.responses import document_response
 from api.schemas import DeliveryPath, JobPath
 from api.services import current_services
@@ -17,7 +18,6 @@ from shared.audit import record_event
 from shared.documents.webhooks import DeliveryDocument, DeliveryList
 from shared.errors import Code
 from shared.jobs.deliveries import list_deliveries, redeliver
-from shared.jobs.queries import get_job, lock_job
 from shared.models import Delivery
 
 blueprint = APIBlueprint(
@@ -34,8 +34,7 @@ blueprint = APIBlueprint(
 def get_deliveries(path: JobPath) -> Response:
     """List every attempt to deliver the job's webhook, oldest first."""
     with current_services().sessions.transaction() as session:
-        if get_job(session, path.job_id, owner=caller().owner) is None:
-            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
+        find_own_job(session, path.job_id)
         items = [DeliveryDocument.from_delivery(delivery) for delivery in list_deliveries(session, path.job_id)]
     return document_response(DeliveryList(items=items))
 
@@ -50,9 +49,7 @@ def send_again(path: DeliveryPath) -> Response:
     """Deliver an event again, with the same ``webhook-id``. A success switches the receiver on again."""
     with current_services().sessions.transaction() as session:
         # The lock serialises the numbering of concurrent attempts.
-        job = lock_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
+        job = lock_own_job(session, path.job_id)
         wanted = select(Delivery).where(Delivery.job_id == job.id, Delivery.number == path.number)
         delivery = session.scalars(wanted).one_or_none()
         if delivery is None:

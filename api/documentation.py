@@ -34,6 +34,7 @@ _DESCRIPTIONS = {
     405: "The resource does not support the method.",
     408: "The body did not arrive in time.",
     409: "The request conflicts with the state of the resource.",
+    410: "The stored file is gone.",
     412: "A precondition failed.",
     413: "A size limit is exceeded; `detail` names it.",
     415: "The media type of the body is not supported.",

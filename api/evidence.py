@@ -7,17 +7,17 @@ from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import Field
 
-from api.auth import caller, requires
+from api.auth import requires
 from api.bundles import Bundle, Contents
 from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
+from api.ownership import find_own_job
 from api.responses import document_response
 from api.schemas import JobPath
 from api.services import Services, current_services
 from api.signing import PublicKey, SigningKey
 from shared.documents.base import Document
 from shared.errors import Code
-from shared.jobs.queries import get_job
 from shared.observability import get_logger
 
 log = get_logger(__name__)
@@ -65,9 +65,7 @@ def get_evidence(path: JobPath) -> Response:
     """
     services = current_services()
     with services.sessions.transaction() as session:
-        job = get_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise APIError(Code.NOT_FOUND, f"there is no job {path.job_id}")
+        job = find_own_job(session, path.job_id)
         if not job.is_final:
             raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} is {job.status}; ask again when it has ended")
         key = _signing_key(services)

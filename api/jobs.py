@@ -11,6 +11,7 @@ from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
+from api.ownership import find_own_job, lock_own_job
 from api.paging import page_limit, parse_cursor
 from api.responses import document_response
 from api.schemas import MAX_SUMMARIES_PER_PAGE, GetHeaders, JobPath, JobsQuery, SegmentsQuery, SegmentsView
@@ -22,7 +23,6 @@ from shared.documents.jobs import JobDocument, JobList, JobSummary
 from shared.documents.segments import SegmentDocument, SegmentList, SegmentSummary
 from shared.errors import Code
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.queries import get_job, lock_job
 from shared.jobs.segments import count_done, read_segment_page, read_segments
 from shared.models import Job
 from shared.states import JobStatus
@@ -42,9 +42,7 @@ def get(path: JobPath, header: GetHeaders) -> Response:
     wait_s = requested_wait_s(header.prefer, services.settings.api.max_wait_s)
     has_waited = wait_for_end(services, path.job_id, wait_s)
     with services.sessions.transaction() as session:
-        job = get_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise _no_job(path.job_id)
+        job = find_own_job(session, path.job_id)
         response = document_response(JobDocument.from_job(job, read_segments(session, job)))
     response.add_etag(weak=True)
     # Clients may cache the response, but must revalidate it each time.
@@ -92,8 +90,7 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
     limit = page_limit(services, query, max_items=MAX_SUMMARIES_PER_PAGE if is_summary else None)
     after = -1 if query.cursor is None else parse_cursor(query.cursor, int)
     with services.sessions.transaction() as session:
-        if get_job(session, path.job_id, owner=caller().owner) is None:
-            raise _no_job(path.job_id)
+        find_own_job(session, path.job_id)
         page = read_segment_page(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
     following = None if page.last_index is None else write_cursor(page.last_index)
     kind = SegmentSummary if is_summary else SegmentDocument
@@ -109,9 +106,7 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
 def cancel(path: JobPath) -> Response:
     """Cancel a job. Cancelling it again changes nothing; if it has ended otherwise, the answer is 409."""
     with current_services().sessions.transaction() as session:
-        job = lock_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise _no_job(path.job_id)
+        job = lock_own_job(session, path.job_id)
         if job.is_final and job.status != JobStatus.CANCELLED:
             raise APIError(Code.JOB_ALREADY_FINAL, f"job {job.id} has already ended with status {job.status}")
         if not job.is_final:
@@ -131,13 +126,7 @@ def cancel(path: JobPath) -> Response:
 def delete(path: JobPath) -> Response:
     """Erase a job with its results, its deliveries and, unless another job of yours uses it, its file."""
     with current_services().sessions.transaction() as session:
-        job = lock_job(session, path.job_id, owner=caller().owner)
-        if job is None:
-            raise _no_job(path.job_id)
+        job = lock_own_job(session, path.job_id)
         delete_job(session, job)
         record_event(session, "job.erased", owner=job.owner, actor=current_actor(), job_id=job.id)
     return Response(status=204)
-
-
-def _no_job(job_id: uuid.UUID) -> APIError:
-    return APIError(Code.NOT_FOUND, f"there is no job {job_id}")

@@ -70,7 +70,8 @@ class JobEndListener:
         self._thread: threading.Thread | None = None
         self._connection: psycopg.Connection[Any] | None = None
         self._closing = threading.Event()
-        self._is_ending_waits = False
+        self.is_ending_waits = False
+        """Whether this process has been asked to stop, so that requests have to end their waits."""
         self.is_listening = False
         """Whether notifications arrive at the moment."""
 
@@ -97,7 +98,7 @@ class JobEndListener:
             if has_ended():
                 return True
             while (left_s := deadline - time.monotonic()) > 0:
-                if self._is_ending_waits:
+                if self.is_ending_waits:
                     return False
                 is_due = woken.wait(min(left_s, self._poll_every_s)) or time.monotonic() < deadline
                 woken.clear()
@@ -107,7 +108,7 @@ class JobEndListener:
 
     def end_waits(self) -> None:
         """End all waits now and in the future, since the process is stopping."""
-        self._is_ending_waits = True
+        self.is_ending_waits = True
         self._wake_all()
 
     def close(self) -> None:

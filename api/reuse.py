@@ -6,6 +6,7 @@ from sqlalchemy import exists, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from shared.jobs.ending import Outcome, end_job
+from shared.manifests import Manifest
 from shared.models import Job, Media, Segment
 from shared.states import JobStatus, Reason
 
@@ -15,6 +16,14 @@ COPIED_COLUMNS = (
     *(Segment.reasons, Segment.started_at, Segment.finished_at),
 )
 """Columns of segments that are copied to the new job. Their times are those of the original scoring."""
+
+
+def reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
+    """End a new *job* with the result of an equal one, if there is one."""
+    description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
+    source = find_reusable_job(session, job, description)
+    if source is not None:
+        copy_result(session, job, source)
 
 
 def find_reusable_job(session: Session, job: Job, description: dict[str, Any]) -> Job | None:

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from shared.documents.base import DeclaredType
 from shared.errors import Code
-from shared.states import JobStatus
+from shared.states import Finding, JobStatus
 
 SampleFPS = Annotated[float, Field(ge=0.1, le=30.0, description="Frames analysed per second.")]
 SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of a segment in seconds.")]
@@ -119,10 +119,8 @@ class GetHeaders(_Headers):
     )
 
 
-REUSE = (
-    "Reuse the scores of a job of yours with the same file, options and checkpoint instead of scoring again."
-    " The operator chooses the default."
-)
+REUSE_SCORES = "Reuse the scores of a job of yours with the same file, options and checkpoint."
+REUSE = f"{REUSE_SCORES} The operator chooses the default."
 
 
 class QueryOptions(_Request):
@@ -166,6 +164,32 @@ class UploadSubmission(_Submission):
     )
 
 
+class Rescoring(_Request):
+    """What is to be different when stored media is scored again; whatever is left out is as it was."""
+
+    model: ModelName | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    webhook_url: WebhookURL | Absent = Field(default=None, description="None unless given, whatever the job had.")
+    metadata: dict[str, Any] | Absent = Field(default=None, description=f"{METADATA} The job's own unless given.")
+    reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
+
+
+class ShareRequest(_Request):
+    """A link to a job's report."""
+
+    valid_s: int = Field(
+        default=7 * 86400, ge=60, le=365 * 86400, strict=True, description="How long it works, in seconds."
+    )
+
+
+class ReviewRequest(_Request):
+    """What a person found who looked at the media and at the result."""
+
+    finding: Finding
+    note: str | Absent = Field(default=None, max_length=4000, description="Anything that explains the finding.")
+
+
 class UploadRequest(_Request):
     """A request for a direct upload."""
 
@@ -186,6 +210,18 @@ class JobPath(_Parameters):
     """The job of a request."""
 
     job_id: UUID = Field(description="The job's id.")
+
+
+class DiffPath(JobPath):
+    """The two jobs in question."""
+
+    other_id: UUID = Field(description="The id of the job to compare with.")
+
+
+class SharePath(JobPath):
+    """The link in question."""
+
+    share_id: UUID = Field(description="The link's id.")
 
 
 class DeliveryPath(JobPath):

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
 from flask import Response, request
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from api.acceptance import accepted
 from api.admission import check_capacity, upload_slot
 from api.audit import current_actor
 from api.auth import caller, requires
@@ -21,8 +20,7 @@ from api.documentation import authenticated_problems, submission_body
 from api.errors import APIError
 from api.jobs import blueprint
 from api.metadata import check_metadata
-from api.responses import document_response
-from api.reuse import copy_result, find_reusable_job
+from api.reuse import reuse_result
 from api.schemas import (
     QueryOptions,
     SubmitHeaders,
@@ -31,24 +29,20 @@ from api.schemas import (
 )
 from api.services import Services, current_services
 from api.uploads import Submission, check_stored_header, receive_body
-from api.waiting import requested_wait_s, wait_for_end
 from shared.audit import record_event
 from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
-from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, find_manifest
 from shared.media.direct_uploads import claim_upload, find_upload, incoming_key
 from shared.media.files import StoredFile, media_transaction
-from shared.models import Job, Media
-from shared.observability import JOBS_ACCEPTED, get_logger
+from shared.models import Media
+from shared.observability import JOBS_ACCEPTED
 from shared.outbound import check_url
 from shared.queues import INGEST
 from shared.states import JobStatus
-
-log = get_logger(__name__)
 
 
 @blueprint.post(
@@ -84,23 +78,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         if source.upload is not None:
             check_stored_header(services.storage, source.upload, settings.limits.for_media())
         document, is_new = _create_job(services, source, options, manifest, header.idempotency_key)
-    wait_s = requested_wait_s(header.prefer, settings.api.max_wait_s)
-    has_waited = False
-    try:
-        has_waited = wait_for_end(services, document.id, wait_s)
-        if has_waited:
-            document = _reload_document(services, document)
-    except SQLAlchemyError:
-        # The job is committed: an error response would make the client submit it again.
-        log.warning("database error while waiting", exc_info=True)
-        has_waited = False
-    response = document_response(document, HTTPStatus.ACCEPTED)
-    if has_waited:
-        response.headers["Preference-Applied"] = f"wait={wait_s}"
-    response.headers["Location"] = f"/v1/jobs/{document.id}"
-    if not is_new:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+    return accepted(services, document, is_new=is_new, prefer=header.prefer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +172,7 @@ def _create_job(
             record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
             after_commit(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
             if media is not None and options.get("reuse", services.settings.jobs.reuse_results):
-                _reuse_result(session, job, manifest)
+                reuse_result(session, job, manifest)
             if job.status == JobStatus.QUEUED:
                 after_commit(session).send(INGEST, job_id=job.id)
         return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
@@ -211,21 +189,6 @@ def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Sess
         file, owner = source.upload, caller().owner
         with media_transaction(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
             yield adopted
-
-
-def _reload_document(services: Services, document: JobDocument) -> JobDocument:
-    """Return the current document of the job; the given one if the job was erased meanwhile."""
-    with services.sessions.transaction() as session:
-        job = get_job(session, document.id, owner=caller().owner)
-        return document if job is None else JobDocument.from_job(job, read_segments(session, job))
-
-
-def _reuse_result(session: Session, job: Job, manifest: Manifest) -> None:
-    """End the job with the result of an equal job, if there is one."""
-    description = manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds)
-    source = find_reusable_job(session, job, description)
-    if source is not None:
-        copy_result(session, job, source)
 
 
 def _claim_upload(session: Session, upload_id: uuid.UUID) -> None:

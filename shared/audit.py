@@ -3,7 +3,7 @@ The audit log: who did what, and when.
 
 An event is added in the transaction of the change that it describes, and is never changed. The database refuses to
 change or remove events (``migrations/versions/0002_audit_events.py``), except for retention. No event holds content: no
-file name, no URL, no metadata, no score.
+file name, no URL, no metadata, no score; of a review it holds the finding and no note.
 """
 
 import uuid
@@ -23,6 +23,10 @@ Action = Literal[
     "upload.announced",
     "job.submitted",
     "job.cancelled",
+    "job.rescored",
+    "job.reviewed",
+    "report.shared",
+    "report.unshared",
     "job.erased",
     "job.expired",
     "media.expired",

@@ -84,6 +84,7 @@ class Code(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     JOB_ALREADY_FINAL = "job_already_final"
     JOB_NOT_FINAL = "job_not_final"
+    TOO_MANY_SHARES = "too_many_shares"
     DELIVERY_PENDING = "delivery_pending"
     UPLOAD_INCOMPLETE = "upload_incomplete"
     NO_DIRECT_UPLOADS = "no_direct_uploads"

@@ -203,6 +203,10 @@ class Job(Base):
     """Findings on each person, and suspicious intervals; see ``worker.pipeline.verdicts``."""
     reused_from: Mapped[uuid.UUID | None]
     """The job whose scores were reused; it may have been deleted since."""
+    parent_id: Mapped[uuid.UUID | None]
+    """The job whose media this one scores again; that one may be gone by now."""
+    review: Mapped[dict[str, Any] | None]
+    """What a person found; see ``shared.documents.reviews``. It stands beside the outcome and changes nothing of it."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
 
@@ -344,6 +348,21 @@ class Delivery(Base):
     error_code: Mapped[str | None]
 
     job: Mapped[Job] = relationship()
+
+
+class Share(Base):
+    """A link by which whoever has it sees the report of one job, without an API key, until it expires."""
+
+    __tablename__ = "shares"
+    __table_args__ = (Index("ix_shares_job_id", "job_id"), Index("ix_shares_expires_at", "expires_at"))
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    api_key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
+    token_sha256: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    """The token has 256 random bits and is shown once, so that nobody who reads the database can use it."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
 
 
 class AuditEvent(Base):

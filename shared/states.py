@@ -80,6 +80,14 @@ class Reason(StrEnum):
     HEAVILY_COMPRESSED = "heavily_compressed"
 
 
+class Finding(StrEnum):
+    """What a person found who reviewed a job."""
+
+    CONFIRMED_FAKE = "confirmed_fake"
+    CONFIRMED_REAL = "confirmed_real"
+    DISPUTED = "disputed"
+
+
 OPEN_JOB_STATUSES: Final = (JobStatus.QUEUED, JobStatus.RUNNING)
 FINAL_JOB_STATUSES: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 OPEN_SEGMENT_STATUSES: Final = (SegmentStatus.PENDING, SegmentStatus.RUNNING)

@@ -50,6 +50,32 @@ def scan(
     Raises:
         DeepfakeStreamError: The file cannot be scanned; the code is that of the service.
     """
+    job, segments = scan_file(
+        path,
+        model=model,
+        sample_fps=sample_fps,
+        segment_seconds=segment_seconds,
+        on_progress=on_progress,
+        device=device,
+    )
+    return JobDocument.from_job(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
+
+
+def scan_file(
+    path: Path,
+    *,
+    model: str | None = None,
+    sample_fps: float | None = None,
+    segment_seconds: float | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    device: str = "cpu",
+) -> tuple[Job, list[Segment]]:
+    """
+    Score the image or video at *path*; arguments and errors are those of ``scan``.
+
+    Returns:
+        The job, with its media and its facts, and its segments, whose results hold every face; rows of no database.
+    """
     limits, worker = Limits(), Worker()
     detector = _load(model or DEFAULT_CHECKPOINT, device)
     sampling = detector.manifest.sampling
@@ -93,7 +119,7 @@ def scan(
             on_progress(len(segments), len(plan))
     judge(job, segments, detector.manifest).write_to(job)
     job.status, job.finished_at = JobStatus.SUCCEEDED, _now()
-    return JobDocument.from_job(job, JobSegments(SegmentPage(segments, last_index=None), done=len(segments))).to_json()
+    return job, segments
 
 
 @lru_cache(maxsize=1)

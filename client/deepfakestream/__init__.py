@@ -2,7 +2,7 @@
 
 from deepfakestream.client import Client
 from deepfakestream.errors import DeepfakeStreamError
-from deepfakestream.results import Delivery, Face, Job, JudgedPerson, Model, Person, Segment, Suspicion
+from deepfakestream.results import Delivery, Face, Job, JudgedPerson, Model, Person, Review, Segment, Share, Suspicion
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
@@ -14,7 +14,9 @@ __all__ = [
     "JudgedPerson",
     "Model",
     "Person",
+    "Review",
     "Segment",
+    "Share",
     "Suspicion",
     "verify_webhook",
 ]

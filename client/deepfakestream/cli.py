@@ -19,17 +19,19 @@ from deepfakestream.connection import URL_VARIABLE, find_connection
 from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
+from deepfakestream.rescoring import rescore_jobs, select_outdated_jobs
 from deepfakestream.scanning import Options, Scan, select_sources
-from deepfakestream.tables import make_jobs_table, pluralize
+from deepfakestream.tables import format_change, make_jobs_table, pluralize
 from deepfakestream.terminal import make_console, prepare_output, say
 from deepfakestream.verification import describe_verification, verify_bundle
 
 COMMANDS_GROUP = "deepfakestream.commands"
 """Entry points by which an installed server adds commands."""
 SERVER_COMMANDS = {
-    "audit": "deepfakestream-server",
+    "audit": "deepfakestream-server[api]",
     "demo": "deepfakestream-server[api,worker,embedded,demo]",
     "keys": "deepfakestream-server",
+    "reviews": "deepfakestream-server[api]",
     "storage": "deepfakestream-server",
     "up": "deepfakestream-server[api,worker,embedded]",
 }
@@ -359,6 +361,113 @@ def _run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Any
     except DeepfakeStreamError as error:
         raise _click_error(error) from error
     context.exit(FAILED if failed else 0)
+
+
+@main.command()
+@click.argument("job_ids", nargs=-1, metavar="[ID...]")
+@click.option("--all", "every", is_flag=True, help="Score all media whose newest result is of another checkpoint.")
+@click.option("--model", help="Checkpoint to score with; otherwise that of each job. Needed for --all.")
+@click.option("--sample-fps", type=float, help="Frames sampled a second; otherwise as in each job.")
+@click.option("--segment-seconds", type=float, help="Length of a segment; otherwise as in each job.")
+@click.pass_context
+def rescore(
+    context: click.Context,
+    job_ids: tuple[str, ...],
+    every: bool,
+    model: str | None,
+    sample_fps: float | None,
+    segment_seconds: float | None,
+) -> None:
+    """
+    Score the stored media of jobs again, and print what changed.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given. Each makes a new job.
+    """
+    if every == bool(job_ids):
+        raise click.UsageError("give the ids of jobs, or --all")
+    if every and (model is None or sample_fps is not None or segment_seconds is not None):
+        raise click.UsageError("--all needs --model, and takes the other options from each job")
+    if not every:
+
+        def act(client: Client, job_id: str) -> str:
+            made = client.rescore(job_id, model=model, sample_fps=sample_fps, segment_seconds=segment_seconds)
+            return format_change(client.get(job_id), client.wait(made.id))
+
+        _run_for_each_job(context, job_ids, act)
+        return
+    try:
+        with _client(context) as client:
+            jobs = select_outdated_jobs(client, model or "")
+            say(f"{pluralize(len(jobs), 'job')} to score again with {model}", to_stderr=True)
+            rescore_jobs(client, jobs, model or "", lambda before, after: say(format_change(before, after)))
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@click.argument("finding", type=click.Choice(["confirmed_fake", "confirmed_real", "disputed", "none"]))
+@click.option("--note", help="Anything that explains the finding.")
+@click.pass_context
+def review(context: click.Context, job_id: str, finding: str, note: str | None) -> None:
+    """
+    Record what a person found who looked at media and result.
+
+    ID is the job's. The verdict stays as it is; 'none' withdraws the finding.
+    """
+    try:
+        with _client(context) as client:
+            if finding == "none":
+                client.withdraw_review(job_id)
+            else:
+                client.review(job_id, finding, note)
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
+    say(f"{job_id} {'has no review' if finding == 'none' else finding}")
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The HTML file to write.")
+@click.pass_context
+def report(context: click.Context, job_id: str, out: Path) -> None:
+    """
+    Download the report of a job as one HTML file.
+
+    ID is the job's. The file holds all numbers and words, and neither the media nor pictures of people.
+    """
+    try:
+        with _client(context) as client:
+            client.report(job_id, out)
+    except OSError as error:
+        raise _click_error(DeepfakeStreamError(f"{out} cannot be written ({error.strerror or error})")) from error
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
+    say(f"{out} written")
+
+
+@main.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--hours", type=click.FloatRange(1 / 60, 365 * 24), default=168, help="How long the link works.")
+@click.option("--revoke", is_flag=True, help="Revoke all links to the report instead.")
+@click.pass_context
+def share(context: click.Context, job_id: str, hours: float, revoke: bool) -> None:
+    """
+    Print a link by which people without an API key see the report of a job.
+
+    ID is the job's. Whoever has the link sees this job's report and media, and nothing else.
+    """
+    try:
+        with _client(context) as client:
+            if revoke:
+                links = client.shares(job_id)
+                for link in links:
+                    client.revoke_share(job_id, link.id)
+                say(f"{job_id}: {pluralize(len(links), 'link')} revoked")
+            else:
+                say(client.share(job_id, valid_s=round(3600 * hours)).url or "")
+    except DeepfakeStreamError as error:
+        raise _click_error(error) from error
 
 
 @main.command()

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from deepfakestream.errors import DeepfakeStreamError, InvalidRequestError, WaitTimeoutError, unexpected_answer_error
 from deepfakestream.pages import follow_pages, read_items
-from deepfakestream.results import Delivery, Job, Segment
+from deepfakestream.results import Delivery, Job, Review, Segment, Share
 from deepfakestream.retries import RetrySafety
 from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
@@ -233,6 +233,108 @@ class Client:
         path = _job_path(job_id, "deliveries", str(number), "redeliver")
         return _parse_document(Delivery, self._transport.call("POST", path, safety=RetrySafety.UNSAFE))
 
+    def rescore(
+        self,
+        job_id: str,
+        *,
+        model: str | None = None,
+        sample_fps: float | None = None,
+        segment_seconds: float | None = None,
+        webhook_url: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        reuse: bool | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """
+        Score the stored media of a job again, as a new job; what is not given is as it was in that job.
+
+        Args:
+            webhook_url: None by default, whatever the job had.
+            reuse: Copy the scores of an earlier job with the same options and checkpoint, if there is one.
+
+        Raises:
+            DeepfakeStreamError: The media is not stored any more (``code`` is ``media_missing``).
+            InvalidRequestError: An option is not acceptable; ``code`` says why.
+        """
+        options = {
+            "model": model,
+            "sample_fps": sample_fps,
+            "segment_seconds": segment_seconds,
+            "webhook_url": webhook_url,
+            "metadata": metadata,
+            "reuse": reuse,
+        }
+        options = {name: value for name, value in options.items() if value is not None}
+        _check_json(options)
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return _parse_document(
+            Job, self._transport.call("POST", _job_path(job_id, "rescore"), headers=headers, json=options)
+        )
+
+    def diff(self, job_id: str, other_id: str) -> dict[str, Any]:
+        """
+        Return what changed between two jobs of the same media that have succeeded, as the API describes it.
+
+        Raises:
+            ConflictError: One of them has not succeeded.
+            InvalidRequestError: They are of different media.
+        """
+        found: dict[str, Any] = self._transport.call("GET", _job_path(job_id, "diff", other_id))
+        return found
+
+    def review(self, job_id: str, finding: str, note: str | None = None) -> Review:
+        """
+        Record what a person found, in place of an earlier finding.
+
+        Args:
+            finding: ``confirmed_fake``, ``confirmed_real`` or ``disputed``.
+
+        Raises:
+            ConflictError: The job has not ended.
+        """
+        body = {"finding": finding, **({} if note is None else {"note": note})}
+        return _parse_document(Review, self._transport.call("PUT", _job_path(job_id, "review"), json=body))
+
+    def withdraw_review(self, job_id: str) -> None:
+        """Withdraw the finding of a person, if there is one."""
+        self._transport.call("DELETE", _job_path(job_id, "review"), has_answer=False)
+
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """
+        Download the report of a job as one HTML file that needs nothing else, without the media.
+
+        Args:
+            path: The file to write. An existing file is replaced once the report has arrived whole.
+
+        Returns:
+            *path*.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        return self._download(_job_path(job_id, "report.html"), Path(path), "text/html; charset=utf-8")
+
+    def share(self, job_id: str, *, valid_s: int | None = None) -> Share:
+        """
+        Make a link by which people without an API key see the report of a job.
+
+        Args:
+            valid_s: Seconds for which it works; the service's default, a week, if not given.
+        """
+        body = {} if valid_s is None else {"valid_s": valid_s}
+        # Sent twice, it makes a second link, which nobody knows and which expires.
+        return _parse_document(Share, self._transport.call("POST", _job_path(job_id, "shares"), json=body))
+
+    def shares(self, job_id: str) -> tuple[Share, ...]:
+        """Return the links to the report of a job that work, newest first, without their addresses."""
+        body = self._transport.call("GET", _job_path(job_id, "shares"))
+        return tuple(_parse_document(Share, item) for item in read_items(body))
+
+    def revoke_share(self, job_id: str, share_id: str) -> None:
+        """Revoke a link: it shows nothing from now on."""
+        path = _job_path(job_id, "shares", share_id)
+        self._transport.call("DELETE", path, safety=RetrySafety.DELETION, has_answer=False)
+
     def evidence(self, job_id: str, path: str | Path) -> Path:
         """
         Download the signed evidence bundle of a job that has ended; ``deepfakestream.verify_bundle`` checks it.
@@ -249,15 +351,7 @@ class Client:
             NotFoundError: There is no such job of yours.
             OSError: The file cannot be written.
         """
-        target = Path(path)
-        # Beside the target, so that it can be moved there in one step.
-        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
-            self._transport.download(_job_path(job_id, "evidence.zip"), partial_file, media_type="application/zip")
-            partial_file.replace(target)
-        finally:
-            partial_file.unlink(missing_ok=True)
-        return target
+        return self._download(_job_path(job_id, "evidence.zip"), Path(path), "application/zip")
 
     def evidence_key(self) -> dict[str, Any]:
         """
@@ -363,6 +457,17 @@ class Client:
             raise unexpected_answer_error(200, f"its segments are not the {total} that the job says it has")
         return complete
 
+    def _download(self, path: str, target: Path, media_type: str) -> Path:
+        """Write the answer to a GET request to *target* once it has arrived whole."""
+        # Beside the target, so that it can be moved there in one step.
+        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            self._transport.download(path, partial_file, media_type=media_type)
+            partial_file.replace(target)
+        finally:
+            partial_file.unlink(missing_ok=True)
+        return target
+
     def _get_page(
         self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None
     ) -> Any:
@@ -373,7 +478,7 @@ class Client:
         return self._transport.call("GET", path, params=params | position, within_s=left_s)
 
 
-_Document = TypeVar("_Document", Job, Segment, Delivery)
+_Document = TypeVar("_Document", Job, Segment, Delivery, Review, Share)
 
 
 def _parse_document(kind: type[_Document], document: Any) -> _Document:

@@ -210,6 +210,29 @@ class Suspicion(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Review(Document):
+    """What a person found; the verdict of the job is not changed by it."""
+
+    finding: str
+    """``confirmed_fake``, ``confirmed_real`` or ``disputed``."""
+    note: str | None = None
+    reviewed_at: Timestamp
+    reviewer: str
+    """Name of the API key by which it was recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share(Document):
+    """A link to the report of a job."""
+
+    id: str
+    created_at: Timestamp
+    expires_at: Timestamp
+    url: str | None = None
+    """The link itself; only when it was made, since the service does not keep it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Document):
     """A job with its progress and the scores so far."""
 
@@ -232,6 +255,9 @@ class Job(Document):
     model: Model | None = None
     reused_from: str | None = None
     """The job whose scores were taken over instead of scoring again."""
+    parent_id: str | None = None
+    """The job whose media this one scores again."""
+    review: Review | None = None
     error: Problem | None = None
     people: tuple[JudgedPerson, ...] = ()
     """Empty before the verdict, and from services that do not follow people over time."""
@@ -263,7 +289,7 @@ class Job(Document):
                 for name in ("segments_total", "segments_done", "fraction")
             },
             "duration_s": media.get("duration_s"),
-            **{name: document.get(name) or None for name in ("evidence", "model")},
+            **{name: document.get(name) or None for name in ("evidence", "model", "review")},
             **{name: document.get(name) or () for name in ("people", "suspicious")},
             "raw": document,
         }

@@ -21,6 +21,17 @@ MAX_LISTED = 5
 VERDICT_STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
 
 
+def format_change(before: Job, after: Job) -> str:
+    """Return a line that says what scoring the media of *before* again as *after* has changed."""
+    outcomes = [
+        f"{job.verdict} {format_score(job.fake_score)}" if job.status == "succeeded" else job.status
+        for job in (before, after)
+    ]
+    models = [job.model.name if job.model else "?" for job in (before, after)]
+    mark = "changed" if before.verdict != after.verdict else "same"
+    return f"{after.id} {mark}: {outcomes[0]} ({models[0]}) -> {outcomes[1]} ({models[1]})"
+
+
 def print_job(console: Console, name: str, job: Job) -> None:
     """Print the table of segments, the average and peak scores, the verdict and the model."""
     console.print()

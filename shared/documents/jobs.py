@@ -9,6 +9,7 @@ from pydantic import Field
 from shared.cursors import write_cursor
 from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
+from shared.documents.reviews import ReviewDocument
 from shared.documents.segments import SegmentSummary
 from shared.jobs.segments import JobSegments
 from shared.models import Job, Media
@@ -122,6 +123,10 @@ class _Job(Document):
     )
     model: Annotated[dict[str, Any] | None, DeclaredType(ModelDescription | None)]
     reused_from: UUID | None = Field(description="The job whose scores were reused instead of scoring again.")
+    parent_id: UUID | None = Field(description="The job whose media this one scores again.")
+    review: Annotated[dict[str, Any] | None, DeclaredType(ReviewDocument | None)] = Field(
+        description="What a person found; the verdict is not changed by it."
+    )
     error: ErrorDocument | None
 
 
@@ -188,6 +193,8 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "evidence": job.evidence,
         "model": job.model_description,
         "reused_from": job.reused_from,
+        "parent_id": job.parent_id,
+        "review": job.review,
         "error": ErrorDocument.from_columns(job.error_code, job.error_detail),
     }
 

@@ -33,6 +33,8 @@ class NewJob:
     metadata: dict[str, Any]
     idempotency_key: str | None
     request_sha256: str
+    parent_id: uuid.UUID | None = None
+    """The job whose media this one scores again."""
 
 
 def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
@@ -62,6 +64,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         reasons=[],
         idempotency_key=new.idempotency_key,
         request_sha256=new.request_sha256,
+        parent_id=new.parent_id,
         sent_at=func.now(),
     )
     try:

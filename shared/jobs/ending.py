@@ -14,7 +14,7 @@ from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
 from shared.jobs.queries import has_open_segments
 from shared.media.direct_uploads import drop_upload
 from shared.media.removals import schedule_deletion
-from shared.models import Job, Media, Segment
+from shared.models import Job, Media, Segment, Share
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
 from shared.queues import FINISH
 from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
@@ -127,6 +127,7 @@ def delete_job(session: Session, job: Job) -> None:
         _count_end(session, job)
     cancel_deliveries(session, job.id)
     session.execute(delete(Segment).where(Segment.job_id == job.id))
+    session.execute(delete(Share).where(Share.job_id == job.id))
     drop_source(session, job)
     if media is not None:
         job.media_id = None
@@ -139,8 +140,8 @@ def delete_job(session: Session, job: Job) -> None:
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
     job.source_url = job.webhook_url = job.idempotency_key = None
-    job.fake_score = job.peak_score = job.verdict = job.reused_from = None
-    job.model_description = job.evidence = job.findings = job.manifest = None
+    job.fake_score = job.peak_score = job.verdict = job.reused_from = job.parent_id = None
+    job.model_description = job.evidence = job.findings = job.manifest = job.review = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None
     session.flush()
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "worker": "worker.__main__:main",
     "worker.benchmark": "worker.benchmark.__main__:measure",
     "worker.benchmark.service": "worker.benchmark.service:measure",
+    "worker.explain": "worker.explain.__main__:main_command",
     "worker.training": "worker.training.commands:commands",
     "tests.faults": "tests.faults.__main__:main",
     "tests.load": "tests.load.__main__:main",
@@ -27,7 +28,7 @@ COMMANDS = {
     "tests.mutants": "tests.mutants.__main__:main",
     "tests.nodes": "tests.nodes.__main__:main",
 }
-OURS = {"migrations", "worker", "worker.benchmark", "worker.benchmark.service", "worker.training"}
+OURS = {"migrations", "worker", "worker.benchmark", "worker.benchmark.service", "worker.explain", "worker.training"}
 OURS |= {name for name in COMMANDS if name.startswith("tests.")}
 """Commands with ``shared.commands.SETTINGS``."""
 

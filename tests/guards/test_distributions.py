@@ -112,7 +112,8 @@ def test_the_sdk_requires_no_package_of_the_server(sdk_wheel):
         ("up", "deepfakestream-server[api,worker,embedded]"),
         ("demo", "deepfakestream-server[api,worker,embedded,demo]"),
         ("keys", "deepfakestream-server"),
-        ("audit", "deepfakestream-server"),
+        ("audit", "deepfakestream-server[api]"),
+        ("reviews", "deepfakestream-server[api]"),
         ("storage", "deepfakestream-server"),
     ],
 )

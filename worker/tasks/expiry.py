@@ -12,7 +12,7 @@ from shared.jobs.ending import delete_job
 from shared.jobs.queries import lock_job
 from shared.media.direct_uploads import expire_uploads
 from shared.media.removals import schedule_deletion
-from shared.models import Job, Media
+from shared.models import Job, Media, Share
 from shared.states import FINAL_JOB_STATUSES
 
 MEDIA_BATCH = 500
@@ -44,6 +44,7 @@ def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
     with sessions.transaction() as session:
         session.execute(delete(Job).where(Job.deleted_at < func.now() - timedelta(days=settings.result_retention_days)))
         expire_uploads(session)
+        session.execute(delete(Share).where(Share.expires_at < func.now()))
         expire_events(session, settings.audit_retention_days)
     return all_media, all_jobs
 

@@ -336,6 +336,40 @@ def probe_outside(
     _print_table(format_table(found), None)
 
 
+@commands.command()
+@checkpoint_argument
+@click.option("--fakes", type=PATH, required=True, help="Crop cache whose fakes are drawn.")
+@click.option("--pairs", type=PATH, required=True, help="Folder of side-by-side videos, original left, swap right.")
+@click.option("--count", type=int, default=150, help="Fakes that are drawn from the crop cache.")
+@click.option("--limit", type=int, default=90, help="Crops of pairs, spread evenly over them.")
+@click.option("--seed", type=int, default=0, help="Another one draws other fakes and areas.")
+@click.option("--minutes", type=POSITIVE, help="Begin no further crop when so many have passed.")
+@click.option("--out", type=PATH, default=Path("build/heat-maps"), help="Folder of the report.")
+def judge_heat_maps(
+    checkpoint: Path,
+    fakes: Path,
+    pairs: Path,
+    count: int,
+    limit: int,
+    seed: int,
+    minutes: float | None,
+    out: Path,
+) -> None:
+    """Measure whether heat maps say which parts of a face raise its score."""
+    from worker.pipeline.detector import Detector
+    from worker.training.evaluation import heat_map_report, heat_maps
+
+    loaded = _load(checkpoint)
+    detector = Detector(loaded, "cpu")
+    samples = heat_maps.cached_fakes(fakes, loaded.manifest.preprocessing, count=count, seed=seed)
+    paired = list(heat_maps.paired_fakes(pairs, detector))
+    samples += [paired[number * len(paired) // limit] for number in range(limit)] if len(paired) > limit else paired
+    deadline_s = None if minutes is None else time.monotonic() + 60.0 * minutes
+    judged = heat_maps.judge_heat_maps(samples, loaded.network, detector.score_crops, seed=seed, deadline_s=deadline_s)
+    heat_map_report.write_report(judged, out)
+    _print_lines(heat_map_report.format_tables(heat_map_report.summarise(judged)), f"report: {out}")
+
+
 def _read_and_build(arguments: RecipeCrops) -> "tuple[Recipe, list[Path]]":
     """Read a recipe and build its crop caches."""
     from worker.training.fitting.inputs import build_caches

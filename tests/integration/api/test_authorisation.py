@@ -1,5 +1,6 @@
 """Authorisation of every route with every kind of caller. A route that is missing here fails."""
 
+import re
 import uuid
 from datetime import UTC, datetime
 
@@ -20,6 +21,13 @@ OPEN = {
     ("GET", "/oauth2-redirect.html"),
 }
 """Routes without a key; metrics have their own rule."""
+LINKED = {
+    ("GET", "/jobs/<uuid:job_id>/report"),
+    ("GET", "/jobs/<uuid:job_id>/report/events"),
+    ("GET", "/jobs/<uuid:job_id>/report/media"),
+    ("GET", "/jobs/<uuid:job_id>/report/state"),
+}
+"""Routes that need the token of a link instead of a key; see test_reports.py."""
 GUARDED = {
     # Route → required scope, status for the owner, status for another owner.
     ("POST", "/v1/jobs"): ("jobs:write", 202, 202),
@@ -30,6 +38,15 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/deliveries/7/redeliver"): ("jobs:write", 202, 404),
     ("POST", "/v1/jobs/{job}/cancel"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/jobs/{job}"): ("jobs:write", 204, 404),
+    # The job has not ended, so there is nothing to compare and nothing to review.
+    ("GET", "/v1/jobs/{job}/diff/{job}"): ("jobs:read", 409, 404),
+    ("PUT", "/v1/jobs/{job}/review"): ("jobs:write", 409, 404),
+    ("DELETE", "/v1/jobs/{job}/review"): ("jobs:write", 204, 404),
+    ("GET", "/v1/jobs/{job}/report.html"): ("jobs:read", 200, 404),
+    ("GET", "/v1/jobs/{job}/shares"): ("jobs:read", 200, 404),
+    ("POST", "/v1/jobs/{job}/shares"): ("jobs:write", 201, 404),
+    ("DELETE", "/v1/jobs/{job}/shares/{job}"): ("jobs:write", 404, 404),
+    ("POST", "/v1/jobs/{job}/rescore"): ("jobs:write", 202, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
@@ -101,8 +118,9 @@ def test_each_caller_gets_the_expected_status(api, job, route, kind):
     given = {"data": noise_picture(2)} if path == "/v1/jobs" and method == "POST" else {}
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
-    if path == "/v1/uploads":
-        given = {"json": {"size_bytes": 1}}
+    bodies = {"uploads": {"size_bytes": 1}, "rescore": {}, "shares": {}, "review": {"finding": "disputed"}}
+    if method != "DELETE" and path.rpartition("/")[2] in bodies:
+        given = {"json": bodies[path.rpartition("/")[2]]}
     stored = len(api.files())
     answer = api.call(method, path.format(job=job), headers, **given)
     assert answer.status_code == wanted, answer.text
@@ -118,9 +136,9 @@ def test_every_route_is_tested(api):
     for rule in api.app.url_map.iter_rules():
         if "<path:filename>" in rule.rule:  # Files of the documentation page.
             continue
-        path = rule.rule.replace("<string:job_id>", "{job}").replace("<int:number>", "7")
+        path = re.sub("<string:(job|other|share)_id>", "{job}", rule.rule).replace("<int:number>", "7")
         rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
-    assert rows == OPEN | set(GUARDED)
+    assert rows == OPEN | LINKED | set(GUARDED)
 
 
 @pytest.mark.parametrize("route", sorted(OPEN), ids=lambda route: route[1])

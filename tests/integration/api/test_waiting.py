@@ -239,10 +239,10 @@ def test_an_accepted_submission_succeeds_even_if_its_wait_fails(make_api, monkey
     def fail(*_):
         raise OperationalError("select", {}, Exception())
 
-    monkeypatch.setattr(f"api.submission.{where}", fail)
-    monkeypatch.setattr("api.submission.requested_wait_s", lambda *_: 1)
+    monkeypatch.setattr(f"api.acceptance.{where}", fail)
+    monkeypatch.setattr("api.acceptance.requested_wait_s", lambda *_: 1)
     if where != "wait_for_end":
-        monkeypatch.setattr("api.submission.wait_for_end", lambda *_: True)
+        monkeypatch.setattr("api.acceptance.wait_for_end", lambda *_: True)
     answer = api.submit({**auth, "Prefer": "wait=1"})
     assert (answer.status_code, answer.json["status"]) == (202, "queued")
     assert "Preference-Applied" not in answer.headers

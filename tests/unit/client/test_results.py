@@ -31,6 +31,8 @@ def test_media_without_a_duration_have_none(media):
 
 
 READ = results.Job.from_json(FULL_JOB)
+REVIEW = {"finding": "disputed", "note": None, "reviewed_at": "2026-01-02T03:04:05Z", "reviewer": "a key"}
+SHARE = {"id": "1", "created_at": "2026-01-02T03:04:05Z", "expires_at": "2026-01-03T03:04:05Z", "url": "https://x/"}
 EACH = {
     results.Problem: READ.error,
     results.Face: READ.segments[0].people[0].faces[0],
@@ -41,6 +43,8 @@ EACH = {
     results.JudgedPerson: READ.people[0],
     results.Suspicion: READ.suspicious[0],
     results.Job: READ,
+    results.Review: results.Review.from_json(REVIEW),
+    results.Share: results.Share.from_json(SHARE),
     results.Delivery: results.Delivery.from_json(DELIVERY),
 }
 

@@ -1,0 +1,177 @@
+"""Scoring stored media again, and what changed by it."""
+
+import hashlib
+import json
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from flask import Response
+from sqlalchemy import func, select
+
+from api.acceptance import accepted
+from api.admission import check_capacity
+from api.audit import current_actor
+from api.auth import caller, requires
+from api.documentation import authenticated_problems
+from api.errors import APIError
+from api.jobs import blueprint
+from api.metadata import check_metadata
+from api.ownership import find_own_job
+from api.responses import document_response
+from api.reuse import reuse_result
+from api.schemas import DiffPath, JobPath, Rescoring, SubmitHeaders
+from api.services import Services, current_services
+from shared.audit import record_event
+from shared.db import after_commit
+from shared.documents.diffs import DiffDocument, Interval, Side
+from shared.documents.jobs import JobDocument
+from shared.errors import Code, ObjectMissingError
+from shared.jobs.creation import NewJob, create_job
+from shared.jobs.differences import compare_segments, largest
+from shared.jobs.segments import NO_SEGMENTS, read_segments
+from shared.manifests import Manifest, find_manifest
+from shared.models import Job, Media
+from shared.observability import JOBS_ACCEPTED
+from shared.outbound import check_url
+from shared.queues import INGEST
+from shared.states import JobStatus
+
+
+@blueprint.post(
+    "/jobs/<string:job_id>/rescore",
+    operation_id="rescoreJob",
+    responses={202: JobDocument, **authenticated_problems(404, 409, 410, 422)},
+)
+@requires("jobs:write")
+def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
+    """
+    Score the stored media of a job again, with another checkpoint or other options.
+
+    The new job names this one in `parent_id`, and is independent of it: either can be erased. What the body leaves out
+    is as it was in this job.
+    """
+    services, settings = current_services(), current_services().settings
+    options = body.model_dump(exclude_none=True)
+    with services.sessions.transaction() as session:
+        check_capacity(session, settings.api, caller().owner, header.idempotency_key)
+        parent = find_own_job(session, path.job_id)
+        manifest = find_manifest(settings.models.dir, options.get("model", parent.model))
+        media_id = parent.media_id
+        storage_key = None if parent.media is None else parent.media.storage_key
+    if "webhook_url" in options:
+        check_url(options["webhook_url"], allow_insecure=settings.webhooks.allow_insecure)
+    check_metadata(options.get("metadata", {}), settings.limits.max_metadata_bytes)
+    if media_id is None or storage_key is None:
+        raise ObjectMissingError(f"the media of job {path.job_id} is not stored, so it cannot be scored again")
+    services.storage.size(storage_key)
+    document, is_new = _create(services, parent, media_id, options, manifest, header.idempotency_key)
+    return accepted(services, document, is_new=is_new, prefer=header.prefer)
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>/diff/<string:other_id>",
+    operation_id="diffJobs",
+    responses={200: DiffDocument, **authenticated_problems(404, 409, 422)},
+)
+@requires("jobs:read")
+def diff(path: DiffPath) -> Response:
+    """Show what changed between two jobs of the same media that have succeeded."""
+    with current_services().sessions.transaction() as session:
+        before, after = find_own_job(session, path.job_id), find_own_job(session, path.other_id)
+        for job in (before, after):
+            if job.status != JobStatus.SUCCEEDED:
+                raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} has no result to compare: it is {job.status}")
+        if before.media_id is None or before.media_id != after.media_id:
+            raise APIError(Code.INVALID_REQUEST, f"the jobs {before.id} and {after.id} are of different media")
+        intervals = compare_segments(session, before, after)
+        sides = [_side(job) for job in (before, after)]
+    changed = {
+        "model": sides[0].model != sides[1].model,
+        "weights": sides[0].weights_sha256 != sides[1].weights_sha256,
+        "sample_fps": sides[0].sample_fps != sides[1].sample_fps,
+        "segment_seconds": sides[0].segment_seconds != sides[1].segment_seconds,
+    }
+    scores = [side.fake_score for side in sides]
+    return document_response(
+        DiffDocument(
+            before=sides[0],
+            after=sides[1],
+            changed_options=[name for name, is_changed in changed.items() if is_changed],
+            verdict_changed=sides[0].verdict != sides[1].verdict,
+            score_change=None if scores[0] is None or scores[1] is None else round(scores[1] - scores[0], 6),
+            intervals_total=len(intervals),
+            intervals=[
+                Interval(start_s=each.start_s, end_s=each.end_s, before=each.before, after=each.after)
+                for each in largest(intervals)
+            ],
+        )
+    )
+
+
+def _create(
+    services: Services,
+    parent: Job,
+    media_id: uuid.UUID,
+    options: dict[str, Any],
+    manifest: Manifest,
+    idempotency_key: str | None,
+) -> tuple[JobDocument, bool]:
+    """Commit the job; return its document, and whether it is new."""
+    settings, owner = services.settings, caller().owner
+    with services.sessions.transaction() as session:
+        media = session.scalars(select(Media).where(Media.id == media_id).with_for_update()).one_or_none()
+        if media is None or media.storage_key is None:
+            raise ObjectMissingError(f"the media of job {parent.id} was erased, so it cannot be scored again")
+        job, is_new = create_job(
+            session,
+            NewJob(
+                owner=owner,
+                api_key_id=caller().key_id,
+                media=media,
+                source_url=None,
+                source_key=None,
+                source_sha256=None,
+                manifest=manifest.pin(),
+                sample_fps=options.get("sample_fps", parent.sample_fps),
+                segment_seconds=options.get("segment_seconds", parent.segment_seconds),
+                webhook_url=options.get("webhook_url"),
+                metadata=options.get("metadata", parent.client_metadata),
+                idempotency_key=idempotency_key,
+                request_sha256=_request_sha256(parent.id, options),
+                parent_id=parent.id,
+            ),
+        )
+        if is_new:
+            days = settings.jobs.media_retention_days
+            media.expires_at = func.greatest(Media.expires_at, func.now() + timedelta(days=days))
+            record_event(
+                session, "job.rescored", owner=owner, actor=current_actor(), job_id=job.id, parent=str(parent.id)
+            )
+            after_commit(session).count(JOBS_ACCEPTED.labels(source="rescoring").inc)
+            if options.get("reuse", False):
+                reuse_result(session, job, manifest)
+            if job.status == JobStatus.QUEUED:
+                after_commit(session).send(INGEST, job_id=job.id)
+        return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+
+
+def _request_sha256(parent_id: uuid.UUID, options: dict[str, Any]) -> str:
+    """Tells a repeated request from another one under the same idempotency key."""
+    content = {"parent": str(parent_id), "options": options}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _side(job: Job) -> Side:
+    return Side(
+        id=job.id,
+        model=job.model,
+        weights_sha256=(job.model_description or {}).get("weights_sha256"),
+        sample_fps=job.sample_fps,
+        segment_seconds=job.segment_seconds,
+        fake_score=job.fake_score,
+        peak_score=job.peak_score,
+        verdict=job.verdict,
+        reasons=job.reasons,
+        people_total=(job.findings or {}).get("people_total"),
+    )

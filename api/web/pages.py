@@ -1,0 +1,174 @@
+"""
+Pages for people: the list of jobs with an upload, and the report of a job.
+
+The list asks the API with a key that the browser holds. The report needs no key but the token of its link, see
+``api.shares``; it works without scripts, which add the picture in step with the timeline.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
+from sqlalchemy.exc import SQLAlchemyError
+from werkzeug.exceptions import HTTPException
+from werkzeug.wsgi import wrap_file
+
+from api.errors import APIError
+from api.services import Services, current_services
+from api.shares import find_shared
+from api.web.report import collect_report
+from shared.errors import Code
+from shared.jobs.segments import read_segments
+
+blueprint = Blueprint(
+    "web", __name__, template_folder="templates", static_folder="static", static_url_path="/web/static"
+)
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+MAX_STREAM_S: Final = 60
+"""Length of one stream of progress; the page connects again."""
+PROGRESS_INTERVAL_S: Final = 1.0
+MEDIA_TYPES: Final = {
+    "mp4": "video/mp4",
+    "mov": "video/mp4",
+    "3gp": "video/3gpp",
+    "webm": "video/webm",
+    "matroska": "video/x-matroska",
+    "avi": "video/x-msvideo",
+    "mpegts": "video/mp2t",
+    "mpegps": "video/mpeg",
+    "flv": "video/x-flv",
+    "jpeg": "image/jpeg",
+    "png": "image/png",
+    "gif": "image/gif",
+    "webp": "image/webp",
+    "bmp": "image/bmp",
+    "tiff": "image/tiff",
+    "heic": "image/heic",
+    "avif": "image/avif",
+}
+"""Media types of containers. Browsers do not play all of them; the report says so where they do not."""
+
+
+def jobs() -> Response:
+    """Show the list of jobs, with an upload. Everything in it comes from the API, by the key that is typed in."""
+    return _page("jobs.html")
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report")
+def report(job_id: uuid.UUID) -> Response:
+    """Show the report of a job to whoever has a link to it."""
+    services = current_services()
+    token = request.args.get("token", "")
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, token)
+        if job is None:
+            raise _no_report()
+        values = collect_report(session, job, Path(services.settings.models.dir))
+    return _page("report.html", **values, token=token)
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/state")
+def state(job_id: uuid.UUID) -> Response:
+    """Return how far the job is, for pages whose browser cannot listen to ``events``."""
+    return Response(_state(current_services(), job_id), mimetype="application/json")
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/events")
+def events(job_id: uuid.UUID) -> Response:
+    """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
+    services = current_services()
+    first = _state(services, job_id)
+    if not services.waiting.acquire(blocking=False):
+        raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
+
+    def has_ended() -> bool:
+        return bool(json.loads(_state(services, job_id))["is_final"])
+
+    def stream() -> Iterator[str]:
+        last, deadline = first, time.monotonic() + MAX_STREAM_S
+        yield f"retry: 2000\ndata: {last}\n\n"
+        try:
+            while not json.loads(last)["is_final"] and time.monotonic() < deadline:
+                # It returns early when the job ends, and when this process has been asked to stop.
+                services.listener.wait(job_id, has_ended, PROGRESS_INTERVAL_S)
+                now = _state(services, job_id)
+                # A comment shows in time that the browser has gone.
+                yield ": \n\n" if now == last else f"data: {now}\n\n"
+                last = now
+                if services.listener.is_ending_waits:
+                    return
+        except (APIError, SQLAlchemyError):
+            # The link was revoked, or the database is unavailable: the page connects again, or learns why it cannot.
+            return
+
+    response = Response(stream_with_context(stream()), mimetype="text/event-stream")
+    # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
+    response.call_on_close(services.waiting.release)
+    return response
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/media")
+def media(job_id: uuid.UUID) -> Response:
+    """Send the job's media, whole or the range that is requested, for the report to show."""
+    services = current_services()
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, request.args.get("token", ""))
+        if job is None:
+            raise _no_report()
+        if job.media is None or job.media.storage_key is None:
+            raise APIError(Code.MEDIA_MISSING, "the job's media is not stored any more")
+        key, size_bytes = job.media.storage_key, job.media.size_bytes
+        container = (job.media.facts or {}).get("container", "")
+    file = services.storage.open(key)
+    response = Response(
+        wrap_file(request.environ, file),
+        mimetype=MEDIA_TYPES.get(container, "application/octet-stream"),
+        direct_passthrough=True,
+    )
+    response.call_on_close(file.close)
+    response.content_length = size_bytes
+    response.headers["Cache-Control"] = "private, no-store"
+    # Whatever the file is, it runs nothing.
+    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    try:
+        response.make_conditional(request.environ, accept_ranges=True, complete_length=size_bytes)
+    except HTTPException:
+        file.close()
+        raise
+    return response
+
+
+def _page(template: str, **values: Any) -> Response:
+    response = current_app.make_response(render_template(template, **values))
+    response.headers["Content-Security-Policy"] = POLICY
+    response.headers["Cache-Control"] = "private, no-store"
+    response.headers["X-Robots-Tag"] = "noindex"
+    return response
+
+
+def _state(services: Services, job_id: uuid.UUID) -> str:
+    with services.sessions.transaction() as session:
+        job = find_shared(session, job_id, request.args.get("token", ""))
+        if job is None:
+            raise _no_report()
+        found = read_segments(session, job)
+        return json.dumps(
+            {
+                "status": job.status,
+                "is_final": job.is_final,
+                "segments_done": found.done,
+                "segments_total": job.segments_total,
+            }
+        )
+
+
+def _no_report() -> APIError:
+    return APIError(Code.NOT_FOUND, "this link is wrong, has expired or was revoked")

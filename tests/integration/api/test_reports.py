@@ -1,0 +1,234 @@
+"""Links to the report of a job, and what is seen by them."""
+
+import re
+import threading
+import uuid
+from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from sqlalchemy import func, select, update
+
+from shared.audit import list_events
+from shared.models import Job, Share
+from tests.clips import noise_picture
+from tests.integration.api.test_rescoring import succeed
+
+HOSTILE = "</title><script>alert(1)</script>{{ 7 * 7 }}\u202e"
+
+
+@pytest.fixture
+def api(make_api):
+    return make_api()
+
+
+@pytest.fixture
+def headers(api):
+    return api.key("owner")[0]
+
+
+@pytest.fixture
+def job(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    succeed(api, job_id, [0.1, None, 0.9], fake_score=0.5, verdict="inconclusive")
+    return job_id
+
+
+def share(api, headers, job_id, **body):
+    answer = api.call("POST", f"/v1/jobs/{job_id}/shares", headers, json=body)
+    assert answer.status_code == 201, answer.text
+    return answer.json
+
+
+def address(url):
+    parts = urlsplit(url)
+    return f"{parts.path}?{parts.query}"
+
+
+def look(api, url, under="", **headers):
+    parts = urlsplit(url)
+    return api.call("GET", f"{parts.path}{under}?{parts.query}", headers)
+
+
+def test_a_link_shows_the_report_without_a_key(api, headers, job):
+    made = share(api, headers, job)
+    answer = look(api, made["url"])
+    assert answer.status_code == 200
+    assert answer.mimetype == "text/html"
+    assert "Not decided" in answer.text
+    assert len(re.findall(r'class="bar bar-', answer.text)) == 3
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert not re.search(r"\son\w+=|<script(?! src=\"/web/static/)|style=", answer.text), "nothing inline"
+
+
+@pytest.mark.parametrize("page", ["", "/state", "/events", "/media"])
+def test_without_a_link_that_works_nothing_is_shown(api, headers, job, page):
+    url = share(api, headers, job)["url"]
+    other = uuid.UUID(api.submit(headers, noise_picture(2)).json["id"])
+    token = parse_qs(urlsplit(url).query)["token"][0]
+    for query in ("", "?token=", f"?token={token[:-1]}", f"?token={'x' * 10_000}", "?token=%00"):
+        answer = api.call("GET", f"/jobs/{job}/report{page}{query}", {})
+        assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    answer = api.call("GET", f"/jobs/{other}/report{page}?token={token}", {})
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found"), "one job and nothing else"
+    assert look(api, url, page).status_code == 200
+
+
+@pytest.mark.parametrize("end", ["revoked", "expired", "erased"])
+def test_a_link_ends(api, headers, job, end):
+    made = share(api, headers, job, valid_s=60)
+    if end == "revoked":
+        assert api.call("DELETE", f"/v1/jobs/{job}/shares/{made['id']}", headers).status_code == 204
+    elif end == "expired":
+        with api.sessions.transaction() as session:
+            session.execute(update(Share).values(expires_at=func.now() - timedelta(seconds=1)))
+    else:
+        api.call("DELETE", f"/v1/jobs/{job}", headers)
+        with api.sessions.transaction() as session:
+            assert session.scalar(select(func.count()).select_from(Share)) == 0
+    for page in ("", "/state", "/media"):
+        assert look(api, made["url"], page).status_code == 404
+    if end != "erased":
+        assert api.call("GET", f"/v1/jobs/{job}/shares", headers).json == {"items": []}
+
+
+def test_the_secret_of_a_link_is_shown_once_and_stored_nowhere(api, headers, job):
+    made = share(api, headers, job)
+    token = parse_qs(urlsplit(made["url"]).query)["token"][0]
+    listed = api.call("GET", f"/v1/jobs/{job}/shares", headers)
+    assert [item["id"] for item in listed.json["items"]] == [made["id"]]
+    assert token not in listed.text
+    with api.sessions.transaction() as session:
+        assert token.encode() not in session.scalars(select(Share)).one().token_sha256
+        told = [event for event in list_events(session, job_id=job) if event.action == "report.shared"]
+    assert [event.detail for event in told] == [{"share": made["id"]}]
+
+
+def test_links_of_a_job_are_bounded(api, headers, job):
+    for _ in range(100):
+        share(api, headers, job)
+    answer = api.call("POST", f"/v1/jobs/{job}/shares", headers, json={})
+    assert (answer.status_code, answer.json["code"]) == (409, "too_many_shares")
+
+
+def test_hostile_text_is_shown_as_text(api, headers, job):
+    with api.sessions.transaction() as session:
+        row = session.get_one(Job, job)
+        row.reasons = [HOSTILE]
+        row.model_description = {"name": f"../../{HOSTILE}", "version": HOSTILE, "weights_sha256": HOSTILE}
+        row.review = {"finding": HOSTILE, "note": HOSTILE, "reviewed_at": "now", "reviewer": HOSTILE}
+        row.media.facts = {"container": HOSTILE, "codec": HOSTILE, "kind": "video"}
+    answer = look(api, share(api, headers, job)["url"])
+    assert answer.status_code == 200
+    assert "<script>alert" not in answer.text
+    assert "49" not in re.sub(r"[0-9a-f-]{32,}", "", answer.text.replace(str(job), ""))
+    assert answer.text.count("&lt;script&gt;alert(1)") >= 6
+
+
+@pytest.mark.parametrize(
+    ("requested", "status", "length"),
+    [("bytes=0-9", 206, 10), ("bytes=-5", 206, 5), ("bytes=99999999-", 416, None), ("lines=1-2", 416, None)],
+)
+def test_media_comes_in_ranges(api, headers, job, requested, status, length):
+    url = share(api, headers, job)["url"]
+    whole = look(api, url, "/media")
+    assert whole.data == noise_picture(1)
+    assert whole.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    answer = look(api, url, "/media", Range=requested)
+    assert answer.status_code == status
+    if length is not None:
+        expected = whole.data[:length] if requested == "bytes=0-9" else whole.data[-length:]
+        assert answer.data == expected
+
+
+def test_erased_media_is_said_to_be_gone(api, headers, job):
+    url = share(api, headers, job)["url"]
+    with api.sessions.transaction() as session:
+        session.get_one(Job, job).media.storage_key = None
+    assert look(api, url, "/media").status_code == 410
+    answer = look(api, url)
+    assert "not stored any more" in answer.text
+    assert "<video" not in answer.text
+
+
+def test_progress_is_sent_until_the_job_ends(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    url = share(api, headers, job_id)["url"]
+    assert "Being analysed" in look(api, url).text
+    assert look(api, url, "/state").json == {
+        "status": "queued",
+        "is_final": False,
+        "segments_done": 0,
+        "segments_total": None,
+    }
+    succeed(api, job_id, [0.2])
+    answer = look(api, url, "/events")
+    assert answer.mimetype == "text/event-stream"
+    assert answer.text.startswith("retry:")
+    assert '"is_final": true' in answer.text
+
+
+def test_the_card_of_other_weights_is_not_shown(api, headers, job):
+    with api.sessions.transaction() as session:
+        row = session.get_one(Job, job)
+        manifest = row.manifest
+        row.model_description = {
+            "name": manifest["name"],
+            "version": "1",
+            "weights_sha256": manifest["weights"]["sha256"],
+        }
+    url = share(api, headers, job)["url"]
+    assert "Model card" in look(api, url).text
+    with api.sessions.transaction() as session:
+        row = session.get_one(Job, job)
+        row.model_description = {**row.model_description, "weights_sha256": "0" * 64}
+    assert "Model card" not in look(api, url).text
+
+
+def test_the_list_of_jobs_needs_no_key_and_holds_nothing(api, job):
+    answer = api.call("GET", "/", {})
+    assert answer.status_code == 200
+    assert str(job) not in answer.text
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+
+
+def test_a_stream_ends_with_the_job_and_frees_its_slot(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    parts = urlsplit(share(api, headers, job_id)["url"])
+    services = api.app.extensions["deepfakestream"]
+    slots = services.settings.api.waiting
+    for _ in range(slots):
+        # Closed unread, as by a browser that has gone.
+        api.app.test_client().get(f"{parts.path}/events?{parts.query}").close()
+    timer = threading.Timer(0.5, succeed, (api, job_id, [0.2]))
+    timer.start()
+    answer = look(api, f"{parts.path}?{parts.query}", "/events")
+    timer.join()
+    assert answer.status_code == 200, "every slot is free again"
+    assert '"is_final": false' in answer.text
+    assert '"is_final": true' in answer.text
+
+
+def test_more_streams_than_slots_are_refused(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    url = share(api, headers, job_id)["url"]
+    services = api.app.extensions["deepfakestream"]
+    for _ in range(services.settings.api.waiting):
+        assert services.waiting.acquire(blocking=False)
+    answer = look(api, url, "/events")
+    assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+    assert look(api, url, "/state").status_code == 200
+
+
+def test_a_report_is_one_file_that_needs_nothing_else(api, headers, job):
+    answer = api.call("GET", f"/v1/jobs/{job}/report.html", headers)
+    assert (answer.status_code, answer.mimetype) == (200, "text/html")
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="report-{job}.html"'
+    assert "Not decided" in answer.text
+    assert "<style>" in answer.text
+    # Nothing is loaded from anywhere, and nothing runs.
+    assert not re.search(r"<script|<link rel=\"stylesheet\"|<img|<video|<canvas|src=|data-state", answer.text)
+    assert set(re.findall(r'href="([^"#]*)', answer.text)) <= {"", "data:,"}
