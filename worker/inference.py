@@ -88,7 +88,7 @@ def make_engine(network: nn.Module, example: Pictures, device: torch.device, pre
     """
     if device.type == "cpu":
         return Engine(_compile_openvino(network, example, precision), "openvino", precision)
-    return Engine(_wrap_torch(network, device, precision), "torch", precision)
+    return Engine(wrap_torch(network, device, precision), "torch", precision)
 
 
 def best_engine(
@@ -103,14 +103,14 @@ def best_engine(
         is_close: Returns whether outputs in the lower precision (first) are close enough to those in float32 (second).
     """
     exact = make_engine(network, examples, device, "float32")
-    precision = _find_lower_precision(device)
+    precision = find_lower_precision(device)
     if precision is None:
         return exact
     fast = make_engine(network, examples, device, precision)
     return fast if is_close(fast.run(examples), exact.run(examples)) else exact
 
 
-def _find_lower_precision(device: torch.device) -> Precision | None:
+def find_lower_precision(device: torch.device) -> Precision | None:
     """Return the precision in which the device multiplies faster than in float32, if any."""
     if device.type == "cuda":
         return "float16"  # As fast as bfloat16, with eight times the resolution.
@@ -155,7 +155,8 @@ def _compile_openvino(network: nn.Module, example: Pictures, precision: Precisio
     return run
 
 
-def _wrap_torch(network: nn.Module, device: torch.device, precision: Precision) -> RunNetwork:
+def wrap_torch(network: nn.Module, device: torch.device, precision: Precision) -> RunNetwork:
+    """Return a function that runs *network* with PyTorch on *device* in *precision* and returns float32 arrays."""
     dtype = getattr(torch, precision)
 
     @torch.inference_mode()

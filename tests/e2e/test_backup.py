@@ -40,7 +40,7 @@ def test_a_backup_can_be_restored_on_another_server(stack, client, tmp_path):
             found = again.get(done.id)
             assert (found.fake_score, found.verdict, found.metadata) == (done.fake_score, done.verdict, {"case": 7})
             assert list(again.segments(done.id))
-            # Its file is there as well: the same content is not stored anew, and is scored from what was restored.
+            # Its file is there as well: the same content is not stored again, and is scored from the restored file.
             stored = sorted(path.name for path in (restored.state / "storage" / "media").iterdir())
             job = again.wait(again.submit(clip).id, timeout_s=120)
             assert (job.status, job.fake_score) == ("succeeded", done.fake_score)

@@ -109,7 +109,7 @@ def test_a_whole_worker_killed_in_the_middle_of_a_segment(client, stack, long_cl
     ended_once(job.id, "succeeded")
 
 
-def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(client, stack, long_clip, undisturbed, ended_once):
+def test_a_worker_that_receives_sigterm_finishes_its_segment(client, stack, long_clip, undisturbed, ended_once):
     job = client.submit(long_clip, **OPTIONS)
     wait_until(lambda: any(segment.status == "running" for segment in client.get(job.id).segments))
     worker = service_of(stack, "worker-gpu")
@@ -122,7 +122,7 @@ def test_a_worker_that_is_told_to_stop_finishes_what_it_has_begun(client, stack,
     ended_once(job.id, "succeeded")
 
 
-def test_the_cpu_worker_killed_with_jobs_on_their_way(client, stack, clip, long_clip, undisturbed):
+def test_the_cpu_worker_killed_with_jobs_in_flight(client, stack, clip, long_clip, undisturbed):
     jobs = [client.submit(long_clip, **OPTIONS), *(client.submit(clip) for _ in range(3))]
     worker = service_of(stack, "worker-cpu")
     os.killpg(worker.process.pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_redis_flushed_with_jobs_in_flight(client, stack, long_clip, clip, undis
     assert done[3].status == "succeeded"
 
 
-def test_redis_away_while_jobs_are_submitted(client, stack, clip):
+def test_redis_down_while_jobs_are_submitted(client, stack, clip):
     server = service_of(stack, "redis")
     server.process.kill()
     wait_until(server.has_died)

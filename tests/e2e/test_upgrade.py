@@ -46,7 +46,7 @@ def before(tmp_path_factory):
     options = ("--first-parent", "-m", "--diff-filter=A", "--format=%H")
     added = next(iter(git("log", *options, "--", f"{VERSIONS}/{newest}").decode().split()), None)
     if added is None:
-        skip("the newest migration is not committed yet, or lies before what was fetched of the history")
+        skip("the newest migration is not committed yet, or is older than the fetched history")
     folder = tmp_path_factory.mktemp("before")
     with tarfile.open(fileobj=io.BytesIO(git("archive", f"{added}~1"))) as archive:
         archive.extractall(folder, filter="data")

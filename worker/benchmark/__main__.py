@@ -37,7 +37,8 @@ PROGRAM: Final = "python -m worker.benchmark"
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch; all cores by default.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="Path of the report.")
 @scenes_option
-def _measure(**values: Any) -> None:
+def measure(**values: Any) -> None:
+    """Run the benchmark with the given options, write its report and chart, and print the report as tables."""
     with needed_packages(PROGRAM, "the benchmark", EXTRAS):
         # Imported here, since torch takes seconds to import and --help does not need it.
         from worker.benchmark.report import draw, table
@@ -53,7 +54,7 @@ def _measure(**values: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    return run(_measure, arguments, PROGRAM)
+    return run(measure, arguments, PROGRAM)
 
 
 if __name__ == "__main__":

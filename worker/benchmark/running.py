@@ -60,7 +60,7 @@ def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
         for path in tqdm(paths, unit="clip", desc="clips"):
             rows = bench.measure(path, [*PIPELINES, INDISPENSABLE], rounds=rounds)
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
-            clips.append({"clip": path.name, **_ratios(rows), "contenders": _rows_to_json(rows)})
+            clips.append({"clip": path.name, **compute_ratios(rows), "contenders": rows_to_json(rows)})
             for name in (*RATIOS, *BOUNDS):
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, options.out)
@@ -110,7 +110,7 @@ def _measure_growth(bench: Bench, options: BenchmarkOptions) -> dict[str, Iterat
             name = "-".join(str(number) for number in scene.values())
             path = make_scene(options.scenes / f"{name}.mp4", **scene)
             measurements = bench.measure(path, PIPELINES, rounds=options.rounds or 1)
-            yield {**scene, "contenders": _rows_to_json(measurements)}
+            yield {**scene, "contenders": rows_to_json(measurements)}
 
     small = {"width_px": 640, "height_px": 360}
     return {
@@ -128,7 +128,8 @@ def _measure_growth(bench: Bench, options: BenchmarkOptions) -> dict[str, Iterat
     }
 
 
-def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
+def compute_ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
+    """Return the ratios of times between the contenders that the report compares, rounded to three digits."""
     ours = rows["ours"].seconds
     reference_s, own_s = (rows[name].seconds for name in DETECTIONS)
     straightforward, floor, indispensable = (rows[name].seconds for name in ("straightforward", "floor", INDISPENSABLE))
@@ -141,7 +142,8 @@ def _ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
     }
 
 
-def _rows_to_json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
+def rows_to_json(rows: Mapping[str, Measurement]) -> list[dict[str, Any]]:
+    """Return the measurements as the report stores them: one object for each contender, in order."""
     return [row.to_json() for row in rows.values()]
 
 

@@ -275,7 +275,7 @@ def _parse_time(text: str) -> datetime:
 @click.option("--connections", type=int, default=16, help="Number of concurrent connections.")
 @click.option("--submissions-only", is_flag=True, help="Only measure submissions; works with stopped workers.")
 @scenes_option
-def _measure(
+def measure(
     url: str,
     api_key_file: Path,
     rounds: int,
@@ -284,6 +284,7 @@ def _measure(
     submissions_only: bool,
     scenes: Path,
 ) -> None:
+    """Measure the running service and print a line for each measurement."""
     if min(submissions, connections) < PROCESSES or rounds < 1:
         raise click.UsageError(f"at least {PROCESSES} submissions and connections, and one round, are needed")
     api_key = api_key_file.read_text().strip()
@@ -317,7 +318,7 @@ def _measure_jobs(url: str, api_key: str, rounds: int, scenes: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    return run(_measure, arguments, PROGRAM)
+    return run(measure, arguments, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ class MTCNN:
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "mtcnn")
         self._memory = threading.local()
 
-    def _make_resampler(self, frames: Sequence[Picture]) -> Resampler:
+    def make_resampler(self, frames: Sequence[Picture]) -> Resampler:
+        """Return a resampler of *frames*, (H, W, 3) uint8 RGB each, for the detector's device."""
         if self.device.type != "cpu":
             return TorchResampler(frames, self.device)
         if not hasattr(self._memory, "tables"):
@@ -120,7 +121,7 @@ class MTCNN:
         """Detect the faces in each frame, for frames of one size."""
         found: list[list[DetectedFace]] = [[] for _ in frames]
         shrink_factor = self._choose_shrink_factor(frames[0])
-        resampler = self._make_resampler([_shrink(frame, shrink_factor) for frame in frames])
+        resampler = self.make_resampler([_shrink(frame, shrink_factor) for frame in frames])
         boxes, owners = self._propose(resampler, shrink_factor)
         if len(boxes):
             boxes, owners = self._refine(resampler, boxes, owners)

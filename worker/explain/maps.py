@@ -131,7 +131,7 @@ def features_and_gradient(
         The logit, the feature map, (C, h, w), and the gradient of the logit by it, (C, h, w).
     """
     with torch.enable_grad():
-        maps = network.features.network.extract_endpoints(network.planes_of(face).requires_grad_())
+        maps = network.features.network.extract_endpoints(network.make_input_planes(face).requires_grad_())
         # The last endpoint is what ``ForgeryNetwork.forward`` gives its head.
         logit = network.head(maps["reduction_6"])
         (gradient,) = torch.autograd.grad(logit.sum(), maps[endpoint])

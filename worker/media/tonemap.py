@@ -50,7 +50,7 @@ def to_sdr(signal: Floats, dynamic_range: DynamicRange) -> Floats:
     Returns:
         (..., 3) RGB in the primaries of BT.709, as coded for an SDR display: in [0, 1].
     """
-    light = _decode_pq(signal) if dynamic_range == "pq" else _decode_hlg(signal)
+    light = decode_pq(signal) if dynamic_range == "pq" else decode_hlg(signal)
     linear = np.clip(light @ TO_BT709.T, 0.0, None) / WHITE_CD_M2
     coded = linear ** (1 / GAMMA)
     # One factor for all three channels, so that highlights keep their colour.
@@ -69,7 +69,7 @@ def _roll_off_highlights(coded: Floats) -> Floats:
     return np.asarray(np.minimum(coded, KNEE) + (1 - KNEE) * bent)
 
 
-def _decode_pq(signal: Floats) -> Floats:
+def decode_pq(signal: Floats) -> Floats:
     """Return the light of a PQ signal in cd/m²: the EOTF of BT.2100, table 4."""
     m1, m2 = 2610 / 16384, 2523 / 4096 * 128
     c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
@@ -77,7 +77,7 @@ def _decode_pq(signal: Floats) -> Floats:
     return np.asarray(10_000.0 * (np.maximum(power - c1, 0.0) / (c2 - c3 * power)) ** (1 / m1))
 
 
-def _decode_hlg(signal: Floats) -> Floats:
+def decode_hlg(signal: Floats) -> Floats:
     """Return the light of an HLG signal on a PEAK_CD_M2 display, in cd/m²: inverse OETF and OOTF, BT.2100, table 5."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)

@@ -66,11 +66,11 @@ class ForgeryNetwork(nn.Module):
         """
         if faces.shape[0] == 0:
             return faces.new_zeros(0)
-        logits: Tensor = self.head(self.features(self.planes_of(faces)))
+        logits: Tensor = self.head(self.features(self.make_input_planes(faces)))
         return logits
 
-    def planes_of(self, faces: Tensor) -> Tensor:
-        """Return the planes that the backbone sees: colours, SRM residuals, or both; *faces* are in [0, 1]."""
+    def make_input_planes(self, faces: Tensor) -> Tensor:
+        """Return the input of the backbone: normalised colours, SRM residuals, or both; *faces* are in [0, 1]."""
         if self.architecture.input_planes == "srm":
             planes: Tensor = self.srm(faces)
             return planes

@@ -61,12 +61,13 @@ class Detector:
         self.manifest: Manifest = checkpoint.manifest
         self.device = torch.device(device)
         preprocessing = checkpoint.manifest.preprocessing
-        self._network: Engine = best_engine(
+        self.engine: Engine = best_engine(
             ChannelsLastInput(checkpoint.network, divisor=255.0),
             _make_examples(preprocessing.crop_size_px),
             self.device,
-            self._is_close,
+            self.is_close,
         )
+        """The network, prepared for the device."""
         self._mtcnn = MTCNN(
             min_face_px=preprocessing.min_face_px,
             thresholds=preprocessing.detector_thresholds,
@@ -144,7 +145,7 @@ class Detector:
         results = [_make_face_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
         looks = [pack_look(look) for look in people.looks]
-        return score_segment(results, people.numbers, decoded, self._network.description, looks)
+        return score_segment(results, people.numbers, decoded, self.engine.description, looks)
 
     def score_crops(self, crops: list[NDArray[np.uint8]]) -> list[float]:
         """
@@ -161,7 +162,7 @@ class Detector:
         """
         scores: list[float] = []
         for start in range(0, len(crops), FACE_BATCH):
-            (logits,) = self._network.run(np.stack(crops[start : start + FACE_BATCH]))
+            (logits,) = self.engine.run(np.stack(crops[start : start + FACE_BATCH]))
             probabilities = self._probabilities(logits)
             if not np.isfinite(probabilities).all():
                 raise ModelError("the network gave a score that is not a number")
@@ -171,7 +172,8 @@ class Detector:
     def _probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(self.manifest.calibration.scale.probabilities(logits, np.tanh), np.float32)
 
-    def _is_close(self, quick: Outputs, exact: Outputs) -> bool:
+    def is_close(self, quick: Outputs, exact: Outputs) -> bool:
+        """Return whether no probability of *quick* differs from that of *exact* by more than ``MAX_SCORE_CHANGE``."""
         scores, wanted = self._probabilities(quick[0]), self._probabilities(exact[0])
         return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 

@@ -54,7 +54,7 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     values, sums = np.asarray(scores, np.float64), _prefix_sums(scores)
     taken = bytearray(len(values))
     best = np.full(len(values), -np.inf)
-    for excess, start, length in _find_windows(sums, bound):
+    for excess, start, length in find_windows(sums, bound):
         if taken.find(1, start, start + length) < 0:
             taken[start : start + length] = b"\1" * length
             best[start : start + length] = excess
@@ -65,7 +65,7 @@ def find_runs(scores: Sequence[float], bound: Callable[[int], float]) -> list[Ru
     ]
 
 
-def _find_windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
+def find_windows(sums: NDArray[np.float64], bound: Callable[[int], float]) -> list[tuple[float, int, int]]:
     """Return the excess, first face and length of each stretch that reaches its bound, the highest excess first."""
     excesses, starts, lengths = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for length in _window_lengths(len(sums) - 1):

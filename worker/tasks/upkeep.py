@@ -42,7 +42,7 @@ def tidy(context: Context) -> None:
         forget_looks(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
     removed = _remove_pending(context)
-    orphans = remove_files(context.sessions, context.storage, _find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
+    orphans = remove_files(context.sessions, context.storage, find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
     if media or jobs or removed or orphans:
         log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
@@ -59,7 +59,7 @@ def _remove_pending(context: Context) -> int:
             return removed
 
 
-def _find_orphans(context: Context, before: datetime) -> list[str]:
+def find_orphans(context: Context, before: datetime) -> list[str]:
     """List old files without a media row, direct uploads that no job needs, and files left by health checks."""
     found = (
         (key.removesuffix(".part"), changed)

@@ -47,14 +47,24 @@ def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
     with bind(job_id=str(job_id)):
-        attempt = _send(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
+        attempt = make_attempt(url, event_id, body, secret, settings.timeout_s, settings.allow_insecure)
         with context.sessions.transaction() as session:
             record_attempt(session, lease, attempt, settings.retry_schedule_s)
         outcome = "delivered" if attempt.delivered else "failed"
         log.info("webhook attempt", outcome=outcome, status=attempt.response_status, code=attempt.error_code)
 
 
-def _send(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
+def make_attempt(url: str, event_id: str, body: str, secret: str, timeout_s: float, allow_insecure: bool) -> Attempt:
+    """
+    Post *body*, signed with *secret*, to *url* once.
+
+    Args:
+        timeout_s: Limit of each wait for the receiver, and of the whole request.
+        allow_insecure: Whether HTTP and private addresses are allowed.
+
+    Returns:
+        The outcome; a failure of the receiver does not raise.
+    """
     moment = datetime.now(UTC)
     headers = {
         "content-type": "application/json",
@@ -84,7 +94,7 @@ def _send(url: str, event_id: str, body: str, secret: str, timeout_s: float, all
         response_status=response.status_code,
         response_excerpt=excerpt,
         error_code=None if delivered else "receiver_refused",
-        retry_after_s=_parse_retry_after(response),
+        retry_after_s=parse_retry_after(response),
         is_final=response.status_code == httpx.codes.GONE,
     )
 
@@ -101,7 +111,7 @@ def _read_excerpt(response: httpx.Response) -> str:
     return collected[:EXCERPT_BYTES].decode("utf-8", "replace").replace("\0", "\ufffd")
 
 
-def _parse_retry_after(response: httpx.Response) -> float | None:
+def parse_retry_after(response: httpx.Response) -> float | None:
     """
     Parse ``Retry-After``, a number of seconds or a date (RFC 9110, section 10.2.3); return seconds.
 

@@ -276,7 +276,7 @@ def test_an_unclaimed_upload_is_removed_when_it_expires(api, owner, storage, wor
     upload_file(api, owner, noise_picture(1))
     with worker.sessions.transaction() as session:
         session.execute(update(DirectUpload).values(expires_at=func.now()))
-    monkeypatch.setattr("worker.tasks.upkeep._find_orphans", lambda *_: [])
+    monkeypatch.setattr("worker.tasks.upkeep.find_orphans", lambda *_: [])
     assert keys(storage)
     tidy(worker)
     assert keys(storage) == []

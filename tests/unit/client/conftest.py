@@ -16,7 +16,7 @@ def server():
 
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch, tmp_path):
-    """No service, key or state of the person who runs the tests, and a home of the test's own."""
+    """Remove the service, key and state of the person who runs the tests, and use an empty home folder."""
     for name in os.environ:
         if name.startswith("DEEPFAKESTREAM_"):
             monkeypatch.delenv(name)
@@ -25,7 +25,7 @@ def nothing_configured(monkeypatch, tmp_path):
 
 @pytest.fixture
 def no_pauses(monkeypatch):
-    """Requests are sent again at once."""
+    """Repeat requests without a pause."""
     monkeypatch.setattr(retries, "_pause_s", lambda _: 0.0)
 
 

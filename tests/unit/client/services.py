@@ -1,4 +1,4 @@
-"""Answers of a service, and the state folder of a stack that seems to run."""
+"""Answers of a service, and the state folder of a stack that appears to run."""
 
 import fcntl
 import json
@@ -41,13 +41,13 @@ def problem(status, code, **headers):
 
 
 def cut_off(status):
-    """An answer that is lost on its way: the request was carried out."""
+    """Return an answer that is cut off: the request was carried out."""
     return status, {"Content-Length": "1000", "Connection": "close"}, b"{"
 
 
 @contextmanager
 def running_state(folder: Path, url: str, *, key: str = OWN_KEY) -> Iterator[Path]:
-    """The state folder of a stack at *url*, as ``up`` leaves it while it runs."""
+    """Yield the state folder of a stack at *url*, as ``up`` keeps it while it runs."""
     (folder / "secrets").mkdir(parents=True)
     (folder / "secrets" / "api-key").write_text(f"{key}\n")
     connection = {"url": url, "api_key_file": str(folder / "secrets" / "api-key"), "environment": {}}

@@ -1,4 +1,4 @@
-"""Answers that were lost, that come twice, and that are no service's: what the SDK makes of them."""
+"""How the SDK handles lost, repeated and invalid answers."""
 
 import gzip
 import io
@@ -42,7 +42,7 @@ def test_a_job_that_was_erased_by_a_lost_attempt_is_erased(server, client, first
     assert [request.method for request in server.requests] == ["DELETE", "DELETE"]
 
 
-def test_a_job_that_there_never_was_is_not_erased(server, client):
+def test_erasing_an_unknown_job_is_an_error(server, client):
     server.answers = [problem(404, "not_found")]
     with pytest.raises(NotFoundError):
         client.delete("x")
@@ -66,12 +66,12 @@ def test_a_webhook_that_may_have_been_sent_is_not_sent_twice(server, client, sta
     assert len(server.requests) == 1
 
 
-def test_a_webhook_that_was_surely_not_sent_is_asked_for_again(server, client):
+def test_a_webhook_that_was_not_sent_is_requested_again(server, client):
     server.answers = [problem(429, "rate_limited"), answer(DELIVERY, 202)]
     assert client.redeliver("x", 1).number == 2
 
 
-def test_what_is_safe_is_still_repeated(server, client):
+def test_safe_requests_are_still_repeated(server, client):
     server.answers = [cut_off(200), answer(job("cancelled"))]
     assert client.cancel("x").status == "cancelled"
     server.answers = [problem(503, "x"), answer(job())]
@@ -111,7 +111,7 @@ NONSENSE = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_an_answer_of_another_program_is_an_error_of_the_tree(server, client, call):
+def test_an_answer_of_another_program_is_an_error_of_this_package(server, client, call):
     for name, content in NONSENSE.items():
         server.answers, server.requests = [content] * 4, []
         with pytest.raises(APIError) as raised:
@@ -121,7 +121,7 @@ def test_an_answer_of_another_program_is_an_error_of_the_tree(server, client, ca
 
 
 def with_one_change(document):
-    """*document* with each of its values, at any depth, replaced by others of another type, one at a time."""
+    """Yield copies of *document*, each with one value, at any depth, replaced by one of another type."""
     for name, value in document.items():
         for other in (None, True, 7, "text", [1], {"a": 1}, "\x1b[2J", float("inf")):
             yield document | {name: other}
@@ -245,7 +245,7 @@ def test_pages_that_do_not_end_are_an_error(server, client):
 
 @cases()
 def test_any_retry_after_is_read_or_ignored(server, client, value, seconds):
-    # As a server sends it: headers are Latin-1, and what does not fit is UTF-8.
+    # As a server sends it: headers are Latin-1, and other characters are sent as UTF-8.
     sent = value.encode().decode("latin-1")
     server.answers = [problem(429, "rate_limited", **{"Retry-After": sent})] * 4
     with pytest.raises(RateLimitedError) as raised:
@@ -267,7 +267,7 @@ def test_a_superscript_two_is_no_number(server, client):
 
 
 @pytest.mark.parametrize("body", [{"code": 7, "detail": ["x"], "request_id": {}}, [1], "x", None, {"code": None}])
-def test_a_problem_of_another_shape_is_an_error_all_the_same(server, client, body):
+def test_a_problem_document_of_another_shape_is_an_error_too(server, client, body):
     server.answers = [answer(body, 422)]
     with pytest.raises(APIError) as raised:
         client.get("x")
@@ -305,7 +305,7 @@ def test_options_that_cannot_be_written_are_an_error_of_the_tree(client, options
         [],
     ],
 )
-def test_a_place_for_a_file_that_is_none_is_an_error_of_the_tree(server, client, tmp_path, place):
+def test_an_invalid_upload_address_is_an_error_of_this_package(server, client, tmp_path, place):
     (tmp_path / "a").write_bytes(b"x")
     server.answers = [answer(place, 201)]
     with pytest.raises(APIError):

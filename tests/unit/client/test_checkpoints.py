@@ -19,12 +19,12 @@ def serving(server, tmp_path):
         yield state
 
 
-def test_the_default_stands_first(command, serving):
+def test_the_default_model_is_listed_first(command, serving):
     said = command("--state", serving, "models", "--card").output
     assert said.index("card of b") < said.index("card of a") < said.index("card of c")
 
 
-def test_one_model_can_be_asked_for(command, serving, server):
+def test_one_model_can_be_selected(command, serving, server):
     said = command("--state", serving, "models", "--card", "--model", "c").output
     assert "card of c" in said
     assert "card of a" not in said

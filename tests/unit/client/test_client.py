@@ -35,7 +35,7 @@ def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pause
         yield connected
 
 
-def test_a_file_is_streamed_with_its_options_and_a_key_of_idempotency(server, client, tmp_path):
+def test_a_file_is_streamed_with_its_options_and_an_idempotency_key(server, client, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x" * 600_000)
     server.answers = [answer(job("queued"), 202)]
     progress = []
@@ -97,7 +97,7 @@ def test_problems_become_errors_of_their_kind(server, client, status, kind):
     assert raised.value.request_id == "r1"
 
 
-def test_an_answer_that_is_no_problem_document_is_an_error_all_the_same(server, client):
+def test_an_answer_that_is_no_problem_document_is_an_error_too(server, client):
     server.answers = [(502, {}, b"<html>")] * 4
     with pytest.raises(APIError) as raised:
         client.get("x")
@@ -105,7 +105,7 @@ def test_an_answer_that_is_no_problem_document_is_an_error_all_the_same(server, 
     assert len(server.requests) == 4
 
 
-def test_a_rate_limit_tells_when_to_come_back(server, client):
+def test_a_rate_limit_error_has_the_time_until_a_retry(server, client):
     server.answers = [problem(429, "rate_limited", **{"Retry-After": "7"})] * 4
     with pytest.raises(RateLimitedError) as raised:
         client.get("x")
@@ -124,7 +124,7 @@ def test_waiting_lets_the_service_hold_its_answers(server, client):
     assert [request.headers["Prefer"] for request in server.requests] == ["wait=30", "wait=30"]
 
 
-def test_waiting_with_progress_looks_often_and_tells(server, client):
+def test_waiting_with_progress_polls_and_reports_each_status(server, client):
     server.answers = [answer(job("queued")), answer(job("running")), answer(job("failed"))]
     seen = []
     client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(found.status))
@@ -186,7 +186,7 @@ def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
 @pytest.mark.parametrize(
     "secret", ["", "whsec_", "whsec_=", "whsec_!", None, "whsec_é"], ids=["empty", "prefix", "=", "!", "None", "é"]
 )
-def test_a_secret_that_is_none_is_an_error_of_this_package(secret):
+def test_an_invalid_secret_is_an_error_of_this_package(secret):
     with pytest.raises(WebhookVerificationError, match="could not be verified: "):
         verify_webhook(signed("{}"), "{}", secret)
 
@@ -198,7 +198,7 @@ def test_a_signed_body_that_is_no_event_is_refused(body):
 
 
 def summaries(first, count):
-    """Segments as a job's document has them."""
+    """Return segments as in the document of a job."""
     return [
         {"index": index, "start_s": 1.0 * index, "end_s": index + 1.0, "status": "scored", "fake_score": 0.5}
         for index in range(first, first + count)
@@ -206,18 +206,18 @@ def summaries(first, count):
 
 
 def long_job(status, total=250):
-    """A job of which the service gave the first 100 segments."""
+    """Return a job of which the service returned the first 100 segments."""
     progress = {"segments_total": total, "segments_done": total, "fraction": 1.0}
     return answer(job(status, progress=progress, segments=summaries(0, 100), segments_next_cursor="OTk"))
 
 
 def page(first, count, following=None):
-    """A page of summaries."""
+    """Return a page of summaries."""
     return answer({"items": summaries(first, count), "next_cursor": following})
 
 
 @pytest.mark.parametrize("ask", [Client.get, Client.wait, Client.cancel], ids=["get", "wait", "cancel"])
-def test_a_job_that_has_ended_comes_with_all_of_its_segments(server, client, ask):
+def test_an_ended_job_has_all_of_its_segments(server, client, ask):
     server.answers = [long_job("cancelled"), page(100, 100, "MTk5"), page(200, 50)]
     found = ask(client, "x")
     assert [segment.index for segment in found.segments] == list(range(250))
@@ -227,7 +227,7 @@ def test_a_job_that_has_ended_comes_with_all_of_its_segments(server, client, ask
     assert [request.path for request in server.requests[1:]] == [f"{path}OTk", f"{path}MTk5"]
 
 
-def test_polls_of_a_job_that_goes_on_do_not_ask_for_more(server, client):
+def test_polls_of_a_running_job_request_no_more_pages(server, client):
     server.answers = [long_job("running"), long_job("running"), long_job("failed"), page(100, 150)]
     seen = []
     done = client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(len(found.segments)))

@@ -1,4 +1,4 @@
-"""A key is sent to the address that it was made for, and to no other."""
+"""An API key is sent only to the address that it was made for."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ def keys_seen(server):
 
 
 def place(url, method="PUT"):
-    """Where a service takes a file, as it says so."""
+    """Return the answer by which a service names the upload address of a file."""
     return {"id": "u1", "method": method, "url": url, "headers": {}}
 
 
@@ -32,7 +32,7 @@ def use_proxy(monkeypatch, receiver):
 
 @pytest.fixture
 def elsewhere():
-    """A service that the local stack's key is not for."""
+    """Run a service to which the key of the local stack does not belong."""
     with running_receiver() as receiver:
         receiver.answers = [answer(NO_JOBS)]
         yield receiver
@@ -40,7 +40,7 @@ def elsewhere():
 
 @pytest.fixture
 def state(server, tmp_path):
-    """The state of the stack on this machine, which is *server*."""
+    """Return the state folder of the stack on this machine, whose API is *server*."""
     server.answers = [answer(NO_JOBS)]
     with running_state(tmp_path / "state", server.url) as folder:
         yield folder
@@ -199,7 +199,7 @@ def test_a_state_folder_cannot_name_another_machine_or_another_file(command, els
     "url",
     ["", "nonsense", "ftp://a.example", "http://", "http://[::1", "http://a.example:99999", "http://user:pw@a.example"],
 )
-def test_what_is_no_address_of_a_service_is_refused_with_a_sentence(command, url):
+def test_an_invalid_service_address_is_refused_with_a_sentence(command, url):
     with pytest.raises(DeepfakeStreamError):
         Client(url, "dfs_key")
     if url:
@@ -210,7 +210,7 @@ def test_what_is_no_address_of_a_service_is_refused_with_a_sentence(command, url
 
 
 @pytest.mark.parametrize("key", ["", "ключ", "dfs_a\nX-Header: b", "dfs a"])
-def test_what_can_be_no_key_is_refused(key):
+def test_an_invalid_key_is_refused(key):
     with pytest.raises(DeepfakeStreamError, match="API key"):
         Client("http://127.0.0.1:9", key)
 
@@ -236,7 +236,7 @@ def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path
         assert len(server.requests) == 1
 
 
-def test_what_killed_stacks_left_is_cleared_away(state, tmp_path):
+def test_files_of_killed_stacks_are_removed(state, tmp_path):
     with running_state(tmp_path / "killed", "http://127.0.0.1:9") as killed:
         left = embedded_state.announce_stack(killed)
         left.__enter__()
@@ -244,7 +244,7 @@ def test_what_killed_stacks_left_is_cleared_away(state, tmp_path):
         assert len(list((tmp_path / "home-state" / "deepfakestream" / "running").iterdir())) == 1
 
 
-def test_a_home_that_cannot_be_written_does_not_keep_a_stack_from_running(state, tmp_path, monkeypatch):
+def test_a_stack_runs_without_a_writable_home(state, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with embedded_state.announce_stack(state) as can_be_found:

@@ -1,4 +1,4 @@
-"""Lists in pages, and jobs whose segments come in them, from a service that does not give what it says."""
+"""Paged lists, and jobs with paged segments, also from a service whose pages are inconsistent."""
 
 import io
 import itertools
@@ -48,7 +48,7 @@ def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pause
         pytest.param([page(100, 150, "MjQ5"), page(250, 0, "x")], id="never the last page"),
     ],
 )
-def test_a_job_that_cannot_be_completed_comes_as_it_is(server, client, ask, pages):
+def test_a_job_that_cannot_be_completed_is_returned_unchanged(server, client, ask, pages):
     server.answers = [long_job("cancelled"), *pages]
     found = ask(client, "x")
     assert (found.status, found.segments_next_cursor) == ("cancelled", "OTk")
@@ -60,14 +60,14 @@ def test_a_job_that_cannot_be_completed_comes_as_it_is(server, client, ask, page
 
 
 @pytest.mark.parametrize("total", [None, 0, 50, 10**30])
-def test_a_job_that_announces_another_number_of_segments_comes_as_it_is(server, client, total):
+def test_a_job_that_announces_another_number_of_segments_is_returned_unchanged(server, client, total):
     progress = {"segments_total": total, "segments_done": 100, "fraction": 1.0}
     server.answers = [answer(LONG | {"progress": progress}), page(100, 150)]
     found = client.get("x")
     assert (len(found.segments), found.segments_next_cursor, found.segments_total) == (100, "OTk", total)
 
 
-def test_a_job_without_segments_and_with_a_cursor_comes_as_it_is(server, client):
+def test_a_job_without_segments_and_with_a_cursor_is_returned_unchanged(server, client):
     document = {name: value for name, value in LONG.items() if name != "segments"}
     server.answers = [answer(document), page(100, 150)]
     found = client.get("x")
@@ -82,7 +82,7 @@ def test_pages_of_segments_are_bounded(server, client, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_waiting_for_pages_ends_in_time_though_the_service_asks_for_more(server, status):
+def test_waiting_for_pages_ends_in_time_even_if_the_service_requests_longer_pauses(server, status):
     server.answers = [long_job("succeeded"), *[problem(status, "x", **{"Retry-After": "20"})] * 9]
     began = time.monotonic()
     with Client(server.url, "dfs_key") as client:
@@ -91,8 +91,8 @@ def test_waiting_for_pages_ends_in_time_though_the_service_asks_for_more(server,
     assert time.monotonic() - began < 5.0
 
 
-def test_no_page_is_asked_for_when_the_time_is_over(server, client, monkeypatch):
-    # Each look at the clock is a second after the one before.
+def test_no_page_is_requested_after_the_timeout(server, client, monkeypatch):
+    # Each reading of the clock is a second after the previous one.
     seconds = itertools.count()
     monkeypatch.setattr(client_module.time, "monotonic", lambda: float(next(seconds)))
     server.answers = [long_job("succeeded"), page(100, 150)]

@@ -1,4 +1,4 @@
-"""Classes of results: built by name, changed by ``dataclasses.replace``, and what they read as a time."""
+"""Classes of results: construction by name, changes by ``dataclasses.replace``, and the parsing of times."""
 
 import dataclasses
 from datetime import datetime
@@ -75,6 +75,6 @@ def test_values_that_documents_have_elsewhere_are_fields_of_their_own():
     changed = dataclasses.replace(READ, duration_s=9.0, segments_done=4, segments=(segment,), metadata={"b": 2})
     assert (changed.duration_s, changed.segments_done, changed.segments) == (9.0, 4, (segment,))
     assert (changed.raw, changed.created_at) == (FULL_JOB, READ.created_at)
-    # In a document a field of that name is another one.
+    # In a document, a field of that name has another meaning.
     read = results.Job.from_json(FULL_JOB | {"duration_s": 9.0, "fraction": "x", "raw": 7})
     assert (read.duration_s, read.fraction, read.raw["raw"]) == (5.0, 0.0, 7)

@@ -1,4 +1,4 @@
-"""What the SDK sends again, when, and for how long; and what cannot be sent at all."""
+"""Retries: which requests are repeated, when, and for how long; and requests that cannot be sent at all."""
 
 import io
 import itertools
@@ -44,7 +44,7 @@ def submit_directly(client):
     [cut_off(200), problem(429, "x"), problem(500, "x"), problem(503, "SlowDown", **{"Retry-After": "1"})],
     ids=["lost", "429", "500", "503"],
 )
-def test_a_file_is_put_again_where_that_can_help(server, client, first):
+def test_a_failed_put_is_repeated_if_that_can_help(server, client, first):
     server.answers = [place(server), first, (200, {}, b""), answer(job("queued"), 202)]
     assert submit_directly(client).status == "queued"
     puts = [request for request in server.requests if request.method == "PUT"]
@@ -62,7 +62,7 @@ def test_a_direct_upload_survives_every_lost_answer(server, client):
     assert len(submissions) == 3
 
 
-def test_storage_that_asks_for_time_is_given_it(server, monkeypatch):
+def test_a_pause_that_storage_requests_is_kept(server, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     with Client(server.url, "dfs_key", timeout_s=5.0) as client:
@@ -92,7 +92,7 @@ def test_storage_that_gives_no_answer_is_a_failed_connection(server, client):
 @pytest.mark.parametrize(
     "first", [(200, {"Content-Encoding": "gzip"}, b"{}"), (302, {"Location": "https://a.example/"}, b"")]
 )
-def test_an_answer_of_storage_that_cannot_be_read_is_an_error_of_the_tree(server, client, first):
+def test_an_unreadable_answer_of_storage_is_an_error_of_this_package(server, client, first):
     server.answers = [place(server), first]
     with pytest.raises(UnexpectedAnswerError):
         submit_directly(client)
@@ -100,16 +100,16 @@ def test_an_answer_of_storage_that_cannot_be_read_is_an_error_of_the_tree(server
 
 
 @pytest.mark.parametrize("value", ["é", "a\nb", "a\0b", "\udcff"])
-def test_a_place_with_a_header_that_cannot_be_sent_is_an_error_of_the_tree(server, client, value):
+def test_an_upload_header_that_cannot_be_sent_is_an_error_of_this_package(server, client, value):
     server.answers = [place(server, **{"x-amz-meta": value})]
     with pytest.raises(DeepfakeStreamError):
         submit_directly(client)
-    # What cannot be sent once cannot be sent four times either.
+    # A request that cannot be sent once is not repeated.
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("key", ["a\nb", "a\0b", "é", "a\r\nX-Evil: 1"])
-def test_a_key_of_idempotency_that_cannot_be_sent_is_refused_at_once(server, client, key):
+def test_an_idempotency_key_that_cannot_be_sent_is_refused_at_once(server, client, key):
     with pytest.raises(InvalidRequestError, match="cannot be sent"):
         client.submit(url="https://a.example/x", idempotency_key=key)
     assert server.requests == []
@@ -139,7 +139,7 @@ class Growing(io.BytesIO):
 
 
 @pytest.mark.parametrize("file", [Shrinking(b"0123456789"), Growing(b"0123456789")], ids=["shrinks", "grows"])
-def test_a_file_that_changes_while_it_is_sent_is_told_and_not_sent_again(server, client, file):
+def test_a_file_that_changes_while_it_is_sent_is_reported_and_not_sent_again(server, client, file):
     with pytest.raises(InvalidRequestError, match="changed while it was sent"):
         client.submit(file)
     assert len(server.requests) <= 1
@@ -155,12 +155,12 @@ def test_a_job_is_erased_only_if_the_service_says_so(server, client, content):
     assert len(server.requests) == 1
 
 
-def test_a_job_that_is_erased_is_erased(server, client):
+def test_an_erased_job_gives_no_error(server, client):
     server.answers = [(204, {}, b"")]
     client.delete("x")
 
 
-def test_pages_go_on_after_a_lost_one(server, client):
+def test_paging_continues_after_a_lost_page(server, client):
     server.answers = [
         answer({"items": [job()], "next_cursor": "abc"}),
         cut_off(200),
@@ -170,13 +170,13 @@ def test_pages_go_on_after_a_lost_one(server, client):
     assert [request.path for request in server.requests] == ["/v1/jobs", "/v1/jobs?cursor=abc", "/v1/jobs?cursor=abc"]
 
 
-def test_waiting_goes_on_after_a_lost_answer(server, client):
+def test_waiting_continues_after_a_lost_answer(server, client):
     server.answers = [cut_off(200), problem(503, "x"), answer(job("running")), cut_off(200), answer(job("succeeded"))]
     assert client.wait("x", poll_s=0.0).status == "succeeded"
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_waiting_ends_in_time_though_the_service_asks_for_more(server, status):
+def test_waiting_ends_in_time_even_if_the_service_requests_longer_pauses(server, status):
     server.answers = [problem(status, "x", **{"Retry-After": "60"})] * 9
     began = time.monotonic()
     with Client(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
@@ -185,7 +185,7 @@ def test_waiting_ends_in_time_though_the_service_asks_for_more(server, status):
     assert time.monotonic() - began < 30.0
 
 
-def test_waiting_ends_in_time_though_the_service_is_silent(monkeypatch):
+def test_waiting_ends_in_time_even_if_the_service_does_not_answer(monkeypatch):
     monkeypatch.setattr("deepfakestream.transport.GRACE_S", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         began = time.monotonic()
@@ -195,7 +195,7 @@ def test_waiting_ends_in_time_though_the_service_is_silent(monkeypatch):
     assert time.monotonic() - began < 5.0
 
 
-def test_pauses_grow_and_no_two_clients_come_back_together(server, monkeypatch):
+def test_pauses_grow_and_differ_between_clients(server, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     for _ in range(20):
@@ -209,15 +209,15 @@ def test_pauses_grow_and_no_two_clients_come_back_together(server, monkeypatch):
     assert all(max(shorter) < max(longer) for shorter, longer in itertools.pairwise(pauses))
 
 
-@pytest.mark.parametrize(("asked", "least", "most"), [("0", 0.0, 1.0), ("7", 7.0, 8.0), ("999999999", 60.0, 60.0)])
-def test_a_pause_that_is_asked_for_is_made_and_bounded(server, monkeypatch, asked, least, most):
+@pytest.mark.parametrize(("asked", "min_s", "max_s"), [("0", 0.0, 1.0), ("7", 7.0, 8.0), ("999999999", 60.0, 60.0)])
+def test_a_requested_pause_is_kept_within_bounds(server, monkeypatch, asked, min_s, max_s):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     server.answers = [problem(429, "x", **{"Retry-After": asked}), answer(job())]
     with Client(server.url, "dfs_key") as client:
         client.get("x")
     (pause_s,) = slept
-    assert least <= pause_s <= most
+    assert min_s <= pause_s <= max_s
 
 
 def test_a_client_without_retries_sends_once(server):
@@ -228,7 +228,7 @@ def test_a_client_without_retries_sends_once(server):
 
 
 @pytest.mark.parametrize(("name", "value"), [("HTTPS_PROXY", "nonsense://a"), ("SSL_CERT_FILE", "/nowhere")])
-def test_a_proxy_or_certificates_that_cannot_be_used_are_an_error_of_the_tree(monkeypatch, name, value):
+def test_an_unusable_proxy_or_certificate_file_is_an_error_of_this_package(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(MissingPartError, match="environment"):
         Client("https://a.example", "dfs_key")

@@ -26,7 +26,7 @@ class SlowestFirst(Scan):
         raise DeepfakeStreamError(source)
 
 
-def test_results_stand_in_the_order_of_the_sources_whichever_ends_first(capsys):
+def test_results_keep_the_order_of_the_sources(capsys):
     scan = SlowestFirst(Options(timeout_s=60.0), Console(file=io.StringIO()), as_json=True)
     results = scan.scan_with_service(None, ["a", "b", "c"])
     assert [result.source for result in results] == ["a", "b", "c"]
@@ -34,7 +34,7 @@ def test_results_stand_in_the_order_of_the_sources_whichever_ends_first(capsys):
     assert [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()] == ["a", "b", "c"]
 
 
-def test_tables_stand_in_the_order_of_the_sources_too():
+def test_tables_keep_the_order_of_the_sources():
     console = Console(file=io.StringIO())
     SlowestFirst(Options(timeout_s=60.0), console, as_json=False).scan_with_service(None, ["a", "b", "c"])
     assert [line for line in console.file.getvalue().splitlines() if line.strip()] == ["a: a", "b: b", "c: c"]
@@ -42,7 +42,7 @@ def test_tables_stand_in_the_order_of_the_sources_too():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two pictures among other files."""
+    """Make a folder with two pictures among other files."""
     inside = tmp_path / "folder"
     (inside / ".cache").mkdir(parents=True)
     (inside / "b.bin").write_bytes(PICTURE)
@@ -55,7 +55,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def scan(command, server, tmp_path):
-    """Scan, with answers for as many files as are given."""
+    """Return a function that scans with answers for *files* files."""
 
     def run(*arguments, files):
         server.answers = [answer(job("queued"), 202)] * files
@@ -85,7 +85,7 @@ def test_all_sends_every_file(scan, folder):
     assert done.stderr.strip() == ""
 
 
-def test_a_folder_without_media_is_a_mistake_of_use(scan, folder):
+def test_a_folder_without_media_is_a_usage_error(scan, folder):
     for name in ("a.jpg", "b.bin"):
         (folder / name).unlink()
     done = scan(folder, files=0)
@@ -103,7 +103,7 @@ def test_a_file_that_is_no_medium_is_not_uploaded(scan, server, folder):
     assert "ZIP archive" in lines[0]["error"]["detail"]
 
 
-def test_what_is_not_known_is_sent_when_it_is_asked_for(scan, server, folder):
+def test_a_file_of_unknown_format_is_sent_if_it_is_named(scan, server, folder):
     assert scan(folder / "unknown", files=1).exit_code == 0
     assert len(server.requests) == 1
 
@@ -115,7 +115,7 @@ def test_a_file_that_cannot_be_read_is_named_once(scan, tmp_path, name):
     assert json.loads(done.stdout)["error"]["detail"] == "No such file or directory"
 
 
-def test_a_path_that_cannot_be_looked_at_is_reported_and_others_are_scanned(scan, folder):
+def test_an_invalid_path_is_reported_and_others_are_scanned(scan, folder):
     done = scan("--json", "x" * 5000, folder / "a.jpg", files=1)
     assert done.exit_code == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -124,7 +124,7 @@ def test_a_path_that_cannot_be_looked_at_is_reported_and_others_are_scanned(scan
 
 
 @pytest.mark.parametrize("timeout", ["-1", "0", "-0.0", "nan", "inf", "1e400"])
-def test_a_time_that_is_none_is_a_mistake_of_use(scan, server, folder, timeout):
+def test_an_invalid_timeout_is_a_usage_error(scan, server, folder, timeout):
     done = scan("--timeout", timeout, folder, files=0)
     assert done.exit_code == 2
     assert "--timeout" in done.output
@@ -132,21 +132,21 @@ def test_a_time_that_is_none_is_a_mistake_of_use(scan, server, folder, timeout):
 
 
 @pytest.mark.parametrize("option", ["--sample-fps", "--segment-seconds"])
-def test_not_a_number_is_in_no_range(scan, folder, option):
+def test_nan_is_outside_every_range(scan, folder, option):
     assert scan(option, "nan", folder, files=0).exit_code == 2
 
 
 @pytest.mark.parametrize(
     "given", [["--webhook-url", "https://example.org"], ["--no-wait"], ["--timeout", "5"]], ids=lambda given: given[0]
 )
-def test_what_a_scan_without_a_service_would_ignore_is_a_mistake_of_use(command, folder, given):
+def test_options_that_a_scan_without_a_service_would_ignore_are_usage_errors(command, folder, given):
     done = command("scan", "--local", *given, folder)
     assert done.exit_code == 2
     assert f"{given[0]} is for a service, and --local scans without one" in done.output
 
 
 @pytest.mark.parametrize("name", ["nope", "../swap-lite2"])
-def test_an_unknown_model_without_a_service_is_told_as_a_service_tells_it(command, folder, name):
+def test_an_unknown_model_without_a_service_is_reported_as_by_a_service(command, folder, name):
     done = command("scan", "--local", "--json", "--model", name, folder / "a.jpg")
     assert done.exit_code == 1
     error = json.loads(done.stdout)["error"]
@@ -155,14 +155,16 @@ def test_an_unknown_model_without_a_service_is_told_as_a_service_tells_it(comman
 
 
 def test_help_shows_defaults_and_says_what_arguments_are(command):
-    told = {name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")}
-    assert "FOLDER stands for all images and videos inside" in told["scan"]
+    help_texts = {
+        name: " ".join(command(name, "--help").stdout.split()) for name in ("scan", "cancel", "delete", "jobs")
+    }
+    assert "FOLDER stands for all images and videos inside" in help_texts["scan"]
     for shown in (
         "[default: (no limit); x>0]",
         "[default: wait]",
         "[default: (the checkpoint's, mostly 2); 0.1<=x<=30]",
     ):
-        assert shown in told["scan"]
-    assert "[default: 20; x>=1]" in told["jobs"]
+        assert shown in help_texts["scan"]
+    assert "[default: 20; x>=1]" in help_texts["jobs"]
     for name in ("cancel", "delete"):
-        assert "ID is a job's" in told[name]
+        assert "ID is a job's" in help_texts[name]

@@ -1,4 +1,4 @@
-"""What is refused before it is sent is nothing that a service would take."""
+"""Only files that every service would refuse are refused before they are sent."""
 
 import gzip
 import io
@@ -49,7 +49,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_surely_no_medium_is_refused(tmp_path, name):
+def test_files_of_known_other_formats_are_refused(tmp_path, name):
     (tmp_path / "file").write_bytes(OTHERS[name])
     with pytest.raises(NotMediaError, match="neither an image nor a video") as raised:
         check_media(tmp_path / "file")
@@ -59,7 +59,7 @@ def test_what_is_surely_no_medium_is_refused(tmp_path, name):
         inspect_header(io.BytesIO(OTHERS[name]), len(OTHERS[name]))
 
 
-def test_an_empty_file_is_told_from_others(tmp_path):
+def test_an_empty_file_has_an_error_code_of_its_own(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"")
     with pytest.raises(EmptyFileError) as raised:
         check_media(tmp_path / "a.mp4")
@@ -87,7 +87,7 @@ def test_videos_pass(tmp_path, name):
     assert is_media(clip)
 
 
-def test_what_is_not_known_may_be_a_medium_of_a_newer_service(tmp_path):
+def test_a_file_of_unknown_format_may_be_a_medium_of_a_newer_service(tmp_path):
     (tmp_path / "file").write_bytes(b"\x93NEW\0\1\2\3" * 100)
     check_media(tmp_path / "file")
     assert not is_media(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Numbers and counts in printed results."""
 
 import io
 
@@ -41,14 +41,14 @@ def scored(faces, people):
 
 @pytest.mark.parametrize("evidence", [None, {"kind": "video", "faces": 0, "people": 0.0}], ids=["none", "no face"])
 def test_limits_are_not_printed_where_nothing_was_scored(evidence):
-    told = printed(verdict="not_applicable", evidence=evidence)
-    assert "fake from" not in told
-    assert "model   m 1, weights sha256 000000000000…; how far to trust it" in told
-    assert "a: not_applicable, no score\n" in told
+    text = printed(verdict="not_applicable", evidence=evidence)
+    assert "fake from" not in text
+    assert "model   m 1, weights sha256 000000000000…; how far to trust it" in text
+    assert "a: not_applicable, no score\n" in text
 
 
 @pytest.mark.parametrize(
-    ("faces", "people", "told"),
+    ("faces", "people", "text"),
     [
         (1, 1.0, "(on 1 face)"),
         (2, 1.0, "(on 2 faces)"),
@@ -56,13 +56,13 @@ def test_limits_are_not_printed_where_nothing_was_scored(evidence):
         (9, 1.3, "(on 9 faces, the highest of about 1.3 people)"),
     ],
 )
-def test_what_limits_rest_on_is_counted_in_plain_words(faces, people, told):
-    assert printed(**scored(faces, people)).count(f"fake from 0.6, real below 0.1 {told}") == 2
+def test_the_evidence_behind_the_limits_is_printed(faces, people, text):
+    assert printed(**scored(faces, people)).count(f"fake from 0.6, real below 0.1 {text}") == 2
 
 
-def test_stretches_of_time_and_their_faces_are_counted_in_plain_words():
+def test_suspicious_stretches_and_their_faces_are_counted():
     stretch = {"start_s": 0.0, "end_s": 5.0, "person": 0, "fake_score": 0.9, "faces": 1, "verdict": "fake"}
-    told = printed(**scored(9, 1.0), suspicious=[stretch] * 6)
-    assert "person 0: 0.9000 on 1 face, fake" in told
-    assert "and 1 more stretch of time (" in told
+    text = printed(**scored(9, 1.0), suspicious=[stretch] * 6)
+    assert "person 0: 0.9000 on 1 face, fake" in text
+    assert "and 1 more stretch of time (" in text
     assert "0.9000 on 3 faces, fake" in printed(**scored(9, 1.0), suspicious=[stretch | {"faces": 3}])

@@ -1,4 +1,4 @@
-"""What a file's name or a service says is shown, and never obeyed by the terminal; every encoding will do."""
+"""Names and answers are shown in every encoding, without escape sequences that the terminal would execute."""
 
 import ast
 import json
@@ -41,7 +41,7 @@ SEGMENT = {
 
 
 def hostile_job(**changes):
-    """A job whose every text is hostile."""
+    """Return a job in which every text is hostile."""
     result = {"id": HOSTILE, "verdict": HOSTILE, "reasons": [HOSTILE], "model": SCORED, "segments": [SEGMENT]}
     return job(**result | changes)
 
@@ -207,7 +207,7 @@ def test_text_of_several_lines_keeps_them(capsys):
 
 
 def test_nothing_else_of_the_package_prints():
-    """Whatever prints otherwise could print what a service says."""
+    """Other ways of printing could print texts of a service without escaping them."""
     folders = [Path(package.__file__).parent for package in (deepfakestream, api.embedded)]
     for path in (path for folder in folders for path in folder.rglob("*.py")):
         if path.name == "terminal.py":

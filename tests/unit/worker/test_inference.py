@@ -43,7 +43,7 @@ def test_an_engine_equals_the_network_for_any_batch_and_size(network, runtime, k
     if runtime == "openvino":
         engine = make_engine(network, pictures, CPU, "float32")
     else:
-        engine = Engine(inference._wrap_torch(network, CPU, "float32"), "torch", "float32")
+        engine = Engine(inference.wrap_torch(network, CPU, "float32"), "torch", "float32")
     assert engine.description == f"{runtime}-float32"
     for given in (pictures, pictures[:1], np.ascontiguousarray(pictures[:, :14, :17])):
         for ours, theirs in zip(engine.run(given), wanted(network, given), strict=True):
@@ -61,17 +61,17 @@ def test_outputs_survive_the_next_run(network):
 
 @pytest.mark.parametrize(("is_alike", "precision"), [(True, "bfloat16"), (False, "float32")])
 def test_a_lower_precision_has_to_be_close(network, monkeypatch, is_alike, precision):
-    monkeypatch.setattr(inference, "_find_lower_precision", lambda _device: "bfloat16")
+    monkeypatch.setattr(inference, "find_lower_precision", lambda _device: "bfloat16")
     assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: is_alike).precision == precision
 
 
 def test_hardware_without_a_lower_precision_runs_in_float32(network, monkeypatch):
-    monkeypatch.setattr(inference, "_find_lower_precision", lambda _device: None)
+    monkeypatch.setattr(inference, "find_lower_precision", lambda _device: None)
     assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: True).precision == "float32"
 
 
 def test_bfloat16_is_compared_with_float32(network, monkeypatch):
-    monkeypatch.setattr(inference, "_find_lower_precision", lambda _device: "bfloat16")
+    monkeypatch.setattr(inference, "find_lower_precision", lambda _device: "bfloat16")
     seen = []
     best_engine(network, PICTURES, CPU, lambda quick, exact: bool(seen.append((quick, exact))))
     ((_quick, exact),) = seen

@@ -189,13 +189,13 @@ class Augmentation(BaseModel):
 def _make_native_transforms(changes: Changes) -> list[Transform]:
     transforms: list[Transform] = []
     if changes.rescale_factor is not None:
-        transforms.append(_make_rescale(changes.rescale_factor, enlarge=changes.is_enlarged))
+        transforms.append(make_rescale(changes.rescale_factor, enlarge=changes.is_enlarged))
     if changes.blur_sigma_px is not None:
-        transforms.append(_make_blur(changes.blur_sigma_px))
+        transforms.append(make_blur(changes.blur_sigma_px))
     if changes.noise_level is not None:
-        transforms.append(_make_noise(changes.noise_level, changes.noise_seed))
+        transforms.append(make_noise(changes.noise_level, changes.noise_seed))
     if changes.sharpening is not None:
-        transforms.append(_make_sharpen(changes.sharpening))
+        transforms.append(make_sharpen(changes.sharpening))
     transforms += [make_jpeg(quality, coarse_chroma=is_coarse) for quality, is_coarse in changes.jpegs]
     if changes.crf is not None:
         transforms.append(make_h264(changes.crf))
@@ -205,11 +205,11 @@ def _make_native_transforms(changes: Changes) -> list[Transform]:
 def _make_final_transforms(changes: Changes, size_px: int) -> list[Transform]:
     transforms: list[Transform] = []
     if changes.colours is not None:
-        transforms.append(_make_colour_change(changes.colours))
+        transforms.append(make_colour_change(changes.colours))
     if changes.cutout is not None:
         sides = (changes.cutout.sides * size_px).astype(int)
         corner = (changes.cutout.corner * (size_px - sides)).astype(int)
-        transforms.append(_make_cutout(corner, sides, changes.cutout.grey))
+        transforms.append(make_cutout(corner, sides, changes.cutout.grey))
     return transforms
 
 
@@ -225,7 +225,9 @@ def resize_to_network(crop: Picture, size_px: int) -> Picture:
     return crop_face(crop, (0.0, 0.0, float(crop.shape[1]), float(crop.shape[0])), size_px=size_px, margin=0.0)
 
 
-def _make_rescale(factor: float, *, enlarge: bool) -> Transform:
+def make_rescale(factor: float, *, enlarge: bool) -> Transform:
+    """Return a transform that shrinks a picture to *factor* of its side and, with *enlarge*, enlarges it again."""
+
     def transform(picture: Picture) -> Picture:
         side = picture.shape[0]
         small_px = max(MIN_SIDE_PX, round(side * factor))
@@ -237,11 +239,14 @@ def _make_rescale(factor: float, *, enlarge: bool) -> Transform:
     return transform
 
 
-def _make_blur(sigma: float) -> Transform:
+def make_blur(sigma: float) -> Transform:
+    """Return a transform that blurs by a Gaussian of *sigma* pixels."""
     return lambda picture: np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
 
 
-def _make_noise(level: float, seed: int) -> Transform:
+def make_noise(level: float, seed: int) -> Transform:
+    """Return a transform that adds Gaussian noise with a deviation of *level*, drawn from *seed*."""
+
     def transform(picture: Picture) -> Picture:
         noise = np.random.default_rng(seed).standard_normal(picture.shape, np.float32) * np.float32(level)
         return np.asarray(np.clip(picture + noise + 0.5, 0, 255), np.uint8)
@@ -249,7 +254,9 @@ def _make_noise(level: float, seed: int) -> Transform:
     return transform
 
 
-def _make_sharpen(amount: float) -> Transform:
+def make_sharpen(amount: float) -> Transform:
+    """Return a transform that sharpens by an unsharp mask of weight *amount*."""
+
     def transform(picture: Picture) -> Picture:
         smooth = cv2.GaussianBlur(picture, (0, 0), UNSHARP_SIGMA_PX)
         return np.asarray(cv2.addWeighted(picture, 1.0 + amount, smooth, -amount, 0.0), np.uint8)
@@ -268,7 +275,8 @@ def draw_colour_map(rng: Generator) -> NDArray[np.float32]:
     return np.column_stack([matrix, offset]).astype(np.float32)
 
 
-def _make_colour_change(colours: NDArray[np.float32]) -> Transform:
+def make_colour_change(colours: NDArray[np.float32]) -> Transform:
+    """Return a transform that applies the (3, 4) map of ``draw_colour_map`` to every pixel."""
     return lambda picture: np.asarray(cv2.transform(picture, colours), np.uint8)
 
 
@@ -280,7 +288,9 @@ def _hue_rotation(angle: float) -> NDArray[np.float32]:
     return np.asarray(turned, np.float32)
 
 
-def _make_cutout(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Transform:
+def make_cutout(corner: NDArray[np.int_], sides: NDArray[np.int_], grey: int) -> Transform:
+    """Return a transform that fills a rectangle with *grey*; *corner* and *sides* are (x, y) in pixels."""
+
     def transform(picture: Picture) -> Picture:
         cut = picture.copy()
         cut[corner[1] : corner[1] + sides[1], corner[0] : corner[0] + sides[0]] = grey

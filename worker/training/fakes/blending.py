@@ -89,7 +89,7 @@ def self_blend(picture: Picture, landmarks: Landmarks, rng: Generator, style: St
         target = change(picture, rng)
     mask = face_mask(picture.shape[:2], landmarks, rng, style)
     source = _misalign(source, landmarks, rng, style)
-    return _blend(source, target, mask, rng, style)
+    return blend_in_style(source, target, mask, rng, style)
 
 
 def swap(
@@ -113,7 +113,7 @@ def swap(
     """
     height, width = target.shape[:2]
     marks = np.asarray(landmarks, np.float32)
-    matrix = _fit_affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
+    matrix = fit_affine(np.asarray(source_landmarks, np.float32), marks, similar=rng.random() < 0.5)
     how = cv2.INTER_AREA if _affine_scale(matrix) < 0.7 else cv2.INTER_LINEAR
     warped = cv2.warpAffine(source, matrix, (width, height), flags=how, borderMode=cv2.BORDER_REFLECT)
     picture = np.asarray(warped, np.uint8)
@@ -125,12 +125,12 @@ def swap(
     # Two versions of one face may be half transparent, two faces may not: swapping programs leave no double features.
     mask = mask / max(float(mask.max()), 1e-6)
     if rng.random() < 0.9:
-        picture = match_colours(picture, target, _inner_face_mask((height, width), landmarks))
+        picture = match_colours(picture, target, inner_face_mask((height, width), landmarks))
     if rng.random() < 0.15:
-        seam = _blend_poisson(picture, target, mask)
+        seam = blend_poisson(picture, target, mask)
         if seam is not None:
             return Blend(target, seam, mask)
-    return _blend(picture, target, mask, rng, "subtle")
+    return blend_in_style(picture, target, mask, rng, "subtle")
 
 
 def face_mask(shape: tuple[int, int], landmarks: Landmarks, rng: Generator, style: Style) -> Mask:
@@ -198,7 +198,7 @@ def map_outline(outline: Points, landmarks: Landmarks) -> Points:
     background.
     """
     marks = np.asarray(landmarks, np.float32)
-    matrix = _fit_affine(LANDMARKS[_COPLANAR], marks[_COPLANAR])
+    matrix = fit_affine(LANDMARKS[_COPLANAR], marks[_COPLANAR])
     across = matrix[:, 0] / max(float(np.linalg.norm(matrix[:, 0])), 1e-6)
     reach = 0.5 * float(np.linalg.norm(matrix[:, 1]))
     turn = float(np.clip((marks[2] - matrix[:, :2] @ LANDMARKS[2] - matrix[:, 2]) @ across, -reach, reach))
@@ -206,7 +206,7 @@ def map_outline(outline: Points, landmarks: Landmarks) -> Points:
     return np.asarray(outline @ matrix[:, :2].T + matrix[:, 2] - behind * across, np.float32)
 
 
-def _inner_face_mask(shape: tuple[int, int], landmarks: Landmarks) -> Mask:
+def inner_face_mask(shape: tuple[int, int], landmarks: Landmarks) -> Mask:
     """Return a mask from the brows to the chin, so that hair, hats and background do not affect mean colours."""
     mask = np.zeros(shape, np.float32)
     hull = cv2.convexHull(map_outline(OUTLINES["inner"], landmarks)).astype(np.int32)
@@ -227,7 +227,8 @@ def match_colours(source: Picture, target: Picture, mask: Mask) -> Picture:
     return np.asarray(cv2.cvtColor(cv2.transform(planes, matrix), cv2.COLOR_LAB2RGB), np.uint8)
 
 
-def _blend(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
+def blend_in_style(source: Picture, target: Picture, mask: Mask, rng: Generator, style: Style) -> Blend:
+    """Blend *source* over *target* by *mask*; the style ``subtle`` smooths the seam in half of the cases."""
     blend = _alpha_blend_float(source, target, mask)
     if style == "subtle" and rng.random() < 0.5:
         # Swapping programs often smooth the seam: where the mask rises, not where it is flat.
@@ -353,7 +354,7 @@ def _warp(picture: Pixels, rng: Generator, *, amplitude: float, cells: int) -> P
     return np.asarray(bent, picture.dtype)
 
 
-def _blend_poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
+def blend_poisson(source: Picture, target: Picture, mask: Mask) -> Picture | None:
     """
     Blend by Poisson's equation; None where the mask is too small or too close to the edge for it to be defined.
 
@@ -371,7 +372,7 @@ def _blend_poisson(source: Picture, target: Picture, mask: Mask) -> Picture | No
     return _to_uint8(target + (solved.astype(np.float32) - target) * weights)
 
 
-def _fit_affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:
+def fit_affine(points: Points, wanted: Points, *, similar: bool = False) -> NDArray[np.float64]:
     """Fit the (2, 3) map of *points* onto *wanted* by least squares; with *similar*, only scale, rotation and shift."""
     count = len(points)
     if similar:

@@ -66,15 +66,17 @@ class FacePool:
         if not self.real:
             raise DataError(f"no cache holds a real face of the set {set_name!r}")
         self._by_medium = _group_by_medium(self.real)
-        self._originals_with_fakes = _originals_with_fakes(self.real, labelled["fake"])
+        self.originals_with_fakes = _match_originals(self.real, labelled["fake"])
+        """Real faces, each with all fakes that were made from it."""
         faked = {face.dataset for _, face in labelled["fake"]}
         self._labelled_media = {
             # Real pictures of the data sets that have fakes: a network would recognise others by their data set.
             "real": _group_by_medium([row for row in labelled["real"] if row[1].dataset in faked]),
             "fake": _group_by_medium(labelled["fake"]),
         }
-        self._side_by_side = _match_halves(halves)
-        self.generated = labelled["fake"] + [fake for rows in self._side_by_side for _, fake in rows]
+        self.side_by_side = _match_halves(halves)
+        """For each side-by-side clip, the real and the fake version of each face."""
+        self.generated = labelled["fake"] + [fake for rows in self.side_by_side for _, fake in rows]
         """Faces made by the generators of the data sets."""
         self.poses, self.generated_poses = (
             np.array([_pose_vector(face.landmarks_px) for _, face in rows]) for rows in (self.real, self.generated)
@@ -117,9 +119,9 @@ class FacePool:
         Raises:
             DataError: There are none; the message names the *purpose*.
         """
-        if not self._side_by_side:
+        if not self.side_by_side:
             raise DataError(f"a mixture needs {purpose}")
-        frames = self._side_by_side[int(rng.integers(len(self._side_by_side)))]
+        frames = self.side_by_side[int(rng.integers(len(self.side_by_side)))]
         return frames[int(rng.integers(len(frames)))]
 
     def draw_original_with_fakes(self, rng: Generator) -> tuple[Face, list[Face]]:
@@ -129,10 +131,10 @@ class FacePool:
         Raises:
             DataError: There are none.
         """
-        if not self._originals_with_fakes:
+        if not self.originals_with_fakes:
             raise DataError("a mixture needs fakes with their originals, and no cache holds any")
         # Drawn by original, so that its frequency does not depend on its number of fakes.
-        return self._originals_with_fakes[int(rng.integers(len(self._originals_with_fakes)))]
+        return self.originals_with_fakes[int(rng.integers(len(self.originals_with_fakes)))]
 
     def draw_labelled(self, label: Literal["real", "fake"], rng: Generator) -> Face:
         """
@@ -166,8 +168,8 @@ class FacePool:
             counts = np.array([min(len(rows), MAX_COUNTED_FACES) for rows in self._by_medium], np.float64)
             faces = [rows[0][1] for rows in self._by_medium]
             data_set_power, person_power = self._powers
-            people = _scale_sums(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
-            self._weights = np.cumsum(_scale_sums(people, [face.dataset for face in faces], data_set_power))
+            people = scale_sums(counts, [f"{face.dataset}/{face.group}" for face in faces], person_power)
+            self._weights = np.cumsum(scale_sums(people, [face.dataset for face in faces], data_set_power))
         return self._weights
 
 
@@ -178,7 +180,7 @@ def _group_by_medium(rows: Sequence[Face]) -> list[list[Face]]:
     return [media[key] for key in sorted(media)]
 
 
-def _originals_with_fakes(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
+def _match_originals(real: Sequence[Face], fakes: Sequence[Face]) -> list[tuple[Face, list[Face]]]:
     """Match real faces with the fakes made from them: same time, and the real face's video as their original."""
     fakes_of: dict[tuple[str, str, float], list[Face]] = {}
     for cache, face in fakes:
@@ -199,7 +201,7 @@ def _match_halves(halves: Mapping[tuple[str, float], dict[str, list[Face]]]) -> 
     return [pairs[key] for key in sorted(pairs)]
 
 
-def _scale_sums(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
+def scale_sums(weights: NDArray[np.float64], names: Sequence[str], power: float) -> NDArray[np.float64]:
     """Scale *weights* so that the sum over each name is raised to *power*."""
     _, numbers = np.unique(np.array(names), return_inverse=True)
     sums = np.bincount(numbers, weights)

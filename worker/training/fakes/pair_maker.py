@@ -76,7 +76,7 @@ class RealFakePairMaker:
                 return self._make_labelled_pair(augmentation, rng), self.make_unknown_mask()
         blend, box = self.blend(kind, augmentation, rng)
         mask = self._crop_mask(blend.mask, augmentation, box, copy.deepcopy(rng))
-        return self._augment([blend.real, blend.fake], augmentation, box, rng), mask
+        return self.augment([blend.real, blend.fake], augmentation, box, rng), mask
 
     def blend(self, kind: Kind, augmentation: Augmentation, rng: Generator) -> tuple[Blend, Box]:
         """
@@ -97,7 +97,7 @@ class RealFakePairMaker:
                 return self._blend_painted(kind, augmentation, rng)
             case "swap" | "transplant":
                 number = faces.draw_real(rng)
-                picture, box, marks = self._load_cut(faces.real[number], augmentation)
+                picture, box, marks = self.load_cut(faces.real[number], augmentation)
                 if kind == "swap":
                     donor = faces.real[faces.draw_donor(faces.real, faces.poses, number, rng)]
                 else:
@@ -107,7 +107,7 @@ class RealFakePairMaker:
                 source_is: Literal["real", "swapped"] = "real" if kind == "swap" else "swapped"
                 return swap(picture, marks, source, source_marks, rng, source_is=source_is), box
             case "textbook" | "subtle":
-                picture, box, marks = self._load_cut(faces.real[faces.draw_real(rng)], augmentation)
+                picture, box, marks = self.load_cut(faces.real[faces.draw_real(rng)], augmentation)
                 style: Style = kind
                 return self_blend(picture, marks, rng, style), box
         raise ValueError(f"pairs of the kind {kind!r} are not blended")
@@ -119,7 +119,8 @@ class RealFakePairMaker:
     def _crop_mask(self, mask: Mask, augmentation: Augmentation, box: Box, rng: Generator) -> Mask:
         return augmentation.crop_mask(mask, box, rng, cells=self._cells, margin=self._margin)
 
-    def _augment(self, pictures: list[Picture], augmentation: Augmentation, box: Box, rng: Generator) -> list[Picture]:
+    def augment(self, pictures: list[Picture], augmentation: Augmentation, box: Box, rng: Generator) -> list[Picture]:
+        """Crop *pictures* around *box* to (S, S, 3) and apply the same changes to all of them."""
         return augmentation.apply(pictures, box, rng, size_px=self._size_px, margin=self._margin)
 
     def _make_side_by_side_pair(self, augmentation: Augmentation, rng: Generator) -> tuple[list[Picture], Mask]:
@@ -138,7 +139,7 @@ class RealFakePairMaker:
         changed = measure_visible_difference(moved, picture)
         mask = part_mask(picture.shape[:2], marks, rng)
         placed = self._crop_mask(mask * changed, augmentation, box, copy.deepcopy(rng))
-        return self._augment([moved, alpha_blend(picture, moved, mask)], augmentation, box, rng), placed
+        return self.augment([moved, alpha_blend(picture, moved, mask)], augmentation, box, rng), placed
 
     def _make_original_pair(self, augmentation: Augmentation, rng: Generator) -> list[Picture]:
         """Make a pair of a data set's fake and its original, each cropped at its own detected face."""
@@ -151,7 +152,7 @@ class RealFakePairMaker:
         pictures = []
         for row in rows:
             picture, box, _ = self._load_whole(row)
-            pictures += self._augment([picture], augmentation, box, np.random.default_rng(seed))
+            pictures += self.augment([picture], augmentation, box, np.random.default_rng(seed))
         return pictures
 
     def _make_labelled_pair(self, augmentation: Augmentation, rng: Generator) -> list[Picture]:
@@ -169,7 +170,7 @@ class RealFakePairMaker:
             )
             left, top, right, bottom = (value * factor for value in box)
             scaled = (left, top, right, bottom)
-            pictures += self._augment([smaller], augmentation, scaled, np.random.default_rng(seed))
+            pictures += self.augment([smaller], augmentation, scaled, np.random.default_rng(seed))
         return pictures
 
     def _blend_painted(self, kind: PaintedKind, augmentation: Augmentation, rng: Generator) -> tuple[Blend, Box]:
@@ -187,8 +188,8 @@ class RealFakePairMaker:
             )
             return blend, box
         number = self.faces.draw_real(rng)
-        picture, box, marks = self._load_cut(self.faces.real[number], augmentation)
-        source, _, source_marks = self._load_whole(self._draw_painted_face(kind, number, rng))
+        picture, box, marks = self.load_cut(self.faces.real[number], augmentation)
+        source, _, source_marks = self._load_whole(self.draw_painted_face(kind, number, rng))
         return swap(picture, marks, source, source_marks, rng, source_is="painted"), box
 
     def _draw_painted_number(self, kind: PaintedKind, rng: Generator) -> int:
@@ -200,7 +201,7 @@ class RealFakePairMaker:
                 return number
         return originals[int(rng.integers(len(originals)))]
 
-    def _draw_painted_face(self, kind: PaintedKind, number: int, rng: Generator) -> Face:
+    def draw_painted_face(self, kind: PaintedKind, number: int, rng: Generator) -> Face:
         """Draw a painted version of real face *number*, or of another person's face in a similar pose."""
         faces, originals = self.faces, self.painted_faces.list_originals(kind)
         made = self.painted_faces.find_painted(kind, number)
@@ -213,7 +214,7 @@ class RealFakePairMaker:
         """Load a cached picture, with its face's box and landmarks."""
         return self.faces.load_picture(row), row[1].box_px, row[1].landmarks_px
 
-    def _load_cut(self, row: Face, augmentation: Augmentation) -> tuple[Picture, Box, Landmarks]:
+    def load_cut(self, row: Face, augmentation: Augmentation) -> tuple[Picture, Box, Landmarks]:
         """Load the part of a cached picture that the crop may need, with its face's box and landmarks."""
         picture, face = self.faces.load_picture(row), row[1]
         x, y, side = square_around(face.box_px, self._margin + 2 * augmentation.jitter + SPARE_MARGIN)

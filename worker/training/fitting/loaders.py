@@ -34,7 +34,7 @@ def start_loaders(pairs: RealFakePairStream, processes: int) -> Iterator[Batch]:
         batch_size=None,
         num_workers=processes,
         prefetch_factor=PREFETCH if processes else None,
-        multiprocessing_context=_choose_context() if processes else None,
+        multiprocessing_context=choose_context() if processes else None,
     )
     return cast("Iterator[Batch]", iter(loader))
 
@@ -82,7 +82,8 @@ class DeviceBatches:
                 return cast("Batch", tuple(tensor.pin_memory().to(self._device, non_blocking=True) for tensor in batch))
 
 
-def _choose_context() -> BaseContext:
+def choose_context() -> BaseContext:
+    """Return how loader processes start: forked, or by a fork server where CUDA is in use or it is not Linux."""
     is_in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call] # torch has no types there
     if sys.platform == "linux" and not is_in_use:
         return multiprocessing.get_context("fork")

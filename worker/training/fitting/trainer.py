@@ -89,7 +89,7 @@ class Trainer:
         about = self._read_saved_index()
         # Loaders are forked before other processes of this run are started and before a device is used: see loaders.
         is_early = hardware.loader_processes > 0 and not self.is_finished
-        self._batches: Iterator[Batch] | None = self._start_loaders() if is_early else None
+        self._batches: Iterator[Batch] | None = self.start_batches() if is_early else None
         self._fabric.launch()
         torch.manual_seed(recipe.seed)
         network = make_initial_network(recipe)
@@ -103,7 +103,8 @@ class Trainer:
         module: nn.Module = LocalisingNetwork(network) if recipe.optimisation.mask else network
         # The fused optimiser unscales gradients itself, too late for clipping.
         optimizer = make_optimizer(module, recipe.optimisation, fused=hardware.precision != "16-mixed")
-        self._model, self._optimizer = self._fabric.setup(module, optimizer)
+        self.model, self.optimizer = self._fabric.setup(module, optimizer)
+        """The network that is trained, wrapped for its devices, and its optimiser."""
         self._device_augmentation: OnDevice | None = None
         if recipe.augment_on == "device":
             stages = [(stage.images // 2, stage.augmentation or recipe.augmentation) for stage in recipe.stages]
@@ -151,7 +152,7 @@ class Trainer:
         every = max(1, recipe.validation.every_images // self.images_per_step)
         validation = ValidationFaces(recipe, self._caches) if self._fabric.global_rank == 0 else None
         measured: dict[str, float] = {}
-        batches = self._start_loaders() if self._batches is None else self._batches
+        batches = self.start_batches() if self._batches is None else self._batches
         feed = DeviceBatches(batches, self._fabric.device, self._timer)
         saved_at = time.monotonic()
         shown = progress.step * self.images_per_step
@@ -159,7 +160,7 @@ class Trainer:
             pending: PendingLoss | None = None
             while progress.step < target and not self._is_stale:
                 began = time.monotonic()
-                loss = PendingLoss(progress.step, self._step(*feed.next_batch()))
+                loss = PendingLoss(progress.step, self.train_step(*feed.next_batch()))
                 progress.step += 1
                 is_due = progress.step % every == 0 or progress.step == last_step
                 if progress.step < target:
@@ -191,10 +192,10 @@ class Trainer:
     def take_unsaved_steps(self, steps: int) -> None:
         """Train for *steps* without validating or saving, to measure their cost."""
         if self._batches is None:
-            self._batches = self._start_loaders()
+            self._batches = self.start_batches()
         feed = DeviceBatches(self._batches, self._fabric.device, self._timer)
         for left in reversed(range(steps)):
-            loss = PendingLoss(self.progress.step, self._step(*feed.next_batch()))
+            loss = PendingLoss(self.progress.step, self.train_step(*feed.next_batch()))
             self.progress.step += 1
             if left:
                 feed.prefetch()
@@ -232,7 +233,8 @@ class Trainer:
         patience = self.recipe.validation.patience
         return patience > 0 and self.progress.stale >= patience
 
-    def _start_loaders(self) -> Iterator[Batch]:
+    def start_batches(self) -> Iterator[Batch]:
+        """Start the loaders and return their batches from the current step on."""
         pairs = make_pair_stream(
             self.recipe,
             self._caches,
@@ -244,7 +246,7 @@ class Trainer:
         )
         return start_loaders(pairs, self.recipe.hardware.loader_processes)
 
-    def _step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
+    def train_step(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
         """Train on one batch; return its loss, which the device may still be computing."""
         progress, optimisation = self.progress, self.recipe.optimisation
         # Dropout follows from the step as well. Tuples of numbers have the same hash in every process.
@@ -252,34 +254,35 @@ class Trainer:
         factor = learning_rate_factor(
             progress.step * self.images_per_step, self.recipe.images, optimisation.warm_up_images
         )
-        for group in self._optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        self._model.train()
+        self.model.train()
         if self._device_augmentation is not None:
             with self._timer("augmentation"):
                 number = progress.step * self._fabric.world_size + self._fabric.global_rank
                 pictures = self._device_augmentation.apply(pictures, number)
         with self._timer("forward"):
-            loss = self._loss(pictures, aligned, masks)
-        self._optimizer.zero_grad()
+            loss = self.compute_loss(pictures, aligned, masks)
+        self.optimizer.zero_grad()
         with self._timer("backward"):
             self._fabric.backward(loss)
         with self._timer("optimiser"):
             self._fabric.clip_gradients(
-                self._model, self._optimizer, max_norm=optimisation.clip, error_if_nonfinite=False
+                self.model, self.optimizer, max_norm=optimisation.clip, error_if_nonfinite=False
             )
-            self._optimizer.step()
+            self.optimizer.step()
         with self._timer("average"):
-            module = self._model.module
+            module = self.model.module
             self._average.update(module.network if isinstance(module, LocalisingNetwork) else module)
         return loss.detach()
 
-    def _loss(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
+    def compute_loss(self, pictures: Tensor, aligned: Tensor, masks: Tensor) -> Tensor:
+        """Return the loss of a batch of bytes (2N, 3, S, S); *masks* are ignored if the recipe has no mask loss."""
         optimisation = self.recipe.optimisation
         faces = (pictures.to(torch.float32) / 255.0).contiguous(memory_format=torch.channels_last)
         if not optimisation.mask:
-            return pair_loss(self._model(faces).float(), aligned, optimisation)
-        logits, mask_logits = self._model(faces)
+            return pair_loss(self.model(faces).float(), aligned, optimisation)
+        logits, mask_logits = self.model(faces)
         loss = pair_loss(logits.float(), aligned, optimisation)
         return loss + optimisation.mask * mask_loss(mask_logits.float(), masks)
 
@@ -316,8 +319,8 @@ class Trainer:
 
     def _collect_tensors(self) -> dict[str, Tensor]:
         """Collect the tensors of the state; the options of the optimiser follow from the recipe."""
-        parts = {"model": self._model.module.state_dict(), "average": self._average.module.state_dict()}
-        for number, values in self._optimizer.optimizer.state_dict()["state"].items():
+        parts = {"model": self.model.module.state_dict(), "average": self._average.module.state_dict()}
+        for number, values in self.optimizer.optimizer.state_dict()["state"].items():
             parts[f"optimizer/{number}"] = values
         return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
 
@@ -341,9 +344,9 @@ class Trainer:
         for path, tensor in read_tensors(self.folder, about).items():
             part, name = path.rsplit("/", 1)
             parts.setdefault(part, {})[name] = tensor
-        self._model.module.load_state_dict(parts["model"])
+        self.model.module.load_state_dict(parts["model"])
         self._average.module.load_state_dict(parts["average"])
         self._average.count = about["averaged"]
         self._fabric.strategy.precision.load_state_dict(about["precision"])
         saved = {int(part.split("/")[1]): values for part, values in parts.items() if part.startswith("optimizer/")}
-        restore_optimizer(self._optimizer.optimizer, saved)
+        restore_optimizer(self.optimizer.optimizer, saved)

@@ -33,7 +33,7 @@ class ValidationFaces:
         crop = recipe.preprocessing
         self._size_px, self._margin = crop.crop_size_px, crop.crop_margin
         self._views: list[str] = list(recipe.validation.views)
-        self._media: dict[str, CachedFace] = {}
+        self.media: dict[str, CachedFace] = {}
         """A face of each medium, with the metadata of the medium."""
         self._medium_of: list[str] = []
         crops: dict[str, list[Picture]] = {view: [] for view in self._views}
@@ -42,7 +42,7 @@ class ValidationFaces:
             for view in self._views:
                 crops[view].append(resize_to_network(VIEWS[view](native), self._size_px))
             self._medium_of.append(f"{face.dataset}/{face.key}")
-            self._media.setdefault(self._medium_of[-1], face)
+            self.media.setdefault(self._medium_of[-1], face)
         pairs = RealFakePairStream(
             caches,
             [Stage(1, {"textbook": 1.0, "subtle": 1.0, "swap": 1.0})],
@@ -87,7 +87,7 @@ class ValidationFaces:
         logits = _score(network, self._crops[view], device).tolist()
         for medium, logit in zip(self._medium_of, logits, strict=True):
             by_medium.setdefault(medium, []).append(logit)
-        rows = [(self._media[medium], float(np.mean(logits))) for medium, logits in by_medium.items()]
+        rows = [(self.media[medium], float(np.mean(logits))) for medium, logits in by_medium.items()]
         with_fake_stills = {face.dataset for face, _ in rows if face.label == "fake" and not face.is_video}
 
         def add(name: str, part: Sequence[tuple[CachedFace, float]]) -> None:

@@ -33,12 +33,12 @@ STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3
 ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
 REPORT = {
-    "clips": [{"clip": "a.mp4", **running._ratios(ROWS), "contenders": running._rows_to_json(ROWS)}],
+    "clips": [{"clip": "a.mp4", **running.compute_ratios(ROWS), "contenders": running.rows_to_json(ROWS)}],
     "growth": {
-        name: [{**row, "contenders": running._rows_to_json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
+        name: [{**row, "contenders": running.rows_to_json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
         for name in ("duration", "resolution", "faces")
     },
-    **running._ratios(ROWS),
+    **running.compute_ratios(ROWS),
 }
 
 
@@ -50,7 +50,7 @@ def bench():
 
 
 def test_ratios_compare_with_the_baseline_and_the_floor():
-    assert running._ratios(ROWS) == {
+    assert running.compute_ratios(ROWS) == {
         "ratio_vs_straightforward": 4.0,
         "ratio_vs_floor": 1.25,
         "detection_ratio": 6.0,

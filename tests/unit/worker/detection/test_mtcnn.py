@@ -46,7 +46,7 @@ def agreement(detector, reference, frames):
         big = [box for box in theirs if min(box[2] - box[0], box[3] - box[1]) >= MIN_FACE_PX]
         ours_big = [box for box in boxes if min(box[2] - box[0], box[3] - box[1]) >= MIN_FACE_PX]
         wanted += len(big)
-        found += sum(any(overlap(box, mine) >= 0.5 for mine in boxes) for box in big)
+        found += sum(any(overlap(box, actual) >= 0.5 for actual in boxes) for box in big)
         right += len(ours_big)
         confirmed += sum(any(overlap(box, other) >= 0.5 for other in theirs) for box in ours_big)
     return found / wanted, confirmed / right, wanted
@@ -129,10 +129,10 @@ def device_detector(monkeypatch):
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):
-        return Engine(inference._wrap_torch(network, cpu, precision), "torch", precision)
+        return Engine(inference.wrap_torch(network, cpu, precision), "torch", precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
-    monkeypatch.setattr(MTCNN, "_make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
+    monkeypatch.setattr(MTCNN, "make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
     return MTCNN(min_face_px=MIN_FACE_PX)
 
 
@@ -167,11 +167,9 @@ def test_large_frames_are_searched_at_half_size_with_boxes_in_full_size(detector
     frames = [scene(number, size=(1280, 720), faces=(astronaut(), hopper())) for number in (0, 7)]
     wanted = detector.detect(frames)
     tables = []
-    look = MTCNN._make_resampler
+    look = MTCNN.make_resampler
     monkeypatch.setattr(module, "HALVED_FROM_PIXELS", 1280 * 720)
-    monkeypatch.setattr(
-        MTCNN, "_make_resampler", lambda self, given: tables.append(given[0].shape) or look(self, given)
-    )
+    monkeypatch.setattr(MTCNN, "make_resampler", lambda self, given: tables.append(given[0].shape) or look(self, given))
     found = detector.detect(frames)
     assert tables == [(360, 640, 3)]
     for ours, theirs in zip(found, wanted, strict=True):

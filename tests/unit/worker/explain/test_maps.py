@@ -66,7 +66,7 @@ def test_features_and_gradient_are_those_of_captum(network, swapped, endpoint):
     logit, features, gradient = features_and_gradient(network, face, endpoint)
     with torch.inference_mode():
         assert logit == pytest.approx(float(network(face)), abs=1e-4)
-        maps = network.features.network.extract_endpoints(network.planes_of(face))
+        maps = network.features.network.extract_endpoints(network.make_input_planes(face))
         layer = last_block(network, face, maps[endpoint].shape[2:])
     given = face.clone().requires_grad_()
     products = LayerGradientXActivation(network, layer).attribute(given)[0].sum(0).detach().numpy()

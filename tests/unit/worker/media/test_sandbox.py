@@ -24,7 +24,7 @@ def said(script):
 
 
 @pytest.mark.skipif(not sandbox().has_no_network, reason="this system allows no namespace of networks")
-def test_a_decoder_reaches_nobody():
+def test_a_decoder_has_no_network():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         script = f"import socket; socket.create_connection(('127.0.0.1', {port}), 5); print('reached')"

@@ -112,7 +112,7 @@ def test_a_duration_that_is_not_a_number(tmp_path, duration):
 
 
 @pytest.mark.parametrize("value", [0, 1, 2**31 - 1, 2**32 - 1])
-def test_a_header_that_lies_about_its_length(tmp_path, value):
+def test_a_header_with_a_false_duration(tmp_path, value):
     path = make_clip(tmp_path / "a.mp4", seconds=1.0)
     content = bytearray(path.read_bytes())
     for box in (b"mvhd", b"mdhd"):
@@ -130,7 +130,7 @@ def test_timestamps_that_jump(tmp_path):
     assert answer(path) == "too_long"
 
 
-def test_a_track_that_lies_in_another_file(tmp_path):
+def test_a_track_that_refers_to_another_file(tmp_path):
     """QuickTime may refer to another file with the samples; such references are not followed."""
     make_clip(tmp_path / "secret.mov", seconds=1.0)
     path = make_clip(tmp_path / "a.mov", seconds=1.0)

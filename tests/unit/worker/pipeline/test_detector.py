@@ -111,7 +111,7 @@ def test_a_face_gets_the_score_of_its_own_crop(detector, monkeypatch, batch):
 
     monkeypatch.setattr(module, "FACE_BATCH", batch)
     monkeypatch.setattr(module, "CHUNK_FRAMES", 2)
-    monkeypatch.setattr(detector, "_network", Engine(run, "torch", "float32"))
+    monkeypatch.setattr(detector, "engine", Engine(run, "torch", "float32"))
     monkeypatch.setattr(module, "score_segment", lambda faces, *_rest: faces)
     crops = []
     cut = module.crop_face
@@ -154,8 +154,8 @@ def test_scores_are_those_of_the_network_in_float32(detector, monkeypatch):
 def test_a_precision_that_changes_scores_is_rejected(detector):
     exact = (np.array([0.0, 1.0, -3.0], np.float32),)
     step = np.float32(4 * detector.manifest.calibration.temperature * module.MAX_SCORE_CHANGE)  # At the steepest place.
-    assert detector._is_close((exact[0] + 0.9 * step,), exact)
-    assert not detector._is_close((exact[0] + 1.2 * step,), exact)
+    assert detector.is_close((exact[0] + 0.9 * step,), exact)
+    assert not detector.is_close((exact[0] + 1.2 * step,), exact)
 
 
 def test_the_result_names_the_engine(detector):
@@ -183,7 +183,7 @@ def test_large_frames_make_small_chunks():
 
 def test_a_score_that_is_not_a_number_is_an_error(detector, monkeypatch):
     broken = Engine(lambda faces: (np.full(len(faces), np.nan, np.float32),), "torch", "float32")
-    monkeypatch.setattr(detector, "_network", broken)
+    monkeypatch.setattr(detector, "engine", broken)
     with pytest.raises(ModelError, match="not a number"):
         detector.score_crops([astronaut()[:224, :224]])
 

@@ -32,8 +32,8 @@ def test_without_a_score_above_the_bound_there_is_no_run(scores):
 
 def test_the_number_of_windows_grows_with_the_number_of_faces(monkeypatch):
     looked_at = []
-    windows = runs._find_windows
-    monkeypatch.setattr(runs, "_find_windows", lambda *given: looked_at.extend(found := windows(*given)) or found)
+    windows = runs.find_windows
+    monkeypatch.setattr(runs, "find_windows", lambda *given: looked_at.extend(found := windows(*given)) or found)
     [run] = find_runs([0.9] * 20_000, lambda _count: 0.6)
     assert (run.first, run.last) == (0, 19_999)
     assert len(looked_at) < 10 * 20_000

@@ -138,7 +138,7 @@ def test_people_without_a_score_have_no_verdict():
     assert judged()[0].worst is None
 
 
-def test_an_untrained_checkpoint_judges_nobody():
+def test_an_untrained_checkpoint_gives_no_verdict():
     untrained = SHIPPED.model_copy(update={"trained": False})
     findings, result = judged(track([0.99] * 20), manifest=untrained)
     assert (findings.worst, findings.suspicious) == ("inconclusive", ())

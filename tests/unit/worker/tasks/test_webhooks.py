@@ -4,13 +4,13 @@ from standardwebhooks import Webhook
 
 from tests.receiver import running_receiver
 from tests.retry_after import cases, date_in
-from worker.tasks.webhooks import EXCERPT_BYTES, _parse_retry_after, _send
+from worker.tasks.webhooks import EXCERPT_BYTES, make_attempt, parse_retry_after
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def attempt(url, allow_insecure=True):
-    return _send(url, "msg_1", '{"type":"job.succeeded"}', SECRET, 2.0, allow_insecure)
+    return make_attempt(url, "msg_1", '{"type":"job.succeeded"}', SECRET, 2.0, allow_insecure)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_retry_after_is_seconds_or_a_date_or_is_ignored(value, seconds):
 
 
 def test_retry_after_is_a_date():
-    assert _parse_retry_after(httpx.Response(503, headers={"retry-after": date_in(90)})) == pytest.approx(90, abs=10)
+    assert parse_retry_after(httpx.Response(503, headers={"retry-after": date_in(90)})) == pytest.approx(90, abs=10)

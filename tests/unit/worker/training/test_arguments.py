@@ -49,9 +49,14 @@ def test_missing_and_surplus_values_are_usage_errors(arguments):
 
 def test_commands_are_listed_in_order_with_full_help(capsys):
     assert main(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert told.index("  crops ") < told.index("  train ") < told.index("  ship ") < told.index("  probe-outside ")
-    assert "..." not in told.partition("Commands:")[2]
+    help_text = capsys.readouterr().out
+    assert (
+        help_text.index("  crops ")
+        < help_text.index("  train ")
+        < help_text.index("  ship ")
+        < help_text.index("  probe-outside ")
+    )
+    assert "..." not in help_text.partition("Commands:")[2]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def first_layer(network, planes):
 @torch.inference_mode()
 def test_the_first_layer_gives_what_the_published_one_gives_for_its_own_normalisation(published, backbone):
     network, picture = loaded(backbone=backbone), portrait()
-    ours = first_layer(network, network._planes(picture))
+    ours = first_layer(network, network.make_input_planes(picture))
     planes = functional.pad((picture * 255.0 - 127.0) / 128.0, (0, 1, 0, 1))
     parts = (published[f"_bn0.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
     theirs = functional.batch_norm(
@@ -107,10 +107,10 @@ def test_the_first_layer_gives_what_the_published_one_gives_for_its_own_normalis
 @torch.inference_mode()
 def test_the_features_are_those_of_the_published_network(published, backbone):
     network, picture = loaded(backbone=backbone), portrait()
-    ours = network.features(network._planes(picture))
+    ours = network.features(network.make_input_planes(picture))
     theirs = independent_features(published, (picture * 255.0 - 127.0) / 128.0, backbone)
     assert ours.shape == theirs.shape == (1, 1280, 7, 7)
-    # What lies in the picture's border, where padding means another grey, spreads a little.
+    # The effect of the border, where padding means another grey, spreads a little.
     assert (ours - theirs).norm() / theirs.norm() < 0.05
     wrong = network.features((picture * 255.0 - 127.0) / 128.0)
     assert (wrong - theirs).norm() / theirs.norm() > 0.2
@@ -119,7 +119,7 @@ def test_the_features_are_those_of_the_published_network(published, backbone):
 @torch.inference_mode()
 def test_with_the_published_classifier_they_recognise_a_uniform(published, backbone):
     network = loaded(backbone=backbone)
-    features = network.features(network._planes(portrait())).mean(dim=(2, 3))
+    features = network.features(network.make_input_planes(portrait())).mean(dim=(2, 3))
     classes = functional.linear(features, published["_fc.weight"], published["_fc.bias"])
     assert classes.shape == (1, 1000)
     # Lite2 sees the suit and the bow tie of the same uniform first.
@@ -132,7 +132,7 @@ def test_residual_planes_are_weaker_than_colours():
     colours, both = loaded("rgb"), loaded("rgb+srm")
     stems = [network.features.network._conv_stem.weight for network in (colours, both)]
     assert torch.equal(stems[0], stems[1][:, :3])
-    planes = both._planes(picture)
+    planes = both.make_input_planes(picture)
     spreads = [
         functional.conv2d(part, weight, stride=2).std(dim=(2, 3)).square().mean().sqrt()
         for part, weight in ((planes[:, :3], stems[1][:, :3]), (planes[:, 3:], stems[1][:, 3:]))

@@ -99,12 +99,13 @@ class Autoencoder(nn.Module):
     def reconstruct(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct the faces; also return the loss of their code: 0 unless it is variational."""
         with torch.autocast(faces.device.type, torch.bfloat16):
-            code, cost = self._encode(self.down(faces * 2.0 - 1.0).float())
+            code, cost = self.encode(self.down(faces * 2.0 - 1.0).float())
             features = self.up(code)
         # Half precision would round colours to visible steps.
         return torch.as_tensor(self.last(features.float()) * 0.5 + 0.5), cost
 
-    def _encode(self, code: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply the bottleneck to the output of the down-sampling layers; return the code and its loss, a scalar."""
         nothing = code.new_zeros(())
         match self.settings.code:
             case "plain":

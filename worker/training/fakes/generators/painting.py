@@ -56,7 +56,9 @@ class Painter(Protocol):
         """
 
 
-class _CachedRow(NamedTuple):
+class CachedRow(NamedTuple):
+    """A cached face, and the cache that holds its picture."""
+
     cache: CropCache
     face: CachedFace
 
@@ -93,13 +95,13 @@ def paint_faces(
         if (place / f"{SHARD}.jsonl").exists():
             continue
         own_seed = seed + list(settings[:number]).count(painter_settings)
-        painter = _train_painter(
-            painter_settings, _draw_faces(caches, "train", painter_settings.faces, seed), own_seed, place.name
+        painter = train_painter(
+            painter_settings, draw_faces(caches, "train", painter_settings.faces, seed), own_seed, place.name
         )
-        rows = _draw_faces(caches, "train", painter_settings.faces, seed) + _draw_faces(
+        rows = draw_faces(caches, "train", painter_settings.faces, seed) + draw_faces(
             caches, "validation", max(1, painter_settings.faces // 2), seed
         )
-        _paint(painter, rows, place, kind=painter_settings.kind, seed=own_seed)
+        paint_cache(painter, rows, place, kind=painter_settings.kind, seed=own_seed)
     return folders
 
 
@@ -137,14 +139,14 @@ def cache_names(settings: Sequence[PainterSettings], seed: int, caches: Sequence
     ]
 
 
-def _draw_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[_CachedRow]:
+def draw_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) -> list[CachedRow]:
     """Draw at most *limit* real faces of a set, in the order of the caches."""
     rng = np.random.default_rng(seed)
-    drawn: list[tuple[float, _CachedRow]] = []
+    drawn: list[tuple[float, CachedRow]] = []
     for folder in caches:
         cache = CropCache(folder)
         drawn += (
-            (rng.random(), _CachedRow(cache, face))
+            (rng.random(), CachedRow(cache, face))
             for face in cache.read_faces()
             if face.label == "real" and face.set == set_name
         )
@@ -154,7 +156,8 @@ def _draw_faces(caches: Sequence[Path], set_name: str, limit: int, seed: int) ->
     return [row for place, row in drawn if place <= kept[-1]]
 
 
-def _train_painter(settings: PainterSettings, rows: Sequence[_CachedRow], seed: int, title: str) -> Painter:
+def train_painter(settings: PainterSettings, rows: Sequence[CachedRow], seed: int, title: str) -> Painter:
+    """Train the network that *settings* describe on *rows*; *title* labels the progress bar."""
     match settings:
         case AutoencoderSettings():
             pictures = [_resize_for_training(row.part()[0]) for row in rows]
@@ -166,7 +169,7 @@ def _train_painter(settings: PainterSettings, rows: Sequence[_CachedRow], seed: 
             return train_inpainter(settings, [_face(row) for row in rows], seed=seed, title=title)[0]
 
 
-def _face(row: _CachedRow) -> Face:
+def _face(row: CachedRow) -> Face:
     part, x, y = row.part()
     height, width = part.shape[:2]
     marks = [((a - x) * PATCH_PX / width, (b - y) * PATCH_PX / height) for a, b in row.face.landmarks_px]
@@ -180,7 +183,8 @@ def _resize_for_training(picture: Picture) -> Picture:
     return resize(picture, width, height)
 
 
-def _paint(painter: Painter, rows: Sequence[_CachedRow], folder: Path, *, kind: PaintedKind, seed: int) -> None:
+def paint_cache(painter: Painter, rows: Sequence[CachedRow], folder: Path, *, kind: PaintedKind, seed: int) -> None:
+    """Paint the faces of *rows* and store them in *folder* as a crop cache of one shard."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     # Other processes may paint the same at the same time. The index is renamed last: it makes the shard valid.

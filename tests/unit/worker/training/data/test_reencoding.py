@@ -83,8 +83,8 @@ def test_the_command_reports_omitted_files(data, tmp_path, capsys):
     for name in ("one.jpg", "two.PNG", "sound.wav"):
         (data / name).write_bytes(b"no video")
     assert main(["reencode", str(data), "--out", str(tmp_path / "out"), "--crf", "40"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[1] == "left out: 2 pictures and 1 file of another kind; only videos are encoded again"
+    output = capsys.readouterr().out.splitlines()
+    assert output[1] == "left out: 2 pictures and 1 file of another kind; only videos are encoded again"
     assert not list((tmp_path / "out").glob("*.jpg"))
 
 
@@ -98,11 +98,11 @@ def test_the_command_reports_omitted_files(data, tmp_path, capsys):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_settings_out_of_range_are_one_sentence_before_anything_is_written(given, sentence, data, tmp_path, capsys):
+def test_settings_out_of_range_are_reported_before_anything_is_written(given, sentence, data, tmp_path, capsys):
     assert main(["reencode", str(data), "--out", str(tmp_path / "out"), *given]) == 2
-    told = capsys.readouterr().err
-    assert sentence in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert sentence in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

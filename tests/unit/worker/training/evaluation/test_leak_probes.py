@@ -146,7 +146,7 @@ def test_changing_only_the_face_leaves_the_probe_at_chance(tmp_path):
         assert one.outside_share == pytest.approx(one.outside_px / 222**2, rel=0.1)
 
 
-def test_the_position_of_the_detected_face_tells_nothing_within_pairs(tmp_path):
+def test_the_position_of_the_detected_face_carries_no_information_within_pairs(tmp_path):
     found = probe_caches([write_cache(tmp_path / "cache", swapped, shift=(5.0, -4.0))], rounds=50)
     assert areas(found, "couples")["outside"].roc_auc == pytest.approx(0.5, abs=0.05)
 
@@ -204,9 +204,9 @@ def test_a_data_set_with_too_few_media_is_reported_in_one_sentence(real, fake, w
     folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
     keep(folder, real, fake)
     assert main(["probe-outside", str(folder)]) == 2
-    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python")]
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python")]
     counted = min(real, fake) if with_originals else fake
-    assert told == (
+    assert sentence == (
         "python -m worker.training probe-outside: made is too small to be probed: "
         f"{real} people or single pictures that are real and {counted} that are fake show enough outside the face, "
         f"and {MIN_GROUPS} of each are needed"

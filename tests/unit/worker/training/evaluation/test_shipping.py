@@ -112,8 +112,8 @@ def test_weights_are_not_evaluated_on_seen_sources_and_need_their_curves(shipped
 
 def test_a_local_run_is_not_described_as_trained_elsewhere(shipped, tmp_path):
     recipe, run, sources, _ = shipped
-    told = recipe.model_copy(update={"origin": ExternalTraining(data="a hundred more")})
-    ship(told, sources, run, tmp_path, state="last")
+    external = recipe.model_copy(update={"origin": ExternalTraining(data="a hundred more")})
+    ship(external, sources, run, tmp_path, state="last")
     assert "a hundred more" not in (tmp_path / recipe.name / "MODEL_CARD.md").read_text()
 
 
@@ -174,8 +174,8 @@ def test_the_card_states_how_many_fakes_are_called_real(rendered):
         report["verdicts"]["fake"] = {"real": 24, "inconclusive": 50, "fake": 176}
 
     weak = rendered(mistake).split("## ")[1]
-    told = "Of all 250 fake media here, of every data set, **9.6 % are called `real`** (24), 20.0 % `inconclusive`."
-    assert told in weak
+    sentence = "Of all 250 fake media here, of every data set, **9.6 % are called `real`** (24), 20.0 % `inconclusive`."
+    assert sentence in weak
 
 
 def test_the_card_has_the_division_and_the_terms_of_every_source(rendered):

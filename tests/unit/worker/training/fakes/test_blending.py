@@ -6,11 +6,11 @@ from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER
 from worker.training.fakes.blending import (
     LANDMARKS,
     OUTLINES,
-    _blend,
-    _blend_poisson,
-    _fit_affine,
-    _inner_face_mask,
+    blend_in_style,
+    blend_poisson,
     face_mask,
+    fit_affine,
+    inner_face_mask,
     map_outline,
     match_colours,
     self_blend,
@@ -18,7 +18,8 @@ from worker.training.fakes.blending import (
 )
 
 STYLES = ("textbook", "subtle")
-SEEDS = range(12)
+SEEDS = range(4)
+SMALL = ASTRONAUT.scaled(0.25)
 
 
 def blend(kind, seed, portrait=ASTRONAUT, donor=HOPPER):
@@ -33,8 +34,8 @@ KINDS = pytest.mark.parametrize("kind", [*STYLES, "swap", "painted", "transplant
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_a_mask_lies_within_0_and_1_and_is_soft(style):
-    for seed in range(40):
+def test_a_mask_is_soft_and_between_0_and_1(style):
+    for seed in SEEDS:
         mask = face_mask((280, 260), ASTRONAUT.landmarks, np.random.default_rng(seed), style)
         assert mask.shape == (280, 260)
         assert mask.dtype == np.float32
@@ -47,7 +48,7 @@ def test_a_mask_lies_within_0_and_1_and_is_soft(style):
 @pytest.mark.parametrize("style", STYLES)
 def test_a_mask_covers_the_mouth_and_leaves_the_corners(style):
     nose, mouth = ASTRONAUT.landmarks[2], np.mean(ASTRONAUT.landmarks[3:], axis=0)
-    for seed in range(40):
+    for seed in SEEDS:
         mask = face_mask((280, 280), ASTRONAUT.landmarks, np.random.default_rng(seed), style)
         x, y = ((np.array(nose) + mouth) / 2).round().astype(int)
         assert mask[y, x] > 0.6 * mask.max()
@@ -63,9 +64,9 @@ def test_masks_are_all_different():
 
 
 @KINDS
-def test_where_the_mask_is_0_the_fake_is_the_real_picture_to_the_byte(kind):
+def test_a_fake_equals_the_real_picture_where_its_mask_is_0_and_hardly_differs_where_it_is_faint(kind):
     outside = 0
-    for seed in range(24):
+    for seed in SEEDS:
         made = blend(kind, seed)
         assert made.fake.shape == made.real.shape == (*made.mask.shape, 3) == ASTRONAUT.picture.shape
         assert made.fake.dtype == made.real.dtype == np.uint8
@@ -73,16 +74,10 @@ def test_where_the_mask_is_0_the_fake_is_the_real_picture_to_the_byte(kind):
         outside += clear.sum()
         assert np.array_equal(made.fake[clear], made.real[clear])
         assert not np.array_equal(made.fake, made.real)
-    assert outside > 24 * 280 * 280 / 10
-
-
-@KINDS
-def test_where_the_mask_is_faint_the_fake_hardly_differs(kind):
-    for seed in range(24):
-        made = blend(kind, seed)
         # A smoothed seam reaches a little further than what is pasted in.
         faint = made.mask < 1e-5
         assert cv2.absdiff(made.fake, made.real)[faint].max() <= 1
+    assert outside > len(SEEDS) * 280 * 280 / 10
 
 
 @pytest.mark.parametrize("kind", ["subtle", "swap", "transplant"])
@@ -92,7 +87,7 @@ def test_the_real_picture_is_untouched_where_only_the_source_is_changed(kind):
 
 
 def test_textbook_changes_the_target_about_as_often_as_the_source():
-    touched = sum(not np.array_equal(blend("textbook", seed).real, ASTRONAUT.picture) for seed in range(40))
+    touched = sum(not np.array_equal(blend("textbook", seed, SMALL).real, SMALL.picture) for seed in range(40))
     # Four standard deviations of a fair coin.
     assert abs(touched - 20) <= 4 * np.sqrt(10)
 
@@ -107,18 +102,17 @@ def test_a_blend_follows_from_its_seed(kind):
     assert np.array_equal(ASTRONAUT.picture, before)
 
 
-@KINDS
+@pytest.mark.parametrize("kind", [*STYLES, "swap"])
 @pytest.mark.parametrize("shift", [(-120, 0), (150, 20), (0, -110), (30, 150), (-300, -300)], ids=str)
 def test_landmarks_at_or_beyond_the_border_are_accepted(kind, shift):
     landmarks = [(x + shift[0], y + shift[1]) for x, y in ASTRONAUT.landmarks]
-    for seed in range(4):
-        rng = np.random.default_rng(seed)
-        if kind in STYLES:
-            made = self_blend(ASTRONAUT.picture, landmarks, rng, kind)
-        else:
-            made = swap(ASTRONAUT.picture, landmarks, HOPPER.picture, HOPPER.landmarks, rng)
-        assert made.fake.shape == ASTRONAUT.picture.shape
-        assert np.isfinite(made.mask).all()
+    rng = np.random.default_rng(0)
+    if kind in STYLES:
+        made = self_blend(ASTRONAUT.picture, landmarks, rng, kind)
+    else:
+        made = swap(ASTRONAUT.picture, landmarks, HOPPER.picture, HOPPER.landmarks, rng)
+    assert made.fake.shape == ASTRONAUT.picture.shape
+    assert np.isfinite(made.mask).all()
 
 
 @KINDS
@@ -165,12 +159,12 @@ def test_a_swap_aligns_the_landmarks_of_source_and_target():
 @pytest.mark.parametrize("similar", [True, False])
 def test_the_fit_finds_a_map_that_exists(similar):
     wanted = LANDMARKS @ np.array([[12.0, -5.0], [5.0, 12.0]], np.float32) + np.array([40.0, 90.0], np.float32)
-    matrix = _fit_affine(LANDMARKS, wanted, similar=similar)
+    matrix = fit_affine(LANDMARKS, wanted, similar=similar)
     assert np.allclose(LANDMARKS @ matrix[:, :2].T + matrix[:, 2], wanted, atol=1e-3)
 
 
 def test_a_similar_fit_does_not_shear():
-    matrix = _fit_affine(np.float32(HOPPER.landmarks), np.float32(ASTRONAUT.landmarks), similar=True)
+    matrix = fit_affine(np.float32(HOPPER.landmarks), np.float32(ASTRONAUT.landmarks), similar=True)
     assert matrix[0, 0] == pytest.approx(matrix[1, 1])
     assert matrix[0, 1] == pytest.approx(-matrix[1, 0])
 
@@ -205,20 +199,20 @@ def test_a_seam_is_smoothed_where_the_mask_rises_and_not_where_it_is_flat(opacit
     mask = cv2.GaussianBlur(mask, (0, 0), 3.0) * np.float32(opacity)
     plain, flat = target + (source.astype(float) - target) * mask[..., None], np.s_[42:54, 42:54]
     smoothed = 0
-    for seed in SEEDS:
-        made = _blend(source, target, mask, np.random.default_rng(seed), "subtle")
+    for seed in range(12):
+        made = blend_in_style(source, target, mask, np.random.default_rng(seed), "subtle")
         assert np.abs(made.fake[flat] - plain[flat]).max() < 3
         smoothed += np.abs(made.fake - plain).max() > 20
-    assert 0 < smoothed < len(SEEDS)
+    assert 0 < smoothed < 12
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_swapped_faces_are_opaque(seed):
-    assert blend("swap", seed).mask.max() == pytest.approx(1.0)
+def test_swapped_faces_are_opaque():
+    for seed in SEEDS:
+        assert blend("swap", seed, SMALL).mask.max() == pytest.approx(1.0)
 
 
 def test_matched_colours_have_the_mean_and_deviation_of_the_target():
-    mask = _inner_face_mask((280, 280), ASTRONAUT.landmarks)
+    mask = inner_face_mask((280, 280), ASTRONAUT.landmarks)
     rng = np.random.default_rng(1)
     source = cv2.GaussianBlur(rng.integers(60, 190, (280, 280, 3), np.uint8), (0, 0), 1.0)
     target = np.clip(source.astype(float) * (0.8, 0.9, 0.75) + (30, 0, 40), 0, 255).astype(np.uint8)
@@ -241,7 +235,7 @@ def test_colour_matching_limits_the_change_of_deviation():
 
 
 def test_colours_outside_the_mask_do_not_count():
-    mask = _inner_face_mask((280, 280), ASTRONAUT.landmarks)
+    mask = inner_face_mask((280, 280), ASTRONAUT.landmarks)
     target = ASTRONAUT.picture.copy()
     target[mask == 0] = (0, 255, 0)
     matched = match_colours(HOPPER.picture, target, mask)
@@ -251,7 +245,7 @@ def test_colours_outside_the_mask_do_not_count():
 def test_poisson_blending_changes_nothing_where_the_mask_is_0():
     for seed in SEEDS:
         mask = face_mask((280, 280), ASTRONAUT.landmarks, np.random.default_rng(seed), "subtle")
-        seam = _blend_poisson(HOPPER.picture, ASTRONAUT.picture, mask)
+        seam = blend_poisson(HOPPER.picture, ASTRONAUT.picture, mask)
         assert np.array_equal(seam[mask == 0], ASTRONAUT.picture[mask == 0])
         assert cv2.absdiff(seam, ASTRONAUT.picture).max() > 30
 
@@ -259,4 +253,4 @@ def test_poisson_blending_changes_nothing_where_the_mask_is_0():
 def test_poisson_blending_is_skipped_for_small_or_border_masks():
     mask = np.zeros((280, 280), np.float32)
     mask[100:110, 100:110] = 1.0
-    assert _blend_poisson(HOPPER.picture, ASTRONAUT.picture, mask) is None
+    assert blend_poisson(HOPPER.picture, ASTRONAUT.picture, mask) is None

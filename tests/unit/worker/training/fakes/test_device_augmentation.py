@@ -80,9 +80,9 @@ def test_device_colours_agree_with_loader_colours():
 @pytest.mark.parametrize(
     ("ours", "theirs", "values"),
     [
-        (blur, augmentation._make_blur, (0.3, 1.3)),
-        (sharpen, augmentation._make_sharpen, (0.2, 0.9)),
-        (rescale, lambda factor: augmentation._make_rescale(factor, enlarge=True), (0.4, 0.9)),
+        (blur, augmentation.make_blur, (0.3, 1.3)),
+        (sharpen, augmentation.make_sharpen, (0.2, 0.9)),
+        (rescale, lambda factor: augmentation.make_rescale(factor, enlarge=True), (0.4, 0.9)),
     ],
     ids=["blur", "sharpen", "rescale"],
 )

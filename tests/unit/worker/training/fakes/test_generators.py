@@ -95,7 +95,7 @@ def test_an_autoencoder_paints_patches_or_whole_faces_at_their_sizes(whole):
 def test_a_quantised_code_takes_few_values_and_passes_gradients():
     network = Autoencoder(AutoencoderSettings(**TINY, code="quantised"))
     before = (torch.randn(2, 8, 4, 4) * 3).requires_grad_()
-    code, cost = network._encode(before)
+    code, cost = network.encode(before)
     values = code.detach().unique()
     assert len(values) <= 2 * HALF_LEVELS + 1
     assert torch.equal(values, (values * HALF_LEVELS).round() / HALF_LEVELS)
@@ -108,12 +108,12 @@ def test_a_quantised_code_takes_few_values_and_passes_gradients():
 def test_a_variational_code_has_a_divergence_and_training_noise():
     network = Autoencoder(AutoencoderSettings(**TINY, code="variational"))
     given = torch.cat([torch.full((1, 8, 4, 4), 2.0), torch.zeros(1, 8, 4, 4)], dim=1)
-    one, cost = network._encode(given)
-    other, _ = network._encode(given)
+    one, cost = network.encode(given)
+    other, _ = network.encode(given)
     assert not torch.equal(one, other)
     # Kullback and Leibler's divergence of N(2, 1) from N(0, 1) is 2.
     assert float(cost) == pytest.approx(2e-3)
-    assert torch.equal(network.eval()._encode(given)[0], given[:, :8])
+    assert torch.equal(network.eval().encode(given)[0], given[:, :8])
 
 
 def test_a_restorer_learns_to_enlarge():

@@ -53,8 +53,8 @@ class Copyist:
 
 def test_a_painted_face_shows_the_same_place(tmp_path, crops):
     """A network that gives back what it gets shows that box and picture belong together."""
-    rows = painting._draw_faces([crops.folder], "train", 100, 0)
-    painting._paint(Copyist(), rows, tmp_path / "same", kind="painted", seed=3)
+    rows = painting.draw_faces([crops.folder], "train", 100, 0)
+    painting.paint_cache(Copyist(), rows, tmp_path / "same", kind="painted", seed=3)
     cache = CropCache(tmp_path / "same")
     for (source, before), face in zip(rows, cache.read_faces(), strict=True):
         crop = crop_face(cache.read_picture(face), face.box_px, size_px=64, margin=0.2)
@@ -95,7 +95,7 @@ def test_networks_are_trained_only_on_faces_of_the_training_set(crops, monkeypat
         seen.extend(row.face.set for row in rows)
         return Copyist()
 
-    monkeypatch.setattr(painting, "_train_painter", trained)
+    monkeypatch.setattr(painting, "train_painter", trained)
     paint_faces([crops.folder], tmp_path, PAINTERS[-1:])
     assert set(seen) == {"train"}
 

@@ -54,9 +54,9 @@ def test_the_fast_convolution_agrees_with_torch(kernel, stride, size, autocast, 
     ours = results(fast, planes, autocast=autocast)
     # Torch's own in float32 is what both precisions mean.
     theirs = results(plain, planes, autocast=False)
-    for mine, expected in zip(ours, theirs, strict=True):
-        assert mine.shape == expected.shape
-        assert distance(mine, expected) < tolerance
+    for actual, expected in zip(ours, theirs, strict=True):
+        assert actual.shape == expected.shape
+        assert distance(actual, expected) < tolerance
     assert ours[0].dtype == (torch.bfloat16 if autocast else torch.float32)
     assert ours[1].dtype == ours[2].dtype == torch.float32
 
@@ -65,10 +65,10 @@ def test_the_fast_convolution_agrees_with_torch(kernel, stride, size, autocast, 
 def test_non_square_pictures_are_accepted(wide):
     plain, fast = layers(5, 2, 16)
     planes = torch.randn(2, PLANES, *((12, 17) if wide else (17, 12)), generator=torch.Generator().manual_seed(1))
-    for mine, expected in zip(
+    for actual, expected in zip(
         results(fast, planes, autocast=False), results(plain, planes, autocast=False), strict=True
     ):
-        assert distance(mine, expected) < 1e-5
+        assert distance(actual, expected) < 1e-5
 
 
 def test_gradients_agree_with_finite_differences():

@@ -31,7 +31,7 @@ def test_a_pickled_stream_holds_its_arguments_and_not_its_faces(pairs):
 @pytest.mark.parametrize("cuda_in_use", [False, True], ids=["forked", "from a server"])
 def test_loader_processes_yield_the_same_batches_in_order(cuda_in_use, pairs, monkeypatch):
     monkeypatch.setattr(loaders.torch.cuda, "is_initialized", lambda: cuda_in_use)
-    assert loaders._choose_context().get_start_method() == ("forkserver" if cuda_in_use else "fork")
+    assert loaders.choose_context().get_start_method() == ("forkserver" if cuda_in_use else "fork")
     batches = start_loaders(pairs, 2)
     for number in range(3, 8):
         assert same(next(batches), pairs.make_batch(number))

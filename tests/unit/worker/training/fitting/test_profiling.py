@@ -17,10 +17,10 @@ def test_the_command_prints_the_cost_of_step_parts_and_pair_kinds(augment_on, tm
     recipe.write_text(yaml.safe_dump(settings(augment_on=augment_on)))
     assert main(["profile", str(recipe), str(data), "--caches", str(caches[0].parent), "--steps", "2"]) == 0
     torch.set_num_threads(threads)
-    told = dict(re.findall(r"^  (\w+) +([\d.]+)", capsys.readouterr().out, re.MULTILINE))
+    printed = dict(re.findall(r"^  (\w+) +([\d.]+)", capsys.readouterr().out, re.MULTILINE))
     parts = ("loaders", "transfer", "augmentation", "forward", "backward", "optimiser", "average")
-    assert told.keys() == {*parts, "operations", "waits", "labelled", "textbook"}
-    assert (float(told["augmentation"]) > 0) == (augment_on == "device")
-    assert min(float(told[name]) for name in ("loaders", "forward", "backward", "optimiser", "average")) > 0
-    assert int(told["operations"]) > 500
-    assert int(told["waits"]) == 1  # For the loss.
+    assert printed.keys() == {*parts, "operations", "waits", "labelled", "textbook"}
+    assert (float(printed["augmentation"]) > 0) == (augment_on == "device")
+    assert min(float(printed[name]) for name in ("loaders", "forward", "backward", "optimiser", "average")) > 0
+    assert int(printed["operations"]) > 500
+    assert int(printed["waits"]) == 1  # For the loss.

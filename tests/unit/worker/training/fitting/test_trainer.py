@@ -67,8 +67,8 @@ class Recorded(Trainer):
         super().__init__(*args, **named)
         self.losses = []
 
-    def _step(self, *batch):
-        loss = super()._step(*batch)
+    def train_step(self, *batch):
+        loss = super().train_step(*batch)
         self.losses.append(float(loss))
         return loss
 
@@ -76,8 +76,8 @@ class Recorded(Trainer):
 class OnOneBatch(Recorded):
     """Sees the same pictures in every step."""
 
-    def _start_loaders(self):
-        self.batch = next(iter(super()._start_loaders()))
+    def start_batches(self):
+        self.batch = next(iter(super().start_batches()))
         return repeat(self.batch)
 
 
@@ -349,7 +349,7 @@ def test_patience_stops_the_run_and_keeps_the_best_state(caches, tmp_path, monke
 def test_a_loss_that_is_not_a_number_ends_the_run(caches, tmp_path):
     trainer = Trainer(tiny(), caches, tmp_path)
     with torch.no_grad():
-        trainer._model.module.network.head.decide.bias.fill_(math.nan)
+        trainer.model.module.network.head.decide.bias.fill_(math.nan)
     with pytest.raises(TrainingError, match="at step 0"):
         trainer.run()
     assert read_index(tmp_path) is None
@@ -359,7 +359,7 @@ def test_a_step_with_a_non_finite_loss_is_not_saved(caches, tmp_path):
     trainer = Trainer(tiny(save_every_s=0.0), caches, tmp_path)
     trainer.run(until_step=2)
     with torch.no_grad():
-        trainer._model.module.network.head.decide.bias.fill_(math.nan)
+        trainer.model.module.network.head.decide.bias.fill_(math.nan)
     with pytest.raises(TrainingError, match="at step 2"):
         trainer.run()
     assert read_index(tmp_path)["progress"]["step"] == 2
@@ -373,9 +373,9 @@ class Counted(Trainer):
         super().__init__(*args, **named)
         self.waits = []
 
-    def _step(self, *batch):
+    def train_step(self, *batch):
         with SynchronisationCounter() as seen:
-            loss = super()._step(*batch)
+            loss = super().train_step(*batch)
         self.waits.append(seen.count)
         return loss
 
@@ -421,9 +421,9 @@ def test_many_short_calls_give_the_same_weights_as_one(caches, undisturbed, tmp_
 class Seen(Trainer):
     """Keeps what the network is shown."""
 
-    def _loss(self, pictures, *rest):
+    def compute_loss(self, pictures, *rest):
         self.pictures = [*getattr(self, "pictures", []), pictures]
-        return super()._loss(pictures, *rest)
+        return super().compute_loss(pictures, *rest)
 
 
 def test_device_augmentation_reaches_the_network_and_survives_resuming(caches, tmp_path):
@@ -573,19 +573,19 @@ def test_each_parameter_group_has_its_learning_rate_and_decay(caches, tmp_path):
     trainer.run(until_step=2)
     rates = {
         id(parameter): (group["lr"], group["weight_decay"])
-        for group in trainer._optimizer.param_groups
+        for group in trainer.optimizer.param_groups
         for parameter in group["params"]
     }
-    network = trainer._model.module.network
-    backbone = network.features.network
+    network = trainer.model.module.network
+    backbone = dict(network.features.network.named_parameters())
     # The second step began after four images, at the fifth of the eight that warming up takes.
     for parameter, rate, decay in (
         (network.head.decide.weight, 1e-2, 0.1),
         (network.head.decide.bias, 1e-2, 0.0),
-        (backbone._conv_stem.weight, 1e-2, 0.1),
-        (backbone._conv_head.weight, 1e-4, 0.1),
-        (backbone._bn1.weight, 1e-4, 0.0),
-        (trainer._model.module.locate[2].weight, 1e-2, 0.1),
+        (backbone["_conv_stem.weight"], 1e-2, 0.1),
+        (backbone["_conv_head.weight"], 1e-4, 0.1),
+        (backbone["_bn1.weight"], 1e-4, 0.0),
+        (trainer.model.module.locate[2].weight, 1e-2, 0.1),
     ):
         assert rates[id(parameter)] == pytest.approx((rate * 5 / 8, decay))
 
@@ -595,10 +595,10 @@ def test_the_average_follows_quickly_at_first_then_with_its_decay(caches, tmp_pa
     expected = None
     for step, share in ((1, None), (2, 2 / 11), (3, 3 / 12), (4, 0.3), (5, 0.3)):
         trainer.run(until_step=step)
-        weights = trainer._model.module.network.head.reduce[0].weight.detach().clone()
+        weights = trainer.model.module.network.head.reduce[0].weight.detach().clone()
         expected = weights if share is None else share * expected + (1 - share) * weights
         assert torch.allclose(trainer.network.head.reduce[0].weight, expected, atol=1e-7)
-    norms = [each.head.reduce[1] for each in (trainer.network, trainer._model.module.network)]
+    norms = [each.head.reduce[1] for each in (trainer.network, trainer.model.module.network)]
     assert norms[0].num_batches_tracked == norms[1].num_batches_tracked == 5
     assert not torch.equal(norms[0].running_mean, norms[1].running_mean)
 

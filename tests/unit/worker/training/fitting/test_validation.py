@@ -78,6 +78,6 @@ def test_states_are_chosen_by_the_mean_over_all_views(caches):
 
 def test_the_limit_of_media_selects_the_same_ones_every_time(caches):
     recipe = tiny(validation={"every_images": 12, "blended_couples": 4, "media": 3, "faces": 1})
-    chosen = [set(ValidationFaces(recipe, caches)._media) for _ in range(2)]
+    chosen = [set(ValidationFaces(recipe, caches).media) for _ in range(2)]
     assert chosen[0] == chosen[1]
     assert len(chosen[0]) == 6

@@ -14,9 +14,9 @@ from worker.training.fitting.trainer import Trainer
 class Watched(Trainer):
     """Keeps a digest of every batch."""
 
-    def _step(self, pictures, *rest):
+    def train_step(self, pictures, *rest):
         self.batches = [*getattr(self, "batches", []), hashlib.sha256(pictures.numpy().tobytes()).hexdigest()]
-        return super()._step(pictures, *rest)
+        return super().train_step(pictures, *rest)
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     recipe, cache, out = map(Path, sys.argv[1:])
     trainer = Watched(Recipe.read(recipe), [cache], out / "run")
     trainer.run()
-    weights = torch.cat([parameter.detach().flatten() for parameter in trainer._model.parameters()])
+    weights = torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
     seen = {
         "batches": trainer.batches,
         "steps": trainer.progress.step,

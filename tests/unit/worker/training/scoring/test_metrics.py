@@ -28,7 +28,7 @@ SCORES = np.array([0.1, 0.3, 0.35, 0.6, 0.7, 0.9])
 
 
 def test_roc_auc_is_the_share_of_pairs_in_the_right_order():
-    assert roc_auc(LABELS, SCORES) == pytest.approx(8 / 9)  # 0.35 stands below 0.6 alone.
+    assert roc_auc(LABELS, SCORES) == pytest.approx(8 / 9)  # Only 0.35 is below 0.6.
     assert roc_auc(LABELS, np.full(6, 0.4)) == 0.5
 
 
