@@ -152,7 +152,7 @@ def sample():
 
 
 def of(*segments, last_index=None):
-    """The segments of a job as ``JobDocument.of`` takes them."""
+    """The segments of a job as ``JobDocument.from_job`` takes them."""
     return JobSegments(SegmentPage(segments, last_index), len(segments))
 
 
