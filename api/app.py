@@ -22,7 +22,7 @@ from api.uploads import StreamingRequest, drain_unread
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory
-from shared.manifests import check_manifests
+from shared.manifests import check_manifests, find_manifest
 from shared.observability import configure_logging, get_logger
 from shared.queues import Sender, make_celery
 from shared.storage import Storage, open_storage
@@ -43,10 +43,12 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         sender: Replaces the sender to the broker that *settings* name.
 
     Raises:
-        ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
+        ModelError: The default checkpoint's manifest cannot be read. Others are logged.
+        UnknownModelError: The default checkpoint is not installed: each job without ``model`` would be refused.
     """
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
+    find_manifest(settings.models.dir, settings.models.default)
     app = OpenAPI(
         "api",
         info=Info(title="DeepfakeStream", version=VERSION, description=DESCRIPTION),

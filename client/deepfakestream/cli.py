@@ -321,7 +321,7 @@ def models(context: click.Context, as_json: bool, card: bool, name: str | None) 
     chosen = [model for model in found if name is None or model.get("name") == name]
     if not chosen:
         raise click.BadParameter(
-            f"there is no checkpoint {name!r}; there are {', '.join(str(model.get('name')) for model in found)}",
+            f"unknown model {name!r}; available: {', '.join(str(model.get('name')) for model in found)}",
             param_hint="--model",
         )
     for model in chosen:

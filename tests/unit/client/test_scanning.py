@@ -151,7 +151,7 @@ def test_an_unknown_model_without_a_service_is_told_as_a_service_tells_it(comman
     assert done.exit_code == 1
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "unknown_model"
-    assert error["detail"] == f"there is no model {name!r}; there are swap-lite0, swap-lite2"
+    assert error["detail"] == f"unknown model {name!r}; available: swap-lite0, swap-lite2"
 
 
 def test_help_shows_defaults_and_says_what_arguments_are(command):
