@@ -88,9 +88,9 @@ def check_capacity(session: Session, api: API, owner: str, idempotency_key: str 
         if session.scalar(replayed) is not None:
             return
     # The query reads no more rows than the limit.
-    waiting = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
+    open_jobs = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
     row = session.execute(
-        select(func.count(), func.count().filter(waiting.c.owner == owner)).select_from(waiting)
+        select(func.count(), func.count().filter(open_jobs.c.owner == owner)).select_from(open_jobs)
     ).one()
     total, own = row
     if own >= api.max_open_jobs_per_owner:
@@ -151,7 +151,7 @@ def upload_slot(services: Services) -> Iterator[None]:
     """
     length = request.content_length
     is_small = length is not None and length <= SMALL_UPLOAD_BYTES
-    slots = services.small_uploading if is_small else services.uploading
+    slots = services.small_upload_slots if is_small else services.upload_slots
     if not slots.acquire(timeout=SMALL_UPLOAD_WAIT_S if is_small else 0.0):
         raise APIError(
             Code.TOO_MANY_UPLOADS,

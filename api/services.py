@@ -24,11 +24,11 @@ class Services:
     listener: JobEndListener
     """Wakes waiting requests when their jobs end."""
     readiness: Readiness
-    waiting: BoundedSemaphore
+    wait_slots: BoundedSemaphore
     """Slots for requests that wait for a job, so that they cannot take every thread."""
-    uploading: BoundedSemaphore
+    upload_slots: BoundedSemaphore
     """Slots for large uploads."""
-    small_uploading: BoundedSemaphore
+    small_upload_slots: BoundedSemaphore
     """Slots for small uploads."""
 
 

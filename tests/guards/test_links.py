@@ -11,16 +11,21 @@ FOLDERS = "api|client|configs|docker|docs|helm|migrations|shared|tests|worker"
 IGNORED_BY_GIT = ("docker/secrets/",)
 
 
+def prose(page):
+    """The text of *page* without its code blocks."""
+    return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
 def headings(page):
-    """Anchors of the headings of *page*, as GitHub makes them; code blocks have none."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    titles = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    """Anchors of the headings of *page*, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    titles = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title) for title in titles]
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def broken_links(page):
     """Relative links of *page* to a file or heading that does not exist."""
-    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)):
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         path, _, anchor = link.partition("#")
         target = page.parent / path if path else page
         if not re.match(r"\w+:", link) and not (target.exists() and (not anchor or anchor in headings(target))):
@@ -41,6 +46,6 @@ def test_every_link_and_path_exists(page):
 
 def test_broken_links_and_paths_are_found(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("# A `title`\n[a](#a-title) [b](#none) [c](none.md) [d](https://example.org)\n`api/none.py` `api/`\n")
+    page.write_text("# A `title`\n[a](#a-title) [b](#none) [c](none.md) [d](https://a.example)\n`api/none.py` `api/`\n")
     assert list(broken_links(page)) == ["#none", "none.md"]
     assert list(missing_paths(page)) == ["api/none.py"]
