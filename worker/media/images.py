@@ -182,10 +182,10 @@ def _receive_line(child: BoundedProcess) -> dict[str, Any]:
     except ValueError as error:
         raise _decoder_error(child) from error
     if "error" in line:
-        error = _ERRORS_BY_CODE.get(line["error"])
-        if error is None:
+        kind = _ERRORS_BY_CODE.get(line["error"])
+        if kind is None:
             raise DecodeError(f"the image decoder reported the unknown code {line['error']!r}")
-        raise error(line["detail"])
+        raise kind(line["detail"])
     return line
 
 
