@@ -151,7 +151,7 @@ def upload_slot(services: Services) -> Iterator[None]:
     """
     length = request.content_length
     is_small = length is not None and length <= SMALL_UPLOAD_BYTES
-    slots = services.small_upload_slots if is_small else services.upload_slots
+    slots = services.small_uploading if is_small else services.uploading
     if not slots.acquire(timeout=SMALL_UPLOAD_WAIT_S if is_small else 0.0):
         raise APIError(
             Code.TOO_MANY_UPLOADS,

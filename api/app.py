@@ -78,9 +78,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         sender=sender,
         listener=listener,
         readiness=Readiness({"database": sessions.check, "broker": sender.check, "storage": storage.ping}),
-        wait_slots=BoundedSemaphore(settings.api.waiting),
-        upload_slots=BoundedSemaphore(settings.api.uploads),
-        small_upload_slots=BoundedSemaphore(settings.api.uploads),
+        waiting=BoundedSemaphore(settings.api.waiting),
+        uploading=BoundedSemaphore(settings.api.uploads),
+        small_uploading=BoundedSemaphore(settings.api.uploads),
     )
     # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)

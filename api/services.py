@@ -24,11 +24,11 @@ class Services:
     listener: JobEndListener
     """Wakes waiting requests when their jobs end."""
     readiness: Readiness
-    wait_slots: BoundedSemaphore
+    waiting: BoundedSemaphore
     """Slots for requests that wait for a job, so that they cannot take every thread."""
-    upload_slots: BoundedSemaphore
+    uploading: BoundedSemaphore
     """Slots for large uploads."""
-    small_upload_slots: BoundedSemaphore
+    small_uploading: BoundedSemaphore
     """Slots for small uploads."""
 
 

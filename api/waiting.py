@@ -33,7 +33,7 @@ def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
         Whether the preference was applied. It is False without a wait, if too many requests already wait, and if the
         process is stopping.
     """
-    if wait_s <= 0 or not services.wait_slots.acquire(blocking=False):
+    if wait_s <= 0 or not services.waiting.acquire(blocking=False):
         return False
     try:
         wanted = select(Job.status, Job.deleted_at).where(Job.id == job_id, Job.owner == caller().owner)
@@ -45,4 +45,4 @@ def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:
 
         return services.listener.wait(job_id, has_ended, wait_s)
     finally:
-        services.wait_slots.release()
+        services.waiting.release()

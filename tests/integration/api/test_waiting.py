@@ -259,10 +259,10 @@ def test_preference_applied_is_sent_only_for_an_applied_wait(make_api):
 
     places = api.settings.api.waiting
     for _ in range(places):
-        assert services.wait_slots.acquire(blocking=False)
+        assert services.waiting.acquire(blocking=False)
     assert applied("wait=5") is None
     for _ in range(places):
-        services.wait_slots.release()
+        services.waiting.release()
     assert applied("wait=1") == "wait=1"
     assert applied("wait=0") is applied("respond-async") is applied("wait=soon") is None
     api.call("POST", f"{job}/cancel", auth)
