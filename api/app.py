@@ -43,8 +43,8 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         sender: Replaces the sender to the broker that *settings* name.
 
     Raises:
-        ModelError: The default checkpoint's manifest cannot be read. Others are logged.
         UnknownModelError: The default checkpoint is not installed: each job without ``model`` would be refused.
+        ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
     """
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
