@@ -35,7 +35,7 @@ def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pause
         yield connected
 
 
-def test_a_file_is_streamed_with_its_options_and_an_idempotency_key(server, client, tmp_path):
+def test_a_file_is_streamed_with_its_options_and_a_key_of_idempotency(server, client, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x" * 600_000)
     server.answers = [answer(job("queued"), 202)]
     progress = []
@@ -53,7 +53,7 @@ def test_a_file_is_streamed_with_its_options_and_an_idempotency_key(server, clie
     assert progress[-1] == (600_000, 600_000)
 
 
-def test_a_failed_submission_is_retried_with_the_same_idempotency_key(server, client):
+def test_a_submission_that_got_no_answer_is_repeated_under_the_same_key(server, client):
     server.answers = [problem(503, "service_unavailable", **{"Retry-After": "1"}), answer(job("queued"), 202)]
     client.submit(io.BytesIO(b"whole body"))
     first, second = server.requests
@@ -72,7 +72,7 @@ def test_a_url_is_submitted_as_json(server, client):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"file": "a", "url": "b"}])
-def test_a_submission_takes_either_a_file_or_a_url(client, arguments):
+def test_a_submission_is_of_a_file_or_a_url(client, arguments):
     with pytest.raises(ValueError, match="either a file or a url"):
         client.submit(**arguments)
 
@@ -89,7 +89,7 @@ def test_a_submission_takes_either_a_file_or_a_url(client, arguments):
         (500, ServerError),
     ],
 )
-def test_each_error_status_raises_its_exception(server, client, status, kind):
+def test_problems_become_errors_of_their_kind(server, client, status, kind):
     server.answers = [problem(status, "some_code")]
     with pytest.raises(kind) as raised:
         client.get("x")
@@ -97,7 +97,7 @@ def test_each_error_status_raises_its_exception(server, client, status, kind):
     assert raised.value.request_id == "r1"
 
 
-def test_an_error_response_without_a_problem_document_raises_an_api_error(server, client):
+def test_an_answer_that_is_no_problem_document_is_an_error_all_the_same(server, client):
     server.answers = [(502, {}, b"<html>")] * 4
     with pytest.raises(APIError) as raised:
         client.get("x")
@@ -105,7 +105,7 @@ def test_an_error_response_without_a_problem_document_raises_an_api_error(server
     assert len(server.requests) == 4
 
 
-def test_a_rate_limit_error_has_the_retry_after_time(server, client):
+def test_a_rate_limit_tells_when_to_come_back(server, client):
     server.answers = [problem(429, "rate_limited", **{"Retry-After": "7"})] * 4
     with pytest.raises(RateLimitedError) as raised:
         client.get("x")
@@ -113,18 +113,18 @@ def test_a_rate_limit_error_has_the_retry_after_time(server, client):
 
 
 @pytest.mark.usefixtures("no_pauses")
-def test_an_unreachable_server_raises_a_connection_error():
+def test_no_server_is_a_failed_connection():
     with Client("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
         client.get("x")
 
 
-def test_wait_uses_long_polling(server, client):
+def test_waiting_lets_the_service_hold_its_answers(server, client):
     server.answers = [answer(job("running")), answer(job("succeeded", verdict="real"))]
     assert client.wait("x", poll_s=0.0).verdict == "real"
     assert [request.headers["Prefer"] for request in server.requests] == ["wait=30", "wait=30"]
 
 
-def test_wait_with_a_progress_callback_polls_without_long_polling(server, client):
+def test_waiting_with_progress_looks_often_and_tells(server, client):
     server.answers = [answer(job("queued")), answer(job("running")), answer(job("failed"))]
     seen = []
     client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(found.status))
@@ -132,7 +132,7 @@ def test_wait_with_a_progress_callback_polls_without_long_polling(server, client
     assert "Prefer" not in server.requests[0].headers
 
 
-def test_wait_times_out(server, client):
+def test_waiting_ends_in_time(server, client):
     server.answers = [answer(job("running"))] * 50
     began = time.monotonic()
     with pytest.raises(WaitTimeoutError):
@@ -140,7 +140,7 @@ def test_wait_times_out(server, client):
     assert time.monotonic() - began < 5
 
 
-def test_list_follows_the_cursors(server, client):
+def test_lists_follow_their_pages(server, client):
     server.answers = [
         answer({"items": [job(), job()], "next_cursor": "abc"}),
         answer({"items": [job()], "next_cursor": None}),
@@ -152,7 +152,7 @@ def test_list_follows_the_cursors(server, client):
     ]
 
 
-def test_delete_accepts_a_response_without_a_body(server, client):
+def test_deleting_expects_no_body(server, client):
     server.answers = [(204, {}, b"")]
     client.delete("x")
 
@@ -173,7 +173,7 @@ def test_a_signed_webhook_is_verified():
 
 
 @pytest.mark.parametrize("spoil", ["body", "secret", "age", "header"])
-def test_a_tampered_or_old_webhook_is_refused(spoil):
+def test_a_webhook_that_was_changed_or_is_old_is_refused(spoil):
     body = '{"type":"job.succeeded"}'
     headers = signed(body, datetime(2020, 1, 1, tzinfo=UTC) if spoil == "age" else None)
     if spoil == "header":
@@ -186,13 +186,13 @@ def test_a_tampered_or_old_webhook_is_refused(spoil):
 @pytest.mark.parametrize(
     "secret", ["", "whsec_", "whsec_=", "whsec_!", None, "whsec_é"], ids=["empty", "prefix", "=", "!", "None", "é"]
 )
-def test_an_invalid_webhook_secret_raises_a_verification_error(secret):
+def test_a_secret_that_is_none_is_an_error_of_this_package(secret):
     with pytest.raises(WebhookVerificationError, match="could not be verified: "):
         verify_webhook(signed("{}"), "{}", secret)
 
 
 @pytest.mark.parametrize("body", ["[1]", "null", "x", "[" * 100_000], ids=["list", "null", "no JSON", "deep"])
-def test_a_signed_body_that_is_not_an_event_is_refused(body):
+def test_a_signed_body_that_is_no_event_is_refused(body):
     with pytest.raises(WebhookVerificationError):
         verify_webhook(signed(body), body, SECRET)
 
@@ -217,7 +217,7 @@ def page(first, count, following=None):
 
 
 @pytest.mark.parametrize("ask", [Client.get, Client.wait, Client.cancel], ids=["get", "wait", "cancel"])
-def test_a_finished_job_is_returned_with_all_segments(server, client, ask):
+def test_a_job_that_has_ended_comes_with_all_of_its_segments(server, client, ask):
     server.answers = [long_job("cancelled"), page(100, 100, "MTk5"), page(200, 50)]
     found = ask(client, "x")
     assert [segment.index for segment in found.segments] == list(range(250))
@@ -227,14 +227,14 @@ def test_a_finished_job_is_returned_with_all_segments(server, client, ask):
     assert [request.path for request in server.requests[1:]] == [f"{path}OTk", f"{path}MTk5"]
 
 
-def test_polling_a_running_job_does_not_fetch_more_segments(server, client):
+def test_polls_of_a_job_that_goes_on_do_not_ask_for_more(server, client):
     server.answers = [long_job("running"), long_job("running"), long_job("failed"), page(100, 150)]
     seen = []
     done = client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(len(found.segments)))
     assert (seen, len(done.segments), len(server.requests)) == ([100, 100, 250], 250, 4)
 
 
-def test_the_table_reports_the_number_of_omitted_segments(server, client):
+def test_the_table_says_how_many_segments_it_leaves_out(server, client):
     server.answers = [long_job("running")]
     printed = io.StringIO()
     print_job(Console(file=printed), "x", client.get("x"))

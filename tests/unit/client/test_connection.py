@@ -47,7 +47,7 @@ def state(server, tmp_path):
 
 
 @pytest.mark.parametrize("said", ["option", "environment"])
-def test_the_key_of_the_stack_is_sent_only_to_its_address(command, state, elsewhere, said):
+def test_the_stacks_own_key_is_sent_to_no_other_address(command, state, elsewhere, said):
     given = ["--url", elsewhere.url] if said == "option" else []
     environment = {} if said == "option" else {"DEEPFAKESTREAM_URL": elsewhere.url}
     done = command("--state", state, *given, "jobs", **environment)
@@ -65,19 +65,19 @@ def test_the_key_of_the_stack_is_sent_only_to_its_address(command, state, elsewh
         pytest.param(lambda url: url.replace("http://", "https://"), id="scheme"),
     ],
 )
-def test_an_address_differs_by_host_port_or_scheme(command, server, state, change):
+def test_another_host_port_or_scheme_is_another_address(command, server, state, change):
     done = command("--state", state, "--url", change(server.url), "jobs")
     assert server.requests == []
     assert "no API key is known" in done.output
 
 
 @pytest.mark.parametrize("form", ["{}", "{}/", "{}/v1/.."])
-def test_the_address_of_the_stack_can_be_given_explicitly(command, server, state, form):
+def test_the_stacks_own_address_may_be_named(command, server, state, form):
     assert command("--state", state, "--url", form.format(server.url).replace("http", "HTTP"), "jobs").exit_code == 0
     assert keys_seen(server) == [f"Bearer {OWN_KEY}"]
 
 
-def test_an_explicit_key_is_sent_to_the_given_address(command, state, elsewhere):
+def test_an_explicit_key_goes_where_the_user_says(command, state, elsewhere):
     elsewhere.answers *= 3
     command("--state", state, "--url", elsewhere.url, "--api-key", "dfs_a", "jobs")
     command("--state", state, "--url", elsewhere.url, "jobs", DEEPFAKESTREAM_API_KEY="dfs_b")
@@ -85,14 +85,14 @@ def test_an_explicit_key_is_sent_to_the_given_address(command, state, elsewhere)
     assert keys_seen(elsewhere) == ["Bearer dfs_a", "Bearer dfs_b", "Bearer dfs_c"]
 
 
-def test_the_key_from_the_environment_is_not_sent_to_another_url_option(command, elsewhere):
+def test_a_key_that_the_environment_gives_for_its_address_is_not_sent_to_another_option(command, elsewhere):
     environment = {"DEEPFAKESTREAM_URL": "https://deepfakes.example", "DEEPFAKESTREAM_API_KEY": "dfs_a"}
     done = command("--url", elsewhere.url, "jobs", **environment)
     assert elsewhere.requests == []
     assert "DEEPFAKESTREAM_API_KEY is for DEEPFAKESTREAM_URL" in done.output
 
 
-def test_a_key_is_not_sent_to_the_target_of_a_redirect(server, elsewhere):
+def test_a_key_does_not_follow_a_redirection(server, elsewhere):
     server.answers = [(302, {"Location": f"{elsewhere.url}/v1/jobs"}, b"")]
     with Client(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
         list(client.list())
@@ -100,7 +100,7 @@ def test_a_key_is_not_sent_to_the_target_of_a_redirect(server, elsewhere):
     assert elsewhere.url in raised.value.detail
 
 
-def test_a_direct_upload_sends_no_key_to_storage(server, elsewhere, tmp_path):
+def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"the file")
     place = {"id": "u1", "method": "PUT", "url": f"{elsewhere.url}/x?signed=1", "headers": {"Content-Length": "8"}}
     server.answers = [answer(place, 201), answer(job("queued"), 202)]
@@ -117,7 +117,7 @@ def test_a_direct_upload_sends_no_key_to_storage(server, elsewhere, tmp_path):
     }
 
 
-def test_requests_to_this_machine_bypass_the_proxy(server, elsewhere, monkeypatch):
+def test_a_key_for_this_machine_passes_no_proxy(server, elsewhere, monkeypatch):
     server.answers = [answer(NO_JOBS)]
     use_proxy(monkeypatch, elsewhere)
     with Client(server.url, "dfs_key") as client:
@@ -131,7 +131,7 @@ def picture(tmp_path):
     return tmp_path / "a.jpg"
 
 
-def test_uploads_to_storage_on_this_machine_bypass_the_proxy(server, elsewhere, picture, monkeypatch):
+def test_storage_on_this_machine_is_reached_without_a_proxy(server, elsewhere, picture, monkeypatch):
     server.answers = [answer(place(f"{server.url}/x"), 201), (200, {}, b""), answer(job("queued"), 202)]
     use_proxy(monkeypatch, elsewhere)
     with Client(server.url, "dfs_key") as client:
@@ -144,7 +144,7 @@ def test_uploads_to_storage_on_this_machine_bypass_the_proxy(server, elsewhere, 
     "host",
     ["127.0.0.1", "localhost", "LOCALHOST.", "a.localhost", "127.1", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104 - none is bound
 )
-def test_a_remote_service_cannot_direct_an_upload_to_this_machine(server, elsewhere, picture, monkeypatch, host):
+def test_a_service_elsewhere_cannot_send_a_file_to_this_machine(server, elsewhere, picture, monkeypatch, host):
     # The proxy plays the service, whose name need not exist.
     elsewhere.answers = [answer(place(f"{server.url.replace('127.0.0.1', host)}/x"), 201)]
     use_proxy(monkeypatch, elsewhere)
@@ -155,7 +155,7 @@ def test_a_remote_service_cannot_direct_an_upload_to_this_machine(server, elsewh
     assert [request.path for request in elsewhere.requests] == ["http://deepfakes.example/v1/uploads"]
 
 
-def test_a_remote_service_can_direct_an_upload_to_remote_storage(elsewhere, picture, monkeypatch):
+def test_a_service_elsewhere_may_name_storage_elsewhere(elsewhere, picture, monkeypatch):
     elsewhere.answers = [answer(place("http://storage.example/x"), 201), (200, {}, b""), answer(job("queued"), 202)]
     use_proxy(monkeypatch, elsewhere)
     with Client("http://deepfakes.example", "dfs_key") as client:
@@ -166,14 +166,14 @@ def test_a_remote_service_can_direct_an_upload_to_remote_storage(elsewhere, pict
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "put"])
-def test_a_direct_upload_is_sent_only_by_put(server, elsewhere, picture, method):
+def test_a_file_is_put_and_sent_by_no_other_method(server, elsewhere, picture, method):
     server.answers = [answer(place(f"{elsewhere.url}/x", method), 201)]
     with Client(server.url, "dfs_key") as client, pytest.raises(APIError, match="another method than PUT"):
         client.submit(picture, direct=True)
     assert elsewhere.requests == []
 
 
-def test_the_key_of_a_killed_stack_is_not_sent_to_another_program_on_its_port(command, server, tmp_path):
+def test_the_key_of_a_stack_that_was_killed_is_not_sent_to_the_next_program_at_its_port(command, server, tmp_path):
     with running_state(tmp_path / "state", server.url):
         pass
     done = command("--state", tmp_path / "state", "jobs")
@@ -183,7 +183,7 @@ def test_the_key_of_a_killed_stack_is_not_sent_to_another_program_on_its_port(co
     assert server.requests == []
 
 
-def test_a_state_folder_cannot_refer_to_another_machine_or_key_file(command, elsewhere, tmp_path):
+def test_a_state_folder_cannot_name_another_machine_or_another_file(command, elsewhere, tmp_path):
     (tmp_path / "secret").write_text("dfs_of-somebody-else")
     with running_state(tmp_path / "state", elsewhere.url) as folder:
         found = json.loads((folder / "connection.json").read_text())
@@ -199,7 +199,7 @@ def test_a_state_folder_cannot_refer_to_another_machine_or_key_file(command, els
     "url",
     ["", "nonsense", "ftp://a.example", "http://", "http://[::1", "http://a.example:99999", "http://user:pw@a.example"],
 )
-def test_an_invalid_service_address_is_refused(command, url):
+def test_what_is_no_address_of_a_service_is_refused_with_a_sentence(command, url):
     with pytest.raises(DeepfakeStreamError):
         Client(url, "dfs_key")
     if url:
@@ -210,12 +210,12 @@ def test_an_invalid_service_address_is_refused(command, url):
 
 
 @pytest.mark.parametrize("key", ["", "ключ", "dfs_a\nX-Header: b", "dfs a"])
-def test_an_invalid_key_is_refused(key):
+def test_what_can_be_no_key_is_refused(key):
     with pytest.raises(DeepfakeStreamError, match="API key"):
         Client("http://127.0.0.1:9", key)
 
 
-def test_commands_find_the_running_stack(command, state, server):
+def test_commands_find_the_stack_that_runs_by_themselves(command, state, server):
     with embedded_state.announce_stack(state) as can_be_found:
         assert can_be_found
         assert command("jobs").exit_code == 0
@@ -223,7 +223,7 @@ def test_commands_find_the_running_stack(command, state, server):
     assert "no service to talk to" in command("jobs").output
 
 
-def test_one_of_several_running_stacks_must_be_chosen(command, state, server, tmp_path):
+def test_of_several_stacks_one_has_to_be_chosen(command, state, server, tmp_path):
     with (
         running_state(tmp_path / "other", "http://127.0.0.1:9") as other,
         embedded_state.announce_stack(state),
@@ -236,7 +236,7 @@ def test_one_of_several_running_stacks_must_be_chosen(command, state, server, tm
         assert len(server.requests) == 1
 
 
-def test_announcements_of_killed_stacks_are_removed(state, tmp_path):
+def test_what_killed_stacks_left_is_cleared_away(state, tmp_path):
     with running_state(tmp_path / "killed", "http://127.0.0.1:9") as killed:
         left = embedded_state.announce_stack(killed)
         left.__enter__()
@@ -244,7 +244,7 @@ def test_announcements_of_killed_stacks_are_removed(state, tmp_path):
         assert len(list((tmp_path / "home-state" / "deepfakestream" / "running").iterdir())) == 1
 
 
-def test_a_stack_runs_without_a_writable_home(state, tmp_path, monkeypatch):
+def test_a_home_that_cannot_be_written_does_not_keep_a_stack_from_running(state, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with embedded_state.announce_stack(state) as can_be_found:

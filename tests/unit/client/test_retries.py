@@ -44,7 +44,7 @@ def submit_directly(client):
     [cut_off(200), problem(429, "x"), problem(500, "x"), problem(503, "SlowDown", **{"Retry-After": "1"})],
     ids=["lost", "429", "500", "503"],
 )
-def test_an_upload_to_storage_is_retried_after_a_transient_error(server, client, first):
+def test_a_file_is_put_again_where_that_can_help(server, client, first):
     server.answers = [place(server), first, (200, {}, b""), answer(job("queued"), 202)]
     assert submit_directly(client).status == "queued"
     puts = [request for request in server.requests if request.method == "PUT"]
@@ -52,7 +52,7 @@ def test_an_upload_to_storage_is_retried_after_a_transient_error(server, client,
     assert not any("Authorization" in request.headers for request in puts)
 
 
-def test_a_direct_upload_succeeds_after_a_lost_answer_to_each_request(server, client):
+def test_a_direct_upload_survives_every_lost_answer(server, client):
     stored, made = (200, {}, b""), answer(job("queued"), 202)
     server.answers = [cut_off(201), place(server), cut_off(200), stored, cut_off(202), problem(503, "x"), made]
     assert submit_directly(client).status == "queued"
@@ -62,7 +62,7 @@ def test_a_direct_upload_succeeds_after_a_lost_answer_to_each_request(server, cl
     assert len(submissions) == 3
 
 
-def test_the_retry_after_of_storage_is_respected(server, monkeypatch):
+def test_storage_that_asks_for_time_is_given_it(server, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     with Client(server.url, "dfs_key", timeout_s=5.0) as client:
@@ -74,7 +74,7 @@ def test_the_retry_after_of_storage_is_respected(server, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 412])
-def test_an_upload_that_storage_refuses_is_not_retried(server, client, status):
+def test_a_file_that_storage_refuses_is_not_put_again(server, client, status):
     server.answers = [place(server), (status, {}, b"<Error/>")]
     with pytest.raises(APIError) as raised:
         submit_directly(client)
@@ -82,7 +82,7 @@ def test_an_upload_that_storage_refuses_is_not_retried(server, client, status):
     assert len(server.requests) == 2
 
 
-def test_unreachable_storage_raises_a_connection_error(server, client):
+def test_storage_that_gives_no_answer_is_a_failed_connection(server, client):
     server.answers = [place(server), *[cut_off(200)] * 4]
     with pytest.raises(ConnectionFailedError, match="storage"):
         submit_directly(client)
@@ -92,7 +92,7 @@ def test_unreachable_storage_raises_a_connection_error(server, client):
 @pytest.mark.parametrize(
     "first", [(200, {"Content-Encoding": "gzip"}, b"{}"), (302, {"Location": "https://a.example/"}, b"")]
 )
-def test_an_unreadable_response_of_storage_raises_an_unexpected_answer_error(server, client, first):
+def test_an_answer_of_storage_that_cannot_be_read_is_an_error_of_the_tree(server, client, first):
     server.answers = [place(server), first]
     with pytest.raises(UnexpectedAnswerError):
         submit_directly(client)
@@ -100,7 +100,7 @@ def test_an_unreadable_response_of_storage_raises_an_unexpected_answer_error(ser
 
 
 @pytest.mark.parametrize("value", ["é", "a\nb", "a\0b", "\udcff"])
-def test_an_upload_address_with_an_invalid_header_raises_a_client_error(server, client, value):
+def test_a_place_with_a_header_that_cannot_be_sent_is_an_error_of_the_tree(server, client, value):
     server.answers = [place(server, **{"x-amz-meta": value})]
     with pytest.raises(DeepfakeStreamError):
         submit_directly(client)
@@ -109,7 +109,7 @@ def test_an_upload_address_with_an_invalid_header_raises_a_client_error(server, 
 
 
 @pytest.mark.parametrize("key", ["a\nb", "a\0b", "é", "a\r\nX-Evil: 1"])
-def test_an_invalid_idempotency_key_is_refused_before_sending(server, client, key):
+def test_a_key_of_idempotency_that_cannot_be_sent_is_refused_at_once(server, client, key):
     with pytest.raises(InvalidRequestError, match="cannot be sent"):
         client.submit(url="https://a.example/x", idempotency_key=key)
     assert server.requests == []
@@ -117,7 +117,7 @@ def test_an_invalid_idempotency_key_is_refused_before_sending(server, client, ke
 
 @pytest.mark.parametrize("of_file", [True, False], ids=["file", "url"])
 @pytest.mark.parametrize("metadata", [{"a": float("nan")}, {"a": float("inf")}, {"a": b""}, {"a": {1}}], ids=str)
-def test_metadata_that_is_not_json_is_refused_before_sending(server, client, of_file, metadata):
+def test_metadata_that_is_no_json_is_an_error_of_the_tree(server, client, of_file, metadata):
     source = {"file": io.BytesIO(b"x")} if of_file else {"url": "https://a.example/x"}
     with pytest.raises(InvalidRequestError, match="metadata"):
         client.submit(**source, metadata=metadata)
@@ -139,7 +139,7 @@ class Growing(io.BytesIO):
 
 
 @pytest.mark.parametrize("file", [Shrinking(b"0123456789"), Growing(b"0123456789")], ids=["shrinks", "grows"])
-def test_a_file_that_changes_during_the_upload_is_an_error_and_not_retried(server, client, file):
+def test_a_file_that_changes_while_it_is_sent_is_told_and_not_sent_again(server, client, file):
     with pytest.raises(InvalidRequestError, match="changed while it was sent"):
         client.submit(file)
     assert len(server.requests) <= 1
@@ -148,19 +148,19 @@ def test_a_file_that_changes_during_the_upload_is_an_error_and_not_retried(serve
 @pytest.mark.parametrize(
     "content", [(200, {}, b""), answer({}), (200, {"Content-Type": "text/html"}, b"<html>"), answer(job())]
 )
-def test_delete_raises_unless_the_service_confirms_it(server, client, content):
+def test_a_job_is_erased_only_if_the_service_says_so(server, client, content):
     server.answers = [content]
     with pytest.raises(UnexpectedAnswerError):
         client.delete("x")
     assert len(server.requests) == 1
 
 
-def test_delete_returns_when_the_service_confirms_it(server, client):
+def test_a_job_that_is_erased_is_erased(server, client):
     server.answers = [(204, {}, b"")]
     client.delete("x")
 
 
-def test_a_lost_page_is_requested_again(server, client):
+def test_pages_go_on_after_a_lost_one(server, client):
     server.answers = [
         answer({"items": [job()], "next_cursor": "abc"}),
         cut_off(200),
@@ -170,13 +170,13 @@ def test_a_lost_page_is_requested_again(server, client):
     assert [request.path for request in server.requests] == ["/v1/jobs", "/v1/jobs?cursor=abc", "/v1/jobs?cursor=abc"]
 
 
-def test_wait_continues_after_lost_responses(server, client):
+def test_waiting_goes_on_after_a_lost_answer(server, client):
     server.answers = [cut_off(200), problem(503, "x"), answer(job("running")), cut_off(200), answer(job("succeeded"))]
     assert client.wait("x", poll_s=0.0).status == "succeeded"
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_wait_times_out_despite_a_longer_retry_after(server, status):
+def test_waiting_ends_in_time_though_the_service_asks_for_more(server, status):
     server.answers = [problem(status, "x", **{"Retry-After": "60"})] * 9
     began = time.monotonic()
     with Client(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
@@ -185,7 +185,7 @@ def test_wait_times_out_despite_a_longer_retry_after(server, status):
     assert time.monotonic() - began < 30.0
 
 
-def test_wait_times_out_if_the_service_never_answers(monkeypatch):
+def test_waiting_ends_in_time_though_the_service_is_silent(monkeypatch):
     monkeypatch.setattr("deepfakestream.transport.GRACE_S", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         began = time.monotonic()
@@ -195,7 +195,7 @@ def test_wait_times_out_if_the_service_never_answers(monkeypatch):
     assert time.monotonic() - began < 5.0
 
 
-def test_back_off_grows_and_has_jitter(server, monkeypatch):
+def test_pauses_grow_and_no_two_clients_come_back_together(server, monkeypatch):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     for _ in range(20):
@@ -210,7 +210,7 @@ def test_back_off_grows_and_has_jitter(server, monkeypatch):
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [("0", 0.0, 1.0), ("7", 7.0, 8.0), ("999999999", 60.0, 60.0)])
-def test_the_requested_pause_is_made_up_to_a_limit(server, monkeypatch, asked, least, most):
+def test_a_pause_that_is_asked_for_is_made_and_bounded(server, monkeypatch, asked, least, most):
     slept = []
     monkeypatch.setattr(time, "sleep", slept.append)
     server.answers = [problem(429, "x", **{"Retry-After": asked}), answer(job())]
@@ -220,7 +220,7 @@ def test_the_requested_pause_is_made_up_to_a_limit(server, monkeypatch, asked, l
     assert least <= pause_s <= most
 
 
-def test_a_client_without_retries_sends_each_request_once(server):
+def test_a_client_without_retries_sends_once(server):
     server.answers = [problem(503, "x")]
     with Client(server.url, "dfs_key", retries=0) as client, pytest.raises(ServerError):
         client.get("x")
@@ -228,13 +228,13 @@ def test_a_client_without_retries_sends_each_request_once(server):
 
 
 @pytest.mark.parametrize(("name", "value"), [("HTTPS_PROXY", "nonsense://a"), ("SSL_CERT_FILE", "/nowhere")])
-def test_an_unusable_proxy_or_certificate_file_raises_a_client_error(monkeypatch, name, value):
+def test_a_proxy_or_certificates_that_cannot_be_used_are_an_error_of_the_tree(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(MissingPartError, match="environment"):
         Client("https://a.example", "dfs_key")
 
 
-def test_a_client_can_be_shared_by_threads(server, client):
+def test_a_client_may_be_used_by_threads(server, client):
     server.answers = [problem(503, "x"), *[answer(job())] * 8]
     found = []
     threads = [threading.Thread(target=lambda: found.append(client.get("x").status)) for _ in range(8)]
