@@ -88,9 +88,9 @@ def check_capacity(session: Session, api: API, owner: str, idempotency_key: str 
         if session.scalar(replayed) is not None:
             return
     # The query reads no more rows than the limit.
-    waiting = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
+    open_jobs = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
     row = session.execute(
-        select(func.count(), func.count().filter(waiting.c.owner == owner)).select_from(waiting)
+        select(func.count(), func.count().filter(open_jobs.c.owner == owner)).select_from(open_jobs)
     ).one()
     total, own = row
     if own >= api.max_open_jobs_per_owner:

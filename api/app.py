@@ -27,7 +27,7 @@ from api.web import pages
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory
-from shared.manifests import check_manifests
+from shared.manifests import check_manifests, find_manifest
 from shared.observability import configure_logging, get_logger
 from shared.queues import Sender, make_celery
 from shared.storage import Storage, open_storage
@@ -46,11 +46,13 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         sender: Replaces the sender to the broker that *settings* name.
 
     Raises:
+        UnknownModelError: The default checkpoint is not installed: each job without ``model`` would be refused.
         ModelError: The default checkpoint's manifest exists but cannot be read. Others are logged.
         ConfigurationError: A key for evidence bundles cannot be read, or time stamps need a package.
     """
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
+    find_manifest(settings.models.dir, settings.models.default)
     app = OpenAPI(
         "api",
         info=Info(title="DeepfakeStream", version=VERSION, description=DESCRIPTION),

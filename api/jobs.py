@@ -92,9 +92,9 @@ def list_segments(path: JobPath, query: SegmentsQuery) -> Response:
     with services.sessions.transaction() as session:
         find_own_job(session, path.job_id)
         page = read_segment_page(session, path.job_id, after=after, limit=limit, with_faces=not is_summary)
-    following = None if page.last_index is None else write_cursor(page.last_index)
+    next_cursor = None if page.last_index is None else write_cursor(page.last_index)
     kind = SegmentSummary if is_summary else SegmentDocument
-    return document_response(SegmentList(items=[kind.from_row(row) for row in page.rows], next_cursor=following))
+    return document_response(SegmentList(items=[kind.from_row(row) for row in page.rows], next_cursor=next_cursor))
 
 
 @blueprint.post(

@@ -35,7 +35,7 @@ def find_reusable_job(session: Session, job: Job, description: dict[str, Any]) -
     """
     is_truncated = exists().where(Media.id == Job.media_id, Media.facts[Reason.TRUNCATED].as_boolean())
     # An older release probed the video without its bit rate, so that its compression was not considered.
-    without_bits = exists().where(
+    lacks_bit_rate = exists().where(
         Media.id == Job.media_id, Media.facts["kind"].as_string() == "video", Media.video_bytes.is_(None)
     )
     query = (
@@ -50,7 +50,7 @@ def find_reusable_job(session: Session, job: Job, description: dict[str, Any]) -
             ~Job.reasons.contains([Reason.SEGMENTS_FAILED]),
             # An older release did not consider truncation in its verdict.
             ~is_truncated | Job.reasons.contains([Reason.TRUNCATED]),
-            *([] if description.get("min_bits_per_pixel") is None else [~without_bits]),
+            *([] if description.get("min_bits_per_pixel") is None else [~lacks_bit_rate]),
         )
         .order_by(Job.id.desc())
         .limit(1)

@@ -91,16 +91,16 @@ class SessionFactory:
     A factory of transactions on one engine.
 
     Args:
-        perform: Runs the effects of a transaction after its commit; see ``shared.effects``. Without it they are
+        run_effects: Runs the effects of a transaction after its commit; see ``shared.effects``. Without it they are
             dropped, and upkeep does them later.
     """
 
     def __init__(
-        self, engine: Engine, perform: "Callable[[SessionFactory, PendingEffects], None] | None" = None
+        self, engine: Engine, run_effects: "Callable[[SessionFactory, PendingEffects], None] | None" = None
     ) -> None:
         self.engine = engine
         self._maker = sessionmaker(engine, expire_on_commit=False)
-        self._perform = perform
+        self._run_effects = run_effects
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -122,8 +122,8 @@ class SessionFactory:
                     raise
                 raise UnconfirmedCommitError("the connection was lost during the commit") from error
             pending = after_commit(session)
-        if self._perform is not None:
-            self._perform(self, pending)
+        if self._run_effects is not None:
+            self._run_effects(self, pending)
 
     def check(self) -> None:
         """Raise unless the database answers."""

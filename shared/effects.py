@@ -17,7 +17,7 @@ log = get_logger(__name__)
 def make_session_factory(engine: Engine, sender: Sender, storage: Storage) -> SessionFactory:
     """Make a session factory on *engine* that runs the effects of its transactions with *sender* and *storage*."""
 
-    def perform(sessions: SessionFactory, pending: PendingEffects) -> None:
+    def run_effects(sessions: SessionFactory, pending: PendingEffects) -> None:
         # The transaction is committed: an error raised here would look like its failure.
         effects: tuple[Callable[[], None], ...] = (
             partial(_count, pending),
@@ -30,7 +30,7 @@ def make_session_factory(engine: Engine, sender: Sender, storage: Storage) -> Se
             except Exception:
                 log.exception("effect of a commit failed; upkeep repeats it")
 
-    return SessionFactory(engine, perform)
+    return SessionFactory(engine, run_effects)
 
 
 def _count(pending: PendingEffects) -> None:

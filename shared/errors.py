@@ -21,7 +21,7 @@ The error tree that both services share.
     ├── DecodeError                    decode_failed         (retryable: the decoder may have been killed)
     │   └── DecodeTimeoutError         decode_timeout        (retryable)
     ├── ModelError                     model_error           (retryable: another process may succeed)
-    ├── UnknownModelError              unknown_model         (in a scan without a service)
+    ├── UnknownModelError              unknown_model         (the checkpoint is not installed)
     ├── StorageError                   storage_error         (retryable)
     │   └── ObjectMissingError         media_missing
     ├── JobCancelledError              cancelled

@@ -295,7 +295,7 @@ def find_manifest(models_dir: Path, name: str) -> Manifest:
     """Return the manifest of the checkpoint *name* below *models_dir*. Raises UnknownModelError."""
     known = list_manifests(models_dir)
     if name not in known:
-        raise UnknownModelError(f"there is no model {name!r}; there are {', '.join(known)}")
+        raise UnknownModelError(f"unknown model {name!r}; available: {', '.join(known) or 'none'}")
     return known[name]
 
 

@@ -32,7 +32,7 @@ def check_url(url: str, *, allow_insecure: bool) -> SplitResult:
     if parts.scheme not in schemes:
         raise ForbiddenURLError(f"the URL must begin with {' or '.join(f'{name}://' for name in schemes)}")
     if not host:
-        raise ForbiddenURLError("the URL names no host")
+        raise ForbiddenURLError("the URL has no host")
     if port == 0:
         raise ForbiddenURLError("the URL names port 0")
     if parts.username is not None or parts.password is not None:

@@ -24,7 +24,7 @@ DELIVER_WEBHOOK: Final = "deepfakestream.deliver_webhook"
 UPKEEP: Final = "deepfakestream.upkeep"
 TIDY: Final = "deepfakestream.tidy"
 
-STALE_TICK_S: Final = 3600.0
+BEAT_MESSAGE_TTL_S: Final = 3600.0
 """
 Ticks of Celery beat that are older than this are dropped, so that they do not accumulate while no cpu worker runs.
 
@@ -77,9 +77,9 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
             "upkeep": {
                 "task": UPKEEP,
                 "schedule": jobs.sweep_every_s,
-                "options": {"expires": STALE_TICK_S},
+                "options": {"expires": BEAT_MESSAGE_TTL_S},
             },
-            "tidy": {"task": TIDY, "schedule": jobs.tidy_every_s, "options": {"expires": STALE_TICK_S}},
+            "tidy": {"task": TIDY, "schedule": jobs.tidy_every_s, "options": {"expires": BEAT_MESSAGE_TTL_S}},
         },
     )
     return app

@@ -79,7 +79,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         except Exception:
             # Celery would ignore the error and hand out steps, which would all fail. If the worker stops instead, its
             # supervisor restarts it and other workers take its steps.
-            log.critical("process cannot serve; the worker stops", exc_info=True)
+            log.critical("worker process cannot start; the worker stops", exc_info=True)
             os.kill(os.getppid(), signal.SIGTERM)
             os._exit(1)
 
@@ -123,7 +123,7 @@ class _WorkerProcess:
             device = self._settings.worker.device_of(index)
             _limit_threads(device, self._settings.worker.threads())
             self._detectors = load_detectors(Path(self._settings.models.dir), device)
-            log.info("process serves", device=device)
+            log.info("scoring process ready", device=device)
         return self._detectors
 
     def connect(self, role: Role) -> None:

@@ -59,7 +59,7 @@ def run_stack(state: Path, *, port: int | None, flower_port: int | None) -> None
     Run the service with its state in *state* until KeyboardInterrupt.
 
     Raises:
-        StackError: It cannot be started, or a part of it dies again and again.
+        StackError: It cannot be started, or a part of it keeps crashing.
     """
     with (
         EmbeddedStack(state, port=port, flower_port=flower_port, say=print_step) as stack,

@@ -71,7 +71,7 @@ def _encode(ffmpeg: str, path: Path, background: Any, astronaut: Any, hopper: An
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         if process.stdin is None:
-            raise MissingPartError("ffmpeg takes no input")
+            raise MissingPartError("cannot write to ffmpeg's input")
         for number in range(FPS * VIDEO_S):
             process.stdin.write(_draw_frame(background, astronaut, hopper, number / FPS).tobytes())
         process.stdin.close()

@@ -2,7 +2,7 @@
 Errors of the embedded stack; the command line prints each as one sentence.
 
     deepfakestream.errors.DeepfakeStreamError
-    └── StackError              the stack cannot be started, or a part of it ends again and again
+    └── StackError              the stack cannot be started, or a part of it keeps crashing
         └── PortTakenError      another program took a port while the stack started
 """
 

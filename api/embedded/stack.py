@@ -120,19 +120,19 @@ class EmbeddedStack:
         self._stop()
 
     def watch(self) -> None:
-        """Restart processes that have died, without end. Raises StackError when one dies again and again."""
+        """Restart processes that have died, without end. Raises StackError when one keeps crashing."""
         while True:
             self.restart_dead()
             time.sleep(POLL_S)
 
     def restart_dead(self) -> None:
-        """Restart the processes that have died. Raises StackError when one dies again and again."""
+        """Restart the processes that have died. Raises StackError when one keeps crashing."""
         for service in self._services:
             if not service.has_died():
                 continue
             if not service.may_restart():
                 raise _find_port_conflict(service) or StackError(
-                    f"{service.name} dies again and again:\n{service.last_lines()}"
+                    f"{service.name} keeps crashing:\n{service.last_lines()}"
                 )
             self._say(f"{service.name} died and is started again; see {service.log}")
             service.start()

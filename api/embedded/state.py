@@ -68,9 +68,8 @@ def write_secret(path: Path, value: str) -> None:
 
 
 def _unusable_state_error(path: Path, error: OSError) -> StackError:
-    reason = (
-        "it is no folder" if isinstance(error, (FileExistsError, NotADirectoryError)) else error.strerror or str(error)
-    )
+    is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+    reason = "it is not a directory" if is_file else error.strerror or str(error)
     return StackError(
         f"{path} cannot be used for the state of the service ({reason}): choose another folder with --state"
     )

@@ -46,7 +46,7 @@ class _Number(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         found: float = super().convert(value, param, ctx)
         if not math.isfinite(found):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return found
 
 
@@ -497,7 +497,7 @@ def models(context: click.Context, as_json: bool, card: bool, name: str | None) 
     chosen = [model for model in found if name is None or model.get("name") == name]
     if not chosen:
         raise click.BadParameter(
-            f"there is no checkpoint {name!r}; there are {', '.join(str(model.get('name')) for model in found)}",
+            f"unknown model {name!r}; available: {', '.join(str(model.get('name')) for model in found)}",
             param_hint="--model",
         )
     for model in chosen:

@@ -59,20 +59,19 @@ class Selection:
     def describe_skipped(self) -> str:
         """Say how many files were skipped, with examples; empty if none was."""
         parts = [
-            _describe_paths(self.not_media, "that begins like no image or video", "that begin like no image or video"),
-            _describe_paths(self.hidden, "that is hidden", "that are hidden"),
+            _describe_paths(self.not_media, "unrecognised"),
+            _describe_paths(self.hidden, "hidden"),
         ]
         said = ", and ".join(part for part in parts if part)
         return f"left out {said}; --all sends every file" if said else ""
 
 
-def _describe_paths(paths: list[str], one: str, several: str) -> str:
+def _describe_paths(paths: list[str], kind: str) -> str:
     if not paths:
         return ""
     examples = ", ".join(Path(path).name for path in paths[:MAX_EXAMPLES])
     more = ", …" if len(paths) > MAX_EXAMPLES else ""
-    kind = f"file {one}" if len(paths) == 1 else f"files {several}"
-    return f"{len(paths)} {kind} ({examples}{more})"
+    return f"{pluralize(len(paths), f'{kind} file')} ({examples}{more})"
 
 
 def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Selection:
@@ -144,7 +143,7 @@ class Scan:
                 progress.remove_task(task)
 
         with self._progress() as progress, ThreadPoolExecutor(MAX_CONCURRENT_FILES) as pool:
-            tasks = {source: progress.add_task(_label(source), total=1.0, step="waits") for source in sources}
+            tasks = {source: progress.add_task(_label(source), total=1.0, step="waiting") for source in sources}
             futures = [pool.submit(scan_source, source, progress, tasks[source]) for source in sources]
             try:
                 for future in futures:
@@ -161,7 +160,7 @@ class Scan:
         results = []
         with self._progress() as progress:
             for source in sources:
-                task = progress.add_task(_label(source), total=1.0, step="loads")
+                task = progress.add_task(_label(source), total=1.0, step="loading")
                 result = self._scan_file(scan_file, source, progress, task)
                 progress.remove_task(task)
                 self._show(result)
@@ -198,7 +197,7 @@ class Scan:
 
         def on_upload(sent: int, total: int) -> None:
             self._check_stopping()
-            progress.update(task, completed=sent, total=max(1, total), step="uploads")
+            progress.update(task, completed=sent, total=max(1, total), step="uploading")
 
         def on_progress(job: Job) -> None:
             self._check_stopping()

@@ -71,7 +71,7 @@ def _avi_header(reader: HeaderReader, start: int, end: int) -> _AVIHeader:
 
 def _avi_facts(header: _AVIHeader) -> HeaderFacts:
     if not header.codings:
-        raise NoVideoStreamError("the file holds no video stream")
+        raise NoVideoStreamError("the file has no video stream")
     codec = BITMAP_CODECS.get(header.codings[-1])
     if codec is None:
         raise unsupported_codec(header.codings[-1])

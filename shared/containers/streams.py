@@ -115,7 +115,7 @@ def inspect_flv(reader: HeaderReader) -> HeaderFacts:
         if len(head) < 12:
             if number == 0:
                 raise EndOfFileError
-            raise NoVideoStreamError("the file holds no video stream")
+            raise NoVideoStreamError("the file has no video stream")
         kind, length = head[0] & 0x1F, int.from_bytes(head[1:4])
         if kind == _SCRIPT:
             facts = _with_script_data(reader.peek(position + 15, min(length, 4096)), facts)
@@ -194,5 +194,5 @@ def inspect_asf(reader: HeaderReader) -> HeaderFacts:
             facts = replace(facts, codec=codec, width_px=width or None, height_px=height or None)
         position += length
     if not has_video:
-        raise NoVideoStreamError("the file holds no video stream")
+        raise NoVideoStreamError("the file has no video stream")
     return facts

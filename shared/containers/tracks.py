@@ -53,5 +53,5 @@ def select_video_track(tracks: Sequence[Track]) -> Track:
     """
     track = select_default_track([track for track in tracks if track.is_video])
     if track is None:
-        raise NoVideoStreamError("the file holds no video stream")
+        raise NoVideoStreamError("the file has no video stream")
     return track

@@ -139,7 +139,7 @@ def delete_job(session: Session, job: Job) -> None:
             session.delete(media)
     job.deleted_at = func.now()
     job.client_metadata, job.reasons = {}, []
-    job.source_url = job.webhook_url = job.idempotency_key = None
+    job.source_url = job.source_sha256 = job.webhook_url = job.idempotency_key = None
     job.fake_score = job.peak_score = job.verdict = job.reused_from = job.parent_id = None
     job.model_description = job.evidence = job.findings = job.manifest = job.review = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None

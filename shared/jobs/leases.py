@@ -75,7 +75,7 @@ class LockedRows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _StepTable:
+class _StepColumns:
     """The table and the columns that hold the state of a step."""
 
     row: type[Row]
@@ -105,9 +105,9 @@ _OPEN_SEGMENT = select(Segment.index).where(Segment.job_id == Job.id, Segment.st
 _IS_RUNNING = (Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
 _RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, *_IS_RUNNING)
 
-_job_step = partial(_StepTable, row=Job, key=(Job.id,), key_names=("job_id",), job_id=Job.id, due_at=Job.send_after)
+_job_step = partial(_StepColumns, row=Job, key=(Job.id,), key_names=("job_id",), job_id=Job.id, due_at=Job.send_after)
 
-_TABLES: Mapping[Step, _StepTable] = {
+_STEP_COLUMNS: Mapping[Step, _StepColumns] = {
     Step.INGEST: _job_step(
         is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
         task=INGEST,
@@ -115,7 +115,7 @@ _TABLES: Mapping[Step, _StepTable] = {
         # The job counts as running from its first lease on.
         on_acquire={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
     ),
-    Step.SCORE: _StepTable(
+    Step.SCORE: _StepColumns(
         row=Segment,
         key=(Segment.job_id, Segment.index),
         key_names=("job_id", "index"),
@@ -132,7 +132,7 @@ _TABLES: Mapping[Step, _StepTable] = {
         task=FINISH,
         failure_text="the job could not be judged",
     ),
-    Step.DELIVER: _StepTable(
+    Step.DELIVER: _StepColumns(
         row=Delivery,
         key=(Delivery.id,),
         key_names=("delivery_id",),
@@ -149,7 +149,7 @@ _TABLES: Mapping[Step, _StepTable] = {
 
 def queue_for_step(step: Step) -> str:
     """Return the queue for messages of *step*."""
-    return QUEUE_OF_TASK[_TABLES[step].task]
+    return QUEUE_OF_TASK[_STEP_COLUMNS[step].task]
 
 
 def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
@@ -162,7 +162,7 @@ def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attem
     Returns:
         The lease; None if another worker holds it, the step is done or not due, or the job has ended.
     """
-    table = _TABLES[step]
+    table = _STEP_COLUMNS[step]
     row, token = table.row, uuid.uuid4()
     if step is Step.SCORE and not _is_running(session, key[0]):
         return None
@@ -196,7 +196,7 @@ def _has_expired(row: type[Row], max_attempts: int) -> ColumnElement[bool]:
 
 def renew(session: Session, lease: Lease, lease_s: float) -> bool:
     """Extend the lease. Return False if it was lost or the job is no longer running."""
-    table = _TABLES[lease.step]
+    table = _STEP_COLUMNS[lease.step]
     renewed = session.execute(
         update(table.row)
         .where(*table.matches(lease.key), table.row.lease_token == lease.token)
@@ -218,7 +218,7 @@ def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> Locke
     Raises:
         JobCancelledError: The lease was lost, or the job has ended.
     """
-    table = _TABLES[lease.step]
+    table = _STEP_COLUMNS[lease.step]
     # The job's row is always locked first: that serialises changes of a job and the numbering of its deliveries.
     with session.no_autoflush:
         job = lock_job(session, lease.job_id)
@@ -256,7 +256,7 @@ def release(
         end_attempt(session, row, Attempt(delivered=False, error_code=failure.code), policy.webhook_schedule_s)
     elif error.retryable and lease.attempt < policy.max_attempts:
         row.send_after = func.now() + policy.delay_after(lease.attempt)
-        for name, value in {**_TABLES[lease.step].on_release, **_NO_LEASE, "sent_at": None}.items():
+        for name, value in {**_STEP_COLUMNS[lease.step].on_release, **_NO_LEASE, "sent_at": None}.items():
             setattr(row, name, value)
     elif isinstance(row, Segment):
         end_segment(session, job, row, SegmentStatus.FAILED, failure=failure)
@@ -267,7 +267,7 @@ def release(
 
 def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int) -> None:
     """Fail at most *limit* rows of *step* whose worker died in the last allowed attempt."""
-    table = _TABLES[step]
+    table = _STEP_COLUMNS[step]
     row = table.row
     found = session.execute(
         select(table.job_id, row.lease_token, row.attempts, *table.key)
@@ -284,7 +284,7 @@ def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int
             continue
 
 
-def resend_messages(session: Session, step: Step, policy: RetryPolicy, message_timeout_s: float, limit: int) -> int:
+def send_due_messages(session: Session, step: Step, policy: RetryPolicy, message_timeout_s: float, limit: int) -> int:
     """
     Send messages again for rows whose lease has expired, that have no message, or whose message seems lost.
 
@@ -295,7 +295,7 @@ def resend_messages(session: Session, step: Step, policy: RetryPolicy, message_t
     Returns:
         The number of messages.
     """
-    table = _TABLES[step]
+    table = _STEP_COLUMNS[step]
     row = table.row
     lost = row.sent_at.is_(None) | (row.sent_at < func.now() - timedelta(seconds=message_timeout_s))
     waits = row.leased_until.is_(None) & (table.due_at <= func.now()) & lost

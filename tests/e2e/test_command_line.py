@@ -77,7 +77,7 @@ def test_a_folder_is_scanned_and_other_files_are_named(stack, clip, tmp_path):
     done = deepfakestream("scan", "--json", tmp_path, state=stack.state)
     assert done.returncode == 0, done.stderr
     assert [Path(json.loads(line)["file"]).name for line in done.stdout.splitlines()] == ["clip.mp4"]
-    assert "left out 1 file that begins like no image or video (notes.txt)" in done.stderr
+    assert "left out 1 unrecognised file (notes.txt)" in done.stderr
     refused = deepfakestream("scan", "--json", tmp_path / "notes.txt", state=stack.state)
     assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (1, "not_media")
 

@@ -35,4 +35,4 @@ def test_a_worker_that_cannot_load_its_networks_stops(redis_server, migrated_url
         timeout=120,
         check=False,
     )
-    assert "process cannot serve" in done.stdout + done.stderr
+    assert "worker process cannot start" in done.stdout + done.stderr

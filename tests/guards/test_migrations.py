@@ -1,4 +1,4 @@
-"""Migrations only add: the previous release has to run on the newer schema."""
+"""Migrations leave the previous release what it needs, since it runs on the newer schema during an upgrade."""
 
 import ast
 from pathlib import Path

@@ -8,7 +8,7 @@ from shared.db import after_commit
 from shared.errors import DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, is_switched_off, list_deliveries, redeliver
 from shared.jobs.ending import cancel_job, delete_job
-from shared.jobs.leases import RetryPolicy, Step, acquire, fail_exhausted, release, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, acquire, fail_exhausted, release, send_due_messages
 from shared.jobs.queries import lock_job
 from shared.jobs.results import record_attempt
 from shared.models import Delivery
@@ -130,7 +130,7 @@ def test_an_attempt_whose_worker_died_is_repeated(sessions, scheduled):
             update(Delivery).where(Delivery.id == delivery_id).values(sent_at=func.now() - timedelta(seconds=60))
         )
     with sessions.transaction() as session:
-        resend_messages(session, Step.DELIVER, RetryPolicy(9, 1.0), 10, 100)
+        send_due_messages(session, Step.DELIVER, RetryPolicy(9, 1.0), 10, 100)
         assert delivery_id in [dict(message.ids)["delivery_id"] for message in after_commit(session).messages]
     with sessions.transaction() as session:
         assert begin(session, delivery_id) is not None

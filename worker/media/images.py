@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from shared import errors
 from shared.containers import MediaLimits
-from shared.errors import DecodeError, MediaError
+from shared.errors import DecodeError
 from worker.media import jxl
 from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.still import Picture
@@ -44,6 +44,7 @@ _ERRORS_BY_CODE = {
         errors.UnsupportedMediaError,
     )
 }
+"""The codes that the child process may report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,10 @@ def _receive_line(child: BoundedProcess) -> dict[str, Any]:
     except ValueError as error:
         raise _decoder_error(child) from error
     if "error" in line:
-        raise _ERRORS_BY_CODE.get(line["error"], MediaError)(line["detail"])
+        kind = _ERRORS_BY_CODE.get(line["error"])
+        if kind is None:
+            raise DecodeError(f"the image decoder reported the unknown code {line['error']!r}")
+        raise kind(line["detail"])
     return line
 
 

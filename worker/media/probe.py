@@ -342,7 +342,7 @@ def _explain_missing_track(log: FileLog, text: str) -> MediaError:
             " supported"
         )
     if "matches no streams" in text or "does not contain any stream" in text or "Stream #0" in text:
-        return NoVideoStreamError("the file holds no video stream")
+        return NoVideoStreamError("the file has no video stream")
     if "moov atom not found" in text or log.truncated:
         return TruncatedError("the file ends before any frame")
     return NotMediaError("the file is not a readable video of the format that its first bytes announce")

@@ -36,8 +36,8 @@ def _finish(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         segments = get_segments(session, job.id)
         failed = [segment for segment in segments if segment.status == SegmentStatus.FAILED]
         manifest = context.manifest(job)
-        is_lost = len(failed) == len(segments)
-        found = _first_problem(failed) if is_lost else judge(job, segments, manifest)
+        all_failed = len(failed) == len(segments)
+        found = _first_segment_failure(failed) if all_failed else judge(job, segments, manifest)
         # In the transaction that read the segments, since judge() changes the numbers of their people.
         record_end(session, lease, found)
     verdict = found.verdict if isinstance(found, Outcome) else None
@@ -50,21 +50,21 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
 
     The people in the results of *segments* are renumbered to the numbers that they have in the whole medium.
     """
-    looked_at = [segment for segment in segments if segment.status != SegmentStatus.FAILED]
+    analysed = [segment for segment in segments if segment.status != SegmentStatus.FAILED]
     facts = (job.media and job.media.facts) or {}
     judged = judge_medium(
-        [ScoredSegment(segment.index, segment.result or {}, segment.looks) for segment in looked_at],
+        [ScoredSegment(segment.index, segment.result or {}, segment.looks) for segment in analysed],
         "image" if facts.get("kind") == "image" else "video",
         manifest,
         step_s=1.0 / job.sample_fps,
         end_s=segments[-1].end_s if segments else 0.0,
-        failed_segments=len(segments) - len(looked_at),
+        failed_segments=len(segments) - len(analysed),
         bits_per_pixel=_bits_per_pixel(job, facts),
         is_truncated=bool(facts.get("truncated")),
         has_other_tracks=bool(((job.media and job.media.presentation) or {}).get("other_video_tracks")),
     )
     result = judged.result
-    _renumber_people(looked_at, judged.tracks)
+    _renumber_people(analysed, judged.tracks)
     limits = result.limits and {"real_below": result.limits.low, "fake_from": result.limits.high}
     return Outcome(
         fake_score=result.fake_score,
@@ -102,8 +102,8 @@ def _bits_per_pixel(job: Job, facts: Mapping[str, Any]) -> float | None:
     )
 
 
-def _first_problem(failed: Sequence[Segment]) -> Failure:
-    """Return the problem of the first failed segment, for a job of which nothing could be scored."""
+def _first_segment_failure(failed: Sequence[Segment]) -> Failure:
+    """Return the failure of the first failed segment, for a job all of whose segments failed."""
     if not failed:
         return Failure(DecodeError.code, "the media has no segment")
     return Failure(failed[0].error_code or DecodeError.code, failed[0].error_detail or "")

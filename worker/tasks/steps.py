@@ -32,14 +32,14 @@ def run_step(context: Context, step: Step, key: Key, work: Callable[[Lease, IsLo
     with context.sessions.transaction() as session:
         lease = acquire(session, step, key, context.settings.jobs.lease_s, max_attempts=context.policy.max_attempts)
     if lease is None:
-        log.info("nothing to do", step=step.value)
+        log.info("lease not acquired", step=step.value)
         return
     renewer = _LeaseRenewer(context, lease)
     renewer.start()
     try:
         work(lease, renewer.is_lost)
     except JobCancelledError as error:
-        log.info("step dropped", reason=str(error))
+        log.info("step abandoned", reason=str(error))
     except DeepfakeStreamError as error:
         _release_after_error(context, lease, error)
     except OSError as error:
@@ -62,9 +62,9 @@ def _release_after_error(context: Context, lease: Lease, error: DeepfakeStreamEr
             release(session, lease, error, context.policy)
     except JobCancelledError as reason:
         # The job was erased meanwhile, and its file with it, which explains the error.
-        log.info("step dropped", reason=str(reason), code=error.code)
+        log.info("step abandoned", reason=str(reason), code=error.code)
     except SQLAlchemyError:
-        log.exception("step not given back; its lease will run out", code=error.code)
+        log.exception("lease not released; it will expire", code=error.code)
     else:
         log.warning("step failed", code=error.code, detail=str(error), attempt=lease.attempt)
 

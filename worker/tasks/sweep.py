@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from shared.config import Jobs
 from shared.db import SessionFactory, after_commit
-from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, queue_for_step, resend_messages
+from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, queue_for_step, send_due_messages
 
 BATCH = 500
 """Rows processed in one transaction, so that it stays short; the next sweep processes more."""
@@ -35,5 +35,5 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths:
             settings.resend_after_s if depths[queue_for_step(step)] == 0 else settings.resend_always_after_s
         )
         with sessions.transaction() as session:
-            counts[step] = resend_messages(session, step, policy, message_timeout_s, BATCH)
+            counts[step] = send_due_messages(session, step, policy, message_timeout_s, BATCH)
     return counts

@@ -33,7 +33,7 @@ def upkeep(context: Context) -> None:
     depths = {queue: context.sender.depth(queue) for queue in QUEUES.values()}
     counts = sweep(context.sessions, context.settings.jobs, context.policy, depths)
     if any(counts.values()):
-        log.info("sent again", **{step.value: count for step, count in counts.items()})
+        log.info("messages sent", **{step.value: count for step, count in counts.items()})
 
 
 def tidy(context: Context) -> None:
@@ -44,7 +44,7 @@ def tidy(context: Context) -> None:
     removed = _remove_pending(context)
     orphans = remove_files(context.sessions, context.storage, find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))
     if media or jobs or removed or orphans:
-        log.info("erased", media=media, jobs=jobs, removed=removed, orphans=orphans)
+        log.info("tidied", media=media, jobs=jobs, removed=removed, orphans=orphans)
 
 
 def _remove_pending(context: Context) -> int:

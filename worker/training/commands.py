@@ -172,7 +172,7 @@ def sheet(arguments: RecipeCrops, out: Path, count: int, seed: int) -> None:
     type=click.Choice(["train", "validation", "test", "all"]),
     help="Set to evaluate; by default validation with --recipe, else test if there is one, else all.",
 )
-@click.option("--out", type=PATH, help="Folder of the report; build/evaluation/NAME if not arguments.")
+@click.option("--out", type=PATH, help="Folder of the report; build/evaluation/NAME if not given.")
 @click.option("--device", default="cpu", help="cpu, cuda, cuda:1, …")
 @click.option("--no-robustness", is_flag=True, help="Skip the robustness curves.")
 @click.option("--limit", type=int, default=60, help="Media of each data set and label for the robustness curves.")

@@ -10,7 +10,7 @@ from api.app import create_app
 from api.config import APISettings
 from api.errors import validation_problem
 from api.schemas import JobsQuery, QueryOptions
-from shared.errors import ModelError
+from shared.errors import ModelError, UnknownModelError
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 
 
@@ -62,6 +62,14 @@ def test_the_api_does_not_start_with_a_default_checkpoint_of_an_unknown_backbone
     write_unknown_backbone(tmp_path / "models" / DEFAULT_CHECKPOINT)
     with pytest.raises(ModelError, match=f"'{DEFAULT_CHECKPOINT}' has the unknown backbone 'xception'; known are"):
         create_app(settings_with(tmp_path / "models", tmp_path))
+
+
+def test_the_api_does_not_start_with_a_default_checkpoint_that_is_not_installed(tmp_path):
+    shutil.copytree(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT, tmp_path / "models" / "renamed")
+    settings = settings_with(tmp_path / "models", tmp_path)
+    misspelt = settings.model_copy(update={"models": settings.models.model_copy(update={"default": "swap-lite9"})})
+    with pytest.raises(UnknownModelError, match=f"^unknown model 'swap-lite9'; available: {DEFAULT_CHECKPOINT}$"):
+        create_app(misspelt)
 
 
 def test_the_api_starts_with_another_such_checkpoint_and_logs_its_name(tmp_path):

@@ -31,7 +31,7 @@ def test_one_model_can_be_selected(command, serving, server):
     server.answers = [answer({"items": [named("a")]})]
     done = command("--state", serving, "models", "--model", "nonsense")
     assert done.exit_code == 2
-    assert "there is no checkpoint 'nonsense'; there are a" in done.output
+    assert "unknown model 'nonsense'; available: a" in done.output
 
 
 @pytest.mark.usefixtures("no_pauses")

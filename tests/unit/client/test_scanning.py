@@ -74,8 +74,8 @@ def test_of_a_folder_images_and_videos_are_sent_and_the_rest_is_named(scan, serv
     assert done.exit_code == 0, done.output
     assert sent(done) == ["a.jpg", "b.bin"]
     assert len(server.requests) == 2
-    assert "left out 3 files that begin like no image or video (notes.txt, unknown, z.zip)" in done.stderr
-    assert "1 file that is hidden (c.jpg)" in done.stderr
+    assert "left out 3 unrecognised files (notes.txt, unknown, z.zip)" in done.stderr
+    assert "1 hidden file (c.jpg)" in done.stderr
     assert "--all" in done.stderr
 
 
@@ -91,7 +91,7 @@ def test_a_folder_without_media_is_a_usage_error(scan, folder):
     done = scan(folder, files=0)
     assert done.exit_code == 2
     assert "no images and no videos" in done.output
-    assert "left out 3 files" in done.output
+    assert "left out 3 unrecognised files" in done.output
 
 
 def test_a_file_that_is_no_medium_is_not_uploaded(scan, server, folder):
@@ -151,7 +151,7 @@ def test_an_unknown_model_without_a_service_is_reported_as_by_a_service(command,
     assert done.exit_code == 1
     error = json.loads(done.stdout)["error"]
     assert error["code"] == "unknown_model"
-    assert error["detail"] == f"there is no model {name!r}; there are swap-lite0, swap-lite2"
+    assert error["detail"] == f"unknown model {name!r}; available: swap-lite0, swap-lite2"
 
 
 def test_help_shows_defaults_and_says_what_arguments_are(command):

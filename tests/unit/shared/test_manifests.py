@@ -78,7 +78,7 @@ def test_an_unreadable_checkpoint_does_not_affect_others(checkpoint):
 
 def test_readable_checkpoints_give_no_errors(checkpoint, tmp_path):
     assert check_manifests(checkpoint("good"), "good") == []
-    # A missing default checkpoint is reported when it is requested.
+    # cpu workers do not need the default checkpoint. The api and gpu workers refuse to start without it.
     assert check_manifests(tmp_path / "nowhere", "good") == []
 
 

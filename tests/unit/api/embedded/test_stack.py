@@ -44,7 +44,7 @@ def test_a_port_that_is_taken_is_reported_before_anything_starts(command, tmp_pa
     assert f"choose another one with {option}" in done.output
 
 
-def test_a_stack_is_started_whichever_others_run(command, tmp_path, taken):
+def test_a_stack_starts_beside_other_stacks(command, tmp_path, taken):
     """Commands that work on a running stack have to be told which of several; a command that starts one has not."""
     with (
         running_state(tmp_path / "a", "http://127.0.0.1:9") as first,
@@ -57,13 +57,13 @@ def test_a_stack_is_started_whichever_others_run(command, tmp_path, taken):
     assert f"port {taken}, for the api, is taken" in done.output
 
 
-def test_api_and_flower_need_ports_of_their_own(command, tmp_path):
+def test_api_and_flower_need_different_ports(command, tmp_path):
     done = command("--state", tmp_path / "state", "up", "--port", 5999, "--flower-port", 5999)
     assert done.exit_code == 1
     assert "port 5999 is given to both" in done.output
 
 
-def test_ports_that_are_not_given_are_free_and_differ(taken, monkeypatch):
+def test_default_ports_are_free_and_differ(taken, monkeypatch):
     first = ports.find_free_port()
     for name in ("API_PORT", "FLOWER_PORT"):
         monkeypatch.setattr(ports, name, first)
@@ -109,7 +109,7 @@ class BesideAnother(EmbeddedStack):
 
 
 @pytest.mark.parametrize("name", ["api", "flower"])
-def test_a_port_that_is_taken_while_the_stack_starts_is_chosen_anew(tmp_path, name):
+def test_a_port_taken_during_the_start_is_replaced(tmp_path, name):
     said = []
     stack = BesideAnother(tmp_path / "state", name=name, say=said.append)
     try:
@@ -126,7 +126,7 @@ def test_a_port_that_is_taken_while_the_stack_starts_is_chosen_anew(tmp_path, na
 @pytest.mark.parametrize(
     ("name", "option"), [("api", "--port"), ("flower", "--flower-port")], ids=["of the api", "of Flower"]
 )
-def test_a_port_that_is_taken_again_and_again_is_one_sentence_with_its_option(tmp_path, name, option, monkeypatch):
+def test_a_port_taken_repeatedly_is_an_error_that_names_its_option(tmp_path, name, option, monkeypatch):
     monkeypatch.setattr(stack_module, "MAX_PORT_ATTEMPTS", 2)
     stack = BesideAnother(tmp_path / "state", name=name, times=2)
     try:
@@ -139,7 +139,7 @@ def test_a_port_that_is_taken_again_and_again_is_one_sentence_with_its_option(tm
     assert f"up {option}'" in str(raised.value)
 
 
-def test_a_given_port_that_is_taken_while_the_stack_starts_is_one_sentence_with_its_option(tmp_path):
+def test_a_given_port_taken_during_the_start_is_an_error_that_names_its_option(tmp_path):
     given = ports.find_free_port()
     stack = BesideAnother(tmp_path / "state", port=given)
     try:
@@ -149,7 +149,7 @@ def test_a_given_port_that_is_taken_while_the_stack_starts_is_one_sentence_with_
         stack.stop()
 
 
-def test_what_a_log_says_of_an_earlier_start_is_not_said_of_this_one(tmp_path):
+def test_log_lines_of_an_earlier_start_are_not_quoted(tmp_path):
     log = tmp_path / "log"
     log.write_text("Address already in use\n")
     service = Service("one", ["/bin/echo", "now"], environment={}, folder=tmp_path, log=log)
@@ -157,7 +157,7 @@ def test_what_a_log_says_of_an_earlier_start_is_not_said_of_this_one(tmp_path):
     assert service.last_lines() == "now"
 
 
-def test_the_words_of_gunicorn_for_a_taken_port_are_known(tmp_path, taken):
+def test_the_message_of_gunicorn_for_a_taken_port_is_recognised(tmp_path, taken):
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{taken}", "--no-control-socket", "none:none"]
     service = Service("api", command, environment=dict(os.environ), folder=tmp_path, log=tmp_path / "log", port=taken)
     service.start()
@@ -181,7 +181,7 @@ def test_the_words_of_gunicorn_for_a_taken_port_are_known(tmp_path, taken):
     ],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
-def test_a_state_that_cannot_be_used_is_one_sentence(command, tmp_path, name, place):
+def test_an_unusable_state_folder_is_one_error_sentence(command, tmp_path, name, place):
     (tmp_path / "file").write_text("")
     done = command(name, DEEPFAKESTREAM_STATE=str(place(tmp_path)))
     assert done.exit_code == 1
@@ -192,7 +192,7 @@ def test_a_state_that_cannot_be_used_is_one_sentence(command, tmp_path, name, pl
 
 
 @pytest.mark.parametrize("inside", ["logs", "secrets", "lock"])
-def test_a_state_whose_inside_cannot_be_used_is_one_sentence(tmp_path, inside):
+def test_an_unusable_part_of_the_state_folder_is_one_error_sentence(tmp_path, inside):
     (tmp_path / "state").mkdir()
     if inside == "lock":
         (tmp_path / "state" / inside).mkdir()
@@ -202,7 +202,7 @@ def test_a_state_whose_inside_cannot_be_used_is_one_sentence(tmp_path, inside):
         EmbeddedStack(tmp_path / "state").__enter__()
 
 
-def test_packages_that_are_not_installed_are_one_sentence_before_anything_starts(command, tmp_path, monkeypatch):
+def test_missing_packages_are_one_error_sentence_before_anything_starts(command, tmp_path, monkeypatch):
     needed = {"api": ("flask",), "worker": ("no_such_package", "torch")}
     monkeypatch.setattr(stack_module, "PACKAGES_OF_EXTRAS", needed)
     done = command("--state", tmp_path / "state", "up")
@@ -214,7 +214,7 @@ def test_packages_that_are_not_installed_are_one_sentence_before_anything_starts
     assert not (tmp_path / "state").exists()
 
 
-def test_a_full_disk_is_one_sentence(tmp_path):
+def test_a_full_disk_is_one_error_sentence(tmp_path):
     class OnAFullDisk(Postgres):
         def start(self):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -227,14 +227,14 @@ def test_a_full_disk_is_one_sentence(tmp_path):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_data_of_another_release_of_postgres_is_one_sentence(tmp_path):
+def test_data_of_another_postgres_version_is_one_error_sentence(tmp_path):
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / "PG_VERSION").write_text("7\n")
     with pytest.raises(StackError, match="Postgres could not be started"):
         Postgres(tmp_path / "postgres").start()
 
 
-def test_a_command_that_looks_for_a_stack_keeps_none_from_starting(tmp_path):
+def test_a_command_that_looks_for_a_stack_does_not_block_its_start(tmp_path):
     stack = EmbeddedStack(tmp_path)
     with (tmp_path / "lock").open("w") as looked:
         fcntl.flock(looked, fcntl.LOCK_SH)
@@ -245,7 +245,7 @@ def test_a_command_that_looks_for_a_stack_keeps_none_from_starting(tmp_path):
     stack._stop()
 
 
-def test_the_hint_can_be_typed_as_it_is(tmp_path, monkeypatch):
+def test_the_hint_is_a_valid_command_line(tmp_path, monkeypatch):
     from api.embedded.commands import program_for_another_terminal
 
     program = tmp_path / "a venv" / "bin" / "deepfakestream"
@@ -262,7 +262,7 @@ def test_the_hint_can_be_typed_as_it_is(tmp_path, monkeypatch):
     assert program_for_another_terminal(tmp_path / "state", is_announced=True) == "deepfakestream"
 
 
-def test_redis_is_waited_for_until_it_answers_and_no_longer_than_it_runs(tmp_path):
+def test_the_start_waits_for_redis_only_while_it_runs(tmp_path):
     redis = Redis(tmp_path / "redis")
     with subprocess.Popen(redis.command(), stdout=subprocess.DEVNULL) as process:
         try:

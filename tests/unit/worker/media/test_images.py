@@ -1,8 +1,10 @@
 """Every picture of a file is analysed, in all formats, or the file is not judged real."""
 
+import ast
 import io
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -469,3 +471,25 @@ def test_a_crashed_image_decoder_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "SCRIPT", script)
     with pytest.raises(DecodeError, match="ended with status -6"):
         probe(make_picture(tmp_path / "a", "png"), LIMITS)
+
+
+def test_every_code_that_the_decoder_reports_has_an_error():
+    folder = Path(images.__file__).parent
+    calls = [
+        (node.func.id, node)
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    ]
+    reported = [call.args[0] for name, call in calls if name == "PictureError"]
+    reported += [call.args[1] for name, call in calls if name == "write_error"]
+    codes = {code.value for code in reported if isinstance(code, ast.Constant)}
+    assert codes == set(images._ERRORS_BY_CODE) - {"not_media"}
+
+
+def test_an_unknown_code_of_the_decoder_is_a_decode_error(tmp_path, monkeypatch):
+    script = tmp_path / "picture.py"
+    script.write_text("""print('{"error": "odd", "detail": "a sentence"}')""")
+    monkeypatch.setattr(images, "SCRIPT", script)
+    with pytest.raises(DecodeError, match="unknown code 'odd'"):
+        images.probe_image(script, "png", LIMITS, timeout_s=20.0)

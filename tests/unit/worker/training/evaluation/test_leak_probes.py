@@ -38,7 +38,7 @@ def swapped(picture):
 
 def write_cache(folder, change, *, after=plain, shift=(0.0, 0.0), with_originals=True, ending=".png"):
     """
-    RealFakePairStream of a face on a ground of its own and what *change* makes of it.
+    Write a crop cache of real/fake pairs: a face on a random background, and what *change* makes of it.
 
     The detector finds the fake's face *shift* aside; its crop goes through *after*.
     """
