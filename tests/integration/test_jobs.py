@@ -2,8 +2,9 @@ import threading
 import uuid
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import undefer
 
 from shared.db import SessionFactory, after_commit
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
@@ -13,6 +14,7 @@ from shared.jobs.leases import Lease, RetryPolicy, Step, release, renew
 from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_plan, record_segment
+from shared.media.direct_uploads import incoming_key
 from shared.models import Delivery, Job, Media, Segment
 from shared.queues import FINISH
 from shared.states import JobStatus
@@ -242,6 +244,31 @@ def test_a_deleted_job_leaves_a_bare_tombstone(sessions):
         assert session.scalar(select(func.count()).select_from(Delivery).where(Delivery.job_id == job_id)) == 0
         tombstone = session.get_one(Job, job_id)
         assert (tombstone.client_metadata, tombstone.webhook_url, tombstone.verdict) == ({}, None, None)
+
+
+KEPT_COLUMNS = {
+    *("id", "owner", "api_key_id", "status", "model", "sample_fps", "segment_seconds", "request_sha256"),
+    *("segments_total", "segments_done", "attempts", "sent_at", "send_after"),
+    *("created_at", "started_at", "finished_at", "deleted_at"),
+}
+"""Columns of a deleted job that stay: who, when and how much, and nothing of the sender's or of the result."""
+
+
+def test_every_other_column_is_cleared_by_a_deletion(sessions):
+    job_id = planned_job(sessions)
+    values = {uuid.UUID: uuid.uuid4(), str: "real", float: 0.5, dict: {"a": 1}, list: ["a"]}
+    columns = {column.key: column.columns[0] for column in inspect(Job).column_attrs if column.key not in KEPT_COLUMNS}
+    with sessions.transaction() as session:
+        job = lock_job(session, job_id)
+        for name in columns.keys() - {"media_id"}:
+            if (kind := columns[name].type.python_type) in values:
+                setattr(job, name, values[kind])
+        job.source_key = incoming_key(uuid.uuid4())
+        session.flush()
+        delete_job(session, job)
+    with sessions.transaction() as session:
+        tombstone = session.get_one(Job, job_id, options=[undefer(Job.manifest)])
+        assert {name: value for name in columns if (value := getattr(tombstone, name))} == {}
 
 
 def test_media_that_another_job_uses_survives_a_deletion(sessions):
