@@ -74,7 +74,7 @@ def test_changed_weights_are_refused(models):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="not those that its manifest names"):
+    with pytest.raises(ModelError, match="do not have the SHA-256 in its manifest"):
         load_checkpoint(models, "saved")
 
 

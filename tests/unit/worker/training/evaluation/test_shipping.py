@@ -120,7 +120,7 @@ def test_a_local_run_is_not_described_as_trained_elsewhere(shipped, tmp_path):
 def test_weights_of_another_architecture_are_rejected(shipped, tmp_path):
     recipe, run, sources, _ = shipped
     wider = recipe.architecture.model_copy(update={"head_channels": 16})
-    with pytest.raises(TrainingError, match="another network"):
+    with pytest.raises(TrainingError, match="differs from the recipe"):
         ship(recipe.model_copy(update={"architecture": wider}), sources, run, tmp_path, weights=run / "last")
 
 
