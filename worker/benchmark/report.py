@@ -104,7 +104,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         axes.set_ylabel("seconds")
         axes.set_ylim(bottom=0)
         if place == 0:
-            axes.legend()
+            axes.legend(loc="upper left")
     figure.savefig(path)
 
 

@@ -130,7 +130,7 @@ def plot(summary: Mapping[str, Any], methods: Sequence[str]) -> bytes:
                 low, high = ([row["hot"][place] for row in points] for place in (1, 2))
                 axes.fill_between(shares, low, high, color=f"C{number}", alpha=0.12, linewidth=0)
             axes.set(xlabel="% of the crop blurred", ylabel="fall of the fake score", title=source)
-        figure.axes[0].legend(fontsize=6)
+        figure.axes[0].legend(fontsize=6, loc="upper left")
         stream = io.BytesIO()
         figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()

@@ -113,7 +113,7 @@ def training_plot(rows: Sequence[Mapping[str, float]]) -> bytes:
             known = [(at, row[name]) for at, row in zip(seen, rows, strict=True) if name in row]
             areas.plot(*zip(*known, strict=True), label=name.removesuffix("_auc"))
         areas.set(xlabel="thousand images", ylabel="validation ROC-AUC", ylim=(0.4, 1.0))
-        areas.legend(fontsize=7)
+        areas.legend(fontsize=7, loc="lower right")
         return _svg(figure)
 
 
@@ -133,7 +133,7 @@ def _histogram(axes: Axes, histogram: Mapping[str, Sequence[int]], threshold: fl
         axes.bar(places, shares, width=1 / len(counts), color=colour, alpha=0.55, label=name)
     axes.axvline(threshold, color="black", linewidth=0.8, linestyle="--", label="threshold")
     axes.set(xlim=(0, 1), xlabel="score", ylabel="share of its class", title="Scores")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper center")
 
 
 def _svg(figure: Figure) -> bytes:
