@@ -97,7 +97,8 @@ def explain_error_rates(metrics: Mapping[str, float]) -> str | None:
         return None
     return (
         "On the labelled media that it was evaluated on, this checkpoint called "
-        f"{100 * found:.0f}\u00a0% of the fakes and {100 * false_alarms:.0f}\u00a0% of the genuine media fake. Expect worse on other media."
+        f"{100 * found:.0f}\u00a0% of the fakes and {100 * false_alarms:.0f}\u00a0% of the genuine media fake. "
+        "Expect worse on other media."
     )
 
 
