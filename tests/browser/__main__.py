@@ -2,7 +2,7 @@
 ``python -m tests.browser docs/report.png``: take the picture of a report that the README shows.
 
 Starts the embedded stack, scans the demonstration's swapped video through the pages in a real browser, and writes a
-PNG of its report. Needs an installed Chromium.
+PNG of its report down to the timeline. Needs an installed Chromium.
 """
 
 import sys
@@ -29,7 +29,8 @@ from tests.browser.chromium import (
 from tests.servers import free_port, state_folder
 
 SIZE = {"width": 840, "height": 1000}
-COLOURS = 128
+SETTLE_MS = 3000
+COLOURS = 256
 """A palette keeps the file below 200 kB; the video's background alone would need more than that."""
 
 
@@ -55,9 +56,10 @@ def main(target: Path) -> None:
             wait_for_faces(tab.page)
             tab.page.click(".timeline a >> nth=2")
             tab.page.wait_for_selector("#cursor.moved", state="attached")
+            # The player shows for a moment that it is loading.
+            tab.page.wait_for_timeout(SETTLE_MS)
             tab.page.evaluate("scrollTo(0, 0)")
-            people = tab.page.locator("section:has(#people)").bounding_box()
-            bottom = people["y"] + people["height"] + 16
+            bottom = tab.page.locator("h3:text-is('Suspicious times')").bounding_box()["y"]
             taken = tab.page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": SIZE["width"], "height": bottom})
     image = Image.open(BytesIO(taken)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     image.save(target, optimize=True)
