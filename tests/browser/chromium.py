@@ -97,9 +97,9 @@ def open_newest_report(page: Page) -> None:
     page.wait_for_url("**/report?**")
 
 
-def wait_for_result(page: Page) -> None:
+def wait_for_result(page: Page, timeout_ms: float = SCAN_TIMEOUT_MS) -> None:
     """Wait until a report that is live shows the result."""
-    page.wait_for_selector("#report[data-final=yes]", timeout=SCAN_TIMEOUT_MS)
+    page.wait_for_selector("#report[data-final=yes]", timeout=timeout_ms)
 
 
 def wait_for_faces(page: Page) -> None:

@@ -37,17 +37,23 @@ class Scan:
     problems: list[str]
 
 
-# Not for the whole session: while playwright runs, other tests of the process could not start an event loop.
-@pytest.fixture(scope="package")
-def browser() -> Iterator[Browser]:
-    """An installed Chromium."""
+@pytest.fixture(scope="session", autouse=True)
+def chromium() -> str:
+    """The path of an installed Chromium. Used by every test, so that without one no stack is started in vain."""
     path = find_chromium()
     if path is None:
         reason = f"no Chromium is installed: none of {', '.join(PROGRAMS)} is in PATH"
-        if os.environ.get("DEEPFAKESTREAM_CHROMIUM_REQUIRED"):
+        if os.environ.get("DEEPFAKESTREAM_CHROMIUM_REQUIRED") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
-    with running_chromium(path) as running:
+    return path
+
+
+# Not for the whole session: while playwright runs, other tests of the process could not start an event loop.
+@pytest.fixture(scope="package")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A running Chromium."""
+    with running_chromium(chromium) as running:
         yield running
 
 

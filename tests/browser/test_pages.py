@@ -92,7 +92,7 @@ def test_progress_is_polled_where_event_streams_are_refused(client, open_tab, tm
     tab.page.route("**/report/events?**", lambda route: route.fulfill(status=503))
     tab.page.goto(url)
     assert tab.page.inner_text("h1") == "Being analysed"
-    wait_for_result(tab.page)
+    wait_for_result(tab.page, timeout_ms=60_000)
     assert tab.page.inner_text("h1") == "No face found"
     assert f"/jobs/{job.id}/report/state" in tab.requested
     tab.problems.remove("Failed to load resource: the server responded with a status of 503 (Service Unavailable)")
