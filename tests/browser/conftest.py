@@ -33,6 +33,8 @@ class Scan:
     """The link to the report that the page made."""
     job_id: str
     live_heading: str
+    live_page: str
+    """The page as HTML, before there was a result."""
     requested: list[str]
     problems: list[str]
 
@@ -90,8 +92,8 @@ def scan(stack: EmbeddedStack, browser: Browser, swapped: Path) -> Scan:
         enter_key(tab.page, stack.url, stack.api_key_file.read_text().strip())
         drop_file(tab.page, swapped.name, swapped.read_bytes())
         open_newest_report(tab.page)
-        heading = tab.page.inner_text("h1")
+        heading, live_page = tab.page.inner_text("h1"), tab.page.content()
         tab.page.wait_for_selector("#total:text-is('4')")
         wait_for_result(tab.page)
         job_id = tab.page.url.split("/jobs/")[1].split("/")[0]
-        return Scan(tab.page.url, job_id, heading, tab.requested, tab.problems)
+        return Scan(tab.page.url, job_id, heading, live_page, tab.requested, tab.problems)
