@@ -12,8 +12,15 @@ from api.jobs import blueprint
 from api.ownership import find_own_job
 from api.schemas import JobPath
 from api.services import current_services
-from api.web.timeline import HEIGHT, WIDTH, clock, draw_timeline
-from api.web.wording import explain_finding, explain_reason, explain_verdict, list_cautions
+from api.web.timeline import clock, draw_timeline
+from api.web.wording import (
+    explain_error_rates,
+    explain_finding,
+    explain_reason,
+    explain_verdict,
+    list_cautions,
+    make_printable,
+)
 from shared.documents.jobs import JobDocument
 from shared.errors import ModelError, UnknownModelError
 from shared.jobs.segments import read_segment_page, read_segments
@@ -62,7 +69,8 @@ def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, An
         page = read_segment_page(session, job.id, after=after, limit=PAGE_SEGMENTS)
         segments += page.rows
         after = page.last_index
-    title, meaning = explain_verdict(document.verdict)
+    card, metrics = _read_checkpoint(models_dir, document.model or {})
+    title, meaning = explain_verdict(document.verdict, document.reasons)
     return {
         "job": document,
         "is_final": document.status in FINAL_JOB_STATUSES,
@@ -72,19 +80,29 @@ def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, An
         "cautions": list_cautions(document),
         "finding": explain_finding(document.review["finding"]) if document.review else None,
         "timeline": draw_timeline(segments, document.evidence, document.suspicious or []),
-        "timeline_size": (WIDTH, HEIGHT),
         "is_image": document.media is not None and document.media.kind == "image",
+        "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
         "is_stored": document.media is not None and document.media.stored,
-        "model_card": _read_model_card(models_dir, document.model or {}),
+        "filename": _read_filename(document.metadata),
+        "model_card": card,
+        "error_rates": explain_error_rates(metrics),
+        "printable": make_printable,
         "clock": clock,
     }
 
 
-def _read_model_card(models_dir: Path, model: dict[str, Any]) -> str | None:
-    """Return the card of the checkpoint that judged the job, if that very checkpoint is installed."""
+def _read_filename(metadata: dict[str, Any]) -> str | None:
+    """Return the file name in the metadata of a job, where the page with the upload puts it, fit to be shown."""
+    name = metadata.get("filename")
+    return make_printable(name) if isinstance(name, str) and name else None
+
+
+def _read_checkpoint(models_dir: Path, model: dict[str, Any]) -> tuple[str | None, dict[str, float]]:
+    """Return card and metrics of the checkpoint that judged the job, if that very checkpoint is installed."""
     try:
         manifest = find_manifest(models_dir, str(model.get("name")))
-        is_same = manifest.weights.sha256 == model.get("weights_sha256")
-        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8") if is_same else None
+        if manifest.weights.sha256 != model.get("weights_sha256"):
+            return None, {}
+        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8"), manifest.metrics
     except (OSError, UnknownModelError, ModelError):
-        return None
+        return None, {}

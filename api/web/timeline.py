@@ -4,17 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH = 1000
-"""In units of the picture, which the page scales."""
-HEIGHT = 160
-MIN_BAR_WIDTH = 2.0
+FULL = 100.0
+"""Width and height of the picture: coordinates are percentages, so that text in it keeps its shape at every width."""
+MIN_BAR_WIDTH = 0.2
+MIN_BAR_HEIGHT = 2.5
+BAR_GAP = 0.1
 MAX_BARS = 2000
 """Segments that are drawn one by one; of more, neighbours are drawn as one bar with the highest score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A segment, or several that follow each other, in units of the picture."""
+    """A segment, or several that follow each other, in percent of the picture."""
 
     x: float
     width: float
@@ -29,7 +30,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A suspicious stretch of time, in units of the picture."""
+    """A suspicious stretch of time, in percent of the picture."""
 
     x: float
     width: float
@@ -41,13 +42,23 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit of a verdict, as a line across the picture."""
+
+    name: str
+    """``real`` or ``fake``."""
+    score: float
+    y: float
+    """Distance from the top in percent."""
+
+
+@dataclass(frozen=True, slots=True)
 class Timeline:
     """All that is drawn."""
 
     bars: list[Bar]
     marks: list[Mark]
-    limits: list[float]
-    """Heights of the limits of real and fake, from the top."""
+    limits: list[Limit]
     duration_s: float
 
 
@@ -63,7 +74,7 @@ def draw_timeline(segments: Sequence[Any], evidence: dict[str, Any] | None, susp
     # A page of an image has no length, and is drawn as long as one second.
     ends = [max(row.end_s, row.start_s + 1.0) if row.start_s == row.end_s else row.end_s for row in segments]
     duration_s = max(ends, default=1.0)
-    scale = WIDTH / duration_s
+    scale = FULL / duration_s
     low, high = (evidence or {}).get("real_below"), (evidence or {}).get("fake_from")
     step = -(-len(segments) // MAX_BARS) or 1
     bars = []
@@ -72,12 +83,12 @@ def draw_timeline(segments: Sequence[Any], evidence: dict[str, Any] | None, susp
         scores = [row.fake_score for row in rows if row.fake_score is not None]
         score = max(scores, default=None)
         start_s, end_s = rows[0].start_s, ends[min(at + step, len(segments)) - 1]
-        height = 4.0 if score is None else max(4.0, HEIGHT * score)
+        height = max(MIN_BAR_HEIGHT, FULL * (score or 0.0))
         bars.append(
             Bar(
-                x=round(start_s * scale, 2),
-                width=round(max(MIN_BAR_WIDTH, (end_s - start_s) * scale - 1), 2),
-                y=round(HEIGHT - height, 2),
+                x=round(start_s * scale, 3),
+                width=round(max(MIN_BAR_WIDTH, (end_s - start_s) * scale - BAR_GAP), 3),
+                y=round(FULL - height, 2),
                 height=round(height, 2),
                 start_s=start_s,
                 end_s=end_s,
@@ -87,8 +98,8 @@ def draw_timeline(segments: Sequence[Any], evidence: dict[str, Any] | None, susp
         )
     marks = [
         Mark(
-            x=round(span["start_s"] * scale, 2),
-            width=round(max(MIN_BAR_WIDTH, (span["end_s"] - span["start_s"]) * scale), 2),
+            x=round(span["start_s"] * scale, 3),
+            width=round(max(MIN_BAR_WIDTH, (span["end_s"] - span["start_s"]) * scale), 3),
             start_s=span["start_s"],
             end_s=span["end_s"],
             person=span["person"],
@@ -97,7 +108,11 @@ def draw_timeline(segments: Sequence[Any], evidence: dict[str, Any] | None, susp
         )
         for span in suspicious
     ]
-    limits = [round(HEIGHT * (1 - limit), 2) for limit in (low, high) if limit is not None]
+    limits = [
+        Limit(name, score, round(FULL * (1 - score), 2))
+        for name, score in (("real", low), ("fake", high))
+        if score is not None
+    ]
     return Timeline(bars, marks, limits, duration_s)
 
 

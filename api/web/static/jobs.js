@@ -1,4 +1,4 @@
-// The list of jobs and the upload. All of it is asked of the API, with the key that was typed in.
+// The list of jobs and the upload. All data is from the API, requested with the key that was typed in.
 "use strict";
 
 const KEY = "deepfakestream-key";
@@ -8,6 +8,7 @@ const VERDICTS = {
   inconclusive: "not decided",
   not_applicable: "no face found",
 };
+const MAX_NAME_CHARACTERS = 200;
 const ACTIVE = new Set(["queued", "running"]);
 const rows = new Map();
 const form = document.getElementById("key-form");
@@ -17,6 +18,7 @@ const list = document.getElementById("jobs");
 const more = document.getElementById("more");
 const drop = document.getElementById("drop");
 const input = document.getElementById("file");
+const keyError = document.getElementById("key-error");
 let cursor = null;
 
 function say(text) {
@@ -25,21 +27,39 @@ function say(text) {
 
 async function call(method, path, options = {}) {
   const headers = { ...options.headers, Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
-  const answer = await fetch(path, { ...options, method, headers });
+  const answer = await fetch(path, { ...options, method, headers }).catch(() => {
+    throw new Error("The service does not answer; try again.");
+  });
   const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    throw new Error(body.detail || `The service answered ${answer.status}.`);
+    throw Object.assign(new Error(body.detail || `The service answered ${answer.status}.`), { status: answer.status });
   }
   return body;
 }
 
-function cell(row, text, className) {
-  const made = row.insertCell();
-  made.textContent = text;
-  if (className) {
-    made.className = className;
+// Invisible characters and those that reorder others become escapes, as in the report (api/web/wording.py).
+function printable(text) {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (one) => `\\u${one.codePointAt(0).toString(16).padStart(4, "0")}`);
+}
+
+function describeFile(job) {
+  const name = job.metadata.filename;
+  if (typeof name === "string" && name) {
+    return printable(name);
   }
-  return made;
+  return job.media ? `SHA-256 ${job.media.sha256.slice(0, 12)}…` : "being fetched";
+}
+
+function cell(row, text, className) {
+  const made = document.createElement("span");
+  made.textContent = text;
+  made.className = className;
+  row.insertCell().append(made);
+}
+
+function showWhetherEmpty() {
+  document.getElementById("empty").hidden = rows.size > 0;
+  document.getElementById("table").hidden = rows.size === 0;
 }
 
 async function openReport(job, button) {
@@ -61,7 +81,7 @@ function outcome(job) {
     return VERDICTS[job.verdict] || job.verdict;
   }
   if (job.status === "failed") {
-    return `failed: ${job.error.detail}`;
+    return `failed: ${printable(job.error.detail)}`;
   }
   if (ACTIVE.has(job.status)) {
     const { segments_done: done, segments_total: total } = job.progress;
@@ -76,17 +96,33 @@ function show(job, isNew) {
     row = list.insertRow(isNew ? 0 : -1);
     rows.set(job.id, row);
   }
-  row.replaceChildren();
   row.job = job;
-  cell(row, new Date(job.created_at).toLocaleString());
-  cell(row, job.metadata.filename || (job.media ? `${job.media.sha256.slice(0, 12)}…` : "being fetched"));
-  cell(row, outcome(job));
-  cell(row, job.fake_score === null ? "" : `${Math.round(100 * job.fake_score)} %`);
+  const values = [
+    [new Date(job.created_at).toLocaleString(), ""],
+    [describeFile(job), "name"],
+    [outcome(job), "result"],
+    [job.fake_score === null ? "" : (100 * job.fake_score).toFixed(1), ""],
+  ];
+  if (row.cells.length > 0) {
+    // The button stays, and with it the focus.
+    values.forEach(([text], index) => (row.cells[index].firstChild.textContent = text));
+    return;
+  }
+  values.forEach(([text, className]) => cell(row, text, className));
+  row.cells[0].className = "wide";
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = "Open report";
+  button.setAttribute("aria-label", `Open report of ${describeFile(job).slice(0, MAX_NAME_CHARACTERS)}`);
   button.addEventListener("click", () => openReport(job, button));
   row.insertCell().append(button);
+  showWhetherEmpty();
+}
+
+function remove(job) {
+  rows.get(job.id)?.remove();
+  rows.delete(job.id);
+  showWhetherEmpty();
 }
 
 async function load(isFirst) {
@@ -95,6 +131,7 @@ async function load(isFirst) {
   page.items.forEach((job) => show(job, false));
   cursor = page.next_cursor;
   more.hidden = cursor === null;
+  showWhetherEmpty();
 }
 
 async function refresh() {
@@ -102,25 +139,30 @@ async function refresh() {
   for (const row of open.slice(0, 20)) {
     try {
       show(await call("GET", `/v1/jobs/${row.job.id}`), false);
-    } catch {
-      break;
+    } catch (error) {
+      if (error.status !== 404) {
+        break;
+      }
+      remove(row.job);
     }
   }
   setTimeout(refresh, 2000);
 }
 
 async function submit(file) {
-  say(`Sending ${file.name} …`);
+  // Whole characters, and few enough for the address of a request.
+  const name = [...file.name].slice(0, MAX_NAME_CHARACTERS).join("");
+  say(`Sending ${printable(name)} …`);
   try {
-    const metadata = encodeURIComponent(JSON.stringify({ filename: file.name }));
+    const metadata = encodeURIComponent(JSON.stringify({ filename: name }));
     const job = await call("POST", `/v1/jobs?metadata=${metadata}`, {
       headers: { "Content-Type": "application/octet-stream" },
       body: file,
     });
     show(job, true);
-    say(`${file.name} is being analysed.`);
+    say(`${printable(name)} is being analysed.`);
   } catch (error) {
-    say(`${file.name}: ${error.message}`);
+    say(`${printable(name)}: ${error.message}`);
   }
 }
 
@@ -130,17 +172,30 @@ async function submitAll(files) {
   }
 }
 
+function askForKey(reason) {
+  sessionStorage.removeItem(KEY);
+  form.hidden = false;
+  work.hidden = true;
+  keyError.textContent = reason;
+  document.getElementById("key").focus();
+}
+
 async function begin() {
   rows.clear();
   list.replaceChildren();
+  say("");
+  keyError.textContent = "";
   try {
     await load(true);
-    work.hidden = false;
-    say("");
   } catch (error) {
-    work.hidden = false;
+    if (error.status === 401 || error.status === 403) {
+      askForKey(error.message);
+      return;
+    }
     say(error.message);
   }
+  form.hidden = true;
+  work.hidden = false;
 }
 
 form.addEventListener("submit", (event) => {
@@ -149,6 +204,7 @@ form.addEventListener("submit", (event) => {
   document.getElementById("key").value = "";
   begin();
 });
+document.getElementById("forget").addEventListener("click", () => askForKey(""));
 more.addEventListener("click", () => load(false).catch((error) => say(error.message)));
 input.addEventListener("change", () => {
   submitAll([...input.files]);

@@ -9,7 +9,8 @@ const cursor = document.getElementById("cursor");
 function goTo(seconds) {
   if (player && Number.isFinite(player.duration)) {
     player.currentTime = Math.min(seconds, player.duration);
-    player.focus();
+    // The focus stays, so that the next bar is one key away.
+    player.scrollIntoView({ block: "nearest" });
   }
 }
 
@@ -25,9 +26,10 @@ for (const link of document.querySelectorAll(".jump")) {
 if (player) {
   player.addEventListener("timeupdate", () => {
     if (cursor) {
-      const x = (1000 * player.currentTime) / Number(cursor.dataset.duration);
+      const x = `${Math.min(100, (100 * player.currentTime) / Number(cursor.dataset.duration))}%`;
       cursor.setAttribute("x1", x);
       cursor.setAttribute("x2", x);
+      cursor.classList.add("moved");
     }
   });
   player.addEventListener("error", () => {
@@ -42,6 +44,7 @@ function drawFace(canvas, source, width, height) {
   const x = Math.max(0, Math.min((left + right - side) / 2, width - side));
   const y = Math.max(0, Math.min((top + bottom - side) / 2, height - side));
   canvas.getContext("2d").drawImage(source, x, y, side, side, 0, 0, canvas.width, canvas.height);
+  canvas.dataset.drawn = "yes";
 }
 
 function drawFacesOfPicture() {

@@ -118,6 +118,7 @@ def test_hostile_text_is_shown_as_text(api, headers, job):
     with api.sessions.transaction() as session:
         row = session.get_one(Job, job)
         row.reasons = [HOSTILE]
+        row.client_metadata = {"filename": HOSTILE}
         row.model_description = {"name": f"../../{HOSTILE}", "version": HOSTILE, "weights_sha256": HOSTILE}
         row.review = {"finding": HOSTILE, "note": HOSTILE, "reviewed_at": "now", "reviewer": HOSTILE}
         row.media.facts = {"container": HOSTILE, "codec": HOSTILE, "kind": "video"}
@@ -125,7 +126,8 @@ def test_hostile_text_is_shown_as_text(api, headers, job):
     assert answer.status_code == 200
     assert "<script>alert" not in answer.text
     assert "49" not in re.sub(r"[0-9a-f-]{32,}", "", answer.text.replace(str(job), ""))
-    assert answer.text.count("&lt;script&gt;alert(1)") >= 6
+    assert answer.text.count("&lt;script&gt;alert(1)") >= 8
+    assert "File <bdi" in answer.text
 
 
 @pytest.mark.parametrize(
