@@ -84,6 +84,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
         bundling=BoundedSemaphore(settings.api.bundles),
+        viewing=BoundedSemaphore(settings.api.viewing),
         evidence_keys=load_keys(settings.evidence),
         stamp=make_stamp(settings.evidence.timestamp_url),
     )

@@ -63,6 +63,11 @@ class API(Section):
         """How many evidence bundles a process sends at a time."""
         return max(1, self.threads // 8)
 
+    @property
+    def viewing(self) -> int:
+        """How many answers with media, for reports that people look at, a process sends at a time."""
+        return max(1, self.threads // 4)
+
 
 class Evidence(Section):
     """Signed bundles of what is stored of a job; see ``docs/evidence.md``."""

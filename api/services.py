@@ -34,6 +34,8 @@ class Services:
     """Slots for small uploads."""
     bundling: BoundedSemaphore
     """Slots for evidence bundles that are being sent."""
+    viewing: BoundedSemaphore
+    """Slots for media that is being sent to the pages of reports."""
     evidence_keys: Keys
     """Sign evidence bundles."""
     stamp: Stamp

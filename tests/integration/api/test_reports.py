@@ -1,5 +1,6 @@
 """Links to the report of a job, and what is seen by them."""
 
+import io
 import re
 import threading
 import uuid
@@ -7,8 +8,10 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from gunicorn.http.wsgi import FileWrapper as GunicornFileWrapper
 from sqlalchemy import func, select, update
 
+from api.web import pages
 from shared.audit import list_events
 from shared.models import Job, Share
 from tests.clips import noise_picture
@@ -232,3 +235,55 @@ def test_a_report_is_one_file_that_needs_nothing_else(api, headers, job):
     # Nothing is loaded from anywhere, and nothing runs.
     assert not re.search(r"<script|<link rel=\"stylesheet\"|<img|<video|<canvas|src=|data-state", answer.text)
     assert set(re.findall(r'href="([^"#]*)', answer.text)) <= {"", "data:,"}
+
+
+def test_a_range_is_read_from_where_it_begins_and_has_a_limit(api, headers, monkeypatch):
+    content = b"\xff\xd8\xff\xe0" + bytes(5 * 1024 * 1024)
+    with api.sessions.transaction() as session:
+        job = session.get_one(Job, uuid.UUID(api.submit(headers, noise_picture(3)).json["id"]))
+        job.media.size_bytes = len(content)
+        (api.storage / job.media.storage_key).write_bytes(content)
+        job_id = job.id
+    url = share(api, headers, job_id)["url"]
+    storage, read = api.app.extensions["deepfakestream"].storage, []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            block = super().read(size)
+            read.append(len(block))
+            return block
+
+    monkeypatch.setattr(storage, "open", lambda _: Counted(content))
+    # As under gunicorn, whose own wrapper of files cannot seek.
+    parts = urlsplit(url)
+    server = {"wsgi.file_wrapper": GunicornFileWrapper}
+    sent = [
+        api.app.test_client().get(
+            f"{parts.path}/media?{parts.query}", headers={"Range": span}, environ_overrides=server, buffered=True
+        )
+        for span in ("bytes=5000000-5000009", "bytes=0-", "bytes=3000000-99999999999999")
+    ]
+    assert [answer.status_code for answer in sent] == [206] * 3
+    assert [len(answer.data) for answer in sent] == [10, pages.MAX_RANGE_BYTES, pages.MAX_RANGE_BYTES]
+    assert sent[1].headers["Content-Range"] == f"bytes 0-{pages.MAX_RANGE_BYTES - 1}/{len(content)}"
+    assert sum(read) <= 2 * pages.MAX_RANGE_BYTES + 4 * pages.MEDIA_BLOCK_BYTES
+
+
+def test_people_who_look_at_media_do_not_take_every_thread(api, headers, job):
+    url = share(api, headers, job)["url"]
+    parts = urlsplit(url)
+    services = api.app.extensions["deepfakestream"]
+    client, slots = api.app.test_client(), services.settings.api.viewing
+    assert slots < services.settings.api.threads
+    reading = [client.get(f"{parts.path}/media?{parts.query}") for _ in range(slots)]
+    answer = look(api, url, "/media")
+    assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+    assert answer.headers["Retry-After"] == "2"
+    for each in reading:
+        each.close()
+    # Every way in which an answer ends gives its slot back.
+    for _ in range(slots + 1):
+        assert look(api, url, "/media").status_code == 200
+        assert look(api, url, "/media", Range="bytes=99999999-").status_code == 416
+        assert api.call("HEAD", f"{parts.path}/media?{parts.query}", {}).status_code == 200
+        client.get(f"{parts.path}/media?{parts.query}", headers={"Range": "bytes=1-2"}).close()

@@ -264,3 +264,38 @@ def test_reviewed_media_is_exported_as_labels_without_notes(api, headers, monkey
     )
     assert "secret" not in result.output
     assert CliRunner().invoke(reviews.commands, ["export", "--owner", "nobody"]).output == ""
+
+
+@pytest.mark.parametrize("gone", ["parent", "media"])
+def test_a_repeated_request_gets_the_same_job_though_what_it_named_is_gone(api, headers, gone):
+    parent = submit(api, headers)
+    key = {"Idempotency-Key": "again"}
+    first = rescore(api, headers, parent, {}, **key)
+    if gone == "parent":
+        assert api.call("DELETE", f"/v1/jobs/{parent}", headers).status_code == 204
+    else:
+        with api.sessions.transaction() as session:
+            get_job(session, parent).media.storage_key = None
+    again = rescore(api, headers, parent, {}, **key)
+    assert (again.status_code, again.json.get("id")) == (202, first.json["id"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = rescore(api, headers, parent, {"sample_fps": 4.0}, **key)
+    assert (other.status_code, other.json["code"]) == (409, "idempotency_conflict")
+
+
+def test_nothing_is_copied_from_a_job_that_is_erased_meanwhile(api, headers, monkeypatch):
+    """Its media stays, since another job uses it; its metadata must not."""
+    parent = submit(api, headers, metadata='{"name": "of a person"}')
+    submit(api, headers)
+    services = api.app.extensions["deepfakestream"]
+    size = services.storage.size
+
+    def erase_and_measure(key):
+        monkeypatch.undo()
+        assert api.call("DELETE", f"/v1/jobs/{parent}", headers).status_code == 204
+        return size(key)
+
+    monkeypatch.setattr(services.storage, "size", erase_and_measure)
+    answer = rescore(api, headers, parent, {})
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    assert len(api.call("GET", "/v1/jobs", headers).json["items"]) == 1
