@@ -61,7 +61,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
     if replayed is not None:
         return accepted(services, replayed, is_new=False, prefer=header.prefer)
     with services.sessions.transaction() as session:
-        check_capacity(session, settings.api, owner, header.idempotency_key)
+        check_capacity(session, settings.api, owner, header.idempotency_key, stores_file=False)
         parent = find_own_job(session, path.job_id)
         manifest = find_manifest(settings.models.dir, options.get("model", parent.model))
         media_id = parent.media_id

@@ -287,3 +287,10 @@ def test_people_who_look_at_media_do_not_take_every_thread(api, headers, job):
         assert look(api, url, "/media", Range="bytes=99999999-").status_code == 416
         assert api.call("HEAD", f"{parts.path}/media?{parts.query}", {}).status_code == 200
         client.get(f"{parts.path}/media?{parts.query}", headers={"Range": "bytes=1-2"}).close()
+
+
+def test_pages_without_a_key_are_limited_by_address_whatever_key_is_sent(make_api):
+    api = make_api(requests_per_minute=2)
+    path = f"/jobs/{uuid.uuid4()}/report?token=x"
+    sent = [api.call("GET", path, {"Authorization": f"Bearer dfs_{number}"}).status_code for number in range(3)]
+    assert sent == [404, 404, 429]

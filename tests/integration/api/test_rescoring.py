@@ -299,3 +299,13 @@ def test_nothing_is_copied_from_a_job_that_is_erased_meanwhile(api, headers, mon
     answer = rescore(api, headers, parent, {})
     assert (answer.status_code, answer.json["code"]) == (404, "not_found")
     assert len(api.call("GET", "/v1/jobs", headers).json["items"]) == 1
+
+
+def test_limits_of_submissions_apply_but_for_the_quota_of_storage(make_api):
+    api = make_api(submissions_per_minute=2, max_open_jobs_per_owner=2, max_stored_bytes_per_owner=1)
+    headers = api.key("owner")[0]
+    parent = submit(api, headers)
+    assert api.submit(headers, noise_picture(2)).json["code"] == "storage_quota_exceeded"
+    assert rescore(api, headers, parent, {}).status_code == 202, "it stores nothing"
+    assert rescore(api, headers, parent, {}).json["code"] == "too_many_open_jobs"
+    assert rescore(api, headers, parent, {}).json["code"] == "rate_limited"
