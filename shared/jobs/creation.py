@@ -80,9 +80,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     return job, True
 
 
-def find_replayed_job(
-    session: Session, owner: str, idempotency_key: str | None, request_sha256: str
-) -> Job | None:
+def find_replayed_job(session: Session, owner: str, idempotency_key: str | None, request_sha256: str) -> Job | None:
     """
     Return the job that an earlier request with the same idempotency key created, or None.
 
@@ -95,7 +93,6 @@ def find_replayed_job(
     job = session.scalars(query.options(selectinload(Job.media))).one_or_none()
     if job is not None and job.request_sha256 != request_sha256:
         raise IdempotencyConflictError(
-            f"the idempotency key {idempotency_key!r} was used before with another file or other options;"
-            " use a new key"
+            f"the idempotency key {idempotency_key!r} was used before with another file or other options; use a new key"
         )
     return job

@@ -34,9 +34,7 @@ def rescore(job: dict[str, Any], scores: Sequence[float | None], media: Path) ->
     if job["status"] != "succeeded":
         raise BundleError(f"the job has {job['status']}, so there are no scores to compare")
     options, model = job["options"], job["model"]
-    for name, (low, high) in (("sample_fps", SAMPLE_FPS), ("segment_seconds", SEGMENT_SECONDS)):
-        if not low <= options[name] <= high:
-            raise BundleError(f"the option {name} is {options[name]}, which no service accepts")
+    _check_sampling(options)
     scan = load_local_function("scan")
     try:
         found = scan(
@@ -67,3 +65,9 @@ def rescore(job: dict[str, Any], scores: Sequence[float | None], media: Path) ->
     return (
         f"Scanned again here, the media has the same verdict, and scores within {largest:.6f} (allowed: {TOLERANCE})."
     )
+
+
+def _check_sampling(options: dict[str, Any]) -> None:
+    for name, (low, high) in (("sample_fps", SAMPLE_FPS), ("segment_seconds", SEGMENT_SECONDS)):
+        if not low <= options[name] <= high:
+            raise BundleError(f"the option {name} is {options[name]}, which no service accepts")

@@ -15,8 +15,7 @@ import zipfile
 
 import pytest
 from deepfakestream.verification import archive as archives
-from deepfakestream.verification import checking, documents
-from deepfakestream.verification import describe_verification, verify_bundle
+from deepfakestream.verification import checking, describe_verification, documents, verify_bundle
 
 from api.signing import STATEMENT_TYPE, create_signing_key, load_signing_key
 from tests.clips import noise_picture
@@ -504,7 +503,7 @@ def test_a_document_of_more_values_than_any_has_is_not_read(bundle, key, tmp_pat
     assert "job.json has more than 50000 values" in describe_verification(verify_bundle(path))
 
 
-def test_a_sentence_that_quotes_a_document_is_short(bundle, key, check, tmp_path):
+def test_a_sentence_that_quotes_a_document_is_short(bundle, key, tmp_path):
     files = unpack(bundle)
     job = json.loads(files["job.json"])
     files["job.json"] = json.dumps({**job, "id": "x" * 1_000_000}).encode()
