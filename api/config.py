@@ -59,6 +59,11 @@ class API(Section):
         return max(1, self.threads * 3 // 8)
 
     @property
+    def streaming(self) -> int:
+        """How many of the requests that wait may be pages of reports, whose readers need no key."""
+        return max(1, self.waiting // 2)
+
+    @property
     def bundles(self) -> int:
         """How many evidence bundles a process sends at a time."""
         return max(1, self.threads // 8)

@@ -32,6 +32,8 @@ class Services:
     """Slots for large uploads."""
     small_uploading: BoundedSemaphore
     """Slots for small uploads."""
+    streaming: BoundedSemaphore
+    """Slots for streams of progress, each of which also takes one for requests that wait."""
     bundling: BoundedSemaphore
     """Slots for evidence bundles that are being sent."""
     viewing: BoundedSemaphore

@@ -15,7 +15,6 @@ from typing import Any, BinaryIO, Final
 
 from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException
 from werkzeug.wsgi import FileWrapper
 
 from api.errors import APIError
@@ -86,7 +85,9 @@ def report(job_id: uuid.UUID) -> Response:
 @blueprint.get("/jobs/<uuid:job_id>/report/state")
 def state(job_id: uuid.UUID) -> Response:
     """Return how far the job is, for pages whose browser cannot listen to ``events``."""
-    return Response(_state(current_services(), job_id), mimetype="application/json")
+    response = Response(_state(current_services(), job_id), mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/events")
@@ -94,8 +95,12 @@ def events(job_id: uuid.UUID) -> Response:
     """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
     services = current_services()
     first = _state(services, job_id)
-    if not services.waiting.acquire(blocking=False):
-        raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
+    slots = (services.streaming, services.waiting)
+    for number, slot in enumerate(slots):
+        if not slot.acquire(blocking=False):
+            for taken in slots[:number]:
+                taken.release()
+            raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
 
     def has_ended() -> bool:
         return bool(json.loads(_state(services, job_id))["is_final"])
@@ -119,7 +124,9 @@ def events(job_id: uuid.UUID) -> Response:
 
     response = Response(stream_with_context(stream()), mimetype="text/event-stream")
     # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
-    response.call_on_close(services.waiting.release)
+    for slot in slots:
+        response.call_on_close(slot.release)
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 
@@ -156,7 +163,7 @@ def media(job_id: uuid.UUID) -> Response:
         # Whatever the file is, it runs nothing.
         response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
         response.make_conditional(_shorten_range(size_bytes), accept_ranges=True, complete_length=size_bytes)
-    except HTTPException:
+    except BaseException:
         file.close()
         raise
     return response

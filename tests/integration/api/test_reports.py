@@ -16,6 +16,7 @@ from shared.audit import list_events
 from shared.models import Job, Share
 from tests.clips import noise_picture
 from tests.integration.api.test_rescoring import succeed
+from tests.integration.api.test_waiting import wait_until
 
 HOSTILE = "</title><script>alert(1)</script>{{ 7 * 7 }}\u202e"
 
@@ -215,15 +216,41 @@ def test_a_stream_ends_with_the_job_and_frees_its_slot(api, headers):
     assert '"is_final": true' in answer.text
 
 
-def test_more_streams_than_slots_are_refused(api, headers):
+@pytest.mark.parametrize("kind", ["streaming", "waiting"])
+def test_more_streams_than_slots_are_refused(api, headers, kind):
     job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
     url = share(api, headers, job_id)["url"]
     services = api.app.extensions["deepfakestream"]
-    for _ in range(services.settings.api.waiting):
-        assert services.waiting.acquire(blocking=False)
-    answer = look(api, url, "/events")
-    assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+    for _ in range(getattr(services.settings.api, kind)):
+        assert getattr(services, kind).acquire(blocking=False)
+    for _ in range(services.settings.api.streaming + 1):
+        answer = look(api, url, "/events")
+        assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
     assert look(api, url, "/state").status_code == 200
+    getattr(services, kind).release()
+    succeed(api, job_id, [0.2])
+    assert look(api, url, "/events").status_code == 200
+
+
+def test_readers_without_a_key_leave_slots_to_requests_that_wait(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    url = share(api, headers, job_id)["url"]
+    services = api.app.extensions["deepfakestream"]
+    statuses = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(look(api, url, "/events").status_code))
+        for _ in range(services.settings.api.waiting)
+    ]
+    for thread in threads:
+        thread.start()
+    refused = len(threads) - services.settings.api.streaming
+    wait_until(lambda: len(statuses) == refused and services.listener.waiters > 0)
+    waited = api.call("GET", f"/v1/jobs/{job_id}", {**headers, "Prefer": "wait=1"})
+    succeed(api, job_id, [0.2])
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] * services.settings.api.streaming + [503] * refused
+    assert waited.headers["Preference-Applied"] == "wait=1"
 
 
 def test_a_report_is_one_file_that_needs_nothing_else(api, headers, job):
