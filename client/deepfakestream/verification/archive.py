@@ -26,6 +26,9 @@ MAX_DIRECTORY_BYTES: Final = 64 * 1024
 """The list of the files at the end, which is read as a whole before anything else."""
 BLOCK_BYTES: Final = 1024**2
 
+MAX_EXTRA_BYTES: Final = 64
+"""Of further attributes of an entry, such as sizes of 64 bits and times, which could hold anything."""
+
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
 _END: Final = struct.Struct("<4s4H2LH")
 _LARGE_END_BYTES: Final = 20
@@ -160,6 +163,8 @@ class Archive:
             self._file.seek(entry.header_offset)
             header = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size))
             _, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = header
+            if max(extra_bytes, len(entry.extra)) > MAX_EXTRA_BYTES or entry.comment:
+                raise BundleError(f"the entry of {entry.filename} has more than its attributes")
             if (flags, method) != (entry.flag_bits, entry.compress_type):
                 raise BundleError(f"the headers of {entry.filename} disagree")
             position = entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + entry.compress_size

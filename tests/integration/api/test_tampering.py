@@ -526,3 +526,14 @@ def test_the_list_of_files_is_not_read_where_its_size_is_unusual(bundle, check, 
     }
     monkeypatch.setattr(archives, "ZipFile", lambda _: pytest.fail("it was read"))
     assert check(changed[kind]) == {"archive"}
+
+
+@pytest.mark.parametrize("attribute", ["comment", "extra"])
+def test_entries_that_hold_more_than_their_files_are_refused(bundle, check, attribute):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in unpack(bundle).items():
+            entry = zipfile.ZipInfo(name)
+            setattr(entry, attribute, b"\xfe\xca" + struct.pack("<H", 1000) + b"hidden".ljust(1000))
+            archive.writestr(entry, content)
+    assert check(out.getvalue()) == {"archive"}
