@@ -26,6 +26,8 @@ from shared.states import OPEN_JOB_STATUSES
 SMALL_UPLOAD_BYTES = 1024 * 1024
 """Bodies up to this declared length count as small: they usually arrive at once, and may wait for a slot."""
 SMALL_UPLOAD_WAIT_S = 0.5
+PAGES = "web"
+"""Blueprint of the pages that need no key."""
 PROBES = ("/livez", "/readyz", "/metrics")
 REDIS_TIMEOUT_S = 0.25
 UPLOAD_RETRY_AFTER_S = 5
@@ -44,7 +46,9 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     app.after_request(_correct_retry_after)
 
     def allowed() -> str:
-        is_submission = request.method == "POST" and request.path in ("/v1/jobs", "/v1/uploads")
+        is_submission = request.method == "POST" and (
+            request.path in ("/v1/jobs", "/v1/uploads") or request.path.endswith("/rescore")
+        )
         return f"{api.submissions_per_minute if is_submission else api.requests_per_minute}/minute"
 
     refused = ApplicationLimit(
@@ -73,11 +77,16 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     return limiter
 
 
-def check_capacity(session: Session, api: API, owner: str, idempotency_key: str | None) -> None:
+def check_capacity(
+    session: Session, api: API, owner: str, idempotency_key: str | None, *, stores_file: bool = True
+) -> None:
     """
     Refuse a submission over the limits, unless it repeats an accepted one.
 
     Concurrent requests can exceed the limits by their number.
+
+    Args:
+        stores_file: Whether the submission adds a file, so that the quota of storage applies.
 
     Raises:
         APIError: ``overloaded`` if the service has too many open jobs; ``too_many_open_jobs`` or
@@ -105,7 +114,8 @@ def check_capacity(session: Session, api: API, owner: str, idempotency_key: str 
             "the service has too many open jobs; the job was not accepted, retry later",
             headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
-    _check_quota(session, api, owner)
+    if stores_file:
+        _check_quota(session, api, owner)
 
 
 def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) -> None:
@@ -185,7 +195,8 @@ def _correct_retry_after(response: Response) -> Response:
 
 def _identify_client() -> str:
     """Return an identity for rate limits before the key is checked: a digest of the key, or the address."""
-    given = request.headers.get("Authorization", "")
+    # Pages for people check no key, so that a header with any other one would be another identity.
+    given = "" if request.blueprint == PAGES else request.headers.get("Authorization", "")
     return hashlib.sha256(given.encode("utf-8", "replace")).hexdigest()[:32] if given else _client_address()
 
 

@@ -85,7 +85,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         waiting=BoundedSemaphore(settings.api.waiting),
         uploading=BoundedSemaphore(settings.api.uploads),
         small_uploading=BoundedSemaphore(settings.api.uploads),
+        streaming=BoundedSemaphore(settings.api.streaming),
         bundling=BoundedSemaphore(settings.api.bundles),
+        viewing=BoundedSemaphore(settings.api.viewing),
         evidence_keys=load_keys(settings.evidence),
         stamp=make_stamp(settings.evidence.timestamp_url),
     )

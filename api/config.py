@@ -59,9 +59,19 @@ class API(Section):
         return max(1, self.threads * 3 // 8)
 
     @property
+    def streaming(self) -> int:
+        """How many of the requests that wait may be pages of reports, whose readers need no key."""
+        return max(1, self.waiting // 2)
+
+    @property
     def bundles(self) -> int:
         """How many evidence bundles a process sends at a time."""
         return max(1, self.threads // 8)
+
+    @property
+    def viewing(self) -> int:
+        """How many answers with media, for reports that people look at, a process sends at a time."""
+        return max(1, self.threads // 4)
 
 
 class Evidence(Section):

@@ -27,7 +27,7 @@ from shared.db import after_commit
 from shared.documents.diffs import DiffDocument, Interval, Side
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
-from shared.jobs.creation import NewJob, create_job
+from shared.jobs.creation import NewJob, create_job, find_replayed_job
 from shared.jobs.differences import compare_segments, largest
 from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, find_manifest
@@ -52,9 +52,16 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
     is as it was in this job.
     """
     services, settings = current_services(), current_services().settings
-    options = body.model_dump(exclude_none=True)
+    options, owner = body.model_dump(exclude_none=True), caller().owner
+    request_sha256 = _request_sha256(path.job_id, options)
     with services.sessions.transaction() as session:
-        check_capacity(session, settings.api, caller().owner, header.idempotency_key)
+        # Before everything that may have changed since: a repeated request gets its job even if the parent is erased.
+        earlier = find_replayed_job(session, owner, header.idempotency_key, request_sha256)
+        replayed = None if earlier is None else JobDocument.from_job(earlier, read_segments(session, earlier))
+    if replayed is not None:
+        return accepted(services, replayed, is_new=False, prefer=header.prefer)
+    with services.sessions.transaction() as session:
+        check_capacity(session, settings.api, owner, header.idempotency_key, stores_file=False)
         parent = find_own_job(session, path.job_id)
         manifest = find_manifest(settings.models.dir, options.get("model", parent.model))
         media_id = parent.media_id
@@ -65,7 +72,9 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
     if media_id is None or storage_key is None:
         raise ObjectMissingError(f"the media of job {path.job_id} is not stored, so it cannot be scored again")
     services.storage.size(storage_key)
-    document, is_new = _create(services, parent, media_id, options, manifest, header.idempotency_key)
+    document, is_new = _create(
+        services, path.job_id, media_id, options, manifest, (header.idempotency_key, request_sha256)
+    )
     return accepted(services, document, is_new=is_new, prefer=header.prefer)
 
 
@@ -111,18 +120,25 @@ def diff(path: DiffPath) -> Response:
 
 def _create(
     services: Services,
-    parent: Job,
+    parent_id: uuid.UUID,
     media_id: uuid.UUID,
     options: dict[str, Any],
     manifest: Manifest,
-    idempotency_key: str | None,
+    request: tuple[str | None, str],
 ) -> tuple[JobDocument, bool]:
-    """Commit the job; return its document, and whether it is new."""
+    """
+    Commit the job; return its document, and whether it is new.
+
+    Args:
+        request: The idempotency key, and the digest of the request.
+    """
     settings, owner = services.settings, caller().owner
     with services.sessions.transaction() as session:
         media = session.scalars(select(Media).where(Media.id == media_id).with_for_update()).one_or_none()
         if media is None or media.storage_key is None:
-            raise ObjectMissingError(f"the media of job {parent.id} was erased, so it cannot be scored again")
+            raise ObjectMissingError(f"the media of job {parent_id} was erased, so it cannot be scored again")
+        # Read again: erasure locks the media before it changes a job, so that nothing of an erased job is copied.
+        parent = find_own_job(session, parent_id)
         job, is_new = create_job(
             session,
             NewJob(
@@ -137,8 +153,8 @@ def _create(
                 segment_seconds=options.get("segment_seconds", parent.segment_seconds),
                 webhook_url=options.get("webhook_url"),
                 metadata=options.get("metadata", parent.client_metadata),
-                idempotency_key=idempotency_key,
-                request_sha256=_request_sha256(parent.id, options),
+                idempotency_key=request[0],
+                request_sha256=request[1],
                 parent_id=parent.id,
             ),
         )

@@ -187,7 +187,9 @@ class ReviewRequest(_Request):
     """What a person found who looked at the media and at the result."""
 
     finding: Finding
-    note: str | Absent = Field(default=None, max_length=4000, description="Anything that explains the finding.")
+    note: Annotated[str, Field(max_length=4000)] | None = Field(
+        default=None, description="Anything that explains the finding."
+    )
 
 
 class UploadRequest(_Request):

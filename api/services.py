@@ -32,8 +32,12 @@ class Services:
     """Slots for large uploads."""
     small_uploading: BoundedSemaphore
     """Slots for small uploads."""
+    streaming: BoundedSemaphore
+    """Slots for streams of progress, each of which also takes one for requests that wait."""
     bundling: BoundedSemaphore
     """Slots for evidence bundles that are being sent."""
+    viewing: BoundedSemaphore
+    """Slots for media that is being sent to the pages of reports."""
     evidence_keys: Keys
     """Sign evidence bundles."""
     stamp: Stamp

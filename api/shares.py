@@ -6,7 +6,6 @@ import secrets
 import uuid
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Literal
 
 from flask import Response, url_for
 from sqlalchemy import delete, func, select
@@ -124,9 +123,3 @@ def revoke(path: SharePath) -> Response:
             session, "report.unshared", owner=job.owner, actor=current_actor(), job_id=job.id, share=str(gone[0])
         )
     return Response(status=204)
-
-
-def _record(
-    session: Session, action: Literal["report.shared", "report.unshared"], job: Job, share_id: uuid.UUID
-) -> None:
-    record_event(session, action, owner=job.owner, actor=current_actor(), job_id=job.id, share=str(share_id))

@@ -7,6 +7,7 @@ RFC 3161 time stamps of evidence bundles, from an authority that the configurati
 import hashlib
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Final
 
 from shared.config import ConfigurationError
@@ -58,7 +59,7 @@ def make_stamp(url: str | None) -> Stamp:
         try:
             answer = _ask(url, request.as_bytes())
             _check(rfc3161_client.decode_timestamp_response(answer), request, message)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             log.warning("no time stamp", reason=str(error))
             return None
         return answer

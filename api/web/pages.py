@@ -10,19 +10,19 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from threading import BoundedSemaphore
+from typing import Any, BinaryIO, Final
 
 from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException
-from werkzeug.wsgi import wrap_file
+from werkzeug.wsgi import FileWrapper
 
 from api.errors import APIError
 from api.services import Services, current_services
 from api.shares import find_shared
 from api.web.report import collect_report
 from shared.errors import Code
-from shared.jobs.segments import read_segments
+from shared.jobs.segments import count_done
 
 blueprint = Blueprint(
     "web", __name__, template_folder="templates", static_folder="static", static_url_path="/web/static"
@@ -35,6 +35,13 @@ POLICY: Final = (
 MAX_STREAM_S: Final = 60
 """Length of one stream of progress; the page connects again."""
 PROGRESS_INTERVAL_S: Final = 1.0
+MAX_RANGE_BYTES: Final = 2 * 1024 * 1024
+"""The most that one answer to a request for a range has. Players request the rest when they need it, so that a video
+that is paused does not hold a thread."""
+MEDIA_BLOCK_BYTES: Final = 256 * 1024
+VIEWING_WAIT_S: Final = 0.5
+"""How long a request for media waits for a slot: answers with a range end soon."""
+BUSY_RETRY_S: Final = 2
 MEDIA_TYPES: Final = {
     "mp4": "video/mp4",
     "mov": "video/mp4",
@@ -78,7 +85,9 @@ def report(job_id: uuid.UUID) -> Response:
 @blueprint.get("/jobs/<uuid:job_id>/report/state")
 def state(job_id: uuid.UUID) -> Response:
     """Return how far the job is, for pages whose browser cannot listen to ``events``."""
-    return Response(_state(current_services(), job_id), mimetype="application/json")
+    response = Response(_state(current_services(), job_id), mimetype="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/events")
@@ -86,8 +95,12 @@ def events(job_id: uuid.UUID) -> Response:
     """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
     services = current_services()
     first = _state(services, job_id)
-    if not services.waiting.acquire(blocking=False):
-        raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
+    slots = (services.streaming, services.waiting)
+    for number, slot in enumerate(slots):
+        if not slot.acquire(blocking=False):
+            for taken in slots[:number]:
+                taken.release()
+            raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
 
     def has_ended() -> bool:
         return bool(json.loads(_state(services, job_id))["is_final"])
@@ -111,7 +124,9 @@ def events(job_id: uuid.UUID) -> Response:
 
     response = Response(stream_with_context(stream()), mimetype="text/event-stream")
     # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
-    response.call_on_close(services.waiting.release)
+    for slot in slots:
+        response.call_on_close(slot.release)
+    response.headers["Cache-Control"] = "no-store"
     return response
 
 
@@ -127,23 +142,60 @@ def media(job_id: uuid.UUID) -> Response:
             raise APIError(Code.MEDIA_MISSING, "the job's media is not stored any more")
         key, size_bytes = job.media.storage_key, job.media.size_bytes
         container = (job.media.facts or {}).get("container", "")
-    file = services.storage.open(key)
-    response = Response(
-        wrap_file(request.environ, file),
-        mimetype=MEDIA_TYPES.get(container, "application/octet-stream"),
-        direct_passthrough=True,
-    )
-    response.call_on_close(file.close)
-    response.content_length = size_bytes
-    response.headers["Cache-Control"] = "private, no-store"
-    # Whatever the file is, it runs nothing.
-    response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+    if not services.viewing.acquire(timeout=VIEWING_WAIT_S):
+        # Clients that read slowly must not take every thread.
+        raise APIError(
+            Code.OVERLOADED,
+            "too many people are looking at media; retry later",
+            headers={"Retry-After": str(BUSY_RETRY_S)},
+        )
     try:
-        response.make_conditional(request.environ, accept_ranges=True, complete_length=size_bytes)
-    except HTTPException:
+        file = _MediaFile(services.storage.open(key), services.viewing)
+    except BaseException:
+        services.viewing.release()
+        raise
+    try:
+        response = Response(
+            file, mimetype=MEDIA_TYPES.get(container, "application/octet-stream"), direct_passthrough=True
+        )
+        response.content_length = size_bytes
+        response.headers["Cache-Control"] = "private, no-store"
+        # Whatever the file is, it runs nothing.
+        response.headers["Content-Security-Policy"] = "default-src 'none'; sandbox"
+        response.make_conditional(_shorten_range(size_bytes), accept_ranges=True, complete_length=size_bytes)
+    except BaseException:
         file.close()
         raise
     return response
+
+
+class _MediaFile(FileWrapper):
+    """
+    A stored file that is sent in blocks, and gives its slot back when it is closed.
+
+    It is not the wrapper of the WSGI server, which cannot seek: a range would be read from the beginning of the file.
+    """
+
+    def __init__(self, file: BinaryIO, slots: BoundedSemaphore) -> None:
+        super().__init__(file, MEDIA_BLOCK_BYTES)
+        self._slots: BoundedSemaphore | None = slots
+
+    def close(self) -> None:
+        slots, self._slots = self._slots, None
+        try:
+            super().close()
+        finally:
+            if slots is not None:
+                slots.release()
+
+
+def _shorten_range(size_bytes: int) -> dict[str, Any]:
+    """Return the WSGI environment of the request, with at most ``MAX_RANGE_BYTES`` in the range that it asks for."""
+    span = None if request.range is None else request.range.range_for_length(size_bytes)
+    if span is None:
+        return request.environ
+    start, stop = span
+    return {**request.environ, "HTTP_RANGE": f"bytes={start}-{min(stop, start + MAX_RANGE_BYTES) - 1}"}
 
 
 def _page(template: str, **values: Any) -> Response:
@@ -159,12 +211,12 @@ def _state(services: Services, job_id: uuid.UUID) -> str:
         job = find_shared(session, job_id, request.args.get("token", ""))
         if job is None:
             raise _no_report()
-        found = read_segments(session, job)
+        done = count_done(session, [job])[job.id]
         return json.dumps(
             {
                 "status": job.status,
                 "is_final": job.is_final,
-                "segments_done": found.done,
+                "segments_done": done,
                 "segments_total": job.segments_total,
             }
         )

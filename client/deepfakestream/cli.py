@@ -20,6 +20,7 @@ from deepfakestream.embedded_state import find_state_folder, operator_environmen
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
 from deepfakestream.rescoring import rescore_jobs, select_outdated_jobs
+from deepfakestream.results import Job
 from deepfakestream.scanning import Options, Scan, select_sources
 from deepfakestream.tables import format_change, make_jobs_table, pluralize
 from deepfakestream.terminal import make_console, prepare_output, say
@@ -381,27 +382,44 @@ def rescore(
     """
     Score the stored media of jobs again, and print what changed.
 
-    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given. Each makes a new job.
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given. Each makes a new job. The exit status
+    is 1 if one of them could not be made or did not succeed.
     """
     if every == bool(job_ids):
         raise click.UsageError("give the ids of jobs, or --all")
     if every and (model is None or sample_fps is not None or segment_seconds is not None):
         raise click.UsageError("--all needs --model, and takes the other options from each job")
-    if not every:
+    has_failed = False
 
-        def act(client: Client, job_id: str) -> str:
-            made = client.rescore(job_id, model=model, sample_fps=sample_fps, segment_seconds=segment_seconds)
-            return format_change(client.get(job_id), client.wait(made.id))
+    def say_change(before: Job, after: Job) -> None:
+        nonlocal has_failed
+        has_failed |= after.status != "succeeded"
+        say(format_change(before, after))
 
-        _run_for_each_job(context, job_ids, act)
-        return
+    def say_gone(job: Job, error: DeepfakeStreamError) -> None:
+        nonlocal has_failed
+        has_failed = True
+        say(f"{job.id}: {error}", to_stderr=True)
+
     try:
         with _client(context) as client:
-            jobs = select_outdated_jobs(client, model or "")
-            say(f"{pluralize(len(jobs), 'job')} to score again with {model}", to_stderr=True)
-            rescore_jobs(client, jobs, model or "", lambda before, after: say(format_change(before, after)))
+            if every:
+                jobs = select_outdated_jobs(client, model or "")
+                say(f"{pluralize(len(jobs), 'job')} to score again with {model}", to_stderr=True)
+                rescore_jobs(client, jobs, model or "", say_change, say_gone)
+            for job_id in job_ids:
+                try:
+                    made = client.rescore(job_id, model=model, sample_fps=sample_fps, segment_seconds=segment_seconds)
+                    say_change(client.get(job_id), client.wait(made.id))
+                except DeepfakeStreamError as error:
+                    has_failed = True
+                    say(f"{job_id}: {error}", to_stderr=True)
     except DeepfakeStreamError as error:
         raise _click_error(error) from error
+    except KeyboardInterrupt:
+        say("interrupted; the job that was made last goes on, see 'deepfakestream jobs'", to_stderr=True)
+        context.exit(INTERRUPTED)
+    context.exit(FAILED if has_failed else 0)
 
 
 @main.command()

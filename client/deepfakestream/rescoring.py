@@ -3,10 +3,13 @@
 from collections.abc import Callable
 
 from deepfakestream.client import Client
+from deepfakestream.errors import NotFoundError
 from deepfakestream.results import Job
 
 Rescored = Callable[[Job, Job], None]
 """Called with a job and with the one that scores its media again."""
+Gone = Callable[[Job, NotFoundError], None]
+"""Called with a job that was erased, or whose media was, before it could be scored again."""
 
 
 def select_outdated_jobs(client: Client, model: str) -> list[Job]:
@@ -29,13 +32,19 @@ def select_outdated_jobs(client: Client, model: str) -> list[Job]:
     return [job for sha256, job in newest.items() if sha256 not in is_done]
 
 
-def rescore_jobs(client: Client, jobs: list[Job], model: str, on_rescored: Rescored) -> None:
+def rescore_jobs(client: Client, jobs: list[Job], model: str, on_rescored: Rescored, on_gone: Gone) -> None:
     """
     Score the media of *jobs* again with the checkpoint *model*, oldest first, and wait for each.
 
     One is open at a time, so that a service that limits open jobs takes them all, and new uploads do not queue behind
-    them. The same call again takes up where this one ended.
+    them. ``select_outdated_jobs`` and this again take up where this one ended, and try again what has failed.
     """
     for job in reversed(jobs):
-        made = client.rescore(job.id, model=model, idempotency_key=f"rescore {job.id} {model}")
-        on_rescored(job, client.wait(made.id))
+        try:
+            made = client.rescore(job.id, model=model)
+            after = client.wait(made.id)
+        except NotFoundError as error:
+            # Erased, or its media has expired, since it was selected.
+            on_gone(job, error)
+        else:
+            on_rescored(job, after)

@@ -72,7 +72,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
             session.add(job)
     except IntegrityError:
         # The insert waited for a concurrent transaction with the same key, which has committed.
-        found = _find_replayed_job(session, new)
+        found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
         if found is None:
             raise
         return found, False
@@ -80,12 +80,19 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     return job, True
 
 
-def _find_replayed_job(session: Session, new: NewJob) -> Job | None:
-    query = select(Job).where(Job.owner == new.owner, Job.idempotency_key == new.idempotency_key)
+def find_replayed_job(session: Session, owner: str, idempotency_key: str | None, request_sha256: str) -> Job | None:
+    """
+    Return the job that an earlier request with the same idempotency key created, or None.
+
+    Raises:
+        IdempotencyConflictError: The key belongs to another request.
+    """
+    if idempotency_key is None:
+        return None
+    query = select(Job).where(Job.owner == owner, Job.idempotency_key == idempotency_key)
     job = session.scalars(query.options(selectinload(Job.media))).one_or_none()
-    if job is not None and job.request_sha256 != new.request_sha256:
+    if job is not None and job.request_sha256 != request_sha256:
         raise IdempotencyConflictError(
-            f"the idempotency key {new.idempotency_key!r} was used before with another file or other options;"
-            " use a new key"
+            f"the idempotency key {idempotency_key!r} was used before with another file or other options; use a new key"
         )
     return job

@@ -48,7 +48,7 @@ def test_all_media_is_scored_again_once_after_a_change_of_checkpoint(client, pic
     assert job.id in outdated
     made = []
     chosen = [each for each in select_outdated_jobs(client, "swap-lite2") if each.id == job.id]
-    rescore_jobs(client, chosen, "swap-lite2", lambda _, after: made.append(after))
+    rescore_jobs(client, chosen, "swap-lite2", lambda _, after: made.append(after), pytest.fail)
     assert [each.parent_id for each in made] == [job.id]
     assert job.id not in {each.id for each in select_outdated_jobs(client, "swap-lite2")}
 

@@ -53,6 +53,34 @@ from jobs, generate_series(0, 6) as number;
 """
 
 
+def test_an_erasure_by_the_release_before_0012_forgets_what_that_release_does_not_know(postgres_url):
+    with new_database(postgres_url) as url:
+        engine = make_engine(Database(url=url))
+        try:
+            migrate(engine, "0008")
+            with engine.begin() as connection:
+                connection.exec_driver_sql(ROWS_OF_0008)
+            migrate(engine)
+            with engine.begin() as connection:
+                connection.exec_driver_sql(
+                    """
+                    update jobs set review = '{"note": "of a person"}', parent_id = id;
+                    insert into shares (id, job_id, api_key_id, token_sha256, expires_at)
+                    select id, id, api_key_id, id::text::bytea, now() + '1 day' from jobs
+                    """
+                )
+                connection.exec_driver_sql("update jobs set deleted_at = now() where status = 'succeeded'")
+                left = "select status from jobs where review is not null and parent_id is not null order by status"
+                assert connection.exec_driver_sql(left).scalars().all() == ["cancelled", "running"]
+                assert connection.exec_driver_sql("select count(*) from shares").scalar_one() == 2
+            migrate(engine, "0011")
+            with engine.begin() as connection:
+                connection.exec_driver_sql("update jobs set deleted_at = now()")
+            migrate(engine)
+        finally:
+            engine.dispose()
+
+
 def test_filling_segment_summaries_can_be_restarted(postgres_url):
     with new_database(postgres_url) as url:
         engine = make_engine(Database(url=url))

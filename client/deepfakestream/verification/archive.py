@@ -22,10 +22,17 @@ MAX_BYTES: Final = 4 * 1024**3
 MAX_SMALL_BYTES: Final = 64 * 1024**2
 """A file that is read as a whole."""
 MAX_LINE_BYTES: Final = 64 * 1024**2
+MAX_DIRECTORY_BYTES: Final = 64 * 1024
+"""The list of the files at the end, which is read as a whole before anything else."""
 BLOCK_BYTES: Final = 1024**2
+
+MAX_EXTRA_BYTES: Final = 64
+"""Of further attributes of an entry, such as sizes of 64 bits and times, which could hold anything."""
 
 _LOCAL_HEADER: Final = struct.Struct("<4s5H3L2H")
 _END: Final = struct.Struct("<4s4H2LH")
+_LARGE_END_BYTES: Final = 20
+"""Of what precedes the end of a zip file whose numbers are too large for it: it says where they are."""
 _DESCRIPTOR_BYTES: Final = frozenset({12, 16, 20, 24})
 """After the data of an entry whose sizes were not known before it: with or without signature, 32 or 64 bits."""
 _ENCRYPTED: Final = 0x1
@@ -49,6 +56,7 @@ class Archive:
         except OSError as error:
             raise BundleError(f"{path} cannot be read ({error.strerror})") from error
         try:
+            _check_end(self._file)
             self._zip = ZipFile(self._file)
             self._entries = self._check()
         except (BadZipFile, struct.error, ValueError, NotImplementedError, UnicodeError, OSError) as error:
@@ -94,11 +102,19 @@ class Archive:
         if left:
             raise BundleError(f"{printable(name)} has another size than the zip file says")
 
-    def lines(self, name: str) -> Iterator[bytes]:
-        """Give the lines of a file without their ends. Raises BundleError as ``read`` does, and for endless lines."""
-        rest = b""
+    def lines(self, name: str, *, limit: int) -> Iterator[bytes]:
+        """
+        Give the lines of a file without their ends.
+
+        Raises:
+            BundleError: As ``read`` does, for more than *limit* lines, and for endless ones.
+        """
+        rest, count = b"", 0
         for block in self.blocks(name):
             *whole, rest = (rest + block).split(b"\n")
+            count += len(whole)
+            if count > limit:
+                raise BundleError(f"{name} has more than {limit} lines")
             yield from whole
             if len(rest) > MAX_LINE_BYTES:
                 raise BundleError(f"{name} has a line of more than {MAX_LINE_BYTES} bytes")
@@ -127,8 +143,6 @@ class Archive:
 
     def _check(self) -> dict[str, ZipInfo]:
         found = self._zip.infolist()
-        if len(found) > MAX_ENTRIES:
-            raise BundleError(f"the bundle has {len(found)} files; the limit is {MAX_ENTRIES}")
         entries: dict[str, ZipInfo] = {}
         for entry in found:
             _check_entry(entry)
@@ -149,15 +163,27 @@ class Archive:
             self._file.seek(entry.header_offset)
             header = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size))
             _, _, flags, method, _, _, _, _, _, name_bytes, extra_bytes = header
+            if max(extra_bytes, len(entry.extra)) > MAX_EXTRA_BYTES or entry.comment:
+                raise BundleError(f"the entry of {entry.filename} has more than its attributes")
             if (flags, method) != (entry.flag_bits, entry.compress_type):
                 raise BundleError(f"the headers of {entry.filename} disagree")
             position = entry.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + entry.compress_size
             may_describe = bool(flags & _SIZES_FOLLOW)
         _check_gap(self._zip.start_dir - position, may_describe=may_describe)
-        self._file.seek(-_END.size, 2)
-        end = _END.unpack(self._file.read(_END.size))
-        if end[0] != b"PK\x05\x06" or end[-1] != 0:
-            raise BundleError("the bundle has bytes after its end")
+
+
+def _check_end(file: IO[bytes]) -> None:
+    """Check the last bytes of a zip file, before the list of files that they announce is read into memory."""
+    last = file.seek(0, 2)
+    file.seek(max(0, last - _END.size - _LARGE_END_BYTES))
+    tail = file.read()
+    signature, _, _, _, count, directory_bytes, _, comment_bytes = _END.unpack(tail[-_END.size :])
+    if signature != b"PK\x05\x06" or comment_bytes:
+        raise BundleError("the bundle is no zip file, is incomplete, or has bytes after its end")
+    if count > MAX_ENTRIES:
+        raise BundleError(f"the bundle has {count} files; the limit is {MAX_ENTRIES}")
+    if directory_bytes > MAX_DIRECTORY_BYTES or tail[: -_END.size].startswith(b"PK\x06\x07"):
+        raise BundleError("the list of files of the bundle is larger than that of any bundle")
 
 
 def _check_gap(gap: int, *, may_describe: bool) -> None:

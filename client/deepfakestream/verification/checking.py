@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from deepfakestream.errors import BundleError
 from deepfakestream.terminal import printable
-from deepfakestream.verification.archive import Archive
+from deepfakestream.verification.archive import MAX_ENTRIES, Archive
 from deepfakestream.verification.attestation import Envelope, PublicKey, Statement, read_expected_key
 from deepfakestream.verification.documents import read_json, read_object
 from deepfakestream.verification.rescoring import rescore
@@ -34,6 +34,11 @@ REQUIRED: Final = frozenset(
 """Files that every bundle has, and whose digests are signed."""
 _UNKNOWN_FORM: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading a document raises that lacks a field, or has a value of another type in it."""
+MAX_DETAIL_CHARACTERS: Final = 1000
+"""Longer sentences are cut: they quote what a document says."""
+MAX_SEGMENTS: Final = 1_000_000
+"""Segments last a second at least; this is more than eleven days."""
+MAX_EVENTS: Final = 100_000
 _SUM: Final = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
 
 
@@ -196,6 +201,8 @@ class _Outcome:
         detail = self._detail if error is None else str(error)
         if isinstance(error, _UNKNOWN_FORM):
             detail = f"a file has not the form that a service gives it ({type(error).__name__}: {error})"
+        if len(detail) > MAX_DETAIL_CHARACTERS:
+            detail = f"{detail[:MAX_DETAIL_CHARACTERS]} (cut)"
         self._checks.append(Check(self._name, error is None, printable(detail)))
         return True
 
@@ -294,7 +301,7 @@ class _Checking:
         return f"All {len(signed)} signed files are there, unchanged, and there are no others."
 
     def _sums(self) -> Iterator[tuple[str, str]]:
-        for line in self._archive.lines(SUMS):
+        for line in self._archive.lines(SUMS, limit=MAX_ENTRIES):
             match = _SUM.fullmatch(line.decode("ascii", "replace"))
             if match is None:
                 raise BundleError(f"{SUMS} has a line that is no digest with a name")
@@ -305,8 +312,10 @@ class _Checking:
         media = job.get("media")
         wanted = {
             "job": {name: job.get(name) for name in ("id", "status", "verdict", "fake_score", "peak_score")},
-            "media": None if media is None else {name: media.get(name) for name in ("sha256", "size_bytes")},
+            "media": None if media is None else {name: media[name] for name in ("sha256", "size_bytes")},
         }
+        if media is not None and not isinstance(media["sha256"], str):
+            raise BundleError(f"{JOB} names media without its SHA-256")
         for name, value in wanted.items():
             if self._statement.predicate.get(name) != value:
                 raise BundleError(f"the signed statement says something else of the {name} than {JOB}")
@@ -319,7 +328,7 @@ class _Checking:
 
     def _check_scores(self) -> str:
         found = Recomputation(self._job)
-        for line in self._archive.lines(SEGMENTS):
+        for line in self._archive.lines(SEGMENTS, limit=MAX_SEGMENTS):
             found.add(read_object(line, f"segment {found.count} of {SEGMENTS}"))
         found.check_job()
         self._scores = found.segment_scores
@@ -352,7 +361,7 @@ class _Checking:
         if environment.get("service", {}).get("version") != self._statement.predicate.get("service", {}).get("version"):
             raise BundleError(f"{ENVIRONMENT} names another release than the signed statement")
         count = 0
-        for line in self._archive.lines(AUDIT):
+        for line in self._archive.lines(AUDIT, limit=MAX_EVENTS):
             read_object(line, f"line {count} of {AUDIT}")
             count += 1
         return f"The bundle has {count} audit events; it was made by release {environment['service']['version']}."

@@ -11,6 +11,10 @@ TOLERANCE: Final = 0.005
 """By how much a score may differ. Runtimes and precisions differ by up to 0.0005 on the pictures that they are checked
 with; decoders and the boxes of small faces add to that from machine to machine."""
 
+SAMPLE_FPS: Final = (0.1, 30.0)
+SEGMENT_SECONDS: Final = (1.0, 60.0)
+"""What a service accepts; other numbers could make a scan last for ever."""
+
 
 def rescore(job: dict[str, Any], scores: Sequence[float | None], media: Path) -> str:
     """
@@ -30,6 +34,7 @@ def rescore(job: dict[str, Any], scores: Sequence[float | None], media: Path) ->
     if job["status"] != "succeeded":
         raise BundleError(f"the job has {job['status']}, so there are no scores to compare")
     options, model = job["options"], job["model"]
+    _check_sampling(options)
     scan = load_local_function("scan")
     try:
         found = scan(
@@ -60,3 +65,9 @@ def rescore(job: dict[str, Any], scores: Sequence[float | None], media: Path) ->
     return (
         f"Scanned again here, the media has the same verdict, and scores within {largest:.6f} (allowed: {TOLERANCE})."
     )
+
+
+def _check_sampling(options: dict[str, Any]) -> None:
+    for name, (low, high) in (("sample_fps", SAMPLE_FPS), ("segment_seconds", SEGMENT_SECONDS)):
+        if not low <= options[name] <= high:
+            raise BundleError(f"the option {name} is {options[name]}, which no service accepts")

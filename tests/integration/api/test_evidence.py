@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -408,3 +409,23 @@ def test_a_bundle_is_sent_without_a_time_stamp_where_the_authority_is_unavailabl
     found = verify_bundle(tmp_path / "bundle.zip")
     assert found.passed
     assert "time stamp" not in [check.name for check in found.checks]
+
+
+def test_a_bundle_is_sent_without_a_time_stamp_where_the_authority_speaks_no_http(
+    make_api, key_file, owner, job_id, tmp_path
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"this is no HTTP\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        stamped = make_api(evidence={"key_file": key_file, "timestamp_url": url})
+        download(stamped, owner, job_id, tmp_path / "bundle.zip")
+        thread.join()
+    assert verify_bundle(tmp_path / "bundle.zip").passed

@@ -1,5 +1,6 @@
 """Links to the report of a job, and what is seen by them."""
 
+import io
 import re
 import threading
 import uuid
@@ -7,12 +8,15 @@ from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from gunicorn.http.wsgi import FileWrapper as GunicornFileWrapper
 from sqlalchemy import func, select, update
 
+from api.web import pages
 from shared.audit import list_events
 from shared.models import Job, Share
 from tests.clips import noise_picture
 from tests.integration.api.test_rescoring import succeed
+from tests.integration.api.test_waiting import wait_until
 
 HOSTILE = "</title><script>alert(1)</script>{{ 7 * 7 }}\u202e"
 
@@ -214,15 +218,41 @@ def test_a_stream_ends_with_the_job_and_frees_its_slot(api, headers):
     assert '"is_final": true' in answer.text
 
 
-def test_more_streams_than_slots_are_refused(api, headers):
+@pytest.mark.parametrize("kind", ["streaming", "waiting"])
+def test_more_streams_than_slots_are_refused(api, headers, kind):
     job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
     url = share(api, headers, job_id)["url"]
     services = api.app.extensions["deepfakestream"]
-    for _ in range(services.settings.api.waiting):
-        assert services.waiting.acquire(blocking=False)
-    answer = look(api, url, "/events")
-    assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+    for _ in range(getattr(services.settings.api, kind)):
+        assert getattr(services, kind).acquire(blocking=False)
+    for _ in range(services.settings.api.streaming + 1):
+        answer = look(api, url, "/events")
+        assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
     assert look(api, url, "/state").status_code == 200
+    getattr(services, kind).release()
+    succeed(api, job_id, [0.2])
+    assert look(api, url, "/events").status_code == 200
+
+
+def test_readers_without_a_key_leave_slots_to_requests_that_wait(api, headers):
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    url = share(api, headers, job_id)["url"]
+    services = api.app.extensions["deepfakestream"]
+    statuses = []
+    threads = [
+        threading.Thread(target=lambda: statuses.append(look(api, url, "/events").status_code))
+        for _ in range(services.settings.api.waiting)
+    ]
+    for thread in threads:
+        thread.start()
+    refused = len(threads) - services.settings.api.streaming
+    wait_until(lambda: len(statuses) == refused and services.listener.waiters > 0)
+    waited = api.call("GET", f"/v1/jobs/{job_id}", {**headers, "Prefer": "wait=1"})
+    succeed(api, job_id, [0.2])
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] * services.settings.api.streaming + [503] * refused
+    assert waited.headers["Preference-Applied"] == "wait=1"
 
 
 def test_a_report_is_one_file_that_needs_nothing_else(api, headers, job):
@@ -234,3 +264,62 @@ def test_a_report_is_one_file_that_needs_nothing_else(api, headers, job):
     # Nothing is loaded from anywhere, and nothing runs.
     assert not re.search(r"<script|<link rel=\"stylesheet\"|<img|<video|<canvas|src=|data-state", answer.text)
     assert set(re.findall(r'href="([^"#]*)', answer.text)) <= {"", "data:,"}
+
+
+def test_a_range_is_read_from_where_it_begins_and_has_a_limit(api, headers, monkeypatch):
+    content = b"\xff\xd8\xff\xe0" + bytes(5 * 1024 * 1024)
+    with api.sessions.transaction() as session:
+        job = session.get_one(Job, uuid.UUID(api.submit(headers, noise_picture(3)).json["id"]))
+        job.media.size_bytes = len(content)
+        (api.storage / job.media.storage_key).write_bytes(content)
+        job_id = job.id
+    url = share(api, headers, job_id)["url"]
+    storage, read = api.app.extensions["deepfakestream"].storage, []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            block = super().read(size)
+            read.append(len(block))
+            return block
+
+    monkeypatch.setattr(storage, "open", lambda _: Counted(content))
+    # As under gunicorn, whose own wrapper of files cannot seek.
+    parts = urlsplit(url)
+    server = {"wsgi.file_wrapper": GunicornFileWrapper}
+    sent = [
+        api.app.test_client().get(
+            f"{parts.path}/media?{parts.query}", headers={"Range": span}, environ_overrides=server, buffered=True
+        )
+        for span in ("bytes=5000000-5000009", "bytes=0-", "bytes=3000000-99999999999999")
+    ]
+    assert [answer.status_code for answer in sent] == [206] * 3
+    assert [len(answer.data) for answer in sent] == [10, pages.MAX_RANGE_BYTES, pages.MAX_RANGE_BYTES]
+    assert sent[1].headers["Content-Range"] == f"bytes 0-{pages.MAX_RANGE_BYTES - 1}/{len(content)}"
+    assert sum(read) <= 2 * pages.MAX_RANGE_BYTES + 4 * pages.MEDIA_BLOCK_BYTES
+
+
+def test_people_who_look_at_media_do_not_take_every_thread(api, headers, job):
+    url = share(api, headers, job)["url"]
+    parts = urlsplit(url)
+    services = api.app.extensions["deepfakestream"]
+    client, slots = api.app.test_client(), services.settings.api.viewing
+    assert slots < services.settings.api.threads
+    reading = [client.get(f"{parts.path}/media?{parts.query}") for _ in range(slots)]
+    answer = look(api, url, "/media")
+    assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+    assert answer.headers["Retry-After"] == "2"
+    for each in reading:
+        each.close()
+    # Every way in which an answer ends gives its slot back.
+    for _ in range(slots + 1):
+        assert look(api, url, "/media").status_code == 200
+        assert look(api, url, "/media", Range="bytes=99999999-").status_code == 416
+        assert api.call("HEAD", f"{parts.path}/media?{parts.query}", {}).status_code == 200
+        client.get(f"{parts.path}/media?{parts.query}", headers={"Range": "bytes=1-2"}).close()
+
+
+def test_pages_without_a_key_are_limited_by_address_whatever_key_is_sent(make_api):
+    api = make_api(requests_per_minute=2)
+    path = f"/jobs/{uuid.uuid4()}/report?token=x"
+    sent = [api.call("GET", path, {"Authorization": f"Bearer dfs_{number}"}).status_code for number in range(3)]
+    assert sent == [404, 404, 429]

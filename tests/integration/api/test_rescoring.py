@@ -218,6 +218,13 @@ def test_a_finding_stands_beside_the_verdict_and_the_last_one_counts(api, header
     assert api.call("GET", f"/v1/jobs/{job_id}", headers).json["review"] is None
 
 
+def test_a_note_may_be_null(api, headers):
+    job_id = submit(api, headers)
+    succeed(api, job_id, [0.9])
+    answer = review(api, headers, job_id, finding="disputed", note=None)
+    assert (answer.status_code, answer.json["note"]) == (200, None), answer.text
+
+
 def test_a_job_that_has_not_ended_cannot_be_reviewed(api, headers):
     answer = review(api, headers, submit(api, headers), finding="disputed")
     assert (answer.status_code, answer.json["code"]) == (409, "job_not_final")
@@ -264,3 +271,48 @@ def test_reviewed_media_is_exported_as_labels_without_notes(api, headers, monkey
     )
     assert "secret" not in result.output
     assert CliRunner().invoke(reviews.commands, ["export", "--owner", "nobody"]).output == ""
+
+
+@pytest.mark.parametrize("gone", ["parent", "media"])
+def test_a_repeated_request_gets_the_same_job_though_what_it_named_is_gone(api, headers, gone):
+    parent = submit(api, headers)
+    key = {"Idempotency-Key": "again"}
+    first = rescore(api, headers, parent, {}, **key)
+    if gone == "parent":
+        assert api.call("DELETE", f"/v1/jobs/{parent}", headers).status_code == 204
+    else:
+        with api.sessions.transaction() as session:
+            get_job(session, parent).media.storage_key = None
+    again = rescore(api, headers, parent, {}, **key)
+    assert (again.status_code, again.json.get("id")) == (202, first.json["id"])
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = rescore(api, headers, parent, {"sample_fps": 4.0}, **key)
+    assert (other.status_code, other.json["code"]) == (409, "idempotency_conflict")
+
+
+def test_nothing_is_copied_from_a_job_that_is_erased_meanwhile(api, headers, monkeypatch):
+    """Its media stays, since another job uses it; its metadata must not."""
+    parent = submit(api, headers, metadata='{"name": "of a person"}')
+    submit(api, headers)
+    services = api.app.extensions["deepfakestream"]
+    size = services.storage.size
+
+    def erase_and_measure(key):
+        monkeypatch.undo()
+        assert api.call("DELETE", f"/v1/jobs/{parent}", headers).status_code == 204
+        return size(key)
+
+    monkeypatch.setattr(services.storage, "size", erase_and_measure)
+    answer = rescore(api, headers, parent, {})
+    assert (answer.status_code, answer.json["code"]) == (404, "not_found")
+    assert len(api.call("GET", "/v1/jobs", headers).json["items"]) == 1
+
+
+def test_limits_of_submissions_apply_but_for_the_quota_of_storage(make_api):
+    api = make_api(submissions_per_minute=2, max_open_jobs_per_owner=2, max_stored_bytes_per_owner=1)
+    headers = api.key("owner")[0]
+    parent = submit(api, headers)
+    assert api.submit(headers, noise_picture(2)).json["code"] == "storage_quota_exceeded"
+    assert rescore(api, headers, parent, {}).status_code == 202, "it stores nothing"
+    assert rescore(api, headers, parent, {}).json["code"] == "too_many_open_jobs"
+    assert rescore(api, headers, parent, {}).json["code"] == "rate_limited"

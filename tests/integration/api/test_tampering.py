@@ -15,7 +15,7 @@ import zipfile
 
 import pytest
 from deepfakestream.verification import archive as archives
-from deepfakestream.verification import describe_verification, verify_bundle
+from deepfakestream.verification import checking, describe_verification, documents, verify_bundle
 
 from api.signing import STATEMENT_TYPE, create_signing_key, load_signing_key
 from tests.clips import noise_picture
@@ -471,3 +471,69 @@ def test_what_a_document_says_cannot_obey_itself_on_a_terminal(bundle, key, chec
     assert not found.passed
     assert "\x1b" not in describe_verification(found)
     assert check(path.read_bytes())
+
+
+@pytest.mark.parametrize("media", [{}, {"size_bytes": 1}, {"sha256": None, "size_bytes": 1}])
+def test_media_without_a_digest_is_refused(bundle, key, check, media):
+    def state(statement):
+        statement["predicate"]["media"] = {"sha256": None, **media}
+        statement["subject"].pop()
+
+    files = unpack(bundle)
+    files["job.json"] = json.dumps({**json.loads(files["job.json"]), "media": media}).encode()
+    assert "job" in check(pack(sealed(files, key, change=state)))
+
+
+def test_more_lines_than_any_bundle_has_are_not_read(bundle, key, check, monkeypatch):
+    files = unpack(bundle)
+    files["audit.jsonl"] = b"{}\n" * (checking.MAX_EVENTS + 1)
+    assert check(pack(sealed(files, key))) == {"records"}
+    monkeypatch.setattr(checking, "MAX_SEGMENTS", 2)
+    assert "scores" in check(bundle)
+
+
+def test_a_document_of_more_values_than_any_has_is_not_read(bundle, key, tmp_path, monkeypatch):
+    """A bundle of 61 kB with twenty million lists in a document took 1.6 GB of memory."""
+    monkeypatch.setattr(documents, "MAX_VALUES", 50_000)
+    files = unpack(bundle)
+    # Not even JSON, so that another sentence shows that it was read.
+    files["job.json"] = b"[]," * 50_000
+    path = tmp_path / "values.zip"
+    path.write_bytes(pack(sealed(files, key)))
+    assert "job.json has more than 50000 values" in describe_verification(verify_bundle(path))
+
+
+def test_a_sentence_that_quotes_a_document_is_short(bundle, key, tmp_path):
+    files = unpack(bundle)
+    job = json.loads(files["job.json"])
+    files["job.json"] = json.dumps({**job, "id": "x" * 1_000_000}).encode()
+
+    def state(statement):
+        statement["predicate"]["job"]["id"] = "x" * 1_000_000
+
+    path = tmp_path / "long.zip"
+    path.write_bytes(pack(sealed(files, key, change=state)))
+    assert len(describe_verification(verify_bundle(path))) < 10_000
+
+
+@pytest.mark.parametrize("kind", ["many files", "large list", "64 bits"])
+def test_the_list_of_files_is_not_read_where_its_size_is_unusual(bundle, check, monkeypatch, kind):
+    end = bundle[-22:]
+    changed = {
+        "many files": bundle[:-22] + end[:8] + b"\xff\xff\xff\xff" + end[12:],
+        "large list": bundle[:-22] + end[:12] + b"\xff\xff\xff\x00" + end[16:],
+        "64 bits": bundle[:-22] + b"PK\x06\x07" + bytes(16) + end,
+    }
+    monkeypatch.setattr(archives, "ZipFile", lambda _: pytest.fail("it was read"))
+    assert check(changed[kind]) == {"archive"}
+
+
+@pytest.mark.parametrize("attribute", ["comment", "extra"])
+def test_entries_that_hold_more_than_their_files_are_refused(bundle, check, attribute):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in unpack(bundle).items():
+            entry = zipfile.ZipInfo(name)
+            setattr(entry, attribute, b"\xfe\xca" + struct.pack("<H", 1000) + b"hidden".ljust(1000))
+            archive.writestr(entry, content)
+    assert check(out.getvalue()) == {"archive"}

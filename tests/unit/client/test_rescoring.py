@@ -78,6 +78,15 @@ def test_media_that_cannot_be_scanned_and_jobs_without_scores_are_refused(monkey
         rescore(monkeypatch, scan, changed(status="failed"))
 
 
+@pytest.mark.parametrize("option", [{"segment_seconds": 1e-9}, {"sample_fps": 1e9}, {"sample_fps": -1}])
+def test_a_scan_that_would_not_end_is_not_begun(monkeypatch, option):
+    def scan(*_, **__):
+        pytest.fail("it was begun")
+
+    with pytest.raises(BundleError, match="no service accepts"):
+        rescore(monkeypatch, scan, changed(options={**JOB["options"], **option}))
+
+
 def test_a_missing_server_is_reported(monkeypatch):
     monkeypatch.setattr(
         rescoring, "load_local_function", lambda _: (_ for _ in ()).throw(MissingPartError("install it"))
