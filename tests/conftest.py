@@ -30,6 +30,7 @@ from tests.servers import (
 
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 ONE_SCORER = {"WORKER__PROCESSES_PER_DEVICE": "1"}
+MANY_REFUSALS = {"API__REFUSALS_PER_MINUTE": "60000"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -70,11 +71,11 @@ def stack() -> Iterator[EmbeddedStack]:
     The whole service as ``deepfakestream up`` runs it: every server and process a real one.
 
     Leases are short, so that tests that kill workers do not wait long until a step is leased again. One process
-    scores, so that they know which one to kill.
+    scores, so that they know which one to kill. Requests without a valid key are not limited, since a test sends many.
     """
     with ExitStack() as running:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in (SHORT_LEASES | ONE_SCORER).items():
+            for name, value in (SHORT_LEASES | ONE_SCORER | MANY_REFUSALS).items():
                 patch.setenv(f"DEEPFAKESTREAM_{name}", value)
             state = running.enter_context(state_folder())
             stack = running.enter_context(EmbeddedStack(state, port=free_port(), flower_port=free_port()))
