@@ -50,6 +50,14 @@ class _Number(click.FloatRange):
         return found
 
 
+class _ShareHours(_Number):
+    """The hours for which a link works."""
+
+    def _describe_range(self) -> str:
+        # Used by help and errors, which would say 0.016666666666666666<=x<=8760.
+        return "1 minute to 365 days"
+
+
 class _Commands(click.Group):
     """The commands of this package, and those that an installed server adds."""
 
@@ -448,7 +456,7 @@ def report(context: click.Context, job_id: str, out: Path) -> None:
 
 @main.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--hours", type=click.FloatRange(1 / 60, 365 * 24), default=168, help="How long the link works.")
+@click.option("--hours", type=_ShareHours(1 / 60, 365 * 24), default=168, help="How long the link works, in hours.")
 @click.option("--revoke", is_flag=True, help="Revoke all links to the report instead.")
 @click.pass_context
 def share(context: click.Context, job_id: str, hours: float, revoke: bool) -> None:
