@@ -36,6 +36,7 @@ SERVER_COMMANDS = {
     "up": "deepfakestream-server[api,worker,embedded]",
 }
 """Command that the server adds → what has to be installed for it."""
+OPTIONS_BEFORE_COMMAND = frozenset({"--url", "--api-key", "--state"})
 STARTING_COMMANDS = frozenset({"demo", "up"})
 """Commands of the server that start a stack; the others work on one that runs."""
 
@@ -69,6 +70,8 @@ class _Commands(click.Group):
         try:
             sys.exit(run(*arguments, **named) or 0)
         except click.ClickException as error:
+            if isinstance(error, click.NoSuchOption) and error.option_name in OPTIONS_BEFORE_COMMAND:
+                _explain_order(error)
             _print_error_and_exit(error)
         except click.Abort:
             say("aborted", to_stderr=True)
@@ -88,6 +91,15 @@ class _Commands(click.Group):
                 f"'{name}' is a command of the server: install {SERVER_COMMANDS[name]} beside this package"
             )
         return None
+
+
+def _explain_order(error: click.NoSuchOption) -> None:
+    """Replace click's suggestion of a similar option: the option exists, but before the command."""
+    name = error.ctx.info_name if error.ctx is not None else "COMMAND"
+    error.possibilities = None
+    error.message = (
+        f"{error.option_name} stands before the command: deepfakestream {error.option_name} … {name} …"
+    )
 
 
 def _print_error_and_exit(error: click.ClickException) -> NoReturn:
@@ -342,18 +354,29 @@ def evidence_key(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
     """
-    Check an evidence bundle without a service; exit status 1 if anything is wrong with it.
+    Check an evidence bundle without a service; exit status 1 if anything is wrong with it, 2 if a file cannot be read.
 
     BUNDLE is a zip file that 'evidence' has downloaded.
     """
     if given["scan_again"] and given["media"] is None:
         raise click.UsageError("--rescore needs the media: give it with --media")
+    for path in (bundle, given["media"]):
+        if path is not None:
+            _check_readable(path)
     try:
         found = verify_bundle(bundle, **given)
     except DeepfakeStreamError as error:
         raise _click_error(error) from error
     say(json.dumps(found.to_json()) if as_json else describe_verification(found))
     context.exit(0 if found.passed else FAILED)
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse a file that cannot be opened, which says nothing about a bundle."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:

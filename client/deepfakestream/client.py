@@ -464,8 +464,12 @@ class Client:
         try:
             self._transport.download(path, partial_file, media_type=media_type)
             partial_file.replace(target)
+        except OSError as error:
+            # The error names the temporary file, of which the caller knows nothing.
+            raise OSError(error.errno, error.strerror, str(target)) from error
         finally:
-            partial_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial_file.unlink(missing_ok=True)
         return target
 
     def _get_page(
