@@ -2,8 +2,8 @@
 
 from deepfakestream.client import Client
 from deepfakestream.errors import (
-    APIError,
     AddressError,
+    APIError,
     AuthenticationError,
     BundleError,
     ConflictError,

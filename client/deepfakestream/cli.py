@@ -70,9 +70,10 @@ class _Commands(click.Group):
         try:
             sys.exit(run(*arguments, **named) or 0)
         except click.ClickException as error:
+            shown: click.ClickException = error
             if isinstance(error, click.NoSuchOption) and error.option_name in OPTIONS_BEFORE_COMMAND:
-                _explain_order(error)
-            _print_error_and_exit(error)
+                shown = _option_before_command(error)
+            _print_error_and_exit(shown)
         except click.Abort:
             say("aborted", to_stderr=True)
             sys.exit(FAILED)
@@ -93,13 +94,11 @@ class _Commands(click.Group):
         return None
 
 
-def _explain_order(error: click.NoSuchOption) -> None:
-    """Replace click's suggestion of a similar option: the option exists, but before the command."""
-    name = error.ctx.info_name if error.ctx is not None else "COMMAND"
-    error.possibilities = None
-    error.message = (
-        f"{error.option_name} stands before the command: deepfakestream {error.option_name} … {name} …"
-    )
+def _option_before_command(error: click.NoSuchOption) -> click.NoSuchOption:
+    """Return an error without click's suggestion of a similar option: the option exists, but before the command."""
+    name, command = error.option_name, error.ctx.info_name if error.ctx is not None else "COMMAND"
+    message = f"{name} stands before the command: deepfakestream {name} … {command} …"
+    return click.NoSuchOption(name, message, ctx=error.ctx)
 
 
 def _print_error_and_exit(error: click.ClickException) -> NoReturn:

@@ -123,7 +123,9 @@ def check_scheme(source: str) -> None:
         AddressError: It has a scheme other than http and https.
     """
     if not is_url(source) and _SCHEME.match(source) and not _false_if_unreadable(Path(source).exists):
-        raise AddressError("only addresses that begin with http:// or https:// are fetched; download it and scan the file")
+        raise AddressError(
+            "only addresses that begin with http:// or https:// are fetched; download it and scan the file"
+        )
 
 
 class Scan:
