@@ -337,7 +337,9 @@ class Client:
 
     def evidence(self, job_id: str, path: str | Path) -> Path:
         """
-        Download the signed evidence bundle of a job that has ended; ``deepfakestream.verify_bundle`` checks it.
+        Download the signed evidence bundle of a job that has ended.
+
+        ``deepfakestream.verification.verify_bundle`` checks it.
 
         Args:
             path: Where to write the zip file. A file that is there is replaced once the bundle has arrived whole.
