@@ -192,7 +192,10 @@ class ReviewRequest(_Request):
     """What a person found who looked at the media and at the result."""
 
     finding: Finding
-    note: str | Absent = Field(default=None, max_length=4000, description="Anything that explains the finding.")
+    # Inside of the union, since pydantic cannot apply a length to null, which means none.
+    note: Annotated[str, Field(max_length=4000)] | Absent = Field(
+        default=None, description="Anything that explains the finding."
+    )
 
 
 class UploadRequest(_Request):

@@ -15,7 +15,7 @@ from shared.models import Job, Share
 from tests.clips import noise_picture
 from tests.integration.api.test_rescoring import succeed
 
-HOSTILE = "</title><script>alert(1)</script>{{ 7 * 7 }}\u202e"
+HOSTILE = "</title><script>alert(1)</script>{{ 271 * 331 }}\u202e"
 
 
 @pytest.fixture
@@ -102,6 +102,8 @@ def test_a_link_needs_no_options_and_a_body_that_is_no_object_is_explained(api, 
         assert answer.json["detail"] == "body: send a JSON object as application/json", (path, body)
     answer = api.call("PUT", f"/v1/jobs/{job}/review", headers)
     assert (answer.status_code, answer.json["detail"]) == (422, "finding: Field required")
+    body = {"finding": "disputed", "note": None}
+    assert api.call("PUT", f"/v1/jobs/{job}/review", headers, json=body).status_code == 200
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "erased"])
@@ -151,7 +153,7 @@ def test_hostile_text_is_shown_as_text(api, headers, job):
     answer = look(api, share(api, headers, job)["url"])
     assert answer.status_code == 200
     assert "<script>alert" not in answer.text
-    assert "49" not in re.sub(r"[\w-]{32,}", "", answer.text.replace(str(job), ""))
+    assert "89701" not in answer.text
     assert answer.text.count("&lt;script&gt;alert(1)") >= 6
 
 
