@@ -146,6 +146,9 @@ def problem_response(
 
 def validation_problem(error: ValidationError) -> Response:
     """Return the response for a request that pydantic refused."""
+    if any(not item["loc"] and item["type"] in ("model_type", "model_attributes_type") for item in error.errors()):
+        # pydantic's sentence names a class.
+        return problem_response(Code.INVALID_REQUEST, "body: send a JSON object as application/json")
     found: dict[str, str] = {}
     for item in error.errors():
         # For an optional field pydantic reports a second error, that it is not None, and appends names of types to the

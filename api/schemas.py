@@ -164,7 +164,12 @@ class UploadSubmission(_Submission):
     )
 
 
-class Rescoring(_Request):
+class _OptionalRequest(_Request):
+    # Read by flask-openapi3: the body may be left out.
+    model_config = ConfigDict(openapi_extra={"required": False})  # type: ignore[typeddict-unknown-key]
+
+
+class Rescoring(_OptionalRequest):
     """What is to be different when stored media is scored again; whatever is left out is as it was."""
 
     model: ModelName | Absent = None
@@ -175,7 +180,7 @@ class Rescoring(_Request):
     reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
 
 
-class ShareRequest(_Request):
+class ShareRequest(_OptionalRequest):
     """A link to a job's report."""
 
     valid_s: int = Field(
@@ -187,6 +192,7 @@ class ReviewRequest(_Request):
     """What a person found who looked at the media and at the result."""
 
     finding: Finding
+    # Inside of the union, since pydantic cannot apply a length to null, which means none.
     note: Annotated[str, Field(max_length=4000)] | None = Field(
         default=None, description="Anything that explains the finding."
     )

@@ -89,6 +89,12 @@ class StreamingRequest(Request):
         del total_content_length, content_type, filename, content_length
         raise APIError(Code.UNSUPPORTED_MEDIA_TYPE, "this endpoint accepts no file")
 
+    def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Return the parsed body; no body is an object without members, so that options can be left out."""
+        if not self.content_length and "HTTP_TRANSFER_ENCODING" not in self.environ:
+            return {}
+        return super().get_json(force=force, silent=silent, cache=cache)
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:

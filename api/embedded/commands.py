@@ -4,6 +4,7 @@ The commands ``up`` and ``demo``, which the server adds to the command line ``de
 The command line finds them by the entry points of the group ``deepfakestream.commands`` (setup.cfg).
 """
 
+import contextlib
 import shlex
 import shutil
 import signal
@@ -35,7 +36,9 @@ def up(context: click.Context, port: int | None, flower_port: int | None) -> Non
     try:
         run_stack(_state_folder(context), port=port, flower_port=flower_port)
     except KeyboardInterrupt:
-        say("stopped")
+        # The terminal may have closed.
+        with contextlib.suppress(OSError):
+            say("stopped")
     except DeepfakeStreamError as error:
         raise click.ClickException(str(error)) from error
 
@@ -68,6 +71,7 @@ def run_stack(state: Path, *, port: int | None, flower_port: int | None) -> None
         program = program_for_another_terminal(stack.state, is_announced=is_announced)
         say(
             f"\nAPI            {stack.url}   documentation {stack.url}/docs\n"
+            f"page           {stack.url}/   for people: upload files, list jobs\n"
             f"Flower         {stack.flower_url}   user operator, password in {stack.flower_password_file}\n"
             f"metrics        {stack.url}/metrics, {', '.join(stack.metrics_urls)}\n"
             f"API key        in {stack.api_key_file}\n"
@@ -98,13 +102,19 @@ def _state_folder(context: click.Context) -> Path:
 
 def _stop_on_signals() -> None:
     """
-    Make SIGTERM end a command as Ctrl-C does, so that it stops what it started.
+    Make SIGTERM and SIGHUP end a command as Ctrl-C does, so that it stops what it started.
 
-    SIGINT is set as well, because a shell that starts a command in the background lets it ignore SIGINT.
+    SIGINT is set as well, because a shell that starts a command in the background lets it ignore SIGINT. SIGHUP stays
+    ignored where it is, as under nohup: such a command goes on when its terminal closes. A closing terminal may send it
+    twice, by the shell and by the kernel; the second one must not interrupt the stopping.
     """
 
-    def interrupt(*_: Any) -> None:
+    def interrupt(number: int, _: Any) -> None:
+        if number == signal.SIGHUP:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)

@@ -9,6 +9,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, BinaryIO, Final
@@ -32,6 +33,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+NO_REPORT: Final = "this link is wrong, has expired or was revoked"
 MAX_STREAM_S: Final = 60
 """Length of one stream of progress; the page connects again."""
 PROGRESS_INTERVAL_S: Final = 1.0
@@ -77,6 +79,10 @@ def report(job_id: uuid.UUID) -> Response:
     with services.sessions.transaction() as session:
         job = find_shared(session, job_id, token)
         if job is None:
+            if request.accept_mimetypes.quality("text/html") > request.accept_mimetypes.quality("application/json"):
+                page = _page("no_report.html", sentence=NO_REPORT)
+                page.status_code = HTTPStatus.NOT_FOUND
+                return page
             raise _no_report()
         values = collect_report(session, job, Path(services.settings.models.dir))
     return _page("report.html", **values, token=token)
@@ -223,4 +229,4 @@ def _state(services: Services, job_id: uuid.UUID) -> str:
 
 
 def _no_report() -> APIError:
-    return APIError(Code.NOT_FOUND, "this link is wrong, has expired or was revoked")
+    return APIError(Code.NOT_FOUND, NO_REPORT)

@@ -1,22 +1,60 @@
 """The public names of the SDK, beside ``deepfakestream.verification``; everything else in the package is internal."""
 
 from deepfakestream.client import Client
-from deepfakestream.errors import DeepfakeStreamError
+from deepfakestream.errors import (
+    AddressError,
+    APIError,
+    AuthenticationError,
+    BundleError,
+    ConflictError,
+    ConnectionFailedError,
+    DeepfakeStreamError,
+    EmptyFileError,
+    InvalidRequestError,
+    MissingKeyError,
+    MissingPartError,
+    NotFoundError,
+    NotMediaError,
+    RateLimitedError,
+    ServerError,
+    TooLargeError,
+    UnexpectedAnswerError,
+    WaitTimeoutError,
+    WebhookVerificationError,
+)
 from deepfakestream.results import Delivery, Face, Job, JudgedPerson, Model, Person, Review, Segment, Share, Suspicion
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
+    "APIError",
+    "AddressError",
+    "AuthenticationError",
+    "BundleError",
     "Client",
+    "ConflictError",
+    "ConnectionFailedError",
     "DeepfakeStreamError",
     "Delivery",
+    "EmptyFileError",
     "Face",
+    "InvalidRequestError",
     "Job",
     "JudgedPerson",
+    "MissingKeyError",
+    "MissingPartError",
     "Model",
+    "NotFoundError",
+    "NotMediaError",
     "Person",
+    "RateLimitedError",
     "Review",
     "Segment",
+    "ServerError",
     "Share",
     "Suspicion",
+    "TooLargeError",
+    "UnexpectedAnswerError",
+    "WaitTimeoutError",
+    "WebhookVerificationError",
     "verify_webhook",
 ]

@@ -37,6 +37,7 @@ SERVER_COMMANDS = {
     "up": "deepfakestream-server[api,worker,embedded]",
 }
 """Command that the server adds → what has to be installed for it."""
+OPTIONS_BEFORE_COMMAND = frozenset({"--url", "--api-key", "--state"})
 STARTING_COMMANDS = frozenset({"demo", "up"})
 """Commands of the server that start a stack; the others work on one that runs."""
 
@@ -51,6 +52,14 @@ class _Number(click.FloatRange):
         return found
 
 
+class _ShareHours(_Number):
+    """The hours for which a link works."""
+
+    def _describe_range(self) -> str:
+        # Used by help and errors, which would say 0.016666666666666666<=x<=8760.
+        return "1 minute to 365 days"
+
+
 class _Commands(click.Group):
     """The commands of this package, and those that an installed server adds."""
 
@@ -62,7 +71,10 @@ class _Commands(click.Group):
         try:
             sys.exit(run(*arguments, **named) or 0)
         except click.ClickException as error:
-            _print_error_and_exit(error)
+            shown: click.ClickException = error
+            if isinstance(error, click.NoSuchOption) and error.option_name in OPTIONS_BEFORE_COMMAND:
+                shown = _option_before_command(error)
+            _print_error_and_exit(shown)
         except click.Abort:
             say("aborted", to_stderr=True)
             sys.exit(FAILED)
@@ -81,6 +93,13 @@ class _Commands(click.Group):
                 f"'{name}' is a command of the server: install {SERVER_COMMANDS[name]} beside this package"
             )
         return None
+
+
+def _option_before_command(error: click.NoSuchOption) -> click.NoSuchOption:
+    """Return an error without click's suggestion of a similar option: the option exists, but before the command."""
+    name, command = error.option_name, error.ctx.info_name if error.ctx is not None else "COMMAND"
+    message = f"{name} stands before the command: deepfakestream {name} … {command} …"
+    return click.NoSuchOption(name, message, ctx=error.ctx)
 
 
 def _print_error_and_exit(error: click.ClickException) -> NoReturn:
@@ -335,18 +354,29 @@ def evidence_key(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
     """
-    Check an evidence bundle without a service; exit status 1 if anything is wrong with it.
+    Check an evidence bundle without a service; exit status 1 if anything is wrong with it, 2 if a file cannot be read.
 
     BUNDLE is a zip file that 'evidence' has downloaded.
     """
     if given["scan_again"] and given["media"] is None:
         raise click.UsageError("--rescore needs the media: give it with --media")
+    for path in (bundle, given["media"]):
+        if path is not None:
+            _check_readable(path)
     try:
         found = verify_bundle(bundle, **given)
     except DeepfakeStreamError as error:
         raise _click_error(error) from error
     say(json.dumps(found.to_json()) if as_json else describe_verification(found))
     context.exit(0 if found.passed else FAILED)
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse a file that cannot be opened, which says nothing about a bundle."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise click.UsageError(f"{path} cannot be read ({error.strerror or error})") from error
 
 
 def _run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Any) -> None:
@@ -466,7 +496,7 @@ def report(context: click.Context, job_id: str, out: Path) -> None:
 
 @main.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--hours", type=click.FloatRange(1 / 60, 365 * 24), default=168, help="How long the link works.")
+@click.option("--hours", type=_ShareHours(1 / 60, 365 * 24), default=168, help="How long the link works, in hours.")
 @click.option("--revoke", is_flag=True, help="Revoke all links to the report instead.")
 @click.pass_context
 def share(context: click.Context, job_id: str, hours: float, revoke: bool) -> None:

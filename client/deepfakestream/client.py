@@ -337,7 +337,9 @@ class Client:
 
     def evidence(self, job_id: str, path: str | Path) -> Path:
         """
-        Download the signed evidence bundle of a job that has ended; ``deepfakestream.verify_bundle`` checks it.
+        Download the signed evidence bundle of a job that has ended.
+
+        ``deepfakestream.verification.verify_bundle`` checks it.
 
         Args:
             path: Where to write the zip file. A file that is there is replaced once the bundle has arrived whole.
@@ -464,8 +466,12 @@ class Client:
         try:
             self._transport.download(path, partial_file, media_type=media_type)
             partial_file.replace(target)
+        except OSError as error:
+            # The error names the temporary file, of which the caller knows nothing.
+            raise OSError(error.errno, error.strerror, str(target)) from error
         finally:
-            partial_file.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial_file.unlink(missing_ok=True)
         return target
 
     def _get_page(

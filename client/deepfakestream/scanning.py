@@ -1,6 +1,7 @@
 """The command ``scan``: many files at a time, with a service or in this process."""
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deepfakestream.client import Client
-from deepfakestream.errors import DeepfakeStreamError, MissingPartError
+from deepfakestream.errors import AddressError, DeepfakeStreamError, MissingPartError
 from deepfakestream.local import load_local_function
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
@@ -24,6 +25,7 @@ MAX_CONCURRENT_FILES = 4
 POLL_S = 0.3
 MAX_EXAMPLES = 3
 """How many names of skipped files are printed."""
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,19 @@ def is_url(source: str) -> bool:
     return source.startswith(("http://", "https://"))
 
 
+def check_scheme(source: str) -> None:
+    """
+    Refuse an address that no service fetches, unless a file has this name.
+
+    Raises:
+        AddressError: It has a scheme other than http and https.
+    """
+    if not is_url(source) and _SCHEME.match(source) and not _false_if_unreadable(Path(source).exists):
+        raise AddressError(
+            "only addresses that begin with http:// or https:// are fetched; download it and scan the file"
+        )
+
+
 class Scan:
     """
     The scan of all sources of one command.
@@ -147,7 +162,8 @@ class Scan:
             futures = [pool.submit(scan_source, source, progress, tasks[source]) for source in sources]
             try:
                 for future in futures:
-                    self._show(future.result())
+                    # With --no-wait the id is printed beside the name.
+                    self._show(future.result(), has_id=self._options.wait)
             except KeyboardInterrupt:
                 self._stopping.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -178,6 +194,7 @@ class Scan:
                 source, None, MissingPartError("--local scans files only: leave it out to let a service fetch a URL")
             )
         try:
+            check_scheme(source)
             document = scan_file(
                 Path(source),
                 model=self._options.model,
@@ -208,6 +225,7 @@ class Scan:
             )
             progress.update(task, completed=job.fraction, total=1.0, step=step)
 
+        check_scheme(source)
         if self._check_first and not is_url(source):
             check_media(Path(source))
         job = client.submit(
@@ -227,7 +245,7 @@ class Scan:
         if self._stopping.is_set():
             raise InterruptedError("interrupted")
 
-    def _show(self, result: ScanResult) -> None:
+    def _show(self, result: ScanResult, *, has_id: bool = False) -> None:
         if self._as_json:
             document = (
                 {"file": result.source, "job": result.job.raw}
@@ -237,7 +255,7 @@ class Scan:
             say(json.dumps(document))
         elif result.job is not None:
             name = result.source if self._options.wait else f"{result.source}: job {result.job.id}"
-            print_job(self._console, name, result.job)
+            print_job(self._console, name, result.job, has_id=has_id)
         else:
             problem = problem_document(result.error or RuntimeError())
             self._console.print(

@@ -32,13 +32,20 @@ def format_change(before: Job, after: Job) -> str:
     return f"{after.id} {mark}: {outcomes[0]} ({models[0]}) -> {outcomes[1]} ({models[1]})"
 
 
-def print_job(console: Console, name: str, job: Job) -> None:
-    """Print the table of segments, the average and peak scores, the verdict and the model."""
+def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) -> None:
+    """
+    Print the table of segments, the average and peak scores, the verdict and the model.
+
+    Args:
+        has_id: Print the id as well, by which other commands find the job; a job of ``--local`` is stored nowhere.
+    """
     console.print()
     if job.segments:
         _print_segments(console, name, job)
     else:
         console.print(safe_text(name, "bold"))
+    if has_id:
+        console.print(safe_text(f"job     {job.id}"))
     if job.error is not None:
         console.print(safe_text(job.status, "bold red"), safe_text(f"{job.error.detail} ({job.error.code})"))
         return

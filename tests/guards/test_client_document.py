@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
-from deepfakestream import Client
+from deepfakestream import Client, errors
 from deepfakestream.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +26,13 @@ def test_every_documented_option_exists(name):
     inside = [command, *getattr(command, "commands", {}).values()]
     known = {option for one in inside for parameter in one.params for option in parameter.opts}
     assert set(re.findall(r"--[a-z-]+", ROWS[name])) <= known
+
+
+def test_the_document_has_the_tree_of_errors():
+    names = re.findall(r"(?m)^[ │├└─]*(\w+Error)\b", TEXT)
+    assert len(names) == len(set(names))
+    kinds = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert set(names) == kinds
 
 
 def test_the_document_names_every_option_of_submit():

@@ -19,7 +19,7 @@ from shared.manifests import DEFAULT_CHECKPOINT
 PROGRAM: Final = "python -m worker.explain"
 
 
-@click.command(context_settings=SETTINGS, help=__doc__)
+@click.command(context_settings=SETTINGS, help=(__doc__ or "").replace("``", ""))
 @click.argument("file", type=click.Path(path_type=Path), help="Image or video to explain.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="Folder to write to, a new or an empty one."
@@ -34,6 +34,7 @@ def main_command(file: Path, out: Path, model: str, people: int, device: str) ->
     with needed_packages(PROGRAM, "explaining", "worker"):
         # Here, since torch takes seconds to import, which help does not need.
         from worker.explain.files import REPORT, explain_file
+    _check_device(device)
     try:
         report = explain_file(file, out, model=model, people=people, device=device)
     except (FileExistsError, UnknownModelError) as error:
@@ -41,15 +42,29 @@ def main_command(file: Path, out: Path, model: str, people: int, device: str) ->
     except DeepfakeStreamError as error:
         raise FailedCommandError(f"{PROGRAM}: {error} ({error.code})") from error
     except OSError as error:
-        raise FailedCommandError(f"{PROGRAM}: {error.strerror or error}") from error
+        # Quoted with escapes, since a name may contain control characters.
+        name = str(error.filename or file)
+        raise FailedCommandError(f"{PROGRAM}: {name!r}: {error.strerror or error}") from error
     for person in report["people"]:
         click.echo(
-            f"person {person['person']}: {person['fake_score']:.3f} at {person['time_s']:.2f} s,"
+            f"person {person['person']}: face score {person['face_score']:.3f} at {person['time_s']:.2f} s,"
             f" {person['score_without_hottest_tenth']:.3f} without the hottest tenth"
         )
     if not report["people"]:
-        click.echo("no face was scored")
+        click.echo(f"no face was scored ({', '.join(report['reasons'])})")
     click.echo(f"report: {out / REPORT}")
+
+
+def _check_device(device: str) -> None:
+    """Refuse a device that torch cannot use here, for which it raises errors of several kinds and lines."""
+    import torch
+
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise CommandError(
+            f"{PROGRAM}: the device {device!r} cannot be used on this machine; --device cpu always can"
+        ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

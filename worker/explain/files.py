@@ -63,6 +63,7 @@ def explain_file(
         "model": _describe(explainer.manifest),
         "fake_score": job.fake_score,
         "verdict": job.verdict,
+        "reasons": job.reasons,
         "people": explained,
     }
     (folder / REPORT).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
@@ -126,7 +127,7 @@ def _explain(person: int, face: FaceResult, frame: Frame, explainer: Explainer, 
         (folder / files[name]).write_bytes(encode_webp(picture))
     return {
         "person": person,
-        "fake_score": face.fake_score,
+        "face_score": face.fake_score,
         "time_s": face.time_s,
         "box_px": list(face.box_px),
         "turned_deg": face.turned_deg,

@@ -51,7 +51,8 @@ class PublicKey:
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         except ImportError as error:
             raise MissingPartError(
-                "checking signatures needs the package cryptography: install deepfakestream[verify]"
+                "checking signatures needs the package cryptography: install deepfakestream[verify]; from a checkout:"
+                " pip install './client[verify]'"
             ) from error
         try:
             key = serialization.load_pem_public_key(pem)

@@ -181,6 +181,8 @@ def describe_verification(found: Verification) -> str:
     """Return what a check found as lines of text for a person."""
     lines = [f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}" for check in found.checks]
     if not found.passed:
+        if [check.name for check in found.checks if not check.passed] == ["media"]:
+            return "\n".join([*lines, "", "The bundle itself is intact, but the file that you gave is NOT its media."])
         return "\n".join([*lines, "", "This bundle is NOT acceptable: nothing in it is proven."])
     lines += ["", "Proven:", *(f"  {said}" for said in found.proven())]
     return "\n".join([*lines, "", "Not proven:", *(f"  {said}" for said in found.not_proven())])

@@ -39,7 +39,8 @@ def check_timestamp(time_stamp: bytes, envelope: bytes, roots: bytes) -> datetim
         from cryptography.x509 import load_pem_x509_certificates
     except ImportError as error:
         raise MissingPartError(
-            "checking time stamps needs the package rfc3161-client: install deepfakestream[timestamps]"
+            "checking time stamps needs the package rfc3161-client: install deepfakestream[timestamps];"
+            " from a checkout: pip install './client[timestamps]'"
         ) from error
     try:
         certificates = load_pem_x509_certificates(roots)

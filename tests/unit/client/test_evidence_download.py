@@ -68,3 +68,15 @@ def test_a_bundle_that_arrived_whole_is_kept(tmp_path):
     with service(200, CHUNKED, b"4\r\nPK\x03\x04\r\n0\r\n\r\n") as client:
         client.evidence("1", tmp_path / "bundle.zip")
     assert (tmp_path / "bundle.zip").read_bytes() == b"PK\x03\x04"
+
+
+@pytest.mark.parametrize("place", ["missing/b.zip", "file/b.zip", "folder"])
+def test_an_error_names_the_path_that_was_given(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / place
+    headers = {"Content-Type": "application/zip", "Content-Length": "2"}
+    with service(200, headers, b"PK") as client, pytest.raises(OSError, match=r"b\.zip|folder") as raised:
+        client.evidence("x", path)
+    assert raised.value.filename == str(path)
+    assert ".part" not in str(raised.value)

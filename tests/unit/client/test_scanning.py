@@ -115,6 +115,21 @@ def test_a_file_that_cannot_be_read_is_named_once(scan, tmp_path, name):
     assert json.loads(done.stdout)["error"]["detail"] == "No such file or directory"
 
 
+@pytest.mark.parametrize("options", [[], ["--all"]], ids=["checked", "all"])
+def test_an_address_that_is_not_fetched_is_no_missing_file(scan, server, options):
+    done = scan("--json", *options, "ftp://x/y.mp4", files=0)
+    assert done.exit_code == 1
+    assert "http:// or https://" in json.loads(done.stdout)["error"]["detail"]
+    assert not server.requests
+
+
+def test_the_id_of_a_job_is_printed_with_its_result(command, server, folder, tmp_path):
+    server.answers = [answer(job("queued"), 202), answer(job("succeeded", verdict="real"))]
+    with running_state(tmp_path / "state", server.url) as state:
+        done = command("--state", state, "scan", folder / "a.jpg")
+    assert f"job     {job()['id']}\n" in done.output
+
+
 def test_an_invalid_path_is_reported_and_others_are_scanned(scan, folder):
     done = scan("--json", "x" * 5000, folder / "a.jpg", files=1)
     assert done.exit_code == 1

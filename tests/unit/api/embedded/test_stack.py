@@ -262,6 +262,31 @@ def test_the_hint_is_a_valid_command_line(tmp_path, monkeypatch):
     assert program_for_another_terminal(tmp_path / "state", is_announced=True) == "deepfakestream"
 
 
+SIGNALLED = """
+import os, signal
+from api.embedded.commands import _stop_on_signals
+signal.signal(signal.SIGHUP, signal.{before})
+_stop_on_signals()
+try:
+    os.kill(os.getpid(), signal.{number})
+    print("goes on")
+except KeyboardInterrupt:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("stops")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "number", "said"),
+    [("SIG_DFL", "SIGHUP", "stops"), ("SIG_IGN", "SIGHUP", "goes on")],
+    ids=["terminal closed, twice", "nohup"],
+)
+def test_a_hangup_stops_a_stack_once_unless_it_is_ignored(before, number, said):
+    code = SIGNALLED.format(before=before, number=number)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, said), done.stderr
+
+
 def test_the_start_waits_for_redis_only_while_it_runs(tmp_path):
     redis = Redis(tmp_path / "redis")
     with subprocess.Popen(redis.command(), stdout=subprocess.DEVNULL) as process:

@@ -23,7 +23,7 @@ def test_the_highest_face_of_each_person_is_explained(tmp_path):
     names = {"explanation.json"}
     for person in report["people"]:
         # Boxes are rounded to tenths of a pixel in between.
-        assert person["explained_score"] == pytest.approx(person["fake_score"], abs=0.05)
+        assert person["explained_score"] == pytest.approx(person["face_score"], abs=0.05)
         left, _, right, _ = person["box_px"]
         assert 0 <= left < right <= 640
         assert 0.0 <= person["time_s"] < 2.0
@@ -33,7 +33,7 @@ def test_the_highest_face_of_each_person_is_explained(tmp_path):
                 assert picture.size == (224, 224)
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     [only] = explain_file(clip, tmp_path / "one", people=1)["people"]
-    assert only["fake_score"] == max(person["fake_score"] for person in report["people"])
+    assert only["face_score"] == max(person["face_score"] for person in report["people"])
 
 
 def test_hostile_names_and_metadata_reach_neither_output_nor_terminal(tmp_path, monkeypatch, capsys):
@@ -53,7 +53,7 @@ def test_hostile_names_and_metadata_reach_neither_output_nor_terminal(tmp_path, 
 def test_a_picture_without_a_face_has_an_empty_report(tmp_path, capsys):
     Image.fromarray(np.full((120, 120, 3), 90, np.uint8)).save(tmp_path / "grey.png")
     assert main([str(tmp_path / "grey.png"), "--out", str(tmp_path / "out")]) == 0
-    assert "no face was scored" in capsys.readouterr().out
+    assert "no face was scored (no_face)" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "explanation.json").read_text())["people"] == []
 
 
@@ -69,10 +69,12 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
     [
         (b"this is no picture", [], 1, "(not_media)"),
         (b"", [], 1, "(empty_file)"),
-        (None, [], 1, "No such file"),
+        (None, [], 1, "/file': No such file"),
         (b"x", ["--model", "none"], 2, "none"),
+        (b"x", ["--device", "cuda:99"], 2, "the device 'cuda:99' cannot be used on this machine"),
+        (b"x", ["--device", "gpu"], 2, "the device 'gpu' cannot be used on this machine"),
     ],
-    ids=["not media", "empty", "missing", "unknown model"],
+    ids=["not media", "empty", "missing", "unknown model", "no such GPU", "unknown device"],
 )
 def test_what_cannot_be_explained_is_one_sentence(tmp_path, capsys, content, arguments, status, sentence):
     if content is not None:
@@ -83,6 +85,11 @@ def test_what_cannot_be_explained_is_one_sentence(tmp_path, capsys, content, arg
     assert sentence in told.err
     assert told.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_help_has_no_marks_of_a_docstring(capsys):
+    assert main(["--help"]) == 0
+    assert "`" not in capsys.readouterr().out
 
 
 def test_neither_serving_nor_explaining_needs_a_package_of_the_study():

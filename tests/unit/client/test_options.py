@@ -1,0 +1,45 @@
+"""Options and arguments that cannot be used are refused in one sentence."""
+
+import deepfakestream
+import pytest
+from deepfakestream import errors
+from deepfakestream.verification import Check, Verification, describe_verification
+
+
+@pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "8761"])
+def test_hours_of_a_link_outside_their_range_are_a_usage_error(command, hours):
+    done = command("share", "0198", f"--hours={hours}")
+    assert done.exit_code == 2, done.output
+    assert "Invalid value for '--hours'" in done.output
+    assert ("finite" if hours == "nan" else "1 minute to 365 days") in done.output
+
+
+@pytest.mark.parametrize("option", ["--url", "--api-key", "--state"])
+def test_an_option_that_stands_before_the_command_is_said_to(command, option):
+    done = command("scan", option, "x", "a.mp4")
+    assert done.exit_code == 2
+    assert f"stands before the command: deepfakestream {option} … scan" in done.output
+    assert "--all" not in done.output
+
+
+@pytest.mark.parametrize("option", [None, "--media"])
+def test_a_path_that_cannot_be_read_says_nothing_about_a_bundle(command, tmp_path, option):
+    (tmp_path / "bundle.zip").write_bytes(b"PK")
+    missing = tmp_path / "missing"
+    done = command("verify", *([missing] if option is None else [tmp_path / "bundle.zip", option, missing]))
+    assert done.exit_code == 2
+    assert f"{missing} cannot be read (No such file or directory)" in done.output
+    assert "acceptable" not in done.output
+
+
+def test_other_media_leaves_the_bundle_intact():
+    found = Verification([Check("signature", True, "Signed."), Check("media", False, "b is not the media of the job")])
+    assert "The bundle itself is intact, but the file that you gave is NOT its media." in describe_verification(found)
+    found.checks[0] = Check("signature", False, "No.")
+    assert "intact" not in describe_verification(found)
+
+
+def test_every_error_can_be_imported_from_the_package():
+    kinds = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert kinds <= set(deepfakestream.__all__)
+    assert all(getattr(deepfakestream, name) is getattr(errors, name) for name in kinds)
