@@ -48,6 +48,7 @@ GROUPS: Final = {
     "judged": (
         *(f"{_TRAINING}/evaluation/test_evaluate.py", f"{_TRAINING}/evaluation/test_report.py"),
         *(f"{_TRAINING}/evaluation/test_robustness.py", f"{_TRAINING}/scoring/test_scored_media.py"),
+        f"{_TRAINING}/evaluation/test_heat_maps.py",
     ),
     "s3": (
         *("tests/integration/api/test_direct.py", "tests/unit/api/test_storage.py"),
