@@ -1,20 +1,64 @@
-"""The answer to a request that made a job, or found the one that it made before."""
+"""What all requests that make a job have in common: their options, the start of the job, and the answer."""
 
 from http import HTTPStatus
+from typing import Any
 
 from flask import Response
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from api.auth import caller
+from api.metadata import check_metadata
 from api.responses import document_response
+from api.reuse import reuse_result
 from api.services import Services
 from api.waiting import requested_wait_s, wait_for_end
+from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.jobs.queries import get_job
-from shared.jobs.segments import read_segments
-from shared.observability import get_logger
+from shared.jobs.segments import NO_SEGMENTS, read_segments
+from shared.manifests import Manifest
+from shared.models import Job
+from shared.observability import JOBS_ACCEPTED, get_logger
+from shared.outbound import check_url
+from shared.queues import INGEST
+from shared.states import JobStatus
 
 log = get_logger(__name__)
+
+
+def check_options(services: Services, options: dict[str, Any], url: str | None = None) -> None:
+    """
+    Refuse a webhook or a source to which no request may be sent, and metadata that cannot be stored.
+
+    Args:
+        url: The address of the source, if the service is to fetch the file.
+    """
+    allow_insecure = services.settings.webhooks.allow_insecure
+    for address in (options.get("webhook_url"), url):
+        if address is not None:
+            check_url(address, allow_insecure=allow_insecure)
+    check_metadata(options.get("metadata", {}), services.settings.limits.max_metadata_bytes)
+
+
+def start_job(session: Session, job: Job, manifest: Manifest, *, source: str, may_reuse: bool) -> None:
+    """
+    Count a new job, and ask the workers for it once this transaction is committed.
+
+    Args:
+        source: The kind of source, for the metric of accepted jobs.
+        may_reuse: End it with the result of an equal job instead, if there is one.
+    """
+    after_commit(session).count(JOBS_ACCEPTED.labels(source=source).inc)
+    if may_reuse:
+        reuse_result(session, job, manifest)
+    if job.status == JobStatus.QUEUED:
+        after_commit(session).send(INGEST, job_id=job.id)
+
+
+def describe_accepted(session: Session, job: Job) -> JobDocument:
+    """Return the document of a job that a request has made or found; a new one has no segments to be read."""
+    return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS)
 
 
 def accepted(services: Services, document: JobDocument, *, is_new: bool, prefer: str | None) -> Response:

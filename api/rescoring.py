@@ -9,32 +9,26 @@ from typing import Any
 from flask import Response
 from sqlalchemy import func, select
 
-from api.acceptance import accepted
+from api.acceptance import accepted, check_options, describe_accepted, start_job
 from api.admission import check_capacity
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import authenticated_problems
 from api.errors import APIError
 from api.jobs import blueprint
-from api.metadata import check_metadata
 from api.ownership import find_own_job
 from api.responses import document_response
-from api.reuse import reuse_result
 from api.schemas import DiffPath, JobPath, Rescoring, SubmitHeaders
 from api.services import Services, current_services
 from shared.audit import record_event
-from shared.db import after_commit
 from shared.documents.diffs import DiffDocument, Interval, Side
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job, find_replayed_job
 from shared.jobs.differences import compare_segments, largest
-from shared.jobs.segments import NO_SEGMENTS, read_segments
+from shared.jobs.segments import read_segments
 from shared.manifests import Manifest, find_manifest
 from shared.models import Job, Media
-from shared.observability import JOBS_ACCEPTED
-from shared.outbound import check_url
-from shared.queues import INGEST
 from shared.states import JobStatus
 
 
@@ -66,9 +60,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
         manifest = find_manifest(settings.models.dir, options.get("model", parent.model))
         media_id = parent.media_id
         storage_key = None if parent.media is None else parent.media.storage_key
-    if "webhook_url" in options:
-        check_url(options["webhook_url"], allow_insecure=settings.webhooks.allow_insecure)
-    check_metadata(options.get("metadata", {}), settings.limits.max_metadata_bytes)
+    check_options(services, options)
     if media_id is None or storage_key is None:
         raise ObjectMissingError(f"the media of job {path.job_id} is not stored, so it cannot be scored again")
     services.storage.size(storage_key)
@@ -164,12 +156,8 @@ def _create(
             record_event(
                 session, "job.rescored", owner=owner, actor=current_actor(), job_id=job.id, parent=str(parent.id)
             )
-            after_commit(session).count(JOBS_ACCEPTED.labels(source="rescoring").inc)
-            if options.get("reuse", False):
-                reuse_result(session, job, manifest)
-            if job.status == JobStatus.QUEUED:
-                after_commit(session).send(INGEST, job_id=job.id)
-        return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+            start_job(session, job, manifest, source="rescoring", may_reuse=options.get("reuse", False))
+        return describe_accepted(session, job), is_new
 
 
 def _request_sha256(parent_id: uuid.UUID, options: dict[str, Any]) -> str:

@@ -168,6 +168,10 @@ def _read(path: Path, setting: str) -> bytes:
         raise ConfigurationError(f"{setting}: {path} cannot be read ({error.strerror})") from error
 
 
+def _print_public_key(key: SigningKey) -> None:
+    click.echo(f"{key.public.id}\n{key.public.pem}", nl=False)
+
+
 @click.group("signing")
 def commands() -> None:
     """Keys that sign evidence bundles."""
@@ -181,7 +185,7 @@ def create(path: Path) -> None:
         key = create_signing_key(path)
     except OSError as error:
         raise click.ClickException(f"{path} cannot be written ({error.strerror})") from error
-    click.echo(f"{key.public.id}\n{key.public.pem}", nl=False)
+    _print_public_key(key)
 
 
 @commands.command("show")
@@ -192,7 +196,7 @@ def show(path: Path) -> None:
         key = load_signing_key(path)
     except ConfigurationError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{key.public.id}\n{key.public.pem}", nl=False)
+    _print_public_key(key)
 
 
 if __name__ == "__main__":

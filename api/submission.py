@@ -12,15 +12,13 @@ from typing import Any
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.acceptance import accepted
+from api.acceptance import accepted, check_options, describe_accepted, start_job
 from api.admission import check_capacity, upload_slot
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import authenticated_problems, submission_body
 from api.errors import APIError
 from api.jobs import blueprint
-from api.metadata import check_metadata
-from api.reuse import reuse_result
 from api.schemas import (
     QueryOptions,
     SubmitHeaders,
@@ -30,19 +28,13 @@ from api.schemas import (
 from api.services import Services, current_services
 from api.uploads import Submission, check_stored_header, receive_body
 from shared.audit import record_event
-from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
 from shared.jobs.creation import NewJob, create_job
-from shared.jobs.segments import NO_SEGMENTS, read_segments
 from shared.manifests import Manifest, find_manifest
 from shared.media.direct_uploads import claim_upload, find_upload, incoming_key
 from shared.media.files import StoredFile, media_transaction
 from shared.models import Media
-from shared.observability import JOBS_ACCEPTED
-from shared.outbound import check_url
-from shared.queues import INGEST
-from shared.states import JobStatus
 
 
 @blueprint.post(
@@ -74,7 +66,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     ):
         options, source = _parse_options(submission, query)
         manifest = _find_manifest(services, options.get("model"))
-        _check_options(services, options, source.url)
+        check_options(services, options, source.url)
         if source.upload is not None:
             check_stored_header(services.storage, source.upload, settings.limits.for_media())
         document, is_new = _create_job(services, source, options, manifest, header.idempotency_key)
@@ -125,15 +117,7 @@ def _check_before_body(services: Services, query: QueryOptions, fields: dict[str
     """Refuse wrong options in query and form fields before a possibly large file is read."""
     options, _ = _parse_options(Submission(None, fields, is_json=False), query)
     _find_manifest(services, options.get("model"))
-    _check_options(services, options, None)
-
-
-def _check_options(services: Services, options: dict[str, Any], url: str | None) -> None:
-    allow_insecure = services.settings.webhooks.allow_insecure
-    for address in (options.get("webhook_url"), url):
-        if address is not None:
-            check_url(address, allow_insecure=allow_insecure)
-    check_metadata(options.get("metadata", {}), services.settings.limits.max_metadata_bytes)
+    check_options(services, options)
 
 
 def _create_job(
@@ -170,12 +154,9 @@ def _create_job(
                 _claim_upload(session, source.upload_id)
             sha256 = source.upload.sha256 if source.upload else None
             record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
-            after_commit(session).count(JOBS_ACCEPTED.labels(source=source.kind).inc)
-            if media is not None and options.get("reuse", services.settings.jobs.reuse_results):
-                reuse_result(session, job, manifest)
-            if job.status == JobStatus.QUEUED:
-                after_commit(session).send(INGEST, job_id=job.id)
-        return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS), is_new
+            may_reuse = media is not None and options.get("reuse", services.settings.jobs.reuse_results)
+            start_job(session, job, manifest, source=source.kind, may_reuse=may_reuse)
+        return describe_accepted(session, job), is_new
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 from werkzeug.wsgi import FileWrapper
 
 from api.errors import APIError
@@ -24,6 +25,7 @@ from api.shares import find_shared
 from api.web.report import collect_report
 from shared.errors import Code
 from shared.jobs.segments import count_done
+from shared.models import Job
 
 blueprint = Blueprint(
     "web", __name__, template_folder="templates", static_folder="static", static_url_path="/web/static"
@@ -75,23 +77,22 @@ def jobs() -> Response:
 def report(job_id: uuid.UUID) -> Response:
     """Show the report of a job to whoever has a link to it."""
     services = current_services()
-    token = request.args.get("token", "")
-    with services.sessions.transaction() as session:
-        job = find_shared(session, job_id, token)
-        if job is None:
-            if request.accept_mimetypes.quality("text/html") > request.accept_mimetypes.quality("application/json"):
-                page = _page("no_report.html", sentence=NO_REPORT)
-                page.status_code = HTTPStatus.NOT_FOUND
-                return page
-            raise _no_report()
-        values = collect_report(session, job, Path(services.settings.models.dir))
-    return _page("report.html", **values, token=token)
+    try:
+        with services.sessions.transaction() as session:
+            values = collect_report(session, _find_job(session, job_id), Path(services.settings.models.dir))
+    except _NoReportError:
+        if request.accept_mimetypes.quality("text/html") <= request.accept_mimetypes.quality("application/json"):
+            raise
+        page = _page("no_report.html", sentence=NO_REPORT)
+        page.status_code = HTTPStatus.NOT_FOUND
+        return page
+    return _page("report.html", **values, token=request.args["token"])
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/state")
 def state(job_id: uuid.UUID) -> Response:
     """Return how far the job is, for pages whose browser cannot listen to ``events``."""
-    response = Response(_state(current_services(), job_id), mimetype="application/json")
+    response = Response(json.dumps(_read_progress(current_services(), job_id)), mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -100,7 +101,7 @@ def state(job_id: uuid.UUID) -> Response:
 def events(job_id: uuid.UUID) -> Response:
     """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
     services = current_services()
-    first = _state(services, job_id)
+    first = _read_progress(services, job_id)
     slots = (services.streaming, services.waiting)
     for number, slot in enumerate(slots):
         if not slot.acquire(blocking=False):
@@ -109,18 +110,18 @@ def events(job_id: uuid.UUID) -> Response:
             raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
 
     def has_ended() -> bool:
-        return bool(json.loads(_state(services, job_id))["is_final"])
+        return bool(_read_progress(services, job_id)["is_final"])
 
     def stream() -> Iterator[str]:
         last, deadline = first, time.monotonic() + MAX_STREAM_S
-        yield f"retry: 2000\ndata: {last}\n\n"
+        yield f"retry: 2000\ndata: {json.dumps(last)}\n\n"
         try:
-            while not json.loads(last)["is_final"] and time.monotonic() < deadline:
+            while not last["is_final"] and time.monotonic() < deadline:
                 # It returns early when the job ends, and when this process has been asked to stop.
                 services.listener.wait(job_id, has_ended, PROGRESS_INTERVAL_S)
-                now = _state(services, job_id)
+                now = _read_progress(services, job_id)
                 # A comment shows in time that the browser has gone.
-                yield ": \n\n" if now == last else f"data: {now}\n\n"
+                yield ": \n\n" if now == last else f"data: {json.dumps(now)}\n\n"
                 last = now
                 if services.listener.is_ending_waits:
                     return
@@ -141,9 +142,7 @@ def media(job_id: uuid.UUID) -> Response:
     """Send the job's media, whole or the range that is requested, for the report to show."""
     services = current_services()
     with services.sessions.transaction() as session:
-        job = find_shared(session, job_id, request.args.get("token", ""))
-        if job is None:
-            raise _no_report()
+        job = _find_job(session, job_id)
         if job.media is None or job.media.storage_key is None:
             raise APIError(Code.MEDIA_MISSING, "the job's media is not stored any more")
         key, size_bytes = job.media.storage_key, job.media.size_bytes
@@ -212,21 +211,27 @@ def _page(template: str, **values: Any) -> Response:
     return response
 
 
-def _state(services: Services, job_id: uuid.UUID) -> str:
+class _NoReportError(APIError):
+    """The link that was given shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.NOT_FOUND, NO_REPORT)
+
+
+def _find_job(session: Session, job_id: uuid.UUID) -> Job:
+    """Return the job that the link of the request shows."""
+    job = find_shared(session, job_id, request.args.get("token", ""))
+    if job is None:
+        raise _NoReportError
+    return job
+
+
+def _read_progress(services: Services, job_id: uuid.UUID) -> dict[str, Any]:
     with services.sessions.transaction() as session:
-        job = find_shared(session, job_id, request.args.get("token", ""))
-        if job is None:
-            raise _no_report()
-        done = count_done(session, [job])[job.id]
-        return json.dumps(
-            {
-                "status": job.status,
-                "is_final": job.is_final,
-                "segments_done": done,
-                "segments_total": job.segments_total,
-            }
-        )
-
-
-def _no_report() -> APIError:
-    return APIError(Code.NOT_FOUND, NO_REPORT)
+        job = _find_job(session, job_id)
+        return {
+            "status": job.status,
+            "is_final": job.is_final,
+            "segments_done": count_done(session, [job])[job.id],
+            "segments_total": job.segments_total,
+        }

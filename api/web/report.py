@@ -62,9 +62,9 @@ def get_report(path: JobPath) -> Response:
 
 def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, Any]:
     """Return the values of the template ``report.html`` for *job*, but for the token of a link."""
-    document = JobDocument.from_job(job, read_segments(session, job))
-    segments: list[Any] = []
-    after: int | None = -1
+    found = read_segments(session, job)
+    document = JobDocument.from_job(job, found)
+    segments, after = [*found.first.rows], found.first.last_index
     while after is not None:
         page = read_segment_page(session, job.id, after=after, limit=PAGE_SEGMENTS)
         segments += page.rows

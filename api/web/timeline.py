@@ -72,7 +72,7 @@ def draw_timeline(segments: Sequence[Any], evidence: dict[str, Any] | None, susp
         suspicious: The job's suspicious stretches, as dictionaries.
     """
     # A page of an image has no length, and is drawn as long as one second.
-    ends = [max(row.end_s, row.start_s + 1.0) if row.start_s == row.end_s else row.end_s for row in segments]
+    ends = [row.start_s + 1.0 if row.start_s == row.end_s else row.end_s for row in segments]
     duration_s = max(ends, default=1.0)
     scale = FULL / duration_s
     low, high = (evidence or {}).get("real_below"), (evidence or {}).get("fake_from")

@@ -314,14 +314,19 @@ def evidence(context: click.Context, job_id: str, out: Path) -> None:
 
     ID is a job's, as 'scan --no-wait' and 'jobs' print it.
     """
+    _download(context, out, lambda client: client.evidence(job_id, out))
+    say(f"{out} written; check it with 'deepfakestream verify'")
+
+
+def _download(context: click.Context, out: Path, download: Callable[[Client], Path]) -> None:
+    """Let the SDK write the file *out*."""
     try:
         with _client(context) as client:
-            client.evidence(job_id, out)
+            download(client)
     except OSError as error:
-        raise _click_error(DeepfakeStreamError(f"{out} cannot be written ({error.strerror or error})")) from error
+        raise click.ClickException(f"{out} cannot be written ({error.strerror or error})") from error
     except DeepfakeStreamError as error:
         raise _click_error(error) from error
-    say(f"{out} written; check it with 'deepfakestream verify'")
 
 
 @main.command("evidence-key")
@@ -484,13 +489,7 @@ def report(context: click.Context, job_id: str, out: Path) -> None:
 
     ID is the job's. The file holds all numbers and words, and neither the media nor pictures of people.
     """
-    try:
-        with _client(context) as client:
-            client.report(job_id, out)
-    except OSError as error:
-        raise _click_error(DeepfakeStreamError(f"{out} cannot be written ({error.strerror or error})")) from error
-    except DeepfakeStreamError as error:
-        raise _click_error(error) from error
+    _download(context, out, lambda client: client.report(job_id, out))
     say(f"{out} written")
 
 

@@ -108,17 +108,14 @@ class Client:
             raise ValueError("give either a file or a url")
         if direct and (file is None or reuse is not None):
             raise ValueError("direct needs a file, and cannot be combined with reuse")
-        options: dict[str, Any] = {
-            "model": model,
-            "sample_fps": sample_fps,
-            "segment_seconds": segment_seconds,
-            "webhook_url": webhook_url,
-            "reuse": reuse,
-        }
-        options = {name: value for name, value in options.items() if value is not None}
-        if metadata is not None:
-            options["metadata"] = metadata
-        _check_json(options)
+        options = _collect_options(
+            model=model,
+            sample_fps=sample_fps,
+            segment_seconds=segment_seconds,
+            webhook_url=webhook_url,
+            reuse=reuse,
+            metadata=metadata,
+        )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
             body = {"url": url, **options}
@@ -256,16 +253,14 @@ class Client:
             DeepfakeStreamError: The media is not stored any more (``code`` is ``media_missing``).
             InvalidRequestError: An option is not acceptable; ``code`` says why.
         """
-        options = {
-            "model": model,
-            "sample_fps": sample_fps,
-            "segment_seconds": segment_seconds,
-            "webhook_url": webhook_url,
-            "metadata": metadata,
-            "reuse": reuse,
-        }
-        options = {name: value for name, value in options.items() if value is not None}
-        _check_json(options)
+        options = _collect_options(
+            model=model,
+            sample_fps=sample_fps,
+            segment_seconds=segment_seconds,
+            webhook_url=webhook_url,
+            reuse=reuse,
+            metadata=metadata,
+        )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return _parse_document(
             Job, self._transport.call("POST", _job_path(job_id, "rescore"), headers=headers, json=options)
@@ -498,12 +493,15 @@ def _parse_document(kind: type[_Document], document: Any) -> _Document:
         raise unexpected_answer_error(200, why) from error
 
 
-def _check_json(options: dict[str, Any]) -> None:
+def _collect_options(**given: Any) -> dict[str, Any]:
+    """Return the options that are not None. Raises InvalidRequestError for a value that cannot be written as JSON."""
+    options = {name: value for name, value in given.items() if value is not None}
     for name, value in options.items():
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequestError(422, "invalid_request", f"{name} cannot be written as JSON: {error}") from error
+    return options
 
 
 def _job_path(job_id: str, *more: str) -> str:
