@@ -92,8 +92,8 @@ def sign_with_expired(data: bytes, mime_type: str, signer: Signer) -> bytes:
     """
     Return the media *data* signed with a certificate whose time was over.
 
-    The library refuses to sign so. It signs with the valid certificate, which is then replaced by the expired one of the
-    same length, and the signature by one of the same key over what a signer would have signed.
+    The library refuses to sign so. It signs with the valid certificate, which is then replaced by the expired one of
+    the same length, and the signature by one of the same key over what a signer would have signed.
     """
     old, new = (one.public_bytes(serialization.Encoding.DER) for one in (signer.certificate, signer.expired))
     if len(old) != len(new):

@@ -89,6 +89,8 @@ class Provenance(Section):
 
     trust_anchors_file: Path | None = None
     """PEM file of the certificates that vouch for signers; without one no signer is trusted."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Wall-clock limit of reading them, for which the whole file is read if there are any."""
 
     @field_validator("trust_anchors_file")
     @classmethod

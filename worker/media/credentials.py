@@ -2,8 +2,8 @@
 The child process that reads Content Credentials: ``python -I -B credentials.py PATH REQUEST``.
 
 The request is a JSON object: ``format``, the media type, and ``trust_anchors_file``, a PEM file or null. The answer is
-one line of JSON with the fields of ``shared.documents.provenance.ProvenanceDocument``, within its bounds. It imports the
-library of the C2PA and nothing of this project, so that it starts fast and holds no secrets.
+one line of JSON with the fields of ``shared.documents.provenance.ProvenanceDocument``, within its bounds. It imports
+the library of the C2PA and nothing of this project, so that it starts fast and holds no secrets.
 
 Nothing is ever fetched: remote manifests and the state of certificates (OCSP) are switched off, identity assertions are
 not decoded, and no host is allowed for whatever else the library may ask the network for.

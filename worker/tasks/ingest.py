@@ -46,10 +46,11 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
     if storage_key is None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
-        timeout_s = context.settings.worker.probe_timeout_s
-        facts = probe(path, context.settings.limits.for_media(), timeout_s=timeout_s)
-        anchors = context.settings.provenance.trust_anchors_file
-        found = read_provenance(path, facts.container, trust_anchors_file=anchors, timeout_s=timeout_s)
+        facts = probe(path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s)
+        wanted = context.settings.provenance
+        found = read_provenance(
+            path, facts.container, trust_anchors_file=wanted.trust_anchors_file, timeout_s=wanted.timeout_s
+        )
     segments = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     with context.sessions.transaction() as session:
         record_plan(
