@@ -169,6 +169,12 @@ def test_a_reference_to_a_manifest_elsewhere_is_not_followed(read, folder, signe
             server.accept()
 
 
+@pytest.mark.parametrize("container", ["jpeg", "png", "webp"])
+def test_a_reference_alone_is_found_by_the_search(container, read, signer):
+    data = samples.sign(picture(container), FORMATS[container], signer, remote_url="http://127.0.0.1:9/", embed=False)
+    assert read(data, container).reason == "remote"
+
+
 def test_no_damage_to_a_manifest_harms_the_worker(signed, read):
     chance = random.Random(1)
     begin, end = signed.index(b"\xff\xeb"), len(signed)
