@@ -149,8 +149,10 @@ def test_hostile_texts_are_kept_within_bounds(read, signer):
 
 def test_ten_thousand_assertions_have_an_answer(read, signer):
     assertions = [{"label": f"a.{number}", "data": {}} for number in range(10_000)]
-    found = read(samples.sign(picture(), "image/jpeg", signer, manifest={"assertions": assertions}))
-    assert found.state in ("valid", "invalid", "unreadable")
+    data = samples.sign(picture(), "image/jpeg", signer, manifest={"assertions": assertions})
+    # The library takes some ten seconds for them, so that the limit of time ends it.
+    found = read(data, timeout_s=1.0)
+    assert found.state in ("invalid", "unreadable")
     assert len(found.codes) <= bounds.MAX_CODES
 
 
