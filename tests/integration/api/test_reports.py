@@ -155,11 +155,15 @@ def test_hostile_text_is_shown_as_text(api, headers, job):
         row.model_description = {"name": f"../../{HOSTILE}", "version": HOSTILE, "weights_sha256": HOSTILE}
         row.review = {"finding": HOSTILE, "note": HOSTILE, "reviewed_at": "now", "reviewer": HOSTILE}
         row.media.facts = {"container": HOSTILE, "codec": HOSTILE, "kind": "video"}
+        texts = dict.fromkeys(("signer", "issuer", "signed_at", "generator", "title"), HOSTILE)
+        lists = {"codes": [HOSTILE], "ingredients": [HOSTILE], "ingredients_total": 1}
+        actions = [{"action": HOSTILE, "source_type": HOSTILE, "software": HOSTILE}]
+        row.media.provenance = {"state": "invalid", **texts, **lists, "actions": actions}
     answer = look(api, share(api, headers, job)["url"])
     assert answer.status_code == 200
     assert "<script>alert" not in answer.text
     assert "89701" not in answer.text
-    assert answer.text.count("&lt;script&gt;alert(1)") >= 8
+    assert answer.text.count("&lt;script&gt;alert(1)") >= 17
     assert "File <bdi" in answer.text
 
 
