@@ -1,5 +1,6 @@
 """The report of a job: what its page says, and the page as one file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from api.jobs import blueprint
 from api.ownership import find_own_job
 from api.schemas import JobPath
 from api.services import current_services
+from api.slots import take_slot
+from api.web.pdf import render_pdf
 from api.web.provenance_wording import explain_provenance
 from api.web.timeline import clock, draw_timeline
 from api.web.wording import (
@@ -57,6 +60,49 @@ def get_report(path: JobPath) -> Response:
     response = Response(page, mimetype="text/html")
     response.headers["Content-Disposition"] = f'attachment; filename="report-{path.job_id}.html"'
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>/report.pdf",
+    operation_id="getReportAsPdf",
+    responses={
+        "200": {
+            "description": "A PDF.",
+            "content": {"application/pdf": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **authenticated_problems(404, 422),
+    },
+)
+@requires("jobs:read")
+def get_report_as_pdf(path: JobPath) -> Response:
+    """
+    Get the report of a job as a PDF of a few pages, to be printed, kept or handed on.
+
+    It holds the numbers and words, and neither the media nor pictures of people.
+    """
+    services = current_services()
+    with services.sessions.transaction() as session:
+        job = find_own_job(session, path.job_id)
+        values = collect_report(session, job, Path(services.settings.models.dir))
+    return send_pdf(values)
+
+
+def send_pdf(values: Mapping[str, Any]) -> Response:
+    """
+    Set the report with the values of ``collect_report`` and return it as a download.
+
+    Raises:
+        APIError: ``overloaded``: the process makes as many as it may already.
+    """
+    slot = take_slot(current_services().bundling, "PDF reports")
+    try:
+        pdf = render_pdf(values)
+    finally:
+        slot.release()
+    response = Response(pdf, mimetype="application/pdf")
+    response.headers["Content-Disposition"] = f'attachment; filename="report-{values["job"].id}.pdf"'
     response.headers["Cache-Control"] = "private, no-store"
     return response
 

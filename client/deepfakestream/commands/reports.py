@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from deepfakestream.commands.context import Number, open_client, shown_write_errors
+from deepfakestream.requests.reports import REPORT_TYPES
 from deepfakestream.tables import pluralize
 from deepfakestream.terminal import say
 
@@ -19,14 +20,18 @@ class _ShareHours(Number):
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The HTML file to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write: .html or .pdf."
+)
 @click.pass_context
 def report(context: click.Context, job_id: str, out: Path) -> None:
     """
-    Download the report of a job as one HTML file.
+    Download the report of a job as one HTML file or as a PDF.
 
     ID is the job's. The file holds all numbers and words, and neither the media nor pictures of people.
     """
+    if out.suffix.lower() not in REPORT_TYPES:
+        raise click.BadParameter("name a file that ends in .html or .pdf", param_hint="--out")
     with shown_write_errors(out), open_client(context) as client:
         client.report(job_id, out)
     say(f"{out} written")

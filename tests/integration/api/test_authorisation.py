@@ -43,6 +43,7 @@ GUARDED = {
     ("PUT", "/v1/jobs/{job}/review"): ("jobs:write", 409, 404),
     ("DELETE", "/v1/jobs/{job}/review"): ("jobs:write", 204, 404),
     ("GET", "/v1/jobs/{job}/report.html"): ("jobs:read", 200, 404),
+    ("GET", "/v1/jobs/{job}/report.pdf"): ("jobs:read", 200, 404),
     ("GET", "/v1/jobs/{job}/shares"): ("jobs:read", 200, 404),
     ("POST", "/v1/jobs/{job}/shares"): ("jobs:write", 201, 404),
     ("DELETE", "/v1/jobs/{job}/shares/{job}"): ("jobs:write", 404, 404),
