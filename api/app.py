@@ -6,7 +6,8 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-# Those that are not registered below add their routes to the blueprint of jobs, since the document of a second one would replace that.
+# Those that are not registered below add their routes to the blueprint of jobs, since the document of a second
+# blueprint would replace that.
 from api import (  # noqa: F401
     deliveries,
     direct_uploads,

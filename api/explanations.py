@@ -116,5 +116,7 @@ def image_response(data: bytes) -> Response:
 def _find(session: Session, job_id: uuid.UUID) -> Explanation:
     found = find_explanation(session, job_id)
     if found is None:
-        raise APIError(Code.NOT_FOUND, f"no explanation of job {job_id} was requested; POST to this address does it")
+        raise APIError(
+            Code.NOT_FOUND, "no explanation of this job was requested; POST to /v1/jobs/{id}/explanations requests one"
+        )
     return found

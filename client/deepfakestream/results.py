@@ -233,6 +233,14 @@ class Share(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationState(Document):
+    """How far the explanation of a job's faces is."""
+
+    status: str
+    """``pending``, ``running``, ``succeeded`` or ``failed``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Document):
     """A job with its progress and the scores so far."""
 
@@ -258,6 +266,8 @@ class Job(Document):
     parent_id: str | None = None
     """The job whose media this one scores again."""
     review: Review | None = None
+    explanation: ExplanationState | None = None
+    """None if none was requested, and in webhooks."""
     error: Problem | None = None
     people: tuple[JudgedPerson, ...] = ()
     """Empty before the verdict, and from services that do not follow people over time."""
@@ -289,7 +299,7 @@ class Job(Document):
                 for name in ("segments_total", "segments_done", "fraction")
             },
             "duration_s": media.get("duration_s"),
-            **{name: document.get(name) or None for name in ("evidence", "model", "review")},
+            **{name: document.get(name) or None for name in ("evidence", "model", "review", "explanation")},
             **{name: document.get(name) or () for name in ("people", "suspicious")},
             "raw": document,
         }

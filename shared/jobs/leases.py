@@ -2,8 +2,9 @@
 Leases: the exclusive right to work on one step of a job until the lease expires. All steps share this code.
 
 The state of a step is in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in
-a delivery's, explaining in that of the explanation. An attempt is counted when its lease is acquired. Recording a result requires a valid lease. After the
-last allowed attempt the row fails with a code, so that nothing is repeated for ever.
+a delivery's, explaining in that of the explanation. An attempt is counted when its lease is acquired. Recording a
+result requires a valid lease. After the last allowed attempt the row fails with a code, so that nothing is repeated for
+ever.
 """
 
 import uuid
@@ -38,7 +39,8 @@ from shared.states import (
 
 Row = Job | Segment | Delivery | Explanation
 Key = tuple[uuid.UUID] | tuple[uuid.UUID, int]
-"""The primary key of a row: the id of a job (also for its explanation) or a delivery, or the job id and index of a segment."""
+"""The primary key of a row: the id of a job or a delivery, the job id of an explanation, or the job id and index of a
+segment."""
 
 
 class Step(StrEnum):

@@ -38,7 +38,8 @@ class Explainers(Protocol):
 
 def load_explainers(models_dir: Path, device: str) -> Explainers:
     """Make a cache of explainers on *device* that keeps the last one: they are needed seldom, and are as large as a
-    detector's network."""
+    detector's network.
+    """
 
     @lru_cache(maxsize=1)
     def get(pinned: str) -> Explainer:

@@ -61,7 +61,8 @@ def _remove_pending(context: Context) -> int:
 
 def find_orphans(context: Context, before: datetime) -> list[str]:
     """List old files without a row of media or of an explanation, direct uploads that no job needs, and files left by
-    health checks."""
+    health checks.
+    """
     found = (
         (key.removesuffix(".part"), changed)
         for prefix in (MEDIA_PREFIX, EXPLANATION_PREFIX, INCOMING_PREFIX, PROBE_PREFIX)

@@ -43,6 +43,7 @@ EACH = {
     results.JudgedPerson: READ.people[0],
     results.Suspicion: READ.suspicious[0],
     results.Job: READ,
+    results.ExplanationState: results.ExplanationState.from_json({"status": "pending"}),
     results.Review: results.Review.from_json(REVIEW),
     results.Share: results.Share.from_json(SHARE),
     results.Delivery: results.Delivery.from_json(DELIVERY),
