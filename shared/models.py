@@ -149,6 +149,11 @@ class Media(Base):
     """Bytes of the video stream; null for images, and in rows of older releases."""
     presentation: Mapped[dict[str, Any] | None]
     """The track and dynamic range that are shown; null in rows of older releases. See ``MediaFacts.presentation``."""
+    provenance: Mapped[dict[str, Any] | None]
+    """
+    Its Content Credentials, as a ``shared.documents.provenance.ProvenanceDocument``; null until it was probed, and in
+    rows of older releases.
+    """
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 

@@ -98,6 +98,38 @@ class Finding(StrEnum):
     DISPUTED = "disputed"
 
 
+class ProvenanceState(StrEnum):
+    """What is known of the Content Credentials (C2PA) in a file."""
+
+    NONE = "none"
+    """There are none, which says nothing about the media."""
+    VALID = "valid"
+    """The signature is intact, the media unchanged since, and a configured trust anchor vouches for the signer."""
+    UNTRUSTED = "untrusted"
+    """The signature is intact and the media unchanged since, but no configured trust anchor vouches for the signer."""
+    INVALID = "invalid"
+    """The media was changed after signing, or the manifest, its signature or its certificate is not valid."""
+    UNREADABLE = "unreadable"
+    NOT_CHECKED = "not_checked"
+
+
+class ProvenanceReason(StrEnum):
+    """The reason why a file's Content Credentials were not checked, or could not be read."""
+
+    FORMAT = "format"
+    """Content Credentials in this format cannot be read."""
+    LIBRARY = "library"
+    """The worker lacks the library that reads them."""
+    TRUST_ANCHORS = "trust_anchors"
+    """The configured trust anchors cannot be read."""
+    REMOTE = "remote"
+    """The file only refers to a manifest elsewhere, and nothing is fetched."""
+    DAMAGED = "damaged"
+    CRASHED = "crashed"
+    """The library crashed, or gave an answer beyond the bounds."""
+    TIMED_OUT = "timed_out"
+
+
 OPEN_JOB_STATUSES: Final = (JobStatus.QUEUED, JobStatus.RUNNING)
 FINAL_JOB_STATUSES: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 OPEN_SEGMENT_STATUSES: Final = (SegmentStatus.PENDING, SegmentStatus.RUNNING)

@@ -42,6 +42,8 @@ NO_REPORT: Final = "this link is wrong, has expired or was revoked"
 MAX_STREAM_S: Final = 60
 """Length of one stream of progress; the page connects again."""
 PROGRESS_INTERVAL_S: Final = 1.0
+RECONNECT_MS: Final = 2000
+"""How long browsers wait before they connect again to a stream that has ended."""
 MAX_RANGE_BYTES: Final = 2 * 1024 * 1024
 """The most that one answer to a request for a range has. Players request the rest when they need it, so that a video
 that is paused does not hold a thread."""
@@ -103,22 +105,29 @@ def state(job_id: uuid.UUID) -> Response:
 
 @blueprint.get("/jobs/<uuid:job_id>/report/events")
 def events(job_id: uuid.UUID) -> Response:
-    """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
+    """
+    Stream the progress of a job as server-sent events, until the job ends or a minute is over.
+
+    Where all slots are taken, the stream ends after the first event, and browsers connect again by themselves. They
+    are not refused: a page that somebody left holds its slot until the next event, so that a single person who opens
+    one report after another could be refused by pages that are closed already.
+    """
     services = current_services()
     first = _read_progress(services, job_id)
+    opening = f"retry: {RECONNECT_MS}\ndata: {json.dumps(first)}\n\n"
     slots = (services.streaming, services.waiting)
     for number, slot in enumerate(slots):
         if not slot.acquire(blocking=False):
             for taken in slots[:number]:
                 taken.release()
-            raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
+            return _event_stream(opening)
 
     def has_ended() -> bool:
         return bool(_read_progress(services, job_id)["is_final"])
 
     def stream() -> Iterator[str]:
         last, deadline = first, time.monotonic() + MAX_STREAM_S
-        yield f"retry: 2000\ndata: {json.dumps(last)}\n\n"
+        yield opening
         try:
             while not last["is_final"] and time.monotonic() < deadline:
                 # It returns early when the job ends, and when this process has been asked to stop.
@@ -133,10 +142,15 @@ def events(job_id: uuid.UUID) -> Response:
             # The link was revoked, or the database is unavailable: the page connects again, or learns why it cannot.
             return
 
-    response = Response(stream_with_context(stream()), mimetype="text/event-stream")
+    response = _event_stream(stream_with_context(stream()))
     # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
     for slot in slots:
         response.call_on_close(slot.release)
+    return response
+
+
+def _event_stream(events: str | Iterator[str]) -> Response:
+    response = Response(events, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     return response
 

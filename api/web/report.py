@@ -13,6 +13,7 @@ from api.ownership import find_own_job
 from api.schemas import JobPath
 from api.services import current_services
 from api.web.explained import inline_explained
+from api.web.provenance_wording import explain_provenance
 from api.web.timeline import clock, draw_timeline
 from api.web.wording import (
     explain_error_rates,
@@ -88,6 +89,7 @@ def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, An
         "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
         "is_stored": document.media is not None and document.media.stored,
         "filename": _read_filename(document.metadata),
+        "provenance": explain_provenance(document.provenance),
         "model_card": card,
         "error_rates": explain_error_rates(metrics),
         "printable": make_printable,

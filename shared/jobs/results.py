@@ -37,6 +37,7 @@ def record_plan(
     manifest: dict[str, Any] | None = None,
     video_bytes: int | None = None,
     presentation: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> None:
     """
     Store the probe's facts and the segments to score, and send the messages that have them scored.
@@ -50,7 +51,7 @@ def record_plan(
         raise JobCancelledError("the job's media was erased")
     # The media is locked before the job is changed, to avoid a deadlock: a submission of the same content locks the
     # media first, and then waits for the job with the same idempotency key.
-    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation}
+    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation, "provenance": provenance}
     session.execute(update(Media).where(Media.id == job.media_id).values(**found))
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
