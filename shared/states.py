@@ -44,6 +44,16 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+class ExplanationStatus(StrEnum):
+    """The status of the explanation of a job's faces; it changes nothing of the job."""
+
+    PENDING = "pending"
+    """Waits for the job to succeed, or for a worker."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class Verdict(StrEnum):
     """The verdict on media, or on a person (except ``not_applicable``)."""
 
@@ -123,4 +133,5 @@ class ProvenanceReason(StrEnum):
 OPEN_JOB_STATUSES: Final = (JobStatus.QUEUED, JobStatus.RUNNING)
 FINAL_JOB_STATUSES: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 OPEN_SEGMENT_STATUSES: Final = (SegmentStatus.PENDING, SegmentStatus.RUNNING)
+OPEN_EXPLANATION_STATUSES: Final = (ExplanationStatus.PENDING, ExplanationStatus.RUNNING)
 OPEN_DELIVERY_STATUSES: Final = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)

@@ -30,7 +30,7 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
     Set a report.
 
     Args:
-        values: Those of ``api.web.report.collect_report``.
+        values: Those of ``api.web.contents.describe_report``.
 
     Returns:
         A tagged PDF (PDF/UA-1). The same values give the same bytes.
@@ -47,7 +47,7 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
             ignore_system_fonts=False,
             package_path=root,
             package_cache_path=root,
-            sys_inputs={"data": json.dumps(describe_report(values), allow_nan=False)},
+            sys_inputs={"data": json.dumps(lay_out(values), allow_nan=False)},
         )
         found = compiler.compile(format="pdf", pdf_standards="ua-1", timestamp=int(made.timestamp()))
     if not isinstance(found, bytes):
@@ -55,7 +55,7 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
     return found
 
 
-def describe_report(values: Mapping[str, Any]) -> dict[str, Any]:
+def lay_out(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the template shows, as JSON: texts, and coordinates in percent."""
     job: JobDocument = values["job"]
     timeline: Timeline = values["timeline"]

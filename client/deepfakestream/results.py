@@ -233,6 +233,14 @@ class Share(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationState(Document):
+    """How far the explanation of a job's faces is."""
+
+    status: str
+    """``pending``, ``running``, ``succeeded`` or ``failed``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProvenanceAction(Document):
     """One action that a manifest records, as its signer describes it."""
 
@@ -295,6 +303,8 @@ class Job(Document):
     parent_id: str | None = None
     """The job whose media this one scores again."""
     review: Review | None = None
+    explanation: ExplanationState | None = None
+    """None if none was requested, and in webhooks."""
     provenance: Provenance | None = None
     """None until the file was inspected, in summaries, and for media that an earlier release inspected."""
     error: Problem | None = None
@@ -328,7 +338,10 @@ class Job(Document):
                 for name in ("segments_total", "segments_done", "fraction")
             },
             "duration_s": media.get("duration_s"),
-            **{name: document.get(name) or None for name in ("evidence", "model", "review", "provenance")},
+            **{
+                name: document.get(name) or None
+                for name in ("evidence", "model", "review", "explanation", "provenance")
+            },
             **{name: document.get(name) or () for name in ("people", "suspicious")},
             "raw": document,
         }

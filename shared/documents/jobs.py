@@ -8,6 +8,7 @@ from pydantic import Field
 
 from shared.cursors import write_cursor
 from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.documents.explanations import ExplanationState
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
 from shared.documents.provenance import ProvenanceDocument
 from shared.documents.reviews import ReviewDocument
@@ -128,6 +129,9 @@ class _Job(Document):
     review: Annotated[dict[str, Any] | None, DeclaredType(ReviewDocument | None)] = Field(
         description="What a person found; the verdict is not changed by it."
     )
+    explanation: ExplanationState | None = Field(
+        description="Null if none was requested, and in webhooks; see `GET /v1/jobs/{id}/explanations`."
+    )
     error: ErrorDocument | None
 
 
@@ -201,6 +205,7 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "reused_from": job.reused_from,
         "parent_id": job.parent_id,
         "review": job.review,
+        "explanation": ExplanationState.from_job(job),
         "error": ErrorDocument.from_columns(job.error_code, job.error_detail),
     }
 

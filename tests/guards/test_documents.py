@@ -228,6 +228,7 @@ def test_documents_are_serialised_as_in_earlier_releases():
         "reused_from": None,
         "parent_id": None,
         "review": None,
+        "explanation": None,
         "error": None,
     }
     whole = (

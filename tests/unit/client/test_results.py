@@ -52,6 +52,7 @@ EACH = {
     results.JudgedPerson: READ.people[0],
     results.Suspicion: READ.suspicious[0],
     results.Job: READ,
+    results.ExplanationState: results.ExplanationState.from_json({"status": "pending"}),
     results.Provenance: results.Provenance.from_json(PROVENANCE),
     results.ProvenanceAction: results.ProvenanceAction.from_json(ACTION),
     results.Review: results.Review.from_json(REVIEW),
