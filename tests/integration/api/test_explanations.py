@@ -137,7 +137,7 @@ def test_media_that_expired_before_the_request_is_gone(api, headers, context):
     assert row(api, answer.json["id"]) is None
 
 
-def test_images_do_not_outlive_media_that_is_erased_while_they_are_made(api, headers, context):
+def test_images_do_not_outlive_media_that_is_erased_while_they_are_made(api, headers):
     job_id = finished(api, headers)
     lease = take(api, job_id)
     with api.sessions.transaction() as session:
