@@ -215,6 +215,17 @@ def test_a_rescoring_inherits_the_request_and_a_reused_result_is_explained(api, 
     assert take(api, reused["id"]) is not None
 
 
+@pytest.mark.parametrize("explain", [True, False])
+def test_a_submission_by_url_can_request_it(api, headers, explain):
+    body = {"url": "https://example.com/clip.mp4", "explain": explain}
+    answer = api.call("POST", "/v1/jobs", headers, json=body)
+    assert answer.status_code == 202, answer.text
+    found = row(api, answer.json["id"])
+    assert (found is not None and found.status == ExplanationStatus.PENDING) == explain
+    # Nothing is explained before the job has succeeded.
+    assert take(api, answer.json["id"]) is None
+
+
 @pytest.mark.parametrize(
     "name",
     ["..%2F..%2Fmedia", "%2Fetc%2Fpasswd", "person-0-crop.webp%00", "person-0-overlay.webp", "note", "__class__"],
