@@ -8,6 +8,8 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
 FOLDER = Path(__file__).parent
@@ -30,10 +32,21 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     config = Config(FOLDER / "alembic.ini")
     with engine.connect() as connection, _exclusive_lock(connection):
         config.attributes["connection"] = connection
-        if revision == "base":
+        if revision == "base" or _is_behind(config, connection, revision):
             command.downgrade(config, revision)
         else:
             command.upgrade(config, revision)
+
+
+def _is_behind(config: Config, connection: Connection, revision: str) -> bool:
+    """Return whether *revision* is before the one that the schema has."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    # Reading the revision began a transaction, and each migration has its own.
+    connection.rollback()
+    if current is None or revision in ("head", current):
+        return False
+    before = ScriptDirectory.from_config(config).iterate_revisions(current, "base")
+    return revision in {script.revision for script in before}
 
 
 @contextmanager

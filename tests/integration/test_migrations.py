@@ -81,6 +81,41 @@ def test_an_erasure_by_the_release_before_0012_forgets_what_that_release_does_no
             engine.dispose()
 
 
+def test_0013_is_undone_and_done_again_with_explanations(postgres_url):
+    removals = "select storage_key from removals order by storage_key"
+    with new_database(postgres_url) as url:
+        engine = make_engine(Database(url=url))
+        try:
+            migrate(engine, "0008")
+            with engine.begin() as connection:
+                connection.exec_driver_sql(ROWS_OF_0008)
+            migrate(engine)
+            fill = (
+                "insert into explanations (job_id, status, storage_key)"
+                " select id, 'succeeded', case when status <> 'running' then '{}/' || status end from jobs"
+            )
+            with engine.begin() as connection:
+                connection.exec_driver_sql(fill.format("explanations"))
+            migrate(engine, "0012")
+            assert "explanations" not in inspect(engine).get_table_names()
+            with engine.begin() as connection:
+                found = connection.exec_driver_sql(removals).scalars().all()
+                assert found == ["explanations/cancelled", "explanations/succeeded"]
+                # The trigger of jobs does not refer to the table any more.
+                connection.exec_driver_sql("update jobs set deleted_at = now() where status = 'cancelled'")
+            migrate(engine)
+            with engine.begin() as connection:
+                connection.exec_driver_sql("delete from removals")
+                connection.exec_driver_sql(fill.format("again"))
+                connection.exec_driver_sql("update jobs set deleted_at = now() where status = 'succeeded'")
+                assert connection.exec_driver_sql(removals).scalars().all() == ["again/succeeded"]
+                connection.exec_driver_sql("delete from segments")
+                connection.exec_driver_sql("delete from jobs")
+                assert connection.exec_driver_sql(removals).scalars().all() == ["again/cancelled", "again/succeeded"]
+        finally:
+            engine.dispose()
+
+
 def test_filling_segment_summaries_can_be_restarted(postgres_url):
     with new_database(postgres_url) as url:
         engine = make_engine(Database(url=url))

@@ -32,7 +32,8 @@ segments are left out."""
 THUMBNAIL_PX: Final = 112
 MIN_FALL: Final = 0.1
 """The share of its score that a face must lose without the hottest tenth of its crop for the map to explain anything.
-It is a choice, and a low one: scores of crops vary by less than that when the same face is encoded again."""
+It is a choice. Of 100 fakes of DFDC 81 lose as much, and of 100 real faces 75, so it says nothing about the verdict.
+JPEG at quality 95 alone moves the score of a real face by 13 % in the median, and of a fake by 1 %."""
 NOTE: Final = (
     "A map shows which parts of the crop raised this checkpoint's score, relative to the hottest place of the same"
     " crop. It does not show where a face was changed, and a real face has a map as well."
