@@ -33,7 +33,8 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
         values: Those of ``api.web.contents.describe_report``.
 
     Returns:
-        A tagged PDF (PDF/UA-1). The same values give the same bytes.
+        A tagged PDF. The same values give the same bytes. No standard such as PDF/UA is asked for: it forbids text in
+        scripts that the fonts lack, and a file name must not prevent a report.
     """
     # Here, since it is a library of 60 MB that few processes need.
     import typst
@@ -49,7 +50,7 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
             package_cache_path=root,
             sys_inputs={"data": json.dumps(lay_out(values), allow_nan=False)},
         )
-        found = compiler.compile(format="pdf", pdf_standards="ua-1", timestamp=int(made.timestamp()))
+        found = compiler.compile(format="pdf", timestamp=int(made.timestamp()))
     if not isinstance(found, bytes):
         raise TypeError("the compiler returned no document")
     return found

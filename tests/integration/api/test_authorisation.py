@@ -27,6 +27,7 @@ LINKED = {
     ("GET", "/jobs/<uuid:job_id>/report/explanations"),
     ("GET", "/jobs/<uuid:job_id>/report/explanations/person-0-crop.webp"),
     ("GET", "/jobs/<uuid:job_id>/report/media"),
+    ("GET", "/jobs/<uuid:job_id>/report/pdf"),
     ("GET", "/jobs/<uuid:job_id>/report/state"),
 }
 """Routes that need the token of a link instead of a key; see test_reports.py."""
