@@ -75,7 +75,7 @@ A valid bundle proves that the holder of the private key stated these results ab
 not prove that the verdict is true. A copy of the public key in the bundle proves nothing about whose key it is: compare
 the key id with the one that the deployment publishes.
 
-Not included: the media itself; crops of faces, which the service does not store; the weights.
+Not included: the media itself; images of explained faces; the weights.
 """
 
 

@@ -65,7 +65,7 @@ class API(Section):
 
     @property
     def bundles(self) -> int:
-        """How many evidence bundles a process sends at a time."""
+        """How many evidence bundles and PDF reports a process makes at a time."""
         return max(1, self.threads // 8)
 
     @property

@@ -1,7 +1,6 @@
 """Evidence of finished jobs: signed bundles, and the keys that sign them."""
 
 from collections.abc import Iterator
-from threading import BoundedSemaphore
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
@@ -16,14 +15,13 @@ from api.responses import document_response
 from api.schemas import JobPath
 from api.services import Services, current_services
 from api.signing import PublicKey, SigningKey
+from api.slots import take_slot
 from shared.documents.base import Document
 from shared.errors import Code
 from shared.observability import get_logger
 
 log = get_logger(__name__)
 blueprint = APIBlueprint("evidence", __name__, url_prefix="/v1", abp_tags=[Tag(name="evidence")], abp_security=SECURITY)
-
-BUSY_RETRY_S = 5
 
 
 class EvidenceKeyDocument(Document):
@@ -73,7 +71,7 @@ def get_evidence(path: JobPath) -> Response:
     blocks = _stream(Bundle(services.sessions, contents, key, services.stamp))
     response = Response(blocks, mimetype="application/zip")
     # After everything that can be refused: the response gives the slot back when it is closed.
-    response.call_on_close(_take_slot(services.bundling).release)
+    response.call_on_close(take_slot(services.bundling, "evidence bundles").release)
     response.headers["Content-Disposition"] = f'attachment; filename="evidence-{contents.job_id}.zip"'
     response.headers["Cache-Control"] = "private, no-store"
     return response
@@ -101,17 +99,6 @@ def _signing_key(services: Services) -> SigningKey:
             "this service has no key to sign evidence with; its operator has to set evidence.key_file or evidence.key",
         )
     return key
-
-
-def _take_slot(slots: BoundedSemaphore) -> BoundedSemaphore:
-    """Take one of the slots for bundles: clients that read slowly must not take every thread."""
-    if not slots.acquire(blocking=False):
-        raise APIError(
-            Code.OVERLOADED,
-            "too many evidence bundles are being sent; retry later",
-            headers={"Retry-After": str(BUSY_RETRY_S)},
-        )
-    return slots
 
 
 def _stream(bundle: Bundle) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ class Services:
     streaming: BoundedSemaphore
     """Slots for streams of progress, each of which also takes one for requests that wait."""
     bundling: BoundedSemaphore
-    """Slots for evidence bundles that are being sent."""
+    """Slots for evidence bundles and PDF reports that are being made."""
     viewing: BoundedSemaphore
     """Slots for media that is being sent to the pages of reports."""
     evidence_keys: Keys

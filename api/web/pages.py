@@ -25,7 +25,7 @@ from api.errors import APIError
 from api.services import Services, current_services
 from api.shares import find_shared
 from api.web.explained import read_explained
-from api.web.report import collect_report
+from api.web.report import collect_report, send_pdf
 from shared.errors import Code
 from shared.jobs.segments import count_done
 from shared.models import Job
@@ -93,6 +93,15 @@ def report(job_id: uuid.UUID) -> Response:
         page.status_code = HTTPStatus.NOT_FOUND
         return page
     return _page("report.html", **values, token=request.args["token"])
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/pdf")
+def report_as_pdf(job_id: uuid.UUID) -> Response:
+    """Send the report as a PDF to whoever has a link to it."""
+    services = current_services()
+    with services.sessions.transaction() as session:
+        values = collect_report(session, find_linked_job(session, job_id), Path(services.settings.models.dir))
+    return send_pdf(values)
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/state")

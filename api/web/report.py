@@ -1,5 +1,6 @@
 """The report of a job: what its page says, and the page as one file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,26 +13,14 @@ from api.jobs import blueprint
 from api.ownership import find_own_job
 from api.schemas import JobPath
 from api.services import current_services
+from api.slots import take_slot
+from api.web.contents import describe_report, read_styles
 from api.web.explained import inline_explained
-from api.web.provenance_wording import explain_provenance
-from api.web.timeline import clock, draw_timeline
-from api.web.wording import (
-    explain_error_rates,
-    explain_finding,
-    explain_reason,
-    explain_verdict,
-    list_cautions,
-    make_printable,
-)
+from api.web.pdf import render_pdf
 from shared.documents.jobs import JobDocument
-from shared.errors import ModelError, UnknownModelError
 from shared.jobs.segments import read_segment_page, read_segments
-from shared.manifests import find_manifest
 from shared.models import Job
-from shared.states import FINAL_JOB_STATUSES
 
-CARD_FILE: Final = "MODEL_CARD.md"
-STYLES: Final = Path(__file__).parent / "static" / "pages.css"
 PAGE_SEGMENTS: Final = 1000
 
 
@@ -55,12 +44,55 @@ def get_report(path: JobPath) -> Response:
         job = find_own_job(session, path.job_id)
         values = collect_report(session, job, Path(services.settings.models.dir))
         values["explained"] = inline_explained(services, session, job.id)
-    page = render_template("report.html", **values, token=None, styles=STYLES.read_text("utf-8"))
+    page = render_template("report.html", **values, token=None, styles=read_styles())
     response = Response(page, mimetype="text/html")
     response.headers["Content-Disposition"] = f'attachment; filename="report-{path.job_id}.html"'
     response.headers["Content-Security-Policy"] = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
     )
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+@blueprint.get(
+    "/jobs/<string:job_id>/report.pdf",
+    operation_id="getReportAsPdf",
+    responses={
+        "200": {
+            "description": "A PDF.",
+            "content": {"application/pdf": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **authenticated_problems(404, 422),
+    },
+)
+@requires("jobs:read")
+def get_report_as_pdf(path: JobPath) -> Response:
+    """
+    Get the report of a job as a PDF of a few pages, to be printed, kept or handed on.
+
+    It holds the numbers and words, and neither the media nor pictures of people.
+    """
+    services = current_services()
+    with services.sessions.transaction() as session:
+        job = find_own_job(session, path.job_id)
+        values = collect_report(session, job, Path(services.settings.models.dir))
+    return send_pdf(values)
+
+
+def send_pdf(values: Mapping[str, Any]) -> Response:
+    """
+    Set the report with the values of ``collect_report`` and return it as a download.
+
+    Raises:
+        APIError: ``overloaded``: the process makes as many as it may already.
+    """
+    slot = take_slot(current_services().bundling, "PDF reports")
+    try:
+        pdf = render_pdf(values)
+    finally:
+        slot.release()
+    response = Response(pdf, mimetype="application/pdf")
+    response.headers["Content-Disposition"] = f'attachment; filename="report-{values["job"].id}.pdf"'
     response.headers["Cache-Control"] = "private, no-store"
     return response
 
@@ -74,41 +106,4 @@ def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, An
         page = read_segment_page(session, job.id, after=after, limit=PAGE_SEGMENTS)
         segments += page.rows
         after = page.last_index
-    card, metrics = _read_checkpoint(models_dir, document.model or {})
-    title, meaning = explain_verdict(document.verdict, document.reasons)
-    return {
-        "job": document,
-        "is_final": document.status in FINAL_JOB_STATUSES,
-        "title": title,
-        "meaning": meaning,
-        "reasons": [explain_reason(reason) for reason in document.reasons],
-        "cautions": list_cautions(document),
-        "finding": explain_finding(document.review["finding"]) if document.review else None,
-        "timeline": draw_timeline(segments, document.evidence, document.suspicious or []),
-        "is_image": document.media is not None and document.media.kind == "image",
-        "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
-        "is_stored": document.media is not None and document.media.stored,
-        "filename": _read_filename(document.metadata),
-        "provenance": explain_provenance(document.provenance),
-        "model_card": card,
-        "error_rates": explain_error_rates(metrics),
-        "printable": make_printable,
-        "clock": clock,
-    }
-
-
-def _read_filename(metadata: dict[str, Any]) -> str | None:
-    """Return the file name in the metadata of a job, where the page with the upload puts it, fit to be shown."""
-    name = metadata.get("filename")
-    return make_printable(name) if isinstance(name, str) and name else None
-
-
-def _read_checkpoint(models_dir: Path, model: dict[str, Any]) -> tuple[str | None, dict[str, float]]:
-    """Return card and metrics of the checkpoint that judged the job, if that very checkpoint is installed."""
-    try:
-        manifest = find_manifest(models_dir, str(model.get("name")))
-        if manifest.weights.sha256 != model.get("weights_sha256"):
-            return None, {}
-        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8"), manifest.metrics
-    except (OSError, UnknownModelError, ModelError):
-        return None, {}
+    return describe_report(document, segments, models_dir)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from deepfakestream.commands.context import Number, open_client, shown_write_errors
+from deepfakestream.commands.context import Number, open_client, shown_errors, shown_write_errors
+from deepfakestream.local import load_local_function
+from deepfakestream.requests.reports import REPORT_TYPES
 from deepfakestream.tables import pluralize
 from deepfakestream.terminal import say
 
@@ -18,18 +20,44 @@ class _ShareHours(Number):
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The HTML file to write.")
+@click.argument("job_id", metavar="ID|FILE")
+@click.option("--local", is_flag=True, help="Scan FILE in this process, and write the report of that.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write: .html or .pdf."
+)
 @click.pass_context
-def report(context: click.Context, job_id: str, out: Path) -> None:
+def report(context: click.Context, job_id: str, local: bool, out: Path) -> None:
     """
-    Download the report of a job as one HTML file.
+    Write the report of a job as one HTML file or as a PDF.
 
-    ID is the job's. The file holds all numbers and words, and neither the media nor pictures of people.
+    ID is that of a job of the service; with --local, FILE is an image or a video that is scanned without a service. The
+    report holds all numbers and words, and neither the media nor pictures of people.
     """
-    with shown_write_errors(out), open_client(context) as client:
-        client.report(job_id, out)
+    if out.suffix.lower() not in REPORT_TYPES:
+        raise click.BadParameter("name a file that ends in .html or .pdf", param_hint="--out")
+    if local:
+        _write_local_report(Path(job_id), out)
+    else:
+        with shown_write_errors(out), open_client(context) as client:
+            client.report(job_id, out)
     say(f"{out} written")
+
+
+def _write_local_report(file: Path, out: Path) -> None:
+    if not file.is_file():
+        raise click.BadParameter("with --local, name an image or a video file", param_hint="ID|FILE")
+    with shown_errors():
+        scan, render = load_local_function("scan"), load_local_function("report")
+    try:
+        document = scan(file)
+    except Exception as error:
+        # The server's errors are not this package's, which may be installed alone.
+        code = getattr(error, "code", None)
+        if code is None:
+            raise
+        raise click.ClickException(f"{file}: {error} ({code})") from error
+    with shown_write_errors(out):
+        out.write_bytes(render(document, file.name, out.suffix.lower().removeprefix(".")))
 
 
 @click.command()

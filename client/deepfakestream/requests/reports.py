@@ -1,13 +1,16 @@
 """Requests about what is handed on of a job: its review, report, links to the report, and evidence."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deepfakestream.errors import unexpected_answer_error
 from deepfakestream.pages import read_items
 from deepfakestream.requests.base import Requests, job_path, parse_document
 from deepfakestream.results import Review, Share
 from deepfakestream.retries import RetrySafety
+
+REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".pdf": "application/pdf"}
+"""Ending of a report's file → its media type."""
 
 
 class ReportRequests(Requests):
@@ -32,18 +35,23 @@ class ReportRequests(Requests):
 
     def report(self, job_id: str, path: str | Path) -> Path:
         """
-        Download the report of a job as one HTML file that needs nothing else, without the media.
+        Download the report of a job as one file that needs nothing else, without the media.
 
         Args:
-            path: The file to write. An existing file is replaced once the report has arrived whole.
+            path: The file to write, ``….html`` or ``….pdf``. An existing file is replaced once the report has arrived
+                whole.
 
         Returns:
             *path*.
 
         Raises:
+            ValueError: The name ends otherwise.
             OSError: The file cannot be written.
         """
-        return self._download(job_path(job_id, "report.html"), Path(path), "text/html; charset=utf-8")
+        suffix = Path(path).suffix.lower()
+        if suffix not in REPORT_TYPES:
+            raise ValueError(f"a report is written as .html or .pdf, and not as {suffix or 'a file without an ending'}")
+        return self._download(job_path(job_id, f"report{suffix}"), Path(path), REPORT_TYPES[suffix])
 
     def share(self, job_id: str, *, valid_s: int | None = None) -> Share:
         """

@@ -27,6 +27,7 @@ LINKED = {
     ("GET", "/jobs/<uuid:job_id>/report/explanations"),
     ("GET", "/jobs/<uuid:job_id>/report/explanations/person-0-crop.webp"),
     ("GET", "/jobs/<uuid:job_id>/report/media"),
+    ("GET", "/jobs/<uuid:job_id>/report/pdf"),
     ("GET", "/jobs/<uuid:job_id>/report/state"),
 }
 """Routes that need the token of a link instead of a key; see test_reports.py."""
@@ -45,6 +46,7 @@ GUARDED = {
     ("PUT", "/v1/jobs/{job}/review"): ("jobs:write", 409, 404),
     ("DELETE", "/v1/jobs/{job}/review"): ("jobs:write", 204, 404),
     ("GET", "/v1/jobs/{job}/report.html"): ("jobs:read", 200, 404),
+    ("GET", "/v1/jobs/{job}/report.pdf"): ("jobs:read", 200, 404),
     ("GET", "/v1/jobs/{job}/shares"): ("jobs:read", 200, 404),
     ("POST", "/v1/jobs/{job}/shares"): ("jobs:write", 201, 404),
     ("DELETE", "/v1/jobs/{job}/shares/{job}"): ("jobs:write", 404, 404),

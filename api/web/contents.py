@@ -1,0 +1,76 @@
+"""What a report says, of a job's document and segments alone: the same for a page, a file and a PDF."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from api.web.provenance_wording import explain_provenance
+from api.web.timeline import clock, draw_timeline
+from api.web.wording import (
+    explain_error_rates,
+    explain_finding,
+    explain_reason,
+    explain_verdict,
+    list_cautions,
+    make_printable,
+)
+from shared.documents.jobs import JobDocument
+from shared.errors import ModelError, UnknownModelError
+from shared.manifests import find_manifest
+from shared.states import FINAL_JOB_STATUSES
+
+CARD_FILE: Final = "MODEL_CARD.md"
+STYLES: Final = Path(__file__).parent / "static" / "pages.css"
+
+
+def read_styles() -> str:
+    """Return the style sheet, for a report that is one file."""
+    return STYLES.read_text("utf-8")
+
+
+def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: Path) -> dict[str, Any]:
+    """
+    Return the values of ``report.html`` and ``report.typ``, but for the token of a link and explained faces.
+
+    Args:
+        segments: Summaries of all segments, in order, with ``start_s``, ``end_s`` and ``fake_score``.
+        models_dir: Folder of the installed checkpoints, for the model card.
+    """
+    card, metrics = _read_checkpoint(models_dir, document.model or {})
+    title, meaning = explain_verdict(document.verdict, document.reasons)
+    return {
+        "job": document,
+        "is_final": document.status in FINAL_JOB_STATUSES,
+        "title": title,
+        "meaning": meaning,
+        "reasons": [explain_reason(reason) for reason in document.reasons],
+        "cautions": list_cautions(document),
+        "finding": explain_finding(document.review["finding"]) if document.review else None,
+        "timeline": draw_timeline(segments, document.evidence, document.suspicious or []),
+        "is_image": document.media is not None and document.media.kind == "image",
+        "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
+        "is_stored": document.media is not None and document.media.stored,
+        "filename": _read_filename(document.metadata),
+        "provenance": explain_provenance(document.provenance),
+        "model_card": card,
+        "error_rates": explain_error_rates(metrics),
+        "printable": make_printable,
+        "clock": clock,
+    }
+
+
+def _read_filename(metadata: dict[str, Any]) -> str | None:
+    """Return the file name in the metadata of a job, where the page with the upload puts it, fit to be shown."""
+    name = metadata.get("filename")
+    return make_printable(name) if isinstance(name, str) and name else None
+
+
+def _read_checkpoint(models_dir: Path, model: dict[str, Any]) -> tuple[str | None, dict[str, float]]:
+    """Return card and metrics of the checkpoint that judged the job, if that very checkpoint is installed."""
+    try:
+        manifest = find_manifest(models_dir, str(model.get("name")))
+        if manifest.weights.sha256 != model.get("weights_sha256"):
+            return None, {}
+        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8"), manifest.metrics
+    except (OSError, UnknownModelError, ModelError):
+        return None, {}
