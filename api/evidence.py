@@ -23,6 +23,8 @@ from shared.observability import get_logger
 log = get_logger(__name__)
 blueprint = APIBlueprint("evidence", __name__, url_prefix="/v1", abp_tags=[Tag(name="evidence")], abp_security=SECURITY)
 
+BUSY_RETRY_S = 5
+
 
 class EvidenceKeyDocument(Document):
     """A public key of the deployment."""
@@ -71,7 +73,8 @@ def get_evidence(path: JobPath) -> Response:
     blocks = _stream(Bundle(services.sessions, contents, key, services.stamp))
     response = Response(blocks, mimetype="application/zip")
     # After everything that can be refused: the response gives the slot back when it is closed.
-    response.call_on_close(take_slot(services.bundling, "evidence bundles").release)
+    slot = take_slot(services.bundling, refusal="too many evidence bundles are being sent", retry_after_s=BUSY_RETRY_S)
+    response.call_on_close(slot.release)
     response.headers["Content-Disposition"] = f'attachment; filename="evidence-{contents.job_id}.zip"'
     response.headers["Cache-Control"] = "private, no-store"
     return response

@@ -19,7 +19,7 @@ from api.services import Services, current_services
 from shared.audit import record_event
 from shared.documents.explanations import ExplanationDocument
 from shared.errors import Code, ObjectMissingError
-from shared.jobs.explanations import find_explanation, read_image, request_explanation
+from shared.jobs.explanations import find_explanation, read_images, request_explanation
 from shared.models import Explanation
 from shared.states import JobStatus
 
@@ -101,7 +101,7 @@ def load_image(services: Services, explanation: Explanation, name: str) -> bytes
         raise APIError(Code.NOT_FOUND, "this explanation has no such image")
     if explanation.storage_key is None:
         raise ObjectMissingError("the images of this explanation were erased")
-    return read_image(services.storage, explanation.storage_key, place)
+    return read_images(services.storage, explanation.storage_key, {name: place})[name]
 
 
 def image_response(data: bytes) -> Response:
@@ -109,7 +109,6 @@ def image_response(data: bytes) -> Response:
     response = Response(data, mimetype=IMAGE_TYPE)
     response.headers["Cache-Control"] = "private, no-store"
     response.headers["Content-Security-Policy"] = IMAGE_POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 

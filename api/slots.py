@@ -1,26 +1,24 @@
 """Slots that limit how many costly answers a process makes at a time."""
 
 from threading import BoundedSemaphore
-from typing import Final
 
 from api.errors import APIError
 from shared.errors import Code
 
-BUSY_RETRY_S: Final = 2
 
-
-def take_slot(slots: BoundedSemaphore, what: str) -> BoundedSemaphore:
+def take_slot(slots: BoundedSemaphore, *, refusal: str, retry_after_s: int, wait_s: float = 0.0) -> BoundedSemaphore:
     """
-    Take one of *slots*, for its caller to release.
+    Take one of *slots*, for its caller to release: clients that read slowly must not take every thread.
 
     Args:
-        what: What is being made or sent, in the plural, for the sentence of the refusal.
+        refusal: The sentence of the refusal, without the advice to retry.
+        retry_after_s: When to retry.
+        wait_s: How long to wait for a slot.
 
     Raises:
-        APIError: ``overloaded``: all are taken. Clients that read slowly must not take every thread.
+        APIError: ``overloaded``: all are taken.
     """
-    if not slots.acquire(blocking=False):
-        raise APIError(
-            Code.OVERLOADED, f"too many {what} are being sent; retry later", headers={"Retry-After": str(BUSY_RETRY_S)}
-        )
+    if not slots.acquire(timeout=wait_s):
+        headers = {"Retry-After": str(retry_after_s)}
+        raise APIError(Code.OVERLOADED, f"{refusal}; retry later", headers=headers)
     return slots

@@ -24,9 +24,11 @@ from werkzeug.wsgi import FileWrapper
 from api.errors import APIError
 from api.services import Services, current_services
 from api.shares import find_shared
-from api.web.explained import read_explained
+from api.slots import take_slot
+from api.web.explained import describe_explained
 from api.web.report import collect_report, send_pdf
 from shared.errors import Code
+from shared.jobs.explanations import find_explanation
 from shared.jobs.segments import count_done
 from shared.models import Job
 
@@ -85,7 +87,7 @@ def report(job_id: uuid.UUID) -> Response:
     try:
         with services.sessions.transaction() as session:
             values = collect_report(session, find_linked_job(session, job_id), Path(services.settings.models.dir))
-            values["explained"] = read_explained(session, job_id, partial(_image_address, job_id))
+            values["explained"] = describe_explained(find_explanation(session, job_id), partial(_image_address, job_id))
     except _NoReportError:
         if request.accept_mimetypes.quality("text/html") <= request.accept_mimetypes.quality("application/json"):
             raise
@@ -196,13 +198,13 @@ def media(job_id: uuid.UUID) -> Response:
 
 
 def _take_viewing_slot(services: Services) -> None:
-    """Take a slot for media that is being sent: clients that read slowly must not take every thread."""
-    if not services.viewing.acquire(timeout=VIEWING_WAIT_S):
-        raise APIError(
-            Code.OVERLOADED,
-            "too many people are looking at media; retry later",
-            headers={"Retry-After": str(BUSY_RETRY_S)},
-        )
+    """Take a slot for media that is being sent."""
+    take_slot(
+        services.viewing,
+        refusal="too many people are looking at media",
+        retry_after_s=BUSY_RETRY_S,
+        wait_s=VIEWING_WAIT_S,
+    )
 
 
 @contextmanager

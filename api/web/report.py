@@ -18,10 +18,12 @@ from api.web.contents import describe_report, read_styles
 from api.web.explained import inline_explained
 from api.web.pdf import render_pdf
 from shared.documents.jobs import JobDocument
+from shared.jobs.explanations import find_explanation
 from shared.jobs.segments import read_segment_page, read_segments
 from shared.models import Job
 
 PAGE_SEGMENTS: Final = 1000
+BUSY_RETRY_S: Final = 2
 
 
 @blueprint.get(
@@ -43,7 +45,8 @@ def get_report(path: JobPath) -> Response:
     with services.sessions.transaction() as session:
         job = find_own_job(session, path.job_id)
         values = collect_report(session, job, Path(services.settings.models.dir))
-        values["explained"] = inline_explained(services, session, job.id)
+        explanation = find_explanation(session, job.id)
+    values["explained"] = inline_explained(services, explanation)
     page = render_template("report.html", **values, token=None, styles=read_styles())
     response = Response(page, mimetype="text/html")
     response.headers["Content-Disposition"] = f'attachment; filename="report-{path.job_id}.html"'
@@ -86,7 +89,9 @@ def send_pdf(values: Mapping[str, Any]) -> Response:
     Raises:
         APIError: ``overloaded``: the process makes as many as it may already.
     """
-    slot = take_slot(current_services().bundling, "PDF reports")
+    slot = take_slot(
+        current_services().bundling, refusal="too many PDF reports are being sent", retry_after_s=BUSY_RETRY_S
+    )
     try:
         pdf = render_pdf(values)
     finally:

@@ -48,17 +48,15 @@ def request_explanation(session: Session, job: Job) -> Explanation:
             return known
         raise ObjectMissingError(f"the media of job {job.id} is not stored, so it cannot be explained")
     if known is None:
-        session.add(Explanation(job_id=job.id))
+        known = Explanation(job_id=job.id)
+        session.add(known)
     else:
         known.status, known.attempts, known.send_after = ExplanationStatus.PENDING, 0, func.now()
         known.result = known.error_code = known.error_detail = known.started_at = known.finished_at = None
     session.flush()
     start_explanation(session, job.id)
-    found = find_explanation(session, job.id)
-    if found is None:
-        raise LookupError(f"job {job.id} has no explanation")
-    session.refresh(found)
-    return found
+    session.refresh(known)
+    return known
 
 
 def start_explanation(session: Session, job_id: uuid.UUID) -> None:
@@ -145,20 +143,25 @@ def store_images(storage: Storage, key: str, images: Mapping[str, bytes]) -> dic
     return places
 
 
-def read_image(storage: Storage, key: str, place: Mapping[str, Any]) -> bytes:
+def read_images(storage: Storage, key: str, places: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
     """
-    Read one image of an explanation.
+    Read images of an explanation, for which its object is opened once.
 
     Args:
-        place: As ``store_images`` returned it.
+        places: Those to read, as ``store_images`` returned them.
+
+    Returns:
+        The images by their names.
 
     Raises:
         ObjectMissingError: The images were erased.
         StorageError: They cannot be read, or are not what was stored.
     """
+    images = {}
     with storage.open(key) as file:
-        file.seek(place["offset"])
-        data = file.read(place["size_bytes"])
-    if hashlib.sha256(data).hexdigest() != place["sha256"]:
+        for name, place in places.items():
+            file.seek(place["offset"])
+            images[name] = file.read(place["size_bytes"])
+    if any(hashlib.sha256(data).hexdigest() != places[name]["sha256"] for name, data in images.items()):
         raise StorageError("an image of an explanation is not the one that was stored")
-    return data
+    return images
