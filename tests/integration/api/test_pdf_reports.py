@@ -1,14 +1,11 @@
 """Reports as PDF: for owners, by link, and with hostile text in them."""
 
-import uuid
-
 import pytest
 from sqlalchemy import update
 
 from shared.models import Job
 from tests.clips import noise_picture
 from tests.integration.api.test_reports import look, share
-from tests.integration.api.test_rescoring import succeed
 
 NAMES = [
     '#import "x.typ": *',
@@ -20,23 +17,6 @@ NAMES = [
     "中文 العربية 🎭.mp4",
     "a" * 5000,
 ]
-
-
-@pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
-def headers(api):
-    return api.key("owner")[0]
-
-
-@pytest.fixture
-def job(api, headers):
-    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
-    succeed(api, job_id, [0.1, None, 0.9], fake_score=0.5, verdict="inconclusive")
-    return job_id
 
 
 def get_pdf(api, headers, job):

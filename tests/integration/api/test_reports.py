@@ -16,27 +16,10 @@ from api.web import pages
 from shared.audit import list_events
 from shared.models import Job, Share
 from tests.clips import noise_picture
-from tests.integration.api.test_rescoring import succeed
+from tests.integration.api.finished import succeed
 from tests.integration.api.test_waiting import wait_until
 
 HOSTILE = "</title><script>alert(1)</script>{{ 271 * 331 }}\u202e"
-
-
-@pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
-def headers(api):
-    return api.key("owner")[0]
-
-
-@pytest.fixture
-def job(api, headers):
-    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
-    succeed(api, job_id, [0.1, None, 0.9], fake_score=0.5, verdict="inconclusive")
-    return job_id
 
 
 def share(api, headers, job_id, **body):
