@@ -1,18 +1,32 @@
 """What a report says, of a job's document and segments alone: the same for a page, a file and a PDF."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from api.web.origin import describe_origin
 from api.web.provenance_wording import explain_provenance
-from api.web.timeline import clock, draw_timeline
+from api.web.timeline import clock, draw_timeline, name_interval
 from api.web.wording import (
+    CLOSING,
+    MAP_NOTE,
+    NOT_A_SHARE,
+    count_people,
+    explain_bars,
     explain_error_rates,
     explain_finding,
+    explain_limits,
+    explain_map,
+    explain_mark,
+    explain_outcome,
+    explain_person,
     explain_reason,
-    explain_verdict,
     list_cautions,
     make_printable,
+    name_limit,
+    name_moment,
+    points,
 )
 from shared.documents.jobs import JobDocument
 from shared.errors import ModelError, UnknownModelError
@@ -37,25 +51,44 @@ def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: 
         models_dir: Folder of the installed checkpoints, for the model card.
     """
     card, metrics = _read_checkpoint(models_dir, document.model or {})
-    title, meaning = explain_verdict(document.verdict, document.reasons)
+    title, meaning = explain_outcome(document)
+    error_rates = explain_error_rates(metrics) if document.fake_score is not None else None
+    is_image = document.media is not None and document.media.kind == "image"
+    people = document.people or []
     return {
         "job": document,
         "is_final": document.status in FINAL_JOB_STATUSES,
         "title": title,
         "meaning": meaning,
-        "reasons": [explain_reason(reason) for reason in document.reasons],
-        "cautions": list_cautions(document),
+        "limits": explain_limits(document.evidence),
+        "hints": [
+            *(explain_reason(reason) for reason in document.reasons),
+            *list_cautions(document),
+            *([error_rates] if error_rates else []),
+        ],
         "finding": explain_finding(document.review["finding"]) if document.review else None,
         "timeline": draw_timeline(segments, document.evidence, document.suspicious or []),
-        "is_image": document.media is not None and document.media.kind == "image",
-        "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
+        "bars_words": explain_bars(is_image=is_image),
+        "people_words": count_people(len(people), document.people_total or 0, is_image=is_image),
+        "is_image": is_image,
+        "is_one_page": is_image and len(segments) == 1,
         "is_stored": document.media is not None and document.media.stored,
         "filename": _read_filename(document.metadata),
         "provenance": explain_provenance(document.provenance),
         "model_card": card,
-        "error_rates": explain_error_rates(metrics),
+        "origin": describe_origin(document),
         "printable": make_printable,
         "clock": clock,
+        "span": partial(name_interval, is_image=is_image),
+        "moment": name_moment,
+        "points": points,
+        "name_limit": name_limit,
+        "explain_mark": explain_mark,
+        "explain_person": explain_person,
+        "explain_map": explain_map,
+        "not_a_share": NOT_A_SHARE,
+        "closing": CLOSING,
+        "map_note": MAP_NOTE,
     }
 
 

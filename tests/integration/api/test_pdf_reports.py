@@ -1,10 +1,19 @@
 """Reports as PDF: for owners, by link, and with hostile text in them."""
 
+import copy
+import html
+import io
+import re
+import uuid
+
 import pytest
+from pypdf import PdfReader
 from sqlalchemy import update
 
+from api.web.timeline import name_interval
 from shared.models import Job
 from tests.clips import noise_picture
+from tests.integration.api.finished import finish_job
 from tests.integration.api.test_reports import look, share
 
 NAMES = [
@@ -17,6 +26,16 @@ NAMES = [
     "中文 العربية 🎭.mp4",
     "a" * 5000,
 ]
+
+
+def text_of(markup):
+    """Return the text of a page, without any white space."""
+    return "".join(html.unescape(re.sub(r"<(style|title)>.*?</\1>|<[^>]*>", "", markup, flags=re.DOTALL)).split())
+
+
+def read(pdf):
+    """Return the text of a PDF, without any white space, since lines end elsewhere than on the page."""
+    return "".join("".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages).split())
 
 
 def get_pdf(api, headers, job):
@@ -47,6 +66,45 @@ def test_text_of_a_sender_is_never_markup(api, headers, job, name):
     answer = get_pdf(api, headers, job)
     assert answer.status_code == 200, answer.text
     assert answer.data != plain
+
+
+def test_the_page_and_the_pdf_say_the_same(api, headers):
+    job = api.submit(headers, noise_picture(3)).json["id"]
+    finish_job(api, job)
+    with api.sessions.transaction() as session:
+        row = session.get_one(Job, uuid.UUID(job))
+        findings = copy.deepcopy(row.findings)
+        findings["people"][1]["verdict"] = "unheard of"
+        findings["people_total"] = 7
+        findings["suspicious"] = [
+            {"start_s": 5.0, "end_s": 10.0, "person": person, "fake_score": 0.75, "verdict": verdict}
+            for person, verdict in ((0, "fake"), (1, "inconclusive"))
+        ]
+        row.findings = findings
+        row.evidence = {**row.evidence, "real_below": 0.123, "fake_from": 0.789}
+    pdf = read(get_pdf(api, headers, job).data)
+    page = text_of(api.call("GET", f"/v1/jobs/{job}/report.html", headers).text)
+    for words in (
+        "The score is neither the probability that the media is fake nor the share of it that is.",
+        "called fake from 78.9 on and real below 12.3; what is between is not decided.",
+        "7 people were distinguished; the 4 most suspicious are listed. Numbers are no identities",
+        "unheard of",
+        "clearly above what genuine media shows",
+        "somewhat above what genuine media shows",
+        "Each bar is a segment of the media, as high as its score from 0 to 100",
+        "0:05.0–0:10.0",
+        "320 × 240 pixels",
+        "2 frames a second, segments of 5 s",
+        "Scores are estimates of a program.",
+    ):
+        for found in (page, pdf):
+            assert "".join(words.split()) in found, words
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.0])
+def test_pages_of_an_image_have_the_same_numbers_everywhere(start_s):
+    name = name_interval(start_s, start_s, is_image=True)
+    assert name == name_interval(start_s, start_s + 1, is_image=True) == f"page {start_s + 1:.0f}"
 
 
 def test_a_job_without_a_result_has_a_report(api, headers):
