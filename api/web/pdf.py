@@ -97,6 +97,8 @@ def lay_out(values: Mapping[str, Any]) -> dict[str, Any]:
         "people_words": values["people_words"],
         "provenance": _describe_provenance(values.get("provenance")),
         "origin": values["origin"],
+        "checkpoint": values["checkpoint"],
+        "card_words": _point_to_card(values),
         "closing": values["closing"],
     }
 
@@ -146,6 +148,17 @@ def _describe_chart(timeline: Timeline, words: str) -> str:
         limits = " and ".join(map(name_limit, timeline.limits))
         words += f" The dashed lines are the limits for the mean over the media: {limits}."
     return words + (" Shaded times are suspicious." if timeline.marks else "")
+
+
+def _point_to_card(values: Mapping[str, Any]) -> str | None:
+    """Return where the whole model card is; None if the checkpoint has none."""
+    if not values["model_card"]:
+        return None
+    name = values["printable"](str((values["job"].model or {}).get("name")))
+    return (
+        f"These are figures of its model card. The report as a page has all of it, and so does “deepfakestream models "
+        f"--card --model {name}”."
+    )
 
 
 def _describe_provenance(found: Mapping[str, Any] | None) -> list[str]:

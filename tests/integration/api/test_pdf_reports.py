@@ -3,7 +3,9 @@
 import copy
 import html
 import io
+import json
 import re
+import shutil
 import uuid
 
 import pytest
@@ -11,10 +13,11 @@ from pypdf import PdfReader
 from sqlalchemy import update
 
 from api.web.timeline import name_interval
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from shared.models import Job
 from tests.clips import noise_picture
-from tests.integration.api.finished import finish_job
-from tests.integration.api.test_reports import look, share
+from tests.integration.api.finished import finish_job, succeed
+from tests.integration.api.test_reports import look, name_checkpoint, share
 
 NAMES = [
     '#import "x.typ": *',
@@ -99,6 +102,46 @@ def test_the_page_and_the_pdf_say_the_same(api, headers):
     ):
         for found in (page, pdf):
             assert "".join(words.split()) in found, words
+
+
+def test_the_pdf_has_the_main_figures_of_the_checkpoint(api, headers, job):
+    assert "Thecheckpoint" not in read(get_pdf(api, headers, job).data)
+    name_checkpoint(api, job)
+    text = read(get_pdf(api, headers, job).data)
+    for words in (
+        "The checkpoint",
+        "Trained on",
+        "ROC-AUC 0.950",
+        "pairs 0.716",
+        "research use only",
+        "--card --model",
+    ):
+        assert "".join(words.split()) in text, words
+
+
+def test_a_hostile_checkpoint_is_text_on_the_page_and_in_the_pdf(make_api, tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
+    folder = models / "hostile"
+    shutil.copytree(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    texts = [*NAMES, "=" * 300, "#" * 300]
+    changed = {"name": "hostile", "training_data": texts, "licence": NAMES[4], "version": NAMES[1]}
+    changed["metrics"] = dict.fromkeys((f"validation_{name[:300]}_roc_auc" for name in texts), 0.5)
+    (folder / "manifest.json").write_text(json.dumps(manifest | changed))
+    (folder / "MODEL_CARD.md").write_bytes("\n\n".join(NAMES).encode() + b"\xff</details><script>alert(1)</script>")
+    api = make_api(models={"dir": models, "default": "hostile"})
+    headers = api.key("owner")[0]
+    job = uuid.UUID(api.submit(headers, noise_picture(4)).json["id"])
+    succeed(api, job, [0.5])
+    name_checkpoint(api, job)
+    answer = get_pdf(api, headers, job)
+    assert answer.status_code == 200, answer.text
+    assert '#read("/etc/passwd")' in read(answer.data)
+    page = api.call("GET", f"/v1/jobs/{job}/report.html", headers)
+    assert page.status_code == 200
+    assert "Model card" in page.text
+    assert "<script" not in page.text
+    assert page.text.count("</details>") == page.text.count("<details>")
 
 
 @pytest.mark.parametrize("start_s", [0.0, 1.0])
