@@ -1,8 +1,9 @@
 """
 The report of a job as a PDF, set by Typst.
 
-The values of the report go into ``templates/report.typ`` as JSON and never as markup. The compiler has an empty folder
-as its root and no packages, so that it reads no file but the fonts that it brings.
+The values of the report go into ``templates/report.typ`` as JSON and never as markup. The root of the compiler is a
+folder that has nothing but the images of explained faces, under names of ours, and it has no packages: it reads no
+other file but fonts.
 """
 
 import json
@@ -11,8 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from api.web.timeline import Timeline
-from api.web.wording import explain_mark, explain_person, name_limit, name_moment, points
+import structlog
+
+from api.web.faces import Faces
+from api.web.timeline import Timeline, clock
+from api.web.wording import explain_map, explain_mark, explain_person, name_limit, name_moment, points
 from shared.documents.jobs import JobDocument
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "report.typ"
@@ -22,14 +26,18 @@ MAX_ROWS: Final = 40
 """Rows of a table, so that the report stays a few pages long."""
 MAX_INTERVALS: Final = 8
 MAX_NAME: Final = 200
+NO_FACES: Final = Faces()
+
+logger = structlog.get_logger(__name__)
 
 
-def render_pdf(values: Mapping[str, Any]) -> bytes:
+def render_pdf(values: Mapping[str, Any], faces: Faces = NO_FACES) -> bytes:
     """
     Set a report.
 
     Args:
         values: Those of ``api.web.contents.describe_report``.
+        faces: Explained faces. If the compiler cannot read an image of them, the report is without faces.
 
     Returns:
         A tagged PDF. The same values give the same bytes. No standard such as PDF/UA is asked for: it forbids text in
@@ -38,16 +46,32 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
     # Here, since it is a library of 60 MB that few processes need.
     import typst
 
+    try:
+        return _compile(values, faces)
+    except typst.TypstError:
+        if not faces.people:
+            raise
+        logger.warning("report_faces_unreadable", job_id=str(values["job"].id))
+        return _compile(values, NO_FACES)
+
+
+def _compile(values: Mapping[str, Any], faces: Faces) -> bytes:
+    import typst
+
     job: JobDocument = values["job"]
     made = job.finished_at or job.created_at
+    files = {name: f"{number}.webp" for number, name in enumerate(faces.images)}
     with tempfile.TemporaryDirectory(prefix="report-") as root:
+        for name, file in files.items():
+            (Path(root) / file).write_bytes(faces.images[name])
+        data = {**lay_out(values), **_lay_out_faces(values, faces, files)}
         compiler = typst.Compiler(
             TEMPLATE.read_bytes(),
             root=root,
             ignore_system_fonts=False,
             package_path=root,
             package_cache_path=root,
-            sys_inputs={"data": json.dumps(lay_out(values), allow_nan=False)},
+            sys_inputs={"data": json.dumps(data, allow_nan=False)},
         )
         found = compiler.compile(format="pdf", timestamp=int(made.timestamp()))
     if not isinstance(found, bytes):
@@ -101,6 +125,33 @@ def lay_out(values: Mapping[str, Any]) -> dict[str, Any]:
         "card_words": _point_to_card(values),
         "closing": values["closing"],
     }
+
+
+def _lay_out_faces(values: Mapping[str, Any], faces: Faces, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the template shows of explained faces; *files* are the names of images below the compiler's root."""
+
+    def place(time_s: float, score: float) -> str:
+        return points(score) if values["is_image"] else f"{clock(time_s)}: {points(score)}"
+
+    people = []
+    for person in faces.people:
+        name = f"person {person['person']}"
+        shown = [
+            ("crop", place(person["time_s"], person["face_score"]), f"The face of {name} as the network saw it"),
+            ("overlay", "what raised it", "The same face in grey; yellow where it raised the score"),
+        ]
+        cells = [{"file": files[person["sources"][kind]], "words": words, "alt": alt} for kind, words, alt in shown]
+        cells += [
+            {
+                "file": files[each["source"]],
+                "words": place(each["time_s"], each["fake_score"]),
+                "alt": f"Face of {name} at {clock(each['time_s'])}",
+            }
+            for each in person["thumbnails"]
+        ]
+        words = f"Score of the first face {points(person['face_score'])}. {explain_map(person)}"
+        people.append({"title": name.capitalize(), "words": words, "cells": cells})
+    return {"faces": people, "map_note": values["map_note"], "faces_left_out": faces.explain_left_out()}
 
 
 def _lead(values: Mapping[str, Any]) -> list[str]:
@@ -164,6 +215,14 @@ def _point_to_card(values: Mapping[str, Any]) -> str | None:
 def _describe_provenance(found: Mapping[str, Any] | None) -> list[str]:
     if found is None:
         return []
-    claims = [f"{label}: {value}." for label, value in found["claims"]]
-    actions = [f"Recorded action: {action}." for action in found["actions"]]
-    return [" ".join(found["sentences"]), *claims, *actions]
+    sentences = [f"{label}: {value}." for label, value in found["claims"]]
+    sentences += [f"Recorded action: {action}." for action in found["actions"]]
+    if found["actions_left_out"]:
+        sentences.append(f"And {found['actions_left_out']} more recorded actions.")
+    if found["ingredients_total"]:
+        count = f"{found['ingredients_total']} {'file' if found['ingredients_total'] == 1 else 'files'}"
+        titles = f": {', '.join(found['ingredients'])}" if found["ingredients"] else ""
+        sentences.append(f"Made of {count}{titles}.")
+    if found["codes"]:
+        sentences.append(f"Failed checks: {', '.join(found['codes'])}.")
+    return [" ".join(found["sentences"]), *sentences]

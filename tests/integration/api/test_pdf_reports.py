@@ -9,12 +9,15 @@ import shutil
 import uuid
 
 import pytest
+from PIL import Image
 from pypdf import PdfReader
 from sqlalchemy import update
 
 from api.web.timeline import name_interval
+from api.web.wording import MAP_NOTE
+from shared.jobs.explanations import new_images_key, store_images
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
-from shared.models import Job
+from shared.models import Explanation, Job
 from tests.clips import noise_picture
 from tests.integration.api.finished import finish_job, succeed
 from tests.integration.api.test_reports import look, name_checkpoint, share
@@ -31,14 +34,19 @@ NAMES = [
 ]
 
 
+def squeeze(text):
+    """Return *text* without white space: lines of a PDF end elsewhere than on the page."""
+    return "".join(text.split())
+
+
 def text_of(markup):
     """Return the text of a page, without any white space."""
-    return "".join(html.unescape(re.sub(r"<(style|title)>.*?</\1>|<[^>]*>", "", markup, flags=re.DOTALL)).split())
+    return squeeze(html.unescape(re.sub(r"<(style|title)>.*?</\1>|<[^>]*>", "", markup, flags=re.DOTALL)))
 
 
 def read(pdf):
-    """Return the text of a PDF, without any white space, since lines end elsewhere than on the page."""
-    return "".join("".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages).split())
+    """Return the text of a PDF, without any white space."""
+    return squeeze("".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages))
 
 
 def get_pdf(api, headers, job):
@@ -101,7 +109,7 @@ def test_the_page_and_the_pdf_say_the_same(api, headers):
         "Scores are estimates of a program.",
     ):
         for found in (page, pdf):
-            assert "".join(words.split()) in found, words
+            assert squeeze(words) in found, words
 
 
 def test_the_pdf_has_the_main_figures_of_the_checkpoint(api, headers, job):
@@ -116,7 +124,7 @@ def test_the_pdf_has_the_main_figures_of_the_checkpoint(api, headers, job):
         "research use only",
         "--card --model",
     ):
-        assert "".join(words.split()) in text, words
+        assert squeeze(words) in text, words
 
 
 def test_a_hostile_checkpoint_is_text_on_the_page_and_in_the_pdf(make_api, tmp_path_factory):
@@ -148,6 +156,130 @@ def test_a_hostile_checkpoint_is_text_on_the_page_and_in_the_pdf(make_api, tmp_p
 def test_pages_of_an_image_have_the_same_numbers_everywhere(start_s):
     name = name_interval(start_s, start_s, is_image=True)
     assert name == name_interval(start_s, start_s + 1, is_image=True) == f"page {start_s + 1:.0f}"
+
+
+def picture(number, side):
+    """Return a WebP of one colour, which differs by number."""
+    data = io.BytesIO()
+    Image.new("RGB", (side, side), (number % 256, 2 * number % 256, 99)).save(data, "WEBP", lossless=True)
+    return data.getvalue()
+
+
+def explain(api, job, people, thumbnails, make_image=picture):
+    """Store an explanation of so many people with so many faces each, as the step does."""
+    images, found = {}, []
+    for person in range(people):
+        names = {kind: f"person-{person}-{kind}.webp" for kind in ("crop", "map", "overlay")}
+        faces = [f"person-{person}-thumbnail-{number}.webp" for number in range(thumbnails)]
+        images |= {name: make_image(len(images) + at, 24) for at, name in enumerate((*names.values(), *faces))}
+        found.append(
+            {
+                "person": person,
+                "face_score": 0.876 - person / 100,
+                "time_s": 61.5,
+                "score_without_hottest_tenth": 0.123,
+                "explains": person % 2 == 0,
+                "images": names,
+                "thumbnails": [
+                    {"time_s": 70.0 + number, "fake_score": 0.5 + number / 1000, "image": name}
+                    for number, name in enumerate(faces)
+                ],
+            }
+        )
+    key = new_images_key()
+    places = store_images(api.app.extensions["deepfakestream"].storage, key, images)
+    result = {"note": "", "model": {}, "people": found, "images": places}
+    with api.sessions.transaction() as session:
+        session.add(Explanation(job_id=job, status="succeeded", result=result, storage_key=key))
+
+
+@pytest.fixture
+def video(api, headers):
+    job = api.submit(headers, noise_picture(3)).json["id"]
+    finish_job(api, job)
+    return uuid.UUID(job)
+
+
+def pictures_in(pdf):
+    """Return the number of pictures that the pages of a PDF show."""
+    return sum(len(page.images) for page in PdfReader(io.BytesIO(pdf)).pages)
+
+
+def test_explained_faces_are_in_the_pdf_and_their_number_is_bounded(api, headers, video):
+    plain = get_pdf(api, headers, video).data
+    explain(api, video, people=8, thumbnails=6)
+    pdf = get_pdf(api, headers, video).data
+    assert pictures_in(plain) == 0
+    assert pictures_in(pdf) == 6 * (2 + 4)
+    assert pdf == look(api, share(api, headers, video)["url"], "/pdf").data == get_pdf(api, headers, video).data
+    text, page = read(pdf), text_of(api.call("GET", f"/v1/jobs/{video}/report.html", headers).text)
+    for words in (MAP_NOTE, "Without the hottest tenth of the crop it would be 12.3.", "The map explains nothing here"):
+        assert squeeze(words) in text, words
+        assert squeeze(words) in page, words
+    for words in (
+        "Person 0.",
+        "Person 5.",
+        "1:01.5: 87.6",
+        "1:13.0: 50.3",
+        "2 people and 12 faces of the people above",
+    ):
+        assert squeeze(words) in text, words
+    assert "Person6." not in text
+    assert b"Face of person 5 at 1:13.0" in pdf_objects(pdf)
+
+
+def pdf_objects(pdf):
+    """Return the structure of a PDF with its alternative texts."""
+    reader = PdfReader(io.BytesIO(pdf))
+    found = (reader.get_object(number) for number in range(1, reader.trailer["/Size"]))
+    return " ".join(str(each["/Alt"]) for each in found if isinstance(each, dict) and "/Alt" in each).encode()
+
+
+def test_a_pdf_with_all_faces_says_nothing_of_others(api, headers, video):
+    explain(api, video, people=1, thumbnails=2)
+    pdf = get_pdf(api, headers, video).data
+    assert pictures_in(pdf) == 4
+    assert "Leftout" not in read(pdf)
+
+
+@pytest.mark.parametrize("fault", ["erased", "expired", "no image"])
+def test_without_images_the_pdf_is_as_before(api, headers, video, fault):
+    plain = get_pdf(api, headers, video).data
+    explain(api, video, people=1, thumbnails=1, make_image=(lambda *_: b"no image") if fault == "no image" else picture)
+    if fault != "no image":
+        assert get_pdf(api, headers, video).data != plain
+    with api.sessions.transaction() as session:
+        row = session.get_one(Explanation, video)
+        if fault == "erased":
+            api.app.extensions["deepfakestream"].storage.delete(row.storage_key)
+        elif fault == "expired":
+            row.storage_key = None
+    assert get_pdf(api, headers, video).data == plain
+    assert api.call("GET", f"/v1/jobs/{video}/report.html", headers).status_code == 200
+
+
+def test_the_pdf_has_what_the_page_has_of_content_credentials(api, headers, job):
+    with api.sessions.transaction() as session:
+        session.get_one(Job, job).media.provenance = {
+            "state": "invalid",
+            "signer": "Example Camera",
+            "actions": [{"action": "c2pa.created", "source_type": "digitalCapture"}],
+            "actions_total": 3,
+            "ingredients": ["first.jpg", NAMES[4]],
+            "ingredients_total": 12,
+            "codes": ["assertion.dataHash.mismatch"],
+        }
+    text = read(get_pdf(api, headers, job).data)
+    page = text_of(api.call("GET", f"/v1/jobs/{job}/report.html", headers).text)
+    for words in (
+        "Example Camera",
+        "created: taken by a camera",
+        f"12 files: first.jpg, {NAMES[4]}",
+        "assertion.dataHash",
+    ):
+        assert squeeze(words) in text, words
+        assert squeeze(words) in page, words
+    assert "2morerecordedactions" in text
 
 
 def test_a_job_without_a_result_has_a_report(api, headers):
