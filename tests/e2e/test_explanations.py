@@ -4,6 +4,7 @@ import hashlib
 import time
 
 import httpx
+from deepfakestream.verification import verify_bundle
 
 from tests.clips import hopper, make_clip
 from tests.unit.worker.explain.conftest import swapped_portrait
@@ -33,6 +34,9 @@ def test_a_job_is_explained_shown_and_erased(stack, client, tmp_path):
             assert hashlib.sha256(answer.content).hexdigest() == image["sha256"]
         assert http.post(where).json() == found
         assert http.get(f"{where}/person-0-crop.png").status_code == 422
+        bundle = verify_bundle(client.evidence(job_id, tmp_path / "bundle.zip"), media=clip)
+        assert bundle.passed, bundle.checks
+        assert bundle.is_explained
         after = client.get(job_id)
         assert (after.status, after.verdict, after.finished_at) == (job.status, job.verdict, job.finished_at)
         url = client.share(job_id).url

@@ -137,6 +137,7 @@ class _Checking:
         self._job: dict[str, Any] = {}
         self._digests: dict[str, str] = {}
         self._scores: list[float | None] = []
+        self._highest: dict[int, float] | None = None
 
     def check_all(self) -> None:
         """Run the checks that need the bundle alone."""
@@ -150,7 +151,7 @@ class _Checking:
             said(self._check_scores())
         if EXPLANATION in self._archive.names or any(name.startswith(IMAGES) for name in self._archive.names):
             with self._run.check("explanation") as said:
-                said(check_explanation(self._archive, self._job))
+                said(check_explanation(self._archive, self._job, self._highest))
                 self._found.is_explained = True
         with self._run.check("checkpoint") as said:
             said(self._check_checkpoint())
@@ -240,6 +241,7 @@ class _Checking:
         found = Recomputation(self._job)
         for line in self._archive.lines(SEGMENTS, limit=MAX_SEGMENTS):
             found.add(read_object(line, f"segment {found.count} of {SEGMENTS}"))
+        self._highest = found.highest_scores
         found.check_job()
         self._scores = found.segment_scores
         environment = read_object(self._archive.read(ENVIRONMENT), ENVIRONMENT)

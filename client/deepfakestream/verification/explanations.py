@@ -7,7 +7,7 @@ does without.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,12 +56,13 @@ class _Face:
             raise BundleError(f"{where} has the score {self.score} there, and {scores[0]} in {SEGMENTS}")
 
 
-def check_explanation(archive: Archive, job: dict[str, Any]) -> str:
+def check_explanation(archive: Archive, job: dict[str, Any], highest: Mapping[int, float] | None) -> str:
     """
     Check the explanation of a bundle: ``explanation.json`` and the images beside it.
 
     Args:
         job: The document of the job.
+        highest: The highest score of a face of each person in the segments; None where these could not be read.
 
     Returns:
         A sentence that says what was found.
@@ -81,6 +82,8 @@ def check_explanation(archive: Archive, job: dict[str, Any]) -> str:
         if read_webp_size(archive.read(name, limit=MAX_IMAGE_BYTES), name) != (crop_px, crop_px):
             raise BundleError(f"{name} is not as large as the crops that the checkpoint scores ({crop_px} px)")
     _check_faces(archive, list(_read_faces(people)))
+    if highest is not None and (other := [one for one in people if one["face_score"] != highest.get(one["person"])]):
+        raise BundleError(f"{EXPLANATION} explains another face of person {other[0]['person']} than the highest")
     return f"The {named} images of {len(people)} people are there, and their faces have the same scores in {SEGMENTS}."
 
 

@@ -243,6 +243,12 @@ def many_images(files):
     files[EXPLANATION] = json.dumps(explanation).encode()
 
 
+def placed(thumbnail):
+    """Place and score of a thumbnail's face, as they are given of an explained face."""
+    names = {"segment": "segment", "time_s": "time_s", "box_px": "box_px", "fake_score": "face_score"}
+    return {name: thumbnail[given] for given, name in names.items()}
+
+
 THUMBNAIL = (*PERSON, "thumbnails", 0)
 CONTRADICTIONS = {
     "byte of an image": (changed_byte, "is not the image whose size and SHA-256 explanation.json lists"),
@@ -266,6 +272,10 @@ CONTRADICTIONS = {
     ),
     "person of a face": (inside(*PERSON, "person", to=5), "the face of person 5 at 0.0 s"),
     "person twice": (inside(*PERSON, "person", to=0), "has a person twice"),
+    "face that is not the highest": (
+        listed(lambda found: found["people"][0].update(placed(found["people"][0]["thumbnails"][0]))),
+        "explains another face of person 1 than the highest",
+    ),
     "image of two faces": (inside(*THUMBNAIL, "image", to="person-0-map.webp"), "names an image twice"),
     "image of no face": (
         listed(lambda found: found["people"][0]["thumbnails"].pop()),
