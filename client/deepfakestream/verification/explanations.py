@@ -136,7 +136,8 @@ def _check_image(archive: Archive, listed: dict[str, Any]) -> None:
 
 def _read_faces(people: list[dict[str, Any]]) -> Iterator[_Face]:
     for person in people:
-        if not all(0.0 <= person[name] <= 1.0 for name in _SCORES) or not isinstance(person["explains"], bool):
+        scores = [*(person[name] for name in _SCORES), *(each["fake_score"] for each in person["thumbnails"])]
+        if not all(0.0 <= score <= 1.0 for score in scores) or not isinstance(person["explains"], bool):
             raise BundleError(f"{EXPLANATION} has a score of person {person['person']} that is none")
         shown = [(person, person["face_score"]), *((each, each["fake_score"]) for each in person["thumbnails"])]
         for face, score in shown:

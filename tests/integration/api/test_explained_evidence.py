@@ -262,6 +262,7 @@ CONTRADICTIONS = {
     "score of a face": (inside(*PERSON, "face_score", to=0.5), "has the score 0.5 there"),
     "score of a thumbnail": (inside(*THUMBNAIL, "fake_score", to=0.5), "has the score 0.5 there"),
     "score beyond one": (inside(*PERSON, "explained_score", to=1.5), "has a score of person 1 that is none"),
+    "score of a thumbnail beyond one": (inside(*THUMBNAIL, "fake_score", to=2), "has a score of person 1 that is none"),
     "time of a face": (inside(*PERSON, "time_s", to=0.25), "is not among the faces of segment 1"),
     "box of a thumbnail": (inside(*THUMBNAIL, "box_px", 0, to=0.0), "is not among the faces of segment 0"),
     "turn of a face": (inside(*PERSON, "turned_deg", to=90), "is not among the faces of segment 1"),
