@@ -316,6 +316,14 @@ CONTRADICTIONS = {
         replaced(MAP, lambda _: picture("WEBP", exif=b"Exif\0\0hidden")),
         "is not one WebP picture and nothing else",
     ),
+    "unknown kind of WebP": (
+        replaced(MAP, lambda data: data[:12] + b"ANIM" + data[16:]),
+        "is a kind of WebP that no service makes",
+    ),
+    "picture without its start": (
+        replaced(MAP, lambda data: data[:23] + b"more" + data[27:]),
+        "is a kind of WebP that no service makes",
+    ),
     "huge image": (replaced(MAP, lambda _: picture("WEBP", (9000, 10))), "9000 x 10 pixels"),
     "crop of another size": (
         replaced(CROP, lambda _: picture("WEBP", (96, 96), lossless=True)),
