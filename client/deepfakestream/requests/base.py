@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unexpected_answer_error
-from deepfakestream.results import Delivery, Job, Review, Segment, Share
+from deepfakestream.results import Document
 from deepfakestream.transport import Transport
 
 
@@ -45,7 +45,7 @@ class Requests:
         return self._transport.call("GET", path, params=params | position, within_s=left_s)
 
 
-_Document = TypeVar("_Document", Job, Segment, Delivery, Review, Share)
+_Document = TypeVar("_Document", bound=Document)
 
 
 def parse_document(kind: type[_Document], document: Any) -> _Document:
@@ -55,7 +55,7 @@ def parse_document(kind: type[_Document], document: Any) -> _Document:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "all of it"
-        why = f"it is no document of a {kind.__name__.lower()}: {where}: {problem['msg']}"
+        why = f"it is no {kind.__name__.lower()}: {where}: {problem['msg']}"
         raise unexpected_answer_error(200, why) from error
 
 

@@ -216,7 +216,7 @@ def test_a_job_is_read_with_everything_in_it():
 )
 def test_an_answer_that_cannot_be_read_says_where(server, client, change, where):
     server.answers = [answer(FULL_JOB | change)]
-    with pytest.raises(UnexpectedAnswerError, match=rf"no document of a job: {where}: "):
+    with pytest.raises(UnexpectedAnswerError, match=rf"it is no job: {where}: "):
         client.get("x")
 
 
