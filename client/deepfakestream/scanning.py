@@ -36,6 +36,7 @@ class Options:
     sample_fps: float | None = None
     segment_seconds: float | None = None
     webhook_url: str | None = None
+    explain: bool = False
     timeout_s: float | None = None
     wait: bool = True
 
@@ -232,6 +233,7 @@ class Scan:
             sample_fps=options.sample_fps,
             segment_seconds=options.segment_seconds,
             webhook_url=options.webhook_url,
+            explain=options.explain or None,
             on_upload=on_upload,
         )
         if not options.wait:

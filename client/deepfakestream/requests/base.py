@@ -2,8 +2,6 @@
 
 import json
 import time
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -11,6 +9,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unexpected_answer_error
+from deepfakestream.files import replaced_when_whole
 from deepfakestream.results import Document
 from deepfakestream.transport import Transport
 
@@ -22,17 +21,8 @@ class Requests:
 
     def _download(self, path: str, target: Path, media_type: str) -> Path:
         """Write the answer to a GET request to *target* once it has arrived whole."""
-        # Beside the target, so that it can be moved there in one step.
-        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
+        with replaced_when_whole(target) as partial_file:
             self._transport.download(path, partial_file, media_type=media_type)
-            partial_file.replace(target)
-        except OSError as error:
-            # The error names the temporary file, of which the caller knows nothing.
-            raise OSError(error.errno, error.strerror, str(target)) from error
-        finally:
-            with suppress(OSError):
-                partial_file.unlink(missing_ok=True)
         return target
 
     def _get_page(
