@@ -99,7 +99,7 @@ def describe_explanation(found: Explanation) -> str:
         nothing = "" if person.explains else "; the map explains nothing here"
         lines += [
             f"person {person.person}: face at {format_time(person.time_s)}, score {format_score(person.face_score)}",
-            f"        with the hottest tenth of its map hidden, the score is {hidden} instead of {score}{nothing}",
+            f"        with the hottest tenth of its map hidden: {hidden} instead of {score}{nothing}",
         ]
         if person.thumbnails:
             faces = (f"{format_time(each.time_s)} {format_score(each.fake_score)}" for each in person.thumbnails)

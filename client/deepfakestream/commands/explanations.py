@@ -63,7 +63,7 @@ def _obtain_explanation(client: Client, job_id: str, timeout_s: float | None, *,
         found = client.explanation(job_id)
     except NotFoundError:
         found = client.explain(job_id)
-    if found.status == "failed" or (found.status == "succeeded" and needs_images and not found.images_stored):
+    if found.status == "failed" or (needs_images and found.images and not found.images_stored):
         found = client.explain(job_id)
     if found.is_final:
         return found
