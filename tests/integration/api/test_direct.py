@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, update
 
 from shared.jobs.ending import cancel_job
 from shared.jobs.leases import Step, acquire
 from shared.jobs.queries import get_job, lock_job
-from shared.models import DirectUpload, Job, Media
+from shared.models import DirectUpload, Job, Media, Segment
 from shared.queues import Sender, make_celery
 from shared.storage import open_storage
 from tests.clips import noise_picture
@@ -90,6 +90,8 @@ def test_a_direct_upload_can_request_an_explanation(api, owner, worker, explain)
     ingest(worker, uuid.UUID(job_id))
     found = api.call("GET", f"/v1/jobs/{job_id}/explanations", owner)
     assert (found.status_code, found.json.get("status")) == ((200, "pending") if explain else (404, 404))
+    with api.sessions.transaction() as session:
+        session.execute(delete(Segment))
     finish_job(api, job_id)
     with api.sessions.transaction() as session:
         taken = acquire(session, Step.EXPLAIN, (uuid.UUID(job_id),), 60.0, max_attempts=2)
