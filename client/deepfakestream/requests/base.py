@@ -61,6 +61,15 @@ def collect_options(**given: Any) -> dict[str, Any]:
 
 
 def job_path(job_id: str, *more: str) -> str:
-    """Return the path of a job, or of what belongs to it."""
+    """
+    Return the path of a job, or of what belongs to it.
+
+    Raises:
+        InvalidRequestError: A part is ``.`` or ``..``, which would name another resource, quoted or not.
+    """
+    parts = (job_id, *more)
+    for part in parts:
+        if part in (".", ".."):
+            raise InvalidRequestError(422, "invalid_request", f"{part!r} is not an id or a name")
     # Quoted, so that no id can be the path of another resource.
-    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in (job_id, *more))])
+    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in parts)])
