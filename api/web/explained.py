@@ -1,7 +1,7 @@
 """Explanations on the report of a job: the values for its page, for the page as one file, and for the PDF."""
 
 import base64
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from api.explanations import IMAGE_TYPE
@@ -45,9 +45,14 @@ def inline_explained(services: Services, found: Explanation | None) -> list[dict
 
 
 def choose_faces(services: Services, found: Explanation | None) -> Faces:
-    """Return the ``MAX_PEOPLE`` most suspicious people with ``MAX_THUMBNAILS`` faces each; none if images are gone."""
+    """
+    Return the ``MAX_PEOPLE`` most suspicious people with ``MAX_THUMBNAILS`` faces each, spread over all of theirs.
+
+    Returns:
+        No people if there is no explanation, or its images are gone.
+    """
     people = describe_explained(found, lambda name: name)
-    kept = [{**person, "thumbnails": person["thumbnails"][:MAX_THUMBNAILS]} for person in people[:MAX_PEOPLE]]
+    kept = [{**person, "thumbnails": _spread(person["thumbnails"])} for person in people[:MAX_PEOPLE]]
     names = {name for person in kept for name in person["sources"].values()}
     names |= {each["source"] for person in kept for each in person["thumbnails"]}
     images = _read_images(services, found, names)
@@ -58,13 +63,21 @@ def choose_faces(services: Services, found: Explanation | None) -> Faces:
     return Faces(kept, images, len(people) - len(kept), before - after)
 
 
+def _spread(thumbnails: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    last = len(thumbnails) - 1
+    if last < MAX_THUMBNAILS:
+        return list(thumbnails)
+    return [thumbnails[round(place * last / (MAX_THUMBNAILS - 1))] for place in range(MAX_THUMBNAILS)]
+
+
 def _read_images(services: Services, found: Explanation | None, names: Collection[str] | None) -> dict[str, bytes]:
     """Return images of an explanation by their names, all if *names* is None; none if they are gone."""
     places = {} if found is None else (found.result or {}).get("images", {})
     if found is None or found.storage_key is None:
         return {}
     try:
-        wanted = places if names is None else {name: places[name] for name in names}
+        # In order, so that the same explanation gives the same bytes of a report.
+        wanted = places if names is None else {name: places[name] for name in sorted(names)}
         return read_images(services.storage, found.storage_key, wanted)
     except StorageError:
         # The report is worth having without its pictures.

@@ -29,11 +29,6 @@ MODEL = {"name": "swap-lite2", "version": "1.0.0", "weights_sha256": "1" * 64}
 
 
 @pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
 def key(api):
     headers, _ = api.key("owner")
     return headers["Authorization"].removeprefix("Bearer ")

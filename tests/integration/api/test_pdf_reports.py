@@ -193,6 +193,17 @@ def explain(api, job, people, thumbnails, make_image=picture):
         session.add(Explanation(job_id=job, status="succeeded", result=result, storage_key=key))
 
 
+def test_the_pdf_of_a_long_video_is_not_longer(api, headers):
+    sizes = []
+    for count in (600, 3000):
+        job = uuid.UUID(api.submit(headers, noise_picture(5), query_string={"reuse": "false"}).json["id"])
+        succeed(api, job, [0.1 + number * 7919 % 800 / 1000 for number in range(count)])
+        pdf = get_pdf(api, headers, job).data
+        sizes.append((len(PdfReader(io.BytesIO(pdf)).pages), len(pdf)))
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] < 1.5 * sizes[0][1]
+
+
 @pytest.fixture
 def video(api, headers):
     job = api.submit(headers, noise_picture(3)).json["id"]
@@ -225,6 +236,7 @@ def test_explained_faces_are_in_the_pdf_and_their_number_is_bounded(api, headers
     ):
         assert squeeze(words) in text, words
     assert "Person6." not in text
+    assert "1:11.0:" not in text, "four of six faces are spread over time"
     assert b"Face of person 5 at 1:13.0" in pdf_objects(pdf)
 
 
