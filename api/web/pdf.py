@@ -219,10 +219,9 @@ def _describe_provenance(found: Mapping[str, Any] | None) -> list[str]:
     sentences += [f"Recorded action: {action}." for action in found["actions"]]
     if found["actions_left_out"]:
         sentences.append(f"And {found['actions_left_out']} more recorded actions.")
-    if found["ingredients_total"]:
-        count = f"{found['ingredients_total']} {'file' if found['ingredients_total'] == 1 else 'files'}"
+    if found["made_of"]:
         titles = f": {', '.join(found['ingredients'])}" if found["ingredients"] else ""
-        sentences.append(f"Made of {count}{titles}.")
+        sentences.append(f"Made of {found['made_of']}{titles}.")
     if found["codes"]:
         sentences.append(f"Failed checks: {', '.join(found['codes'])}.")
-    return [" ".join(found["sentences"]), *sentences]
+    return [" ".join(found["sentences"]), *sentences, found["closing"]]
