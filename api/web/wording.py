@@ -164,8 +164,15 @@ def explain_mark(verdict: str) -> str:
     return "stands out, and is not enough alone"
 
 
-def explain_person(verdict: str) -> str:
-    """Return the verdict of one person in a few words; one that this release does not know as the word itself."""
+def explain_person(verdict: str, *, is_decided: bool) -> str:
+    """
+    Return the verdict of one person in a few words; one that this release does not know as the word itself.
+
+    Args:
+        is_decided: Whether the job has a verdict. If it has none, a low score of a person clears nobody.
+    """
+    if verdict == Verdict.REAL and not is_decided:
+        return "low, and not decided"
     return next((words for known, words in PERSON_RESULTS.items() if known == verdict), make_printable(verdict))
 
 

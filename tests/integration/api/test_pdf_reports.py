@@ -98,7 +98,7 @@ def test_the_page_and_the_pdf_say_the_same(api, headers):
     for words in (
         "The score is neither the probability that the media is fake nor the share of it that is.",
         "a score from 78.9 on is called fake and one below 12.3 real; between them nothing is decided.",
-        "7 people were distinguished; the 4 most suspicious are listed. Their numbers begin with 0 and are no identities",
+        "7 people were distinguished; the 4 most suspicious are listed. Their numbers begin with 0",
         "unheard of",
         "alone enough to be called fake",
         "stands out, and is not enough alone",
