@@ -188,8 +188,9 @@ def count_people(listed: int, total: int, *, is_image: bool) -> str:
 def explain_map(person: Mapping[str, Any]) -> str:
     """Return what a heat map is worth, by the score of the face without the hottest part of the map."""
     if person["explains"]:
-        without = points(person["score_without_hottest_tenth"])
-        return f"It would be {without} with the strongest spots hidden, a tenth of this picture."
+        # Both were computed anew, so that they compare with each other.
+        score, without = points(person["explained_score"]), points(person["score_without_hottest_tenth"])
+        return f"With the strongest spots hidden, a tenth of this picture, it falls from {score} to {without}."
     return "The spots explain nothing here: the score hardly falls with the strongest ones hidden."
 
 
