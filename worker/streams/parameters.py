@@ -2,7 +2,8 @@
 The size of the pictures, read from a key frame.
 
 A sender may change the size in the middle of a stream. H.264, H.265 and MPEG-2 repeat their parameters in key frames,
-which is where a change shows. H.264: ITU-T H.264, 7.3.2.1.1; H.265: ITU-T H.265, 7.3.2.2.1; MPEG-2: ITU-T H.262, 6.2.2.1.
+which is where a change shows. H.264: ITU-T H.264, 7.3.2.1.1; H.265: ITU-T H.265,
+7.3.2.2.1; MPEG-2: ITU-T H.262, 6.2.2.1.
 """
 
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ class _Bits:
         return (value + 1) // 2 if value & 1 else -(value // 2)
 
 
-def _size_of_h264(bits: _Bits) -> tuple[int, int]:
+def _size_of_h264(bits: _Bits) -> tuple[int, int]:  # noqa: C901 - the order of the syntax table
     profile = bits.read(8)
     bits.read(16)
     bits.golomb()

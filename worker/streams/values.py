@@ -69,8 +69,8 @@ class Piece:
     lead_s: float
     """
     Seconds in ``data`` before ``start_s``: the file begins at a key frame. Only its pictures in
-    ``[lead_s, lead_s + end_s - start_s)`` belong to this piece. Earlier ones belong to the piece before, and a few later
-    ones are there because others refer to them.
+    ``[lead_s, lead_s + end_s - start_s)`` belong to this piece. Earlier ones belong to the piece before, and a few
+    later ones are there because others refer to them.
     """
     data: bytes = field(repr=False)
     """A complete Matroska file with the video track only; the key frame is at 0."""
