@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from shared.errors import TooLargeError, TooManyPixelsError, UnsupportedMediaError
@@ -134,7 +135,9 @@ class Cutter:
         while (next_ms := self._next_start(self._open.start_ms + self._segment_ms)) is not None:
             yield self._make(self._open, next_ms)
             self._open = _Open(next_ms, is_discontinuous=False)
-        yield self._make(self._open, max(packet.time_ms for packet in self._packets) + self._picture_ms)
+        end_ms = max(packet.time_ms for packet in self._packets) + self._picture_ms
+        yield self._make(self._open, end_ms)
+        self._running_ms = end_ms + self._shift_ms
         self._forget()
 
     def _check_key(self, keyless_ms: int) -> None:
@@ -174,9 +177,10 @@ class Cutter:
         recent = self._packets[-2 * MAX_REORDERED :]
         later = sum(other.time_ms > packet.time_ms for other in recent)
         self._reordered = min(MAX_REORDERED, max(self._reordered, later))
-        if recent and packet.time_ms != recent[-1].time_ms:
-            nearest = min(abs(packet.time_ms - other.time_ms) or MAX_PICTURE_MS for other in recent)
-            self._picture_ms = min(nearest, MAX_PICTURE_MS)
+        times = sorted({packet.time_ms, *(other.time_ms for other in recent)})
+        if len(times) > 1:
+            steps = sorted(after - before for before, after in pairwise(times))
+            self._picture_ms = min(steps[len(steps) // 2], MAX_PICTURE_MS)
 
     def _advance(self, packet: Packet) -> None:
         if self._shift_ms is not None:

@@ -3,8 +3,8 @@ The intake of live streams: one connection to a source becomes pieces of video t
 
 RTSP, RTMP and SRT are conversations, which ffmpeg has with one server, in a network namespace without a way out
 (``launcher``, ``relay``). HLS and MPEG-TS over UDP are read by the worker, and ffmpeg has no network (``hls``,
-``udp``). In both cases ffmpeg only takes the video out of its container, and the worker cuts it (``matroska``, ``cutting``).
-docs/streams.md describes it.
+``udp``). In both cases ffmpeg only takes the video out of its container, and the worker cuts it (``matroska``,
+``cutting``). docs/streams.md describes it.
 """
 
 import contextlib
