@@ -9,10 +9,19 @@ GAP_S: Final = 100
 LONGEST_GAP_S: Final = 10
 """A gap up to this length is a pause of the source; anything else between two packets is a jump of its clock."""
 
-_STEP = "DTS-PREV_INDTS"
-_TIME = f"if(N,PREV_OUTDTS+if(between({_STEP},0,{LONGEST_GAP_S}/TB),{_STEP},{GAP_S}/TB),DTS)"
+REORDERED_S: Final = 2
+"""A step back up to this length comes from the order of decoding."""
+
+# RTSP leaves the time of the first picture open. The time of its decoding is at most a few pictures later.
+_FIRST = "0.2/TB"
+_NOW = f"if(eq(PTS,NOPTS),DTS-if(N,0,{_FIRST}),PTS)"
+_BEFORE = f"if(eq(PREV_INPTS,NOPTS),PREV_INDTS-if(eq(N,1),{_FIRST},0),PREV_INPTS)"
+_STEP = f"if(between({_NOW}-{_BEFORE},-{REORDERED_S}/TB,{LONGEST_GAP_S}/TB),{_NOW}-{_BEFORE},{GAP_S}/TB)"
+_TIME = f"if(N,PREV_OUTPTS+{_STEP},{_NOW})"
 # ffmpeg's own correction of jumps would hide them, and its muxer would squeeze a clock that went back to steps of 1 ms.
-_CLOCK = f"setts=dts='{_TIME}':pts='PTS-DTS+({_TIME})'"
+# Matroska has no times of decoding; they only have to grow and to be earlier than those of presentation.
+_EARLIER = f"{_TIME}-{REORDERED_S + 1}/TB"
+_CLOCK = f"setts=pts='{_TIME}':dts='if(N,max(PREV_OUTDTS+1,{_EARLIER}),{_EARLIER})'"
 
 _FLAGS = ("-hide_banner", "-nostats", "-loglevel", "info", "-copyts")
 _LIMITS = ("-codec_whitelist", DECODERS, "-threads", "1", "-probesize", "2000000", "-analyzeduration", "2000000")

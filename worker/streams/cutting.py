@@ -93,7 +93,7 @@ class Cutter:
         """
         self.pictures += 1
         last_ms, self._last_ms = self._last_ms, packet.time_ms
-        if last_ms is not None and abs(packet.time_ms - last_ms) > JUMP_MS:
+        if last_ms is not None and self._is_jump(packet, last_ms):
             yield from self.finish()
             self._is_discontinuous = True
             self._shift_ms = None
@@ -139,6 +139,11 @@ class Cutter:
         yield self._make(self._open, end_ms)
         self._running_ms = end_ms + self._shift_ms
         self._forget()
+
+    def _is_jump(self, packet: Packet, last_ms: int) -> bool:
+        # Everything before a key frame in decoding order is presented before it, too.
+        is_early = packet.is_key and any(other.time_ms >= packet.time_ms for other in self._packets[-MAX_REORDERED:])
+        return is_early or abs(packet.time_ms - last_ms) > JUMP_MS
 
     def _check_key(self, keyless_ms: int) -> None:
         if keyless_ms > self._limits.max_keyless_s * 1000:

@@ -2,7 +2,7 @@
 
 import random
 import subprocess
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_a_change_of_size_begins_a_discontinuous_piece_of_that_size():
     assert [len(own_pictures(piece)) for piece in pieces] == [50, 50]
 
 
-@pytest.mark.parametrize("offsets", [(100, 5), (5, 4000)], ids=["backwards", "forwards"])
+@pytest.mark.parametrize("offsets", [(100, 5), (5, 4000), (5, 5)], ids=["backwards", "forwards", "repeated"])
 def test_after_a_jump_of_the_clock_time_goes_on(offsets):
     parts = [make_stream(2, extra=("-bf", "2", "-output_ts_offset", str(offset))) for offset in offsets]
     pieces, _ = cut(remux(b"".join(parts)), segment_s=10)
@@ -109,8 +109,7 @@ def test_a_stream_without_key_frames_is_given_up():
     cutter = Cutter(1.0, StreamLimits())
     list(cutter.start(TRACK))
     with pytest.raises(UnsupportedMediaError, match="key-frame interval"):
-        for packet in packets(5000, 5000):
-            list(cutter.add(packet))
+        list(chain.from_iterable(map(cutter.add, packets(5000, 5000))))
     assert len(cutter._packets) < 1000
 
 
