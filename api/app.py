@@ -6,8 +6,21 @@ from flask import redirect
 from flask_openapi3 import Info, OpenAPI
 from werkzeug.wrappers import Response
 
-# The last four add their routes to the blueprint of jobs, since the document of a second one would replace that.
-from api import deliveries, direct_uploads, evidence, health, jobs, models, rescoring, reviews, shares, submission  # noqa: F401
+# Those that are not registered below add their routes to the blueprint of jobs, since the document of a second
+# blueprint would replace that.
+from api import (  # noqa: F401
+    deliveries,
+    direct_uploads,
+    evidence,
+    explanations,
+    health,
+    jobs,
+    models,
+    rescoring,
+    reviews,
+    shares,
+    submission,
+)
 from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
@@ -23,7 +36,7 @@ from api.signing import load_keys
 from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
-from api.web import pages
+from api.web import explained_routes, pages  # noqa: F401
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory

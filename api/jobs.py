@@ -60,7 +60,8 @@ def list_jobs(query: JobsQuery) -> Response:
     """List your jobs, newest first, without their segments."""
     services = current_services()
     limit = page_limit(services, query)
-    wanted = select(Job).options(selectinload(Job.media)).where(Job.owner == caller().owner, Job.deleted_at.is_(None))
+    loaded = selectinload(Job.media), selectinload(Job.explanation)
+    wanted = select(Job).options(*loaded).where(Job.owner == caller().owner, Job.deleted_at.is_(None))
     if query.status is not None:
         wanted = wanted.where(Job.status == query.status)
     if query.created_after is not None:

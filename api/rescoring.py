@@ -148,6 +148,7 @@ def _create(
                 idempotency_key=request[0],
                 request_sha256=request[1],
                 parent_id=parent.id,
+                explain=options.get("explain", parent.explanation is not None),
             ),
         )
         if is_new:

@@ -120,6 +120,7 @@ class GetHeaders(_Headers):
 
 
 REUSE_SCORES = "Reuse the scores of a job of yours with the same file, options and checkpoint."
+EXPLAIN = "Explain the faces once the job has succeeded; see `GET /v1/jobs/{id}/explanations`. Not done by default."
 REUSE = f"{REUSE_SCORES} The operator chooses the default."
 
 
@@ -131,6 +132,7 @@ class QueryOptions(_Request):
     segment_seconds: SegmentSeconds | Absent = None
     model: ModelName | Absent = None
     reuse: bool | Absent = Field(default=None, description=REUSE)
+    explain: bool | Absent = Field(default=None, description=EXPLAIN)
     metadata: Json[dict[str, Any]] | Absent = Field(default=None, description=f"{METADATA} A JSON object as text.")
 
 
@@ -141,6 +143,7 @@ class _Submission(_Request):
     sample_fps: SampleFPS | Absent = None
     segment_seconds: SegmentSeconds | Absent = None
     model: ModelName | Absent = None
+    explain: bool | Absent = Field(default=None, description=EXPLAIN)
     metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
 
@@ -177,6 +180,9 @@ class Rescoring(_OptionalRequest):
     segment_seconds: SegmentSeconds | Absent = None
     webhook_url: WebhookURL | Absent = Field(default=None, description="None unless given, whatever the job had.")
     metadata: dict[str, Any] | Absent = Field(default=None, description=f"{METADATA} The job's own unless given.")
+    explain: bool | Absent = Field(
+        default=None, description="Explain the faces once the job has succeeded; as in this job unless given."
+    )
     reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
 
 
@@ -224,6 +230,16 @@ class DiffPath(JobPath):
     """The two jobs in question."""
 
     other_id: UUID = Field(description="The id of the job to compare with.")
+
+
+IMAGE_NAME = re.compile(r"person-(0|[1-9][0-9]{0,5})-(crop|map|overlay|thumbnail-[0-9])\.webp", re.ASCII)
+"""Names of the images of explanations."""
+
+
+class ImagePath(JobPath):
+    """The image in question."""
+
+    name: str = Field(pattern=f"^{IMAGE_NAME.pattern}$", max_length=64, description="The image's name.")
 
 
 class SharePath(JobPath):

@@ -147,6 +147,7 @@ def _create_job(
                 metadata=options.get("metadata", {}),
                 idempotency_key=idempotency_key,
                 request_sha256=_request_sha256(source, options),
+                explain=options.get("explain", False),
             ),
         )
         if is_new:

@@ -27,7 +27,9 @@ COPY migrations/ migrations/
 COPY api/ api/
 COPY worker/ worker/
 RUN /opt/venv/bin/python -m pip install --no-deps .
+# c2pa-python's wheel brings a static library of 31 MB, which only builds of Rust use.
 RUN /opt/venv/bin/python docker/dependencies.py --strip-training && \
+    find /opt/venv/lib -name libc2pa_c.rlib -delete && \
     /opt/venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib
 
 FROM python:${PYTHON}

@@ -24,6 +24,7 @@ Action = Literal[
     "job.submitted",
     "job.cancelled",
     "job.rescored",
+    "job.explained",
     "job.reviewed",
     "report.shared",
     "report.unshared",

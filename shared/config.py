@@ -36,6 +36,7 @@ SECTIONS = {
     "limits",
     "logging",
     "models",
+    "provenance",
     "storage",
     "tracing",
     "webhooks",

@@ -35,9 +35,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from shared.states import (
     FINAL_JOB_STATUSES,
     OPEN_DELIVERY_STATUSES,
+    OPEN_EXPLANATION_STATUSES,
     OPEN_JOB_STATUSES,
     OPEN_SEGMENT_STATUSES,
     DeliveryStatus,
+    ExplanationStatus,
     JobStatus,
     SegmentStatus,
     Verdict,
@@ -105,6 +107,7 @@ class Base(DeclarativeBase):
         JobStatus: EnumString(JobStatus),
         SegmentStatus: EnumString(SegmentStatus),
         DeliveryStatus: EnumString(DeliveryStatus),
+        ExplanationStatus: EnumString(ExplanationStatus),
         Verdict: EnumString(Verdict),
     }
 
@@ -146,6 +149,11 @@ class Media(Base):
     """Bytes of the video stream; null for images, and in rows of older releases."""
     presentation: Mapped[dict[str, Any] | None]
     """The track and dynamic range that are shown; null in rows of older releases. See ``MediaFacts.presentation``."""
+    provenance: Mapped[dict[str, Any] | None]
+    """
+    Its Content Credentials, as a ``shared.documents.provenance.ProvenanceDocument``; null until it was probed, and in
+    rows of older releases.
+    """
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
 
@@ -230,6 +238,7 @@ class Job(Base):
 
     media: Mapped[Media | None] = relationship()
     api_key: Mapped[APIKey] = relationship()
+    explanation: Mapped["Explanation | None"] = relationship(viewonly=True)
 
     @property
     def is_final(self) -> bool:
@@ -348,6 +357,42 @@ class Delivery(Base):
     error_code: Mapped[str | None]
 
     job: Mapped[Job] = relationship()
+
+
+class Explanation(Base):
+    """
+    The explanation of the faces of one job; see ``shared.jobs.explanations``. No row if none was requested.
+
+    A trigger schedules the removal of the images when a row is deleted (migration 0013), whichever release does it.
+    """
+
+    __tablename__ = "explanations"
+    __table_args__ = (
+        CheckConstraint(_allowed_values("status", ExplanationStatus), name="status"),
+        UniqueConstraint("storage_key"),
+        Index(
+            "ix_explanations_open",
+            "send_after",
+            postgresql_where=text(_allowed_values("status", OPEN_EXPLANATION_STATUSES)),
+        ),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    status: Mapped[ExplanationStatus] = mapped_column(default=ExplanationStatus.PENDING)
+    result: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    """People, faces and images; see ``worker.explain.people.Explained``."""
+    storage_key: Mapped[str | None]
+    """The object that holds all images, one after another; null before it is made, and once it is erased."""
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    lease_token: Mapped[uuid.UUID | None]
+    leased_until: Mapped[datetime | None]
+    sent_at: Mapped[datetime | None]
+    send_after: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
 
 
 class Share(Base):

@@ -20,6 +20,7 @@ QUEUES: Final = {"cpu": CPU_QUEUE, "gpu": GPU_QUEUE}
 INGEST: Final = "deepfakestream.ingest"
 SCORE_SEGMENT: Final = "deepfakestream.score_segment"
 FINISH: Final = "deepfakestream.finish"
+EXPLAIN: Final = "deepfakestream.explain"
 DELIVER_WEBHOOK: Final = "deepfakestream.deliver_webhook"
 UPKEEP: Final = "deepfakestream.upkeep"
 TIDY: Final = "deepfakestream.tidy"
@@ -35,10 +36,16 @@ QUEUE_OF_TASK: Final = {
     INGEST: CPU_QUEUE,
     SCORE_SEGMENT: GPU_QUEUE,
     FINISH: CPU_QUEUE,
+    EXPLAIN: GPU_QUEUE,
     DELIVER_WEBHOOK: CPU_QUEUE,
     UPKEEP: CPU_QUEUE,
     TIDY: CPU_QUEUE,
 }
+
+LOW_PRIORITY: Final = 9
+"""The priority that Redis serves last; messages without one are served first. Each priority has a list of its own."""
+PRIORITY_OF_TASK: Final = {EXPLAIN: LOW_PRIORITY}
+"""Priorities of tasks for which no job waits."""
 
 
 def make_celery(broker: Broker, jobs: Jobs) -> Celery:
@@ -94,12 +101,18 @@ class Sender:
     def send(self, message: Message) -> None:
         """Send *message* to the queue of its task."""
         ids = {name: value if isinstance(value, int) else str(value) for name, value in message.ids}
-        self._app.send_task(message.task, kwargs=ids, queue=QUEUE_OF_TASK[message.task])
+        self._app.send_task(
+            message.task,
+            kwargs=ids,
+            queue=QUEUE_OF_TASK[message.task],
+            priority=PRIORITY_OF_TASK.get(message.task),
+        )
 
     def depth(self, queue: str) -> int:
-        """Return the number of messages in *queue*."""
+        """Return the number of messages in *queue*, of all priorities."""
         with self._app.connection_for_read() as connection:
-            return int(connection.default_channel.client.llen(queue))
+            channel = connection.default_channel
+            return sum(channel.client.llen(name) for name in (queue, f"{queue}{channel.sep}{LOW_PRIORITY}"))
 
     def check(self) -> None:
         """Raise unless the broker answers."""

@@ -44,6 +44,16 @@ class DeliveryStatus(StrEnum):
     FAILED = "failed"
 
 
+class ExplanationStatus(StrEnum):
+    """The status of the explanation of a job's faces; it changes nothing of the job."""
+
+    PENDING = "pending"
+    """Waits for the job to succeed, or for a worker."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class Verdict(StrEnum):
     """The verdict on media, or on a person (except ``not_applicable``)."""
 
@@ -88,7 +98,40 @@ class Finding(StrEnum):
     DISPUTED = "disputed"
 
 
+class ProvenanceState(StrEnum):
+    """What is known of the Content Credentials (C2PA) in a file."""
+
+    NONE = "none"
+    """There are none, which says nothing about the media."""
+    VALID = "valid"
+    """The signature is intact, the media unchanged since, and a configured trust anchor vouches for the signer."""
+    UNTRUSTED = "untrusted"
+    """The signature is intact and the media unchanged since, but no configured trust anchor vouches for the signer."""
+    INVALID = "invalid"
+    """The media was changed after signing, or the manifest, its signature or its certificate is not valid."""
+    UNREADABLE = "unreadable"
+    NOT_CHECKED = "not_checked"
+
+
+class ProvenanceReason(StrEnum):
+    """The reason why a file's Content Credentials were not checked, or could not be read."""
+
+    FORMAT = "format"
+    """Content Credentials in this format cannot be read."""
+    LIBRARY = "library"
+    """The worker lacks the library that reads them."""
+    TRUST_ANCHORS = "trust_anchors"
+    """The configured trust anchors cannot be read."""
+    REMOTE = "remote"
+    """The file only refers to a manifest elsewhere, and nothing is fetched."""
+    DAMAGED = "damaged"
+    CRASHED = "crashed"
+    """The library crashed, or gave an answer beyond the bounds."""
+    TIMED_OUT = "timed_out"
+
+
 OPEN_JOB_STATUSES: Final = (JobStatus.QUEUED, JobStatus.RUNNING)
 FINAL_JOB_STATUSES: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 OPEN_SEGMENT_STATUSES: Final = (SegmentStatus.PENDING, SegmentStatus.RUNNING)
+OPEN_EXPLANATION_STATUSES: Final = (ExplanationStatus.PENDING, ExplanationStatus.RUNNING)
 OPEN_DELIVERY_STATUSES: Final = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)

@@ -29,7 +29,17 @@ from shared.observability import (
     get_logger,
     metrics_registry,
 )
-from shared.queues import DELIVER_WEBHOOK, FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP, Sender, make_celery
+from shared.queues import (
+    DELIVER_WEBHOOK,
+    EXPLAIN,
+    FINISH,
+    INGEST,
+    SCORE_SEGMENT,
+    TIDY,
+    UPKEEP,
+    Sender,
+    make_celery,
+)
 from shared.tracing import annotate, start_tracing
 from worker.config import Role, WorkerSettings
 from worker.media.sandbox import sandbox
@@ -105,6 +115,7 @@ class _WorkerProcess:
         self._app = app
         self._context: Context | None = None
         self._detectors: Any = None
+        self._explainers: Any = None
 
     @property
     def context(self) -> Context:
@@ -119,12 +130,26 @@ class _WorkerProcess:
         if self._detectors is None:
             from worker.tasks.score import load_detectors
 
-            index = getattr(current_process(), "index", 0) or 0
-            device = self._settings.worker.device_of(index)
+            device = self._device()
             _limit_threads(device, self._settings.worker.threads())
             self._detectors = load_detectors(Path(self._settings.models.dir), device)
             log.info("scoring process ready", device=device)
         return self._detectors
+
+    @property
+    def explainers(self) -> Any:
+        """Explainers of the loaded checkpoints, on this process's device; none is loaded before it is needed."""
+        if self._explainers is None:
+            from worker.tasks.explain import load_explainers
+
+            device = self._device()
+            _limit_threads(device, self._settings.worker.threads())
+            self._explainers = load_explainers(Path(self._settings.models.dir), device)
+        return self._explainers
+
+    def _device(self) -> str:
+        index = getattr(current_process(), "index", 0) or 0
+        return self._settings.worker.device_of(index)
 
     def connect(self, role: Role) -> None:
         """Prepare a forked process with its own connections."""
@@ -173,13 +198,20 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProces
 
 
 def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProcess) -> None:
-    # The parent registers the task but must not load torch, so the import happens in the task.
+    # The parent registers the tasks but must not load torch, so the imports happen in the tasks.
     @app.task(name=SCORE_SEGMENT, shared=False, time_limit=settings.worker.score_time_limit_s)
     def run_score_segment(job_id: str, index: int) -> None:
         from worker.tasks.score import score_segment
 
         with _TaskBoundary("score_segment", job_id=job_id, segment=index):
             score_segment(process.context, process.detectors, uuid.UUID(job_id), index)
+
+    @app.task(name=EXPLAIN, shared=False, time_limit=settings.worker.score_time_limit_s)
+    def run_explain(job_id: str) -> None:
+        from worker.tasks.explain import explain
+
+        with _TaskBoundary("explain", job_id=job_id):
+            explain(process.context, process.explainers, uuid.UUID(job_id))
 
 
 class _TaskBoundary:

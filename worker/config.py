@@ -1,6 +1,7 @@
 """Settings of the worker: devices, processes, time limits, and Flower."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -39,7 +40,7 @@ class Worker(Section):
     decode_timeout_s: float = Field(default=120.0, gt=0)
     """Wall-clock limit of the decoder of one segment or image."""
     score_time_limit_s: float = Field(default=300.0, gt=0)
-    """A process that works on one segment for longer than this is killed."""
+    """A process that works on one segment, or on one explanation, for longer than this is killed."""
     ingest_time_limit_s: float = Field(default=900.0, gt=0)
     fetch_timeout_s: float = Field(default=600.0, gt=0)
     """Wall-clock limit of fetching a URL source."""
@@ -83,9 +84,32 @@ class Worker(Section):
         return self.threads_per_process or max(1, available_cores() // self.processes("gpu"))
 
 
+class Provenance(Section):
+    """Content Credentials (C2PA) in uploaded media; see ``docs/reports.md``."""
+
+    trust_anchors_file: Path | None = None
+    """PEM file of the certificates that vouch for signers; without one no signer is trusted."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Wall-clock limit of reading them, for which the whole file is read if there are any."""
+
+    @field_validator("trust_anchors_file")
+    @classmethod
+    def _has_certificates(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value)
+        except ssl.SSLError as error:
+            raise ValueError("must be a file of certificates in PEM form, and one is missing or damaged") from error
+        except OSError as error:
+            raise ValueError(f"cannot be read ({error.strerror})") from error
+        return value
+
+
 class WorkerSettings(SharedSettings):
     """All settings of a worker."""
 
+    provenance: Provenance = Provenance()
     worker: Worker = Worker()
 
     @model_validator(mode="after")

@@ -18,8 +18,9 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, find_manif
 from shared.models import Job, Media, Segment, new_id
 from shared.states import JobStatus
 from shared.storage import BLOCK_BYTES
-from worker.config import Worker
+from worker.config import Provenance, Worker
 from worker.media.probe import probe
+from worker.media.provenance import read_provenance
 from worker.media.segments import plan_segments
 from worker.pipeline.detector import Detector
 from worker.pipeline.scanning import scan_segments
@@ -95,6 +96,8 @@ def scan_file(
     )
     facts = probe(path, limits.for_media(), timeout_s=worker.probe_timeout_s)
     media.facts, media.video_bytes, media.presentation = facts.to_json(), facts.video_bytes, facts.presentation()
+    found = read_provenance(path, facts.container, trust_anchors_file=None, timeout_s=Provenance().timeout_s)
+    media.provenance = found.to_json()
     job.media = media
     plan = plan_segments(facts.duration_s, job.segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     job.segments_total = len(plan)

@@ -9,12 +9,14 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any, BinaryIO, Final
 
-from flask import Blueprint, Response, current_app, render_template, request, stream_with_context
+from flask import Blueprint, Response, current_app, render_template, request, stream_with_context, url_for
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 from werkzeug.wsgi import FileWrapper
@@ -22,6 +24,7 @@ from werkzeug.wsgi import FileWrapper
 from api.errors import APIError
 from api.services import Services, current_services
 from api.shares import find_shared
+from api.web.explained import read_explained
 from api.web.report import collect_report
 from shared.errors import Code
 from shared.jobs.segments import count_done
@@ -39,6 +42,8 @@ NO_REPORT: Final = "this link is wrong, has expired or was revoked"
 MAX_STREAM_S: Final = 60
 """Length of one stream of progress; the page connects again."""
 PROGRESS_INTERVAL_S: Final = 1.0
+RECONNECT_MS: Final = 2000
+"""How long browsers wait before they connect again to a stream that has ended."""
 MAX_RANGE_BYTES: Final = 2 * 1024 * 1024
 """The most that one answer to a request for a range has. Players request the rest when they need it, so that a video
 that is paused does not hold a thread."""
@@ -79,7 +84,8 @@ def report(job_id: uuid.UUID) -> Response:
     services = current_services()
     try:
         with services.sessions.transaction() as session:
-            values = collect_report(session, _find_job(session, job_id), Path(services.settings.models.dir))
+            values = collect_report(session, find_linked_job(session, job_id), Path(services.settings.models.dir))
+            values["explained"] = read_explained(session, job_id, partial(_image_address, job_id))
     except _NoReportError:
         if request.accept_mimetypes.quality("text/html") <= request.accept_mimetypes.quality("application/json"):
             raise
@@ -99,22 +105,29 @@ def state(job_id: uuid.UUID) -> Response:
 
 @blueprint.get("/jobs/<uuid:job_id>/report/events")
 def events(job_id: uuid.UUID) -> Response:
-    """Stream the progress of a job as server-sent events, until the job ends or a minute is over."""
+    """
+    Stream the progress of a job as server-sent events, until the job ends or a minute is over.
+
+    Where all slots are taken, the stream ends after the first event, and browsers connect again by themselves. They
+    are not refused: a page that somebody left holds its slot until the next event, so that a single person who opens
+    one report after another could be refused by pages that are closed already.
+    """
     services = current_services()
     first = _read_progress(services, job_id)
+    opening = f"retry: {RECONNECT_MS}\ndata: {json.dumps(first)}\n\n"
     slots = (services.streaming, services.waiting)
     for number, slot in enumerate(slots):
         if not slot.acquire(blocking=False):
             for taken in slots[:number]:
                 taken.release()
-            raise APIError(Code.OVERLOADED, "too many pages are listening; ask for the state instead")
+            return _event_stream(opening)
 
     def has_ended() -> bool:
         return bool(_read_progress(services, job_id)["is_final"])
 
     def stream() -> Iterator[str]:
         last, deadline = first, time.monotonic() + MAX_STREAM_S
-        yield f"retry: 2000\ndata: {json.dumps(last)}\n\n"
+        yield opening
         try:
             while not last["is_final"] and time.monotonic() < deadline:
                 # It returns early when the job ends, and when this process has been asked to stop.
@@ -129,10 +142,15 @@ def events(job_id: uuid.UUID) -> Response:
             # The link was revoked, or the database is unavailable: the page connects again, or learns why it cannot.
             return
 
-    response = Response(stream_with_context(stream()), mimetype="text/event-stream")
+    response = _event_stream(stream_with_context(stream()))
     # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
     for slot in slots:
         response.call_on_close(slot.release)
+    return response
+
+
+def _event_stream(events: str | Iterator[str]) -> Response:
+    response = Response(events, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     return response
 
@@ -142,18 +160,12 @@ def media(job_id: uuid.UUID) -> Response:
     """Send the job's media, whole or the range that is requested, for the report to show."""
     services = current_services()
     with services.sessions.transaction() as session:
-        job = _find_job(session, job_id)
+        job = find_linked_job(session, job_id)
         if job.media is None or job.media.storage_key is None:
             raise APIError(Code.MEDIA_MISSING, "the job's media is not stored any more")
         key, size_bytes = job.media.storage_key, job.media.size_bytes
         container = (job.media.facts or {}).get("container", "")
-    if not services.viewing.acquire(timeout=VIEWING_WAIT_S):
-        # Clients that read slowly must not take every thread.
-        raise APIError(
-            Code.OVERLOADED,
-            "too many people are looking at media; retry later",
-            headers={"Retry-After": str(BUSY_RETRY_S)},
-        )
+    _take_viewing_slot(services)
     try:
         file = _MediaFile(services.storage.open(key), services.viewing)
     except BaseException:
@@ -172,6 +184,26 @@ def media(job_id: uuid.UUID) -> Response:
         file.close()
         raise
     return response
+
+
+def _take_viewing_slot(services: Services) -> None:
+    """Take a slot for media that is being sent: clients that read slowly must not take every thread."""
+    if not services.viewing.acquire(timeout=VIEWING_WAIT_S):
+        raise APIError(
+            Code.OVERLOADED,
+            "too many people are looking at media; retry later",
+            headers={"Retry-After": str(BUSY_RETRY_S)},
+        )
+
+
+@contextmanager
+def viewing_slot(services: Services) -> Iterator[None]:
+    """Hold a slot for media while the block runs. Raises APIError with ``overloaded`` if none is free soon."""
+    _take_viewing_slot(services)
+    try:
+        yield
+    finally:
+        services.viewing.release()
 
 
 class _MediaFile(FileWrapper):
@@ -203,6 +235,10 @@ def _shorten_range(size_bytes: int) -> dict[str, Any]:
     return {**request.environ, "HTTP_RANGE": f"bytes={start}-{min(stop, start + MAX_RANGE_BYTES) - 1}"}
 
 
+def _image_address(job_id: uuid.UUID, name: str) -> str:
+    return url_for("web.explanation_image", job_id=job_id, name=name, token=request.args["token"])
+
+
 def _page(template: str, **values: Any) -> Response:
     response = current_app.make_response(render_template(template, **values))
     response.headers["Content-Security-Policy"] = POLICY
@@ -218,7 +254,7 @@ class _NoReportError(APIError):
         super().__init__(Code.NOT_FOUND, NO_REPORT)
 
 
-def _find_job(session: Session, job_id: uuid.UUID) -> Job:
+def find_linked_job(session: Session, job_id: uuid.UUID) -> Job:
     """Return the job that the link of the request shows."""
     job = find_shared(session, job_id, request.args.get("token", ""))
     if job is None:
@@ -228,7 +264,7 @@ def _find_job(session: Session, job_id: uuid.UUID) -> Job:
 
 def _read_progress(services: Services, job_id: uuid.UUID) -> dict[str, Any]:
     with services.sessions.transaction() as session:
-        job = _find_job(session, job_id)
+        job = find_linked_job(session, job_id)
         return {
             "status": job.status,
             "is_final": job.is_final,

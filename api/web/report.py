@@ -12,6 +12,8 @@ from api.jobs import blueprint
 from api.ownership import find_own_job
 from api.schemas import JobPath
 from api.services import current_services
+from api.web.explained import inline_explained
+from api.web.provenance_wording import explain_provenance
 from api.web.timeline import clock, draw_timeline
 from api.web.wording import (
     explain_error_rates,
@@ -46,16 +48,19 @@ def get_report(path: JobPath) -> Response:
     """
     Get the report of a job as one HTML file that needs nothing else, to be kept or handed on.
 
-    It holds all numbers and words, and neither the media nor pictures of people.
+    It holds all numbers and words, and not the media. Where the faces of the job are explained, it holds their images.
     """
     services = current_services()
     with services.sessions.transaction() as session:
         job = find_own_job(session, path.job_id)
         values = collect_report(session, job, Path(services.settings.models.dir))
+        values["explained"] = inline_explained(services, session, job.id)
     page = render_template("report.html", **values, token=None, styles=STYLES.read_text("utf-8"))
     response = Response(page, mimetype="text/html")
     response.headers["Content-Disposition"] = f'attachment; filename="report-{path.job_id}.html"'
-    response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+    response.headers["Content-Security-Policy"] = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+    )
     response.headers["Cache-Control"] = "private, no-store"
     return response
 
@@ -84,6 +89,7 @@ def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, An
         "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
         "is_stored": document.media is not None and document.media.stored,
         "filename": _read_filename(document.metadata),
+        "provenance": explain_provenance(document.provenance),
         "model_card": card,
         "error_rates": explain_error_rates(metrics),
         "printable": make_printable,

@@ -22,7 +22,19 @@ from deepfakestream.errors import (
     WaitTimeoutError,
     WebhookVerificationError,
 )
-from deepfakestream.results import Delivery, Face, Job, JudgedPerson, Model, Person, Review, Segment, Share, Suspicion
+from deepfakestream.results import (
+    Delivery,
+    Face,
+    Job,
+    JudgedPerson,
+    Model,
+    Person,
+    Provenance,
+    Review,
+    Segment,
+    Share,
+    Suspicion,
+)
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
@@ -46,6 +58,7 @@ __all__ = [
     "NotFoundError",
     "NotMediaError",
     "Person",
+    "Provenance",
     "RateLimitedError",
     "Review",
     "Segment",

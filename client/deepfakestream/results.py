@@ -233,6 +233,51 @@ class Share(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExplanationState(Document):
+    """How far the explanation of a job's faces is."""
+
+    status: str
+    """``pending``, ``running``, ``succeeded`` or ``failed``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenanceAction(Document):
+    """One action that a manifest records, as its signer describes it."""
+
+    action: str
+    source_type: str | None = None
+    """Last part of the IPTC's digital source type, such as ``trainedAlgorithmicMedia``."""
+    software: str | None = None
+    of_ingredient: Flag = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance(Document):
+    """
+    The Content Credentials (C2PA) in the file, which are no part of the score.
+
+    Every text but ``state`` and ``reason`` was written by the file's author.
+    """
+
+    state: str
+    """``none``, ``valid``, ``untrusted``, ``invalid``, ``unreadable`` or ``not_checked``."""
+    reason: str | None = None
+    codes: tuple[str, ...] = ()
+    signer: str | None = None
+    issuer: str | None = None
+    signed_at: str | None = None
+    time_stamped: Flag = False
+    generator: str | None = None
+    title: str | None = None
+    ai_generated: Flag = False
+    actions: tuple[ProvenanceAction, ...] = ()
+    actions_total: Count = 0
+    ingredients: tuple[str, ...] = ()
+    ingredients_total: Count = 0
+    manifests: Count = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Document):
     """A job with its progress and the scores so far."""
 
@@ -258,6 +303,10 @@ class Job(Document):
     parent_id: str | None = None
     """The job whose media this one scores again."""
     review: Review | None = None
+    explanation: ExplanationState | None = None
+    """None if none was requested, and in webhooks."""
+    provenance: Provenance | None = None
+    """None until the file was inspected, in summaries, and for media that an earlier release inspected."""
     error: Problem | None = None
     people: tuple[JudgedPerson, ...] = ()
     """Empty before the verdict, and from services that do not follow people over time."""
@@ -289,7 +338,10 @@ class Job(Document):
                 for name in ("segments_total", "segments_done", "fraction")
             },
             "duration_s": media.get("duration_s"),
-            **{name: document.get(name) or None for name in ("evidence", "model", "review")},
+            **{
+                name: document.get(name) or None
+                for name in ("evidence", "model", "review", "explanation", "provenance")
+            },
             **{name: document.get(name) or () for name in ("people", "suspicious")},
             "raw": document,
         }

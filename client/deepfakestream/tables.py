@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepfakestream.results import Job, Model
+from deepfakestream.results import Job, Model, Provenance
 from deepfakestream.terminal import safe_text
 
 MIN_FULL_WIDTH = 118
@@ -67,6 +67,8 @@ def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) ->
     if len(job.suspicious) > MAX_LISTED:
         left_out = pluralize(len(job.suspicious) - MAX_LISTED, "more stretch", "more stretches")
         console.print(safe_text(f"        and {left_out} of time (--json has all of them)"))
+    if described := describe_provenance(job.provenance):
+        console.print(safe_text(described))
     if job.model is not None:
         model = job.model
         found = describe_limits(job, model)
@@ -98,6 +100,16 @@ def _print_segments(console: Console, name: str, job: Job) -> None:
     if job.segments_next_cursor is not None:
         left_out = (job.segments_total or 0) - len(job.segments)
         console.print(safe_text(f"and {pluralize(left_out, 'more segment')}"))
+
+
+def describe_provenance(found: Provenance | None) -> str:
+    """Describe Content Credentials in one line; empty if there are none, or none that could be read."""
+    words = {"valid": "valid", "untrusted": "intact, but of an unknown signer", "invalid": "not valid"}
+    if found is None or found.state not in words:
+        return ""
+    signer = f", signed by {found.signer!r}" if found.signer else ""
+    made = "; they say that a generative model made it, wholly or in part" if found.ai_generated else ""
+    return f"content credentials: {words[found.state]}{signer}{made}"
 
 
 def describe_limits(job: Job, model: Model) -> str:

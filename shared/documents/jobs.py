@@ -8,7 +8,9 @@ from pydantic import Field
 
 from shared.cursors import write_cursor
 from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.documents.explanations import ExplanationState
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
+from shared.documents.provenance import ProvenanceDocument
 from shared.documents.reviews import ReviewDocument
 from shared.documents.segments import SegmentSummary
 from shared.jobs.segments import JobSegments
@@ -127,6 +129,9 @@ class _Job(Document):
     review: Annotated[dict[str, Any] | None, DeclaredType(ReviewDocument | None)] = Field(
         description="What a person found; the verdict is not changed by it."
     )
+    explanation: ExplanationState | None = Field(
+        description="Null if none was requested, and in webhooks; see `GET /v1/jobs/{id}/explanations`."
+    )
     error: ErrorDocument | None
 
 
@@ -142,6 +147,10 @@ class JobSummary(_Job):
 class JobDocument(_Job):
     """A job with the scores so far."""
 
+    provenance: Annotated[dict[str, Any] | None, DeclaredType(ProvenanceDocument | None)] = Field(
+        description="The Content Credentials in the file, which are no part of the score. Null until it has been"
+        " inspected, and for media that an earlier release inspected."
+    )
     people_total: Annotated[int | None, DeclaredType(int | None)] = Field(
         description="Number of distinct people; `people` lists at most 100 of them."
     )
@@ -162,6 +171,7 @@ class JobDocument(_Job):
         findings, last = job.findings or {}, segments.first.last_index
         return cls(
             **_fields(job, segments.done),
+            provenance=None if job.media is None else job.media.provenance,
             people_total=findings.get("people_total"),
             people=findings.get("people"),
             suspicious=findings.get("suspicious"),
@@ -195,6 +205,7 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
         "reused_from": job.reused_from,
         "parent_id": job.parent_id,
         "review": job.review,
+        "explanation": ExplanationState.from_job(job),
         "error": ErrorDocument.from_columns(job.error_code, job.error_detail),
     }
 

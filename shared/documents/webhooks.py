@@ -50,4 +50,6 @@ class WebhookPayload(Document):
     @classmethod
     def from_job(cls, event: str, job: Job, segments: JobSegments) -> "WebhookPayload":
         """Build the payload for an *event* of a job that has ended."""
-        return cls(type=event, timestamp=job.finished_at, data=JobDocument.from_job(job, segments))
+        document = JobDocument.from_job(job, segments)
+        # An explanation may be made between two attempts, which are to say the same.
+        return cls(type=event, timestamp=job.finished_at, data=document.model_copy(update={"explanation": None}))

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
 
 from shared.errors import IdempotencyConflictError
-from shared.models import Job, Media
+from shared.models import Explanation, Job, Media
 from shared.states import JobStatus
 
 
@@ -35,6 +35,8 @@ class NewJob:
     request_sha256: str
     parent_id: uuid.UUID | None = None
     """The job whose media this one scores again."""
+    explain: bool = False
+    """Whether its faces are explained once it has succeeded."""
 
 
 def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
@@ -70,6 +72,9 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     try:
         with session.begin_nested():
             session.add(job)
+            if new.explain:
+                session.flush()
+                session.add(Explanation(job_id=job.id))
     except IntegrityError:
         # The insert waited for a concurrent transaction with the same key, which has committed.
         found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)

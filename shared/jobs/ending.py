@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
 from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
+from shared.jobs.explanations import drop_explanation, start_explanation
 from shared.jobs.queries import has_open_segments
 from shared.media.direct_uploads import drop_upload
 from shared.media.removals import schedule_deletion
@@ -105,6 +106,10 @@ def end_job(
     if failure is not None:
         job.error_code, job.error_detail = failure.code, failure.detail
     session.flush()
+    if status == JobStatus.SUCCEEDED:
+        start_explanation(session, job.id)
+    else:
+        drop_explanation(session, job.id)
     _count_end(session, job)
     schedule_webhook(session, job)
 
@@ -116,7 +121,7 @@ def cancel_job(session: Session, job: Job) -> None:
 
 def delete_job(session: Session, job: Job) -> None:
     """
-    Erase a locked job with its segments, its deliveries and, unless another job uses it, its media.
+    Erase a locked job with its segments, its deliveries, its explanation and, unless another job uses it, its media.
 
     The row stays as a tombstone, without data of the sender and without results.
     """
@@ -128,6 +133,7 @@ def delete_job(session: Session, job: Job) -> None:
     cancel_deliveries(session, job.id)
     session.execute(delete(Segment).where(Segment.job_id == job.id))
     session.execute(delete(Share).where(Share.job_id == job.id))
+    drop_explanation(session, job.id)
     drop_source(session, job)
     if media is not None:
         job.media_id = None

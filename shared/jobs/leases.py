@@ -2,8 +2,9 @@
 Leases: the exclusive right to work on one step of a job until the lease expires. All steps share this code.
 
 The state of a step is in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in
-a delivery's. An attempt is counted when its lease is acquired. Recording a result requires a valid lease. After the
-last allowed attempt the row fails with a code, so that nothing is repeated for ever.
+a delivery's, explaining in that of the explanation. An attempt is counted when its lease is acquired. Recording a
+result requires a valid lease. After the last allowed attempt the row fails with a code, so that nothing is repeated for
+ever.
 """
 
 import uuid
@@ -21,15 +22,25 @@ from shared.db import after_commit
 from shared.errors import AttemptsExhaustedError, DeepfakeStreamError, JobCancelledError
 from shared.jobs.deliveries import Attempt, end_attempt
 from shared.jobs.ending import Failure, end_job, end_segment
+from shared.jobs.explanations import fail_explanation
 from shared.jobs.queries import lock_job
-from shared.models import Delivery, Job, Segment
+from shared.models import Delivery, Explanation, Job, Segment
 from shared.observability import FAILURES, RESENT
-from shared.queues import DELIVER_WEBHOOK, FINISH, INGEST, QUEUE_OF_TASK, SCORE_SEGMENT
-from shared.states import OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES, DeliveryStatus, JobStatus, SegmentStatus
+from shared.queues import DELIVER_WEBHOOK, EXPLAIN, FINISH, INGEST, QUEUE_OF_TASK, SCORE_SEGMENT
+from shared.states import (
+    OPEN_EXPLANATION_STATUSES,
+    OPEN_JOB_STATUSES,
+    OPEN_SEGMENT_STATUSES,
+    DeliveryStatus,
+    ExplanationStatus,
+    JobStatus,
+    SegmentStatus,
+)
 
-Row = Job | Segment | Delivery
+Row = Job | Segment | Delivery | Explanation
 Key = tuple[uuid.UUID] | tuple[uuid.UUID, int]
-"""The primary key of a row: the id of a job or a delivery, or the job id and index of a segment."""
+"""The primary key of a row: the id of a job or a delivery, the job id of an explanation, or the job id and index of a
+segment."""
 
 
 class Step(StrEnum):
@@ -38,6 +49,7 @@ class Step(StrEnum):
     INGEST = "ingest"
     SCORE = "score_segment"
     FINISH = "finish"
+    EXPLAIN = "explain"
     DELIVER = "deliver_webhook"
 
 
@@ -91,6 +103,8 @@ class _StepColumns:
     task: str
     failure_text: str
     """The beginning of the error message after the last attempt."""
+    job_status: JobStatus | None = JobStatus.RUNNING
+    """The status that the job must have while the step is done; None if it does not matter."""
     on_acquire: Mapping[str, Any] = field(default_factory=dict)
     """Columns that acquiring a lease sets."""
     on_release: Mapping[str, Any] = field(default_factory=dict)
@@ -104,6 +118,9 @@ _NO_LEASE: Mapping[str, Any] = {"lease_token": None, "leased_until": None}
 _OPEN_SEGMENT = select(Segment.index).where(Segment.job_id == Job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
 _IS_RUNNING = (Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
 _RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, *_IS_RUNNING)
+_SUCCEEDED_JOB = select(Job.id).where(
+    Job.id == Explanation.job_id, Job.status == JobStatus.SUCCEEDED, Job.deleted_at.is_(None)
+)
 
 _job_step = partial(_StepColumns, row=Job, key=(Job.id,), key_names=("job_id",), job_id=Job.id, due_at=Job.send_after)
 
@@ -132,6 +149,22 @@ _STEP_COLUMNS: Mapping[Step, _StepColumns] = {
         task=FINISH,
         failure_text="the job could not be judged",
     ),
+    Step.EXPLAIN: _StepColumns(
+        row=Explanation,
+        key=(Explanation.job_id,),
+        key_names=("job_id",),
+        job_id=Explanation.job_id,
+        due_at=Explanation.send_after,
+        is_open=(Explanation.status.in_(OPEN_EXPLANATION_STATUSES), _SUCCEEDED_JOB.exists()),
+        task=EXPLAIN,
+        failure_text="the faces could not be explained",
+        job_status=JobStatus.SUCCEEDED,
+        on_acquire={
+            "status": ExplanationStatus.RUNNING,
+            "started_at": func.coalesce(Explanation.started_at, func.now()),
+        },
+        on_release={"status": ExplanationStatus.PENDING},
+    ),
     Step.DELIVER: _StepColumns(
         row=Delivery,
         key=(Delivery.id,),
@@ -141,6 +174,7 @@ _STEP_COLUMNS: Mapping[Step, _StepColumns] = {
         is_open=(Delivery.status.in_((DeliveryStatus.PENDING, DeliveryStatus.SENDING)),),
         task=DELIVER_WEBHOOK,
         failure_text="the webhook could not be called",
+        job_status=None,
         on_acquire={"status": DeliveryStatus.SENDING, "started_at": func.now()},
         on_release={"status": DeliveryStatus.PENDING},
     ),
@@ -195,7 +229,7 @@ def _has_expired(row: type[Row], max_attempts: int) -> ColumnElement[bool]:
 
 
 def renew(session: Session, lease: Lease, lease_s: float) -> bool:
-    """Extend the lease. Return False if it was lost or the job is no longer running."""
+    """Extend the lease. Return False if it was lost or the job no longer has the status that the step needs."""
     table = _STEP_COLUMNS[lease.step]
     renewed = session.execute(
         update(table.row)
@@ -203,9 +237,9 @@ def renew(session: Session, lease: Lease, lease_s: float) -> bool:
         .values(leased_until=_seconds_from_now(lease_s))
         .returning(table.job_id)
     ).first()
-    if renewed is None or lease.step is Step.DELIVER:
+    if renewed is None or table.job_status is None:
         return renewed is not None
-    return session.scalar(select(Job.status).where(Job.id == lease.job_id)) == JobStatus.RUNNING
+    return session.scalar(select(Job.status).where(Job.id == lease.job_id)) == table.job_status
 
 
 def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> LockedRows:
@@ -222,7 +256,7 @@ def lock_rows(session: Session, lease: Lease, *, expired: bool = False) -> Locke
     # The job's row is always locked first: that serialises changes of a job and the numbering of its deliveries.
     with session.no_autoflush:
         job = lock_job(session, lease.job_id)
-    if job is None or (lease.step is not Step.DELIVER and job.status != JobStatus.RUNNING):
+    if job is None or table.job_status not in (None, job.status):
         raise JobCancelledError("the job has ended")
     conditions = [*table.matches(lease.key), table.row.lease_token == lease.token]
     if expired:
@@ -241,7 +275,8 @@ def release(
     Release the lease of a step after *error*: for a retry, or as failed once its attempts are used up.
 
     A segment that fails leaves the job running for its other segments; a failure of ingest or finish fails the job. A
-    failed attempt to call a webhook is always final, and its schedule adds the next one.
+    failed attempt to call a webhook is always final, and its schedule adds the next one. An explanation that fails
+    changes nothing of its job.
 
     Args:
         expired: Release only if the lease has expired.
@@ -258,6 +293,8 @@ def release(
         row.send_after = func.now() + policy.delay_after(lease.attempt)
         for name, value in {**_STEP_COLUMNS[lease.step].on_release, **_NO_LEASE, "sent_at": None}.items():
             setattr(row, name, value)
+    elif isinstance(row, Explanation):
+        fail_explanation(row, failure.code, failure.detail)
     elif isinstance(row, Segment):
         end_segment(session, job, row, SegmentStatus.FAILED, failure=failure)
     else:

@@ -11,8 +11,9 @@ from shared.states import OPEN_SEGMENT_STATUSES
 
 
 def get_job(session: Session, job_id: uuid.UUID, *, owner: str | None = None) -> Job | None:
-    """Return the job with its media; None if it was deleted or belongs to another owner."""
-    query = select(Job).options(selectinload(Job.media)).where(Job.id == job_id, Job.deleted_at.is_(None))
+    """Return the job with its media and its explanation; None if it was deleted or belongs to another owner."""
+    loaded = selectinload(Job.media), selectinload(Job.explanation)
+    query = select(Job).options(*loaded).where(Job.id == job_id, Job.deleted_at.is_(None))
     if owner is not None:
         query = query.where(Job.owner == owner)
     return session.scalars(query).one_or_none()

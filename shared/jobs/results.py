@@ -11,14 +11,14 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from shared.db import after_commit
-from shared.errors import JobCancelledError
+from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs.deliveries import Attempt, end_attempt
 from shared.jobs.ending import Failure, Outcome, drop_source, end_job, end_segment
 from shared.jobs.leases import Lease, lock_rows
 from shared.jobs.segments import set_result
-from shared.models import Delivery, Media, Segment
+from shared.models import Delivery, Explanation, Media, Segment
 from shared.queues import SCORE_SEGMENT
-from shared.states import JobStatus
+from shared.states import ExplanationStatus, JobStatus
 
 
 def record_source(session: Session, lease: Lease, media: Media) -> None:
@@ -37,6 +37,7 @@ def record_plan(
     manifest: dict[str, Any] | None = None,
     video_bytes: int | None = None,
     presentation: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> None:
     """
     Store the probe's facts and the segments to score, and send the messages that have them scored.
@@ -50,7 +51,7 @@ def record_plan(
         raise JobCancelledError("the job's media was erased")
     # The media is locked before the job is changed, to avoid a deadlock: a submission of the same content locks the
     # media first, and then waits for the job with the same idempotency key.
-    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation}
+    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation, "provenance": provenance}
     session.execute(update(Media).where(Media.id == job.media_id).values(**found))
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
@@ -90,6 +91,28 @@ def record_end(session: Session, lease: Lease, found: Outcome | Failure) -> None
         end_job(session, job, JobStatus.SUCCEEDED, outcome=found)
     else:
         end_job(session, job, JobStatus.FAILED, failure=found)
+
+
+def record_explanation(session: Session, lease: Lease, result: dict[str, Any], storage_key: str | None) -> None:
+    """
+    Store the explanation of a job's faces.
+
+    Args:
+        result: Of ``worker.explain.people.Explained``.
+        storage_key: The object with the images; None if there are none.
+
+    Raises:
+        ObjectMissingError: The job's media was erased meanwhile, and images of its faces must not outlive it.
+    """
+    job, row = lock_rows(session, lease)
+    if not isinstance(row, Explanation):
+        raise TypeError(f"the step {lease.step} has no explanation")
+    media = None if job.media_id is None else session.get(Media, job.media_id, populate_existing=True)
+    if media is None or media.storage_key is None:
+        raise ObjectMissingError("the job's media was erased")
+    row.status, row.finished_at = ExplanationStatus.SUCCEEDED, func.now()
+    row.result, row.storage_key = result, storage_key
+    row.lease_token = row.leased_until = None
 
 
 def record_attempt(session: Session, lease: Lease, attempt: Attempt, schedule_s: Sequence[float]) -> None:

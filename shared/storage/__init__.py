@@ -10,6 +10,7 @@ from shared.storage.files import FileStorage
 from shared.storage.opening import open_storage
 from shared.storage.protocol import (
     BLOCK_BYTES,
+    EXPLANATION_PREFIX,
     INCOMING_PREFIX,
     MEDIA_PREFIX,
     PROBE_PREFIX,
@@ -20,6 +21,7 @@ from shared.storage.protocol import (
 
 __all__ = [
     "BLOCK_BYTES",
+    "EXPLANATION_PREFIX",
     "INCOMING_PREFIX",
     "MEDIA_PREFIX",
     "PROBE_PREFIX",

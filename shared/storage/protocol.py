@@ -14,6 +14,8 @@ from shared.errors import StorageError
 
 BLOCK_BYTES: Final = 1024 * 1024
 MEDIA_PREFIX: Final = "media"
+EXPLANATION_PREFIX: Final = "explanations"
+"""Prefix of the images of explanations; see ``shared.jobs.explanations``."""
 INCOMING_PREFIX: Final = "incoming"
 """Prefix of direct uploads; see ``shared.media.direct_uploads``."""
 PROBE_PREFIX: Final = "probe"

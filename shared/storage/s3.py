@@ -23,6 +23,7 @@ from shared.storage.client import S3Client, error_code, object_size, open_sessio
 from shared.storage.copies import LocalCopies, copies_folder
 from shared.storage.protocol import (
     BLOCK_BYTES,
+    EXPLANATION_PREFIX,
     INCOMING_PREFIX,
     MEDIA_PREFIX,
     PROBE_PREFIX,
@@ -197,7 +198,12 @@ class S3Storage:
                 "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_DAYS},
                 "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
             }
-            for prefix, expire_days in ((MEDIA_PREFIX, days), (INCOMING_PREFIX, INCOMING_DAYS), (PROBE_PREFIX, 1))
+            for prefix, expire_days in (
+                (MEDIA_PREFIX, days),
+                (EXPLANATION_PREFIX, days),
+                (INCOMING_PREFIX, INCOMING_DAYS),
+                (PROBE_PREFIX, 1),
+            )
         ]
         with s3_errors("the bucket's lifecycle could not be set"):
             self._client.call(

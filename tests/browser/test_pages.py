@@ -44,6 +44,27 @@ def test_choosing_a_bar_moves_the_video(scan, open_tab):
         assert page.evaluate("document.getElementById('player').currentTime") == pytest.approx(5.0 * number, abs=0.2)
 
 
+def test_media_that_the_service_is_too_busy_to_send_is_requested_again(scan, open_tab):
+    tab = open_tab()
+    busy = {"status": 503, "headers": {"Retry-After": "1"}}
+    tab.page.route("**/report/media?**", lambda route: route.fulfill(**busy), times=3)
+    tab.page.goto(scan.url)
+    wait_for_faces(tab.page)
+    assert not tab.page.is_visible("#unplayable")
+    tab.page.locator(".timeline a").nth(2).click()
+    tab.page.wait_for_selector("#cursor.moved[x1^='50']", state="attached")
+    refused = "Failed to load resource: the server responded with a status of 503 (Service Unavailable)"
+    assert set(tab.problems) == {refused}
+    tab.problems.clear()
+
+
+def test_media_that_cannot_be_played_is_said_to_be_so(scan, open_tab):
+    page = open_tab().page
+    page.route("**/report/media?**", lambda route: route.fulfill(body=b"no video", content_type="video/mp4"))
+    page.goto(scan.url)
+    page.wait_for_selector("#unplayable:not([hidden])")
+
+
 def test_faces_of_people_are_cut_out_of_the_video(scan, open_tab):
     page = open_tab().page
     page.goto(scan.url)

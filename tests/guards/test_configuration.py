@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from api.config import API, APISettings, Evidence
 from api.embedded import stack
 from shared.config import SECTIONS, SharedSettings, load_settings
-from worker.config import Worker, WorkerSettings
+from worker.config import Provenance, Worker, WorkerSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ADDRESSES = {"DATABASE__URL": "postgresql+psycopg://x/y", "BROKER__URL": "redis://x", "STORAGE__URL": "file:///x"}
@@ -19,7 +19,7 @@ ADDRESSES = {"DATABASE__URL": "postgresql+psycopg://x/y", "BROKER__URL": "redis:
 
 def sections():
     found = {name: field.annotation for name, field in SharedSettings.model_fields.items()}
-    return found | {"api": API, "evidence": Evidence, "worker": Worker}
+    return found | {"api": API, "evidence": Evidence, "provenance": Provenance, "worker": Worker}
 
 
 def settings_of(model: type[BaseModel], prefix: str) -> dict[str, Any]:

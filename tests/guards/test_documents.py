@@ -20,6 +20,7 @@ from shared.documents.base import DeclaredType
 from shared.documents.checkpoints import CheckpointDocument
 from shared.documents.findings import ModelDescription, PersonVerdictDocument, SuspicionDocument
 from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobList, JobSummary
+from shared.documents.provenance import ActionDocument, ProvenanceDocument
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
 from shared.documents.webhooks import DeliveryDocument, WebhookPayload
 from shared.errors import Code
@@ -49,6 +50,14 @@ def app(tmp_path_factory):
 @pytest.fixture(scope="module")
 def document(app):
     return app.api_doc
+
+
+PROVENANCE = ProvenanceDocument(
+    state="untrusted",
+    codes=["signingCredential.untrusted"],
+    signer="A",
+    actions=[ActionDocument(action="c2pa.created")],
+)
 
 
 def test_every_route_is_in_the_openapi_document(app, document):
@@ -137,6 +146,7 @@ def sample():
             facts=facts.to_json(),
             presentation=facts.presentation(),
             video_bytes=1000,
+            provenance=PROVENANCE.to_json(),
         ),
     )
     segment = Segment(job_id=job.id, index=0, start_s=0.0, end_s=5.0, status="scored", fake_score=0.25)
@@ -218,9 +228,15 @@ def test_documents_are_serialised_as_in_earlier_releases():
         "reused_from": None,
         "parent_id": None,
         "review": None,
+        "explanation": None,
         "error": None,
     }
-    whole = summary | job.findings | {"segments": [common | {"people": 1}], "segments_next_cursor": None}
+    whole = (
+        summary
+        | job.findings
+        | {"provenance": job.media.provenance}
+        | {"segments": [common | {"people": 1}], "segments_next_cursor": None}
+    )
     assert json.loads(JobSummary.from_job(job, 1).model_dump_json()) == summary
     assert json.loads(JobDocument.from_job(job, of(segment)).model_dump_json()) == whole
     people = segment.result["people"]

@@ -19,6 +19,8 @@ NOT_THE_OPERATORS: Final = {
     "api": {"host", "port", "metrics_token"},
     # The key is in the Secret, and the chart mounts no other files.
     "evidence": {"key", "key_file", "retired_key_files"},
+    # The chart mounts no file of certificates; an image made on top of the worker's can bring one.
+    "provenance": {"trust_anchors_file"},
     "worker": {
         *("device", "processes_per_device", "cpu_processes"),
         *("metrics_address", "metrics_port", "beat_folder"),

@@ -75,3 +75,36 @@ def encode_webp(picture: Picture) -> bytes:
         if done and data.size <= MAX_BYTES:
             return data.tobytes()
     raise ValueError(f"a picture of {picture.shape[1]} x {picture.shape[0]} px does not fit into {MAX_BYTES} bytes")
+
+
+def encode_lossless(picture: Picture) -> bytes:
+    """
+    Encode a picture as lossless WebP, without metadata.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+
+    Returns:
+        The same bytes for the same picture, from which every pixel can be read again.
+
+    Raises:
+        ValueError: It cannot be encoded.
+    """
+    # OpenCV encodes without loss where the quality is above 100.
+    done, data = cv2.imencode(".webp", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_WEBP_QUALITY, 101])
+    if not done:
+        raise ValueError(f"a picture of {picture.shape[1]} x {picture.shape[0]} px cannot be encoded")
+    return data.tobytes()
+
+
+def shrink(picture: Picture, side_px: int) -> Picture:
+    """
+    Shrink a square picture.
+
+    Args:
+        picture: (S, S, 3) uint8 RGB.
+        side_px: Side of the result; a smaller picture is returned as it is.
+    """
+    if picture.shape[0] <= side_px:
+        return picture
+    return np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)

@@ -135,7 +135,7 @@ def read_segments(
     timeout_s: float,
     cancel_token: CancelToken | None = None,
     limits: MediaLimits = CLIP_LIMITS,
-) -> Iterator[Frame | None]:
+) -> Generator[Frame | None, None, None]:
     """
     Decode the sampled frames of the segments of *plan*, in order, with None after those of each.
 

@@ -9,6 +9,7 @@ from shared.audit import SERVICE, Actor, expire_events, record_event
 from shared.config import Jobs
 from shared.db import SessionFactory
 from shared.jobs.ending import delete_job
+from shared.jobs.explanations import expire_images
 from shared.jobs.queries import lock_job
 from shared.media.direct_uploads import expire_uploads
 from shared.media.removals import schedule_deletion
@@ -34,6 +35,10 @@ def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
             count = _expire_media(session, MEDIA_BATCH)
         all_media += count
         is_more = count == MEDIA_BATCH
+    is_more = True
+    while is_more:
+        with sessions.transaction() as session:
+            is_more = expire_images(session, settings.media_retention_days, MEDIA_BATCH) == MEDIA_BATCH
     is_more = True
     while is_more:
         with sessions.transaction() as session:

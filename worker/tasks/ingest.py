@@ -14,6 +14,7 @@ from shared.media.files import StoredFile, media_transaction, new_storage_key
 from shared.media.removals import unclaimed_file
 from shared.observability import STAGE_SECONDS, get_logger
 from worker.media.probe import probe
+from worker.media.provenance import read_provenance
 from worker.media.segments import plan_segments
 from worker.media.sources import fetch
 from worker.tasks.context import Context
@@ -46,6 +47,10 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         raise ObjectMissingError("the job's media was erased")
     with context.storage.local_path(storage_key) as path, STAGE_SECONDS.labels(stage="probe").time():
         facts = probe(path, context.settings.limits.for_media(), timeout_s=context.settings.worker.probe_timeout_s)
+        wanted = context.settings.provenance
+        found = read_provenance(
+            path, facts.container, trust_anchors_file=wanted.trust_anchors_file, timeout_s=wanted.timeout_s
+        )
     segments = plan_segments(facts.duration_s, segment_seconds, first_s=facts.first_s, pictures=facts.frame_count)
     with context.sessions.transaction() as session:
         record_plan(
@@ -56,8 +61,9 @@ def _ingest(context: Context, lease: Lease, _is_lost: IsLost) -> None:
             manifest=manifest.pin(),
             video_bytes=facts.video_bytes,
             presentation=facts.presentation(),
+            provenance=found.to_json(),
         )
-    log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments))
+    log.info("planned", kind=facts.kind, codec=facts.codec, segments=len(segments), provenance=found.state)
 
 
 def _store_source(context: Context, lease: Lease, owner: str, store: Callable[[str], StoredFile]) -> str | None:

@@ -65,10 +65,7 @@ function showWhetherEmpty() {
 async function openReport(job, button) {
   button.disabled = true;
   try {
-    const made = await call("POST", `/v1/jobs/${job.id}/shares`, {
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ valid_s: 86400 }),
-    });
+    const made = await findLink(job);
     location.assign(new URL(made.url).pathname + new URL(made.url).search);
   } catch (error) {
     say(error.message);
@@ -115,7 +112,12 @@ function show(job, isNew) {
   button.textContent = "Open report";
   button.setAttribute("aria-label", `Open report of ${describeFile(job).slice(0, MAX_NAME_CHARACTERS)}`);
   button.addEventListener("click", () => openReport(job, button));
-  row.insertCell().append(button);
+  const actions = document.createElement("button");
+  actions.type = "button";
+  actions.textContent = "Actions";
+  actions.setAttribute("aria-label", `Actions for ${describeFile(job).slice(0, MAX_NAME_CHARACTERS)}`);
+  actions.addEventListener("click", () => openJob(job.id, actions));
+  row.insertCell().append(button, " ", actions);
   showWhetherEmpty();
 }
 
@@ -173,7 +175,8 @@ async function submitAll(files) {
 }
 
 function askForKey(reason) {
-  sessionStorage.removeItem(KEY);
+  // With the links that were made by it.
+  sessionStorage.clear();
   form.hidden = false;
   work.hidden = true;
   keyError.textContent = reason;
@@ -222,7 +225,9 @@ drop.addEventListener("drop", (event) => {
   drop.classList.remove("over");
   submitAll([...event.dataTransfer.files]);
 });
-if (sessionStorage.getItem(KEY)) {
-  begin();
-}
-refresh();
+document.addEventListener("DOMContentLoaded", () => {
+  if (sessionStorage.getItem(KEY)) {
+    begin();
+  }
+  refresh();
+});

@@ -5,6 +5,7 @@ const report = document.getElementById("report");
 const player = document.getElementById("player");
 const picture = document.getElementById("picture");
 const cursor = document.getElementById("cursor");
+const MAX_TRIES = 20;
 
 function goTo(seconds) {
   if (player && Number.isFinite(player.duration)) {
@@ -23,6 +24,34 @@ for (const link of document.querySelectorAll(".jump")) {
   });
 }
 
+// The service answers 503 or 429 while too many people look at media. Returns after how many seconds to ask again, or
+// null where asking again is of no use.
+async function secondsUntilRetry(address) {
+  const answer = await fetch(address, { headers: { Range: "bytes=0-0" } }).catch(() => null);
+  if (answer === null || answer.ok) {
+    return answer === null ? 2 : 0;
+  }
+  return [429, 503].includes(answer.status) ? Number(answer.headers.get("Retry-After")) || 2 : null;
+}
+
+// Loads the media of `element` again after an error, as long as the service was only busy.
+function retryMedia(element, giveUp) {
+  const address = element.src;
+  let tries = 0;
+  let sent = 0;
+  element.addEventListener("error", async () => {
+    tries += 1;
+    const seconds = tries > MAX_TRIES ? null : await secondsUntilRetry(address);
+    sent = seconds === 0 ? sent + 1 : 0;
+    // Media that arrives twice but cannot be played is not going to be playable later.
+    if (seconds === null || sent > 1) {
+      giveUp();
+      return;
+    }
+    setTimeout(() => (element.src = address), 1000 * seconds);
+  });
+}
+
 if (player) {
   player.addEventListener("timeupdate", () => {
     if (cursor) {
@@ -32,9 +61,12 @@ if (player) {
       cursor.classList.add("moved");
     }
   });
-  player.addEventListener("error", () => {
-    document.getElementById("unplayable").hidden = false;
-  });
+  const showUnplayable = () => (document.getElementById("unplayable").hidden = false);
+  retryMedia(player, showUnplayable);
+  if (player.error) {
+    // It failed before this script ran.
+    player.dispatchEvent(new Event("error"));
+  }
 }
 
 function drawFace(canvas, source, width, height) {
@@ -61,10 +93,14 @@ async function drawFacesOfVideo() {
   const video = document.createElement("video");
   video.muted = true;
   video.preload = "auto";
-  video.src = player.src;
+  // After the visible one has begun, so that a person's own requests do not wait for each other.
+  if (player.readyState < HTMLMediaElement.HAVE_METADATA) {
+    await new Promise((resolve) => player.addEventListener("loadedmetadata", resolve, { once: true }));
+  }
   await new Promise((resolve, reject) => {
     video.addEventListener("loadeddata", resolve, { once: true });
-    video.addEventListener("error", reject, { once: true });
+    video.src = player.src;
+    retryMedia(video, reject);
   });
   for (const canvas of document.querySelectorAll(".face")) {
     const isThere = new Promise((resolve) => {
@@ -80,6 +116,10 @@ async function drawFacesOfVideo() {
 }
 
 if (picture) {
+  retryMedia(picture, () => {});
+  if (picture.complete && picture.naturalWidth === 0) {
+    picture.dispatchEvent(new Event("error"));
+  }
   if (picture.complete && picture.naturalWidth > 0) {
     drawFacesOfPicture();
   } else {

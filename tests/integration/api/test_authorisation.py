@@ -24,6 +24,8 @@ OPEN = {
 LINKED = {
     ("GET", "/jobs/<uuid:job_id>/report"),
     ("GET", "/jobs/<uuid:job_id>/report/events"),
+    ("GET", "/jobs/<uuid:job_id>/report/explanations"),
+    ("GET", "/jobs/<uuid:job_id>/report/explanations/person-0-crop.webp"),
     ("GET", "/jobs/<uuid:job_id>/report/media"),
     ("GET", "/jobs/<uuid:job_id>/report/state"),
 }
@@ -47,6 +49,10 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/shares"): ("jobs:write", 201, 404),
     ("DELETE", "/v1/jobs/{job}/shares/{job}"): ("jobs:write", 404, 404),
     ("POST", "/v1/jobs/{job}/rescore"): ("jobs:write", 202, 404),
+    # The job has not succeeded, so there is nothing to explain; see tests/e2e/test_explanations.py.
+    ("POST", "/v1/jobs/{job}/explanations"): ("jobs:write", 409, 404),
+    ("GET", "/v1/jobs/{job}/explanations"): ("jobs:read", 404, 404),
+    ("GET", "/v1/jobs/{job}/explanations/person-0-crop.webp"): ("jobs:read", 404, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
@@ -137,6 +143,7 @@ def test_every_route_is_tested(api):
         if "<path:filename>" in rule.rule:  # Files of the documentation page.
             continue
         path = re.sub("<string:(job|other|share)_id>", "{job}", rule.rule).replace("<int:number>", "7")
+        path = path.replace("<string:name>", "person-0-crop.webp")
         rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert rows == OPEN | LINKED | set(GUARDED)
 

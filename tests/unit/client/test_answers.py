@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import pytest
 from deepfakestream import Client
-from deepfakestream import client as client_module
 from deepfakestream.errors import (
     APIError,
     ConflictError,
@@ -19,6 +18,7 @@ from deepfakestream.errors import (
     ServerError,
     UnexpectedAnswerError,
 )
+from deepfakestream.results import Job
 from deepfakestream.tables import print_job
 from rich.console import Console
 
@@ -187,7 +187,7 @@ FULL_JOB = job(
 
 
 def test_a_job_is_read_with_everything_in_it():
-    found = client_module.Job.from_json(FULL_JOB)
+    found = Job.from_json(FULL_JOB)
     assert (found.duration_s, found.segments_done, found.fraction) == (5.0, 0, 0.0)
     assert found.created_at == datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
     assert found.model.uncertainty_band == (0.0, 1.0)

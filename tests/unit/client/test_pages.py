@@ -7,8 +7,8 @@ import time
 
 import pytest
 from deepfakestream import Client
-from deepfakestream import client as client_module
 from deepfakestream.errors import UnexpectedAnswerError
+from deepfakestream.requests import jobs as job_requests
 from deepfakestream.tables import print_job
 from rich.console import Console
 
@@ -75,7 +75,7 @@ def test_a_job_without_segments_and_with_a_cursor_is_returned_unchanged(server, 
 
 
 def test_pages_of_segments_are_bounded(server, client, monkeypatch):
-    monkeypatch.setattr(client_module, "MAX_PAGES", 3)
+    monkeypatch.setattr(job_requests, "MAX_PAGES", 3)
     server.answers = [long_job("failed"), *(page(100 + at, 1, f"c{at}") for at in range(9))]
     assert client.get("x").segments_next_cursor == "OTk"
     assert len(server.requests) == 1 + 3
@@ -94,7 +94,7 @@ def test_waiting_for_pages_ends_in_time_even_if_the_service_requests_longer_paus
 def test_no_page_is_requested_after_the_timeout(server, client, monkeypatch):
     # Each reading of the clock is a second after the previous one.
     seconds = itertools.count()
-    monkeypatch.setattr(client_module.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(job_requests.time, "monotonic", lambda: float(next(seconds)))
     server.answers = [long_job("succeeded"), page(100, 150)]
     assert client.wait("x", timeout_s=0.0).segments_next_cursor == "OTk"
     assert len(server.requests) == 1

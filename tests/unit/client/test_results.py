@@ -33,6 +33,15 @@ def test_media_without_a_duration_have_none(media):
 READ = results.Job.from_json(FULL_JOB)
 REVIEW = {"finding": "disputed", "note": None, "reviewed_at": "2026-01-02T03:04:05Z", "reviewer": "a key"}
 SHARE = {"id": "1", "created_at": "2026-01-02T03:04:05Z", "expires_at": "2026-01-03T03:04:05Z", "url": "https://x/"}
+ACTION = {"action": "c2pa.created", "source_type": "trainedAlgorithmicMedia", "software": None, "of_ingredient": False}
+PROVENANCE = {
+    "state": "valid",
+    "codes": [],
+    "signer": "A",
+    "ai_generated": True,
+    "actions": [ACTION],
+    "actions_total": 1,
+}
 EACH = {
     results.Problem: READ.error,
     results.Face: READ.segments[0].people[0].faces[0],
@@ -43,6 +52,9 @@ EACH = {
     results.JudgedPerson: READ.people[0],
     results.Suspicion: READ.suspicious[0],
     results.Job: READ,
+    results.ExplanationState: results.ExplanationState.from_json({"status": "pending"}),
+    results.Provenance: results.Provenance.from_json(PROVENANCE),
+    results.ProvenanceAction: results.ProvenanceAction.from_json(ACTION),
     results.Review: results.Review.from_json(REVIEW),
     results.Share: results.Share.from_json(SHARE),
     results.Delivery: results.Delivery.from_json(DELIVERY),
@@ -78,3 +90,10 @@ def test_values_that_documents_have_elsewhere_are_fields_of_their_own():
     # In a document, a field of that name has another meaning.
     read = results.Job.from_json(FULL_JOB | {"duration_s": 9.0, "fraction": "x", "raw": 7})
     assert (read.duration_s, read.fraction, read.raw["raw"]) == (5.0, 0.0, 7)
+
+
+def test_content_credentials_are_typed_and_absent_from_earlier_services():
+    assert READ.provenance is None
+    found = results.Job.from_json(FULL_JOB | {"provenance": PROVENANCE | {"later": 1}}).provenance
+    assert found is not None
+    assert (found.state, found.actions[0].source_type) == ("valid", "trainedAlgorithmicMedia")

@@ -66,3 +66,27 @@ def test_suspicious_stretches_and_their_faces_are_counted():
     assert "person 0: 0.9000 on 1 face, fake" in text
     assert "and 1 more stretch of time (" in text
     assert "0.9000 on 3 faces, fake" in printed(**scored(9, 1.0), suspicious=[stretch | {"faces": 3}])
+
+
+@pytest.mark.parametrize(
+    ("provenance", "text"),
+    [
+        (None, None),
+        ({"state": "none"}, None),
+        ({"state": "not_checked", "reason": "format"}, None),
+        ({"state": "valid", "signer": "A\x1b[2J"}, "content credentials: valid, signed by 'A"),
+        (
+            {"state": "untrusted", "ai_generated": True},
+            "of an unknown signer; they say that a generative model made it",
+        ),
+        ({"state": "invalid"}, "content credentials: not valid"),
+    ],
+    ids=["earlier", "none", "not-checked", "valid", "untrusted-ai", "invalid"],
+)
+def test_content_credentials_are_one_line_if_there_are_any(provenance, text):
+    found = printed(provenance=provenance)
+    assert "\x1b" not in found
+    if text is None:
+        assert "credentials" not in found
+    else:
+        assert text in found

@@ -19,7 +19,7 @@ def test_the_highest_face_of_each_person_is_explained(tmp_path):
     clip = make_clip(tmp_path / "two.mp4", fps=2.0, seconds=2.0, size=(640, 360), faces=(swapped_portrait(), hopper()))
     report = explain_file(clip, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "explanation.json").read_text()) == report
-    assert [person["person"] for person in report["people"]] == [0, 1]
+    assert {person["person"] for person in report["people"]} == {0, 1}
     names = {"explanation.json"}
     for person in report["people"]:
         # Boxes are rounded to tenths of a pixel in between.
@@ -27,10 +27,13 @@ def test_the_highest_face_of_each_person_is_explained(tmp_path):
         left, _, right, _ = person["box_px"]
         assert 0 <= left < right <= 640
         assert 0.0 <= person["time_s"] < 2.0
-        names |= set(person["files"].values())
-        for name in person["files"].values():
+        shown = [thumbnail["image"] for thumbnail in person["thumbnails"]]
+        names |= {*person["images"].values(), *shown}
+        assert 1 <= len(shown) <= 6
+        assert [each["time_s"] for each in person["thumbnails"]] == sorted(e["time_s"] for e in person["thumbnails"])
+        for name in (*person["images"].values(), *shown):
             with Image.open(tmp_path / "out" / name) as picture:
-                assert picture.size == (224, 224)
+                assert picture.size == ((112, 112) if name in shown else (224, 224))
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     [only] = explain_file(clip, tmp_path / "one", people=1)["people"]
     assert only["face_score"] == max(person["face_score"] for person in report["people"])

@@ -1,0 +1,76 @@
+"""What all commands share: the connection to the service, its errors, and types of options."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepfakestream.client import Client
+from deepfakestream.connection import find_connection
+from deepfakestream.errors import DeepfakeStreamError
+from deepfakestream.exit_statuses import FAILED
+from deepfakestream.terminal import say
+
+
+class Number(click.FloatRange):
+    """A finite number within a range: not-a-number and infinity are refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read the number that was typed."""
+        found: float = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
+
+
+@contextmanager
+def shown_errors() -> Iterator[None]:
+    """Turn errors of the SDK into click's, which are printed without a traceback and end with exit status 1."""
+    try:
+        yield
+    except DeepfakeStreamError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def connect(context: click.Context) -> Client:
+    """
+    Return a client of the service that the command line or the environment names.
+
+    Raises:
+        DeepfakeStreamError: None is named and none runs here, or its address or key is not acceptable.
+    """
+    settings = context.find_root().obj
+    found = find_connection(settings["url"], settings["api_key"], settings["state"])
+    return Client(found.url, found.api_key)
+
+
+@contextmanager
+def open_client(context: click.Context) -> Iterator[Client]:
+    """Open the connection of a command to the service; all errors of the SDK inside become click's."""
+    with shown_errors(), connect(context) as client:
+        yield client
+
+
+@contextmanager
+def shown_write_errors(out: Path) -> Iterator[None]:
+    """Turn errors of the operating system into click's, for commands that write the file *out*."""
+    try:
+        yield
+    except OSError as error:
+        raise click.ClickException(f"{out} cannot be written ({error.strerror or error})") from error
+
+
+def run_for_each_job(context: click.Context, job_ids: tuple[str, ...], act: Callable[[Client, str], str]) -> None:
+    """Print what *act* returns for each job, or its error, and exit."""
+    failed = False
+    with open_client(context) as client:
+        for job_id in job_ids:
+            try:
+                say(act(client, job_id))
+            except DeepfakeStreamError as error:
+                failed = True
+                say(f"{job_id}: {error}", to_stderr=True)
+    context.exit(FAILED if failed else 0)

@@ -1,0 +1,63 @@
+"""Commands about jobs: list, cancel and delete them."""
+
+import json
+
+import click
+
+from deepfakestream.client import Client
+from deepfakestream.commands.context import open_client, run_for_each_job
+from deepfakestream.tables import make_jobs_table, pluralize
+from deepfakestream.terminal import make_console, say
+
+
+@click.command()
+@click.option(
+    "--status",
+    type=click.Choice(["queued", "running", "succeeded", "failed", "cancelled"]),
+    help="List only jobs with this status.",
+)
+@click.option("--limit", type=click.IntRange(1), default=20, help="List at most this many jobs.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.pass_context
+def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) -> None:
+    """List your jobs, newest first."""
+    with open_client(context) as client:
+        found = list(client.list(status=status, limit=limit))
+    if as_json:
+        for job in found:
+            say(json.dumps(job.raw))
+    else:
+        console = make_console()
+        console.print(make_jobs_table(found, console.width))
+
+
+@click.command()
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+@click.pass_context
+def cancel(context: click.Context, job_ids: tuple[str, ...]) -> None:
+    """
+    Cancel jobs.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
+    """
+    run_for_each_job(context, job_ids, lambda client, job_id: f"{job_id} {client.cancel(job_id).status}")
+
+
+@click.command()
+@click.argument("job_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.pass_context
+def delete(context: click.Context, job_ids: tuple[str, ...], yes: bool) -> None:
+    """
+    Erase jobs with their media and results.
+
+    ID is a job's, as 'scan --no-wait' and 'jobs' print it; several can be given.
+    """
+    if not yes:
+        click.confirm(f"Erase {pluralize(len(job_ids), 'job')} permanently?", abort=True)
+
+    def erase(client: Client, job_id: str) -> str:
+        client.delete(job_id)
+        return f"{job_id} erased"
+
+    run_for_each_job(context, job_ids, erase)

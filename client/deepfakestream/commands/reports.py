@@ -1,0 +1,53 @@
+"""Commands about reports: download them, and make links to them."""
+
+from pathlib import Path
+
+import click
+
+from deepfakestream.commands.context import Number, open_client, shown_write_errors
+from deepfakestream.tables import pluralize
+from deepfakestream.terminal import say
+
+
+class _ShareHours(Number):
+    """The hours for which a link works."""
+
+    def _describe_range(self) -> str:
+        # Used by help and errors, which would say 0.016666666666666666<=x<=8760.
+        return "1 minute to 365 days"
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The HTML file to write.")
+@click.pass_context
+def report(context: click.Context, job_id: str, out: Path) -> None:
+    """
+    Download the report of a job as one HTML file.
+
+    ID is the job's. The file holds all numbers and words, and neither the media nor pictures of people.
+    """
+    with shown_write_errors(out), open_client(context) as client:
+        client.report(job_id, out)
+    say(f"{out} written")
+
+
+@click.command()
+@click.argument("job_id", metavar="ID")
+@click.option("--hours", type=_ShareHours(1 / 60, 365 * 24), default=168, help="How long the link works, in hours.")
+@click.option("--revoke", is_flag=True, help="Revoke all links to the report instead.")
+@click.pass_context
+def share(context: click.Context, job_id: str, hours: float, revoke: bool) -> None:
+    """
+    Print a link by which people without an API key see the report of a job.
+
+    ID is the job's. Whoever has the link sees this job's report and media, and nothing else.
+    """
+    with open_client(context) as client:
+        if revoke:
+            links = client.shares(job_id)
+            for link in links:
+                client.revoke_share(job_id, link.id)
+            say(f"{job_id}: {pluralize(len(links), 'link')} revoked")
+        else:
+            say(client.share(job_id, valid_s=round(3600 * hours)).url or "")

@@ -1,0 +1,1 @@
+"""The requests of the SDK by subject; ``deepfakestream.client`` puts them into one class."""

@@ -1,0 +1,76 @@
+"""What all requests share: the connection, documents, pages and downloads."""
+
+import json
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unexpected_answer_error
+from deepfakestream.results import Delivery, Job, Review, Segment, Share
+from deepfakestream.transport import Transport
+
+
+class Requests:
+    """Requests of one subject, over a connection that all subjects of a client share."""
+
+    _transport: Transport
+
+    def _download(self, path: str, target: Path, media_type: str) -> Path:
+        """Write the answer to a GET request to *target* once it has arrived whole."""
+        # Beside the target, so that it can be moved there in one step.
+        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            self._transport.download(path, partial_file, media_type=media_type)
+            partial_file.replace(target)
+        except OSError as error:
+            # The error names the temporary file, of which the caller knows nothing.
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        finally:
+            with suppress(OSError):
+                partial_file.unlink(missing_ok=True)
+        return target
+
+    def _get_page(
+        self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None
+    ) -> Any:
+        left_s = None if deadline is None else deadline - time.monotonic()
+        if left_s is not None and left_s <= 0:
+            raise WaitTimeoutError("the time limit ended before all pages were read")
+        position = {} if cursor is None else {"cursor": cursor}
+        return self._transport.call("GET", path, params=params | position, within_s=left_s)
+
+
+_Document = TypeVar("_Document", Job, Segment, Delivery, Review, Share)
+
+
+def parse_document(kind: type[_Document], document: Any) -> _Document:
+    """Read *document*, which the service answered. Raises UnexpectedAnswerError if it is not one of that *kind*."""
+    try:
+        return kind.from_json(document)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "all of it"
+        why = f"it is no document of a {kind.__name__.lower()}: {where}: {problem['msg']}"
+        raise unexpected_answer_error(200, why) from error
+
+
+def collect_options(**given: Any) -> dict[str, Any]:
+    """Return the options that are not None. Raises InvalidRequestError for a value that cannot be written as JSON."""
+    options = {name: value for name, value in given.items() if value is not None}
+    for name, value in options.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequestError(422, "invalid_request", f"{name} cannot be written as JSON: {error}") from error
+    return options
+
+
+def job_path(job_id: str, *more: str) -> str:
+    """Return the path of a job, or of what belongs to it."""
+    # Quoted, so that no id can be the path of another resource.
+    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in (job_id, *more))])

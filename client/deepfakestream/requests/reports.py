@@ -1,0 +1,99 @@
+"""Requests about what is handed on of a job: its review, report, links to the report, and evidence."""
+
+from pathlib import Path
+from typing import Any
+
+from deepfakestream.errors import unexpected_answer_error
+from deepfakestream.pages import read_items
+from deepfakestream.requests.base import Requests, job_path, parse_document
+from deepfakestream.results import Review, Share
+from deepfakestream.retries import RetrySafety
+
+
+class ReportRequests(Requests):
+    """Requests about reviews, reports, links to them, and evidence."""
+
+    def review(self, job_id: str, finding: str, note: str | None = None) -> Review:
+        """
+        Record what a person found, in place of an earlier finding.
+
+        Args:
+            finding: ``confirmed_fake``, ``confirmed_real`` or ``disputed``.
+
+        Raises:
+            ConflictError: The job has not ended.
+        """
+        body = {"finding": finding, **({} if note is None else {"note": note})}
+        return parse_document(Review, self._transport.call("PUT", job_path(job_id, "review"), json=body))
+
+    def withdraw_review(self, job_id: str) -> None:
+        """Withdraw the finding of a person, if there is one."""
+        self._transport.call("DELETE", job_path(job_id, "review"), has_answer=False)
+
+    def report(self, job_id: str, path: str | Path) -> Path:
+        """
+        Download the report of a job as one HTML file that needs nothing else, without the media.
+
+        Args:
+            path: The file to write. An existing file is replaced once the report has arrived whole.
+
+        Returns:
+            *path*.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        return self._download(job_path(job_id, "report.html"), Path(path), "text/html; charset=utf-8")
+
+    def share(self, job_id: str, *, valid_s: int | None = None) -> Share:
+        """
+        Make a link by which people without an API key see the report of a job.
+
+        Args:
+            valid_s: Seconds for which it works; the service's default, a week, if not given.
+        """
+        body = {} if valid_s is None else {"valid_s": valid_s}
+        # Sent twice, it makes a second link, which nobody knows and which expires.
+        return parse_document(Share, self._transport.call("POST", job_path(job_id, "shares"), json=body))
+
+    def shares(self, job_id: str) -> tuple[Share, ...]:
+        """Return the links to the report of a job that work, newest first, without their addresses."""
+        body = self._transport.call("GET", job_path(job_id, "shares"))
+        return tuple(parse_document(Share, item) for item in read_items(body))
+
+    def revoke_share(self, job_id: str, share_id: str) -> None:
+        """Revoke a link: it shows nothing from now on."""
+        path = job_path(job_id, "shares", share_id)
+        self._transport.call("DELETE", path, safety=RetrySafety.DELETION, has_answer=False)
+
+    def evidence(self, job_id: str, path: str | Path) -> Path:
+        """
+        Download the signed evidence bundle of a job that has ended.
+
+        ``deepfakestream.verification.verify_bundle`` checks it.
+
+        Args:
+            path: Where to write the zip file. A file that is there is replaced once the bundle has arrived whole.
+
+        Returns:
+            *path*.
+
+        Raises:
+            ConflictError: The job has not ended (``job_not_final``), or the service has no key to sign with
+                (``no_evidence_key``).
+            NotFoundError: There is no such job of yours.
+            OSError: The file cannot be written.
+        """
+        return self._download(job_path(job_id, "evidence.zip"), Path(path), "application/zip")
+
+    def evidence_key(self) -> dict[str, Any]:
+        """
+        Return the public key that signs evidence bundles, as the API describes it: ``id``, ``public_key``, ``retired``.
+
+        Raises:
+            ConflictError: The service has none.
+        """
+        document = self._transport.call("GET", "/v1/evidence-key")
+        if not isinstance(document, dict) or not isinstance(document.get("public_key"), str):
+            raise unexpected_answer_error(200, "it is no document of a key")
+        return document

@@ -1,0 +1,160 @@
+"""Requests that make jobs: submissions, and scoring stored media again."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from deepfakestream.errors import InvalidRequestError
+from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
+from deepfakestream.results import Job
+
+BLOCK_BYTES = 256 * 1024
+
+UploadProgress = Callable[[int, int], None]
+"""Called with the bytes sent and their total."""
+
+
+class SubmissionRequests(Requests):
+    """Requests that make jobs."""
+
+    def submit(
+        self,
+        file: str | Path | IO[bytes] | None = None,
+        *,
+        url: str | None = None,
+        model: str | None = None,
+        sample_fps: float | None = None,
+        segment_seconds: float | None = None,
+        webhook_url: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        reuse: bool | None = None,
+        idempotency_key: str | None = None,
+        on_upload: UploadProgress | None = None,
+        direct: bool = False,
+    ) -> Job:
+        """
+        Submit an image or a video.
+
+        Args:
+            file: A path, or a seekable binary file opened for reading; its bytes are streamed.
+            url: Address from which the service fetches the file, instead of *file*.
+            model: Name of a checkpoint; the service's default if not given.
+            sample_fps: Frames sampled per second of video, 0.1 to 30; the checkpoint's default if not given.
+            segment_seconds: Length of a segment in seconds, 1 to 60; the checkpoint's default if not given.
+            webhook_url: Address that the service calls when the job ends.
+            metadata: Values of your own, which the job keeps; must be JSON.
+            reuse: Whether scores may be copied from an earlier job of yours with the same file, options and
+                checkpoint; the operator decides if not given.
+            idempotency_key: Generated if not given. With a key of your own your program can submit again after it
+                crashed without creating a second job.
+            on_upload: Called while *file* is sent, with the bytes sent and their total.
+            direct: Upload *file* directly into the storage of the service, which must be S3. Scores cannot be copied
+                then.
+
+        Raises:
+            ConflictError: *direct* is given, and the service offers no direct uploads.
+            InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
+        """
+        if (file is None) == (url is None):
+            raise ValueError("give either a file or a url")
+        if direct and (file is None or reuse is not None):
+            raise ValueError("direct needs a file, and cannot be combined with reuse")
+        options = collect_options(
+            model=model,
+            sample_fps=sample_fps,
+            segment_seconds=segment_seconds,
+            webhook_url=webhook_url,
+            reuse=reuse,
+            metadata=metadata,
+        )
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        if file is None:
+            body = {"url": url, **options}
+            return parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+        if isinstance(file, (str, Path)):
+            with Path(file).open("rb") as opened:
+                return self._send(opened, options, headers, on_upload, direct=direct)
+        return self._send(file, options, headers, on_upload, direct=direct)
+
+    def rescore(
+        self,
+        job_id: str,
+        *,
+        model: str | None = None,
+        sample_fps: float | None = None,
+        segment_seconds: float | None = None,
+        webhook_url: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        reuse: bool | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """
+        Score the stored media of a job again, as a new job; what is not given is as it was in that job.
+
+        Args:
+            webhook_url: None by default, whatever the job had.
+            reuse: Copy the scores of an earlier job with the same options and checkpoint, if there is one.
+
+        Raises:
+            DeepfakeStreamError: The media is not stored any more (``code`` is ``media_missing``).
+            InvalidRequestError: An option is not acceptable; ``code`` says why.
+        """
+        options = collect_options(
+            model=model,
+            sample_fps=sample_fps,
+            segment_seconds=segment_seconds,
+            webhook_url=webhook_url,
+            reuse=reuse,
+            metadata=metadata,
+        )
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return parse_document(
+            Job, self._transport.call("POST", job_path(job_id, "rescore"), headers=headers, json=options)
+        )
+
+    def _send(
+        self,
+        file: IO[bytes],
+        options: dict[str, Any],
+        headers: dict[str, str],
+        on_upload: UploadProgress | None,
+        *,
+        direct: bool,
+    ) -> Job:
+        begin = file.tell()
+        size = file.seek(0, 2) - begin
+        digest = hashlib.sha256()
+
+        def blocks() -> Iterator[bytes]:
+            # Called again for each attempt.
+            nonlocal digest
+            file.seek(begin)
+            digest = hashlib.sha256()
+            sent = 0
+            while block := file.read(BLOCK_BYTES):
+                if sent + len(block) > size:
+                    break
+                if direct:
+                    digest.update(block)
+                yield block
+                sent += len(block)
+                if on_upload is not None:
+                    on_upload(sent, size)
+            if block or sent < size:
+                raise InvalidRequestError(422, "invalid_request", "the file changed while it was sent")
+
+        if direct:
+            # If this request is processed twice, one of the two uploads stays empty, and the service discards it.
+            upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
+            upload_id = self._transport.put(upload, blocks)
+            body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
+            return parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+        if "metadata" in options:
+            options["metadata"] = json.dumps(options["metadata"])
+        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        return parse_document(
+            Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
+        )
