@@ -18,10 +18,16 @@ from sqlalchemy.orm import Session
 from shared.db import SessionFactory
 from shared.drift import bin_shares, population_stability_index
 from shared.manifests import list_manifests
-from shared.models import Delivery, Job, Media, Segment
+from shared.models import Delivery, Explanation, Job, Media, Segment
 from shared.observability import get_logger
 from shared.queues import QUEUES, Sender
-from shared.states import OPEN_DELIVERY_STATUSES, OPEN_JOB_STATUSES, OPEN_SEGMENT_STATUSES
+from shared.states import (
+    OPEN_DELIVERY_STATUSES,
+    OPEN_EXPLANATION_STATUSES,
+    OPEN_JOB_STATUSES,
+    OPEN_SEGMENT_STATUSES,
+    JobStatus,
+)
 
 log = get_logger(__name__)
 
@@ -108,11 +114,14 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
     ages = {
         "ingest": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_(None)),
         "score": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_not(None)),
+        "explain": select(func.min(Explanation.send_after))
+        .join(Job, Job.id == Explanation.job_id)
+        .where(Explanation.status.in_(OPEN_EXPLANATION_STATUSES), Job.status == JobStatus.SUCCEEDED),
         "webhook": select(func.min(Delivery.due_at)).where(Delivery.status.in_(OPEN_DELIVERY_STATUSES)),
     }
     for step, query in ages.items():
         age = session.scalar(select(func.extract("epoch", func.clock_timestamp() - query.scalar_subquery())))
-        # A retry of a webhook may be due in the future.
+        # A retry may be due in the future.
         oldest.add_metric([step], max(0.0, float(age or 0.0)))
     yield from (jobs, segments, oldest)
 

@@ -130,8 +130,7 @@ class _WorkerProcess:
         if self._detectors is None:
             from worker.tasks.score import load_detectors
 
-            device = self._device()
-            _limit_threads(device, self._settings.worker.threads())
+            device = self._prepare_device()
             self._detectors = load_detectors(Path(self._settings.models.dir), device)
             log.info("scoring process ready", device=device)
         return self._detectors
@@ -142,14 +141,15 @@ class _WorkerProcess:
         if self._explainers is None:
             from worker.tasks.explain import load_explainers
 
-            device = self._device()
-            _limit_threads(device, self._settings.worker.threads())
-            self._explainers = load_explainers(Path(self._settings.models.dir), device)
+            self._explainers = load_explainers(Path(self._settings.models.dir), self._prepare_device())
         return self._explainers
 
-    def _device(self) -> str:
+    def _prepare_device(self) -> str:
+        """Return this process's device, once its libraries use the configured number of threads."""
         index = getattr(current_process(), "index", 0) or 0
-        return self._settings.worker.device_of(index)
+        device = self._settings.worker.device_of(index)
+        _limit_threads(device, self._settings.worker.threads())
+        return device
 
     def connect(self, role: Role) -> None:
         """Prepare a forked process with its own connections."""

@@ -41,6 +41,7 @@ EngineInput = Pictures | Tensor
 Outputs = tuple[NDArray[np.float32], ...]
 RunNetwork = Callable[[EngineInput], Outputs]
 
+TRACED_PICTURES: Final = 2
 PRECISION_HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -86,9 +87,7 @@ def make_engine(network: nn.Module, example: Pictures, device: torch.device, pre
         network: In eval mode, on *device*.
         example: Example pictures; the number and size of later ones may differ.
     """
-    if device.type == "cpu":
-        return Engine(_compile_openvino(network, example, precision), "openvino", precision)
-    return Engine(wrap_torch(network, device, precision), "torch", precision)
+    return _engine_maker(network, example, device)(precision)
 
 
 def best_engine(
@@ -102,11 +101,12 @@ def best_engine(
     Args:
         is_close: Returns whether outputs in the lower precision (first) are close enough to those in float32 (second).
     """
-    exact = make_engine(network, examples, device, "float32")
+    make = _engine_maker(network, examples, device)
+    exact = make("float32")
     precision = find_lower_precision(device)
     if precision is None:
         return exact
-    fast = make_engine(network, examples, device, precision)
+    fast = make(precision)
     return fast if is_close(fast.run(examples), exact.run(examples)) else exact
 
 
@@ -122,15 +122,28 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _compile_openvino(network: nn.Module, example: Pictures, precision: Precision) -> RunNetwork:
+def _engine_maker(network: nn.Module, example: Pictures, device: torch.device) -> Callable[[Precision], Engine]:
+    """Return a function that prepares *network* in a precision; what all precisions share is done once."""
+    if device.type == "cpu":
+        model = _convert_to_openvino(network, example)
+        return lambda precision: Engine(_compile_openvino(model, precision), "openvino", precision)
+    return lambda precision: Engine(wrap_torch(network, device, precision), "torch", precision)
+
+
+def _convert_to_openvino(network: nn.Module, example: Pictures) -> Any:
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
         # PyTorch recommends torch.export, and warns that sizes in traces are constant; neither matters here.
         warnings.simplefilter("ignore")
         # Traced here because OpenVINO's decoder would trace it into three times as many operations.
-        traced = torch.jit.trace(network, torch.from_numpy(example), check_trace=False)  # type: ignore[no-untyped-call]
+        # Tracing runs the network in PyTorch, which is slow, so it gets only a few of the pictures.
+        pictures = torch.from_numpy(example[:TRACED_PICTURES])
+        traced = torch.jit.trace(network, pictures, check_trace=False)  # type: ignore[no-untyped-call]
         decoder = TorchScriptPythonDecoder(traced)  # Must stay alive until the conversion is done.
-        model = frontend.convert(frontend.load(decoder))
+        return frontend.convert(frontend.load(decoder))
+
+
+def _compile_openvino(model: Any, precision: Precision) -> RunNetwork:
     compiled = _core().compile_model(
         model,
         "CPU",

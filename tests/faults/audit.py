@@ -12,8 +12,9 @@ import pytest
 from api.embedded.stack import EmbeddedStack
 from shared.config import load_settings
 from shared.queues import Sender, make_celery
+from shared.storage import EXPLANATION_PREFIX
 from tests.faults.receiver import Memory
-from tests.faults.steady import Accepted
+from tests.faults.steady import OPTIONS, Accepted
 from tests.inside import environment_of, postgres_of
 from worker.config import WorkerSettings
 from worker.tasks import upkeep
@@ -37,6 +38,8 @@ class Findings:
     """Events with more than one webhook id, and idempotency keys with two jobs."""
     unexpected: int = 0
     """Jobs that no client has submitted."""
+    unexplained: int = 0
+    """Jobs that succeeded and whose requested explanation is not done or lacks an image."""
     webhooks_missing: int = 0
     unsigned: int = 0
     leases: int = 0
@@ -60,11 +63,13 @@ def result(document: dict[str, Any]) -> Any:
 
 
 def wait_for_quiet(stack: EmbeddedStack, timeout_s: float) -> None:
-    """Wait until no job is open and no delivery is due, or *timeout_s* is over."""
+    """Wait until no job or explanation is open and no delivery is due, or *timeout_s* is over."""
     deadline = time.monotonic() + timeout_s
     query = (
         "select (select count(*) from jobs where status in ('queued', 'running') and deleted_at is null)"
         " + (select count(*) from deliveries where status in ('pending', 'sending'))"
+        " + (select count(*) from explanations e join jobs j on j.id = e.job_id"
+        "    where e.status in ('pending', 'running') and j.status = 'succeeded')"
     )
     with postgres_of(stack) as connection:
         while time.monotonic() < deadline:
@@ -97,6 +102,8 @@ def audit(
             continue
         if not (job.fate == "cancel" and document["status"] == "cancelled"):
             found.wrong += result(document) != expected[job.kind]
+        if document["status"] == "succeeded" and "explain" in OPTIONS[job.kind]:
+            found.unexplained += not _is_explained(http, job)
         found.webhooks_missing += job.job_id not in memory.delivered
     found.duplicated += sum(len(ids) > 1 for ids in memory.ids.values())
     _look_at_rows(stack, {job.job_id for job in accepted}, found)
@@ -104,11 +111,21 @@ def audit(
     return found
 
 
+def _is_explained(http: httpx.Client, job: Accepted) -> bool:
+    """Return whether the job's explanation is done, shows a face where one was scored, and serves all its images."""
+    url = f"/v1/jobs/{job.job_id}/explanations"
+    document = http.get(url).json()
+    if document.get("status") != "succeeded" or bool(document["images"]) == (job.kind == "no face"):
+        return False
+    return all(http.get(f"{url}/{image['name']}").status_code == 200 for image in document["images"])
+
+
 def _look_at_rows(stack: EmbeddedStack, known: set[str], found: Findings) -> None:
     leased = (
         "select (select count(*) from jobs where lease_token is not null)"
         " + (select count(*) from segments where lease_token is not null)"
         " + (select count(*) from deliveries where lease_token is not null)"
+        " + (select count(*) from explanations where lease_token is not null)"
     )
     with postgres_of(stack) as connection:
         row = connection.execute(leased).fetchone()
@@ -128,9 +145,12 @@ def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
         settings = load_settings(WorkerSettings)
         context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
         upkeep.tidy(context)
-    stored = {key for key, _ in context.storage.list("media")}
+    stored = {key for prefix in ("media", EXPLANATION_PREFIX) for key, _ in context.storage.list(prefix)}
     context.sessions.engine.dispose()
     with postgres_of(stack) as connection:
-        rows = connection.execute("select storage_key from media where storage_key is not null").fetchall()
+        rows = connection.execute(
+            "select storage_key from media where storage_key is not null"
+            " union all select storage_key from explanations where storage_key is not null"
+        ).fetchall()
     named = {key for (key,) in rows}
     found.orphans, found.missing_files = len(stored - named), len(named - stored)

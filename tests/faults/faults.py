@@ -15,6 +15,7 @@ from api.embedded.processes import Service
 from api.embedded.stack import EmbeddedStack
 from tests.inside import (
     environment_of_service,
+    postgres_of,
     postgres_server_of,
     redis_of,
     service_of,
@@ -29,6 +30,8 @@ STORAGE_FAULT_S = 8.0
 SLOW_MS = "150"
 CLOCK_STEP_S = 240.0
 """Largest clock step; less than the tolerance of webhook signatures, beyond which receivers rightly refuse them."""
+EXPLAINING_S = 10.0
+"""Longest wait for a worker that explains a job."""
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 """Library that changes a process's clock (Debian's package ``faketime``); without it no clock is stepped."""
 
@@ -104,6 +107,7 @@ class Faults:
         self.kinds: dict[str, Callable[[random.Random], None]] = {
             "gpu worker killed": lambda rng: end_group(self._any("worker-gpu", rng)),
             "gpu process killed": lambda rng: self._kill_child("worker-gpu", rng),
+            "gpu worker killed while it explains": lambda _: self._kill_while_explaining(),
             "cpu worker killed": lambda rng: end_group(self._any("worker-cpu", rng)),
             "cpu process killed": lambda rng: self._kill_child("worker-cpu", rng),
             "beat killed": lambda rng: end_group(self._any("beat", rng)),
@@ -133,8 +137,10 @@ class Faults:
 
     def _any(self, kind: str, rng: random.Random) -> Service:
         """Choose the service of that name, or one of several numbered ones."""
-        found = [item for item in services_of(self._stack) if item.name == kind or item.name.startswith(f"{kind}-")]
-        return rng.choice(found)
+        return rng.choice(self._named(kind))
+
+    def _named(self, kind: str) -> list[Service]:
+        return [item for item in services_of(self._stack) if item.name == kind or item.name.startswith(f"{kind}-")]
 
     def _kill_child(self, kind: str, rng: random.Random) -> None:
         process = self._any(kind, rng).process
@@ -144,6 +150,18 @@ class Faults:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             if children:
                 os.kill(int(rng.choice(children)), signal.SIGKILL)
+
+    def _kill_while_explaining(self) -> None:
+        """Kill all scoring workers as soon as one explains; do nothing if none does for some seconds."""
+        deadline = time.monotonic() + EXPLAINING_S
+        with postgres_of(self._stack) as connection:
+            while time.monotonic() < deadline:
+                query = "select 1 from explanations where lease_token is not null and leased_until > now() limit 1"
+                if connection.execute(query).fetchone() is not None:
+                    for service in self._named("worker-gpu"):
+                        end_group(service)
+                    return
+                time.sleep(0.02)
 
     def _restart_redis(self, away_s: float) -> None:
         service = service_of(self._stack, "redis")

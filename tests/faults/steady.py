@@ -14,7 +14,14 @@ from tests.clips import astronaut, hopper, make_clip, noise_picture
 
 TIMEOUT_S = 30.0
 AGAIN_S = 0.5
-OPTIONS = {"clip": {"segment_seconds": "4"}, "no face": {}, "picture": {}, "damaged": {}, "two faces": {}}
+EXPLAIN = {"explain": "true"}
+OPTIONS = {
+    "clip": {"segment_seconds": "4", **EXPLAIN},
+    "no face": EXPLAIN,
+    "picture": {},
+    "damaged": EXPLAIN,
+    "two faces": EXPLAIN,
+}
 FATES = ("wait",) * 6 + ("twice", "cancel", "delete")
 """What a client does with a job: wait for it, submit it twice at the same time, cancel it, or delete it."""
 

@@ -1,11 +1,11 @@
 """The step explain: the faces of a job that has succeeded are explained. No job waits for it or changes by it."""
 
-import json
 import time
 import uuid
-from functools import lru_cache, partial
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs.explanations import new_images_key, store_images
@@ -21,6 +21,7 @@ from worker.explain.people import Explained, FaceChoice, explain_people
 from worker.media.probe import MediaFacts
 from worker.media.segments import Segment
 from worker.tasks.context import Context
+from worker.tasks.loading import cache_by_manifest
 from worker.tasks.steps import IsLost, run_step
 
 log = get_logger(__name__)
@@ -29,26 +30,13 @@ SEGMENTS_ON_A_PAGE = 20
 """Segments with their faces in memory at a time; one of 60 s at 30 frames a second can have thousands of faces."""
 
 
-class Explainers(Protocol):
-    """Cache of loaded explainers, by the manifests that jobs have pinned."""
-
-    def __call__(self, manifest: Manifest) -> Explainer:
-        """Return the explainer, loading it at its first use; raise ModelError if its weights are not installed."""
+Explainers = Callable[[Manifest], Explainer]
+"""Returns the explainer of the manifest that a job has pinned; raises ModelError if its weights are not installed."""
 
 
 def load_explainers(models_dir: Path, device: str) -> Explainers:
-    """Make a cache of explainers on *device* that keeps the last one: they are needed seldom, and are as large as a
-    detector's network.
-    """
-
-    @lru_cache(maxsize=1)
-    def get(pinned: str) -> Explainer:
-        return Explainer.load_pinned(models_dir, Manifest.model_validate_json(pinned), device)
-
-    def find(manifest: Manifest) -> Explainer:
-        return get(json.dumps(manifest.pin(), sort_keys=True))
-
-    return find
+    """Make a cache of the last explainer on *device*: they are needed seldom, and are as large as a detector."""
+    return cache_by_manifest(lambda manifest: Explainer.load_pinned(models_dir, manifest, device), max_loaded=1)
 
 
 def explain(context: Context, explainers: Explainers, job_id: uuid.UUID) -> None:

@@ -1,12 +1,11 @@
 """The step score: one segment is scored. It is the only task that needs the network."""
 
-import json
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs.leases import Lease, Step
@@ -23,34 +22,19 @@ from worker.pipeline.results import SegmentResult
 from worker.pipeline.scanning import scan_segments
 from worker.pipeline.stages import Stages
 from worker.tasks.context import Context
+from worker.tasks.loading import cache_by_manifest
 from worker.tasks.steps import IsLost, run_step
 
 log = get_logger(__name__)
 
 
-class Detectors(Protocol):
-    """Cache of loaded detectors, by the manifests that jobs have pinned."""
-
-    def __call__(self, manifest: Manifest) -> Detector:
-        """Return the detector, loading it at its first use; raise ModelError if its weights are not installed."""
+Detectors = Callable[[Manifest], Detector]
+"""Returns the detector of the manifest that a job has pinned; raises ModelError if its weights are not installed."""
 
 
-def load_detectors(models_dir: Path, device: str, *, max_loaded: int = 2) -> Detectors:
-    """
-    Make a cache of detectors on *device* that keeps the *max_loaded* most recently used ones.
-
-    Its key is the whole manifest and not the name: two jobs may have pinned different weights or calibrations of the
-    same name.
-    """
-
-    @lru_cache(maxsize=max_loaded)
-    def get(pinned: str) -> Detector:
-        return Detector.load_pinned(models_dir, Manifest.model_validate_json(pinned), device)
-
-    def find(manifest: Manifest) -> Detector:
-        return get(json.dumps(manifest.pin(), sort_keys=True))
-
-    return find
+def load_detectors(models_dir: Path, device: str) -> Detectors:
+    """Make a cache of the two detectors on *device* that were used last; each is loaded at its first use."""
+    return cache_by_manifest(lambda manifest: Detector.load_pinned(models_dir, manifest, device), max_loaded=2)
 
 
 def score_segment(context: Context, detectors: Detectors, job_id: uuid.UUID, index: int) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import func, text, update
 
 from api.state_metrics import MIN_JOBS
 from shared.manifests import DEFAULT_CHECKPOINT
-from shared.models import Job, Segment
+from shared.models import Explanation, Job, Segment
 from shared.queues import CPU_QUEUE
 from tests.clips import noise_picture
 
@@ -72,6 +72,16 @@ def test_open_work_is_counted_with_the_age_of_the_oldest(api, owner):
     assert of(found, "open_segments", status="pending") == of(found, "open_segments", status="running") == 1
     assert of(found, "oldest_seconds", step="ingest") == 0
     assert of(found, "oldest_seconds", step="score") > 89
+
+
+def test_an_explanation_ages_from_the_moment_it_can_be_made(api, owner):
+    job_id = api.submit(owner, noise_picture(1), query_string={"explain": "true"}).json["id"]
+    waited = func.now() - text("interval '90 seconds'")
+    with api.sessions.transaction() as session:
+        session.execute(update(Explanation).values(send_after=waited))
+    assert of(gauges(api), "oldest_seconds", step="explain") == 0
+    change(api, job_id, status="succeeded", segments_total=0)
+    assert 89 < of(gauges(api), "oldest_seconds", step="explain") < 120
 
 
 def scored(api, owner, scores):
