@@ -20,7 +20,7 @@ from shared.drift import bin_shares, population_stability_index
 from shared.manifests import list_manifests
 from shared.models import Delivery, Explanation, Job, Media, Segment
 from shared.observability import get_logger
-from shared.queues import QUEUES, Sender
+from shared.queues import ALL_QUEUES, Sender
 from shared.states import (
     OPEN_DELIVERY_STATUSES,
     OPEN_EXPLANATION_STATUSES,
@@ -64,7 +64,7 @@ class StateCollector(Collector):
     def _collect_queue_depths(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("deepfakestream_messages", "Messages that wait in a queue.", labels=["queue"])
         try:
-            for queue in QUEUES.values():
+            for queue in ALL_QUEUES:
                 waiting.add_metric([queue], self._sender.depth(queue))
         except Exception:
             log.warning("queue depths not collected", exc_info=True)

@@ -448,6 +448,8 @@ class Stream(Base):
     The state of the rolling verdict, which its reader alone writes; see ``worker.pipeline.rolling``. It contains the
     looks of people, so it is null once the stream has ended.
     """
+    people: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    """The people of the last half minute with their scores and alerts, without looks."""
     last_seq: Mapped[int] = mapped_column(default=0, server_default="0")
     """Number of the last event."""
     segments: Mapped[int] = mapped_column(default=0, server_default="0")

@@ -56,6 +56,8 @@ REASONS: Final = {
     Reason.SHORT_MANIPULATION: "A short time is suspicious while the media as a whole is not.",
     Reason.ONE_PERSON: "One person, or one page, is suspicious while the average is not.",
     Reason.LITTLE_EVIDENCE: "Only one or two small, soft or dark faces could be scored.",
+    Reason.DROPPED: "Parts of the live stream were left out, since scoring could not keep up.",
+    Reason.GAP: "Parts of the live stream were missed, since its source was away or nobody read it.",
     Reason.HEAVILY_COMPRESSED: "The video is compressed so heavily that a swap may not show, or that compression alone "
     "may have raised the score.",
 }

@@ -83,6 +83,7 @@ def upgrade() -> None:
         sa.Column("stop_requested_at", timestamp, nullable=True),
         sa.Column("origin_at", timestamp, nullable=True),
         sa.Column("rolling", postgresql.JSONB(), nullable=True),
+        sa.Column("people", postgresql.JSONB(), server_default="[]", nullable=False),
         sa.Column("last_seq", sa.Integer(), server_default="0", nullable=False),
         sa.Column("segments", sa.Integer(), server_default="0", nullable=False),
         sa.Column("dropped", sa.Integer(), server_default="0", nullable=False),

@@ -11,7 +11,7 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, quote
 
@@ -51,7 +51,7 @@ def read_pieces(
     allow_insecure: bool,
     timeout_s: float,
     should_stop: Callable[[], bool],
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """
     Connect to *source* once and yield its video in pieces, until the source ends.
 
