@@ -1,8 +1,9 @@
 """
 Evidence bundles: everything that is stored of a finished job as a signed zip file, made while it is sent.
 
-No more than a page of segments is in memory, and nothing is stored. The same state of a job gives the same bytes where
-the same release and the same key make them. ``docs/evidence.md`` describes the files.
+No more than a page of segments and the images of one explanation are in memory, and nothing is stored. The same state
+of a job gives the same bytes where the same release and the same key make them. ``docs/evidence.md`` describes the
+files.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import io
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,11 +24,15 @@ from api.timestamps import Stamp, no_stamp
 from api.version import VERSION
 from shared.audit import list_events
 from shared.db import SessionFactory
+from shared.documents.explanations import ExplanationDocument
 from shared.documents.jobs import JobDocument
 from shared.documents.segments import SegmentDocument
+from shared.jobs.explanations import find_explanation, read_images
 from shared.jobs.queries import get_job
 from shared.jobs.segments import read_segment_page, read_segments
 from shared.models import AuditEvent, Job
+from shared.states import ExplanationStatus
+from shared.storage import Storage
 
 FORMAT: Final = 1
 """Counts changes of the bundle that a verifier has to know."""
@@ -36,6 +41,9 @@ PREDICATE_TYPE: Final = f"urn:deepfakestream:evidence:{FORMAT}"
 README: Final = "README.txt"
 JOB: Final = "job.json"
 CHECKPOINT: Final = "checkpoint.json"
+EXPLANATION: Final = "explanation.json"
+IMAGES: Final = "explanation/"
+"""Folder of the images that ``explanation.json`` names."""
 SEGMENTS: Final = "segments.jsonl"
 AUDIT: Final = "audit.jsonl"
 ENVIRONMENT: Final = "environment.json"
@@ -60,6 +68,9 @@ job.json                  the job as GET /v1/jobs/{id} gives it: media, options,
 segments.jsonl            every segment with every person and face (score, frame time, box), one JSON object a line
 checkpoint.json           the manifest of the checkpoint that the job pinned, with the SHA-256 of its weights; null
                           for jobs from before manifests were pinned
+explanation.json          only while the images of an explanation are stored: the explanation as
+                          GET /v1/jobs/{id}/explanations gives it
+explanation/              its images: faces, and heat maps of what raised their scores
 environment.json          the release of the service that made this bundle, the version of its pipeline, and what ran
                           the network (engine), with the number of segments of each
 audit.jsonl               who did what to this job and when, one JSON object a line, without network addresses
@@ -72,11 +83,42 @@ timestamp.tsr             only where the deployment uses a time stamp authority:
 Check it without the service:  deepfakestream verify BUNDLE --media FILE --key KEY
 
 A valid bundle proves that the holder of the private key stated these results about a file with this SHA-256. It does
-not prove that the verdict is true. A copy of the public key in the bundle proves nothing about whose key it is: compare
+not prove that the verdict is true. A heat map shows what the network reacted to; it is no proof of manipulation, and
+real faces have heat maps as well. A copy of the public key in the bundle proves nothing about whose key it is: compare
 the key id with the one that the deployment publishes.
 
-Not included: the media itself; images of explained faces; the weights.
+Not included: the media itself; the weights.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExplanation:
+    """An explanation whose images are stored."""
+
+    text: str
+    """Its document as JSON."""
+    storage_key: str
+    places: Mapping[str, Mapping[str, Any]]
+    """Place, size and digest of each image by its name, as ``shared.jobs.explanations.store_images`` returned them."""
+
+    @classmethod
+    def of(cls, session: Session, job: Job) -> "StoredExplanation | None":
+        """Read the explanation of *job*; return None unless it is made and its images are stored."""
+        row = find_explanation(session, job.id)
+        if row is None or row.status != ExplanationStatus.SUCCEEDED or row.storage_key is None:
+            return None
+        places = (row.result or {}).get("images", {})
+        return cls(ExplanationDocument.from_row(row).to_text(), row.storage_key, places)
+
+    def read_images(self, storage: Storage) -> dict[str, bytes]:
+        """
+        Return the images by their names: at most 90, and a few megabytes together.
+
+        Raises:
+            ObjectMissingError: They were erased.
+            StorageError: They cannot be read, or are not what was stored.
+        """
+        return read_images(storage, self.storage_key, self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +136,7 @@ class Contents:
     pipeline: int | None
     predicate: dict[str, Any]
     media_sha256: str | None
+    explanation: StoredExplanation | None
 
     @classmethod
     def of(cls, session: Session, job: Job) -> "Contents":
@@ -123,6 +166,7 @@ class Contents:
                 "service": {"version": VERSION},
             },
             media_sha256=None if media is None else media.sha256,
+            explanation=StoredExplanation.of(session, job),
         )
 
 
@@ -158,6 +202,8 @@ class Bundle:
         sessions: Transactions on the database; each page of segments has one of its own, so that a slow client does not
             hold one open.
         contents: What the job's row says.
+        images: Those of its explanation by their names, each of which is dropped once it is sent; empty for a bundle
+            without the explanation.
         key: Signs the bundle.
         stamp: Returns an RFC 3161 time stamp of the bytes that it is given, or None where there is none.
     """
@@ -166,10 +212,12 @@ class Bundle:
         self,
         sessions: SessionFactory,
         contents: Contents,
+        images: dict[str, bytes],
         key: SigningKey,
         stamp: Stamp = no_stamp,
     ) -> None:
         self._sessions, self._contents, self._key, self._stamp = sessions, contents, key, stamp
+        self._images = images
         self._engines: Counter[str] = Counter()
         self._digests: dict[str, str] = {}
 
@@ -200,6 +248,7 @@ class Bundle:
         yield README, [README_TEXT.encode()]
         yield JOB, [self._contents.job_text.encode(), b"\n"]
         yield CHECKPOINT, [_json_line(self._contents.checkpoint)]
+        yield from self._explanation()
         yield SEGMENTS, self._segments()
         yield ENVIRONMENT, [_json_line(self._environment())]
         yield AUDIT, self._audit()
@@ -209,6 +258,13 @@ class Bundle:
         yield ATTESTATION, [envelope]
         if (time_stamp := self._stamp(envelope)) is not None:
             yield TIMESTAMP, [time_stamp]
+
+    def _explanation(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        if self._contents.explanation is None or not self._images:
+            return
+        yield EXPLANATION, [self._contents.explanation.text.encode(), b"\n"]
+        for name in list(self._images):
+            yield f"{IMAGES}{name}", [self._images.pop(name)]
 
     def _entry(self, name: str) -> ZipInfo:
         # The time of the job and not of the request, so that the same state gives the same bytes.

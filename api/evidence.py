@@ -1,6 +1,7 @@
 """Evidence of finished jobs: signed bundles, and the keys that sign them."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from flask import Response
 from flask_openapi3 import APIBlueprint, Tag
@@ -17,7 +18,7 @@ from api.services import Services, current_services
 from api.signing import PublicKey, SigningKey
 from api.slots import take_slot
 from shared.documents.base import Document
-from shared.errors import Code
+from shared.errors import Code, ObjectMissingError
 from shared.observability import get_logger
 
 log = get_logger(__name__)
@@ -61,7 +62,8 @@ def get_evidence(path: JobPath) -> Response:
     """
     Download a signed bundle with everything that is stored of a finished job.
 
-    `deepfakestream verify` checks it without the service. Nothing of it is kept here.
+    The images of the job's explanation are part of it while they are stored. `deepfakestream verify` checks the bundle
+    without the service. Nothing of it is kept here.
     """
     services = current_services()
     with services.sessions.transaction() as session:
@@ -70,11 +72,16 @@ def get_evidence(path: JobPath) -> Response:
             raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} is {job.status}; ask again when it has ended")
         key = _signing_key(services)
         contents = Contents.of(session, job)
-    blocks = _stream(Bundle(services.sessions, contents, key, services.stamp))
-    response = Response(blocks, mimetype="application/zip")
-    # After everything that can be refused: the response gives the slot back when it is closed.
+    # After everything that can be refused, but before images take memory.
     slot = take_slot(services.bundling, refusal="too many evidence bundles are being sent", retry_after_s=BUSY_RETRY_S)
-    response.call_on_close(slot.release)
+    with ExitStack() as held:
+        held.callback(slot.release)
+        # As a whole before the answer begins, so that a failure of storage has a status of its own.
+        images = _read_images(services, contents)
+        bundle = Bundle(services.sessions, contents, images, key, services.stamp)
+        response = Response(_stream(bundle), mimetype="application/zip")
+        # The response gives the slot back when it is closed.
+        response.call_on_close(held.pop_all().close)
     response.headers["Content-Disposition"] = f'attachment; filename="evidence-{contents.job_id}.zip"'
     response.headers["Cache-Control"] = "private, no-store"
     return response
@@ -102,6 +109,18 @@ def _signing_key(services: Services) -> SigningKey:
             "this service has no key to sign evidence with; its operator has to set evidence.key_file or evidence.key",
         )
     return key
+
+
+def _read_images(services: Services, contents: Contents) -> dict[str, bytes]:
+    """Return the images of the job's explanation; none if there are none, or if they are not in storage any more."""
+    if contents.explanation is None:
+        return {}
+    try:
+        return contents.explanation.read_images(services.storage)
+    except ObjectMissingError:
+        # They expired since the row was read, or were lost. Nobody should lose the evidence of the scores with them.
+        log.warning("evidence bundle without images", job_id=str(contents.job_id))
+        return {}
 
 
 def _stream(bundle: Bundle) -> Iterator[bytes]:

@@ -1,22 +1,37 @@
 """What a report says, of a job's document and segments alone: the same for a page, a file and a PDF."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from api.web.cards import describe_checkpoint, render_card
+from api.web.origin import describe_origin
 from api.web.provenance_wording import explain_provenance
-from api.web.timeline import clock, draw_timeline
+from api.web.timeline import clock, draw_timeline, name_interval
 from api.web.wording import (
+    CLOSING,
+    MAP_NOTE,
+    NOT_A_SHARE,
+    count_people,
+    explain_bars,
     explain_error_rates,
     explain_finding,
+    explain_limits,
+    explain_map,
+    explain_mark,
+    explain_outcome,
+    explain_person,
     explain_reason,
-    explain_verdict,
     list_cautions,
     make_printable,
+    name_limit,
+    name_moment,
+    points,
 )
 from shared.documents.jobs import JobDocument
 from shared.errors import ModelError, UnknownModelError
-from shared.manifests import find_manifest
+from shared.manifests import Manifest, find_manifest
 from shared.states import FINAL_JOB_STATUSES
 
 CARD_FILE: Final = "MODEL_CARD.md"
@@ -36,26 +51,47 @@ def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: 
         segments: Summaries of all segments, in order, with ``start_s``, ``end_s`` and ``fake_score``.
         models_dir: Folder of the installed checkpoints, for the model card.
     """
-    card, metrics = _read_checkpoint(models_dir, document.model or {})
-    title, meaning = explain_verdict(document.verdict, document.reasons)
+    manifest = _find_checkpoint(models_dir, document.model or {})
+    title, meaning = explain_outcome(document)
+    error_rates = explain_error_rates(manifest.metrics) if manifest and document.fake_score is not None else None
+    is_image = document.media is not None and document.media.kind == "image"
+    people = document.people or []
     return {
         "job": document,
         "is_final": document.status in FINAL_JOB_STATUSES,
         "title": title,
         "meaning": meaning,
-        "reasons": [explain_reason(reason) for reason in document.reasons],
-        "cautions": list_cautions(document),
+        "limits": explain_limits(document.evidence),
+        "hints": [
+            *(explain_reason(reason) for reason in document.reasons),
+            *list_cautions(document),
+            *([error_rates] if error_rates else []),
+        ],
         "finding": explain_finding(document.review["finding"]) if document.review else None,
         "timeline": draw_timeline(segments, document.evidence, document.suspicious or []),
-        "is_image": document.media is not None and document.media.kind == "image",
-        "is_one_page": document.media is not None and document.media.kind == "image" and len(segments) == 1,
+        "bars_words": explain_bars(is_image=is_image),
+        "people_words": count_people(len(people), document.people_total or 0, is_image=is_image),
+        "is_image": is_image,
+        "is_one_page": is_image and len(segments) == 1,
         "is_stored": document.media is not None and document.media.stored,
         "filename": _read_filename(document.metadata),
         "provenance": explain_provenance(document.provenance),
-        "model_card": card,
-        "error_rates": explain_error_rates(metrics),
+        "model_card": _read_card(models_dir, manifest) if manifest else None,
+        "render_card": render_card,
+        "checkpoint": describe_checkpoint(manifest) if manifest else [],
+        "origin": describe_origin(document),
         "printable": make_printable,
         "clock": clock,
+        "span": partial(name_interval, is_image=is_image),
+        "moment": name_moment,
+        "points": points,
+        "name_limit": name_limit,
+        "explain_mark": explain_mark,
+        "explain_person": explain_person,
+        "explain_map": explain_map,
+        "not_a_share": NOT_A_SHARE,
+        "closing": CLOSING,
+        "map_note": MAP_NOTE,
     }
 
 
@@ -65,12 +101,17 @@ def _read_filename(metadata: dict[str, Any]) -> str | None:
     return make_printable(name) if isinstance(name, str) and name else None
 
 
-def _read_checkpoint(models_dir: Path, model: dict[str, Any]) -> tuple[str | None, dict[str, float]]:
-    """Return card and metrics of the checkpoint that judged the job, if that very checkpoint is installed."""
+def _find_checkpoint(models_dir: Path, model: dict[str, Any]) -> Manifest | None:
+    """Return the manifest of the checkpoint that judged the job, if that very checkpoint is installed."""
     try:
         manifest = find_manifest(models_dir, str(model.get("name")))
-        if manifest.weights.sha256 != model.get("weights_sha256"):
-            return None, {}
-        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8"), manifest.metrics
     except (OSError, UnknownModelError, ModelError):
-        return None, {}
+        return None
+    return manifest if manifest.weights.sha256 == model.get("weights_sha256") else None
+
+
+def _read_card(models_dir: Path, manifest: Manifest) -> str | None:
+    try:
+        return (models_dir / manifest.name / CARD_FILE).read_text("utf-8", errors="replace")
+    except OSError:
+        return None

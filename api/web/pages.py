@@ -103,7 +103,8 @@ def report_as_pdf(job_id: uuid.UUID) -> Response:
     services = current_services()
     with services.sessions.transaction() as session:
         values = collect_report(session, find_linked_job(session, job_id), Path(services.settings.models.dir))
-    return send_pdf(values)
+        explanation = find_explanation(session, job_id)
+    return send_pdf(services, values, explanation)
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/state")

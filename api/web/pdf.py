@@ -1,18 +1,22 @@
 """
 The report of a job as a PDF, set by Typst.
 
-The values of the report go into ``templates/report.typ`` as JSON and never as markup. The compiler has an empty folder
-as its root and no packages, so that it reads no file but the fonts that it brings.
+The values of the report go into ``templates/report.typ`` as JSON and never as markup. The root of the compiler is a
+folder that has nothing but the images of explained faces, under names of ours, and it has no packages: it reads no
+other file but fonts.
 """
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from api.web.timeline import Mark, Timeline, clock
+import structlog
+
+from api.web.faces import Faces
+from api.web.timeline import Timeline, clock
+from api.web.wording import explain_map, explain_mark, explain_person, name_limit, name_moment, points
 from shared.documents.jobs import JobDocument
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "report.typ"
@@ -22,15 +26,18 @@ MAX_ROWS: Final = 40
 """Rows of a table, so that the report stays a few pages long."""
 MAX_INTERVALS: Final = 8
 MAX_NAME: Final = 200
-RESULTS: Final = {"fake": "signs of a swap", "real": "no signs of a swap", "inconclusive": "not decided"}
+NO_FACES: Final = Faces()
+
+logger = structlog.get_logger(__name__)
 
 
-def render_pdf(values: Mapping[str, Any]) -> bytes:
+def render_pdf(values: Mapping[str, Any], faces: Faces = NO_FACES) -> bytes:
     """
     Set a report.
 
     Args:
         values: Those of ``api.web.contents.describe_report``.
+        faces: Explained faces. If the compiler cannot read an image of them, the report is without faces.
 
     Returns:
         A tagged PDF. The same values give the same bytes. No standard such as PDF/UA is asked for: it forbids text in
@@ -39,16 +46,32 @@ def render_pdf(values: Mapping[str, Any]) -> bytes:
     # Here, since it is a library of 60 MB that few processes need.
     import typst
 
+    try:
+        return _compile(values, faces)
+    except typst.TypstError:
+        if not faces.people:
+            raise
+        logger.warning("report_faces_unreadable", job_id=str(values["job"].id))
+        return _compile(values, NO_FACES)
+
+
+def _compile(values: Mapping[str, Any], faces: Faces) -> bytes:
+    import typst
+
     job: JobDocument = values["job"]
     made = job.finished_at or job.created_at
+    files = {name: f"{number}.webp" for number, name in enumerate(faces.images)}
     with tempfile.TemporaryDirectory(prefix="report-") as root:
+        for name, file in files.items():
+            (Path(root) / file).write_bytes(faces.images[name])
+        data = {**lay_out(values), **_lay_out_faces(values, faces, files)}
         compiler = typst.Compiler(
             TEMPLATE.read_bytes(),
             root=root,
             ignore_system_fonts=False,
             package_path=root,
             package_cache_path=root,
-            sys_inputs={"data": json.dumps(lay_out(values), allow_nan=False)},
+            sys_inputs={"data": json.dumps(data, allow_nan=False)},
         )
         found = compiler.compile(format="pdf", timestamp=int(made.timestamp()))
     if not isinstance(found, bytes):
@@ -61,13 +84,15 @@ def lay_out(values: Mapping[str, Any]) -> dict[str, Any]:
     job: JobDocument = values["job"]
     timeline: Timeline = values["timeline"]
     has_times = not values["is_one_page"]
-    span = _PageNames() if values["is_image"] else _Times()
+    span: Callable[[float, float], str] = values["span"]
+    # The last page begins where one second is left.
+    ends_at = timeline.duration_s - 1.0 if values["is_image"] else timeline.duration_s
     marks = timeline.marks if has_times else []
     people = [
         [
             str(person["person"]),
             "none" if person["fake_score"] is None else points(person["fake_score"]),
-            "no face was scored" if person["fake_score"] is None else RESULTS.get(person["verdict"], "not decided"),
+            "no face was scored" if person["fake_score"] is None else explain_person(person["verdict"]),
             _list_intervals(person["seen"], span) if has_times else "",
         ]
         for person in job.people or []
@@ -75,82 +100,71 @@ def lay_out(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "job_id": str(job.id),
         "about": _describe_file(values["filename"], job),
-        "title": _title(values),
+        "title": values["title"],
         "lead": _lead(values),
         "review": _review(values),
-        "hints": [*values["reasons"], *values["cautions"], *_error_rates(values)],
+        "hints": values["hints"],
         "bars": _thin_out(timeline) if has_times else [],
         "marks": [{"x": mark.x, "width": mark.width} for mark in marks],
         "limits": [{"y": limit.y} for limit in timeline.limits],
-        "chart_words": _describe_chart(timeline),
-        "first_time": span.first,
-        "last_time": span(timeline.duration_s, timeline.duration_s),
-        "suspicious": [_describe_mark(mark, span) for mark in marks[:MAX_ROWS]],
+        "chart_words": _describe_chart(timeline, values["bars_words"]),
+        "first_time": span(0.0, 0.0),
+        "last_time": span(ends_at, ends_at),
+        "interval": "Page" if values["is_image"] else "Time",
+        "suspicious_title": "Suspicious pages" if values["is_image"] else "Suspicious times",
+        "suspicious": [
+            [span(mark.start_s, mark.end_s), str(mark.person), points(mark.score), explain_mark(mark.verdict)]
+            for mark in marks[:MAX_ROWS]
+        ],
         "suspicious_words": f"and {len(marks) - MAX_ROWS} more" if len(marks) > MAX_ROWS else None,
         "people": people,
-        "people_words": _count_people(job),
+        "people_words": values["people_words"],
         "provenance": _describe_provenance(values.get("provenance")),
-        "origin": _describe_origin(job),
+        "origin": values["origin"],
+        "checkpoint": values["checkpoint"],
+        "card_words": _point_to_card(values),
+        "closing": values["closing"],
     }
 
 
-def points(score: float) -> str:
-    """Return a score as reports show it: from 0 to 100, and not in percent, which readers take for a probability."""
-    return f"{100 * score:.1f}"
+def _lay_out_faces(values: Mapping[str, Any], faces: Faces, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the template shows of explained faces; *files* are the names of images below the compiler's root."""
 
+    def place(time_s: float, score: float) -> str:
+        return points(score) if values["is_image"] else f"{clock(time_s)}: {points(score)}"
 
-class _Times:
-    """Names of intervals of a video."""
-
-    first = clock(0.0)
-
-    def __call__(self, start_s: float, end_s: float) -> str:
-        return clock(start_s) if end_s <= start_s else f"{clock(start_s)}–{clock(end_s)}"
-
-
-class _PageNames:
-    """Names of the pages of an image, whose times count them from 0."""
-
-    first = "page 1"
-
-    def __call__(self, start_s: float, end_s: float) -> str:
-        # The end of the last page is its number.
-        return f"page {int(start_s) + 1}" if end_s > start_s else f"page {max(1, int(start_s))}"
-
-
-def _title(values: Mapping[str, Any]) -> str:
-    job: JobDocument = values["job"]
-    if not values["is_final"]:
-        return "Being analysed"
-    if job.error:
-        return "No result"
-    return "Cancelled" if job.status == "cancelled" else str(values["title"])
+    people = []
+    for person in faces.people:
+        name = f"person {person['person']}"
+        shown = [
+            ("crop", place(person["time_s"], person["face_score"]), f"The face of {name} as the network saw it"),
+            ("overlay", "what raised it", "The same face in grey; yellow where it raised the score"),
+        ]
+        cells = [{"file": files[person["sources"][kind]], "words": words, "alt": alt} for kind, words, alt in shown]
+        cells += [
+            {
+                "file": files[each["source"]],
+                "words": place(each["time_s"], each["fake_score"]),
+                "alt": f"Face of {name} at {clock(each['time_s'])}",
+            }
+            for each in person["thumbnails"]
+        ]
+        words = f"Score of the first face {points(person['face_score'])}. {explain_map(person)}"
+        people.append({"title": name.capitalize(), "words": words, "cells": cells})
+    return {"faces": people, "map_note": values["map_note"], "faces_left_out": faces.explain_left_out()}
 
 
 def _lead(values: Mapping[str, Any]) -> list[str]:
-    job: JobDocument = values["job"]
-    if not values["is_final"]:
-        return ["The job has not ended yet. Get the report again when it has."]
-    if job.error:
-        return [f"The job failed: {job.error.detail} ({job.error.code})"]
-    if job.status == "cancelled":
-        return ["The job was cancelled before it had a result."]
-    lead = []
-    limits = job.evidence or {}
-    if job.fake_score is not None:
-        sentence = f"Score {points(job.fake_score)} of 100, the mean over the media."
-        if limits.get("fake_from") is not None:
-            sentence += (
-                f" Media like this is called fake from {points(limits['fake_from'])} on and real below"
-                f" {points(limits['real_below'])}; what is between is not decided."
-            )
-        lead.append(sentence)
-    return [*lead, str(values["meaning"])]
+    score, limits = values["job"].fake_score, values["limits"]
+    if not values["is_final"] or score is None:
+        return [str(values["meaning"])]
+    sentences = [f"Score {points(score)} of 100, the mean over the media.", *([limits] if limits else [])]
+    return [" ".join(sentences), str(values["meaning"]), values["not_a_share"]]
 
 
 def _describe_file(name: str | None, job: JobDocument) -> str:
     what = f"Job {job.id}" if name is None else f"File {name[:MAX_NAME]}{'…' if len(name) > MAX_NAME else ''}"
-    return what if job.finished_at is None else f"{what}, analysed on {_moment(job.finished_at)}"
+    return what if job.finished_at is None else f"{what}, analysed on {name_moment(job.finished_at)}"
 
 
 def _review(values: Mapping[str, Any]) -> str | None:
@@ -163,17 +177,7 @@ def _review(values: Mapping[str, Any]) -> str | None:
     )
 
 
-def _error_rates(values: Mapping[str, Any]) -> list[str]:
-    return [values["error_rates"]] if values["error_rates"] and values["job"].fake_score is not None else []
-
-
-def _describe_mark(mark: Mark, span: _Times | _PageNames) -> list[str]:
-    strength = "clearly" if mark.verdict == "fake" else "somewhat"
-    meaning = f"{strength} above what genuine media shows"
-    return [span(mark.start_s, mark.end_s), str(mark.person), points(mark.score), meaning]
-
-
-def _list_intervals(seen: Sequence[Mapping[str, float]], span: _Times | _PageNames) -> str:
+def _list_intervals(seen: Sequence[Mapping[str, float]], span: Callable[[float, float], str]) -> str:
     names = ", ".join(span(one["start_s"], one["end_s"]) for one in seen[:MAX_INTERVALS])
     return names if len(seen) <= MAX_INTERVALS else f"{names} and {len(seen) - MAX_INTERVALS} more times"
 
@@ -190,59 +194,34 @@ def _thin_out(timeline: Timeline) -> list[dict[str, Any]]:
     return bars
 
 
-def _describe_chart(timeline: Timeline) -> str:
-    words = (
-        "Each bar is a part of the media, as high as its score from 0 to 100; a grey one has no score, because no face "
-        "in it could be scored."
-    )
+def _describe_chart(timeline: Timeline, words: str) -> str:
     if timeline.limits:
-        limits = " and ".join(
-            f"{'fake from' if limit.name == 'fake' else 'real below'} {points(limit.score)}"
-            for limit in timeline.limits
-        )
+        limits = " and ".join(map(name_limit, timeline.limits))
         words += f" The dashed lines are the limits for the mean over the media: {limits}."
     return words + (" Shaded times are suspicious." if timeline.marks else "")
 
 
-def _count_people(job: JobDocument) -> str:
-    listed, total = len(job.people or []), job.people_total or 0
-    words = f"{total} {'person was' if total == 1 else 'people were'} distinguished"
-    if total > listed:
-        words += f"; the {listed} most suspicious are listed"
-    return f"{words}. Numbers are no identities, and somebody who is seen again after a cut may be counted twice."
+def _point_to_card(values: Mapping[str, Any]) -> str | None:
+    """Return where the whole model card is; None if the checkpoint has none."""
+    if not values["model_card"]:
+        return None
+    name = values["printable"](str((values["job"].model or {}).get("name")))
+    return (
+        f"These are figures of its model card. The report as a page has all of it, and so does “deepfakestream models "
+        f"--card --model {name}”."
+    )
 
 
 def _describe_provenance(found: Mapping[str, Any] | None) -> list[str]:
     if found is None:
         return []
-    claims = [f"{label}: {value}." for label, value in found["claims"]]
-    actions = [f"Recorded action: {action}." for action in found["actions"]]
-    return [" ".join(found["sentences"]), *claims, *actions]
-
-
-def _describe_origin(job: JobDocument) -> list[tuple[str, str, bool]]:
-    """Return label, value, and whether the value is a digest or another code."""
-    rows = [("Job", f"{job.id}", True), ("Submitted", _moment(job.created_at), False)]
-    if job.finished_at is not None:
-        rows.append(("Ended", _moment(job.finished_at), False))
-    if job.parent_id is not None:
-        rows.append(("Media of job", f"{job.parent_id}", True))
-    media = job.media
-    if media is not None:
-        size = f"{media.width_px} × {media.height_px} pixels" if media.width_px else None
-        duration = clock(media.duration_s) if media.duration_s else None
-        facts = [f"{media.size_bytes} bytes", media.container, media.codec, size, duration]
-        rows.append(("File", ", ".join(fact for fact in facts if fact), False))
-        rows.append(("SHA-256 of the file", media.sha256, True))
-    options = job.options
-    rows.append(
-        ("Sampling", f"{options.sample_fps:g} frames a second, segments of {options.segment_seconds:g} s", False)
-    )
-    if job.model:
-        rows.append(("Checkpoint", f"{job.model.get('name')} {job.model.get('version', '')}", False))
-        rows.append(("SHA-256 of weights", str(job.model.get("weights_sha256")), True))
-    return rows
-
-
-def _moment(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d at %H:%M UTC")
+    sentences = [f"{label}: {value}." for label, value in found["claims"]]
+    sentences += [f"Recorded action: {action}." for action in found["actions"]]
+    if found["actions_left_out"]:
+        sentences.append(f"And {found['actions_left_out']} more recorded actions.")
+    if found["made_of"]:
+        titles = f": {', '.join(found['ingredients'])}" if found["ingredients"] else ""
+        sentences.append(f"Made of {found['made_of']}{titles}.")
+    if found["codes"]:
+        sentences.append(f"Failed checks: {', '.join(found['codes'])}.")
+    return [" ".join(found["sentences"]), *sentences, found["closing"]]

@@ -49,11 +49,12 @@ SOURCES: Final = {
     "composite": "put together from several sources",
 }
 """Last part of the IPTC's digital source type → its meaning."""
+CLOSING: Final = "They are no part of the score."
 
 
 def explain_provenance(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """
-    Return what the template ``_provenance.html`` shows.
+    Return what ``_provenance.html`` and the PDF show.
 
     Args:
         found: The field ``provenance`` of the job's document; None if an earlier release inspected the media.
@@ -84,9 +85,14 @@ def explain_provenance(found: Mapping[str, Any] | None) -> dict[str, Any] | None
         "actions": [_explain_action(action) for action in found.get("actions") or ()],
         "actions_left_out": max(0, (found.get("actions_total") or 0) - len(found.get("actions") or ())),
         "ingredients": [make_printable(str(title)) for title in found.get("ingredients") or ()],
-        "ingredients_total": found.get("ingredients_total") or 0,
+        "made_of": _count_files(found.get("ingredients_total") or 0),
+        "closing": CLOSING,
         "codes": [make_printable(str(code)) for code in found.get("codes") or ()],
     }
+
+
+def _count_files(count: int) -> str | None:
+    return f"{count} {'file' if count == 1 else 'files'}" if count else None
 
 
 def _explain_action(action: Mapping[str, Any]) -> str:

@@ -12,15 +12,15 @@ from api.documentation import authenticated_problems
 from api.jobs import blueprint
 from api.ownership import find_own_job
 from api.schemas import JobPath
-from api.services import current_services
+from api.services import Services, current_services
 from api.slots import take_slot
 from api.web.contents import describe_report, read_styles
-from api.web.explained import inline_explained
+from api.web.explained import choose_faces, inline_explained
 from api.web.pdf import render_pdf
 from shared.documents.jobs import JobDocument
 from shared.jobs.explanations import find_explanation
 from shared.jobs.segments import read_segment_page, read_segments
-from shared.models import Job
+from shared.models import Explanation, Job
 
 PAGE_SEGMENTS: Final = 1000
 BUSY_RETRY_S: Final = 2
@@ -73,27 +73,26 @@ def get_report_as_pdf(path: JobPath) -> Response:
     """
     Get the report of a job as a PDF of a few pages, to be printed, kept or handed on.
 
-    It holds the numbers and words, and neither the media nor pictures of people.
+    It holds the numbers and words, and not the media. Where the faces of the job are explained, it shows a few of them.
     """
     services = current_services()
     with services.sessions.transaction() as session:
         job = find_own_job(session, path.job_id)
         values = collect_report(session, job, Path(services.settings.models.dir))
-    return send_pdf(values)
+        explanation = find_explanation(session, job.id)
+    return send_pdf(services, values, explanation)
 
 
-def send_pdf(values: Mapping[str, Any]) -> Response:
+def send_pdf(services: Services, values: Mapping[str, Any], explanation: Explanation | None) -> Response:
     """
     Set the report with the values of ``collect_report`` and return it as a download.
 
     Raises:
         APIError: ``overloaded``: the process makes as many as it may already.
     """
-    slot = take_slot(
-        current_services().bundling, refusal="too many PDF reports are being sent", retry_after_s=BUSY_RETRY_S
-    )
+    slot = take_slot(services.bundling, refusal="too many PDF reports are being sent", retry_after_s=BUSY_RETRY_S)
     try:
-        pdf = render_pdf(values)
+        pdf = render_pdf(values, choose_faces(services, explanation))
     finally:
         slot.release()
     response = Response(pdf, mimetype="application/pdf")

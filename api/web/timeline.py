@@ -1,4 +1,4 @@
-"""The timeline of a report: scores over time, as coordinates of an SVG picture."""
+"""The timeline of a report: scores over time, as coordinates of a picture, and the names of times."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,3 +131,14 @@ def clock(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
     return f"{whole // 60}:{whole % 60:02}.{tenth}"
+
+
+def name_interval(start_s: float, end_s: float, joiner: str = "–", *, is_image: bool) -> str:
+    """
+    Return an interval of media in words: a time, two times with *joiner* between them, or the number of a page.
+
+    The parts of an image are its pages, whose times count them from 0.
+    """
+    if is_image:
+        return f"page {int(start_s) + 1}"
+    return clock(start_s) if end_s <= start_s else f"{clock(start_s)}{joiner}{clock(end_s)}"

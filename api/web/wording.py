@@ -1,10 +1,12 @@
 """What the report says in words: verdicts, reasons, and what lowers the trust in a score."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
+from api.web.timeline import Limit
 from shared.documents.jobs import JobDocument
-from shared.states import Finding, Reason, Verdict
+from shared.states import FINAL_JOB_STATUSES, Finding, JobStatus, Reason, Verdict
 
 VERDICTS: Final = {
     Verdict.FAKE: (
@@ -68,8 +70,42 @@ FINDINGS: Final = {
     Finding.DISPUTED: "A person disputes this result.",
 }
 
+PERSON_RESULTS: Final = {
+    Verdict.FAKE: "signs of a swap",
+    Verdict.REAL: "no signs of a swap",
+    Verdict.INCONCLUSIVE: "not decided",
+}
+"""What the score of one person means, in a few words."""
+NOT_A_SHARE: Final = "The score is neither the probability that the media is fake nor the share of it that is."
+CLOSING: Final = "Scores are estimates of a program. They help to decide where to look, and are not proof."
+MAP_NOTE: Final = (
+    "Of each person, the face with the highest score. Yellow parts raised this checkpoint's score, relative to the "
+    "hottest place of the same face. It is not a mask of the swap, and a real face has yellow places as well."
+)
+
 SMALL_HEIGHT_PX: Final = 480
 FEW_FACES: Final = 3
+
+
+def points(score: float) -> str:
+    """Return a score in [0, 1] as reports show it: from 0 to 100, and not in percent, which reads as a probability."""
+    return f"{100 * score:.1f}"
+
+
+def name_moment(moment: datetime) -> str:
+    """Return date and time, in UTC."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d at %H:%M UTC")
+
+
+def explain_outcome(job: JobDocument) -> tuple[str, str]:
+    """Return title and meaning of a job's verdict, or of why it has none."""
+    if job.status not in FINAL_JOB_STATUSES:
+        return ("Being analysed", "The job has not ended yet. Get the report again when it has.")
+    if job.error:
+        return ("No result", f"The job failed: {make_printable(job.error.detail)} ({job.error.code})")
+    if job.status == JobStatus.CANCELLED:
+        return ("Cancelled", "The job was cancelled before it had a result.")
+    return explain_verdict(job.verdict, job.reasons)
 
 
 def explain_verdict(verdict: str | None, reasons: Sequence[str] = ()) -> tuple[str, str]:
@@ -89,6 +125,57 @@ def explain_reason(reason: str) -> str:
 def explain_finding(finding: str) -> str:
     """Return a person's finding as a sentence; one that this release does not know as the word itself."""
     return next((sentence for known, sentence in FINDINGS.items() if known == finding), finding)
+
+
+def explain_limits(evidence: Mapping[str, Any] | None) -> str | None:
+    """Return the limits of the verdicts in the *evidence* of a job as a sentence; None if it has none."""
+    fake_from, real_below = (evidence or {}).get("fake_from"), (evidence or {}).get("real_below")
+    if fake_from is None or real_below is None:
+        return None
+    return (
+        f"Media like this is called fake from {points(fake_from)} on and real below {points(real_below)}; what is "
+        "between is not decided."
+    )
+
+
+def name_limit(limit: Limit) -> str:
+    """Return a limit of the timeline in words."""
+    return f"{'fake from' if limit.name == 'fake' else 'real below'} {points(limit.score)}"
+
+
+def explain_bars(*, is_image: bool) -> str:
+    """Return what the bars of the timeline are."""
+    part = "page" if is_image else "segment of the media"
+    return (
+        f"Each bar is a {part}, as high as its score from 0 to 100; a grey one has no score, because no face in it "
+        "could be scored."
+    )
+
+
+def explain_mark(verdict: str) -> str:
+    """Return what the score of a suspicious stretch of time means."""
+    return f"{'clearly' if verdict == Verdict.FAKE else 'somewhat'} above what genuine media shows"
+
+
+def explain_person(verdict: str) -> str:
+    """Return the verdict of one person in a few words; one that this release does not know as the word itself."""
+    return next((words for known, words in PERSON_RESULTS.items() if known == verdict), make_printable(verdict))
+
+
+def count_people(listed: int, total: int, *, is_image: bool) -> str:
+    """Return how many people were distinguished, how many of them are listed, and what their numbers mean."""
+    words = f"{total} {'person was' if total == 1 else 'people were'} distinguished"
+    if total > listed:
+        words += f"; the {listed} most suspicious are listed"
+    again = "a person on several pages" if is_image else "somebody who is seen again after a cut"
+    return f"{words}. Numbers are no identities, and {again} may be counted twice."
+
+
+def explain_map(person: Mapping[str, Any]) -> str:
+    """Return what a heat map is worth, by the score of the face without the hottest part of the map."""
+    if person["explains"]:
+        return f"Without the hottest tenth of the crop it would be {points(person['score_without_hottest_tenth'])}."
+    return "The map explains nothing here: the score hardly falls without its hottest part."
 
 
 def explain_error_rates(metrics: Mapping[str, float]) -> str | None:

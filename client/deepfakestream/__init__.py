@@ -22,6 +22,7 @@ from deepfakestream.errors import (
     WaitTimeoutError,
     WebhookVerificationError,
 )
+from deepfakestream.explanations import ExplainedImages, ExplainedPerson, Explanation, ExplanationImage, Thumbnail
 from deepfakestream.results import (
     Delivery,
     Face,
@@ -48,6 +49,10 @@ __all__ = [
     "DeepfakeStreamError",
     "Delivery",
     "EmptyFileError",
+    "ExplainedImages",
+    "ExplainedPerson",
+    "Explanation",
+    "ExplanationImage",
     "Face",
     "InvalidRequestError",
     "Job",
@@ -65,6 +70,7 @@ __all__ = [
     "ServerError",
     "Share",
     "Suspicion",
+    "Thumbnail",
     "TooLargeError",
     "UnexpectedAnswerError",
     "WaitTimeoutError",

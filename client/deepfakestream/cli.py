@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from deepfakestream.commands import evidence, jobs, models, reports, rescoring, reviews, scanning
+from deepfakestream.commands import evidence, explanations, jobs, models, reports, rescoring, reviews, scanning
 from deepfakestream.commands.context import shown_errors
 from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.exit_statuses import FAILED
@@ -122,6 +122,7 @@ for _command in (
     evidence.evidence,
     evidence.evidence_key,
     evidence.verify,
+    explanations.explain,
     jobs.cancel,
     jobs.delete,
     jobs.jobs,

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from deepfakestream.requests.explanations import ExplanationRequests
 from deepfakestream.requests.jobs import JobRequests
 from deepfakestream.requests.reports import ReportRequests
 from deepfakestream.requests.submissions import SubmissionRequests
@@ -10,7 +11,7 @@ from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
 
 
-class Client(SubmissionRequests, JobRequests, ReportRequests):
+class Client(SubmissionRequests, JobRequests, ReportRequests, ExplanationRequests):
     """
     A client of a DeepfakeStream service.
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
-from deepfakestream.errors import MissingPartError
+from deepfakestream.errors import DeepfakeStreamError, MissingPartError
 
 LOCAL_GROUP = "deepfakestream.local"
 
@@ -22,3 +23,31 @@ def load_local_function(name: str) -> Callable[..., Any]:
     raise MissingPartError(
         "this needs the server's pipeline: install deepfakestream-server[worker] beside this package"
     )
+
+
+def scan_local_file(scan: Callable[..., dict[str, Any]], file: Path, **options: Any) -> dict[str, Any]:
+    """
+    Scan *file* in this process.
+
+    Args:
+        scan: The server's function ``scan``, from ``load_local_function``.
+        options: Further arguments of *scan*.
+
+    Returns:
+        The document of the job.
+
+    Raises:
+        DeepfakeStreamError: The file cannot be read or scanned; ``code`` is that of the pipeline if it has one. Any
+            other error is a defect and is passed on with its traceback.
+    """
+    try:
+        return scan(file, **options)
+    except Exception as error:
+        # The errors of the server are not those of this package, which may be installed alone.
+        code = getattr(error, "code", None)
+        if code is None and not isinstance(error, OSError):
+            raise
+        # The text of an OSError repeats the name of the file, which the caller shows already.
+        failed = DeepfakeStreamError(getattr(error, "strerror", None) or str(error))
+        failed.code = str(code or failed.code)
+        raise failed from error

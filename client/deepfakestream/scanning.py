@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from deepfakestream.client import Client
 from deepfakestream.errors import AddressError, DeepfakeStreamError, MissingPartError
-from deepfakestream.local import load_local_function
+from deepfakestream.local import load_local_function, scan_local_file
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
 from deepfakestream.tables import pluralize, print_job, problem_document
@@ -36,6 +36,7 @@ class Options:
     sample_fps: float | None = None
     segment_seconds: float | None = None
     webhook_url: str | None = None
+    explain: bool = False
     timeout_s: float | None = None
     wait: bool = True
 
@@ -195,17 +196,15 @@ class Scan:
             )
         try:
             check_scheme(source)
-            document = scan_file(
+            document = scan_local_file(
+                scan_file,
                 Path(source),
                 model=self._options.model,
                 sample_fps=self._options.sample_fps,
                 segment_seconds=self._options.segment_seconds,
                 on_progress=report,
             )
-        except Exception as error:
-            # Errors of the pipeline have a code; any other error is a defect and is shown with its traceback.
-            if not hasattr(error, "code") and not isinstance(error, OSError):
-                raise
+        except DeepfakeStreamError as error:
             return ScanResult(source, None, error)
         return ScanResult(source, Job.from_json(document), None)
 
@@ -234,6 +233,7 @@ class Scan:
             sample_fps=options.sample_fps,
             segment_seconds=options.segment_seconds,
             webhook_url=options.webhook_url,
+            explain=options.explain or None,
             on_upload=on_upload,
         )
         if not options.wait:

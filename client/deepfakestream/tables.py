@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from deepfakestream.explanations import Explanation
 from deepfakestream.results import Job, Model, Provenance
-from deepfakestream.terminal import safe_text
+from deepfakestream.terminal import printable, safe_text
 
 MIN_FULL_WIDTH = 118
 """Columns of a terminal from which on all columns of the table of jobs are printed."""
@@ -60,13 +61,7 @@ def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) ->
         console.print(
             safe_text(f"        person {person.person}: {format_score(person.fake_score)}, {person.verdict}{limit}")
         )
-    for stretch in job.suspicious[:MAX_LISTED]:
-        when = f"{format_time(stretch.start_s)} to {format_time(stretch.end_s)}, person {stretch.person}"
-        measured = f"{format_score(stretch.fake_score)} on {pluralize(stretch.faces, 'face')}, {stretch.verdict}"
-        console.print(safe_text(f"        {when}: {measured}"))
-    if len(job.suspicious) > MAX_LISTED:
-        left_out = pluralize(len(job.suspicious) - MAX_LISTED, "more stretch", "more stretches")
-        console.print(safe_text(f"        and {left_out} of time (--json has all of them)"))
+    _print_suspicious(console, job)
     if described := describe_provenance(job.provenance):
         console.print(safe_text(described))
     if job.model is not None:
@@ -78,6 +73,40 @@ def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) ->
                 f"{f': {found}' if found else ''}; how far to trust it: deepfakestream models --card"
             )
         )
+    if job.explanation is not None:
+        console.print(safe_text(f"what raised the scores: deepfakestream explain {job.id}"))
+
+
+def _print_suspicious(console: Console, job: Job) -> None:
+    for stretch in job.suspicious[:MAX_LISTED]:
+        when = f"{format_time(stretch.start_s)} to {format_time(stretch.end_s)}, person {stretch.person}"
+        measured = f"{format_score(stretch.fake_score)} on {pluralize(stretch.faces, 'face')}, {stretch.verdict}"
+        console.print(safe_text(f"        {when}: {measured}"))
+    if len(job.suspicious) > MAX_LISTED:
+        left_out = pluralize(len(job.suspicious) - MAX_LISTED, "more stretch", "more stretches")
+        console.print(safe_text(f"        and {left_out} of time (--json has all of them)"))
+
+
+def describe_explanation(found: Explanation) -> str:
+    """Describe an explanation that was made, in printable lines; nothing in it can pose as a line of its own."""
+    if not found.people:
+        return f"job {printable(found.job_id)}: no face was scored, so there is nothing to explain"
+    model = f" for {found.model.name} {found.model.version}" if found.model is not None else ""
+    people = pluralize(len(found.people), "person", "people")
+    lines = [f"job {found.job_id}: {people} explained{model}, by the face with the highest score"]
+    for person in found.people:
+        score, hidden = format_score(person.explained_score), format_score(person.score_without_hottest_tenth)
+        nothing = "" if person.explains else "; the map explains nothing here"
+        lines += [
+            f"person {person.person}: face at {format_time(person.time_s)}, score {format_score(person.face_score)}",
+            f"        with the hottest tenth of its map hidden: {hidden} instead of {score}{nothing}",
+        ]
+        if person.thumbnails:
+            faces = (f"{format_time(each.time_s)} {format_score(each.fake_score)}" for each in person.thumbnails)
+            lines.append(f"        faces over time: {', '.join(faces)}")
+    if found.note:
+        lines.append(found.note)
+    return "\n".join(map(printable, lines))
 
 
 def _print_segments(console: Console, name: str, job: Job) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -30,6 +30,7 @@ NOT_SENT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 GRACE_S = 5.0
 """How many seconds after the caller's time limit an answer may arrive that the service held back until then."""
 
+_Kept = TypeVar("_Kept")
 Content = Callable[[], Iterator[bytes]]
 """Makes the body of a request; called again for each attempt."""
 
@@ -136,17 +137,47 @@ class Transport:
             OSError: The file cannot be written.
         """
 
-        def send() -> None:
+        def write(blocks: Iterator[bytes]) -> None:
+            with target.open("wb") as file:
+                for block in blocks:
+                    file.write(block)
+
+        self._receive(path, media_type, write)
+
+    def read(self, path: str, *, media_type: str, max_bytes: int) -> bytes:
+        """
+        Return the content of the answer to a GET request.
+
+        Args:
+            media_type: The type that the answer has to have.
+            max_bytes: The most bytes that it may have; no more are kept.
+
+        Raises:
+            ConnectionFailedError: No answer, or one that broke off as often as it was asked for.
+            APIError: An answer other than a success, one of another type, or one that is too long.
+        """
+
+        def collect(blocks: Iterator[bytes]) -> bytes:
+            content = bytearray()
+            for block in blocks:
+                content += block
+                if len(content) > max_bytes:
+                    raise unexpected_answer_error(200, f"it has more than {max_bytes} bytes")
+            return bytes(content)
+
+        return self._receive(path, media_type, collect)
+
+    def _receive(self, path: str, media_type: str, keep: Callable[[Iterator[bytes]], _Kept]) -> _Kept:
+        """Return what *keep* makes of the blocks of the answer to a GET request; it is called for each attempt."""
+
+        def send() -> _Kept:
             with (
                 _as_failed_attempts(f"from {self.base_url}", RetrySafety.SAFE),
                 self._http.stream("GET", path, timeout=self._timeout_s) as response,
             ):
                 kind = response.headers.get("content-type", "of no named type")
                 if response.is_success and kind == media_type:
-                    with target.open("wb") as file:
-                        for block in response.iter_bytes():
-                            file.write(block)
-                    return
+                    return keep(response.iter_bytes())
                 response.read()
             if response.is_success:
                 raise unexpected_answer_error(response.status_code, f"{kind}, where {media_type} is expected")
@@ -157,7 +188,8 @@ class Transport:
                 retry_after_s=_retry_after_s(response),
             )
 
-        send_with_retries(send, retries=self._retries)
+        kept: _Kept = send_with_retries(send, retries=self._retries)
+        return kept
 
     def put(self, upload: Any, make_content: Content) -> str:
         """

@@ -123,7 +123,8 @@ def test_the_report_says_everything_without_scripts(scan, client, open_tab):
     for words in ("Signs of a swapped face", f"Score {100 * job.fake_score:.1f}", "Person 0", "Person 1", "Suspicious"):
         assert words in text
     page.click("text=Scores of all segments as a table")
-    rows = page.locator("details tbody tr").all_inner_texts()
+    table = page.locator("details", has_text="Scores of all segments as a table")
+    rows = table.locator("tbody tr").all_inner_texts()
     scores = [segment.fake_score for segment in job.segments]
     assert [row.split()[1] for row in rows] == ["none" if score is None else f"{100 * score:.1f}" for score in scores]
 

@@ -64,12 +64,7 @@ async function act(button, work) {
 }
 
 async function download(name) {
-  const headers = { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
-  const answer = await fetch(`/v1/jobs/${shown.id}/${name}`, { headers });
-  if (!answer.ok) {
-    const problem = await answer.json().catch(() => ({}));
-    throw new Error(problem.detail || `The service answered ${answer.status}.`);
-  }
+  const answer = await request("GET", `/v1/jobs/${shown.id}/${name}`);
   const [stem, ending] = name.split(".");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());

@@ -25,16 +25,25 @@ function say(text) {
   message.textContent = text;
 }
 
-async function call(method, path, options = {}) {
+// Sends a request with the key of this tab. Throws what the service says of an error, with its status.
+async function request(method, path, options = {}) {
   const headers = { ...options.headers, Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
   const answer = await fetch(path, { ...options, method, headers }).catch(() => {
     throw new Error("The service does not answer; try again.");
   });
-  const body = await answer.json().catch(() => ({}));
   if (!answer.ok) {
-    throw Object.assign(new Error(body.detail || `The service answered ${answer.status}.`), { status: answer.status });
+    const problem = await answer.json().catch(() => ({}));
+    throw Object.assign(new Error(problem.detail || `The service answered ${answer.status}.`), {
+      status: answer.status,
+    });
   }
-  return body;
+  return answer;
+}
+
+// Returns the JSON of an answer; nothing if it has none.
+async function call(method, path, options = {}) {
+  const answer = await request(method, path, options);
+  return answer.json().catch(() => ({}));
 }
 
 // Invisible characters and those that reorder others become escapes, as in the report (api/web/wording.py).

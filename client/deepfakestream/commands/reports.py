@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from deepfakestream.commands.context import Number, open_client, shown_errors, shown_write_errors
-from deepfakestream.local import load_local_function
+from deepfakestream.errors import DeepfakeStreamError
+from deepfakestream.local import load_local_function, scan_local_file
 from deepfakestream.requests.reports import REPORT_TYPES
 from deepfakestream.tables import pluralize
 from deepfakestream.terminal import say
@@ -44,18 +45,12 @@ def report(context: click.Context, job_id: str, local: bool, out: Path) -> None:
 
 
 def _write_local_report(file: Path, out: Path) -> None:
-    if not file.is_file():
-        raise click.BadParameter("with --local, name an image or a video file", param_hint="ID|FILE")
     with shown_errors():
         scan, render = load_local_function("scan"), load_local_function("report")
     try:
-        document = scan(file)
-    except Exception as error:
-        # The server's errors are not this package's, which may be installed alone.
-        code = getattr(error, "code", None)
-        if code is None:
-            raise
-        raise click.ClickException(f"{file}: {error} ({code})") from error
+        document = scan_local_file(scan, file)
+    except DeepfakeStreamError as error:
+        raise click.ClickException(f"{file}: {error}") from error
     with shown_write_errors(out):
         out.write_bytes(render(document, file.name, out.suffix.lower().removeprefix(".")))
 

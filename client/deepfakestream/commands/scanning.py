@@ -49,6 +49,11 @@ from deepfakestream.terminal import make_console, say
     "--webhook-url", help="Address that the service calls when a job ends; not with --local.", show_default="none"
 )
 @click.option(
+    "--explain",
+    is_flag=True,
+    help="Explain the faces once a job has succeeded, for 'explain' and the report; not with --local.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=Number(min=0, min_open=True),
@@ -97,7 +102,13 @@ def scan(
 
 def _refuse_service_options(context: click.Context) -> None:
     """Refuse options that have no effect with ``--local``."""
-    for name, option in (("webhook_url", "--webhook-url"), ("timeout_s", "--timeout"), ("wait", "--no-wait")):
+    service_options = {
+        "webhook_url": "--webhook-url",
+        "explain": "--explain",
+        "timeout_s": "--timeout",
+        "wait": "--no-wait",
+    }
+    for name, option in service_options.items():
         is_given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
         if is_given and not (name == "wait" and context.params[name]):
             raise click.UsageError(f"{option} is for a service, and --local scans without one: leave one of them out")

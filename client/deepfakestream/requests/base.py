@@ -2,8 +2,6 @@
 
 import json
 import time
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -11,7 +9,8 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unexpected_answer_error
-from deepfakestream.results import Delivery, Job, Review, Segment, Share
+from deepfakestream.files import replaced_when_whole
+from deepfakestream.results import Document
 from deepfakestream.transport import Transport
 
 
@@ -22,17 +21,8 @@ class Requests:
 
     def _download(self, path: str, target: Path, media_type: str) -> Path:
         """Write the answer to a GET request to *target* once it has arrived whole."""
-        # Beside the target, so that it can be moved there in one step.
-        partial_file = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
+        with replaced_when_whole(target) as partial_file:
             self._transport.download(path, partial_file, media_type=media_type)
-            partial_file.replace(target)
-        except OSError as error:
-            # The error names the temporary file, of which the caller knows nothing.
-            raise OSError(error.errno, error.strerror, str(target)) from error
-        finally:
-            with suppress(OSError):
-                partial_file.unlink(missing_ok=True)
         return target
 
     def _get_page(
@@ -45,7 +35,7 @@ class Requests:
         return self._transport.call("GET", path, params=params | position, within_s=left_s)
 
 
-_Document = TypeVar("_Document", Job, Segment, Delivery, Review, Share)
+_Document = TypeVar("_Document", bound=Document)
 
 
 def parse_document(kind: type[_Document], document: Any) -> _Document:
@@ -55,7 +45,7 @@ def parse_document(kind: type[_Document], document: Any) -> _Document:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "all of it"
-        why = f"it is no document of a {kind.__name__.lower()}: {where}: {problem['msg']}"
+        why = f"it is no {kind.__name__.lower()}: {where}: {problem['msg']}"
         raise unexpected_answer_error(200, why) from error
 
 
@@ -71,6 +61,15 @@ def collect_options(**given: Any) -> dict[str, Any]:
 
 
 def job_path(job_id: str, *more: str) -> str:
-    """Return the path of a job, or of what belongs to it."""
+    """
+    Return the path of a job, or of what belongs to it.
+
+    Raises:
+        InvalidRequestError: A part is ``.`` or ``..``, which would name another resource, quoted or not.
+    """
+    parts = (job_id, *more)
+    for part in parts:
+        if part in (".", ".."):
+            raise InvalidRequestError(422, "invalid_request", f"{part!r} is not an id or a name")
     # Quoted, so that no id can be the path of another resource.
-    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in (job_id, *more))])
+    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in parts)])

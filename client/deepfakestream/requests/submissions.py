@@ -31,6 +31,7 @@ class SubmissionRequests(Requests):
         webhook_url: str | None = None,
         metadata: dict[str, Any] | None = None,
         reuse: bool | None = None,
+        explain: bool | None = None,
         idempotency_key: str | None = None,
         on_upload: UploadProgress | None = None,
         direct: bool = False,
@@ -48,6 +49,8 @@ class SubmissionRequests(Requests):
             metadata: Values of your own, which the job keeps; must be JSON.
             reuse: Whether scores may be copied from an earlier job of yours with the same file, options and
                 checkpoint; the operator decides if not given.
+            explain: Whether the faces are explained once the job has succeeded; see ``wait_for_explanation``. Not done
+                by default.
             idempotency_key: Generated if not given. With a key of your own your program can submit again after it
                 crashed without creating a second job.
             on_upload: Called while *file* is sent, with the bytes sent and their total.
@@ -68,6 +71,7 @@ class SubmissionRequests(Requests):
             segment_seconds=segment_seconds,
             webhook_url=webhook_url,
             reuse=reuse,
+            explain=explain,
             metadata=metadata,
         )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
@@ -89,6 +93,7 @@ class SubmissionRequests(Requests):
         webhook_url: str | None = None,
         metadata: dict[str, Any] | None = None,
         reuse: bool | None = None,
+        explain: bool | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """
@@ -97,6 +102,7 @@ class SubmissionRequests(Requests):
         Args:
             webhook_url: None by default, whatever the job had.
             reuse: Copy the scores of an earlier job with the same options and checkpoint, if there is one.
+            explain: Whether the faces are explained once the job has succeeded; as in that job if not given.
 
         Raises:
             DeepfakeStreamError: The media is not stored any more (``code`` is ``media_missing``).
@@ -108,6 +114,7 @@ class SubmissionRequests(Requests):
             segment_seconds=segment_seconds,
             webhook_url=webhook_url,
             reuse=reuse,
+            explain=explain,
             metadata=metadata,
         )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}

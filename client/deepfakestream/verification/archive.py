@@ -15,8 +15,8 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from deepfakestream.errors import BundleError
 from deepfakestream.terminal import printable
+from deepfakestream.verification.files import MAX_ENTRIES
 
-MAX_ENTRIES: Final = 32
 MAX_BYTES: Final = 4 * 1024**3
 """All files together, inflated. A two-hour video sampled at 30 frames a second has about a hundred megabytes."""
 MAX_SMALL_BYTES: Final = 64 * 1024**2
@@ -80,16 +80,20 @@ class Archive:
         """The names of the files, in order."""
         return list(self._entries)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, *, limit: int | None = None) -> bytes:
         """
         Return the content of a small file.
+
+        Args:
+            limit: Of its bytes; by default ``MAX_SMALL_BYTES``.
 
         Raises:
             BundleError: There is no such file, it is too large, or its data are damaged.
         """
+        most = MAX_SMALL_BYTES if limit is None else limit
         entry = self._entry(name)
-        if entry.file_size > MAX_SMALL_BYTES:
-            raise BundleError(f"{name} has {entry.file_size} bytes; the limit is {MAX_SMALL_BYTES}")
+        if entry.file_size > most:
+            raise BundleError(f"{name} has {entry.file_size} bytes; the limit is {most}")
         return b"".join(self.blocks(name))
 
     def blocks(self, name: str) -> Iterator[bytes]:

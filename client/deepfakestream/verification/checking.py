@@ -1,132 +1,47 @@
-"""The checks of a bundle, and what they prove. ``docs/evidence.md`` describes the bundle."""
+"""The checks of a bundle. ``docs/evidence.md`` describes it, and ``findings`` says what they prove."""
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
 from deepfakestream.errors import BundleError
 from deepfakestream.terminal import printable
-from deepfakestream.verification.archive import MAX_ENTRIES, Archive
+from deepfakestream.verification.archive import Archive
 from deepfakestream.verification.attestation import Envelope, PublicKey, Statement, read_expected_key
 from deepfakestream.verification.documents import read_json, read_object
+from deepfakestream.verification.explanations import check_explanation
+from deepfakestream.verification.files import (
+    ATTESTATION,
+    AUDIT,
+    CHECKPOINT,
+    ENVIRONMENT,
+    EXPLANATION,
+    IMAGES,
+    JOB,
+    KEY,
+    MAX_ENTRIES,
+    MAX_SEGMENTS,
+    MEDIA,
+    REQUIRED,
+    SEGMENTS,
+    SUMS,
+    TIMESTAMP,
+)
+from deepfakestream.verification.findings import Check, Verification
 from deepfakestream.verification.rescoring import rescore
 from deepfakestream.verification.scores import Recomputation
 from deepfakestream.verification.timestamps import check_timestamp, read_roots
 
-JOB: Final = "job.json"
-CHECKPOINT: Final = "checkpoint.json"
-SEGMENTS: Final = "segments.jsonl"
-AUDIT: Final = "audit.jsonl"
-ENVIRONMENT: Final = "environment.json"
-KEY: Final = "key.pem"
-SUMS: Final = "SHA256SUMS"
-ATTESTATION: Final = "attestation.intoto.jsonl"
-TIMESTAMP: Final = "timestamp.tsr"
-MEDIA: Final = "media"
-"""Name of the media among the subjects of the statement."""
-REQUIRED: Final = frozenset(
-    {"README.txt", JOB, CHECKPOINT, SEGMENTS, AUDIT, ENVIRONMENT, KEY, SUMS},
-)
-"""Files that every bundle has, and whose digests are signed."""
 _UNKNOWN_FORM: Final = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What reading a document raises that lacks a field, or has a value of another type in it."""
 MAX_DETAIL_CHARACTERS: Final = 1000
 """Longer sentences are cut: they quote what a document says."""
-MAX_SEGMENTS: Final = 1_000_000
-"""Segments last a second at least; this is more than eleven days."""
 MAX_EVENTS: Final = 100_000
 _SUM: Final = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    passed: bool
-    detail: str
-    """A sentence: what was found, or what is wrong."""
-
-
-@dataclass(slots=True)
-class Verification:
-    """What a bundle turned out to be."""
-
-    checks: list[Check] = field(default_factory=list)
-    key_id: str | None = None
-    """Of the key that signed it."""
-    is_key_expected: bool | None = None
-    """Whether it is the key that was asked for; None where none was."""
-    is_media_checked: bool = False
-    is_rescored: bool = False
-    """Whether the media was scanned again, with the same outcome."""
-    stamped_at: str | None = None
-    """When a time stamp authority that was given has stamped it, as ISO 8601; None where that was not checked."""
-    job: dict[str, Any] | None = None
-    """The document of the job, where it could be read."""
-
-    @property
-    def passed(self) -> bool:
-        """Whether every check passed."""
-        return bool(self.checks) and all(check.passed for check in self.checks)
-
-    def proven(self) -> list[str]:
-        """Return sentences that say what a bundle proves that passed; nothing for one that failed."""
-        if not self.passed or self.job is None:
-            return []
-        media = self.job.get("media") or {}
-        about = f"the media with the SHA-256 {media['sha256']}" if media else "a job that got no media"
-        holder = "The deployment whose key you gave" if self.is_key_expected else f"The holder of the key {self.key_id}"
-        said = [
-            f"{holder} stated exactly these results about {about}.",
-            "The scores and limits of segments, people and job follow from the scores of the faces in the bundle.",
-        ]
-        if self.is_media_checked:
-            said.append("The file that you gave is that media.")
-        if self.is_rescored:
-            said.append("The weights that the bundle names give these scores for it.")
-        if self.stamped_at is not None:
-            said.append(
-                f"The bundle existed at {self.stamped_at}, as the time stamp authority whose root you gave says."
-            )
-        return said
-
-    def not_proven(self) -> list[str]:
-        """Return sentences that say what no bundle proves, or what this check left open."""
-        said = [
-            "That the verdict is true: a checkpoint errs as its model card says.",
-            "Who is seen, and who made the media.",
-        ]
-        if self.is_key_expected is None:
-            said.insert(
-                0,
-                f"Whose key it is: signed by key ID {self.key_id}; compare it with the key that the deployment"
-                " publishes, or give that one with --key.",
-            )
-        if self.stamped_at is None:
-            said.append("When the bundle was made.")
-        if not self.is_rescored:
-            said.append("That the faces have the scores that the network gives them: --rescore shows that.")
-        if not self.is_media_checked:
-            said.insert(0, "That a file of yours is the media: give it with --media.")
-        return said
-
-    def to_json(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return {
-            "passed": self.passed,
-            "job_id": (self.job or {}).get("id"),
-            "key_id": self.key_id,
-            "is_key_expected": self.is_key_expected,
-            "stamped_at": self.stamped_at,
-            "checks": [{"name": one.name, "passed": one.passed, "detail": one.detail} for one in self.checks],
-            "proven": self.proven(),
-            "not_proven": self.not_proven(),
-        }
 
 
 def verify_bundle(
@@ -177,17 +92,6 @@ def verify_bundle(
     return verification
 
 
-def describe_verification(found: Verification) -> str:
-    """Return what a check found as lines of text for a person."""
-    lines = [f"{'ok    ' if check.passed else 'FAILED'}  {check.name}: {check.detail}" for check in found.checks]
-    if not found.passed:
-        if [check.name for check in found.checks if not check.passed] == ["media"]:
-            return "\n".join([*lines, "", "The bundle itself is intact, but the file that you gave is NOT its media."])
-        return "\n".join([*lines, "", "This bundle is NOT acceptable: nothing in it is proven."])
-    lines += ["", "Proven:", *(f"  {said}" for said in found.proven())]
-    return "\n".join([*lines, "", "Not proven:", *(f"  {said}" for said in found.not_proven())])
-
-
 class _Outcome:
     """Records what a block finds: the sentence that it says, or the BundleError that it raises."""
 
@@ -233,6 +137,7 @@ class _Checking:
         self._job: dict[str, Any] = {}
         self._digests: dict[str, str] = {}
         self._scores: list[float | None] = []
+        self._highest: dict[int, float] | None = None
 
     def check_all(self) -> None:
         """Run the checks that need the bundle alone."""
@@ -244,6 +149,10 @@ class _Checking:
             said(self._check_job())
         with self._run.check("scores") as said:
             said(self._check_scores())
+        if EXPLANATION in self._archive.names or any(name.startswith(IMAGES) for name in self._archive.names):
+            with self._run.check("explanation") as said:
+                said(check_explanation(self._archive, self._job, self._highest))
+                self._found.is_explained = True
         with self._run.check("checkpoint") as said:
             said(self._check_checkpoint())
         with self._run.check("records") as said:
@@ -332,6 +241,7 @@ class _Checking:
         found = Recomputation(self._job)
         for line in self._archive.lines(SEGMENTS, limit=MAX_SEGMENTS):
             found.add(read_object(line, f"segment {found.count} of {SEGMENTS}"))
+        self._highest = found.highest_scores
         found.check_job()
         self._scores = found.segment_scores
         environment = read_object(self._archive.read(ENVIRONMENT), ENVIRONMENT)

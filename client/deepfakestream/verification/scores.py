@@ -30,6 +30,7 @@ class _Person:
     faces: int = 0
     scored: int = 0
     total: float = 0.0
+    highest: float = 0.0
 
 
 @dataclass(slots=True)
@@ -83,6 +84,7 @@ class Recomputation:
             known.faces += len(person["faces"])
             known.scored += len(scores)
             known.total += math.fsum(scores)
+            known.highest = max(known.highest, *scores, 0.0)
         if (found, scored) != (segment["faces_found"], segment["faces_scored"]):
             raise BundleError(f"the numbers of faces of {where} are not those of its list of faces")
         score = segment["fake_score"]
@@ -100,6 +102,11 @@ class Recomputation:
         if segment["engine"] is not None:
             self.engines[str(segment["engine"])] += 1
         self.faces += found
+
+    @property
+    def highest_scores(self) -> dict[int, float]:
+        """The highest score of a face of each person who has a score."""
+        return {number: person.highest for number, person in self._people.items() if person.scored}
 
     def check_job(self) -> None:
         """

@@ -1,5 +1,6 @@
 """An api without an HTTP server, for tests with their own settings; database and Redis are real."""
 
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -88,3 +89,26 @@ def api_maker(postgres_url: str, storage_folder: Path) -> Iterator[Callable[...,
             return OneAPI(app, settings, SessionFactory(engine), storage_folder, redis)
 
         yield make
+
+
+@pytest.fixture
+def api(make_api: Callable[..., OneAPI]) -> OneAPI:
+    """Return an api with its own settings as they are; a file that needs others replaces it."""
+    return make_api()
+
+
+@pytest.fixture
+def headers(api: OneAPI) -> dict[str, str]:
+    """Return headers with a key of the owner whose jobs a test looks at."""
+    return api.key("owner")[0]
+
+
+@pytest.fixture
+def job(api: OneAPI, headers: dict[str, str]) -> uuid.UUID:
+    """Return the job of a picture that has ended with three scores, of which one is missing, and no verdict."""
+    # Here, since that module needs this one.
+    from tests.integration.api.finished import succeed
+
+    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
+    succeed(api, job_id, [0.1, None, 0.9], fake_score=0.5, verdict="inconclusive")
+    return job_id

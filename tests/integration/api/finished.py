@@ -1,17 +1,18 @@
-"""Jobs that have ended, with what the pipeline itself makes of given face scores, and their evidence bundles."""
+"""Jobs that have ended, with given scores or what the pipeline makes of given faces, and their evidence bundles."""
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
-from shared.jobs.ending import end_job
+from shared.jobs.ending import Outcome, end_job
 from shared.jobs.queries import lock_job
 from shared.jobs.segments import set_result
 from shared.manifests import Manifest
 from shared.models import Media, Segment
-from shared.states import JobStatus
+from shared.states import JobStatus, SegmentStatus
 from tests.integration.api.conftest import OneAPI
 from worker.media.probe import MediaFacts
 from worker.pipeline.results import FaceResult
@@ -56,6 +57,44 @@ def _segment(job_id: uuid.UUID, index: int, *, is_empty: bool) -> Segment:
     segment.status = set_result(segment, fake_score=result.fake_score, result=result.to_json(), looks=result.looks)
     segment.started_at = segment.finished_at = None
     return segment
+
+
+def succeed(
+    api: OneAPI,
+    job_id: uuid.UUID,
+    scores: Sequence[float | None],
+    *,
+    fake_score: float = 0.5,
+    verdict: str = "real",
+    seconds: float = 5.0,
+) -> None:
+    """End a job as its steps would, with a segment of so many seconds for each score."""
+    with api.sessions.transaction() as session:
+        job = lock_job(session, job_id)
+        for index, score in enumerate(scores):
+            status = SegmentStatus.UNSCORABLE if score is None else SegmentStatus.SCORED
+            session.add(
+                Segment(
+                    job_id=job_id,
+                    index=index,
+                    start_s=index * seconds,
+                    end_s=(index + 1) * seconds,
+                    status=status,
+                    fake_score=score,
+                )
+            )
+        job.status = JobStatus.RUNNING
+        session.flush()
+        outcome = Outcome(
+            fake_score=fake_score,
+            peak_score=fake_score,
+            verdict=verdict,
+            reasons=[],
+            model_description={"name": job.model, "weights_sha256": f"of {job.model}"},
+            evidence=None,
+            findings=None,
+        )
+        end_job(session, job, JobStatus.SUCCEEDED, outcome=outcome)
 
 
 def download(api: OneAPI, headers: dict[str, str], job_id: str, path: Path) -> Any:

@@ -73,11 +73,6 @@ CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "
 
 
 @pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
 def job(api):
     """Return a job of the owner that has ended and has a delivery."""
     headers, _ = api.key("owner")

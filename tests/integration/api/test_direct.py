@@ -6,14 +6,16 @@ from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, update
 
 from shared.jobs.ending import cancel_job
+from shared.jobs.leases import Step, acquire
 from shared.jobs.queries import get_job, lock_job
-from shared.models import DirectUpload, Job, Media
+from shared.models import DirectUpload, Job, Media, Segment
 from shared.queues import Sender, make_celery
 from shared.storage import open_storage
 from tests.clips import noise_picture
+from tests.integration.api.finished import finish_job
 from tests.integration.rows import lose_commits
 from worker.config import WorkerSettings
 from worker.tasks.context import Context
@@ -80,6 +82,20 @@ def test_a_file_goes_to_storage_and_becomes_the_media_of_its_job(api, owner, sto
     assert (document["media"]["kind"], document["progress"]["segments_total"]) == ("image", 1)
     [key] = keys(storage)
     assert key.startswith("media/")
+
+
+@pytest.mark.parametrize("explain", [True, False])
+def test_a_direct_upload_can_request_an_explanation(api, owner, worker, explain):
+    job_id = submit(api, owner, upload_file(api, owner, noise_picture(1)), explain=explain).json["id"]
+    ingest(worker, uuid.UUID(job_id))
+    found = api.call("GET", f"/v1/jobs/{job_id}/explanations", owner)
+    assert (found.status_code, found.json.get("status")) == ((200, "pending") if explain else (404, 404))
+    with api.sessions.transaction() as session:
+        session.execute(delete(Segment))
+    finish_job(api, job_id)
+    with api.sessions.transaction() as session:
+        taken = acquire(session, Step.EXPLAIN, (uuid.UUID(job_id),), 60.0, max_attempts=2)
+    assert (taken is not None) == explain
 
 
 def test_overwriting_an_upload_after_ingest_changes_nothing(api, owner, storage, worker):

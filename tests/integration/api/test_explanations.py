@@ -28,16 +28,6 @@ LEASE_S = 60.0
 
 
 @pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
-def headers(api):
-    return api.key("owner")[0]
-
-
-@pytest.fixture
 def context(api):
     settings = WorkerSettings(
         database={"url": api.settings.database.url},

@@ -34,11 +34,6 @@ def signed(signer):
 
 
 @pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
 def context(api, signer, tmp_path):
     """Return the context of a cpu worker that trusts the signer's root."""
     (tmp_path / "root.pem").write_text(signer.root_pem)

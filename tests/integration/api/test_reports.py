@@ -16,27 +16,10 @@ from api.web import pages
 from shared.audit import list_events
 from shared.models import Job, Share
 from tests.clips import noise_picture
-from tests.integration.api.test_rescoring import succeed
+from tests.integration.api.finished import succeed
 from tests.integration.api.test_waiting import wait_until
 
 HOSTILE = "</title><script>alert(1)</script>{{ 271 * 331 }}\u202e"
-
-
-@pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
-def headers(api):
-    return api.key("owner")[0]
-
-
-@pytest.fixture
-def job(api, headers):
-    job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])
-    succeed(api, job_id, [0.1, None, 0.9], fake_score=0.5, verdict="inconclusive")
-    return job_id
 
 
 def share(api, headers, job_id, **body):
@@ -210,15 +193,29 @@ def test_progress_is_sent_until_the_job_ends(api, headers):
     assert '"is_final": true' in answer.text
 
 
-def test_the_card_of_other_weights_is_not_shown(api, headers, job):
+def name_checkpoint(api, job):
+    """Record the job's checkpoint as the one that judged it."""
     with api.sessions.transaction() as session:
         row = session.get_one(Job, job)
-        manifest = row.manifest
-        row.model_description = {
-            "name": manifest["name"],
-            "version": "1",
-            "weights_sha256": manifest["weights"]["sha256"],
-        }
+        weights = row.manifest["weights"]["sha256"]
+        row.model_description = {"name": row.manifest["name"], "version": "1", "weights_sha256": weights}
+
+
+def test_the_card_is_a_page_with_headings_and_tables(api, headers, job):
+    name_checkpoint(api, job)
+    linked = look(api, share(api, headers, job)["url"])
+    for answer in (linked, api.call("GET", f"/v1/jobs/{job}/report.html", headers)):
+        assert "<h4>Intended use</h4>" in answer.text
+        assert re.search(r'<table>\n<thead>\n<tr>\n<th scope="col"', answer.text)
+        assert "style=" not in answer.text
+        headings = [int(level) for level in re.findall(r"<h(\d)", answer.text)]
+        assert headings[0] == 1
+        assert all(later <= before + 1 for before, later in itertools.pairwise(headings))
+    assert "unsafe" not in linked.headers["Content-Security-Policy"]
+
+
+def test_the_card_of_other_weights_is_not_shown(api, headers, job):
+    name_checkpoint(api, job)
     url = share(api, headers, job)["url"]
     assert "Model card" in look(api, url).text
     with api.sessions.transaction() as session:

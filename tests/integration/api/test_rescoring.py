@@ -7,58 +7,17 @@ from click.testing import CliRunner
 
 from api import reviews
 from shared.audit import list_events
-from shared.jobs.ending import Outcome, end_job
-from shared.jobs.queries import get_job, lock_job
+from shared.jobs.queries import get_job
 from shared.manifests import Manifest
-from shared.models import Job, Media, Segment
-from shared.states import JobStatus, SegmentStatus
+from shared.models import Job, Media
 from tests.clips import noise_picture
-
-
-@pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
-def headers(api):
-    return api.key("owner")[0]
+from tests.integration.api.finished import succeed
 
 
 def submit(api, headers, **options):
     answer = api.submit(headers, noise_picture(1), query_string=options)
     assert answer.status_code == 202
     return uuid.UUID(answer.json["id"])
-
-
-def succeed(api, job_id, scores, *, fake_score=0.5, verdict="real", seconds=5.0):
-    """End a job as its steps would, with a segment of so many seconds for each score."""
-    with api.sessions.transaction() as session:
-        job = lock_job(session, job_id)
-        for index, score in enumerate(scores):
-            status = SegmentStatus.UNSCORABLE if score is None else SegmentStatus.SCORED
-            session.add(
-                Segment(
-                    job_id=job_id,
-                    index=index,
-                    start_s=index * seconds,
-                    end_s=(index + 1) * seconds,
-                    status=status,
-                    fake_score=score,
-                )
-            )
-        job.status = JobStatus.RUNNING
-        session.flush()
-        outcome = Outcome(
-            fake_score=fake_score,
-            peak_score=fake_score,
-            verdict=verdict,
-            reasons=[],
-            model_description={"name": job.model, "weights_sha256": f"of {job.model}"},
-            evidence=None,
-            findings=None,
-        )
-        end_job(session, job, JobStatus.SUCCEEDED, outcome=outcome)
 
 
 def rescore(api, headers, job_id, body, **more):

@@ -14,11 +14,6 @@ from tests.clips import noise_picture
 
 
 @pytest.fixture
-def api(make_api):
-    return make_api()
-
-
-@pytest.fixture
 def owner(api):
     return api.key("owner")[0]
 

@@ -5,13 +5,12 @@ One bundle is made by the api; each test changes a copy of it.
 """
 
 import base64
-import hashlib
 import io
 import json
 import random
 import struct
-import warnings
 import zipfile
+from functools import partial
 
 import pytest
 from deepfakestream.verification import archive as archives
@@ -19,6 +18,7 @@ from deepfakestream.verification import checking, describe_verification, documen
 
 from api.signing import STATEMENT_TYPE, create_signing_key, load_signing_key
 from tests.clips import noise_picture
+from tests.integration.api.bundles import ATTESTATION, failed_checks, inside, pack, sealed, unpack
 from tests.integration.api.conftest import api_maker
 from tests.integration.api.finished import download, finish_job
 
@@ -26,7 +26,6 @@ FILES = (
     *("README.txt", "job.json", "checkpoint.json", "segments.jsonl", "environment.json", "audit.jsonl", "key.pem"),
     *("SHA256SUMS", "attestation.intoto.jsonl"),
 )
-ATTESTATION = "attestation.intoto.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -63,38 +62,10 @@ def key(bundles):
     return bundles[1]
 
 
-def unpack(data):
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def pack(files):
-    """A zip file as other programs make it."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
-        # Of names that are there twice.
-        warnings.simplefilter("ignore")
-        for name, content in files.items() if isinstance(files, dict) else files:
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
 @pytest.fixture
 def check(tmp_path):
     """Verify bytes as a bundle; returns the names of the checks that failed."""
-
-    def run(data, **given):
-        path = tmp_path / "bundle.zip"
-        path.write_bytes(data)
-        found = verify_bundle(path, **given)
-        assert describe_verification(found).isprintable() or "\n" in describe_verification(found)
-        assert "\x1b" not in describe_verification(found) + json.dumps(found.to_json())
-        failed = {one.name for one in found.checks if not one.passed}
-        assert found.passed == (not failed)
-        assert bool(found.proven()) == found.passed
-        return failed
-
-    return run
+    return partial(failed_checks, tmp_path / "bundle.zip")
 
 
 def test_a_bundle_that_was_only_packed_again_is_accepted(bundle, check):
@@ -132,23 +103,6 @@ def test_files_of_another_job_of_the_same_deployment_are_refused(bundles, check)
     (one, other), _ = bundles
     for name in ("job.json", "audit.jsonl", ATTESTATION):
         assert "files" in check(pack({**unpack(one), name: unpack(other)[name]}))
-
-
-def sealed(files, key, *, change=lambda _: None, pem=None):
-    """The bundle of changed *files* with digests of them, signed by *key* as the api signs."""
-    files = dict(files)
-    statement = json.loads(base64.b64decode(json.loads(files[ATTESTATION])["payload"]))
-    files["key.pem"] = (pem or key.public.pem).encode()
-    listed = [name for name in files if name not in ("SHA256SUMS", ATTESTATION)]
-    sums = {name: hashlib.sha256(files[name]).hexdigest() for name in listed}
-    files["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
-    sums["SHA256SUMS"] = hashlib.sha256(files["SHA256SUMS"]).hexdigest()
-    [media] = [subject for subject in statement["subject"] if subject["name"] == "media"]
-    subjects = [{"name": name, "digest": {"sha256": digest}} for name, digest in sums.items()]
-    statement["subject"] = [*subjects, media]
-    change(statement)
-    files[ATTESTATION] = key.sign(statement)
-    return files
 
 
 def test_a_bundle_that_is_sealed_again_by_its_own_key_is_accepted(bundle, key, check):
@@ -266,21 +220,6 @@ def job_with(**changes):
     def change(files):
         job = json.loads(files["job.json"])
         files["job.json"] = json.dumps(job | changes).encode()
-
-    return change
-
-
-def inside(name, *path, to):
-    """Change a value within a JSON file, or within the first line of one with lines."""
-
-    def change(files):
-        head, separator, rest = files[name].partition(b"\n")
-        document = json.loads(head)
-        value = document
-        for step in path[:-1]:
-            value = value[step]
-        value[path[-1]] = to(value[path[-1]]) if callable(to) else to
-        files[name] = json.dumps(document).encode() + separator + rest
 
     return change
 

@@ -18,11 +18,14 @@ from deepfakestream.errors import (
     ServerError,
     UnexpectedAnswerError,
 )
+from deepfakestream.explanations import Explanation
+from deepfakestream.requests.base import parse_document
 from deepfakestream.results import Job
-from deepfakestream.tables import print_job
+from deepfakestream.tables import describe_explanation, print_job
 from rich.console import Console
 
 from tests.retry_after import cases, date_in
+from tests.unit.client.explained import explained_person, explanation
 from tests.unit.client.services import answer, cut_off, job, problem
 
 HTML = (200, {"Content-Type": "text/html"}, b"<html>Sign in</html>")
@@ -216,7 +219,7 @@ def test_a_job_is_read_with_everything_in_it():
 )
 def test_an_answer_that_cannot_be_read_says_where(server, client, change, where):
     server.answers = [answer(FULL_JOB | change)]
-    with pytest.raises(UnexpectedAnswerError, match=rf"no document of a job: {where}: "):
+    with pytest.raises(UnexpectedAnswerError, match=rf"it is no job: {where}: "):
         client.get("x")
 
 
@@ -235,6 +238,19 @@ def test_a_document_of_another_shape_is_read_or_refused_and_never_half_read(clie
         print_job(Console(file=io.StringIO()), "x", found)
     assert set(refusals) == {"unexpected_answer"}
     assert 100 < len(refusals) < len(documents)
+
+
+def test_an_explanation_of_another_shape_is_read_or_refused_and_never_half_read():
+    refused = 0
+    documents = list(with_one_change(explanation("succeeded", explained_person())))
+    for document in documents:
+        try:
+            found = parse_document(Explanation, document)
+        except UnexpectedAnswerError:
+            refused += 1
+            continue
+        assert describe_explanation(found)
+    assert 20 < refused < len(documents)
 
 
 def test_pages_that_do_not_end_are_an_error(server, client):

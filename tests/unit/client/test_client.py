@@ -152,6 +152,17 @@ def test_lists_follow_their_pages(server, client):
     ]
 
 
+@pytest.mark.parametrize("part", [".", ".."])
+def test_no_id_names_another_resource(server, client, part):
+    # HTTPX would resolve them: revoking the link ".." would delete the job.
+    for request in (lambda: client.revoke_share("x", part), lambda: client.delete(part), lambda: client.get(part)):
+        with pytest.raises(InvalidRequestError, match="is not an id or a name"):
+            request()
+    assert not server.requests
+    client.revoke_share("x", "../../y")
+    assert server.requests[0].path == "/v1/jobs/x/shares/..%2F..%2Fy"
+
+
 def test_deleting_expects_no_body(server, client):
     server.answers = [(204, {}, b"")]
     client.delete("x")

@@ -1,0 +1,50 @@
+"""Commands that scan a file in this process: a file that cannot be scanned is an answer, and a defect is not hidden."""
+
+import json
+from pathlib import Path
+
+import pytest
+from deepfakestream.errors import DeepfakeStreamError
+from deepfakestream.local import scan_local_file
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("missing.jpg", "No such file or directory"),
+        ("folder", "Is a directory"),
+        ("x" * 5000, "File name too long"),
+        ("loop.jpg", "Too many levels of symbolic links"),
+        ("empty.jpg", "the file is empty"),
+    ],
+    ids=["missing", "folder", "long name", "loop", "empty"],
+)
+def test_a_report_of_a_file_that_cannot_be_scanned_is_one_sentence(command, tmp_path, name, why):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "empty.jpg").touch()
+    out = tmp_path / "report.html"
+    done = command("report", tmp_path / name, "--local", "--out", out)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == f"Error: {tmp_path / name}: {why}\n"
+    assert not out.exists()
+    if name != "folder":
+        scanned = command("scan", "--local", "--json", tmp_path / name)
+        assert (scanned.exit_code, json.loads(scanned.stdout)["error"]["detail"]) == (1, why)
+
+
+def test_an_error_of_the_operating_system_becomes_one_of_this_package():
+    def scan(file):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    with pytest.raises(DeepfakeStreamError, match=r"^Permission denied$") as raised:
+        scan_local_file(scan, Path("a.jpg"))
+    assert raised.value.code == DeepfakeStreamError.code == "client_error"
+
+
+def test_a_defect_of_the_pipeline_is_not_hidden():
+    def scan(_file):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scan_local_file(scan, Path("a.jpg"))
