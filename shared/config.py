@@ -186,7 +186,7 @@ class Streams(Section):
     max_open_per_owner: int = Field(default=8, ge=1)
     max_duration_s: float = Field(default=4 * 3600.0, gt=0)
     """The longest duration that a stream can have."""
-    max_waiting: int = Field(default=3, ge=1)
+    max_waiting: int = Field(default=6, ge=1)
     """Segments of one stream that may wait to be scored; the oldest of more are dropped."""
     source_timeout_s: float = Field(default=60.0, gt=0)
     """A stream whose source sends no picture for this long, over all attempts to connect, ends."""

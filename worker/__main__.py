@@ -18,7 +18,6 @@ from shared.observability import configure_logging
 from shared.queues import QUEUES, make_celery
 from worker.celery import make_worker
 from worker.config import Role, WorkerSettings
-from worker.live.process import run_readers
 
 
 @click.command(context_settings=SETTINGS, help=__doc__)
@@ -43,7 +42,7 @@ def main(service: Literal["worker", "beat", "flower"], role: Role | None) -> Non
     elif service == "flower":
         _run_flower(settings)
     elif role == "stream":
-        run_readers(settings)
+        _run_readers(settings)
     elif role is not None:
         _run_worker(settings, role)
 
@@ -66,6 +65,13 @@ def _run_worker(settings: WorkerSettings, role: Role) -> None:
             "--without-mingle",
         ]
     )
+
+
+def _run_readers(settings: WorkerSettings) -> None:
+    # Imported here, since the parents of other workers need none of it.
+    from worker.live.process import run_readers
+
+    run_readers(settings)
 
 
 def _run_beat(settings: WorkerSettings) -> None:

@@ -52,10 +52,8 @@ def end(api, stream_id):
 
 def parse(text):
     """The events of a stream of events: (id, kind, data)."""
-    blocks = [
-        dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        for block in text.split("\n\n")
-    ]
+    lines = [[line for line in block.splitlines() if not line.startswith(":")] for block in text.split("\n\n")]
+    blocks = [dict(line.split(": ", 1) for line in block) for block in lines]
     return [(int(one["id"]), one["event"], json.loads(one["data"])) for one in blocks if "id" in one]
 
 
