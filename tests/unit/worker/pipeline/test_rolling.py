@@ -1,6 +1,7 @@
 """The rolling verdict on scores that a test gives, with the calibration of the shipped checkpoint."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_a_person_raises_at_most_one_alert_a_minute(verdict):
     found = run(verdict, [{0: 0.95}, {0: 0.95}, {0: 0.01}, {0: 0.01}] * 12)
     raised = [time_s for action, _, time_s in found if action == "raised"]
     assert len(raised) > 1
-    assert all(later - before >= MIN_ALERT_PAUSE_S for before, later in zip(raised[:-1], raised[1:], strict=True))
+    assert all(later - before >= MIN_ALERT_PAUSE_S for before, later in pairwise(raised))
     assert [action for action, *_ in found] == ["raised", "cleared"] * len(raised)
 
 
