@@ -206,8 +206,9 @@ class StreamSecret(_Request):
     """Credentials for the source of a stream. They are never returned, and erased when the stream ends."""
 
     username: Credential | Absent = None
-    password: SecretStr | Absent = Field(
-        default=None, max_length=512, description="The password, or the passphrase of SRT."
+    # Inside of the union, since pydantic cannot apply a length to null.
+    password: Annotated[SecretStr, Field(max_length=512)] | Absent = Field(
+        default=None, description="The password, or the passphrase of SRT."
     )
 
 

@@ -102,6 +102,9 @@ def test_the_secret_is_given_to_the_reader_and_erased_at_the_end(api, headers):
         ({"model": "unknown"}, "unknown_model"),
         ({"secret": {"password": SECRET * 100}}, "invalid_request"),
         ({"secret": {"passwort": SECRET}}, "unknown_option"),
+        ({"secret": {"username": "viewer\0"}}, "invalid_request"),
+        ({"secret": {"username": "viewer", "password": f"{SECRET}\0"}}, "invalid_request"),
+        ({"secret": {"password": f"{SECRET}\ud800"}}, "invalid_request"),
     ],
 )
 def test_what_cannot_be_watched_is_refused_without_repeating_secrets(api, headers, changes, code):
@@ -110,6 +113,12 @@ def test_what_cannot_be_watched_is_refused_without_repeating_secrets(api, header
     assert SECRET not in answer.text
     with api.sessions.transaction() as session:
         assert session.scalar(select(func.count()).select_from(Job)) == 0
+
+
+@pytest.mark.parametrize("secret", [{}, {"password": None}, {"username": None}, None])
+def test_a_source_without_credentials_needs_none(api, headers, secret):
+    answer = api.call("POST", "/v1/streams", headers, json={"url": URL, "secret": secret})
+    assert answer.status_code == 202, answer.text
 
 
 def test_a_repeated_request_gives_the_same_stream(api, headers):
