@@ -108,6 +108,16 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
     assert (job["status"], job["media"]) == ("succeeded", None)
     assert job["verdict"] in ("fake", "inconclusive")
     assert job["suspicious"]
+    found = api.get(f"/v1/jobs/{stream_id}/segments", params={"limit": 100}).json()["items"]
+    seen = [
+        (one["start_s"], face["time_s"], one["end_s"])
+        for one in found
+        for person in one["people"]
+        for face in person["faces"]
+    ]
+    # Faces have the time of the stream, not that of their piece.
+    assert seen
+    assert all(start_s - 0.05 <= time_s < end_s + 0.05 for start_s, time_s, end_s in seen)
     # Reports and evidence are those of any job.
     assert "suspicious" in api.get(f"/v1/jobs/{stream_id}/report.html").text
     assert api.get(f"/v1/jobs/{stream_id}/evidence.zip").status_code == 200

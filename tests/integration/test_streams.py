@@ -1,5 +1,6 @@
 """Live streams with a real source, reader, database, broker and storage; the scores are those that a test records."""
 
+import socket
 import time
 import uuid
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from shared.streams.events import read_events
 from tests.integration.rows import add_job, new_job_of
 from tests.live import Playlist, serving, wait_until
 from tests.unit.worker.streams.test_cutting import make_stream
+from tests.unit.worker.streams.test_intake import sending
 from worker.config import WorkerSettings
 from worker.detection.people import LOOK_SIZE, pack_look
 from worker.live.process import Readers
@@ -347,6 +349,24 @@ def test_a_source_that_never_answers_fails_the_stream(make_context, sessions, so
     assert (job.error_code, stream_of(sessions, job_id).state) == ("source_refused", "ended")
     with sessions.transaction() as session:
         assert [delivery.event for delivery in list_deliveries(session, job_id)] == ["stream.ended"]
+
+
+def test_a_source_that_falls_silent_ends_the_stream(make_context, sessions, clip):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    job_id = add_stream(sessions, f"udp://127.0.0.1:{port}")
+    with reading(make_context(source_timeout_s=1.5)):
+        # Four seconds of video in one, with the parameters of the video twice a second.
+        with sending(
+            clip, "-t", "4", "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316", pace=("-readrate", "4")
+        ) as sender:
+            sender.wait()
+        wait_until(lambda: stream_of(sessions, job_id).ending == "source")
+        score(sessions, job_id, [0.01])
+        wait_until(lambda: get_job_of(sessions, job_id).segments_total)
+    stream = stream_of(sessions, job_id)
+    assert (stream.error_code, stream.segments >= 1) == ("source_stalled", True)
 
 
 def test_an_erased_stream_leaves_nothing(context, sessions, source, address, tmp_path):
