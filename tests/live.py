@@ -21,15 +21,15 @@ class Playlist:
     """
 
     def __init__(self, clip: Path, folder: Path) -> None:
-        self._folder, self._published, self._is_finished = folder, 0, False
+        self._folder, self.published, self._is_finished = folder, 0, False
         run("-i", str(clip), "-c", "copy", "-f", "segment", "-segment_time", "1", str(folder / "part%d.ts"))
         self.parts = len(list(folder.glob("part*.ts")))
         self.is_away = False
 
     def publish(self, count: int = 1) -> None:
         """Add the next *count* segments of a second each."""
-        self._published += count
-        assert self._published <= self.parts
+        self.published += count
+        assert self.published <= self.parts
         self._write()
 
     def finish(self) -> None:
@@ -39,7 +39,7 @@ class Playlist:
 
     def _write(self) -> None:
         lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0"]
-        for number in range(self._published):
+        for number in range(self.published):
             lines += ["#EXTINF:1.0,", f"part{number}.ts"]
         lines += ["#EXT-X-ENDLIST"] if self._is_finished else []
         new = self._folder / "new"

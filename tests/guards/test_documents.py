@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import deepfakestream.results
+import deepfakestream.streams
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,6 +23,7 @@ from shared.documents.findings import ModelDescription, PersonVerdictDocument, S
 from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobList, JobSummary
 from shared.documents.provenance import ActionDocument, ProvenanceDocument
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
+from shared.documents.streams import StreamDocument, StreamEventDocument
 from shared.documents.webhooks import DeliveryDocument, WebhookPayload
 from shared.errors import Code
 from shared.jobs.segments import JobSegments, SegmentPage, summarize_result
@@ -353,6 +355,13 @@ def test_the_sdk_has_every_field_of_the_documents():
     # In ``raw``, or in fields of their own.
     left_out = {"started_at", "progress", "media", "options", "people_total", "segments_next_cursor"}
     assert set(JobDocument.model_fields) - left_out <= names
+
+
+def test_the_sdk_has_the_fields_of_streams_that_it_names():
+    names = {field.name for field in dataclasses.fields(deepfakestream.streams.Stream)}
+    assert names - {"raw"} <= set(StreamDocument.model_fields)
+    names = {field.name for field in dataclasses.fields(deepfakestream.streams.StreamEvent)}
+    assert names == set(StreamEventDocument.model_fields)
 
 
 @pytest.mark.parametrize(("done", "fraction"), [(0, 0.0), (1, 0.3333), (3, 1.0), (4, 1.0)])
