@@ -72,19 +72,23 @@ def describe_checkpoint(manifest: Manifest) -> list[tuple[str, str]]:
     trained_on = [make_printable(line)[:MAX_LINE] for line in manifest.training_data[:MAX_DATA_SETS]]
     if len(manifest.training_data) > MAX_DATA_SETS:
         trained_on.append(f"and {len(manifest.training_data) - MAX_DATA_SETS} more data sets")
-    rows = [("" if number else "Trained on", line) for number, line in enumerate(trained_on)]
+    rows = [("" if number else "Trained and tested with", line) for number, line in enumerate(trained_on)]
     measured = [f"{name} {metrics[key]:.3f}" for name, key in FIGURES.items() if key in metrics]
     if measured:
-        rows.append(("Measured", f"On media that it was not trained on: {', '.join(measured)}."))
+        rows.append(
+            (
+                "Measured",
+                f"On media that it was not trained on, and by which its limits were chosen: {', '.join(measured)}.",
+            )
+        )
     sets = [(found[1], value) for name, value in metrics.items() if (found := SET_METRIC.fullmatch(name))]
     if sets:
         named = [f"{make_printable(name)[:MAX_LINE]} {value:.3f}" for name, value in sets[:MAX_DATA_SETS]]
         more = f" and {len(sets) - MAX_DATA_SETS} more" if len(sets) > MAX_DATA_SETS else ""
         rows.append(("ROC-AUC by data set", f"{', '.join(named)}{more}. 0.5 is chance, and 1 is perfect."))
     low, high = manifest.calibration.uncertainty_band[0], manifest.calibration.threshold
-    rows.append(
-        ("Limits for one face", f"Fake from {points(high)} on, real below {points(low)}; more faces move them.")
-    )
+    limits = f"Fake from {points(high)} on, real below {points(low)}; those for all faces of a file are others."
+    rows.append(("Limits for one face", limits))
     rows.append(("Licence", make_printable(manifest.licence)[:MAX_LINE]))
     return rows
 

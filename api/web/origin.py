@@ -35,6 +35,6 @@ def describe_origin(job: JobDocument) -> list[OriginRow]:
     rows.append(OriginRow("Sampling", sampling, False))
     if job.model:
         name = f"{job.model.get('name')} {job.model.get('version', '')}"
-        rows.append(OriginRow("Checkpoint", make_printable(name), False))
+        rows.append(OriginRow("Detector (checkpoint)", make_printable(name), False))
         rows.append(OriginRow("SHA-256 of weights", make_printable(str(job.model.get("weights_sha256"))), True))
     return rows

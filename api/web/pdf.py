@@ -138,7 +138,7 @@ def _lay_out_faces(values: Mapping[str, Any], faces: Faces, files: Mapping[str, 
         name = f"person {person['person']}"
         shown = [
             ("crop", place(person["time_s"], person["face_score"]), f"The face of {name} as the network saw it"),
-            ("overlay", "what raised it", "The same face in grey; yellow where it raised the score"),
+            ("overlay", "where it reacted", "The same face in grey; yellow where the detector reacted most"),
         ]
         cells = [{"file": files[person["sources"][kind]], "words": words, "alt": alt} for kind, words, alt in shown]
         cells += [
@@ -149,7 +149,8 @@ def _lay_out_faces(values: Mapping[str, Any], faces: Faces, files: Mapping[str, 
             }
             for each in person["thumbnails"]
         ]
-        words = f"Score of the first face {points(person['face_score'])}. {explain_map(person)}"
+        when = "" if values["is_image"] else f", at {clock(person['time_s'])}"
+        words = f"Highest score {points(person['face_score'])}{when}. {explain_map(person)}"
         people.append({"title": name.capitalize(), "words": words, "cells": cells})
     return {"faces": people, "map_note": values["map_note"], "faces_left_out": faces.explain_left_out()}
 
@@ -197,7 +198,7 @@ def _thin_out(timeline: Timeline) -> list[dict[str, Any]]:
 def _describe_chart(timeline: Timeline, words: str) -> str:
     if timeline.limits:
         limits = " and ".join(map(name_limit, timeline.limits))
-        words += f" The dashed lines are the limits for the mean over the media: {limits}."
+        words += f" The dashed lines are the limits for the mean over the media, not for a single bar: {limits}."
     return words + (" Shaded times are suspicious." if timeline.marks else "")
 
 

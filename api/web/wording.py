@@ -22,12 +22,17 @@ VERDICTS: Final = {
         (
             "The score is below the limit under which this detector calls media like this real. That does not prove "
             "that the media is genuine: the detector misses some swaps, does not look for other manipulation of the "
-            "picture, for changed voices or for a false context, and does not know where the file is from."
+            "picture, for changed voices or for a false context, and does not know where the file is from. Check the "
+            "source, the date, the place and the sound as you would without it."
         ),
     ),
     Verdict.INCONCLUSIVE: (
         "Not decided",
-        "The detector cannot say whether a face was swapped; the reasons are below. This is neither a yes nor a no.",
+        (
+            "The detector cannot say whether a face was swapped; the reasons are below. This is neither a yes nor a "
+            "no: nothing is cleared, and nothing is found. Look at times and people that are marked, and ask for the "
+            "original."
+        ),
     ),
     Verdict.NOT_APPLICABLE: (
         "No face found",
@@ -53,10 +58,10 @@ REASONS: Final = {
     Reason.SEGMENTS_FAILED: "A part of the media could not be analysed.",
     Reason.TRUNCATED: "A part of the file is missing or damaged, and was not analysed.",
     Reason.OTHER_VIDEO_TRACKS: "The file has further video tracks that were not analysed.",
-    Reason.UNTRAINED_MODEL: "The checkpoint was not trained; its scores mean nothing.",
+    Reason.UNTRAINED_MODEL: "The detector was not trained; its scores mean nothing.",
     Reason.UNCERTAIN: "The score of the media, or that of one person, is between the limits of real and fake.",
-    Reason.SHORT_MANIPULATION: "A short time is suspicious while the media as a whole is not.",
-    Reason.ONE_PERSON: "One person, or one page, is suspicious while the average is not.",
+    Reason.SHORT_MANIPULATION: "A short time scored higher than the rest and is marked below.",
+    Reason.ONE_PERSON: "One person, or one page, scored higher than the rest.",
     Reason.LITTLE_EVIDENCE: "Only one or two small, soft or dark faces could be scored.",
     Reason.DROPPED: "Parts of the live stream were left out, since scoring could not keep up.",
     Reason.GAP: "Parts of the live stream were missed, since its source was away or nobody read it.",
@@ -79,11 +84,13 @@ PERSON_RESULTS: Final = {
 NOT_A_SHARE: Final = "The score is neither the probability that the media is fake nor the share of it that is."
 CLOSING: Final = "Scores are estimates of a program. They help to decide where to look, and are not proof."
 MAP_NOTE: Final = (
-    "Of each person, the face with the highest score. Yellow parts raised this checkpoint's score, relative to the "
-    "hottest place of the same face. It is not a mask of the swap, and a real face has yellow places as well."
+    "Of each person, the face with the highest score, and where the detector reacted to it: most where it is yellow, "
+    "less where it is green or blue. These are not the places that were altered; genuine faces show such spots, too."
 )
 
 SMALL_HEIGHT_PX: Final = 480
+FAKES_SHARE: Final = 0.01
+"""Share of fakes for which readers are told how many alarms are false."""
 FEW_FACES: Final = 3
 
 
@@ -133,8 +140,8 @@ def explain_limits(evidence: Mapping[str, Any] | None) -> str | None:
     if fake_from is None or real_below is None:
         return None
     return (
-        f"Media like this is called fake from {points(fake_from)} on and real below {points(real_below)}; what is "
-        "between is not decided."
+        f"Here, a score from {points(fake_from)} on is called fake and one below {points(real_below)} real; between "
+        "them nothing is decided. These limits depend on how many faces were scored, and differ from file to file."
     )
 
 
@@ -148,13 +155,15 @@ def explain_bars(*, is_image: bool) -> str:
     part = "page" if is_image else "segment of the media"
     return (
         f"Each bar is a {part}, as high as its score from 0 to 100; a grey one has no score, because no face in it "
-        "could be scored."
+        "could be scored. The colour says where it lies between the limits."
     )
 
 
 def explain_mark(verdict: str) -> str:
     """Return what the score of a suspicious stretch of time means."""
-    return f"{'clearly' if verdict == Verdict.FAKE else 'somewhat'} above what genuine media shows"
+    if verdict == Verdict.FAKE:
+        return "alone enough to be called fake"
+    return "stands out, and is not enough alone"
 
 
 def explain_person(verdict: str) -> str:
@@ -168,26 +177,28 @@ def count_people(listed: int, total: int, *, is_image: bool) -> str:
     if total > listed:
         words += f"; the {listed} most suspicious are listed"
     again = "a person on several pages" if is_image else "somebody who is seen again after a cut"
-    return f"{words}. Numbers are no identities, and {again} may be counted twice."
+    return f"{words}. Their numbers begin with 0 and are no identities, and {again} may be counted twice."
 
 
 def explain_map(person: Mapping[str, Any]) -> str:
     """Return what a heat map is worth, by the score of the face without the hottest part of the map."""
     if person["explains"]:
-        return f"Without the hottest tenth of the crop it would be {points(person['score_without_hottest_tenth'])}."
-    return "The map explains nothing here: the score hardly falls without its hottest part."
+        without = points(person["score_without_hottest_tenth"])
+        return f"It would be {without} with the strongest spots hidden, a tenth of this picture."
+    return "The spots explain nothing here: the score hardly falls with the strongest ones hidden."
 
 
 def explain_error_rates(metrics: Mapping[str, float]) -> str | None:
     """Return how often a checkpoint was right on labelled media, by the *metrics* of its manifest, if they say so."""
     found = metrics.get("validation_recall")
     false_alarms = metrics.get("validation_false_positive_rate")
-    if found is None or false_alarms is None:
+    if not found or false_alarms is None:
         return None
+    rare = (1 - FAKES_SHARE) * false_alarms
     return (
-        "On the labelled media that it was evaluated on, this checkpoint called "
-        f"{100 * found:.0f}\u00a0% of the fakes and {100 * false_alarms:.0f}\u00a0% of the genuine media fake. "
-        "Expect worse on other media."
+        f"In tests, of 100 fakes this detector called {100 * found:.0f} fake, and the others real or not decided. Of "
+        f"100 genuine files it called {100 * false_alarms:.0f} fake. Expect worse on other media. Where only 1 of 100 "
+        f"files is fake, about {100 * rare / (rare + FAKES_SHARE * found):.0f} of 100 that it calls fake are genuine."
     )
 
 
@@ -209,5 +220,5 @@ def list_cautions(job: JobDocument) -> list[str]:
         noun = "face" if faces == 1 else "faces"
         found.append(f"The score is based on {faces} scored {noun}: it may be off by chance.")
     if job.reused_from is not None:
-        found.append("The scores were copied from an earlier job with the same file, options and checkpoint.")
+        found.append("The scores were copied from an earlier job with the same file, options and detector.")
     return found

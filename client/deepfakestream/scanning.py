@@ -17,8 +17,8 @@ from deepfakestream.errors import AddressError, DeepfakeStreamError, MissingPart
 from deepfakestream.local import load_local_function, scan_local_file
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
-from deepfakestream.tables import pluralize, print_job, problem_document
-from deepfakestream.terminal import printable, safe_text, say
+from deepfakestream.tables import print_job, problem_document
+from deepfakestream.terminal import pluralize, printable, safe_text, say
 
 MAX_CONCURRENT_FILES = 4
 """Files that are uploaded or waited for at the same time, so that workers are busy while another file uploads."""

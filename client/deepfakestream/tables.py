@@ -12,7 +12,7 @@ from rich.text import Text
 
 from deepfakestream.explanations import Explanation
 from deepfakestream.results import Job, Model, Provenance
-from deepfakestream.terminal import printable, safe_text
+from deepfakestream.terminal import pluralize, printable, safe_text
 
 MIN_FULL_WIDTH = 118
 """Columns of a terminal from which on all columns of the table of jobs are printed."""
@@ -159,11 +159,6 @@ def describe_limits(job: Job, model: Model) -> str:
         return f"fake from {found.fake_from:.3g}, real below {found.real_below:.3g} (on {faces}{people})"
     low, _ = model.uncertainty_band
     return f"fake from {model.threshold:g}, real below {low:g}"
-
-
-def pluralize(count: int, one: str, several: str = "") -> str:
-    """Return *count* with its noun: *one* if it is 1, else *several*, which is *one* with an s by default."""
-    return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
 def make_jobs_table(jobs: list[Job], width: int) -> Table:

@@ -75,3 +75,8 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
         raise error
     found = error.object[error.start : error.end]
     return "".join(_SUBSTITUTES.get(character) or _escape(character) for character in found), error.end
+
+
+def pluralize(count: int, one: str, several: str = "") -> str:
+    """Return *count* with its noun: *one* if it is 1, else *several*, which is *one* with an s by default."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"

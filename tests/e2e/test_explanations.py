@@ -43,7 +43,7 @@ def test_a_job_is_explained_shown_and_erased(stack, client, tmp_path):
         assert (after.status, after.verdict, after.finished_at) == (job.status, job.verdict, job.finished_at)
         url = client.share(job_id).url
         page = httpx.get(url)
-        assert "What raised the scores" in page.text
+        assert "Where the detector reacted" in page.text
         name = found["images"][0]["name"]
         linked = url.replace("/report?", f"/report/explanations/{name}?")
         assert httpx.get(linked).status_code == 200

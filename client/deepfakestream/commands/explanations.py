@@ -11,8 +11,8 @@ from deepfakestream.errors import NotFoundError, unexpected_answer_error
 from deepfakestream.exit_statuses import INTERRUPTED
 from deepfakestream.explanations import Explanation
 from deepfakestream.files import replaced_when_whole
-from deepfakestream.tables import describe_explanation, pluralize
-from deepfakestream.terminal import say
+from deepfakestream.tables import describe_explanation
+from deepfakestream.terminal import pluralize, say
 
 MAX_IMAGES: Final = 1000
 """The most images that are written; a service has at most ninety."""

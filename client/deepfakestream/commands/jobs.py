@@ -6,8 +6,8 @@ import click
 
 from deepfakestream.client import Client
 from deepfakestream.commands.context import open_client, run_for_each_job
-from deepfakestream.tables import make_jobs_table, pluralize
-from deepfakestream.terminal import make_console, say
+from deepfakestream.tables import make_jobs_table
+from deepfakestream.terminal import make_console, pluralize, say
 
 
 @click.command()

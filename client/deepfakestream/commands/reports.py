@@ -8,8 +8,7 @@ from deepfakestream.commands.context import Number, open_client, shown_errors, s
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.local import load_local_function, scan_local_file
 from deepfakestream.requests.reports import REPORT_TYPES
-from deepfakestream.tables import pluralize
-from deepfakestream.terminal import say
+from deepfakestream.terminal import pluralize, say
 
 
 class _ShareHours(Number):

@@ -7,8 +7,8 @@ from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.exit_statuses import FAILED, INTERRUPTED
 from deepfakestream.rescoring import rescore_jobs, select_outdated_jobs
 from deepfakestream.results import Job
-from deepfakestream.tables import format_change, pluralize
-from deepfakestream.terminal import say
+from deepfakestream.tables import format_change
+from deepfakestream.terminal import pluralize, say
 
 
 @click.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deepfakestream.errors import BundleError
-from deepfakestream.terminal import printable
+from deepfakestream.terminal import pluralize, printable
 from deepfakestream.verification.archive import Archive
 from deepfakestream.verification.attestation import Envelope, PublicKey, Statement, read_expected_key
 from deepfakestream.verification.documents import read_json, read_object
@@ -247,7 +247,8 @@ class _Checking:
         environment = read_object(self._archive.read(ENVIRONMENT), ENVIRONMENT)
         if environment.get("engines") != dict(found.engines):
             raise BundleError(f"{ENVIRONMENT} counts other engines than {SEGMENTS} has")
-        return f"The scores of {found.count} segments and of the job follow from their {found.faces} faces."
+        segments, faces = pluralize(found.count, "segment"), pluralize(found.faces, "face")
+        return f"The scores of {segments} and of the job follow from {faces}."
 
     def _check_checkpoint(self) -> str:
         pinned = read_json(self._archive.read(CHECKPOINT), CHECKPOINT)
@@ -276,7 +277,8 @@ class _Checking:
         for line in self._archive.lines(AUDIT, limit=MAX_EVENTS):
             read_object(line, f"line {count} of {AUDIT}")
             count += 1
-        return f"The bundle has {count} audit events; it was made by release {environment['service']['version']}."
+        release = environment["service"]["version"]
+        return f"The bundle has {pluralize(count, 'audit event')}; it was made by release {release}."
 
     def _check_media(self, path: Path) -> str:
         wanted = self._job.get("media")

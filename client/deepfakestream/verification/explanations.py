@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from deepfakestream.errors import BundleError
+from deepfakestream.terminal import pluralize
 from deepfakestream.verification.archive import Archive
 from deepfakestream.verification.documents import read_object
 from deepfakestream.verification.files import EXPLANATION, IMAGES, JOB, MAX_IMAGES, MAX_SEGMENTS, SEGMENTS
@@ -84,7 +85,8 @@ def check_explanation(archive: Archive, job: dict[str, Any], highest: Mapping[in
     _check_faces(archive, list(_read_faces(people)))
     if highest is not None and (other := [one for one in people if one["face_score"] != highest.get(one["person"])]):
         raise BundleError(f"{EXPLANATION} explains another face of person {other[0]['person']} than the highest")
-    return f"The {named} images of {len(people)} people are there, and their faces have the same scores in {SEGMENTS}."
+    images, shown = pluralize(named, "image"), pluralize(len(people), "person", "people")
+    return f"All of {images} of {shown} are there, and their faces have the same scores in {SEGMENTS}."
 
 
 def _check_job(explanation: dict[str, Any], job: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ def test_it_is_verified_and_the_report_says_what_an_explanation_proves(bundle, k
     found = verify_bundle(tmp_path / "bundle.zip", key=key.public.id)
     assert found.passed, found.checks
     [check] = [one for one in found.checks if one.name == "explanation"]
-    assert "The 18 images of 2 people are there" in check.detail
+    assert "All of 18 images of 2 people are there" in check.detail
     assert any(said.startswith("The images of the explanation are those that were signed") for said in found.proven())
     assert any("is no proof of manipulation. Real faces have heat maps as well." in said for said in found.not_proven())
     assert "is no proof of manipulation" in describe_verification(found)

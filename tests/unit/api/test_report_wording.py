@@ -18,9 +18,12 @@ def test_a_fake_part_is_not_described_as_a_high_score_of_the_whole(reason):
 def test_error_rates_are_stated_only_if_they_were_measured():
     words = explain_error_rates({"validation_recall": 0.7927, "validation_false_positive_rate": 0.0484})
     assert words is not None
-    assert "79\u00a0% of the fakes" in words
-    assert "5\u00a0% of the genuine media" in words
+    assert "of 100 fakes this detector called 79 fake" in words
+    assert "Of 100 genuine files it called 5 fake" in words
+    # 0.99 · 0.0484 of all files are false alarms, and 0.01 · 0.7927 are fakes that are found.
+    assert "about 86 of 100 that it calls fake are genuine" in words
     assert explain_error_rates({"validation_recall": 0.8}) is None
+    assert explain_error_rates({"validation_recall": 0.0, "validation_false_positive_rate": 0.0}) is None
 
 
 def test_text_from_outside_is_on_one_line_and_reorders_nothing():
