@@ -16,6 +16,7 @@ from api import (  # noqa: F401
     health,
     jobs,
     models,
+    recordings,
     rescoring,
     reviews,
     shares,

@@ -287,6 +287,12 @@ class StreamPath(_Parameters):
     stream_id: UUID = Field(description="The stream's id.")
 
 
+class RecordingPath(StreamPath):
+    """The recorded segment in question."""
+
+    index: Annotated[int, Field(ge=0, lt=2**31, description="The segment's index.")]
+
+
 class DiffPath(JobPath):
     """The two jobs in question."""
 

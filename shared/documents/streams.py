@@ -133,6 +133,25 @@ def _fields(job: Job, stream: Stream) -> dict[str, Any]:
     }
 
 
+class RecordingDocument(Document):
+    """A segment whose video is stored."""
+
+    index: int
+    start_s: float
+    end_s: float
+    lead_s: float = Field(
+        description="The file begins this much before `start_s`, at a key frame; what comes before is of the segment "
+        "before."
+    )
+
+
+class RecordingList(Document):
+    """A page of recorded segments, in order."""
+
+    items: list[RecordingDocument]
+    next_cursor: str | None
+
+
 class StreamList(Document):
     """A page of streams, newest first."""
 

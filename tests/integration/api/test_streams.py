@@ -12,7 +12,7 @@ from sqlalchemy.orm import undefer
 from shared.jobs.ending import end_job
 from shared.jobs.leases import Step, acquire
 from shared.jobs.queries import lock_job
-from shared.models import AuditEvent, Job, Stream, StreamEvent
+from shared.models import AuditEvent, Job, Segment, Stream, StreamEvent
 from shared.states import JobStatus, StreamEventKind
 from shared.streams.claims import claim_streams
 from shared.streams.cleanup import find_stream
@@ -245,6 +245,38 @@ def test_a_stream_that_is_read_is_left_to_its_reader(api, headers):
     cancelled = api.call("POST", f"/v1/jobs/{stream_id}/cancel", headers).json
     assert cancelled["status"] == "cancelled"
     assert api.call("GET", f"/v1/streams/{stream_id}", headers).json["state"] == "ended"
+
+
+def test_recorded_segments_are_listed_and_sent(api, headers):
+    kept = begin(api, headers, record="suspicious")["id"]
+    other = begin(api, headers)["id"]
+    storage = api.app.extensions["deepfakestream"].storage
+    for stream_id in (kept, other):
+        for index in range(3):
+            key = f"live/{uuid.uuid4()}"
+            upload = storage.create(key)
+            upload.write(b"piece %d" % index)
+            upload.commit()
+            with api.sessions.transaction() as session:
+                row = Segment(job_id=uuid.UUID(stream_id), index=index, start_s=2.0 * index, end_s=2.0 * index + 2)
+                row.storage_key, row.lead_s = (None if index == 1 else key), 0.5
+                session.add(row)
+    path = f"/v1/streams/{kept}/recordings"
+    first = api.call("GET", f"{path}?limit=1", headers).json
+    assert first["items"] == [{"index": 0, "start_s": 0.0, "end_s": 2.0, "lead_s": 0.5}]
+    second = api.call("GET", f"{path}?limit=1&cursor={first['next_cursor']}", headers).json
+    assert ([item["index"] for item in second["items"]], second["next_cursor"]) == ([2], None)
+    answer = api.call("GET", f"{path}/2", headers)
+    assert (answer.data, answer.mimetype) == (b"piece 2", "video/x-matroska")
+    assert api.call("GET", f"{path}/1", headers).status_code == 404
+    # What another stream has in storage waits to be scored, and is not kept.
+    assert api.call("GET", f"/v1/streams/{other}/recordings", headers).json["items"] == []
+    assert api.call("GET", f"/v1/streams/{other}/recordings/0", headers).status_code == 404
+    services = api.app.extensions["deepfakestream"]
+    assert services.viewing._value == services.settings.api.viewing
+    api.call("DELETE", f"/v1/streams/{kept}", headers)
+    assert api.call("GET", f"{path}/2", headers).status_code == 404
+    assert len(api.files()) == 3 + 1, "those of the other stream, and of the segment that had lost its key"
 
 
 def test_a_stream_has_reports_and_no_media_to_score_again(api, headers):
