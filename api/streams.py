@@ -132,9 +132,11 @@ def stop(path: StreamPath) -> Response:
     """
     with current_services().sessions.transaction() as session:
         job, stream = lock_own_stream(session, path.stream_id)
-        if not job.is_final and stream.stop_requested_at is None:
+        if not job.is_final:
+            if stream.stop_requested_at is None:
+                record_event(session, "stream.stopped", owner=job.owner, actor=current_actor(), job_id=job.id)
+            # Also if it was requested before: the reader that was to do it may have died since.
             request_stop(session, job, stream)
-            record_event(session, "stream.stopped", owner=job.owner, actor=current_actor(), job_id=job.id)
             session.flush()
             session.refresh(job)
             session.refresh(stream)

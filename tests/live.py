@@ -22,13 +22,15 @@ class Playlist:
 
     def __init__(self, clip: Path, folder: Path) -> None:
         self._folder, self.published, self._is_finished = folder, 0, False
+        self._first = 0
         run("-i", str(clip), "-c", "copy", "-f", "segment", "-segment_time", "1", str(folder / "part%d.ts"))
         self.parts = len(list(folder.glob("part*.ts")))
         self.is_away = False
 
-    def publish(self, count: int = 1) -> None:
-        """Add the next *count* segments of a second each."""
+    def publish(self, count: int = 1, *, kept: int | None = None) -> None:
+        """Add the next *count* segments of a second each; list only the last *kept*."""
         self.published += count
+        self._first = 0 if kept is None else self.published - kept
         assert self.published <= self.parts
         self._write()
 
@@ -38,8 +40,8 @@ class Playlist:
         self._write()
 
     def _write(self) -> None:
-        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", "#EXT-X-MEDIA-SEQUENCE:0"]
-        for number in range(self.published):
+        lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{self._first}"]
+        for number in range(self._first, self.published):
             lines += ["#EXTINF:1.0,", f"part{number}.ts"]
         lines += ["#EXT-X-ENDLIST"] if self._is_finished else []
         new = self._folder / "new"

@@ -283,7 +283,7 @@ def test_a_source_that_comes_back_goes_on_after_a_gap(context, sessions, source,
         assert stream.error_code == "source_refused"
         time.sleep(2.5)
         source.is_away = False
-        source.publish(8)
+        source.publish(8, kept=4)
         source.finish()
         wait_until(lambda: stream_of(sessions, job_id).state == "ending")
         score(sessions, job_id, [0.01])
@@ -292,6 +292,35 @@ def test_a_source_that_comes_back_goes_on_after_a_gap(context, sessions, source,
     job, stream = get_job_of(sessions, job_id), stream_of(sessions, job_id)
     assert (stream.gaps, stream.reconnects) == (1, 1)
     assert (job.status, job.verdict, job.reasons) == ("succeeded", "inconclusive", ["gap"])
+
+
+def test_a_lost_connection_to_a_source_that_keeps_what_it_sent_is_no_gap(context, sessions, source, address):
+    source.publish(4)
+    job_id = add_stream(sessions, address)
+    with reading(context):
+        wait_until(lambda: has_read(sessions, job_id, 2))
+        source.is_away = True
+        wait_until(lambda: stream_of(sessions, job_id).state == "away")
+        source.is_away = False
+        source.publish(8)
+        source.finish()
+        wait_until(lambda: stream_of(sessions, job_id).state == "ending")
+    stream, found = stream_of(sessions, job_id), segments_of(sessions, job_id)
+    assert (stream.gaps, stream.reconnects) == (0, 1)
+    # The first of twelve seconds is before the place at which a live playlist is entered.
+    assert found[-1].end_s == pytest.approx(11.0, abs=0.1)
+
+
+def test_a_playlist_that_does_not_grow_any_more_ends_the_stream_and_is_read_once(
+    make_context, sessions, source, address
+):
+    source.publish(4)
+    job_id = add_stream(sessions, address)
+    with reading(make_context(source_timeout_s=1.5)):
+        wait_until(lambda: stream_of(sessions, job_id).ending == "source")
+    *read, gap = segments_of(sessions, job_id)
+    assert [round(one.end_s) for one in read] == [2, 3]
+    assert gap.reasons == ["gap"]
 
 
 def test_what_cannot_be_scored_in_time_is_dropped_oldest_first(make_context, sessions, source, address, tmp_path):

@@ -17,7 +17,7 @@ from shared.streams.events import add_event
 from shared.streams.pieces import NewPiece, lock_stream, new_piece_key, record_piece
 from worker.media.sandbox import sandbox
 from worker.streams.intake import read_pieces
-from worker.streams.values import Piece, Source, StreamLimits
+from worker.streams.values import Piece, Position, Source, StreamLimits
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -48,6 +48,9 @@ class SourceReader(threading.Thread):
         self._stopping = threading.Event()
         self._is_connected = False
         self._heard = time.monotonic()
+        self._position = Position()
+        self._read_to_s: float | None = None
+        """Where the last piece ends, in the time of the stream; None before the first, and if one was not stored."""
         self._has_begun = claim.has_begun
 
     def stop(self) -> None:
@@ -101,17 +104,25 @@ class SourceReader(threading.Thread):
             allow_insecure=settings.webhooks.allow_insecure,
             timeout_s=min(PICTURE_TIMEOUT_S, settings.streams.source_timeout_s),
             should_stop=self._stopping.is_set,
+            position=self._position,
         )
         try:
             for piece in pieces:
                 self._heard = time.monotonic()
+                if offset_s is None and self._position.is_continued and self._read_to_s is not None:
+                    # The connection was lost, and what the source sent meanwhile was still there.
+                    offset_s = self._read_to_s - piece.start_s
                 offset_s = self._store(piece, offset_s)
         except JobCancelledError:
             raise
+        except StorageError as error:
+            self._read_to_s = None
+            return error
         except DeepfakeStreamError as error:
             return error
         except (SQLAlchemyError, OSError):
             # The database or the storage is away: what is missed meanwhile becomes a gap.
+            self._read_to_s = None
             log.warning("piece of a stream not stored", exc_info=True)
             return StorageError("this service's storage or database failed")
         finally:
@@ -143,6 +154,7 @@ class SourceReader(threading.Thread):
                 if not self._is_connected:
                     self._note_connected(session)
         self._is_connected = self._has_begun = True
+        self._read_to_s = place.end_s
         return place.start_s - piece.start_s
 
     def _note_connected(self, session: Session) -> None:

@@ -18,7 +18,7 @@ from shared.errors import (
 from shared.outbound import check_url
 from worker.media.sources import follow, read_bounded
 from worker.streams.feeds import BLOCK_BYTES, Feed, Run
-from worker.streams.values import Source, StreamLimits
+from worker.streams.values import Position, Source, StreamLimits
 
 MAX_HEIGHT_PX: Final = 1080
 """Height of the largest variant that is chosen, if there is a smaller one: more adds nothing to the verdict."""
@@ -48,15 +48,25 @@ class HLSFeed(Feed):
 
     Args:
         timeout_s: Limit of each request.
+        position: Where to begin, and where the feed notes how far it has come.
     """
 
-    def __init__(self, source: Source, limits: StreamLimits, *, allow_insecure: bool, timeout_s: float) -> None:
+    def __init__(
+        self,
+        source: Source,
+        limits: StreamLimits,
+        *,
+        allow_insecure: bool,
+        timeout_s: float,
+        position: Position | None = None,
+    ) -> None:
         super().__init__()
         self._source = source
         self._limits = limits
         self._allow_insecure = allow_insecure
         self._timeout_s = timeout_s
-        self._next_number: int | None = None
+        self._position = position or Position()
+        self._position.is_continued = self._position.next_number is not None
         self._map: _Part | None = None
         self._begins_run = True
         self._failures = 0
@@ -109,21 +119,24 @@ class HLSFeed(Feed):
     def _read_segments(self, url: str, playlist: Any) -> bool:
         segments = list(playlist.segments)
         first = int(playlist.media_sequence or 0)
-        if self._next_number is None:
+        position = self._position
+        wanted = position.next_number
+        if wanted is None:
             count = len(segments) if playlist.is_endlist else LIVE_SEGMENTS
-            self._next_number = first + max(0, len(segments) - count)
-        elif first > self._next_number or first + len(segments) + MAX_LATE_SEGMENTS < self._next_number:
+            wanted = first + max(0, len(segments) - count)
+        elif first > wanted or first + len(segments) + MAX_LATE_SEGMENTS < wanted:
             # Segments were missed, or the server counts anew.
-            self._next_number = first if first > self._next_number else first + max(0, len(segments) - LIVE_SEGMENTS)
-            self._begins_run = True
+            wanted = first if first > wanted else first + max(0, len(segments) - LIVE_SEGMENTS)
+            self._begins_run, position.is_continued = True, False
+        position.next_number = wanted
         is_changed = False
         for number, segment in enumerate(segments, first):
-            if number < self._next_number:
+            if number < wanted:
                 continue
             if self.is_stopped:
                 break
             is_changed = True
-            self._next_number = number + 1
+            position.next_number = number + 1
             self._begins_run |= bool(segment.discontinuity)
             if getattr(segment, "gap_tag", None):
                 self._begins_run = True

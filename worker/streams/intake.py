@@ -27,9 +27,9 @@ from worker.streams.hls import HLSFeed
 from worker.streams.matroska import Packet, Parser, Track
 from worker.streams.relay import Relay
 from worker.streams.udp import UDPFeed
-from worker.streams.values import Piece, Source, StreamLimits
+from worker.streams.values import Piece, Position, Source, StreamLimits
 
-__all__ = ["Piece", "Source", "StreamLimits", "read_pieces"]
+__all__ = ["Piece", "Position", "Source", "StreamLimits", "read_pieces"]
 
 BLOCK_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.2
@@ -51,6 +51,7 @@ def read_pieces(
     allow_insecure: bool,
     timeout_s: float,
     should_stop: Callable[[], bool],
+    position: Position | None = None,
 ) -> Generator[Piece, None, None]:
     """
     Connect to *source* once and yield its video in pieces, until the source ends.
@@ -63,6 +64,7 @@ def read_pieces(
         allow_insecure: Accept ``http:``, ``udp:`` and addresses that are not publicly reachable.
         timeout_s: Longest time without a picture, also at the beginning.
         should_stop: Asked several times a second; the iterator then ends within a second.
+        position: Where an earlier connection to an HLS source stopped reading; it is updated.
 
     Raises:
         ForbiddenURLError: The URL or its address is not allowed.
@@ -80,7 +82,8 @@ def read_pieces(
         elif parts.scheme == "udp":
             yield from _read_feed(UDPFeed(parts.hostname, parts.port or 0, limits.max_bytes_per_s), reader)
         else:
-            yield from _read_feed(HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s), reader)
+            feed = HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s, position=position)
+            yield from _read_feed(feed, reader)
     except _StoppedError:
         return
     except DeepfakeStreamError:

@@ -26,6 +26,20 @@ class Source:
         return f"Source({parts.scheme}://{parts.netloc.rpartition('@')[2]}/…)"
 
 
+@dataclass(slots=True)
+class Position:
+    """
+    Where the reading of a playlist has come to, for the next connection to the same source.
+
+    Without it a connection enters a live playlist a few segments before its end, and reads these again.
+    """
+
+    next_number: int | None = None
+    """Number of the next segment; None before the first connection, and for other sources than HLS."""
+    is_continued: bool = False
+    """Whether the last connection went on exactly there, so that nothing was missed between the two."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
     """Limits of one connection. They are wide for any real source and keep a hostile one from filling memory."""
