@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from deepfakestream import NotFoundError, verify_webhook
+from deepfakestream.verification import verify_bundle
 
 from api.embedded.demo_videos import make_demo_videos
 from tests.clips import run
@@ -130,7 +131,9 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
     assert all(start_s - 0.05 <= time_s < end_s + 0.05 for start_s, time_s, end_s in seen)
     # Reports and evidence are those of any job.
     assert "suspicious" in api.get(f"/v1/jobs/{stream_id}/report.html").text
-    assert api.get(f"/v1/jobs/{stream_id}/evidence.zip").status_code == 200
+    bundle = folder / "evidence.zip"
+    bundle.write_bytes(api.get(f"/v1/jobs/{stream_id}/evidence.zip").content)
+    assert verify_bundle(bundle).passed
     assert not [path for path in (stack.state / "storage" / "live").rglob("*") if path.is_file()]
     logs = "".join(path.read_text() for path in (stack.state / "logs").glob("*.log"))
     assert stream_id in logs

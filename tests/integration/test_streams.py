@@ -25,8 +25,9 @@ from shared.streams.ending import request_stop
 from shared.streams.events import read_events
 from tests.integration.rows import add_job, new_job_of
 from tests.live import Playlist, serving, wait_until
+from tests.rtsp import RTSPServer
 from tests.unit.worker.streams.test_cutting import make_stream
-from tests.unit.worker.streams.test_intake import sending
+from tests.unit.worker.streams.test_intake import needs_namespace, sending
 from worker.config import WorkerSettings
 from worker.detection.people import LOOK_SIZE, pack_look
 from worker.live.process import Readers
@@ -378,6 +379,18 @@ def test_a_source_that_never_answers_fails_the_stream(make_context, sessions, so
     assert (job.error_code, stream_of(sessions, job_id).state) == ("source_refused", "ended")
     with sessions.transaction() as session:
         assert [delivery.event for delivery in list_deliveries(session, job_id)] == ["stream.ended"]
+
+
+@needs_namespace
+def test_a_camera_with_a_login_is_read_with_the_secret(context, sessions, clip):
+    with RTSPServer(clip, login=f"viewer:{SECRET}") as server:
+        job_id = add_stream(sessions, f"rtsp://127.0.0.1:{server.port}/hall")
+        with reading(context):
+            wait_until(lambda: has_read(sessions, job_id, 2))
+            stop(sessions, job_id)
+            score(sessions, job_id, [0.01])
+            wait_until(lambda: get_job_of(sessions, job_id).segments_total)
+    assert stream_of(sessions, job_id).error_code is None
 
 
 def test_a_source_that_falls_silent_ends_the_stream(make_context, sessions, clip):
