@@ -47,7 +47,7 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
 
     def allowed() -> str:
         is_submission = request.method == "POST" and (
-            request.path in ("/v1/jobs", "/v1/uploads") or request.path.endswith("/rescore")
+            request.path in ("/v1/jobs", "/v1/streams", "/v1/uploads") or request.path.endswith("/rescore")
         )
         return f"{api.submissions_per_minute if is_submission else api.requests_per_minute}/minute"
 

@@ -16,9 +16,12 @@ from api import (  # noqa: F401
     health,
     jobs,
     models,
+    recordings,
     rescoring,
     reviews,
     shares,
+    stream_events,
+    streams,
     submission,
 )
 from api.admission import register_rate_limits
@@ -112,7 +115,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     register_error_handlers(app)
     app.after_request(drain_unread)
     app.after_request(add_security_headers)
-    for module in (jobs, direct_uploads, deliveries, evidence, models, health):
+    for module in (jobs, streams, direct_uploads, deliveries, evidence, models, health):
         app.register_api(module.blueprint)
     app.register_blueprint(pages.blueprint)
     app.add_url_rule("/docs", "docs", _to_docs)

@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, model_validator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, Json, SecretStr, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from shared.documents.base import DeclaredType
 from shared.errors import Code
-from shared.states import Finding, JobStatus
+from shared.states import Finding, JobStatus, Recording
 
 SampleFPS = Annotated[float, Field(ge=0.1, le=30.0, description="Frames analysed per second.")]
 SegmentSeconds = Annotated[float, Field(ge=1.0, le=60.0, description="Length of a segment in seconds.")]
@@ -88,14 +88,9 @@ class _Headers(_Parameters):
     model_config = ConfigDict(extra="ignore", json_schema_extra=_without_null_defaults)
 
 
-class SubmitHeaders(_Headers):
-    """Headers of a submission."""
+class IdempotencyHeaders(_Headers):
+    """Headers of a request that makes something once."""
 
-    prefer: str | Absent = Field(
-        default=None,
-        alias="Prefer",
-        description="`wait=N` waits up to N seconds (at most 60) after acceptance for the job to end (RFC 7240).",
-    )
     idempotency_key: str | Absent = Field(
         default=None,
         alias="Idempotency-Key",
@@ -103,6 +98,24 @@ class SubmitHeaders(_Headers):
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
         description="Makes retries safe: the same key with the same request gives the same job.",
+    )
+
+
+class SubmitHeaders(IdempotencyHeaders):
+    """Headers of a submission."""
+
+    prefer: str | Absent = Field(
+        default=None,
+        alias="Prefer",
+        description="`wait=N` waits up to N seconds (at most 60) after acceptance for the job to end (RFC 7240).",
+    )
+
+
+class EventsHeaders(_Headers):
+    """Headers of a request for events."""
+
+    last_event_id: Annotated[int, Field(ge=0, lt=2**62)] | Absent = Field(
+        default=None, alias="Last-Event-ID", description="Go on after this event; browsers send it by themselves."
     )
 
 
@@ -186,6 +199,48 @@ class Rescoring(_OptionalRequest):
     reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
 
 
+Credential = Annotated[str, Field(min_length=1, max_length=512)]
+
+
+class StreamSecret(_Request):
+    """Credentials for the source of a stream. They are never returned, and erased when the stream ends."""
+
+    username: Credential | Absent = None
+    # Inside of the union, since pydantic cannot apply a length to null.
+    password: Annotated[SecretStr, Field(max_length=512)] | Absent = Field(
+        default=None, description="The password, or the passphrase of SRT."
+    )
+
+
+class StreamRequest(_Request):
+    """A live stream to watch."""
+
+    url: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="`rtsp:`, `rtsps:`, `rtmp:`, `rtmps:`, `srt:`, or `https:` for HLS; without credentials.",
+    )
+    secret: StreamSecret | Absent = None
+    model: ModelName | Absent = None
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: Annotated[float, Field(ge=1.0, le=30.0)] | Absent = Field(
+        default=None, description="Length of a segment in seconds: shorter ones are faster to alert and cost more."
+    )
+    duration_limit_s: float = Field(default=3600.0, ge=1.0, description="The stream ends after so many seconds.")
+    alert_threshold: Annotated[float, Field(gt=0.0, le=1.0)] | Absent = Field(
+        default=None,
+        description="Alert from this mean score of a person on; by default from the checkpoint's limit for as many "
+        "faces as were seen.",
+    )
+    record: Recording = Field(
+        default=Recording.NONE, description="`suspicious` keeps the segments around alerts; `none` keeps no media."
+    )
+    webhook_url: WebhookURL | Absent = Field(
+        default=None, description="Called for each alert and at the end; see *Webhooks*."
+    )
+    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
+
+
 class ShareRequest(_OptionalRequest):
     """A link to a job's report."""
 
@@ -224,6 +279,18 @@ class JobPath(_Parameters):
     """The job of a request."""
 
     job_id: UUID = Field(description="The job's id.")
+
+
+class StreamPath(_Parameters):
+    """The stream of a request."""
+
+    stream_id: UUID = Field(description="The stream's id.")
+
+
+class RecordingPath(StreamPath):
+    """The recorded segment in question."""
+
+    index: Annotated[int, Field(ge=0, lt=2**31, description="The segment's index.")]
 
 
 class DiffPath(JobPath):
@@ -281,6 +348,30 @@ class JobsQuery(Page):
     status: JobStatus | Absent = None
     created_after: Timestamp | Absent = Field(default=None, description="With time zone.")
     created_before: Timestamp | Absent = Field(default=None, description="With time zone.")
+
+
+class StreamsQuery(Page):
+    """Filters of a list of streams."""
+
+    status: JobStatus | Absent = None
+
+
+AfterEvent = Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class StreamQuery(_Request):
+    """The events that a client wants with a stream."""
+
+    after: AfterEvent | Absent = Field(default=None, description="Include the events after this number.")
+    wait_s: Annotated[float, Field(ge=0.0, le=60.0)] | Absent = Field(
+        default=None, description="Wait up to this long for such an event."
+    )
+
+
+class EventsQuery(_Request):
+    """Where to begin with the events of a stream."""
+
+    after: AfterEvent = Field(default=0, description="Begin after this event, where there is no `Last-Event-ID`.")
 
 
 class SegmentsQuery(Page):

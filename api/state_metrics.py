@@ -18,15 +18,16 @@ from sqlalchemy.orm import Session
 from shared.db import SessionFactory
 from shared.drift import bin_shares, population_stability_index
 from shared.manifests import list_manifests
-from shared.models import Delivery, Explanation, Job, Media, Segment
+from shared.models import Delivery, Explanation, Job, Media, Segment, Stream
 from shared.observability import get_logger
-from shared.queues import QUEUES, Sender
+from shared.queues import ALL_QUEUES, Sender
 from shared.states import (
     OPEN_DELIVERY_STATUSES,
     OPEN_EXPLANATION_STATUSES,
     OPEN_JOB_STATUSES,
     OPEN_SEGMENT_STATUSES,
     JobStatus,
+    StreamState,
 )
 
 log = get_logger(__name__)
@@ -64,7 +65,7 @@ class StateCollector(Collector):
     def _collect_queue_depths(self) -> Iterator[Metric]:
         waiting = GaugeMetricFamily("deepfakestream_messages", "Messages that wait in a queue.", labels=["queue"])
         try:
-            for queue in QUEUES.values():
+            for queue in ALL_QUEUES:
                 waiting.add_metric([queue], self._sender.depth(queue))
         except Exception:
             log.warning("queue depths not collected", exc_info=True)
@@ -103,6 +104,8 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
         "deepfakestream_oldest_seconds", "Age of the oldest that waits or runs, by step.", labels=["step"]
     )
     is_open = Job.status.in_(OPEN_JOB_STATUSES)
+    # A live stream is open for as long as it runs, which says nothing about what waits.
+    is_file = ~select(Stream.job_id).where(Stream.job_id == Job.id).exists()
     counts = _count_by_status(session, select(Job.status, func.count()).where(is_open).group_by(Job.status))
     for waiting in OPEN_JOB_STATUSES:
         jobs.add_metric([waiting], counts.get(waiting, 0))
@@ -112,8 +115,8 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
     for status in OPEN_SEGMENT_STATUSES:
         segments.add_metric([status], counts.get(status, 0))
     ages = {
-        "ingest": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_(None)),
-        "score": select(func.min(Job.created_at)).where(is_open, Job.segments_total.is_not(None)),
+        "ingest": select(func.min(Job.created_at)).where(is_open, is_file, Job.segments_total.is_(None)),
+        "score": select(func.min(Job.created_at)).where(is_open, is_file, Job.segments_total.is_not(None)),
         "explain": select(func.min(Explanation.send_after))
         .join(Job, Job.id == Explanation.job_id)
         .where(Explanation.status.in_(OPEN_EXPLANATION_STATUSES), Job.status == JobStatus.SUCCEEDED),
@@ -123,7 +126,13 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
         age = session.scalar(select(func.extract("epoch", func.clock_timestamp() - query.scalar_subquery())))
         # A retry may be due in the future.
         oldest.add_metric([step], max(0.0, float(age or 0.0)))
-    yield from (jobs, segments, oldest)
+    streams = GaugeMetricFamily("deepfakestream_open_streams", "Live streams that have not ended.", labels=["state"])
+    open_streams = select(Stream.state, func.count()).where(Stream.ended_at.is_(None)).group_by(Stream.state)
+    counts = _count_by_status(session, open_streams)
+    for state in StreamState:
+        if state != StreamState.ENDED:
+            streams.add_metric([state], counts.get(state, 0))
+    yield from (jobs, segments, oldest, streams)
 
 
 def _collect_stored_bytes(session: Session) -> Iterator[Metric]:

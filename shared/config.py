@@ -38,6 +38,7 @@ SECTIONS = {
     "models",
     "provenance",
     "storage",
+    "streams",
     "tracing",
     "webhooks",
     "worker",
@@ -177,6 +178,24 @@ class Jobs(Section):
     audit_retention_days: float = Field(default=730.0, gt=0)
 
 
+class Streams(Section):
+    """Live streams; see ``docs/streams.md``."""
+
+    lease_s: float = Field(default=6.0, ge=1.0)
+    """A reader that has not renewed its lease for this long is presumed dead, and another one takes over."""
+    max_open_per_owner: int = Field(default=8, ge=1)
+    max_duration_s: float = Field(default=4 * 3600.0, gt=0)
+    """The longest duration that a stream can have."""
+    max_waiting: int = Field(default=6, ge=1)
+    """Segments of one stream that may wait to be scored; the oldest of more are dropped."""
+    source_timeout_s: float = Field(default=60.0, gt=0)
+    """A stream whose source sends no picture for this long, over all attempts to connect, ends."""
+    window_s: float = Field(default=30.0, gt=0)
+    """The time over which a person is judged while the stream runs."""
+    allow_shared_network: bool = False
+    """Read RTSP, RTMP and SRT also where the system allows no network namespaces, which is less safe."""
+
+
 class Webhooks(Section):
     """Delivery of webhooks for finished jobs."""
 
@@ -221,6 +240,7 @@ class SharedSettings(BaseSettings):
     models: Models = Models()
     limits: Limits = Limits()
     jobs: Jobs = Jobs()
+    streams: Streams = Streams()
     webhooks: Webhooks = Webhooks()
     logging: Logging = Logging()
     tracing: Tracing = Tracing()

@@ -17,7 +17,8 @@ The error tree that both services share.
     ├── SourceError                    a URL source could not be fetched
     │   ├── ForbiddenURLError          forbidden_url
     │   ├── SourceRefusedError         source_refused        (the server answered with an error)
-    │   └── SourceUnreachableError     source_unreachable    (retryable)
+    │   ├── SourceUnreachableError     source_unreachable    (retryable)
+    │   └── SourceStalledError         source_stalled        (retryable: a live stream sent no picture in time)
     ├── DecodeError                    decode_failed         (retryable: the decoder may have been killed)
     │   └── DecodeTimeoutError         decode_timeout        (retryable)
     ├── ModelError                     model_error           (retryable: another process may succeed)
@@ -64,6 +65,7 @@ class Code(StrEnum):
     SOURCE_ERROR = "source_error"
     SOURCE_REFUSED = "source_refused"
     SOURCE_UNREACHABLE = "source_unreachable"
+    SOURCE_STALLED = "source_stalled"
     RECEIVER_REFUSED = "receiver_refused"
     RECEIVER_UNREACHABLE = "receiver_unreachable"
     # The request
@@ -207,6 +209,13 @@ class SourceUnreachableError(SourceError):
     """The source's server did not answer in time."""
 
     code = Code.SOURCE_UNREACHABLE
+    retryable = True
+
+
+class SourceStalledError(SourceError):
+    """A live stream is connected, but sent no picture in time."""
+
+    code = Code.SOURCE_STALLED
     retryable = True
 
 

@@ -41,7 +41,10 @@ from shared.states import (
     DeliveryStatus,
     ExplanationStatus,
     JobStatus,
+    Recording,
     SegmentStatus,
+    StreamEnd,
+    StreamState,
     Verdict,
 )
 
@@ -108,6 +111,9 @@ class Base(DeclarativeBase):
         SegmentStatus: EnumString(SegmentStatus),
         DeliveryStatus: EnumString(DeliveryStatus),
         ExplanationStatus: EnumString(ExplanationStatus),
+        Recording: EnumString(Recording),
+        StreamEnd: EnumString(StreamEnd),
+        StreamState: EnumString(StreamState),
         Verdict: EnumString(Verdict),
     }
 
@@ -284,6 +290,7 @@ class Segment(Base):
             "send_after",
             postgresql_where=text(_allowed_values("status", OPEN_SEGMENT_STATUSES)),
         ),
+        Index("ix_segments_storage_key", "storage_key", postgresql_where=text("storage_key is not null")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -309,6 +316,13 @@ class Segment(Base):
     reasons: Mapped[list[Any] | None]
     looks: Mapped[list[Any] | None]
     """The looks of its people, by number, to follow them over segments; null once the job has ended."""
+    storage_key: Mapped[str | None]
+    """
+    The piece of a live stream that holds the segment; null in other jobs, and once the piece is erased. A trigger
+    schedules its removal when the row is deleted (migration 0015).
+    """
+    lead_s: Mapped[float | None]
+    """Seconds in the piece before the segment begins; null in other jobs."""
     error_code: Mapped[str | None]
     error_detail: Mapped[str | None]
     attempts: Mapped[int] = mapped_column(default=0)
@@ -355,6 +369,8 @@ class Delivery(Base):
     response_status: Mapped[int | None]
     response_excerpt: Mapped[str | None]
     error_code: Mapped[str | None]
+    payload: Mapped[dict[str, Any] | None]
+    """The data of the event; null for that of the end of a job, which is the job's document."""
 
     job: Mapped[Job] = relationship()
 
@@ -393,6 +409,70 @@ class Explanation(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class Stream(Base):
+    """A live stream: a job whose segments keep coming; see ``shared.streams`` and ``docs/streams.md``."""
+
+    __tablename__ = "streams"
+    __table_args__ = (
+        CheckConstraint(_allowed_values("state", StreamState), name="state"),
+        CheckConstraint(_allowed_values("ending", StreamEnd), name="ending"),
+        CheckConstraint(_allowed_values("record", Recording), name="record"),
+        Index("ix_streams_open", "job_id", postgresql_where=text("ended_at is null")),
+    )
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    source: Mapped[str]
+    """Scheme and host of the source, for people. The path is left out, since it is often a key."""
+    secret: Mapped[dict[str, Any] | None] = mapped_column(deferred=True, deferred_raiseload=True)
+    """
+    Address and credentials of the source, which only its reader reads; see ``shared.streams.claims.read_secret``. Null
+    once the stream has ended.
+    """
+    duration_limit_s: Mapped[float]
+    alert_threshold: Mapped[float | None]
+    """The mean score of a person from which on there is an alert; null for that of the checkpoint."""
+    record: Mapped[Recording] = mapped_column(default=Recording.NONE)
+    state: Mapped[StreamState] = mapped_column(default=StreamState.WAITING)
+    error_code: Mapped[str | None]
+    """Why the source was away last."""
+    error_detail: Mapped[str | None]
+    ending: Mapped[StreamEnd | None]
+    """Why the stream ends or has ended; null while it is read."""
+    stop_requested_at: Mapped[datetime | None]
+    origin_at: Mapped[datetime | None]
+    """When the time of the stream was 0; null before the first picture."""
+    rolling: Mapped[dict[str, Any] | None] = mapped_column(deferred=True)
+    """
+    The state of the rolling verdict, which its reader alone writes; see ``worker.pipeline.rolling``. It contains the
+    looks of people, so it is null once the stream has ended.
+    """
+    people: Mapped[list[Any]] = mapped_column(default=list, server_default="[]")
+    """The people of the last half minute with their scores and alerts, without looks."""
+    last_seq: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of the last event."""
+    segments: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Segments with pictures. This and the next three count since the beginning."""
+    dropped: Mapped[int] = mapped_column(default=0, server_default="0")
+    gaps: Mapped[int] = mapped_column(default=0, server_default="0")
+    reconnects: Mapped[int] = mapped_column(default=0, server_default="0")
+    ended_at: Mapped[datetime | None]
+
+    job: Mapped[Job] = relationship()
+
+
+class StreamEvent(Base):
+    """An event of a live stream; a trigger notifies the api of each (migration 0015)."""
+
+    __tablename__ = "stream_events"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """1 for the first event of a stream, then consecutive."""
+    kind: Mapped[str]
+    payload: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Share(Base):

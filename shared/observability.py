@@ -64,6 +64,17 @@ FAILURES: Final = Counter("deepfakestream_failures", "Failed steps, by task and 
 WEBHOOK_ATTEMPTS: Final = Counter(
     "deepfakestream_webhook_attempts", "Webhook delivery attempts, by outcome.", ["outcome"]
 )
+STREAM_SEGMENTS: Final = Counter(
+    "deepfakestream_stream_segments",
+    "Segments of live streams, by outcome: scored, unscorable, failed, dropped or gap.",
+    ["outcome"],
+)
+STREAM_ALERTS: Final = Counter("deepfakestream_stream_alerts", "Alerts about people in live streams.", ["action"])
+STREAM_DELAY_SECONDS: Final = Histogram(
+    "deepfakestream_stream_delay_seconds",
+    "Seconds from the arrival of a segment's last picture to the event with its score.",
+    buckets=(0.25, 0.5, 1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60),
+)
 RESENT: Final = Counter("deepfakestream_resent", "Messages that upkeep sent again, by kind.", ["kind"])
 
 
@@ -93,7 +104,10 @@ def configure_logging(settings: Logging) -> None:
             structlog.processors.JSONRenderer(),
         ]
         if settings.format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            # Without local variables, too; those of rich have them.
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

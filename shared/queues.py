@@ -8,17 +8,23 @@ from typing import Final
 
 from celery import Celery
 from kombu import Queue
+from kombu.utils.scheduling import priority_cycle
 
 from shared.config import Broker, Jobs
 from shared.db import Message
 
 CPU_QUEUE: Final = "deepfakestream.cpu"
 GPU_QUEUE: Final = "deepfakestream.gpu"
-QUEUES: Final = {"cpu": CPU_QUEUE, "gpu": GPU_QUEUE}
-"""Role of a worker → the queue that it consumes."""
+LIVE_QUEUE: Final = "deepfakestream.live"
+"""Segments of live streams, which are not behind those of uploads."""
+QUEUES: Final = {"cpu": (CPU_QUEUE,), "gpu": (LIVE_QUEUE, GPU_QUEUE)}
+"""Role of a worker → the queues that it consumes. Workers of the role ``stream`` consume none; see ``worker.live``."""
+ALL_QUEUES: Final = tuple(queue for queues in QUEUES.values() for queue in queues)
 
 INGEST: Final = "deepfakestream.ingest"
 SCORE_SEGMENT: Final = "deepfakestream.score_segment"
+SCORE_LIVE: Final = "deepfakestream.score_live"
+"""The same for a segment of a live stream."""
 FINISH: Final = "deepfakestream.finish"
 EXPLAIN: Final = "deepfakestream.explain"
 DELIVER_WEBHOOK: Final = "deepfakestream.deliver_webhook"
@@ -35,6 +41,7 @@ The age depends on the clocks of beat and of the worker. Upkeep works as long as
 QUEUE_OF_TASK: Final = {
     INGEST: CPU_QUEUE,
     SCORE_SEGMENT: GPU_QUEUE,
+    SCORE_LIVE: LIVE_QUEUE,
     FINISH: CPU_QUEUE,
     EXPLAIN: GPU_QUEUE,
     DELIVER_WEBHOOK: CPU_QUEUE,
@@ -48,11 +55,19 @@ PRIORITY_OF_TASK: Final = {EXPLAIN: LOW_PRIORITY}
 """Priorities of tasks for which no job waits."""
 
 
+class LiveFirst(priority_cycle):
+    """The order in which the Redis transport looks into its queues: that of live streams comes before the others."""
+
+    def consume(self, n: int) -> list[str]:
+        """Return the names of the first *n* queues. The transport keeps them as a set, without an order."""
+        return sorted(self.items[:n], key=lambda queue: (queue != LIVE_QUEUE, queue))
+
+
 def make_celery(broker: Broker, jobs: Jobs) -> Celery:
     """Make a Celery application with queues and routes, but without tasks."""
     app = Celery("deepfakestream", broker=broker.url, set_as_current=False)
     app.conf.update(
-        task_queues=[Queue(name) for name in QUEUES.values()],  # type: ignore[no-untyped-call]
+        task_queues=[Queue(name) for name in ALL_QUEUES],  # type: ignore[no-untyped-call]
         task_routes={task: {"queue": queue} for task, queue in QUEUE_OF_TASK.items()},
         task_create_missing_queues=False,
         # Results live in Postgres.
@@ -64,6 +79,7 @@ def make_celery(broker: Broker, jobs: Jobs) -> Celery:
         worker_disable_prefetch=True,
         broker_transport_options={
             "visibility_timeout": broker.visibility_timeout_s,
+            "queue_order_strategy": f"{__name__}:{LiveFirst.__name__}",
             "socket_connect_timeout": 3,
             "socket_timeout": 30,
             "socket_keepalive": True,

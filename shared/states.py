@@ -54,6 +54,50 @@ class ExplanationStatus(StrEnum):
     FAILED = "failed"
 
 
+class StreamState(StrEnum):
+    """What a live stream is doing."""
+
+    WAITING = "waiting"
+    """No picture has arrived yet."""
+    CONNECTED = "connected"
+    """Pictures arrive."""
+    AWAY = "away"
+    """The source is gone, or nobody reads it at the moment; it is tried again."""
+    ENDING = "ending"
+    """Nothing is read any more; the last segments are scored."""
+    ENDED = "ended"
+
+
+class StreamEnd(StrEnum):
+    """Why a live stream was ended."""
+
+    REQUEST = "request"
+    DURATION = "duration"
+    """Its limit of duration was reached."""
+    SOURCE = "source"
+    """The source said that it has ended, or was away for too long."""
+
+
+class StreamEventKind(StrEnum):
+    """The kind of an event of a live stream."""
+
+    SOURCE = "source"
+    """The source was connected, or is away."""
+    SEGMENT = "segment"
+    """A segment was scored, dropped or missed."""
+    ALERT = "alert"
+    """A person is suspicious (raised), or is not any more (cleared)."""
+    ENDED = "ended"
+
+
+class Recording(StrEnum):
+    """What is kept of the media of a live stream."""
+
+    NONE = "none"
+    SUSPICIOUS = "suspicious"
+    """The segments around alerts."""
+
+
 class Verdict(StrEnum):
     """The verdict on media, or on a person (except ``not_applicable``)."""
 
@@ -88,6 +132,10 @@ class Reason(StrEnum):
     LITTLE_EVIDENCE = "little_evidence"
     """Only one or two small, soft or dark faces were scored."""
     HEAVILY_COMPRESSED = "heavily_compressed"
+    DROPPED = "dropped"
+    """Part of a live stream was left out, since scoring could not keep up."""
+    GAP = "gap"
+    """Part of a live stream was missed: the source was away, or nobody read it."""
 
 
 class Finding(StrEnum):

@@ -1,5 +1,5 @@
 """
-``python -m worker --role cpu|gpu``, ``python -m worker beat``, ``python -m worker flower``.
+``python -m worker --role cpu|gpu|stream``, ``python -m worker beat``, ``python -m worker flower``.
 
 Each runs until SIGTERM.
 """
@@ -27,11 +27,11 @@ from worker.config import Role, WorkerSettings
     default="worker",
     help="What to run; a worker by default.",
 )
-@click.option("--role", type=click.Choice(sorted(QUEUES)), help="Which queue a worker consumes.")
+@click.option("--role", type=click.Choice([*sorted(QUEUES), "stream"]), help="What a worker does.")
 def main(service: Literal["worker", "beat", "flower"], role: Role | None) -> None:
     """Run the command line."""
     if service == "worker" and role is None:
-        raise click.UsageError("a worker needs --role cpu or --role gpu")
+        raise click.UsageError("a worker needs --role cpu, --role gpu or --role stream")
     try:
         settings = load_settings(WorkerSettings)
     except ConfigurationError as error:
@@ -41,6 +41,8 @@ def main(service: Literal["worker", "beat", "flower"], role: Role | None) -> Non
         _run_beat(settings)
     elif service == "flower":
         _run_flower(settings)
+    elif role == "stream":
+        _run_readers(settings)
     elif role is not None:
         _run_worker(settings, role)
 
@@ -55,7 +57,7 @@ def _run_worker(settings: WorkerSettings, role: Role) -> None:
             "worker",
             "--pool=prefork",
             f"--concurrency={settings.worker.processes(role)}",
-            f"--queues={QUEUES[role]}",
+            f"--queues={','.join(QUEUES[role])}",
             f"--hostname={role}-{os.getpid()}@%h",
             f"--loglevel={settings.logging.level}",
             # Workers do not need to know of each other.
@@ -63,6 +65,13 @@ def _run_worker(settings: WorkerSettings, role: Role) -> None:
             "--without-mingle",
         ]
     )
+
+
+def _run_readers(settings: WorkerSettings) -> None:
+    # Imported here, since the parents of other workers need none of it.
+    from worker.live.process import run_readers
+
+    run_readers(settings)
 
 
 def _run_beat(settings: WorkerSettings) -> None:

@@ -34,6 +34,7 @@ from shared.queues import (
     EXPLAIN,
     FINISH,
     INGEST,
+    SCORE_LIVE,
     SCORE_SEGMENT,
     TIDY,
     UPKEEP,
@@ -204,6 +205,13 @@ def _add_gpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProces
         from worker.tasks.score import score_segment
 
         with _TaskBoundary("score_segment", job_id=job_id, segment=index):
+            score_segment(process.context, process.detectors, uuid.UUID(job_id), index)
+
+    @app.task(name=SCORE_LIVE, shared=False, time_limit=settings.worker.score_time_limit_s)
+    def run_score_live(job_id: str, index: int) -> None:
+        from worker.tasks.score import score_segment
+
+        with _TaskBoundary("score_live", job_id=job_id, segment=index):
             score_segment(process.context, process.detectors, uuid.UUID(job_id), index)
 
     @app.task(name=EXPLAIN, shared=False, time_limit=settings.worker.score_time_limit_s)

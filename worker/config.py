@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from shared.config import Section, SharedSettings
 from worker.cores import available_cores
 
-Role = Literal["cpu", "gpu"]
+Role = Literal["cpu", "gpu", "stream"]
 MAX_CPU_PROCESSES: Final = 4
 """Default limit of scoring processes on the CPU."""
 _DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
@@ -26,7 +26,7 @@ class Flower(Section):
 
 
 class Worker(Section):
-    """Devices and processes of the gpu role, processes of the cpu role, and time limits of both."""
+    """Devices and processes of the gpu role, processes of the cpu role, time limits of both, and streams of readers."""
 
     device: str | list[str] = "cpu"
     """``cpu``, ``cuda``, ``cuda:1`` or a list of these; each gets one process, or ``processes_per_device``."""
@@ -36,6 +36,8 @@ class Worker(Section):
     """Threads of one scoring process on the CPU; by default the cores divided by the number of processes."""
     cpu_processes: int = Field(default=2, ge=1)
     """Processes of the cpu role; these mostly wait for ffmpeg, storage and webhook receivers."""
+    streams: int = Field(default=4, ge=1)
+    """Live streams that one process of the stream role reads at a time."""
     probe_timeout_s: float = Field(default=60.0, gt=0)
     decode_timeout_s: float = Field(default=120.0, gt=0)
     """Wall-clock limit of the decoder of one segment or image."""
@@ -70,6 +72,8 @@ class Worker(Section):
 
     def processes(self, role: Role) -> int:
         """Return how many processes a worker of *role* runs."""
+        if role == "stream":
+            return 1
         if role == "cpu":
             return self.cpu_processes
         default = min(available_cores(), MAX_CPU_PROCESSES) if self.devices == ["cpu"] else 1

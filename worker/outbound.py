@@ -17,6 +17,7 @@ import httpx
 
 from shared.errors import ForbiddenURLError, SourceUnreachableError
 from shared.outbound import check_url
+from worker.media.process import CancelToken
 
 IPV4_EMBEDDING_NETWORKS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 """IPv6 networks whose last 32 bits are an IPv4 address: RFC 6052 (NAT64) and RFC 4291 (deprecated)."""
@@ -48,14 +49,7 @@ def resolve(url: str, *, allow_insecure: bool) -> Target:
     parts = check_url(url, allow_insecure=allow_insecure)
     hostname = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        found = socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise SourceUnreachableError("the URL's host name does not resolve") from error
-    addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
-    if not allow_insecure and not all(map(_is_public, addresses)):
-        raise ForbiddenURLError("the URL leads to an address that is not publicly reachable")
-    address = addresses[0]
+    address = resolve_host(hostname, port, allow_insecure=allow_insecure)
     literal = f"[{address}]" if address.version == 6 else str(address)
     host = f"[{hostname}]" if ":" in hostname else hostname
     if parts.port is not None:
@@ -64,9 +58,37 @@ def resolve(url: str, *, allow_insecure: bool) -> Target:
     return Target(url=pinned, host=host, hostname=hostname)
 
 
+def resolve_host(hostname: str, port: int, *, allow_insecure: bool) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """
+    Resolve *hostname* and return one checked address, to which the connection must go.
+
+    Args:
+        allow_insecure: Accept addresses that are not globally reachable.
+
+    Raises:
+        ForbiddenURLError: One of its addresses is not allowed.
+        SourceUnreachableError: The host name does not resolve.
+    """
+    try:
+        found = socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise SourceUnreachableError("the URL's host name does not resolve") from error
+    addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
+    if not allow_insecure and not all(map(_is_public, addresses)):
+        raise ForbiddenURLError("the URL leads to an address that is not publicly reachable")
+    return addresses[0]
+
+
 @contextmanager
 def request(
-    method: str, url: str, *, allow_insecure: bool, timeout_s: float, total_s: float, **arguments: Any
+    method: str,
+    url: str,
+    *,
+    allow_insecure: bool,
+    timeout_s: float,
+    total_s: float,
+    cancel_token: CancelToken | None = None,
+    **arguments: Any,
 ) -> Iterator[httpx.Response]:
     """
     Send one request; yield the response, with its body unread and redirects not followed.
@@ -74,6 +96,7 @@ def request(
     Args:
         timeout_s: Timeout of each wait.
         total_s: Timeout of the whole exchange, the block included, also for a server that sends its answer slowly.
+        cancel_token: Ends the exchange from another thread, as if it had taken too long.
 
     Raises:
         ForbiddenURLError: See ``resolve``.
@@ -83,7 +106,7 @@ def request(
     headers = {"Host": target.host, "User-Agent": "DeepfakeStream", **arguments.pop("headers", {})}
     # A proxy from the environment would resolve the host name again.
     with (
-        _ConnectionDeadline(total_s) as deadline,
+        _ConnectionDeadline(total_s, cancel_token or CancelToken()) as deadline,
         httpx.Client(timeout=min(timeout_s, total_s), trust_env=False, follow_redirects=False) as client,
     ):
         extensions = {"sni_hostname": target.hostname, "trace": deadline.track_connection}
@@ -98,7 +121,8 @@ def request(
 class _ConnectionDeadline:
     """Context manager that shuts its connection down after *after_s*: HTTPX limits single waits, not their sum."""
 
-    def __init__(self, after_s: float) -> None:
+    def __init__(self, after_s: float, cancel_token: CancelToken) -> None:
+        self._cancel_token = cancel_token
         self.has_expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -107,9 +131,11 @@ class _ConnectionDeadline:
 
     def __enter__(self) -> Self:
         self._timer.start()
+        self._cancel_token.attach(self._shut_down)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._cancel_token.detach()
         self._timer.cancel()
 
     def track_connection(self, event: str, info: dict[str, Any]) -> None:

@@ -191,7 +191,7 @@ class EmbeddedStack:
             environment | self._metrics_folder("api") | {"DEEPFAKESTREAM_API__PORT": str(port)},
             port=port,
         )
-        for role in ("cpu", "gpu"):
+        for role in ("cpu", "gpu", "stream"):
             name, metrics_port = f"worker-{role}", find_free_port()
             own = self._metrics_folder(name) | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(metrics_port)}
             self.metrics_urls.append(f"http://127.0.0.1:{metrics_port}/metrics")

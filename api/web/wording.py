@@ -63,6 +63,8 @@ REASONS: Final = {
     Reason.SHORT_MANIPULATION: "A short time scored higher than the rest and is marked below.",
     Reason.ONE_PERSON: "One person, or one page, scored higher than the rest.",
     Reason.LITTLE_EVIDENCE: "Only one or two small, soft or dark faces could be scored.",
+    Reason.DROPPED: "Parts of the live stream were left out, since scoring could not keep up.",
+    Reason.GAP: "Parts of the live stream were missed, since its source was away or nobody read it.",
     Reason.HEAVILY_COMPRESSED: "The video is compressed so heavily that a swap may not show, or that compression alone "
     "may have raised the score.",
 }

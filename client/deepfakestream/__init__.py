@@ -36,6 +36,7 @@ from deepfakestream.results import (
     Share,
     Suspicion,
 )
+from deepfakestream.streams import Stream, StreamEvent
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
@@ -69,6 +70,8 @@ __all__ = [
     "Segment",
     "ServerError",
     "Share",
+    "Stream",
+    "StreamEvent",
     "Suspicion",
     "Thumbnail",
     "TooLargeError",

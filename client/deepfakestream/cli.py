@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from deepfakestream.commands import evidence, explanations, jobs, models, reports, rescoring, reviews, scanning
+from deepfakestream.commands import evidence, explanations, jobs, models, reports, rescoring, reviews, scanning, streams
 from deepfakestream.commands.context import shown_errors
 from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.exit_statuses import FAILED
@@ -132,5 +132,6 @@ for _command in (
     rescoring.rescore,
     reviews.review,
     scanning.scan,
+    streams.watch,
 ):
     main.add_command(_command)

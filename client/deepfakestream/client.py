@@ -6,12 +6,13 @@ from typing import Self
 from deepfakestream.requests.explanations import ExplanationRequests
 from deepfakestream.requests.jobs import JobRequests
 from deepfakestream.requests.reports import ReportRequests
+from deepfakestream.requests.streams import StreamRequests
 from deepfakestream.requests.submissions import SubmissionRequests
 from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
 
 
-class Client(SubmissionRequests, JobRequests, ReportRequests, ExplanationRequests):
+class Client(SubmissionRequests, JobRequests, ReportRequests, ExplanationRequests, StreamRequests):
     """
     A client of a DeepfakeStream service.
 

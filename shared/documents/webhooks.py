@@ -41,7 +41,11 @@ class DeliveryList(Document):
 
 
 class WebhookPayload(Document):
-    """The body of a webhook: the event, when it happened, and the job as ``GET /v1/jobs/{id}`` gives it."""
+    """
+    The body of a webhook about the end of a job: the event, when it happened, and the job.
+
+    The job is as ``GET /v1/jobs/{id}`` gives it.
+    """
 
     type: str
     timestamp: datetime | None

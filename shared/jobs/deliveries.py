@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Any, Final
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -21,6 +22,9 @@ from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
 from shared.states import DeliveryStatus
 
+STREAM_ALERT: Final = "stream.alert"
+STREAM_ENDED: Final = "stream.ended"
+"""Events of live streams; those of other jobs are ``job.`` and the status."""
 MAX_RETRY_AFTER_S = 86400.0
 """The longest ``Retry-After`` of a receiver that is honoured."""
 
@@ -40,17 +44,38 @@ class Attempt:
     """Whether a retry cannot help."""
 
 
-def schedule_webhook(session: Session, job: Job) -> None:
-    """Schedule the first delivery of a job that has just ended, unless it has no webhook or that is switched off."""
+def schedule_webhook(session: Session, job: Job, event: str | None = None) -> None:
+    """
+    Schedule the first delivery of a job that has just ended, unless it has no webhook or that is switched off.
+
+    Args:
+        event: By default the event of the job's status.
+    """
+    _schedule(session, job, event or f"job.{job.status}", f"msg_{job.id.hex}", None)
+
+
+def schedule_alert(session: Session, job: Job, seq: int, data: dict[str, Any]) -> None:
+    """
+    Schedule the first delivery of the alert of a live stream, whose job is locked, as ``schedule_webhook`` does.
+
+    Args:
+        seq: Number of the alert among the stream's events.
+        data: What the receiver gets.
+    """
+    _schedule(session, job, STREAM_ALERT, f"msg_{job.id.hex}_{seq}", data)
+
+
+def _schedule(session: Session, job: Job, event: str, event_id: str, payload: dict[str, Any] | None) -> None:
     if job.webhook_url is None or is_switched_off(session, job.owner, job.webhook_url):
         return
     delivery = Delivery(
         job_id=job.id,
-        number=1,
-        event_id=f"msg_{job.id.hex}",
-        event=f"job.{job.status}",
+        number=_next_number(session, job.id),
+        event_id=event_id,
+        event=event,
         url=job.webhook_url,
         sent_at=func.now(),
+        payload=payload,
     )
     session.add(delivery)
     session.flush()
@@ -115,17 +140,21 @@ def cancel_deliveries(session: Session, job_id: uuid.UUID) -> None:
     session.execute(delete(Delivery).where(Delivery.job_id == job_id))
 
 
+def _next_number(session: Session, job_id: uuid.UUID) -> int:
+    return (session.scalar(select(func.max(Delivery.number)).where(Delivery.job_id == job_id)) or 0) + 1
+
+
 def _add_delivery(session: Session, template: Delivery, *, retries: int, automatic: bool, wait_s: float) -> Delivery:
-    last = session.scalar(select(func.max(Delivery.number)).where(Delivery.job_id == template.job_id)) or 0
     row = Delivery(
         job_id=template.job_id,
-        number=last + 1,
+        number=_next_number(session, template.job_id),
         event_id=template.event_id,
         event=template.event,
         url=template.url,
         retries=retries,
         automatic=automatic,
         due_at=func.now() + timedelta(seconds=wait_s),
+        payload=template.payload,
     )
     session.add(row)
     session.flush()

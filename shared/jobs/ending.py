@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
-from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
+from shared.jobs.deliveries import STREAM_ENDED, cancel_deliveries, schedule_webhook
 from shared.jobs.explanations import drop_explanation, start_explanation
 from shared.jobs.queries import has_open_segments
 from shared.media.direct_uploads import drop_upload
@@ -19,6 +19,7 @@ from shared.models import Job, Media, Segment, Share
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
 from shared.queues import FINISH
 from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
+from shared.streams.cleanup import end_stream, erase_stream, release_piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,12 @@ def end_segment(
     segment.lease_token = segment.leased_until = None
     if failure is not None:
         segment.error_code, segment.error_detail = failure.code, failure.detail
+    if segment.storage_key is not None:
+        release_piece(session, segment)
     session.flush()
+    if job.segments_total is None:
+        # More segments of a live stream will come.
+        return
     session.refresh(job, ["segments_done"])
     if job.segments_done is not None and job.segments_done < (job.segments_total or 0):
         # The count avoids a search for an open segment, whose cost grows with the number of segments that are done.
@@ -111,7 +117,8 @@ def end_job(
     else:
         drop_explanation(session, job.id)
     _count_end(session, job)
-    schedule_webhook(session, job)
+    is_stream = end_stream(session, job)
+    schedule_webhook(session, job, STREAM_ENDED if is_stream else None)
 
 
 def cancel_job(session: Session, job: Job) -> None:
@@ -121,7 +128,7 @@ def cancel_job(session: Session, job: Job) -> None:
 
 def delete_job(session: Session, job: Job) -> None:
     """
-    Erase a locked job with its segments, its deliveries, its explanation and, unless another job uses it, its media.
+    Erase a locked job with its segments, deliveries, explanation, stream and, unless another job uses it, its media.
 
     The row stays as a tombstone, without data of the sender and without results.
     """
@@ -131,6 +138,7 @@ def delete_job(session: Session, job: Job) -> None:
         job.status, job.finished_at = JobStatus.CANCELLED, func.now()
         _count_end(session, job)
     cancel_deliveries(session, job.id)
+    erase_stream(session, job.id)
     session.execute(delete(Segment).where(Segment.job_id == job.id))
     session.execute(delete(Share).where(Share.job_id == job.id))
     drop_explanation(session, job.id)

@@ -1,10 +1,10 @@
 """
 Leases: the exclusive right to work on one step of a job until the lease expires. All steps share this code.
 
-The state of a step is in a row: ingest and finish in the job's, scoring in a segment's, an attempt to call a webhook in
-a delivery's, explaining in that of the explanation. An attempt is counted when its lease is acquired. Recording a
-result requires a valid lease. After the last allowed attempt the row fails with a code, so that nothing is repeated for
-ever.
+The state of a step is in a row: ingest, finish and the reading of a live stream in the job's, scoring in a segment's,
+an attempt to call a webhook in a delivery's, explaining in that of the explanation. An attempt is counted when its
+lease is acquired. Recording a result requires a valid lease. After the last allowed attempt the row fails with a code,
+so that nothing is repeated for ever.
 """
 
 import uuid
@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-from sqlalchemy import ColumnElement, func, select, tuple_, update
+from sqlalchemy import ColumnElement, false, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from shared.db import after_commit
@@ -24,9 +24,9 @@ from shared.jobs.deliveries import Attempt, end_attempt
 from shared.jobs.ending import Failure, end_job, end_segment
 from shared.jobs.explanations import fail_explanation
 from shared.jobs.queries import lock_job
-from shared.models import Delivery, Explanation, Job, Segment
+from shared.models import Delivery, Explanation, Job, Segment, Stream
 from shared.observability import FAILURES, RESENT
-from shared.queues import DELIVER_WEBHOOK, EXPLAIN, FINISH, INGEST, QUEUE_OF_TASK, SCORE_SEGMENT
+from shared.queues import DELIVER_WEBHOOK, EXPLAIN, FINISH, INGEST, QUEUE_OF_TASK, SCORE_LIVE, SCORE_SEGMENT
 from shared.states import (
     OPEN_EXPLANATION_STATUSES,
     OPEN_JOB_STATUSES,
@@ -51,6 +51,8 @@ class Step(StrEnum):
     FINISH = "finish"
     EXPLAIN = "explain"
     DELIVER = "deliver_webhook"
+    STREAM = "stream"
+    """The reading of a live stream. There is no message: readers look for streams themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class RetryPolicy:
 
 
 class LockedRows(NamedTuple):
-    """The locked rows of a valid lease. For ingest and finish both are the job's row."""
+    """The locked rows of a valid lease. For ingest, finish and streams both are the job's row."""
 
     job: Job
     row: Row
@@ -100,7 +102,8 @@ class _StepColumns:
     """The earliest time of the next attempt."""
     is_open: tuple[ColumnElement[bool], ...]
     """Conditions under which the step is pending or running."""
-    task: str
+    task: str | None
+    """The task of its messages; None for the step that has none."""
     failure_text: str
     """The beginning of the error message after the last attempt."""
     job_status: JobStatus | None = JobStatus.RUNNING
@@ -109,6 +112,9 @@ class _StepColumns:
     """Columns that acquiring a lease sets."""
     on_release: Mapping[str, Any] = field(default_factory=dict)
     """Columns that releasing a lease sets."""
+    live_task: str | None = None
+    """The task for rows of live streams, if it is another one."""
+    is_live: ColumnElement[bool] = field(default_factory=false)
 
     def matches(self, key: Key) -> tuple[ColumnElement[bool], ...]:
         return tuple(column == value for column, value in zip(self.key, key, strict=True))
@@ -116,6 +122,9 @@ class _StepColumns:
 
 _NO_LEASE: Mapping[str, Any] = {"lease_token": None, "leased_until": None}
 _OPEN_SEGMENT = select(Segment.index).where(Segment.job_id == Job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
+_OPEN_STREAM = select(Stream.job_id).where(Stream.job_id == Job.id, Stream.ended_at.is_(None))
+_IS_UNPLANNED = (Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None))
+_START_JOB = {"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())}
 _IS_RUNNING = (Job.status == JobStatus.RUNNING, Job.deleted_at.is_(None))
 _RUNNING_JOB = select(Job.id).where(Job.id == Segment.job_id, *_IS_RUNNING)
 _SUCCEEDED_JOB = select(Job.id).where(
@@ -126,11 +135,19 @@ _job_step = partial(_StepColumns, row=Job, key=(Job.id,), key_names=("job_id",),
 
 _STEP_COLUMNS: Mapping[Step, _StepColumns] = {
     Step.INGEST: _job_step(
-        is_open=(Job.status.in_(OPEN_JOB_STATUSES), Job.deleted_at.is_(None), Job.segments_total.is_(None)),
+        is_open=(*_IS_UNPLANNED, ~_OPEN_STREAM.exists()),
         task=INGEST,
         failure_text="the file could not be inspected",
         # The job counts as running from its first lease on.
-        on_acquire={"status": JobStatus.RUNNING, "started_at": func.coalesce(Job.started_at, func.now())},
+        on_acquire=_START_JOB,
+    ),
+    Step.STREAM: _job_step(
+        is_open=(*_IS_UNPLANNED, _OPEN_STREAM.exists()),
+        # The job's own time is far in the future, so that releases without streams leave it alone.
+        due_at=func.now(),
+        task=None,
+        failure_text="the stream could not be read",
+        on_acquire=_START_JOB,
     ),
     Step.SCORE: _StepColumns(
         row=Segment,
@@ -143,6 +160,8 @@ _STEP_COLUMNS: Mapping[Step, _StepColumns] = {
         failure_text="the segment could not be scored",
         on_acquire={"status": SegmentStatus.RUNNING, "started_at": func.coalesce(Segment.started_at, func.now())},
         on_release={"status": SegmentStatus.PENDING},
+        live_task=SCORE_LIVE,
+        is_live=Segment.storage_key.is_not(None),
     ),
     Step.FINISH: _job_step(
         is_open=(*_IS_RUNNING, Job.segments_total.is_not(None), ~_OPEN_SEGMENT.exists()),
@@ -181,9 +200,10 @@ _STEP_COLUMNS: Mapping[Step, _StepColumns] = {
 }
 
 
-def queue_for_step(step: Step) -> str:
-    """Return the queue for messages of *step*."""
-    return QUEUE_OF_TASK[_STEP_COLUMNS[step].task]
+def queue_for_step(step: Step) -> str | None:
+    """Return the queue for messages of *step*; None if it has none."""
+    task = _STEP_COLUMNS[step].task
+    return None if task is None else QUEUE_OF_TASK[task]
 
 
 def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:
@@ -336,23 +356,27 @@ def send_due_messages(session: Session, step: Step, policy: RetryPolicy, message
     row = table.row
     lost = row.sent_at.is_(None) | (row.sent_at < func.now() - timedelta(seconds=message_timeout_s))
     waits = row.leased_until.is_(None) & (table.due_at <= func.now()) & lost
-    keys = session.execute(
-        select(*table.key)
+    if table.task is None:
+        raise ValueError(f"the step {step} has no messages")
+    found = session.execute(
+        select(table.is_live.label("is_live"), *table.key)
         .where(*table.is_open, waits | _has_expired(row, policy.max_attempts))
         .order_by(*table.key)
         .limit(limit)
         .with_for_update(of=row, skip_locked=True)
     ).all()
-    if not keys:
+    if not found:
         return 0
+    keys = [tuple(key) for _, *key in found]
     session.execute(
         update(row)
-        .where(tuple_(*table.key).in_([tuple(key) for key in keys]))
+        .where(tuple_(*table.key).in_(keys))
         .values(sent_at=func.now(), **_NO_LEASE, **table.on_release)
         .execution_options(synchronize_session=False)
     )
-    for key in keys:
-        after_commit(session).send(table.task, **dict(zip(table.key_names, key, strict=True)))
+    for (is_live, *_), key in zip(found, keys, strict=True):
+        task = table.live_task if is_live and table.live_task is not None else table.task
+        after_commit(session).send(task, **dict(zip(table.key_names, key, strict=True)))
     after_commit(session).count(lambda: RESENT.labels(kind=step.value).inc(len(keys)))
     return len(keys)
 

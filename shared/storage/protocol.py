@@ -18,6 +18,8 @@ EXPLANATION_PREFIX: Final = "explanations"
 """Prefix of the images of explanations; see ``shared.jobs.explanations``."""
 INCOMING_PREFIX: Final = "incoming"
 """Prefix of direct uploads; see ``shared.media.direct_uploads``."""
+LIVE_PREFIX: Final = "live"
+"""Prefix of pieces of live streams; see ``shared.streams``."""
 PROBE_PREFIX: Final = "probe"
 """Prefix of the small objects that ``check`` writes and removes."""
 

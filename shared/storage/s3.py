@@ -25,6 +25,7 @@ from shared.storage.protocol import (
     BLOCK_BYTES,
     EXPLANATION_PREFIX,
     INCOMING_PREFIX,
+    LIVE_PREFIX,
     MEDIA_PREFIX,
     PROBE_PREFIX,
     CountedUpload,
@@ -201,6 +202,7 @@ class S3Storage:
             for prefix, expire_days in (
                 (MEDIA_PREFIX, days),
                 (EXPLANATION_PREFIX, days),
+                (LIVE_PREFIX, days),
                 (INCOMING_PREFIX, INCOMING_DAYS),
                 (PROBE_PREFIX, 1),
             )

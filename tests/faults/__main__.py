@@ -1,10 +1,10 @@
 """
 ``python -m tests.faults --minutes N --seed S``: test the whole service under load while its parts are killed.
 
-A real Postgres, Redis, API with two processes, workers of both roles and beat serve a steady load of mixed jobs, while
-faults are injected at random times (``faults.py``). Afterwards everything may recover, and the state is audited. Prints
-one JSON line; exits with status 1 if an accepted job was lost, duplicated, stuck, or has a result that differs from
-that of an undisturbed run.
+A real Postgres, Redis, API with two processes, workers of all roles and beat serve a steady load of mixed jobs and
+watch a live stream, while faults are injected at random times (``faults.py``). Afterwards everything may recover, and
+the state is audited. Prints one JSON line; exits with status 1 if an accepted job was lost, duplicated, stuck, or has a
+result that differs from that of an undisturbed run, or if the stream did not end well.
 """
 
 import json
@@ -30,6 +30,7 @@ from shared.config import Logging
 from shared.observability import configure_logging
 from tests.faults.audit import FINAL, audit, result, wait_for_quiet
 from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, mount_own_storage
+from tests.faults.live import live_stream
 from tests.faults.receiver import moody_receiver
 from tests.faults.steady import Load, make_files
 from tests.nodes.cluster import Cluster
@@ -92,15 +93,21 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
         load = Load(stack.url, key, webhook_url, make_files(folder))
         http = running.enter_context(load.connect())
         expected = run_undisturbed(load, http)
+        # The nodes of a cluster have no reader of streams.
+        live = None if nodes else running.enter_context(live_stream(http, folder))
         supervisor = Supervisor(stack)
         supervisor.start()
         running.callback(supervisor.stop)
         faults = Faults(stack, supervisor, own_storage=own_storage, away_s=away_s)
         injected = inject_faults(faults, load, rng, minutes, seed, every_s)
         unanswered = load.stop(ANSWER_S)
+        if live is not None:
+            live.stop(http, ANSWER_S)
         wait_for_quiet(stack, QUIET_S)
+        of_stream = [] if live is None else live.audit(http)
         found = audit(stack, http, load.accepted, expected, memory)
         found.duplicated += load.duplicated
+        found.streams = len(of_stream)
         ended = len(load.accepted) - found.lost - found.stuck
         return {
             "minutes": minutes,
@@ -109,6 +116,7 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
             "ended": ended,
             **asdict(found),
             "unanswered": unanswered,
+            "stream": of_stream,
             "clean": found.is_clean and not unanswered and not any(what.startswith("500") for what in load.errors),
             "faults": dict(injected),
             "receiver": dict(memory.moods),

@@ -12,7 +12,7 @@ import pytest
 from api.embedded.stack import EmbeddedStack
 from shared.config import load_settings
 from shared.queues import Sender, make_celery
-from shared.storage import EXPLANATION_PREFIX
+from shared.storage import EXPLANATION_PREFIX, LIVE_PREFIX
 from tests.faults.receiver import Memory
 from tests.faults.steady import OPTIONS, Accepted
 from tests.inside import environment_of, postgres_of
@@ -46,6 +46,8 @@ class Findings:
     """Rows that are still leased although nothing runs."""
     orphans: int = 0
     """Stored files without a row, after ``tidy``."""
+    streams: int = 0
+    """What is wrong with the live stream; see ``live.LiveStream.audit``."""
     missing_files: int = 0
     """Files that rows refer to but storage does not have."""
 
@@ -145,12 +147,13 @@ def _look_at_storage(stack: EmbeddedStack, found: Findings) -> None:
         settings = load_settings(WorkerSettings)
         context = Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs)))
         upkeep.tidy(context)
-    stored = {key for prefix in ("media", EXPLANATION_PREFIX) for key, _ in context.storage.list(prefix)}
+    stored = {key for prefix in ("media", EXPLANATION_PREFIX, LIVE_PREFIX) for key, _ in context.storage.list(prefix)}
     context.sessions.engine.dispose()
     with postgres_of(stack) as connection:
         rows = connection.execute(
             "select storage_key from media where storage_key is not null"
             " union all select storage_key from explanations where storage_key is not null"
+            " union all select storage_key from segments where storage_key is not null"
         ).fetchall()
     named = {key for (key,) in rows}
     found.orphans, found.missing_files = len(stored - named), len(named - stored)

@@ -126,6 +126,7 @@ class Faults:
             if stack.network.has_namespaces:
                 self.kinds["node cut off"] = lambda rng: self._cut_off(stack, rng)
             return
+        self.kinds["stream worker killed"] = lambda rng: end_group(self._any("worker-stream", rng))
         self._slow = _slow_library(stack.state)
         if self._slow is not None:
             self.kinds["storage slow"] = lambda _: self._slow_storage()

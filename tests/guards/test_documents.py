@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import deepfakestream.results
+import deepfakestream.streams
+import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,15 +24,19 @@ from shared.documents.findings import ModelDescription, PersonVerdictDocument, S
 from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobList, JobSummary
 from shared.documents.provenance import ActionDocument, ProvenanceDocument
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
+from shared.documents.streams import StreamDocument, StreamEventDocument, StreamPersonDocument
 from shared.documents.webhooks import DeliveryDocument, WebhookPayload
 from shared.errors import Code
 from shared.jobs.segments import JobSegments, SegmentPage, summarize_result
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
 from shared.states import DeliveryStatus, JobStatus, Reason, SegmentStatus, Verdict
+from worker.detection.people import LOOK_SIZE, pack_look
 from worker.media.probe import MediaFacts
 from worker.pipeline.results import FaceResult, Suspicion
+from worker.pipeline.rolling import RollingVerdict
 from worker.pipeline.scoring import score_segment
+from worker.pipeline.tracking import ScoredSegment
 from worker.tasks.finish import judge
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -353,6 +359,27 @@ def test_the_sdk_has_every_field_of_the_documents():
     # In ``raw``, or in fields of their own.
     left_out = {"started_at", "progress", "media", "options", "people_total", "segments_next_cursor"}
     assert set(JobDocument.model_fields) - left_out <= names
+
+
+def test_the_people_and_events_of_streams_have_the_shape_of_their_schemas(document):
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
+    verdict = RollingVerdict(manifest, window_s=30.0)
+    face = FaceResult(0.5, (1.0, 2.0, 60.0, 70.0), ((1.0, 2.0),) * 5, 0.99, 59.0, 80.0, None, 0.97, 100.0)
+    look = pack_look(np.ones(LOOK_SIZE, np.float32))
+    result = score_segment([face], [0], 1, looks=[look])
+    [alert] = verdict.add(ScoredSegment(0, result.to_json(), [look]), 0.0, 5.0)
+    [person] = verdict.describe()
+    TypeAdapter(StreamPersonDocument).validate_json(json.dumps(person), strict=True, extra="forbid")
+    said = document["components"]["schemas"]["StreamEventDocument"]["properties"]["data"]["description"]
+    fields = re.search(r"`alert`: (.*?)\. `ended`", said)[1]
+    assert set(re.findall(r"`(\w+)`", fields)) - {"raised", "cleared"} == set(alert.to_json())
+
+
+def test_the_sdk_has_the_fields_of_streams_that_it_names():
+    names = {field.name for field in dataclasses.fields(deepfakestream.streams.Stream)}
+    assert names - {"raw"} <= set(StreamDocument.model_fields)
+    names = {field.name for field in dataclasses.fields(deepfakestream.streams.StreamEvent)}
+    assert names == set(StreamEventDocument.model_fields)
 
 
 @pytest.mark.parametrize(("done", "fraction"), [(0, 0.0), (1, 0.3333), (3, 1.0), (4, 1.0)])

@@ -74,6 +74,6 @@ def test_the_cpu_role_knows_every_task_of_its_queue_and_the_gpu_role_its_own():
     settings = WorkerSettings(
         database={"url": "postgresql+psycopg://x/y"}, broker={"url": "redis://x"}, storage={"url": "file:///x"}
     )
-    for role, queue in QUEUES.items():
+    for role, queues in QUEUES.items():
         known = {name for name in make_worker(settings, role).tasks if name.startswith("deepfakestream.")}
-        assert known == {task for task, of in QUEUE_OF_TASK.items() if of == queue}
+        assert known == {task for task, of in QUEUE_OF_TASK.items() if of in queues}

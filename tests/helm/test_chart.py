@@ -22,7 +22,7 @@ from worker.config import WorkerSettings
 
 CD = CHART.parents[1] / ".github" / "workflows" / "cd.yml"
 NAMES = [path.stem for path in EXAMPLES]
-LONG_RUNNING = {"api", "gpu-worker", "cpu-worker", "beat"}
+LONG_RUNNING = {"api", "gpu-worker", "cpu-worker", "stream-worker", "beat"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,6 +134,7 @@ def test_each_pod_gets_only_the_secrets_that_it_needs(render):
         "api": stores | storage | {"api__metrics_token?", "evidence__key?"},
         "gpu-worker": stores | storage,
         "cpu-worker": stores | storage,
+        "stream-worker": stores | storage,
         "beat": stores,
         "flower": stores | {"worker__flower__password?"},
         "migration": stores,
@@ -247,7 +248,7 @@ def egress(policy):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_the_cpu_worker_reaches_the_internet_and_only_public_addresses(render, name):
+def test_only_workers_that_fetch_reach_the_internet_and_only_public_addresses(render, name):
     rendered = render(name)
     policies = rendered.of("NetworkPolicy")
     assert set(rendered.pods()) - {"test"} == set(policies)
@@ -257,13 +258,21 @@ def test_only_the_cpu_worker_reaches_the_internet_and_only_public_addresses(rend
         labels = pod_labels["spec"]["template"]["metadata"]["labels"]
         assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
         anywhere = [peers for peers, _ in egress(policy) if any('"0.0.0.0/0"' in peer for peer in peers)]
-        assert len(anywhere) == (component == "cpu-worker")
+        assert len(anywhere) == (component in ("cpu-worker", "stream-worker"))
         for peers, ports in egress(policy):
             assert peers
             assert ports
-    [public] = [peers for peers, _ in egress(policies["cpu-worker"]) if any('"0.0.0.0/0"' in peer for peer in peers)]
-    for private in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "127.0.0.0/8"):
-        assert any(private in peer for peer in public)
+    for component in ("cpu-worker", "stream-worker"):
+        [public] = [peers for peers, _ in egress(policies[component]) if any('"0.0.0.0/0"' in peer for peer in peers)]
+        for private in (
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+        ):
+            assert any(private in peer for peer in public)
     assert {port for _, ports in egress(policies["beat"]) for port in ports} == {53, 6379}
 
 
@@ -279,7 +288,7 @@ def test_the_network_policy_lets_the_helm_test_call_the_api(render, name):
 
 def test_only_monitoring_may_connect_to_workers(render):
     minimal, full = render("minimal").of("NetworkPolicy"), render("full").of("NetworkPolicy")
-    for component in ("gpu-worker", "cpu-worker", "beat"):
+    for component in ("gpu-worker", "cpu-worker", "stream-worker", "beat"):
         assert not minimal[component]["spec"]["ingress"]
     # Flower is reached by forwarding a port, which no policy holds up.
     assert not full["flower"]["spec"]["ingress"]
@@ -353,6 +362,7 @@ def test_containers_run_the_expected_commands(render):
         "api": ["gunicorn", "-c", "python:api.gunicorn"],
         "gpu-worker": ["python", "-m", "worker", "--role", "gpu"],
         "cpu-worker": ["python", "-m", "worker", "--role", "cpu"],
+        "stream-worker": ["python", "-m", "worker", "--role", "stream"],
         "beat": ["python", "-m", "worker", "beat"],
         "flower": ["python", "-m", "worker", "flower"],
         "migration": ["python", "-m", "migrations", "upgrade"],

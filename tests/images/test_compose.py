@@ -14,7 +14,7 @@ from tests.tools import tool
 from worker.config import WorkerSettings
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
-OWN = {"api", "migrate", "gpu-worker", "cpu-worker", "beat", "flower", "bucket"}
+OWN = {"api", "migrate", "gpu-worker", "cpu-worker", "stream-worker", "beat", "flower", "bucket"}
 
 
 def composed(*files):
@@ -58,9 +58,12 @@ def test_only_the_api_can_be_published_beyond_loopback(services):
     assert len(bound) == 1
 
 
-def test_only_the_cpu_worker_reaches_the_internet(project, services):
+def test_only_workers_that_fetch_reach_the_internet(project, services):
     assert project["networks"]["back"]["internal"] is True
-    assert [name for name, service in services.items() if "out" in service["networks"]] == ["cpu-worker"]
+    assert [name for name, service in services.items() if "out" in service["networks"]] == [
+        "cpu-worker",
+        "stream-worker",
+    ]
     assert set(services["gpu-worker"]["networks"]) == {"back"}
 
 
@@ -145,6 +148,7 @@ def test_containers_run_the_expected_commands(services):
         "migrate": ["python", "-m", "migrations", "upgrade"],
         "gpu-worker": ["python", "-m", "worker", "--role", "gpu"],
         "cpu-worker": ["python", "-m", "worker", "--role", "cpu"],
+        "stream-worker": ["python", "-m", "worker", "--role", "stream"],
         "beat": ["python", "-m", "worker", "beat"],
         "flower": ["python", "-m", "worker", "flower"],
         "bucket": ["python", "-m", "api.storage", "prepare"],

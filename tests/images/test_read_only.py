@@ -91,12 +91,13 @@ def answers(url):
 
 
 @pytest.mark.skipif(not can_mount(), reason="file systems may not be mounted here")
-@pytest.mark.parametrize("process", ["api", "worker-cpu", "worker-gpu", "beat"])
+@pytest.mark.parametrize("process", ["api", "worker-cpu", "worker-gpu", "worker-stream", "beat"])
 def test_a_process_writes_only_to_its_own_folders(process, environment, places, tmp_path):
     command, ready = {
         "api": (["-m", "gunicorn", "-c", "python:api.gunicorn"], "API__PORT"),
         "worker-cpu": (["-m", "worker", "--role", "cpu"], "WORKER__METRICS_PORT"),
         "worker-gpu": (["-m", "worker", "--role", "gpu"], "WORKER__METRICS_PORT"),
+        "worker-stream": (["-m", "worker", "--role", "stream"], "WORKER__METRICS_PORT"),
         "beat": (["-m", "worker", "beat"], None),
     }[process]
     unshare = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", SCRIPT, "sh"]

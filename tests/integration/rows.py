@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
-from shared.manifests import DEFAULT_CHECKPOINT
+from shared.jobs.creation import NewJob
+from shared.manifests import DEFAULT_CHECKPOINT, Manifest
 from shared.media.files import StoredFile, attach_media, new_storage_key
 from shared.models import APIKey, Job
 
@@ -45,6 +46,38 @@ def add_job(session: Session, *, owner: str | None = None, webhook_url: str | No
     session.flush()
     session.refresh(job)
     return job
+
+
+def new_job_of(
+    session: Session, manifest: Manifest, *, owner: str | None = None, webhook_url: str | None = None
+) -> NewJob:
+    """Return the values of a job without media, with segments of two seconds, and add the key that makes it."""
+    owner = owner or f"owner-{uuid.uuid4().hex[:8]}"
+    key = APIKey(
+        owner=owner,
+        name="test",
+        prefix="dfs_test",
+        secret_sha256=uuid.uuid4().bytes,
+        scopes=["jobs:write", "jobs:read"],
+        webhook_secret=WEBHOOK_SECRET,
+    )
+    session.add(key)
+    session.flush()
+    return NewJob(
+        owner=owner,
+        api_key_id=key.id,
+        media=None,
+        source_url=None,
+        source_key=None,
+        source_sha256=None,
+        manifest=manifest.pin(),
+        sample_fps=2.0,
+        segment_seconds=2.0,
+        webhook_url=webhook_url,
+        metadata={"case": "7"},
+        idempotency_key=None,
+        request_sha256="0" * 64,
+    )
 
 
 def lose_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, *, of: str) -> list[bool]:

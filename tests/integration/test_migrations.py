@@ -116,6 +116,48 @@ def test_0013_is_undone_and_done_again_with_explanations(postgres_url):
             engine.dispose()
 
 
+def test_streams_of_0015_are_ended_erased_and_undone_by_the_database(postgres_url):
+    removals = "select storage_key from removals order by storage_key"
+    fill = """
+    insert into streams (job_id, source, secret, rolling, duration_limit_s, record, state)
+    select id, 'rtsp://a/…', '{"url": "rtsp://a/key"}', '{}', 60, 'none', 'connected' from jobs;
+    insert into stream_events (job_id, seq, kind, payload) select id, 1, 'segment', '{}' from jobs;
+    update segments set storage_key = 'live/' || jobs.id from jobs
+    where jobs.id = job_id and index = 5;
+    """
+    with new_database(postgres_url) as url:
+        engine = make_engine(Database(url=url))
+        try:
+            migrate(engine, "0008")
+            with engine.begin() as connection:
+                connection.exec_driver_sql(ROWS_OF_0008)
+                connection.exec_driver_sql("update jobs set status = 'running', finished_at = null")
+            migrate(engine)
+            with engine.begin() as connection:
+                connection.exec_driver_sql(fill)
+                # As a release does that does not know streams: it cancels one, and erases another.
+                connection.exec_driver_sql("update jobs set status = 'cancelled' where id::text like '%%100'")
+                connection.exec_driver_sql("update jobs set deleted_at = now() where id::text like '%%101'")
+                connection.exec_driver_sql("delete from segments where job_id::text like '%%101'")
+            with engine.begin() as connection:
+                found = "select job_id::text, secret is null, rolling is null, state from streams order by job_id"
+                rows = [(key[-3:], *row) for key, *row in connection.exec_driver_sql(found).all()]
+                assert rows == [("100", True, True, "ended"), ("102", False, False, "connected")]
+                assert connection.exec_driver_sql("select count(*) from stream_events").scalar_one() == 2
+                keys = connection.exec_driver_sql(removals).scalars().all()
+                assert [key[-3:] for key in keys] == ["101"]
+            migrate(engine, "0014")
+            with engine.begin() as connection:
+                assert "streams" not in inspect(engine).get_table_names()
+                keys = connection.exec_driver_sql(removals).scalars().all()
+                assert [key[-3:] for key in keys] == ["100", "101", "102"]
+                # The triggers do not refer to the tables any more.
+                connection.exec_driver_sql("update jobs set status = 'failed', deleted_at = now()")
+            migrate(engine)
+        finally:
+            engine.dispose()
+
+
 def test_filling_segment_summaries_can_be_restarted(postgres_url):
     with new_database(postgres_url) as url:
         engine = make_engine(Database(url=url))

@@ -1,6 +1,6 @@
 """The results of scoring as frozen values, and their only JSON form. This module does not import torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from shared.manifests import Limits
@@ -102,6 +102,14 @@ class SegmentResult:
             "people": [person.to_json() for person in self.people],
             "engine": self.engine,
         }
+
+    def shifted(self, shift_s: float) -> Self:
+        """Return the result with the times of its faces *shift_s* later."""
+        people = tuple(
+            replace(person, faces=tuple(replace(face, time_s=face.time_s + shift_s) for face in person.faces))
+            for person in self.people
+        )
+        return replace(self, people=people)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

@@ -95,10 +95,13 @@ def score_job(
         Reason.TRUNCATED: is_truncated,
         Reason.OTHER_VIDEO_TRACKS: has_other_tracks,
     }
+    # Segments of live streams that were never scored.
+    given = {reason for _, reasons in segments for reason in reasons}
+    missing |= {reason: reason in given for reason in (Reason.DROPPED, Reason.GAP)}
     reasons = [reason for reason, is_so in missing.items() if is_so]
     result = partial(JobResult, people=findings.people, suspicious=findings.suspicious)
     if not scores:
-        found = sorted({reason for _, given in segments for reason in given} - {Reason.NO_FACE})
+        found = sorted(given - {Reason.NO_FACE} - set(reasons))
         if found:
             return result(None, None, Verdict.INCONCLUSIVE, (*found, *reasons))
         if reasons:

@@ -82,7 +82,7 @@ class Track:
 
 
 @dataclass(slots=True, eq=False)
-class _KnownPerson:
+class KnownPerson:
     """A person of earlier segments, with the moving average of their look."""
 
     look: NDArray[np.float32]
@@ -91,6 +91,7 @@ class _KnownPerson:
     scored_segments: int = 0
 
     def add(self, index: int, person: Mapping[str, Any], look: NDArray[np.float32]) -> None:
+        """Add what the segment *index* shows of the person."""
         self.faces += person["faces"]
         self.numbers[index] = int(person["person"])
         self.scored_segments += person["fake_score"] is not None
@@ -109,9 +110,9 @@ def track_people(segments: Iterable[ScoredSegment], kind: Literal["image", "vide
     Returns:
         One track per person, in order of their numbers. Two people of one segment are never matched.
     """
-    known: list[_KnownPerson] = []
+    known: list[KnownPerson] = []
     for segment in segments:
-        _assign(known, segment, compare_positions=kind == "video")
+        assign_people(known, segment, compare_positions=kind == "video")
     known.sort(key=lambda person: -sum(_area(face) for face in person.faces))
     return [
         Track(number, tuple(person.faces), person.numbers, person.scored_segments)
@@ -119,7 +120,7 @@ def track_people(segments: Iterable[ScoredSegment], kind: Literal["image", "vide
     ]
 
 
-def _assign(known: list[_KnownPerson], segment: ScoredSegment, *, compare_positions: bool) -> None:
+def assign_people(known: list[KnownPerson], segment: ScoredSegment, *, compare_positions: bool) -> None:
     """
     Match the people of one segment with *known* ones, best match first; people without a match are added.
 
@@ -131,7 +132,7 @@ def _assign(known: list[_KnownPerson], segment: ScoredSegment, *, compare_positi
     new = set(range(len(people)))
     recent = known[-MAX_COMPARED:]
     similarity = _compute_similarity(recent, people, looks, compare_positions=compare_positions)
-    seen: list[_KnownPerson] = []
+    seen: list[KnownPerson] = []
     while similarity.size and similarity.max() >= MIN_LOOK_SIMILARITY:
         row, column = divmod(int(similarity.argmax()), len(people))
         recent[row].add(segment.index, people[column], looks[column])
@@ -141,7 +142,7 @@ def _assign(known: list[_KnownPerson], segment: ScoredSegment, *, compare_positi
     for person in seen:
         known.remove(person)
     for column in sorted(new):
-        seen.append(_KnownPerson(looks[column]))
+        seen.append(KnownPerson(looks[column]))
         seen[-1].add(segment.index, people[column], looks[column])
     known += seen
 
@@ -152,7 +153,7 @@ def _unpack_person_look(segment: ScoredSegment, person: Mapping[str, Any]) -> ND
 
 
 def _compute_similarity(
-    known: Sequence[_KnownPerson],
+    known: Sequence[KnownPerson],
     people: Sequence[Mapping[str, Any]],
     looks: Sequence[NDArray[np.float32]],
     *,

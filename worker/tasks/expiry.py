@@ -15,6 +15,7 @@ from shared.media.direct_uploads import expire_uploads
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Share
 from shared.states import FINAL_JOB_STATUSES
+from shared.streams.cleanup import expire_pieces
 
 MEDIA_BATCH = 500
 JOBS_BATCH = 20
@@ -39,6 +40,10 @@ def expire(sessions: SessionFactory, settings: Jobs) -> tuple[int, int]:
     while is_more:
         with sessions.transaction() as session:
             is_more = expire_images(session, settings.media_retention_days, MEDIA_BATCH) == MEDIA_BATCH
+    is_more = True
+    while is_more:
+        with sessions.transaction() as session:
+            is_more = expire_pieces(session, settings.media_retention_days, MEDIA_BATCH) == MEDIA_BATCH
     is_more = True
     while is_more:
         with sessions.transaction() as session:

@@ -15,7 +15,7 @@ from shared.manifests import Manifest
 from shared.models import Segment
 from shared.observability import FACES, FRAMES, GPU_MEMORY, GPU_UTILISATION, STAGE_SECONDS, get_logger
 from worker.media import segments
-from worker.media.probe import MediaFacts
+from worker.media.probe import MediaFacts, probe
 from worker.pipeline.detector import Detector
 from worker.pipeline.devices import read_device_state
 from worker.pipeline.results import SegmentResult
@@ -70,30 +70,40 @@ def _scan_segment(
         job = get_job(session, lease.job_id)
         if job is None:
             raise JobCancelledError("the job was deleted")
-        if job.media is None or job.media.storage_key is None or job.media.facts is None:
-            raise ObjectMissingError("the job's media was erased")
         segment = session.get_one(Segment, (lease.job_id, index))
-        storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts, job.media.presentation)
         sample_fps, start_s, end_s = job.sample_fps, segment.start_s, segment.end_s
+        # The pieces of a live stream are not probed before they are scored.
+        storage_key, lead_s, facts = segment.storage_key, segment.lead_s, None
+        if lead_s is None and job.media is not None and job.media.facts is not None:
+            storage_key = job.media.storage_key
+            facts = MediaFacts.from_json(job.media.facts, job.media.presentation)
+        if storage_key is None:
+            raise ObjectMissingError("the job's media was erased")
         manifest = context.manifest(job)
     with stages.measure("load"):
         detector = detectors(manifest)
     with ExitStack() as held_files:
         with stages.measure("fetch"):
             path = held_files.enter_context(context.storage.local_path(storage_key))
+        limits, settings = context.settings.limits.for_media(), context.settings.worker
+        shift_s = 0.0
+        if facts is None:
+            with stages.measure("probe"):
+                facts = probe(path, limits, timeout_s=settings.probe_timeout_s)
+            shift_s = start_s - (lead_s or 0.0)
         [result] = scan_segments(
             detector,
             path,
             facts,
-            [segments.Segment(index, start_s, end_s)],
+            [segments.Segment(index, start_s - shift_s, end_s - shift_s)],
             sample_fps=sample_fps,
-            timeout_s=context.settings.worker.decode_timeout_s,
-            limits=context.settings.limits.for_media(),
+            timeout_s=settings.decode_timeout_s,
+            limits=limits,
             should_stop=is_lost,
             stages=stages,
         )
     _report_device(detector)
-    return result
+    return result.shifted(shift_s) if shift_s else result
 
 
 def _report_device(detector: Detector) -> None:

@@ -31,9 +31,10 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths:
             fail_exhausted(session, step, policy, BATCH)
             # Files are removed by ``tidy``: unavailable storage must not delay the sweep.
             after_commit(session).removals.clear()
-        message_timeout_s = (
-            settings.resend_after_s if depths[queue_for_step(step)] == 0 else settings.resend_always_after_s
-        )
+        queue = queue_for_step(step)
+        if queue is None:
+            continue
+        message_timeout_s = settings.resend_after_s if depths[queue] == 0 else settings.resend_always_after_s
         with sessions.transaction() as session:
             counts[step] = send_due_messages(session, step, policy, message_timeout_s, BATCH)
     return counts

@@ -10,11 +10,11 @@ from sqlalchemy.orm import Session
 from shared.jobs.ending import forget_looks
 from shared.media.direct_uploads import incoming_id, incoming_key
 from shared.media.removals import pending_deletions, remove_files
-from shared.models import DirectUpload, Explanation, Job, Media
+from shared.models import DirectUpload, Explanation, Job, Media, Segment
 from shared.observability import get_logger
-from shared.queues import QUEUES
+from shared.queues import ALL_QUEUES
 from shared.states import FINAL_JOB_STATUSES
-from shared.storage import EXPLANATION_PREFIX, INCOMING_PREFIX, MEDIA_PREFIX, PROBE_PREFIX
+from shared.storage import EXPLANATION_PREFIX, INCOMING_PREFIX, LIVE_PREFIX, MEDIA_PREFIX, PROBE_PREFIX
 from worker.tasks.context import Context
 from worker.tasks.expiry import expire
 from worker.tasks.sweep import sweep
@@ -30,7 +30,7 @@ BATCH = 1000
 
 def upkeep(context: Context) -> None:
     """Send the messages of all steps that are pending by their rows."""
-    depths = {queue: context.sender.depth(queue) for queue in QUEUES.values()}
+    depths = {queue: context.sender.depth(queue) for queue in ALL_QUEUES}
     counts = sweep(context.sessions, context.settings.jobs, context.policy, depths)
     if any(counts.values()):
         log.info("messages sent", **{step.value: count for step, count in counts.items()})
@@ -60,12 +60,12 @@ def _remove_pending(context: Context) -> int:
 
 
 def find_orphans(context: Context, before: datetime) -> list[str]:
-    """List old files without a row of media or of an explanation, direct uploads that no job needs, and files left by
-    health checks.
+    """List old files without a row of media, of an explanation or of a segment, direct uploads that no job needs, and
+    files left by health checks.
     """
     found = (
         (key.removesuffix(".part"), changed)
-        for prefix in (MEDIA_PREFIX, EXPLANATION_PREFIX, INCOMING_PREFIX, PROBE_PREFIX)
+        for prefix in (MEDIA_PREFIX, EXPLANATION_PREFIX, LIVE_PREFIX, INCOMING_PREFIX, PROBE_PREFIX)
         for key, changed in context.storage.list(prefix, not_before=before - ORPHAN_WINDOW)
     )
     old = (key for key, changed in found if changed < before and _is_upload(key))
@@ -88,6 +88,7 @@ def _find_referenced_keys(session: Session, keys: set[str]) -> set[str]:
     known |= set(session.scalars(select(Job.source_key).where(waiting)))
     known |= set(session.scalars(select(Media.storage_key).where(Media.storage_key.in_(keys))))
     known |= set(session.scalars(select(Explanation.storage_key).where(Explanation.storage_key.in_(keys))))
+    known |= set(session.scalars(select(Segment.storage_key).where(Segment.storage_key.in_(keys))))
     return {key for key in known if key is not None}
 
 

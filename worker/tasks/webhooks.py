@@ -42,7 +42,10 @@ def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
         if delivery is None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
-        payload = WebhookPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
+        if delivery.payload is not None:
+            payload = {"type": delivery.event, "timestamp": delivery.payload["created_at"], "data": delivery.payload}
+        else:
+            payload = WebhookPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)

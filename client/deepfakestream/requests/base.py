@@ -60,9 +60,12 @@ def collect_options(**given: Any) -> dict[str, Any]:
     return options
 
 
-def job_path(job_id: str, *more: str) -> str:
+def job_path(job_id: str, *more: str, collection: str = "jobs") -> str:
     """
     Return the path of a job, or of what belongs to it.
+
+    Args:
+        collection: ``jobs``, or ``streams`` for a live stream.
 
     Raises:
         InvalidRequestError: A part is ``.`` or ``..``, which would name another resource, quoted or not.
@@ -72,4 +75,4 @@ def job_path(job_id: str, *more: str) -> str:
         if part in (".", ".."):
             raise InvalidRequestError(422, "invalid_request", f"{part!r} is not an id or a name")
     # Quoted, so that no id can be the path of another resource.
-    return "/".join(["/v1/jobs", *(quote(part, safe="", errors="replace") for part in parts)])
+    return "/".join([f"/v1/{collection}", *(quote(part, safe="", errors="replace") for part in parts)])

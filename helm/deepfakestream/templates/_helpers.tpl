@@ -50,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $device = list -}}
 {{- range until (int .Values.gpuWorker.gpus) }}{{ $device = append $device (printf "cuda:%d" .) }}{{ end -}}
 {{- end -}}
-{{- $worker := dict "device" $device "cpu_processes" (int .Values.cpuWorker.processes) "metrics_address" "0.0.0.0" "metrics_port" 9464 "beat_folder" "/state" "processes_per_device" (int .Values.gpuWorker.processesPerDevice) "flower" (dict "address" "0.0.0.0" "port" 5555) -}}
+{{- $worker := dict "device" $device "cpu_processes" (int .Values.cpuWorker.processes) "metrics_address" "0.0.0.0" "metrics_port" 9464 "beat_folder" "/state" "processes_per_device" (int .Values.gpuWorker.processesPerDevice) "streams" (int .Values.streamWorker.streams) "flower" (dict "address" "0.0.0.0" "port" 5555) -}}
 {{- $api := dict "host" "0.0.0.0" "port" 8000 -}}
 {{- /* Otherwise every request would seem to come from the proxy, and one client's failures would lock out all others. */ -}}
 {{- $isBehindProxy := or .Values.ingress.enabled .Values.gateway.enabled -}}

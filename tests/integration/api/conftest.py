@@ -71,6 +71,7 @@ def api_maker(postgres_url: str, storage_folder: Path) -> Iterator[Callable[...,
             storage: StorageSettings | None = None,
             models: dict[str, Any] | None = None,
             evidence: dict[str, Any] | None = None,
+            streams: dict[str, Any] | None = None,
             **api: Any,
         ) -> OneAPI:
             settings = APISettings(
@@ -79,6 +80,7 @@ def api_maker(postgres_url: str, storage_folder: Path) -> Iterator[Callable[...,
                 storage=storage or {"url": f"file://{storage_folder}"},
                 models=models or {},
                 evidence=evidence or {},
+                streams=streams or {},
                 api=api,
             )
             app = create_app(settings)

@@ -55,6 +55,15 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/explanations"): ("jobs:write", 409, 404),
     ("GET", "/v1/jobs/{job}/explanations"): ("jobs:read", 404, 404),
     ("GET", "/v1/jobs/{job}/explanations/person-0-crop.webp"): ("jobs:read", 404, 404),
+    ("POST", "/v1/streams"): ("jobs:write", 202, 202),
+    ("GET", "/v1/streams"): ("jobs:read", 200, 200),
+    ("GET", "/v1/streams/{stream}"): ("jobs:read", 200, 404),
+    ("GET", "/v1/streams/{stream}/events"): ("jobs:read", 200, 404),
+    ("GET", "/v1/streams/{stream}/recordings"): ("jobs:read", 200, 404),
+    # Nothing of it was recorded; see test_streams.py.
+    ("GET", "/v1/streams/{stream}/recordings/7"): ("jobs:read", 404, 404),
+    ("POST", "/v1/streams/{stream}/stop"): ("jobs:write", 200, 404),
+    ("DELETE", "/v1/streams/{stream}"): ("jobs:write", 204, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
@@ -62,6 +71,7 @@ GUARDED = {
     # This service stores files on a disk, without direct uploads; other tests cover them.
     ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
 }
+STREAM = {"url": "https://cameras.example/live.m3u8"}
 CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "owner", "admin")
 
 
@@ -86,6 +96,15 @@ def job(api):
     return job_id
 
 
+@pytest.fixture
+def stream(api):
+    """Return a stream of the owner that has ended; tests of streams follow one that has not."""
+    headers, _ = api.key("owner")
+    stream_id = api.call("POST", "/v1/streams", headers, json=STREAM).json["id"]
+    assert api.call("POST", f"/v1/streams/{stream_id}/stop", headers).status_code == 200
+    return stream_id
+
+
 def headers_of(api, kind, scope):
     if kind == "nobody":
         return {}
@@ -105,9 +124,10 @@ def headers_of(api, kind, scope):
 
 @pytest.mark.parametrize("kind", CALLERS)
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route[0]} {route[1]}")
-def test_each_caller_gets_the_expected_status(api, job, route, kind):
+def test_each_caller_gets_the_expected_status(api, request, route, kind):
     method, path = route
     scope, for_owner, for_others = GUARDED[route]
+    known = {name: request.getfixturevalue(name) for name in ("job", "stream") if f"{{{name}}}" in path}
     wanted = {
         "nobody": 401,
         "wrong key": 401,
@@ -122,15 +142,17 @@ def test_each_caller_gets_the_expected_status(api, job, route, kind):
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
     bodies = {"uploads": {"size_bytes": 1}, "rescore": {}, "shares": {}, "review": {"finding": "disputed"}}
-    if method != "DELETE" and path.rpartition("/")[2] in bodies:
+    bodies["streams"] = STREAM
+    if method not in ("DELETE", "GET") and path.rpartition("/")[2] in bodies:
         given = {"json": bodies[path.rpartition("/")[2]]}
     stored = len(api.files())
-    answer = api.call(method, path.format(job=job), headers, **given)
+    answer = api.call(method, path.format(**known), headers, **given)
     assert answer.status_code == wanted, answer.text
     if wanted in (401, 403, 404):
-        assert job not in answer.text.replace(f"there is no job {job}", "")
+        for secret in known.values():
+            assert secret not in answer.text.replace(f"there is no job {secret}", "")
         assert len(api.files()) == stored
-    if kind == "other owner" and path == "/v1/jobs" and method == "GET":
+    if kind == "other owner" and path in ("/v1/jobs", "/v1/streams") and method == "GET":
         assert answer.json["items"] == []
 
 
@@ -139,8 +161,12 @@ def test_every_route_is_tested(api):
     for rule in api.app.url_map.iter_rules():
         if "<path:filename>" in rule.rule:  # Files of the documentation page.
             continue
-        path = re.sub("<string:(job|other|share)_id>", "{job}", rule.rule).replace("<int:number>", "7")
-        path = path.replace("<string:name>", "person-0-crop.webp")
+        path = (
+            re.sub("<string:(job|other|share)_id>", "{job}", rule.rule)
+            .replace("<int:number>", "7")
+            .replace("<int:index>", "7")
+        )
+        path = path.replace("<string:stream_id>", "{stream}").replace("<string:name>", "person-0-crop.webp")
         rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert rows == OPEN | LINKED | set(GUARDED)
 

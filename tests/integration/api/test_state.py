@@ -46,6 +46,16 @@ def test_an_idle_service_has_nothing_open(api):
     assert of(found, "messages", queue=CPU_QUEUE) == 0
 
 
+def test_a_live_stream_is_counted_and_is_no_waiting_file(api, owner):
+    stream_id = api.call("POST", "/v1/streams", owner, json={"url": "https://a.example/live.m3u8"}).json["id"]
+    change(api, stream_id, created_at=func.now() - text("interval '90 minutes'"))
+    found = gauges(api)
+    assert (of(found, "open_streams", state="waiting"), of(found, "open_streams", state="away")) == (1, 0)
+    assert of(found, "oldest_seconds", step="ingest") == 0
+    change(api, stream_id, segments_total=3, status="running")
+    assert of(gauges(api), "oldest_seconds", step="score") == 0
+
+
 def test_open_work_is_counted_with_the_age_of_the_oldest(api, owner):
     job_id = api.submit(owner, noise_picture(1)).json["id"]
     found = gauges(api)

@@ -1,0 +1,59 @@
+"""Typed results of live streams and their events."""
+
+from typing import Any, Final
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from deepfakestream.results import Count, Document, Number, Problem, Timestamp
+
+FINAL_STREAM_STATUSES: Final = frozenset({"succeeded", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEvent(Document):
+    """An event of a stream."""
+
+    seq: Count
+    """1 for the first event, then consecutive."""
+    kind: str
+    """``source``, ``segment``, ``alert`` or ``ended``; later releases may add others."""
+    created_at: Timestamp
+    data: dict[str, Any] = Field(repr=False)
+    """What happened; docs/streams.md lists the fields of each kind. Times are seconds since the first picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(Document):
+    """A live stream."""
+
+    id: str
+    """Also the id of its job, for ``Client.get`` and reports."""
+    status: str
+    """That of its job."""
+    state: str
+    """``waiting``, ``connected``, ``away``, ``ending`` or ``ended``."""
+    source: str
+    """Scheme and host of the source."""
+    verdict: str | None = None
+    """Of the whole stream; None until it has ended."""
+    fake_score: Number | None = None
+    reasons: tuple[str, ...] = ()
+    error: Problem | None = None
+    source_error: Problem | None = None
+    """Why the source was away last."""
+    last_seq: Count
+    """Number of the last event."""
+    events: tuple[StreamEvent, ...] = Field(default=(), repr=False)
+    """The events that were asked for."""
+    raw: dict[str, Any] = Field(repr=False)
+    """The document of the service."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the stream has ended."""
+        return self.status in FINAL_STREAM_STATUSES
+
+    @classmethod
+    def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "raw": document}

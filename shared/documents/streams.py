@@ -1,0 +1,159 @@
+"""Documents of live streams and of their events."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.models import Job, Stream, StreamEvent
+from shared.states import JobStatus, Reason, Recording, StreamEnd, StreamEventKind, StreamState, Verdict
+
+
+class StreamOptionsDocument(Document):
+    """The options of a stream."""
+
+    model: str
+    sample_fps: float
+    segment_seconds: float
+    duration_limit_s: float
+    alert_threshold: Score | None = Field(description="Null for the limits of the checkpoint.")
+    record: Annotated[str, DeclaredType(Recording)]
+    webhook_url: str | None
+
+
+class StreamCounters(Document):
+    """What happened since the beginning."""
+
+    segments: int = Field(description="Segments with pictures.")
+    dropped: int = Field(description="Segments that were left out, since scoring could not keep up.")
+    gaps: int = Field(description="Times that were missed: the source was away, or nobody read it.")
+    reconnects: int
+
+
+class StreamPersonDocument(Document):
+    """A person of the last half minute."""
+
+    person: int = Field(
+        description="Counted from 0 in order of appearance. The job numbers its people anew when it ends."
+    )
+    fake_score: Score | None = Field(description="Mean over the scored faces of the last half minute.")
+    faces: int
+    is_alerting: bool
+    raised_s: float | None = Field(description="When the last alert was raised, in the time of the stream.")
+    seen_s: float
+
+
+class StreamEventDocument(Document):
+    """An event of a stream."""
+
+    seq: int = Field(description="1 for the first event, then consecutive.")
+    kind: Annotated[str, DeclaredType(StreamEventKind)]
+    created_at: datetime
+    data: Annotated[dict[str, Any], DeclaredType(dict[str, Any])] = Field(
+        description="`source`: `state`, `error`. `segment`: `index`, `start_s`, `end_s`, `status`, `fake_score`, "
+        "`reasons`, `people`. `alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, "
+        "`faces`, `limit`. `ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
+    )
+
+    @classmethod
+    def from_event(cls, event: StreamEvent) -> "StreamEventDocument":
+        """Build the document of *event*."""
+        return cls(seq=event.seq, kind=event.kind, created_at=event.created_at, data=event.payload)
+
+
+class StreamSummary(Document):
+    """A stream without its people and events."""
+
+    id: UUID = Field(description="The id of the stream, and of its job.")
+    status: Annotated[str, DeclaredType(JobStatus)]
+    state: Annotated[str, DeclaredType(StreamState)]
+    source: str = Field(description="Scheme and host. The path is not shown, since it is often a key.")
+    source_error: ErrorDocument | None = Field(description="Why the source was away last.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    why: Annotated[str | None, DeclaredType(StreamEnd | None)] = Field(description="Why it ends or has ended.")
+    options: StreamOptionsDocument
+    metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])]
+    counters: StreamCounters
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)] = Field(description="Null until it has ended.")
+    fake_score: Annotated[float | None, DeclaredType(Score | None)]
+    reasons: Annotated[list[Any], DeclaredType(list[Reason])]
+    error: ErrorDocument | None
+    last_seq: int = Field(description="Number of the last event; 0 without any.")
+
+    @classmethod
+    def from_stream(cls, job: Job, stream: Stream) -> "StreamSummary":
+        """Build the document of *stream* and its *job* for lists."""
+        return cls(**_fields(job, stream))
+
+
+class StreamDocument(StreamSummary):
+    """A stream with its people, and the events that were asked for."""
+
+    people: Annotated[list[Any], DeclaredType(list[StreamPersonDocument])]
+    events: list[StreamEventDocument] = Field(description="At most 100 after `after`; empty without it.")
+
+    @classmethod
+    def from_rows(cls, job: Job, stream: Stream, events: "list[StreamEvent]") -> "StreamDocument":
+        """Build the whole document of *stream* and its *job*."""
+        found = [StreamEventDocument.from_event(event) for event in events]
+        return cls(**_fields(job, stream), people=stream.people, events=found)
+
+
+def _fields(job: Job, stream: Stream) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "status": job.status,
+        "state": stream.state,
+        "source": stream.source,
+        "source_error": ErrorDocument.from_columns(stream.error_code, stream.error_detail),
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "why": stream.ending,
+        "options": StreamOptionsDocument(
+            model=job.model,
+            sample_fps=job.sample_fps,
+            segment_seconds=job.segment_seconds,
+            duration_limit_s=stream.duration_limit_s,
+            alert_threshold=stream.alert_threshold,
+            record=stream.record,
+            webhook_url=job.webhook_url,
+        ),
+        "metadata": job.client_metadata,
+        "counters": StreamCounters(**{name: getattr(stream, name) for name in StreamCounters.model_fields}),
+        "verdict": job.verdict,
+        "fake_score": job.fake_score,
+        "reasons": job.reasons,
+        "error": ErrorDocument.from_columns(job.error_code, job.error_detail),
+        "last_seq": stream.last_seq,
+    }
+
+
+class RecordingDocument(Document):
+    """A segment whose video is stored."""
+
+    index: int
+    start_s: float
+    end_s: float
+    lead_s: float = Field(
+        description="The file begins this much before `start_s`, at a key frame; what comes before is of the segment "
+        "before."
+    )
+
+
+class RecordingList(Document):
+    """A page of recorded segments, in order."""
+
+    items: list[RecordingDocument]
+    next_cursor: str | None
+
+
+class StreamList(Document):
+    """A page of streams, newest first."""
+
+    items: list[StreamSummary]
+    next_cursor: str | None

@@ -1,0 +1,96 @@
+"""Claims of live streams by readers: the lease on the job's row, and what a reader has to know."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, undefer
+
+from shared.errors import JobCancelledError
+from shared.jobs.leases import Lease, Step, acquire, lock_rows
+from shared.models import Job, Stream
+from shared.states import OPEN_JOB_STATUSES, Recording, StreamEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A stream as its reader knows it."""
+
+    lease: Lease
+    url: str = field(repr=False)
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+    segment_seconds: float
+    sample_fps: float
+    manifest: dict[str, Any] | None = field(repr=False)
+    alert_threshold: float | None
+    record: Recording
+    ending: StreamEnd | None
+    """Why it ends, if the reader before this one had stopped reading."""
+    has_begun: bool
+    """Whether a picture has ever arrived."""
+
+
+def claim_streams(session: Session, limit: int, *, lease_s: float, max_attempts: int) -> list[Claim]:
+    """Lease at most *limit* streams that nobody reads, the oldest first."""
+    free = Job.leased_until.is_(None) | (Job.leased_until < func.now())
+    wanted = (
+        select(Job.id)
+        .join(Stream, Stream.job_id == Job.id)
+        .where(Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), free)
+        .order_by(Job.id)
+        .limit(limit)
+        .with_for_update(of=Job, skip_locked=True)
+    )
+    job_ids: Sequence[uuid.UUID] = session.scalars(wanted).all()
+    claims = []
+    for job_id in job_ids:
+        lease = acquire(session, Step.STREAM, (job_id,), lease_s, max_attempts=max_attempts)
+        if lease is not None:
+            claims.append(_read_claim(session, lease))
+    return claims
+
+
+def _read_claim(session: Session, lease: Lease) -> Claim:
+    """Read what the reader needs. This is the only place that reads the secret."""
+    query = select(Stream).options(undefer(Stream.secret)).where(Stream.job_id == lease.job_id)
+    stream = session.scalars(query.execution_options(populate_existing=True)).one()
+    job = session.get_one(Job, lease.job_id, populate_existing=True)
+    secret = stream.secret or {}
+    claim = Claim(
+        lease,
+        secret.get("url", ""),
+        secret.get("username"),
+        secret.get("password"),
+        job.segment_seconds,
+        job.sample_fps,
+        job.manifest,
+        stream.alert_threshold,
+        stream.record,
+        stream.ending,
+        stream.origin_at is not None,
+    )
+    session.expunge(stream)
+    return claim
+
+
+def keep_claim(session: Session, lease: Lease) -> None:
+    """
+    Forget the failed attempts of a stream whose reader has worked for a while.
+
+    Attempts count readers that died one after the other, as one that a stream itself kills; a stream that lasts for
+    hours outlives several readers.
+    """
+    session.execute(update(Job).where(Job.id == lease.job_id, Job.lease_token == lease.token).values(attempts=0))
+
+
+def give_back(session: Session, lease: Lease) -> None:
+    """Give a claim back, for another reader to take it at once."""
+    try:
+        job, _ = lock_rows(session, lease)
+    except JobCancelledError:
+        return
+    job.lease_token = job.leased_until = None
+    job.attempts = 0

@@ -1,0 +1,153 @@
+"""The rolling verdict of a stream, after each segment that is done: events, alerts and pieces to keep."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, undefer
+
+from shared.config import Streams
+from shared.db import after_commit
+from shared.jobs.deliveries import schedule_alert
+from shared.manifests import Manifest
+from shared.media.removals import schedule_deletion
+from shared.models import Job, Segment, Stream
+from shared.observability import STREAM_ALERTS, STREAM_DELAY_SECONDS, STREAM_SEGMENTS
+from shared.states import OPEN_SEGMENT_STATUSES, Reason, Recording, SegmentStatus, StreamEventKind
+from shared.streams.events import add_event
+from shared.streams.pieces import measure_time
+from worker.pipeline.rolling import Alert, RollingVerdict
+from worker.pipeline.tracking import ScoredSegment
+
+BATCH: Final = 20
+"""The most segments that are judged in one transaction."""
+KEPT_AROUND: Final = 1
+"""Segments that are kept before and after those of an alert."""
+
+
+def judge_segments(session: Session, job: Job, stream: Stream, manifest: Manifest, settings: Streams) -> int:
+    """
+    Judge the next segments of a stream whose job is locked, in order, as far as they are done.
+
+    Returns:
+        The number of segments.
+    """
+    state = session.scalar(select(Stream.rolling).where(Stream.job_id == job.id)) or {}
+    verdict = RollingVerdict.from_json(
+        state.get("verdict"), manifest, window_s=settings.window_s, threshold=stream.alert_threshold
+    )
+    done = _read_done(session, job, verdict.judged)
+    if not done:
+        return 0
+    kept = set(state.get("kept", ()))
+    for segment in done:
+        was_alerting = verdict.is_alerting
+        scored = ScoredSegment(segment.index, segment.result or {}, segment.looks)
+        alerts = verdict.add(scored, segment.start_s, segment.end_s)
+        add_event(session, stream, StreamEventKind.SEGMENT, _describe(segment))
+        _count(session, stream, segment)
+        for alert in alerts:
+            _send(session, job, stream, alert)
+        if was_alerting or verdict.is_alerting:
+            kept |= _to_keep(session, segment, alerts)
+    stream.people = verdict.describe()
+    released = state.get("released", -1)
+    if stream.record == Recording.SUSPICIOUS:
+        horizon_s = done[-1].end_s - settings.window_s - (1 + KEPT_AROUND) * job.segment_seconds
+        released = _release(session, job, kept, released, horizon_s)
+    kept = {index for index in kept if index > released}
+    stream.rolling = {"verdict": verdict.to_json(), "kept": sorted(kept), "released": released}
+    session.flush()
+    return len(done)
+
+
+def release_rest(session: Session, job: Job, stream: Stream) -> None:
+    """Erase the pieces that no alert needs, at the end of a stream that keeps some."""
+    if stream.record == Recording.SUSPICIOUS:
+        state = session.scalar(select(Stream.rolling).where(Stream.job_id == job.id)) or {}
+        _release(session, job, set(state.get("kept", ())), state.get("released", -1), None)
+
+
+def _read_done(session: Session, job: Job, judged: int) -> Sequence[Segment]:
+    """Return the segments that follow the one of the index *judged* and are done, up to the first that is not."""
+    query = select(Segment.index, Segment.status).where(Segment.job_id == job.id, Segment.index > judged)
+    last = judged
+    for index, status in session.execute(query.order_by(Segment.index).limit(BATCH)):
+        if status in OPEN_SEGMENT_STATUSES:
+            break
+        last = index
+    if last == judged:
+        return ()
+    wanted = select(Segment).where(Segment.job_id == job.id, Segment.index > judged, Segment.index <= last)
+    wanted = wanted.options(undefer(Segment.result)).order_by(Segment.index)
+    return session.scalars(wanted.execution_options(populate_existing=True)).all()
+
+
+def _count(session: Session, stream: Stream, segment: Segment) -> None:
+    """Count a judged segment in the metrics."""
+    unread = {Reason.DROPPED, Reason.GAP} & set(segment.reasons or ())
+    outcome = str(next(iter(unread), segment.status))
+    after_commit(session).count(STREAM_SEGMENTS.labels(outcome=outcome).inc)
+    if segment.status == SegmentStatus.SCORED:
+        delay_s = max(0.0, measure_time(session, stream) - segment.end_s)
+        after_commit(session).count(partial(STREAM_DELAY_SECONDS.observe, delay_s))
+
+
+def _describe(segment: Segment) -> dict[str, Any]:
+    reasons = ["segment_failed"] if segment.status == SegmentStatus.FAILED else list(segment.reasons or [])
+    return {
+        "index": segment.index,
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
+        "status": segment.status,
+        "fake_score": segment.fake_score,
+        "reasons": reasons,
+        "people": segment.people_count or 0,
+    }
+
+
+def _send(session: Session, job: Job, stream: Stream, alert: Alert) -> None:
+    event = add_event(session, stream, StreamEventKind.ALERT, alert.to_json())
+    session.refresh(event)
+    after_commit(session).count(STREAM_ALERTS.labels(action=alert.action).inc)
+    data = {
+        "stream_id": str(job.id),
+        "seq": event.seq,
+        "created_at": event.created_at.isoformat(),
+        "metadata": job.client_metadata,
+        **alert.to_json(),
+    }
+    schedule_alert(session, job, event.seq, data)
+
+
+def _to_keep(session: Session, segment: Segment, alerts: Sequence[Alert]) -> set[int]:
+    """Return the indices of the segments to keep since *segment* is in an alert."""
+    first = segment.index
+    starts = [alert.start_s for alert in alerts if alert.action == "raised"]
+    if starts:
+        earliest = select(Segment.index).where(Segment.job_id == segment.job_id, Segment.end_s > min(starts))
+        first = session.scalar(earliest.order_by(Segment.index).limit(1)) or 0
+    return set(range(max(0, first - KEPT_AROUND), segment.index + KEPT_AROUND + 1))
+
+
+def _release(session: Session, job: Job, kept: set[int], released: int, horizon_s: float | None) -> int:
+    """
+    Erase the pieces after the index *released* that are not *kept*.
+
+    Args:
+        horizon_s: Only pieces that end before it; None for all.
+
+    Returns:
+        The index up to which pieces were looked at.
+    """
+    query = select(Segment).where(Segment.job_id == job.id, Segment.index > released)
+    if horizon_s is not None:
+        query = query.where(Segment.end_s < horizon_s)
+    for segment in session.scalars(query.order_by(Segment.index)):
+        released = segment.index
+        if segment.storage_key is not None and segment.index not in kept:
+            schedule_deletion(session, segment.storage_key)
+            segment.storage_key = None
+    session.flush()
+    return released

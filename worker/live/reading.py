@@ -1,0 +1,182 @@
+"""The reading of a stream's source: connections, one after the other, whose pieces are stored and scored."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from shared.errors import DeepfakeStreamError, ForbiddenURLError, JobCancelledError, SourceStalledError, StorageError
+from shared.media.removals import unclaimed_file
+from shared.observability import bind, get_logger
+from shared.states import StreamEnd, StreamEventKind, StreamState
+from shared.streams.claims import Claim
+from shared.streams.events import add_event
+from shared.streams.pieces import NewPiece, lock_stream, new_piece_key, record_piece
+from worker.media.sandbox import sandbox
+from worker.streams.intake import read_pieces
+from worker.streams.values import Piece, Position, Source, StreamLimits
+from worker.tasks.context import Context
+
+log = get_logger(__name__)
+
+FIRST_PAUSE_S: Final = 0.5
+MAX_PAUSE_S: Final = 10.0
+"""Pauses before the source is connected again; each is twice as long as the one before."""
+PICTURE_TIMEOUT_S: Final = 10.0
+"""A connection without a picture for this long is given up."""
+
+
+class SourceReader(threading.Thread):
+    """
+    A thread that reads one source until it is stopped, the source ends, or it is away for too long.
+
+    Args:
+        context: Settings and connections.
+        claim: The stream.
+        end: Called with the reason when the stream is over for the source's part.
+        lose: Called when another reader has the stream, or it has ended.
+    """
+
+    def __init__(
+        self, context: Context, claim: Claim, end: Callable[[StreamEnd], None], lose: Callable[[], None]
+    ) -> None:
+        super().__init__(name="stream-source", daemon=True)
+        self._context, self._claim, self._end, self._lose = context, claim, end, lose
+        self._stopping = threading.Event()
+        self._is_connected = False
+        self._heard = time.monotonic()
+        self._position = Position()
+        self._read_to_s: float | None = None
+        """Where the last piece ends, in the time of the stream; None before the first, and if one was not stored."""
+        self._has_begun = claim.has_begun
+
+    def stop(self) -> None:
+        """Ask the thread to stop, which it does within a second."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Read until the end."""
+        try:
+            with bind(job_id=str(self._claim.lease.job_id)):
+                self._read()
+        except JobCancelledError as reason:
+            log.info("stream abandoned", reason=str(reason))
+            self._lose()
+        except Exception:
+            # Another attempt may succeed; the claim counts it.
+            log.exception("reader of a stream failed")
+            self._lose()
+
+    def _read(self) -> None:
+        timeout_s = self._context.settings.streams.source_timeout_s
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            self._is_connected = False
+            error = self._read_connection()
+            if self._stopping.is_set():
+                return
+            if error is None and self._claim.url.startswith("http"):
+                # A playlist says itself that it has ended.
+                self._end(StreamEnd.SOURCE)
+                return
+            if self._is_connected:
+                pause_s = FIRST_PAUSE_S
+            self._note_away(error)
+            is_forbidden = isinstance(error, ForbiddenURLError) and not self._has_begun
+            if is_forbidden or time.monotonic() - self._heard > timeout_s:
+                self._end(StreamEnd.SOURCE)
+                return
+            self._stopping.wait(pause_s)
+            pause_s = min(2.0 * pause_s, MAX_PAUSE_S)
+
+    def _read_connection(self) -> DeepfakeStreamError | None:
+        """Read one connection to its end; return the error that ended it, if there was one."""
+        claim, settings = self._claim, self._context.settings
+        limits = StreamLimits(allow_shared_network=settings.streams.allow_shared_network)
+        offset_s: float | None = None
+        pieces = read_pieces(
+            Source(claim.url, claim.username, claim.password),
+            segment_s=claim.segment_seconds,
+            limits=limits,
+            allow_insecure=settings.webhooks.allow_insecure,
+            timeout_s=min(PICTURE_TIMEOUT_S, settings.streams.source_timeout_s),
+            should_stop=self._stopping.is_set,
+            position=self._position,
+        )
+        try:
+            for piece in pieces:
+                self._heard = time.monotonic()
+                if offset_s is None and self._position.is_continued and self._read_to_s is not None:
+                    # The connection was lost, and what the source sent meanwhile was still there.
+                    offset_s = self._read_to_s - piece.start_s
+                offset_s = self._store(piece, offset_s)
+        except JobCancelledError:
+            raise
+        except StorageError as error:
+            self._read_to_s = None
+            return error
+        except DeepfakeStreamError as error:
+            return error
+        except (SQLAlchemyError, OSError):
+            # The database or the storage is away: what is missed meanwhile becomes a gap.
+            self._read_to_s = None
+            log.warning("piece of a stream not stored", exc_info=True)
+            return StorageError("this service's storage or database failed")
+        finally:
+            pieces.close()
+        return None
+
+    def _store(self, piece: Piece, offset_s: float | None) -> float:
+        """
+        Store a piece and add its segment.
+
+        Args:
+            offset_s: The time of the stream at the beginning of this connection; None for its first piece.
+
+        Returns:
+            That time.
+        """
+        key = new_piece_key()
+        upload = self._context.storage.create(key)
+        with unclaimed_file(self._context.storage, key):
+            try:
+                upload.write(piece.data)
+                upload.commit()
+            finally:
+                upload.abort()
+            start_s = None if offset_s is None else offset_s + piece.start_s
+            new = NewPiece(key, piece.lead_s, piece.end_s - piece.start_s, start_s)
+            with self._context.sessions.transaction() as session:
+                place = record_piece(session, self._claim.lease, new)
+                if not self._is_connected:
+                    self._note_connected(session)
+        self._is_connected = self._has_begun = True
+        self._read_to_s = place.end_s
+        return place.start_s - piece.start_s
+
+    def _note_connected(self, session: Session) -> None:
+        _, stream = lock_stream(session, self._claim.lease)
+        if stream.ending is None:
+            stream.reconnects += stream.state == StreamState.AWAY
+            stream.state = StreamState.CONNECTED
+        add_event(session, stream, StreamEventKind.SOURCE, {"state": StreamState.CONNECTED, "error": None})
+
+    def _note_away(self, error: DeepfakeStreamError | None) -> None:
+        """Note why the source is away, if that is news."""
+        found = error or SourceStalledError("the source closed the connection")
+        log.warning("source of a stream is away", code=found.code, decoders=sandbox().describe())
+        try:
+            with self._context.sessions.transaction() as session:
+                _, stream = lock_stream(session, self._claim.lease)
+                known = stream.error_code, stream.error_detail, stream.state
+                if stream.ending is None and stream.origin_at is not None:
+                    stream.state = StreamState.AWAY
+                stream.error_code, stream.error_detail = found.code, str(found)
+                if (stream.error_code, stream.error_detail, stream.state) != known:
+                    payload = {"state": stream.state, "error": {"code": found.code, "detail": str(found)}}
+                    add_event(session, stream, StreamEventKind.SOURCE, payload)
+        except SQLAlchemyError:
+            log.warning("state of a stream not recorded", exc_info=True)

@@ -1,0 +1,161 @@
+"""The life of one stream in a reader: its lease, its source, its rolling verdict and its end."""
+
+import threading
+import time
+from typing import Final
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from shared.errors import DeepfakeStreamError, JobCancelledError
+from shared.jobs.leases import renew
+from shared.jobs.queries import has_open_segments
+from shared.manifests import Manifest
+from shared.models import Job, Stream
+from shared.observability import bind, get_logger
+from shared.states import StreamEnd
+from shared.streams.claims import Claim, give_back, keep_claim
+from shared.streams.ending import begin_end, close_stream
+from shared.streams.pieces import drop_late_segments, lock_stream
+from worker.live.judging import judge_segments, release_rest
+from worker.live.reading import SourceReader
+from worker.tasks.context import Context
+
+log = get_logger(__name__)
+
+TICK_S: Final = 0.25
+"""How often the state of a stream is looked at."""
+DRAIN_S: Final = 20.0
+"""How long the end of a stream waits for segments that are being scored; the rest is dropped."""
+SETTLED_RENEWALS: Final = 5
+"""After so many renewals of the lease, the stream has not killed its reader."""
+
+
+class StreamRun(threading.Thread):
+    """
+    A thread that reads a claimed stream until it ends, is lost to another reader, or the process stops.
+
+    Args:
+        context: Settings and connections.
+        claim: The stream.
+    """
+
+    def __init__(self, context: Context, claim: Claim) -> None:
+        super().__init__(name="stream", daemon=True)
+        self._context, self._claim = context, claim
+        self._settings = context.settings.streams
+        self._source = SourceReader(context, claim, self._end, self._lost_set)
+        self._lost = threading.Event()
+        self._stopping = threading.Event()
+        self._why: StreamEnd | None = claim.ending
+        self._drains_until: float | None = None
+        self._renewed = time.monotonic()
+        self._renewals = 0
+
+    def stop(self) -> None:
+        """Ask the thread to give the stream back, since the process stops."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Read the stream."""
+        with bind(job_id=str(self._claim.lease.job_id)):
+            log.info("stream claimed", attempt=self._claim.lease.attempt, ending=self._claim.ending)
+            try:
+                self._run()
+            except Exception:
+                # The lease expires, and another attempt is counted.
+                log.exception("stream failed unexpectedly")
+            finally:
+                self._source.stop()
+                if self._source.is_alive():
+                    self._source.join()
+
+    def _run(self) -> None:
+        if self._claim.manifest is None:
+            raise RuntimeError("a stream has no manifest")
+        manifest = Manifest.from_pin(self._claim.manifest)
+        if self._why is None:
+            self._source.start()
+        while not self._lost.is_set():
+            if self._stopping.is_set():
+                self._give_back()
+                return
+            try:
+                if self._tick(manifest):
+                    log.info("stream read to its end", why=self._why)
+                    return
+            except JobCancelledError as reason:
+                log.info("stream abandoned", reason=str(reason))
+                return
+            except (SQLAlchemyError, OSError, DeepfakeStreamError):
+                log.warning("stream not followed", exc_info=True)
+                if time.monotonic() - self._renewed > self._settings.lease_s:
+                    # Another reader may have it by now.
+                    return
+            self._stopping.wait(TICK_S)
+
+    def _tick(self, manifest: Manifest) -> bool:
+        """Do what is due; return whether the stream is over for its reader."""
+        self._renew()
+        if self._why is not None and self._drains_until is None:
+            # The last piece is recorded before the end is.
+            self._source.stop()
+            if self._source.is_alive():
+                self._source.join()
+            self._drains_until = time.monotonic() + DRAIN_S
+        with self._context.sessions.transaction() as session:
+            job, stream = lock_stream(session, self._claim.lease)
+            self._why = self._why or self._find_end(session, job, stream)
+            if self._drains_until is not None and self._why is not None:
+                begin_end(session, job, stream, self._why)
+            drop_late_segments(session, job, stream, self._settings.max_waiting)
+            judged = judge_segments(session, job, stream, manifest, self._settings)
+            if self._drains_until is None:
+                return False
+            is_late = time.monotonic() > self._drains_until
+            if has_open_segments(session, job.id):
+                if not is_late:
+                    return False
+                drop_late_segments(session, job, stream, 0)
+            if judged and not is_late:
+                # There may be more to judge.
+                return False
+            release_rest(session, job, stream)
+            close_stream(session, job, stream)
+        return True
+
+    def _find_end(self, session: Session, job: Job, stream: Stream) -> StreamEnd | None:
+        """Return why the stream has to end now, if it has."""
+        if stream.stop_requested_at is not None:
+            return StreamEnd.REQUEST
+        elapsed_s = session.scalar(
+            select(func.extract("epoch", func.clock_timestamp() - Job.started_at)).where(Job.id == job.id)
+        )
+        return StreamEnd.DURATION if (elapsed_s or 0.0) >= stream.duration_limit_s else None
+
+    def _renew(self) -> None:
+        if time.monotonic() - self._renewed < self._settings.lease_s / 3:
+            return
+        began = time.monotonic()
+        with self._context.sessions.transaction() as session:
+            if not renew(session, self._claim.lease, self._settings.lease_s):
+                raise JobCancelledError("the lease was lost, or the stream has ended")
+            self._renewals += 1
+            if self._renewals == SETTLED_RENEWALS:
+                keep_claim(session, self._claim.lease)
+        self._renewed = began
+
+    def _give_back(self) -> None:
+        self._source.stop()
+        if self._source.is_alive():
+            self._source.join()
+        with self._context.sessions.transaction() as session:
+            give_back(session, self._claim.lease)
+        log.info("stream given back")
+
+    def _end(self, why: StreamEnd) -> None:
+        self._why = why
+
+    def _lost_set(self) -> None:
+        self._lost.set()
