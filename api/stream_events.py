@@ -20,6 +20,7 @@ from api.slots import take_slot
 from api.streams import blueprint, find_own_stream
 from shared.documents.streams import StreamEventDocument
 from shared.models import Stream
+from shared.states import StreamEventKind
 from shared.streams.events import MAX_EVENTS, read_events
 
 RECONNECT_MS: Final = 2000
@@ -31,13 +32,24 @@ HEARTBEAT_S: Final = 15.0
 BUSY_RETRY_S: Final = 5
 
 
+EVENT_SCHEMA: Final = {
+    "type": "object",
+    "description": "One event; the first line of a connection has `retry` alone.",
+    "properties": {
+        "id": {"type": "string"},
+        "event": {"type": "string", "enum": [kind.value for kind in StreamEventKind]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 @blueprint.get(
     "/streams/<string:stream_id>/events",
     operation_id="followStream",
     responses={
         "200": {
             "description": "Events as they happen: `id` is `seq`, `event` is `kind`, `data` is the event as JSON.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": EVENT_SCHEMA}},
         },
         "204": {"description": "The stream has ended, and there is no event after the given one."},
         **authenticated_problems(404, 422),

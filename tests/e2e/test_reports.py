@@ -32,7 +32,7 @@ def test_a_job_is_scored_again_by_another_checkpoint_and_compared(stack, client,
     before = scan(client, picture, model="swap-lite0")
     done = deepfakestream("rescore", before.id, "--model", "swap-lite2", state=stack.state)
     assert done.returncode == 0, done.stderr
-    child = client.get(done.stdout.split()[0])
+    child = client.get(done.stdout.split()[2])
     assert (child.parent_id, child.model.name, child.status) == (before.id, "swap-lite2", "succeeded")
     assert "swap-lite0" in done.stdout
     diff = client.diff(before.id, child.id)

@@ -59,6 +59,7 @@ class Relay:
         self._thread = threading.Thread(target=self._run, name="stream-relay", daemon=True)
         self._first: _Streams | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -104,8 +105,9 @@ class Relay:
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        if self._first is not None:
-            self._first[1].transport.abort()
+        # Also those whose task was cancelled before it began, and those with data that nobody reads.
+        for writer in self._writers:
+            writer.transport.abort()
         # Closed transports free their sockets in the next round of the loop.
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
@@ -117,7 +119,7 @@ class Relay:
         context = ssl.create_default_context() if self._tls_name is not None else None
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await asyncio.open_connection(
+                streams = await asyncio.open_connection(
                     self._address, self._port, ssl=context, server_hostname=self._tls_name, limit=BLOCK_BYTES
                 )
         except ssl.SSLCertVerificationError as error:
@@ -128,12 +130,15 @@ class Relay:
             raise SourceUnreachableError("the source did not answer in time") from error
         except OSError as error:
             raise SourceUnreachableError("the source could not be reached (no connection)") from error
+        self._writers.append(streams[1])
+        return streams
 
     async def _serve_streams(self, listener: socket.socket) -> None:
         for _ in range(MAX_CONNECTIONS):
             accepted, _ = await self._loop.sock_accept(listener)
             accepted.setblocking(False)
             local = await asyncio.open_connection(sock=accepted, limit=BLOCK_BYTES)
+            self._writers.append(local[1])
             task = self._loop.create_task(self._bridge(local))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -50,6 +50,9 @@ class UDPFeed(Feed):
         """Collect datagrams into blocks, for at most ``POLL_S``."""
         with self._socket:
             self._socket.setblocking(False)
+            # Not select(), which fails in a process with more than 1,024 open files.
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
             sender = None
             block = bytearray()
             flush_at = window = time.monotonic()
@@ -61,7 +64,7 @@ class UDPFeed(Feed):
                 if block and (now >= flush_at or len(block) > BLOCK_BYTES):
                     self.offer(bytes(block))
                     block.clear()
-                if not select.select([self._socket], [], [], POLL_S / 2)[0]:
+                if not poll.poll(1000 * POLL_S / 2):
                     continue
                 data, origin = self._socket.recvfrom(BLOCK_BYTES)
                 sender = sender or origin
