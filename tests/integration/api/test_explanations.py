@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select, update
 
 from shared.config import Broker
 from shared.db import Message
-from shared.errors import ObjectMissingError
+from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs.ending import Failure, cancel_job, end_job
 from shared.jobs.explanations import find_explanation, new_images_key, store_images
 from shared.jobs.leases import RetryPolicy, Step, acquire
@@ -21,8 +21,10 @@ from shared.storage import FileStorage
 from tests.clips import noise_picture
 from tests.integration.api.explained import worker_context
 from tests.integration.api.finished import finish_job
+from tests.integration.api.test_pdf_reports import all_taken
 from worker.config import WorkerSettings
 from worker.tasks.context import Context
+from worker.tasks.explain import read_faces
 from worker.tasks.sweep import sweep
 from worker.tasks.upkeep import tidy, upkeep
 
@@ -291,3 +293,29 @@ def test_a_link_gives_the_images_of_its_job_until_it_is_revoked(api, headers, co
     assert api.call("GET", f"{path.replace('person-0-map.webp', '..%2Fmap')}?{token}", {}).status_code == 404
     assert api.call("DELETE", f"/v1/jobs/{job_id}/shares/{share['id']}", headers).status_code == 204
     assert api.call("GET", f"{path}?{token}", {}).status_code == 404
+
+
+def test_images_of_a_report_wait_for_each_other_and_not_for_media(api, headers, context, monkeypatch):
+    monkeypatch.setattr("api.web.explained_routes.IMAGE_WAIT_S", 0.01)
+    job_id, _ = explained(api, headers, context)
+    token = api.call("POST", f"/v1/jobs/{job_id}/shares", headers, json={}).json["url"].partition("?")[2]
+    path = f"/jobs/{job_id}/report/explanations/person-0-map.webp?{token}"
+    services = api.app.extensions["deepfakestream"]
+    with all_taken(services.viewing):
+        assert api.call("GET", path, {}).data == b"second"
+    with all_taken(services.viewing_images):
+        refused = api.call("GET", path, {})
+        assert (refused.status_code, refused.json["code"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+    # Each request gives its slot back.
+    for _ in range(services.settings.api.viewing + 1):
+        assert api.call("GET", path, {}).data == b"second"
+
+
+def test_reading_the_faces_of_a_job_ends_once_its_lease_is_lost(api, headers, context):
+    job_id = uuid.UUID(finished(api, headers))
+    choice, plan = read_faces(context, job_id, lambda: False)
+    assert len(plan) == 3
+    assert choice.choose(plan)
+    with pytest.raises(JobCancelledError):
+        read_faces(context, job_id, lambda: True)
