@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -114,6 +116,82 @@ def sign_with_expired(data: bytes, mime_type: str, signer: Signer) -> bytes:
     for before, after in made:
         content = content.replace(before, after)
     return content
+
+
+def add_unbound_manifest(signed: bytes, other: bytes) -> bytes:
+    """
+    Return the PNG *signed* with the manifest of the PNG *other* beside its own, which needs no key.
+
+    The space for a time stamp, which no signature covers, is shortened by as much, so that all sizes stay as they were.
+    The manifest that is added loses its signature and the digest of its media, so that it fits.
+    """
+    own_store, other_store = (dict(_chunks(file))[b"caBX"] for file in (signed, other))
+    description, *manifests = _boxes(_boxes(own_store)[0][1])
+    added = next(content for kind, content in _boxes(_boxes(other_store)[0][1]) if kind == b"jumb")
+    stripped = b""
+    for kind, content in _boxes(added):
+        kept = content
+        if kind == b"jumb" and _label(content) == b"c2pa.signature":
+            header, (inner, _) = _boxes(content)
+            kept = _box(*header) + _box(inner, b"\x40")
+        elif kind == b"jumb" and _label(content) == b"c2pa.assertions":
+            boxes = _boxes(content)
+            kept = b"".join(_box(*box) for box in boxes if box[0] != b"jumb" or _label(box[1]) != b"c2pa.hash.data")
+        stripped += _box(kind, kept)
+    foreign = _box(b"jumb", stripped)
+    own = b"".join(
+        _box(
+            kind, _shorten_padding(content, len(foreign)) if _label_of(kind, content) == b"c2pa.signature" else content
+        )
+        for kind, content in _boxes(manifests[-1][1])
+    )
+    store = _box(b"jumb", _box(*description) + foreign + _box(b"jumb", own))
+    if len(store) != len(own_store):
+        raise ValueError("the store has another size")
+    made = b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in ((kind, store if kind == b"caBX" else content) for kind, content in _chunks(signed))
+    )
+    return signed[:8] + made
+
+
+def _chunks(png: bytes) -> list[tuple[bytes, bytes]]:
+    at, found = 8, []
+    while at < len(png):
+        (size,) = struct.unpack_from(">I", png, at)
+        found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + size]))
+        at += 12 + size
+    return found
+
+
+def _boxes(content: bytes) -> list[tuple[bytes, bytes]]:
+    at, found = 0, []
+    while at < len(content):
+        (size,) = struct.unpack_from(">I", content, at)
+        found.append((content[at + 4 : at + 8], content[at + 8 : at + size]))
+        at += size
+    return found
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+def _label(content: bytes) -> bytes:
+    return _boxes(content)[0][1][17:].split(b"\0")[0]
+
+
+def _label_of(kind: bytes, content: bytes) -> bytes:
+    return _label(content) if kind == b"jumb" else b""
+
+
+def _shorten_padding(signature: bytes, count: int) -> bytes:
+    """Take *count* bytes from the text of zeros "pad" (CBOR, with a length of two bytes) of a signature."""
+    header, (kind, cose) = _boxes(signature)
+    at = cose.index(b"\x63pad") + 4
+    (size,) = struct.unpack_from(">H", cose, at + 1)
+    shorter = cose[: at + 1] + struct.pack(">H", size - count) + cose[at + 3 + count :]
+    return _box(*header) + _box(kind, shorter)
 
 
 def made_by(source: str, action: str = "c2pa.created", **fields: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the report says in words about Content Credentials."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -49,6 +50,7 @@ SOURCES: Final = {
     "composite": "put together from several sources",
 }
 """Last part of the IPTC's digital source type → its meaning."""
+NAME_OF_ACTION: Final = re.compile(r"[a-z]{1,20}( [a-z]{1,20}){0,2}")
 CLOSING: Final = "They are no part of the score."
 
 
@@ -68,14 +70,14 @@ def explain_provenance(found: Mapping[str, Any] | None) -> dict[str, Any] | None
     if state in WITH_CLAIMS:
         if found.get("ai_generated"):
             sentences.append("They say that a generative model made this media or a part of it.")
-        signer = [make_printable(str(found[name])) for name in ("signer", "issuer") if found.get(name)]
+        signer = [quote(found[name]) for name in ("signer", "issuer") if found.get(name)]
         if signer:
             claims.append(("Signer", ", ".join(signer)))
         if found.get("signed_at"):
-            stamp = "with a valid time stamp" if found.get("time_stamped") else "without a valid time stamp"
-            claims.append(("Signed", f"{make_printable(str(found['signed_at']))}, {stamp}"))
+            word = "with" if found.get("time_stamped") else "without"
+            claims.append(("Signed", f"{quote(found['signed_at'])}, {word} a time stamp of a trusted authority"))
         claims += [
-            (label, make_printable(str(found[name])))
+            (label, quote(found[name]))
             for label, name in (("Written by", "generator"), ("Title", "title"))
             if found.get(name)
         ]
@@ -84,11 +86,17 @@ def explain_provenance(found: Mapping[str, Any] | None) -> dict[str, Any] | None
         "claims": claims,
         "actions": [_explain_action(action) for action in found.get("actions") or ()],
         "actions_left_out": max(0, (found.get("actions_total") or 0) - len(found.get("actions") or ())),
-        "ingredients": [make_printable(str(title)) for title in found.get("ingredients") or ()],
+        "ingredients": [quote(title) for title in found.get("ingredients") or ()],
         "made_of": _count_files(found.get("ingredients_total") or 0),
         "closing": CLOSING,
         "codes": [make_printable(str(code)) for code in found.get("codes") or ()],
     }
+
+
+def quote(text: Any) -> str:
+    """Return a text of the file's author between quotation marks, so that it does not read as the report's own."""
+    inner = make_printable(str(text)).replace("“", "'").replace("”", "'")
+    return f"“{inner}”"
 
 
 def _count_files(count: int) -> str | None:
@@ -96,11 +104,13 @@ def _count_files(count: int) -> str | None:
 
 
 def _explain_action(action: Mapping[str, Any]) -> str:
-    name = make_printable(str(action.get("action")).removeprefix("c2pa.")).replace("_", " ")
+    name = str(action.get("action")).removeprefix("c2pa.").replace("_", " ")
+    # The names that the C2PA defines are words. Anything else could read as a sentence of the report.
+    name = name if NAME_OF_ACTION.fullmatch(name) else quote(name)
     source = action.get("source_type")
-    parts = [SOURCES.get(source, make_printable(source))] if isinstance(source, str) else []
+    parts = [SOURCES[source] if source in SOURCES else quote(source)] if isinstance(source, str) else []
     if action.get("software"):
-        parts.append(f"with {make_printable(str(action['software']))}")
+        parts.append(f"with {quote(action['software'])}")
     if action.get("of_ingredient"):
         parts.append("recorded for something that the media was made of")
     return f"{name}: {', '.join(parts)}" if parts else name

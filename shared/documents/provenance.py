@@ -56,9 +56,13 @@ class ProvenanceDocument(Document):
         default=None, description="Organisation in the signing certificate: who issued the credentials."
     )
     signed_at: Text | None = Field(
-        default=None, description="When the manifest was signed, by its time stamp; null without one."
+        default=None,
+        description="When the manifest was signed, by its time stamp; null without one. Only where `time_stamped` is"
+        " true does a trusted authority vouch for it.",
     )
-    time_stamped: bool = Field(default=False, description="Whether a time stamp in the manifest was validated.")
+    time_stamped: bool = Field(
+        default=False, description="Whether the manifest has a valid time stamp of an authority that is trusted."
+    )
     generator: Text | None = Field(default=None, description="The program that wrote the manifest.")
     title: Text | None = None
     ai_generated: bool = Field(

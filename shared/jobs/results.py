@@ -18,7 +18,9 @@ from shared.jobs.leases import Lease, lock_rows
 from shared.jobs.segments import set_result
 from shared.models import Delivery, Explanation, Media, Segment
 from shared.queues import SCORE_SEGMENT
-from shared.states import ExplanationStatus, JobStatus
+from shared.states import ExplanationStatus, JobStatus, ProvenanceState
+
+UNREAD_PROVENANCE = (ProvenanceState.UNREADABLE, ProvenanceState.NOT_CHECKED)
 
 
 def record_source(session: Session, lease: Lease, media: Media) -> None:
@@ -51,7 +53,11 @@ def record_plan(
         raise JobCancelledError("the job's media was erased")
     # The media is locked before the job is changed, to avoid a deadlock: a submission of the same content locks the
     # media first, and then waits for the job with the same idempotency key.
-    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation, "provenance": provenance}
+    found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation}
+    is_read = provenance is not None and provenance["state"] not in UNREAD_PROVENANCE
+    if is_read or job.media is None or job.media.provenance is None:
+        # Otherwise what an earlier job of the same file has read stays, since this one could not read it.
+        found["provenance"] = provenance
     session.execute(update(Media).where(Media.id == job.media_id).values(**found))
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())

@@ -140,7 +140,7 @@ def test_expired_media_of_an_ended_job_is_erased_and_its_result_kept(sessions):
     job_id = planned_job(sessions)
     with sessions.transaction() as session:
         media = get_job(session, job_id).media
-        media.expires_at = LONG_AGO
+        media.expires_at, media.provenance = LONG_AGO, {"state": "valid"}
         key, media_id = media.storage_key, media.id
     expire(sessions, Jobs(result_retention_days=1))
     with sessions.transaction() as session:
@@ -150,6 +150,7 @@ def test_expired_media_of_an_ended_job_is_erased_and_its_result_kept(sessions):
     with sessions.transaction() as session:
         assert session.get(Removal, key) is not None
         assert session.get_one(Media, media_id).storage_key is None
+        assert session.scalars(select(Media.id).where(Media.id == media_id, Media.provenance.is_(None))).all()
         assert get_job(session, job_id).status == "cancelled"
 
 

@@ -36,7 +36,8 @@ ANSWERS: Final = {
     "Remote": {"state": "not_checked", "reason": "remote"},
 }
 """The library's error → the answer; any other error is ``DAMAGED``."""
-TIME_STAMPED: Final = ("timeStamp.validated", "timeStamp.trusted")
+TIME_STAMPED: Final = "timeStamp.trusted"
+"""Anybody can be an authority whose time stamps are merely ``timeStamp.validated``."""
 
 # As in shared/documents/provenance.py, where a test holds them together.
 MAX_TEXT: Final = 200
@@ -80,10 +81,8 @@ def describe(store: dict[str, Any]) -> dict[str, Any]:
     results = mapping(mapping(store.get("validation_results")).get("activeManifest"))
     failures = [mapping(one).get("code") for one in listing(store.get("validation_status"))]
     successes = {text(mapping(one).get("code")) for one in listing(results.get("success"))}
-    ordered = [active, *(mapping(one) for label, one in manifests.items() if label != active_label)]
-    found = [
-        action | {"of_ingredient": number > 0} for number, one in enumerate(ordered) for action in list_actions(one)
-    ]
+    bound = list_bound(store, manifests, active_label)
+    found = [action | {"of_ingredient": number > 0} for number, one in enumerate(bound) for action in list_actions(one)]
     # What an investigator looks for must not be pushed out of the list by a thousand other actions.
     found.sort(key=lambda action: action["source_type"] not in AI_SOURCES)
     ingredients = [mapping(one) for one in listing(active.get("ingredients"))]
@@ -94,7 +93,7 @@ def describe(store: dict[str, Any]) -> dict[str, Any]:
         "signer": text(signature.get("common_name")),
         "issuer": text(signature.get("issuer")),
         "signed_at": text(signature.get("time")),
-        "time_stamped": any(code in successes for code in TIME_STAMPED),
+        "time_stamped": TIME_STAMPED in successes,
         "generator": describe_generator(active),
         "title": text(active.get("title")),
         "ai_generated": any(action["source_type"] in AI_SOURCES for action in found),
@@ -102,8 +101,30 @@ def describe(store: dict[str, Any]) -> dict[str, Any]:
         "actions_total": min(len(found), MAX_COUNTED),
         "ingredients": [title for title in titles if title][:MAX_INGREDIENTS],
         "ingredients_total": min(len(ingredients), MAX_COUNTED),
-        "manifests": min(len(manifests), MAX_COUNTED),
+        "manifests": min(len(bound), MAX_COUNTED),
     }
+
+
+def list_bound(store: dict[str, Any], manifests: dict[str, Any], active_label: str) -> list[dict[str, Any]]:
+    """
+    Return the active manifest, and those that its signature covers: of its ingredients, of theirs, and so on.
+
+    An ingredient names the manifest of what was used, with its digest. Others that are in the store mean nothing:
+    anybody can put one there without breaking the signature, in the place that is kept free for time stamps.
+    """
+    differing = {
+        str(mapping(delta).get("ingredientAssertionURI"))
+        for delta in listing(mapping(store.get("validation_results")).get("ingredientDeltas"))
+        if listing(mapping(mapping(delta).get("validationDeltas")).get("failure"))
+    }
+    labels = [active_label]
+    for label in labels:
+        for ingredient in map(mapping, listing(mapping(manifests.get(label)).get("ingredients"))):
+            used = ingredient.get("active_manifest")
+            place = f"self#jumbf=/c2pa/{label}/c2pa.assertions/{ingredient.get('label')}"
+            if isinstance(used, str) and used in manifests and used not in labels and place not in differing:
+                labels.append(used)
+    return [mapping(manifests.get(label)) for label in labels]
 
 
 def list_actions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -22,8 +22,8 @@ from worker.media.process import BoundedProcess, read_exactly
 log = get_logger(__name__)
 
 SCRIPT: Final = Path(__file__).with_name("credentials.py")
-MAX_ANSWER_BYTES: Final = 128 * 1024
-"""More than the longest answer within the bounds, 50 texts of 200 characters as JSON escapes of 12 bytes."""
+MAX_ANSWER_BYTES: Final = 256 * 1024
+"""More than the longest answer within the bounds, 95 texts of 200 characters as JSON escapes of 12 bytes."""
 FORMATS: Final = {
     "jpeg": "image/jpeg",
     "png": "image/png",

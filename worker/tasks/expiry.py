@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, null, select, update
 from sqlalchemy.orm import Session
 
 from shared.audit import SERVICE, Actor, expire_events, record_event
@@ -68,6 +68,8 @@ def _expire_media(session: Session, limit: int) -> int:
             schedule_deletion(session, media.storage_key)
         media.storage_key = None
         record_event(session, "media.expired", owner=media.owner, actor=Actor(SERVICE), sha256=media.sha256)
+    # Credentials name people, and go with the file that they are in.
+    session.execute(update(Media).where(Media.id.in_([media.id for media in rows])).values(provenance=null()))
     return len(rows)
 
 

@@ -290,9 +290,9 @@ def test_the_pdf_has_what_the_page_has_of_content_credentials(api, headers, job)
     text = read(get_pdf(api, headers, job).data)
     page = text_of(api.call("GET", f"/v1/jobs/{job}/report.html", headers).text)
     for words in (
-        "Example Camera",
+        "“Example Camera”",
         "created: taken by a camera",
-        f"12 files: first.jpg, {NAMES[4]}",
+        f"12 files: “first.jpg”, “{NAMES[4]}”",
         "assertion.dataHash",
     ):
         assert squeeze(words) in text, words

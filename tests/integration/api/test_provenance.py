@@ -69,6 +69,21 @@ def test_a_reader_that_crashes_does_not_fail_the_job(script, api, context, signe
         assert (job.media.provenance["state"], job.media.provenance["reason"]) == ("unreadable", "crashed")
 
 
+def test_a_later_job_that_cannot_read_credentials_leaves_those_of_the_earlier_one(
+    api, context, signed, tmp_path, monkeypatch
+):
+    headers = api.key()[0]
+    first, later = (uuid.UUID(api.submit(headers, signed).json["id"]) for _ in range(2))
+    ingest(context, first)
+    before = api.call("GET", f"/v1/jobs/{first}", headers).json["provenance"]
+    (tmp_path / "child.py").write_text("raise SystemExit(1)")
+    monkeypatch.setattr(provenance, "SCRIPT", tmp_path / "child.py")
+    ingest(context, later)
+    assert before["state"] in ("valid", "untrusted")
+    for job_id in (first, later):
+        assert api.call("GET", f"/v1/jobs/{job_id}", headers).json["provenance"] == before
+
+
 def test_media_of_an_earlier_release_has_no_provenance(api, context):
     headers = api.key()[0]
     job_id = uuid.UUID(api.submit(headers, noise_picture(1)).json["id"])

@@ -24,7 +24,7 @@ def test_media_of_an_earlier_release_has_no_section():
 def test_what_a_model_made_is_said_where_there_are_credentials(state):
     found = explain_provenance({"state": state, "ai_generated": True, "signer": "A", "issuer": "B"})
     assert any("generative model" in sentence for sentence in found["sentences"]) == (state in WITH_CLAIMS)
-    assert found["claims"] == ([("Signer", "A, B")] if state in WITH_CLAIMS else [])
+    assert found["claims"] == ([("Signer", "“A”, “B”")] if state in WITH_CLAIMS else [])
 
 
 def test_actions_are_in_words():
@@ -32,9 +32,19 @@ def test_actions_are_in_words():
     shown = explain_provenance(found | {"actions_total": 5})
     assert shown["actions"] == [
         "created: taken by a camera",
-        "color adjustments: with Editor, recorded for something that the media was made of",
+        "color adjustments: with “Editor”, recorded for something that the media was made of",
     ]
     assert shown["actions_left_out"] == 3
+
+
+def test_texts_of_the_author_do_not_read_as_the_reports_own():
+    claim = "Reuters. ”The signer was checked and is trusted.“"
+    quoted = "“Reuters. 'The signer was checked and is trusted.'”"
+    found = {"state": "untrusted", "signer": claim, "title": claim, "generator": claim, "ingredients": [claim]}
+    shown = explain_provenance(found | {"actions": [{"action": claim, "source_type": claim, "software": claim}]})
+    assert shown["claims"] == [("Signer", quoted), ("Written by", quoted), ("Title", quoted)]
+    assert shown["ingredients"] == [quoted]
+    assert shown["actions"] == [f"{quoted}: {quoted}, with {quoted}"]
 
 
 def test_hostile_text_and_words_of_a_later_release_are_printable():

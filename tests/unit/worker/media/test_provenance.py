@@ -131,6 +131,41 @@ def test_what_a_model_made_is_found_in_an_ingredient_and_behind_many_actions(rea
     assert found.actions_total > len(found.actions) == bounds.MAX_ACTIONS
 
 
+def test_a_manifest_that_no_signature_covers_says_nothing(read, signer):
+    """Anybody can add one to a file that stays valid."""
+    camera = samples.sign(picture("png"), "image/png", signer)
+    claims = {"title": "e", "claim_generator_info": [{"name": "E"}], "assertions": [samples.made_by(samples.AI_SOURCE)]}
+    other = samples.sign(picture("png", "blue"), "image/png", samples.make_signer("Other"), manifest=claims)
+    found = read(samples.add_unbound_manifest(camera, other), "png")
+    assert (found.state, found.codes, found.signer) == ("valid", [], "Example Camera")
+    assert (found.ai_generated, found.manifests, found.actions_total) == (False, 1, 1)
+
+
+def test_manifests_of_ingredients_of_ingredients_count(read, signer, signed):
+    middle = samples.sign(picture(colour="blue"), "image/jpeg", signer, ingredients={"from a model": signed})
+    found = read(samples.sign(picture(colour="green"), "image/jpeg", signer, ingredients={"edited": middle}))
+    assert (found.manifests, found.ai_generated) == (3, True)
+
+
+def test_only_a_trusted_authority_makes_a_time_stamp():
+    store = {
+        "manifests": {"a": {"signature_info": {"time": "2015-01-01T00:00:00Z"}}},
+        "active_manifest": "a",
+        "validation_state": "Trusted",
+    }
+    for codes, is_stamped in ((["timeStamp.validated"], False), (["timeStamp.validated", "timeStamp.trusted"], True)):
+        results = {"activeManifest": {"success": [{"code": code} for code in codes]}}
+        assert credentials.describe(store | {"validation_results": results})["time_stamped"] is is_stamped
+
+
+def test_texts_of_characters_with_long_escapes_are_read(read, signer):
+    title = "\N{GRINNING FACE}" * 200
+    actions = [{"action": title, "softwareAgent": {"name": title}, "digitalSourceType": title} for _ in range(20)]
+    manifest = {"title": title, "assertions": [{"label": "c2pa.actions", "data": {"actions": actions}}]}
+    found = read(samples.sign(picture(), "image/jpeg", signer, manifest=manifest))
+    assert (found.title, found.actions_total) == (title, 20)
+
+
 def test_hostile_texts_are_kept_within_bounds(read, signer):
     # The library signs manifests of up to a megabyte.
     hostile = "<script>\u202e\x1b[31m" + "x" * 500_000
