@@ -6,6 +6,7 @@ own, so that an outage neither blocks all clients nor removes the limits (``docs
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -20,8 +21,8 @@ from api.errors import APIError
 from api.services import Services
 from shared.errors import Code
 from shared.media.direct_uploads import measure_open_uploads
-from shared.models import Job, Media
-from shared.states import OPEN_JOB_STATUSES
+from shared.models import Explanation, Job, Media
+from shared.states import OPEN_EXPLANATION_STATUSES, OPEN_JOB_STATUSES, ExplanationStatus
 
 SMALL_UPLOAD_BYTES = 1024 * 1024
 """Bodies up to this declared length count as small: they usually arrive at once, and may wait for a slot."""
@@ -32,6 +33,8 @@ PROBES = ("/livez", "/readyz", "/metrics")
 REDIS_TIMEOUT_S = 0.25
 UPLOAD_RETRY_AFTER_S = 5
 CAPACITY_RETRY_AFTER_S = 15
+EXPLAIN_AGAIN_AFTER_S = 60
+"""How long after its failure an explanation may be requested again, since each request costs all of its attempts."""
 
 
 def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
@@ -47,7 +50,8 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
 
     def allowed() -> str:
         is_submission = request.method == "POST" and (
-            request.path in ("/v1/jobs", "/v1/streams", "/v1/uploads") or request.path.endswith("/rescore")
+            request.path in ("/v1/jobs", "/v1/streams", "/v1/uploads")
+            or request.path.endswith(("/rescore", "/explanations"))
         )
         return f"{api.submissions_per_minute if is_submission else api.requests_per_minute}/minute"
 
@@ -116,6 +120,47 @@ def check_capacity(
         )
     if stores_file:
         _check_quota(session, api, owner)
+
+
+def check_open_explanations(session: Session, api: API, owner: str) -> None:
+    """
+    Refuse another explanation to an owner who has as many open ones as open jobs are allowed.
+
+    Concurrent requests can exceed the limit by their number.
+
+    Raises:
+        APIError: ``too_many_open_jobs``.
+    """
+    # The query reads no more rows than the limit.
+    query = select(Explanation.job_id).join(Job, Job.id == Explanation.job_id)
+    query = query.where(Job.owner == owner, Explanation.status.in_(OPEN_EXPLANATION_STATUSES))
+    count = session.scalar(select(func.count()).select_from(query.limit(api.max_open_jobs_per_owner).subquery())) or 0
+    if count >= api.max_open_jobs_per_owner:
+        raise APIError(
+            Code.TOO_MANY_OPEN_JOBS,
+            f"you have {count} open explanations; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
+            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
+        )
+
+
+def check_failed_recently(session: Session, known: Explanation) -> None:
+    """
+    Refuse to try an explanation again that has just failed.
+
+    Raises:
+        APIError: ``rate_limited``: it failed less than ``EXPLAIN_AGAIN_AFTER_S`` ago.
+    """
+    if known.status != ExplanationStatus.FAILED:
+        return
+    # By the clock of the database, as the time of the failure.
+    age = func.extract("epoch", func.now() - Explanation.finished_at)
+    age_s = session.scalar(select(age).where(Explanation.job_id == known.job_id))
+    if age_s is not None and age_s < EXPLAIN_AGAIN_AFTER_S:
+        raise APIError(
+            Code.RATE_LIMITED,
+            f"this explanation has just failed; it can be requested again {EXPLAIN_AGAIN_AFTER_S} s after its failure",
+            headers={"Retry-After": str(math.ceil(EXPLAIN_AGAIN_AFTER_S - age_s))},
+        )
 
 
 def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) -> None:

@@ -103,7 +103,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         small_uploading=BoundedSemaphore(settings.api.uploads),
         streaming=BoundedSemaphore(settings.api.streaming),
         bundling=BoundedSemaphore(settings.api.bundles),
+        setting_pdf=BoundedSemaphore(settings.api.pdfs),
         viewing=BoundedSemaphore(settings.api.viewing),
+        viewing_images=BoundedSemaphore(settings.api.viewing),
         evidence_keys=load_keys(settings.evidence),
         stamp=make_stamp(settings.evidence.timestamp_url),
     )

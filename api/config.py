@@ -65,12 +65,19 @@ class API(Section):
 
     @property
     def bundles(self) -> int:
-        """How many evidence bundles and PDF reports a process makes at a time."""
+        """How many evidence bundles a process makes at a time."""
+        return max(1, self.threads // 8)
+
+    @property
+    def pdfs(self) -> int:
+        """How many PDF reports a process makes at a time."""
         return max(1, self.threads // 8)
 
     @property
     def viewing(self) -> int:
-        """How many answers with media, for reports that people look at, a process sends at a time."""
+        """How many answers with media, for reports that people look at, a process sends at a time, and how many images
+        of explanations it reads at a time for them.
+        """
         return max(1, self.threads // 4)
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from flask import Response
 from sqlalchemy.orm import Session
 
+from api.admission import check_failed_recently, check_open_explanations
 from api.audit import current_actor
 from api.auth import requires
 from api.documentation import authenticated_problems
@@ -19,7 +20,7 @@ from api.services import Services, current_services
 from shared.audit import record_event
 from shared.documents.explanations import ExplanationDocument
 from shared.errors import Code, ObjectMissingError
-from shared.jobs.explanations import find_explanation, read_images, request_explanation
+from shared.jobs.explanations import find_explanation, is_requestable, read_images, request_explanation
 from shared.models import Explanation
 from shared.states import JobStatus
 
@@ -38,15 +39,20 @@ def explain(path: JobPath) -> Response:
     Explain the faces of a job that has succeeded.
 
     Repeating the request changes nothing while the explanation is pending, running or done. One that failed is tried
-    again. Status, verdict and webhook of the job do not change.
+    again, but not within a minute of its failure. Status, verdict and webhook of the job do not change.
     """
-    with current_services().sessions.transaction() as session:
+    services = current_services()
+    with services.sessions.transaction() as session:
         job = lock_own_job(session, path.job_id)
         if job.status != JobStatus.SUCCEEDED:
             code = Code.JOB_ALREADY_FINAL if job.is_final else Code.JOB_NOT_FINAL
             raise APIError(code, f"job {job.id} has no result to explain: its status is {job.status}")
         known = find_explanation(session, job.id)
         before = None if known is None else (known.status, known.created_at, known.finished_at)
+        if is_requestable(job, known):
+            if known is not None:
+                check_failed_recently(session, known)
+            check_open_explanations(session, services.settings.api, job.owner)
         found = request_explanation(session, job)
         if before != (found.status, found.created_at, found.finished_at):
             record_event(session, "job.explained", owner=job.owner, actor=current_actor(), job_id=job.id)

@@ -35,9 +35,13 @@ class Services:
     streaming: BoundedSemaphore
     """Slots for streams of progress, each of which also takes one for requests that wait."""
     bundling: BoundedSemaphore
-    """Slots for evidence bundles and PDF reports that are being made."""
+    """Slots for evidence bundles that are being made."""
+    setting_pdf: BoundedSemaphore
+    """Slots for PDF reports that are being made."""
     viewing: BoundedSemaphore
     """Slots for media that is being sent to the pages of reports."""
+    viewing_images: BoundedSemaphore
+    """Slots for images of explanations that are being read for the pages of reports."""
     evidence_keys: Keys
     """Sign evidence bundles."""
     stamp: Stamp

@@ -4,10 +4,12 @@ Names of queues and tasks, and the Celery application of both services.
 A message contains only ids. The api sends tasks by name, so that it needs no worker code.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 from celery import Celery
 from kombu import Queue
+from kombu.transport.redis import Channel
 from kombu.utils.scheduling import priority_cycle
 
 from shared.config import Broker, Jobs
@@ -53,6 +55,15 @@ LOW_PRIORITY: Final = 9
 """The priority that Redis serves last; messages without one are served first. Each priority has a list of its own."""
 PRIORITY_OF_TASK: Final = {EXPLAIN: LOW_PRIORITY}
 """Priorities of tasks for which no job waits."""
+
+
+def list_of_task(task: str) -> str:
+    """Return the name of the list in Redis that holds the messages of *task*: that of its queue and priority."""
+    queue, priority = QUEUE_OF_TASK[task], PRIORITY_OF_TASK.get(task)
+    return queue if priority is None else f"{queue}{Channel.sep}{priority}"
+
+
+ALL_LISTS: Final = tuple(dict.fromkeys(list_of_task(task) for task in QUEUE_OF_TASK))
 
 
 class LiveFirst(priority_cycle):
@@ -126,9 +137,14 @@ class Sender:
 
     def depth(self, queue: str) -> int:
         """Return the number of messages in *queue*, of all priorities."""
+        lists = {list_of_task(task) for task, name in QUEUE_OF_TASK.items() if name == queue}
+        return sum(self.depths(lists).values())
+
+    def depths(self, lists: Iterable[str] = ALL_LISTS) -> dict[str, int]:
+        """Return the number of messages in each of *lists*."""
         with self._app.connection_for_read() as connection:
-            channel = connection.default_channel
-            return sum(channel.client.llen(name) for name in (queue, f"{queue}{channel.sep}{LOW_PRIORITY}"))
+            client = connection.default_channel.client
+            return {name: client.llen(name) for name in lists}
 
     def check(self) -> None:
         """Raise unless the broker answers."""

@@ -42,7 +42,8 @@ class Worker(Section):
     decode_timeout_s: float = Field(default=120.0, gt=0)
     """Wall-clock limit of the decoder of one segment or image."""
     score_time_limit_s: float = Field(default=300.0, gt=0)
-    """A process that works on one segment, or on one explanation, for longer than this is killed."""
+    """A process that works on one segment, or on one explanation, for longer than this is killed. An explanation ends
+    after three quarters of it."""
     ingest_time_limit_s: float = Field(default=900.0, gt=0)
     fetch_timeout_s: float = Field(default=600.0, gt=0)
     """Wall-clock limit of fetching a URL source."""

@@ -9,7 +9,6 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -100,11 +99,7 @@ def report(job_id: uuid.UUID) -> Response:
 @blueprint.get("/jobs/<uuid:job_id>/report/pdf")
 def report_as_pdf(job_id: uuid.UUID) -> Response:
     """Send the report as a PDF to whoever has a link to it."""
-    services = current_services()
-    with services.sessions.transaction() as session:
-        values = collect_report(session, find_linked_job(session, job_id), Path(services.settings.models.dir))
-        explanation = find_explanation(session, job_id)
-    return send_pdf(services, values, explanation)
+    return send_pdf(current_services(), lambda session: find_linked_job(session, job_id))
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/state")
@@ -206,16 +201,6 @@ def _take_viewing_slot(services: Services) -> None:
         retry_after_s=BUSY_RETRY_S,
         wait_s=VIEWING_WAIT_S,
     )
-
-
-@contextmanager
-def viewing_slot(services: Services) -> Iterator[None]:
-    """Hold a slot for media while the block runs. Raises APIError with ``overloaded`` if none is free soon."""
-    _take_viewing_slot(services)
-    try:
-        yield
-    finally:
-        services.viewing.release()
 
 
 class _MediaFile(FileWrapper):

@@ -1,6 +1,6 @@
 """The report of a job: what its page says, and the page as one file."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from api.web.pdf import render_pdf
 from shared.documents.jobs import JobDocument
 from shared.jobs.explanations import find_explanation
 from shared.jobs.segments import read_segment_page, read_segments
-from shared.models import Explanation, Job
+from shared.models import Job
 
 PAGE_SEGMENTS: Final = 1000
 BUSY_RETRY_S: Final = 2
@@ -75,23 +75,26 @@ def get_report_as_pdf(path: JobPath) -> Response:
 
     It holds the numbers and words, and not the media. Where the faces of the job are explained, it shows a few of them.
     """
-    services = current_services()
-    with services.sessions.transaction() as session:
-        job = find_own_job(session, path.job_id)
-        values = collect_report(session, job, Path(services.settings.models.dir))
-        explanation = find_explanation(session, job.id)
-    return send_pdf(services, values, explanation)
+    return send_pdf(current_services(), lambda session: find_own_job(session, path.job_id))
 
 
-def send_pdf(services: Services, values: Mapping[str, Any], explanation: Explanation | None) -> Response:
+def send_pdf(services: Services, find_job: Callable[[Session], Job]) -> Response:
     """
-    Set the report with the values of ``collect_report`` and return it as a download.
+    Set the report of a job and return it as a download.
+
+    Args:
+        find_job: Returns the job, or raises APIError if whoever asks may not see it.
 
     Raises:
         APIError: ``overloaded``: the process makes as many as it may already.
     """
-    slot = take_slot(services.bundling, refusal="too many PDF reports are being sent", retry_after_s=BUSY_RETRY_S)
+    # Before anything is read: a long job has many segments.
+    slot = take_slot(services.setting_pdf, refusal="too many PDF reports are being sent", retry_after_s=BUSY_RETRY_S)
     try:
+        with services.sessions.transaction() as session:
+            job = find_job(session)
+            values = collect_report(session, job, Path(services.settings.models.dir))
+            explanation = find_explanation(session, job.id)
         pdf = render_pdf(values, choose_faces(services, explanation))
     finally:
         slot.release()

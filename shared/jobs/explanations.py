@@ -29,6 +29,20 @@ def find_explanation(session: Session, job_id: uuid.UUID) -> Explanation | None:
     return session.scalars(query).one_or_none()
 
 
+def is_requestable(job: Job, known: Explanation | None) -> bool:
+    """
+    Return whether a request makes a job's explanation, whose result is loaded: the first time, or again.
+
+    It does not while one is pending, running or done, or if the media is gone.
+    """
+    is_stored = job.media is not None and job.media.storage_key is not None
+    return is_stored and (known is None or known.status == ExplanationStatus.FAILED or _is_pictureless(known))
+
+
+def _is_pictureless(explanation: Explanation) -> bool:
+    return explanation.storage_key is None and bool((explanation.result or {}).get("images"))
+
+
 def request_explanation(session: Session, job: Job) -> Explanation:
     """
     Request the explanation of a locked job that has succeeded, unless one is pending, running or done.
@@ -39,12 +53,9 @@ def request_explanation(session: Session, job: Job) -> Explanation:
         ObjectMissingError: The job's media is not stored, so it cannot be decoded again.
     """
     known = find_explanation(session, job.id)
-    is_pictureless = known is not None and known.storage_key is None and bool((known.result or {}).get("images"))
-    if known is not None and known.status != ExplanationStatus.FAILED and not is_pictureless:
-        return known
-    if job.media is None or job.media.storage_key is None:
-        if known is not None and known.status == ExplanationStatus.SUCCEEDED:
-            # The numbers are all that is left.
+    if not is_requestable(job, known):
+        if known is not None and known.status != ExplanationStatus.FAILED:
+            # Done or on its way; of one whose media is gone the numbers are all that is left.
             return known
         raise ObjectMissingError(f"the media of job {job.id} is not stored, so it cannot be explained")
     if known is None:

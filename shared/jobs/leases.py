@@ -26,7 +26,7 @@ from shared.jobs.explanations import fail_explanation
 from shared.jobs.queries import lock_job
 from shared.models import Delivery, Explanation, Job, Segment, Stream
 from shared.observability import FAILURES, RESENT
-from shared.queues import DELIVER_WEBHOOK, EXPLAIN, FINISH, INGEST, QUEUE_OF_TASK, SCORE_LIVE, SCORE_SEGMENT
+from shared.queues import DELIVER_WEBHOOK, EXPLAIN, FINISH, INGEST, SCORE_LIVE, SCORE_SEGMENT, list_of_task
 from shared.states import (
     OPEN_EXPLANATION_STATUSES,
     OPEN_JOB_STATUSES,
@@ -200,10 +200,10 @@ _STEP_COLUMNS: Mapping[Step, _StepColumns] = {
 }
 
 
-def queue_for_step(step: Step) -> str | None:
-    """Return the queue for messages of *step*; None if it has none."""
+def list_for_step(step: Step) -> str | None:
+    """Return the list in Redis that holds the messages of *step*; None if it has none."""
     task = _STEP_COLUMNS[step].task
-    return None if task is None else QUEUE_OF_TASK[task]
+    return None if task is None else list_of_task(task)
 
 
 def acquire(session: Session, step: Step, key: Key, lease_s: float, *, max_attempts: int) -> Lease | None:

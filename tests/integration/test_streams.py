@@ -18,7 +18,7 @@ from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_segment
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Job, Removal, Segment, Stream, StreamEvent
-from shared.queues import ALL_QUEUES, LIVE_QUEUE, SCORE_LIVE, Sender, make_celery
+from shared.queues import ALL_LISTS, LIVE_QUEUE, SCORE_LIVE, Sender, make_celery
 from shared.streams.cleanup import find_stream
 from shared.streams.creation import NewStream, create_stream
 from shared.streams.ending import request_stop
@@ -454,7 +454,7 @@ def test_no_other_step_touches_a_stream(context, sessions):
         assert acquire(session, Step.FINISH, (job_id,), 30, max_attempts=3) is None
         assert acquire(session, Step.STREAM, (job_id,), -1, max_attempts=3) is not None
     policy = RetryPolicy(3, 0.0)
-    sweep(context.sessions, context.settings.jobs, policy, dict.fromkeys(ALL_QUEUES, 0))
+    sweep(context.sessions, context.settings.jobs, policy, dict.fromkeys(ALL_LISTS, 0))
     assert get_job_of(sessions, job_id).status == "running"
     with sessions.transaction() as session:
         plain = add_job(session).id
@@ -468,7 +468,7 @@ def test_a_stream_that_kills_its_readers_fails(context, sessions):
             assert acquire(session, Step.STREAM, (job_id,), -1, max_attempts=3)
     with sessions.transaction() as session:
         assert acquire(session, Step.STREAM, (job_id,), 30, max_attempts=3) is None
-    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_QUEUES, 0))
+    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_LISTS, 0))
     job = get_job_of(sessions, job_id)
     assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
     assert "stream" in job.error_detail
@@ -482,7 +482,7 @@ def test_lost_messages_of_a_stream_go_to_its_own_queue(context, sessions):
             Segment(job_id=job_id, index=0, start_s=0.0, end_s=2.0, storage_key=f"live/{uuid.uuid4()}", lead_s=0.0)
         )
     before = context.sender.depth(LIVE_QUEUE)
-    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_QUEUES, 0))
+    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_LISTS, 0))
     assert context.sender.depth(LIVE_QUEUE) == before + 1
     with sessions.transaction() as session:
         delete_job(session, lock_job(session, job_id))

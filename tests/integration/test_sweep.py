@@ -15,7 +15,7 @@ from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_segment
 from shared.models import Job, Media, Removal, Segment
 from shared.observability import JOBS_ENDED
-from shared.queues import CPU_QUEUE, DELIVER_WEBHOOK, FINISH, GPU_QUEUE, INGEST, SCORE_SEGMENT
+from shared.queues import ALL_LISTS, DELIVER_WEBHOOK, FINISH, INGEST, SCORE_SEGMENT
 from tests.counters import counted
 from tests.integration.rows import add_job
 from tests.integration.test_jobs import RESULT, lease, planned_job
@@ -45,7 +45,7 @@ class Collected(SessionFactory):
 def run_sweep(sessions, *, depth=0):
     """Run the sweep and return the keys of rows whose messages were sent again, by task."""
     collected = Collected(sessions.engine)
-    sweep(collected, SETTINGS, POLICY, {CPU_QUEUE: depth, GPU_QUEUE: depth})
+    sweep(collected, SETTINGS, POLICY, dict.fromkeys(ALL_LISTS, depth))
     found = defaultdict(list)
     for message in collected.messages:
         found[message.task].append(tuple(value for _, value in message.ids))

@@ -7,8 +7,9 @@ from typing import Any, Final
 from shared.config import Limits
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from worker.config import Worker
+from worker.explain.choosing import PEOPLE, FaceChoice
 from worker.explain.maps import Explainer
-from worker.explain.people import PEOPLE, FaceChoice, explain_people
+from worker.explain.people import explain_people
 from worker.local import scan_file
 from worker.media.probe import MediaFacts
 from worker.media.segments import Segment
@@ -42,15 +43,16 @@ def explain_file(
     job, rows = scan_file(path, model=model, device=device)
     if job.media is None or job.media.facts is None:
         raise ValueError("the job was not scanned")
-    choice = FaceChoice()
+    choice = FaceChoice(people)
     for row in rows:
         choice.add(row.index, (row.result or {}).get("people", []))
+    plan = {row.index: Segment(row.index, row.start_s, row.end_s) for row in rows}
     explainer = Explainer.load(PACKAGED_MODELS_DIR, model, device)
     explained = explain_people(
         path,
         MediaFacts.from_json(job.media.facts, job.media.presentation),
-        {row.index: Segment(row.index, row.start_s, row.end_s) for row in rows},
-        choice.choose(people),
+        plan,
+        choice.choose(plan),
         explainer,
         sample_fps=job.sample_fps,
         timeout_s=Worker().decode_timeout_s,

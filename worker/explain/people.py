@@ -4,31 +4,30 @@ Explaining the people of a medium that was scored: the highest face of each, and
 The command and the service share it. Only the segments with the chosen faces are decoded again.
 """
 
+import math
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from shared.containers import MediaLimits
-from shared.errors import DecodeError, JobCancelledError
+from shared.errors import DecodeError, DecodeTimeoutError, JobCancelledError, MediaError
 from shared.manifests import Manifest, Preprocessing
+from worker.explain.choosing import ChosenFace, ChosenPerson
 from worker.explain.faces import cut_face
 from worker.explain.maps import Explainer, HeatMap
 from worker.explain.rendering import Picture, colour_map, encode_lossless, encode_webp, overlay, shrink
 from worker.media.decoding import Frame
 from worker.media.frames import read_segments
 from worker.media.probe import MediaFacts
+from worker.media.process import CancelToken
 from worker.media.segments import Segment
-from worker.pipeline.results import FaceResult, PersonResult
 
-PEOPLE: Final = 10
-"""The most people that are explained, the most suspicious ones."""
-THUMBNAILS: Final = 6
-"""The most faces of a person that are shown over time."""
-MAX_SEGMENTS: Final = 30
-"""The most segments that are decoded again. Each person's highest face comes first; thumbnails that would need further
-segments are left out."""
+DECODE_SHARE: Final = 2 / 3
+"""The share of the time for an explanation after which decoding ends, so that there is time left for the maps."""
 THUMBNAIL_PX: Final = 112
 MIN_FALL: Final = 0.1
 """The share of its score that a face must lose without the hottest tenth of its crop for the map to explain anything.
@@ -40,96 +39,10 @@ NOTE: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenFace:
-    """A scored face, and the index of its segment."""
+class ExplanationTimeoutError(DecodeTimeoutError):
+    """Not one face could be decoded in the time for an explanation, and another attempt would take as long."""
 
-    segment: int
-    face: FaceResult
-
-    @property
-    def score(self) -> float:
-        """The score of the face."""
-        return self.face.fake_score or 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ChosenPerson:
-    """A person with the faces to be shown."""
-
-    person: int
-    highest: ChosenFace
-    """The face with the highest score; of equal ones the first."""
-    thumbnails: tuple[ChosenFace, ...]
-    """In order of time."""
-
-
-@dataclass(slots=True)
-class FaceChoice:
-    """Collects scored faces segment by segment, and keeps a few of each person."""
-
-    _highest: dict[int, ChosenFace] = field(default_factory=dict)
-    _candidates: dict[int, list[ChosenFace]] = field(default_factory=dict)
-
-    def add(self, segment: int, people: Iterable[Mapping[str, Any]]) -> None:
-        """
-        Add the faces of the next segment.
-
-        Args:
-            segment: Its index.
-            people: As the segment's result holds them.
-        """
-        for data in people:
-            person = PersonResult.from_json(dict(data))
-            scored = [ChosenFace(segment, face) for face in person.faces if face.fake_score is not None]
-            if not scored:
-                continue
-            known = self._highest.get(person.person)
-            top = max(scored, key=lambda chosen: chosen.score)
-            if known is None or top.score > known.score:
-                self._highest[person.person] = top
-            # A few of each segment are enough, so that memory does not grow with the rate of sampling.
-            self._candidates.setdefault(person.person, []).extend(_spread(scored, THUMBNAILS))
-
-    def choose(self, people: int = PEOPLE) -> list[ChosenPerson]:
-        """Return at most *people* people, by the scores of their highest faces, highest first."""
-        ranked = sorted(self._highest, key=lambda person: (-self._highest[person].score, person))[:people]
-        segments = {self._highest[person].segment for person in ranked}
-        kept: dict[int, list[ChosenFace]] = {person: [] for person in ranked}
-        wanted = {person: _spread_in_time(self._candidates[person], THUMBNAILS) for person in ranked}
-        for place in range(THUMBNAILS):
-            for person in ranked:
-                if place < len(wanted[person]):
-                    chosen = wanted[person][place]
-                    if chosen.segment in segments or len(segments) < MAX_SEGMENTS:
-                        segments.add(chosen.segment)
-                        kept[person].append(chosen)
-        return [
-            ChosenPerson(person, self._highest[person], tuple(sorted(kept[person], key=lambda one: one.face.time_s)))
-            for person in ranked
-        ]
-
-
-def _spread(faces: Sequence[ChosenFace], count: int) -> list[ChosenFace]:
-    """Return at most *count* of *faces*, evenly spaced by their number."""
-    if len(faces) <= count:
-        return list(faces)
-    return [faces[round(place * (len(faces) - 1) / (count - 1))] for place in range(count)]
-
-
-def _spread_in_time(faces: Sequence[ChosenFace], count: int) -> list[ChosenFace]:
-    """Return at most *count* of *faces*, evenly spaced in time."""
-    left = sorted(faces, key=lambda chosen: chosen.face.time_s)
-    if len(left) <= count:
-        return left
-    first_s, last_s = left[0].face.time_s, left[-1].face.time_s
-    found = []
-    for place in range(count):
-        time_s = first_s + place * (last_s - first_s) / (count - 1)
-        nearest = min(left, key=lambda chosen: abs(chosen.face.time_s - time_s))
-        left.remove(nearest)
-        found.append(nearest)
-    return found
+    retryable = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +70,13 @@ def explain_people(
     sample_fps: float,
     timeout_s: float,
     limits: MediaLimits,
+    budget_s: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Explained:
     """
     Explain the highest face of each chosen person, and show faces of it over time.
+
+    When *budget_s* is spent, people whose face was not decoded or not explained yet are left out, and thumbnails too.
 
     Args:
         path: The file that was scored.
@@ -171,31 +87,58 @@ def explain_people(
         sample_fps: As for scoring, so that the same frames are decoded.
         timeout_s: Wall-clock limit of decoding one segment.
         limits: Limits of the video in a motion photo.
+        budget_s: Wall-clock time for all of it, which only the last map may exceed; no limit by default. Decoders are
+            ended after ``DECODE_SHARE`` of it.
         should_stop: Called between frames and between people.
 
     Raises:
         JobCancelledError: *should_stop* returned True.
+        ExplanationTimeoutError: No person could be explained within *budget_s*.
         ModelError: The network gave something that is not a number.
         DecodeError, DecodeTimeoutError, MediaError: The file cannot be decoded as it was for scoring.
     """
+    until = math.inf if budget_s is None else time.monotonic() + budget_s
     faces = [face for person in chosen for face in (person.highest, *person.thumbnails)]
+    # The highest faces come first, in case the time does not suffice for all. Neighbours share a decoder.
+    first = list(dict.fromkeys(person.highest.segment for person in chosen))
+    order = [*first, *sorted({face.segment for face in faces} - {*first})]
+    token = CancelToken()
     frames = read_segments(
         path,
         facts,
-        [plan[index] for index in sorted({face.segment for face in faces})],
+        [plan[index] for index in order],
         sample_fps=sample_fps,
         timeout_s=timeout_s,
+        cancel_token=token,
         limits=limits,
     )
-    with closing(frames):
-        crops = _cut_faces(frames, faces, explainer.manifest.preprocessing, should_stop)
+    with _cancelled_after(token, None if budget_s is None else DECODE_SHARE * budget_s), closing(frames):
+        crops = cut_faces(frames, faces, order, explainer.manifest.preprocessing, token, should_stop)
     people: list[dict[str, Any]] = []
     images: dict[str, bytes] = {}
     for person in chosen:
         _check(should_stop)
-        [heat] = explainer.explain_faces([crops[person.highest]])
-        people.append(_explain(person, crops, heat, images))
+        if person.highest in crops and time.monotonic() < until:
+            [heat] = explainer.explain_faces([crops[person.highest]])
+            people.append(_explain(person, crops, heat, images))
+    if chosen and not people:
+        raise ExplanationTimeoutError("no face could be decoded and explained in the time for one explanation")
     return Explained(people, images)
+
+
+@contextmanager
+def _cancelled_after(token: CancelToken, seconds: float | None) -> Iterator[None]:
+    """Cancel *token* unless the block ends within *seconds*."""
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, token.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _check(should_stop: Callable[[], bool]) -> None:
@@ -203,33 +146,68 @@ def _check(should_stop: Callable[[], bool]) -> None:
         raise JobCancelledError("the lease was lost, or the job was erased")
 
 
-def _cut_faces(
+def cut_faces(
     frames: Iterator[Frame | None],
     faces: Iterable[ChosenFace],
+    order: Sequence[int],
     preprocessing: Preprocessing,
-    should_stop: Callable[[], bool],
+    token: CancelToken,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[ChosenFace, Picture]:
-    """Cut each face from the frame that is nearest to its time; no more than two frames are in memory."""
+    """
+    Cut each face from the frame that is nearest to its time; no more than two frames are in memory.
+
+    Args:
+        frames: Those of the segments, with None after those of each.
+        order: The indices of the segments.
+        token: Ends the decoder; the faces that were not cut before are left out then.
+
+    Raises:
+        DecodeError, DecodeTimeoutError, MediaError: The frames cannot be decoded.
+        JobCancelledError: *should_stop* returned True.
+    """
     crops: dict[ChosenFace, Picture] = {}
     by_segment: dict[int, set[ChosenFace]] = {}
     for face in faces:
         by_segment.setdefault(face.segment, set()).add(face)
-    for index in sorted(by_segment):
-        waiting = sorted(by_segment[index], key=lambda chosen: chosen.face.time_s)
-        previous: Frame | None = None
-        for frame in iter(lambda: next(frames), None):
-            _check(should_stop)
-            while waiting and frame.time_s >= waiting[0].face.time_s:
-                face = waiting.pop(0)
-                is_nearer = previous is None or frame.time_s - face.face.time_s < face.face.time_s - previous.time_s
-                crops[face] = cut_face(frame if is_nearer or previous is None else previous, face.face, preprocessing)
-            previous = frame
-        if waiting and previous is None:
-            raise DecodeError("frames that were scored could not be decoded again")
-        for face in waiting:
-            if previous is not None:
-                crops[face] = cut_face(previous, face.face, preprocessing)
+    try:
+        for index in order:
+            waiting = sorted(by_segment[index], key=lambda chosen: chosen.face.time_s)
+            _cut_segment(frames, waiting, crops, preprocessing, token, should_stop)
+            if token.is_cancelled:
+                break
+    except (DecodeError, MediaError):
+        # A decoder that was ended leaves damaged or no output.
+        if not token.is_cancelled:
+            raise
     return crops
+
+
+def _cut_segment(
+    frames: Iterator[Frame | None],
+    waiting: list[ChosenFace],
+    crops: dict[ChosenFace, Picture],
+    preprocessing: Preprocessing,
+    token: CancelToken,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Cut the faces *waiting*, in order of time, from the frames up to the next None."""
+    previous: Frame | None = None
+    for frame in iter(lambda: next(frames), None):
+        _check(should_stop)
+        while waiting and frame.time_s >= waiting[0].face.time_s:
+            face = waiting.pop(0)
+            is_nearer = previous is None or frame.time_s - face.face.time_s < face.face.time_s - previous.time_s
+            crops[face] = cut_face(frame if is_nearer or previous is None else previous, face.face, preprocessing)
+        previous = frame
+    if token.is_cancelled:
+        # The frames of these faces may be among those that were not decoded.
+        return
+    if waiting and previous is None:
+        raise DecodeError("frames that were scored could not be decoded again")
+    for face in waiting:
+        if previous is not None:
+            crops[face] = cut_face(previous, face.face, preprocessing)
 
 
 def _explain(
@@ -245,7 +223,7 @@ def _explain(
         names[kind] = f"person-{person.person}-{kind}.webp"
         images[names[kind]] = data
     thumbnails = []
-    for number, chosen in enumerate(person.thumbnails):
+    for number, chosen in enumerate(face for face in person.thumbnails if face in crops):
         name = f"person-{person.person}-thumbnail-{number}.webp"
         images[name] = encode_webp(shrink(crops[chosen], THUMBNAIL_PX))
         thumbnails.append({**_place(chosen), "fake_score": chosen.face.fake_score, "image": name})

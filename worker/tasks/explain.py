@@ -16,8 +16,9 @@ from shared.jobs.segments import read_segment_page
 from shared.manifests import Manifest
 from shared.media.removals import unclaimed_file
 from shared.observability import get_logger
+from worker.explain.choosing import FaceChoice
 from worker.explain.maps import Explainer
-from worker.explain.people import Explained, FaceChoice, explain_people
+from worker.explain.people import Explained, explain_people
 from worker.media.probe import MediaFacts
 from worker.media.segments import Segment
 from worker.tasks.context import Context
@@ -28,7 +29,8 @@ log = get_logger(__name__)
 
 SEGMENTS_ON_A_PAGE = 20
 """Segments with their faces in memory at a time; one of 60 s at 30 frames a second can have thousands of faces."""
-
+BUDGET_SHARE = 0.75
+"""The share of the task's time limit after which an explanation ends with the people that it has."""
 
 Explainers = Callable[[Manifest], Explainer]
 """Returns the explainer of the manifest that a job has pinned; raises ModelError if its weights are not installed."""
@@ -46,7 +48,7 @@ def explain(context: Context, explainers: Explainers, job_id: uuid.UUID) -> None
 
 def _explain(context: Context, explainers: Explainers, lease: Lease, is_lost: IsLost) -> None:
     began = time.monotonic()
-    explained, manifest = _explain_job(context, explainers, lease, is_lost)
+    explained, manifest = _explain_job(context, explainers, lease, is_lost, began)
     if explained.images:
         key = new_images_key()
         # A worker that dies before the commit leaves a file without a row, which ``tidy`` removes.
@@ -68,7 +70,10 @@ def _record(context: Context, lease: Lease, result: dict[str, Any], key: str | N
         record_explanation(session, lease, result, key)
 
 
-def _explain_job(context: Context, explainers: Explainers, lease: Lease, is_lost: IsLost) -> tuple[Explained, Manifest]:
+def _explain_job(
+    context: Context, explainers: Explainers, lease: Lease, is_lost: IsLost, began: float
+) -> tuple[Explained, Manifest]:
+    worker = context.settings.worker
     with context.sessions.transaction() as session:
         job = get_job(session, lease.job_id)
         if job is None:
@@ -77,30 +82,39 @@ def _explain_job(context: Context, explainers: Explainers, lease: Lease, is_lost
             raise ObjectMissingError("the job's media was erased")
         storage_key, facts = job.media.storage_key, MediaFacts.from_json(job.media.facts, job.media.presentation)
         sample_fps, manifest = job.sample_fps, context.manifest(job)
-    choice, plan = _read_faces(context, lease.job_id)
-    chosen = choice.choose()
+    choice, plan = read_faces(context, lease.job_id, is_lost)
+    chosen = choice.choose(plan)
     if not chosen:
         return Explained([], {}), manifest
+    explainer = explainers(manifest)
     with context.storage.local_path(storage_key) as path:
         explained = explain_people(
             path,
             facts,
             plan,
             chosen,
-            explainers(manifest),
+            explainer,
             sample_fps=sample_fps,
-            timeout_s=context.settings.worker.decode_timeout_s,
+            timeout_s=worker.decode_timeout_s,
             limits=context.settings.limits.for_media(),
+            budget_s=max(0.0, BUDGET_SHARE * worker.score_time_limit_s - (time.monotonic() - began)),
             should_stop=is_lost,
         )
     return explained, manifest
 
 
-def _read_faces(context: Context, job_id: uuid.UUID) -> tuple[FaceChoice, dict[int, Segment]]:
-    """Read the scored faces of a job, a page of segments at a time, and its segments without their faces."""
+def read_faces(context: Context, job_id: uuid.UUID, is_lost: IsLost) -> tuple[FaceChoice, dict[int, Segment]]:
+    """
+    Read the scored faces of a job, a page of segments at a time, and its segments without their faces.
+
+    Raises:
+        JobCancelledError: The lease was lost, or the job was erased.
+    """
     choice, plan = FaceChoice(), {}
     after: int | None = -1
     while after is not None:
+        if is_lost():
+            raise JobCancelledError("the lease was lost, or the job was erased")
         with context.sessions.transaction() as session:
             page = read_segment_page(session, job_id, after=after, limit=SEGMENTS_ON_A_PAGE, with_faces=True)
         for row in page.rows:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from shared.config import Jobs
 from shared.db import SessionFactory, after_commit
-from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, queue_for_step, send_due_messages
+from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, list_for_step, send_due_messages
 
 BATCH = 500
 """Rows processed in one transaction, so that it stays short; the next sweep processes more."""
@@ -20,7 +20,8 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths:
     Fail steps that have no attempts left, and send the messages of open steps again.
 
     Args:
-        depths: Number of waiting messages by queue. If a queue is empty, the message of an open step is lost.
+        depths: Number of waiting messages by list in Redis, of ``ALL_LISTS``. If a list is empty, the message of an
+            open step is lost. Explanations have a list of their own, so that many of them do not hide that.
 
     Returns:
         Number of messages that were sent again, by step.
@@ -31,10 +32,10 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths:
             fail_exhausted(session, step, policy, BATCH)
             # Files are removed by ``tidy``: unavailable storage must not delay the sweep.
             after_commit(session).removals.clear()
-        queue = queue_for_step(step)
-        if queue is None:
+        name = list_for_step(step)
+        if name is None:
             continue
-        message_timeout_s = settings.resend_after_s if depths[queue] == 0 else settings.resend_always_after_s
+        message_timeout_s = settings.resend_after_s if depths[name] == 0 else settings.resend_always_after_s
         with sessions.transaction() as session:
             counts[step] = send_due_messages(session, step, policy, message_timeout_s, BATCH)
     return counts

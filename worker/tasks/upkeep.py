@@ -12,7 +12,6 @@ from shared.media.direct_uploads import incoming_id, incoming_key
 from shared.media.removals import pending_deletions, remove_files
 from shared.models import DirectUpload, Explanation, Job, Media, Segment
 from shared.observability import get_logger
-from shared.queues import ALL_QUEUES
 from shared.states import FINAL_JOB_STATUSES
 from shared.storage import EXPLANATION_PREFIX, INCOMING_PREFIX, LIVE_PREFIX, MEDIA_PREFIX, PROBE_PREFIX
 from worker.tasks.context import Context
@@ -30,8 +29,7 @@ BATCH = 1000
 
 def upkeep(context: Context) -> None:
     """Send the messages of all steps that are pending by their rows."""
-    depths = {queue: context.sender.depth(queue) for queue in ALL_QUEUES}
-    counts = sweep(context.sessions, context.settings.jobs, context.policy, depths)
+    counts = sweep(context.sessions, context.settings.jobs, context.policy, context.sender.depths())
     if any(counts.values()):
         log.info("messages sent", **{step.value: count for step, count in counts.items()})
 

@@ -7,21 +7,26 @@ import pytest
 from sqlalchemy import delete, func, select, update
 
 from shared.config import Broker
-from shared.errors import ObjectMissingError
+from shared.db import Message
+from shared.errors import JobCancelledError, ObjectMissingError
 from shared.jobs.ending import Failure, cancel_job, end_job
 from shared.jobs.explanations import find_explanation, new_images_key, store_images
 from shared.jobs.leases import RetryPolicy, Step, acquire
 from shared.jobs.queries import lock_job
 from shared.jobs.results import record_explanation
-from shared.models import Explanation, Job, Media, Removal
-from shared.queues import CPU_QUEUE, GPU_QUEUE, Sender, make_celery
+from shared.models import Explanation, Job, Media, Removal, Segment
+from shared.queues import ALL_LISTS, EXPLAIN, GPU_QUEUE, Sender, make_celery
 from shared.states import ExplanationStatus, JobStatus
 from shared.storage import FileStorage
+from tests.clips import noise_picture
+from tests.integration.api.explained import worker_context
 from tests.integration.api.finished import finish_job
+from tests.integration.api.test_pdf_reports import all_taken
 from worker.config import WorkerSettings
 from worker.tasks.context import Context
+from worker.tasks.explain import read_faces
 from worker.tasks.sweep import sweep
-from worker.tasks.upkeep import tidy
+from worker.tasks.upkeep import tidy, upkeep
 
 IMAGES = {"person-0-crop.webp": b"first image", "person-0-map.webp": b"second"}
 LEASE_S = 60.0
@@ -88,7 +93,7 @@ def expire_lease(api):
 
 
 def run_sweep(api, context):
-    return sweep(api.sessions, context.settings.jobs, context.policy, {CPU_QUEUE: 0, GPU_QUEUE: 0})[Step.EXPLAIN]
+    return sweep(api.sessions, context.settings.jobs, context.policy, dict.fromkeys(ALL_LISTS, 0))[Step.EXPLAIN]
 
 
 def test_deletion_removes_the_images_from_storage(api, headers, context):
@@ -163,6 +168,20 @@ def test_a_worker_that_dies_between_images_and_row_leaves_nothing(api, headers, 
     assert stored(context) == {kept}
 
 
+def test_many_explanations_do_not_delay_messages_of_scoring_that_were_lost(api, headers):
+    job_id = uuid.UUID(api.submit(headers).json["id"])
+    with api.sessions.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(status=JobStatus.RUNNING, segments_total=1))
+        long_ago = func.now() - timedelta(seconds=30)
+        session.add(Segment(job_id=job_id, index=0, start_s=0.0, end_s=5.0, sent_at=long_ago, send_after=long_ago))
+    with worker_context(api) as context:
+        for _ in range(3):
+            context.sender.send(Message(EXPLAIN, (("job_id", uuid.uuid4()),)))
+        assert context.sender.depth(GPU_QUEUE) == 3
+        upkeep(context)
+        assert context.sender.depth(GPU_QUEUE) == 4
+
+
 def test_exhausted_attempts_fail_the_explanation_and_not_the_job(api, headers, context):
     job_id = finished(api, headers)
     before = api.call("GET", f"/v1/jobs/{job_id}", headers).json
@@ -175,8 +194,42 @@ def test_exhausted_attempts_fail_the_explanation_and_not_the_job(api, headers, c
     assert (found.status, found.error_code) == (ExplanationStatus.FAILED, "attempts_exhausted")
     after = api.call("GET", f"/v1/jobs/{job_id}", headers).json
     assert {**after, "explanation": None} == {**before, "explanation": None}
+    refused = api.call("POST", where(job_id), headers)
+    assert (refused.status_code, refused.json["code"]) == (429, "rate_limited")
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
+    assert row(api, job_id).status == ExplanationStatus.FAILED
+    with api.sessions.transaction() as session:
+        session.execute(update(Explanation).values(finished_at=Explanation.finished_at - timedelta(seconds=61)))
     assert api.call("POST", where(job_id), headers).json["status"] == "pending"
     assert take(api, job_id).attempt == 1
+
+
+def test_open_explanations_of_an_owner_are_limited_as_open_jobs(make_api):
+    api = make_api(max_open_jobs_per_owner=1)
+    (headers, _), (other, _) = api.key(), api.key("another")
+    jobs = []
+    for number in range(2):
+        jobs.append(api.submit(headers, noise_picture(number)).json["id"])
+        finish_job(api, jobs[-1])
+    assert api.call("POST", where(jobs[0]), headers).status_code == 202
+    refused = api.call("POST", where(jobs[1]), headers)
+    assert (refused.status_code, refused.json["code"]) == (429, "too_many_open_jobs")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert row(api, jobs[1]) is None
+    # Repeating a request adds nothing, and other owners have limits of their own.
+    assert api.call("POST", where(jobs[0]), headers).status_code == 202
+    another = api.submit(other, noise_picture(3)).json["id"]
+    finish_job(api, another)
+    assert api.call("POST", where(another), other).status_code == 202
+
+
+def test_requests_of_explanations_count_as_submissions(make_api):
+    api = make_api(requests_per_minute=100, submissions_per_minute=2)
+    headers, _ = api.key()
+    job_id = api.submit(headers).json["id"]
+    finish_job(api, job_id)
+    assert [api.call("POST", where(job_id), headers).status_code for _ in range(3)] == [202, 202, 429]
+    assert api.call("GET", where(job_id), headers).status_code == 200
 
 
 @pytest.mark.parametrize("status", [None, JobStatus.FAILED, JobStatus.CANCELLED])
@@ -240,3 +293,29 @@ def test_a_link_gives_the_images_of_its_job_until_it_is_revoked(api, headers, co
     assert api.call("GET", f"{path.replace('person-0-map.webp', '..%2Fmap')}?{token}", {}).status_code == 404
     assert api.call("DELETE", f"/v1/jobs/{job_id}/shares/{share['id']}", headers).status_code == 204
     assert api.call("GET", f"{path}?{token}", {}).status_code == 404
+
+
+def test_images_of_a_report_wait_for_each_other_and_not_for_media(api, headers, context, monkeypatch):
+    monkeypatch.setattr("api.web.explained_routes.IMAGE_WAIT_S", 0.01)
+    job_id, _ = explained(api, headers, context)
+    token = api.call("POST", f"/v1/jobs/{job_id}/shares", headers, json={}).json["url"].partition("?")[2]
+    path = f"/jobs/{job_id}/report/explanations/person-0-map.webp?{token}"
+    services = api.app.extensions["deepfakestream"]
+    with all_taken(services.viewing):
+        assert api.call("GET", path, {}).data == b"second"
+    with all_taken(services.viewing_images):
+        refused = api.call("GET", path, {})
+        assert (refused.status_code, refused.json["code"]) == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+    # Each request gives its slot back.
+    for _ in range(services.settings.api.viewing + 1):
+        assert api.call("GET", path, {}).data == b"second"
+
+
+def test_reading_the_faces_of_a_job_ends_once_its_lease_is_lost(api, headers, context):
+    job_id = uuid.UUID(finished(api, headers))
+    choice, plan = read_faces(context, job_id, lambda: False)
+    assert len(plan) == 3
+    assert choice.choose(plan)
+    with pytest.raises(JobCancelledError):
+        read_faces(context, job_id, lambda: True)

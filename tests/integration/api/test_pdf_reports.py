@@ -7,11 +7,12 @@ import json
 import re
 import shutil
 import uuid
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from PIL import Image
 from pypdf import PdfReader
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from api.web.timeline import name_interval
 from api.web.wording import MAP_NOTE
@@ -224,6 +225,10 @@ def test_explained_faces_are_in_the_pdf_and_their_number_is_bounded(api, headers
     assert pictures_in(plain) == 0
     assert pictures_in(pdf) == 6 * (2 + 4)
     assert pdf == look(api, share(api, headers, video)["url"], "/pdf").data == get_pdf(api, headers, video).data
+    markup = look(api, share(api, headers, video)["url"]).text
+    images = re.findall(r"<img [^>]*report/explanations/[^>]*>", markup)
+    assert images
+    assert all('loading="lazy"' in image for image in images)
     text, page = read(pdf), text_of(api.call("GET", f"/v1/jobs/{video}/report.html", headers).text)
     for words in (MAP_NOTE, "it falls from 87.1 to 12.3", "The spots explain nothing here"):
         assert squeeze(words) in text, words
@@ -301,15 +306,41 @@ def test_a_job_without_a_result_has_a_report(api, headers):
 
 
 def test_only_so_many_reports_are_made_at_a_time(api, headers, job):
-    slots = api.app.extensions["deepfakestream"].bundling
-    taken = 0
-    while slots.acquire(blocking=False):
-        taken += 1
+    services = api.app.extensions["deepfakestream"]
+    url = share(api, headers, job)["url"]
+    with all_taken(services.setting_pdf), sent_queries(services) as queries:
+        for answer in (get_pdf(api, headers, job), look(api, url, "/pdf")):
+            assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
+            assert int(answer.headers["Retry-After"]) > 0
+        read = [query for query in queries if "FROM segments" in query]
+    # A refusal costs no reading of segments, of which there may be thousands.
+    assert read == []
+    # Evidence bundles have slots of their own.
+    with all_taken(services.bundling):
+        assert get_pdf(api, headers, job).status_code == 200
+        assert look(api, url, "/pdf").status_code == 200
+
+
+@contextmanager
+def all_taken(slots):
+    """Hold all *slots* while the block runs."""
+    with ExitStack() as held:
+        while slots.acquire(blocking=False):
+            held.callback(slots.release)
+        yield
+
+
+@contextmanager
+def sent_queries(services):
+    """Give the list of the queries that the api sends while the block runs."""
+    queries = []
+
+    def keep(*given):
+        queries.append(given[2])
+
+    engine = services.sessions.engine
+    event.listen(engine, "before_cursor_execute", keep)
     try:
-        answer = get_pdf(api, headers, job)
-        assert (answer.status_code, answer.json["code"]) == (503, "overloaded")
-        assert int(answer.headers["Retry-After"]) > 0
+        yield queries
     finally:
-        for _ in range(taken):
-            slots.release()
-    assert get_pdf(api, headers, job).status_code == 200
+        event.remove(engine, "before_cursor_execute", keep)
