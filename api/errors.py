@@ -94,6 +94,9 @@ _CODE_OF_STATUS: Final[Mapping[int, Code]] = {
 }
 
 
+EXAMPLE_ID: Final = "01a21db6-8ff1-7c4c-b05f-d3c74dc15979"
+
+
 class APIError(DeepfakeStreamError):
     """
     An error response.
@@ -155,7 +158,9 @@ def validation_problem(error: ValidationError) -> Response:
         # location. Clients need neither.
         if item["type"] != "none_required":
             location = ".".join(str(part) for part in item["loc"][:1] or ("body",))
-            found.setdefault(location, item["msg"])
+            # pydantic's sentence names the first letter that it cannot parse.
+            is_id = item["type"] == "uuid_parsing"
+            found.setdefault(location, "this is no id, which looks like " + EXAMPLE_ID if is_id else item["msg"])
     errors = [{"name": name, "detail": detail} for name, detail in found.items()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:

@@ -43,7 +43,8 @@ def explain(path: JobPath) -> Response:
     with current_services().sessions.transaction() as session:
         job = lock_own_job(session, path.job_id)
         if job.status != JobStatus.SUCCEEDED:
-            raise APIError(Code.JOB_NOT_FINAL, f"job {job.id} has no result to explain: it is {job.status}")
+            code = Code.JOB_ALREADY_FINAL if job.is_final else Code.JOB_NOT_FINAL
+            raise APIError(code, f"job {job.id} has no result to explain: its status is {job.status}")
         known = find_explanation(session, job.id)
         before = None if known is None else (known.status, known.created_at, known.finished_at)
         found = request_explanation(session, job)

@@ -288,6 +288,11 @@ def load_settings(settings_type: type[AnySettings]) -> AnySettings:
         settings = settings_type()
     except ValidationError as error:
         problems += [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        if not os.environ.get(CONFIG_VARIABLE) and any(item["type"] == "missing" for item in error.errors()):
+            problems.append(
+                f"(no configuration file is named by {CONFIG_VARIABLE}; commands for operators find the settings of a"
+                " stack that runs with 'deepfakestream up' or 'make run' themselves)"
+            )
         raise ConfigurationError(_format_problems(problems)) from error
     except (SettingsError, yaml.YAMLError, OSError) as error:
         raise ConfigurationError(_format_problems([*problems, str(error)])) from error

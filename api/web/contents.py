@@ -1,6 +1,7 @@
 """What a report says, of a job's document and segments alone: the same for a page, a file and a PDF."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,7 @@ from api.web.wording import (
 from shared.documents.jobs import JobDocument
 from shared.errors import ModelError, UnknownModelError
 from shared.manifests import Manifest, find_manifest
-from shared.states import FINAL_JOB_STATUSES
+from shared.states import FINAL_JOB_STATUSES, Verdict
 
 CARD_FILE: Final = "MODEL_CARD.md"
 STYLES: Final = Path(__file__).parent / "static" / "pages.css"
@@ -68,6 +69,7 @@ def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: 
             *([error_rates] if error_rates else []),
         ],
         "finding": explain_finding(document.review["finding"]) if document.review else None,
+        "review_time": _read_review_time(document.review),
         "timeline": draw_timeline(segments, document.evidence, document.suspicious or []),
         "bars_words": explain_bars(is_image=is_image),
         "people_words": count_people(len(people), document.people_total or 0, is_image=is_image),
@@ -87,12 +89,22 @@ def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: 
         "points": points,
         "name_limit": name_limit,
         "explain_mark": explain_mark,
-        "explain_person": explain_person,
+        "explain_person": partial(explain_person, is_decided=document.verdict in (Verdict.FAKE, Verdict.REAL)),
         "explain_map": explain_map,
         "not_a_share": NOT_A_SHARE,
         "closing": CLOSING,
         "map_note": MAP_NOTE,
     }
+
+
+def _read_review_time(review: Mapping[str, Any] | None) -> str | None:
+    """Return when a review was recorded, as the report shows moments."""
+    if not review:
+        return None
+    try:
+        return name_moment(datetime.fromisoformat(review["reviewed_at"]))
+    except ValueError:
+        return make_printable(review["reviewed_at"])
 
 
 def _read_filename(metadata: dict[str, Any]) -> str | None:

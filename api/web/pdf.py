@@ -16,7 +16,7 @@ import structlog
 
 from api.web.faces import Faces
 from api.web.timeline import Timeline, clock
-from api.web.wording import explain_map, explain_mark, explain_person, name_limit, name_moment, points
+from api.web.wording import explain_map, explain_mark, name_limit, name_moment, points
 from shared.documents.jobs import JobDocument
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "report.typ"
@@ -92,7 +92,7 @@ def lay_out(values: Mapping[str, Any]) -> dict[str, Any]:
         [
             str(person["person"]),
             "none" if person["fake_score"] is None else points(person["fake_score"]),
-            "no face was scored" if person["fake_score"] is None else explain_person(person["verdict"]),
+            "no face was scored" if person["fake_score"] is None else values["explain_person"](person["verdict"]),
             _list_intervals(person["seen"], span) if has_times else "",
         ]
         for person in job.people or []
@@ -174,7 +174,7 @@ def _review(values: Mapping[str, Any]) -> str | None:
         return None
     note = f" “{printable(review['note'])}”" if review["note"] else ""
     return (
-        f"{values['finding']}{note} Recorded with the key “{printable(review['reviewer'])}” on {review['reviewed_at']}."
+        f"{values['finding']}{note} Recorded with the key “{printable(review['reviewer'])}” on {values['review_time']}."
     )
 
 

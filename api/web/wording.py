@@ -166,8 +166,15 @@ def explain_mark(verdict: str) -> str:
     return "stands out, and is not enough alone"
 
 
-def explain_person(verdict: str) -> str:
-    """Return the verdict of one person in a few words; one that this release does not know as the word itself."""
+def explain_person(verdict: str, *, is_decided: bool) -> str:
+    """
+    Return the verdict of one person in a few words; one that this release does not know as the word itself.
+
+    Args:
+        is_decided: Whether the job has a verdict. If it has none, a low score of a person clears nobody.
+    """
+    if verdict == Verdict.REAL and not is_decided:
+        return "low, and not decided"
     return next((words for known, words in PERSON_RESULTS.items() if known == verdict), make_printable(verdict))
 
 
@@ -183,8 +190,9 @@ def count_people(listed: int, total: int, *, is_image: bool) -> str:
 def explain_map(person: Mapping[str, Any]) -> str:
     """Return what a heat map is worth, by the score of the face without the hottest part of the map."""
     if person["explains"]:
-        without = points(person["score_without_hottest_tenth"])
-        return f"It would be {without} with the strongest spots hidden, a tenth of this picture."
+        # Both were computed anew, so that they compare with each other.
+        score, without = points(person["explained_score"]), points(person["score_without_hottest_tenth"])
+        return f"With the strongest spots hidden, a tenth of this picture, it falls from {score} to {without}."
     return "The spots explain nothing here: the score hardly falls with the strongest ones hidden."
 
 

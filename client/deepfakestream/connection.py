@@ -46,9 +46,12 @@ def find_connection(url: str | None, api_key: str | None, state: Path | None) ->
 
     Raises:
         AddressError: The address is not that of a service.
-        MissingKeyError: No key is known for the address.
+        MissingKeyError: No key is known for the address, or the one that an option gives is empty.
         MissingPartError: No service is named, and none runs on this machine.
     """
+    if api_key == "":
+        # Probably a variable that is not set. Another key instead could belong to somebody else.
+        raise MissingKeyError("the key that --api-key gives is empty; leave the option out to use another one")
     named_url, named_key = os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
     address = url or named_url
     if not address:
@@ -80,7 +83,8 @@ def _embedded_connection(state: Path, api_key: str | None) -> Connection:
     url, key = stack_url(state), api_key or stack_api_key(state)
     if url is None or not key:
         raise MissingPartError(
-            f"no service to talk to: start one with 'deepfakestream up', or set {URL_VARIABLE} and {KEY_VARIABLE}"
+            "no service to talk to: start one with 'deepfakestream up', or with 'make run' in a checkout where that was"
+            f" used before, or set {URL_VARIABLE} and {KEY_VARIABLE}"
         )
     return Connection(url, key)
 

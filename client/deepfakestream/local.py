@@ -20,9 +20,7 @@ def load_local_function(name: str) -> Callable[..., Any]:
     for found in entry_points(group=LOCAL_GROUP, name=name):
         function: Callable[..., Any] = found.load()
         return function
-    raise MissingPartError(
-        "this needs the server's pipeline: install deepfakestream-server[worker] beside this package"
-    )
+    raise MissingPartError("this needs the server's pipeline: run pip install '.[worker]' in a checkout of the project")
 
 
 def scan_local_file(scan: Callable[..., dict[str, Any]], file: Path, **options: Any) -> dict[str, Any]:

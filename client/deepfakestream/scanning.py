@@ -234,6 +234,7 @@ class Scan:
             segment_seconds=options.segment_seconds,
             webhook_url=options.webhook_url,
             explain=options.explain or None,
+            metadata=None if is_url(source) else {"filename": _portable_name(Path(source))},
             on_upload=on_upload,
         )
         if not options.wait:
@@ -273,6 +274,11 @@ class Scan:
             # Otherwise JSON for standard output would be written to the console of the progress.
             redirect_stdout=False,
         )
+
+
+def _portable_name(file: Path) -> str:
+    """Return the file's name, by which the job's report names it; bytes that are no text are replaced."""
+    return file.name.encode("utf-8", "replace").decode()
 
 
 def _label(source: str) -> str:

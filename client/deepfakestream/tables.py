@@ -28,9 +28,12 @@ def format_change(before: Job, after: Job) -> str:
         f"{job.verdict} {format_score(job.fake_score)}" if job.status == "succeeded" else job.status
         for job in (before, after)
     ]
-    models = [job.model.name if job.model else "?" for job in (before, after)]
-    mark = "changed" if before.verdict != after.verdict else "same"
-    return f"{after.id} {mark}: {outcomes[0]} ({models[0]}) -> {outcomes[1]} ({models[1]})"
+    models = [job.model.name if job.model else "no result" for job in (before, after)]
+    if {before.status, after.status} != {"succeeded"}:
+        mark = "not compared"
+    else:
+        mark = "changed" if before.verdict != after.verdict else "same"
+    return f"{before.id} -> {after.id} {mark}: {outcomes[0]} ({models[0]}) -> {outcomes[1]} ({models[1]})"
 
 
 def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) -> None:

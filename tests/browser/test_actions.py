@@ -49,6 +49,32 @@ def test_a_link_is_shown_and_revoked(job, client, stack, key, open_tab):
     assert client.shares(job.id) == ()
 
 
+def test_a_late_answer_about_one_job_changes_nothing_in_the_dialog_of_another(
+    job, client, stack, key, open_tab, tmp_path
+):
+    (tmp_path / "other.jpg").write_bytes(noise_picture(77))
+    other = client.wait(client.submit(tmp_path / "other.jpg").id, timeout_s=120)
+    page = open_tab().page
+    open_actions(page, stack, key)
+    held = []
+    page.route(
+        f"**/v1/jobs/{other.id}/shares",
+        lambda route: held.append(route) if route.request.method == "POST" else route.continue_(),
+    )
+    with page.expect_request(lambda request: request.method == "POST"):
+        page.click("#share")
+    page.keyboard.press("Escape")
+    page.click("#jobs tr:nth-child(2) button:text-is('Actions')")
+    page.wait_for_selector("#job-title:has-text('picture')")
+    assert client.shares(job.id) == ()
+    with page.expect_response(lambda response: response.request.method == "POST"):
+        held[0].continue_()
+    page.wait_for_selector("#share:enabled")
+    assert page.is_hidden("#new-link")
+    assert page.inner_text("#links") == ""
+    assert len(client.shares(other.id)) == 1
+
+
 def test_a_finding_is_recorded_and_withdrawn(job, client, stack, key, open_tab):
     page = open_tab().page
     open_actions(page, stack, key)

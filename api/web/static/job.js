@@ -50,25 +50,32 @@ function sayInDialog(text) {
   dialogMessage.textContent = text;
 }
 
-// Runs what a button does, with the button off meanwhile, and shows what went wrong.
+// Runs what a button does for the job that is shown, with the button off meanwhile. What *work* returns shows its
+// result, and is left out, as is an error, if the dialog shows another job by then.
 async function act(button, work) {
+  const job = shown;
   button.disabled = true;
   sayInDialog("");
   try {
-    await work();
+    const showResult = await work(job);
+    if (job === shown) {
+      await showResult?.();
+    }
   } catch (error) {
-    sayInDialog(error.message);
+    if (job === shown) {
+      sayInDialog(error.message);
+    }
   } finally {
     button.disabled = false;
   }
 }
 
-async function download(name) {
-  const answer = await request("GET", `/v1/jobs/${shown.id}/${name}`);
+async function download(job, name) {
+  const answer = await request("GET", `/v1/jobs/${job.id}/${name}`);
   const [stem, ending] = name.split(".");
   const link = document.createElement("a");
   link.href = URL.createObjectURL(await answer.blob());
-  link.download = `${stem}-${shown.id}.${ending}`;
+  link.download = `${stem}-${job.id}.${ending}`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), MARGIN_MS);
 }
@@ -91,8 +98,10 @@ async function listLinks() {
         act(button, async () => {
           await call("DELETE", `/v1/jobs/${job.id}/shares/${item.id}`);
           await listLinks();
-          sayInDialog("The link is revoked.");
-          find("share").focus();
+          return () => {
+            sayInDialog("The link is revoked.");
+            find("share").focus();
+          };
         }),
       );
       line.append(`Works until ${until} `, button);
@@ -166,12 +175,18 @@ async function listCheckpoints() {
 }
 
 async function openJob(id, opener) {
+  let job = null;
   try {
-    shown = await call("GET", `/v1/jobs/${id}`);
+    job = await call("GET", `/v1/jobs/${id}`);
   } catch (error) {
     say(error.message);
     return;
   }
+  if (dialog.open) {
+    // Another job was chosen first, and answered first.
+    return;
+  }
+  shown = job;
   const hasEnded = !ACTIVE.has(shown.status);
   sayInDialog("");
   differences.hidden = true;
@@ -180,7 +195,7 @@ async function openJob(id, opener) {
   find("review").hidden = !hasEnded;
   find("downloads").hidden = !hasEnded;
   find("again").hidden = !hasEnded || !shown.media?.stored;
-  find("finding").value = shown.review?.finding || "confirmed_fake";
+  find("finding").value = shown.review?.finding || "";
   find("note").value = shown.review?.note || "";
   find("withdraw").hidden = !shown.review;
   listRelated();
@@ -191,48 +206,57 @@ async function openJob(id, opener) {
 
 find("close").addEventListener("click", () => dialog.close());
 for (const button of document.querySelectorAll("#downloads button")) {
-  button.addEventListener("click", () => act(button, () => download(button.dataset.name)));
+  button.addEventListener("click", () => act(button, (job) => download(job, button.dataset.name)));
 }
 find("share").addEventListener("click", (event) =>
-  act(event.currentTarget, async () => {
-    const made = await findLink(shown);
-    find("address").value = made.url;
-    find("until").textContent = new Date(made.expires_at).toLocaleString();
-    find("new-link").hidden = false;
-    await listLinks();
+  act(event.currentTarget, async (job) => {
+    const made = await findLink(job);
+    return () => {
+      find("address").value = made.url;
+      find("until").textContent = new Date(made.expires_at).toLocaleString();
+      find("new-link").hidden = false;
+      return listLinks();
+    };
   }),
 );
 find("review").addEventListener("submit", (event) => {
   event.preventDefault();
-  act(find("record"), async () => {
+  act(find("record"), async (job) => {
     const body = JSON.stringify({ finding: find("finding").value, note: find("note").value || null });
-    await call("PUT", `/v1/jobs/${shown.id}/review`, { headers: JSON_TYPE, body });
-    find("withdraw").hidden = false;
-    sayInDialog("The finding is recorded.");
+    await call("PUT", `/v1/jobs/${job.id}/review`, { headers: JSON_TYPE, body });
+    return () => {
+      find("withdraw").hidden = false;
+      sayInDialog("The finding is recorded.");
+    };
   });
 });
 find("withdraw").addEventListener("click", (event) =>
-  act(event.currentTarget, async () => {
-    await call("DELETE", `/v1/jobs/${shown.id}/review`);
-    find("note").value = "";
-    find("record").focus();
-    find("withdraw").hidden = true;
-    sayInDialog("The finding is withdrawn.");
+  act(event.currentTarget, async (job) => {
+    await call("DELETE", `/v1/jobs/${job.id}/review`);
+    return () => {
+      find("finding").value = "";
+      find("note").value = "";
+      find("record").focus();
+      find("withdraw").hidden = true;
+      sayInDialog("The finding is withdrawn.");
+    };
   }),
 );
 find("again").addEventListener("submit", (event) => {
   event.preventDefault();
-  act(find("rescore"), async () => {
+  act(find("rescore"), async (job) => {
     const body = JSON.stringify({ model: find("checkpoint").value });
-    show(await call("POST", `/v1/jobs/${shown.id}/rescore`, { headers: JSON_TYPE, body }), true);
-    sayInDialog("The new job is at the top of your list. When it has ended, open it there to compare the two.");
+    show(await call("POST", `/v1/jobs/${job.id}/rescore`, { headers: JSON_TYPE, body }), true);
+    return () =>
+      sayInDialog("The new job is at the top of your list. When it has ended, open it there to compare the two.");
   });
 });
 find("compare").addEventListener("submit", (event) => {
   event.preventDefault();
-  act(find("show-differences"), async () => {
+  act(find("show-differences"), async (job) => {
     // Ids of jobs begin with their time: the older job is the one before.
-    const [before, after] = [find("other").value, shown.id].sort();
-    showDifferences(await call("GET", `/v1/jobs/${before}/diff/${after}`));
+    const [before, after] = [find("other").value, job.id].sort();
+    const diff = await call("GET", `/v1/jobs/${before}/diff/${after}`);
+    return () => showDifferences(diff);
   });
 });

@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from deepfakestream.commands.context import open_client, shown_errors, shown_write_errors
+from deepfakestream.errors import BundleError
 from deepfakestream.exit_statuses import FAILED
 from deepfakestream.terminal import say
 from deepfakestream.verification import describe_verification, verify_bundle
+from deepfakestream.verification.attestation import read_expected_key
 
 
 @click.command()
@@ -56,15 +58,22 @@ def evidence_key(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def verify(context: click.Context, /, bundle: Path, as_json: bool, **given: Any) -> None:
     """
-    Check an evidence bundle without a service; exit status 1 if anything is wrong with it, 2 if a file cannot be read.
+    Check an evidence bundle without a service.
 
-    BUNDLE is a zip file that 'evidence' has downloaded.
+    BUNDLE is a zip file that 'evidence' has downloaded. The exit status is 1 if anything is wrong with it, and 2 if a
+    file or the key cannot be read.
     """
     if given["scan_again"] and given["media"] is None:
         raise click.UsageError("--rescore needs the media: give it with --media")
     for path in (bundle, given["media"]):
         if path is not None:
             _check_readable(path)
+    if given["key"] is not None:
+        try:
+            read_expected_key(given["key"])
+        except BundleError as error:
+            # It says nothing about the bundle.
+            raise click.UsageError(str(error)) from error
     with shown_errors():
         found = verify_bundle(bundle, **given)
     say(json.dumps(found.to_json()) if as_json else describe_verification(found))

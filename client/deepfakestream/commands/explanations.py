@@ -47,7 +47,9 @@ def explain(context: click.Context, job_id: str, out: Path | None, timeout_s: fl
                 why = f"{found.error.detail} ({found.error.code})" if found.error is not None else found.status
                 raise click.ClickException(f"the faces of job {job_id} could not be explained: {why}")
             say(describe_explanation(found))
-            if out is not None and found.people:
+            if not found.people:
+                return
+            if out is not None:
                 with shown_write_errors(out):
                     count = _write_images(client, found, out)
                 say(f"{pluralize(count, 'image')} written to {out}")

@@ -31,7 +31,7 @@ def report(context: click.Context, job_id: str, local: bool, out: Path) -> None:
     Write the report of a job as one HTML file or as a PDF.
 
     ID is that of a job of the service; with --local, FILE is an image or a video that is scanned without a service. The
-    report holds all numbers and words, and neither the media nor pictures of people.
+    report holds all numbers and words, and not the media. If the job was explained, it shows faces of the people.
     """
     if out.suffix.lower() not in REPORT_TYPES:
         raise click.BadParameter("name a file that ends in .html or .pdf", param_hint="--out")

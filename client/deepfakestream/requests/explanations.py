@@ -23,7 +23,7 @@ class ExplanationRequests(Requests):
         and images that were erased before the media are made again.
 
         Raises:
-            ConflictError: The job has not succeeded (``job_not_final``).
+            ConflictError: The job has not succeeded (``job_not_final``), and will not (``job_already_final``).
             NotFoundError: There is no such job of yours, or its media is not stored any more (``media_missing``).
         """
         return parse_document(Explanation, self._transport.call("POST", job_path(job_id, "explanations")))

@@ -61,7 +61,7 @@ class Archive:
             self._entries = self._check()
         except (BadZipFile, struct.error, ValueError, NotImplementedError, UnicodeError, OSError) as error:
             self._file.close()
-            raise BundleError(f"the bundle is no zip file, or it is damaged ({error})") from error
+            raise BundleError("the bundle is no zip file, or it is damaged") from error
         except BundleError:
             self._file.close()
             raise

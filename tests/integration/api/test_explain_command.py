@@ -121,7 +121,7 @@ def test_a_job_that_has_not_ended_has_nothing_to_explain_yet(api, client, explai
         session.execute(update(Job).values(status=status))
     done = explain(job_id)
     assert done.exit_code == 1
-    assert done.stderr == f"Error: job {job_id} has no result to explain: it is {status} (job_not_final)\n"
+    assert done.stderr == f"Error: job {job_id} has no result to explain: its status is {status} (job_not_final)\n"
 
 
 @pytest.mark.parametrize("requested", [True, False])
@@ -130,7 +130,8 @@ def test_a_cancelled_job_is_not_explained(client, explain, tmp_path, requested):
     client.cancel(job_id)
     done = explain(job_id)
     assert done.exit_code == 1
-    assert done.stderr == f"Error: job {job_id} has no result to explain: it is cancelled (job_not_final)\n"
+    said = f"Error: job {job_id} has no result to explain: its status is cancelled (job_already_final)\n"
+    assert done.stderr == said
 
 
 def test_a_job_that_is_cancelled_while_one_waits_ends_the_wait(api, client, tmp_path):

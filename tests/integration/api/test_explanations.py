@@ -189,7 +189,8 @@ def test_jobs_without_a_result_are_not_explained_and_drop_their_request(api, hea
         elif status == JobStatus.CANCELLED:
             cancel_job(session, job)
     answer = api.call("POST", where(job_id), headers)
-    assert (answer.status_code, answer.json["code"]) == (409, "job_not_final")
+    is_final = status in (JobStatus.FAILED, JobStatus.CANCELLED)
+    assert (answer.status_code, answer.json["code"]) == (409, "job_already_final" if is_final else "job_not_final")
     assert (row(api, job_id) is None) == (status is not None)
     assert take(api, job_id) is None
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from api.web.timeline import draw_timeline
-from api.web.wording import FAKE_IN_PART, explain_error_rates, explain_verdict, make_printable
+from api.web.wording import FAKE_IN_PART, explain_error_rates, explain_person, explain_verdict, make_printable
 
 
 @pytest.mark.parametrize("reason", ["one_person", "short_manipulation"])
@@ -13,6 +13,12 @@ def test_a_fake_part_is_not_described_as_a_high_score_of_the_whole(reason):
     assert explain_verdict("fake", [reason])[1] == FAKE_IN_PART
     assert explain_verdict("fake", ["heavily_compressed"])[1] != FAKE_IN_PART
     assert explain_verdict("inconclusive", [reason])[1] != FAKE_IN_PART
+
+
+def test_a_low_score_clears_nobody_where_nothing_is_decided():
+    assert explain_person("real", is_decided=True) == "no signs of a swap"
+    assert explain_person("real", is_decided=False) == "low, and not decided"
+    assert explain_person("fake", is_decided=False) == "signs of a swap"
 
 
 def test_error_rates_are_stated_only_if_they_were_measured():

@@ -5,6 +5,8 @@ import pytest
 from deepfakestream import errors
 from deepfakestream.verification import Check, Verification, describe_verification
 
+from tests.unit.client.services import running_state
+
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "8761"])
 def test_hours_of_a_link_outside_their_range_are_a_usage_error(command, hours):
@@ -30,6 +32,23 @@ def test_a_path_that_cannot_be_read_says_nothing_about_a_bundle(command, tmp_pat
     assert done.exit_code == 2
     assert f"{missing} cannot be read (No such file or directory)" in done.output
     assert "acceptable" not in done.output
+
+
+@pytest.mark.parametrize("key", ["missing.pem", "12ab", "."])
+def test_a_key_that_cannot_be_read_says_nothing_about_a_bundle(command, tmp_path, key):
+    (tmp_path / "bundle.zip").write_bytes(b"PK")
+    done = command("verify", tmp_path / "bundle.zip", "--key", key)
+    assert done.exit_code == 2, done.output
+    assert "neither a key id" in done.output
+    assert "acceptable" not in done.output
+
+
+def test_an_empty_key_is_not_replaced_by_another_one(command, server, tmp_path):
+    with running_state(tmp_path / "state", server.url) as state:
+        done = command("--state", state, "--api-key", "", "jobs")
+    assert done.exit_code == 1
+    assert "the key that --api-key gives is empty" in done.output
+    assert server.requests == []
 
 
 def test_other_media_leaves_the_bundle_intact():

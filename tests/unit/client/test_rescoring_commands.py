@@ -42,6 +42,15 @@ def test_the_exit_status_says_whether_the_new_job_succeeded(server, command, sta
     assert status == "succeeded" or status in done.stdout
 
 
+@pytest.mark.parametrize("status", ["queued", "running", "failed"])
+def test_nothing_is_said_to_have_changed_where_there_was_no_result(server, command, status):
+    server.answers = [answer(job("queued"), 202), answer(job(status, id="job-0")), answer(job("succeeded"))]
+    done = rescore(command, server, "job-0")
+    assert done.stdout.startswith("job-0 -> ")
+    assert "not compared" in done.stdout
+    assert "changed" not in done.stdout
+
+
 def test_media_that_is_gone_does_not_stop_the_others(server, command):
     server.answers = [
         *(jobs(*MEDIA), problem(410, "media_missing")),

@@ -1,6 +1,8 @@
 import io
 import json
+import os
 import threading
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from deepfakestream.errors import DeepfakeStreamError
@@ -77,6 +79,14 @@ def test_of_a_folder_images_and_videos_are_sent_and_the_rest_is_named(scan, serv
     assert "left out 3 unrecognised files (notes.txt, unknown, z.zip)" in done.stderr
     assert "1 hidden file (c.jpg)" in done.stderr
     assert "--all" in done.stderr
+
+
+def test_files_are_sent_with_their_names(scan, server, folder):
+    odd = (folder / "a.jpg").rename(folder / os.fsdecode(b"\xff\n.jpg"))
+    done = scan("--json", folder / "b.bin", odd, files=2)
+    assert done.exit_code == 0, done.output
+    queries = [parse_qs(urlsplit(request.path).query) for request in server.requests]
+    assert {json.loads(query["metadata"][0])["filename"] for query in queries} == {"b.bin", "?\n.jpg"}
 
 
 def test_all_sends_every_file(scan, folder):
