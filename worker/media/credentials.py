@@ -38,6 +38,8 @@ ANSWERS: Final = {
 """The library's error → the answer; any other error is ``DAMAGED``."""
 TIME_STAMPED: Final = "timeStamp.trusted"
 """Anybody can be an authority whose time stamps are merely ``timeStamp.validated``."""
+KNOWN_SIGNER: Final = "signingCredential.trusted"
+UNKNOWN_SIGNER: Final = "signingCredential.untrusted"
 
 # As in shared/documents/provenance.py, where a test holds them together.
 MAX_TEXT: Final = 200
@@ -80,7 +82,6 @@ def describe(store: dict[str, Any]) -> dict[str, Any]:
     signature = mapping(active.get("signature_info"))
     results = mapping(mapping(store.get("validation_results")).get("activeManifest"))
     failures = [mapping(one).get("code") for one in listing(store.get("validation_status"))]
-    successes = {text(mapping(one).get("code")) for one in listing(results.get("success"))}
     bound = list_bound(store, manifests, active_label)
     found = [action | {"of_ingredient": number > 0} for number, one in enumerate(bound) for action in list_actions(one)]
     # What an investigator looks for must not be pushed out of the list by a thousand other actions.
@@ -93,7 +94,7 @@ def describe(store: dict[str, Any]) -> dict[str, Any]:
         "signer": text(signature.get("common_name")),
         "issuer": text(signature.get("issuer")),
         "signed_at": text(signature.get("time")),
-        "time_stamped": TIME_STAMPED in successes,
+        "time_stamped": TIME_STAMPED in list_codes(results, "success"),
         "generator": describe_generator(active),
         "title": text(active.get("title")),
         "ai_generated": any(action["source_type"] in AI_SOURCES for action in found),
@@ -110,21 +111,54 @@ def list_bound(store: dict[str, Any], manifests: dict[str, Any], active_label: s
     Return the active manifest, and those that its signature covers: of its ingredients, of theirs, and so on.
 
     An ingredient names the manifest of what was used, with its digest. Others that are in the store mean nothing:
-    anybody can put one there without breaking the signature, in the place that is kept free for time stamps.
+    anybody can put one there without breaking the signature, in the place that is kept free for time stamps. Nor does
+    the manifest of an ingredient of which a check failed, now or when it was used: anybody can make one of an unknown
+    signer, or attach one to another picture, for a trusted signer to use.
     """
-    differing = {
-        str(mapping(delta).get("ingredientAssertionURI"))
-        for delta in listing(mapping(store.get("validation_results")).get("ingredientDeltas"))
-        if listing(mapping(mapping(delta).get("validationDeltas")).get("failure"))
-    }
-    labels = [active_label]
+    results = mapping(store.get("validation_results"))
+    # Where the file's own signer is unknown, those of ingredients may be, too: all of it is shown as unknown.
+    allowed = {UNKNOWN_SIGNER} & list_codes(mapping(results.get("activeManifest")), "failure")
+    # Place of an ingredient → its results that changed, the newest first.
+    changes = list_changes(results)
+    labels, seen = [active_label], {active_label}
     for label in labels:
         for ingredient in map(mapping, listing(mapping(manifests.get(label)).get("ingredients"))):
-            used = ingredient.get("active_manifest")
+            recorded = mapping(ingredient.get("validation_results"))
+            for place, changed in list_changes(recorded).items():
+                changes.setdefault(place, []).extend(changed)
             place = f"self#jumbf=/c2pa/{label}/c2pa.assertions/{ingredient.get('label')}"
-            if isinstance(used, str) and used in manifests and used not in labels and place not in differing:
+            # Older ingredients have a list of failures alone.
+            old = {"failure": ingredient.get("validation_status")}
+            checks = [*changes.get(place, ()), mapping(recorded.get("activeManifest")), old]
+            used = ingredient.get("active_manifest")
+            if isinstance(used, str) and used in manifests and used not in seen and list_failed(checks) <= allowed:
                 labels.append(used)
+                seen.add(used)
     return [mapping(manifests.get(label)) for label in labels]
+
+
+def list_changes(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the place of each ingredient of which results differ from those that were recorded with it → these."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for delta in map(mapping, listing(results.get("ingredientDeltas"))):
+        found.setdefault(str(delta.get("ingredientAssertionURI")), []).append(mapping(delta.get("validationDeltas")))
+    return found
+
+
+def list_failed(checks: list[dict[str, Any]]) -> set[str]:
+    """Return the codes of what failed in any of *checks*, the newest first, of which the newest says who is trusted."""
+    failed = set().union(*(list_codes(check, "failure") for check in checks))
+    for check in checks:
+        if UNKNOWN_SIGNER in list_codes(check, "failure"):
+            break
+        if KNOWN_SIGNER in list_codes(check, "success"):
+            return failed - {UNKNOWN_SIGNER}
+    return failed
+
+
+def list_codes(results: dict[str, Any], kind: str) -> set[str]:
+    """Return the codes of one kind of results, ``success`` or ``failure``."""
+    return {str(mapping(one).get("code")) for one in listing(results.get(kind))}
 
 
 def list_actions(manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:

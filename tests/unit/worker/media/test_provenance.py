@@ -147,6 +147,34 @@ def test_manifests_of_ingredients_of_ingredients_count(read, signer, signed):
     assert (found.manifests, found.ai_generated) == (3, True)
 
 
+def test_an_ingredient_that_did_not_match_its_manifest_says_nothing(read, signer, signed):
+    """Anybody can attach a model's manifest to a picture, for others to use."""
+    attached = signed[:-30] + bytes([signed[-30] ^ 1]) + signed[-29:]
+    used = samples.sign(picture(colour="blue"), "image/jpeg", signer, ingredients={"attached": attached})
+    again = samples.sign(picture(colour="green"), "image/jpeg", signer, ingredients={"used": used})
+    for data, manifests in ((used, 1), (again, 2)):
+        found = read(data)
+        assert (found.state, found.codes, found.ingredients_total) == ("valid", [], 1)
+        assert (found.ai_generated, found.manifests, found.actions_total) == (False, manifests, manifests)
+
+
+def test_a_manifest_that_was_changed_after_its_use_stays_out_when_it_is_used_again(read, signer, signed):
+    used = samples.sign(picture(colour="blue"), "image/jpeg", signer, ingredients={"from a model": signed})
+    changed = used.replace(b"Example Model", b"Another Model")
+    assert read(changed).state == "invalid"
+    found = read(samples.sign(picture(colour="green"), "image/jpeg", signer, ingredients={"changed": changed}))
+    assert (found.state, found.ai_generated, found.manifests) == ("valid", False, 2)
+
+
+def test_an_ingredient_of_an_unknown_signer_counts_only_below_another(read, signer):
+    model = {"assertions": [samples.made_by(samples.AI_SOURCE)]}
+    unknown = samples.sign(picture(), "image/jpeg", samples.make_signer("Anybody"), manifest=model)
+    data = samples.sign(picture(colour="blue"), "image/jpeg", signer, ingredients={"unknown": unknown})
+    for anchors, state, is_counted in (("root.pem", "valid", False), (None, "untrusted", True)):
+        found = read(data, anchors=anchors)
+        assert (found.state, found.ai_generated, found.manifests) == (state, is_counted, 1 + is_counted)
+
+
 def test_only_a_trusted_authority_makes_a_time_stamp():
     store = {
         "manifests": {"a": {"signature_info": {"time": "2015-01-01T00:00:00Z"}}},
