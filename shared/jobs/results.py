@@ -5,9 +5,9 @@ Each function raises JobCancelledError and records nothing if the lease was lost
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import func, update
+from sqlalchemy import case, func, literal, null, update
 from sqlalchemy.orm import Session
 
 from shared.db import after_commit
@@ -20,7 +20,7 @@ from shared.models import Delivery, Explanation, Media, Segment
 from shared.queues import SCORE_SEGMENT
 from shared.states import ExplanationStatus, JobStatus, ProvenanceState
 
-UNREAD_PROVENANCE = (ProvenanceState.UNREADABLE, ProvenanceState.NOT_CHECKED)
+UNREAD_PROVENANCE: Final = (ProvenanceState.UNREADABLE, ProvenanceState.NOT_CHECKED)
 
 
 def record_source(session: Session, lease: Lease, media: Media) -> None:
@@ -54,10 +54,7 @@ def record_plan(
     # The media is locked before the job is changed, to avoid a deadlock: a submission of the same content locks the
     # media first, and then waits for the job with the same idempotency key.
     found = {"facts": facts, "video_bytes": video_bytes, "presentation": presentation}
-    is_read = provenance is not None and provenance["state"] not in UNREAD_PROVENANCE
-    if is_read or job.media is None or job.media.provenance is None:
-        # Otherwise what an earlier job of the same file has read stays, since this one could not read it.
-        found["provenance"] = provenance
+    found["provenance"] = _choose_provenance(provenance)
     session.execute(update(Media).where(Media.id == job.media_id).values(**found))
     rows = [
         Segment(job_id=job.id, index=index, start_s=start_s, end_s=end_s, sent_at=func.now())
@@ -72,6 +69,19 @@ def record_plan(
     job.attempts = 0
     for row in rows:
         after_commit(session).send(SCORE_SEGMENT, job_id=job.id, index=row.index)
+
+
+def _choose_provenance(found: dict[str, Any] | None) -> Any:
+    """
+    Return the new value of a media's Content Credentials, of which this job has *found*.
+
+    Where it could not read them, what is there stays: earlier jobs of the same file show it, too. The database decides,
+    since another job of the file may be recording what it has read at this moment.
+    """
+    new = null() if found is None else literal(found, Media.provenance.type)
+    if found is not None and found["state"] not in UNREAD_PROVENANCE:
+        return new
+    return case((Media.provenance["state"].astext.is_(None), new), else_=Media.provenance)
 
 
 def record_segment(

@@ -145,6 +145,46 @@ def test_a_cancelled_job_cannot_finish_or_be_worked_on(sessions):
             end_job(session, lock_job(session, job_id), JobStatus.SUCCEEDED)
 
 
+READ = [{"state": state} for state in ("none", "valid", "untrusted", "invalid")]
+UNREAD = [{"state": "unreadable", "reason": "crashed"}, {"state": "not_checked", "reason": "library"}]
+
+
+def plan_with(sessions, job_id, provenance):
+    with sessions.transaction() as session:
+        held = lease_step(session, Step.INGEST, (job_id,), 30, max_attempts=9)
+    with sessions.transaction() as session:
+        record_plan(session, held, {"kind": "image"}, [(0, 0.0, 1.0)], provenance=provenance)
+
+
+@pytest.mark.parametrize("before", [None, *READ, *UNREAD], ids=str)
+def test_only_credentials_that_were_read_replace_others(sessions, before):
+    for found in (*READ, *UNREAD):
+        with sessions.transaction() as session:
+            job = add_job(session)
+            job_id, media_id = job.id, job.media_id
+            session.execute(update(Media).where(Media.id == media_id).values(provenance=before))
+        plan_with(sessions, job_id, found)
+        with sessions.transaction() as session:
+            kept = session.get_one(Media, media_id).provenance
+        assert kept == (before if before and found in UNREAD else found)
+
+
+def test_credentials_that_another_job_reads_meanwhile_are_kept(sessions):
+    """Both begin while the media has none. One reads them, and the other, which waits for the media, does not."""
+    with sessions.transaction() as session:
+        job = add_job(session)
+        job_id, media_id = job.id, job.media_id
+    waiting = threading.Thread(target=plan_with, args=(sessions, job_id, UNREAD[0]))
+    with sessions.transaction() as session:
+        session.execute(update(Media).where(Media.id == media_id).values(provenance=READ[1]))
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive(), "the plan waits for the lock of the media"
+    waiting.join(10)
+    with sessions.transaction() as session:
+        assert session.get_one(Media, media_id).provenance == READ[1]
+
+
 @pytest.mark.parametrize("step", ["plan", "erase"])
 def test_a_submission_with_the_same_content_and_key_does_not_deadlock(sessions, step):
     """The submission locks the media, and its insert waits for the job with the same key, which is being changed."""
