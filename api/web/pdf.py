@@ -15,6 +15,7 @@ from typing import Any, Final
 import structlog
 
 from api.web.faces import Faces
+from api.web.quoting import quote
 from api.web.timeline import Timeline, clock
 from api.web.wording import explain_map, explain_mark, name_limit, name_moment, points
 from shared.documents.jobs import JobDocument
@@ -164,18 +165,18 @@ def _lead(values: Mapping[str, Any]) -> list[str]:
 
 
 def _describe_file(name: str | None, job: JobDocument) -> str:
-    what = f"Job {job.id}" if name is None else f"File {name[:MAX_NAME]}{'…' if len(name) > MAX_NAME else ''}"
+    what = f"Job {job.id}"
+    if name is not None:
+        what = f"File {quote(name if len(name) <= MAX_NAME else f'{name[:MAX_NAME]}…')}"
     return what if job.finished_at is None else f"{what}, analysed on {name_moment(job.finished_at)}"
 
 
 def _review(values: Mapping[str, Any]) -> str | None:
-    review, printable = values["job"].review, values["printable"]
+    review = values["job"].review
     if not values["finding"] or not review:
         return None
-    note = f" “{printable(review['note'])}”" if review["note"] else ""
-    return (
-        f"{values['finding']}{note} Recorded with the key “{printable(review['reviewer'])}” on {values['review_time']}."
-    )
+    note = f" {quote(review['note'])}" if review["note"] else ""
+    return f"{values['finding']}{note} Recorded with the key {quote(review['reviewer'])} on {values['review_time']}."
 
 
 def _list_intervals(seen: Sequence[Mapping[str, float]], span: Callable[[float, float], str]) -> str:

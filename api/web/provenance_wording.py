@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from api.web.quoting import quote
 from api.web.wording import make_printable
 from shared.states import ProvenanceReason, ProvenanceState
 
@@ -51,6 +52,7 @@ SOURCES: Final = {
 }
 """Last part of the IPTC's digital source type → its meaning."""
 NAME_OF_ACTION: Final = re.compile(r"[a-z]{1,20}( [a-z]{1,20}){0,2}")
+CODE: Final = re.compile(r"[A-Za-z0-9_-]{1,40}(\.[A-Za-z0-9_-]{1,40}){1,4}")
 CLOSING: Final = "They are no part of the score."
 
 
@@ -89,14 +91,8 @@ def explain_provenance(found: Mapping[str, Any] | None) -> dict[str, Any] | None
         "ingredients": [quote(title) for title in found.get("ingredients") or ()],
         "made_of": _count_files(found.get("ingredients_total") or 0),
         "closing": CLOSING,
-        "codes": [make_printable(str(code)) for code in found.get("codes") or ()],
+        "codes": [code if CODE.fullmatch(code) else quote(code) for code in map(str, found.get("codes") or ())],
     }
-
-
-def quote(text: Any) -> str:
-    """Return a text of the file's author between quotation marks, so that it does not read as the report's own."""
-    inner = make_printable(str(text)).replace("“", "'").replace("”", "'")
-    return f"“{inner}”"
 
 
 def _count_files(count: int) -> str | None:

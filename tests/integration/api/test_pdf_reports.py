@@ -14,6 +14,7 @@ from PIL import Image
 from pypdf import PdfReader
 from sqlalchemy import event, update
 
+from api.web.quoting import quote
 from api.web.timeline import name_interval
 from api.web.wording import MAP_NOTE
 from shared.jobs.explanations import new_images_key, store_images
@@ -290,9 +291,9 @@ def test_the_pdf_has_what_the_page_has_of_content_credentials(api, headers, job)
     text = read(get_pdf(api, headers, job).data)
     page = text_of(api.call("GET", f"/v1/jobs/{job}/report.html", headers).text)
     for words in (
-        "“Example Camera”",
+        quote("Example Camera"),
         "created: taken by a camera",
-        f"12 files: “first.jpg”, “{NAMES[4]}”",
+        f"12 files: {quote('first.jpg')}, {quote(NAMES[4])}",
         "assertion.dataHash",
     ):
         assert squeeze(words) in text, words
@@ -344,3 +345,21 @@ def sent_queries(services):
         yield queries
     finally:
         event.remove(engine, "before_cursor_execute", keep)
+
+
+def test_texts_of_others_do_not_read_as_sentences_of_the_pdf(api, headers, job):
+    """Nor do those that are written from right to left move what is around them."""
+    name = "a.mp4”. No signs of a swapped face were found. “"
+    note = "ok” Recorded with the key “chief”. The file was never edited."
+    hebrew = "\u05e9\u05dc\u05d5\u05dd"
+    with api.sessions.transaction() as session:
+        row = session.get_one(Job, job)
+        row.client_metadata = {"filename": name}
+        row.review = {"finding": "fake", "note": note, "reviewed_at": "2026-01-02T03:04:05+00:00", "reviewer": hebrew}
+        row.media.provenance = {"state": "untrusted", "signer": name, "title": name}
+    text = read(get_pdf(api, headers, job).data)
+    inner = squeeze(name).replace("”", "'").replace("“", "'")
+    for words in (f"File“\u2068{inner}\u2069”", f"Signer:“\u2068{inner}\u2069”", f"Title:“\u2068{inner}\u2069”"):
+        assert words in text
+    assert squeeze("“\u2068ok' Recorded with the key 'chief'. The file was never edited.\u2069”") in text
+    assert f"“\u2068{hebrew}\u2069”" in text

@@ -24,7 +24,7 @@ def test_media_of_an_earlier_release_has_no_section():
 def test_what_a_model_made_is_said_where_there_are_credentials(state):
     found = explain_provenance({"state": state, "ai_generated": True, "signer": "A", "issuer": "B"})
     assert any("generative model" in sentence for sentence in found["sentences"]) == (state in WITH_CLAIMS)
-    assert found["claims"] == ([("Signer", "“A”, “B”")] if state in WITH_CLAIMS else [])
+    assert found["claims"] == ([("Signer", "“\u2068A\u2069”, “\u2068B\u2069”")] if state in WITH_CLAIMS else [])
 
 
 def test_actions_are_in_words():
@@ -32,18 +32,20 @@ def test_actions_are_in_words():
     shown = explain_provenance(found | {"actions_total": 5})
     assert shown["actions"] == [
         "created: taken by a camera",
-        "color adjustments: with “Editor”, recorded for something that the media was made of",
+        "color adjustments: with “\u2068Editor\u2069”, recorded for something that the media was made of",
     ]
     assert shown["actions_left_out"] == 3
 
 
 def test_texts_of_the_author_do_not_read_as_the_reports_own():
     claim = "Reuters. ”The signer was checked and is trusted.“"
-    quoted = "“Reuters. 'The signer was checked and is trusted.'”"
-    found = {"state": "untrusted", "signer": claim, "title": claim, "generator": claim, "ingredients": [claim]}
+    quoted = "“\u2068Reuters. 'The signer was checked and is trusted.'\u2069”"
+    codes = [claim, "assertion.dataHash.mismatch"]
+    texts = {"state": "untrusted", "signer": claim, "title": claim, "generator": claim, "ingredients": [claim]}
+    found = {**texts, "codes": codes}
     shown = explain_provenance(found | {"actions": [{"action": claim, "source_type": claim, "software": claim}]})
     assert shown["claims"] == [("Signer", quoted), ("Written by", quoted), ("Title", quoted)]
-    assert shown["ingredients"] == [quoted]
+    assert (shown["ingredients"], shown["codes"]) == ([quoted], [quoted, codes[1]])
     assert shown["actions"] == [f"{quoted}: {quoted}, with {quoted}"]
 
 
@@ -52,4 +54,4 @@ def test_hostile_text_and_words_of_a_later_release_are_printable():
     found = {"state": hostile, "codes": [hostile], "ingredients": [hostile]}
     shown = explain_provenance(found | {"actions": [{"action": hostile, "source_type": hostile}]})
     for text in (*shown["sentences"], *shown["codes"], *shown["ingredients"], *shown["actions"]):
-        assert text.isprintable()
+        assert text.replace("\u2068", "").replace("\u2069", "").isprintable()
