@@ -9,6 +9,7 @@ from typing import Any, Final
 from api.web.cards import describe_checkpoint, render_card
 from api.web.origin import describe_origin
 from api.web.provenance_wording import explain_provenance
+from api.web.quoting import quote
 from api.web.timeline import clock, draw_timeline, name_interval
 from api.web.wording import (
     CLOSING,
@@ -83,6 +84,7 @@ def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: 
         "checkpoint": describe_checkpoint(manifest) if manifest else [],
         "origin": describe_origin(document),
         "printable": make_printable,
+        "quote": quote,
         "clock": clock,
         "span": partial(name_interval, is_image=is_image),
         "moment": name_moment,
