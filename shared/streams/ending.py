@@ -25,14 +25,20 @@ def request_stop(session: Session, job: Job, stream: Stream) -> None:
         stream.stop_requested_at = func.now()
     is_read = select(Job.id).where(Job.id == job.id, Job.leased_until > func.now())
     if session.scalar(is_read) is None:
-        begin_end(session, job, stream, StreamEnd.REQUEST)
+        begin_end(session, job, stream, StreamEnd.REQUEST, has_missed=True)
         close_stream(session, job, stream)
 
 
-def begin_end(session: Session, job: Job, stream: Stream, why: StreamEnd) -> None:
-    """Note that nothing is read any more. The job must be locked; its last segments may still be scored."""
+def begin_end(session: Session, job: Job, stream: Stream, why: StreamEnd, *, has_missed: bool) -> None:
+    """
+    Note that nothing is read any more. The job must be locked; its last segments may still be scored.
+
+    Args:
+        has_missed: Whether the source was away or nobody read it, so that the time since the last piece is a gap.
+    """
     if stream.ending is None:
-        record_last_gap(session, job, stream)
+        if has_missed:
+            record_last_gap(session, job, stream)
         stream.ending, stream.state = why, StreamState.ENDING
         session.flush()
 

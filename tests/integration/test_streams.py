@@ -31,6 +31,7 @@ from tests.unit.worker.streams.test_intake import needs_namespace, sending
 from worker.config import WorkerSettings
 from worker.detection.people import LOOK_SIZE, pack_look
 from worker.live.process import Readers
+from worker.live.reading import SourceReader
 from worker.tasks.context import Context
 from worker.tasks.expiry import expire
 from worker.tasks.finish import finish
@@ -219,6 +220,23 @@ def test_a_source_that_ends_gives_a_judged_job(context, sessions, source, addres
         assert (delivery.event, delivery.payload) == ("stream.ended", None)
         loaded = session.scalars(select(Stream).options(undefer(Stream.secret)).where(Stream.job_id == job_id)).one()
         assert (loaded.secret, loaded.source) == (None, f"{address.rpartition('/')[0]}/…")
+
+
+def test_a_slow_end_is_no_gap(context, sessions, source, address, monkeypatch):
+    """A busy machine must not add missed time to a source that has said that it ended."""
+    stop = SourceReader.stop
+
+    def stop_late(self):
+        time.sleep(3.5)
+        stop(self)
+
+    monkeypatch.setattr(SourceReader, "stop", stop_late)
+    source.publish(2)
+    source.finish()
+    job_id = add_stream(sessions, address)
+    with reading(context):
+        wait_until(lambda: stream_of(sessions, job_id).state == "ending")
+        assert stream_of(sessions, job_id).gaps == 0
 
 
 def get_job_of(sessions, job_id):

@@ -53,6 +53,11 @@ class SourceReader(threading.Thread):
         """Where the last piece ends, in the time of the stream; None before the first, and if one was not stored."""
         self._has_begun = claim.has_begun
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether pictures arrive, or did until the source said that it has ended."""
+        return self._is_connected
+
     def stop(self) -> None:
         """Ask the thread to stop, which it does within a second."""
         self._stopping.set()
@@ -74,7 +79,6 @@ class SourceReader(threading.Thread):
         timeout_s = self._context.settings.streams.source_timeout_s
         pause_s = FIRST_PAUSE_S
         while not self._stopping.is_set():
-            self._is_connected = False
             error = self._read_connection()
             if self._stopping.is_set():
                 return
@@ -84,6 +88,7 @@ class SourceReader(threading.Thread):
                 return
             if self._is_connected:
                 pause_s = FIRST_PAUSE_S
+            self._is_connected = False
             self._note_away(error)
             is_forbidden = isinstance(error, ForbiddenURLError) and not self._has_begun
             if is_forbidden or time.monotonic() - self._heard > timeout_s:

@@ -50,6 +50,7 @@ class StreamRun(threading.Thread):
         self._stopping = threading.Event()
         self._why: StreamEnd | None = claim.ending
         self._drains_until: float | None = None
+        self._has_missed = True
         self._renewed = time.monotonic()
         self._renewals = 0
 
@@ -99,6 +100,8 @@ class StreamRun(threading.Thread):
         """Do what is due; return whether the stream is over for its reader."""
         self._renew()
         if self._why is not None and self._drains_until is None:
+            # What is missed from here on is no part of the stream, however long the last piece takes to be recorded.
+            self._has_missed = not self._source.is_connected
             # The last piece is recorded before the end is.
             self._source.stop()
             if self._source.is_alive():
@@ -108,7 +111,7 @@ class StreamRun(threading.Thread):
             job, stream = lock_stream(session, self._claim.lease)
             self._why = self._why or self._find_end(session, job, stream)
             if self._drains_until is not None and self._why is not None:
-                begin_end(session, job, stream, self._why)
+                begin_end(session, job, stream, self._why, has_missed=self._has_missed)
             drop_late_segments(session, job, stream, self._settings.max_waiting)
             judged = judge_segments(session, job, stream, manifest, self._settings)
             if self._drains_until is None:
