@@ -1,6 +1,5 @@
 """What all requests that make a job have in common: their options, the start of the job, and the answer."""
 
-from http import HTTPStatus
 from typing import Any
 
 from flask import Response
@@ -9,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.auth import caller
 from api.metadata import check_metadata
-from api.responses import document_response
+from api.responses import accepted_response
 from api.reuse import reuse_result
 from api.services import Services
 from api.waiting import requested_wait_s, wait_for_end
@@ -80,12 +79,9 @@ def accepted(services: Services, document: JobDocument, *, is_new: bool, prefer:
         # The job is committed: an answer that says anything else would make the sender send it again.
         log.warning("the database failed a wait", exc_info=True)
         has_waited = False
-    response = document_response(document, HTTPStatus.ACCEPTED)
+    response = accepted_response(document, f"/v1/jobs/{document.id}", is_new=is_new)
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
-    response.headers["Location"] = f"/v1/jobs/{document.id}"
-    if not is_new:
-        response.headers["Idempotent-Replayed"] = "true"
     return response
 
 

@@ -1,7 +1,6 @@
 """Explanations of jobs: which parts of a face raised its score, and the faces of each person over time."""
 
 import uuid
-from http import HTTPStatus
 from typing import Final
 
 from flask import Response
@@ -14,7 +13,7 @@ from api.documentation import authenticated_problems
 from api.errors import APIError
 from api.jobs import blueprint
 from api.ownership import find_own_job, lock_own_job
-from api.responses import document_response
+from api.responses import accepted_response, document_response
 from api.schemas import ImagePath, JobPath
 from api.services import Services, current_services
 from shared.audit import record_event
@@ -57,9 +56,7 @@ def explain(path: JobPath) -> Response:
         if before != (found.status, found.created_at, found.finished_at):
             record_event(session, "job.explained", owner=job.owner, actor=current_actor(), job_id=job.id)
         document = ExplanationDocument.from_row(found)
-    response = document_response(document, HTTPStatus.ACCEPTED)
-    response.headers["Location"] = f"/v1/jobs/{path.job_id}/explanations"
-    return response
+    return accepted_response(document, f"/v1/jobs/{path.job_id}/explanations")
 
 
 @blueprint.get(

@@ -8,16 +8,15 @@ from functools import partial
 from typing import Final
 
 from flask import Response, stream_with_context
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.auth import requires
+from api.auth import caller, requires
 from api.documentation import authenticated_problems
 from api.errors import APIError
 from api.schemas import EventsHeaders, EventsQuery, StreamPath
 from api.services import Services, current_services
 from api.slots import take_slot
-from api.streams import blueprint, find_own_stream
+from api.streams import blueprint, find_own_stream, has_event
 from shared.documents.streams import StreamEventDocument
 from shared.models import Stream
 from shared.states import StreamEventKind
@@ -90,16 +89,9 @@ def follow(path: StreamPath, header: EventsHeaders, query: EventsQuery) -> Respo
 def _write_events(services: Services, stream_id: uuid.UUID, after: int) -> Iterator[str]:
     deadline = time.monotonic() + MAX_CONNECTION_S
     yield f"retry: {RECONNECT_MS}\n\n"
-
-    wanted = select(Stream.last_seq, Stream.ended_at).where(Stream.job_id == stream_id)
-
-    def is_due() -> bool:
-        with services.sessions.transaction() as session:
-            row = session.execute(wanted).one_or_none()
-        return row is None or row.last_seq > after or row.ended_at is not None
-
     try:
         while time.monotonic() < deadline and not services.listener.is_ending_waits:
+            is_due = partial(has_event, services, caller().owner, stream_id, after)
             services.listener.wait(stream_id, is_due, HEARTBEAT_S)
             with services.sessions.transaction() as session:
                 stream = session.get(Stream, stream_id)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from http import HTTPStatus
+from functools import partial
 from typing import Any
 
 from flask import Response
@@ -20,7 +20,7 @@ from api.documentation import SECURITY, authenticated_problems
 from api.errors import APIError
 from api.ownership import find_own_job, lock_own_job
 from api.paging import page_limit, parse_cursor
-from api.responses import document_response
+from api.responses import accepted_response, document_response
 from api.schemas import IdempotencyHeaders, StreamPath, StreamQuery, StreamRequest, StreamsQuery
 from api.services import Services, current_services
 from shared.audit import record_event
@@ -67,11 +67,7 @@ def begin(header: IdempotencyHeaders, body: StreamRequest) -> Response:
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key, stores_file=False)
     document, is_new = _create(services, body, options, manifest, header.idempotency_key)
-    response = document_response(document, HTTPStatus.ACCEPTED)
-    response.headers["Location"] = f"/v1/streams/{document.id}"
-    if not is_new:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+    return accepted_response(document, f"/v1/streams/{document.id}", is_new=is_new)
 
 
 @blueprint.get(
@@ -174,21 +170,21 @@ def wait_for_event(services: Services, stream_id: uuid.UUID, after: int, wait_s:
     if not services.waiting.acquire(blocking=False):
         # As for jobs: too many requests wait already, and this one is answered at once.
         return
-    wanted = select(Stream.last_seq, Stream.ended_at).join(Job, Job.id == Stream.job_id)
-    wanted = wanted.where(Job.id == stream_id, Job.owner == caller().owner)
-
-    def is_due() -> bool:
-        with services.sessions.transaction() as session:
-            row = session.execute(wanted).one_or_none()
-        return row is None or row.last_seq > after or row.ended_at is not None
-
     try:
-        services.listener.wait(stream_id, is_due, wait_s)
+        services.listener.wait(stream_id, partial(has_event, services, caller().owner, stream_id, after), wait_s)
     except SQLAlchemyError:
         # The answer itself will say so.
         return
     finally:
         services.waiting.release()
+
+
+def has_event(services: Services, owner: str, stream_id: uuid.UUID, after: int) -> bool:
+    """Return whether the stream of *owner* has an event after the number *after*, has ended, or does not exist."""
+    wanted = select(Stream.last_seq, Stream.ended_at).join(Job, Job.id == Stream.job_id)
+    with services.sessions.transaction() as session:
+        row = session.execute(wanted.where(Job.id == stream_id, Job.owner == owner)).one_or_none()
+    return row is None or row.last_seq > after or row.ended_at is not None
 
 
 def _with_stream(session: Session, job: Job) -> tuple[Job, Stream]:

@@ -71,7 +71,7 @@ def serving(playlist: Playlist, folder: Path) -> Iterator[str]:
         thread.join()
 
 
-def wait_until(is_so: Callable[[], object], *, timeout_s: float = 60.0) -> None:
+def wait_until(is_so: Callable[[], object], *, timeout_s: float = 20.0) -> None:
     """Wait until *is_so* returns something true."""
     deadline = time.monotonic() + timeout_s
     while not is_so():

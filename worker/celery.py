@@ -17,17 +17,14 @@ from typing import Any
 from billiard import current_process
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
-from prometheus_client import start_http_server
 
 from shared.errors import Code
 from shared.manifests import check_manifests, read_manifest
 from shared.observability import (
     FAILURES,
-    MULTIPROCESS_VARIABLE,
     TASK_SECONDS,
     bind,
     get_logger,
-    metrics_registry,
 )
 from shared.queues import (
     DELIVER_WEBHOOK,
@@ -44,6 +41,7 @@ from shared.queues import (
 from shared.tracing import annotate, start_tracing
 from worker.config import Role, WorkerSettings
 from worker.media.sandbox import sandbox
+from worker.metrics import serve_metrics
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -96,9 +94,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
 
     @worker_ready.connect(weak=False)
     def _serve_metrics(**_: Any) -> None:
-        if settings.worker.metrics_port is not None:
-            registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
-            start_http_server(settings.worker.metrics_port, addr=settings.worker.metrics_address, registry=registry)
+        serve_metrics(settings.worker)
         log.info("worker ready", role=role, processes=settings.worker.processes(role), decoders=sandbox().describe())
 
     @worker_shutting_down.connect(weak=False)

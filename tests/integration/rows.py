@@ -15,11 +15,10 @@ from shared.models import APIKey, Job
 WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
-def add_job(session: Session, *, owner: str | None = None, webhook_url: str | None = None) -> Job:
-    """Add a queued job with its own media; its message counts as just sent."""
-    owner = owner or f"owner-{uuid.uuid4().hex[:8]}"
+def _add_key(session: Session, owner: str | None) -> APIKey:
+    """Add a key of *owner*, or of a new one."""
     key = APIKey(
-        owner=owner,
+        owner=owner or f"owner-{uuid.uuid4().hex[:8]}",
         name="test",
         prefix="dfs_test",
         secret_sha256=uuid.uuid4().bytes,
@@ -28,10 +27,16 @@ def add_job(session: Session, *, owner: str | None = None, webhook_url: str | No
     )
     session.add(key)
     session.flush()
+    return key
+
+
+def add_job(session: Session, *, owner: str | None = None, webhook_url: str | None = None) -> Job:
+    """Add a queued job with its own media; its message counts as just sent."""
+    key = _add_key(session, owner)
     file = StoredFile(new_storage_key(), sha256=uuid.uuid4().hex * 2, size_bytes=1)
-    media = attach_media(session, file, owner=owner, retention_days=1)
+    media = attach_media(session, file, owner=key.owner, retention_days=1)
     job = Job(
-        owner=owner,
+        owner=key.owner,
         api_key_id=key.id,
         media_id=media.id,
         model=DEFAULT_CHECKPOINT,
@@ -52,19 +57,9 @@ def new_job_of(
     session: Session, manifest: Manifest, *, owner: str | None = None, webhook_url: str | None = None
 ) -> NewJob:
     """Return the values of a job without media, with segments of two seconds, and add the key that makes it."""
-    owner = owner or f"owner-{uuid.uuid4().hex[:8]}"
-    key = APIKey(
-        owner=owner,
-        name="test",
-        prefix="dfs_test",
-        secret_sha256=uuid.uuid4().bytes,
-        scopes=["jobs:write", "jobs:read"],
-        webhook_secret=WEBHOOK_SECRET,
-    )
-    session.add(key)
-    session.flush()
+    key = _add_key(session, owner)
     return NewJob(
-        owner=owner,
+        owner=key.owner,
         api_key_id=key.id,
         media=None,
         source_url=None,

@@ -1,20 +1,19 @@
 """The process of the stream role: it claims streams that nobody reads, and reads each in threads of its own."""
 
-import os
 import signal
 import threading
 from typing import Final
 
-from prometheus_client import start_http_server
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.observability import MULTIPROCESS_VARIABLE, get_logger, metrics_registry
+from shared.observability import get_logger
 from shared.queues import Sender, make_celery
 from shared.streams.claims import claim_streams
 from shared.tracing import start_tracing
 from worker.config import WorkerSettings
 from worker.live.run import StreamRun
 from worker.media.sandbox import sandbox
+from worker.metrics import serve_metrics
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
@@ -66,9 +65,7 @@ def run_readers(settings: WorkerSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     readers = Readers(Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs))))
-    if settings.worker.metrics_port is not None:
-        registry = metrics_registry(os.environ.get(MULTIPROCESS_VARIABLE))
-        start_http_server(settings.worker.metrics_port, addr=settings.worker.metrics_address, registry=registry)
+    serve_metrics(settings.worker)
     log.info("worker ready", role="stream", streams=settings.worker.streams, decoders=sandbox().describe())
     while not stopping.is_set():
         try:
