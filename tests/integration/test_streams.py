@@ -416,12 +416,11 @@ def test_a_source_that_falls_silent_ends_the_stream(make_context, sessions, clip
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     job_id = add_stream(sessions, f"udp://127.0.0.1:{port}")
-    with reading(make_context(source_timeout_s=1.5)):
-        # Four seconds of video in one, with the parameters of the video twice a second.
-        with sending(
-            clip, "-t", "4", "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316", pace=("-readrate", "4")
-        ) as sender:
-            sender.wait()
+    with reading(make_context(source_timeout_s=4.0)):
+        # Datagrams before the reader listens are lost; so the clip repeats until a piece has been read.
+        pace = ("-readrate", "4", "-stream_loop", "-1")
+        with sending(clip, "-f", "mpegts", f"udp://127.0.0.1:{port}?pkt_size=1316", pace=pace):
+            wait_until(lambda: has_read(sessions, job_id, 2))
         wait_until(lambda: stream_of(sessions, job_id).ending == "source")
         score(sessions, job_id, [0.01])
         wait_until(lambda: get_job_of(sessions, job_id).segments_total)
