@@ -37,6 +37,8 @@ class NewPiece:
     """
     When it begins in the time of the stream; None for the first one of a connection, whose place the clock decides.
     """
+    age_s: float = 0.0
+    """How long ago its first picture was sent, if that is longer than the piece: the source had stored some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def record_piece(session: Session, lease: Lease, piece: NewPiece) -> Place:
     index, last_end_s = _find_last(session, job)
     start_s = piece.start_s
     if start_s is None:
-        start_s = measure_time(session, stream) - piece.duration_s if stream.origin_at is not None else 0.0
+        age_s = max(piece.duration_s, piece.age_s)
+        start_s = measure_time(session, stream) - age_s if stream.origin_at is not None else 0.0
     start_s = max(start_s, last_end_s)
     if start_s - last_end_s > GAP_TOLERANCE_S:
         _add_gap(session, job, stream, index, last_end_s, start_s)

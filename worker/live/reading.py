@@ -8,7 +8,14 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.errors import DeepfakeStreamError, ForbiddenURLError, JobCancelledError, SourceStalledError, StorageError
+from shared.errors import (
+    DecodeError,
+    DeepfakeStreamError,
+    ForbiddenURLError,
+    JobCancelledError,
+    SourceStalledError,
+    StorageError,
+)
 from shared.media.removals import unclaimed_file
 from shared.observability import bind, get_logger
 from shared.states import StreamEnd, StreamEventKind, StreamState
@@ -50,7 +57,7 @@ class SourceReader(threading.Thread):
         self._heard = time.monotonic()
         self._position = Position()
         self._read_to_s: float | None = None
-        """Where the last piece ends, in the time of the stream; None before the first, and if one was not stored."""
+        """Where the last piece ends, in the time of the stream; None before the first one that was stored."""
         self._has_begun = claim.has_begun
 
     @property
@@ -114,25 +121,34 @@ class SourceReader(threading.Thread):
         try:
             for piece in pieces:
                 self._heard = time.monotonic()
-                if offset_s is None and self._position.is_continued and self._read_to_s is not None:
-                    # The connection was lost, and what the source sent meanwhile was still there.
-                    offset_s = self._read_to_s - piece.start_s
-                offset_s = self._store(piece, offset_s)
+                if offset_s is None and self._position.next_number is not None and self._read_to_s is not None:
+                    # Its times go on where the last connection has come to.
+                    offset_s = self._read_to_s
+                offset_s = self._store_if_possible(piece, offset_s)
         except JobCancelledError:
             raise
-        except StorageError as error:
-            self._read_to_s = None
-            return error
         except DeepfakeStreamError as error:
             return error
-        except (SQLAlchemyError, OSError):
-            # The database or the storage is away: what is missed meanwhile becomes a gap.
-            self._read_to_s = None
-            log.warning("piece of a stream not stored", exc_info=True)
-            return StorageError("this service's storage or database failed")
+        except OSError:
+            log.exception("source of a stream not read")
+            return DecodeError("the reader of the stream could not be started")
         finally:
             pieces.close()
         return None
+
+    def _store_if_possible(self, piece: Piece, offset_s: float | None) -> float | None:
+        """Store a piece; one that the database or the storage refuses is missed, and the source is read on."""
+        try:
+            offset_s = self._store(piece, offset_s)
+        except JobCancelledError:
+            raise
+        except (DeepfakeStreamError, SQLAlchemyError, OSError):
+            log.warning("piece of a stream not stored", exc_info=True)
+            self._is_connected = False
+            self._note_away(StorageError("this service's storage or database failed"))
+        self._position.backlog_s = 0.0
+        self._read_to_s = None if offset_s is None else offset_s + piece.end_s
+        return offset_s
 
     def _store(self, piece: Piece, offset_s: float | None) -> float:
         """
@@ -153,13 +169,13 @@ class SourceReader(threading.Thread):
             finally:
                 upload.abort()
             start_s = None if offset_s is None else offset_s + piece.start_s
-            new = NewPiece(key, piece.lead_s, piece.end_s - piece.start_s, start_s)
+            age_s = self._position.backlog_s if offset_s is None else 0.0
+            new = NewPiece(key, piece.lead_s, piece.end_s - piece.start_s, start_s, age_s)
             with self._context.sessions.transaction() as session:
                 place = record_piece(session, self._claim.lease, new)
                 if not self._is_connected:
                     self._note_connected(session)
         self._is_connected = self._has_begun = True
-        self._read_to_s = place.end_s
         return place.start_s - piece.start_s
 
     def _note_connected(self, session: Session) -> None:

@@ -129,7 +129,7 @@ class _Reader:
                     if not block:
                         break
                     for event in parser.feed(block):
-                        yield from self._take(event)
+                        yield from self._take(event, feed, time.monotonic() - heard)
                         # The time in which the caller worked is not the source's.
                         heard = time.monotonic()
                     self._wait_for_clock()
@@ -138,8 +138,13 @@ class _Reader:
         if self.cutter.pictures == pictures:
             raise child.explain()
 
-    def _take(self, event: Track | Packet) -> Iterator[Piece]:
-        return self.cutter.start(event) if isinstance(event, Track) else self.cutter.add(event)
+    def _take(self, event: Track | Packet, feed: Feed | None, silent_s: float) -> Iterator[Piece]:
+        if isinstance(event, Track):
+            yield from self.cutter.start(event)
+            return
+        if feed is not None and (missed_s := feed.take_missed()):
+            yield from self.cutter.miss(missed_s)
+        yield from self.cutter.add(event, silent_s if feed is None or feed.arrives_live else 0.0)
 
     def check_stop(self) -> None:
         """Raise _StoppedError if the caller wants no more."""
