@@ -29,6 +29,7 @@ from shared.states import (
     JobStatus,
     StreamState,
 )
+from shared.streams.claims import is_unread
 
 log = get_logger(__name__)
 
@@ -132,7 +133,10 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
     for state in StreamState:
         if state != StreamState.ENDED:
             streams.add_metric([state], counts.get(state, 0))
-    yield from (jobs, segments, oldest, streams)
+    unread = GaugeMetricFamily("deepfakestream_unread_streams", "Live streams that have no reader.")
+    query = select(func.count()).select_from(Stream).join(Job, Job.id == Stream.job_id).where(*is_unread())
+    unread.add_metric([], session.scalar(query) or 0)
+    yield from (jobs, segments, oldest, streams, unread)
 
 
 def _collect_stored_bytes(session: Session) -> Iterator[Metric]:

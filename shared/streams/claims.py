@@ -3,9 +3,10 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from shared.errors import JobCancelledError
@@ -35,11 +36,11 @@ class Claim:
 
 def claim_streams(session: Session, limit: int, *, lease_s: float, max_attempts: int) -> list[Claim]:
     """Lease at most *limit* streams that nobody reads, the oldest first."""
-    free = Job.leased_until.is_(None) | (Job.leased_until < func.now())
     wanted = (
         select(Job.id)
         .join(Stream, Stream.job_id == Job.id)
-        .where(Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), free)
+        # Those without attempts left, which the sweep fails, must not take the places of others.
+        .where(*is_unread(), Job.leased_until.is_(None) | (Job.attempts < max_attempts))
         .order_by(Job.id)
         .limit(limit)
         .with_for_update(of=Job, skip_locked=True)
@@ -51,6 +52,12 @@ def claim_streams(session: Session, limit: int, *, lease_s: float, max_attempts:
         if lease is not None:
             claims.append(_read_claim(session, lease))
     return claims
+
+
+def is_unread(grace_s: float = 0.0) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a job with its stream waits for a reader, since the lease ran out *grace_s* ago."""
+    is_free = Job.leased_until.is_(None) | (Job.leased_until < func.now() - timedelta(seconds=grace_s))
+    return Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), is_free
 
 
 def _read_claim(session: Session, lease: Lease) -> Claim:

@@ -1,16 +1,24 @@
 """The end of live streams: requested by a client, found by the reader, and left to the step that judges jobs."""
 
+from datetime import timedelta
+from typing import Final
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db import after_commit
 from shared.errors import SourceStalledError
 from shared.jobs.ending import Failure, end_job
-from shared.jobs.queries import has_open_segments
+from shared.jobs.queries import has_open_segments, lock_job
 from shared.models import Job, Segment, Stream
 from shared.queues import FINISH
 from shared.states import JobStatus, StreamEnd, StreamState
+from shared.streams.claims import is_unread
+from shared.streams.cleanup import find_stream
 from shared.streams.pieces import drop_late_segments, record_last_gap
+
+UNREAD_GRACE_S: Final = 30.0
+"""How long another reader may take to come, before a stream that is to end is ended without one."""
 
 
 def request_stop(session: Session, job: Job, stream: Stream) -> None:
@@ -67,6 +75,29 @@ def close_stream(session: Session, job: Job, stream: Stream) -> None:
     if not has_open_segments(session, job.id):
         job.sent_at = func.now()
         after_commit(session).send(FINISH, job_id=job.id)
+
+
+def end_overdue_streams(session: Session, limit: int) -> int:
+    """
+    End at most *limit* streams that nobody reads although they should have ended: ``request_stop`` left it to a reader
+    that has died, a reader died while the last segments were scored, or the time of the stream is over.
+
+    Returns:
+        The number of streams.
+    """
+    is_over = (
+        func.coalesce(Job.started_at, Job.created_at) + Stream.duration_limit_s * timedelta(seconds=1) < func.now()
+    )
+    is_due = Stream.ending.is_not(None) | Stream.stop_requested_at.is_not(None) | is_over
+    query = select(Job.id).join(Stream, Stream.job_id == Job.id).where(*is_unread(UNREAD_GRACE_S), is_due)
+    found = session.scalars(query.order_by(Job.id).limit(limit).with_for_update(of=Job, skip_locked=True)).all()
+    for job_id in found:
+        job, stream = lock_job(session, job_id), find_stream(session, job_id)
+        if job is not None and stream is not None:
+            why = StreamEnd.REQUEST if stream.stop_requested_at is not None else StreamEnd.DURATION
+            begin_end(session, job, stream, why, has_missed=True)
+            close_stream(session, job, stream)
+    return len(found)
 
 
 def _explain(stream: Stream) -> Failure:

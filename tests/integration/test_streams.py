@@ -19,6 +19,7 @@ from shared.jobs.results import record_segment
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Job, Removal, Segment, Stream, StreamEvent
 from shared.queues import ALL_LISTS, LIVE_QUEUE, SCORE_LIVE, Sender, make_celery
+from shared.streams.claims import claim_streams
 from shared.streams.cleanup import find_stream
 from shared.streams.creation import NewStream, create_stream
 from shared.streams.ending import request_stop
@@ -489,6 +490,39 @@ def test_a_stream_that_kills_its_readers_fails(context, sessions):
     job = get_job_of(sessions, job_id)
     assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
     assert "stream" in job.error_detail
+
+
+def test_a_stream_without_attempts_left_takes_no_place_of_another(sessions):
+    spent, fresh = (add_stream(sessions, "https://nobody.example/live.m3u8") for _ in range(2))
+    with sessions.transaction() as session:
+        session.execute(
+            update(Job).where(Job.id == spent).values(attempts=3, leased_until=func.now() - timedelta(seconds=1))
+        )
+    with sessions.transaction() as session:
+        [claim] = claim_streams(session, 1, lease_s=30, max_attempts=3)
+    assert claim.lease.job_id == fresh
+
+
+@pytest.mark.parametrize("why", ["request", "duration", "source"])
+def test_a_stream_that_should_have_ended_needs_no_reader_for_it(context, sessions, why):
+    """Its reader died with the end on its hands, and no other one comes."""
+    over, going_on = (add_stream(sessions, "https://nobody.example/live.m3u8") for _ in range(2))
+    with sessions.transaction() as session:
+        claim_streams(session, 2, lease_s=-60, max_attempts=3)
+        values = {
+            "request": {"stop_requested_at": func.now()},
+            "duration": {"duration_limit_s": 0.0},
+            "source": {"ending": "source"},
+        }
+        session.execute(update(Stream).where(Stream.job_id == over).values(values[why]))
+    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_LISTS, 0))
+    job, stream = get_job_of(sessions, over), stream_of(sessions, over)
+    assert (job.status, stream.state, stream.ending) == (
+        "cancelled" if why == "request" else "failed",
+        "ended",
+        why,
+    )
+    assert get_job_of(sessions, going_on).status == "running"
 
 
 def test_lost_messages_of_a_stream_go_to_its_own_queue(context, sessions):
