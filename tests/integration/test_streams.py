@@ -144,9 +144,11 @@ def reading(context):
         readers.stop()
 
 
-def add_stream(sessions, url, *, webhook_url=None, duration_limit_s=600.0, record="none", threshold=None):
+def add_stream(
+    sessions, url, *, webhook_url=None, duration_limit_s=600.0, record="none", threshold=None, username="viewer"
+):
     with sessions.transaction() as session:
-        new = NewStream(url, "viewer", SECRET, duration_limit_s, threshold, record)
+        new = NewStream(url, username, SECRET if username else None, duration_limit_s, threshold, record)
         job, is_new = create_stream(session, new_job_of(session, MANIFEST, webhook_url=webhook_url), new)
         assert is_new
         return job.id

@@ -34,6 +34,8 @@ MAX_PAUSE_S: Final = 10.0
 """Pauses before the source is connected again; each is twice as long as the one before."""
 PICTURE_TIMEOUT_S: Final = 10.0
 """A connection without a picture for this long is given up."""
+MIN_TIMEOUT_S: Final = 1.0
+"""The same for the last connection before the source is given up."""
 
 
 class SourceReader(threading.Thread):
@@ -109,12 +111,14 @@ class SourceReader(threading.Thread):
         claim, settings = self._claim, self._context.settings
         limits = StreamLimits(allow_shared_network=settings.streams.allow_shared_network)
         offset_s: float | None = None
+        silent_s = time.monotonic() - self._heard
+        timeout_s = min(PICTURE_TIMEOUT_S, max(MIN_TIMEOUT_S, settings.streams.source_timeout_s - silent_s))
         pieces = read_pieces(
             Source(claim.url, claim.username, claim.password),
             segment_s=claim.segment_seconds,
             limits=limits,
             allow_insecure=settings.webhooks.allow_insecure,
-            timeout_s=min(PICTURE_TIMEOUT_S, settings.streams.source_timeout_s),
+            timeout_s=timeout_s,
             should_stop=self._stopping.is_set,
             position=self._position,
         )
@@ -127,6 +131,10 @@ class SourceReader(threading.Thread):
                 offset_s = self._store_if_possible(piece, offset_s)
         except JobCancelledError:
             raise
+        except SourceStalledError as error:
+            # The pieces that came last are of pictures that had arrived before the silence.
+            self._heard = min(self._heard, time.monotonic() - timeout_s)
+            return error
         except DeepfakeStreamError as error:
             return error
         except OSError:

@@ -63,7 +63,7 @@ def read_pieces(
         segment_s: Length of the pieces; the cuts are at the first picture after it.
         allow_insecure: Accept ``http:``, ``udp:`` and addresses that are not publicly reachable.
         timeout_s: Longest time without a picture, also at the beginning.
-        should_stop: Asked several times a second; the iterator then ends within a second.
+        should_stop: Asked several times a second; the iterator then ends within a second, after what has arrived.
         position: Where an earlier connection to an HLS source stopped reading; it is updated.
 
     Raises:
@@ -85,7 +85,7 @@ def read_pieces(
             feed = HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s, position=position)
             yield from _read_feed(feed, reader)
     except _StoppedError:
-        return
+        pass
     except DeepfakeStreamError:
         # The pictures before the failure are worth as much as any others.
         with contextlib.suppress(DeepfakeStreamError):
