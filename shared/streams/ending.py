@@ -9,13 +9,14 @@ from sqlalchemy.orm import Session
 from shared.db import after_commit
 from shared.errors import SourceStalledError
 from shared.jobs.ending import Failure, end_job
-from shared.jobs.queries import has_open_segments, lock_job
+from shared.jobs.queries import lock_job
 from shared.models import Job, Segment, Stream
 from shared.queues import FINISH
 from shared.states import JobStatus, StreamEnd, StreamState
 from shared.streams.claims import is_unread
 from shared.streams.cleanup import find_stream
-from shared.streams.pieces import drop_late_segments, record_last_gap
+from shared.streams.events import add_missing_events
+from shared.streams.pieces import drop_open_segments, record_last_gap
 
 UNREAD_GRACE_S: Final = 30.0
 """How long another reader may take to come, before a stream that is to end is ended without one."""
@@ -55,10 +56,11 @@ def close_stream(session: Session, job: Job, stream: Stream) -> None:
     """
     Hand the stream of a locked *job* over to the step that judges jobs: there will be no further segments.
 
-    Segments that still wait are dropped, and the step waits for those that are being scored. A stream without any
+    Segments that are not done are dropped, and those without an event get theirs. A stream without any
     picture has nothing to judge: it was cancelled if its end was requested, and failed otherwise.
     """
-    drop_late_segments(session, job, stream, 0)
+    drop_open_segments(session, job, stream)
+    add_missing_events(session, stream)
     count = session.scalar(select(func.count()).where(Segment.job_id == job.id)) or 0
     if stream.segments == 0:
         if stream.ending == StreamEnd.REQUEST:
@@ -72,9 +74,8 @@ def close_stream(session: Session, job: Job, stream: Stream) -> None:
     job.attempts = 0
     job.send_after = func.now()
     session.flush()
-    if not has_open_segments(session, job.id):
-        job.sent_at = func.now()
-        after_commit(session).send(FINISH, job_id=job.id)
+    job.sent_at = func.now()
+    after_commit(session).send(FINISH, job_id=job.id)
 
 
 def end_overdue_streams(session: Session, limit: int) -> int:

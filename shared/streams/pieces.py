@@ -144,6 +144,20 @@ def drop_late_segments(session: Session, job: Job, stream: Stream, max_waiting: 
     return len(late)
 
 
+def drop_open_segments(session: Session, job: Job, stream: Stream) -> None:
+    """
+    Drop all segments that are not done, at the end of a stream whose job is locked.
+
+    One that is being scored still has been so for long, or its worker has died.
+    """
+    query = select(Segment).where(Segment.job_id == job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
+    rows = session.scalars(query.order_by(Segment.index).with_for_update()).all()
+    for row in rows:
+        _end_unscored(session, job, row, Reason.DROPPED)
+    stream.dropped += len(rows)
+    session.flush()
+
+
 def _find_last(session: Session, job: Job) -> tuple[int, float]:
     """Return the index of the next segment, and where the last one ends."""
     query = select(Segment.index, Segment.end_s).where(Segment.job_id == job.id).order_by(Segment.index.desc()).limit(1)

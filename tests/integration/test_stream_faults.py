@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import func, update
 
 from shared.errors import StorageError
+from shared.jobs.leases import Step, acquire
 from shared.models import Job
 from shared.streams.claims import claim_streams
 from tests.integration import test_streams as streams
@@ -23,7 +24,7 @@ from tests.live import Cable, Playlist, RestartedSender, TransportSender, servin
 from tests.rtsp import RTSPServer
 from tests.unit.worker.streams.test_cutting import make_stream
 from tests.unit.worker.streams.test_intake import free_port, needs_namespace
-from worker.live import reading
+from worker.live import reading, run
 from worker.live.process import Readers
 from worker.live.run import StreamRun
 from worker.streams import hls
@@ -31,7 +32,6 @@ from worker.streams import hls
 make_context, context, sessions = streams.make_context, streams.context, streams.sessions
 _end_open_streams = streams._end_open_streams
 
-KEPT_SOCKETS = 4
 TOLERANCE_S = 2.0
 """Of the length of gaps, on a busy machine; and a source is connected again after pauses of up to two seconds."""
 
@@ -53,32 +53,42 @@ class Case:
 @pytest.fixture(scope="module")
 def clips():
     quiet = ("-x265-params", "log-level=error")
+    middle = make_stream(12, extra=("-bf", "0"))
+    half = len(middle) // 188 // 2 * 188
     return {
+        "long": make_stream(20, extra=("-bf", "0")),
+        "first half": middle[:half],
+        "second half": middle[half:],
         "clip": make_stream(4, extra=("-bf", "0")),
         "large": make_stream(4, size="320x192", extra=("-bf", "0")),
         "hevc": make_stream(6, codec="libx265", extra=quiet),
         "later": make_stream(4, extra=("-bf", "0", "-output_ts_offset", "7200")),
         "wrapped": make_stream(4, extra=("-bf", "0", "-output_ts_offset", str(2**33 / 90_000 - 2.0))),
         "still": make_stream(1, extra=("-bf", "0", "-vf", "loop=-1:1,trim=end=8")),
-        "long": make_stream(20, extra=("-bf", "0")),
         "garbage": random.Random(3).randbytes(400_000),
     }
 
 
 def cases(clips):
     def play(*parts):
-        def run(sender):
+        def send_all(sender):
             for name, seconds in parts:
                 if name == "silence":
                     time.sleep(seconds)
                 else:
                     sender.send(clips[name], seconds)
 
-        return run
+        return send_all
 
     return [
         Case("it stops", play(("clip", 4)), gap_s=11.0, scored_s=3.5, ending="source"),
         Case("it freezes", play(("clip", 4), ("silence", 6), ("clip", 4)), gap_s=6.0, scored_s=7.0, reconnects=1),
+        Case(
+            "it freezes with its clock",
+            play(("first half", 6), ("silence", 3.5), ("second half", 6)),
+            gap_s=3.5,
+            scored_s=10.0,
+        ),
         Case("the same picture for ever", play(("still", 8)), scored_s=5.5),
         Case("another size", play(("clip", 4), ("large", 4)), scored_s=5.5),
         Case("another codec", play(("clip", 4), ("hevc", 6)), gap_s=2.0, scored_s=6.0, reconnects=1),
@@ -106,12 +116,15 @@ def leftovers():
     return names
 
 
-def open_sockets():
-    found = []
+def open_files():
+    """The number of open pipes, and of sockets for datagrams."""
+    links = []
     for path in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            found.append(str(path.readlink()))
-    return sum(one.startswith("socket:") for one in found)
+            links.append(str(path.readlink()))
+    rows = [row.split() for name in ("udp", "unix") for row in Path(f"/proc/self/net/{name}").read_text().splitlines()]
+    datagrams = {f"socket:[{row[9]}]" for row in rows[1:] if len(row) > 9}
+    return sum(link.startswith("pipe:") or link in datagrams for link in links)
 
 
 def problems(sessions, job_id, case):
@@ -157,7 +170,8 @@ def test_sources_with_faults_end_well_and_say_what_was_missed(make_context, sess
     """All at once, since each takes seconds in which it does next to nothing."""
     # ffmpeg looks at the first two seconds before it gives a picture.
     monkeypatch.setattr(reading, "PICTURE_TIMEOUT_S", 4.0)
-    sockets = open_sockets()
+    monkeypatch.setattr(reading, "LATE_S", 2.5)
+    files = open_files()
     context, table = make_context(source_timeout_s=11.0), cases(clips)
     context.settings.worker.__dict__["streams"] = len(table)
     ports = [free_port(socket.SOCK_DGRAM) for _ in table]
@@ -174,17 +188,17 @@ def test_sources_with_faults_end_well_and_say_what_was_missed(make_context, sess
         players = [threading.Thread(target=play, args=given) for given in zip(table, ports, job_ids, strict=True)]
         for player in players:
             player.start()
-        for player in players:
-            player.join()
+        while any(player.is_alive() for player in players):
+            for job_id in job_ids:
+                streams.score(sessions, job_id, [0.01])
+            time.sleep(0.5)
         wait_until(lambda: all(streams.stream_of(sessions, job_id).ending for job_id in job_ids), timeout_s=60)
         end_all(context, sessions, job_ids)
-        wait_until(lambda: not any(run.is_alive() for run in readers._runs))
+        wait_until(lambda: not any(one.is_alive() for one in readers._runs))
     found = [what for case, job_id in zip(table, job_ids, strict=True) for what in problems(sessions, job_id, case)]
     assert found == [], "\n".join(found)
     wait_until(lambda: leftovers() == [])
-    context.sessions.engine.dispose()
-    # Those of Redis stay, for each thread that has sent a message.
-    assert open_sockets() <= sockets + KEPT_SOCKETS
+    assert open_files() == files
 
 
 @contextlib.contextmanager
@@ -230,7 +244,7 @@ def watch_through_a_cut(context, sessions, clips, folder, *, cut_s):
         for job_id in job_ids:
             streams.stop(sessions, job_id)
         end_all(context, sessions, job_ids)
-        wait_until(lambda: not any(run.is_alive() for run in readers._runs))
+        wait_until(lambda: not any(one.is_alive() for one in readers._runs))
     return [what for case, one in zip(cases, job_ids, strict=True) for what in problems(sessions, one, case)]
 
 
@@ -246,13 +260,11 @@ def test_a_network_that_is_cut_is_a_gap_of_that_length(
     context, sessions, clips, tmp_path, monkeypatch, cut_s, timeout_s
 ):
     monkeypatch.setattr(reading, "PICTURE_TIMEOUT_S", timeout_s)
-    sockets = open_sockets()
+    files = open_files()
     found = watch_through_a_cut(context, sessions, clips, tmp_path, cut_s=cut_s)
     assert found == [], "\n".join(found)
     wait_until(lambda: leftovers() == [])
-    context.sessions.engine.dispose()
-    # Those of Redis stay, for each thread that has sent a message.
-    assert open_sockets() <= sockets + KEPT_SOCKETS
+    assert open_files() == files
 
 
 def test_an_hls_server_that_begins_anew_is_read_on_after_a_gap(make_context, sessions, clips, tmp_path, monkeypatch):
@@ -330,9 +342,9 @@ def test_of_two_readers_at_once_the_first_gives_up_without_a_trace(make_context,
                     update(Job).where(Job.id == job_id).values(leased_until=func.now() - timedelta(seconds=1))
                 )
                 [claim] = claim_streams(session, 1, lease_s=30, max_attempts=3)
-            run = StreamRun(second._context, claim)
-            second._runs.append(run)
-            run.start()
+            taken_over = StreamRun(second._context, claim)
+            second._runs.append(taken_over)
+            taken_over.start()
             for _ in range(4):
                 source.publish()
                 time.sleep(0.5)
@@ -345,3 +357,31 @@ def test_of_two_readers_at_once_the_first_gives_up_without_a_trace(make_context,
             second.stop()
     found = problems(sessions, job_id, Case("two", lambda _: None, scored_s=5.0, ending="source"))
     assert [what for what in found if "gaps are" not in what] == [], "\n".join(found)
+
+
+@pytest.mark.parametrize("has_reader", [True, False])
+def test_segments_that_nobody_has_scored_by_the_end_have_their_events(
+    make_context, sessions, clips, tmp_path, monkeypatch, has_reader
+):
+    monkeypatch.setattr(run, "DRAIN_S", 0.5)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (tmp_path / "clip.ts").write_bytes(clips["clip"])
+    source = Playlist(tmp_path / "clip.ts", folder)
+    source.publish(4)
+    context = make_context()
+    with serving(source, folder) as url:
+        job_id = streams.add_stream(sessions, url)
+        with streams.reading(context):
+            wait_until(lambda: streams.has_read(sessions, job_id, 2))
+            with sessions.transaction() as session:
+                assert acquire(session, Step.SCORE, (job_id, 0), 30, max_attempts=3) is not None
+            if has_reader:
+                streams.stop(sessions, job_id)
+                wait_until(lambda: streams.get_job_of(sessions, job_id).segments_total)
+    if not has_reader:
+        streams.stop(sessions, job_id)
+    streams.finish(context, job_id)
+    found = problems(sessions, job_id, Case("unscored", lambda _: None))
+    assert [what for what in found if "gaps" not in what] == []
+    assert streams.stream_of(sessions, job_id).dropped >= 1

@@ -1,5 +1,6 @@
 """The reading of a stream's source: connections, one after the other, whose pieces are stored and scored."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +37,10 @@ PICTURE_TIMEOUT_S: Final = 10.0
 """A connection without a picture for this long is given up."""
 MIN_TIMEOUT_S: Final = 1.0
 """The same for the last connection before the source is given up."""
+LATE_S: Final = 5.0
+"""Two pieces in turn that come so much later than the earliest one are late since their source missed something."""
+CAUGHT_UP_S: Final = 1.0
+"""A piece that is less late than the one before it by this is of a source that catches up."""
 
 
 class SourceReader(threading.Thread):
@@ -122,13 +127,17 @@ class SourceReader(threading.Thread):
             should_stop=self._stopping.is_set,
             position=self._position,
         )
+        lateness = _Lateness()
         try:
             for piece in pieces:
                 self._heard = time.monotonic()
+                if offset_s is not None and self._position.next_number is None:
+                    offset_s += lateness.find_missed(self._heard, piece)
                 if offset_s is None and self._position.next_number is not None and self._read_to_s is not None:
                     # Its times go on where the last connection has come to.
                     offset_s = self._read_to_s
                 offset_s = self._store_if_possible(piece, offset_s)
+                lateness.own_s += time.monotonic() - self._heard
         except JobCancelledError:
             raise
         except SourceStalledError as error:
@@ -209,3 +218,27 @@ class SourceReader(threading.Thread):
                     add_event(session, stream, StreamEventKind.SOURCE, payload)
         except SQLAlchemyError:
             log.warning("state of a stream not recorded", exc_info=True)
+
+
+class _Lateness:
+    """
+    How late the pieces of one connection are, compared with the earliest of them, by the clock.
+
+    A source that stops for seconds together with its clock, and then goes on, shows this in no other way. One that was
+    held up by the network sends what it had meanwhile, so that its next piece is less late.
+    """
+
+    def __init__(self) -> None:
+        self._least_s = self._last_s = math.inf
+        self.own_s = 0.0
+        """Time in which no piece was taken, since others were stored."""
+
+    def find_missed(self, now: float, piece: Piece) -> float:
+        """Return how many seconds the source missed before *piece*, which arrived at *now*."""
+        late_s, last_s = now - self.own_s - piece.end_s, self._last_s
+        self._least_s = min(self._least_s, late_s)
+        self._last_s = late_s
+        if min(late_s, last_s) - self._least_s < LATE_S or late_s < last_s - CAUGHT_UP_S:
+            return 0.0
+        missed_s, self._least_s = late_s - self._least_s, late_s
+        return missed_s
