@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import signal
 import socket
 import subprocess
 import threading
@@ -67,13 +68,22 @@ class Playlist:
 @contextlib.contextmanager
 def serving(playlist: Playlist, folder: Path) -> Iterator[str]:
     """Serve *folder* on loopback and give the playlist's address; while ``is_away`` is set every answer is 503."""
+    with serving_folder(folder, lambda: playlist.is_away) as port:
+        yield f"http://127.0.0.1:{port}/live.m3u8"
+
+
+@contextlib.contextmanager
+def serving_folder(folder: Path, is_away: Callable[[], bool] = lambda: False) -> Iterator[int]:
+    """Serve *folder* on a port of loopback; while *is_away* says so every answer is 503."""
 
     class Handler(SimpleHTTPRequestHandler):
         def do_GET(self) -> None:
-            if playlist.is_away:
-                self.send_error(503)
-            else:
-                super().do_GET()
+            # Clients that are killed leave in the middle of an answer.
+            with contextlib.suppress(OSError):
+                if is_away():
+                    self.send_error(503)
+                else:
+                    super().do_GET()
 
         def log_message(self, *_: object) -> None:
             """Log nothing."""
@@ -81,9 +91,11 @@ def serving(playlist: Playlist, folder: Path) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/live.m3u8"
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def wait_until(is_so: Callable[[], object], *, timeout_s: float = 20.0) -> None:
@@ -165,6 +177,12 @@ class Cable:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def cut(self, duration_s: float) -> None:
+        """Cut the cable for a while."""
+        self.is_cut = True
+        time.sleep(duration_s)
+        self.is_cut = False
 
     async def _listen(self) -> None:
         if self._kind == "tcp":
@@ -250,6 +268,7 @@ class RestartedSender:
     def __init__(self, clip: Path, *output: str) -> None:
         self.clip = clip
         self._output = output
+        self._is_away = False
         self._over = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, name="sender")
@@ -268,8 +287,30 @@ class RestartedSender:
         if self._process is not None:
             self._process.kill()
 
+    def replace(self, clip: Path) -> None:
+        """Serve another clip, with another ffmpeg."""
+        self.clip = clip
+        self.end_connection()
+
+    def stay_away(self, duration_s: float) -> None:
+        """Serve nothing for a while, and begin anew."""
+        self._is_away = True
+        self.end_connection()
+        time.sleep(duration_s)
+        self._is_away = False
+
+    def freeze(self, duration_s: float) -> None:
+        """Send nothing for a while, without closing anything, and go on."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
+            time.sleep(duration_s)
+            self._process.send_signal(signal.SIGCONT)
+
     def _run(self) -> None:
         while not self._over.is_set():
+            if self._is_away:
+                time.sleep(0.1)
+                continue
             command = [find_ffmpeg(), "-v", "error", "-re", "-stream_loop", "-1", "-i", str(self.clip), "-c", "copy"]
             with subprocess.Popen(
                 [*command, *self._output], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
