@@ -158,7 +158,7 @@ def test_the_embedded_stack_needs_the_sdk_of_its_own_release():
     version = sdk["metadata"]["version"]
     assert server["metadata"]["version"] == version
     assert f"deepfakestream=={version}" in server["options.extras_require"]["embedded"].split("\n")
-    others = [name for name in server["options.extras_require"] if name not in ("embedded", "dev")]
+    others = [name for name in server["options.extras_require"] if name not in ("all", "dev", "embedded")]
     required = names_of(server["options"]["install_requires"]).union(
         *(names_of(server["options.extras_require"][name]) for name in others)
     )
