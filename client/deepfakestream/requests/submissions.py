@@ -3,10 +3,11 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import IO, Any
 
+from deepfakestream.calls import Call
 from deepfakestream.errors import InvalidRequestError
 from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
 from deepfakestream.results import Job
@@ -20,7 +21,8 @@ UploadProgress = Callable[[int, int], None]
 class SubmissionRequests(Requests):
     """Requests that make jobs."""
 
-    def submit(
+    @Call
+    async def submit(
         self,
         file: str | Path | IO[bytes] | None = None,
         *,
@@ -77,13 +79,14 @@ class SubmissionRequests(Requests):
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
             body = {"url": url, **options}
-            return parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if isinstance(file, (str, Path)):
-            with Path(file).open("rb") as opened:
-                return self._send(opened, options, headers, on_upload, direct=direct)
-        return self._send(file, options, headers, on_upload, direct=direct)
+            with await self._transport.driver.call(Path(file).open, "rb") as opened:
+                return await self._send(opened, options, headers, on_upload, direct=direct)
+        return await self._send(file, options, headers, on_upload, direct=direct)
 
-    def rescore(
+    @Call
+    async def rescore(
         self,
         job_id: str,
         *,
@@ -119,10 +122,10 @@ class SubmissionRequests(Requests):
         )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return parse_document(
-            Job, self._transport.call("POST", job_path(job_id, "rescore"), headers=headers, json=options)
+            Job, await self._transport.call("POST", job_path(job_id, "rescore"), headers=headers, json=options)
         )
 
-    def _send(
+    async def _send(
         self,
         file: IO[bytes],
         options: dict[str, Any],
@@ -135,13 +138,13 @@ class SubmissionRequests(Requests):
         size = file.seek(0, 2) - begin
         digest = hashlib.sha256()
 
-        def blocks() -> Iterator[bytes]:
+        async def blocks() -> AsyncGenerator[bytes, None]:
             # Called again for each attempt.
             nonlocal digest
             file.seek(begin)
             digest = hashlib.sha256()
             sent = 0
-            while block := file.read(BLOCK_BYTES):
+            while block := await self._transport.driver.call(file.read, BLOCK_BYTES):
                 if sent + len(block) > size:
                     break
                 if direct:
@@ -155,13 +158,13 @@ class SubmissionRequests(Requests):
 
         if direct:
             # If this request is processed twice, one of the two uploads stays empty, and the service discards it.
-            upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
-            upload_id = self._transport.put(upload, blocks)
+            upload = await self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
+            upload_id = await self._transport.put(upload, blocks)
             body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
-            return parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if "metadata" in options:
             options["metadata"] = json.dumps(options["metadata"])
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         return parse_document(
-            Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
+            Job, await self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
         )
