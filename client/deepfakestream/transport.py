@@ -195,7 +195,7 @@ class Transport:
         kept: _Kept = await self._send(send)
         return kept
 
-    async def put(self, upload: Any, make_content: Content) -> str:
+    async def put(self, upload: Any, make_content: Content, size_bytes: int) -> str:
         """
         Send a file to the signed address of a direct upload, without the API key, since it is another server.
 
@@ -204,6 +204,7 @@ class Transport:
         Args:
             upload: The document of the direct upload, as the service answered it.
             make_content: Makes the content of the file.
+            size_bytes: Its length.
 
         Returns:
             The id of the upload.
@@ -219,6 +220,9 @@ class Transport:
             _, host, _ = parse_origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise unexpected_answer_error(201, "it names no place for the file") from error
+        if not any(name.lower() == "content-length" for name in headers):
+            # Storage accepts no body of unknown length.
+            headers["Content-Length"] = str(size_bytes)
         if method != "PUT":
             raise unexpected_answer_error(201, "it asks for another method than PUT for the file")
         is_local = is_loopback(host)

@@ -159,7 +159,7 @@ class SubmissionRequests(Requests):
         if direct:
             # If this request is processed twice, one of the two uploads stays empty, and the service discards it.
             upload = await self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
-            upload_id = await self._transport.put(upload, blocks)
+            upload_id = await self._transport.put(upload, blocks, size)
             body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
             return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if "metadata" in options:

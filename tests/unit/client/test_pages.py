@@ -4,9 +4,11 @@ import io
 import itertools
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from deepfakestream.errors import UnexpectedAnswerError
+from deepfakestream.requests import base as base_requests
 from deepfakestream.requests import jobs as job_requests
 from deepfakestream.tables import print_job
 from rich.console import Console
@@ -90,9 +92,10 @@ def test_waiting_for_pages_ends_in_time_even_if_the_service_requests_longer_paus
 
 
 def test_no_page_is_requested_after_the_timeout(server, client, monkeypatch):
-    # Each reading of the clock is a second after the previous one.
-    seconds = itertools.count()
-    monkeypatch.setattr(job_requests.time, "monotonic", lambda: float(next(seconds)))
+    # Each reading of the clock is a second after the previous one; that of event loops is left alone.
+    clock = SimpleNamespace(monotonic=map(float, itertools.count()).__next__)
+    for module in (job_requests, base_requests):
+        monkeypatch.setattr(module, "time", clock)
     server.answers = [long_job("succeeded"), page(100, 150)]
     assert client.wait("x", timeout_s=0.0).segments_next_cursor == "OTk"
     assert len(server.requests) == 1

@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 
 import pytest
+from deepfakestream import Client
 from deepfakestream.errors import (
     APIError,
     ConnectionFailedError,
@@ -135,10 +136,10 @@ class Growing(io.BytesIO):
         return block + b"more" if (block := super().read(size)) else b""
 
 
-@pytest.mark.parametrize("file", [Shrinking(b"0123456789"), Growing(b"0123456789")], ids=["shrinks", "grows"])
+@pytest.mark.parametrize("file", [Shrinking, Growing], ids=["shrinks", "grows"])
 def test_a_file_that_changes_while_it_is_sent_is_reported_and_not_sent_again(server, client, file):
     with pytest.raises(InvalidRequestError, match="changed while it was sent"):
-        client.submit(file)
+        client.submit(file(b"0123456789"))
     assert len(server.requests) <= 1
 
 
@@ -227,12 +228,14 @@ def test_an_unusable_proxy_or_certificate_file_is_an_error_of_this_package(monke
         connect("https://a.example", "dfs_key")
 
 
-def test_a_client_may_be_used_by_threads(server, client):
+@pytest.mark.usefixtures("no_pauses")
+def test_a_client_may_be_used_by_threads(server):
     server.answers = [problem(503, "x"), *[answer(job())] * 8]
     found = []
-    threads = [threading.Thread(target=lambda: found.append(client.get("x").status)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with Client(server.url, "dfs_key") as client:
+        threads = [threading.Thread(target=lambda: found.append(client.get("x").status)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert found == ["succeeded"] * 8
