@@ -4,13 +4,13 @@ import hashlib
 import json
 import uuid
 from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
 from typing import IO, Any
 
 from deepfakestream.calls import Call
 from deepfakestream.errors import InvalidRequestError
 from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
 from deepfakestream.results import Job
+from deepfakestream.sources import Source, check_source, is_url, open_source
 
 BLOCK_BYTES = 256 * 1024
 
@@ -24,7 +24,7 @@ class SubmissionRequests(Requests):
     @Call
     async def submit(
         self,
-        file: str | Path | IO[bytes] | None = None,
+        file: Source | None = None,
         *,
         url: str | None = None,
         model: str | None = None,
@@ -42,8 +42,10 @@ class SubmissionRequests(Requests):
         Submit an image or a video.
 
         Args:
-            file: A path, or a seekable binary file opened for reading; its bytes are streamed.
-            url: Address from which the service fetches the file, instead of *file*.
+            file: A path, the content as bytes, or a seekable file opened in binary mode, which is sent from where it
+                stands; its bytes are streamed. Text that begins with ``http://`` or ``https://`` is an address from
+                which the service fetches the file.
+            url: That address, instead of *file*.
             model: Name of a checkpoint; the service's default if not given.
             sample_fps: Frames sampled per second of video, 0.1 to 30; the checkpoint's default if not given.
             segment_seconds: Length of a segment in seconds, 1 to 60; the checkpoint's default if not given.
@@ -62,9 +64,17 @@ class SubmissionRequests(Requests):
         Raises:
             ConflictError: *direct* is given, and the service offers no direct uploads.
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
+            NotMediaError: The path is that of a pipe or a device.
+            TypeError: *file* is of another type, or a file that is opened as text.
+            ValueError: *file* cannot be read a second time, as a repetition of the request needs it.
+            OSError: *file* cannot be read.
         """
         if (file is None) == (url is None):
             raise ValueError("give either a file or a url")
+        if file is not None:
+            check_source(file)
+        if isinstance(file, str) and is_url(file):
+            file, url = None, file
         if direct and (file is None or reuse is not None):
             raise ValueError("direct needs a file, and cannot be combined with reuse")
         options = collect_options(
@@ -80,10 +90,8 @@ class SubmissionRequests(Requests):
         if file is None:
             body = {"url": url, **options}
             return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
-        if isinstance(file, (str, Path)):
-            with await self._transport.driver.call(Path(file).open, "rb") as opened:
-                return await self._send(opened, options, headers, on_upload, direct=direct)
-        return await self._send(file, options, headers, on_upload, direct=direct)
+        with await self._transport.driver.call(open_source, file) as opened:
+            return await self._send(opened, options, headers, on_upload, direct=direct)
 
     @Call
     async def rescore(

@@ -17,15 +17,14 @@ from tests.unit.client.services import answer, job, problem
 
 @contextmanager
 def silent_service():
-    """A server that reads and never answers; yields its address and the connections that are open."""
+    """A server that reads and never answers; yields its address and the open connections with a request."""
     connections = set()
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self):
-            connections.add(self)
             with suppress(ConnectionError):
                 while self.request.recv(65536):
-                    pass
+                    connections.add(self)
             connections.discard(self)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
