@@ -38,7 +38,6 @@ def standing_at(position, content):
     [
         pytest.param(str, id="text"),
         pytest.param(Path, id="path"),
-        pytest.param(lambda path: os.scandir(path.parent).__next__(), id="entry of a folder"),
         pytest.param(lambda path: path.read_bytes(), id="bytes"),
         pytest.param(lambda path: bytearray(path.read_bytes()), id="bytearray"),
         pytest.param(lambda path: memoryview(path.read_bytes()), id="memoryview"),
@@ -70,18 +69,16 @@ def test_text_that_is_an_address_is_submitted_as_one(server, client, url):
 
 
 @pytest.mark.parametrize(
-    "given", [7, ["a.mp4"], {"file": "a.mp4"}, object(), True], ids=lambda given: type(given).__name__
+    "given", [7, ["a.mp4"], {"file": "a.mp4"}, object(), True], ids=lambda each: type(each).__name__
 )
 def test_anything_else_is_refused_by_the_name_of_its_type(server, client, given):
-    with pytest.raises(
-        TypeError, match=f"give a path, bytes, a file .* not a value of the type {type(given).__name__}$"
-    ):
+    with pytest.raises(TypeError, match=f"give a path, bytes, a file .* the type {type(given).__name__}$"):
         client.submit(given)
     assert server.requests == []
 
 
 class Coroutines:
-    async def read(self, size=-1):
+    async def read(self):
         return b""
 
 
