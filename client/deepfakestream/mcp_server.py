@@ -7,7 +7,7 @@ Content Credentials could address the model that reads them.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -21,7 +21,9 @@ from deepfakestream.client import AsyncClient
 from deepfakestream.drivers import AsyncioDriver
 from deepfakestream.errors import DeepfakeStreamError, WaitTimeoutError
 from deepfakestream.folders import open_permitted
-from deepfakestream.sources import check_scheme, is_url
+from deepfakestream.results import Job
+from deepfakestream.sources import Source, check_scheme, is_url
+from deepfakestream.terminal import printable
 from deepfakestream.wording import CLOSING, describe_state, explain_verdict, points
 
 INSTRUCTIONS: Final = (
@@ -46,22 +48,24 @@ def make_server(connect: Callable[[], AsyncClient], folders: Sequence[Path]) -> 
     server = MCPServer(
         "deepfakestream", version=version("deepfakestream"), instructions=INSTRUCTIONS, log_level="WARNING"
     )
+    tools = _Tools(connect, folders)
+    for tool in (tools.scan_media, tools.get_job, tools.explain_verdict, tools.list_jobs):
+        is_reading = tool != tools.scan_media
+        server.tool(
+            annotations=ToolAnnotations(read_only_hint=is_reading, destructive_hint=False), structured_output=False
+        )(tool)
+    return server
 
-    @asynccontextmanager
-    async def service() -> AsyncIterator[AsyncClient]:
-        """Open a client; errors are those of a tool, whose text the assistant reads."""
-        try:
-            async with connect() as client:
-                yield client
-        except DeepfakeStreamError as error:
-            raise ToolError(str(error)) from error
-        except OSError as error:
-            # Those of files of this package have a sentence and no number.
-            named = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-            raise ToolError(named) from error
 
-    @server.tool(annotations=ToolAnnotations(read_only_hint=False, destructive_hint=False), structured_output=False)
+class _Tools:
+    """The tools; their signatures and docstrings are what an assistant is shown."""
+
+    def __init__(self, connect: Callable[[], AsyncClient], folders: Sequence[Path]) -> None:
+        self._connect = connect
+        self._folders = folders
+
     async def scan_media(
+        self,
         source: Annotated[
             str,
             Field(description="Path of an image or a video in a folder that may be read, or an https:// address."),
@@ -70,50 +74,59 @@ def make_server(connect: Callable[[], AsyncClient], folders: Sequence[Path]) -> 
         wait_s: Annotated[float, Field(description="Seconds to wait for the result.", ge=0, le=600)] = 45.0,
     ) -> str:
         """Scan an image or a video for swapped faces: sends it to the service, waits, and returns the verdict."""
-        async with service() as client:
-            if is_url(source):
-                opened = nullcontext(source)
-            else:
-                check_scheme(source)
-                opened = await AsyncioDriver().call(open_permitted, source, folders)
-            with opened as media:
+        async with self._service() as client:
+            with await AsyncioDriver().call(self._open, source) as media:
                 job = await client.submit(media)
             if wait_s > 0:
-                try:
+                with suppress(WaitTimeoutError):
                     async for state in client.progress(job.id, timeout_s=wait_s, poll_s=POLL_S):
                         job = state
                         await context.report_progress(state.fraction, 1.0, state.status)
-                except WaitTimeoutError:
-                    pass
             if job.is_final:
                 return explain_verdict(job)
             return f"{describe_state(job)}\nIt goes on; get_job returns its state, and explain_verdict its verdict."
 
-    @server.tool(annotations=ToolAnnotations(read_only_hint=True), structured_output=False)
-    async def get_job(job_id: JobId) -> str:
+    async def get_job(self, job_id: JobId) -> str:
         """Get the state of a job and, once it has ended, its verdict and score."""
-        async with service() as client:
+        async with self._service() as client:
             return describe_state(await client.get(job_id))
 
-    @server.tool(name="explain_verdict", annotations=ToolAnnotations(read_only_hint=True), structured_output=False)
-    async def explain(job_id: JobId) -> str:
+    async def explain_verdict(self, job_id: JobId) -> str:
         """Explain the verdict of a job in words: what it means, why, where to look, and what it does not mean."""
-        async with service() as client:
+        async with self._service() as client:
             return explain_verdict(await client.get(job_id))
 
-    @server.tool(annotations=ToolAnnotations(read_only_hint=True), structured_output=False)
     async def list_jobs(
+        self,
         limit: Annotated[int, Field(description="The most jobs to list.", ge=1, le=100)] = 10,
         status: Annotated[Status | None, Field(description="List only jobs with this status.")] = None,
     ) -> str:
         """List recent jobs, newest first, a line each: id, date, status, verdict and mean score."""
-        async with service() as client:
-            lines = [
-                f"{job.id}  {job.created_at:%Y-%m-%d %H:%M} UTC  {job.status}"
-                + ("" if job.verdict is None else f"  {job.verdict}")
-                + ("" if job.fake_score is None else f"  {points(job.fake_score)} of 100")
-                async for job in client.list(status=status, limit=limit)
-            ]
+        async with self._service() as client:
+            lines = [_summarise(job) async for job in client.list(status=status, limit=limit)]
         return "\n".join([*lines, CLOSING]) if lines else "There are no such jobs."
 
-    return server
+    def _open(self, source: str) -> AbstractContextManager[Source]:
+        """Return the address, or the file if it may be read."""
+        if is_url(source):
+            return nullcontext(source)
+        check_scheme(source)
+        return open_permitted(source, self._folders)
+
+    @asynccontextmanager
+    async def _service(self) -> AsyncIterator[AsyncClient]:
+        """Open a client; errors become those of a tool, whose text the assistant reads."""
+        try:
+            async with self._connect() as client:
+                yield client
+        except DeepfakeStreamError as error:
+            raise ToolError(str(error)) from error
+        except OSError as error:
+            # Those that this package raises itself have a sentence alone.
+            raise ToolError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+
+
+def _summarise(job: Job) -> str:
+    verdict = "" if job.verdict is None else f"  {job.verdict}"
+    score = "" if job.fake_score is None else f"  {points(job.fake_score)} of 100"
+    return printable(f"{job.id}  {job.created_at:%Y-%m-%d %H:%M} UTC  {job.status}{verdict}{score}")

@@ -107,7 +107,7 @@ def explain_verdict(job: Job) -> str:
     if not job.is_final or job.verdict is None:
         return f"{describe_state(job)}\nThere is no verdict to explain."
     title, meaning = _outcome(job)
-    lines = [describe_state(job), meaning or title]
+    lines = [meaning or title]
     lines += [REASONS.get(reason, reason) for reason in job.reasons]
     found = job.evidence
     if job.fake_score is not None and found is not None and found.fake_from is not None:
@@ -133,7 +133,7 @@ def explain_verdict(job: Job) -> str:
     if job.model is not None:
         lines.append(f"Scored by the checkpoint {job.model.name} {job.model.version}.")
     lines += [_DETECTED, CLOSING]
-    return "\n".join(printable(line, lines=True) for line in lines)
+    return "\n".join([describe_state(job), *map(printable, lines)])
 
 
 def _outcome(job: Job) -> tuple[str, str]:
