@@ -26,10 +26,12 @@ from worker.streams.feeds import Feed
 from worker.streams.hls import HLSFeed
 from worker.streams.matroska import Packet, Parser, Track
 from worker.streams.relay import Relay
+from worker.streams.rtmp.connection import Connection
+from worker.streams.rtmp.feed import PushFeed
 from worker.streams.udp import UDPFeed
 from worker.streams.values import Piece, Position, Source, StreamLimits
 
-__all__ = ["Piece", "Position", "Source", "StreamLimits", "read_pieces"]
+__all__ = ["Piece", "Position", "Source", "StreamLimits", "read_pieces", "read_pushed"]
 
 BLOCK_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.2
@@ -76,14 +78,37 @@ def read_pieces(
     """
     parts = check_source_url(source.url, allow_insecure=allow_insecure)
     reader = _Reader(Cutter(segment_s, limits), limits, timeout_s, should_stop)
+    if parts.scheme in PORTS:
+        pieces = _read_conversation(source, parts, reader, allow_insecure=allow_insecure)
+    elif parts.scheme == "udp":
+        pieces = _read_feed(UDPFeed(parts.hostname, parts.port or 0, limits.max_bytes_per_s), reader)
+    else:
+        feed = HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s, position=position)
+        pieces = _read_feed(feed, reader)
+    yield from _read_to_end(pieces, reader)
+
+
+def read_pushed(
+    connection: Connection,
+    *,
+    segment_s: float,
+    limits: StreamLimits,
+    timeout_s: float,
+    should_stop: Callable[[], bool],
+) -> Generator[Piece, None, None]:
+    """
+    Yield the video of a publisher in pieces, until it ends; see ``read_pieces``.
+
+    Args:
+        connection: A connection whose key was accepted. It is closed at the end.
+    """
+    reader = _Reader(Cutter(segment_s, limits), limits, timeout_s, should_stop)
+    yield from _read_to_end(_read_feed(PushFeed(connection), reader), reader)
+
+
+def _read_to_end(pieces: Iterator[Piece], reader: "_Reader") -> Generator[Piece, None, None]:
     try:
-        if parts.scheme in PORTS:
-            yield from _read_conversation(source, parts, reader, allow_insecure=allow_insecure)
-        elif parts.scheme == "udp":
-            yield from _read_feed(UDPFeed(parts.hostname, parts.port or 0, limits.max_bytes_per_s), reader)
-        else:
-            feed = HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s, position=position)
-            yield from _read_feed(feed, reader)
+        yield from pieces
     except _StoppedError:
         return
     except DeepfakeStreamError:
