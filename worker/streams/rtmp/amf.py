@@ -43,34 +43,33 @@ class _Reader:
     def is_at_end(self) -> bool:
         return self._position >= len(self._data)
 
-    def read(self, depth: int) -> Any:
+    def read(self, depth: int) -> Any:  # noqa: PLR0911 - one for each kind of value
         self._values += 1
         if self._values > MAX_VALUES or depth > MAX_DEPTH:
             raise ProtocolError("a command has too many values")
         kind = self._take(1)[0]
-        if kind == _NUMBER:
-            return struct.unpack(">d", self._take(8))[0]
+        if kind in (_NUMBER, _DATE):
+            (number,) = struct.unpack(">d", self._take(8))
+            self._take(2 if kind == _DATE else 0)  # The time zone of a date, which is reserved.
+            return number
+        if kind in (_STRING, _LONG_STRING):
+            return self._text(2 if kind == _STRING else 4)
+        if kind in (_OBJECT, _MAP):
+            self._take(4 if kind == _MAP else 0)  # The number of entries, which is only a hint.
+            return self._entries(depth)
         if kind == _BOOLEAN:
             return self._take(1) != b"\0"
-        if kind == _STRING:
-            return self._text(2)
-        if kind == _LONG_STRING:
-            return self._text(4)
-        if kind in (_NULL, _UNDEFINED):
-            return None
-        if kind == _DATE:
-            return struct.unpack(">d", self._take(10)[:8])[0]
-        if kind == _MAP:
-            self._take(4)  # The number of entries, which is only a hint.
-            return self._entries(depth)
-        if kind == _OBJECT:
-            return self._entries(depth)
         if kind == _ARRAY:
-            count = int.from_bytes(self._take(4), "big")
-            if count > MAX_VALUES:
-                raise ProtocolError("a command has too many values")
-            return [self.read(depth + 1) for _ in range(count)]
-        raise ProtocolError("a command has a value of an unknown kind")
+            return self._items(depth)
+        if kind not in (_NULL, _UNDEFINED):
+            raise ProtocolError("a command has a value of an unknown kind")
+        return None
+
+    def _items(self, depth: int) -> list[Any]:
+        count = int.from_bytes(self._take(4), "big")
+        if count > MAX_VALUES:
+            raise ProtocolError("a command has too many values")
+        return [self.read(depth + 1) for _ in range(count)]
 
     def _entries(self, depth: int) -> dict[str, Any]:
         entries = {}

@@ -149,7 +149,9 @@ class ChunkReader:
         length = base + size + 4 * is_extended
         if available < length:
             return 0
-        self._begin_chunk(channel, form, fields, int.from_bytes(buffer[position + base + size : position + length], "big"))
+        self._begin_chunk(
+            channel, form, fields, int.from_bytes(buffer[position + base + size : position + length], "big")
+        )
         return length
 
     def _channel(self, number: int) -> _Channel:

@@ -76,11 +76,6 @@ class Connection:
         except (OSError, ValueError) as error:
             raise ConnectionLostError from error
 
-    def refuse(self, description: str) -> None:
-        """Refuse the request to publish, and close the connection."""
-        self.session.refuse(description)
-        self.close()
-
     def close(self) -> None:
         """Send what is left to say, and close the connection."""
         with self._peer, contextlib.suppress(OSError, ValueError, ProtocolError, ConnectionLostError):

@@ -135,9 +135,7 @@ class PushListener:
 
     def _begin(self, peer: socket.socket, network: str) -> None:
         with self._lock:
-            is_welcome = (
-                self._opening.total() < MAX_OPENING and self._opening[network] < MAX_OPENING_PER_ADDRESS
-            )
+            is_welcome = self._opening.total() < MAX_OPENING and self._opening[network] < MAX_OPENING_PER_ADDRESS
             self._opening[network] += is_welcome
         if not is_welcome:
             PUSH_CONNECTIONS.labels(outcome="limited").inc()
@@ -178,12 +176,14 @@ class PushListener:
             if key is None:
                 return "late"
             refusal = self._publish(key, connection)
-            is_accepted = refusal is None
-            if refusal is not None:
-                connection.session.refuse(refusal)
-            return "accepted" if is_accepted else "refused"
+            if refusal is None:
+                is_accepted = True
+                return "accepted"
+            connection.session.refuse(refusal)
         except (ProtocolError, ConnectionLostError):
             return "malformed"
+        else:
+            return "refused"
         finally:
             if not is_accepted:
                 connection.close()
