@@ -44,7 +44,7 @@ def claim_streams(session: Session, limit: int, *, lease_s: float, max_attempts:
     return lease_streams(session, wanted, limit, lease_s=lease_s, max_attempts=max_attempts)
 
 
-def select_free() -> Select[tuple[uuid.UUID]]:
+def select_free() -> Select[uuid.UUID]:
     """Build the query for open streams that nobody has leased."""
     free = Job.leased_until.is_(None) | (Job.leased_until < func.now())
     query = select(Job.id).join(Stream, Stream.job_id == Job.id)
@@ -52,7 +52,7 @@ def select_free() -> Select[tuple[uuid.UUID]]:
 
 
 def lease_streams(
-    session: Session, wanted: Select[tuple[uuid.UUID]], limit: int, *, lease_s: float, max_attempts: int
+    session: Session, wanted: Select[uuid.UUID], limit: int, *, lease_s: float, max_attempts: int
 ) -> list[Claim]:
     """Lease at most *limit* of the *wanted* streams that no other reader takes at the moment, the oldest first."""
     query = wanted.order_by(Job.id).limit(limit).with_for_update(of=Job, skip_locked=True)

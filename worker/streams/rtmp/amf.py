@@ -43,7 +43,7 @@ class _Reader:
     def is_at_end(self) -> bool:
         return self._position >= len(self._data)
 
-    def read(self, depth: int) -> Any:  # noqa: PLR0911 - one for each kind of value
+    def read(self, depth: int) -> Any:
         self._values += 1
         if self._values > MAX_VALUES or depth > MAX_DEPTH:
             raise ProtocolError("a command has too many values")
@@ -72,7 +72,7 @@ class _Reader:
         return [self.read(depth + 1) for _ in range(count)]
 
     def _entries(self, depth: int) -> dict[str, Any]:
-        entries = {}
+        entries: dict[str, Any] = {}
         while True:
             name = self._text(2)
             if not name and self._data[self._position : self._position + 1] == bytes([_END]):

@@ -6,7 +6,7 @@ needs, such as sound, are counted and passed over.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -38,7 +38,7 @@ class MessageType(IntEnum):
     AGGREGATE = 22
 
 
-_MAX_BYTES: Final = {
+_MAX_BYTES: Final[Mapping[int, int]] = {
     MessageType.SET_CHUNK_SIZE: 4,
     MessageType.ABORT: 4,
     MessageType.USER_CONTROL: 64,
@@ -144,7 +144,7 @@ class ChunkReader:
         if number < 2:
             number = 64 + int.from_bytes(buffer[position + 1 : position + base], "little")
         channel = self._channel(number)
-        fields = buffer[position + base : position + base + size]
+        fields = bytes(buffer[position + base : position + base + size])
         is_extended = int.from_bytes(fields[:3], "big") == _EXTENDED if size else channel.is_extended
         length = base + size + 4 * is_extended
         if available < length:
