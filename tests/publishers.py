@@ -15,9 +15,21 @@ from worker.streams.rtmp.chunks import ChunkReader, MessageType, write_message
 
 
 @contextlib.contextmanager
-def publishing(clip: Path, address: str, *pace: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """Publish the video of *clip* to *address* with ffmpeg, in real time unless *pace* says otherwise."""
-    command = [find_ffmpeg(), "-v", "error", *(pace or ("-re",)), "-i", str(clip), "-c", "copy", "-f", "flv", address]
+def publishing(clip: Path, address: str, *, is_live: bool = True) -> Iterator["subprocess.Popen[bytes]"]:
+    """Publish the video of *clip* to *address* with ffmpeg, in real time or at once."""
+    command = [
+        find_ffmpeg(),
+        "-v",
+        "error",
+        *(("-re",) if is_live else ()),
+        "-i",
+        str(clip),
+        "-c",
+        "copy",
+        "-f",
+        "flv",
+        address,
+    ]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as publisher:
         try:
             yield publisher

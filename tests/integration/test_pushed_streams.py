@@ -71,7 +71,7 @@ def test_what_a_publisher_sends_is_cut_and_judged(context, sessions, clip):
     with receiving(context) as reader:
         reader.claim()
         assert stream_of(sessions, job_id).state == "waiting"
-        with publishing(clip, reader.address(key), "-readrate", "20") as publisher:
+        with publishing(clip, reader.address(key), is_live=False) as publisher:
             wait_until(lambda: has_read(sessions, job_id, 2))
             assert publisher.wait(20) == 0
         wait_until(lambda: stream_of(sessions, job_id).state == "away")
@@ -129,6 +129,7 @@ def test_a_publisher_that_comes_back_at_another_reader_goes_on_after_a_gap(make_
         wait_until(lambda: stream_of(sessions, job_id).state == "away")
         assert stream_of(sessions, job_id).error_code == "source_unreachable"
         # The first reader still waits for the scores of its segments.
+        time.sleep(1.0)
         with publishing(clip, second.address(key)):
             wait_until(lambda: stream_of(sessions, job_id).reconnects == 1)
         wait_until(lambda: not first.is_busy)
@@ -179,7 +180,7 @@ def test_a_stream_goes_on_elsewhere_when_its_reader_is_stopped(make_context, ses
 def test_a_publisher_that_says_it_has_ended_leaves_no_gap(make_context, sessions, clip):
     job_id, key = add_pushed(sessions)
     with receiving(make_context(source_timeout_s=2.0)) as reader:
-        with publishing(clip, reader.address(key), "-readrate", "20") as publisher:
+        with publishing(clip, reader.address(key), is_live=False) as publisher:
             assert publisher.wait(20) == 0
         wait_until(lambda: stream_of(sessions, job_id).state == "away")
         score(sessions, job_id, [0.01])

@@ -141,11 +141,9 @@ class _Reader:
                 self.check_stop()
                 child.check_processor_time()
                 if is_open and not pending:
-                    block = feed.next_block() if feed is not None else None
-                    pending = block or b""
-                    if block is None:
+                    pending, is_open = _next_blocks(feed)
+                    if not is_open:
                         child.stdin.close()
-                        is_open = False
                 if pending:
                     pending = _write(child, pending)
                 ready = selector.select(FEED_POLL_S if is_open else POLL_S)
@@ -179,6 +177,17 @@ class _Reader:
         while (wait_s := resume - time.monotonic()) > 0:
             self.check_stop()
             time.sleep(min(wait_s, POLL_S))
+
+
+def _next_blocks(feed: Feed | None) -> tuple[bytes, bool]:
+    """Return what *feed* has, at least ``BLOCK_BYTES`` if it has so much, and False at the end of its run."""
+    blocks: list[bytes] = []
+    block = None if feed is None else feed.next_block()
+    while feed is not None and block:
+        blocks.append(block)
+        # One picture may be a block, and each turn of the reader may wait for a while.
+        block = feed.next_block() if sum(map(len, blocks)) < BLOCK_BYTES else b""
+    return b"".join(blocks), block is not None or bool(blocks)
 
 
 def _write(child: StreamChild, pending: bytes) -> bytes:

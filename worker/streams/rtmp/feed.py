@@ -31,12 +31,14 @@ class PushFeed(Feed):
         try:
             if not self.put(Run("flv")) or not self.put(HEADER):
                 return
-            while not self.is_stopped:
+            is_over = False
+            while not self.is_stopped and not is_over:
+                tags = bytearray()
                 for event in self._connection.events(POLL_S):
-                    if isinstance(event, Unpublished):
-                        return
-                    if isinstance(event, Picture) and not self._put_tag(write_tag(event)):
-                        return
+                    is_over |= isinstance(event, Unpublished)
+                    tags += write_tag(event) if isinstance(event, Picture) else b""
+                if not self._put_tags(bytes(tags)):
+                    return
                 self.sleep(self._connection.pause_s)
         except ConnectionLostError as error:
             raise SourceUnreachableError("the connection to the publisher was lost") from error
@@ -45,9 +47,9 @@ class PushFeed(Feed):
         finally:
             self._connection.close()
 
-    def _put_tag(self, tag: bytes) -> bool:
+    def _put_tags(self, tags: bytes) -> bool:
         # The queue is bounded by the number of its blocks.
-        return all(self.put(tag[start : start + BLOCK_BYTES]) for start in range(0, len(tag), BLOCK_BYTES))
+        return all(self.put(tags[start : start + BLOCK_BYTES]) for start in range(0, len(tags), BLOCK_BYTES))
 
 
 def write_tag(picture: Picture) -> bytes:
