@@ -4,6 +4,8 @@ import hashlib
 import secrets
 from typing import Final
 
+PUSH_APPLICATION: Final = "live"
+"""What publishers connect to: the path of the address before the key."""
 PREFIX: Final = "dfs_live_"
 """The beginning of every key, by which people and scanners for secrets recognise one."""
 RANDOM_BYTES: Final = 32

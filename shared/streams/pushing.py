@@ -25,6 +25,21 @@ from shared.streams.events import add_event
 from shared.streams.keys import digest_key
 
 
+def replace_key(session: Session, job_id: uuid.UUID, key: str) -> bool:
+    """
+    Give a stream another key, as long as no publisher has ever come.
+
+    Returns:
+        Whether it has the new key.
+    """
+    job, stream = lock_job(session, job_id), find_stream(session, job_id)
+    if job is None or stream is None or not stream.is_pushed or job.started_at is not None or job.is_final:
+        return False
+    stream.push_key_sha256 = digest_key(key)
+    session.flush()
+    return True
+
+
 class Refusal(Enum):
     """Why a publisher cannot begin."""
 

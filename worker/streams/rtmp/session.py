@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Final
 
+from shared.streams.keys import PUSH_APPLICATION
 from worker.streams.rtmp.amf import read_values, write_values
 from worker.streams.rtmp.chunks import ChunkReader, Message, MessageType, write_message
 from worker.streams.rtmp.errors import ProtocolError
 
-APPLICATION: Final = "live"
-"""The application that publishers connect to: the path of the address, before the key."""
 VERSION: Final = 3
 HANDSHAKE_BYTES: Final = 1536
 WINDOW_BYTES: Final = 2_500_000
@@ -189,10 +188,10 @@ class Session:
 
     def _connect(self, number: float, arguments: list[Any]) -> None:
         wanted = arguments[0].get("app") if arguments and isinstance(arguments[0], dict) else None
-        if not isinstance(wanted, str) or wanted.strip("/") != APPLICATION:
+        if not isinstance(wanted, str) or wanted.strip("/") != PUSH_APPLICATION:
             self._state = _State.OVER
             information = _information(
-                "error", "NetConnection.Connect.Rejected", f"the path of the address must be /{APPLICATION}"
+                "error", "NetConnection.Connect.Rejected", f"the path of the address must be /{PUSH_APPLICATION}"
             )
             self._command("_error", number, None, information)
             raise ProtocolError("the path of the address is wrong")
