@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.commands import CommandError
 from shared.config import Streams
 from shared.observability import get_logger
 from shared.queues import Sender, make_celery
@@ -157,15 +158,24 @@ def listening(readers: Readers, settings: Streams) -> Iterator[PushListener | No
     Accept publishers for *readers*, where the settings say so.
 
     Raises:
-        OSError: The port cannot be opened, or a file of the certificate cannot be read.
+        CommandError: The port cannot be opened, or a file of the certificate cannot be read.
     """
     if settings.push_endpoint is None:
         yield None
         return
     certificate = None
-    if settings.push_certificate_file is not None:
-        certificate = Certificate(settings.push_certificate_file, settings.push_certificate_key_file)
+    try:
+        if settings.push_certificate_file is not None:
+            certificate = Certificate(settings.push_certificate_file, settings.push_certificate_key_file)
+    except OSError as error:
+        raise CommandError(
+            f"streams.push_certificate_file: no certificate with its key can be read ({error})"
+        ) from error
     host, port = settings.push_endpoint
-    with PushListener(host, port, readers.publish, limits=StreamLimits(), certificate=certificate) as listener:
+    try:
+        listener = PushListener(host, port, readers.publish, limits=StreamLimits(), certificate=certificate)
+    except OSError as error:
+        raise CommandError(f"streams.push_listen: port {port} cannot be opened ({error.strerror})") from error
+    with listener:
         log.info("publishers are accepted", port=listener.port, tls=certificate is not None)
         yield listener
