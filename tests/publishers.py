@@ -1,6 +1,7 @@
 """Publishers over RTMP on loopback, for tests of streams that are published to the service."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
@@ -15,8 +16,10 @@ from worker.streams.rtmp.chunks import ChunkReader, MessageType, write_message
 
 
 @contextlib.contextmanager
-def publishing(clip: Path, address: str, *, is_live: bool = True) -> Iterator["subprocess.Popen[bytes]"]:
-    """Publish the video of *clip* to *address* with ffmpeg, in real time or at once."""
+def publishing(
+    clip: Path, address: str, *, is_live: bool = True, trusted: Path | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Publish the video of *clip* to *address* with ffmpeg, in real time or at once; *trusted* is a certificate."""
     command = [
         find_ffmpeg(),
         "-v",
@@ -30,7 +33,8 @@ def publishing(clip: Path, address: str, *, is_live: bool = True) -> Iterator["s
         "flv",
         address,
     ]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as publisher:
+    environment = os.environ | ({} if trusted is None else {"SSL_CERT_FILE": str(trusted)})
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as publisher:
         try:
             yield publisher
         finally:

@@ -159,7 +159,8 @@ class _Reader:
                 if time.monotonic() - heard > self.timeout_s:
                     raise SourceStalledError(f"the source sent no picture for {self.timeout_s:g} s")
         if self.cutter.pictures == pictures:
-            raise child.explain()
+            # A source that failed says more than ffmpeg, which only sees that nothing more comes.
+            raise (feed.error if feed is not None else None) or child.explain()
 
     def _take(self, event: Track | Packet) -> Iterator[Piece]:
         return self.cutter.start(event) if isinstance(event, Track) else self.cutter.add(event)

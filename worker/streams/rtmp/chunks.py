@@ -143,7 +143,7 @@ class ChunkReader:
             return 0
         if number < 2:
             number = 64 + int.from_bytes(buffer[position + 1 : position + base], "little")
-        channel = self._channel(number)
+        channel = self._channel(number, form)
         fields = bytes(buffer[position + base : position + base + size])
         is_extended = int.from_bytes(fields[:3], "big") == _EXTENDED if size else channel.is_extended
         length = base + size + 4 * is_extended
@@ -154,9 +154,11 @@ class ChunkReader:
         )
         return length
 
-    def _channel(self, number: int) -> _Channel:
+    def _channel(self, number: int, form: int) -> _Channel:
         channel = self._channels.get(number)
         if channel is None:
+            if form > 1:
+                raise ProtocolError("a chunk stream begins with a header that repeats another")
             if len(self._channels) >= MAX_STREAMS:
                 raise ProtocolError("the connection has too many chunk streams")
             channel = self._channels[number] = _Channel()

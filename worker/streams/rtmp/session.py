@@ -187,6 +187,9 @@ class Session:
         return None
 
     def _connect(self, number: float, arguments: list[Any]) -> None:
+        self._control(MessageType.WINDOW_SIZE, struct.pack(">I", WINDOW_BYTES))
+        self._control(MessageType.BANDWIDTH, struct.pack(">IB", WINDOW_BYTES, 2))
+        self._control(MessageType.SET_CHUNK_SIZE, struct.pack(">I", CHUNK_BYTES))
         wanted = arguments[0].get("app") if arguments and isinstance(arguments[0], dict) else None
         if not isinstance(wanted, str) or wanted.strip("/") != PUSH_APPLICATION:
             self._state = _State.OVER
@@ -195,9 +198,6 @@ class Session:
             )
             self._command("_error", number, None, information)
             raise ProtocolError("the path of the address is wrong")
-        self._control(MessageType.WINDOW_SIZE, struct.pack(">I", WINDOW_BYTES))
-        self._control(MessageType.BANDWIDTH, struct.pack(">IB", WINDOW_BYTES, 2))
-        self._control(MessageType.SET_CHUNK_SIZE, struct.pack(">I", CHUNK_BYTES))
         self._state = _State.CONNECTED
         properties = {"fmsVer": "FMS/3,0,1,123", "capabilities": 31.0}
         information = _information("status", "NetConnection.Connect.Success", "connected")
@@ -208,7 +208,6 @@ class Session:
         self._reply(write_message(_STATUS_CHANNEL, MessageType.COMMAND, STREAM, data, CHUNK_BYTES))
 
     def _command(self, *values: Any) -> None:
-        # An answer before chunks have their size is shorter than the size that they have at first.
         self._reply(write_message(_COMMAND_CHANNEL, MessageType.COMMAND, 0, write_values(*values), CHUNK_BYTES))
 
     def _control(self, kind: int, data: bytes) -> None:
