@@ -4,9 +4,17 @@ import contextlib
 import dataclasses
 import time
 
+import pytest
+
+from shared.errors import JobCancelledError
 from shared.jobs.deliveries import list_deliveries
+from shared.jobs.leases import RetryPolicy
+from shared.jobs.queries import lock_job
+from shared.queues import ALL_LISTS
 from shared.streams.creation import NewStream, create_stream
 from shared.streams.keys import new_push_key
+from shared.streams.pieces import lock_stream
+from shared.streams.pushing import Refusal, claim_pushed, claim_unattended, find_pushed, leave_pushed, note_left
 from tests.integration import test_streams as streams
 from tests.integration.rows import new_job_of
 from tests.integration.test_streams import (
@@ -23,6 +31,7 @@ from tests.live import wait_until
 from tests.publishers import Publisher, publishing
 from worker.live.process import Readers, listening
 from worker.tasks.finish import finish
+from worker.tasks.sweep import sweep
 
 make_context, context, sessions, clip = streams.make_context, streams.context, streams.sessions, streams.clip
 _end_open_streams = streams._end_open_streams
@@ -173,8 +182,10 @@ def test_a_stream_goes_on_elsewhere_when_its_reader_is_stopped(make_context, ses
         with receiving(make_context()) as first, publishing(clip, first.address(key)):
             wait_until(lambda: has_read(sessions, job_id, 2))
             first.readers.stop()
+        before = stream_of(sessions, job_id).segments
         with publishing(clip, second.address(key)):
-            wait_until(lambda: stream_of(sessions, job_id).gaps == 1)
+            wait_until(lambda: stream_of(sessions, job_id).segments > before)
+    assert get_job_of(sessions, job_id).attempts <= 1
 
 
 def test_a_publisher_that_says_it_has_ended_leaves_no_gap(make_context, sessions, clip):
@@ -225,3 +236,40 @@ def test_a_published_stream_ends_at_its_limit_of_duration(context, sessions, cli
     with receiving(context) as reader, publishing(clip, reader.address(key)) as publisher:
         wait_until(lambda: stream_of(sessions, job_id).ending == "duration")
         assert publisher.wait(10) != 0
+
+
+def test_a_published_stream_that_kills_its_readers_fails(context, sessions):
+    """A reader that only follows the last scores lives, which must not hide that those with the publisher die."""
+    job_id, key = add_pushed(sessions)
+    for attempt in (1, 2, 3):
+        with sessions.transaction() as session:
+            assert find_pushed(session, key) == job_id
+            # The lease of a reader that dies at once.
+            claim = claim_pushed(session, job_id, lease_s=-1, max_attempts=3)
+            assert claim.lease.attempt == attempt
+        with sessions.transaction() as session:
+            claims = claim_unattended(session, 4, context.settings.streams, max_attempts=3)
+            assert len(claims) == (attempt < 3)
+        with sessions.transaction() as session:
+            for one in claims:
+                leave_pushed(session, one.lease, has_read=False, is_done=True)
+    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_LISTS, 0))
+    assert get_job_of(sessions, job_id).error_code == "attempts_exhausted"
+
+
+def test_what_a_reader_writes_that_has_lost_the_publisher_is_refused(sessions):
+    job_id, _ = add_pushed(sessions)
+    with sessions.transaction() as session:
+        first = claim_pushed(session, job_id, lease_s=30, max_attempts=3)
+        assert claim_pushed(session, job_id, lease_s=30, max_attempts=3) is Refusal.PUBLISHED
+    with sessions.transaction() as session:
+        lock_job(session, job_id)
+        note_left(session, first.lease, None)
+    with sessions.transaction() as session:
+        second = claim_pushed(session, job_id, lease_s=30, max_attempts=3)
+        assert second.lease.token != first.lease.token
+    with sessions.transaction() as session, pytest.raises(JobCancelledError):
+        lock_stream(session, first.lease)
+    with sessions.transaction() as session:
+        leave_pushed(session, first.lease, has_read=True, is_done=True)
+        assert claim_pushed(session, job_id, lease_s=30, max_attempts=3) is Refusal.PUBLISHED
