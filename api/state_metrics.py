@@ -29,7 +29,7 @@ from shared.states import (
     JobStatus,
     StreamState,
 )
-from shared.streams.claims import is_unread
+from shared.streams.claims import is_free
 
 log = get_logger(__name__)
 
@@ -134,8 +134,9 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
         if state != StreamState.ENDED:
             streams.add_metric([state], counts.get(state, 0))
     unread = GaugeMetricFamily("deepfakestream_unread_streams", "Live streams that have no reader.")
-    query = select(func.count()).select_from(Stream).join(Job, Job.id == Stream.job_id).where(*is_unread())
-    unread.add_metric([], session.scalar(query) or 0)
+    # One that is published has a reader as soon as its publisher comes.
+    alone = select(func.count()).select_from(Stream).join(Job, Job.id == Stream.job_id)
+    unread.add_metric([], session.scalar(alone.where(*is_free(), Stream.push_key_sha256.is_(None))) or 0)
     yield from (jobs, segments, oldest, streams, unread)
 
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from shared.db import after_commit
@@ -13,7 +13,7 @@ from shared.jobs.queries import lock_job
 from shared.models import Job, Segment, Stream
 from shared.queues import FINISH
 from shared.states import JobStatus, StreamEnd, StreamState
-from shared.streams.claims import is_unread
+from shared.streams.claims import is_free
 from shared.streams.cleanup import find_stream
 from shared.streams.events import add_missing_events
 from shared.streams.pieces import drop_open_segments, record_last_gap
@@ -43,10 +43,12 @@ def begin_end(session: Session, job: Job, stream: Stream, why: StreamEnd, *, has
     Note that nothing is read any more. The job must be locked; its last segments may still be scored.
 
     Args:
-        has_missed: Whether the source was away or nobody read it, so that the time since the last piece is a gap.
+        has_missed: Whether the source was away or nobody read it, so that the time since the last piece is a gap. It is
+            none if the publisher of a stream said that it has ended.
     """
     if stream.ending is None:
-        if has_missed:
+        has_said_end = stream.is_pushed and stream.state == StreamState.AWAY and stream.error_code is None
+        if has_missed and not has_said_end:
             record_last_gap(session, job, stream)
         stream.ending, stream.state = why, StreamState.ENDING
         session.flush()
@@ -86,11 +88,13 @@ def end_overdue_streams(session: Session, limit: int) -> int:
     Returns:
         The number of streams.
     """
-    is_over = (
-        func.coalesce(Job.started_at, Job.created_at) + Stream.duration_limit_s * timedelta(seconds=1) < func.now()
-    )
-    is_due = Stream.ending.is_not(None) | Stream.stop_requested_at.is_not(None) | is_over
-    query = select(Job.id).join(Stream, Stream.job_id == Job.id).where(*is_unread(UNREAD_GRACE_S), is_due)
+    grace = timedelta(seconds=UNREAD_GRACE_S)
+    # One that is published and has not begun waits for its publisher.
+    begun_at = func.coalesce(Job.started_at, case((Stream.push_key_sha256.is_(None), Job.created_at)))
+    is_over = begun_at + Stream.duration_limit_s * timedelta(seconds=1) < func.now() - grace
+    was_stopped = Stream.stop_requested_at < func.now() - grace
+    has_died = (Job.leased_until < func.now() - grace) & Stream.ending.is_not(None)
+    query = select(Job.id).join(Stream, Stream.job_id == Job.id).where(*is_free(), is_over | was_stopped | has_died)
     found = session.scalars(query.order_by(Job.id).limit(limit).with_for_update(of=Job, skip_locked=True)).all()
     for job_id in found:
         job, stream = lock_job(session, job_id), find_stream(session, job_id)

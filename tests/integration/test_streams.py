@@ -512,8 +512,8 @@ def test_a_stream_that_should_have_ended_needs_no_reader_for_it(context, session
     with sessions.transaction() as session:
         claim_streams(session, 2, lease_s=-60, max_attempts=3)
         values = {
-            "request": {"stop_requested_at": func.now()},
-            "duration": {"duration_limit_s": 0.0},
+            "request": {"stop_requested_at": func.now() - timedelta(minutes=1)},
+            "duration": {"duration_limit_s": -60.0},
             "source": {"ending": "source"},
         }
         session.execute(update(Stream).where(Stream.job_id == over).values(values[why]))
