@@ -186,7 +186,8 @@ class HLSFeed(Feed):
         wanted = self._next_number
         if wanted is None:
             wanted = first + max(0, len(segments) - (len(segments) if playlist.is_endlist else LIVE_SEGMENTS))
-            self._position.backlog_s = sum(_duration(segment) for segment in segments[wanted - first :])
+            if not playlist.is_endlist:
+                self._position.backlog_s = sum(map(_duration, segments[wanted - first :]))
             return wanted
         if first > wanted:
             self._begins_run = True
