@@ -167,6 +167,13 @@ def test_a_network_of_ipv6_counts_as_one_address(first, second, is_one):
     assert (listening._network(first) == listening._network(second)) is is_one
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no sockets for both families")
+def test_one_port_serves_both_families():
+    keys = Keys()
+    with PushListener("::", 0, keys.publish, limits=keys.limits) as listener, Publisher(listener.port) as publisher:
+        assert publisher.publish("wrong") == "NetStream.Publish.BadName"
+
+
 def test_a_lost_connection_is_not_an_end():
     with accepting() as listener, Publisher(listener.port) as publisher:
         assert publisher.publish("good") == "NetStream.Publish.Start"
