@@ -40,6 +40,11 @@ class StreamPersonDocument(Document):
     )
     fake_score: Score | None = Field(description="Mean over the scored faces of the last half minute.")
     faces: int
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)] = Field(
+        description="What that mean says at present; an alert may have been raised by fewer, newer faces."
+    )
+    real_below: Score
+    fake_from: Score = Field(description="The limit of an alert for the mean over so many faces.")
     is_alerting: bool
     raised_s: float | None = Field(description="When the last alert was raised, in the time of the stream.")
     seen_s: float
@@ -53,8 +58,10 @@ class StreamEventDocument(Document):
     created_at: datetime
     data: Annotated[dict[str, Any], DeclaredType(dict[str, Any])] = Field(
         description="`source`: `state`, `error`. `segment`: `index`, `start_s`, `end_s`, `status`, `fake_score`, "
-        "`reasons`, `people`. `alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, "
-        "`faces`, `limit`. `ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
+        "`reasons`, `people` (their number), `scores` (of each person who was scored in it: `person`, `fake_score`, "
+        "`faces`, `rolling_score` over the last half minute, and `fake_from`, the limit of an alert for that). "
+        "`alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, `faces`, `limit`. `ended`: "
+        "`status`, `verdict`, `fake_score`, `why`, `error`."
     )
 
     @classmethod

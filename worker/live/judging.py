@@ -45,7 +45,7 @@ def judge_segments(session: Session, job: Job, stream: Stream, manifest: Manifes
         was_alerting = verdict.is_alerting
         scored = ScoredSegment(segment.index, segment.result or {}, segment.looks)
         alerts = verdict.add(scored, segment.start_s, segment.end_s)
-        add_event(session, stream, StreamEventKind.SEGMENT, _describe(segment))
+        add_event(session, stream, StreamEventKind.SEGMENT, _describe(segment, verdict))
         _count(session, stream, segment)
         for alert in alerts:
             _send(session, job, stream, alert)
@@ -94,7 +94,7 @@ def _count(session: Session, stream: Stream, segment: Segment) -> None:
         after_commit(session).count(partial(STREAM_DELAY_SECONDS.observe, delay_s))
 
 
-def _describe(segment: Segment) -> dict[str, Any]:
+def _describe(segment: Segment, verdict: RollingVerdict) -> dict[str, Any]:
     reasons = ["segment_failed"] if segment.status == SegmentStatus.FAILED else list(segment.reasons or [])
     return {
         "index": segment.index,
@@ -104,6 +104,7 @@ def _describe(segment: Segment) -> dict[str, Any]:
         "fake_score": segment.fake_score,
         "reasons": reasons,
         "people": segment.people_count or 0,
+        "scores": verdict.describe_newest(),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest
+from shared.states import Verdict
 from worker.detection.people import pack_look, unpack_look
 from worker.pipeline.tracking import KnownPerson, ScoredSegment, assign_people
 from worker.pipeline.verdicts import MAX_CHANCES, MAX_CHANCES_PER_PERSON, MIN_STRETCH_FACES
@@ -87,6 +88,11 @@ class _Person:
         values = [value for scores in self.recent for value in scores.values]
         return round(fmean(values), SCORE_DIGITS) if values else None
 
+    @property
+    def face_count(self) -> int:
+        """The number of scores of the window."""
+        return sum(len(scores.values) for scores in self.recent)
+
 
 class RollingVerdict:
     """
@@ -140,18 +146,47 @@ class RollingVerdict:
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the people of the window, and those with an alert, in order of their numbers."""
+        return [self._describe(person) for person in self._in_order() if person.recent or person.is_raised]
+
+    def describe_newest(self) -> list[dict[str, Any]]:
+        """Return the people who were scored in the segment that was added last, with the mean of their faces in it."""
+        newest = [
+            (person, person.recent[-1].values)
+            for person in self._in_order()
+            if person.recent and person.recent[-1].index == self.judged
+        ]
         return [
             {
                 "person": person.number,
-                "fake_score": person.mean,
-                "faces": sum(len(scores.values) for scores in person.recent),
-                "is_alerting": person.is_raised,
-                "raised_s": person.raised_s,
-                "seen_s": round(person.seen_s, 4),
+                "fake_score": round(fmean(values), SCORE_DIGITS),
+                "faces": len(values),
+                "rolling_score": person.mean,
+                "fake_from": self._window_limits(person).high,
             }
-            for person in self._in_order()
-            if person.recent or person.is_raised
+            for person, values in newest
         ]
+
+    def _describe(self, person: _Person) -> dict[str, Any]:
+        mean, limits = person.mean, self._window_limits(person)
+        return {
+            "person": person.number,
+            "fake_score": mean,
+            "faces": person.face_count,
+            "verdict": self._name_verdict(mean, limits),
+            "real_below": limits.low,
+            "fake_from": limits.high,
+            "is_alerting": person.is_raised,
+            "raised_s": person.raised_s,
+            "seen_s": round(person.seen_s, 4),
+        }
+
+    def _name_verdict(self, mean: float | None, limits: Limits) -> Verdict | None:
+        """Return what the mean over the window says, as of a person in stored media."""
+        if mean is None:
+            return None
+        if not self._manifest.trained:
+            return Verdict.INCONCLUSIVE
+        return Verdict.FAKE if mean >= limits.high else Verdict.INCONCLUSIVE if mean >= limits.low else Verdict.REAL
 
     @property
     def is_alerting(self) -> bool:
@@ -220,6 +255,10 @@ class RollingVerdict:
     @property
     def _depends_on_evidence(self) -> bool:
         return self._threshold is None and "video" in (self._manifest.calibration.bounds or {})
+
+    def _window_limits(self, person: _Person) -> Limits:
+        """Return the limits for the mean over the whole window of a person."""
+        return self._limits(max(1, person.face_count), 1)
 
     def _limits(self, faces: int, stretches: int) -> Limits:
         """Return the limits for a mean over *faces*, one of several *stretches* that are tried for each person."""

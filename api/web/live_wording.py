@@ -1,0 +1,115 @@
+"""What the page of a live stream says in words while the stream runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from api.web.timeline import clock
+from api.web.wording import REASONS, make_printable, points
+from shared.documents.streams import StreamSummary
+from shared.states import Reason, StreamEnd, StreamEventKind, StreamState, Verdict
+
+ALERT_TITLE: Final = "Alert: signs of a swapped face"
+NO_ALERT_TITLE: Final = "No alert at present"
+UNTRAINED_TITLE: Final = "Nothing is decided"
+NO_ALERT: Final = (
+    "No person in the newest pictures scores above the limit of an alert. That does not prove that the stream is "
+    "genuine: the detector misses some swaps, and does not look for other manipulation."
+)
+ENDS: Final = {
+    StreamEnd.REQUEST: "The stream was stopped",
+    StreamEnd.DURATION: "The stream has reached its longest duration",
+    StreamEnd.SOURCE: "The source has ended",
+}
+
+
+def explain_present(stream: StreamSummary, people: Sequence[Mapping[str, Any]], *, is_trained: bool) -> tuple[str, str]:
+    """Return title and meaning of the rolling verdict on a stream that has not ended."""
+    if not is_trained:
+        return UNTRAINED_TITLE, REASONS[Reason.UNTRAINED_MODEL]
+    alerting = [person["person"] for person in people if person["is_alerting"]]
+    if alerting:
+        names = f"person {alerting[0]}" if len(alerting) == 1 else f"persons {', '.join(map(str, alerting))}"
+        return ALERT_TITLE, (
+            f"The newest faces of {names} score above the limit of an alert. That is a strong hint and no proof. Look "
+            "at the person, and ask in another way whether it is them."
+        )
+    if stream.counters.segments == 0:
+        return "Waiting for the first pictures", "Scores appear here once the first segment has been read and scored."
+    return NO_ALERT_TITLE, NO_ALERT
+
+
+def explain_source(stream: StreamSummary) -> str:
+    """Return the state of the source as a sentence or two."""
+    why = f" {_quote_error(stream.source_error.detail)}" if stream.source_error is not None else ""
+    if stream.why is not None:
+        end = next((words for known, words in ENDS.items() if known == stream.why), "The stream has ended")
+        return f"{end}; the last segments are being scored."
+    if stream.state == StreamState.AWAY:
+        return f"The source is away, and is connected again as soon as it answers.{why}"
+    if stream.state == StreamState.WAITING:
+        return f"The source has sent no picture yet.{why}"
+    return "The source is connected."
+
+
+def count_parts(stream: StreamSummary) -> str:
+    """Return how much was read, left out and missed as a sentence."""
+    counters = stream.counters
+    parts = [
+        _count(counters.segments, "segment read", "segments read"),
+        f"{counters.dropped} left out since scoring could not keep up",
+        _count(counters.gaps, "gap", "gaps"),
+        _count(counters.reconnects, "new connection", "new connections"),
+    ]
+    return f"{', '.join(parts)}."
+
+
+def explain_rolling(person: Mapping[str, Any], window_s: float, *, is_trained: bool) -> str:
+    """Return what the faces of one person say at present; *person* is a ``StreamPersonDocument``."""
+    score, limit = person["fake_score"], person.get("fake_from")
+    if score is None:
+        return f"No face was scored in the last {window_s:g} s."
+    faces = _count(person["faces"], "face", "faces")
+    against = "" if limit is None or not is_trained else f"; an alert is raised from {points(limit)} over so many"
+    return f"{_name_rolling(person)}. Mean score {points(score)} over {faces} of the last {window_s:g} s{against}."
+
+
+def explain_event(kind: str, data: Mapping[str, Any]) -> str | None:
+    """Return an event of a stream as a sentence for people who follow it; None for one that needs no words."""
+    if kind == StreamEventKind.ALERT:
+        person, when = data["person"], clock(data["time_s"])
+        if data["action"] == "raised":
+            return (
+                f"{when}: alert about person {person}. Mean score {points(data['fake_score'])} over "
+                f"{_count(data['faces'], 'face', 'faces')} since {clock(data['start_s'])}; the limit is "
+                f"{points(data['limit'])}."
+            )
+        if data["fake_score"] is None:
+            return f"{when}: the alert about person {person} is over; the person is not seen any more."
+        return f"{when}: the alert about person {person} is over. Mean score {points(data['fake_score'])}."
+    if kind == StreamEventKind.SOURCE:
+        if data["state"] == StreamState.CONNECTED:
+            return "The source is connected."
+        return f"The source is away. {_quote_error((data['error'] or {}).get('detail', ''))}".rstrip()
+    return None
+
+
+def _name_rolling(person: Mapping[str, Any]) -> str:
+    if person["is_alerting"]:
+        since = person["raised_s"]
+        return "Alert: signs of a swap" if since is None else f"Alert since {clock(since)}: signs of a swap"
+    words = {
+        Verdict.FAKE: "Above the limit, and an alert was raised less than a minute ago",
+        Verdict.REAL: "No signs of a swap at present",
+        Verdict.INCONCLUSIVE: "Not decided",
+    }
+    return next((each for known, each in words.items() if known == person.get("verdict")), "No alert")
+
+
+def _quote_error(detail: str) -> str:
+    """Return the sentence of an error with a capital letter and a full stop."""
+    text = make_printable(detail)
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith('.') else '.'}" if text else ""
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
