@@ -1,4 +1,4 @@
-"""A live stream while it runs, for those who have a link to its report: server-sent events, and polling without them."""
+"""A live stream while it runs, for those who have a link to its report: server-sent events, or polling."""
 
 import json
 import time

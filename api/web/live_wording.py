@@ -69,8 +69,13 @@ def explain_rolling(person: Mapping[str, Any], window_s: float, *, is_trained: b
     if score is None:
         return f"No face was scored in the last {window_s:g} s."
     faces = _count(person["faces"], "face", "faces")
-    against = "" if limit is None or not is_trained else f"; an alert is raised from {points(limit)} over so many"
-    return f"{_name_rolling(person)}. Mean score {points(score)} over {faces} of the last {window_s:g} s{against}."
+    if limit is None or not is_trained:
+        return f"Over the last {window_s:g} s: mean score {points(score)}, {faces}."
+    alone = " The newest faces alone raised the alert." if person["is_alerting"] and score < limit else ""
+    return (
+        f"{_name_rolling(person)}. Over the last {window_s:g} s: mean score {points(score)}, {faces}, limit of an alert "
+        f"{points(limit)}.{alone}"
+    )
 
 
 def explain_event(kind: str, data: Mapping[str, Any]) -> str | None:

@@ -60,8 +60,8 @@ class StreamEventDocument(Document):
         description="`source`: `state`, `error`. `segment`: `index`, `start_s`, `end_s`, `status`, `fake_score`, "
         "`reasons`, `people` (their number), `scores` (of each person who was scored in it: `person`, `fake_score`, "
         "`faces`, `rolling_score` over the last half minute, and `fake_from`, the limit of an alert for that). "
-        "`alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, `faces`, `limit`. `ended`: "
-        "`status`, `verdict`, `fake_score`, `why`, `error`."
+        "`alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, `faces`, `limit`. "
+        "`ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
     )
 
     @classmethod

@@ -4,6 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const KEY = "deepfakestream-key";
 const LINE_STYLES = 6;
+const UNREAD = { gap: "missed", dropped: "left out" };
 const MAX_ALERTS = 20;
 const MAX_ROWS = 100;
 const POLL_MS = 2000;
@@ -83,7 +84,26 @@ function alertTimes(endS) {
   return times;
 }
 
-function drawLines(startS, scaleX) {
+function unreadReason(segment) {
+  return (segment.reasons || []).find((one) => one in UNREAD);
+}
+
+// The times that have no scores since they were missed or left out; neighbours of one kind are one.
+function unreadTimes() {
+  const times = [];
+  for (const segment of segments) {
+    const reason = unreadReason(segment);
+    const last = times.at(-1);
+    if (reason && last?.reason === reason && last.toS === segment.start_s) {
+      last.toS = segment.end_s;
+    } else if (reason) {
+      times.push({ reason, fromS: segment.start_s, toS: segment.end_s });
+    }
+  }
+  return times;
+}
+
+function drawLines(scaleX) {
   const lines = find("live-lines");
   const dots = find("live-points");
   const last = new Map();
@@ -120,12 +140,8 @@ function drawAreas(startS, endS, scaleX) {
       draw(areas, "rect", { class: className, x: from, width: to - from, y: 0, height: 100 }, title);
     }
   };
-  for (const segment of segments) {
-    const reason = (segment.reasons || []).find((one) => one === "gap" || one === "dropped");
-    if (reason) {
-      const when = `${clock(segment.start_s)} to ${clock(segment.end_s)}`;
-      add(reason, segment.start_s, segment.end_s, `${when}: ${reason === "gap" ? "missed" : "left out"}`);
-    }
+  for (const { reason, fromS, toS } of unreadTimes()) {
+    add(reason, fromS, toS, `${clock(fromS)} to ${clock(toS)}: ${UNREAD[reason]}`);
   }
   for (const time of alertTimes(endS)) {
     add("mark alert-time", time.startS, time.endS, `${clock(time.startS)} to ${clock(time.endS)}: alert, person ${time.person}`);
@@ -145,9 +161,9 @@ function drawLimit() {
 }
 
 function describeSegment(segment) {
-  const reason = (segment.reasons || []).find((one) => one === "gap" || one === "dropped");
+  const reason = unreadReason(segment);
   if (reason) {
-    return reason === "gap" ? "missed" : "left out";
+    return UNREAD[reason];
   }
   const scores = (segment.scores || []).map((one) => `person ${one.person}: ${points(one.fake_score)}`);
   if (scores.length === 0) {
@@ -180,7 +196,7 @@ function drawAll() {
   const scaleX = (seconds) => (100 * (seconds - startS)) / lengthS;
   segments = segments.filter((segment) => segment.end_s > startS);
   drawAreas(startS, endS, scaleX);
-  drawLines(startS, scaleX);
+  drawLines(scaleX);
   find("live-chart").hidden = false;
   find("live-table").hidden = false;
   find("live-from").textContent = clock(startS);
@@ -243,6 +259,10 @@ function showPresent(state) {
   setText(find("source"), state.source);
   setText(find("counts"), state.counts);
   find("present").classList.toggle("verdict-fake", state.is_alerting);
+  if (state.is_ending && !find("stop").hidden) {
+    askWhetherToStop(false);
+    find("stop").hidden = true;
+  }
   showPeople(state.people);
   drawAll();
 }
@@ -310,5 +330,47 @@ function listen() {
   });
 }
 
+function callStream(method, action = "") {
+  const headers = { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
+  return fetch(`/v1/streams/${report.dataset.job}${action}`, { method, headers }).catch(() => null);
+}
+
+// Only for the owner: whoever opened the report from the list of jobs has the key in this tab.
+async function offerToStop() {
+  if (sessionStorage.getItem(KEY) && (await callStream("GET"))?.ok) {
+    find("stopping").hidden = false;
+  }
+}
+
+function askWhetherToStop(isAsked) {
+  find("stop").textContent = isAsked ? "Stop it now" : "Stop the stream";
+  find("stop").dataset.asked = isAsked ? "yes" : "";
+  find("go-on").hidden = !isAsked;
+  find("stop-message").textContent = isAsked ? "A stopped stream cannot go on." : "";
+}
+
+find("stop").addEventListener("click", async () => {
+  if (!find("stop").dataset.asked) {
+    askWhetherToStop(true);
+    return;
+  }
+  find("stop").disabled = true;
+  const answer = await callStream("POST", "/stop");
+  find("stop").disabled = false;
+  if (answer?.ok) {
+    find("stop").hidden = true;
+    find("go-on").hidden = true;
+    find("stop-message").textContent = "The stream is being stopped; its report appears here.";
+    return;
+  }
+  const problem = (await answer?.json().catch(() => null)) || {};
+  askWhetherToStop(false);
+  find("stop-message").textContent = problem.detail || "The service does not answer; try again.";
+});
+find("go-on").addEventListener("click", () => {
+  askWhetherToStop(false);
+  find("stop").focus();
+});
 find("live-table").addEventListener("toggle", fillTable);
 listen();
+offerToStop();
