@@ -15,6 +15,7 @@ from api import (  # noqa: F401
     explanations,
     health,
     jobs,
+    last_faces,
     models,
     recordings,
     rescoring,

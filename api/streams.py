@@ -210,6 +210,7 @@ def _create(
         duration_limit_s=body.duration_limit_s,
         alert_threshold=body.alert_threshold,
         record=body.record,
+        last_faces=bool(body.last_faces),
     )
     with services.sessions.transaction() as session:
         job, is_new = create_stream(

@@ -434,6 +434,8 @@ class Stream(Base):
     alert_threshold: Mapped[float | None]
     """The mean score of a person from which on there is an alert; null for that of the checkpoint."""
     record: Mapped[Recording] = mapped_column(default=Recording.NONE)
+    last_faces: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether pictures of the newest faces are kept while it runs."""
     state: Mapped[StreamState] = mapped_column(default=StreamState.WAITING)
     error_code: Mapped[str | None]
     """Why the source was away last."""
@@ -460,6 +462,26 @@ class Stream(Base):
     ended_at: Mapped[datetime | None]
 
     job: Mapped[Job] = relationship()
+
+
+class StreamFace(Base):
+    """
+    The picture of a face in a live stream that keeps the newest of each person while it runs; ``shared.streams.faces``.
+
+    A trigger erases them when the job ends, and the foreign key when its stream is erased (migration 0017).
+    """
+
+    __tablename__ = "stream_faces"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("streams.job_id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    """Of the segment."""
+    within: Mapped[int] = mapped_column(primary_key=True)
+    """Number of the person within the segment."""
+    person: Mapped[int | None]
+    """Number of the person in the stream; null until the segment is judged."""
+    time_s: Mapped[float]
+    jpeg: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class StreamEvent(Base):

@@ -63,6 +63,7 @@ def describe_present(job: Job, stream: Stream, window_s: float) -> dict[str, Any
                 "person": person["person"],
                 "is_alerting": person["is_alerting"],
                 "words": explain_rolling(person, window_s, is_trained=is_trained),
+                "face_s": person.get("face_s"),
             }
             for person in stream.people
         ],

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.errors import APIError
+from api.last_faces import send_face
 from api.services import Services, current_services
 from api.web.live import describe_event, describe_present
 from api.web.pages import (
@@ -63,6 +64,15 @@ def live_state(job_id: uuid.UUID) -> Response:
     response = Response(json.dumps(found), mimetype="application/json")
     response.headers["Cache-Control"] = "no-store"
     return response
+
+
+@blueprint.get("/jobs/<uuid:job_id>/report/live/faces/<int:person>")
+def live_face(job_id: uuid.UUID, person: int) -> Response:
+    """Send the picture of a person's newest face, if the stream was asked to keep them while it runs."""
+    if person >= 2**31:
+        raise APIError(Code.NOT_FOUND, "there is no such person")
+    with current_services().sessions.transaction() as session:
+        return send_face(session, find_linked_job(session, job_id).id, person)
 
 
 def _follow(

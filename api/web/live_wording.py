@@ -73,8 +73,8 @@ def explain_rolling(person: Mapping[str, Any], window_s: float, *, is_trained: b
         return f"Over the last {window_s:g} s: mean score {points(score)}, {faces}."
     alone = " The newest faces alone raised the alert." if person["is_alerting"] and score < limit else ""
     return (
-        f"{_name_rolling(person)}. Over the last {window_s:g} s: mean score {points(score)}, {faces}, limit of an alert "
-        f"{points(limit)}.{alone}"
+        f"{_name_rolling(person)}. Over the last {window_s:g} s: mean score {points(score)}, {faces}, limit of an "
+        f"alert {points(limit)}.{alone}"
     )
 
 

@@ -20,6 +20,7 @@ class StreamOptionsDocument(Document):
     duration_limit_s: float
     alert_threshold: Score | None = Field(description="Null for the limits of the checkpoint.")
     record: Annotated[str, DeclaredType(Recording)]
+    last_faces: bool = Field(description="Whether pictures of the newest faces are kept while it runs.")
     webhook_url: str | None
 
 
@@ -48,6 +49,10 @@ class StreamPersonDocument(Document):
     is_alerting: bool
     raised_s: float | None = Field(description="When the last alert was raised, in the time of the stream.")
     seen_s: float
+    face_s: float | None = Field(
+        description="When the picture of the person was taken, with `last_faces`; see "
+        "`GET /v1/streams/{id}/faces/{person}`. Null without one."
+    )
 
 
 class StreamEventDocument(Document):
@@ -128,6 +133,7 @@ def _fields(job: Job, stream: Stream) -> dict[str, Any]:
             duration_limit_s=stream.duration_limit_s,
             alert_threshold=stream.alert_threshold,
             record=stream.record,
+            last_faces=stream.last_faces,
             webhook_url=job.webhook_url,
         ),
         "metadata": job.client_metadata,

@@ -27,6 +27,8 @@ class NewStream:
     duration_limit_s: float
     alert_threshold: float | None
     record: Recording
+    last_faces: bool = False
+    """Whether pictures of the newest faces are kept while it runs."""
 
     def __repr__(self) -> str:
         """Hide address and credentials."""
@@ -60,6 +62,7 @@ def create_stream(session: Session, new_job: NewJob, new: NewStream) -> tuple[Jo
                 duration_limit_s=new.duration_limit_s,
                 alert_threshold=new.alert_threshold,
                 record=new.record,
+                last_faces=new.last_faces,
                 state=StreamState.WAITING,
             )
         )

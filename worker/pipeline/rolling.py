@@ -112,6 +112,8 @@ class RollingVerdict:
         self._next_number = 0
         self.judged = -1
         """Index of the last segment that was added."""
+        self.numbers: dict[int, int] = {}
+        """The people of that segment: number in the stream by number within the segment."""
 
     def add(self, segment: ScoredSegment, start_s: float, end_s: float) -> list[Alert]:
         """
@@ -124,6 +126,7 @@ class RollingVerdict:
         """
         self.judged = segment.index
         assign_people(self._known, segment, compare_positions=True)
+        self.numbers = {}
         results = {person["person"]: person for person in segment.result.get("people", ())}
         for known in self._known:
             person = self._people.get(id(known))
@@ -135,6 +138,7 @@ class RollingVerdict:
             known.faces, known.numbers = known.faces[-1:], {}
             if within is not None:
                 person.seen_s = end_s
+                self.numbers[within] = person.number
                 faces = results[within]["faces"]
                 values = [float(face["fake_score"]) for face in faces if face["fake_score"] is not None]
                 if values:

@@ -238,8 +238,32 @@ function showPeople(people) {
     }
     item.classList.toggle("alerting", one.is_alerting);
     setText(item.querySelector("p"), one.words);
+    showFace(item, one);
   });
   find("nobody").hidden = people.length > 0;
+}
+
+// The picture of the newest face, if the stream keeps them while it runs.
+function showFace(item, { person, face_s: faceS }) {
+  let picture = item.querySelector("img");
+  if (faceS === null) {
+    picture?.remove();
+    return;
+  }
+  if (!picture) {
+    picture = document.createElement("img");
+    picture.className = "face";
+    picture.width = 112;
+    picture.height = 112;
+    // It may have been erased since: then there is none.
+    picture.addEventListener("error", () => picture.remove());
+    item.prepend(picture);
+  }
+  const address = `${report.dataset.faces.replace("/faces/0?", `/faces/${person}?`)}&at=${faceS}`;
+  if (picture.getAttribute("src") !== address) {
+    picture.alt = `Face of person ${person} at ${clock(faceS)}`;
+    picture.src = address;
+  }
 }
 
 function setText(element, text) {
