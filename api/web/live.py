@@ -8,7 +8,14 @@ from typing import Any, Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.web.live_wording import count_parts, explain_event, explain_present, explain_rolling, explain_source
+from api.web.live_wording import (
+    count_parts,
+    explain_event,
+    explain_present,
+    explain_rolling,
+    explain_source,
+    is_suspicious,
+)
 from shared.documents.streams import StreamSummary
 from shared.models import Job, Stream, StreamEvent
 from shared.states import StreamEventKind
@@ -51,7 +58,7 @@ def describe_present(job: Job, stream: Stream, window_s: float) -> dict[str, Any
         "status": job.status,
         "is_final": job.is_final,
         "is_ending": stream.ending is not None or stream.stop_requested_at is not None,
-        "is_alerting": any(person["is_alerting"] for person in stream.people),
+        "is_alerting": any(is_suspicious(person) for person in stream.people),
         "title": title,
         "meaning": meaning,
         "source": explain_source(summary),
@@ -61,7 +68,7 @@ def describe_present(job: Job, stream: Stream, window_s: float) -> dict[str, Any
         "people": [
             {
                 "person": person["person"],
-                "is_alerting": person["is_alerting"],
+                "is_alerting": is_suspicious(person),
                 "words": explain_rolling(person, window_s, is_trained=is_trained),
                 "face_s": person.get("face_s"),
             }

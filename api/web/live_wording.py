@@ -9,12 +9,14 @@ from shared.documents.streams import StreamSummary
 from shared.states import Reason, StreamEnd, StreamEventKind, StreamState, Verdict
 
 ALERT_TITLE: Final = "Alert: signs of a swapped face"
+AGAIN_TITLE: Final = "Signs of a swapped face again"
 NO_ALERT_TITLE: Final = "No alert at present"
 UNTRAINED_TITLE: Final = "Nothing is decided"
 NO_ALERT: Final = (
     "No person in the newest pictures scores above the limit of an alert. That does not prove that the stream is "
     "genuine: the detector misses some swaps, and does not look for other manipulation."
 )
+HINT: Final = "That is a strong hint and no proof. Look at the person, and ask in another way whether it is them."
 ENDS: Final = {
     StreamEnd.REQUEST: "The stream was stopped",
     StreamEnd.DURATION: "The stream has reached its longest duration",
@@ -28,10 +30,12 @@ def explain_present(stream: StreamSummary, people: Sequence[Mapping[str, Any]], 
         return UNTRAINED_TITLE, REASONS[Reason.UNTRAINED_MODEL]
     alerting = [person["person"] for person in people if person["is_alerting"]]
     if alerting:
-        names = f"person {alerting[0]}" if len(alerting) == 1 else f"persons {', '.join(map(str, alerting))}"
-        return ALERT_TITLE, (
-            f"The newest faces of {names} score above the limit of an alert. That is a strong hint and no proof. Look "
-            "at the person, and ask in another way whether it is them."
+        return ALERT_TITLE, f"The newest faces of {_name_people(alerting)} score above the limit of an alert. {HINT}"
+    again = [person["person"] for person in people if person.get("is_held_back")]
+    if again:
+        return AGAIN_TITLE, (
+            f"The newest faces of {_name_people(again)} score above the limit of an alert again. An alert about a "
+            f"person is raised once a minute at most. {HINT}"
         )
     if stream.counters.segments == 0:
         return "Waiting for the first pictures", "Scores appear here once the first segment has been read and scored."
@@ -71,7 +75,7 @@ def explain_rolling(person: Mapping[str, Any], window_s: float, *, is_trained: b
     faces = _count(person["faces"], "face", "faces")
     if limit is None or not is_trained:
         return f"Over the last {window_s:g} s: mean score {points(score)}, {faces}."
-    alone = " The newest faces alone raised the alert." if person["is_alerting"] and score < limit else ""
+    alone = " Its newest faces alone are above theirs." if is_suspicious(person) and score < limit else ""
     return (
         f"{_name_rolling(person)}. Over the last {window_s:g} s: mean score {points(score)}, {faces}, limit of an "
         f"alert {points(limit)}.{alone}"
@@ -98,12 +102,23 @@ def explain_event(kind: str, data: Mapping[str, Any]) -> str | None:
     return None
 
 
+def is_suspicious(person: Mapping[str, Any]) -> bool:
+    """Return whether the newest faces of a person are above the limit of an alert, whether or not one is raised."""
+    return bool(person["is_alerting"] or person.get("is_held_back"))
+
+
+def _name_people(numbers: Sequence[int]) -> str:
+    return f"person {numbers[0]}" if len(numbers) == 1 else f"persons {', '.join(map(str, numbers))}"
+
+
 def _name_rolling(person: Mapping[str, Any]) -> str:
     if person["is_alerting"]:
         since = person["raised_s"]
         return "Alert: signs of a swap" if since is None else f"Alert since {clock(since)}: signs of a swap"
+    if person.get("is_held_back"):
+        return "Signs of a swap again, less than a minute after the last alert"
     words = {
-        Verdict.FAKE: "Above the limit, and an alert was raised less than a minute ago",
+        Verdict.FAKE: "Above the limit",
         Verdict.REAL: "No signs of a swap at present",
         Verdict.INCONCLUSIVE: "Not decided",
     }

@@ -47,6 +47,9 @@ class StreamPersonDocument(Document):
     real_below: Score
     fake_from: Score = Field(description="The limit of an alert for the mean over so many faces.")
     is_alerting: bool
+    is_held_back: bool = Field(
+        description="Whether there would be an alert, if none had been raised about the person in the last minute."
+    )
     raised_s: float | None = Field(description="When the last alert was raised, in the time of the stream.")
     seen_s: float
     face_s: float | None = Field(

@@ -81,6 +81,8 @@ class _Person:
     raised_s: float | None = None
     """When the last alert was raised, in the time of the stream."""
     is_raised: bool = False
+    is_held_back: bool = False
+    """Whether the newest faces would raise an alert, if there had been none in the last minute. Not kept."""
 
     @property
     def mean(self) -> float | None:
@@ -180,6 +182,7 @@ class RollingVerdict:
             "real_below": limits.low,
             "fake_from": limits.high,
             "is_alerting": person.is_raised,
+            "is_held_back": person.is_held_back,
             "raised_s": person.raised_s,
             "seen_s": round(person.seen_s, 4),
         }
@@ -223,12 +226,22 @@ class RollingVerdict:
         return sorted(self._people.values(), key=lambda person: person.number)
 
     def _judge(self, person: _Person, now_s: float) -> Alert | None:
+        person.is_held_back = False
         if not self._manifest.trained:
             return None
         if person.is_raised:
             return self._clear(person, now_s)
-        if person.raised_s is not None and now_s - person.raised_s < MIN_ALERT_PAUSE_S:
+        alert = self._find_alert(person, now_s)
+        if alert is not None and person.raised_s is not None and now_s - person.raised_s < MIN_ALERT_PAUSE_S:
+            # Not by what is in the window still of a swap whose alert has just been cleared.
+            person.is_held_back = self._find_clearing(person, now_s) is None
             return None
+        if alert is not None:
+            person.is_raised, person.raised_s = True, now_s
+        return alert
+
+    def _find_alert(self, person: _Person, now_s: float) -> Alert | None:
+        """Return the alert that the newest faces of a person deserve."""
         if not person.recent or person.recent[-1].end_s < now_s:
             return None
         for newest in range(1, len(person.recent) + 1):
@@ -238,13 +251,18 @@ class RollingVerdict:
             # and that they are tried raised no further alert about real people (docs/streams.md).
             mean, limit = round(fmean(values), SCORE_DIGITS), self._limits(len(values), 1).high
             if mean >= limit and (len(values) >= MIN_STRETCH_FACES or self._depends_on_evidence):
-                person.is_raised, person.raised_s = True, now_s
                 return Alert("raised", person.number, now_s, stretch[0].start_s, mean, len(values), limit)
         return None
 
     def _clear(self, person: _Person, now_s: float) -> Alert | None:
-        if not person.recent:
+        alert = self._find_clearing(person, now_s)
+        if alert is not None:
             person.is_raised = False
+        return alert
+
+    def _find_clearing(self, person: _Person, now_s: float) -> Alert | None:
+        """Return what clears an alert about a person, if the newest faces do."""
+        if not person.recent:
             return Alert("cleared", person.number, now_s, person.seen_s, None, 0, self._limits(1, 1).high)
         stretch = person.recent[-CLEARING_SEGMENTS:]
         values = [value for scores in stretch for value in scores.values]
@@ -253,7 +271,6 @@ class RollingVerdict:
         mean, limit = round(fmean(values), SCORE_DIGITS), round((limits.low + limits.high) / 2, SCORE_DIGITS)
         if mean >= limit or len(stretch) < min(CLEARING_SEGMENTS, len(person.recent)):
             return None
-        person.is_raised = False
         return Alert("cleared", person.number, now_s, stretch[0].start_s, mean, len(values), limit)
 
     @property
