@@ -52,7 +52,7 @@ def name_faces(
         The time of the newest face by the number of its person.
     """
     query = select(StreamFace.index, StreamFace.within, StreamFace.person, StreamFace.time_s)
-    rows = session.execute(query.where(StreamFace.job_id == job_id)).tuples().all()
+    rows = session.execute(query.where(StreamFace.job_id == job_id)).all()
     newest: dict[int, tuple[float, int, int]] = {}
     for index, within, number, time_s in rows:
         person = number if number is not None else numbers.get(index, {}).get(within)
