@@ -14,6 +14,7 @@ from api.web.live_wording import (
     explain_present,
     explain_rolling,
     explain_source,
+    explain_unscored,
     is_suspicious,
 )
 from shared.documents.streams import StreamSummary
@@ -79,7 +80,10 @@ def describe_present(job: Job, stream: Stream, window_s: float) -> dict[str, Any
 
 def describe_event(event: StreamEvent) -> dict[str, Any]:
     """Return an event as the page needs it: its data, and its words where it has some."""
-    return {"seq": event.seq, **event.payload, "words": explain_event(event.kind, event.payload)}
+    described = {"seq": event.seq, **event.payload, "words": explain_event(event.kind, event.payload)}
+    if event.kind == StreamEventKind.SEGMENT and event.payload["fake_score"] is None:
+        described["why"] = explain_unscored(event.payload["reasons"])
+    return described
 
 
 def _list_alerts(session: Session, job_id: uuid.UUID) -> list[dict[str, Any]]:

@@ -4,18 +4,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from api.web.timeline import clock
-from api.web.wording import REASONS, make_printable, points
+from api.web.wording import REASONS, explain_reason, make_printable, points
 from shared.documents.streams import StreamSummary
 from shared.states import Reason, StreamEnd, StreamEventKind, StreamState, Verdict
 
 ALERT_TITLE: Final = "Alert: signs of a swapped face"
 AGAIN_TITLE: Final = "Signs of a swapped face again"
-NO_ALERT_TITLE: Final = "No alert at present"
 UNTRAINED_TITLE: Final = "Nothing is decided"
-NO_ALERT: Final = (
-    "No person in the newest pictures scores above the limit of an alert. That does not prove that the stream is "
-    "genuine: the detector misses some swaps, and does not look for other manipulation."
+WAITING: Final = (
+    "Waiting for the first pictures",
+    "Scores appear here once the first segment has been read and scored.",
 )
+AWAY: Final = ("The source is away", "Nothing arrives that could be judged, so that there is no alert says nothing.")
+NOBODY: Final = (
+    "No face at present",
+    "No face could be scored of late, so nothing can be said about swapped faces.",
+)
+NO_ALERT: Final = (
+    "No alert at present",
+    (
+        "No person in the newest pictures scores above the limit of an alert. That does not prove that the stream is "
+        "genuine: the detector misses some swaps, and does not look for other manipulation."
+    ),
+)
+SEGMENT_FAILED: Final = "It could not be analysed."
 HINT: Final = "That is a strong hint and no proof. Look at the person, and ask in another way whether it is them."
 ENDS: Final = {
     StreamEnd.REQUEST: "The stream was stopped",
@@ -37,9 +49,12 @@ def explain_present(stream: StreamSummary, people: Sequence[Mapping[str, Any]], 
             f"The newest faces of {_name_people(again)} score above the limit of an alert again. An alert about a "
             f"person is raised once a minute at most. {HINT}"
         )
-    if stream.counters.segments == 0:
-        return "Waiting for the first pictures", "Scores appear here once the first segment has been read and scored."
-    return NO_ALERT_TITLE, NO_ALERT
+    unjudged = (
+        (stream.counters.segments == 0, WAITING),
+        (stream.state == StreamState.AWAY, AWAY),
+        (all(person["fake_score"] is None for person in people), NOBODY),
+    )
+    return next((words for is_so, words in unjudged if is_so), NO_ALERT)
 
 
 def explain_source(stream: StreamSummary) -> str:
@@ -109,6 +124,11 @@ def is_suspicious(person: Mapping[str, Any]) -> bool:
 
 def _name_people(numbers: Sequence[int]) -> str:
     return f"person {numbers[0]}" if len(numbers) == 1 else f"persons {', '.join(map(str, numbers))}"
+
+
+def explain_unscored(reasons: Sequence[str]) -> str:
+    """Return why a segment has no score, as sentences."""
+    return " ".join(SEGMENT_FAILED if each == "segment_failed" else explain_reason(each) for each in reasons)
 
 
 def _name_rolling(person: Mapping[str, Any]) -> str:

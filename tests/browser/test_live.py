@@ -130,7 +130,7 @@ def test_a_stream_is_watched_live_until_its_report(api, source, address, open_ta
         assert page.evaluate(COUNT_POINTS) > before, "the line moved"
         assert page.inner_text("h1") == "Alert: signs of a swapped face"
         assert "alert about person" in page.inner_text("#alerts li:first-child")
-        assert page.is_visible("#live-limit")
+        assert page.get_attribute("#live-limit", "visibility") == "visible"
         assert page.locator("#live-areas .alert-time").count() >= 1
         assert page.get_attribute("#live-areas .alert-time", "height") == "100"
         face = page.locator("#live-people img.face").first
@@ -215,13 +215,16 @@ def test_only_the_owner_can_stop_a_stream(api, source, address, stack, key, open
 
 
 def test_a_stream_is_begun_and_stopped_in_the_list(api, source, address, stack, key, open_tab):
-    source.publish(4)
-    page = open_tab(viewport=PHONE).page
+    # The default segments of 5 s fit once before what is not swapped ends.
+    source.publish(6)
+    tab = open_tab(viewport=PHONE)
+    page = tab.page
     enter_key(page, stack.url, key)
     page.click("#watch summary")
     page.fill("#stream-url", "ftp://camera.example/")
     page.click("#watch-begin")
     page.wait_for_selector("#message:has-text('URL')")
+    tab.problems.remove("Failed to load resource: the server responded with a status of 422 (UNPROCESSABLE ENTITY)")
     page.fill("#stream-url", address)
     page.fill("#stream-name", HOSTILE)
     page.fill("#stream-user", "viewer")
@@ -269,7 +272,8 @@ def test_the_live_page_is_reached_by_the_keyboard_and_says_little(running, open_
     for _ in range(2 * len(expected) + 5):
         page.keyboard.press("Tab")
         index, is_marked = page.evaluate(DESCRIBE_FOCUS)
-        assert is_marked
+        # The page as a whole has the focus between its last control and its first.
+        assert is_marked or index < 0
         reached.add(index)
     assert expected <= reached
     # Scores change all the time: a screen reader is given alerts and the source alone.

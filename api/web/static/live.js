@@ -167,7 +167,7 @@ function describeSegment(segment) {
   }
   const scores = (segment.scores || []).map((one) => `person ${one.person}: ${points(one.fake_score)}`);
   if (scores.length === 0) {
-    return segment.fake_score === null ? "none" : points(segment.fake_score);
+    return segment.fake_score === null ? `no score. ${segment.why}` : points(segment.fake_score);
   }
   return scores.join(", ");
 }
@@ -202,7 +202,7 @@ function drawAll() {
   find("live-from").textContent = clock(startS);
   find("live-to").textContent = clock(endS);
   const newest = segments.at(-1);
-  find("line-words").textContent = `Newest segment, ${clock(newest.start_s)} to ${clock(newest.end_s)}: ${describeSegment(newest)}.`;
+  find("line-words").textContent = `Newest segment, ${clock(newest.start_s)} to ${clock(newest.end_s)}: ${describeSegment(newest)}`;
   fillTable();
 }
 
