@@ -11,6 +11,7 @@ const POLL_MS = 2000;
 // Alerts and the state of the source are announced together and at most so often, and scores never.
 const SAY_EVERY_MS = 5000;
 const report = document.getElementById("report");
+const pageTitle = document.title;
 const recentS = Number(report.dataset.recent);
 let after = Number(report.dataset.after);
 let segments = [];
@@ -283,6 +284,7 @@ function showPresent(state) {
   setText(find("source"), state.source);
   setText(find("counts"), state.counts);
   find("present").classList.toggle("verdict-fake", state.is_alerting);
+  document.title = state.is_alerting ? `Alert: ${pageTitle}` : pageTitle;
   if (state.is_ending && !find("stop").hidden) {
     askWhetherToStop(false);
     find("stop").hidden = true;
