@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RINGS: Final = ("push", "merge", "nightly")
 PLACES: Final = {
     "tests/e2e/test_upgrade.py": "merge",
+    "tests/e2e/test_wheels.py": "merge",
     "tests/browser": "nightly",
     "tests/faults": "nightly",
     "tests/helm": "merge",
