@@ -278,6 +278,9 @@ function showPresent(state) {
     location.reload();
     return;
   }
+  if (present !== null && present.title !== state.title) {
+    say(`${state.title}.`);
+  }
   present = state;
   setText(find("present-title"), state.title);
   setText(find("meaning"), state.meaning);
