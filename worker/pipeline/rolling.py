@@ -185,6 +185,8 @@ class RollingVerdict:
             "is_held_back": person.is_held_back,
             "raised_s": person.raised_s,
             "seen_s": round(person.seen_s, 4),
+            # Faces have no pictures here; the reader knows of those that are kept.
+            "face_s": None,
         }
 
     def _name_verdict(self, mean: float | None, limits: Limits) -> Verdict | None:
