@@ -90,7 +90,7 @@ def explain_rolling(person: Mapping[str, Any], window_s: float, *, is_trained: b
     faces = _count(person["faces"], "face", "faces")
     if limit is None or not is_trained:
         return f"Over the last {window_s:g} s: mean score {points(score)}, {faces}."
-    alone = " Its newest faces alone are above theirs." if is_suspicious(person) and score < limit else ""
+    alone = " The newest faces alone are above their limit." if is_suspicious(person) and score < limit else ""
     return (
         f"{_name_rolling(person)}. Over the last {window_s:g} s: mean score {points(score)}, {faces}, limit of an "
         f"alert {points(limit)}.{alone}"

@@ -89,7 +89,7 @@ def test_a_person_is_described_by_the_window_and_by_newer_faces():
     alerting = {**PERSON, "is_alerting": True, "raised_s": 65.0}
     words = explain_rolling(alerting, 30.0, is_trained=True)
     assert words.startswith("Alert since 1:05.0: signs of a swap.")
-    assert words.endswith("Its newest faces alone are above theirs.")
+    assert words.endswith("The newest faces alone are above their limit.")
     assert explain_rolling({**PERSON, "fake_score": None}, 30.0, is_trained=True).startswith("No face was scored")
     assert "limit" not in explain_rolling(PERSON, 30.0, is_trained=False)
     assert explain_rolling({**PERSON, "verdict": "new"}, 30.0, is_trained=True).startswith("No alert.")
