@@ -64,6 +64,8 @@ def explain_source(stream: StreamSummary) -> str:
         end = next((words for known, words in ENDS.items() if known == stream.why), "The stream has ended")
         return f"{end}; the last segments are being scored."
     if stream.state == StreamState.AWAY:
+        if stream.push is not None:
+            return f"The publisher is away, and the stream goes on when it comes back.{why}"
         return f"The source is away, and is connected again as soon as it answers.{why}"
     if stream.state == StreamState.WAITING:
         return f"The source has sent no picture yet.{why}"

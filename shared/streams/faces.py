@@ -3,7 +3,7 @@ Pictures of the newest face of each person at present, for those who follow a li
 
 The worker that scores a segment stores them with the people's numbers within it; the reader gives them their numbers in
 the stream, and erases those that are not the newest or whose person has gone. The database erases all of them when the
-stream ends or is erased (migration 0017).
+stream ends or is erased (migration 0019).
 """
 
 import uuid

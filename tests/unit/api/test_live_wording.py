@@ -7,7 +7,7 @@ import pytest
 
 from api.web.live_wording import count_parts, explain_event, explain_present, explain_rolling, explain_source
 from shared.documents.base import ErrorDocument
-from shared.documents.streams import StreamCounters, StreamOptionsDocument, StreamSummary
+from shared.documents.streams import PushDocument, StreamCounters, StreamOptionsDocument, StreamSummary
 
 PERSON = {"person": 3, "fake_score": 0.1, "faces": 12, "verdict": "real", "fake_from": 0.6, "is_alerting": False}
 OPTIONS = StreamOptionsDocument(
@@ -28,6 +28,7 @@ def stream_of(segments=3, **changes):
         "status": "running",
         "state": "connected",
         "source": "rtsp://camera.example/…",
+        "push": None,
         "source_error": None,
         "created_at": datetime.now(UTC),
         "started_at": None,
@@ -75,6 +76,8 @@ def test_why_the_source_is_away_is_on_one_line():
     assert explain_source(stream_of(state="away", source_error=error)) == (
         r"The source is away, and is connected again as soon as it answers. The source is gone \u202e<b>."
     )
+    push = PushDocument(protocol="rtmp", address="rtmp://here.example/live", key=None)
+    assert explain_source(stream_of(state="away", push=push)).startswith("The publisher is away, and the stream goes")
     assert explain_source(stream_of(state="waiting")) == "The source has sent no picture yet."
     assert explain_source(stream_of(source_error=error)) == "The source is connected.", "why it was away is over"
     assert explain_source(stream_of(state="ending", why="duration")).startswith("The stream has reached its longest")
