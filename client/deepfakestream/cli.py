@@ -10,7 +10,19 @@ from typing import Any, NoReturn
 
 import click
 
-from deepfakestream.commands import evidence, explanations, jobs, models, reports, rescoring, reviews, scanning, streams
+from deepfakestream.commands import (
+    completion,
+    doctor,
+    evidence,
+    explanations,
+    jobs,
+    models,
+    reports,
+    rescoring,
+    reviews,
+    scanning,
+    streams,
+)
 from deepfakestream.commands.context import shown_errors
 from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.exit_statuses import FAILED
@@ -128,6 +140,8 @@ def show_version() -> None:
 
 
 for _command in (
+    completion.completion,
+    doctor.doctor,
     evidence.evidence,
     evidence.evidence_key,
     evidence.verify,

