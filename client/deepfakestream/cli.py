@@ -32,6 +32,7 @@ COMMANDS_GROUP = "deepfakestream.commands"
 """Entry points by which an installed server adds commands."""
 SERVER_COMMANDS = {
     "audit": "deepfakestream-server[api]",
+    "config": "deepfakestream-server",
     "demo": "deepfakestream-server[api,worker,embedded,demo]",
     "keys": "deepfakestream-server",
     "reviews": "deepfakestream-server[api]",

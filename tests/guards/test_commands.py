@@ -16,6 +16,7 @@ COMMANDS = {
     "api.signing": "api.signing:commands",
     "api.storage": "api.storage:commands",
     "migrations": "migrations.__main__:main",
+    "shared.effective_settings": "shared.effective_settings:commands",
     "worker": "worker.__main__:main",
     "worker.benchmark": "worker.benchmark.__main__:measure",
     "worker.benchmark.service": "worker.benchmark.service:measure",

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from shared.effective_settings import installed_types
 from tests.sdk_alone import WITH_SDK_ALONE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,6 +97,7 @@ def test_the_sdk_requires_no_package_of_the_server(sdk_wheel):
         ("up", "deepfakestream-server[api,worker,embedded]"),
         ("demo", "deepfakestream-server[api,worker,embedded,demo]"),
         ("keys", "deepfakestream-server"),
+        ("config", "deepfakestream-server"),
         ("audit", "deepfakestream-server[api]"),
         ("reviews", "deepfakestream-server[api]"),
         ("storage", "deepfakestream-server"),
@@ -124,6 +126,16 @@ def test_every_command_that_the_server_adds_is_known_to_the_sdk_and_can_be_loade
         module, attribute = place.split(":")
         command = getattr(__import__(module, fromlist=[attribute]), attribute)
         assert isinstance(command, click.Command), name
+
+
+def test_each_service_names_its_settings():
+    named = dict(
+        line.split(" = ")
+        for line in read_setup("setup.cfg")["options.entry_points"]["deepfakestream.settings"].split("\n")
+        if line
+    )
+    assert named == {"api": "api.config:APISettings", "worker": "worker.config:WorkerSettings"}
+    assert set(installed_types()) == set(named)
 
 
 def test_what_is_to_be_installed_for_a_command_are_extras_that_there_are():

@@ -26,7 +26,9 @@ def test_each_shell_gets_its_script(command, shell, sign):
 def test_bash_completes_commands_options_and_values():
     script = """
     eval "$(deepfakestream completion bash)"
-    offer() { COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _deepfakestream_completion "$1"; echo "${COMPREPLY[@]}"; }
+    offer() {
+        COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+        _deepfakestream_completion "$1"; echo "${COMPREPLY[@]}"; }
     offer deepfakestream doc
     offer deepfakestream jobs --c
     offer deepfakestream completion z
