@@ -34,6 +34,7 @@ SERVER_COMMANDS = {
     "audit": "deepfakestream-server[api]",
     "config": "deepfakestream-server",
     "demo": "deepfakestream-server[api,worker,embedded,demo]",
+    "digest": "deepfakestream-server",
     "keys": "deepfakestream-server",
     "reviews": "deepfakestream-server[api]",
     "storage": "deepfakestream-server",

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "deepfakestream": "deepfakestream.cli:main",
     "api.audit": "api.audit:commands",
+    "api.digest": "api.digest:commands",
     "api.keys": "api.keys:commands",
     "api.signing": "api.signing:commands",
     "api.storage": "api.storage:commands",

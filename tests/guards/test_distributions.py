@@ -98,6 +98,7 @@ def test_the_sdk_requires_no_package_of_the_server(sdk_wheel):
         ("demo", "deepfakestream-server[api,worker,embedded,demo]"),
         ("keys", "deepfakestream-server"),
         ("config", "deepfakestream-server"),
+        ("digest", "deepfakestream-server"),
         ("audit", "deepfakestream-server[api]"),
         ("reviews", "deepfakestream-server[api]"),
         ("storage", "deepfakestream-server"),
