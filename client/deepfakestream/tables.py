@@ -108,14 +108,18 @@ def describe_explanation(found: Explanation) -> str:
     model = f" for {found.model.name} {found.model.version}" if found.model is not None else ""
     people = pluralize(len(found.people), "person", "people")
     lines = [f"job {found.job_id}: {people} explained{model}, by the face with the highest score"]
+    # The only picture of an image is at 0; of a video, some face is later.
+    times = [time_s for each in found.people for time_s in (each.time_s, *(face.time_s for face in each.thumbnails))]
+    has_times = any(times)
     for person in found.people:
         score, hidden = format_score(person.explained_score), format_score(person.score_without_hottest_tenth)
+        when = f" at {format_time(person.time_s)}" if has_times else ""
         nothing = "" if person.explains else "; the map explains nothing here"
         lines += [
-            f"person {person.person}: face at {format_time(person.time_s)}, score {format_score(person.face_score)}",
+            f"person {person.person}: face{when}, score {format_score(person.face_score)}",
             f"        with the hottest tenth of its map hidden: {hidden} instead of {score}{nothing}",
         ]
-        if person.thumbnails:
+        if person.thumbnails and has_times:
             faces = (f"{format_time(each.time_s)} {format_score(each.fake_score)}" for each in person.thumbnails)
             lines.append(f"        faces over time: {', '.join(faces)}")
     if found.note:

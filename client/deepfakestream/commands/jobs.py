@@ -34,6 +34,8 @@ def jobs(context: click.Context, status: str | None, limit: int, as_json: bool, 
             say(json.dumps(job.raw))
     elif form == "csv":
         print_jobs_as_csv(found)
+    elif not found:
+        say("there are no such jobs" if status else "there are no jobs", to_stderr=True)
     else:
         console = make_console()
         console.print(make_jobs_table(found, console.width))

@@ -196,6 +196,13 @@ def test_a_list_of_jobs_can_be_csv(listed):
     assert row["created_at"].startswith("2026-01-02T03:04:05.678")
 
 
+def test_a_list_without_jobs_says_so(command, server, tmp_path):
+    server.answers = [answer({"items": [], "next_cursor": None})]
+    with running_state(tmp_path / "state", server.url) as state:
+        done = command("--state", state, "jobs")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "there are no jobs\n")
+
+
 def run_program(state, *arguments, **options):
     return subprocess.run(
         [*PROGRAM, "--state", state, *map(str, arguments)], capture_output=True, check=False, timeout=60, **options
