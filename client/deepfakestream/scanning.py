@@ -15,8 +15,9 @@ from deepfakestream.outcomes import ScanResult
 from deepfakestream.printing import Printer
 from deepfakestream.progress import FileProgress, ScanProgress
 from deepfakestream.results import Job
+from deepfakestream.selection import STANDARD_INPUT, Copies, check_name, copied_pipes
 from deepfakestream.signatures import check_media
-from deepfakestream.sources import STANDARD_INPUT, Copies, check_scheme, copied_pipes, is_url
+from deepfakestream.sources import is_url
 from deepfakestream.terminal import pluralize
 
 MAX_CONCURRENT_FILES = 4
@@ -137,20 +138,18 @@ class Scan:
             )
             progress.show(step, job.fraction)
 
-        given: dict[str, Any] = {"url": source}
-        if not is_url(source):
-            file = self._file_of(source)
-            if self._check_first:
-                check_media(file)
-            given = {"file": file, "metadata": _metadata(source)}
+        file = source if is_url(source) else self._file_of(source)
+        if self._check_first and isinstance(file, Path):
+            check_media(file)
         self.has_submitted = True
         job = client.submit(
-            **given,
+            file,
             model=options.model,
             sample_fps=options.sample_fps,
             segment_seconds=options.segment_seconds,
             webhook_url=options.webhook_url,
             explain=options.explain or None,
+            metadata=_metadata(source),
             on_upload=on_upload,
         )
         if not options.wait:
@@ -163,7 +162,7 @@ class Scan:
         if isinstance(copy, Exception):
             raise copy
         if copy is None:
-            check_scheme(source)
+            check_name(source)
         return copy or Path(source)
 
     def _check_stopping(self) -> None:
@@ -173,7 +172,7 @@ class Scan:
 
 
 def _metadata(source: str) -> dict[str, Any] | None:
-    """Return the file's name, by which the job's report names it; bytes that are no text are replaced."""
-    if source == STANDARD_INPUT:
+    """Return the name of a file, by which the job's report names it; bytes that are no text are replaced."""
+    if source == STANDARD_INPUT or is_url(source):
         return None
     return {"filename": Path(source).name.encode("utf-8", "replace").decode()}

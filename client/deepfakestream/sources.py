@@ -1,102 +1,26 @@
-"""What the arguments of ``scan`` stand for: files, folders, addresses, standard input and named pipes."""
+"""What can be submitted: a path, bytes, a file, or an address; told apart by type."""
 
+import inspect
+import io
+import os
 import re
-import shutil
-import stat
-import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any
 
-from deepfakestream.errors import AddressError, DeepfakeStreamError, EmptyFileError
-from deepfakestream.signatures import HEADER_BYTES, check_head, is_media
-from deepfakestream.terminal import pluralize
+from deepfakestream.errors import AddressError
+from deepfakestream.signatures import check_regular_file
 
-STANDARD_INPUT: Final = "-"
-"""The argument that stands for standard input."""
-MAX_EXAMPLES = 3
-"""How many names of skipped files are printed."""
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
+"""An address (text that begins with ``http://`` or ``https://``), a path, the content of a file, or a file."""
+
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_WEB_SCHEME = re.compile(r"https?://", re.IGNORECASE)
-_HOST_AND_PATH = re.compile(r"(www\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}(:\d+)?/\S+")
-
-Copies = dict[str, Path | Exception]
-"""Standard input or named pipe → the file into which it was copied, or the error that prevented it."""
-
-
-@dataclass(slots=True)
-class Selection:
-    """The files and URLs that a command scans, and the files of its folders that it skips."""
-
-    sources: list[str] = field(default_factory=list)
-    """Files and URLs without duplicates, in the order of the arguments, and by name within a folder."""
-    not_media: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-
-    def describe_skipped(self) -> str:
-        """Say how many files were skipped, with examples; empty if none was."""
-        parts = [
-            _describe_paths(self.not_media, "unrecognised"),
-            _describe_paths(self.hidden, "hidden"),
-        ]
-        said = ", and ".join(part for part in parts if part)
-        return f"left out {said}; --all sends every file" if said else ""
-
-
-def _describe_paths(paths: list[str], kind: str) -> str:
-    if not paths:
-        return ""
-    examples = ", ".join(Path(path).name for path in paths[:MAX_EXAMPLES])
-    more = ", …" if len(paths) > MAX_EXAMPLES else ""
-    return f"{pluralize(len(paths), f'{kind} file')} ({examples}{more})"
-
-
-def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Selection:
-    """
-    Select what to scan: files, URLs and pipes as given, and the images and videos in folders.
-
-    Args:
-        sources: Files, folders, URLs, and ``-`` for standard input.
-        all_files: Select every file of a folder, including hidden ones and those that are not media.
-    """
-    found = Selection()
-    for source in sources:
-        path = Path(source)
-        if source == STANDARD_INPUT or is_url(source) or not _false_if_unreadable(path.is_dir):
-            found.sources.append(normalize_url(source))
-            continue
-        for inside in sorted(path.rglob("*")):
-            if not _false_if_unreadable(inside.is_file):
-                continue
-            is_hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
-            if all_files or not (is_hidden or not is_media(inside)):
-                found.sources.append(str(inside))
-            else:
-                (found.hidden if is_hidden else found.not_media).append(str(inside))
-    found.sources = list(dict.fromkeys(found.sources))
-    return found
-
-
-def _false_if_unreadable(check: Callable[[], bool]) -> bool:
-    """Return the result of *check* on a path; False if it fails, since opening the file then reports the error."""
-    try:
-        return check()
-    except OSError:
-        return False
 
 
 def is_url(source: str) -> bool:
     """Whether *source* is an address, which the service fetches."""
-    return _WEB_SCHEME.match(source) is not None
-
-
-def normalize_url(source: str) -> str:
-    """Return an address with its scheme in small letters, the only form that every service accepts."""
-    scheme, separator, rest = source.partition("://")
-    return f"{scheme.lower()}{separator}{rest}" if is_url(source) else source
+    return source.startswith(("http://", "https://"))
 
 
 def check_scheme(source: str) -> None:
@@ -104,66 +28,65 @@ def check_scheme(source: str) -> None:
     Refuse an address that no service fetches, unless a file has this name.
 
     Raises:
-        AddressError: It has a scheme other than http and https, or looks like an address and has none.
+        AddressError: It has a scheme other than http and https.
     """
-    if is_url(source) or _false_if_unreadable(Path(source).exists):
-        return
-    if _SCHEME.match(source):
+    if not is_url(source) and _SCHEME.match(source) and not false_if_unreadable(Path(source).exists):
         raise AddressError(
             "only addresses that begin with http:// or https:// are fetched; download it and scan the file"
         )
-    if _HOST_AND_PATH.fullmatch(source):
-        raise AddressError(f"no such file; if it is an address, write it as https://{source}")
 
 
-@contextmanager
-def copied_pipes(sources: Iterable[str], *, check_first: bool = True) -> Iterator[Copies]:
+def check_source(source: Any) -> None:
     """
-    Copy standard input and named pipes into temporary files, since an upload needs a size and can be repeated.
+    Refuse what cannot be submitted.
 
-    Pipes are read one after the other, here and not beside uploads: a thread that waits for a pipe cannot be ended.
-
-    Args:
-        sources: Files, URLs and ``-``; all others than pipes are left alone.
-        check_first: Read no more than the beginning of what is certainly neither an image nor a video, such as a pipe
-            that never ends.
+    Raises:
+        TypeError: It is none of the types of ``Source``, or a file that is opened as text or read by coroutines.
+        ValueError: It is a file that cannot be read a second time, as the repetition of a request needs it.
+        AddressError: It is an address with a scheme other than http and https.
     """
-    pipes = [source for source in sources if source == STANDARD_INPUT or _is_pipe(source)]
-    if not pipes:
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="deepfakestream-") as folder:
-        copies: Copies = {}
-        for number, source in enumerate(pipes):
-            target = Path(folder, str(number))
-            try:
-                with _opened(source) as pipe, target.open("wb") as copy:
-                    _copy_media(pipe, copy, check_first=check_first)
-            except (DeepfakeStreamError, OSError) as error:
-                copies[source] = error
-            else:
-                copies[source] = target
-        yield copies
+    if isinstance(source, str):
+        check_scheme(source)
+    elif isinstance(source, io.TextIOBase):
+        raise TypeError("the file is opened as text: open it with mode 'rb'")
+    elif not isinstance(source, os.PathLike | bytes | bytearray | memoryview):
+        if not callable(getattr(source, "read", None)):
+            raise TypeError(
+                "give a path, bytes, a file that is opened with mode 'rb', or an address that begins with http:// or"
+                f" https://, and not a value of the type {type(source).__name__}"
+            )
+        if inspect.iscoroutinefunction(source.read):
+            raise TypeError("the file is read by coroutines: give the file below it, or its content as bytes")
+        seekable = getattr(source, "seekable", lambda: hasattr(source, "seek") and hasattr(source, "tell"))
+        if not seekable():
+            raise ValueError(
+                "the file cannot be read a second time, which the repetition of a request needs: give its content as"
+                " bytes, or a path"
+            )
 
 
-def _is_pipe(source: str) -> bool:
-    return not is_url(source) and _false_if_unreadable(lambda: stat.S_ISFIFO(Path(source).stat().st_mode))
+def open_source(source: Source) -> AbstractContextManager[IO[bytes]]:
+    """
+    Open what is to be sent, which is not an address; a file is neither opened nor closed.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        NotMediaError: The path is that of a pipe or a device.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        if not path.is_dir():
+            # The error for a folder is that of opening it.
+            check_regular_file(path)
+        return path.open("rb")
+    return nullcontext(source)
 
 
-@contextmanager
-def _opened(source: str) -> Iterator[IO[bytes]]:
-    if source == STANDARD_INPUT:
-        yield sys.stdin.buffer
-        return
-    with Path(source).open("rb") as pipe:
-        yield pipe
-
-
-def _copy_media(pipe: IO[bytes], copy: IO[bytes], *, check_first: bool) -> None:
-    head = pipe.read(HEADER_BYTES)
-    if not head:
-        raise EmptyFileError("it is empty")
-    if check_first:
-        check_head(head)
-    copy.write(head)
-    shutil.copyfileobj(pipe, copy)
+def false_if_unreadable(check: Callable[[], bool]) -> bool:
+    """Return the result of *check* on a path; False if it fails, since opening the file then reports the error."""
+    try:
+        return check()
+    except (OSError, ValueError):
+        return False

@@ -10,7 +10,7 @@ from deepfakestream.commands.context import Number, form_of, form_options, open_
 from deepfakestream.exit_statuses import INTERRUPTED, exit_status_of
 from deepfakestream.printing import make_printer
 from deepfakestream.scanning import Options, Scan
-from deepfakestream.sources import STANDARD_INPUT, select_sources
+from deepfakestream.selection import STANDARD_INPUT, select_sources
 from deepfakestream.terminal import say
 
 
