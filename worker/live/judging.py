@@ -13,9 +13,9 @@ from shared.jobs.deliveries import schedule_alert
 from shared.manifests import Manifest
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Segment, Stream
-from shared.observability import STREAM_ALERTS, STREAM_DELAY_SECONDS, STREAM_SEGMENTS
-from shared.states import OPEN_SEGMENT_STATUSES, Reason, Recording, SegmentStatus, StreamEventKind
-from shared.streams.events import add_event
+from shared.observability import STREAM_ALERTS, STREAM_DELAY_SECONDS
+from shared.states import OPEN_SEGMENT_STATUSES, Recording, SegmentStatus, StreamEventKind
+from shared.streams.events import add_event, add_segment_event
 from shared.streams.faces import name_faces
 from shared.streams.pieces import measure_time
 from worker.pipeline.rolling import Alert, RollingVerdict
@@ -48,8 +48,8 @@ def judge_segments(session: Session, job: Job, stream: Stream, manifest: Manifes
         scored = ScoredSegment(segment.index, segment.result or {}, segment.looks)
         alerts = verdict.add(scored, segment.start_s, segment.end_s)
         numbers[segment.index] = verdict.numbers
-        add_event(session, stream, StreamEventKind.SEGMENT, _describe(segment, verdict))
-        _count(session, stream, segment)
+        add_segment_event(session, stream, segment, verdict.describe_newest())
+        _measure_delay(session, stream, segment)
         for alert in alerts:
             _send(session, job, stream, alert)
         if was_alerting or verdict.is_alerting:
@@ -87,11 +87,8 @@ def _read_done(session: Session, job: Job, judged: int) -> Sequence[Segment]:
     return session.scalars(wanted.execution_options(populate_existing=True)).all()
 
 
-def _count(session: Session, stream: Stream, segment: Segment) -> None:
-    """Count a judged segment in the metrics."""
-    unread = {Reason.DROPPED, Reason.GAP} & set(segment.reasons or ())
-    outcome = str(next(iter(unread), segment.status))
-    after_commit(session).count(STREAM_SEGMENTS.labels(outcome=outcome).inc)
+def _measure_delay(session: Session, stream: Stream, segment: Segment) -> None:
+    """Put the delay of a judged segment into the metrics."""
     if segment.status == SegmentStatus.SCORED:
         delay_s = max(0.0, measure_time(session, stream) - segment.end_s)
         after_commit(session).count(partial(STREAM_DELAY_SECONDS.observe, delay_s))
@@ -106,20 +103,6 @@ def _describe_people(
     if stream.last_faces:
         times = name_faces(session, stream.job_id, numbers, {person["person"] for person in people})
     return [{**person, "face_s": times.get(person["person"])} for person in people]
-
-
-def _describe(segment: Segment, verdict: RollingVerdict) -> dict[str, Any]:
-    reasons = ["segment_failed"] if segment.status == SegmentStatus.FAILED else list(segment.reasons or [])
-    return {
-        "index": segment.index,
-        "start_s": segment.start_s,
-        "end_s": segment.end_s,
-        "status": segment.status,
-        "fake_score": segment.fake_score,
-        "reasons": reasons,
-        "people": segment.people_count or 0,
-        "scores": verdict.describe_newest(),
-    }
 
 
 def _send(session: Session, job: Job, stream: Stream, alert: Alert) -> None:
