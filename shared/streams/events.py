@@ -1,7 +1,7 @@
 """Events of live streams, in the order in which clients get them."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import func, select
@@ -25,8 +25,16 @@ def add_event(session: Session, stream: Stream, kind: StreamEventKind, payload: 
     return event
 
 
-def add_segment_event(session: Session, stream: Stream, segment: Segment) -> None:
-    """Add the event of a segment that is done, and count it in the metrics."""
+def add_segment_event(
+    session: Session, stream: Stream, segment: Segment, scores: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """
+    Add the event of a segment that is done, and count it in the metrics.
+
+    Args:
+        scores: The people who were scored in it, as ``RollingVerdict.describe_newest`` gives them; none if nobody
+            judged it.
+    """
     reasons = ["segment_failed"] if segment.status == SegmentStatus.FAILED else list(segment.reasons or [])
     payload = {
         "index": segment.index,
@@ -36,6 +44,7 @@ def add_segment_event(session: Session, stream: Stream, segment: Segment) -> Non
         "fake_score": segment.fake_score,
         "reasons": reasons,
         "people": segment.people_count or 0,
+        "scores": list(scores),
     }
     add_event(session, stream, StreamEventKind.SEGMENT, payload)
     unread = {Reason.DROPPED, Reason.GAP} & set(segment.reasons or ())

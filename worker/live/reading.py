@@ -247,7 +247,9 @@ class PublisherReader(SourceReader):
         has_shown, self._is_connected = self._is_connected, False
         log.info("publisher left", code=None if error is None else error.code)
         with self._context.sessions.transaction() as session:
-            _, stream = lock_stream(session, self._claim.lease)
+            job, stream = lock_stream(session, self._claim.lease)
+            # The stream has not killed this reader.
+            job.attempts = 0
             if not has_shown:
                 # A publisher without pictures is none: the time goes on.
                 stream.away_since = self._claim.away_since
