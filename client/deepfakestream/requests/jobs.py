@@ -17,6 +17,10 @@ SUMMARIES_PER_PAGE = 1000
 """The most that the service gives at a time."""
 MAX_PAGES = 1000
 """Limit of the pages of a job's segments, so that a faulty service cannot keep the client busy without end."""
+HELD_S = 30.0
+"""For how long the service is asked to hold an answer back until the job ends."""
+HELD_FOR_PROGRESS_S = 1.0
+"""The same where progress is shown."""
 
 Progress = Callable[[Job], None]
 
@@ -53,9 +57,9 @@ class JobRequests(Requests):
 
         Args:
             timeout_s: Seconds after which to give up; never by default. The limit includes the requests for segments.
-            on_progress: Called with the job after each request. Without it the service is asked to hold its answers
-                back, which takes fewer requests.
-            poll_s: Seconds between two requests.
+            on_progress: Called with the job after each request, at least every ``HELD_FOR_PROGRESS_S`` seconds or so.
+            poll_s: Least time in seconds from one request to the next. The service is asked to hold each answer back
+                until the job ends, for longer without *on_progress*, so that the end is noticed at once.
 
         Raises:
             WaitTimeoutError: The job did not end in time. It goes on.
@@ -64,9 +68,10 @@ class JobRequests(Requests):
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            left_s = 30.0 if deadline is None else deadline - time.monotonic()
             began = time.monotonic()
-            held_s = 0.0 if on_progress else min(30.0, left_s)
+            held_s = HELD_S if on_progress is None else HELD_FOR_PROGRESS_S
+            if deadline is not None:
+                held_s = min(held_s, deadline - began)
             job = self._get_job(job_id, wait_s=held_s, deadline=deadline)
             if on_progress is not None:
                 on_progress(job)
