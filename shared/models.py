@@ -420,6 +420,7 @@ class Stream(Base):
         CheckConstraint(_allowed_values("ending", StreamEnd), name="ending"),
         CheckConstraint(_allowed_values("record", Recording), name="record"),
         Index("ix_streams_open", "job_id", postgresql_where=text("ended_at is null")),
+        Index("ix_streams_push_key_sha256", "push_key_sha256", postgresql_where=text("push_key_sha256 is not null")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -430,6 +431,12 @@ class Stream(Base):
     Address and credentials of the source, which only its reader reads; see ``shared.streams.claims.read_secret``. Null
     once the stream has ended.
     """
+    push_key_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """
+    Of a stream that is published to the service: the digest of its key, which has 256 random bits and is shown once.
+    """
+    away_since: Mapped[datetime | None]
+    """Of such a stream: since when its publisher is away; null while it is connected."""
     duration_limit_s: Mapped[float]
     alert_threshold: Mapped[float | None]
     """The mean score of a person from which on there is an alert; null for that of the checkpoint."""
@@ -460,6 +467,11 @@ class Stream(Base):
     ended_at: Mapped[datetime | None]
 
     job: Mapped[Job] = relationship()
+
+    @property
+    def is_pushed(self) -> bool:
+        """Whether a publisher sends it to the service."""
+        return self.push_key_sha256 is not None
 
 
 class StreamEvent(Base):

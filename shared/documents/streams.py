@@ -63,13 +63,26 @@ class StreamEventDocument(Document):
         return cls(seq=event.seq, kind=event.kind, created_at=event.created_at, data=event.payload)
 
 
+class PushDocument(Document):
+    """Where a publisher sends a stream."""
+
+    protocol: str = Field(description="`rtmp`, also for `rtmps:`.")
+    address: str = Field(description="The server's address for the publisher; a slash and the key follow.")
+    key: str | None = Field(
+        description="The stream key, in the answer to the request that begins the stream only; null otherwise."
+    )
+
+
 class StreamSummary(Document):
     """A stream without its people and events."""
 
     id: UUID = Field(description="The id of the stream, and of its job.")
     status: Annotated[str, DeclaredType(JobStatus)]
     state: Annotated[str, DeclaredType(StreamState)]
-    source: str = Field(description="Scheme and host. The path is not shown, since it is often a key.")
+    source: str = Field(
+        description="Scheme and host. The path is not shown, since it is often a key. With `push`, its address."
+    )
+    push: PushDocument | None = Field(description="Null for a stream that the service connects to itself.")
     source_error: ErrorDocument | None = Field(description="Why the source was away last.")
     created_at: datetime
     started_at: datetime | None
@@ -97,18 +110,27 @@ class StreamDocument(StreamSummary):
     events: list[StreamEventDocument] = Field(description="At most 100 after `after`; empty without it.")
 
     @classmethod
-    def from_rows(cls, job: Job, stream: Stream, events: "list[StreamEvent]") -> "StreamDocument":
-        """Build the whole document of *stream* and its *job*."""
+    def from_rows(
+        cls, job: Job, stream: Stream, events: "list[StreamEvent]", push_key: str | None = None
+    ) -> "StreamDocument":
+        """
+        Build the whole document of *stream* and its *job*.
+
+        Args:
+            push_key: The key for its publisher, where it is to be shown.
+        """
         found = [StreamEventDocument.from_event(event) for event in events]
-        return cls(**_fields(job, stream), people=stream.people, events=found)
+        return cls(**_fields(job, stream, push_key), people=stream.people, events=found)
 
 
-def _fields(job: Job, stream: Stream) -> dict[str, Any]:
+def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, Any]:
+    push = PushDocument(protocol="rtmp", address=stream.source, key=push_key) if stream.is_pushed else None
     return {
         "id": job.id,
         "status": job.status,
         "state": stream.state,
         "source": stream.source,
+        "push": push,
         "source_error": ErrorDocument.from_columns(stream.error_code, stream.error_detail),
         "created_at": job.created_at,
         "started_at": job.started_at,

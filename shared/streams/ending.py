@@ -34,10 +34,12 @@ def begin_end(session: Session, job: Job, stream: Stream, why: StreamEnd, *, has
     Note that nothing is read any more. The job must be locked; its last segments may still be scored.
 
     Args:
-        has_missed: Whether the source was away or nobody read it, so that the time since the last piece is a gap.
+        has_missed: Whether the source was away or nobody read it, so that the time since the last piece is a gap. It is
+            none if the publisher of a stream said that it has ended.
     """
     if stream.ending is None:
-        if has_missed:
+        has_said_end = stream.is_pushed and stream.state == StreamState.AWAY and stream.error_code is None
+        if has_missed and not has_said_end:
             record_last_gap(session, job, stream)
         stream.ending, stream.state = why, StreamState.ENDING
         session.flush()

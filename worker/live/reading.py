@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,8 +15,10 @@ from shared.states import StreamEnd, StreamEventKind, StreamState
 from shared.streams.claims import Claim
 from shared.streams.events import add_event
 from shared.streams.pieces import NewPiece, lock_stream, new_piece_key, record_piece
+from shared.streams.pushing import note_left
 from worker.media.sandbox import sandbox
-from worker.streams.intake import read_pieces
+from worker.streams.intake import read_pieces, read_pushed
+from worker.streams.rtmp.connection import Connection
 from worker.streams.values import Piece, Position, Source, StreamLimits
 from worker.tasks.context import Context
 
@@ -89,7 +91,7 @@ class SourceReader(threading.Thread):
             if self._is_connected:
                 pause_s = FIRST_PAUSE_S
             self._is_connected = False
-            self._note_away(error)
+            self._note_away(error or SourceStalledError("the source closed the connection"))
             is_forbidden = isinstance(error, ForbiddenURLError) and not self._has_begun
             if is_forbidden or time.monotonic() - self._heard > timeout_s:
                 self._end(StreamEnd.SOURCE)
@@ -99,18 +101,8 @@ class SourceReader(threading.Thread):
 
     def _read_connection(self) -> DeepfakeStreamError | None:
         """Read one connection to its end; return the error that ended it, if there was one."""
-        claim, settings = self._claim, self._context.settings
-        limits = StreamLimits(allow_shared_network=settings.streams.allow_shared_network)
         offset_s: float | None = None
-        pieces = read_pieces(
-            Source(claim.url, claim.username, claim.password),
-            segment_s=claim.segment_seconds,
-            limits=limits,
-            allow_insecure=settings.webhooks.allow_insecure,
-            timeout_s=min(PICTURE_TIMEOUT_S, settings.streams.source_timeout_s),
-            should_stop=self._stopping.is_set,
-            position=self._position,
-        )
+        pieces = self._open()
         try:
             for piece in pieces:
                 self._heard = time.monotonic()
@@ -133,6 +125,23 @@ class SourceReader(threading.Thread):
         finally:
             pieces.close()
         return None
+
+    def _open(self) -> Generator[Piece, None, None]:
+        """Connect to the source."""
+        claim, settings = self._claim, self._context.settings
+        return read_pieces(
+            Source(claim.url, claim.username, claim.password),
+            segment_s=claim.segment_seconds,
+            limits=StreamLimits(allow_shared_network=settings.streams.allow_shared_network),
+            allow_insecure=settings.webhooks.allow_insecure,
+            timeout_s=self._picture_timeout_s,
+            should_stop=self._stopping.is_set,
+            position=self._position,
+        )
+
+    @property
+    def _picture_timeout_s(self) -> float:
+        return min(PICTURE_TIMEOUT_S, self._context.settings.streams.source_timeout_s)
 
     def _store(self, piece: Piece, offset_s: float | None) -> float:
         """
@@ -169,9 +178,8 @@ class SourceReader(threading.Thread):
             stream.state = StreamState.CONNECTED
         add_event(session, stream, StreamEventKind.SOURCE, {"state": StreamState.CONNECTED, "error": None})
 
-    def _note_away(self, error: DeepfakeStreamError | None) -> None:
+    def _note_away(self, found: DeepfakeStreamError) -> None:
         """Note why the source is away, if that is news."""
-        found = error or SourceStalledError("the source closed the connection")
         log.warning("source of a stream is away", code=found.code, decoders=sandbox().describe())
         try:
             with self._context.sessions.transaction() as session:
@@ -185,3 +193,38 @@ class SourceReader(threading.Thread):
                     add_event(session, stream, StreamEventKind.SOURCE, payload)
         except SQLAlchemyError:
             log.warning("state of a stream not recorded", exc_info=True)
+
+
+class PublisherReader(SourceReader):
+    """
+    A thread that reads one connection of a publisher to its end. Another one is another claim.
+
+    Args:
+        connection: A connection whose key was accepted. It is closed at the end.
+    """
+
+    def __init__(self, context: Context, claim: Claim, lose: Callable[[], None], connection: Connection) -> None:
+        super().__init__(context, claim, lambda _: None, lose)
+        self._connection = connection
+
+    def _read(self) -> None:
+        error = self._read_connection()
+        if self._stopping.is_set():
+            return
+        has_shown, self._is_connected = self._is_connected, False
+        log.info("publisher left", code=None if error is None else error.code)
+        with self._context.sessions.transaction() as session:
+            _, stream = lock_stream(session, self._claim.lease)
+            if not has_shown:
+                # A publisher without pictures is none: the time goes on.
+                stream.away_since = self._claim.away_since
+            note_left(session, self._claim.lease, error)
+
+    def _open(self) -> Generator[Piece, None, None]:
+        return read_pushed(
+            self._connection,
+            segment_s=self._claim.segment_seconds,
+            limits=StreamLimits(),
+            timeout_s=self._picture_timeout_s,
+            should_stop=self._stopping.is_set,
+        )

@@ -99,6 +99,11 @@ class Feed(ABC):
         """Read the source to its end, with ``put``. Raises DeepfakeStreamError. Runs in the thread."""
 
     @property
+    def error(self) -> DeepfakeStreamError | None:
+        """The error that ended the source, if there was one."""
+        return self._error
+
+    @property
     def is_stopped(self) -> bool:
         """Whether nobody wants more."""
         return self._stopped.is_set()
