@@ -238,6 +238,11 @@ class StreamRequest(_Request):
     record: Recording = Field(
         default=Recording.NONE, description="`suspicious` keeps the segments around alerts; `none` keeps no media."
     )
+    last_faces: bool | Absent = Field(
+        default=None,
+        description="Keep a small picture of the newest face of each person at present, until the stream ends. By "
+        "default none is kept.",
+    )
     webhook_url: WebhookURL | Absent = Field(
         default=None, description="Called for each alert and at the end; see *Webhooks*."
     )
@@ -304,6 +309,12 @@ class RecordingPath(StreamPath):
     """The recorded segment in question."""
 
     index: Annotated[int, Field(ge=0, lt=2**31, description="The segment's index.")]
+
+
+class FacePath(StreamPath):
+    """The person in question."""
+
+    person: Annotated[int, Field(ge=0, lt=2**31, description="The person's number in the stream.")]
 
 
 class DiffPath(JobPath):

@@ -218,6 +218,7 @@ def _create(
         duration_limit_s=body.duration_limit_s,
         alert_threshold=body.alert_threshold,
         record=body.record,
+        last_faces=bool(body.last_faces),
         push_key=push_key,
     )
     with services.sessions.transaction() as session:

@@ -4,7 +4,8 @@ Settings that both services need, and the loader for settings.
 Values come from a YAML file, named by ``DEEPFAKESTREAM_CONFIG``, from a folder of secrets, named by
 ``DEEPFAKESTREAM_SECRETS``, and from environment variables. Each source overrides those before it. ``database.url`` in
 the file is ``DEEPFAKESTREAM_DATABASE__URL`` in the environment and the file ``database__url`` in the folder. All
-mistakes are reported together, each by its full name. Nothing but ``load_settings`` reads the environment.
+mistakes are reported together, each by its full name. Nothing but ``load_settings`` reads the environment, and
+``shared.effective_settings``, which shows operators where values come from.
 """
 
 import os

@@ -441,6 +441,8 @@ class Stream(Base):
     alert_threshold: Mapped[float | None]
     """The mean score of a person from which on there is an alert; null for that of the checkpoint."""
     record: Mapped[Recording] = mapped_column(default=Recording.NONE)
+    last_faces: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether pictures of the newest faces are kept while it runs."""
     state: Mapped[StreamState] = mapped_column(default=StreamState.WAITING)
     error_code: Mapped[str | None]
     """Why the source was away last."""
@@ -472,6 +474,26 @@ class Stream(Base):
     def is_pushed(self) -> bool:
         """Whether a publisher sends it to the service."""
         return self.push_key_sha256 is not None
+
+
+class StreamFace(Base):
+    """
+    The picture of a face in a live stream that keeps the newest of each person while it runs; ``shared.streams.faces``.
+
+    A trigger erases them when the job ends, and the foreign key when its stream is erased (migration 0019).
+    """
+
+    __tablename__ = "stream_faces"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("streams.job_id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    """Of the segment."""
+    within: Mapped[int] = mapped_column(primary_key=True)
+    """Number of the person within the segment."""
+    person: Mapped[int | None]
+    """Number of the person in the stream; null until the segment is judged."""
+    time_s: Mapped[float]
+    jpeg: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class StreamEvent(Base):

@@ -20,6 +20,7 @@ class StreamOptionsDocument(Document):
     duration_limit_s: float
     alert_threshold: Score | None = Field(description="Null for the limits of the checkpoint.")
     record: Annotated[str, DeclaredType(Recording)]
+    last_faces: bool = Field(description="Whether pictures of the newest faces are kept while it runs.")
     webhook_url: str | None
 
 
@@ -40,9 +41,21 @@ class StreamPersonDocument(Document):
     )
     fake_score: Score | None = Field(description="Mean over the scored faces of the last half minute.")
     faces: int
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)] = Field(
+        description="What that mean says at present; an alert may have been raised by fewer, newer faces."
+    )
+    real_below: Score
+    fake_from: Score = Field(description="The limit of an alert for the mean over so many faces.")
     is_alerting: bool
+    is_held_back: bool = Field(
+        description="Whether there would be an alert, if none had been raised about the person in the last minute."
+    )
     raised_s: float | None = Field(description="When the last alert was raised, in the time of the stream.")
     seen_s: float
+    face_s: float | None = Field(
+        description="When the picture of the person was taken, with `last_faces`; see "
+        "`GET /v1/streams/{id}/faces/{person}`. Null without one."
+    )
 
 
 class StreamEventDocument(Document):
@@ -53,8 +66,10 @@ class StreamEventDocument(Document):
     created_at: datetime
     data: Annotated[dict[str, Any], DeclaredType(dict[str, Any])] = Field(
         description="`source`: `state`, `error`. `segment`: `index`, `start_s`, `end_s`, `status`, `fake_score`, "
-        "`reasons`, `people`. `alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, "
-        "`faces`, `limit`. `ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
+        "`reasons`, `people` (their number), `scores` (of each person who was scored in it: `person`, `fake_score`, "
+        "`faces`, `rolling_score` over the last half minute, and `fake_from`, the limit of an alert for that). "
+        "`alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, `faces`, `limit`. "
+        "`ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
     )
 
     @classmethod
@@ -143,6 +158,7 @@ def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, 
             duration_limit_s=stream.duration_limit_s,
             alert_threshold=stream.alert_threshold,
             record=stream.record,
+            last_faces=stream.last_faces,
             webhook_url=job.webhook_url,
         ),
         "metadata": job.client_metadata,

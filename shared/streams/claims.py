@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from shared.errors import JobCancelledError
@@ -46,15 +46,21 @@ def claim_streams(session: Session, limit: int, *, lease_s: float, max_attempts:
 
 def select_free() -> Select[uuid.UUID]:
     """Build the query for open streams that nobody has leased."""
-    free = Job.leased_until.is_(None) | (Job.leased_until < func.now())
-    query = select(Job.id).join(Stream, Stream.job_id == Job.id)
-    return query.where(Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), free)
+    return select(Job.id).join(Stream, Stream.job_id == Job.id).where(*is_free())
+
+
+def is_free() -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a job with its stream is open and that nobody has leased it."""
+    has_no_lease = Job.leased_until.is_(None) | (Job.leased_until < func.now())
+    return Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), has_no_lease
 
 
 def lease_streams(
     session: Session, wanted: Select[uuid.UUID], limit: int, *, lease_s: float, max_attempts: int
 ) -> list[Claim]:
     """Lease at most *limit* of the *wanted* streams that no other reader takes at the moment, the oldest first."""
+    # Those without attempts left, which the sweep fails, must not take the places of others.
+    wanted = wanted.where(Job.leased_until.is_(None) | (Job.attempts < max_attempts))
     query = wanted.order_by(Job.id).limit(limit).with_for_update(of=Job, skip_locked=True)
     job_ids: Sequence[uuid.UUID] = session.scalars(query).all()
     claims = []

@@ -33,6 +33,8 @@ class NewStream:
     record: Recording
     push_key: str | None = None
     """The key of a stream that is published to the service; None for one that is pulled from *url*."""
+    last_faces: bool = False
+    """Whether pictures of the newest faces are kept while it runs."""
 
     def __repr__(self) -> str:
         """Hide address and credentials."""
@@ -69,6 +71,7 @@ def create_stream(session: Session, new_job: NewJob, new: NewStream) -> tuple[Jo
                 duration_limit_s=new.duration_limit_s,
                 alert_threshold=new.alert_threshold,
                 record=new.record,
+                last_faces=new.last_faces,
                 state=StreamState.WAITING,
             )
         )

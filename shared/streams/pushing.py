@@ -68,10 +68,9 @@ def claim_pushed(session: Session, job_id: uuid.UUID, *, lease_s: float, max_att
     if is_leased and stream.away_since is None:
         return Refusal.PUBLISHED
     if is_leased:
-        # Its reader only waits for the last scores. It has lived to the end of its publisher, so it counts as no
-        # failed attempt.
+        # Its reader only waits for the last scores, which counts as no attempt.
         job.lease_token = job.leased_until = None
-        job.attempts = 0
+        job.attempts = max(0, job.attempts - 1)
         session.flush()
     lease = acquire(session, Step.STREAM, (job_id,), lease_s, max_attempts=max_attempts)
     if lease is None:

@@ -5,11 +5,13 @@ import dataclasses
 import time
 
 import pytest
+from sqlalchemy import func, update
 
 from shared.errors import JobCancelledError
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.leases import RetryPolicy
 from shared.jobs.queries import lock_job
+from shared.models import Job
 from shared.queues import ALL_LISTS
 from shared.streams.creation import NewStream, create_stream
 from shared.streams.keys import new_push_key
@@ -238,20 +240,22 @@ def test_a_published_stream_ends_at_its_limit_of_duration(context, sessions, cli
         assert publisher.wait(10) != 0
 
 
-def test_a_published_stream_that_kills_its_readers_fails(context, sessions):
+@pytest.mark.parametrize("is_judged", [True, False], ids=["in between", "at once"])
+def test_a_published_stream_that_kills_its_readers_fails(context, sessions, is_judged):
     """A reader that only follows the last scores lives, which must not hide that those with the publisher die."""
     job_id, key = add_pushed(sessions)
     for attempt in (1, 2, 3):
         with sessions.transaction() as session:
             assert find_pushed(session, key) == job_id
-            # The lease of a reader that dies at once.
-            claim = claim_pushed(session, job_id, lease_s=-1, max_attempts=3)
+            # The publisher comes back, to a reader that dies at once.
+            claim = claim_pushed(session, job_id, lease_s=30, max_attempts=3)
             assert claim.lease.attempt == attempt
+            session.execute(update(Job).where(Job.id == job_id).values(leased_until=func.now()))
         with sessions.transaction() as session:
             claims = claim_unattended(session, 4, context.settings.streams, max_attempts=3)
             assert len(claims) == (attempt < 3)
         with sessions.transaction() as session:
-            for one in claims:
+            for one in claims if is_judged else ():
                 leave_pushed(session, one.lease, has_read=False, is_done=True)
     sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_LISTS, 0))
     assert get_job_of(sessions, job_id).error_code == "attempts_exhausted"

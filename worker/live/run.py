@@ -17,7 +17,7 @@ from shared.observability import bind, get_logger
 from shared.states import StreamEnd
 from shared.streams.claims import Claim, give_back, keep_claim
 from shared.streams.ending import begin_end, close_stream
-from shared.streams.pieces import drop_late_segments, lock_stream
+from shared.streams.pieces import drop_late_segments, drop_open_segments, lock_stream
 from shared.streams.pushing import is_abandoned, leave_pushed
 from worker.live.judging import judge_segments, release_rest
 from worker.live.reading import PublisherReader, SourceReader
@@ -138,10 +138,11 @@ class StreamRun(threading.Thread):
             if has_open_segments(session, job.id):
                 if not is_late:
                     return False
-                drop_late_segments(session, job, stream, 0)
-            if judged and not is_late:
+                drop_open_segments(session, job, stream)
+                judged = 1
+            while judged:
                 # There may be more to judge.
-                return False
+                judged = judge_segments(session, job, stream, manifest, self._settings)
             release_rest(session, job, stream)
             close_stream(session, job, stream)
         return True

@@ -65,7 +65,7 @@ def read_pieces(
         segment_s: Length of the pieces; the cuts are at the first picture after it.
         allow_insecure: Accept ``http:``, ``udp:`` and addresses that are not publicly reachable.
         timeout_s: Longest time without a picture, also at the beginning.
-        should_stop: Asked several times a second; the iterator then ends within a second.
+        should_stop: Asked several times a second; the iterator then ends within a second, after what has arrived.
         position: Where an earlier connection to an HLS source stopped reading; it is updated.
 
     Raises:
@@ -110,7 +110,7 @@ def _read_to_end(pieces: Iterator[Piece], reader: "_Reader") -> Generator[Piece,
     try:
         yield from pieces
     except _StoppedError:
-        return
+        pass
     except DeepfakeStreamError:
         # The pictures before the failure are worth as much as any others.
         with contextlib.suppress(DeepfakeStreamError):
@@ -152,7 +152,7 @@ class _Reader:
                     if not block:
                         break
                     for event in parser.feed(block):
-                        yield from self._take(event)
+                        yield from self._take(event, feed, time.monotonic() - heard)
                         # The time in which the caller worked is not the source's.
                         heard = time.monotonic()
                     self._wait_for_clock()
@@ -162,8 +162,13 @@ class _Reader:
             # A source that failed says more than ffmpeg, which only sees that nothing more comes.
             raise (feed.error if feed is not None else None) or child.explain()
 
-    def _take(self, event: Track | Packet) -> Iterator[Piece]:
-        return self.cutter.start(event) if isinstance(event, Track) else self.cutter.add(event)
+    def _take(self, event: Track | Packet, feed: Feed | None, silent_s: float) -> Iterator[Piece]:
+        if isinstance(event, Track):
+            yield from self.cutter.start(event)
+            return
+        if feed is not None and (missed_s := feed.take_missed()):
+            yield from self.cutter.miss(missed_s)
+        yield from self.cutter.add(event, silent_s if feed is None or feed.arrives_live else 0.0)
 
     def check_stop(self) -> None:
         """Raise _StoppedError if the caller wants no more."""

@@ -34,6 +34,7 @@ class StreamRequests(Requests):
         duration_limit_s: float | None = None,
         alert_threshold: float | None = None,
         record: str | None = None,
+        last_faces: bool | None = None,
         webhook_url: str | None = None,
         metadata: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
@@ -54,6 +55,7 @@ class StreamRequests(Requests):
             alert_threshold: Mean score of a person from which on there is an alert; the checkpoint's limits if not
                 given.
             record: ``none``, the default, or ``suspicious`` to keep the segments around alerts.
+            last_faces: Keep a picture of the newest face of each person while the stream runs; not done if not given.
             webhook_url: Address that the service calls for each alert and at the end.
             metadata: Values of your own, which the stream keeps; must be JSON.
             idempotency_key: Generated if not given; with a key of your own a repetition begins no second stream. It
@@ -71,6 +73,7 @@ class StreamRequests(Requests):
             duration_limit_s=duration_limit_s,
             alert_threshold=alert_threshold,
             record=record,
+            last_faces=last_faces,
             webhook_url=webhook_url,
             metadata=metadata,
         )

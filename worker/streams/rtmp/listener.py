@@ -100,7 +100,8 @@ class PushListener:
     ) -> None:
         self._publish, self._limits, self._certificate = publish, limits, certificate
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        is_dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=is_dual)
         self.port: int = self._socket.getsockname()[1]
         self._stopping = threading.Event()
         self._lock = threading.Lock()
@@ -141,7 +142,13 @@ class PushListener:
             PUSH_CONNECTIONS.labels(outcome="limited").inc()
             peer.close()
             return
-        threading.Thread(target=self._open, args=(peer, network), name="push-opening", daemon=True).start()
+        try:
+            threading.Thread(target=self._open, args=(peer, network), name="push-opening", daemon=True).start()
+        except RuntimeError:
+            # The system allows no more threads; those that there are end by themselves.
+            log.warning("no thread for a publisher")
+            peer.close()
+            self._forget(network)
 
     def _open(self, peer: socket.socket, network: str) -> None:
         try:
@@ -152,9 +159,12 @@ class PushListener:
         except Exception:
             log.exception("connection of a publisher failed")
         finally:
-            with self._lock:
-                self._opening[network] -= 1
-                self._opening += Counter()  # Forgets those without any.
+            self._forget(network)
+
+    def _forget(self, network: str) -> None:
+        with self._lock:
+            self._opening[network] -= 1
+            self._opening += Counter()  # Drops those without any.
 
     def _converse(self, peer: socket.socket) -> str:
         """Talk to a publisher until its key was accepted or refused; return the outcome."""

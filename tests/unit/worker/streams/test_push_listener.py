@@ -8,12 +8,16 @@ import time
 
 import pytest
 
+from api.embedded.ports import reports_port_in_use
+from shared.commands import CommandError
+from shared.config import Streams
 from shared.errors import SourceStalledError, SourceUnreachableError, UnsupportedMediaError
 from shared.observability import PUSH_CONNECTIONS
 from tests.certificates import write_certificate
 from tests.live import wait_until
 from tests.publishers import Publisher, publishing
 from tests.unit.worker.streams.test_cutting import decode, make_stream, own_pictures
+from worker.live import process
 from worker.streams.intake import StreamLimits, read_pushed
 from worker.streams.rtmp import listener as listening
 from worker.streams.rtmp.chunks import MessageType, write_message
@@ -167,6 +171,13 @@ def test_a_network_of_ipv6_counts_as_one_address(first, second, is_one):
     assert (listening._network(first) == listening._network(second)) is is_one
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this system has no sockets for both families")
+def test_one_port_serves_both_families():
+    keys = Keys()
+    with PushListener("::", 0, keys.publish, limits=keys.limits) as listener, Publisher(listener.port) as publisher:
+        assert publisher.publish("wrong") == "NetStream.Publish.BadName"
+
+
 def test_a_lost_connection_is_not_an_end():
     with accepting() as listener, Publisher(listener.port) as publisher:
         assert publisher.publish("good") == "NetStream.Publish.Start"
@@ -246,3 +257,22 @@ def test_a_certificate_that_cannot_be_read_is_an_error_at_the_start(tmp_path):
     for name in ("tls.pem", "missing.pem"):
         with pytest.raises(OSError, match=r".*"):
             Certificate(tmp_path / name, None)
+
+
+def test_a_reader_whose_port_is_taken_says_so_as_the_embedded_stack_expects():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        settings = Streams(push_listen=f"127.0.0.1:{other.getsockname()[1]}")
+        with pytest.raises(CommandError) as raised, process.listening(process.Readers(None), settings):
+            pass
+    assert reports_port_in_use(raised.value.message)
+
+
+def test_a_reader_with_a_broken_certificate_does_not_start(tmp_path):
+    settings = Streams(push_listen="127.0.0.1:0", push_certificate_file=tmp_path / "missing.pem")
+    with pytest.raises(CommandError, match="push_certificate_file"), process.listening(process.Readers(None), settings):
+        pass
+
+
+def test_a_reader_without_a_port_listens_nowhere():
+    with process.listening(process.Readers(None), Streams()) as listener:
+        assert listener is None
