@@ -119,8 +119,7 @@ class MTCNN:
         found: list[list[DetectedFace]] = [[] for _ in frames]
         if not any(places):
             return found
-        patches = Patches(frames, places, self._threads.map, getattr(self._memory, "patches", None))
-        self._memory.patches = patches.memory
+        patches = Patches(frames, places, self._threads.map)
         boxes, patch_of = patches.keep_inside(*self._propose_near(patches))
         if len(boxes):
             boxes, patch_of = patches.keep_inside(*self._refine(patches, boxes, patch_of))

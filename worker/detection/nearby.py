@@ -7,9 +7,9 @@ sees the same pyramid, proposes the same candidates, and R-Net and O-Net give th
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worker.detection.faces import Box
-from worker.detection.resampling import MapFunction, Picture, Table, WindowGrid, level_size, split_into_windows
+from worker.detection.resampling import Picture, Table, WindowGrid, level_size, split_into_windows
 
-SEARCHED_SIDES: Final = 2.5
+SEARCHED_SIDES: Final = 3.0
 """Side of the square in which a face is searched, as a multiple of its own side."""
-MARGIN_SIDES: Final = 0.5
+MARGIN_SIDES: Final = 1.0
 """Margin of pixels around that square for candidates that extend beyond it, as a multiple of the face's side."""
-WINDOW_SIDES: Final = (0.35, 2.0)
+WINDOW_SIDES: Final = (0.35, 2.8)
 """Smallest and largest side of P-Net's windows, as multiples of the face's side."""
 TILE_STEP_PX: Final = 12
 """Tiles of the pyramid have sides of multiples of this, so that P-Net gets few shapes."""
@@ -56,18 +56,16 @@ class Patches:
         frames: (H, W, 3) uint8 RGB each, of one size.
         places: Boxes around which each frame is searched.
         run: Maps a function, possibly with threads.
-        memory: Memory for tables of earlier patches, which are no longer used.
     """
 
     def __init__(
         self,
         frames: Sequence[Picture],
         places: Sequence[Sequence[Box]],
-        run: MapFunction = map,
-        memory: NDArray[np.int32] | None = None,
+        run: Callable[..., Iterable[Any]] = map,
     ) -> None:
         self.height_px, self.width_px = frames[0].shape[:2]
-        memory = np.empty(0, np.int32) if memory is None else memory
+        self._run = run
         owners: list[int] = []
         self._places: list[tuple[float, float, float]] = []
         self._regions: list[tuple[int, int, int, int]] = []
@@ -84,16 +82,7 @@ class Patches:
             frames[owner][top:bottom, left:right]
             for owner, (left, top, right, bottom) in zip(owners, self._regions, strict=True)
         ]
-        sizes = [(part.shape[0] + 1, part.shape[1] + 1, 3) for part in parts]
-        ends = np.cumsum([0, *(math.prod(size) for size in sizes)]).tolist()
-        if len(memory) < ends[-1]:
-            memory = np.empty(ends[-1], np.int32)
-        self.memory = memory
-        """The memory of the tables, for the next patches when these are no longer used."""
-        self._tables: list[Table] = [
-            memory[begin:end].reshape(size) for begin, end, size in zip(ends, ends[1:], sizes, strict=False)
-        ]
-        list(run(cv2.integral, parts, self._tables))
+        self._tables: list[Table] = list(run(lambda part: np.asarray(cv2.integral(part), np.int32), parts))
         self._bounds = np.array(self._regions, np.int64).reshape(-1, 4)
         self._frame_of = np.array(owners, np.int64)
 
@@ -109,8 +98,10 @@ class Patches:
         for (rows, columns), tiles in by_shape.items():
             pictures = np.empty((len(tiles), rows, columns, 3), np.float32)
 
-            for number, tile in enumerate(tiles):
-                self._cut_tile(tile, pictures[number : number + 1])
+            def fill(number: int, tiles: list[Tile] = tiles, pictures: NDArray[np.float32] = pictures) -> None:
+                self._cut_tile(tiles[number], pictures[number : number + 1])
+
+            list(self._run(fill, range(len(tiles))))
             yield tiles, pictures
 
     def _place_tile(self, patch: int, x: float, y: float, extent: float, scale: float) -> Tile:
@@ -153,11 +144,13 @@ class Patches:
         left, top, right, bottom = (edges - offsets).T[..., None]
         rows, columns = split_into_windows(top, bottom, side_px), split_into_windows(left, right, side_px)
 
-        for patch in np.unique(owners):
+        def cut(patch: int) -> None:
             indexes = np.flatnonzero(owners == patch)
             part = np.empty((len(indexes), side_px, side_px, 3), np.float32)
             WindowGrid(*(bounds[indexes] for bounds in (*rows, *columns))).average(self._tables[patch], part)
             crops[indexes] = part
+
+        list(self._run(cut, np.unique(owners)))
         return crops
 
 
