@@ -70,7 +70,6 @@ def scan_file(
     segment_seconds: float | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
     device: str = "cpu",
-    search_interval: int = 1,
 ) -> tuple[Job, list[Segment]]:
     """
     Score the image or video at *path*; arguments and errors are those of ``scan``.
@@ -111,7 +110,6 @@ def scan_file(
         plan,
         sample_fps=job.sample_fps,
         timeout_s=worker.decode_timeout_s,
-        search_interval=search_interval,
         limits=limits.for_media(),
     )
     with closing(results):

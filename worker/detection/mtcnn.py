@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from worker.detection.faces import Box, DetectedFace
-from worker.detection.nearby import Patches
+from worker.detection.faces import DetectedFace
 from worker.detection.networks import Proposals, from_channels_last
 from worker.detection.resampling import PIXEL_OFFSET, PIXEL_SCALE, CPUResampler, Picture, Resampler, TorchResampler
 from worker.inference import Engine, make_engine
@@ -102,34 +101,6 @@ class MTCNN:
                 found[index] = faces
         return found
 
-    @torch.inference_mode()
-    def detect_near(self, frames: Sequence[Picture], places: Sequence[Sequence[Box]]) -> list[list[DetectedFace]]:
-        """
-        Detect the faces of each frame that are near known places and of about their size.
-
-        They are those that ``detect`` would find there, to a few hundredths of a pixel; the rest is not searched.
-
-        Args:
-            frames: (H, W, 3) uint8 RGB each, all of one size and of less than ``HALVED_FROM_PIXELS``.
-            places: Boxes of faces that a neighbour of each frame shows.
-
-        Returns:
-            The faces of each frame, largest first.
-        """
-        found: list[list[DetectedFace]] = [[] for _ in frames]
-        if not any(places):
-            return found
-        patches = Patches(frames, places, self._threads.map)
-        boxes, patch_of = patches.keep_inside(*self._propose_near(patches))
-        if len(boxes):
-            boxes, patch_of = patches.keep_inside(*self._refine(patches, boxes, patch_of))
-        if len(boxes):
-            for owner, face in self._finish(patches, boxes, patch_of):
-                found[owner].append(face)
-        for faces in found:
-            faces.sort(key=lambda face: face.area_px, reverse=True)
-        return found
-
     def estimate_probabilities(self, pictures: Picture) -> NDArray[np.float32]:
         """
         Estimate the probability that each of *pictures* shows an upright face that fills it.
@@ -184,28 +155,26 @@ class MTCNN:
         scales = self._scales(resampler.height_px, resampler.width_px, shrink_factor)
         if not scales:
             return torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
-        proposals = _Proposals()
+        all_boxes, all_owners, all_levels = [], [], []
         for number, (scale, level) in enumerate(zip(scales, resampler.pyramid(scales), strict=True)):
             [answers] = self._pnet.run(level)
             boxes, owners = _select_windows(answers, scale, self.thresholds[0])
-            proposals.add(boxes, owners, torch.full_like(owners, number))
-        return proposals.merge(len(scales))
+            all_boxes.append(boxes)
+            all_owners.append(owners)
+            all_levels.append(torch.full_like(owners, number))
+        boxes, owners, levels = torch.cat(all_boxes), torch.cat(all_owners), torch.cat(all_levels)
+        # First within each pyramid level of each frame, then within each frame.
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners * len(scales) + levels, 0.5)
+        boxes, owners = boxes[kept], owners[kept]
+        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
+        boxes, owners = boxes[kept], owners[kept]
+        # P-Net's offsets are shares of the box; unlike the later stages it does not count the last pixel.
+        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        sides = torch.stack([width, height, width, height], dim=1)
+        moved = torch.cat([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], dim=1)
+        return _make_square(moved), owners
 
-    def _propose_near(self, patches: Patches) -> tuple[Tensor, Tensor]:
-        """Run the first stage around known places; return boxes as ``_propose`` does, and the (N,) patch of each."""
-        scales = self._scales(patches.height_px, patches.width_px)
-        proposals = _Proposals()
-        for tiles, pictures in patches.tiles(scales):
-            [answers] = self._pnet.run(pictures)
-            corners = np.array([[tile.column, tile.row] for tile in tiles], np.float32) / STRIDE_PX
-            scale_of = np.array([tile.scale for tile in tiles], np.float32)
-            boxes, indexes = _select_windows(answers, scale_of, self.thresholds[0], corners)
-            patch_of = torch.tensor([tile.patch for tile in tiles])[indexes]
-            levels = torch.tensor([scales.index(tile.scale) for tile in tiles])[indexes]
-            proposals.add(boxes, patch_of, levels)
-        return proposals.merge(len(scales))
-
-    def _refine(self, resampler: Resampler | Patches, boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+    def _refine(self, resampler: Resampler, boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """Run the second stage: R-Net rejects most candidates and adjusts the boxes of the others."""
         boxes, owners, (offsets, probabilities) = self._run_stage(self._rnet, REFINED_PX, resampler, boxes, owners)
         passed = probabilities[:, 1] > self.thresholds[1]
@@ -214,7 +183,7 @@ class MTCNN:
         kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
         return _make_square(_apply_offsets(boxes[kept], offsets[kept])), owners[kept]
 
-    def _finish(self, resampler: Resampler | Patches, boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
+    def _finish(self, resampler: Resampler, boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
         """Run the third stage: O-Net rejects more candidates and locates the landmarks."""
         boxes, owners, (offsets, points, probabilities) = self._run_stage(
             self._onet, FINISHED_PX, resampler, boxes, owners
@@ -232,7 +201,7 @@ class MTCNN:
         )  # (N, 5, 2)
         found = _apply_offsets(boxes, offsets).numpy()
         places = landmarks.numpy()
-        frame_of = resampler.frames_of(owners.numpy())
+        frame_of = owners.numpy()
         faces = []
         for owner in np.unique(frame_of):
             of_frame = np.flatnonzero(frame_of == owner)
@@ -247,7 +216,7 @@ class MTCNN:
         return faces
 
     def _run_stage(
-        self, network: Engine, side_px: int, resampler: Resampler | Patches, boxes: Tensor, owners: Tensor
+        self, network: Engine, side_px: int, resampler: Resampler, boxes: Tensor, owners: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """
         Run *network* on the crops of *boxes*.
@@ -289,60 +258,19 @@ def _enlarge(face: DetectedFace, shrink_factor: int) -> DetectedFace:
     return DetectedFace((left, top, right, bottom), marks, face.confidence)
 
 
-class _Proposals:
-    """P-Net's windows at all levels of the pyramid."""
-
-    def __init__(self) -> None:
-        self._boxes = [torch.zeros(0, 9)]
-        self._owners = [torch.zeros(0, dtype=torch.int64)]
-        self._levels = [torch.zeros(0, dtype=torch.int64)]
-
-    def add(self, boxes: Tensor, owners: Tensor, levels: Tensor) -> None:
-        """Add the windows that ``_select_windows`` returned, with the (N,) level of each."""
-        self._boxes.append(boxes)
-        self._owners.append(owners)
-        self._levels.append(levels)
-
-    def merge(self, level_count: int) -> tuple[Tensor, Tensor]:
-        """Suppress overlapping windows; return (N, 5) square boxes with scores, and the (N,) owner of each."""
-        boxes, owners, levels = torch.cat(self._boxes), torch.cat(self._owners), torch.cat(self._levels)
-        # First within each pyramid level of each frame, then within each frame.
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners * level_count + levels, 0.5)
-        boxes, owners = boxes[kept], owners[kept]
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
-        boxes, owners = boxes[kept], owners[kept]
-        # P-Net's offsets are shares of the box; unlike the later stages it does not count the last pixel.
-        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-        sides = torch.stack([width, height, width, height], dim=1)
-        moved = torch.cat([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], dim=1)
-        return _make_square(moved), owners
-
-
-def _select_windows(
-    answers: NDArray[np.float32],
-    scales: float | NDArray[np.float32],
-    threshold: float,
-    corners: NDArray[np.float32] | None = None,
-) -> tuple[Tensor, Tensor]:
+def _select_windows(answers: NDArray[np.float32], scale: float, threshold: float) -> tuple[Tensor, Tensor]:
     """
     Select P-Net's windows of at least the probability *threshold*.
 
-    Args:
-        scales: Scale of all pictures, or (M,) of each.
-        corners: (M, 2) column and row of P-Net's first window in the level of which each picture is a part.
-
     Returns:
-        (N, 9) box, score and offsets of each, and the (N,) picture of each.
+        (N, 9) box, score and offsets of each, and the (N,) frame of each.
     """
     min_logit = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
     owners, rows, columns = np.nonzero(answers[:, 0] >= min_logit)
     passed = answers[owners, :, rows, columns]
     corner = np.stack([columns, rows], axis=1).astype(np.float32)
-    if corners is not None:
-        corner += corners[owners]
-    scale = np.float32(scales) if isinstance(scales, float) else scales[owners, None]
-    begin = np.floor((STRIDE_PX * corner + 1) / scale)
-    end = np.floor((STRIDE_PX * corner + CELL_PX) / scale)
+    begin = np.floor((STRIDE_PX * corner + 1) / np.float32(scale))
+    end = np.floor((STRIDE_PX * corner + CELL_PX) / np.float32(scale))
     boxes = torch.from_numpy(np.concatenate([begin, end, passed], axis=1))
     boxes[:, 4].sigmoid_()
     return boxes, torch.from_numpy(owners)

@@ -77,21 +77,7 @@ def detect_with_orientation(
         pictures: (H, W, 3) uint8 RGB each.
         min_confidence: Lowest confidence of the faces to keep.
     """
-    return determine_orientations(mtcnn, pictures, mtcnn.detect(pictures), min_confidence)
-
-
-def determine_orientations(
-    mtcnn: MTCNN, pictures: Sequence[Picture], detected: Sequence[Sequence[DetectedFace]], min_confidence: float
-) -> list[list[OrientedFace]]:
-    """
-    Determine whether each detected face is upright.
-
-    Args:
-        pictures: (H, W, 3) uint8 RGB each.
-        detected: The faces of each picture.
-        min_confidence: Lowest confidence of the faces to keep.
-    """
-    found = [[face for face in faces if face.confidence >= min_confidence] for faces in detected]
+    found = [[face for face in faces if face.confidence >= min_confidence] for faces in mtcnn.detect(pictures)]
     crops = [
         crop_face(picture, face.box_px, size_px=FINISHED_PX, margin=0.0)
         for picture, faces in zip(pictures, found, strict=True)

@@ -58,9 +58,6 @@ class Resampler(Protocol):
             (M, S, S, 3) in [-1, 1).
         """
 
-    def frames_of(self, owners: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the frame of each owner of a rectangle."""
-
 
 class CPUResampler:
     """
@@ -95,10 +92,6 @@ class CPUResampler:
         list(self._run(shrink, range(len(self._tables))))
         return levels
 
-    def frames_of(self, owners: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Implement ``Resampler``."""
-        return owners
-
     def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> NDArray[np.float32]:
         """Implement ``Resampler``."""
         crops = np.empty((len(edges), side_px, side_px, 3), np.float32)
@@ -109,7 +102,7 @@ class CPUResampler:
         def cut(owner: int) -> None:
             indexes = np.flatnonzero(owners == owner)
             frame_crops = np.empty((len(indexes), side_px, side_px, 3), np.float32)
-            WindowGrid(*(bounds[indexes] for bounds in (*rows, *columns))).average(self._tables[owner], frame_crops)
+            _WindowGrid(*(bounds[indexes] for bounds in (*rows, *columns))).average(self._tables[owner], frame_crops)
             crops[indexes] = frame_crops
 
         list(self._run(cut, np.unique(owners)))
@@ -147,10 +140,6 @@ class TorchResampler:
             levels.append((means - PIXEL_OFFSET) / PIXEL_SCALE)
         return levels
 
-    def frames_of(self, owners: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Implement ``Resampler``."""
-        return owners
-
     def crops(self, edges: NDArray[np.int64], owners: NDArray[np.int64], side_px: int) -> Tensor:
         """Implement ``Resampler``."""
         left, top, right, bottom = edges.T[..., None]
@@ -182,20 +171,15 @@ def split_into_windows(begin: IntOrArray, end: IntOrArray, count: int) -> tuple[
     return begin + steps * length // count, begin - (-(steps + 1) * length // count)
 
 
-def level_size(height_px: int, width_px: int, scale: float) -> tuple[int, int]:
-    """Return height and width of a frame's pyramid at *scale*."""
-    return int(height_px * scale + 1), int(width_px * scale + 1)
-
-
 def _level_sizes(height_px: int, width_px: int, scales: Sequence[float]) -> list[tuple[int, int]]:
-    return [level_size(height_px, width_px, scale) for scale in scales]
+    return [(int(height_px * scale + 1), int(width_px * scale + 1)) for scale in scales]
 
 
 def _integrate(frame: Picture, memory: Table | None) -> Table:
     return np.asarray(cv2.integral(frame, memory), np.int32)
 
 
-class WindowGrid:
+class _WindowGrid:
     """
     Rectangles of a frame, one for each pixel of one or several smaller pictures.
 
@@ -239,7 +223,7 @@ class WindowGrid:
                 flat -= np.float32(PIXEL_OFFSET / PIXEL_SCALE)
 
 
-def _get_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[WindowGrid]:
+def _get_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_WindowGrid]:
     """Return the grids of a frame's pyramid, cached for the next frame unless they take too much memory."""
     if height_px * width_px <= MAX_CACHED_PIXELS:
         return _get_cached_grids(height_px, width_px, sizes)
@@ -247,14 +231,14 @@ def _get_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]
 
 
 @lru_cache(maxsize=1)
-def _get_cached_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[WindowGrid]:
+def _get_cached_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_WindowGrid]:
     # One entry is enough, since all frames of a video have the same size.
     return _make_grids(height_px, width_px, sizes)
 
 
-def _make_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[WindowGrid]:
+def _make_grids(height_px: int, width_px: int, sizes: tuple[tuple[int, int], ...]) -> list[_WindowGrid]:
     return [
-        WindowGrid(
+        _WindowGrid(
             *(
                 whole[None]
                 for whole in (*split_into_windows(0, height_px, rows), *split_into_windows(0, width_px, columns))

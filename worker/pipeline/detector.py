@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from shared.errors import JobCancelledError, ModelError
 from shared.manifests import SCORE_DIGITS, Manifest
 from worker.detection.faces import DetectedFace, FaceQuality, crop_face, measure_quality, quality_problem
-from worker.detection.following import FaceSearch, can_follow
 from worker.detection.mtcnn import MTCNN
-from worker.detection.orientation import MIN_TURNED_GAIN, turn_back
+from worker.detection.orientation import MIN_TURNED_GAIN, OrientationTracker, turn_back
 from worker.detection.people import Sighting, compute_appearance, group_into_people, pack_look
 from worker.inference import ChannelsLastInput, Engine, Outputs, best_engine
 from worker.media.frames import Frame
@@ -108,8 +107,6 @@ class Detector:
         frames: Iterable[Frame],
         should_stop: Callable[[], bool] = lambda: False,
         stages: Stages | None = None,
-        *,
-        search_interval: int = 1,
     ) -> SegmentResult:
         """
         Score the sampled frames of one segment.
@@ -118,8 +115,6 @@ class Detector:
             frames: In order; they are consumed in chunks, so that only a few are in memory at a time.
             should_stop: Called between chunks.
             stages: Collects the times of ``decode``, ``detect`` and ``classify``.
-            search_interval: Every how many frames a whole frame is searched for faces; those between are only searched
-                near the faces of their neighbours. 1 searches all.
 
         Raises:
             JobCancelledError: *should_stop* returned True.
@@ -131,13 +126,13 @@ class Detector:
         decoded = 0
         pending_crops: list[NDArray[np.uint8]] = []
         stages = stages or Stages()
-        search = FaceSearch(self._mtcnn, self.manifest.preprocessing.min_confidence, search_interval)
-        for chunk in stages.measure_iteration("decode", split_into_chunks(frames, search_interval)):
+        tracker = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
+        for chunk in stages.measure_iteration("decode", split_into_chunks(frames)):
             if should_stop():
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops = self._detect_faces(chunk, search)
+                faces, crops = self._detect_faces(chunk, tracker)
             found += faces
             pending_crops += crops
             whole = len(pending_crops) - len(pending_crops) % FACE_BATCH
@@ -183,11 +178,11 @@ class Detector:
         return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 
     def _detect_faces(
-        self, chunk: list[Frame], search: FaceSearch
+        self, chunk: list[Frame], tracker: OrientationTracker
     ) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
         """Find the faces of *chunk*, and cut the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
-        oriented = search.detect([frame.pixels for frame in chunk], count_together(chunk[0]))
+        oriented = tracker.detect([frame.pixels for frame in chunk])
         found, crops = [], []
         for frame, turned in zip(chunk, oriented, strict=True):
             height, width = frame.pixels.shape[:2]
@@ -208,36 +203,22 @@ class Detector:
         return found, crops
 
 
-def split_into_chunks(frames: Iterable[Frame], search_interval: int = 1) -> Iterator[list[Frame]]:
-    """
-    Split *frames* into chunks of frames of one size, limited by ``CHUNK_FRAMES`` and ``CHUNK_PIXELS``.
-
-    With a *search_interval*, a chunk has at least that many frames and ends with one that is searched as a whole.
-    """
+def split_into_chunks(frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+    """Split *frames* into chunks of frames of one size, limited by ``CHUNK_FRAMES`` and ``CHUNK_PIXELS``."""
     chunk: list[Frame] = []
     count = 0
-    is_first = True
     for frame in frames:
         if chunk and frame.pixels.shape != chunk[0].pixels.shape:
             yield chunk
-            chunk, is_first = [], False
+            chunk = []
         if not chunk:
-            interval = search_interval if can_follow(frame.pixels) else 1
-            count = max(1, count_together(frame) // interval) * interval
-            if is_first:
-                # The first frame of all is searched as a whole, too.
-                count -= interval - 1
+            count = min(CHUNK_FRAMES, max(1, CHUNK_PIXELS // (frame.pixels.shape[0] * frame.pixels.shape[1])))
         chunk.append(frame)
         if len(chunk) == count:
             yield chunk
-            chunk, is_first = [], False
+            chunk = []
     if chunk:
         yield chunk
-
-
-def count_together(frame: Frame) -> int:
-    """Return how many frames of the size of *frame* are searched as a whole together."""
-    return min(CHUNK_FRAMES, max(1, CHUNK_PIXELS // (frame.pixels.shape[0] * frame.pixels.shape[1])))
 
 
 def _make_face_result(item: _FoundFace, score: float | None) -> FaceResult:

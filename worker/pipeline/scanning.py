@@ -22,7 +22,6 @@ def scan_segments(
     *,
     sample_fps: float,
     timeout_s: float,
-    search_interval: int = 1,
     limits: MediaLimits = CLIP_LIMITS,
     should_stop: Callable[[], bool] = lambda: False,
     stages: Stages | None = None,
@@ -32,7 +31,6 @@ def scan_segments(
 
     Args:
         timeout_s: Wall-clock limit of decoding one segment.
-        search_interval: Every how many frames a whole frame is searched for faces; see ``Detector.score_segment``.
         limits: Limits of the video in a motion photo.
         should_stop: Called between chunks of frames.
         stages: Collects the time of each stage.
@@ -48,10 +46,7 @@ def scan_segments(
             path, facts, plan, sample_fps=sample_fps, timeout_s=timeout_s, cancel_token=cancel_token, limits=limits
         )
 
-    # Each picture of an image stands for itself.
-    interval = search_interval if facts.kind == "video" else 1
     with ReadAhead(read, facts) as reader:
         frames = iter(reader)
         for _ in plan:
-            segment = iter(lambda: next(frames), None)
-            yield detector.score_segment(segment, should_stop, stages, search_interval=interval)
+            yield detector.score_segment(iter(lambda: next(frames), None), should_stop, stages)
