@@ -15,6 +15,7 @@ from api import (  # noqa: F401
     explanations,
     health,
     jobs,
+    last_faces,
     models,
     recordings,
     rescoring,
@@ -27,6 +28,7 @@ from api import (  # noqa: F401
 from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
+from api.cors import register_cors
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.errors import register_error_handlers, validation_problem
 from api.listener import JobEndListener
@@ -39,7 +41,7 @@ from api.signing import load_keys
 from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
-from api.web import explained_routes, pages  # noqa: F401
+from api.web import explained_routes, live_routes, pages  # noqa: F401
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory
@@ -109,6 +111,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         evidence_keys=load_keys(settings.evidence),
         stamp=make_stamp(settings.evidence.timestamp_url),
     )
+    register_cors(app, settings.api.cors_origins)
     # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)
     register_auth(app, sessions)

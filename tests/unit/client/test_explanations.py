@@ -17,8 +17,8 @@ MISSING = problem(404, "not_found")
 
 
 @pytest.fixture
-def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
-    with Client(server.url, "dfs_key") as connected:
+def client(server, no_pauses, connect):  # noqa: ARG001 - it changes how the client pauses
+    with connect(server.url, "dfs_key") as connected:
         yield connected
 
 
@@ -135,6 +135,15 @@ def test_the_command_requests_what_is_missing_waits_and_prints_each_person(expla
         "How to read a map.",
         "The job's report shows the same with its images: 'deepfakestream share x' prints a link to it.",
     ]
+
+
+def test_the_face_of_an_image_has_no_time(explain):
+    still = explained_person(time_s=0.0)
+    still["thumbnails"] = [each | {"time_s": 0.0} for each in still["thumbnails"]]
+    done = explain([answer(explanation("succeeded", still))])
+    assert done.exit_code == 0, done.output
+    assert "person 0: face, score 0.9300\n" in done.stdout
+    assert "0:00.00" not in done.stdout
 
 
 def test_one_that_is_made_is_read_without_the_right_to_request_it(explain, server):
