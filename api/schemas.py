@@ -107,7 +107,8 @@ class SubmitHeaders(IdempotencyHeaders):
     prefer: str | Absent = Field(
         default=None,
         alias="Prefer",
-        description="`wait=N` waits up to N seconds (at most 60) after acceptance for the job to end (RFC 7240).",
+        description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240); then the answer is 201, or"
+        " 200 for the job of an earlier request.",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.acceptance import accepted, check_options, describe_accepted, start_job
+from api.acceptance import JOB_RESPONSES, accepted, check_options, describe_accepted, start_job
 from api.admission import check_capacity, upload_slot
 from api.audit import current_actor
 from api.auth import caller, requires
@@ -27,6 +27,7 @@ from api.schemas import (
 )
 from api.services import Services, current_services
 from api.uploads import Submission, check_stored_header, receive_body
+from api.waiting import requested_wait_s
 from shared.audit import record_event
 from shared.documents.jobs import JobDocument
 from shared.errors import Code, ObjectMissingError
@@ -40,7 +41,7 @@ from shared.models import Media
 @blueprint.post(
     "/jobs",
     operation_id="submitJob",
-    responses={202: JobDocument, **authenticated_problems(404, 408, 409, 413, 415, 422)},
+    responses={**JOB_RESPONSES, **authenticated_problems(404, 408, 409, 413, 415, 422)},
     openapi_extensions={
         "requestBody": submission_body(
             QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
@@ -56,6 +57,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     fields, or in the JSON object, each once.
     """
     services, settings = current_services(), current_services().settings
+    wait_s = requested_wait_s(header.prefer, settings.api.max_wait_s)
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key)
     check = partial(_check_before_body, services, query)
@@ -70,7 +72,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         if source.upload is not None:
             check_stored_header(services.storage, source.upload, settings.limits.for_media())
         document, is_new = _create_job(services, source, options, manifest, header.idempotency_key)
-    return accepted(services, document, is_new=is_new, prefer=header.prefer)
+    return accepted(services, document, is_new=is_new, wait_s=wait_s)
 
 
 @dataclass(frozen=True, slots=True)
