@@ -13,7 +13,7 @@ from flask_limiter.errors import RateLimitExceeded
 from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from shared.db import UnconfirmedCommitError
 from shared.errors import Code, DeepfakeStreamError
@@ -201,6 +201,11 @@ def _from_http_exception(error: HTTPException) -> Response:
         name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")
     }
     detail = error.description or HTTPStatus(status).phrase
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        detail = "there is nothing at this address; addresses begin with /v1/ and end without a slash, see /docs"
+    if isinstance(error, MethodNotAllowed):
+        takes = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+        detail = f"this address does not take {request.method}; it takes {takes}"
     if isinstance(error, RateLimitExceeded) and not error.limit.error_message:
         detail = f"rate limit of {error.limit.limit} exceeded; wait as long as Retry-After says"
     return problem_response(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)

@@ -51,7 +51,7 @@ def read_form(
         for event in _decode(decoder, block):
             form.handle(event)
     if form.file is None:
-        raise _missing_file()
+        raise _missing_file(form.fields)
     return form.fields
 
 
@@ -86,7 +86,7 @@ class _Form:
         if self.file is not None:
             raise APIError(Code.INVALID_REQUEST, "send one file, in the field 'file'")
         if name != "file":
-            raise _missing_file()
+            raise APIError(Code.MISSING_FILE, f"the file is in the field {name or ''!r}; send it in the field 'file'")
         self._check(self.fields)
         self._name, self.file = None, self._begin_file()
 
@@ -97,7 +97,10 @@ class _Form:
 
     def _add(self, name: str) -> None:
         if name == "file":
-            raise _missing_file()
+            raise APIError(
+                Code.MISSING_FILE,
+                "the field 'file' is text instead of a file; curl needs an @ before its name: -F file=@clip.mp4",
+            )
         if name in self.fields:
             raise APIError(Code.INVALID_REQUEST, f"the field {name!r} is given more than once")
         self.fields[name] = self._text.decode("utf-8", "replace")
@@ -121,7 +124,19 @@ def _decode(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
         raise _malformed_form() from error
 
 
-def _missing_file() -> APIError:
+def refuse_source_fields(fields: dict[str, str], code: Code) -> None:
+    """Refuse a form that names a URL or a direct upload, with what to send instead."""
+    for name in ("url", "upload_id"):
+        if name in fields:
+            raise APIError(
+                code,
+                f"a form takes a file and no {name!r}; send it without a file in a JSON object as application/json:"
+                f' {{"{name}": "…"}}',
+            )
+
+
+def _missing_file(fields: dict[str, str]) -> APIError:
+    refuse_source_fields(fields, Code.MISSING_FILE)
     return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
 
 

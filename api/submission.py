@@ -18,6 +18,7 @@ from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import authenticated_problems, submission_body
 from api.errors import APIError
+from api.forms import refuse_source_fields
 from api.jobs import blueprint
 from api.schemas import (
     QueryOptions,
@@ -98,16 +99,30 @@ def _parse_options(submission: Submission, query: QueryOptions) -> tuple[dict[st
     options = query.model_dump(exclude_none=True)
     source = _Source(upload=submission.upload)
     if submission.is_json:
+        _check_source(submission.fields)
         # Strict, since "2" is not a number in JSON.
         kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
         given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
         source = _Source(**{name: given.pop(name) for name in ("url", "upload_id", "sha256") if name in given})
     else:
+        refuse_source_fields(submission.fields, Code.UNKNOWN_OPTION)
         given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
     twice = sorted(options.keys() & given.keys())
     if twice:
         raise APIError(Code.INVALID_REQUEST, f"the option {twice[0]!r} is given both in the query and in the body")
     return options | given, source
+
+
+def _check_source(fields: dict[str, Any]) -> None:
+    """Refuse a JSON object without exactly one source, with what to send instead."""
+    if "url" in fields and "upload_id" in fields:
+        raise APIError(Code.INVALID_REQUEST, "the JSON object has both 'url' and 'upload_id'; give one of them")
+    if "url" not in fields and "upload_id" not in fields:
+        hint = "; a JSON object takes no file: send it as the body, or in the field 'file' of multipart/form-data"
+        raise APIError(
+            Code.INVALID_REQUEST,
+            f"the JSON object has neither 'url' nor 'upload_id'{hint if 'file' in fields else ''}",
+        )
 
 
 def _find_manifest(services: Services, name: str | None) -> Manifest:

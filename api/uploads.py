@@ -223,10 +223,12 @@ def _read(request: Request, uploads: _Uploads, check: Callable[[dict[str, str]],
         if announced is not None and received < announced:
             raise APIError(Code.BAD_REQUEST, f"the body ended after {received} of {announced} bytes")
         return Submission(item.keep(), {}, is_json=False)
+    hint = "; curl -d and --data-binary send another type: use -F file=@clip.mp4, or --json for a URL"
     raise APIError(
         Code.UNSUPPORTED_MEDIA_TYPE,
         "send multipart/form-data with a field 'file', the file itself as image/*, video/* or"
-        " application/octet-stream, or a JSON object with a 'url' as application/json",
+        " application/octet-stream, or a JSON object with a 'url' as application/json"
+        + (hint if kind == "application/x-www-form-urlencoded" else ""),
     )
 
 
