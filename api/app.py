@@ -27,6 +27,7 @@ from api import (  # noqa: F401
 from api.admission import register_rate_limits
 from api.auth import register_auth
 from api.config import APISettings
+from api.cors import register_cors
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.errors import register_error_handlers, validation_problem
 from api.listener import JobEndListener
@@ -109,6 +110,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         evidence_keys=load_keys(settings.evidence),
         stamp=make_stamp(settings.evidence.timestamp_url),
     )
+    register_cors(app, settings.api.cors_origins)
     # The order matters: a client over its rate limit is refused before its key is looked up.
     register_rate_limits(app, settings)
     register_auth(app, sessions)

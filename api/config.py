@@ -1,11 +1,13 @@
 """Settings of the api."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from shared.config import Section, SharedSettings
+
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$")]
 
 
 class API(Section):
@@ -45,6 +47,8 @@ class API(Section):
     """Concurrent uploads of over 1 MiB in a process, and as many smaller ones; by default a quarter of its threads."""
     trusted_proxies: int = Field(default=0, ge=0)
     """Number of proxies in front of the api that append to ``X-Forwarded-For``; 0 if clients connect directly."""
+    cors_origins: list[Origin] = Field(default=[])
+    """Origins of web pages that may call the api, such as ``https://desk.example``, or ``*`` for all."""
     metrics_token: SecretStr | None = None
     """Bearer token for ``/metrics``; without one it answers only on loopback."""
 

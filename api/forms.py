@@ -129,15 +129,13 @@ def refuse_source_fields(fields: dict[str, str], code: Code) -> None:
     for name in ("url", "upload_id"):
         if name in fields:
             raise APIError(
-                code,
-                f"a form takes a file and no {name!r}; send it without a file in a JSON object as application/json:"
-                f' {{"{name}": "…"}}',
+                code, f'a form takes a file and no {name!r}; without a file, send {{"{name}": "…"}} as application/json'
             )
 
 
 def _missing_file(fields: dict[str, str]) -> APIError:
     refuse_source_fields(fields, Code.MISSING_FILE)
-    return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'")
+    return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'; with curl: -F file=@clip.mp4")
 
 
 def _malformed_form() -> APIError:

@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 RINGS: Final = ("push", "merge", "nightly")
 PLACES: Final = {
     "tests/e2e/test_upgrade.py": "merge",
+    "tests/e2e/test_wheels.py": "merge",
     "tests/browser": "nightly",
     "tests/faults": "nightly",
     "tests/helm": "merge",
@@ -36,7 +37,7 @@ GROUPS: Final = {
         *("tests/e2e/test_crashes.py", "tests/e2e/test_service.py", "tests/e2e/test_command_line.py"),
         *("tests/e2e/test_backup.py", "tests/e2e/test_benchmark.py", "tests/e2e/test_reuse.py"),
         *("tests/e2e/test_reports.py", "tests/e2e/test_evidence.py", "tests/e2e/test_explanations.py"),
-        "tests/e2e/test_streams.py",
+        *("tests/e2e/test_streams.py", "tests/e2e/test_clients.py", "tests/e2e/test_mcp.py"),
         *("tests/integration/api/test_http.py", "tests/integration/api/test_bodies.py"),
         *("tests/integration/api/test_memory.py", "tests/integration/api/test_openapi.py"),
         "tests/integration/test_audit.py",

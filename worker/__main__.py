@@ -76,6 +76,8 @@ def _run_readers(settings: WorkerSettings) -> None:
 
 def _run_beat(settings: WorkerSettings) -> None:
     app = make_celery(settings.broker, settings.jobs)
+    # Beat only sends upkeep, which would fill the list of tasks in Flower.
+    app.conf.task_send_sent_event = False
     with tempfile.TemporaryDirectory(prefix="deepfakestream-beat-") as temporary:
         folder = settings.worker.beat_folder or Path(temporary)
         app.Beat(
@@ -88,13 +90,10 @@ def _run_beat(settings: WorkerSettings) -> None:
 
 
 def _run_flower(settings: WorkerSettings) -> None:
-    flower = settings.worker.flower
-    if flower.password is None or not flower.password.get_secret_value():
-        raise CommandError("worker.flower.password is not set: Flower does not start without a password")
-    # In the environment, since every user of the machine can read command lines.
-    os.environ["FLOWER_BASIC_AUTH"] = f"{flower.user}:{flower.password.get_secret_value()}"
-    app = make_celery(settings.broker, settings.jobs)
-    app.start(["flower", f"--address={flower.address}", f"--port={flower.port}"])
+    # Imported here, since no other service needs it.
+    from worker.flower import run_flower
+
+    run_flower(settings)
 
 
 if __name__ == "__main__":

@@ -183,12 +183,13 @@ def _add_cpu_tasks(app: Celery, settings: WorkerSettings, process: _WorkerProces
         with _TaskBoundary("deliver_webhook", delivery_id=delivery_id):
             deliver_webhook(process.context, uuid.UUID(delivery_id))
 
-    @app.task(name=UPKEEP, shared=False, time_limit=short_s)
+    # Without events: a run every few seconds would push the jobs out of Flower's list.
+    @app.task(name=UPKEEP, shared=False, send_events=False, time_limit=short_s)
     def run_upkeep() -> None:
         with _TaskBoundary("upkeep"):
             upkeep(process.context)
 
-    @app.task(name=TIDY, shared=False, time_limit=limit_s)
+    @app.task(name=TIDY, shared=False, send_events=False, time_limit=limit_s)
     def run_tidy() -> None:
         with _TaskBoundary("tidy"):
             tidy(process.context)

@@ -23,6 +23,8 @@ class Flower(Section):
     port: int = Field(default=5555, ge=1, le=65535)
     user: str = "operator"
     password: SecretStr | None = None
+    url_prefix: str = Field(default="", pattern=r"^(/?[A-Za-z0-9._-]+)*/?$")
+    """Path below which a reverse proxy serves Flower, such as ``flower``; the proxy must pass it on."""
 
 
 class Worker(Section):

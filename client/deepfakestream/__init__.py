@@ -1,6 +1,6 @@
 """The public names of the SDK, beside ``deepfakestream.verification``; everything else in the package is internal."""
 
-from deepfakestream.client import Client
+from deepfakestream.client import AsyncClient, Client
 from deepfakestream.errors import (
     AddressError,
     APIError,
@@ -42,6 +42,7 @@ from deepfakestream.webhooks import verify_webhook
 __all__ = [
     "APIError",
     "AddressError",
+    "AsyncClient",
     "AuthenticationError",
     "BundleError",
     "Client",

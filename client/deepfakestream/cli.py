@@ -10,7 +10,18 @@ from typing import Any, NoReturn
 
 import click
 
-from deepfakestream.commands import evidence, explanations, jobs, models, reports, rescoring, reviews, scanning, streams
+from deepfakestream.commands import (
+    evidence,
+    explanations,
+    jobs,
+    mcp,
+    models,
+    reports,
+    rescoring,
+    reviews,
+    scanning,
+    streams,
+)
 from deepfakestream.commands.context import shown_errors
 from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.exit_statuses import FAILED
@@ -126,6 +137,7 @@ for _command in (
     jobs.cancel,
     jobs.delete,
     jobs.jobs,
+    mcp.mcp,
     models.models,
     reports.report,
     reports.share,

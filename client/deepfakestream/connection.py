@@ -1,7 +1,8 @@
 """
-Choice of the service that the command line talks to, and of the API key.
+Choice of the service that the command line and the SDK talk to, and of the API key.
 
-Options come first, then the environment, then the embedded stack that runs on this machine.
+Options of the command line, or arguments of the SDK, come first, then the environment, then the embedded stack that
+runs on this machine.
 
 A key is sent to the address that it was created for, and to no other. The stack's own key is sent to the stack alone,
 while it runs; a key that a person gives is sent to the address that they give with it.
@@ -35,7 +36,14 @@ class Connection:
     api_key: str
 
 
-def find_connection(url: str | None, api_key: str | None, state: Path | None) -> Connection:
+def find_connection(
+    url: str | None,
+    api_key: str | None,
+    state: Path | None,
+    *,
+    key_option: str = "--api-key",
+    state_option: str = "--state",
+) -> Connection:
     """
     Decide which service to talk to, and with which key.
 
@@ -43,6 +51,8 @@ def find_connection(url: str | None, api_key: str | None, state: Path | None) ->
         url: Address that an option names; otherwise the environment may name one.
         api_key: Key that an option gives; otherwise the environment may give one.
         state: State folder that an option names; otherwise the environment may name one, or the running stack is found.
+        key_option: What errors call the option of the key.
+        state_option: What errors call the option of the state folder.
 
     Raises:
         AddressError: The address is not that of a service.
@@ -51,11 +61,11 @@ def find_connection(url: str | None, api_key: str | None, state: Path | None) ->
     """
     if api_key == "":
         # Probably a variable that is not set. Another key instead could belong to somebody else.
-        raise MissingKeyError("the key that --api-key gives is empty; leave the option out to use another one")
+        raise MissingKeyError(f"the key that {key_option} gives is empty; leave the option out to use another one")
     named_url, named_key = os.environ.get(URL_VARIABLE), os.environ.get(KEY_VARIABLE)
     address = url or named_url
     if not address:
-        return _embedded_connection(find_state_folder(state), api_key or named_key)
+        return _embedded_connection(find_state_folder(state, option=state_option), api_key or named_key)
     wanted = parse_origin(address)
     if api_key:
         return Connection(address, api_key)
@@ -74,7 +84,7 @@ def find_connection(url: str | None, api_key: str | None, state: Path | None) ->
     explanation = f" ({'; '.join(reasons)})" if reasons else ""
     raise MissingKeyError(
         f"no API key is known for {_format_origin(wanted)}{explanation}:"
-        f" give the key of that service with --api-key or {KEY_VARIABLE}"
+        f" give the key of that service with {key_option} or {KEY_VARIABLE}"
     )
 
 

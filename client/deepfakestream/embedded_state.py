@@ -57,11 +57,15 @@ def explicit_state_folder(given: Path | None) -> Path | None:
     return given or (Path(named) if named else None)
 
 
-def find_state_folder(given: Path | None) -> Path:
+def find_state_folder(given: Path | None, *, option: str = "--state") -> Path:
     """
     Find the state folder that a command is about.
 
     It is the one given, or named by the environment, or that of the running stack; the user's default if none runs.
+
+    Args:
+        given: The folder that an option names.
+        option: What the error calls that option.
 
     Raises:
         MissingPartError: Several stacks run, and neither an option nor the environment chooses one.
@@ -71,7 +75,7 @@ def find_state_folder(given: Path | None) -> Path:
     running = running_state_folders()
     if len(running) > 1:
         listed = ", ".join(str(state) for state in running)
-        raise MissingPartError(f"several services run on this machine: choose one with --state, of {listed}")
+        raise MissingPartError(f"several services run on this machine: choose one with {option}, of {listed}")
     return running[0] if running else default_state_folder().absolute()
 
 

@@ -1,6 +1,6 @@
 """Lists that the service answers in pages."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from deepfakestream.errors import unexpected_answer_error
@@ -14,9 +14,9 @@ def read_items(body: Any) -> list[dict[str, Any]]:
     return items
 
 
-def follow_pages(
-    ask: Callable[[str | None], Any], *, cursor: str | None = None, max_pages: int | None = None
-) -> Iterator[dict[str, Any]]:
+async def follow_pages(
+    ask: Callable[[str | None], Awaitable[Any]], *, cursor: str | None = None, max_pages: int | None = None
+) -> AsyncGenerator[dict[str, Any], None]:
     """
     Iterate over the documents of all pages; each page is requested when it is needed.
 
@@ -31,9 +31,10 @@ def follow_pages(
     """
     seen = {cursor}
     while True:
-        page = ask(cursor)
+        page = await ask(cursor)
         items = read_items(page)
-        yield from items
+        for item in items:
+            yield item
         cursor = page.get("next_cursor")
         if cursor is None:
             return

@@ -1,11 +1,12 @@
 """
-Typed results. Fields that a newer service adds are kept in ``raw`` and otherwise ignored.
+Typed results. What a document has beyond the fields of its class, as of a newer service, is kept in ``extra``.
 
 pydantic validates them strictly, so that a string is never accepted as a number. Each class can also be constructed
 with keyword arguments, and changed by ``dataclasses.replace``, for instance in tests of programs that use the client; a
 value of another type then raises ``pydantic.ValidationError``, and an unknown name TypeError.
 """
 
+import dataclasses
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Self
 
@@ -38,11 +39,15 @@ Box = tuple[Number, Number, Number, Number]
 """Left, top, right, bottom."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """Base class of the documents of the service. Classes that keep the document itself have it in ``raw``."""
 
-    __slots__ = ()
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    """What the document has beyond the fields of this class, by name: for instance what a newer service adds."""
+
+    _READ_ELSEWHERE: ClassVar[frozenset[str]] = frozenset()
+    """Names in the document whose values are fields of other names."""
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -63,7 +68,9 @@ class Document:
     def _fields(cls, data: Any) -> Any:
         """Take the fields from a document, and refuse unknown keyword arguments, which pydantic would ignore."""
         if isinstance(data, dict):
-            return cls._fields_from_document(data)
+            known = cls.__dataclass_fields__.keys() - {"extra", "raw"} | cls._READ_ELSEWHERE
+            extra = {name: value for name, value in data.items() if name not in known}
+            return {**cls._fields_from_document(data), "extra": extra}
         if isinstance(data, ArgsKwargs):
             unknown = (data.kwargs or {}).keys() - cls.__dataclass_fields__.keys()
             if unknown:
@@ -182,6 +189,7 @@ class JudgedPerson(Document):
     seen: tuple[Pair, ...]
     """Intervals in seconds of the media in which the person is seen; for an image, page numbers from 0."""
     raw: dict[str, Any] = Field(repr=False)
+    _READ_ELSEWHERE: ClassVar[frozenset[str]] = frozenset({"face"})
 
     @classmethod
     def _fields_from_document(cls, document: dict[str, Any]) -> dict[str, Any]:
@@ -320,6 +328,7 @@ class Job(Document):
     """Cursor of the first missing segment in ``GET /v1/jobs/{id}/segments``; None if no segment is missing."""
     raw: dict[str, Any] = Field(repr=False)
     """The document as the service answered it, with all segments if ``segments`` has all."""
+    _READ_ELSEWHERE: ClassVar[frozenset[str]] = frozenset({"progress", "media"})
 
     @property
     def is_final(self) -> bool:

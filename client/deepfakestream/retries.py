@@ -1,13 +1,13 @@
 """Retries of requests: when a request is sent again, how often, and after which pauses."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, stop_before_delay
 from tenacity.wait import wait_exponential, wait_random
 
 from deepfakestream.errors import DeepfakeStreamError, NotFoundError
@@ -57,14 +57,20 @@ class FailedAttemptError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def send_with_retries(
-    send: Callable[[], Any], *, retries: int, safety: RetrySafety = RetrySafety.SAFE, within_s: float | None = None
+async def send_with_retries(
+    send: Callable[[], Awaitable[Any]],
+    sleep: Callable[[float], Awaitable[None]],
+    *,
+    retries: int,
+    safety: RetrySafety = RetrySafety.SAFE,
+    within_s: float | None = None,
 ) -> Any:
     """
     Call *send*, and call it again after transient errors, as far as *safety* allows it.
 
     Args:
         send: Makes one attempt; raises FailedAttemptError if it fails.
+        sleep: Makes the pause between two attempts, in seconds.
         retries: How often it is called again at most.
         safety: Whether it may be called again after an attempt that the service may have processed.
         within_s: No attempt begins later than this many seconds after the first one; no limit by default.
@@ -77,10 +83,10 @@ def send_with_retries(
     """
     may_be_processed = False
 
-    def attempt() -> Any:
+    async def attempt() -> Any:
         nonlocal may_be_processed
         try:
-            return send()
+            return await send()
         except FailedAttemptError as failed:
             is_gone = may_be_processed and isinstance(failed.error, NotFoundError)
             if is_gone and safety is RetrySafety.DELETION:
@@ -93,14 +99,15 @@ def send_with_retries(
         return isinstance(error, FailedAttemptError) and error.is_transient and is_safe
 
     stops = [stop_after_attempt(retries + 1), *([] if within_s is None else [stop_before_delay(within_s)])]
-    attempts = Retrying(
+    attempts = AsyncRetrying(
+        sleep=sleep,
         retry=retry_if_exception(may_retry),
         stop=lambda state: any(stop(state) for stop in stops),
         wait=_pause_s,
         reraise=True,
     )
     try:
-        return attempts(attempt)
+        return await attempts(attempt)
     except FailedAttemptError as failed:
         raise failed.error from failed.__cause__
 

@@ -1,7 +1,6 @@
 """The command ``scan``: many files at a time, with a service or in this process."""
 
 import json
-import re
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from deepfakestream.client import Client
-from deepfakestream.errors import AddressError, DeepfakeStreamError, MissingPartError
+from deepfakestream.errors import DeepfakeStreamError, MissingPartError
 from deepfakestream.local import load_local_function, scan_local_file
 from deepfakestream.results import Job
 from deepfakestream.signatures import check_media, is_media
+from deepfakestream.sources import check_scheme, false_if_unreadable, is_url
 from deepfakestream.tables import print_job, problem_document
 from deepfakestream.terminal import pluralize, printable, safe_text, say
 
@@ -25,7 +25,6 @@ MAX_CONCURRENT_FILES = 4
 POLL_S = 0.3
 MAX_EXAMPLES = 3
 """How many names of skipped files are printed."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +87,11 @@ def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Select
     found = Selection()
     for source in sources:
         path = Path(source)
-        if is_url(source) or not _false_if_unreadable(path.is_dir):
+        if is_url(source) or not false_if_unreadable(path.is_dir):
             found.sources.append(source)
             continue
         for inside in sorted(path.rglob("*")):
-            if not _false_if_unreadable(inside.is_file):
+            if not false_if_unreadable(inside.is_file):
                 continue
             is_hidden = any(part.startswith(".") for part in inside.relative_to(path).parts)
             if all_files or not (is_hidden or not is_media(inside)):
@@ -101,32 +100,6 @@ def select_sources(sources: Iterable[str], *, all_files: bool = False) -> Select
                 (found.hidden if is_hidden else found.not_media).append(str(inside))
     found.sources = list(dict.fromkeys(found.sources))
     return found
-
-
-def _false_if_unreadable(check: Callable[[], bool]) -> bool:
-    """Return the result of *check* on a path; False if it fails, since opening the file then reports the error."""
-    try:
-        return check()
-    except OSError:
-        return False
-
-
-def is_url(source: str) -> bool:
-    """Whether *source* is an address, which the service fetches."""
-    return source.startswith(("http://", "https://"))
-
-
-def check_scheme(source: str) -> None:
-    """
-    Refuse an address that no service fetches, unless a file has this name.
-
-    Raises:
-        AddressError: It has a scheme other than http and https.
-    """
-    if not is_url(source) and _SCHEME.match(source) and not _false_if_unreadable(Path(source).exists):
-        raise AddressError(
-            "only addresses that begin with http:// or https:// are fetched; download it and scan the file"
-        )
 
 
 class Scan:
@@ -228,7 +201,7 @@ class Scan:
         if self._check_first and not is_url(source):
             check_media(Path(source))
         job = client.submit(
-            **({"url": source} if is_url(source) else {"file": source}),  # type: ignore[arg-type]
+            source,
             model=options.model,
             sample_fps=options.sample_fps,
             segment_seconds=options.segment_seconds,

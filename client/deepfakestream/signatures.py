@@ -88,6 +88,18 @@ _MEDIA_SUFFIXES: Final = (
 _TEXT_CONTROL_CHARACTERS: Final = frozenset("\t\n\v\f\r\x1b")
 
 
+def check_regular_file(path: Path) -> None:
+    """
+    Refuse a pipe or a device at *path*: it may never end, and cannot be read a second time.
+
+    Raises:
+        NotMediaError: It is not a regular file.
+        OSError: It cannot be examined.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise NotMediaError("it is not a regular file: write its content into one first")
+
+
 def check_media(path: Path) -> None:
     """
     Refuse the file at *path* if it is certainly neither an image nor a video.
@@ -97,9 +109,7 @@ def check_media(path: Path) -> None:
         EmptyFileError: It has no bytes.
         OSError: It cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        # A pipe may never end, and cannot be read a second time.
-        raise NotMediaError("it is not a regular file: write its content into one first")
+    check_regular_file(path)
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES)
     if not head:

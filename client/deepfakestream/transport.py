@@ -1,13 +1,15 @@
 """HTTP requests of the SDK: sent with retries, and their answers parsed."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 
 from deepfakestream.addresses import is_loopback, parse_origin
+from deepfakestream.drivers import Driver, HTTPConnection
 from deepfakestream.errors import (
     AddressError,
     APIError,
@@ -31,7 +33,7 @@ GRACE_S = 5.0
 """How many seconds after the caller's time limit an answer may arrive that the service held back until then."""
 
 _Kept = TypeVar("_Kept")
-Content = Callable[[], Iterator[bytes]]
+Content = Callable[[], AsyncGenerator[bytes, None]]
 """Makes the body of a request; called again for each attempt."""
 
 
@@ -47,19 +49,21 @@ class Transport:
         api_key: API key for that service.
         timeout_s: Limit in seconds of a single wait on the connection.
         retries: How often a request is sent again at most.
+        driver: Does what requests wait for.
 
     Raises:
         AddressError: *base_url* is not the address of a service, or *api_key* cannot be a key.
         MissingPartError: The proxy or the certificates that the environment names cannot be used.
     """
 
-    def __init__(self, base_url: str, api_key: str, *, timeout_s: float, retries: int) -> None:
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float, retries: int, driver: Driver) -> None:
         _, host, _ = parse_origin(base_url)
         if not api_key or not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise AddressError(
                 "an API key has only visible ASCII characters, such as dfs_…: give one that the service issued"
             )
         self.base_url = base_url
+        self.driver = driver
         self._is_local = is_loopback(host)
         self._retries = retries
         self._timeout_s = timeout_s
@@ -67,11 +71,11 @@ class Transport:
             base_url=base_url, headers={"Authorization": f"Bearer {api_key}"}, trust_env=not self._is_local
         )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        await self._http.close()
 
-    def call(
+    async def call(
         self,
         method: str,
         path: str,
@@ -109,10 +113,9 @@ class Transport:
             limit_s = max(0.0, within_s) + GRACE_S
             timeout = httpx.Timeout(min(self._timeout_s, limit_s), read=min(timeout.read or limit_s, limit_s))
 
-        def send() -> Any:
-            content = None if make_content is None else make_content()
+        async def send() -> Any:
             with _as_failed_attempts(f"from {self.base_url}", safety):
-                response = self._http.request(method, path, content=content, timeout=timeout, **arguments)
+                response = await _request(self._http, method, path, make_content, timeout=timeout, **arguments)
             if response.is_success:
                 return _parse_json(response) if has_answer else _check_empty(response)
             raise FailedAttemptError(
@@ -122,9 +125,9 @@ class Transport:
                 retry_after_s=_retry_after_s(response),
             )
 
-        return send_with_retries(send, retries=self._retries, safety=safety, within_s=within_s)
+        return await self._send(send, safety=safety, within_s=within_s)
 
-    def download(self, path: str, target: Path, *, media_type: str) -> None:
+    async def download(self, path: str, target: Path, *, media_type: str) -> None:
         """
         Write the answer to a GET request to the file *target*, block by block.
 
@@ -137,14 +140,14 @@ class Transport:
             OSError: The file cannot be written.
         """
 
-        def write(blocks: Iterator[bytes]) -> None:
-            with target.open("wb") as file:
-                for block in blocks:
-                    file.write(block)
+        async def write(blocks: AsyncGenerator[bytes, None]) -> None:
+            with await self.driver.call(target.open, "wb") as file:
+                async for block in blocks:
+                    await self.driver.call(file.write, block)
 
-        self._receive(path, media_type, write)
+        await self._receive(path, media_type, write)
 
-    def read(self, path: str, *, media_type: str, max_bytes: int) -> bytes:
+    async def read(self, path: str, *, media_type: str, max_bytes: int) -> bytes:
         """
         Return the content of the answer to a GET request.
 
@@ -157,28 +160,29 @@ class Transport:
             APIError: An answer other than a success, one of another type, or one that is too long.
         """
 
-        def collect(blocks: Iterator[bytes]) -> bytes:
+        async def collect(blocks: AsyncGenerator[bytes, None]) -> bytes:
             content = bytearray()
-            for block in blocks:
+            async for block in blocks:
                 content += block
                 if len(content) > max_bytes:
                     raise unexpected_answer_error(200, f"it has more than {max_bytes} bytes")
             return bytes(content)
 
-        return self._receive(path, media_type, collect)
+        return await self._receive(path, media_type, collect)
 
-    def _receive(self, path: str, media_type: str, keep: Callable[[Iterator[bytes]], _Kept]) -> _Kept:
+    async def _receive(
+        self, path: str, media_type: str, keep: Callable[[AsyncGenerator[bytes, None]], Awaitable[_Kept]]
+    ) -> _Kept:
         """Return what *keep* makes of the blocks of the answer to a GET request; it is called for each attempt."""
 
-        def send() -> _Kept:
-            with (
-                _as_failed_attempts(f"from {self.base_url}", RetrySafety.SAFE),
-                self._http.stream("GET", path, timeout=self._timeout_s) as response,
-            ):
-                kind = response.headers.get("content-type", "of no named type")
-                if response.is_success and kind == media_type:
-                    return keep(response.iter_bytes())
-                response.read()
+        async def send() -> _Kept:
+            with _as_failed_attempts(f"from {self.base_url}", RetrySafety.SAFE):
+                async with self._http.stream("GET", path, timeout=self._timeout_s) as response:
+                    kind = response.headers.get("content-type", "of no named type")
+                    if response.is_success and kind == media_type:
+                        async with aclosing(self._http.read_blocks(response)) as blocks:
+                            return await keep(blocks)
+                    await self._http.read_all(response)
             if response.is_success:
                 raise unexpected_answer_error(response.status_code, f"{kind}, where {media_type} is expected")
             raise FailedAttemptError(
@@ -188,10 +192,10 @@ class Transport:
                 retry_after_s=_retry_after_s(response),
             )
 
-        kept: _Kept = send_with_retries(send, retries=self._retries)
+        kept: _Kept = await self._send(send)
         return kept
 
-    def put(self, upload: Any, make_content: Content) -> str:
+    async def put(self, upload: Any, make_content: Content, size_bytes: int) -> str:
         """
         Send a file to the signed address of a direct upload, without the API key, since it is another server.
 
@@ -200,6 +204,7 @@ class Transport:
         Args:
             upload: The document of the direct upload, as the service answered it.
             make_content: Makes the content of the file.
+            size_bytes: Its length.
 
         Returns:
             The id of the upload.
@@ -215,31 +220,46 @@ class Transport:
             _, host, _ = parse_origin(url)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise unexpected_answer_error(201, "it names no place for the file") from error
+        if not any(name.lower() == "content-length" for name in headers):
+            # Storage accepts no body of unknown length.
+            headers["Content-Length"] = str(size_bytes)
         if method != "PUT":
             raise unexpected_answer_error(201, "it asks for another method than PUT for the file")
         is_local = is_loopback(host)
         if is_local and not self._is_local:
             raise unexpected_answer_error(201, "it names a place on this machine for the file, and is itself elsewhere")
-        with self._connect(trust_env=not is_local) as storage:
+        storage = self._connect(trust_env=not is_local)
 
-            def send() -> str:
-                with _as_failed_attempts("from the service's storage", RetrySafety.SAFE, status=201):
-                    response = storage.put(url, headers=headers, content=make_content())
-                if response.is_success:
-                    return upload_id
-                status = response.status_code
-                raise FailedAttemptError(
-                    # The body is left out: it is XML, and names internals of the service.
-                    error_from_response(status, None, None, _retry_after_s(response)),
-                    is_transient=status in NOT_PROCESSED_STATUSES or status >= 500,
-                    retry_after_s=_retry_after_s(response),
-                )
+        async def send() -> str:
+            with _as_failed_attempts("from the service's storage", RetrySafety.SAFE, status=201):
+                response = await _request(storage, "PUT", url, make_content, headers=headers)
+            if response.is_success:
+                return upload_id
+            status = response.status_code
+            raise FailedAttemptError(
+                # The body is left out: it is XML, and names internals of the service.
+                error_from_response(status, None, None, _retry_after_s(response)),
+                is_transient=status in NOT_PROCESSED_STATUSES or status >= 500,
+                retry_after_s=_retry_after_s(response),
+            )
 
-            return str(send_with_retries(send, retries=self._retries))
-
-    def _connect(self, *, trust_env: bool, headers: dict[str, str] | None = None, base_url: str = "") -> httpx.Client:
         try:
-            return httpx.Client(
+            return str(await self._send(send))
+        finally:
+            await storage.close()
+
+    async def _send(
+        self,
+        send: Callable[[], Awaitable[Any]],
+        *,
+        safety: RetrySafety = RetrySafety.SAFE,
+        within_s: float | None = None,
+    ) -> Any:
+        return await send_with_retries(send, self.driver.sleep, retries=self._retries, safety=safety, within_s=within_s)
+
+    def _connect(self, *, trust_env: bool, headers: dict[str, str] | None = None, base_url: str = "") -> HTTPConnection:
+        try:
+            return self.driver.connect(
                 base_url=base_url,
                 headers={"User-Agent": USER_AGENT, **(headers or {})},
                 timeout=self._timeout_s,
@@ -252,6 +272,16 @@ class Transport:
                 f"the proxy or the certificates that the environment names cannot be used ({error}): correct"
                 " HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE or SSL_CERT_DIR"
             ) from error
+
+
+async def _request(
+    http: HTTPConnection, method: str, url: str, make_content: Content | None, **arguments: Any
+) -> httpx.Response:
+    if make_content is None:
+        return await http.request(method, url, content=None, **arguments)
+    # Closed here, since a server may answer before it has read all.
+    async with aclosing(make_content()) as content:
+        return await http.request(method, url, content=content, **arguments)
 
 
 @contextlib.contextmanager

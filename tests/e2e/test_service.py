@@ -10,6 +10,7 @@ from PIL import Image
 from standardwebhooks import Webhook
 
 from api.embedded.demo_videos import make_demo_videos
+from shared.queues import FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP
 from tests.clips import astronaut, hopper, make_clip, run, without_frames
 from tests.receiver import running_receiver
 from tests.verdicts import SHIPPED, verdict_of
@@ -218,18 +219,34 @@ def test_an_erased_job_is_gone_with_its_file(client, stack, tmp_path):
         client.get(job.id)
 
 
-def test_flower_asks_for_a_password_and_shows_both_workers(stack):
-    assert httpx.get(stack.flower_url, trust_env=False).status_code == 401
+@pytest.fixture
+def flower(stack):
     password = stack.flower_password_file.read_text().strip()
+    with httpx.Client(base_url=stack.flower_url, auth=("operator", password), trust_env=False, timeout=10) as client:
+        yield client
+
+
+def test_flower_asks_for_a_password_and_shows_both_workers(flower):
+    assert httpx.get(flower.base_url, trust_env=False).status_code == 401
     deadline = time.monotonic() + 30
     names: set[str] = set()
     while len(names) < 2 and time.monotonic() < deadline:
-        answer = httpx.get(
-            f"{stack.flower_url}/workers?json=1", auth=("operator", password), trust_env=False, timeout=10
-        )
+        answer = flower.get("/workers", params={"json": 1})
         names = {worker["hostname"].split("-")[0] for worker in answer.json()["data"]}
         time.sleep(0.2)
     assert names == {"cpu", "gpu"}
+
+
+def test_flower_lists_the_tasks_of_jobs_and_not_the_upkeep_of_every_other_second(client, flower, clip):
+    client.wait(client.submit(clip).id, timeout_s=60)
+    deadline = time.monotonic() + 30
+    names: set[str] = set()
+    while not names >= {INGEST, SCORE_SEGMENT, FINISH} and time.monotonic() < deadline:
+        names = {task["name"] for task in flower.get("/api/tasks").json().values()}
+        time.sleep(0.2)
+    assert names >= {INGEST, SCORE_SEGMENT, FINISH}
+    # The stack has run for longer than the pause between two runs of it.
+    assert not names & {UPKEEP, TIDY}
 
 
 def test_metrics_of_api_and_workers_count_what_was_done(client, stack, clip):

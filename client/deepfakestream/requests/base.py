@@ -2,6 +2,9 @@
 
 import json
 import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -10,6 +13,7 @@ from pydantic import ValidationError
 
 from deepfakestream.errors import InvalidRequestError, WaitTimeoutError, unexpected_answer_error
 from deepfakestream.files import replaced_when_whole
+from deepfakestream.pages import follow_pages
 from deepfakestream.results import Document
 from deepfakestream.transport import Transport
 
@@ -19,20 +23,35 @@ class Requests:
 
     _transport: Transport
 
-    def _download(self, path: str, target: Path, media_type: str) -> Path:
+    async def _download(self, path: str, target: Path, media_type: str) -> Path:
         """Write the answer to a GET request to *target* once it has arrived whole."""
         with replaced_when_whole(target) as partial_file:
-            self._transport.download(path, partial_file, media_type=media_type)
+            await self._transport.download(path, partial_file, media_type=media_type)
         return target
 
-    def _get_page(
+    async def _get_items(
+        self, path: str, params: dict[str, Any], *, limit: int | None = None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Iterate over the documents of a list, at most *limit*; pages are requested as needed."""
+        left = limit
+        if left is not None and left <= 0:
+            return
+        async with aclosing(follow_pages(partial(self._get_page, path, params))) as items:
+            async for item in items:
+                yield item
+                if left is not None:
+                    left -= 1
+                    if left == 0:
+                        return
+
+    async def _get_page(
         self, path: str, params: dict[str, Any], cursor: str | None = None, *, deadline: float | None = None
     ) -> Any:
         left_s = None if deadline is None else deadline - time.monotonic()
         if left_s is not None and left_s <= 0:
             raise WaitTimeoutError("the time limit ended before all pages were read")
         position = {} if cursor is None else {"cursor": cursor}
-        return self._transport.call("GET", path, params=params | position, within_s=left_s)
+        return await self._transport.call("GET", path, params=params | position, within_s=left_s)
 
 
 _Document = TypeVar("_Document", bound=Document)

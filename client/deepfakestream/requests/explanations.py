@@ -3,6 +3,7 @@
 import time
 from typing import Final
 
+from deepfakestream.calls import Call
 from deepfakestream.errors import WaitTimeoutError
 from deepfakestream.explanations import Explanation
 from deepfakestream.requests.base import Requests, job_path, parse_document
@@ -15,7 +16,8 @@ MAX_IMAGE_BYTES: Final = 4 * 1024 * 1024
 class ExplanationRequests(Requests):
     """Requests that make and read explanations."""
 
-    def explain(self, job_id: str) -> Explanation:
+    @Call
+    async def explain(self, job_id: str) -> Explanation:
         """
         Explain the faces of a job that has succeeded; returns at once, see ``wait_for_explanation``.
 
@@ -26,18 +28,22 @@ class ExplanationRequests(Requests):
             ConflictError: The job has not succeeded (``job_not_final``), and will not (``job_already_final``).
             NotFoundError: There is no such job of yours, or its media is not stored any more (``media_missing``).
         """
-        return parse_document(Explanation, self._transport.call("POST", job_path(job_id, "explanations")))
+        return parse_document(Explanation, await self._transport.call("POST", job_path(job_id, "explanations")))
 
-    def explanation(self, job_id: str) -> Explanation:
+    @Call
+    async def explanation(self, job_id: str) -> Explanation:
         """
         Return the explanation of a job: its state and, once it is made, people, faces and names of images.
 
         Raises:
             NotFoundError: There is no such job of yours, or none was requested.
         """
-        return self._get_explanation(job_id, within_s=None)
+        return await self._get_explanation(job_id, within_s=None)
 
-    def wait_for_explanation(self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 0.5) -> Explanation:
+    @Call
+    async def wait_for_explanation(
+        self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 0.5
+    ) -> Explanation:
         """
         Wait until the explanation of a job is made or has failed.
 
@@ -55,7 +61,7 @@ class ExplanationRequests(Requests):
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             began = time.monotonic()
-            found = self._get_explanation(job_id, within_s=None if deadline is None else deadline - began)
+            found = await self._get_explanation(job_id, within_s=None if deadline is None else deadline - began)
             if found.is_final:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
@@ -63,9 +69,10 @@ class ExplanationRequests(Requests):
                     f"the explanation of job {job_id} was not made within {timeout_s:g} s; it goes on"
                 )
             left_s = poll_s if deadline is None else min(poll_s, deadline - began)
-            time.sleep(max(0.0, left_s - (time.monotonic() - began)))
+            await self._transport.driver.sleep(max(0.0, left_s - (time.monotonic() - began)))
 
-    def explanation_image(self, job_id: str, name: str) -> bytes:
+    @Call
+    async def explanation_image(self, job_id: str, name: str) -> bytes:
         """
         Return one image of an explanation, as WebP.
 
@@ -77,8 +84,8 @@ class ExplanationRequests(Requests):
             UnexpectedAnswerError: The answer is no WebP, or has more than 4 MiB.
         """
         path = job_path(job_id, "explanations", name)
-        return self._transport.read(path, media_type=IMAGE_TYPE, max_bytes=MAX_IMAGE_BYTES)
+        return await self._transport.read(path, media_type=IMAGE_TYPE, max_bytes=MAX_IMAGE_BYTES)
 
-    def _get_explanation(self, job_id: str, *, within_s: float | None) -> Explanation:
+    async def _get_explanation(self, job_id: str, *, within_s: float | None) -> Explanation:
         path = job_path(job_id, "explanations")
-        return parse_document(Explanation, self._transport.call("GET", path, within_s=within_s))
+        return parse_document(Explanation, await self._transport.call("GET", path, within_s=within_s))

@@ -2,11 +2,12 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from functools import partial
 from typing import Any
 
+from deepfakestream.calls import Call, Iteration
 from deepfakestream.errors import DeepfakeStreamError, WaitTimeoutError, unexpected_answer_error
 from deepfakestream.pages import follow_pages, read_items
 from deepfakestream.requests.base import Requests, job_path, parse_document
@@ -24,7 +25,8 @@ Progress = Callable[[Job], None]
 class JobRequests(Requests):
     """Requests that read, cancel and delete jobs."""
 
-    def get(self, job_id: str, *, wait_s: float = 0.0) -> Job:
+    @Call
+    async def get(self, job_id: str, *, wait_s: float = 0.0) -> Job:
         """
         Get a job.
 
@@ -38,9 +40,10 @@ class JobRequests(Requests):
         Raises:
             NotFoundError: The job does not exist, or belongs to another owner.
         """
-        return self._get_job(job_id, wait_s=wait_s, deadline=None)
+        return await self._get_job(job_id, wait_s=wait_s, deadline=None)
 
-    def wait(
+    @Call
+    async def wait(
         self,
         job_id: str,
         *,
@@ -62,55 +65,74 @@ class JobRequests(Requests):
             ConnectionFailedError, RateLimitedError, ServerError: The service did not answer, or asked to wait, until
                 the retries or the time were used up. The job may go on.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            left_s = 30.0 if deadline is None else deadline - time.monotonic()
-            began = time.monotonic()
-            held_s = 0.0 if on_progress else min(30.0, left_s)
-            job = self._get_job(job_id, wait_s=held_s, deadline=deadline)
-            if on_progress is not None:
-                on_progress(job)
-            if job.is_final:
-                return job
-            if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"job {job_id} did not end within {timeout_s:g} s; it goes on")
-            # A service that already holds many answers back answers at once.
-            time.sleep(max(0.0, poll_s - (time.monotonic() - began)))
+        poll = self._poll_job(job_id, timeout_s=timeout_s, poll_s=poll_s, holds_answers=on_progress is None)
+        async with aclosing(poll) as states:
+            async for job in states:
+                if on_progress is not None:
+                    on_progress(job)
+        return job
 
-    def list(self, *, status: str | None = None, limit: int | None = None) -> Iterator[Job]:
+    @Iteration
+    async def progress(
+        self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 0.5
+    ) -> AsyncGenerator[Job, None]:
+        """
+        Iterate over the states of a job until it has ended: the one now, each one that differs in status or progress,
+        and the last one, with all of its segments as from ``get``.
+
+        Args:
+            timeout_s: Seconds after which to give up; never by default.
+            poll_s: Seconds between two requests.
+
+        Raises:
+            WaitTimeoutError, ConnectionFailedError, RateLimitedError, ServerError: As from ``wait``.
+        """
+        last = None
+        poll = self._poll_job(job_id, timeout_s=timeout_s, poll_s=poll_s, holds_answers=False)
+        async with aclosing(poll) as states:
+            async for job in states:
+                state = (job.status, job.segments_total, job.segments_done, job.fraction)
+                if state != last:
+                    last = state
+                    yield job
+
+    @Iteration
+    async def list(self, *, status: str | None = None, limit: int | None = None) -> AsyncGenerator[Job, None]:
         """Iterate over your jobs, newest first, without their segments; pages are requested as needed."""
-        left = limit
         params = {} if status is None else {"status": status}
-        for item in follow_pages(partial(self._get_page, "/v1/jobs", params)):
-            if left is not None and left <= 0:
-                return
-            left = None if left is None else left - 1
-            yield parse_document(Job, item)
+        async with aclosing(self._get_items("/v1/jobs", params, limit=limit)) as items:
+            async for item in items:
+                yield parse_document(Job, item)
 
-    def segments(self, job_id: str) -> Iterator[Segment]:
+    @Iteration
+    async def segments(self, job_id: str) -> AsyncGenerator[Segment, None]:
         """Iterate over the segments of a job with their people and faces; pages are requested as needed."""
-        for item in follow_pages(partial(self._get_page, job_path(job_id, "segments"), {})):
-            yield parse_document(Segment, item)
+        async with aclosing(self._get_items(job_path(job_id, "segments"), {})) as items:
+            async for item in items:
+                yield parse_document(Segment, item)
 
-    def cancel(self, job_id: str) -> Job:
+    @Call
+    async def cancel(self, job_id: str) -> Job:
         """
         Cancel a job; it is returned with all of its segments, as by ``get``.
 
         Raises:
             ConflictError: The job has already succeeded or failed.
         """
-        return self._complete_job(self._transport.call("POST", job_path(job_id, "cancel")))
+        return await self._complete_job(await self._transport.call("POST", job_path(job_id, "cancel")))
 
-    def delete(self, job_id: str) -> None:
+    @Call
+    async def delete(self, job_id: str) -> None:
         """
         Delete a job with its media and results.
 
         Raises:
             NotFoundError: The job does not exist or belongs to another owner, and was not deleted by this call.
         """
-        self._transport.call("DELETE", job_path(job_id), safety=RetrySafety.DELETION, has_answer=False)
+        await self._transport.call("DELETE", job_path(job_id), safety=RetrySafety.DELETION, has_answer=False)
 
-    def diff(self, job_id: str, other_id: str) -> dict[str, Any]:
+    @Call
+    async def diff(self, job_id: str, other_id: str) -> dict[str, Any]:
         """
         Return what changed between two jobs of the same media that have succeeded, as the API describes it.
 
@@ -118,15 +140,17 @@ class JobRequests(Requests):
             ConflictError: One of them has not succeeded.
             InvalidRequestError: They are of different media.
         """
-        found: dict[str, Any] = self._transport.call("GET", job_path(job_id, "diff", other_id))
+        found: dict[str, Any] = await self._transport.call("GET", job_path(job_id, "diff", other_id))
         return found
 
-    def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
+    @Call
+    async def deliveries(self, job_id: str) -> tuple[Delivery, ...]:
         """Return all attempts to call the webhook of a job, oldest first."""
-        body = self._transport.call("GET", job_path(job_id, "deliveries"))
+        body = await self._transport.call("GET", job_path(job_id, "deliveries"))
         return tuple(parse_document(Delivery, item) for item in read_items(body))
 
-    def redeliver(self, job_id: str, number: int) -> Delivery:
+    @Call
+    async def redeliver(self, job_id: str, number: int) -> Delivery:
         """
         Send a webhook again.
 
@@ -138,20 +162,44 @@ class JobRequests(Requests):
                 again; ``deliveries`` shows whether it did.
         """
         path = job_path(job_id, "deliveries", str(number), "redeliver")
-        return parse_document(Delivery, self._transport.call("POST", path, safety=RetrySafety.UNSAFE))
+        return parse_document(Delivery, await self._transport.call("POST", path, safety=RetrySafety.UNSAFE))
 
-    def models(self) -> tuple[dict[str, Any], ...]:
+    @Call
+    async def models(self) -> tuple[dict[str, Any], ...]:
         """Return the documents of the checkpoints that a job can name."""
-        return tuple(read_items(self._transport.call("GET", "/v1/models")))
+        return tuple(read_items(await self._transport.call("GET", "/v1/models")))
 
-    def _get_job(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
+    async def _poll_job(
+        self, job_id: str, *, timeout_s: float | None, poll_s: float, holds_answers: bool
+    ) -> AsyncGenerator[Job, None]:
+        """
+        Iterate over the answers to repeated requests for a job until it has ended.
+
+        Args:
+            holds_answers: Whether the service is asked to hold its answers back until the job ends.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = 30.0 if deadline is None else deadline - time.monotonic()
+            began = time.monotonic()
+            held_s = min(30.0, left_s) if holds_answers else 0.0
+            job = await self._get_job(job_id, wait_s=held_s, deadline=deadline)
+            yield job
+            if job.is_final:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"job {job_id} did not end within {timeout_s:g} s; it goes on")
+            # A service that already holds many answers back answers at once.
+            await self._transport.driver.sleep(max(0.0, poll_s - (time.monotonic() - began)))
+
+    async def _get_job(self, job_id: str, *, wait_s: float, deadline: float | None) -> Job:
         headers = {"Prefer": f"wait={int(wait_s)}"} if wait_s >= 1 else {}
         within_s = None if deadline is None else deadline - time.monotonic()
         path = job_path(job_id)
-        document = self._transport.call("GET", path, headers=headers, wait_s=wait_s, within_s=within_s)
-        return self._complete_job(document, deadline=deadline)
+        document = await self._transport.call("GET", path, headers=headers, wait_s=wait_s, within_s=within_s)
+        return await self._complete_job(document, deadline=deadline)
 
-    def _complete_job(self, document: Any, *, deadline: float | None = None) -> Job:
+    async def _complete_job(self, document: Any, *, deadline: float | None = None) -> Job:
         """
         Read a job, and add the segments that its document leaves out if the job has ended.
 
@@ -164,10 +212,10 @@ class JobRequests(Requests):
         job = parse_document(Job, document)
         if job.is_final and job.segments_next_cursor is not None:
             with suppress(DeepfakeStreamError):
-                return self._with_all_segments(job, deadline)
+                return await self._with_all_segments(job, deadline)
         return job
 
-    def _with_all_segments(self, job: Job, deadline: float | None) -> Job:
+    async def _with_all_segments(self, job: Job, deadline: float | None) -> Job:
         """
         Return *job* with all of its segments.
 
@@ -178,10 +226,11 @@ class JobRequests(Requests):
         pages = follow_pages(partial(ask, deadline=deadline), cursor=job.segments_next_cursor, max_pages=MAX_PAGES)
         total = job.segments_total or 0
         segments = [*job.raw.get("segments", [])]
-        for segment in pages:
-            segments.append(segment)
-            if len(segments) > total:
-                break
+        async with aclosing(pages):
+            async for segment in pages:
+                segments.append(segment)
+                if len(segments) > total:
+                    break
         complete = parse_document(Job, {**job.raw, "segments": segments, "segments_next_cursor": None})
         indices = [segment.index for segment in complete.segments]
         if len(indices) != total or not all(index < following for index, following in itertools.pairwise(indices)):

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from deepfakestream.calls import Call
 from deepfakestream.errors import unexpected_answer_error
 from deepfakestream.pages import read_items
 from deepfakestream.requests.base import Requests, job_path, parse_document
@@ -16,7 +17,8 @@ REPORT_TYPES: Final = {".html": "text/html; charset=utf-8", ".pdf": "application
 class ReportRequests(Requests):
     """Requests about reviews, reports, links to them, and evidence."""
 
-    def review(self, job_id: str, finding: str, note: str | None = None) -> Review:
+    @Call
+    async def review(self, job_id: str, finding: str, note: str | None = None) -> Review:
         """
         Record what a person found, in place of an earlier finding.
 
@@ -27,13 +29,15 @@ class ReportRequests(Requests):
             ConflictError: The job has not ended.
         """
         body = {"finding": finding, **({} if note is None else {"note": note})}
-        return parse_document(Review, self._transport.call("PUT", job_path(job_id, "review"), json=body))
+        return parse_document(Review, await self._transport.call("PUT", job_path(job_id, "review"), json=body))
 
-    def withdraw_review(self, job_id: str) -> None:
+    @Call
+    async def withdraw_review(self, job_id: str) -> None:
         """Withdraw the finding of a person, if there is one."""
-        self._transport.call("DELETE", job_path(job_id, "review"), has_answer=False)
+        await self._transport.call("DELETE", job_path(job_id, "review"), has_answer=False)
 
-    def report(self, job_id: str, path: str | Path) -> Path:
+    @Call
+    async def report(self, job_id: str, path: str | Path) -> Path:
         """
         Download the report of a job as one file that needs nothing else, without the media.
 
@@ -51,9 +55,10 @@ class ReportRequests(Requests):
         suffix = Path(path).suffix.lower()
         if suffix not in REPORT_TYPES:
             raise ValueError(f"a report is written as .html or .pdf, and not as {suffix or 'a file without an ending'}")
-        return self._download(job_path(job_id, f"report{suffix}"), Path(path), REPORT_TYPES[suffix])
+        return await self._download(job_path(job_id, f"report{suffix}"), Path(path), REPORT_TYPES[suffix])
 
-    def share(self, job_id: str, *, valid_s: int | None = None) -> Share:
+    @Call
+    async def share(self, job_id: str, *, valid_s: int | None = None) -> Share:
         """
         Make a link by which people without an API key see the report of a job.
 
@@ -62,19 +67,22 @@ class ReportRequests(Requests):
         """
         body = {} if valid_s is None else {"valid_s": valid_s}
         # Sent twice, it makes a second link, which nobody knows and which expires.
-        return parse_document(Share, self._transport.call("POST", job_path(job_id, "shares"), json=body))
+        return parse_document(Share, await self._transport.call("POST", job_path(job_id, "shares"), json=body))
 
-    def shares(self, job_id: str) -> tuple[Share, ...]:
+    @Call
+    async def shares(self, job_id: str) -> tuple[Share, ...]:
         """Return the links to the report of a job that work, newest first, without their addresses."""
-        body = self._transport.call("GET", job_path(job_id, "shares"))
+        body = await self._transport.call("GET", job_path(job_id, "shares"))
         return tuple(parse_document(Share, item) for item in read_items(body))
 
-    def revoke_share(self, job_id: str, share_id: str) -> None:
+    @Call
+    async def revoke_share(self, job_id: str, share_id: str) -> None:
         """Revoke a link: it shows nothing from now on."""
         path = job_path(job_id, "shares", share_id)
-        self._transport.call("DELETE", path, safety=RetrySafety.DELETION, has_answer=False)
+        await self._transport.call("DELETE", path, safety=RetrySafety.DELETION, has_answer=False)
 
-    def evidence(self, job_id: str, path: str | Path) -> Path:
+    @Call
+    async def evidence(self, job_id: str, path: str | Path) -> Path:
         """
         Download the signed evidence bundle of a job that has ended.
 
@@ -92,16 +100,17 @@ class ReportRequests(Requests):
             NotFoundError: There is no such job of yours.
             OSError: The file cannot be written.
         """
-        return self._download(job_path(job_id, "evidence.zip"), Path(path), "application/zip")
+        return await self._download(job_path(job_id, "evidence.zip"), Path(path), "application/zip")
 
-    def evidence_key(self) -> dict[str, Any]:
+    @Call
+    async def evidence_key(self) -> dict[str, Any]:
         """
         Return the public key that signs evidence bundles, as the API describes it: ``id``, ``public_key``, ``retired``.
 
         Raises:
             ConflictError: The service has none.
         """
-        document = self._transport.call("GET", "/v1/evidence-key")
+        document = await self._transport.call("GET", "/v1/evidence-key")
         if not isinstance(document, dict) or not isinstance(document.get("public_key"), str):
             raise unexpected_answer_error(200, "it is no document of a key")
         return document

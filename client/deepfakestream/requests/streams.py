@@ -2,12 +2,11 @@
 
 import time
 import uuid
-from collections.abc import Iterator
-from functools import partial
-from itertools import islice
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any, Final
 
-from deepfakestream.pages import follow_pages
+from deepfakestream.calls import Call, Iteration
 from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
 from deepfakestream.retries import RetrySafety
 from deepfakestream.streams import Stream, StreamEvent
@@ -21,7 +20,8 @@ MIN_PAUSE_S: Final = 0.5
 class StreamRequests(Requests):
     """Requests that begin, follow, stop and erase live streams."""
 
-    def begin_stream(
+    @Call
+    async def begin_stream(
         self,
         url: str,
         *,
@@ -71,13 +71,15 @@ class StreamRequests(Requests):
         secret = collect_options(username=username, password=password)
         body = {"url": url, **options, **({"secret": secret} if secret else {})}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        return parse_document(Stream, self._transport.call("POST", "/v1/streams", headers=headers, json=body))
+        return parse_document(Stream, await self._transport.call("POST", "/v1/streams", headers=headers, json=body))
 
-    def stream(self, stream_id: str) -> Stream:
+    @Call
+    async def stream(self, stream_id: str) -> Stream:
         """Get a stream, without its events. Raises NotFoundError if it does not exist, or belongs to another owner."""
-        return parse_document(Stream, self._transport.call("GET", _path(stream_id)))
+        return parse_document(Stream, await self._transport.call("GET", _path(stream_id)))
 
-    def streams(self, *, status: str | None = None, limit: int | None = None) -> Iterator[Stream]:
+    @Iteration
+    async def streams(self, *, status: str | None = None, limit: int | None = None) -> AsyncGenerator[Stream, None]:
         """
         Iterate over your streams, newest first.
 
@@ -86,10 +88,12 @@ class StreamRequests(Requests):
             limit: The most streams to return.
         """
         params = {} if status is None else {"status": status}
-        for item in islice(follow_pages(partial(self._get_page, "/v1/streams", params)), limit):
-            yield parse_document(Stream, item)
+        async with aclosing(self._get_items("/v1/streams", params, limit=limit)) as items:
+            async for item in items:
+                yield parse_document(Stream, item)
 
-    def watch(self, stream_id: str, *, after: int = 0) -> Iterator[StreamEvent]:
+    @Iteration
+    async def watch(self, stream_id: str, *, after: int = 0) -> AsyncGenerator[StreamEvent, None]:
         """
         Iterate over the events of a stream as they happen, until it has ended.
 
@@ -106,22 +110,25 @@ class StreamRequests(Requests):
         while True:
             began = time.monotonic()
             params = {"after": after, "wait_s": HELD_S}
-            stream = parse_document(Stream, self._transport.call("GET", _path(stream_id), params=params, wait_s=HELD_S))
+            document = await self._transport.call("GET", _path(stream_id), params=params, wait_s=HELD_S)
+            stream = parse_document(Stream, document)
             for event in stream.events:
                 after = event.seq
                 yield event
             if stream.is_final and after >= stream.last_seq:
                 return
             if not stream.events:
-                time.sleep(max(0.0, MIN_PAUSE_S - (time.monotonic() - began)))
+                await self._transport.driver.sleep(max(0.0, MIN_PAUSE_S - (time.monotonic() - began)))
 
-    def stop_stream(self, stream_id: str) -> Stream:
+    @Call
+    async def stop_stream(self, stream_id: str) -> Stream:
         """Stop a stream; its verdict follows within seconds. Stopping it again changes nothing."""
-        return parse_document(Stream, self._transport.call("POST", _path(stream_id, "stop")))
+        return parse_document(Stream, await self._transport.call("POST", _path(stream_id, "stop")))
 
-    def delete_stream(self, stream_id: str) -> None:
+    @Call
+    async def delete_stream(self, stream_id: str) -> None:
         """Erase a stream with its results, events and recorded segments."""
-        self._transport.call("DELETE", _path(stream_id), safety=RetrySafety.DELETION, has_answer=False)
+        await self._transport.call("DELETE", _path(stream_id), safety=RetrySafety.DELETION, has_answer=False)
 
 
 def _path(stream_id: str, *more: str) -> str:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncGenerator, Callable
 from typing import IO, Any
 
+from deepfakestream.calls import Call
 from deepfakestream.errors import InvalidRequestError
 from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
 from deepfakestream.results import Job
+from deepfakestream.sources import Source, check_source, is_url, open_source
 
 BLOCK_BYTES = 256 * 1024
 
@@ -20,9 +21,10 @@ UploadProgress = Callable[[int, int], None]
 class SubmissionRequests(Requests):
     """Requests that make jobs."""
 
-    def submit(
+    @Call
+    async def submit(
         self,
-        file: str | Path | IO[bytes] | None = None,
+        file: Source | None = None,
         *,
         url: str | None = None,
         model: str | None = None,
@@ -40,8 +42,10 @@ class SubmissionRequests(Requests):
         Submit an image or a video.
 
         Args:
-            file: A path, or a seekable binary file opened for reading; its bytes are streamed.
-            url: Address from which the service fetches the file, instead of *file*.
+            file: A path, the content as bytes, or a seekable file opened in binary mode, which is sent from where it
+                stands; its bytes are streamed. Text that begins with ``http://`` or ``https://`` is an address from
+                which the service fetches the file.
+            url: That address, instead of *file*.
             model: Name of a checkpoint; the service's default if not given.
             sample_fps: Frames sampled per second of video, 0.1 to 30; the checkpoint's default if not given.
             segment_seconds: Length of a segment in seconds, 1 to 60; the checkpoint's default if not given.
@@ -60,9 +64,17 @@ class SubmissionRequests(Requests):
         Raises:
             ConflictError: *direct* is given, and the service offers no direct uploads.
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
+            NotMediaError: The path is that of a pipe or a device.
+            TypeError: *file* is of another type, or a file that is opened as text.
+            ValueError: *file* cannot be read a second time, as a repetition of the request needs it.
+            OSError: *file* cannot be read.
         """
         if (file is None) == (url is None):
             raise ValueError("give either a file or a url")
+        if file is not None:
+            check_source(file)
+        if isinstance(file, str) and is_url(file):
+            file, url = None, file
         if direct and (file is None or reuse is not None):
             raise ValueError("direct needs a file, and cannot be combined with reuse")
         options = collect_options(
@@ -77,13 +89,12 @@ class SubmissionRequests(Requests):
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         if file is None:
             body = {"url": url, **options}
-            return parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
-        if isinstance(file, (str, Path)):
-            with Path(file).open("rb") as opened:
-                return self._send(opened, options, headers, on_upload, direct=direct)
-        return self._send(file, options, headers, on_upload, direct=direct)
+            return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+        with await self._transport.driver.call(open_source, file) as opened:
+            return await self._send(opened, options, headers, on_upload, direct=direct)
 
-    def rescore(
+    @Call
+    async def rescore(
         self,
         job_id: str,
         *,
@@ -119,10 +130,10 @@ class SubmissionRequests(Requests):
         )
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return parse_document(
-            Job, self._transport.call("POST", job_path(job_id, "rescore"), headers=headers, json=options)
+            Job, await self._transport.call("POST", job_path(job_id, "rescore"), headers=headers, json=options)
         )
 
-    def _send(
+    async def _send(
         self,
         file: IO[bytes],
         options: dict[str, Any],
@@ -135,13 +146,13 @@ class SubmissionRequests(Requests):
         size = file.seek(0, 2) - begin
         digest = hashlib.sha256()
 
-        def blocks() -> Iterator[bytes]:
+        async def blocks() -> AsyncGenerator[bytes, None]:
             # Called again for each attempt.
             nonlocal digest
             file.seek(begin)
             digest = hashlib.sha256()
             sent = 0
-            while block := file.read(BLOCK_BYTES):
+            while block := await self._transport.driver.call(file.read, BLOCK_BYTES):
                 if sent + len(block) > size:
                     break
                 if direct:
@@ -155,13 +166,13 @@ class SubmissionRequests(Requests):
 
         if direct:
             # If this request is processed twice, one of the two uploads stays empty, and the service discards it.
-            upload = self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
-            upload_id = self._transport.put(upload, blocks)
+            upload = await self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
+            upload_id = await self._transport.put(upload, blocks, size)
             body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
-            return parse_document(Job, self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         if "metadata" in options:
             options["metadata"] = json.dumps(options["metadata"])
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         return parse_document(
-            Job, self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
+            Job, await self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
         )

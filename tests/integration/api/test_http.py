@@ -235,6 +235,9 @@ def test_other_bodies_are_refused(http):
     )
     check_problem(http.post("/v1/jobs"), 415, "unsupported_media_type")
     check_problem(http.post("/v1/jobs", files={"other": b"x"}), 422, "missing_file")
+    as_form = http.post("/v1/jobs", files={"url": (None, "https://example.org/clip.mp4")})
+    check_problem(as_form, 422, "missing_file")
+    assert '{"url": "…"} as application/json' in as_form.json()["detail"]
     check_problem(http.post("/v1/jobs", files=[("file", b"x"), ("file", b"y")]), 422, "invalid_request")
     check_problem(http.put("/v1/jobs"), 405, "method_not_allowed")
     check_problem(http.get("/v1/nothing"), 404, "not_found")

@@ -56,7 +56,7 @@ def test_an_unknown_address_is_not_found_whatever_its_query(api, headers):
     assert api.call("GET", "/v1/nothing?a=1", headers).status_code == 404
 
 
-URL_AS_JSON = "as application/json: {"
+AS_JSON = '": "…"} as application/json'
 
 
 def form(api, auth, data):
@@ -66,9 +66,9 @@ def form(api, auth, data):
 @pytest.mark.parametrize(
     ("data", "code", "said"),
     [
-        ({"url": "https://a.example/x.mp4"}, "missing_file", URL_AS_JSON),
-        ({"upload_id": "x"}, "missing_file", URL_AS_JSON),
-        ({"url": "https://a.example/x", "file": (io.BytesIO(noise_picture()), "a.jpg")}, "unknown_option", URL_AS_JSON),
+        ({"url": "https://a.example/x.mp4"}, "missing_file", AS_JSON),
+        ({"upload_id": "x"}, "missing_file", AS_JSON),
+        ({"url": "https://a.example/x", "file": (io.BytesIO(noise_picture()), "a.jpg")}, "unknown_option", AS_JSON),
         ({"file": "clip.mp4"}, "missing_file", "-F file=@clip.mp4"),
         ({"image": (io.BytesIO(noise_picture()), "a.jpg")}, "missing_file", "the file is in the field 'image'; send it"),
         ({}, "missing_file", "the form has no file in a field named 'file'"),

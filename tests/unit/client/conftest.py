@@ -2,9 +2,10 @@ import os
 
 import pytest
 from click.testing import CliRunner
-from deepfakestream import retries
+from deepfakestream import drivers, retries
 from deepfakestream.cli import main
 
+from tests.clients import BOTH_CLIENTS, CLIENT_IDS
 from tests.receiver import running_receiver
 
 
@@ -27,6 +28,25 @@ def nothing_configured(monkeypatch, tmp_path):
 def no_pauses(monkeypatch):
     """Repeat requests without a pause."""
     monkeypatch.setattr(retries, "_pause_s", lambda _: 0.0)
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Record the pauses of both clients, in seconds, and make none."""
+    recorded = []
+
+    async def sleep(_, seconds):
+        recorded.append(seconds)
+
+    for driver in (drivers.BlockingDriver, drivers.AsyncioDriver):
+        monkeypatch.setattr(driver, "sleep", sleep)
+    return recorded
+
+
+@pytest.fixture(params=BOTH_CLIENTS, ids=CLIENT_IDS)
+def connect(request):
+    """A test that makes its clients by this runs with both."""
+    return request.param
 
 
 @pytest.fixture

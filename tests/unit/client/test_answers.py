@@ -7,7 +7,6 @@ from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime
 
 import pytest
-from deepfakestream import Client
 from deepfakestream.errors import (
     APIError,
     ConflictError,
@@ -33,8 +32,8 @@ DELIVERY = {"number": 2, "event": "job.succeeded", "status": "pending", "respons
 
 
 @pytest.fixture
-def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
-    with Client(server.url, "dfs_key", timeout_s=5.0) as connected:
+def client(server, no_pauses, connect):  # noqa: ARG001 - it changes how the client pauses
+    with connect(server.url, "dfs_key", timeout_s=5.0) as connected:
         yield connected
 
 
@@ -223,12 +222,19 @@ def test_an_answer_that_cannot_be_read_says_where(server, client, change, where)
         client.get("x")
 
 
+def returning(document):
+    async def call(*_, **__):
+        return document
+
+    return call
+
+
 def test_a_document_of_another_shape_is_read_or_refused_and_never_half_read(client, monkeypatch):
     documents = list(with_one_change(FULL_JOB))
     assert len(documents) > 300
     refusals = []
     for document in documents:
-        monkeypatch.setattr(client._transport, "call", lambda *_, document=document, **__: document)
+        monkeypatch.setattr(client._transport, "call", returning(document))
         try:
             found = client.get("x")
         except APIError as error:

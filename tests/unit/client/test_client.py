@@ -4,6 +4,7 @@ import io
 import json
 import time
 from datetime import UTC, datetime
+from operator import methodcaller
 
 import pytest
 from deepfakestream import Client, verify_webhook
@@ -30,8 +31,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
-    with Client(server.url, "dfs_key") as connected:
+def client(server, no_pauses, connect):  # noqa: ARG001 - it changes how the client pauses
+    with connect(server.url, "dfs_key") as connected:
         yield connected
 
 
@@ -113,8 +114,8 @@ def test_a_rate_limit_error_has_the_time_until_a_retry(server, client):
 
 
 @pytest.mark.usefixtures("no_pauses")
-def test_no_server_is_a_failed_connection():
-    with Client("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
+def test_no_server_is_a_failed_connection(connect):
+    with connect("http://127.0.0.1:9", "dfs_key", retries=1) as client, pytest.raises(ConnectionFailedError):
         client.get("x")
 
 
@@ -227,10 +228,18 @@ def page(first, count, following=None):
     return answer({"items": summaries(first, count), "next_cursor": following})
 
 
-@pytest.mark.parametrize("ask", [Client.get, Client.wait, Client.cancel], ids=["get", "wait", "cancel"])
+ASKING = pytest.mark.parametrize(
+    "ask",
+    [methodcaller("get", "x"), methodcaller("wait", "x"), methodcaller("cancel", "x")],
+    ids=["get", "wait", "cancel"],
+)
+"""Requests that complete the job that they return."""
+
+
+@ASKING
 def test_an_ended_job_has_all_of_its_segments(server, client, ask):
     server.answers = [long_job("cancelled"), page(100, 100, "MTk5"), page(200, 50)]
-    found = ask(client, "x")
+    found = ask(client)
     assert [segment.index for segment in found.segments] == list(range(250))
     assert found.raw["segments"] == summaries(0, 250)
     assert found.segments_next_cursor is found.raw["segments_next_cursor"] is None

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from deepfakestream import Client, embedded_state
+from deepfakestream import embedded_state
 from deepfakestream.errors import APIError, DeepfakeStreamError
 
 from tests.receiver import running_receiver
@@ -92,20 +92,20 @@ def test_a_key_that_the_environment_gives_for_its_address_is_not_sent_to_another
     assert "DEEPFAKESTREAM_API_KEY is for DEEPFAKESTREAM_URL" in done.output
 
 
-def test_a_key_does_not_follow_a_redirection(server, elsewhere):
+def test_a_key_does_not_follow_a_redirection(server, elsewhere, connect):
     server.answers = [(302, {"Location": f"{elsewhere.url}/v1/jobs"}, b"")]
-    with Client(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
+    with connect(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
         list(client.list())
     assert elsewhere.requests == []
     assert elsewhere.url in raised.value.detail
 
 
-def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path):
+def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path, connect):
     (tmp_path / "a.mp4").write_bytes(b"the file")
     place = {"id": "u1", "method": "PUT", "url": f"{elsewhere.url}/x?signed=1", "headers": {"Content-Length": "8"}}
     server.answers = [answer(place, 201), answer(job("queued"), 202)]
     elsewhere.answers = [problem(503, "slow_down"), (200, {}, b"")]
-    with Client(server.url, "dfs_key") as client:
+    with connect(server.url, "dfs_key") as client:
         client.submit(tmp_path / "a.mp4", direct=True)
     assert [(request.method, request.path, request.body) for request in elsewhere.requests] == [
         ("PUT", "/x?signed=1", b"the file")
@@ -117,10 +117,10 @@ def test_storage_gets_the_file_and_no_key(server, elsewhere, tmp_path):
     }
 
 
-def test_a_key_for_this_machine_passes_no_proxy(server, elsewhere, monkeypatch):
+def test_a_key_for_this_machine_passes_no_proxy(server, elsewhere, monkeypatch, connect):
     server.answers = [answer(NO_JOBS)]
     use_proxy(monkeypatch, elsewhere)
-    with Client(server.url, "dfs_key") as client:
+    with connect(server.url, "dfs_key") as client:
         list(client.list())
     assert elsewhere.requests == []
 
@@ -131,10 +131,10 @@ def picture(tmp_path):
     return tmp_path / "a.jpg"
 
 
-def test_storage_on_this_machine_is_reached_without_a_proxy(server, elsewhere, picture, monkeypatch):
+def test_storage_on_this_machine_is_reached_without_a_proxy(server, elsewhere, picture, monkeypatch, connect):
     server.answers = [answer(place(f"{server.url}/x"), 201), (200, {}, b""), answer(job("queued"), 202)]
     use_proxy(monkeypatch, elsewhere)
-    with Client(server.url, "dfs_key") as client:
+    with connect(server.url, "dfs_key") as client:
         client.submit(picture, direct=True)
     assert [request.method for request in server.requests] == ["POST", "PUT", "POST"]
     assert elsewhere.requests == []
@@ -144,21 +144,21 @@ def test_storage_on_this_machine_is_reached_without_a_proxy(server, elsewhere, p
     "host",
     ["127.0.0.1", "localhost", "LOCALHOST.", "a.localhost", "127.1", "0.0.0.0", "[::1]", "[::ffff:127.0.0.1]"],  # noqa: S104 - none is bound
 )
-def test_a_service_elsewhere_cannot_send_a_file_to_this_machine(server, elsewhere, picture, monkeypatch, host):
+def test_a_service_elsewhere_cannot_send_a_file_to_this_machine(server, elsewhere, picture, monkeypatch, host, connect):
     # The proxy plays the service, whose name need not exist.
     elsewhere.answers = [answer(place(f"{server.url.replace('127.0.0.1', host)}/x"), 201)]
     use_proxy(monkeypatch, elsewhere)
-    with Client("http://deepfakes.example", "dfs_key", retries=0) as client, pytest.raises(APIError) as raised:
+    with connect("http://deepfakes.example", "dfs_key", retries=0) as client, pytest.raises(APIError) as raised:
         client.submit(picture, direct=True)
     assert "a place on this machine" in raised.value.detail
     assert server.requests == []
     assert [request.path for request in elsewhere.requests] == ["http://deepfakes.example/v1/uploads"]
 
 
-def test_a_service_elsewhere_may_name_storage_elsewhere(elsewhere, picture, monkeypatch):
+def test_a_service_elsewhere_may_name_storage_elsewhere(elsewhere, picture, monkeypatch, connect):
     elsewhere.answers = [answer(place("http://storage.example/x"), 201), (200, {}, b""), answer(job("queued"), 202)]
     use_proxy(monkeypatch, elsewhere)
-    with Client("http://deepfakes.example", "dfs_key") as client:
+    with connect("http://deepfakes.example", "dfs_key") as client:
         client.submit(picture, direct=True)
     assert [(request.method, request.path) for request in elsewhere.requests[1:2]] == [
         ("PUT", "http://storage.example/x")
@@ -166,9 +166,9 @@ def test_a_service_elsewhere_may_name_storage_elsewhere(elsewhere, picture, monk
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "put"])
-def test_a_file_is_put_and_sent_by_no_other_method(server, elsewhere, picture, method):
+def test_a_file_is_put_and_sent_by_no_other_method(server, elsewhere, picture, method, connect):
     server.answers = [answer(place(f"{elsewhere.url}/x", method), 201)]
-    with Client(server.url, "dfs_key") as client, pytest.raises(APIError, match="another method than PUT"):
+    with connect(server.url, "dfs_key") as client, pytest.raises(APIError, match="another method than PUT"):
         client.submit(picture, direct=True)
     assert elsewhere.requests == []
 
@@ -199,9 +199,9 @@ def test_a_state_folder_cannot_name_another_machine_or_another_file(command, els
     "url",
     ["", "nonsense", "ftp://a.example", "http://", "http://[::1", "http://a.example:99999", "http://user:pw@a.example"],
 )
-def test_an_invalid_service_address_is_refused_with_a_sentence(command, url):
+def test_an_invalid_service_address_is_refused_with_a_sentence(command, url, connect):
     with pytest.raises(DeepfakeStreamError):
-        Client(url, "dfs_key")
+        connect(url, "dfs_key")
     if url:
         done = command("--url", url, "--api-key", "dfs_key", "jobs")
         assert done.exit_code == 1
@@ -210,9 +210,9 @@ def test_an_invalid_service_address_is_refused_with_a_sentence(command, url):
 
 
 @pytest.mark.parametrize("key", ["", "ключ", "dfs_a\nX-Header: b", "dfs a"])
-def test_an_invalid_key_is_refused(key):
+def test_an_invalid_key_is_refused(key, connect):
     with pytest.raises(DeepfakeStreamError, match="API key"):
-        Client("http://127.0.0.1:9", key)
+        connect("http://127.0.0.1:9", key)
 
 
 def test_commands_find_the_stack_that_runs_by_themselves(command, state, server):

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from deepfakestream import Client
 from deepfakestream.errors import ConflictError, ConnectionFailedError, UnexpectedAnswerError
 
 
 @contextmanager
-def service(status, headers, body):
+def service(connect, status, headers, body):
     """A real HTTP server with one answer, after which it closes the connection."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,7 +30,7 @@ def service(status, headers, body):
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            with Client(f"http://127.0.0.1:{server.server_port}", "dfs_x", retries=0) as client:
+            with connect(f"http://127.0.0.1:{server.server_port}", "dfs_x", retries=0) as client:
                 yield client
         finally:
             server.shutdown()
@@ -58,25 +57,25 @@ PROBLEM = b'{"code": "job_not_final", "detail": "job 1 is running; ask again whe
         ),
     ],
 )
-def test_a_bundle_that_did_not_arrive_whole_leaves_no_file(tmp_path, status, headers, body, error):
-    with service(status, headers, body) as client, pytest.raises(error):
+def test_a_bundle_that_did_not_arrive_whole_leaves_no_file(connect, tmp_path, status, headers, body, error):
+    with service(connect, status, headers, body) as client, pytest.raises(error):
         client.evidence("1", tmp_path / "bundle.zip")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bundle_that_arrived_whole_is_kept(tmp_path):
-    with service(200, CHUNKED, b"4\r\nPK\x03\x04\r\n0\r\n\r\n") as client:
+def test_a_bundle_that_arrived_whole_is_kept(connect, tmp_path):
+    with service(connect, 200, CHUNKED, b"4\r\nPK\x03\x04\r\n0\r\n\r\n") as client:
         client.evidence("1", tmp_path / "bundle.zip")
     assert (tmp_path / "bundle.zip").read_bytes() == b"PK\x03\x04"
 
 
 @pytest.mark.parametrize("place", ["missing/b.zip", "file/b.zip", "folder"])
-def test_an_error_names_the_path_that_was_given(tmp_path, place):
+def test_an_error_names_the_path_that_was_given(connect, tmp_path, place):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     path = tmp_path / place
     headers = {"Content-Type": "application/zip", "Content-Length": "2"}
-    with service(200, headers, b"PK") as client, pytest.raises(OSError, match=r"b\.zip|folder") as raised:
+    with service(connect, 200, headers, b"PK") as client, pytest.raises(OSError, match=r"b\.zip|folder") as raised:
         client.evidence("x", path)
     assert raised.value.filename == str(path)
     assert ".part" not in str(raised.value)

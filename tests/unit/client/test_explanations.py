@@ -17,8 +17,8 @@ MISSING = problem(404, "not_found")
 
 
 @pytest.fixture
-def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
-    with Client(server.url, "dfs_key") as connected:
+def client(server, no_pauses, connect):  # noqa: ARG001 - it changes how the client pauses
+    with connect(server.url, "dfs_key") as connected:
         yield connected
 
 

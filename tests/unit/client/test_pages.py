@@ -4,26 +4,26 @@ import io
 import itertools
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
-from deepfakestream import Client
 from deepfakestream.errors import UnexpectedAnswerError
+from deepfakestream.requests import base as base_requests
 from deepfakestream.requests import jobs as job_requests
 from deepfakestream.tables import print_job
 from rich.console import Console
 
 from tests.unit.client.services import answer, cut_off, job, problem
-from tests.unit.client.test_client import long_job, page, summaries
+from tests.unit.client.test_client import ASKING, long_job, page, summaries
 
-ASKING = pytest.mark.parametrize("ask", [Client.get, Client.wait, Client.cancel], ids=["get", "wait", "cancel"])
 LONG = json.loads(long_job("failed")[2])
 REPEATED = answer({"items": [*summaries(100, 149), *summaries(150, 1)], "next_cursor": None})
 UNSORTED = answer({"items": [*summaries(101, 149), *summaries(100, 1)], "next_cursor": None})
 
 
 @pytest.fixture
-def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
-    with Client(server.url, "dfs_key", timeout_s=5.0) as connected:
+def client(server, no_pauses, connect):  # noqa: ARG001 - it changes how the client pauses
+    with connect(server.url, "dfs_key", timeout_s=5.0) as connected:
         yield connected
 
 
@@ -50,7 +50,7 @@ def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pause
 )
 def test_a_job_that_cannot_be_completed_is_returned_unchanged(server, client, ask, pages):
     server.answers = [long_job("cancelled"), *pages]
-    found = ask(client, "x")
+    found = ask(client)
     assert (found.status, found.segments_next_cursor) == ("cancelled", "OTk")
     assert [segment.index for segment in found.segments] == list(range(100))
     assert (found.raw["segments"], found.raw["segments_next_cursor"]) == (summaries(0, 100), "OTk")
@@ -82,19 +82,20 @@ def test_pages_of_segments_are_bounded(server, client, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_waiting_for_pages_ends_in_time_even_if_the_service_requests_longer_pauses(server, status):
+def test_waiting_for_pages_ends_in_time_even_if_the_service_requests_longer_pauses(server, status, connect):
     server.answers = [long_job("succeeded"), *[problem(status, "x", **{"Retry-After": "20"})] * 9]
     began = time.monotonic()
-    with Client(server.url, "dfs_key") as client:
+    with connect(server.url, "dfs_key") as client:
         found = client.wait("x", timeout_s=1.0)
     assert (found.status, found.segments_next_cursor) == ("succeeded", "OTk")
     assert time.monotonic() - began < 5.0
 
 
 def test_no_page_is_requested_after_the_timeout(server, client, monkeypatch):
-    # Each reading of the clock is a second after the previous one.
-    seconds = itertools.count()
-    monkeypatch.setattr(job_requests.time, "monotonic", lambda: float(next(seconds)))
+    # Each reading of the clock is a second after the previous one; that of event loops is left alone.
+    clock = SimpleNamespace(monotonic=map(float, itertools.count()).__next__)
+    for module in (job_requests, base_requests):
+        monkeypatch.setattr(module, "time", clock)
     server.answers = [long_job("succeeded"), page(100, 150)]
     assert client.wait("x", timeout_s=0.0).segments_next_cursor == "OTk"
     assert len(server.requests) == 1

@@ -4,9 +4,10 @@ import dataclasses
 from datetime import datetime
 
 import pytest
-from deepfakestream import results
+from deepfakestream import ExplainedPerson, Explanation, Stream, StreamEvent, results
 from pydantic import ValidationError
 
+from tests.unit.client.explained import explained_person, explanation
 from tests.unit.client.test_answers import DELIVERY, FULL_JOB
 
 
@@ -90,6 +91,64 @@ def test_values_that_documents_have_elsewhere_are_fields_of_their_own():
     # In a document, a field of that name has another meaning.
     read = results.Job.from_json(FULL_JOB | {"duration_s": 9.0, "fraction": "x", "raw": 7})
     assert (read.duration_s, read.fraction, read.raw["raw"]) == (5.0, 0.0, 7)
+
+
+def with_a_later_field(value):
+    """Return a copy of a document with one more field in it and in every document within."""
+    if isinstance(value, dict):
+        return {name: with_a_later_field(each) for name, each in value.items()} | {"added_later": 7}
+    return [with_a_later_field(each) for each in value] if isinstance(value, list) else value
+
+
+def documents_in(value):
+    """Yield all results in *value*, at any depth."""
+    if dataclasses.is_dataclass(value):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from documents_in(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from documents_in(each)
+
+
+EXTENDED = FULL_JOB | {
+    "review": REVIEW,
+    "explanation": {"status": "pending"},
+    "provenance": PROVENANCE,
+    "extra": "a name that a service may use, too",
+}
+STREAM = {"id": "x", "status": "running", "state": "connected", "source": "rtsp://a", "last_seq": 1} | {
+    "events": [{"seq": 1, "kind": "alert", "created_at": "2026-01-02T03:04:05Z", "data": {}}]
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "kinds"),
+    [
+        (results.Job, EXTENDED, EACH.keys() - {results.Share, results.Delivery}),
+        (results.Share, SHARE, {results.Share}),
+        (results.Delivery, DELIVERY, {results.Delivery}),
+        (Explanation, explanation("succeeded", explained_person()), {Explanation, ExplainedPerson}),
+        (Stream, STREAM, {Stream, StreamEvent}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_a_newer_service_adds_is_kept_at_every_depth(kind, document, kinds):
+    found = kind.from_json(with_a_later_field(document))
+    inside = list(documents_in(found))
+    assert {type(each) for each in inside} >= kinds
+    for each in inside:
+        assert each.extra["added_later"] == 7, each
+    assert found.extra.get("extra") == document.get("extra")
+    # It changes neither what is equal nor what is printed.
+    assert dataclasses.replace(inside[-1], extra={}) == inside[-1]
+    assert "added_later" not in repr(inside[-1])
+
+
+def test_what_has_a_field_of_its_own_is_no_extra():
+    assert READ.extra.keys() == {"started_at", "options", "added_by_a_newer_service"}
+    assert all(each.extra == {} for each in documents_in(READ) if each is not READ)
+    assert {READ.segments[0].people[0].faces[0]} == {READ.segments[0].people[0].faces[0]}, "they can be hashed"
 
 
 def test_content_credentials_are_typed_and_absent_from_earlier_services():

@@ -25,8 +25,8 @@ PLACE_ID = "01a20d78-a9e9-755a-a1ee-3373ca532026"
 
 
 @pytest.fixture
-def client(server, no_pauses):  # noqa: ARG001 - it changes how the client pauses
-    with Client(server.url, "dfs_key", timeout_s=5.0) as connected:
+def client(server, no_pauses, connect):  # noqa: ARG001 - it changes how the client pauses
+    with connect(server.url, "dfs_key", timeout_s=5.0) as connected:
         yield connected
 
 
@@ -62,14 +62,12 @@ def test_a_direct_upload_survives_every_lost_answer(server, client):
     assert len(submissions) == 3
 
 
-def test_a_pause_that_storage_requests_is_kept(server, monkeypatch):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    with Client(server.url, "dfs_key", timeout_s=5.0) as client:
+def test_a_pause_that_storage_requests_is_kept(server, pauses, connect):
+    with connect(server.url, "dfs_key", timeout_s=5.0) as client:
         slow_down = problem(503, "SlowDown", **{"Retry-After": "7"})
         server.answers = [place(server), slow_down, (200, {}, b""), answer(job("queued"), 202)]
         submit_directly(client)
-    (pause_s,) = slept
+    (pause_s,) = pauses
     assert 7.0 <= pause_s <= 8.0
 
 
@@ -138,10 +136,10 @@ class Growing(io.BytesIO):
         return block + b"more" if (block := super().read(size)) else b""
 
 
-@pytest.mark.parametrize("file", [Shrinking(b"0123456789"), Growing(b"0123456789")], ids=["shrinks", "grows"])
+@pytest.mark.parametrize("file", [Shrinking, Growing], ids=["shrinks", "grows"])
 def test_a_file_that_changes_while_it_is_sent_is_reported_and_not_sent_again(server, client, file):
     with pytest.raises(InvalidRequestError, match="changed while it was sent"):
-        client.submit(file)
+        client.submit(file(b"0123456789"))
     assert len(server.requests) <= 1
 
 
@@ -176,70 +174,68 @@ def test_waiting_continues_after_a_lost_answer(server, client):
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_waiting_ends_in_time_even_if_the_service_requests_longer_pauses(server, status):
+def test_waiting_ends_in_time_even_if_the_service_requests_longer_pauses(server, status, connect):
     server.answers = [problem(status, "x", **{"Retry-After": "60"})] * 9
     began = time.monotonic()
-    with Client(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
+    with connect(server.url, "dfs_key") as client, pytest.raises(APIError) as raised:
         client.wait("x", timeout_s=1.0)
     assert raised.value.status == status
     assert time.monotonic() - began < 30.0
 
 
-def test_waiting_ends_in_time_even_if_the_service_does_not_answer(monkeypatch):
+def test_waiting_ends_in_time_even_if_the_service_does_not_answer(monkeypatch, connect):
     monkeypatch.setattr("deepfakestream.transport.GRACE_S", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         began = time.monotonic()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, "dfs_key") as client, pytest.raises(ConnectionFailedError):
+        with connect(url, "dfs_key") as client, pytest.raises(ConnectionFailedError):
             client.wait("x", timeout_s=0.3)
     assert time.monotonic() - began < 5.0
 
 
-def test_pauses_grow_and_differ_between_clients(server, monkeypatch):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+def test_pauses_grow_and_differ_between_clients(server, pauses, connect):
     for _ in range(20):
         server.answers = [problem(503, "x")] * 4
-        with Client(server.url, "dfs_key") as client, pytest.raises(ServerError):
+        with connect(server.url, "dfs_key") as client, pytest.raises(ServerError):
             client.get("x")
-    pauses = [slept[at::3] for at in range(3)]
-    for times in pauses:
+    by_attempt = [pauses[at::3] for at in range(3)]
+    for times in by_attempt:
         assert len(set(times)) == 20
-    assert all(0.25 <= short < 0.8 for short in pauses[0])
-    assert all(max(shorter) < max(longer) for shorter, longer in itertools.pairwise(pauses))
+    assert all(0.25 <= short < 0.8 for short in by_attempt[0])
+    assert all(max(shorter) < max(longer) for shorter, longer in itertools.pairwise(by_attempt))
 
 
 @pytest.mark.parametrize(("asked", "min_s", "max_s"), [("0", 0.0, 1.0), ("7", 7.0, 8.0), ("999999999", 60.0, 60.0)])
-def test_a_requested_pause_is_kept_within_bounds(server, monkeypatch, asked, min_s, max_s):
-    slept = []
-    monkeypatch.setattr(time, "sleep", slept.append)
+def test_a_requested_pause_is_kept_within_bounds(server, pauses, asked, min_s, max_s, connect):
     server.answers = [problem(429, "x", **{"Retry-After": asked}), answer(job())]
-    with Client(server.url, "dfs_key") as client:
+    with connect(server.url, "dfs_key") as client:
         client.get("x")
-    (pause_s,) = slept
+    (pause_s,) = pauses
     assert min_s <= pause_s <= max_s
 
 
-def test_a_client_without_retries_sends_once(server):
+def test_a_client_without_retries_sends_once(server, connect):
     server.answers = [problem(503, "x")]
-    with Client(server.url, "dfs_key", retries=0) as client, pytest.raises(ServerError):
+    with connect(server.url, "dfs_key", retries=0) as client, pytest.raises(ServerError):
         client.get("x")
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(("name", "value"), [("HTTPS_PROXY", "nonsense://a"), ("SSL_CERT_FILE", "/nowhere")])
-def test_an_unusable_proxy_or_certificate_file_is_an_error_of_this_package(monkeypatch, name, value):
+def test_an_unusable_proxy_or_certificate_file_is_an_error_of_this_package(monkeypatch, name, value, connect):
     monkeypatch.setenv(name, value)
     with pytest.raises(MissingPartError, match="environment"):
-        Client("https://a.example", "dfs_key")
+        connect("https://a.example", "dfs_key")
 
 
-def test_a_client_may_be_used_by_threads(server, client):
+@pytest.mark.usefixtures("no_pauses")
+def test_a_client_may_be_used_by_threads(server):
     server.answers = [problem(503, "x"), *[answer(job())] * 8]
     found = []
-    threads = [threading.Thread(target=lambda: found.append(client.get("x").status)) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with Client(server.url, "dfs_key") as client:
+        threads = [threading.Thread(target=lambda: found.append(client.get("x").status)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert found == ["succeeded"] * 8

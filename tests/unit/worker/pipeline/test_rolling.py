@@ -65,10 +65,12 @@ def test_few_faces_need_a_higher_score_than_many(verdict):
     assert run(verdict, [{0: 0.72}], first=1) == [("raised", 0, 10)]
 
 
-def test_a_weak_swap_is_found_once_it_fills_the_window(verdict):
-    [raised] = run(verdict, [{0: 0.2}] * 6 + [{0: 0.62}] * 8)
-    assert raised[:2] == ("raised", 0)
-    assert 45 <= raised[2] <= 65
+def test_a_weak_swap_is_found_with_its_first_segments(verdict):
+    assert run(verdict, [{0: 0.2}] * 6 + [{0: 0.62}] * 8) == [("raised", 0, 35)]
+
+
+def test_a_swap_near_the_limit_of_many_faces_is_found_once_there_are_as_many(verdict):
+    assert run(verdict, [{0: 0.2}] * 6 + [{0: 0.51}] * 8) == [("raised", 0, 50)]
 
 
 def test_real_faces_raise_nothing(verdict):
