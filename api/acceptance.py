@@ -36,7 +36,8 @@ class AcceptedJob(JobDocument):
     """A job that was accepted, as the answer 202 gives it."""
 
     poll_after_s: float | None = Field(
-        description="Ask for the job again in so many seconds, or wait for it with `Prefer: wait=N`. Null if it has ended."
+        description="Ask for the job again in so many seconds, or wait for it with `Prefer: wait=N`. Null if it has"
+        " ended."
     )
 
 

@@ -107,8 +107,8 @@ class SubmitHeaders(IdempotencyHeaders):
     prefer: str | Absent = Field(
         default=None,
         alias="Prefer",
-        description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240); then the answer is 201, or"
-        " 200 for the job of an earlier request.",
+        description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240); then the answer is 201,"
+        " or 200 for the job of an earlier request.",
     )
 
 
@@ -274,6 +274,36 @@ class UploadDocument(BaseModel):
     url: str = Field(description="Accepts the file without an API key; keep it secret until `expires_at`.")
     headers: dict[str, str] = Field(description="Send exactly these headers, and no `Content-Type`.")
     expires_at: datetime
+
+
+MAX_BATCH_ITEMS = 100
+
+
+class BatchRequest(_Request):
+    """Many jobs at once, each of a URL or a direct upload."""
+
+    items: list[Annotated[Any, DeclaredType(URLSubmission | UploadSubmission)]] = Field(
+        min_length=1,
+        max_length=MAX_BATCH_ITEMS,
+        description="Each is what `POST /v1/jobs` takes as JSON. One that is refused does not keep the others from"
+        " being accepted.",
+    )
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    model: ModelName | Absent = None
+    explain: bool | Absent = Field(default=None, description=EXPLAIN)
+    webhook_url: WebhookURL | Absent = Field(
+        default=None, description="Called once, when all jobs of the batch have ended; see *Webhooks*."
+    )
+    metadata: dict[str, Any] | Absent = Field(
+        default=None, description="Your own data, returned with the batch and in its webhook."
+    )
+
+
+class BatchPath(_Parameters):
+    """The batch of a request."""
+
+    batch_id: UUID = Field(description="The batch's id.")
 
 
 class JobPath(_Parameters):

@@ -70,7 +70,7 @@ def form(api, auth, data):
         ({"upload_id": "x"}, "missing_file", AS_JSON),
         ({"url": "https://a.example/x", "file": (io.BytesIO(noise_picture()), "a.jpg")}, "unknown_option", AS_JSON),
         ({"file": "clip.mp4"}, "missing_file", "-F file=@clip.mp4"),
-        ({"image": (io.BytesIO(noise_picture()), "a.jpg")}, "missing_file", "the file is in the field 'image'; send it"),
+        ({"image": (io.BytesIO(noise_picture()), "a.jpg")}, "missing_file", "the file is in the field 'image'"),
         ({}, "missing_file", "the form has no file in a field named 'file'"),
     ],
     ids=["url", "upload", "url and file", "name of a file", "another field", "nothing"],
