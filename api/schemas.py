@@ -214,14 +214,17 @@ class StreamSecret(_Request):
 
 
 class StreamRequest(_Request):
-    """A live stream to watch."""
+    """A live stream to watch: either one that the service connects to (`url`), or one that is sent to it (`push`)."""
 
-    url: str = Field(
-        min_length=1,
-        max_length=2048,
+    url: Annotated[str, Field(min_length=1, max_length=2048)] | Absent = Field(
+        default=None,
         description="`rtsp:`, `rtsps:`, `rtmp:`, `rtmps:`, `srt:`, or `https:` for HLS; without credentials.",
     )
-    secret: StreamSecret | Absent = None
+    push: Literal["rtmp"] | Absent = Field(
+        default=None,
+        description="`rtmp`: a publisher sends the stream to the address in the answer, with the key in it.",
+    )
+    secret: StreamSecret | Absent = Field(default=None, description="Only with `url`.")
     model: ModelName | Absent = None
     sample_fps: SampleFPS | Absent = None
     segment_seconds: Annotated[float, Field(ge=1.0, le=30.0)] | Absent = Field(
@@ -236,10 +239,25 @@ class StreamRequest(_Request):
     record: Recording = Field(
         default=Recording.NONE, description="`suspicious` keeps the segments around alerts; `none` keeps no media."
     )
+    last_faces: bool | Absent = Field(
+        default=None,
+        description="Keep a small picture of the newest face of each person at present, until the stream ends. By "
+        "default none is kept.",
+    )
     webhook_url: WebhookURL | Absent = Field(
         default=None, description="Called for each alert and at the end; see *Webhooks*."
     )
     metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if (self.url is None) == (self.push is None):
+            raise PydanticCustomError("one_source", "give either url or push")
+        if self.push is not None and self.secret is not None:
+            raise PydanticCustomError(
+                "no_secret", "secret belongs to url; with push, the key in the answer is the secret"
+            )
+        return self
 
 
 class ShareRequest(_OptionalRequest):
@@ -322,6 +340,12 @@ class RecordingPath(StreamPath):
     """The recorded segment in question."""
 
     index: Annotated[int, Field(ge=0, lt=2**31, description="The segment's index.")]
+
+
+class FacePath(StreamPath):
+    """The person in question."""
+
+    person: Annotated[int, Field(ge=0, lt=2**31, description="The person's number in the stream.")]
 
 
 class DiffPath(JobPath):

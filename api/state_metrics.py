@@ -29,6 +29,7 @@ from shared.states import (
     JobStatus,
     StreamState,
 )
+from shared.streams.claims import is_free
 
 log = get_logger(__name__)
 
@@ -132,7 +133,11 @@ def _collect_open_work(session: Session) -> Iterator[Metric]:
     for state in StreamState:
         if state != StreamState.ENDED:
             streams.add_metric([state], counts.get(state, 0))
-    yield from (jobs, segments, oldest, streams)
+    unread = GaugeMetricFamily("deepfakestream_unread_streams", "Live streams that have no reader.")
+    # One that is published has a reader as soon as its publisher comes.
+    alone = select(func.count()).select_from(Stream).join(Job, Job.id == Stream.job_id)
+    unread.add_metric([], session.scalar(alone.where(*is_free(), Stream.push_key_sha256.is_(None))) or 0)
+    yield from (jobs, segments, oldest, streams, unread)
 
 
 def _collect_stored_bytes(session: Session) -> Iterator[Metric]:

@@ -38,6 +38,8 @@ from shared.streams.cleanup import find_stream
 from shared.streams.creation import NewStream, count_open_streams, create_stream
 from shared.streams.ending import request_stop
 from shared.streams.events import read_events
+from shared.streams.keys import PUSH_APPLICATION, new_push_key
+from shared.streams.pushing import replace_key
 
 blueprint = APIBlueprint("streams", __name__, url_prefix="/v1", abp_tags=[Tag(name="streams")], abp_security=SECURITY)
 
@@ -51,12 +53,15 @@ def begin(header: IdempotencyHeaders, body: StreamRequest) -> Response:
     Begin to watch a live stream.
 
     The answer comes before the source is connected: follow the stream by its events or its webhooks. The credentials in
-    `secret` are never returned.
+    `secret` are never returned. With `push`, the answer has the address and the key for the publisher; the key is shown
+    only here. A repetition with the same `Idempotency-Key` answers with a new key in its place, as long as nobody has
+    published.
     """
     services = current_services()
     settings = services.settings
     options = body.model_dump(exclude_none=True, exclude={"secret"})
-    check_source_url(body.url, allow_insecure=settings.webhooks.allow_insecure)
+    if body.url is not None:
+        check_source_url(body.url, allow_insecure=settings.webhooks.allow_insecure)
     check_options(services, options)
     if body.duration_limit_s > settings.streams.max_duration_s:
         raise APIError(
@@ -67,7 +72,9 @@ def begin(header: IdempotencyHeaders, body: StreamRequest) -> Response:
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key, stores_file=False)
     document, is_new = _create(services, body, options, manifest, header.idempotency_key)
-    return accepted_response(document, f"/v1/streams/{document.id}", is_new=is_new)
+    response = accepted_response(document, f"/v1/streams/{document.id}", is_new=is_new)
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
 
 
 @blueprint.get(
@@ -203,13 +210,16 @@ def _create(
 ) -> tuple[StreamDocument, bool]:
     """Commit the stream. Return its document, and whether it is new."""
     secret = body.secret
+    push_key = None if body.push is None else new_push_key()
     new = NewStream(
-        url=body.url,
+        url=body.url or _push_address(services),
         username=None if secret is None else secret.username,
         password=None if secret is None or secret.password is None else secret.password.get_secret_value(),
         duration_limit_s=body.duration_limit_s,
         alert_threshold=body.alert_threshold,
         record=body.record,
+        last_faces=bool(body.last_faces),
+        push_key=push_key,
     )
     with services.sessions.transaction() as session:
         job, is_new = create_stream(
@@ -237,7 +247,20 @@ def _create(
             _check_open_streams(session, services)
             record_event(session, "stream.begun", owner=job.owner, actor=current_actor(), job_id=job.id)
             after_commit(session).count(JOBS_ACCEPTED.labels(source="stream").inc)
-        return StreamDocument.from_rows(job, stream, []), is_new
+        elif push_key is not None and not replace_key(session, job.id, push_key):
+            push_key = None
+        return StreamDocument.from_rows(job, stream, [], push_key), is_new
+
+
+def _push_address(services: Services) -> str:
+    """Return the address for publishers. Raises APIError where the service has none."""
+    address = services.settings.streams.push_address
+    if address is None:
+        raise APIError(
+            Code.INVALID_REQUEST,
+            "streams cannot be published to this service (streams.push_address is not set); give the url of a source",
+        )
+    return f"{address}/{PUSH_APPLICATION}"
 
 
 def _check_open_streams(session: Session, services: Services) -> None:

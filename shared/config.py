@@ -4,12 +4,14 @@ Settings that both services need, and the loader for settings.
 Values come from a YAML file, named by ``DEEPFAKESTREAM_CONFIG``, from a folder of secrets, named by
 ``DEEPFAKESTREAM_SECRETS``, and from environment variables. Each source overrides those before it. ``database.url`` in
 the file is ``DEEPFAKESTREAM_DATABASE__URL`` in the environment and the file ``database__url`` in the folder. All
-mistakes are reported together, each by its full name. Nothing but ``load_settings`` reads the environment.
+mistakes are reported together, each by its full name. Nothing but ``load_settings`` reads the environment, and
+``shared.effective_settings``, which shows operators where values come from.
 """
 
 import os
 from pathlib import Path
 from typing import Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -194,6 +196,57 @@ class Streams(Section):
     """The time over which a person is judged while the stream runs."""
     allow_shared_network: bool = False
     """Read RTSP, RTMP and SRT also where the system allows no network namespaces, which is less safe."""
+    push_listen: str | None = None
+    """Where readers accept publishers, ``host:port``, such as ``0.0.0.0:1935``; nowhere by default."""
+    push_address: str | None = None
+    """The address of that port for publishers, ``rtmp://host:port``; without it, no stream can be published."""
+    push_certificate_file: Path | None = None
+    """PEM file of the certificate chain for ``rtmps:``; without it, readers speak ``rtmp:``."""
+    push_certificate_key_file: Path | None = None
+    """PEM file of its private key; the same file by default."""
+    push_wait_s: float = Field(default=600.0, gt=0)
+    """How long a stream waits for the first picture of its publisher. After that, ``source_timeout_s`` counts."""
+
+    @property
+    def push_endpoint(self) -> tuple[str, int] | None:
+        """Host, which may be empty, and port of ``push_listen``."""
+        if self.push_listen is None:
+            return None
+        parts = urlsplit(f"//{self.push_listen}")
+        return parts.hostname or "", parts.port or 0
+
+    @field_validator("push_listen", "push_address", mode="before")
+    @classmethod
+    def _is_off_when_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("push_listen")
+    @classmethod
+    def _check_push_listen(cls, value: str | None) -> str | None:
+        if value is not None and not _is_host_and_port(f"//{value}"):
+            raise ValueError("must be host:port, such as 0.0.0.0:1935 or [::]:1935")
+        return value
+
+    @field_validator("push_address")
+    @classmethod
+    def _check_push_address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.rstrip("/")
+        if not value.startswith(("rtmp://", "rtmps://")) or not _is_host_and_port(value, needs_port=False):
+            raise ValueError("must be rtmp://host:port or rtmps://host:port, without a path")
+        return value
+
+
+def _is_host_and_port(url: str, *, needs_port: bool = True) -> bool:
+    """Return whether *url* has nothing but a host and a port."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    is_plain = not (parts.path or parts.query or parts.fragment or "@" in parts.netloc)
+    return is_plain and bool(parts.hostname) and (port is not None or not needs_port)
 
 
 class Webhooks(Section):

@@ -420,6 +420,7 @@ class Stream(Base):
         CheckConstraint(_allowed_values("ending", StreamEnd), name="ending"),
         CheckConstraint(_allowed_values("record", Recording), name="record"),
         Index("ix_streams_open", "job_id", postgresql_where=text("ended_at is null")),
+        Index("ix_streams_push_key_sha256", "push_key_sha256", postgresql_where=text("push_key_sha256 is not null")),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -430,10 +431,18 @@ class Stream(Base):
     Address and credentials of the source, which only its reader reads; see ``shared.streams.claims.read_secret``. Null
     once the stream has ended.
     """
+    push_key_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """
+    Of a stream that is published to the service: the digest of its key, which has 256 random bits and is shown once.
+    """
+    away_since: Mapped[datetime | None]
+    """Of such a stream: since when its publisher is away; null while it is connected."""
     duration_limit_s: Mapped[float]
     alert_threshold: Mapped[float | None]
     """The mean score of a person from which on there is an alert; null for that of the checkpoint."""
     record: Mapped[Recording] = mapped_column(default=Recording.NONE)
+    last_faces: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """Whether pictures of the newest faces are kept while it runs."""
     state: Mapped[StreamState] = mapped_column(default=StreamState.WAITING)
     error_code: Mapped[str | None]
     """Why the source was away last."""
@@ -460,6 +469,31 @@ class Stream(Base):
     ended_at: Mapped[datetime | None]
 
     job: Mapped[Job] = relationship()
+
+    @property
+    def is_pushed(self) -> bool:
+        """Whether a publisher sends it to the service."""
+        return self.push_key_sha256 is not None
+
+
+class StreamFace(Base):
+    """
+    The picture of a face in a live stream that keeps the newest of each person while it runs; ``shared.streams.faces``.
+
+    A trigger erases them when the job ends, and the foreign key when its stream is erased (migration 0019).
+    """
+
+    __tablename__ = "stream_faces"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("streams.job_id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True)
+    """Of the segment."""
+    within: Mapped[int] = mapped_column(primary_key=True)
+    """Number of the person within the segment."""
+    person: Mapped[int | None]
+    """Number of the person in the stream; null until the segment is judged."""
+    time_s: Mapped[float]
+    jpeg: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class StreamEvent(Base):

@@ -70,6 +70,11 @@ STREAM_SEGMENTS: Final = Counter(
     ["outcome"],
 )
 STREAM_ALERTS: Final = Counter("deepfakestream_stream_alerts", "Alerts about people in live streams.", ["action"])
+PUSH_CONNECTIONS: Final = Counter(
+    "deepfakestream_push_connections",
+    "Connections to the port for publishers, by outcome: accepted, refused, late, malformed or limited.",
+    ["outcome"],
+)
 STREAM_DELAY_SECONDS: Final = Histogram(
     "deepfakestream_stream_delay_seconds",
     "Seconds from the arrival of a segment's last picture to the event with its score.",

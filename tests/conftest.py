@@ -78,7 +78,9 @@ def stack() -> Iterator[EmbeddedStack]:
             for name, value in (SHORT_LEASES | ONE_SCORER | MANY_REFUSALS).items():
                 patch.setenv(f"DEEPFAKESTREAM_{name}", value)
             state = running.enter_context(state_folder())
-            stack = running.enter_context(EmbeddedStack(state, port=free_port(), flower_port=free_port()))
+            stack = running.enter_context(
+                EmbeddedStack(state, **{name: free_port() for name in ("port", "flower_port", "push_port")})
+            )
         yield stack
 
 

@@ -60,3 +60,20 @@ def postgres_of(stack: EmbeddedStack) -> psycopg.Connection:
 def redis_of(stack: EmbeddedStack) -> redis.Redis:
     """A connection to Redis."""
     return redis.Redis(unix_socket_path=str(stack._redis.socket))
+
+
+def start_another(stack: EmbeddedStack, name: str, port: int) -> None:
+    """Start a second process of the service *name*, with its metrics at another *port*."""
+    service = service_of(stack, name)
+    environment = service._environment | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
+    other = Service(
+        f"{name}-2",
+        service._command,
+        environment=environment | stack._metrics_folder(f"{name}-2"),
+        folder=service._folder,
+        log=service.log.with_name(f"{name}-2.log"),
+        niceness=service._niceness,
+        port=port,
+    )
+    services_of(stack).append(other)
+    other.start()

@@ -4,6 +4,7 @@ A small RTSP server (RFC 2326) for tests: one stream, interleaved in the connect
 ffmpeg packs the stream into RTP and describes it; the conversation alone is ours.
 """
 
+import contextlib
 import hashlib
 import re
 import socket
@@ -19,11 +20,16 @@ REALM, NONCE = "camera", "5f3a"
 
 
 class RTSPServer:
-    """Context manager that serves the transport stream at *clip* in real time; ``login`` is ``name:password``."""
+    """
+    Context manager that serves the transport stream at *clip* in real time, once or without an end.
 
-    def __init__(self, clip, *, login=None, redirect=None):
+    ``login`` is ``name:password``.
+    """
+
+    def __init__(self, clip, *, login=None, redirect=None, is_endless=False):
         self.requests = []
         self._clip, self._login, self._redirect = clip, login, redirect
+        self._is_endless, self._connection = is_endless, None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
@@ -35,7 +41,18 @@ class RTSPServer:
     def __exit__(self, *_):
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._end_connection()
         self._thread.join()
+
+    def replace(self, clip):
+        """Serve another clip, from the next connection on."""
+        self._clip = clip
+        self._end_connection()
+
+    def _end_connection(self):
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
 
     def _serve(self):
         while True:
@@ -43,7 +60,8 @@ class RTSPServer:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rb") as lines:
+            self._connection = connection
+            with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
                 self._converse(connection, lines)
 
     def _converse(self, connection, lines):
@@ -90,7 +108,8 @@ class RTSPServer:
         return given.get("response") == _md5(f"{first}:{NONCE}:{second}")
 
     def _command(self, port, description):
-        command = [find_ffmpeg(), "-v", "error", "-re", "-i", str(self._clip), "-map", "0:v", "-c", "copy"]
+        loop = ["-stream_loop", "-1"] if self._is_endless else []
+        command = [find_ffmpeg(), "-v", "error", "-re", *loop, "-i", str(self._clip), "-map", "0:v", "-c", "copy"]
         return [*command, "-f", "rtp", "-sdp_file", str(description), f"rtp://127.0.0.1:{port}"]
 
     def _describe(self):

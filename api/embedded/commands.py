@@ -29,12 +29,17 @@ from api.embedded.stack import EmbeddedStack
 @click.option(
     "--flower-port", type=click.IntRange(1, 65535), help="Port of Flower; otherwise the first free one from 5555 on."
 )
+@click.option(
+    "--push-port",
+    type=click.IntRange(1, 65535),
+    help="Port for publishers of live streams; otherwise the first free one from 1935 on.",
+)
 @click.pass_context
-def up(context: click.Context, port: int | None, flower_port: int | None) -> None:
+def up(context: click.Context, port: int | None, flower_port: int | None, push_port: int | None) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     _stop_on_signals()
     try:
-        run_stack(_state_folder(context), port=port, flower_port=flower_port)
+        run_stack(_state_folder(context), port=port, flower_port=flower_port, push_port=push_port)
     except KeyboardInterrupt:
         # The terminal may have closed.
         with contextlib.suppress(OSError):
@@ -57,7 +62,7 @@ def demo(context: click.Context) -> None:
     context.exit(exit_status_of(results))
 
 
-def run_stack(state: Path, *, port: int | None, flower_port: int | None) -> None:
+def run_stack(state: Path, *, port: int | None, flower_port: int | None, push_port: int | None) -> None:
     """
     Run the service with its state in *state* until KeyboardInterrupt.
 
@@ -65,7 +70,7 @@ def run_stack(state: Path, *, port: int | None, flower_port: int | None) -> None
         StackError: It cannot be started, or a part of it keeps crashing.
     """
     with (
-        EmbeddedStack(state, port=port, flower_port=flower_port, say=print_step) as stack,
+        EmbeddedStack(state, port=port, flower_port=flower_port, push_port=push_port, say=print_step) as stack,
         announce_stack(stack.state) as is_announced,
     ):
         program = program_for_another_terminal(stack.state, is_announced=is_announced)
@@ -73,6 +78,7 @@ def run_stack(state: Path, *, port: int | None, flower_port: int | None) -> None
             f"\nAPI            {stack.url}   documentation {stack.url}/docs\n"
             f"page           {stack.url}/   for people: upload files, list jobs\n"
             f"Flower         {stack.flower_url}   user operator, password in {stack.flower_password_file}\n"
+            f"publishers     {stack.push_url}   stream keys by '{program} watch --push'\n"
             f"metrics        {stack.url}/metrics, {', '.join(stack.metrics_urls)}\n"
             f"API key        in {stack.api_key_file}\n"
             f"webhook secret in {stack.webhook_secret_file}\n"

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepfakestream.client import Client
+from deepfakestream.outcomes import ScanResult
+from deepfakestream.printing import TablePrinter
 from deepfakestream.results import Job
-from deepfakestream.scanning import Options, Scan, ScanResult
+from deepfakestream.scanning import Options, Scan
 from deepfakestream.tables import describe_limits, format_score
 from deepfakestream.terminal import safe_text, say
 from rich.console import Console
@@ -33,7 +35,7 @@ def run_demo(state: Path, console: Console) -> list[ScanResult]:
     with EmbeddedStack(state, say=print_step) as stack:
         print_step(f"ready after {time.monotonic() - began:.1f} s, API at {stack.url}")
         with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
-            scan = Scan(Options(timeout_s=DEMO_TIMEOUT_S), console, as_json=False)
+            scan = Scan(Options(timeout_s=DEMO_TIMEOUT_S), TablePrinter(console))
             results = scan.scan_with_service(client, [str(video) for video in videos])
             print_summary(console, results)
             print_assessment(console, [result.job for result in results])

@@ -10,7 +10,8 @@ from api.embedded.errors import PortTakenError, StackError
 
 API_PORT: Final = 8000
 FLOWER_PORT: Final = 5555
-"""First ports that are tried for the api and for Flower."""
+PUSH_PORT: Final = 1935
+"""First ports that are tried for the api, for Flower, and for publishers of live streams."""
 MAX_TRIED_PORTS: Final = 100
 _IN_USE_MESSAGES: Final = (os.strerror(errno.EADDRINUSE), "Connection in use")
 """How Python, and gunicorn in its own words, report that a port is taken."""
@@ -26,13 +27,28 @@ def choose_ports(port: int | None, flower_port: int | None) -> tuple[int, int]:
     if port is not None and port == flower_port:
         raise StackError(f"port {port} is given to both the api and Flower: choose another one with --flower-port")
     for name, option, given in (("the api", "--port", port), ("Flower", "--flower-port", flower_port)):
-        if given is not None and (problem := port_problem(given)) is not None:
-            raise StackError(
-                f"port {given}, for {name}, {problem}: choose another one with {option},"
-                f" or leave {option} out to get the first free one"
-            )
+        _check_given(given, name, option)
     port = port or find_free_port(start=API_PORT, excluded=flower_port)
     return port, flower_port or find_free_port(start=FLOWER_PORT, excluded=port)
+
+
+def choose_push_port(given: int | None, *, excluded: int | None = None) -> int:
+    """
+    Choose the loopback port for publishers of live streams: the given one, or the first free one from 1935 on.
+
+    Raises:
+        StackError: The given port is taken.
+    """
+    _check_given(given, "publishers", "--push-port")
+    return given or find_free_port(start=PUSH_PORT, excluded=excluded)
+
+
+def _check_given(given: int | None, name: str, option: str) -> None:
+    if given is not None and (problem := port_problem(given)) is not None:
+        raise StackError(
+            f"port {given}, for {name}, {problem}: choose another one with {option},"
+            f" or leave {option} out to get the first free one"
+        )
 
 
 def find_free_port(*, start: int = 0, excluded: int | None = None) -> int:

@@ -23,7 +23,7 @@ from deepfakestream.errors import MissingPartError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
 from api.embedded.errors import PortTakenError, StackError
-from api.embedded.ports import choose_ports, find_free_port, port_taken_error, reports_port_in_use
+from api.embedded.ports import choose_ports, choose_push_port, find_free_port, port_taken_error, reports_port_in_use
 from api.embedded.processes import Service
 from api.embedded.servers import Postgres, Redis
 from api.embedded.state import lock_state, prepare_folder, write_secret
@@ -34,7 +34,11 @@ WORKER_NICENESS = 10
 """Workers run at a lower priority than the api, so that a request does not wait for the scoring of faces."""
 MAX_PORT_ATTEMPTS = 5
 """How often ports are chosen when another program takes one before the service listens on it."""
-PORT_OPTIONS = {"api": ("the api", "--port"), "flower": ("Flower", "--flower-port")}
+PORT_OPTIONS = {
+    "api": ("the api", "--port"),
+    "flower": ("Flower", "--flower-port"),
+    "worker-stream": ("publishers", "--push-port"),
+}
 """Process → its name for people, and the option of ``up`` that chooses its port."""
 PACKAGES_OF_EXTRAS = {
     "api": ("flask", "gunicorn"),
@@ -56,11 +60,13 @@ class EmbeddedStack:
         state: Folder of everything that survives a restart.
         port: Port of the api; the first free one from 8000 on if not given.
         flower_port: Port of Flower; the first free one from 5555 on if not given.
+        push_port: Port for publishers of live streams; the first free one from 1935 on if not given.
         say: Called with a line about each step.
 
     Attributes:
         url: Address of the api, once the context is entered.
         flower_url: Address of Flower.
+        push_url: Address for publishers, to which a slash and a stream key are added.
         metrics_urls: Addresses of the workers' metrics.
     """
 
@@ -70,17 +76,20 @@ class EmbeddedStack:
         *,
         port: int | None = None,
         flower_port: int | None = None,
+        push_port: int | None = None,
         say: Say = lambda _: None,
     ) -> None:
         self.state = state.absolute()
         self._say = say
-        self._wanted_port, self._wanted_flower_port = port, flower_port
+        self._wanted_port, self._wanted_flower_port, self._wanted_push_port = port, flower_port, push_port
         self._postgres = Postgres(self.state / "postgres")
         self._redis = Redis(self.state / "redis")
         self._services: list[Service] = []
         self._lock: IO[str] | None = None
         self.url = ""
         self.flower_url = ""
+        self.push_url = ""
+        self._push_port = 0
         self.metrics_urls: list[str] = []
 
     @property
@@ -143,6 +152,7 @@ class EmbeddedStack:
         self._take_lock()
         # Checked before anything runs, since a person may have to choose other ports.
         choose_ports(self._wanted_port, self._wanted_flower_port)
+        choose_push_port(self._wanted_push_port)
         self._say("starting Postgres")
         database_url = self._postgres.start()
         self._say("starting Redis")
@@ -178,6 +188,8 @@ class EmbeddedStack:
         """
         port, flower_port = choose_ports(self._wanted_port, self._wanted_flower_port)
         self.url, self.flower_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{flower_port}"
+        self._push_port = choose_push_port(self._wanted_push_port, excluded=port)
+        self.push_url = f"rtmp://127.0.0.1:{self._push_port}/live"
         self.metrics_urls.clear()
         self._say("starting api, workers, beat and Flower")
         self._add_services(environment, port, flower_port)
@@ -185,6 +197,10 @@ class EmbeddedStack:
 
     def _add_services(self, environment: dict[str, str], port: int, flower_port: int) -> None:
         python = sys.executable
+        environment = environment | {
+            "DEEPFAKESTREAM_STREAMS__PUSH_LISTEN": f"127.0.0.1:{self._push_port}",
+            "DEEPFAKESTREAM_STREAMS__PUSH_ADDRESS": f"rtmp://127.0.0.1:{self._push_port}",
+        }
         self._add(
             "api",
             [python, "-m", "gunicorn", "-c", "python:api.gunicorn"],
@@ -196,7 +212,8 @@ class EmbeddedStack:
             own = self._metrics_folder(name) | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(metrics_port)}
             self.metrics_urls.append(f"http://127.0.0.1:{metrics_port}/metrics")
             command = [python, "-m", "worker", "--role", role]
-            self._add(name, command, environment | own, grace_s=15.0, niceness=WORKER_NICENESS, port=metrics_port)
+            listens = self._push_port if role == "stream" else metrics_port
+            self._add(name, command, environment | own, grace_s=15.0, niceness=WORKER_NICENESS, port=listens)
         self._add("beat", [python, "-m", "worker", "beat"], environment)
         own = {
             "DEEPFAKESTREAM_WORKER__FLOWER__PORT": str(flower_port),

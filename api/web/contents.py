@@ -47,7 +47,8 @@ def read_styles() -> str:
 
 def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: Path) -> dict[str, Any]:
     """
-    Return the values of ``report.html`` and ``report.typ``, but for the token of a link and explained faces.
+    Return the values of ``report.html`` and ``report.typ``, but for the token of a link, explained faces, whether the
+    job ``is_stream``, and what is ``live`` in one that runs.
 
     Args:
         segments: Summaries of all segments, in order, with ``start_s``, ``end_s`` and ``fake_score``.
@@ -95,6 +96,8 @@ def describe_report(document: JobDocument, segments: Sequence[Any], models_dir: 
         "explain_map": explain_map,
         "not_a_share": NOT_A_SHARE,
         "closing": CLOSING,
+        "is_stream": False,
+        "live": None,
         "map_note": MAP_NOTE,
     }
 

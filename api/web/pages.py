@@ -25,6 +25,7 @@ from api.services import Services, current_services
 from api.shares import find_shared
 from api.slots import take_slot
 from api.web.explained import describe_explained
+from api.web.live import describe_live
 from api.web.report import collect_report, send_pdf
 from shared.errors import Code
 from shared.jobs.explanations import find_explanation
@@ -85,8 +86,10 @@ def report(job_id: uuid.UUID) -> Response:
     services = current_services()
     try:
         with services.sessions.transaction() as session:
-            values = collect_report(session, find_linked_job(session, job_id), Path(services.settings.models.dir))
+            job = find_linked_job(session, job_id)
+            values = collect_report(session, job, Path(services.settings.models.dir))
             values["explained"] = describe_explained(find_explanation(session, job_id), partial(_image_address, job_id))
+            values["live"] = describe_live(session, job, services.settings.streams.window_s)
     except _NoReportError:
         if request.accept_mimetypes.quality("text/html") <= request.accept_mimetypes.quality("application/json"):
             raise
@@ -122,12 +125,9 @@ def events(job_id: uuid.UUID) -> Response:
     services = current_services()
     first = _read_progress(services, job_id)
     opening = f"retry: {RECONNECT_MS}\ndata: {json.dumps(first)}\n\n"
-    slots = (services.streaming, services.waiting)
-    for number, slot in enumerate(slots):
-        if not slot.acquire(blocking=False):
-            for taken in slots[:number]:
-                taken.release()
-            return _event_stream(opening)
+    slots = take_watching_slots(services)
+    if slots is None:
+        return event_stream(opening)
 
     def has_ended() -> bool:
         return bool(_read_progress(services, job_id)["is_final"])
@@ -149,14 +149,26 @@ def events(job_id: uuid.UUID) -> Response:
             # The link was revoked, or the database is unavailable: the page connects again, or learns why it cannot.
             return
 
-    response = _event_stream(stream_with_context(stream()))
+    response = event_stream(stream_with_context(stream()))
     # Not in the generator, whose ``finally`` does not run if the browser has gone before it begins.
     for slot in slots:
         response.call_on_close(slot.release)
     return response
 
 
-def _event_stream(events: str | Iterator[str]) -> Response:
+def take_watching_slots(services: Services) -> tuple[BoundedSemaphore, ...] | None:
+    """Take what a page that is watched holds, for its caller to release; None where all are taken."""
+    slots = (services.streaming, services.waiting)
+    for number, slot in enumerate(slots):
+        if not slot.acquire(blocking=False):
+            for taken in slots[:number]:
+                taken.release()
+            return None
+    return slots
+
+
+def event_stream(events: str | Iterator[str]) -> Response:
+    """Return *events* as a response of server-sent events."""
     response = Response(events, mimetype="text/event-stream")
     response.headers["Cache-Control"] = "no-store"
     return response

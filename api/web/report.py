@@ -21,6 +21,7 @@ from shared.documents.jobs import JobDocument
 from shared.jobs.explanations import find_explanation
 from shared.jobs.segments import read_segment_page, read_segments
 from shared.models import Job
+from shared.streams.cleanup import find_stream
 
 PAGE_SEGMENTS: Final = 1000
 BUSY_RETRY_S: Final = 2
@@ -113,4 +114,4 @@ def collect_report(session: Session, job: Job, models_dir: Path) -> dict[str, An
         page = read_segment_page(session, job.id, after=after, limit=PAGE_SEGMENTS)
         segments += page.rows
         after = page.last_index
-    return describe_report(document, segments, models_dir)
+    return {**describe_report(document, segments, models_dir), "is_stream": find_stream(session, job.id) is not None}

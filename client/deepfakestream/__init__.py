@@ -36,7 +36,7 @@ from deepfakestream.results import (
     Share,
     Suspicion,
 )
-from deepfakestream.streams import Stream, StreamEvent
+from deepfakestream.streams import Push, Stream, StreamEvent
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "NotMediaError",
     "Person",
     "Provenance",
+    "Push",
     "RateLimitedError",
     "Review",
     "Segment",

@@ -1,12 +1,15 @@
 """Addresses of services: validation, and comparison by origin."""
 
 import ipaddress
+import re
 import socket
 
 import httpx
 
 from deepfakestream.errors import AddressError
 
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?(/[^@\s]*)?")
+"""A host with perhaps a port and a path, as people type it."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Origin = tuple[str, str, int]
@@ -20,6 +23,10 @@ def parse_origin(url: str) -> Origin:
     Raises:
         AddressError: It is not the address of a service: not http or https, without a host, or with a user name.
     """
+    if "://" not in url and _HOST.fullmatch(url):
+        # "localhost:8000" would otherwise be an address of the scheme "localhost".
+        scheme = "http" if is_loopback(url.partition("/")[0].rpartition(":")[0] or url) else "https"
+        raise AddressError(f"{url!r} is not the address of a service: it has no scheme, write {scheme}://{url}")
     try:
         parsed = httpx.URL(url)
         port = parsed.port or _DEFAULT_PORTS.get(parsed.scheme)

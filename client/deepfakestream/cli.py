@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 import click
 
 from deepfakestream.commands import (
+    completion,
+    doctor,
     evidence,
     explanations,
     jobs,
@@ -31,7 +33,9 @@ COMMANDS_GROUP = "deepfakestream.commands"
 """Entry points by which an installed server adds commands."""
 SERVER_COMMANDS = {
     "audit": "deepfakestream-server[api]",
+    "config": "deepfakestream-server",
     "demo": "deepfakestream-server[api,worker,embedded,demo]",
+    "digest": "deepfakestream-server",
     "keys": "deepfakestream-server",
     "reviews": "deepfakestream-server[api]",
     "storage": "deepfakestream-server",
@@ -92,6 +96,12 @@ def _print_error_and_exit(error: click.ClickException) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _print_version(context: click.Context, _: click.Parameter, is_given: bool) -> None:
+    if is_given and not context.resilient_parsing:
+        say(version("deepfakestream"))
+        context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option(
     "--url", help="Address of the service; otherwise DEEPFAKESTREAM_URL, or the stack that runs on this machine."
@@ -105,6 +115,9 @@ def _print_error_and_exit(error: click.ClickException) -> NoReturn:
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
     help="State folder of the embedded stack; otherwise DEEPFAKESTREAM_STATE, or that of the running stack.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 @click.pass_context
 def main(context: click.Context, url: str | None, api_key: str | None, state: Path | None) -> None:
@@ -130,6 +143,8 @@ def show_version() -> None:
 
 
 for _command in (
+    completion.completion,
+    doctor.doctor,
     evidence.evidence,
     evidence.evidence_key,
     evidence.verify,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from deepfakestream.scanning import ScanResult
+from deepfakestream.outcomes import ScanResult
 
 FAILED: Final = 1
 FOUND: Final = 3

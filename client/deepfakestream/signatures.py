@@ -114,6 +114,19 @@ def check_media(path: Path) -> None:
         head = file.read(HEADER_BYTES)
     if not head:
         raise EmptyFileError("it is empty")
+    check_head(head)
+
+
+def check_head(head: bytes) -> None:
+    """
+    Refuse a file that is certainly neither an image nor a video.
+
+    Args:
+        head: The beginning of the file, HEADER_BYTES or all of it.
+
+    Raises:
+        NotMediaError: It is neither; the sentence says what it is.
+    """
     found = _name_non_media_format(head)
     if found is not None:
         raise NotMediaError(f"it is {found}, neither an image nor a video, so it was not sent")

@@ -24,6 +24,22 @@ class StreamEvent(Document):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Push(Document):
+    """Where a publisher sends a stream."""
+
+    protocol: str
+    address: str
+    """The server's address for the publisher."""
+    key: str | None = Field(default=None, repr=False)
+    """The stream key, which the service shows once: in what ``begin_stream`` returns. None otherwise."""
+
+    @property
+    def url(self) -> str | None:
+        """Address and key in one, for programs that take them so; None without the key."""
+        return None if self.key is None else f"{self.address}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stream(Document):
     """A live stream."""
 
@@ -35,6 +51,8 @@ class Stream(Document):
     """``waiting``, ``connected``, ``away``, ``ending`` or ``ended``."""
     source: str
     """Scheme and host of the source."""
+    push: Push | None = None
+    """Where its publisher sends it; None for a stream that the service connects to itself."""
     verdict: str | None = None
     """Of the whole stream; None until it has ended."""
     fake_score: Number | None = None

@@ -4,8 +4,6 @@ Tables and lines that show jobs to a person.
 Text from a service is printed by ``safe_text``, since it may contain control characters that a terminal would obey.
 """
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -14,9 +12,8 @@ from deepfakestream.explanations import Explanation
 from deepfakestream.results import Job, Model, Provenance
 from deepfakestream.terminal import pluralize, printable, safe_text
 
-MIN_FULL_WIDTH = 118
+MIN_FULL_WIDTH = 130
 """Columns of a terminal from which on all columns of the table of jobs are printed."""
-NARROW_COLUMNS = ("id", "status", "average", "verdict")
 ID_WIDTH = 36
 MAX_LISTED = 5
 VERDICT_STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
@@ -38,56 +35,70 @@ def format_change(before: Job, after: Job) -> str:
 
 def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) -> None:
     """
-    Print the table of segments, the average and peak scores, the verdict and the model.
+    Print the table of segments, the average and peak scores, the verdict and its limits.
 
     Args:
         has_id: Print the id as well, by which other commands find the job; a job of ``--local`` is stored nowhere.
     """
-    console.print()
+    _print_line(console, Text())
+    _print_line(console, safe_text(name, "bold"))
     if job.segments:
-        _print_segments(console, name, job)
-    else:
-        console.print(safe_text(name, "bold"))
+        _print_segments(console, job)
     if has_id:
-        console.print(safe_text(f"job     {job.id}"))
+        _print_line(console, safe_text(f"job     {job.id}"))
     if job.error is not None:
-        console.print(safe_text(job.status, "bold red"), safe_text(f"{job.error.detail} ({job.error.code})"))
-        return
-    if job.status != "succeeded":
-        console.print(safe_text(job.status))
-        return
-    console.print(f"average {format_score(job.fake_score)}   peak {format_score(job.peak_score)}")
-    console.print("verdict", _verdict_text(job), safe_text(f"({', '.join(job.reasons)})" if job.reasons else ""))
+        failure = safe_text(f" {job.error.detail} ({job.error.code})")
+        _print_line(console, safe_text(job.status, "bold red").append_text(failure))
+    elif job.status != "succeeded":
+        _print_line(console, safe_text(job.status))
+    else:
+        for line in _outcome_lines(job):
+            _print_line(console, line)
+
+
+def _print_line(console: Console, line: Text) -> None:
+    """Print *line*, which only a terminal breaks."""
+    console.print(line, soft_wrap=not console.is_terminal, highlight=False)
+
+
+def _outcome_lines(job: Job) -> list[Text]:
+    reasons = safe_text(f" ({', '.join(job.reasons)})" if job.reasons else "")
+    lines = [
+        Text(f"average {format_score(job.fake_score)}   peak {format_score(job.peak_score)}"),
+        Text("verdict ").append_text(_verdict_text(job)).append_text(reasons),
+    ]
     judged = [person for person in job.people if person.verdict == job.verdict and len(job.people) > 1]
     for person in judged[:MAX_LISTED] if job.verdict != "real" else ():
         limit = f"; fake from {format_score(person.fake_from)}" if person.fake_from is not None else ""
-        console.print(
-            safe_text(f"        person {person.person}: {format_score(person.fake_score)}, {person.verdict}{limit}")
-        )
-    _print_suspicious(console, job)
+        score = format_score(person.fake_score)
+        lines.append(safe_text(f"        person {person.person}: {score}, {person.verdict}{limit}"))
+    lines += [safe_text(f"        {described}") for described in describe_suspicious(job)]
     if described := describe_provenance(job.provenance):
-        console.print(safe_text(described))
-    if job.model is not None:
-        model = job.model
-        found = describe_limits(job, model)
-        console.print(
-            safe_text(
-                f"model   {model.name} {model.version}, weights sha256 {model.weights_sha256[:12]}…"
-                f"{f': {found}' if found else ''}; how far to trust it: deepfakestream models --card"
-            )
-        )
+        lines.append(safe_text(described))
+    if job.model is not None and (limits := describe_limits(job, job.model)):
+        lines.append(safe_text(f"limits  {limits}"))
     if job.explanation is not None:
-        console.print(safe_text(f"what raised the scores: deepfakestream explain {job.id}"))
+        lines.append(safe_text(f"what raised the scores: deepfakestream explain {job.id}"))
+    return lines
 
 
-def _print_suspicious(console: Console, job: Job) -> None:
+def describe_suspicious(job: Job) -> list[str]:
+    """Describe the first suspicious stretches of time, a line for each; those of an image have no times."""
+    lines = []
     for stretch in job.suspicious[:MAX_LISTED]:
-        when = f"{format_time(stretch.start_s)} to {format_time(stretch.end_s)}, person {stretch.person}"
+        when = "" if is_still(job) else f"{format_time(stretch.start_s)} to {format_time(stretch.end_s)}, "
         measured = f"{format_score(stretch.fake_score)} on {pluralize(stretch.faces, 'face')}, {stretch.verdict}"
-        console.print(safe_text(f"        {when}: {measured}"))
+        lines.append(f"{when}person {stretch.person}: {measured}")
     if len(job.suspicious) > MAX_LISTED:
         left_out = pluralize(len(job.suspicious) - MAX_LISTED, "more stretch", "more stretches")
-        console.print(safe_text(f"        and {left_out} of time (--json has all of them)"))
+        lines.append(f"and {left_out} of time (--json has all of them)")
+    return lines
+
+
+def is_still(job: Job) -> bool:
+    """Whether the media is an image of one page, so that times say nothing about it."""
+    media = job.raw.get("media")
+    return isinstance(media, dict) and media.get("kind") == "image" and len(job.segments) <= 1
 
 
 def describe_explanation(found: Explanation) -> str:
@@ -97,14 +108,18 @@ def describe_explanation(found: Explanation) -> str:
     model = f" for {found.model.name} {found.model.version}" if found.model is not None else ""
     people = pluralize(len(found.people), "person", "people")
     lines = [f"job {found.job_id}: {people} explained{model}, by the face with the highest score"]
+    # The only picture of an image is at 0; of a video, some face is later.
+    times = [time_s for each in found.people for time_s in (each.time_s, *(face.time_s for face in each.thumbnails))]
+    has_times = any(times)
     for person in found.people:
         score, hidden = format_score(person.explained_score), format_score(person.score_without_hottest_tenth)
+        when = f" at {format_time(person.time_s)}" if has_times else ""
         nothing = "" if person.explains else "; the map explains nothing here"
         lines += [
-            f"person {person.person}: face at {format_time(person.time_s)}, score {format_score(person.face_score)}",
+            f"person {person.person}: face{when}, score {format_score(person.face_score)}",
             f"        with the hottest tenth of its map hidden: {hidden} instead of {score}{nothing}",
         ]
-        if person.thumbnails:
+        if person.thumbnails and has_times:
             faces = (f"{format_time(each.time_s)} {format_score(each.fake_score)}" for each in person.thumbnails)
             lines.append(f"        faces over time: {', '.join(faces)}")
     if found.note:
@@ -112,17 +127,17 @@ def describe_explanation(found: Explanation) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _print_segments(console: Console, name: str, job: Job) -> None:
-    table = Table(title=safe_text(name), title_justify="left")
-    for heading in ("segment", "from", "to", "fake score", "people", "faces", "notes"):
+def _print_segments(console: Console, job: Job) -> None:
+    table = Table()
+    times = () if is_still(job) else ("from", "to")
+    for heading in ("segment", *times, "fake score", "people", "faces", "notes"):
         table.add_column(heading, justify="left" if heading == "notes" else "right")
     for segment in job.segments:
         notes = segment.error.detail if segment.error else ", ".join(segment.reasons)
         faces = f"{segment.faces_scored}/{segment.faces_found}"
         table.add_row(
             str(segment.index),
-            format_time(segment.start_s),
-            format_time(segment.end_s),
+            *((format_time(segment.start_s), format_time(segment.end_s)) if times else ()),
             format_score(segment.fake_score),
             str(segment.people_count),
             faces,
@@ -169,26 +184,37 @@ def make_jobs_table(jobs: list[Job], width: int) -> Table:
     Make a table with a line for each job.
 
     Args:
-        width: Columns of the terminal. Ids are never shortened, since commands need them whole; in a narrow terminal
-            fewer columns are printed beside them.
+        width: Columns of the terminal. Ids are never shortened, since commands need them whole; a terminal of less than
+            ``MIN_FULL_WIDTH`` columns gets fewer of them, and 80 are enough.
     """
-    has_full_width = width >= MIN_FULL_WIDTH
-    table = Table()
-    for heading in ("id", "created", "status", "done", "average", "peak", "verdict"):
-        if has_full_width or heading in NARROW_COLUMNS:
-            table.add_column(heading, no_wrap=True, min_width=ID_WIDTH if heading == "id" else None)
+    is_full = width >= MIN_FULL_WIDTH
+    zone = f" ({jobs[0].created_at.astimezone():%Z})" if jobs else ""
+    table = Table() if is_full else Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ("id", f"created{zone}", "status", "done", "took", "average", "peak", "verdict")
+    for heading in headings if is_full else ("id", f"created{zone}", "average", "outcome"):
+        table.add_column(heading, no_wrap=True, min_width=ID_WIDTH if heading == "id" else None)
     for job in jobs:
-        cells: dict[str, str | Text] = {
-            "id": safe_text(job.id),
-            "created": f"{job.created_at:%Y-%m-%d %H:%M:%S}",
-            "status": safe_text(job.status),
-            "done": f"{job.fraction:.0%}",
-            "average": format_score(job.fake_score),
-            "peak": format_score(job.peak_score),
-            "verdict": _verdict_text(job),
-        }
-        table.add_row(*(cells[str(column.header)] for column in table.columns))
+        created, score = job.created_at.astimezone(), format_score(job.fake_score)
+        if is_full:
+            table.add_row(
+                safe_text(job.id),
+                f"{created:%Y-%m-%d %H:%M:%S}",
+                safe_text(job.status),
+                f"{job.fraction:.0%}",
+                _format_duration(job),
+                score,
+                format_score(job.peak_score),
+                _verdict_text(job),
+            )
+        else:
+            outcome = _verdict_text(job) if job.verdict else safe_text(job.status)
+            table.add_row(safe_text(job.id), f"{created:%Y-%m-%d %H:%M}", score, outcome)
     return table
+
+
+def _format_duration(job: Job) -> str:
+    """Format the time from submission to the end; a dash if the job has not ended."""
+    return "–" if job.finished_at is None else f"{(job.finished_at - job.created_at).total_seconds():.1f} s"
 
 
 def _verdict_text(job: Job) -> Text:
@@ -204,13 +230,3 @@ def format_time(value: float) -> str:
     """Format *value* seconds as minutes and seconds."""
     minutes, rest = divmod(value, 60)
     return f"{int(minutes):d}:{rest:05.2f}"
-
-
-def problem_document(error: Exception) -> dict[str, Any]:
-    """Return an error in the form that ``--json`` prints."""
-    # The text of an OSError repeats the name of the file, which is printed already.
-    why = error.strerror if isinstance(error, OSError) else None
-    return {
-        "code": getattr(error, "code", "client_error"),
-        "detail": getattr(error, "detail", None) or why or str(error),
-    }

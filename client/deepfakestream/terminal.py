@@ -8,6 +8,7 @@ and progress by ``make_console`` with ``safe_text`` around text from files and s
 
 import codecs
 import io
+import os
 import sys
 from typing import Final
 
@@ -16,6 +17,8 @@ from rich.text import Text
 
 ENCODING_ERRORS: Final = "deepfakestream.substitute"
 """Name under which the handler for characters that the encoding of the output lacks is registered."""
+PIPE_WIDTH: Final = 10_000
+"""Columns of output that is no terminal: more than any table needs, since a program reads whole lines."""
 _SUBSTITUTES: Final = {"–": "-", "—": "-", "…": "...", "·": "*", "×": "x", "’": "'", "‘": "'", "“": '"', "”": '"'}
 _LINE_CHARACTERS: Final = frozenset("\n\t")
 
@@ -50,8 +53,15 @@ def prepare_output() -> None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """Make a console that prints square brackets and colons literally, and not as markup or emoji."""
-    return Console(stderr=stderr, markup=False, emoji=False)
+    """
+    Make a console that prints square brackets and colons literally, and not as markup or emoji.
+
+    It has the terminal's width. In a file or a pipe no line is broken, unless ``COLUMNS`` is set.
+    """
+    console = Console(stderr=stderr, markup=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def say(text: str, *, to_stderr: bool = False) -> None:

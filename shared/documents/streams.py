@@ -20,6 +20,7 @@ class StreamOptionsDocument(Document):
     duration_limit_s: float
     alert_threshold: Score | None = Field(description="Null for the limits of the checkpoint.")
     record: Annotated[str, DeclaredType(Recording)]
+    last_faces: bool = Field(description="Whether pictures of the newest faces are kept while it runs.")
     webhook_url: str | None
 
 
@@ -40,9 +41,21 @@ class StreamPersonDocument(Document):
     )
     fake_score: Score | None = Field(description="Mean over the scored faces of the last half minute.")
     faces: int
+    verdict: Annotated[str | None, DeclaredType(Verdict | None)] = Field(
+        description="What that mean says at present; an alert may have been raised by fewer, newer faces."
+    )
+    real_below: Score
+    fake_from: Score = Field(description="The limit of an alert for the mean over so many faces.")
     is_alerting: bool
+    is_held_back: bool = Field(
+        description="Whether there would be an alert, if none had been raised about the person in the last minute."
+    )
     raised_s: float | None = Field(description="When the last alert was raised, in the time of the stream.")
     seen_s: float
+    face_s: float | None = Field(
+        description="When the picture of the person was taken, with `last_faces`; see "
+        "`GET /v1/streams/{id}/faces/{person}`. Null without one."
+    )
 
 
 class StreamEventDocument(Document):
@@ -53,8 +66,10 @@ class StreamEventDocument(Document):
     created_at: datetime
     data: Annotated[dict[str, Any], DeclaredType(dict[str, Any])] = Field(
         description="`source`: `state`, `error`. `segment`: `index`, `start_s`, `end_s`, `status`, `fake_score`, "
-        "`reasons`, `people`. `alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, "
-        "`faces`, `limit`. `ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
+        "`reasons`, `people` (their number), `scores` (of each person who was scored in it: `person`, `fake_score`, "
+        "`faces`, `rolling_score` over the last half minute, and `fake_from`, the limit of an alert for that). "
+        "`alert`: `action` (`raised` or `cleared`), `person`, `time_s`, `start_s`, `fake_score`, `faces`, `limit`. "
+        "`ended`: `status`, `verdict`, `fake_score`, `why`, `error`."
     )
 
     @classmethod
@@ -63,13 +78,26 @@ class StreamEventDocument(Document):
         return cls(seq=event.seq, kind=event.kind, created_at=event.created_at, data=event.payload)
 
 
+class PushDocument(Document):
+    """Where a publisher sends a stream."""
+
+    protocol: str = Field(description="`rtmp`, also for `rtmps:`.")
+    address: str = Field(description="The server's address for the publisher; a slash and the key follow.")
+    key: str | None = Field(
+        description="The stream key, in the answer to the request that begins the stream only; null otherwise."
+    )
+
+
 class StreamSummary(Document):
     """A stream without its people and events."""
 
     id: UUID = Field(description="The id of the stream, and of its job.")
     status: Annotated[str, DeclaredType(JobStatus)]
     state: Annotated[str, DeclaredType(StreamState)]
-    source: str = Field(description="Scheme and host. The path is not shown, since it is often a key.")
+    source: str = Field(
+        description="Scheme and host. The path is not shown, since it is often a key. With `push`, its address."
+    )
+    push: PushDocument | None = Field(description="Null for a stream that the service connects to itself.")
     source_error: ErrorDocument | None = Field(description="Why the source was away last.")
     created_at: datetime
     started_at: datetime | None
@@ -97,18 +125,27 @@ class StreamDocument(StreamSummary):
     events: list[StreamEventDocument] = Field(description="At most 100 after `after`; empty without it.")
 
     @classmethod
-    def from_rows(cls, job: Job, stream: Stream, events: "list[StreamEvent]") -> "StreamDocument":
-        """Build the whole document of *stream* and its *job*."""
+    def from_rows(
+        cls, job: Job, stream: Stream, events: "list[StreamEvent]", push_key: str | None = None
+    ) -> "StreamDocument":
+        """
+        Build the whole document of *stream* and its *job*.
+
+        Args:
+            push_key: The key for its publisher, where it is to be shown.
+        """
         found = [StreamEventDocument.from_event(event) for event in events]
-        return cls(**_fields(job, stream), people=stream.people, events=found)
+        return cls(**_fields(job, stream, push_key), people=stream.people, events=found)
 
 
-def _fields(job: Job, stream: Stream) -> dict[str, Any]:
+def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, Any]:
+    push = PushDocument(protocol="rtmp", address=stream.source, key=push_key) if stream.is_pushed else None
     return {
         "id": job.id,
         "status": job.status,
         "state": stream.state,
         "source": stream.source,
+        "push": push,
         "source_error": ErrorDocument.from_columns(stream.error_code, stream.error_detail),
         "created_at": job.created_at,
         "started_at": job.started_at,
@@ -121,6 +158,7 @@ def _fields(job: Job, stream: Stream) -> dict[str, Any]:
             duration_limit_s=stream.duration_limit_s,
             alert_threshold=stream.alert_threshold,
             record=stream.record,
+            last_faces=stream.last_faces,
             webhook_url=job.webhook_url,
         ),
         "metadata": job.client_metadata,

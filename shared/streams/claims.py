@@ -3,9 +3,10 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from shared.errors import JobCancelledError
@@ -31,29 +32,46 @@ class Claim:
     """Why it ends, if the reader before this one had stopped reading."""
     has_begun: bool
     """Whether a picture has ever arrived."""
+    is_pushed: bool = False
+    """Whether a publisher sends it to the service."""
+    away_since: datetime | None = None
+    """Since when the publisher was away at the claim."""
 
 
 def claim_streams(session: Session, limit: int, *, lease_s: float, max_attempts: int) -> list[Claim]:
-    """Lease at most *limit* streams that nobody reads, the oldest first."""
-    free = Job.leased_until.is_(None) | (Job.leased_until < func.now())
-    wanted = (
-        select(Job.id)
-        .join(Stream, Stream.job_id == Job.id)
-        .where(Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), free)
-        .order_by(Job.id)
-        .limit(limit)
-        .with_for_update(of=Job, skip_locked=True)
-    )
-    job_ids: Sequence[uuid.UUID] = session.scalars(wanted).all()
+    """Lease at most *limit* streams that nobody reads, the oldest first; those that are published are left alone."""
+    wanted = select_free().where(Stream.push_key_sha256.is_(None))
+    return lease_streams(session, wanted, limit, lease_s=lease_s, max_attempts=max_attempts)
+
+
+def select_free() -> Select[uuid.UUID]:
+    """Build the query for open streams that nobody has leased."""
+    return select(Job.id).join(Stream, Stream.job_id == Job.id).where(*is_free())
+
+
+def is_free() -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a job with its stream is open and that nobody has leased it."""
+    has_no_lease = Job.leased_until.is_(None) | (Job.leased_until < func.now())
+    return Stream.ended_at.is_(None), Job.status.in_(OPEN_JOB_STATUSES), Job.segments_total.is_(None), has_no_lease
+
+
+def lease_streams(
+    session: Session, wanted: Select[uuid.UUID], limit: int, *, lease_s: float, max_attempts: int
+) -> list[Claim]:
+    """Lease at most *limit* of the *wanted* streams that no other reader takes at the moment, the oldest first."""
+    # Those without attempts left, which the sweep fails, must not take the places of others.
+    wanted = wanted.where(Job.leased_until.is_(None) | (Job.attempts < max_attempts))
+    query = wanted.order_by(Job.id).limit(limit).with_for_update(of=Job, skip_locked=True)
+    job_ids: Sequence[uuid.UUID] = session.scalars(query).all()
     claims = []
     for job_id in job_ids:
         lease = acquire(session, Step.STREAM, (job_id,), lease_s, max_attempts=max_attempts)
         if lease is not None:
-            claims.append(_read_claim(session, lease))
+            claims.append(read_claim(session, lease))
     return claims
 
 
-def _read_claim(session: Session, lease: Lease) -> Claim:
+def read_claim(session: Session, lease: Lease) -> Claim:
     """Read what the reader needs. This is the only place that reads the secret."""
     query = select(Stream).options(undefer(Stream.secret)).where(Stream.job_id == lease.job_id)
     stream = session.scalars(query.execution_options(populate_existing=True)).one()
@@ -71,6 +89,8 @@ def _read_claim(session: Session, lease: Lease) -> Claim:
         stream.record,
         stream.ending,
         stream.origin_at is not None,
+        stream.is_pushed,
+        stream.away_since,
     )
     session.expunge(stream)
     return claim

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from shared.jobs.creation import NewJob, create_job
 from shared.models import Job, Stream
 from shared.states import OPEN_JOB_STATUSES, Recording, StreamState
+from shared.streams.keys import digest_key
 
 NEVER_DUE: Final = datetime(9000, 1, 1, tzinfo=UTC)
 """When the job of a stream that is not over is due: releases without streams would take it for one to inspect."""
@@ -21,12 +22,19 @@ class NewStream:
     """The values of a new stream, beside those of its job."""
 
     url: str
-    """As ``shared.outbound.check_source_url`` accepts it."""
+    """
+    As ``shared.outbound.check_source_url`` accepts it; of a stream that is published to the service, the address for
+    the publisher.
+    """
     username: str | None
     password: str | None
     duration_limit_s: float
     alert_threshold: float | None
     record: Recording
+    push_key: str | None = None
+    """The key of a stream that is published to the service; None for one that is pulled from *url*."""
+    last_faces: bool = False
+    """Whether pictures of the newest faces are kept while it runs."""
 
     def __repr__(self) -> str:
         """Hide address and credentials."""
@@ -52,14 +60,18 @@ def create_stream(session: Session, new_job: NewJob, new: NewStream) -> tuple[Jo
     job, is_new = create_job(session, new_job)
     if is_new:
         job.sent_at, job.send_after = None, NEVER_DUE
+        is_pushed = new.push_key is not None
         session.add(
             Stream(
                 job_id=job.id,
-                source=describe_source(new.url),
-                secret={"url": new.url, "username": new.username, "password": new.password},
+                source=new.url if is_pushed else describe_source(new.url),
+                secret=None if is_pushed else {"url": new.url, "username": new.username, "password": new.password},
+                push_key_sha256=None if new.push_key is None else digest_key(new.push_key),
+                away_since=func.now() if is_pushed else None,
                 duration_limit_s=new.duration_limit_s,
                 alert_threshold=new.alert_threshold,
                 record=new.record,
+                last_faces=new.last_faces,
                 state=StreamState.WAITING,
             )
         )

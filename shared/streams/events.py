@@ -1,14 +1,16 @@
 """Events of live streams, in the order in which clients get them."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared.models import Stream, StreamEvent
-from shared.states import StreamEventKind
+from shared.db import after_commit
+from shared.models import Segment, Stream, StreamEvent
+from shared.observability import STREAM_SEGMENTS
+from shared.states import Reason, SegmentStatus, StreamEventKind
 
 MAX_EVENTS: Final = 100
 """The most events in one answer."""
@@ -21,6 +23,43 @@ def add_event(session: Session, stream: Stream, kind: StreamEventKind, payload: 
     session.add(event)
     session.flush()
     return event
+
+
+def add_segment_event(
+    session: Session, stream: Stream, segment: Segment, scores: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """
+    Add the event of a segment that is done, and count it in the metrics.
+
+    Args:
+        scores: The people who were scored in it, as ``RollingVerdict.describe_newest`` gives them; none if nobody
+            judged it.
+    """
+    reasons = ["segment_failed"] if segment.status == SegmentStatus.FAILED else list(segment.reasons or [])
+    payload = {
+        "index": segment.index,
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
+        "status": segment.status,
+        "fake_score": segment.fake_score,
+        "reasons": reasons,
+        "people": segment.people_count or 0,
+        "scores": list(scores),
+    }
+    add_event(session, stream, StreamEventKind.SEGMENT, payload)
+    unread = {Reason.DROPPED, Reason.GAP} & set(segment.reasons or ())
+    outcome = str(next(iter(unread), segment.status))
+    after_commit(session).count(STREAM_SEGMENTS.labels(outcome=outcome).inc)
+
+
+def add_missing_events(session: Session, stream: Stream) -> None:
+    """Add the events of the segments that have none, when all are done and no reader judges them any more."""
+    of_segments = (StreamEvent.job_id == stream.job_id, StreamEvent.kind == StreamEventKind.SEGMENT)
+    # Segments get their events in order, each one.
+    count = session.scalar(select(func.count()).where(*of_segments)) or 0
+    wanted = select(Segment).where(Segment.job_id == stream.job_id, Segment.index >= count).order_by(Segment.index)
+    for segment in session.scalars(wanted.execution_options(populate_existing=True)).all():
+        add_segment_event(session, stream, segment)
 
 
 def read_events(

@@ -37,6 +37,8 @@ class NewPiece:
     """
     When it begins in the time of the stream; None for the first one of a connection, whose place the clock decides.
     """
+    age_s: float = 0.0
+    """How long ago its first picture was sent, if that is longer than the piece: the source had stored some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def record_piece(session: Session, lease: Lease, piece: NewPiece) -> Place:
     index, last_end_s = _find_last(session, job)
     start_s = piece.start_s
     if start_s is None:
-        start_s = measure_time(session, stream) - piece.duration_s if stream.origin_at is not None else 0.0
+        age_s = max(piece.duration_s, piece.age_s)
+        start_s = measure_time(session, stream) - age_s if stream.origin_at is not None else 0.0
     start_s = max(start_s, last_end_s)
     if start_s - last_end_s > GAP_TOLERANCE_S:
         _add_gap(session, job, stream, index, last_end_s, start_s)
@@ -139,6 +142,20 @@ def drop_late_segments(session: Session, job: Job, stream: Stream, max_waiting: 
     stream.dropped += len(late)
     session.flush()
     return len(late)
+
+
+def drop_open_segments(session: Session, job: Job, stream: Stream) -> None:
+    """
+    Drop all segments that are not done, at the end of a stream whose job is locked.
+
+    One that is being scored still has been so for long, or its worker has died.
+    """
+    query = select(Segment).where(Segment.job_id == job.id, Segment.status.in_(OPEN_SEGMENT_STATUSES))
+    rows = session.scalars(query.order_by(Segment.index).with_for_update()).all()
+    for row in rows:
+        _end_unscored(session, job, row, Reason.DROPPED)
+    stream.dropped += len(rows)
+    session.flush()
 
 
 def _find_last(session: Session, job: Job) -> tuple[int, float]:

@@ -45,7 +45,7 @@ def main(target: Path) -> None:
         video = make_demo_videos(Path(folder))[1]
         with (
             state_folder() as state,
-            EmbeddedStack(state, port=free_port(), flower_port=free_port()) as stack,
+            EmbeddedStack(state, port=free_port(), flower_port=free_port(), push_port=free_port()) as stack,
             running_chromium(path) as browser,
             opened_tab(browser, viewport=SIZE, color_scheme="light") as tab,
         ):

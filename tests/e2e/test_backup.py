@@ -31,7 +31,7 @@ def test_a_backup_can_be_restored_on_another_server(stack, client, tmp_path):
     files = shutil.copytree(stack.state / "storage", tmp_path / "files")
     client.delete(done.id)
 
-    ports = {"port": free_port(), "flower_port": free_port()}
+    ports = {name: free_port() for name in ("port", "flower_port", "push_port")}
     with state_folder() as state, EmbeddedStack(state, **ports) as restored:
         command = [program("pg_restore"), "--clean", "--if-exists", "--no-owner"]
         subprocess.run([*command, f"--dbname={postgres_uri(restored)}", dump], check=True)

@@ -41,7 +41,8 @@ def finished(client, portrait):
 
 def test_a_finished_job_is_read_in_every_form(client, finished):
     assert (finished.metadata, finished.segments_total, finished.fraction) == ({"case": 7}, 2, 1.0)
-    assert client.wait(finished.id, timeout_s=10).raw == client.get(finished.id, wait_s=1.0).raw
+    waited, got = client.wait(finished.id, timeout_s=10), client.get(finished.id, wait_s=1.0)
+    assert (waited.segments, waited.people, waited.verdict) == (got.segments, got.people, got.verdict)
     segments = list(client.segments(finished.id))
     assert [segment.index for segment in segments] == [0, 1]
     assert all(segment.people[0].faces for segment in segments)

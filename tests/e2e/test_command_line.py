@@ -172,6 +172,19 @@ def test_usage_errors_exit_with_2(tmp_path):
     assert deepfakestream("nonsense").returncode == 2
 
 
+def test_the_doctor_finds_a_whole_installation_and_its_service_well(stack):
+    before = deepfakestream("jobs", "--json", "--limit", "1", state=stack.state).stdout
+    done = deepfakestream("doctor", "--json", state=stack.state)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert found["is_well"] is True
+    details = {check["name"]: check["detail"] for check in found["checks"]}
+    assert {"packages", "engine", "ffmpeg", "sandbox", "local scan", "service", "service scan"} <= set(details)
+    assert SHIPPED.weights.sha256 in details["checkpoints"]
+    assert details["service"] == f"release 0.1.0 at {stack.url}"
+    assert deepfakestream("jobs", "--json", "--limit", "1", state=stack.state).stdout == before, "the job is erased"
+
+
 def test_version_is_printed():
     assert deepfakestream("version").stdout == "0.1.0\n"
 

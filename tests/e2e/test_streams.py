@@ -18,6 +18,7 @@ from api.embedded.demo_videos import make_demo_videos
 from tests.clips import run
 from tests.inside import service_of
 from tests.live import Playlist, serving, wait_until
+from tests.publishers import publishing
 from tests.receiver import running_receiver
 
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
@@ -161,6 +162,24 @@ def test_the_command_line_watches_a_stream_to_its_verdict(stack, clip, folder):
     assert any("ALERT raised: person" in line for line in lines), done.stdout
     assert lines[-1].startswith("succeeded: "), done.stdout + done.stderr
     assert done.returncode == 3
+
+
+def test_the_command_line_invites_a_publisher_and_watches_what_it_sends(stack, clip):
+    command = [PROGRAM, "--url", stack.url, "--api-key", stack.api_key_file.read_text().strip(), "watch", "--push"]
+    command += ["--segment-seconds", "2", "--limit", "7", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as watcher:
+        invitation = json.loads(watcher.stdout.readline())
+        push = invitation["data"]
+        assert (invitation["kind"], push["address"]) == ("push", stack.push_url)
+        with publishing(clip, f"{push['address']}/{push['key']}"):
+            events = [json.loads(line) for line in watcher.stdout]
+    assert watcher.returncode == 0
+    assert events[0]["data"] == {"state": "connected", "error": None}
+    assert any(event["data"]["fake_score"] is not None for event in events if event["kind"] == "segment")
+    assert (events[-1]["kind"], events[-1]["data"]["why"]) == ("ended", "duration")
+    logs = "".join(path.read_text() for path in (stack.state / "logs").glob("*.log"))
+    assert "publishers are accepted" in logs
+    assert push["key"] not in logs
 
 
 def test_the_sdk_follows_stops_and_erases_a_stream(client, clip, folder):

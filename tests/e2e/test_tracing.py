@@ -52,7 +52,7 @@ def test_a_trace_links_the_request_with_every_segment_and_the_finish(collector, 
     address, received = collector
     monkeypatch.setenv("DEEPFAKESTREAM_TRACING__OTLP_ENDPOINT", address)
     monkeypatch.setenv("DEEPFAKESTREAM_WORKER__PROCESSES_PER_DEVICE", "1")
-    ports = {"port": free_port(), "flower_port": free_port()}
+    ports = {name: free_port() for name in ("port", "flower_port", "push_port")}
     with state_folder() as state, EmbeddedStack(state, **ports) as stack:
         with Client(stack.url, stack.api_key_file.read_text().strip()) as client:
             # Options are in the query string here; traces must not contain them.

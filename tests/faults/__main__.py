@@ -2,9 +2,10 @@
 ``python -m tests.faults --minutes N --seed S``: test the whole service under load while its parts are killed.
 
 A real Postgres, Redis, API with two processes, workers of all roles and beat serve a steady load of mixed jobs and
-watch a live stream, while faults are injected at random times (``faults.py``). Afterwards everything may recover, and
-the state is audited. Prints one JSON line; exits with status 1 if an accepted job was lost, duplicated, stuck, or has a
-result that differs from that of an undisturbed run, or if the stream did not end well.
+watch live streams of every protocol, while faults are injected at random times (``faults.py``), and others into the
+cameras of the streams (``cameras.py``). Afterwards everything may recover, and the state is audited. Prints one JSON
+line; exits with status 1 if an accepted job was lost, duplicated, stuck, or has a result that differs from that of an
+undisturbed run, or if a stream did not end well.
 """
 
 import json
@@ -23,16 +24,18 @@ from typing import Any
 import click
 import httpx
 
+from api.embedded.ports import find_free_port
 from api.embedded.stack import EmbeddedStack
 from shared.commands import POSITIVE
 from shared.commands import SETTINGS as COMMAND
 from shared.config import Logging
 from shared.observability import configure_logging
 from tests.faults.audit import FINAL, audit, result, wait_for_quiet
-from tests.faults.faults import AWAY_S, FAKETIME, Faults, Supervisor, mount_own_storage
-from tests.faults.live import live_stream
+from tests.faults.faults import AWAY_S, FAKETIME, TAKEOVER_S, Faults, Supervisor, mount_own_storage
+from tests.faults.live import live_streams
 from tests.faults.receiver import moody_receiver
 from tests.faults.steady import Load, make_files
+from tests.inside import start_another
 from tests.nodes.cluster import Cluster
 from tests.options import nodes_option, seed_option
 
@@ -40,6 +43,8 @@ SETTINGS = {
     "API__PROCESSES": "2",
     "WORKER__PROCESSES_PER_DEVICE": "2",
     "WORKER__THREADS_PER_PROCESS": "1",
+    # Two readers, each of which can read all streams.
+    "WORKER__STREAMS": "6",
     "JOBS__LEASE_S": "3",
     "JOBS__SWEEP_EVERY_S": "1",
     "JOBS__RESEND_AFTER_S": "3",
@@ -94,20 +99,26 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
         http = running.enter_context(load.connect())
         expected = run_undisturbed(load, http)
         # The nodes of a cluster have no reader of streams.
-        live = None if nodes else running.enter_context(live_stream(http, folder))
+        live = None
+        if not nodes:
+            start_another(stack, "worker-stream", find_free_port())
+            live = running.enter_context(live_streams(stack, http, folder, webhook_url, seed))
         supervisor = Supervisor(stack)
         supervisor.start()
         running.callback(supervisor.stop)
         faults = Faults(stack, supervisor, own_storage=own_storage, away_s=away_s)
+        if live is not None:
+            live.trouble.start()
         injected = inject_faults(faults, load, rng, minutes, seed, every_s)
         unanswered = load.stop(ANSWER_S)
         if live is not None:
             live.stop(http, ANSWER_S)
         wait_for_quiet(stack, QUIET_S)
-        of_stream = [] if live is None else live.audit(http)
-        found = audit(stack, http, load.accepted, expected, memory)
+        of_streams = [] if live is None else live.audit(stack, http, memory)
+        found = audit(stack, http, load.accepted, expected, memory, () if live is None else live.watched)
         found.duplicated += load.duplicated
-        found.streams = len(of_stream)
+        found.streams = len(of_streams)
+        found.late_takeovers = sum(took_s > TAKEOVER_S for took_s in faults.takeovers_s)
         ended = len(load.accepted) - found.lost - found.stuck
         return {
             "minutes": minutes,
@@ -116,9 +127,12 @@ def run(minutes: float, seed: int, *, every_s: float, away_s: float, logs: Path 
             "ended": ended,
             **asdict(found),
             "unanswered": unanswered,
-            "stream": of_stream,
+            "wrong_streams": of_streams,
+            "of_streams": {} if live is None else live.figures,
+            "takeovers_s": faults.takeovers_s,
             "clean": found.is_clean and not unanswered and not any(what.startswith("500") for what in load.errors),
             "faults": dict(injected),
+            "camera_faults": {} if live is None else dict(live.trouble.injected),
             "receiver": dict(memory.moods),
             "clients_met": load.errors,
             "nodes": sorted(stack.nodes) if isinstance(stack, Cluster) else [],

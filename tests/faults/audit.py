@@ -1,7 +1,7 @@
 """The audit of the service's state after the faults."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -47,7 +47,9 @@ class Findings:
     orphans: int = 0
     """Stored files without a row, after ``tidy``."""
     streams: int = 0
-    """What is wrong with the live stream; see ``live.LiveStream.audit``."""
+    """What is wrong with the live streams; see ``live.LiveStreams.audit``."""
+    late_takeovers: int = 0
+    """Killed readers whose streams had another reader only after more than ten seconds."""
     missing_files: int = 0
     """Files that rows refer to but storage does not have."""
 
@@ -87,8 +89,9 @@ def audit(
     accepted: Sequence[Accepted],
     expected: dict[str, Any],
     memory: Memory,
+    stream_ids: Iterable[str] = (),
 ) -> Findings:
-    """Check every accepted job, every row, and storage."""
+    """Check every accepted job, every row, and storage; *stream_ids* are jobs that are checked elsewhere."""
     found = Findings(unsigned=memory.unsigned)
     for job in accepted:
         answer = http.get(f"/v1/jobs/{job.job_id}")
@@ -108,7 +111,7 @@ def audit(
             found.unexplained += not _is_explained(http, job)
         found.webhooks_missing += job.job_id not in memory.delivered
     found.duplicated += sum(len(ids) > 1 for ids in memory.ids.values())
-    _look_at_rows(stack, {job.job_id for job in accepted}, found)
+    _look_at_rows(stack, {job.job_id for job in accepted} | set(stream_ids), found)
     _look_at_storage(stack, found)
     return found
 

@@ -30,6 +30,8 @@ STORAGE_FAULT_S = 8.0
 SLOW_MS = "150"
 CLOCK_STEP_S = 240.0
 """Largest clock step; less than the tolerance of webhook signatures, beyond which receivers rightly refuse them."""
+TAKEOVER_S = 10.0
+"""In which streams have another reader after theirs was killed."""
 EXPLAINING_S = 10.0
 """Longest wait for a worker that explains a job."""
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -65,6 +67,17 @@ def end_group(service: Service) -> None:
     if service.process is not None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(service.process.pid, signal.SIGKILL)
+
+
+def children_of_group(service: Service) -> list[str]:
+    """Return the ids of the processes that any thread of the service has started."""
+    if service.process is None:
+        return []
+    found: list[str] = []
+    for path in Path(f"/proc/{service.process.pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += path.read_text().split()
+    return found
 
 
 def mount_own_storage(folder: Path) -> bool:
@@ -104,6 +117,8 @@ class Faults:
     ) -> None:
         self._stack, self._supervisor, self._away_s = stack, supervisor, away_s
         self._storage = stack.state / "storage"
+        self.takeovers_s: list[float] = []
+        """Seconds from each kill of a reader until all of its streams had another one."""
         self.kinds: dict[str, Callable[[random.Random], None]] = {
             "gpu worker killed": lambda rng: end_group(self._any("worker-gpu", rng)),
             "gpu process killed": lambda rng: self._kill_child("worker-gpu", rng),
@@ -126,7 +141,7 @@ class Faults:
             if stack.network.has_namespaces:
                 self.kinds["node cut off"] = lambda rng: self._cut_off(stack, rng)
             return
-        self.kinds["stream worker killed"] = lambda rng: end_group(self._any("worker-stream", rng))
+        self.kinds["stream worker killed"] = lambda _: self._kill_reader()
         self._slow = _slow_library(stack.state)
         if self._slow is not None:
             self.kinds["storage slow"] = lambda _: self._slow_storage()
@@ -151,6 +166,23 @@ class Faults:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             if children:
                 os.kill(int(rng.choice(children)), signal.SIGKILL)
+
+    def _kill_reader(self) -> None:
+        """Kill the reader of most streams, and measure when all streams have one again."""
+        children = {service.name: len(children_of_group(service)) for service in self._named("worker-stream")}
+        query = "select job_id, lease_token from jobs join streams on job_id = id"
+        query += " where ending is null and leased_until > now()"
+        with postgres_of(self._stack) as connection:
+            known = dict(connection.execute(query).fetchall())
+            end_group(service_of(self._stack, max(children, key=lambda name: children[name])))
+            began = changed = time.monotonic()
+            while time.monotonic() < began + TAKEOVER_S + 2.0:
+                found = dict(connection.execute(query).fetchall())
+                if any(found.get(job_id) != token for job_id, token in known.items()):
+                    changed = time.monotonic()
+                known |= found
+                time.sleep(0.1)
+        self.takeovers_s.append(round(changed - began, 1))
 
     def _kill_while_explaining(self) -> None:
         """Kill all scoring workers as soon as one explains; do nothing if none does for some seconds."""

@@ -22,9 +22,9 @@ class Memory:
     """Received events, by job."""
 
     ids: dict[str, set[str]] = field(default_factory=dict)
-    """Job → webhook ids with which its event was received."""
+    """Job, or stream and number of an alert → webhook ids with which its event was received."""
     delivered: set[str] = field(default_factory=set)
-    """Jobs whose event got a response of 2xx."""
+    """Those of them whose event got a response of 2xx."""
     unsigned: int = 0
     moods: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,10 +47,12 @@ def moody_receiver(secret: str, seed: int) -> Iterator[tuple[str, Memory]]:
                     memory.unsigned += 1
                     mood = "error"
                 else:
-                    job_id = event["data"]["id"]
-                    memory.ids.setdefault(job_id, set()).add(self.headers["webhook-id"])
+                    data = event["data"]
+                    # Alerts of a stream are told apart by the number of their event.
+                    key = data["id"] if "id" in data else f"{data['stream_id']}/{data['seq']}"
+                    memory.ids.setdefault(key, set()).add(self.headers["webhook-id"])
                     if mood == "good":
-                        memory.delivered.add(job_id)
+                        memory.delivered.add(key)
             if mood == "hang":
                 time.sleep(HANG_S)
             elif mood == "half":

@@ -12,10 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "deepfakestream": "deepfakestream.cli:main",
     "api.audit": "api.audit:commands",
+    "api.digest": "api.digest:commands",
     "api.keys": "api.keys:commands",
     "api.signing": "api.signing:commands",
     "api.storage": "api.storage:commands",
     "migrations": "migrations.__main__:main",
+    "shared.effective_settings": "shared.effective_settings:commands",
     "worker": "worker.__main__:main",
     "worker.benchmark": "worker.benchmark.__main__:measure",
     "worker.benchmark.service": "worker.benchmark.service:measure",

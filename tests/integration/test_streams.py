@@ -19,6 +19,7 @@ from shared.jobs.results import record_segment
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Job, Removal, Segment, Stream, StreamEvent
 from shared.queues import ALL_LISTS, LIVE_QUEUE, SCORE_LIVE, Sender, make_celery
+from shared.streams.claims import claim_streams
 from shared.streams.cleanup import find_stream
 from shared.streams.creation import NewStream, create_stream
 from shared.streams.ending import request_stop
@@ -143,9 +144,11 @@ def reading(context):
         readers.stop()
 
 
-def add_stream(sessions, url, *, webhook_url=None, duration_limit_s=600.0, record="none", threshold=None):
+def add_stream(
+    sessions, url, *, webhook_url=None, duration_limit_s=600.0, record="none", threshold=None, username="viewer"
+):
     with sessions.transaction() as session:
-        new = NewStream(url, "viewer", SECRET, duration_limit_s, threshold, record)
+        new = NewStream(url, username, SECRET if username else None, duration_limit_s, threshold, record)
         job, is_new = create_stream(session, new_job_of(session, MANIFEST, webhook_url=webhook_url), new)
         assert is_new
         return job.id
@@ -277,7 +280,8 @@ def test_a_reader_that_dies_is_replaced_and_says_what_was_missed(make_context, s
         run._source.stop()
         run._lost.set()
         run.join()
-    time.sleep(2.6)
+    # The source still has three seconds of what it sent meanwhile.
+    time.sleep(5.0)
     source.publish(6)
     try:
         wait_until(lambda: second.claim() or stream_of(sessions, job_id).gaps == 1, timeout_s=10)
@@ -335,7 +339,7 @@ def test_a_playlist_that_does_not_grow_any_more_ends_the_stream_and_is_read_once
 ):
     source.publish(4)
     job_id = add_stream(sessions, address)
-    with reading(make_context(source_timeout_s=1.5)):
+    with reading(make_context(source_timeout_s=4.0)):
         wait_until(lambda: stream_of(sessions, job_id).ending == "source")
     *read, gap = segments_of(sessions, job_id)
     assert [round(one.end_s) for one in read] == [2, 3]
@@ -489,6 +493,39 @@ def test_a_stream_that_kills_its_readers_fails(context, sessions):
     job = get_job_of(sessions, job_id)
     assert (job.status, job.error_code) == ("failed", "attempts_exhausted")
     assert "stream" in job.error_detail
+
+
+def test_a_stream_without_attempts_left_takes_no_place_of_another(sessions):
+    spent, fresh = (add_stream(sessions, "https://nobody.example/live.m3u8") for _ in range(2))
+    with sessions.transaction() as session:
+        session.execute(
+            update(Job).where(Job.id == spent).values(attempts=3, leased_until=func.now() - timedelta(seconds=1))
+        )
+    with sessions.transaction() as session:
+        [claim] = claim_streams(session, 1, lease_s=30, max_attempts=3)
+    assert claim.lease.job_id == fresh
+
+
+@pytest.mark.parametrize("why", ["request", "duration", "source"])
+def test_a_stream_that_should_have_ended_needs_no_reader_for_it(context, sessions, why):
+    """Its reader died with the end on its hands, and no other one comes."""
+    over, going_on = (add_stream(sessions, "https://nobody.example/live.m3u8") for _ in range(2))
+    with sessions.transaction() as session:
+        claim_streams(session, 2, lease_s=-60, max_attempts=3)
+        values = {
+            "request": {"stop_requested_at": func.now() - timedelta(minutes=1)},
+            "duration": {"duration_limit_s": -60.0},
+            "source": {"ending": "source"},
+        }
+        session.execute(update(Stream).where(Stream.job_id == over).values(values[why]))
+    sweep(context.sessions, context.settings.jobs, RetryPolicy(3, 0.0), dict.fromkeys(ALL_LISTS, 0))
+    job, stream = get_job_of(sessions, over), stream_of(sessions, over)
+    assert (job.status, stream.state, stream.ending) == (
+        "cancelled" if why == "request" else "failed",
+        "ended",
+        why,
+    )
+    assert get_job_of(sessions, going_on).status == "running"
 
 
 def test_lost_messages_of_a_stream_go_to_its_own_queue(context, sessions):

@@ -1,6 +1,6 @@
 """The rolling verdict of a stream, after each segment that is done: events, alerts and pieces to keep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -13,9 +13,10 @@ from shared.jobs.deliveries import schedule_alert
 from shared.manifests import Manifest
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Segment, Stream
-from shared.observability import STREAM_ALERTS, STREAM_DELAY_SECONDS, STREAM_SEGMENTS
-from shared.states import OPEN_SEGMENT_STATUSES, Reason, Recording, SegmentStatus, StreamEventKind
-from shared.streams.events import add_event
+from shared.observability import STREAM_ALERTS, STREAM_DELAY_SECONDS
+from shared.states import OPEN_SEGMENT_STATUSES, Recording, SegmentStatus, StreamEventKind
+from shared.streams.events import add_event, add_segment_event
+from shared.streams.faces import name_faces
 from shared.streams.pieces import measure_time
 from worker.pipeline.rolling import Alert, RollingVerdict
 from worker.pipeline.tracking import ScoredSegment
@@ -41,17 +42,19 @@ def judge_segments(session: Session, job: Job, stream: Stream, manifest: Manifes
     if not done:
         return 0
     kept = set(state.get("kept", ()))
+    numbers = {}
     for segment in done:
         was_alerting = verdict.is_alerting
         scored = ScoredSegment(segment.index, segment.result or {}, segment.looks)
         alerts = verdict.add(scored, segment.start_s, segment.end_s)
-        add_event(session, stream, StreamEventKind.SEGMENT, _describe(segment))
-        _count(session, stream, segment)
+        numbers[segment.index] = verdict.numbers
+        add_segment_event(session, stream, segment, verdict.describe_newest())
+        _measure_delay(session, stream, segment)
         for alert in alerts:
             _send(session, job, stream, alert)
         if was_alerting or verdict.is_alerting:
             kept |= _to_keep(session, segment, alerts)
-    stream.people = verdict.describe()
+    stream.people = _describe_people(session, stream, verdict, numbers)
     released = state.get("released", -1)
     if stream.record == Recording.SUSPICIOUS:
         horizon_s = done[-1].end_s - settings.window_s - (1 + KEPT_AROUND) * job.segment_seconds
@@ -84,27 +87,22 @@ def _read_done(session: Session, job: Job, judged: int) -> Sequence[Segment]:
     return session.scalars(wanted.execution_options(populate_existing=True)).all()
 
 
-def _count(session: Session, stream: Stream, segment: Segment) -> None:
-    """Count a judged segment in the metrics."""
-    unread = {Reason.DROPPED, Reason.GAP} & set(segment.reasons or ())
-    outcome = str(next(iter(unread), segment.status))
-    after_commit(session).count(STREAM_SEGMENTS.labels(outcome=outcome).inc)
+def _measure_delay(session: Session, stream: Stream, segment: Segment) -> None:
+    """Put the delay of a judged segment into the metrics."""
     if segment.status == SegmentStatus.SCORED:
         delay_s = max(0.0, measure_time(session, stream) - segment.end_s)
         after_commit(session).count(partial(STREAM_DELAY_SECONDS.observe, delay_s))
 
 
-def _describe(segment: Segment) -> dict[str, Any]:
-    reasons = ["segment_failed"] if segment.status == SegmentStatus.FAILED else list(segment.reasons or [])
-    return {
-        "index": segment.index,
-        "start_s": segment.start_s,
-        "end_s": segment.end_s,
-        "status": segment.status,
-        "fake_score": segment.fake_score,
-        "reasons": reasons,
-        "people": segment.people_count or 0,
-    }
+def _describe_people(
+    session: Session, stream: Stream, verdict: RollingVerdict, numbers: Mapping[int, Mapping[int, int]]
+) -> list[dict[str, Any]]:
+    """Return the people at present, and keep their newest faces alone, if the stream keeps faces."""
+    people = verdict.describe()
+    times: Mapping[int, float] = {}
+    if stream.last_faces:
+        times = name_faces(session, stream.job_id, numbers, {person["person"] for person in people})
+    return [{**person, "face_s": times.get(person["person"])} for person in people]
 
 
 def _send(session: Session, job: Job, stream: Stream, alert: Alert) -> None:

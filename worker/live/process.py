@@ -1,25 +1,35 @@
 """The process of the stream role: it claims streams that nobody reads, and reads each in threads of its own."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from shared.commands import CommandError
+from shared.config import Streams
 from shared.observability import get_logger
 from shared.queues import Sender, make_celery
-from shared.streams.claims import claim_streams
+from shared.streams.claims import Claim, claim_streams
+from shared.streams.pushing import Refusal, claim_pushed, claim_unattended, find_pushed
 from shared.tracing import start_tracing
 from worker.config import WorkerSettings
 from worker.live.run import StreamRun
 from worker.media.sandbox import sandbox
 from worker.metrics import serve_metrics
+from worker.streams.rtmp.connection import Connection, ConnectionLostError
+from worker.streams.rtmp.listener import Certificate, PushListener
+from worker.streams.values import StreamLimits
 from worker.tasks.context import Context
 
 log = get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 """How often the process looks for streams that nobody reads."""
+MAX_UNATTENDED: Final = 4
+"""The most published streams without a publisher that are taken at a time, to be ended or to follow their scores."""
 
 
 class Readers:
@@ -33,29 +43,93 @@ class Readers:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._runs: list[StreamRun] = []
+        self._lock = threading.Lock()
+        self._reserved = 0
+        """Places for publishers whose stream is being claimed."""
+        self._is_stopping = False
 
     def claim(self) -> None:
-        """Claim streams that nobody reads, as many as the process may read."""
-        self._runs = [run for run in self._runs if run.is_alive()]
-        settings = self._context.settings
-        free = settings.worker.streams - len(self._runs)
-        if free <= 0:
-            return
+        """Claim streams that nobody reads, as many as the process may read, and published ones that are to end."""
+        settings, max_attempts = self._context.settings, self._context.policy.max_attempts
         with self._context.sessions.transaction() as session:
-            claims = claim_streams(
-                session, free, lease_s=settings.streams.lease_s, max_attempts=self._context.policy.max_attempts
+            claims = claim_unattended(session, MAX_UNATTENDED, settings.streams, max_attempts=max_attempts)
+            claims += claim_streams(
+                session, self._count_free(), lease_s=settings.streams.lease_s, max_attempts=max_attempts
             )
         for claim in claims:
-            run = StreamRun(self._context, claim)
-            self._runs.append(run)
-            run.start()
+            self._begin(claim)
+
+    def publish(self, key: str, connection: Connection) -> str | None:
+        """
+        Read what a publisher sends, in threads of its own.
+
+        Returns:
+            None if the connection was taken over; otherwise, why it is refused, for the publisher.
+        """
+        settings = self._context.settings
+        try:
+            with self._context.sessions.transaction() as session:
+                job_id = find_pushed(session, key)
+            if job_id is None:
+                return "no open stream has this key"
+            if not self._reserve():
+                return "this reader has as many streams as it can read; try again"
+            try:
+                with self._context.sessions.transaction() as session:
+                    claim = claim_pushed(
+                        session,
+                        job_id,
+                        lease_s=settings.streams.lease_s,
+                        max_attempts=self._context.policy.max_attempts,
+                    )
+                if isinstance(claim, Claim):
+                    connection.session.accept()
+                    with contextlib.suppress(ConnectionLostError):
+                        connection.flush()
+                    self._begin(claim, connection)
+                    return None
+            finally:
+                with self._lock:
+                    self._reserved -= 1
+        except SQLAlchemyError:
+            log.warning("cannot look up the key of a publisher", exc_info=True)
+            return "the service cannot look the key up at the moment; try again"
+        if claim is Refusal.PUBLISHED:
+            return "another publisher sends this stream at the moment"
+        return "no open stream has this key"
 
     def stop(self) -> None:
         """Give all streams back, and wait until they are."""
-        for run in self._runs:
+        with self._lock:
+            self._is_stopping = True
+            runs = list(self._runs)
+        for run in runs:
             run.stop()
-        for run in self._runs:
+        for run in runs:
             run.join()
+
+    def _begin(self, claim: Claim, connection: Connection | None = None) -> None:
+        run = StreamRun(self._context, claim, connection)
+        with self._lock:
+            if self._is_stopping:
+                run.stop()
+            run.start()
+            self._runs.append(run)
+
+    def _reserve(self) -> bool:
+        with self._lock:
+            is_free = not self._is_stopping and self._count_free_locked() > 0
+            self._reserved += is_free
+        return is_free
+
+    def _count_free(self) -> int:
+        with self._lock:
+            return max(0, self._count_free_locked())
+
+    def _count_free_locked(self) -> int:
+        self._runs = [run for run in self._runs if run.is_alive()]
+        used = self._reserved + sum(run.is_reading for run in self._runs)
+        return self._context.settings.worker.streams - used
 
 
 def run_readers(settings: WorkerSettings) -> None:
@@ -66,12 +140,42 @@ def run_readers(settings: WorkerSettings) -> None:
         signal.signal(number, lambda *_: stopping.set())
     readers = Readers(Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs))))
     serve_metrics(settings.worker)
-    log.info("worker ready", role="stream", streams=settings.worker.streams, decoders=sandbox().describe())
-    while not stopping.is_set():
-        try:
-            readers.claim()
-        except SQLAlchemyError:
-            log.warning("cannot look for streams", exc_info=True)
-        stopping.wait(LOOK_EVERY_S)
+    with listening(readers, settings.streams):
+        log.info("worker ready", role="stream", streams=settings.worker.streams, decoders=sandbox().describe())
+        while not stopping.is_set():
+            try:
+                readers.claim()
+            except SQLAlchemyError:
+                log.warning("cannot look for streams", exc_info=True)
+            stopping.wait(LOOK_EVERY_S)
     log.info("worker stops", role="stream")
     readers.stop()
+
+
+@contextlib.contextmanager
+def listening(readers: Readers, settings: Streams) -> Iterator[PushListener | None]:
+    """
+    Accept publishers for *readers*, where the settings say so.
+
+    Raises:
+        CommandError: The port cannot be opened, or a file of the certificate cannot be read.
+    """
+    if settings.push_endpoint is None:
+        yield None
+        return
+    certificate = None
+    try:
+        if settings.push_certificate_file is not None:
+            certificate = Certificate(settings.push_certificate_file, settings.push_certificate_key_file)
+    except OSError as error:
+        raise CommandError(
+            f"streams.push_certificate_file: no certificate with its key can be read ({error})"
+        ) from error
+    host, port = settings.push_endpoint
+    try:
+        listener = PushListener(host, port, readers.publish, limits=StreamLimits(), certificate=certificate)
+    except OSError as error:
+        raise CommandError(f"streams.push_listen: port {port} cannot be opened ({error.strerror})") from error
+    with listener:
+        log.info("publishers are accepted", port=listener.port, tls=certificate is not None)
+        yield listener

@@ -1,22 +1,32 @@
 """The reading of a stream's source: connections, one after the other, whose pieces are stored and scored."""
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from shared.errors import DeepfakeStreamError, ForbiddenURLError, JobCancelledError, SourceStalledError, StorageError
+from shared.errors import (
+    DecodeError,
+    DeepfakeStreamError,
+    ForbiddenURLError,
+    JobCancelledError,
+    SourceStalledError,
+    StorageError,
+)
 from shared.media.removals import unclaimed_file
 from shared.observability import bind, get_logger
 from shared.states import StreamEnd, StreamEventKind, StreamState
 from shared.streams.claims import Claim
 from shared.streams.events import add_event
 from shared.streams.pieces import NewPiece, lock_stream, new_piece_key, record_piece
+from shared.streams.pushing import note_left
 from worker.media.sandbox import sandbox
-from worker.streams.intake import read_pieces
+from worker.streams.intake import read_pieces, read_pushed
+from worker.streams.rtmp.connection import Connection
 from worker.streams.values import Piece, Position, Source, StreamLimits
 from worker.tasks.context import Context
 
@@ -27,6 +37,12 @@ MAX_PAUSE_S: Final = 10.0
 """Pauses before the source is connected again; each is twice as long as the one before."""
 PICTURE_TIMEOUT_S: Final = 10.0
 """A connection without a picture for this long is given up."""
+MIN_TIMEOUT_S: Final = 1.0
+"""The same for the last connection before the source is given up."""
+LATE_S: Final = 5.0
+"""Two pieces in turn that come so much later than the earliest one are late since their source missed something."""
+CAUGHT_UP_S: Final = 1.0
+"""A piece that is less late than the one before it by this is of a source that catches up."""
 
 
 class SourceReader(threading.Thread):
@@ -50,7 +66,7 @@ class SourceReader(threading.Thread):
         self._heard = time.monotonic()
         self._position = Position()
         self._read_to_s: float | None = None
-        """Where the last piece ends, in the time of the stream; None before the first, and if one was not stored."""
+        """Where the last piece ends, in the time of the stream; None before the first one that was stored."""
         self._has_begun = claim.has_begun
 
     @property
@@ -89,7 +105,7 @@ class SourceReader(threading.Thread):
             if self._is_connected:
                 pause_s = FIRST_PAUSE_S
             self._is_connected = False
-            self._note_away(error)
+            self._note_away(error or SourceStalledError("the source closed the connection"))
             is_forbidden = isinstance(error, ForbiddenURLError) and not self._has_begun
             if is_forbidden or time.monotonic() - self._heard > timeout_s:
                 self._end(StreamEnd.SOURCE)
@@ -99,40 +115,66 @@ class SourceReader(threading.Thread):
 
     def _read_connection(self) -> DeepfakeStreamError | None:
         """Read one connection to its end; return the error that ended it, if there was one."""
-        claim, settings = self._claim, self._context.settings
-        limits = StreamLimits(allow_shared_network=settings.streams.allow_shared_network)
         offset_s: float | None = None
-        pieces = read_pieces(
-            Source(claim.url, claim.username, claim.password),
-            segment_s=claim.segment_seconds,
-            limits=limits,
-            allow_insecure=settings.webhooks.allow_insecure,
-            timeout_s=min(PICTURE_TIMEOUT_S, settings.streams.source_timeout_s),
-            should_stop=self._stopping.is_set,
-            position=self._position,
-        )
+        timeout_s = self._picture_timeout_s
+        pieces = self._open(timeout_s)
+        lateness = _Lateness()
         try:
             for piece in pieces:
                 self._heard = time.monotonic()
-                if offset_s is None and self._position.is_continued and self._read_to_s is not None:
-                    # The connection was lost, and what the source sent meanwhile was still there.
-                    offset_s = self._read_to_s - piece.start_s
-                offset_s = self._store(piece, offset_s)
+                if offset_s is not None and self._position.next_number is None:
+                    offset_s += lateness.find_missed(self._heard, piece)
+                if offset_s is None and self._position.next_number is not None and self._read_to_s is not None:
+                    # Its times go on where the last connection has come to.
+                    offset_s = self._read_to_s
+                offset_s = self._store_if_possible(piece, offset_s)
+                lateness.own_s += time.monotonic() - self._heard
         except JobCancelledError:
             raise
-        except StorageError as error:
-            self._read_to_s = None
+        except SourceStalledError as error:
+            # The pieces that came last are of pictures that had arrived before the silence.
+            self._heard = min(self._heard, time.monotonic() - timeout_s)
             return error
         except DeepfakeStreamError as error:
             return error
-        except (SQLAlchemyError, OSError):
-            # The database or the storage is away: what is missed meanwhile becomes a gap.
-            self._read_to_s = None
-            log.warning("piece of a stream not stored", exc_info=True)
-            return StorageError("this service's storage or database failed")
+        except OSError:
+            log.exception("source of a stream not read")
+            return DecodeError("the reader of the stream could not be started")
         finally:
             pieces.close()
         return None
+
+    def _store_if_possible(self, piece: Piece, offset_s: float | None) -> float | None:
+        """Store a piece; one that the database or the storage refuses is missed, and the source is read on."""
+        try:
+            offset_s = self._store(piece, offset_s)
+        except JobCancelledError:
+            raise
+        except (DeepfakeStreamError, SQLAlchemyError, OSError):
+            log.warning("piece of a stream not stored", exc_info=True)
+            self._is_connected = False
+            self._note_away(StorageError("this service's storage or database failed"))
+        self._position.backlog_s = 0.0
+        self._read_to_s = None if offset_s is None else offset_s + piece.end_s
+        return offset_s
+
+    def _open(self, timeout_s: float) -> Generator[Piece, None, None]:
+        """Connect to the source."""
+        claim, settings = self._claim, self._context.settings
+        return read_pieces(
+            Source(claim.url, claim.username, claim.password),
+            segment_s=claim.segment_seconds,
+            limits=StreamLimits(allow_shared_network=settings.streams.allow_shared_network),
+            allow_insecure=settings.webhooks.allow_insecure,
+            timeout_s=timeout_s,
+            should_stop=self._stopping.is_set,
+            position=self._position,
+        )
+
+    @property
+    def _picture_timeout_s(self) -> float:
+        left_s = self._context.settings.streams.source_timeout_s - (time.monotonic() - self._heard)
+        return min(PICTURE_TIMEOUT_S, max(MIN_TIMEOUT_S, left_s))
 
     def _store(self, piece: Piece, offset_s: float | None) -> float:
         """
@@ -153,13 +195,13 @@ class SourceReader(threading.Thread):
             finally:
                 upload.abort()
             start_s = None if offset_s is None else offset_s + piece.start_s
-            new = NewPiece(key, piece.lead_s, piece.end_s - piece.start_s, start_s)
+            age_s = self._position.backlog_s if offset_s is None else 0.0
+            new = NewPiece(key, piece.lead_s, piece.end_s - piece.start_s, start_s, age_s)
             with self._context.sessions.transaction() as session:
                 place = record_piece(session, self._claim.lease, new)
                 if not self._is_connected:
                     self._note_connected(session)
         self._is_connected = self._has_begun = True
-        self._read_to_s = place.end_s
         return place.start_s - piece.start_s
 
     def _note_connected(self, session: Session) -> None:
@@ -169,9 +211,8 @@ class SourceReader(threading.Thread):
             stream.state = StreamState.CONNECTED
         add_event(session, stream, StreamEventKind.SOURCE, {"state": StreamState.CONNECTED, "error": None})
 
-    def _note_away(self, error: DeepfakeStreamError | None) -> None:
+    def _note_away(self, found: DeepfakeStreamError) -> None:
         """Note why the source is away, if that is news."""
-        found = error or SourceStalledError("the source closed the connection")
         log.warning("source of a stream is away", code=found.code, decoders=sandbox().describe())
         try:
             with self._context.sessions.transaction() as session:
@@ -185,3 +226,64 @@ class SourceReader(threading.Thread):
                     add_event(session, stream, StreamEventKind.SOURCE, payload)
         except SQLAlchemyError:
             log.warning("state of a stream not recorded", exc_info=True)
+
+
+class PublisherReader(SourceReader):
+    """
+    A thread that reads one connection of a publisher to its end. Another one is another claim.
+
+    Args:
+        connection: A connection whose key was accepted. It is closed at the end.
+    """
+
+    def __init__(self, context: Context, claim: Claim, lose: Callable[[], None], connection: Connection) -> None:
+        super().__init__(context, claim, lambda _: None, lose)
+        self._connection = connection
+
+    def _read(self) -> None:
+        error = self._read_connection()
+        if self._stopping.is_set():
+            return
+        has_shown, self._is_connected = self._is_connected, False
+        log.info("publisher left", code=None if error is None else error.code)
+        with self._context.sessions.transaction() as session:
+            job, stream = lock_stream(session, self._claim.lease)
+            # The stream has not killed this reader.
+            job.attempts = 0
+            if not has_shown:
+                # A publisher without pictures is none: the time goes on.
+                stream.away_since = self._claim.away_since
+            note_left(session, self._claim.lease, error)
+
+    def _open(self, timeout_s: float) -> Generator[Piece, None, None]:
+        return read_pushed(
+            self._connection,
+            segment_s=self._claim.segment_seconds,
+            limits=StreamLimits(),
+            timeout_s=timeout_s,
+            should_stop=self._stopping.is_set,
+        )
+
+
+class _Lateness:
+    """
+    How late the pieces of one connection are, compared with the earliest of them, by the clock.
+
+    A source that stops for seconds together with its clock, and then goes on, shows this in no other way. One that was
+    held up by the network sends what it had meanwhile, so that its next piece is less late.
+    """
+
+    def __init__(self) -> None:
+        self._least_s = self._last_s = math.inf
+        self.own_s = 0.0
+        """Time in which no piece was taken, since others were stored."""
+
+    def find_missed(self, now: float, piece: Piece) -> float:
+        """Return how many seconds the source missed before *piece*, which arrived at *now*."""
+        late_s, last_s = now - self.own_s - piece.end_s, self._last_s
+        self._least_s = min(self._least_s, late_s)
+        self._last_s = late_s
+        if min(late_s, last_s) - self._least_s < LATE_S or late_s < last_s - CAUGHT_UP_S:
+            return 0.0
+        missed_s, self._least_s = late_s - self._least_s, late_s
+        return missed_s

@@ -1,7 +1,7 @@
 """The loaded pipeline of one process: it takes the frames of a segment and returns the segment's result."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -19,6 +19,7 @@ from worker.detection.people import Sighting, compute_appearance, group_into_peo
 from worker.inference import ChannelsLastInput, Engine, Outputs, best_engine
 from worker.media.frames import Frame
 from worker.model.checkpoint import Checkpoint, load_checkpoint, load_pinned
+from worker.pipeline.newest import NewestFaces
 from worker.pipeline.results import FaceResult, SegmentResult
 from worker.pipeline.scoring import score_segment
 from worker.pipeline.stages import Stages
@@ -107,6 +108,8 @@ class Detector:
         frames: Iterable[Frame],
         should_stop: Callable[[], bool] = lambda: False,
         stages: Stages | None = None,
+        *,
+        keeps_faces: bool = False,
     ) -> SegmentResult:
         """
         Score the sampled frames of one segment.
@@ -115,6 +118,7 @@ class Detector:
             frames: In order; they are consumed in chunks, so that only a few are in memory at a time.
             should_stop: Called between chunks.
             stages: Collects the times of ``decode``, ``detect`` and ``classify``.
+            keeps_faces: Whether the result has a picture of the newest face of each person.
 
         Raises:
             JobCancelledError: *should_stop* returned True.
@@ -125,6 +129,7 @@ class Detector:
         scores: list[float] = []
         decoded = 0
         pending_crops: list[NDArray[np.uint8]] = []
+        newest = NewestFaces() if keeps_faces else None
         stages = stages or Stages()
         tracker = OrientationTracker(self._mtcnn, self.manifest.preprocessing.min_confidence)
         for chunk in stages.measure_iteration("decode", split_into_chunks(frames)):
@@ -132,7 +137,7 @@ class Detector:
                 raise JobCancelledError("the job was cancelled, or another worker has taken over")
             decoded += len(chunk)
             with stages.measure("detect"):
-                faces, crops = self._detect_faces(chunk, tracker)
+                faces, crops = self._detect_faces(chunk, tracker, newest)
             found += faces
             pending_crops += crops
             whole = len(pending_crops) - len(pending_crops) % FACE_BATCH
@@ -145,7 +150,8 @@ class Detector:
         results = [_make_face_result(item, next(scored) if item.problem is None else None) for item in found]
         people = group_into_people([Sighting(item.time_s, item.face.box_px, item.appearance) for item in found])
         looks = [pack_look(look) for look in people.looks]
-        return score_segment(results, people.numbers, decoded, self.engine.description, looks)
+        result = score_segment(results, people.numbers, decoded, self.engine.description, looks)
+        return result if newest is None else replace(result, newest_faces=newest.choose(people.numbers))
 
     def score_crops(self, crops: list[NDArray[np.uint8]]) -> list[float]:
         """
@@ -178,7 +184,7 @@ class Detector:
         return bool(np.abs(scores - wanted).max() <= MAX_SCORE_CHANGE)
 
     def _detect_faces(
-        self, chunk: list[Frame], tracker: OrientationTracker
+        self, chunk: list[Frame], tracker: OrientationTracker, newest: NewestFaces | None
     ) -> tuple[list[_FoundFace], list[NDArray[np.uint8]]]:
         """Find the faces of *chunk*, and cut the crops of those that can be scored."""
         preprocessing = self.manifest.preprocessing
@@ -200,6 +206,8 @@ class Detector:
                 found.append(_FoundFace(frame.time_s, displayed, turned_deg, quality, problem, frame.scale, look))
                 if problem is None:
                     crops.append(crop)
+                if newest is not None:
+                    newest.add(frame.time_s, crop)
         return found, crops
 
 

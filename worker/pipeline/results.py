@@ -1,6 +1,6 @@
 """The results of scoring as frozen values, and their only JSON form. This module does not import torch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from shared.manifests import Limits
@@ -49,6 +49,16 @@ class FaceResult:
 
 
 @dataclass(frozen=True, slots=True)
+class FacePicture:
+    """The picture of one face, for people to look at."""
+
+    person: int
+    """The person's number within the segment."""
+    time_s: float
+    jpeg: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PersonResult:
     """One person within a segment."""
 
@@ -90,6 +100,8 @@ class SegmentResult:
     looks: tuple[str, ...] = ()
     """Look of each person, by number, as ``worker.detection.people.pack_look`` writes it. It serves to track people
     over segments and is erased when the job ends. Not part of the JSON form."""
+    newest_faces: tuple["FacePicture", ...] = ()
+    """The newest face of each person, if it was asked for. Not part of the JSON form."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, rounded, for the column ``result`` of a segment."""
@@ -109,7 +121,8 @@ class SegmentResult:
             replace(person, faces=tuple(replace(face, time_s=face.time_s + shift_s) for face in person.faces))
             for person in self.people
         )
-        return replace(self, people=people)
+        pictures = tuple(replace(picture, time_s=picture.time_s + shift_s) for picture in self.newest_faces)
+        return replace(self, people=people, newest_faces=pictures)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

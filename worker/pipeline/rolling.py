@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 
 from shared.evidence import Evidence
 from shared.manifests import SCORE_DIGITS, Limits, Manifest
+from shared.states import Verdict
 from worker.detection.people import pack_look, unpack_look
 from worker.pipeline.tracking import KnownPerson, ScoredSegment, assign_people
 from worker.pipeline.verdicts import MAX_CHANCES, MAX_CHANCES_PER_PERSON, MIN_STRETCH_FACES
@@ -80,12 +81,19 @@ class _Person:
     raised_s: float | None = None
     """When the last alert was raised, in the time of the stream."""
     is_raised: bool = False
+    is_held_back: bool = False
+    """Whether the newest faces would raise an alert, if there had been none in the last minute. Not kept."""
 
     @property
     def mean(self) -> float | None:
         """The mean over the scores of the window; None without any."""
         values = [value for scores in self.recent for value in scores.values]
         return round(fmean(values), SCORE_DIGITS) if values else None
+
+    @property
+    def face_count(self) -> int:
+        """The number of scores of the window."""
+        return sum(len(scores.values) for scores in self.recent)
 
 
 class RollingVerdict:
@@ -106,6 +114,8 @@ class RollingVerdict:
         self._next_number = 0
         self.judged = -1
         """Index of the last segment that was added."""
+        self.numbers: dict[int, int] = {}
+        """The people of that segment: number in the stream by number within the segment."""
 
     def add(self, segment: ScoredSegment, start_s: float, end_s: float) -> list[Alert]:
         """
@@ -118,6 +128,7 @@ class RollingVerdict:
         """
         self.judged = segment.index
         assign_people(self._known, segment, compare_positions=True)
+        self.numbers = {}
         results = {person["person"]: person for person in segment.result.get("people", ())}
         for known in self._known:
             person = self._people.get(id(known))
@@ -129,6 +140,7 @@ class RollingVerdict:
             known.faces, known.numbers = known.faces[-1:], {}
             if within is not None:
                 person.seen_s = end_s
+                self.numbers[within] = person.number
                 faces = results[within]["faces"]
                 values = [float(face["fake_score"]) for face in faces if face["fake_score"] is not None]
                 if values:
@@ -140,18 +152,50 @@ class RollingVerdict:
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the people of the window, and those with an alert, in order of their numbers."""
+        return [self._describe(person) for person in self._in_order() if person.recent or person.is_raised]
+
+    def describe_newest(self) -> list[dict[str, Any]]:
+        """Return the people who were scored in the segment that was added last, with the mean of their faces in it."""
+        newest = [
+            (person, person.recent[-1].values)
+            for person in self._in_order()
+            if person.recent and person.recent[-1].index == self.judged
+        ]
         return [
             {
                 "person": person.number,
-                "fake_score": person.mean,
-                "faces": sum(len(scores.values) for scores in person.recent),
-                "is_alerting": person.is_raised,
-                "raised_s": person.raised_s,
-                "seen_s": round(person.seen_s, 4),
+                "fake_score": round(fmean(values), SCORE_DIGITS),
+                "faces": len(values),
+                "rolling_score": person.mean,
+                "fake_from": self._window_limits(person).high,
             }
-            for person in self._in_order()
-            if person.recent or person.is_raised
+            for person, values in newest
         ]
+
+    def _describe(self, person: _Person) -> dict[str, Any]:
+        mean, limits = person.mean, self._window_limits(person)
+        return {
+            "person": person.number,
+            "fake_score": mean,
+            "faces": person.face_count,
+            "verdict": self._name_verdict(mean, limits),
+            "real_below": limits.low,
+            "fake_from": limits.high,
+            "is_alerting": person.is_raised,
+            "is_held_back": person.is_held_back,
+            "raised_s": person.raised_s,
+            "seen_s": round(person.seen_s, 4),
+            # Faces have no pictures here; the reader knows of those that are kept.
+            "face_s": None,
+        }
+
+    def _name_verdict(self, mean: float | None, limits: Limits) -> Verdict | None:
+        """Return what the mean over the window says, as of a person in stored media."""
+        if mean is None:
+            return None
+        if not self._manifest.trained:
+            return Verdict.INCONCLUSIVE
+        return Verdict.FAKE if mean >= limits.high else Verdict.INCONCLUSIVE if mean >= limits.low else Verdict.REAL
 
     @property
     def is_alerting(self) -> bool:
@@ -184,12 +228,22 @@ class RollingVerdict:
         return sorted(self._people.values(), key=lambda person: person.number)
 
     def _judge(self, person: _Person, now_s: float) -> Alert | None:
+        person.is_held_back = False
         if not self._manifest.trained:
             return None
         if person.is_raised:
             return self._clear(person, now_s)
-        if person.raised_s is not None and now_s - person.raised_s < MIN_ALERT_PAUSE_S:
+        alert = self._find_alert(person, now_s)
+        if alert is not None and person.raised_s is not None and now_s - person.raised_s < MIN_ALERT_PAUSE_S:
+            # Not by what is in the window still of a swap whose alert has just been cleared.
+            person.is_held_back = self._find_clearing(person, now_s) is None
             return None
+        if alert is not None:
+            person.is_raised, person.raised_s = True, now_s
+        return alert
+
+    def _find_alert(self, person: _Person, now_s: float) -> Alert | None:
+        """Return the alert that the newest faces of a person deserve."""
         if not person.recent or person.recent[-1].end_s < now_s:
             return None
         for newest in range(1, len(person.recent) + 1):
@@ -199,13 +253,18 @@ class RollingVerdict:
             # and that they are tried raised no further alert about real people (docs/streams.md).
             mean, limit = round(fmean(values), SCORE_DIGITS), self._limits(len(values), 1).high
             if mean >= limit and (len(values) >= MIN_STRETCH_FACES or self._depends_on_evidence):
-                person.is_raised, person.raised_s = True, now_s
                 return Alert("raised", person.number, now_s, stretch[0].start_s, mean, len(values), limit)
         return None
 
     def _clear(self, person: _Person, now_s: float) -> Alert | None:
-        if not person.recent:
+        alert = self._find_clearing(person, now_s)
+        if alert is not None:
             person.is_raised = False
+        return alert
+
+    def _find_clearing(self, person: _Person, now_s: float) -> Alert | None:
+        """Return what clears an alert about a person, if the newest faces do."""
+        if not person.recent:
             return Alert("cleared", person.number, now_s, person.seen_s, None, 0, self._limits(1, 1).high)
         stretch = person.recent[-CLEARING_SEGMENTS:]
         values = [value for scores in stretch for value in scores.values]
@@ -214,12 +273,15 @@ class RollingVerdict:
         mean, limit = round(fmean(values), SCORE_DIGITS), round((limits.low + limits.high) / 2, SCORE_DIGITS)
         if mean >= limit or len(stretch) < min(CLEARING_SEGMENTS, len(person.recent)):
             return None
-        person.is_raised = False
         return Alert("cleared", person.number, now_s, stretch[0].start_s, mean, len(values), limit)
 
     @property
     def _depends_on_evidence(self) -> bool:
         return self._threshold is None and "video" in (self._manifest.calibration.bounds or {})
+
+    def _window_limits(self, person: _Person) -> Limits:
+        """Return the limits for the mean over the whole window of a person."""
+        return self._limits(max(1, person.face_count), 1)
 
     def _limits(self, faces: int, stretches: int) -> Limits:
         """Return the limits for a mean over *faces*, one of several *stretches* that are tried for each person."""

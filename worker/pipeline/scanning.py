@@ -25,6 +25,7 @@ def scan_segments(
     limits: MediaLimits = CLIP_LIMITS,
     should_stop: Callable[[], bool] = lambda: False,
     stages: Stages | None = None,
+    keeps_faces: bool = False,
 ) -> Generator[SegmentResult, None, None]:
     """
     Score the segments of the file at *path*, in order.
@@ -34,6 +35,7 @@ def scan_segments(
         limits: Limits of the video in a motion photo.
         should_stop: Called between chunks of frames.
         stages: Collects the time of each stage.
+        keeps_faces: Whether results have a picture of the newest face of each person.
 
     Raises:
         JobCancelledError: *should_stop* returned True.
@@ -49,4 +51,5 @@ def scan_segments(
     with ReadAhead(read, facts) as reader:
         frames = iter(reader)
         for _ in plan:
-            yield detector.score_segment(iter(lambda: next(frames), None), should_stop, stages)
+            segment = iter(lambda: next(frames), None)
+            yield detector.score_segment(segment, should_stop, stages, keeps_faces=keeps_faces)

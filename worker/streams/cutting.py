@@ -7,7 +7,7 @@ from typing import Final
 
 from shared.errors import TooLargeError, TooManyPixelsError, UnsupportedMediaError
 from worker.streams.matroska import Packet, Track, write_file
-from worker.streams.parameters import Parameters, read_parameters
+from worker.streams.parameters import Parameters, is_of_other_codec, read_parameters
 from worker.streams.values import Piece, StreamLimits
 
 JUMP_MS: Final = 50_000
@@ -20,6 +20,13 @@ MAX_REORDERED: Final = 16
 """Most pictures that precede another one in decoding order and follow it in presentation (H.264 and H.265)."""
 DEFAULT_PICTURE_MS: Final = 40
 MAX_PICTURE_MS: Final = 1000
+MAX_PAUSE_MS: Final = 3000
+"""
+Time without a picture in which none was missed, presumably; after a longer one the next piece begins with the next
+picture, so that what was missed is in no piece.
+"""
+PAUSE_PICTURES: Final = 4
+"""The same for sources whose pictures come seldom: a pause is longer than so many of their intervals."""
 MAX_PACKETS: Final = 20_000
 
 
@@ -55,9 +62,15 @@ class Cutter:
         """End of the pictures that were taken, in running time."""
         self._last_ms: int | None = None
         self._picture_ms = DEFAULT_PICTURE_MS
+        self._interval_ms = DEFAULT_PICTURE_MS
+        """Median of the times between recent pictures; ``_picture_ms`` is the same within limits."""
         self._reordered = MIN_REORDERED
         self._keyless_since_ms: int | None = None
         self._is_discontinuous = False
+        self._first_ms = 0
+        """Running time at the first picture: what was missed before it."""
+        self._has_begun = False
+        """Whether there was a picture that can be seen."""
         self.pictures = 0
         """Pictures that came, whether or not they could be used."""
         self.left_out = 0
@@ -67,6 +80,16 @@ class Cutter:
     def running_s(self) -> float:
         """Running time of the connection: where the newest picture ends, in seconds."""
         return self._running_ms / 1000
+
+    def miss(self, duration_s: float) -> Iterator[Piece]:
+        """Let *duration_s* of running time pass in which the source had pictures that did not arrive."""
+        yield from self.finish()
+        self._is_discontinuous |= self._has_begun
+        self._shift_ms = self._last_ms = None
+        if self._has_begun:
+            self._running_ms += round(duration_s * 1000)
+        else:
+            self._first_ms += round(duration_s * 1000)
 
     def start(self, track: Track) -> Iterator[Piece]:
         """
@@ -82,40 +105,39 @@ class Cutter:
         self._parameters = None
         self._shift_ms = self._last_ms = None
 
-    def add(self, packet: Packet) -> Iterator[Piece]:
+    def add(self, packet: Packet, silent_s: float = 0.0) -> Iterator[Piece]:
         """
         Take the next picture; yield the pieces that it completes.
+
+        Args:
+            silent_s: Time since the picture before it arrived, from a source that sends as time goes by. It passed
+                even if the source's clock jumps.
 
         Raises:
             TooLargeError: A piece has too many bytes or pictures.
             TooManyPixelsError: The pictures have become too large.
-            UnsupportedMediaError: There was no key frame for too long.
+            UnsupportedMediaError: There was no key frame for too long, or the codec has changed.
         """
         self.pictures += 1
-        last_ms, self._last_ms = self._last_ms, packet.time_ms
-        if last_ms is not None and self._is_jump(packet, last_ms):
-            yield from self.finish()
-            self._is_discontinuous = True
-            self._shift_ms = None
-        if self._shift_ms is None:
-            self._shift_ms = self._running_ms - packet.time_ms
-            self._keyless_since_ms = packet.time_ms
+        yield from self._follow_clock(packet, silent_s)
         if packet.is_key:
             yield from self._compare_parameters(packet)
             self._keyless_since_ms = packet.time_ms
         elif self._keyless_since_ms is not None:
             self._check_key(packet.time_ms - self._keyless_since_ms)
+        if self._open is None and not packet.is_key:
+            self.left_out += 1
+            self._advance(packet)
+            return
+        end_ms = None
         if self._open is None:
-            if not packet.is_key:
-                self.left_out += 1
-                self._advance(packet)
-                return
-            if self.pictures == 1 + self.left_out:
-                # Times count from the first picture that can be seen.
-                self._shift_ms, self._running_ms = -packet.time_ms, 0
-            self._open = _Open(packet.time_ms, self._is_discontinuous)
-            self._is_discontinuous = False
-        self._measure_order(packet)
+            self._open = self._begin(packet)
+        elif (end_ms := self._end_before_pause(packet)) is not None:
+            yield from self._cut_to(end_ms)
+            yield self._make(self._open, end_ms)
+            self._open = _Open(packet.time_ms, is_discontinuous=False)
+        if end_ms is None:
+            self._measure_order(packet)
         if packet.time_ms < self._open.start_ms and packet.is_key is False:
             # It belongs to a piece that was cut already, or needs pictures before the first key frame. It may still be
             # what others refer to.
@@ -125,20 +147,57 @@ class Cutter:
         self._bytes += len(packet.data)
         if self._bytes > self._limits.max_piece_bytes or len(self._packets) > MAX_PACKETS:
             raise TooLargeError(f"a piece of the stream has more than {self._limits.max_piece_bytes} bytes")
+        if end_ms is not None:
+            self._drop_used()
         yield from self._cut()
 
     def finish(self) -> Iterator[Piece]:
         """Yield what is left, at an end or a jump of the clock."""
         if self._open is None or self._shift_ms is None:
             return
-        # One picture may complete several pieces, where the source paused for longer than a piece.
-        while (next_ms := self._next_start(self._open.start_ms + self._segment_ms)) is not None:
-            yield self._make(self._open, next_ms)
-            self._open = _Open(next_ms, is_discontinuous=False)
         end_ms = max(packet.time_ms for packet in self._packets) + self._picture_ms
+        yield from self._cut_to(end_ms)
         yield self._make(self._open, end_ms)
         self._running_ms = end_ms + self._shift_ms
         self._forget()
+
+    def _follow_clock(self, packet: Packet, silent_s: float) -> Iterator[Piece]:
+        """Let running time go on with the clock of *packet*, which may be another one than before."""
+        if self._last_ms is not None and self._is_jump(packet, self._last_ms):
+            yield from self.miss(silent_s if silent_s * 1000 > MAX_PAUSE_MS else 0.0)
+        self._last_ms = packet.time_ms
+        if self._shift_ms is None:
+            self._shift_ms = self._running_ms - packet.time_ms
+            self._keyless_since_ms = packet.time_ms
+
+    def _begin(self, packet: Packet) -> _Open:
+        """Return a new piece that begins with the key frame *packet*."""
+        if not self._has_begun:
+            # Times count from the first picture that can be seen.
+            self._shift_ms, self._running_ms = self._first_ms - packet.time_ms, self._first_ms
+            self._has_begun = True
+        is_discontinuous, self._is_discontinuous = self._is_discontinuous, False
+        return _Open(packet.time_ms, is_discontinuous)
+
+    def _cut_to(self, end_ms: int) -> Iterator[Piece]:
+        """Yield the pieces before the last one that ends at *end_ms*, after which nothing is to be waited for."""
+        # One picture may complete several pieces, where the source paused for longer than a piece.
+        while self._open is not None:
+            next_ms = self._next_start(self._open.start_ms + self._segment_ms)
+            if next_ms is None or next_ms >= end_ms:
+                return
+            yield self._make(self._open, next_ms)
+            self._open = _Open(next_ms, is_discontinuous=False)
+
+    def _end_before_pause(self, packet: Packet) -> int | None:
+        """Return the end of the pictures so far, if there was a pause before *packet* in which some were missed."""
+        newest_ms = max(other.time_ms for other in self._packets[-2 * MAX_REORDERED :])
+        if self.pictures <= 2 * PAUSE_PICTURES:
+            return None  # How often pictures come is not known yet.
+        # A gap that the order of decoding makes is much shorter.
+        if packet.time_ms - newest_ms <= max(MAX_PAUSE_MS, PAUSE_PICTURES * self._interval_ms):
+            return None
+        return newest_ms + self._picture_ms
 
     def _is_jump(self, packet: Packet, last_ms: int) -> bool:
         # Everything before a key frame in decoding order is presented before it, too.
@@ -155,6 +214,8 @@ class Cutter:
     def _compare_parameters(self, packet: Packet) -> Iterator[Piece]:
         if self._track is None:
             raise UnsupportedMediaError("the stream has pictures before its header")
+        if is_of_other_codec(self._track, packet.data):
+            raise UnsupportedMediaError("the stream has changed its codec; it has to be connected again")
         found = read_parameters(self._track, packet.data)
         if found is None:
             return
@@ -185,7 +246,8 @@ class Cutter:
         times = sorted({packet.time_ms, *(other.time_ms for other in recent)})
         if len(times) > 1:
             steps = sorted(after - before for before, after in pairwise(times))
-            self._picture_ms = min(steps[len(steps) // 2], MAX_PICTURE_MS)
+            self._interval_ms = steps[len(steps) // 2]
+            self._picture_ms = min(self._interval_ms, MAX_PICTURE_MS)
 
     def _advance(self, packet: Packet) -> None:
         if self._shift_ms is not None:

@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
@@ -27,14 +28,30 @@ class Run:
     """The beginning of a run, which *demuxer* reads."""
 
     demuxer: str
+    missed_s: float = 0.0
+    """What the source had between this run and the one before it, and what is in neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The beginning of a segment; ``Feed.note`` is called with it when the segment is about to be read."""
+
+    number: int
+    name: str
+    duration_s: float
+    end: datetime | None
+    """By the server's clock, if the playlist says it."""
 
 
 class Feed(ABC):
     """Context manager with a thread that reads a source into a bounded queue; see ``HLSFeed`` and ``UDPFeed``."""
 
+    arrives_live = True
+    """Whether the pictures arrive as time goes by, so that nothing was sent while nothing arrived."""
+
     def __init__(self) -> None:
         self.cancel_token = CancelToken()
-        self._items: queue.Queue[Run | bytes | None] = queue.Queue(MAX_BLOCKS)
+        self._items: queue.Queue[Run | Mark | bytes | None] = queue.Queue(MAX_BLOCKS)
         self._stopped = threading.Event()
         self._error: DeepfakeStreamError | None = None
         self._next: Run | None = None
@@ -74,8 +91,12 @@ class Feed(ABC):
                 if self._error is not None:
                     raise self._error
                 return None
+            if isinstance(item, Mark):
+                # The run before this one was ended early.
+                self.note(item)
             self._next = item if isinstance(item, Run) else None
         run, self._next = self._next, None
+        self.begin(run)
         return run
 
     def next_block(self) -> bytes | None:
@@ -86,6 +107,9 @@ class Feed(ABC):
             item = self._items.get_nowait()
         except queue.Empty:
             return b""
+        if isinstance(item, Mark):
+            self.note(item)
+            return b""
         if isinstance(item, bytes):
             return item
         if item is None:
@@ -94,9 +118,24 @@ class Feed(ABC):
         self._next = item
         return None
 
+    def begin(self, run: Run) -> None:  # noqa: B027 - only a feed with a position has something to note
+        """Note that *run* is about to be read."""
+
+    def note(self, mark: Mark) -> None:  # noqa: B027 - as above
+        """Note that the segment of *mark* is about to be read."""
+
+    def take_missed(self) -> float:
+        """Return how much was missed before the picture that has just arrived, in seconds, and count anew."""
+        return 0.0
+
     @abstractmethod
     def read(self) -> None:
         """Read the source to its end, with ``put``. Raises DeepfakeStreamError. Runs in the thread."""
+
+    @property
+    def error(self) -> DeepfakeStreamError | None:
+        """The error that ended the source, if there was one."""
+        return self._error
 
     @property
     def is_stopped(self) -> bool:
@@ -107,7 +146,7 @@ class Feed(ABC):
         """Wait, unless nobody wants more."""
         self._stopped.wait(duration_s)
 
-    def put(self, item: Run | bytes | None) -> bool:
+    def put(self, item: Run | Mark | bytes | None) -> bool:
         """Append *item*, when there is space; return False when nobody wants more."""
         while not self._stopped.is_set():
             try:

@@ -2,8 +2,10 @@
 
 import base64
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import TracebackType
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -17,7 +19,7 @@ from shared.errors import (
 )
 from shared.outbound import check_url
 from worker.media.sources import follow, read_bounded
-from worker.streams.feeds import BLOCK_BYTES, Feed, Run
+from worker.streams.feeds import BLOCK_BYTES, Feed, Mark, Run
 from worker.streams.values import Position, Source, StreamLimits
 
 MAX_HEIGHT_PX: Final = 1080
@@ -29,6 +31,17 @@ MIN_RELOAD_S: Final = 0.5
 MAX_RELOAD_S: Final = 10.0
 MAX_LATE_SEGMENTS: Final = 20
 """Step back of the numbers of segments that still is a stale copy of the playlist, and not a new count."""
+STALE_S: Final = 8.0
+"""How long a copy of the playlist can be stale; if it is behind for longer, the server counts anew."""
+LONGEST_DELAY_S: Final = 10.0
+"""
+A playlist that grows later than its segments are long, by more than this and two of its target durations, has missed
+the time in between: the server's encoder was away. A shorter delay may be that of a network, and is caught up with.
+"""
+MAX_SEGMENT_S: Final = 60.0
+"""A segment that is said to be longer than this is one whose length is not known."""
+LEAST_MISSED_S: Final = 3.0
+"""A shorter time between two segments, by the server's clock, is none that was missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,8 @@ class HLSFeed(Feed):
         position: Where to begin, and where the feed notes how far it has come.
     """
 
+    arrives_live = False
+
     def __init__(
         self,
         source: Source,
@@ -66,9 +81,16 @@ class HLSFeed(Feed):
         self._allow_insecure = allow_insecure
         self._timeout_s = timeout_s
         self._position = position or Position()
-        self._position.is_continued = self._position.next_number is not None
+        self._next_number = self._position.next_number
+        """Number of the next segment to fetch; that of the position is the next one to read."""
+        self._last_end = self._position.last_end
+        self._missed_s = 0.0
+        """What is missed before the next run begins."""
+        self._unseen_s = 0.0
+        """Length of the segments that were read since the last picture."""
         self._map: _Part | None = None
         self._begins_run = True
+        self._is_new_count = False
         self._failures = 0
         self._free_at = time.monotonic()
 
@@ -116,35 +138,102 @@ class HLSFeed(Feed):
             self._failures = 0
         return playlist
 
+    def begin(self, run: Run) -> None:
+        """Note what is missed before *run*, and that nothing came of the run before it since its last picture."""
+        self._position.missed_s += run.missed_s + self._unseen_s
+        self._unseen_s = 0.0
+
+    def note(self, mark: Mark) -> None:
+        """Move the position over the segment of *mark*."""
+        position = self._position
+        position.next_number, position.last_name, position.last_end = mark.number + 1, mark.name, mark.end
+        self._unseen_s += mark.duration_s
+
+    def take_missed(self) -> float:
+        """Return what was missed before the picture that has just arrived, in seconds, and count anew."""
+        missed_s, self._position.missed_s, self._unseen_s = self._position.missed_s, 0.0, 0.0
+        return missed_s
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._position.missed_s += self._unseen_s
+
     def _read_segments(self, url: str, playlist: Any) -> bool:
         segments = list(playlist.segments)
         first = int(playlist.media_sequence or 0)
-        position = self._position
-        wanted = position.next_number
-        if wanted is None:
-            count = len(segments) if playlist.is_endlist else LIVE_SEGMENTS
-            wanted = first + max(0, len(segments) - count)
-        elif first > wanted or first + len(segments) + MAX_LATE_SEGMENTS < wanted:
-            # Segments were missed, or the server counts anew.
-            wanted = first if first > wanted else first + max(0, len(segments) - LIVE_SEGMENTS)
-            self._begins_run, position.is_continued = True, False
-        position.next_number = wanted
-        is_changed = False
-        for number, segment in enumerate(segments, first):
-            if number < wanted:
-                continue
+        wanted = self._find_next(playlist, segments, first)
+        self._next_number = wanted
+        new = [segment for number, segment in enumerate(segments, first) if number >= wanted]
+        if new:
+            self._note_growth(new, float(playlist.target_duration or 0.0))
+        for number in range(wanted, first + len(segments)):
+            segment = segments[number - first]
             if self.is_stopped:
                 break
-            is_changed = True
-            position.next_number = number + 1
             self._begins_run |= bool(segment.discontinuity)
             if getattr(segment, "gap_tag", None):
-                self._begins_run = True
-                continue
-            self._read_segment(url, segments, number - first)
-        return is_changed
+                self._skip(segment)
+            else:
+                self._read_segment(url, segments, number - first, number)
+            self._next_number, self._last_end = number + 1, _end(segment)
+        return bool(new)
 
-    def _read_segment(self, url: str, segments: list[Any], index: int) -> None:
+    def _find_next(self, playlist: Any, segments: list[Any], first: int) -> int:
+        """Return the number of the next segment to fetch; note what was missed, if the playlist says so."""
+        end = first + len(segments)
+        wanted = self._next_number
+        if wanted is None:
+            wanted = first + max(0, len(segments) - (len(segments) if playlist.is_endlist else LIVE_SEGMENTS))
+            if not playlist.is_endlist:
+                self._position.backlog_s = sum(map(_duration, segments[wanted - first :]))
+            return wanted
+        if first > wanted:
+            self._begins_run = True
+            self._missed_s += (first - wanted) * (_mean_duration(segments) or float(playlist.target_duration or 0.0))
+            return first
+        if end + MAX_LATE_SEGMENTS < wanted or self._is_counted_anew(segments, first, wanted):
+            self._begins_run, self._is_new_count = True, True
+            return first + max(0, len(segments) - LIVE_SEGMENTS)
+        return wanted
+
+    def _is_counted_anew(self, segments: list[Any], first: int, wanted: int) -> bool:
+        """Return whether the server has begun to count anew, which shows once the playlist has long been the same."""
+        grown_at = self._position.grown_at
+        if grown_at is None or time.monotonic() - grown_at < STALE_S or not segments:
+            return False
+        place = wanted - 1 - first
+        if place >= len(segments):
+            return True
+        name = self._position.last_name
+        return place >= 0 and bool(name) and _name(segments[place]) != name
+
+    def _note_growth(self, new: list[Any], target_s: float) -> None:
+        """Note when the playlist has grown, and what its server's encoder has missed before that."""
+        position = self._position
+        now = time.monotonic()
+        delay_s = 0.0 if position.grown_at is None else now - position.grown_at
+        late_s = delay_s - sum(map(_duration, new))
+        missed_s = 0.0
+        begun_s = _seconds_between(self._last_end, new[0].current_program_date_time)
+        if self._is_new_count:
+            missed_s = late_s
+        elif begun_s is not None:
+            missed_s = begun_s if begun_s > LEAST_MISSED_S else 0.0
+        elif late_s > (LEAST_MISSED_S if new[0].discontinuity else LONGEST_DELAY_S) + 2 * target_s:
+            missed_s = late_s
+        if missed_s > self._missed_s:
+            self._begins_run, self._missed_s = True, missed_s
+        # A server can claim anything; no more can be missed than has passed here.
+        self._missed_s = min(self._missed_s, delay_s + 2 * MAX_RELOAD_S)
+        position.grown_at, self._is_new_count = now, False
+
+    def _skip(self, segment: Any) -> None:
+        self._begins_run = True
+        self._missed_s += _duration(segment)
+
+    def _read_segment(self, url: str, segments: list[Any], index: int, number: int) -> None:
         segment = segments[index]
         if segment.key is not None and (segment.key.method or "NONE").upper() != "NONE":
             raise UnsupportedMediaError("the HLS stream is encrypted, which is not supported")
@@ -159,13 +248,14 @@ class HLSFeed(Feed):
             blocks = [self._fetch(wanted)] if wanted and self._begins_run else []
             blocks.append(self._fetch(part))
         except (SourceRefusedError, SourceUnreachableError) as error:
-            self._begins_run = True
+            self._skip(segment)
             self._count_failure(error)
             return
         self._failures = 0
-        if self._begins_run and not self.put(Run("mov" if wanted else "mpegts")):
+        if self._begins_run and not self.put(Run("mov" if wanted else "mpegts", self._missed_s)):
             return
-        self._begins_run = False
+        self._begins_run, self._missed_s = False, 0.0
+        self.put(Mark(number, _name(segment), _duration(segment), _end(segment)))
         for data in blocks:
             for start in range(0, len(data), BLOCK_BYTES):
                 self.put(data[start : start + BLOCK_BYTES])
@@ -249,3 +339,30 @@ class HLSFeed(Feed):
             return {}
         plain = f"{source.username or ''}:{source.password or ''}".encode()
         return {"Authorization": "Basic " + base64.b64encode(plain).decode()}
+
+
+def _duration(segment: Any) -> float:
+    """Return the length of a segment in seconds, as its playlist says; 0 if it says nothing sensible."""
+    duration_s = float(segment.duration or 0.0)
+    return duration_s if 0.0 <= duration_s <= MAX_SEGMENT_S else 0.0
+
+
+def _name(segment: Any) -> str:
+    """Return the file name of a segment. Folders and parameters may be other ones in each copy of the playlist."""
+    return str(segment.uri).partition("?")[0].rpartition("/")[2]
+
+
+def _end(segment: Any) -> datetime | None:
+    """Return when a segment ends by the server's clock, if the playlist says it."""
+    begun = segment.current_program_date_time
+    return None if begun is None else begun + timedelta(seconds=_duration(segment))
+
+
+def _seconds_between(before: datetime | None, after: datetime | None) -> float | None:
+    if before is None or after is None or (before.tzinfo is None) != (after.tzinfo is None):
+        return None
+    return (after - before).total_seconds()
+
+
+def _mean_duration(segments: Sequence[Any]) -> float:
+    return sum(map(_duration, segments)) / max(1, len(segments))

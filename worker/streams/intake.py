@@ -26,10 +26,12 @@ from worker.streams.feeds import Feed
 from worker.streams.hls import HLSFeed
 from worker.streams.matroska import Packet, Parser, Track
 from worker.streams.relay import Relay
+from worker.streams.rtmp.connection import Connection
+from worker.streams.rtmp.feed import PushFeed
 from worker.streams.udp import UDPFeed
 from worker.streams.values import Piece, Position, Source, StreamLimits
 
-__all__ = ["Piece", "Position", "Source", "StreamLimits", "read_pieces"]
+__all__ = ["Piece", "Position", "Source", "StreamLimits", "read_pieces", "read_pushed"]
 
 BLOCK_BYTES: Final = 64 * 1024
 POLL_S: Final = 0.2
@@ -63,7 +65,7 @@ def read_pieces(
         segment_s: Length of the pieces; the cuts are at the first picture after it.
         allow_insecure: Accept ``http:``, ``udp:`` and addresses that are not publicly reachable.
         timeout_s: Longest time without a picture, also at the beginning.
-        should_stop: Asked several times a second; the iterator then ends within a second.
+        should_stop: Asked several times a second; the iterator then ends within a second, after what has arrived.
         position: Where an earlier connection to an HLS source stopped reading; it is updated.
 
     Raises:
@@ -76,16 +78,39 @@ def read_pieces(
     """
     parts = check_source_url(source.url, allow_insecure=allow_insecure)
     reader = _Reader(Cutter(segment_s, limits), limits, timeout_s, should_stop)
+    if parts.scheme in PORTS:
+        pieces = _read_conversation(source, parts, reader, allow_insecure=allow_insecure)
+    elif parts.scheme == "udp":
+        pieces = _read_feed(UDPFeed(parts.hostname, parts.port or 0, limits.max_bytes_per_s), reader)
+    else:
+        feed = HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s, position=position)
+        pieces = _read_feed(feed, reader)
+    yield from _read_to_end(pieces, reader)
+
+
+def read_pushed(
+    connection: Connection,
+    *,
+    segment_s: float,
+    limits: StreamLimits,
+    timeout_s: float,
+    should_stop: Callable[[], bool],
+) -> Generator[Piece, None, None]:
+    """
+    Yield the video of a publisher in pieces, until it ends; see ``read_pieces``.
+
+    Args:
+        connection: A connection whose key was accepted. It is closed at the end.
+    """
+    reader = _Reader(Cutter(segment_s, limits), limits, timeout_s, should_stop)
+    yield from _read_to_end(_read_feed(PushFeed(connection), reader), reader)
+
+
+def _read_to_end(pieces: Iterator[Piece], reader: "_Reader") -> Generator[Piece, None, None]:
     try:
-        if parts.scheme in PORTS:
-            yield from _read_conversation(source, parts, reader, allow_insecure=allow_insecure)
-        elif parts.scheme == "udp":
-            yield from _read_feed(UDPFeed(parts.hostname, parts.port or 0, limits.max_bytes_per_s), reader)
-        else:
-            feed = HLSFeed(source, limits, allow_insecure=allow_insecure, timeout_s=timeout_s, position=position)
-            yield from _read_feed(feed, reader)
+        yield from pieces
     except _StoppedError:
-        return
+        pass
     except DeepfakeStreamError:
         # The pictures before the failure are worth as much as any others.
         with contextlib.suppress(DeepfakeStreamError):
@@ -116,11 +141,9 @@ class _Reader:
                 self.check_stop()
                 child.check_processor_time()
                 if is_open and not pending:
-                    block = feed.next_block() if feed is not None else None
-                    pending = block or b""
-                    if block is None:
+                    pending, is_open = _next_blocks(feed)
+                    if not is_open:
                         child.stdin.close()
-                        is_open = False
                 if pending:
                     pending = _write(child, pending)
                 ready = selector.select(FEED_POLL_S if is_open else POLL_S)
@@ -129,17 +152,23 @@ class _Reader:
                     if not block:
                         break
                     for event in parser.feed(block):
-                        yield from self._take(event)
+                        yield from self._take(event, feed, time.monotonic() - heard)
                         # The time in which the caller worked is not the source's.
                         heard = time.monotonic()
                     self._wait_for_clock()
                 if time.monotonic() - heard > self.timeout_s:
                     raise SourceStalledError(f"the source sent no picture for {self.timeout_s:g} s")
         if self.cutter.pictures == pictures:
-            raise child.explain()
+            # A source that failed says more than ffmpeg, which only sees that nothing more comes.
+            raise (feed.error if feed is not None else None) or child.explain()
 
-    def _take(self, event: Track | Packet) -> Iterator[Piece]:
-        return self.cutter.start(event) if isinstance(event, Track) else self.cutter.add(event)
+    def _take(self, event: Track | Packet, feed: Feed | None, silent_s: float) -> Iterator[Piece]:
+        if isinstance(event, Track):
+            yield from self.cutter.start(event)
+            return
+        if feed is not None and (missed_s := feed.take_missed()):
+            yield from self.cutter.miss(missed_s)
+        yield from self.cutter.add(event, silent_s if feed is None or feed.arrives_live else 0.0)
 
     def check_stop(self) -> None:
         """Raise _StoppedError if the caller wants no more."""
@@ -154,6 +183,17 @@ class _Reader:
         while (wait_s := resume - time.monotonic()) > 0:
             self.check_stop()
             time.sleep(min(wait_s, POLL_S))
+
+
+def _next_blocks(feed: Feed | None) -> tuple[bytes, bool]:
+    """Return what *feed* has, at least ``BLOCK_BYTES`` if it has so much, and False at the end of its run."""
+    blocks: list[bytes] = []
+    block = None if feed is None else feed.next_block()
+    while feed is not None and block:
+        blocks.append(block)
+        # One picture may be a block, and each turn of the reader may wait for a while.
+        block = feed.next_block() if sum(map(len, blocks)) < BLOCK_BYTES else b""
+    return b"".join(blocks), block is not None or bool(blocks)
 
 
 def _write(child: StreamChild, pending: bytes) -> bytes:

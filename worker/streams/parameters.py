@@ -1,8 +1,8 @@
 """
-The size of the pictures, read from a key frame.
+The size of the pictures, read from a key frame, and whether it is one of its track's codec at all.
 
-A sender may change the size in the middle of a stream. H.264, H.265 and MPEG-2 repeat their parameters in key frames,
-which is where a change shows. H.264: ITU-T H.264, 7.3.2.1.1; H.265: ITU-T H.265,
+A sender may change the size or the codec in the middle of a stream. H.264, H.265 and MPEG-2 repeat their parameters in
+key frames, which is where a change shows. H.264: ITU-T H.264, 7.3.1 and 7.3.2.1.1; H.265: ITU-T H.265, 7.3.1.2 and
 7.3.2.2.1; MPEG-2: ITU-T H.262, 6.2.2.1.
 """
 
@@ -42,6 +42,28 @@ def read_parameters(track: Track, picture: bytes) -> Parameters | None:
     except IndexError:
         return None
     return None
+
+
+def is_of_other_codec(track: Track, picture: bytes) -> bool:
+    """
+    Return whether the key frame *picture* has nothing of what every key frame of the track's codec has.
+
+    A transport stream may go on with another codec under the same number, which ffmpeg follows, and the header that it
+    wrote does not. Codecs for which this cannot be told are taken for unchanged.
+    """
+    if track.codec == "h264" and len(track.private) > 4:
+        units = [unit[0] for unit in _units(picture, (track.private[4] & 3) + 1)]
+        # H.265 has no odd first bytes, and the first start code of MPEG-2 has the bit that H.264 forbids.
+        return bool(units) and (units[0] > 127 or not any(first & 31 in (1, 5) for first in units))
+    if track.codec == "hevc" and len(track.private) > 21:
+        found = list(_units(picture, (track.private[21] & 3) + 1))
+        # A slice of a random access point, of the base layer and its lowest temporal level.
+        return bool(found) and not any(
+            unit[0] & 0x81 == 0 and 16 <= unit[0] >> 1 <= 23 and unit[1:2] == b"\1" for unit in found
+        )
+    if track.codec in ("mpeg2video", "mpeg1video"):
+        return b"\0\0\1\0" not in picture
+    return False
 
 
 def _units(picture: bytes, length_bytes: int) -> Iterator[bytes]:

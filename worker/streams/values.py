@@ -1,6 +1,7 @@
 """The values that the intake of live streams takes and yields."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -36,8 +37,16 @@ class Position:
 
     next_number: int | None = None
     """Number of the next segment; None before the first connection, and for other sources than HLS."""
-    is_continued: bool = False
-    """Whether the last connection went on exactly there, so that nothing was missed between the two."""
+    last_name: str = ""
+    """File name of the segment before it, which shows whether the server has begun to count anew."""
+    last_end: datetime | None = None
+    """When that segment ends by the server's clock, if the playlist has such times."""
+    grown_at: float | None = None
+    """When the playlist last had new segments, by the monotonic clock."""
+    missed_s: float = 0.0
+    """What the source had since the last picture that was read, and what did not arrive."""
+    backlog_s: float = 0.0
+    """What a playlist without a position listed from its first segment on, which is how old that was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +81,9 @@ class Piece:
     """
     A part of the live video, ``[start_s, end_s)``, as a file that can be decoded on its own.
 
-    Times are seconds since the first picture of the connection. The next piece begins where this one ends, unless
-    pictures in between were too far away from their key frame to be decoded.
+    Times are seconds since the first picture of the connection, or since where the position that was given had come to.
+    The next piece begins where this one ends, unless pictures in between did not arrive or were too far away from their
+    key frame to be decoded.
     """
 
     start_s: float

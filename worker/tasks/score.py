@@ -14,6 +14,7 @@ from shared.jobs.results import record_segment
 from shared.manifests import Manifest
 from shared.models import Segment
 from shared.observability import FACES, FRAMES, GPU_MEMORY, GPU_UTILISATION, STAGE_SECONDS, get_logger
+from shared.streams.faces import keeps_last_faces, record_faces
 from worker.media import segments
 from worker.media.probe import MediaFacts, probe
 from worker.pipeline.detector import Detector
@@ -48,6 +49,8 @@ def _score(context: Context, detectors: Detectors, index: int, lease: Lease, is_
         result = _scan_segment(context, detectors, lease, index, is_lost, stages)
         with stages.measure("record"), context.sessions.transaction() as session:
             record_segment(session, lease, fake_score=result.fake_score, result=result.to_json(), looks=result.looks)
+            pictures = [(picture.person, picture.time_s, picture.jpeg) for picture in result.newest_faces]
+            record_faces(session, lease.job_id, index, pictures)
     finally:
         for stage, seconds in stages.seconds.items():
             STAGE_SECONDS.labels(stage=stage).observe(seconds)
@@ -80,6 +83,7 @@ def _scan_segment(
         if storage_key is None:
             raise ObjectMissingError("the job's media was erased")
         manifest = context.manifest(job)
+        keeps_faces = lead_s is not None and keeps_last_faces(session, job.id)
     with stages.measure("load"):
         detector = detectors(manifest)
     with ExitStack() as held_files:
@@ -101,6 +105,7 @@ def _scan_segment(
             limits=limits,
             should_stop=is_lost,
             stages=stages,
+            keeps_faces=keeps_faces,
         )
     _report_device(detector)
     return result.shifted(shift_s) if shift_s else result

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from shared.config import Jobs
 from shared.db import SessionFactory, after_commit
 from shared.jobs.leases import RetryPolicy, Step, fail_exhausted, list_for_step, send_due_messages
+from shared.streams.ending import end_overdue_streams
 
 BATCH = 500
 """Rows processed in one transaction, so that it stays short; the next sweep processes more."""
@@ -17,7 +18,7 @@ BATCH = 500
 
 def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths: Mapping[str, int]) -> dict[Step, int]:
     """
-    Fail steps that have no attempts left, and send the messages of open steps again.
+    End streams that no reader ends, fail steps that have no attempts left, and send the messages of open steps again.
 
     Args:
         depths: Number of waiting messages by list in Redis, of ``ALL_LISTS``. If a list is empty, the message of an
@@ -26,6 +27,9 @@ def sweep(sessions: SessionFactory, settings: Jobs, policy: RetryPolicy, depths:
     Returns:
         Number of messages that were sent again, by step.
     """
+    with sessions.transaction() as session:
+        end_overdue_streams(session, BATCH)
+        after_commit(session).removals.clear()
     counts = {}
     for step in Step:
         with sessions.transaction() as session:

@@ -192,6 +192,7 @@ async function openJob(id, opener) {
   differences.hidden = true;
   find("new-link").hidden = true;
   find("job-title").textContent = describeFile(shown);
+  find("live").hidden = hasEnded || !streams.has(id);
   find("review").hidden = !hasEnded;
   find("downloads").hidden = !hasEnded;
   find("again").hidden = !hasEnded || !shown.media?.stored;
@@ -208,6 +209,12 @@ find("close").addEventListener("click", () => dialog.close());
 for (const button of document.querySelectorAll("#downloads button")) {
   button.addEventListener("click", () => act(button, (job) => download(job, button.dataset.name)));
 }
+find("stop").addEventListener("click", (event) =>
+  act(event.currentTarget, async (job) => {
+    await call("POST", `/v1/streams/${job.id}/stop`);
+    return () => sayInDialog("The stream is being stopped; its report follows.");
+  }),
+);
 find("share").addEventListener("click", (event) =>
   act(event.currentTarget, async (job) => {
     const made = await findLink(job);

@@ -52,6 +52,9 @@ function printable(text) {
 }
 
 function describeFile(job) {
+  if (streams.has(job.id)) {
+    return describeStream(streams.get(job.id));
+  }
   const name = job.metadata.filename;
   if (typeof name === "string" && name) {
     return printable(name);
@@ -88,6 +91,9 @@ function outcome(job) {
   }
   if (job.status === "failed") {
     return `failed: ${printable(job.error.detail)}`;
+  }
+  if (ACTIVE.has(job.status) && streams.has(job.id)) {
+    return streamOutcome(streams.get(job.id));
   }
   if (ACTIVE.has(job.status)) {
     const { segments_done: done, segments_total: total } = job.progress;
@@ -139,6 +145,7 @@ function remove(job) {
 async function load(isFirst) {
   const query = cursor && !isFirst ? `?limit=20&cursor=${encodeURIComponent(cursor)}` : "?limit=20";
   const page = await call("GET", `/v1/jobs${query}`);
+  await loadStreams(page.items.filter((job) => job.media === null));
   page.items.forEach((job) => show(job, false));
   cursor = page.next_cursor;
   more.hidden = cursor === null;
@@ -149,7 +156,8 @@ async function refresh() {
   const open = [...rows.values()].filter((row) => ACTIVE.has(row.job.status));
   for (const row of open.slice(0, 20)) {
     try {
-      show(await call("GET", `/v1/jobs/${row.job.id}`), false);
+      const isLive = streams.has(row.job.id) && (await refreshStream(row.job.id));
+      show(isLive ? row.job : await call("GET", `/v1/jobs/${row.job.id}`), false);
     } catch (error) {
       if (error.status !== 404) {
         break;
@@ -194,6 +202,7 @@ function askForKey(reason) {
 
 async function begin() {
   rows.clear();
+  forgetStreams();
   list.replaceChildren();
   say("");
   keyError.textContent = "";

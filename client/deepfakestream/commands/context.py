@@ -12,6 +12,7 @@ from deepfakestream.client import Client
 from deepfakestream.connection import find_connection
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.exit_statuses import FAILED
+from deepfakestream.printing import Form
 from deepfakestream.terminal import say
 
 
@@ -24,6 +25,23 @@ class Number(click.FloatRange):
         if not math.isfinite(found):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return found
+
+
+def form_options(json_help: str) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """Return a decorator that adds ``--json`` and ``--csv``, which ``form_of`` reads."""
+
+    def add(function: click.decorators.FC) -> click.decorators.FC:
+        as_csv = click.option("--csv", "as_csv", is_flag=True, help="Print a table with a heading, as CSV.")
+        return click.option("--json", "as_json", is_flag=True, help=json_help)(as_csv(function))
+
+    return add
+
+
+def form_of(*, as_json: bool, as_csv: bool) -> Form:
+    """Return the form that the options choose; both together are a mistake of use."""
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv are two forms of the same results: choose one")
+    return "json" if as_json else "csv" if as_csv else "tables"
 
 
 @contextmanager

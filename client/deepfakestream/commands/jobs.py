@@ -5,7 +5,8 @@ import json
 import click
 
 from deepfakestream.client import Client
-from deepfakestream.commands.context import open_client, run_for_each_job
+from deepfakestream.commands.context import form_of, form_options, open_client, run_for_each_job
+from deepfakestream.printing import print_jobs_as_csv
 from deepfakestream.tables import make_jobs_table
 from deepfakestream.terminal import make_console, pluralize, say
 
@@ -17,15 +18,24 @@ from deepfakestream.terminal import make_console, pluralize, say
     help="List only jobs with this status.",
 )
 @click.option("--limit", type=click.IntRange(1), default=20, help="List at most this many jobs.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@form_options("Print one JSON object a line.")
 @click.pass_context
-def jobs(context: click.Context, status: str | None, limit: int, as_json: bool) -> None:
-    """List your jobs, newest first."""
+def jobs(context: click.Context, status: str | None, limit: int, as_json: bool, as_csv: bool) -> None:
+    """
+    List your jobs, newest first.
+
+    Times are those of this machine's time zone.
+    """
+    form = form_of(as_json=as_json, as_csv=as_csv)
     with open_client(context) as client:
         found = list(client.list(status=status, limit=limit))
-    if as_json:
+    if form == "json":
         for job in found:
             say(json.dumps(job.raw))
+    elif form == "csv":
+        print_jobs_as_csv(found)
+    elif not found:
+        say("there are no such jobs" if status else "there are no jobs", to_stderr=True)
     else:
         console = make_console()
         console.print(make_jobs_table(found, console.width))

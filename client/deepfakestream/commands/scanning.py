@@ -1,19 +1,22 @@
 """The command that scans files."""
 
+import sys
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from deepfakestream.commands.context import Number, open_client, shown_errors
+from deepfakestream.commands.context import Number, form_of, form_options, open_client, shown_errors
 from deepfakestream.exit_statuses import INTERRUPTED, exit_status_of
-from deepfakestream.scanning import Options, Scan, select_sources
-from deepfakestream.terminal import make_console, say
+from deepfakestream.printing import make_printer
+from deepfakestream.scanning import Options, Scan
+from deepfakestream.selection import STANDARD_INPUT, select_sources
+from deepfakestream.terminal import say
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="FILE|FOLDER|URL...")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, with 'file' and 'job'.")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|FOLDER|URL|-...", type=click.Path(allow_dash=True))
+@form_options("Print one JSON object a line, with 'file' and 'job'.")
 @click.option(
     "--fail-on",
     type=click.Choice(["fake", "real", "inconclusive", "not_applicable"]),
@@ -67,6 +70,7 @@ def scan(
     /,
     sources: tuple[str, ...],
     as_json: bool,
+    as_csv: bool,
     fail_on: tuple[str, ...],
     all_files: bool,
     local: bool,
@@ -76,17 +80,20 @@ def scan(
     Scan images and videos: submit them, show the progress, and print a table for each.
 
     FILE is an image or a video; a FOLDER stands for all images and videos inside; a URL (http or https) is fetched by
-    the service.
+    the service; - is standard input.
     """
     if local:
         _refuse_service_options(context)
-    console = make_console(stderr=as_json)
+    form = form_of(as_json=as_json, as_csv=as_csv)
+    if STANDARD_INPUT in sources and sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: pipe a file into this command, or name the file")
     found = select_sources(sources, all_files=all_files)
     if skipped := found.describe_skipped():
         say(skipped, to_stderr=True)
     if not found.sources:
         raise click.UsageError("there are no images and no videos in the given folders: --all sends every file")
-    scanner = Scan(Options(**options), console, as_json=as_json, check_first=not all_files)
+    printer = make_printer(form, is_waiting=options["wait"], is_stored=not local)
+    scanner = Scan(Options(**options), printer, check_first=not all_files)
     try:
         if local:
             with shown_errors():
@@ -95,7 +102,13 @@ def scan(
             with open_client(context) as client:
                 results = scanner.scan_with_service(client, found.sources)
     except KeyboardInterrupt:
-        console.print("interrupted; submitted jobs go on, see 'deepfakestream jobs'")
+        if local:
+            left = "the scan was stopped, and nothing goes on"
+        elif scanner.has_submitted:
+            left = "submitted jobs go on, see 'deepfakestream jobs'"
+        else:
+            left = "nothing was submitted"
+        say(f"interrupted; {left}", to_stderr=True)
         context.exit(INTERRUPTED)
     context.exit(exit_status_of(results, fail_on))
 

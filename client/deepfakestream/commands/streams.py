@@ -10,14 +10,15 @@ import click
 from deepfakestream.client import Client
 from deepfakestream.commands.context import Number, open_client
 from deepfakestream.exit_statuses import FAILED, FOUND, INTERRUPTED
-from deepfakestream.streams import Stream, StreamEvent
+from deepfakestream.streams import Push, Stream, StreamEvent
 from deepfakestream.terminal import say
 
 BAR_WIDTH: Final = 20
 
 
 @click.command()
-@click.argument("url")
+@click.argument("url", required=False)
+@click.option("--push", is_flag=True, help="Watch what a publisher, such as OBS or ffmpeg, sends to the service.")
 @click.option("--username", help="Login of the source; its password is asked for, or read from standard input.")
 @click.option("--model", help="Checkpoint; the service's default if not given.")
 @click.option("--sample-fps", type=Number(0.1, 30.0), help="Frames sampled a second; the checkpoint's by default.")
@@ -30,7 +31,8 @@ BAR_WIDTH: Final = 20
 @click.pass_context
 def watch(
     context: click.Context,
-    url: str,
+    url: str | None,
+    push: bool,
     username: str | None,
     model: str | None,
     sample_fps: float | None,
@@ -44,14 +46,20 @@ def watch(
     """
     Watch a live stream: print its scores and alerts as they come, and the verdict at its end.
 
-    URL is the source's address (RTSP, RTMP, SRT, HLS), without credentials. Ctrl-C stops the stream and waits for the
-    verdict; a second one leaves it.
+    URL is the source's address (RTSP, RTMP, SRT, HLS), without credentials. With --push instead, the address and the
+    stream key for a publisher are printed first. Ctrl-C stops the stream and waits for the verdict; a second one leaves
+    it.
     """
+    if push == (url is not None):
+        raise click.UsageError("give either the URL of a source or --push")
+    if push and username is not None:
+        raise click.UsageError("--username belongs to the URL of a source; a publisher needs only its stream key")
     password = None if username is None else getpass.getpass("Password of the source: ")
     has_alert = False
     with open_client(context) as client:
         stream = client.begin_stream(
             url,
+            push="rtmp" if push else None,
             username=username,
             password=password,
             model=model,
@@ -62,6 +70,8 @@ def watch(
             record=record,
         )
         say(f"stream {stream.id}", to_stderr=True)
+        if stream.push is not None:
+            _show_push(stream.push, as_json=as_json)
         try:
             for event in _follow(client, stream):
                 has_alert |= event.kind == "alert"
@@ -88,6 +98,15 @@ def _follow(client: Client, stream: Stream) -> Iterator[StreamEvent]:
         say("stopping; press Ctrl-C again to leave", to_stderr=True)
         client.stop_stream(stream.id)
         yield from client.watch(stream.id, after=last)
+
+
+def _show_push(push: Push, *, as_json: bool) -> None:
+    """Print where to publish. In JSON it is the first line, since a program needs the key."""
+    if as_json:
+        say(json.dumps({"kind": "push", "data": {"address": push.address, "key": push.key}}))
+        return
+    say(f"server      {push.address}\nstream key  {push.key}", to_stderr=True)
+    say("the key is shown only this once; whoever has it can publish", to_stderr=True)
 
 
 def _plain(event: StreamEvent) -> dict[str, Any]:

@@ -23,8 +23,9 @@ class StreamRequests(Requests):
     @Call
     async def begin_stream(
         self,
-        url: str,
+        url: str | None = None,
         *,
+        push: str | None = None,
         username: str | None = None,
         password: str | None = None,
         model: str | None = None,
@@ -33,6 +34,7 @@ class StreamRequests(Requests):
         duration_limit_s: float | None = None,
         alert_threshold: float | None = None,
         record: str | None = None,
+        last_faces: bool | None = None,
         webhook_url: str | None = None,
         metadata: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
@@ -42,6 +44,8 @@ class StreamRequests(Requests):
 
         Args:
             url: Address of the source (RTSP, RTMP, SRT, HLS), without credentials.
+            push: ``rtmp``, instead of *url*, if a publisher sends the stream to the service: to ``push.url`` of what is
+                returned, which has the key and is shown only this once.
             username: Login of the source.
             password: Password of the source, or the passphrase of SRT.
             model: Name of a checkpoint; the service's default if not given.
@@ -51,25 +55,30 @@ class StreamRequests(Requests):
             alert_threshold: Mean score of a person from which on there is an alert; the checkpoint's limits if not
                 given.
             record: ``none``, the default, or ``suspicious`` to keep the segments around alerts.
+            last_faces: Keep a picture of the newest face of each person while the stream runs; not done if not given.
             webhook_url: Address that the service calls for each alert and at the end.
             metadata: Values of your own, which the stream keeps; must be JSON.
-            idempotency_key: Generated if not given; with a key of your own a repetition begins no second stream.
+            idempotency_key: Generated if not given; with a key of your own a repetition begins no second stream. It
+                replaces the key for publishers, as long as nobody has published.
 
         Raises:
             InvalidRequestError: The address or an option is not acceptable; ``code`` says why.
         """
         options = collect_options(
+            url=url,
+            push=push,
             model=model,
             sample_fps=sample_fps,
             segment_seconds=segment_seconds,
             duration_limit_s=duration_limit_s,
             alert_threshold=alert_threshold,
             record=record,
+            last_faces=last_faces,
             webhook_url=webhook_url,
             metadata=metadata,
         )
         secret = collect_options(username=username, password=password)
-        body = {"url": url, **options, **({"secret": secret} if secret else {})}
+        body = {**options, **({"secret": secret} if secret else {})}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         return parse_document(Stream, await self._transport.call("POST", "/v1/streams", headers=headers, json=body))
 

@@ -56,6 +56,15 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- $isBehindProxy := or .Values.ingress.enabled .Values.gateway.enabled -}}
 {{- if and $isBehindProxy (not (hasKey (.Values.config.api | default dict) "trusted_proxies")) }}{{ $_ := set $api "trusted_proxies" 1 }}{{ end -}}
 {{- $own := dict "storage" $storage "worker" $worker "api" $api -}}
+{{- with .Values.streamWorker.push -}}
+{{- if .enabled -}}
+{{- if not .address }}{{ fail "streamWorker.push.address is required: the address for publishers, such as rtmps://live.example:1935" }}{{ end -}}
+{{- if ne (hasPrefix "rtmps:" .address) (ne .tlsSecret "") }}{{ fail "streamWorker.push.address must begin with rtmps: with streamWorker.push.tlsSecret, and with rtmp: without" }}{{ end -}}
+{{- $streams := dict "push_listen" "0.0.0.0:1935" "push_address" .address -}}
+{{- if .tlsSecret }}{{ $_ := set $streams "push_certificate_file" "/run/tls/tls.crt" }}{{ $_ := set $streams "push_certificate_key_file" "/run/tls/tls.key" }}{{ end -}}
+{{- $_ := set $own "streams" $streams -}}
+{{- end -}}
+{{- end -}}
 {{- mergeOverwrite (deepCopy .Values.config) $own | toYaml -}}
 {{- end }}
 

@@ -26,6 +26,9 @@ LINKED = {
     ("GET", "/jobs/<uuid:job_id>/report/events"),
     ("GET", "/jobs/<uuid:job_id>/report/explanations"),
     ("GET", "/jobs/<uuid:job_id>/report/explanations/person-0-crop.webp"),
+    ("GET", "/jobs/<uuid:job_id>/report/live"),
+    ("GET", "/jobs/<uuid:job_id>/report/live/faces/7"),
+    ("GET", "/jobs/<uuid:job_id>/report/live/state"),
     ("GET", "/jobs/<uuid:job_id>/report/media"),
     ("GET", "/jobs/<uuid:job_id>/report/pdf"),
     ("GET", "/jobs/<uuid:job_id>/report/state"),
@@ -64,6 +67,8 @@ GUARDED = {
     ("GET", "/v1/streams"): ("jobs:read", 200, 200),
     ("GET", "/v1/streams/{stream}"): ("jobs:read", 200, 404),
     ("GET", "/v1/streams/{stream}/events"): ("jobs:read", 200, 404),
+    # No face is kept; see test_live_pages.py.
+    ("GET", "/v1/streams/{stream}/faces/7"): ("jobs:read", 404, 404),
     ("GET", "/v1/streams/{stream}/recordings"): ("jobs:read", 200, 404),
     # Nothing of it was recorded; see test_streams.py.
     ("GET", "/v1/streams/{stream}/recordings/7"): ("jobs:read", 404, 404),
@@ -178,6 +183,7 @@ def test_every_route_is_tested(api):
             re.sub("<string:(job|other|share)_id>", "{job}", rule.rule)
             .replace("<int:number>", "7")
             .replace("<int:index>", "7")
+            .replace("<int:person>", "7")
         )
         path = (
             path.replace("<string:stream_id>", "{stream}")

@@ -51,7 +51,10 @@ def test_a_live_stream_is_counted_and_is_no_waiting_file(api, owner):
     change(api, stream_id, created_at=func.now() - text("interval '90 minutes'"))
     found = gauges(api)
     assert (of(found, "open_streams", state="waiting"), of(found, "open_streams", state="away")) == (1, 0)
+    assert of(found, "unread_streams") == 1
     assert of(found, "oldest_seconds", step="ingest") == 0
+    change(api, stream_id, leased_until=func.now() + text("interval '5 seconds'"), lease_token=uuid.uuid4())
+    assert of(gauges(api), "unread_streams") == 0
     change(api, stream_id, segments_total=3, status="running")
     assert of(gauges(api), "oldest_seconds", step="score") == 0
 

@@ -209,6 +209,26 @@ def test_an_invalid_service_address_is_refused_with_a_sentence(command, url, con
         assert "pw" not in done.output
 
 
+@pytest.mark.parametrize(
+    ("url", "suggested"),
+    [
+        ("deepfakes.example", "https://deepfakes.example"),
+        ("deepfakes.example:8443/v", "https://deepfakes.example:8443/v"),
+        ("localhost:8000", "http://localhost:8000"),
+        ("127.0.0.1", "http://127.0.0.1"),
+    ],
+)
+def test_an_address_without_a_scheme_is_refused_with_the_right_one(command, url, suggested):
+    done = command("--url", url, "--api-key", "dfs_key", "jobs")
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {url!r} is not the address of a service: it has no scheme, write {suggested}\n"
+
+
+def test_a_scheme_in_capitals_is_the_same_address(command, server):
+    server.answers = [answer(NO_JOBS)]
+    assert command("--url", server.url.replace("http", "HTTP"), "--api-key", "dfs_key", "jobs").exit_code == 0
+
+
 @pytest.mark.parametrize("key", ["", "ключ", "dfs_a\nX-Header: b", "dfs a"])
 def test_an_invalid_key_is_refused(key, connect):
     with pytest.raises(DeepfakeStreamError, match="API key"):

@@ -137,6 +137,15 @@ def test_the_command_requests_what_is_missing_waits_and_prints_each_person(expla
     ]
 
 
+def test_the_face_of_an_image_has_no_time(explain):
+    still = explained_person(time_s=0.0)
+    still["thumbnails"] = [each | {"time_s": 0.0} for each in still["thumbnails"]]
+    done = explain([answer(explanation("succeeded", still))])
+    assert done.exit_code == 0, done.output
+    assert "person 0: face, score 0.9300\n" in done.stdout
+    assert "0:00.00" not in done.stdout
+
+
 def test_one_that_is_made_is_read_without_the_right_to_request_it(explain, server):
     assert explain([answer(explanation("succeeded", explained_person()))]).exit_code == 0
     assert asked(server) == [("GET", "")]

@@ -1,11 +1,18 @@
 """Commands that scan a file in this process: a file that cannot be scanned is an answer, and a defect is not hidden."""
 
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from deepfakestream.errors import DeepfakeStreamError
 from deepfakestream.local import scan_local_file
+
+from tests.clips import make_clip
 
 
 @pytest.mark.parametrize(
@@ -48,3 +55,27 @@ def test_a_defect_of_the_pipeline_is_not_hidden():
 
     with pytest.raises(ZeroDivisionError):
         scan_local_file(scan, Path("a.jpg"))
+
+
+def test_ctrl_c_ends_a_scan_without_a_service_and_its_decoder(command, tmp_path):
+    clip = make_clip(tmp_path / "long.mp4", seconds=20.0)
+    decoders = []
+
+    def interrupt_when_decoding():
+        deadline = time.monotonic() + 120
+        while not decoders and time.monotonic() < deadline:
+            decoders.extend(
+                child for child in psutil.Process().children(recursive=True) if str(clip) in "".join(child.cmdline())
+            )
+            time.sleep(0.05)
+        if decoders:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    watching = threading.Thread(target=interrupt_when_decoding)
+    watching.start()
+    done = command("scan", "--local", "--sample-fps", "30", clip, tmp_path / "none.mp4")
+    watching.join()
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert done.stderr == "interrupted; the scan was stopped, and nothing goes on\n"
+    assert decoders
+    assert not any(decoder.is_running() for decoder in decoders)

@@ -3,9 +3,9 @@
 import io
 
 import pytest
+from deepfakestream.outcomes import ScanResult
+from deepfakestream.printing import TablePrinter
 from deepfakestream.results import Job
-from deepfakestream.scanning import ScanResult
-from deepfakestream.tables import print_job
 from rich.console import Console
 
 from api.embedded.demo import print_summary
@@ -24,7 +24,8 @@ MODEL = {
 def printed(**changes):
     job = Job.from_json(job_document("succeeded", model=MODEL, **changes))
     console = Console(file=io.StringIO(), width=1000)
-    print_job(console, "a", job)
+    TablePrinter(console).print_result(ScanResult("a", job, None))
+    TablePrinter(console).print_end([ScanResult("a", job, None)], 1.0)
     print_summary(console, [ScanResult("a", job, None)])
     return console.file.getvalue()
 

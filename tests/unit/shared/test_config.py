@@ -124,3 +124,30 @@ def test_inconsistent_storage_settings_are_refused(configure, storage):
     configure(ADDRESSES.replace('url: "file:///x"', storage))
     with pytest.raises(ConfigurationError, match="storage"):
         load_settings(SharedSettings)
+
+
+@pytest.mark.parametrize(
+    ("given", "endpoint"),
+    [("0.0.0.0:1935", ("0.0.0.0", 1935)), ("[::]:1935", ("::", 1935)), ("", None)],  # noqa: S104 - only parsed
+    ids=["IPv4", "IPv6", "off"],
+)
+def test_the_port_of_publishers_is_a_host_and_a_port(configure, given, endpoint):
+    configure(ADDRESSES, STREAMS__PUSH_LISTEN=given, STREAMS__PUSH_ADDRESS="rtmps://live.example/")
+    streams = load_settings(SharedSettings).streams
+    assert (streams.push_endpoint, streams.push_address) == (endpoint, "rtmps://live.example")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("PUSH_LISTEN", value) for value in ("1935", "host", "host:99999", "host:1935/live", "rtmp://host:1935")),
+        *(
+            ("PUSH_ADDRESS", value)
+            for value in ("live.example", "https://live.example", "rtmp://live.example/app", "rtmp://user@live.example")
+        ),
+    ],
+)
+def test_addresses_of_publishers_with_mistakes_are_refused(configure, name, value):
+    configure(ADDRESSES, **{f"STREAMS__{name}": value})
+    with pytest.raises(ConfigurationError, match=rf"streams\.{name.lower()}"):
+        load_settings(SharedSettings)

@@ -2,8 +2,8 @@ import io
 from types import SimpleNamespace
 
 import pytest
+from deepfakestream.outcomes import ScanResult
 from deepfakestream.results import Job
-from deepfakestream.scanning import ScanResult
 from rich.console import Console
 
 from api.embedded.demo import print_assessment, print_summary

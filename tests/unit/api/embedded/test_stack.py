@@ -34,7 +34,11 @@ def taken():
 
 @pytest.mark.parametrize(
     ("option", "service"),
-    [pytest.param("--port", "the api", id="api"), pytest.param("--flower-port", "Flower", id="flower")],
+    [
+        pytest.param("--port", "the api", id="api"),
+        pytest.param("--flower-port", "Flower", id="flower"),
+        pytest.param("--push-port", "publishers", id="publishers"),
+    ],
 )
 def test_a_port_that_is_taken_is_reported_before_anything_starts(command, tmp_path, taken, option, service):
     done = command("--state", tmp_path / "state", "up", option, taken)

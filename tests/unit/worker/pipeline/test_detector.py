@@ -42,6 +42,19 @@ def test_frames_become_people_faces_and_one_score(detector):
     assert {face.time_s for face in result.people[0].faces} == {number / 2 for number in range(6)}
 
 
+def test_a_picture_of_each_persons_newest_face_is_made_if_asked_for(detector):
+    frames = clip(count=3, faces=(astronaut(), hopper()), size=(640, 360))
+    assert detector.score_segment(frames).newest_faces == ()
+    result = detector.score_segment(frames, keeps_faces=True)
+    assert [(face.person, face.time_s) for face in result.newest_faces] == [(0, 1.0), (1, 1.0)]
+    moved = result.shifted(100.0)
+    assert [face.time_s for face in moved.newest_faces] == [101.0, 101.0]
+    first, second = (cv2.imdecode(np.frombuffer(face.jpeg, np.uint8), 1) for face in result.newest_faces)
+    assert first.shape == second.shape == (112, 112, 3)
+    assert np.abs(first.astype(int) - second).mean() > 10, "two people"
+    assert "newest_faces" not in result.to_json()
+
+
 def test_an_untrained_checkpoint_scores_but_never_decides(detector, tmp_path):
     torch.manual_seed(1)
     manifest = detector.manifest.model_copy(update={"name": "untrained", "trained": False})

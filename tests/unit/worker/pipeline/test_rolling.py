@@ -129,3 +129,37 @@ def test_a_crowd_does_not_fill_the_memory(verdict):
         run(verdict, [dict.fromkeys(range(10 * index, 10 * index + 10), 0.1)], first=index)
     assert len(verdict.to_json()["people"]) <= MAX_PEOPLE
     assert len(json.dumps(verdict.to_json())) < 400_000
+
+
+def test_the_newest_segment_is_described_person_by_person(verdict):
+    run(verdict, [{0: 0.05, 1: 0.1}, {1: 0.3}])
+    [newest] = verdict.describe_newest()
+    assert (newest["person"], newest["fake_score"], newest["faces"]) == (1, 0.3, 10)
+    assert newest["rolling_score"] == 0.2
+    first, second = verdict.describe()
+    assert (first["person"], first["fake_score"], first["verdict"]) == (0, 0.05, "real")
+    assert newest["fake_from"] == second["fake_from"]
+    assert 0 < second["real_below"] < second["fake_from"] < 1
+    assert verdict.numbers == {0: 1}, "the only person of the segment is the second of the stream"
+    run(verdict, [{}], first=2)
+    assert (verdict.describe_newest(), verdict.numbers) == ([], {})
+
+
+def test_a_second_swap_within_a_minute_raises_no_alert_and_is_not_kept_silent(verdict):
+    quiet, swapped = {0: 0.05}, {0: 0.95}
+    assert run(verdict, [swapped, quiet, quiet]) == [("raised", 0, 5), ("cleared", 0, 15)]
+    assert not verdict.describe()[0]["is_held_back"]
+    assert run(verdict, [swapped], first=3) == []
+    assert verdict.describe()[0]["is_held_back"]
+    assert run(verdict, [quiet, quiet], first=4) == []
+    assert not verdict.describe()[0]["is_held_back"]
+    assert run(verdict, [swapped] * 10, first=6) == [("raised", 0, 65)]
+    assert not verdict.describe()[0]["is_held_back"]
+    assert verdict.describe()[0]["verdict"] == "fake"
+
+
+def test_what_the_window_still_has_of_a_swap_is_not_held_against_a_person(verdict):
+    assert run(verdict, [{0: 0.95}] * 5 + [{0: 0.05}] * 2) == [("raised", 0, 5), ("cleared", 0, 35)]
+    [person] = verdict.describe()
+    assert person["verdict"] == "fake", "the mean over the window is above the limit"
+    assert not person["is_held_back"]

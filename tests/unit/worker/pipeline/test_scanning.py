@@ -21,7 +21,7 @@ PICTURE = np.zeros((240, 320, 3), np.uint8)
 class Times:
     """Replacement of a detector that records which frames it gets."""
 
-    def score_segment(self, frames, should_stop, _stages=None):
+    def score_segment(self, frames, should_stop, _stages=None, **_):
         if should_stop():
             raise JobCancelledError("stopped")
         return [frame.time_s for frame in frames]

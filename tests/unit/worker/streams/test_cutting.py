@@ -91,6 +91,87 @@ def test_after_a_jump_of_the_clock_time_goes_on(offsets):
     assert [len(own_pictures(piece)) for piece in pieces] == [50, 50]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("libx264", "libx265"), ("libx264", "mpeg2video"), ("libx265", "libx264"), ("mpeg2video", "libx264")],
+)
+def test_a_change_of_the_codec_under_the_same_number_is_noticed(first, second):
+    """ffmpeg goes on with the new codec, under the header of the old one: nobody could decode the pieces."""
+    quiet = {"libx265": ("-x265-params", "log-level=error")}
+    # ffmpeg looks at the first two seconds before it writes a header.
+    parts = [
+        make_stream(seconds, codec=codec, extra=quiet.get(codec, ("-bf", "0")))
+        for codec, seconds in ((first, 4), (second, 3))
+    ]
+    parser, cutter, pieces = Parser(1 << 20), Cutter(10.0, StreamLimits()), []
+
+    def read():
+        for event in parser.feed(remux(b"".join(parts))):
+            pieces.extend(cutter.start(event) if isinstance(event, Track) else cutter.add(event))
+
+    with pytest.raises(UnsupportedMediaError, match="changed its codec"):
+        read()
+    [piece] = [*pieces, *cutter.finish()]
+    assert 98 <= len(own_pictures(piece)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("pause_ms", "is_missed"), [(2500, False), (5000, True), (9500, True)], ids=["short", "long", "longest"]
+)
+def test_a_long_pause_is_in_no_piece(pause_ms, is_missed):
+    cutter = Cutter(2.0, StreamLimits())
+    pieces = list(cutter.start(TRACK))
+    late = [
+        Packet(one.time_ms + (pause_ms if one.time_ms >= 3000 else 0), one.is_key, one.data) for one in packets(150, 50)
+    ]
+    pieces += [piece for packet in late for piece in cutter.add(packet)]
+    pieces += cutter.finish()
+    missed_s = sum(after.start_s - before.end_s for before, after in pairwise(pieces))
+    assert missed_s == pytest.approx(pause_ms / 1000 if is_missed else 0.0, abs=0.05)
+    assert pieces[-1].end_s == pytest.approx(6.0 + pause_ms / 1000)
+    assert max(piece.end_s - piece.start_s for piece in pieces) < 2.1 + (0 if is_missed else pause_ms / 1000)
+    assert all(piece.data.count(b"x" * 100) for piece in pieces)
+
+
+def test_a_source_whose_pictures_come_seldom_has_no_pauses():
+    cutter = Cutter(10.0, StreamLimits())
+    pieces = list(cutter.start(TRACK))
+    pieces += [piece for packet in packets(40, 1, step_ms=5000) for piece in cutter.add(packet)]
+    assert all(before.end_s == after.start_s for before, after in pairwise(pieces))
+
+
+@pytest.mark.parametrize(("silent_s", "missed_s"), [(0.0, 0.0), (8.0, 8.0)], ids=["at once", "after silence"])
+def test_what_passes_while_the_clock_of_a_source_jumps_is_missed(silent_s, missed_s):
+    cutter = Cutter(2.0, StreamLimits())
+    pieces = list(cutter.start(TRACK))
+    for number, packet in enumerate(packets(100, 25) + packets(100, 25)):
+        pieces += cutter.add(packet, silent_s if number == 100 else 0.0)
+    pieces += cutter.finish()
+    assert [piece.is_discontinuous for piece in pieces] == [False, False, True, False]
+    assert pieces[2].start_s - pieces[1].end_s == pytest.approx(missed_s)
+
+
+def test_the_wrap_of_the_clock_of_a_transport_stream_is_no_jump():
+    # 33 bits of ticks of 1/90,000 s.
+    stream = make_stream(6, extra=("-bf", "2", "-output_ts_offset", str(2**33 / 90_000 - 3.0)))
+    pieces, _ = cut(remux(stream), segment_s=2.0)
+    assert [(round(piece.start_s, 1), piece.is_discontinuous) for piece in pieces] == [
+        (0, False),
+        (2, False),
+        (4, False),
+    ]
+    assert sum(len(own_pictures(piece)) for piece in pieces) == 150
+
+
+def test_garbage_within_a_stream_costs_no_more_than_its_time():
+    stream, chance = make_stream(6, extra=("-bf", "0")), random.Random(7)
+    first, second = len(stream) // 188 // 3 * 188, len(stream) // 188 * 2 // 3 * 188
+    pieces, _ = cut(remux(stream[:first] + chance.randbytes(second - first) + stream[second:]), segment_s=2.0)
+    assert pieces[-1].end_s == pytest.approx(6.0, abs=0.1)
+    assert not any(piece.is_discontinuous for piece in pieces)
+    assert 75 < sum(len(own_pictures(piece)) for piece in pieces) < 125
+
+
 def packets(count, key_every, step_ms=40):
     return [Packet(index * step_ms, index % key_every == 0, b"x" * 100) for index in range(count)]
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import threading
 import time
+from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tests.rtsp import RTSPServer
 from tests.unit.worker.streams.test_cutting import decode, make_stream, own_pictures
 from worker.media.ffmpeg import find_ffmpeg
 from worker.media.sandbox import sandbox
-from worker.streams.intake import Source, StreamLimits, read_pieces
+from worker.streams.intake import Position, Source, StreamLimits, read_pieces
 
 SECRET = "hush-hush-4711"
 needs_namespace = pytest.mark.skipif(not sandbox().has_no_network, reason="this system allows no namespace of networks")
@@ -204,6 +205,94 @@ def test_an_hls_discontinuity_begins_a_discontinuous_piece(clip, tmp_path, web):
     assert [(piece.width_px, piece.is_discontinuous) for piece in pieces] == [(160, False), (192, True)]
     assert pieces[1].start_s == pytest.approx(4.0, abs=0.05)
     assert [len(own_pictures(piece)) for piece in pieces] == [100, 50]
+
+
+PART = "#EXTINF:1,\n"
+DATED = "#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:{:02d}Z\n" + PART
+
+
+def place(number, *, silent_s=1.0, name=None, end_s=None):
+    """Make positions after the segment before *number*; the playlist has not grown for *silent_s*."""
+    end = None if end_s is None else datetime(2026, 1, 1, second=end_s, tzinfo=UTC)
+    return lambda: Position(number, name or f"live{number - 1}.ts", end, time.monotonic() - silent_s)
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "start_s", "seconds"),
+    [
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:2\n{PART}live2.ts\n{PART}live3.ts\n", place(2), 0.0, 2, id="goes on where it was"
+        ),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:22\n{PART}live2.ts\n{PART}live3.ts\n",
+            place(2, silent_s=22),
+            20.0,
+            2,
+            id="the list no longer has what is next",
+        ),
+        pytest.param(f"{PART}live0.ts\n{PART}live1.ts\n", place(9, silent_s=12), 10.0, 2, id="counted anew from 0"),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:3\n{PART}new0.ts\n{PART}new1.ts\n{PART}new2.ts\n",
+            place(4, silent_s=13),
+            10.0,
+            3,
+            id="counted anew with other names",
+        ),
+        pytest.param(f"#EXT-X-MEDIA-SEQUENCE:2\n{PART}live2.ts\n", place(2, silent_s=31), 30.0, 1, id="a long silence"),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:2\n#EXT-X-DISCONTINUITY\n{PART}live2.ts\n",
+            place(2, silent_s=9),
+            8.0,
+            1,
+            id="a silence and a discontinuity",
+        ),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:2\n{DATED.format(2)}live2.ts\n{PART}live3.ts\n",
+            place(2, silent_s=31, end_s=2),
+            0.0,
+            2,
+            id="a network that was late, by the server's clock",
+        ),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:2\n{DATED.format(9)}live2.ts\n", place(2, silent_s=9, end_s=2), 7.0, 1, id="dated"
+        ),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:2\n{PART}gone.ts\n{PART}live2.ts\n",
+            place(2),
+            1.0,
+            1,
+            id="a segment that is gone",
+        ),
+        pytest.param(
+            f"#EXT-X-MEDIA-SEQUENCE:999999999999\n{PART}live2.ts\n", place(2), 21.0, 1, id="an impossible number"
+        ),
+    ],
+)
+def test_what_is_missed_of_a_playlist_is_counted(clip, tmp_path, web, text, position, start_s, seconds):
+    make_playlist(clip, tmp_path)
+    for number in range(3):
+        (tmp_path / f"new{number}.ts").write_bytes((tmp_path / f"live{number}.ts").read_bytes())
+    (tmp_path / "live.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n{text}#EXT-X-ENDLIST\n")
+    (tmp_path / "garbage.ts").write_bytes(os.urandom(20_000))
+    position = position()
+    pieces = list(read(f"{web}/live.m3u8", position=position, segment_s=10.0))
+    assert pieces[0].start_s == pytest.approx(start_s, abs=0.7)
+    assert sum(piece.end_s - piece.start_s for piece in pieces) == pytest.approx(seconds, abs=0.1)
+    assert position.missed_s == 0.0
+
+
+def test_a_segment_of_garbage_is_missed(clip, tmp_path, web):
+    make_playlist(clip, tmp_path)
+    (tmp_path / "live0.ts").write_bytes(os.urandom(20_000))
+    playlist = tmp_path / "live.m3u8"
+    playlist.write_text(playlist.read_text().replace("live1.ts", "live1.ts\n#EXT-X-DISCONTINUITY"))
+    text = playlist.read_text()
+    playlist.write_text(text.replace("live1.ts\n", "").replace("#EXTINF:1.000000,\n#EXT-X-DIS", "#EXT-X-DIS"))
+    position = Position()
+    with pytest.raises(DeepfakeStreamError):
+        list(read(f"{web}/live.m3u8", position=position))
+    assert position.missed_s == pytest.approx(1.0)
+    assert [round(piece.start_s) for piece in read(f"{web}/live.m3u8", position=position, segment_s=10.0)] == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Progress of a scan on standard error: a line for each file that is being worked on, and one for all of them."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from deepfakestream.terminal import make_console, pluralize, printable
+
+MAX_LABEL = 40
+"""Characters of a file's name beside its bar."""
+
+
+class FileProgress:
+    """The line of one file."""
+
+    def __init__(self, progress: Progress, source: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(_label(source), total=1.0, step="waiting")
+
+    def show(self, step: str, completed: float, total: float = 1.0) -> None:
+        """Show that *completed* of *total* is done, and what is being done."""
+        self._progress.update(self._task, completed=completed, total=total, step=printable(step))
+
+
+class ScanProgress:
+    """
+    A context manager that shows progress if standard error is a terminal.
+
+    There are never more lines than files that are worked on at the same time, and one, however many files there are.
+
+    Args:
+        files: The number of all files.
+    """
+
+    def __init__(self, files: int) -> None:
+        console = make_console(stderr=True)
+        self._is_shown = console.is_terminal
+        self._files = files
+        self._done = 0
+        self._lock = threading.Lock()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[step]}", markup=False),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not self._is_shown,
+            # Otherwise results for standard output would be written to standard error.
+            redirect_stdout=False,
+        )
+        self._total = None if files < 2 else self._progress.add_task("all files", total=files, step=self._step())
+
+    def __enter__(self) -> Self:
+        if self._is_shown:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_shown:
+            self._progress.stop()
+
+    @contextmanager
+    def file(self, source: str) -> Iterator[FileProgress]:
+        """Show a line for *source* while it is being worked on."""
+        line = FileProgress(self._progress, source)
+        try:
+            yield line
+        finally:
+            self._progress.remove_task(line._task)  # noqa: SLF001 - the two classes are one
+            with self._lock:
+                self._done += 1
+                if self._total is not None:
+                    self._progress.update(self._total, completed=self._done, step=self._step())
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the lines off the terminal while something else is printed, perhaps on the same terminal."""
+        if not self._is_shown:
+            yield
+            return
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+    def _step(self) -> str:
+        return f"{self._done} of {pluralize(self._files, 'file')}"
+
+
+def _label(source: str) -> str:
+    return printable(source if len(source) <= MAX_LABEL else f"…{source[1 - MAX_LABEL :]}")
