@@ -25,6 +25,7 @@ from api import (  # noqa: F401
     stream_events,
     streams,
     submission,
+    usage,
 )
 from api.admission import register_rate_limits
 from api.auth import register_auth

@@ -5,7 +5,7 @@ All other responses are ``shared.documents``. The OpenAPI document is generated 
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -448,6 +448,23 @@ class SegmentsQuery(Page):
                 {"max_items": MAX_ITEMS_PER_PAGE, "max_summaries": MAX_SUMMARIES_PER_PAGE},
             )
         return self
+
+
+def _require_day(value: Any) -> Any:
+    """Refuse other forms of a date, such as numbers, which pydantic would take as seconds since 1970."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("not a day, such as 2026-01-31")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_require_day)]
+
+
+class UsageQuery(_Request):
+    """The days of a request for usage."""
+
+    first: Day | Absent = Field(default=None, alias="from", description="The first day, in UTC.")
+    last: Day | Absent = Field(default=None, alias="to", description="The last day; at most 366 in all.")
 
 
 class Problem(BaseModel):

@@ -7,7 +7,7 @@ set by the database's clock. Only the migrations create and change the schema.
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import uuid6
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -562,6 +563,24 @@ class BatchItem(Base):
     error_detail: Mapped[str | None]
 
     job: Mapped[Job | None] = relationship()
+
+
+class Usage(Base):
+    """What a job used that has ended, or the jobs of one key on one day; see ``shared.jobs.usage``."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("ix_usage_owner", "owner", "day"), Index("ix_usage_day", "day"))
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    day: Mapped[date] = mapped_column(Date)
+    owner: Mapped[str]
+    api_key_id: Mapped[uuid.UUID]
+    """There is no foreign key, since rows outlive what they refer to."""
+    jobs: Mapped[int] = mapped_column(BigInteger)
+    media: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+    faces: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class AuditEvent(Base):

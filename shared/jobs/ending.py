@@ -14,6 +14,7 @@ from shared.jobs.batches import drop_batch_of, end_batch_of, leave_batch
 from shared.jobs.deliveries import STREAM_ENDED, cancel_deliveries, schedule_webhook
 from shared.jobs.explanations import drop_explanation, start_explanation
 from shared.jobs.queries import has_open_segments
+from shared.jobs.usage import record_usage
 from shared.media.direct_uploads import drop_upload
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Segment, Share
@@ -184,7 +185,8 @@ def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:
 
 
 def _count_end(session: Session, job: Job) -> None:
-    """Count the end of a job in the metrics."""
+    """Count the end of a job in the usage of its key and in the metrics, while its segments are there."""
+    record_usage(session, job)
     model, verdict, fake_score = job.model, job.verdict, job.fake_score
     after_commit(session).count(JOBS_ENDED.labels(status=str(job.status)).inc)
     if verdict is not None:

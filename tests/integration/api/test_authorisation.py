@@ -75,6 +75,8 @@ GUARDED = {
     ("POST", "/v1/streams/{stream}/stop"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/streams/{stream}"): ("jobs:write", 204, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
+    # Of the caller's owner only; see test_usage.py.
+    ("GET", "/v1/usage"): ("jobs:read", 200, 200),
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
     ("GET", "/v1/evidence-key"): ("jobs:read", 409, 409),
