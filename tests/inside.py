@@ -63,9 +63,10 @@ def redis_of(stack: EmbeddedStack) -> redis.Redis:
 
 
 def start_another(stack: EmbeddedStack, name: str, port: int) -> None:
-    """Start a second process of the service *name*, with its metrics at another *port*."""
+    """Start a second process of the service *name*, with its metrics at another *port*, which accepts no publishers."""
     service = service_of(stack, name)
     environment = service._environment | {"DEEPFAKESTREAM_WORKER__METRICS_PORT": str(port)}
+    environment.pop("DEEPFAKESTREAM_STREAMS__PUSH_LISTEN", None)
     other = Service(
         f"{name}-2",
         service._command,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from deepfakestream.terminal import make_console, pluralize, printable
@@ -16,13 +17,21 @@ MAX_LABEL = 40
 class FileProgress:
     """The line of one file."""
 
-    def __init__(self, progress: Progress, source: str) -> None:
+    def __init__(self, progress: Progress, lock: threading.RLock, source: str) -> None:
         self._progress = progress
-        self._task = progress.add_task(_label(source), total=1.0, step="waiting")
+        self._lock = lock
+        with lock:
+            self._task = progress.add_task(_label(source), total=1.0, step="waiting")
 
     def show(self, step: str, completed: float, total: float = 1.0) -> None:
         """Show that *completed* of *total* is done, and what is being done."""
-        self._progress.update(self._task, completed=completed, total=total, step=printable(step))
+        with self._lock:
+            self._progress.update(self._task, completed=completed, total=total, step=printable(step))
+
+    def end(self) -> None:
+        """Take the line away."""
+        with self._lock:
+            self._progress.remove_task(self._task)
 
 
 class ScanProgress:
@@ -40,18 +49,17 @@ class ScanProgress:
         self._is_shown = console.is_terminal
         self._files = files
         self._done = 0
-        self._lock = threading.Lock()
+        # Held by every change of the lines, since a change that draws them must not come while they are hidden.
+        self._lock = threading.RLock()
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[step]}", markup=False),
             TimeElapsedColumn(),
             console=console,
-            transient=True,
             disable=not self._is_shown,
-            # Otherwise results for standard output would be written to standard error.
-            redirect_stdout=False,
         )
+        self._progress.live = self._make_live()
         self._total = None if files < 2 else self._progress.add_task("all files", total=files, step=self._step())
 
     def __enter__(self) -> Self:
@@ -66,11 +74,11 @@ class ScanProgress:
     @contextmanager
     def file(self, source: str) -> Iterator[FileProgress]:
         """Show a line for *source* while it is being worked on."""
-        line = FileProgress(self._progress, source)
+        line = FileProgress(self._progress, self._lock, source)
         try:
             yield line
         finally:
-            self._progress.remove_task(line._task)  # noqa: SLF001 - the two classes are one
+            line.end()
             with self._lock:
                 self._done += 1
                 if self._total is not None:
@@ -82,11 +90,23 @@ class ScanProgress:
         if not self._is_shown:
             yield
             return
-        self._progress.stop()
-        try:
-            yield
-        finally:
-            self._progress.start()
+        with self._lock:
+            self._progress.stop()
+            try:
+                yield
+            finally:
+                # The old one would move the cursor up by its last lines, over what was printed.
+                self._progress.live = self._make_live()
+                self._progress.start()
+
+    def _make_live(self) -> Live:
+        return Live(
+            console=self._progress.console,
+            transient=True,
+            get_renderable=self._progress.get_renderable,
+            # Otherwise results for standard output would be written to standard error.
+            redirect_stdout=False,
+        )
 
     def _step(self) -> str:
         return f"{self._done} of {pluralize(self._files, 'file')}"

@@ -1,12 +1,14 @@
 """Creation of jobs, once for each idempotency key."""
 
 import uuid
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from shared.errors import IdempotencyConflictError
 from shared.models import Explanation, Job, Media
@@ -70,18 +72,22 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         sent_at=func.now(),
     )
     try:
-        with session.begin_nested():
+        # Only a key can be in conflict with another row.
+        with nullcontext() if new.idempotency_key is None else session.begin_nested():
             session.add(job)
+            session.flush()
             if new.explain:
-                session.flush()
                 session.add(Explanation(job_id=job.id))
+                session.flush()
     except IntegrityError:
         # The insert waited for a concurrent transaction with the same key, which has committed.
         found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
         if found is None:
             raise
         return found, False
-    session.refresh(job)
+    if not new.explain:
+        # It is known that there is none, so that nobody needs to query it.
+        set_committed_value(job, "explanation", None)
     return job, True
 
 

@@ -4,9 +4,9 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -44,6 +44,12 @@ def media_transaction(
     Yields:
         The session, and the locked row of the media.
     """
+    with sessions.transaction() as session:
+        media = _insert_media(session, file, owner=owner, retention_days=retention_days)
+        if media is not None:
+            yield session, media
+            return
+    # Storage is asked outside of a transaction, since its answer can take long.
     missing_key = _find_missing_file(sessions, storage, owner=owner, sha256=file.sha256)
     with sessions.transaction() as session:
         yield session, attach_media(session, file, owner=owner, retention_days=retention_days, missing_key=missing_key)
@@ -61,16 +67,14 @@ def attach_media(
     Args:
         missing_key: A storage key whose file is missing; the new file replaces it.
     """
-    expires_at = func.now() + timedelta(days=retention_days)
-    values = {"owner": owner, "sha256": file.sha256, "size_bytes": file.size_bytes, "storage_key": file.storage_key}
     query = select(Media).where(Media.owner == owner, Media.sha256 == file.sha256).with_for_update()
     media = None
     while media is None:
-        # A conflicting row may be deleted before it is locked, together with the last job of this content.
-        new = insert(Media).values(id=new_id(), expires_at=expires_at, **values)
-        session.execute(new.on_conflict_do_nothing())
+        if (inserted := _insert_media(session, file, owner=owner, retention_days=retention_days)) is not None:
+            return inserted
+        # The conflicting row may be deleted before it is locked, together with the last job of this content.
         media = session.scalars(query.execution_options(populate_existing=True)).one_or_none()
-    media.expires_at = expires_at
+    media.expires_at = _expiry(retention_days)
     if media.storage_key is None or media.storage_key == missing_key:
         media.storage_key = file.storage_key
     elif media.storage_key != file.storage_key:
@@ -80,6 +84,23 @@ def attach_media(
         schedule_deletion(session, surplus)
     session.flush()
     return media
+
+
+def _insert_media(session: Session, file: StoredFile, *, owner: str, retention_days: float) -> Media | None:
+    """Insert the row for the content of *file*, which locks it; return None if *owner* has one."""
+    new = insert(Media).values(
+        id=new_id(),
+        owner=owner,
+        sha256=file.sha256,
+        size_bytes=file.size_bytes,
+        storage_key=file.storage_key,
+        expires_at=_expiry(retention_days),
+    )
+    return session.scalars(new.on_conflict_do_nothing().returning(Media)).one_or_none()
+
+
+def _expiry(retention_days: float) -> ColumnElement[datetime]:
+    return func.now() + timedelta(days=retention_days)
 
 
 def _find_missing_file(sessions: SessionFactory, storage: Storage, *, owner: str, sha256: str) -> str | None:

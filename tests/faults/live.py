@@ -17,7 +17,7 @@ from tests.faults.receiver import Memory
 from tests.inside import postgres_of, services_of
 
 OPTIONS: dict[str, Any] = {
-    "segment_seconds": 4.0,
+    "segment_seconds": 6.0,
     "sample_fps": 1.0,
     "duration_limit_s": 14400,
     # Every face raises an alert, so that there are many to look at.

@@ -49,6 +49,12 @@ def loaded(code):
             id="gpu role's parent",
         ),
         pytest.param(
+            "import worker.local; from worker.detection.mtcnn import MTCNN; MTCNN()",
+            # These take as long to import as PyTorch, sympy by way of PyTorch's compiler.
+            {"torchvision", "facenet_pytorch", "sympy", "flask", "api", "deepfakestream"},
+            id="a scan in this process",
+        ),
+        pytest.param(
             "import shared.jobs, worker.tasks.sweep, shared.storage, shared.documents",
             {"torch", "flask", "cv2", "deepfakestream"},
             id="shared",

@@ -14,7 +14,7 @@ def test_every_test_that_the_promises_name_exists():
         (path, node.name)
         for path in {path for path, _ in NAMED}
         for node in ast.parse((ROOT / path).read_text()).body
-        if isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert sorted(NAMED - existing) == []
 

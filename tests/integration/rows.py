@@ -1,6 +1,8 @@
 """Initial rows for tests with a database."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -73,6 +75,21 @@ def new_job_of(
         idempotency_key=None,
         request_sha256="0" * 64,
     )
+
+
+@contextmanager
+def recorded_statements(engine: Engine) -> Iterator[list[str]]:
+    """Yield a list to which each statement that *engine* sends in the block is added."""
+    statements: list[str] = []
+
+    def record(*given: object) -> None:
+        statements.append(str(given[2]))
+
+    event.listen(engine, "before_cursor_execute", record)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", record)
 
 
 def lose_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, *, of: str) -> list[bool]:

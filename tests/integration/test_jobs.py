@@ -1,5 +1,7 @@
 import threading
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import func, inspect, select, text, update
@@ -7,18 +9,22 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import undefer
 
 from shared.db import SessionFactory, after_commit
+from shared.documents.jobs import JobDocument
 from shared.errors import DecodeError, JobCancelledError, NotMediaError
+from shared.jobs.creation import create_job
 from shared.jobs.deliveries import list_deliveries
 from shared.jobs.ending import Outcome, cancel_job, delete_job, end_job, forget_looks
 from shared.jobs.leases import Lease, RetryPolicy, Step, release, renew
 from shared.jobs.leases import acquire as lease_step
 from shared.jobs.queries import get_job, get_segments, lock_job
 from shared.jobs.results import record_plan, record_segment
+from shared.jobs.segments import NO_SEGMENTS
+from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, find_manifest
 from shared.media.direct_uploads import incoming_key
 from shared.models import Delivery, Job, Media, Segment
 from shared.queues import FINISH
 from shared.states import JobStatus
-from tests.integration.rows import add_job
+from tests.integration.rows import add_job, new_job_of, recorded_statements
 
 POLICY = RetryPolicy(max_attempts=3, backoff_s=0.0)
 RESULT = {"fake_score": 0.25, "reasons": [], "people": []}
@@ -336,3 +342,17 @@ def test_the_database_refuses_a_scored_segment_without_a_score(sessions):
     job_id = planned_job(sessions, segments=1)
     with pytest.raises(Exception, match="scored_has_score"), sessions.transaction() as session:
         session.execute(text("update segments set status = 'scored' where job_id = :job_id"), {"job_id": job_id})
+
+
+@pytest.mark.parametrize("key", [None, "a-key"], ids=["without-key", "with-key"])
+def test_a_new_job_is_described_without_a_query(sessions, key):
+    with sessions.transaction() as session:
+        manifest = find_manifest(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT)
+        new = replace(new_job_of(session, manifest), idempotency_key=key)
+        with recorded_statements(sessions.engine) as statements:
+            job, is_new = create_job(session, new)
+            document = JobDocument.from_job(job, NO_SEGMENTS)
+        assert is_new
+        assert document.created_at <= datetime.now(UTC)
+        around = [] if key is None else ["SAVEPOINT", "RELEASE"]
+        assert sorted(statement.split()[0] for statement in statements) == sorted(["INSERT", *around])

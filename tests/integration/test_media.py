@@ -12,9 +12,10 @@ from api.reuse import find_reusable_job
 from shared.db import after_commit
 from shared.jobs.ending import cancel_job, delete_job
 from shared.jobs.queries import lock_job
-from shared.media.files import StoredFile, attach_media, new_storage_key
+from shared.media.files import StoredFile, attach_media, media_transaction, new_storage_key
 from shared.models import Media
-from tests.integration.rows import add_job
+from shared.storage import FileStorage
+from tests.integration.rows import add_job, recorded_statements
 
 
 def key_of_age(age):
@@ -105,3 +106,26 @@ def test_a_result_that_ignored_truncation_is_not_reused(sessions, reasons, is_ta
         session.flush()
         found = find_reusable_job(session, new, {"name": "any"})
         assert (found is not None) == is_taken
+
+
+def attach(sessions, folder, file):
+    """Attach *file* as a request does; return the storage key and the expiry of its row."""
+    storage = FileStorage(f"file://{folder}")
+    with media_transaction(sessions, storage, file, owner=f"owner-{file.sha256}", retention_days=1) as (_, media):
+        return media.storage_key, media.expires_at
+
+
+def test_new_content_is_attached_by_one_statement(sessions, tmp_path):
+    """Most files are new: nothing is asked about a row that cannot exist, and storage is not asked either."""
+    file = StoredFile(new_storage_key(), uuid.uuid4().hex * 2, 1)
+    with recorded_statements(sessions.engine) as statements:
+        key, expires_at = attach(sessions, tmp_path, file)
+    assert key == file.storage_key
+    assert expires_at > datetime.now(UTC) + timedelta(hours=23)
+    assert [statement.split()[0] for statement in statements] == ["INSERT"]
+
+
+def test_content_whose_file_was_lost_gets_the_new_file(sessions, tmp_path):
+    sha256 = uuid.uuid4().hex * 2
+    lost, new = StoredFile(new_storage_key(), sha256, 1), StoredFile(new_storage_key(), sha256, 1)
+    assert [attach(sessions, tmp_path, file)[0] for file in (lost, new)] == [lost.storage_key, new.storage_key]

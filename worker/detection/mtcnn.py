@@ -15,14 +15,13 @@ from typing import Final
 import cv2
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, RNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
 
 from worker.detection.faces import DetectedFace
-from worker.detection.networks import Proposals, from_channels_last
+from worker.detection.networks import ONet, Proposals, RNet, from_channels_last
 from worker.detection.resampling import PIXEL_OFFSET, PIXEL_SCALE, CPUResampler, Picture, Resampler, TorchResampler
+from worker.detection.suppression import suppress_overlaps
 from worker.inference import Engine, make_engine
 
 CELL_PX: Final = 12
@@ -164,9 +163,9 @@ class MTCNN:
             all_levels.append(torch.full_like(owners, number))
         boxes, owners, levels = torch.cat(all_boxes), torch.cat(all_owners), torch.cat(all_levels)
         # First within each pyramid level of each frame, then within each frame.
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners * len(scales) + levels, 0.5)
+        kept = suppress_overlaps(boxes[:, :4], boxes[:, 4], owners * len(scales) + levels, 0.5)
         boxes, owners = boxes[kept], owners[kept]
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
+        kept = suppress_overlaps(boxes[:, :4], boxes[:, 4], owners, 0.7)
         boxes, owners = boxes[kept], owners[kept]
         # P-Net's offsets are shares of the box; unlike the later stages it does not count the last pixel.
         width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -180,7 +179,7 @@ class MTCNN:
         passed = probabilities[:, 1] > self.thresholds[1]
         boxes = torch.cat([boxes[passed, :4], probabilities[passed, 1:]], dim=1)
         owners, offsets = owners[passed], offsets[passed]
-        kept = batched_nms(boxes[:, :4], boxes[:, 4], owners, 0.7)
+        kept = suppress_overlaps(boxes[:, :4], boxes[:, 4], owners, 0.7)
         return _make_square(_apply_offsets(boxes[kept], offsets[kept])), owners[kept]
 
     def _finish(self, resampler: Resampler, boxes: Tensor, owners: Tensor) -> list[tuple[int, DetectedFace]]:
@@ -205,7 +204,7 @@ class MTCNN:
         faces = []
         for owner in np.unique(frame_of):
             of_frame = np.flatnonzero(frame_of == owner)
-            for index in of_frame[_suppress_overlaps(found[of_frame], 0.7)]:
+            for index in of_frame[_suppress_contained(found[of_frame], 0.7)]:
                 left, top, right, bottom, confidence = (float(value) for value in found[index])
                 face = DetectedFace(
                     box_px=(left, top, right, bottom),
@@ -290,7 +289,7 @@ def _apply_offsets(boxes: Tensor, offsets: Tensor) -> Tensor:
     return torch.cat([boxes[:, :4] + offsets * sides, boxes[:, 4:]], dim=1)
 
 
-def _suppress_overlaps(boxes: NDArray[np.float32], threshold: float) -> list[int]:
+def _suppress_contained(boxes: NDArray[np.float32], threshold: float) -> list[int]:
     """
     Run non-maximum suppression by overlap over the smaller box, which also removes a face inside a face.
 

@@ -1,14 +1,35 @@
 """
-facenet-pytorch's networks, rewritten for speed: the results are the same.
+MTCNN's three networks with the weights of facenet-pytorch, rewritten for speed: the results are the same.
 
-The gains on CPUs are measured in docs/performance.md.
+The weights are read from the files of that package. It is not imported, since it imports torchvision, and both take as
+long as PyTorch. The gains on CPUs are measured in docs/performance.md.
 """
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import torch
-from facenet_pytorch.models.mtcnn import PNet
 from torch import Tensor, nn
 
+from shared.errors import ModelError
 from worker.inference import ChannelsLastInput
+
+
+def load_weights(name: str) -> dict[str, Tensor]:
+    """
+    Return the weights of facenet-pytorch's network *name*: ``pnet``, ``rnet`` or ``onet``.
+
+    Raises:
+        ModelError: The package is not installed, or has no such file.
+    """
+    package = find_spec("facenet_pytorch")
+    folders = (package.submodule_search_locations or ()) if package is not None else ()
+    for folder in folders:
+        file = Path(folder) / "data" / f"{name}.pt"
+        if file.exists():
+            weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+            return weights
+    raise ModelError(f"the weights of the face detector ({name}.pt) are missing: install facenet-pytorch")
 
 
 class Proposals(nn.Module):
@@ -22,22 +43,115 @@ class Proposals(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        network = PNet()
-        self.conv1 = network.conv1
+        self.conv1 = nn.Conv2d(3, 10, 3)
         self.rest = nn.Sequential(
-            *(network.prelu1, network.pool1, network.conv2, network.prelu2, network.conv3, network.prelu3)
+            nn.PReLU(10),
+            nn.MaxPool2d(2, 2, ceil_mode=True),
+            nn.Conv2d(10, 16, 3),
+            nn.PReLU(16),
+            nn.Conv2d(16, 32, 3),
+            nn.PReLU(32),
         )
-        absent_present, offsets = network.conv4_1, network.conv4_2
-        self.answer = nn.Conv2d(absent_present.in_channels, 1 + offsets.out_channels, 1)
-        with torch.no_grad():
-            for name in ("weight", "bias"):
-                absent, present = getattr(absent_present, name).split(1)
-                getattr(self.answer, name).copy_(torch.cat([present - absent, getattr(offsets, name)]))
+        self.answer = nn.Conv2d(32, 5, 1)
+        weights = load_weights("pnet")
+        names = ("prelu1", "pool1", "conv2", "prelu2", "conv3", "prelu3")
+        state = {key: value for key, value in weights.items() if key.startswith("conv1.")}
+        for number, name in enumerate(names):
+            own = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
+            state |= {f"rest.{number}.{key.partition('.')[2]}": value for key, value in own.items()}
+        for kind in ("weight", "bias"):
+            absent_present = weights[f"conv4_1.{kind}"]
+            presence = absent_present[1:] - absent_present[:1]
+            state[f"answer.{kind}"] = torch.cat([presence, weights[f"conv4_2.{kind}"]])
+        self.load_state_dict(state)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Map pictures in [-1, 1) to (N, 5, h, w): the logit of a face in each window, and offsets of its edges."""
         answer: Tensor = self.answer(self.rest(self.conv1(pictures)))
         return answer
+
+
+class RNet(nn.Module):
+    """The second network, which rejects candidates and moves the edges of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 28, 3)
+        self.prelu1 = nn.PReLU(28)
+        self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2 = nn.Conv2d(28, 48, 3)
+        self.prelu2 = nn.PReLU(48)
+        self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv3 = nn.Conv2d(48, 64, 2)
+        self.prelu3 = nn.PReLU(64)
+        self.dense4 = nn.Linear(576, 128)
+        self.prelu4 = nn.PReLU(128)
+        self.dense5_1 = nn.Linear(128, 2)
+        self.dense5_2 = nn.Linear(128, 4)
+        self.load_state_dict(load_weights("rnet"))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        Map pictures to the answers of the second stage.
+
+        Args:
+            pictures: (N, 3, 24, 24) float32 in [-1, 1).
+
+        Returns:
+            (N, 4) offsets of edges and (N, 2) probabilities, of no face first.
+        """
+        planes = self.pool1(self.prelu1(self.conv1(pictures)))
+        planes = self.pool2(self.prelu2(self.conv2(planes)))
+        planes = self.prelu3(self.conv3(planes))
+        values = self.prelu4(self.dense4(_flatten(planes)))
+        return self.dense5_2(values), self.dense5_1(values).softmax(dim=1)
+
+
+class ONet(nn.Module):
+    """The third network, which also locates five landmarks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3)
+        self.prelu1 = nn.PReLU(32)
+        self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.prelu2 = nn.PReLU(64)
+        self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.conv3 = nn.Conv2d(64, 64, 3)
+        self.prelu3 = nn.PReLU(64)
+        self.pool3 = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.conv4 = nn.Conv2d(64, 128, 2)
+        self.prelu4 = nn.PReLU(128)
+        self.dense5 = nn.Linear(1152, 256)
+        self.prelu5 = nn.PReLU(256)
+        self.dense6_1 = nn.Linear(256, 2)
+        self.dense6_2 = nn.Linear(256, 4)
+        self.dense6_3 = nn.Linear(256, 10)
+        self.load_state_dict(load_weights("onet"))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Map pictures to the answers of the last stage.
+
+        Args:
+            pictures: (N, 3, 48, 48) float32 in [-1, 1).
+
+        Returns:
+            (N, 4) offsets of edges, (N, 10) landmarks as shares of the box, five across before five down, and (N, 2)
+            probabilities, of no face first.
+        """
+        planes = self.pool1(self.prelu1(self.conv1(pictures)))
+        planes = self.pool2(self.prelu2(self.conv2(planes)))
+        planes = self.pool3(self.prelu3(self.conv3(planes)))
+        planes = self.prelu4(self.conv4(planes))
+        values = self.prelu5(self.dense5(_flatten(planes)))
+        return self.dense6_2(values), self.dense6_3(values), self.dense6_1(values).softmax(dim=1)
+
+
+def _flatten(planes: Tensor) -> Tensor:
+    """Flatten (N, C, H, W) by columns, in which order the weights were trained."""
+    return planes.permute(0, 3, 2, 1).flatten(1)
 
 
 class RowConvolution(nn.Module):

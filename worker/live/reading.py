@@ -244,7 +244,7 @@ class PublisherReader(SourceReader):
         error = self._read_connection()
         if self._stopping.is_set():
             return
-        has_shown, self._is_connected = self._is_connected, False
+        has_shown, self._is_connected = self._read_to_s is not None, False
         log.info("publisher left", code=None if error is None else error.code)
         with self._context.sessions.transaction() as session:
             job, stream = lock_stream(session, self._claim.lease)

@@ -7,7 +7,6 @@ whose pictures have times.
 """
 
 import json
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from shared import errors
 from shared.containers import MediaLimits
 from shared.errors import DecodeError
 from worker.media import jxl
+from worker.media.forked import PythonDecoder
 from worker.media.process import BoundedProcess, CancelToken, read_exactly
 from worker.media.still import Picture
 
@@ -165,15 +165,11 @@ def read_animation(
                 yield line["time_s"], picture
 
 
-@contextmanager
 def _start_decoder(
     path: Path, command: str, arguments: dict[str, Any], timeout_s: float, cancel_token: CancelToken | None
-) -> Generator[BoundedProcess, None, None]:
-    request = json.dumps({"command": command, "work_pixels": WORK_PIXELS, **arguments})
-    # -I: nothing is imported from the environment or the current folder. -B: the child may not write files.
-    child_arguments = [sys.executable, "-I", "-B", str(SCRIPT), str(path.absolute()), request]
-    with BoundedProcess(child_arguments, timeout_s=timeout_s, cancel_token=cancel_token) as child:
-        yield child
+) -> PythonDecoder:
+    request = {"command": command, "work_pixels": WORK_PIXELS, **arguments}
+    return PythonDecoder(SCRIPT, path, request, timeout_s=timeout_s, cancel_token=cancel_token)
 
 
 def _receive_line(child: BoundedProcess) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Final, Protocol, Self
 
 from shared.errors import DecodeTimeoutError
 from worker.cores import available_cores
@@ -33,6 +33,17 @@ MIN_POLL_S = 0.05
 LINE_BYTES = 4096
 """Longest part of a log line that is read; the rest of the line is dropped."""
 KEPT_LINES = 200
+
+# The worker's environment holds addresses and passwords, so none of it is passed on.
+# Colours mark the lines that are ffmpeg's own: see ``read_authentic``.
+ENVIRONMENT: Final = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "AV_LOG_FORCE_COLOR": "1"}
+LIMITS: Final = {
+    resource.RLIMIT_AS: MEMORY_BYTES,
+    resource.RLIMIT_CORE: 0,
+    # The child writes only to pipes.
+    resource.RLIMIT_FSIZE: 0,
+}
+"""Limits of every decoder; the one of processor time depends on its timeout."""
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -50,6 +61,28 @@ def read_authentic(line: str) -> str | None:
     quotes from the file. Any other line may have been written by the file's author.
     """
     return strip_colours(line) if line.startswith("\x1b[") else None
+
+
+class Process(Protocol):
+    """A child process that was started, as ``subprocess.Popen`` describes it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is not reused before ``wait`` was called; also the id of its process group."""
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """Its standard output."""
+
+    @property
+    def stderr(self) -> IO[bytes] | None:
+        """Its standard error."""
+
+    def poll(self) -> int | None:
+        """Return its exit status, negative for a signal; None while it runs."""
+
+    def wait(self) -> int:
+        """Wait until it has ended; return its exit status."""
 
 
 class CancelToken:
@@ -117,22 +150,13 @@ class BoundedProcess:
         self._frame_times = threading.Lock()
         self._is_over = threading.Event()
         self.timed_out = False
+        self.was_killed = False
+        """Whether it was killed from here, for any reason."""
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         """The last lines of standard error, without colours."""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            close_fds=True,
-            # The worker's environment holds addresses and passwords, so none of it is passed on.
-            # Colours mark the lines that are ffmpeg's own: see ``read_authentic``.
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "AV_LOG_FORCE_COLOR": "1"},
-        )
-        self._limit_resources()
+        self._process = self._start()
         self._enlarge_pipe()
         self._cancel_token.attach(self._kill)
         self._began = time.monotonic()
@@ -196,6 +220,23 @@ class BoundedProcess:
             raise DecodeTimeoutError(f"the decoder was stopped at its limit of {self._timeout_s:g} s")
         return status
 
+    def _start(self) -> Process:
+        """Start the child, with its limits."""
+        process = subprocess.Popen(
+            self._arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            close_fds=True,
+            env=ENVIRONMENT,
+        )
+        limit_resources(process.pid, {**LIMITS, resource.RLIMIT_CPU: self._cpu_limit_s()})
+        return process
+
+    def _cpu_limit_s(self) -> int:
+        return int(self._max_timeout_s * available_cores()) + 1
+
     def _seconds_left(self) -> float:
         return self._left_s if self._began is None else self._left_s - (time.monotonic() - self._began)
 
@@ -224,29 +265,13 @@ class BoundedProcess:
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
-    def _limit_resources(self) -> None:
-        # Set from the parent, since running code between fork and exec is unsafe in a process with threads. The child
-        # has only begun to load by now.
-        if not hasattr(resource, "prlimit"):
-            return
-        cpu_s = int(self._max_timeout_s * available_cores()) + 1
-        limits = {
-            resource.RLIMIT_AS: MEMORY_BYTES,
-            resource.RLIMIT_CPU: cpu_s,
-            resource.RLIMIT_CORE: 0,
-            # The child writes only to pipes.
-            resource.RLIMIT_FSIZE: 0,
-        }
-        with contextlib.suppress(ProcessLookupError):
-            for name, value in limits.items():
-                resource.prlimit(self._process.pid, name, (value, value))
-
     def _kill(self) -> None:
         # The id of the group cannot be reused until the child was waited for.
         if self._process.poll() is None:
             # The child may have ended since the check; macOS then refuses the signal, which Linux allows.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+                self.was_killed = True
 
     def _read_lines(self) -> None:
         stream = self._process.stderr
@@ -263,6 +288,19 @@ class BoundedProcess:
                 self.lines.append(strip_colours(line))
                 if self._on_line is not None:
                     self._on_line(line)
+
+
+def limit_resources(pid: int, limits: Mapping[int, int]) -> None:
+    """
+    Limit the resources of a child process, where the system supports it.
+
+    Set from the parent, since running code between fork and exec is unsafe in a process with threads. The child has
+    only begun to load by now.
+    """
+    if hasattr(resource, "prlimit"):
+        with contextlib.suppress(ProcessLookupError):
+            for name, value in limits.items():
+                resource.prlimit(pid, name, (value, value))
 
 
 def read_exactly(stream: IO[bytes], count: int) -> bytes:

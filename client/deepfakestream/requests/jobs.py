@@ -18,6 +18,10 @@ SUMMARIES_PER_PAGE = 1000
 """The most that the service gives at a time."""
 MAX_PAGES = 1000
 """Limit of the pages of a job's segments, so that a faulty service cannot keep the client busy without end."""
+HELD_S = 30.0
+"""For how long the service is asked to hold an answer back until the job ends."""
+HELD_FOR_PROGRESS_S = 1.0
+"""The same where progress is shown."""
 
 Progress = Callable[[Job], None]
 
@@ -56,16 +60,17 @@ class JobRequests(Requests):
 
         Args:
             timeout_s: Seconds after which to give up; never by default. The limit includes the requests for segments.
-            on_progress: Called with the job after each request. Without it the service is asked to hold its answers
-                back, which takes fewer requests.
-            poll_s: Seconds between two requests.
+            on_progress: Called with the job after each request, at least every ``HELD_FOR_PROGRESS_S`` seconds or so.
+            poll_s: Least time in seconds from one request to the next. The service is asked to hold each answer back
+                until the job ends, for longer without *on_progress*, so that the end is noticed at once.
 
         Raises:
             WaitTimeoutError: The job did not end in time. It goes on.
             ConnectionFailedError, RateLimitedError, ServerError: The service did not answer, or asked to wait, until
                 the retries or the time were used up. The job may go on.
         """
-        poll = self._poll_job(job_id, timeout_s=timeout_s, poll_s=poll_s, holds_answers=on_progress is None)
+        max_held_s = HELD_S if on_progress is None else HELD_FOR_PROGRESS_S
+        poll = self._poll_job(job_id, timeout_s=timeout_s, poll_s=poll_s, max_held_s=max_held_s)
         async with aclosing(poll) as states:
             async for job in states:
                 if on_progress is not None:
@@ -82,13 +87,13 @@ class JobRequests(Requests):
 
         Args:
             timeout_s: Seconds after which to give up; never by default.
-            poll_s: Seconds between two requests.
+            poll_s: Least time in seconds from one request to the next.
 
         Raises:
             WaitTimeoutError, ConnectionFailedError, RateLimitedError, ServerError: As from ``wait``.
         """
         last = None
-        poll = self._poll_job(job_id, timeout_s=timeout_s, poll_s=poll_s, holds_answers=False)
+        poll = self._poll_job(job_id, timeout_s=timeout_s, poll_s=poll_s, max_held_s=HELD_FOR_PROGRESS_S)
         async with aclosing(poll) as states:
             async for job in states:
                 state = (job.status, job.segments_total, job.segments_done, job.fraction)
@@ -170,19 +175,18 @@ class JobRequests(Requests):
         return tuple(read_items(await self._transport.call("GET", "/v1/models")))
 
     async def _poll_job(
-        self, job_id: str, *, timeout_s: float | None, poll_s: float, holds_answers: bool
+        self, job_id: str, *, timeout_s: float | None, poll_s: float, max_held_s: float
     ) -> AsyncGenerator[Job, None]:
         """
         Iterate over the answers to repeated requests for a job until it has ended.
 
         Args:
-            holds_answers: Whether the service is asked to hold its answers back until the job ends.
+            max_held_s: For how long the service is asked to hold each answer back until the job ends.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
-            left_s = 30.0 if deadline is None else deadline - time.monotonic()
             began = time.monotonic()
-            held_s = min(30.0, left_s) if holds_answers else 0.0
+            held_s = max_held_s if deadline is None else min(max_held_s, deadline - began)
             job = await self._get_job(job_id, wait_s=held_s, deadline=deadline)
             yield job
             if job.is_final:

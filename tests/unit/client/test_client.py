@@ -125,12 +125,12 @@ def test_waiting_lets_the_service_hold_its_answers(server, client):
     assert [request.headers["Prefer"] for request in server.requests] == ["wait=30", "wait=30"]
 
 
-def test_waiting_with_progress_polls_and_reports_each_status(server, client):
+def test_waiting_with_progress_reports_each_status_and_notices_the_end_at_once(server, client):
     server.answers = [answer(job("queued")), answer(job("running")), answer(job("failed"))]
     seen = []
     client.wait("x", poll_s=0.0, on_progress=lambda found: seen.append(found.status))
     assert seen == ["queued", "running", "failed"]
-    assert "Prefer" not in server.requests[0].headers
+    assert [request.headers["Prefer"] for request in server.requests] == ["wait=1"] * 3
 
 
 def test_waiting_ends_in_time(server, client):

@@ -279,22 +279,23 @@ def test_an_address_without_a_scheme_is_recognised(scan):
     )
 
 
-def test_progress_takes_a_screenful_however_many_files_there_are(server, tmp_path):
+def test_progress_takes_a_screenful_and_hides_no_result(server, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     for number in range(60):
         (folder / f"{number}.jpg").write_bytes(PICTURE)
+    (folder / "notes.txt").write_text("text")
     server.answers = [answer(job("queued"), 202)] * 60
     terminal, end = pty.openpty()
-    shown = []
-    reader = threading.Thread(target=read_all, args=(terminal, shown), daemon=True)
+    sent = []
+    reader = threading.Thread(target=read_all, args=(terminal, sent), daemon=True)
     reader.start()
     try:
         with running_state(tmp_path / "state", server.url) as state:
             done = subprocess.run(
-                [*PROGRAM, "--state", state, "scan", "--no-wait", folder],
-                env={**os.environ, "TERM": "xterm", "LINES": "24", "COLUMNS": "80"},
-                stdout=subprocess.PIPE,
+                [*PROGRAM, "--state", state, "scan", "--no-wait", folder, tmp_path / "none.jpg"],
+                env={**os.environ, "TERM": "xterm", "LINES": "24", "COLUMNS": "200"},
+                stdout=end,
                 stderr=end,
                 check=False,
                 timeout=60,
@@ -303,20 +304,41 @@ def test_progress_takes_a_screenful_however_many_files_there_are(server, tmp_pat
         os.close(end)
         reader.join(10)
         os.close(terminal)
-    assert done.returncode == 0
-    assert len(done.stdout.splitlines()) == 62
-    text = b"".join(shown).decode()
-    assert "of 60 files" in text
+    assert done.returncode == 1
+    text = b"".join(sent).decode()
+    assert "of 61 files" in text
     # Lines are taken off the terminal by moving up as often as there are more than one.
     assert 1 <= max(frame.count("\x1b[1A") for frame in re.findall(r"(?:\x1b\[1A\x1b\[2K)+", text)) <= 5
+    left = [line for line in lines_on_terminal(text) if line]
+    assert left[0].startswith("left out 1 unrecognised file")
+    assert [line.partition(":")[0] for line in left[1:61]] == [str(file) for file in sorted(folder.glob("*.jpg"))]
+    assert left[61] == f"{tmp_path / 'none.jpg'}: no such file"
+    assert left[62].endswith("60 submitted, 1 failed")
+    assert len(left) == 63
 
 
-def read_all(terminal, shown):
+def read_all(terminal, sent):
     try:
         while block := os.read(terminal, 65536):
-            shown.append(block)
+            sent.append(block)
     except OSError:
         return
+
+
+def lines_on_terminal(text):
+    """Return the lines that are left when a terminal has obeyed *text*, which erases whole lines only."""
+    lines, row = [""], 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", text):
+        if part == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif part == "\x1b[1A":
+            row -= 1
+        elif part == "\x1b[2K":
+            lines[row] = ""
+        elif part[0] not in "\x1b\r":
+            lines[row] += part
+    return lines
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["version"]], ids=lambda given: given[0])

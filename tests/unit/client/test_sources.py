@@ -129,7 +129,7 @@ def test_progress_is_an_iterator_over_what_changes(server, client):
     server.answers = [at(0, "queued"), at(0), at(0), at(1), at(1), at(3), at(3, "succeeded")]
     seen = [(found.status, found.segments_done) for found in client.progress("x", poll_s=0.0)]
     assert seen == [("queued", 0), ("running", 0), ("running", 1), ("running", 3), ("succeeded", 3)]
-    assert "Prefer" not in server.requests[0].headers
+    assert server.requests[0].headers["Prefer"] == "wait=1"
 
 
 def test_no_page_is_requested_beyond_the_limit_of_a_list(server, client):

@@ -14,6 +14,7 @@ from shared.config import Streams
 from shared.errors import SourceStalledError, SourceUnreachableError, UnsupportedMediaError
 from shared.observability import PUSH_CONNECTIONS
 from tests.certificates import write_certificate
+from tests.clips import run
 from tests.live import wait_until
 from tests.publishers import Publisher, publishing
 from tests.unit.worker.streams.test_cutting import decode, make_stream, own_pictures
@@ -98,6 +99,18 @@ def test_what_is_published_arrives_whole(clip):
     expected = [digest for _, digest in decode(clip.read_bytes(), "mpegts")]
     assert [digest for piece in listener.keys.pieces for digest in own_pictures(piece)] == expected
     assert listener.keys.errors == []
+
+
+@pytest.mark.parametrize(("encoder", "codec"), [("libx265", "hevc"), ("libsvtav1", "av1")], ids=["H.265", "AV1"])
+def test_newer_codecs_arrive_as_extended_tags(tmp_path, encoder, codec):
+    clip = tmp_path / "clip.mkv"
+    picture = ("-f", "lavfi", "-i", "testsrc=size=160x120:rate=10:duration=1", "-pix_fmt", "yuv420p")
+    run(*picture, "-c:v", encoder, "-preset", "ultrafast" if codec == "hevc" else "12", "-g", "5", str(clip))
+    with accepting() as listener:
+        with publishing(clip, f"rtmp://127.0.0.1:{listener.port}/live/good", is_live=False) as publisher:
+            assert publisher.wait(20) == 0
+        wait_until(lambda: not listener.keys.threads[0].is_alive())
+    assert {piece.codec for piece in listener.keys.pieces} == {codec}
 
 
 def test_a_wrong_key_is_told_so_and_keeps_its_place_for_a_moment(monkeypatch):
