@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, literal, select
+from sqlalchemy import delete, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from shared.models import APIKey, Job, Media, Segment, Usage
@@ -66,7 +66,7 @@ def fold_usage(session: Session) -> None:
         session.execute(insert(Usage).from_select(["id", "day", "owner", "api_key_id", *names], folded))
 
 
-def read_usage(session: Session, owner: str, first: date, last: date) -> Sequence[Row[Any]]:
+def read_usage(session: Session, owner: str, first: date, last: date) -> Sequence[tuple[Any, ...]]:
     """Return day, key, its name and the sums of usage of an owner, for the days from *first* to *last*, in order."""
     query = (
         select(Usage.day, Usage.api_key_id, APIKey.name, *(func.sum(column) for column in _SUMS))
@@ -75,4 +75,4 @@ def read_usage(session: Session, owner: str, first: date, last: date) -> Sequenc
         .group_by(Usage.day, Usage.api_key_id, APIKey.name)
         .order_by(Usage.day, Usage.api_key_id)
     )
-    return session.execute(query).all()
+    return [tuple(row) for row in session.execute(query)]
