@@ -1,8 +1,10 @@
 """What all requests that make a job have in common: their options, the start of the job, and the answer."""
 
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final
 
 from flask import Response
+from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -11,7 +13,7 @@ from api.metadata import check_metadata
 from api.responses import accepted_response
 from api.reuse import reuse_result
 from api.services import Services
-from api.waiting import requested_wait_s, wait_for_end
+from api.waiting import wait_for_end
 from shared.db import after_commit
 from shared.documents.jobs import JobDocument
 from shared.jobs.queries import get_job
@@ -21,9 +23,26 @@ from shared.models import Job
 from shared.observability import JOBS_ACCEPTED, get_logger
 from shared.outbound import check_url
 from shared.queues import INGEST
-from shared.states import JobStatus
+from shared.states import FINAL_JOB_STATUSES, JobStatus
 
 log = get_logger(__name__)
+
+
+POLL_AFTER_S: Final = 2.0
+"""When a client that polls should ask for the state of a new job for the first time, in seconds."""
+
+
+class AcceptedJob(JobDocument):
+    """A job that was accepted, as the answer 202 gives it."""
+
+    poll_after_s: float | None = Field(
+        description="Ask for the job again in so many seconds, or wait for it with `Prefer: wait=N`. Null if it has"
+        " ended."
+    )
+
+
+JOB_RESPONSES: Final[dict[str | int, Any]] = {200: JobDocument, 201: JobDocument, 202: AcceptedJob}
+"""The answers of ``accepted``."""
 
 
 def check_options(services: Services, options: dict[str, Any], url: str | None = None) -> None:
@@ -60,16 +79,17 @@ def describe_accepted(session: Session, job: Job) -> JobDocument:
     return JobDocument.from_job(job, read_segments(session, job) if job.segments_total else NO_SEGMENTS)
 
 
-def accepted(services: Services, document: JobDocument, *, is_new: bool, prefer: str | None) -> Response:
+def accepted(services: Services, document: JobDocument, *, is_new: bool, wait_s: int) -> Response:
     """
-    Return the answer 202, after the wait that the client prefers.
+    Return the answer to an accepted request, after the wait that the client prefers.
+
+    It is 202, or after a wait in which the job ended 201, and 200 for the job of an earlier request.
 
     Args:
         document: The job as it was committed.
         is_new: False if an earlier request with the same idempotency key made it.
-        prefer: The header ``Prefer``.
+        wait_s: The longest wait; see ``requested_wait_s``.
     """
-    wait_s = requested_wait_s(prefer, services.settings.api.max_wait_s)
     has_waited = False
     try:
         has_waited = wait_for_end(services, document.id, wait_s)
@@ -79,7 +99,15 @@ def accepted(services: Services, document: JobDocument, *, is_new: bool, prefer:
         # The job is committed: an answer that says anything else would make the sender send it again.
         log.warning("the database failed a wait", exc_info=True)
         has_waited = False
-    response = accepted_response(document, f"/v1/jobs/{document.id}", is_new=is_new)
+    has_ended = document.status in FINAL_JOB_STATUSES
+    location = f"/v1/jobs/{document.id}"
+    if has_waited and has_ended:
+        status = HTTPStatus.CREATED if is_new else HTTPStatus.OK
+        response = accepted_response(document, location, is_new=is_new, status=status)
+    else:
+        poll_after_s = None if has_ended else POLL_AFTER_S
+        answer = AcceptedJob.model_construct(**dict(document), poll_after_s=poll_after_s)
+        response = accepted_response(answer, location, is_new=is_new)
     if has_waited:
         response.headers["Preference-Applied"] = f"wait={wait_s}"
     return response

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from api.config import API, APISettings
 from api.errors import APIError
+from api.schemas import MAX_BATCH_ITEMS
 from api.services import Services
 from shared.errors import Code
 from shared.media.direct_uploads import measure_open_uploads
@@ -49,6 +50,9 @@ def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
     app.after_request(_correct_retry_after)
 
     def allowed() -> str:
+        if request.method == "POST" and request.path == "/v1/batches":
+            # As if each were full.
+            return f"{max(1, api.submissions_per_minute // MAX_BATCH_ITEMS)}/minute"
         is_submission = request.method == "POST" and (
             request.path in ("/v1/jobs", "/v1/streams", "/v1/uploads")
             or request.path.endswith(("/rescore", "/explanations"))
@@ -100,12 +104,7 @@ def check_capacity(
         replayed = select(Job.id).where(Job.owner == owner, Job.idempotency_key == idempotency_key)
         if session.scalar(replayed) is not None:
             return
-    # The query reads no more rows than the limit.
-    open_jobs = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
-    row = session.execute(
-        select(func.count(), func.count().filter(open_jobs.c.owner == owner)).select_from(open_jobs)
-    ).one()
-    total, own = row
+    total, own = _count_open_jobs(session, api, owner)
     if own >= api.max_open_jobs_per_owner:
         raise APIError(
             Code.TOO_MANY_OPEN_JOBS,
@@ -120,6 +119,13 @@ def check_capacity(
         )
     if stores_file:
         _check_quota(session, api, owner)
+
+
+def free_jobs(session: Session, api: API, owner: str) -> tuple[int, Code]:
+    """Return how many more jobs the owner may have open, at least 0, and the code of refusals of further ones."""
+    total, own = _count_open_jobs(session, api, owner)
+    of_owner, of_all = api.max_open_jobs_per_owner - own, api.max_open_jobs - total
+    return max(0, min(of_owner, of_all)), Code.TOO_MANY_OPEN_JOBS if of_owner <= of_all else Code.OVERLOADED
 
 
 def check_open_explanations(session: Session, api: API, owner: str) -> None:
@@ -178,6 +184,15 @@ def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) 
             headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
         )
     _check_quota(session, api, owner, size_bytes)
+
+
+def _count_open_jobs(session: Session, api: API, owner: str) -> tuple[int, int]:
+    """Return the number of open jobs of all owners, and of *owner*."""
+    # The query reads no more rows than the limit.
+    open_jobs = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
+    counts = select(func.count(), func.count().filter(open_jobs.c.owner == owner)).select_from(open_jobs)
+    total, own = session.execute(counts).one()
+    return total, own
 
 
 def _check_quota(session: Session, api: API, owner: str, more_bytes: int = 1) -> None:

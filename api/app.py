@@ -9,6 +9,7 @@ from werkzeug.wrappers import Response
 # Those that are not registered below add their routes to the blueprint of jobs, since the document of a second
 # blueprint would replace that.
 from api import (  # noqa: F401
+    batches,
     deliveries,
     direct_uploads,
     evidence,
@@ -24,6 +25,7 @@ from api import (  # noqa: F401
     stream_events,
     streams,
     submission,
+    usage,
 )
 from api.admission import register_rate_limits
 from api.auth import register_auth

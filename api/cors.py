@@ -35,7 +35,7 @@ def register_cors(app: Flask, origins: list[str]) -> None:
                 "origins": [
                     one if one == "*" else re.compile(re.escape(one) + r"\Z", re.IGNORECASE) for one in origins
                 ],
-                "methods": ["GET", "POST", "DELETE", "HEAD"],
+                "methods": ["GET", "POST", "PUT", "DELETE", "HEAD"],
                 "allow_headers": list(ALLOWED_HEADERS),
                 "expose_headers": list(EXPOSED_HEADERS),
                 "supports_credentials": False,

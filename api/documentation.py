@@ -24,7 +24,8 @@ in its `error`.
 headers, signed with the `whsec_…` secret that came with the API key; the events are `job.succeeded`, `job.failed`
 and `job.cancelled`, and `data` is the job as `GET /v1/jobs/{{job_id}}` gives it. The end of a live stream is
 `stream.ended`, with its job as `data`; an alert is `stream.alert`, and `data` has `stream_id`, `seq`, `created_at`,
-`metadata` and the fields of the event `alert`. Answer with 2xx. Failed deliveries are retried for about a day with the
+`metadata` and the fields of the event `alert`. The end of a batch is `batch.ended`, with the batch without its items.
+Answer with 2xx. Failed deliveries are retried for about a day with the
 same `webhook-id`; 410 switches the receiver off.
 """.strip()
 

@@ -13,7 +13,7 @@ from flask_limiter.errors import RateLimitExceeded
 from gunicorn.http.errors import NoMoreData, ParseException
 from pydantic import ValidationError
 from sqlalchemy.exc import DataError, SQLAlchemyError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from shared.db import UnconfirmedCommitError
 from shared.errors import Code, DeepfakeStreamError
@@ -147,11 +147,11 @@ def problem_response(
     return response
 
 
-def validation_problem(error: ValidationError) -> Response:
-    """Return the response for a request that pydantic refused."""
+def describe_validation(error: ValidationError) -> APIError:
+    """Return the error for values that pydantic refused."""
     if any(not item["loc"] and item["type"] in ("model_type", "model_attributes_type") for item in error.errors()):
         # pydantic's sentence names a class.
-        return problem_response(Code.INVALID_REQUEST, "body: send a JSON object as application/json")
+        return APIError(Code.INVALID_REQUEST, "body: send a JSON object as application/json")
     found: dict[str, str] = {}
     for item in error.errors():
         # For an optional field pydantic reports a second error, that it is not None, and appends names of types to the
@@ -164,8 +164,13 @@ def validation_problem(error: ValidationError) -> Response:
     errors = [{"name": name, "detail": detail} for name, detail in found.items()]
     unknown = [item["loc"][-1] for item in error.errors() if item["type"] == "extra_forbidden"]
     if unknown:
-        return problem_response(Code.UNKNOWN_OPTION, f"unknown option {unknown[0]!r}", errors=errors)
-    return problem_response(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
+        return APIError(Code.UNKNOWN_OPTION, f"unknown option {unknown[0]!r}", errors=errors)
+    return APIError(Code.INVALID_REQUEST, f"{errors[0]['name']}: {errors[0]['detail']}", errors=errors)
+
+
+def validation_problem(error: ValidationError) -> Response:
+    """Return the response for a request that pydantic refused."""
+    return _from_api_error(describe_validation(error))
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -201,6 +206,11 @@ def _from_http_exception(error: HTTPException) -> Response:
         name: value for name, value in error.get_headers() if name.lower() not in ("content-type", "content-length")
     }
     detail = error.description or HTTPStatus(status).phrase
+    if isinstance(error, NotFound) and error.description == NotFound.description:
+        detail = "there is nothing at this address; addresses begin with /v1/ and end without a slash, see /docs"
+    if isinstance(error, MethodNotAllowed):
+        takes = ", ".join(sorted(set(error.valid_methods or ()) - {"HEAD", "OPTIONS"}))
+        detail = f"this address does not take {request.method}; it takes {takes}"
     if isinstance(error, RateLimitExceeded) and not error.limit.error_message:
         detail = f"rate limit of {error.limit.limit} exceeded; wait as long as Retry-After says"
     return problem_response(_CODE_OF_STATUS.get(status, Code.BAD_REQUEST), detail, status=status, headers=headers)

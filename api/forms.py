@@ -1,7 +1,6 @@
 """Streaming reader of multipart forms: fields before the file are checked before the file is read."""
 
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterator
 from typing import IO, Final, Protocol
 
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
@@ -87,7 +86,7 @@ class _Form:
         if self.file is not None:
             raise APIError(Code.INVALID_REQUEST, "send one file, in the field 'file'")
         if name != "file":
-            raise _missing_file()
+            raise APIError(Code.MISSING_FILE, f"the file is in the field {name or ''!r}; send it in the field 'file'")
         self._check(self.fields)
         self._name, self.file = None, self._begin_file()
 
@@ -98,7 +97,10 @@ class _Form:
 
     def _add(self, name: str) -> None:
         if name == "file":
-            raise _missing_file()
+            raise APIError(
+                Code.MISSING_FILE,
+                "the field 'file' is text instead of a file; curl needs an @ before its name: -F file=@clip.mp4",
+            )
         if name in self.fields:
             raise APIError(Code.INVALID_REQUEST, f"the field {name!r} is given more than once")
         self.fields[name] = self._text.decode("utf-8", "replace")
@@ -122,11 +124,17 @@ def _decode(decoder: MultipartDecoder, block: bytes) -> Iterator[Event]:
         raise _malformed_form() from error
 
 
-def _missing_file(fields: Mapping[str, str] = MappingProxyType({})) -> APIError:
-    if "url" in fields:
-        return APIError(
-            Code.MISSING_FILE, 'a form carries a file; for an address, send {"url": "…"} as application/json'
-        )
+def refuse_source_fields(fields: dict[str, str], code: Code) -> None:
+    """Refuse a form that names a URL or a direct upload, with what to send instead."""
+    for name in ("url", "upload_id"):
+        if name in fields:
+            raise APIError(
+                code, f'a form takes a file and no {name!r}; without a file, send {{"{name}": "…"}} as application/json'
+            )
+
+
+def _missing_file(fields: dict[str, str]) -> APIError:
+    refuse_source_fields(fields, Code.MISSING_FILE)
     return APIError(Code.MISSING_FILE, "the form has no file in a field named 'file'; with curl: -F file=@clip.mp4")
 
 

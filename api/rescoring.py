@@ -9,7 +9,7 @@ from typing import Any
 from flask import Response
 from sqlalchemy import func, select
 
-from api.acceptance import accepted, check_options, describe_accepted, start_job
+from api.acceptance import JOB_RESPONSES, accepted, check_options, describe_accepted, start_job
 from api.admission import check_capacity
 from api.audit import current_actor
 from api.auth import caller, requires
@@ -20,6 +20,7 @@ from api.ownership import find_own_job
 from api.responses import document_response
 from api.schemas import DiffPath, JobPath, Rescoring, SubmitHeaders
 from api.services import Services, current_services
+from api.waiting import requested_wait_s
 from shared.audit import record_event
 from shared.documents.diffs import DiffDocument, Interval, Side
 from shared.documents.jobs import JobDocument
@@ -35,7 +36,7 @@ from shared.states import JobStatus
 @blueprint.post(
     "/jobs/<string:job_id>/rescore",
     operation_id="rescoreJob",
-    responses={202: JobDocument, **authenticated_problems(404, 409, 410, 422)},
+    responses={**JOB_RESPONSES, **authenticated_problems(404, 409, 410, 422)},
 )
 @requires("jobs:write")
 def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
@@ -46,6 +47,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
     is as it was in this job.
     """
     services, settings = current_services(), current_services().settings
+    wait_s = requested_wait_s(header.prefer, settings.api.max_wait_s)
     options, owner = body.model_dump(exclude_none=True), caller().owner
     request_sha256 = _request_sha256(path.job_id, options)
     with services.sessions.transaction() as session:
@@ -53,7 +55,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
         earlier = find_replayed_job(session, owner, header.idempotency_key, request_sha256)
         replayed = None if earlier is None else JobDocument.from_job(earlier, read_segments(session, earlier))
     if replayed is not None:
-        return accepted(services, replayed, is_new=False, prefer=header.prefer)
+        return accepted(services, replayed, is_new=False, wait_s=wait_s)
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, owner, header.idempotency_key, stores_file=False)
         parent = find_own_job(session, path.job_id)
@@ -67,7 +69,7 @@ def rescore(path: JobPath, body: Rescoring, header: SubmitHeaders) -> Response:
     document, is_new = _create(
         services, path.job_id, media_id, options, manifest, (header.idempotency_key, request_sha256)
     )
-    return accepted(services, document, is_new=is_new, prefer=header.prefer)
+    return accepted(services, document, is_new=is_new, wait_s=wait_s)
 
 
 @blueprint.get(

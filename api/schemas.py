@@ -5,7 +5,7 @@ All other responses are ``shared.documents``. The OpenAPI document is generated 
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal, Self
@@ -107,7 +107,8 @@ class SubmitHeaders(IdempotencyHeaders):
     prefer: str | Absent = Field(
         default=None,
         alias="Prefer",
-        description="`wait=N` waits up to N seconds (at most 60) after acceptance for the job to end (RFC 7240).",
+        description="`wait=N` waits up to N seconds (at most 60) for the job to end (RFC 7240); then the answer is 201,"
+        " or 200 for the job of an earlier request.",
     )
 
 
@@ -293,6 +294,36 @@ class UploadDocument(BaseModel):
     expires_at: datetime
 
 
+MAX_BATCH_ITEMS = 100
+
+
+class BatchRequest(_Request):
+    """Many jobs at once, each of a URL or a direct upload."""
+
+    items: list[Annotated[Any, DeclaredType(URLSubmission | UploadSubmission)]] = Field(
+        min_length=1,
+        max_length=MAX_BATCH_ITEMS,
+        description="Each is what `POST /v1/jobs` takes as JSON. One that is refused does not keep the others from"
+        " being accepted.",
+    )
+    sample_fps: SampleFPS | Absent = None
+    segment_seconds: SegmentSeconds | Absent = None
+    model: ModelName | Absent = None
+    explain: bool | Absent = Field(default=None, description=EXPLAIN)
+    webhook_url: WebhookURL | Absent = Field(
+        default=None, description="Called once, when all jobs of the batch have ended; see *Webhooks*."
+    )
+    metadata: dict[str, Any] | Absent = Field(
+        default=None, description="Your own data, returned with the batch and in its webhook."
+    )
+
+
+class BatchPath(_Parameters):
+    """The batch of a request."""
+
+    batch_id: UUID = Field(description="The batch's id.")
+
+
 class JobPath(_Parameters):
     """The job of a request."""
 
@@ -417,6 +448,23 @@ class SegmentsQuery(Page):
                 {"max_items": MAX_ITEMS_PER_PAGE, "max_summaries": MAX_SUMMARIES_PER_PAGE},
             )
         return self
+
+
+def _require_day(value: Any) -> Any:
+    """Refuse other forms of a date, such as numbers, which pydantic would take as seconds since 1970."""
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("not a day, such as 2026-01-31")
+    return value
+
+
+Day = Annotated[date, BeforeValidator(_require_day)]
+
+
+class UsageQuery(_Request):
+    """The days of a request for usage."""
+
+    first: Day | Absent = Field(default=None, alias="from", description="The first day, in UTC.")
+    last: Day | Absent = Field(default=None, alias="to", description="The last day; at most 366 in all.")
 
 
 class Problem(BaseModel):

@@ -1,23 +1,20 @@
 """Endpoint to submit a job: its options, its file, and the commit that guarantees its end."""
 
-import hashlib
-import json
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from flask import Response, request
 from sqlalchemy.orm import Session
 
-from api.acceptance import accepted, check_options, describe_accepted, start_job
+from api.acceptance import JOB_RESPONSES, accepted, check_options, describe_accepted, start_job
 from api.admission import check_capacity, upload_slot
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import authenticated_problems, submission_body
 from api.errors import APIError
+from api.forms import refuse_source_fields
 from api.jobs import blueprint
 from api.schemas import (
     QueryOptions,
@@ -26,21 +23,22 @@ from api.schemas import (
     URLSubmission,
 )
 from api.services import Services, current_services
+from api.sources import Source, check_arrival, claim, new_job, read_source
 from api.uploads import Submission, check_stored_header, receive_body
+from api.waiting import requested_wait_s
 from shared.audit import record_event
 from shared.documents.jobs import JobDocument
-from shared.errors import Code, ObjectMissingError
-from shared.jobs.creation import NewJob, create_job
+from shared.errors import Code
+from shared.jobs.creation import create_job
 from shared.manifests import Manifest, find_manifest
-from shared.media.direct_uploads import claim_upload, find_upload, incoming_key
-from shared.media.files import StoredFile, media_transaction
+from shared.media.files import media_transaction
 from shared.models import Media
 
 
 @blueprint.post(
     "/jobs",
     operation_id="submitJob",
-    responses={202: JobDocument, **authenticated_problems(404, 408, 409, 413, 415, 422)},
+    responses={**JOB_RESPONSES, **authenticated_problems(404, 408, 409, 413, 415, 422)},
     openapi_extensions={
         "requestBody": submission_body(
             QueryOptions.model_json_schema(), URLSubmission.model_json_schema(), UploadSubmission.model_json_schema()
@@ -56,6 +54,7 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
     fields, or in the JSON object, each once.
     """
     services, settings = current_services(), current_services().settings
+    wait_s = requested_wait_s(header.prefer, settings.api.max_wait_s)
     with services.sessions.transaction() as session:
         check_capacity(session, settings.api, caller().owner, header.idempotency_key)
     check = partial(_check_before_body, services, query)
@@ -70,37 +69,17 @@ def submit(header: SubmitHeaders, query: QueryOptions) -> Response:
         if source.upload is not None:
             check_stored_header(services.storage, source.upload, settings.limits.for_media())
         document, is_new = _create_job(services, source, options, manifest, header.idempotency_key)
-    return accepted(services, document, is_new=is_new, prefer=header.prefer)
+    return accepted(services, document, is_new=is_new, wait_s=wait_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The source of the job's file, one of three."""
-
-    upload: StoredFile | None = None
-    """The file from the request, already stored."""
-    url: str | None = None
-    """A URL that ingest fetches."""
-    upload_id: uuid.UUID | None = None
-    """A direct upload."""
-    sha256: str | None = None
-    """The expected digest of the direct upload."""
-
-    @property
-    def kind(self) -> str:
-        return "url" if self.url else "direct" if self.upload_id else "upload"
-
-
-def _parse_options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], _Source]:
+def _parse_options(submission: Submission, query: QueryOptions) -> tuple[dict[str, Any], Source]:
     """Return the options from body and query, and the job's source."""
     options = query.model_dump(exclude_none=True)
-    source = _Source(upload=submission.upload)
+    source = Source(upload=submission.upload)
     if submission.is_json:
-        # Strict, since "2" is not a number in JSON.
-        kind = UploadSubmission if "upload_id" in submission.fields else URLSubmission
-        given = kind.model_validate(submission.fields, strict=True).model_dump(exclude_none=True)
-        source = _Source(**{name: given.pop(name) for name in ("url", "upload_id", "sha256") if name in given})
+        given, source = read_source(submission.fields)
     else:
+        refuse_source_fields(submission.fields, Code.UNKNOWN_OPTION)
         given = QueryOptions.model_validate(submission.fields).model_dump(exclude_none=True)
     twice = sorted(options.keys() & given.keys())
     if twice:
@@ -122,37 +101,20 @@ def _check_before_body(services: Services, query: QueryOptions, fields: dict[str
 
 def _create_job(
     services: Services,
-    source: _Source,
+    source: Source,
     options: dict[str, Any],
     manifest: Manifest,
     idempotency_key: str | None,
 ) -> tuple[JobDocument, bool]:
     """Commit the job. Return its document, and whether it is new or from an earlier request with the same key."""
     if source.upload_id is not None:
-        _check_arrival(services, source.upload_id)
+        check_arrival(services, source.upload_id)
     with _job_transaction(services, source) as (session, media):
-        job, is_new = create_job(
-            session,
-            NewJob(
-                owner=caller().owner,
-                api_key_id=caller().key_id,
-                media=media,
-                source_url=source.url,
-                source_key=incoming_key(source.upload_id) if source.upload_id else None,
-                source_sha256=source.sha256,
-                manifest=manifest.pin(),
-                sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
-                segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
-                webhook_url=options.get("webhook_url"),
-                metadata=options.get("metadata", {}),
-                idempotency_key=idempotency_key,
-                request_sha256=_request_sha256(source, options),
-                explain=options.get("explain", False),
-            ),
-        )
+        new = new_job(source, options, manifest, media=media, idempotency_key=idempotency_key)
+        job, is_new = create_job(session, new)
         if is_new:
             if source.upload_id is not None:
-                _claim_upload(session, source.upload_id)
+                claim(session, source.upload_id)
             sha256 = source.upload.sha256 if source.upload else None
             record_event(session, "job.submitted", owner=job.owner, actor=current_actor(), job_id=job.id, sha256=sha256)
             may_reuse = media is not None and options.get("reuse", services.settings.jobs.reuse_results)
@@ -161,7 +123,7 @@ def _create_job(
 
 
 @contextmanager
-def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Session, Media | None]]:
+def _job_transaction(services: Services, source: Source) -> Iterator[tuple[Session, Media | None]]:
     """Open a transaction in which the file from the request, if any, is attached as media."""
     if source.upload is None:
         with services.sessions.transaction() as session:
@@ -171,39 +133,3 @@ def _job_transaction(services: Services, source: _Source) -> Iterator[tuple[Sess
         file, owner = source.upload, caller().owner
         with media_transaction(services.sessions, services.storage, file, owner=owner, retention_days=days) as adopted:
             yield adopted
-
-
-def _claim_upload(session: Session, upload_id: uuid.UUID) -> None:
-    if not claim_upload(session, owner=caller().owner, upload_id=upload_id):
-        raise APIError(Code.NOT_FOUND, f"upload {upload_id} does not exist, has expired or belongs to another job")
-
-
-def _check_arrival(services: Services, upload_id: uuid.UUID) -> None:
-    """
-    Refuse a direct upload that is incomplete or whose header is not acceptable.
-
-    A claimed upload is not checked: a repeated request gets its job, and any other request fails to claim it.
-    """
-    with services.sessions.transaction() as session:
-        size_bytes = find_upload(session, owner=caller().owner, upload_id=upload_id)
-    if size_bytes is None:
-        return
-    key = incoming_key(upload_id)
-    try:
-        found = services.storage.size(key)
-    except ObjectMissingError as error:
-        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file of upload {upload_id} has not been uploaded") from error
-    if found != size_bytes:
-        raise APIError(Code.UPLOAD_INCOMPLETE, f"the file has {found} bytes instead of the declared {size_bytes}")
-    # Ingest computes the digest.
-    check_stored_header(services.storage, StoredFile(key, "", found), services.settings.limits.for_media())
-
-
-def _request_sha256(source: _Source, options: dict[str, Any]) -> str:
-    """Return a digest that is equal for repetitions of a request, to check idempotency keys."""
-    sha256 = source.upload.sha256 if source.upload else source.sha256
-    content = {"file": sha256, "url": source.url, "options": options}
-    if source.upload_id is not None and sha256 is None:
-        # Without a digest of the file, only the same upload counts as a repetition.
-        content["upload"] = str(source.upload_id)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

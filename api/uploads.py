@@ -15,7 +15,7 @@ from typing import IO, Any
 from flask import Request, Response
 from flask import request as current_request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import ClientDisconnected
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from api.errors import APIError, is_body_broken
 from api.forms import read_form
@@ -26,6 +26,7 @@ from shared.media.removals import unclaimed_file
 from shared.storage import BLOCK_BYTES, Storage, Upload
 
 MAX_JSON_BYTES = 64 * 1024
+MAX_BATCH_BYTES = 1024 * 1024
 MAX_DRAINED_BYTES = 16 * 1024 * 1024
 DRAIN_READ_TIMEOUT_S = 1.0
 DRAIN_TIMEOUT_S = 5.0
@@ -93,7 +94,13 @@ class StreamingRequest(Request):
         """Return the parsed body; no body is an object without members, so that options can be left out."""
         if not self.content_length and "HTTP_TRANSFER_ENCODING" not in self.environ:
             return {}
-        return super().get_json(force=force, silent=silent, cache=cache)
+        self.max_content_length = MAX_BATCH_BYTES if self.path == "/v1/batches" else MAX_JSON_BYTES
+        try:
+            return super().get_json(force=force, silent=silent, cache=cache)
+        except RequestEntityTooLarge as error:
+            raise APIError(Code.TOO_LARGE, f"the JSON body has more than {self.max_content_length} bytes") from error
+        except RecursionError as error:
+            raise APIError(Code.BAD_REQUEST, "the body is not valid JSON: it is nested too deeply") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +230,12 @@ def _read(request: Request, uploads: _Uploads, check: Callable[[dict[str, str]],
         if announced is not None and received < announced:
             raise APIError(Code.BAD_REQUEST, f"the body ended after {received} of {announced} bytes")
         return Submission(item.keep(), {}, is_json=False)
+    hint = "; curl -d and --data-binary send another type: use -F file=@clip.mp4, or --json for a URL"
     raise APIError(
         Code.UNSUPPORTED_MEDIA_TYPE,
         "send multipart/form-data with a field 'file', the file itself as image/*, video/* or"
-        " application/octet-stream, or a JSON object with a 'url' as application/json",
+        " application/octet-stream, or a JSON object with a 'url' as application/json"
+        + (hint if kind == "application/x-www-form-urlencoded" else ""),
     )
 
 

@@ -6,11 +6,15 @@ import uuid
 from sqlalchemy import select
 
 from api.auth import caller
+from api.errors import APIError
 from api.services import Services
+from shared.errors import Code
 from shared.models import Job
 from shared.states import OPEN_JOB_STATUSES
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,18})\"?(?=$|[,;\s])", re.IGNORECASE)
+_PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*"?)+')
+"""One preference of a list: commas in quotes do not end it."""
+_SECONDS = re.compile(r'([0-9]{1,18})|"([0-9]{1,18})"', re.ASCII)
 
 
 def requested_wait_s(prefer: str | None, max_wait_s: float) -> int:
@@ -18,11 +22,23 @@ def requested_wait_s(prefer: str | None, max_wait_s: float) -> int:
     Return the whole seconds of ``Prefer: wait=N`` (RFC 7240), at most *max_wait_s*; 0 without a wait.
 
     Args:
-        prefer: The header. Unknown and malformed preferences are ignored.
+        prefer: The header. Preferences other than ``wait`` are ignored, and so is every ``wait`` but the first.
         max_wait_s: The longest wait that is honoured.
+
+    Raises:
+        APIError: ``bad_request``: the number of seconds is missing or malformed.
     """
-    match = _WAIT.search(prefer or "")
-    return min(int(match[1]), int(max_wait_s)) if match else 0
+    for preference in _PREFERENCE.findall(prefer or ""):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            seconds = _SECONDS.fullmatch(value.strip())
+            if seconds is None:
+                raise APIError(
+                    Code.BAD_REQUEST,
+                    "the header 'Prefer' has a wait that is no whole number of seconds; send for instance wait=30",
+                )
+            return min(int(seconds[1] or seconds[2]), int(max_wait_s))
+    return 0
 
 
 def wait_for_end(services: Services, job_id: uuid.UUID, wait_s: int) -> bool:

@@ -7,7 +7,7 @@ set by the database's clock. Only the migrations create and change the schema.
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import uuid6
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -522,6 +523,64 @@ class Share(Base):
     """The token has 256 random bits and is shown once, so that nobody who reads the database can use it."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
+
+
+class Batch(Base):
+    """Jobs that one request made together; see ``shared.jobs.batches``. Its row goes when its last job is erased."""
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        UniqueConstraint("owner", "idempotency_key"),
+        Index("ix_batches_open", "id", postgresql_where=text("ended_at is null")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    owner: Mapped[str]
+    api_key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
+    webhook_url: Mapped[str | None]
+    """Called once, when all jobs have ended."""
+    # The attribute cannot be called "metadata", a reserved name of SQLAlchemy.
+    client_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
+    idempotency_key: Mapped[str | None]
+    request_sha256: Mapped[str]
+    """Digest of the request, to tell a repeated one from another with the same idempotency key."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None]
+    """When its last open job ended."""
+
+
+class BatchItem(Base):
+    """One item of a batch: a job, or the error with which the item was refused."""
+
+    __tablename__ = "batch_items"
+    __table_args__ = (UniqueConstraint("job_id"),)
+
+    batch_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Place in the request, from 0."""
+    job_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+
+    job: Mapped[Job | None] = relationship()
+
+
+class Usage(Base):
+    """What a job used that has ended, or the jobs of one key on one day; see ``shared.jobs.usage``."""
+
+    __tablename__ = "usage"
+    __table_args__ = (Index("ix_usage_owner", "owner", "day"), Index("ix_usage_day", "day"))
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    day: Mapped[date] = mapped_column(Date)
+    owner: Mapped[str]
+    api_key_id: Mapped[uuid.UUID]
+    """There is no foreign key, since rows outlive what they refer to."""
+    jobs: Mapped[int] = mapped_column(BigInteger)
+    media: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+    faces: Mapped[int] = mapped_column(BigInteger)
+    bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class AuditEvent(Base):

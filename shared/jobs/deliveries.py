@@ -25,6 +25,8 @@ from shared.states import DeliveryStatus
 STREAM_ALERT: Final = "stream.alert"
 STREAM_ENDED: Final = "stream.ended"
 """Events of live streams; those of other jobs are ``job.`` and the status."""
+BATCH_ENDED: Final = "batch.ended"
+"""The event of a batch. Its deliveries are in the log of one of the jobs of the batch."""
 MAX_RETRY_AFTER_S = 86400.0
 """The longest ``Retry-After`` of a receiver that is honoured."""
 
@@ -65,15 +67,40 @@ def schedule_alert(session: Session, job: Job, seq: int, data: dict[str, Any]) -
     _schedule(session, job, STREAM_ALERT, f"msg_{job.id.hex}_{seq}", data)
 
 
-def _schedule(session: Session, job: Job, event: str, event_id: str, payload: dict[str, Any] | None) -> None:
-    if job.webhook_url is None or is_switched_off(session, job.owner, job.webhook_url):
+def schedule_batch_end(session: Session, job: Job, batch_id: uuid.UUID, url: str, data: dict[str, Any]) -> None:
+    """
+    Schedule the first delivery of the end of a batch, unless the receiver is switched off.
+
+    Args:
+        job: A locked job of the batch, whose log has the delivery.
+        url: The receiver.
+        data: What the receiver gets.
+    """
+    _schedule(session, job, BATCH_ENDED, f"msg_{batch_id.hex}", data, url=url)
+
+
+def move_batch_deliveries(session: Session, job_id: uuid.UUID, carrier: Job) -> None:
+    """Move the pending deliveries of the end of a batch from a locked job to the log of *carrier*, which is locked."""
+    query = select(Delivery).where(
+        Delivery.job_id == job_id, Delivery.event == BATCH_ENDED, Delivery.status == DeliveryStatus.PENDING
+    )
+    for delivery in session.scalars(query).all():
+        delivery.number, delivery.job_id = _next_number(session, carrier.id), carrier.id
+        session.flush()
+
+
+def _schedule(
+    session: Session, job: Job, event: str, event_id: str, payload: dict[str, Any] | None, *, url: str | None = None
+) -> None:
+    url = url or job.webhook_url
+    if url is None or is_switched_off(session, job.owner, url):
         return
     delivery = Delivery(
         job_id=job.id,
         number=_next_number(session, job.id),
         event_id=event_id,
         event=event,
-        url=job.webhook_url,
+        url=url,
         sent_at=func.now(),
         payload=payload,
     )

@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
+from shared.jobs.batches import drop_batch_of, end_batch_of, leave_batch
 from shared.jobs.deliveries import STREAM_ENDED, cancel_deliveries, schedule_webhook
 from shared.jobs.explanations import drop_explanation, start_explanation
 from shared.jobs.queries import has_open_segments
+from shared.jobs.usage import record_usage
 from shared.media.direct_uploads import drop_upload
 from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Segment, Share
@@ -119,6 +121,7 @@ def end_job(
     _count_end(session, job)
     is_stream = end_stream(session, job)
     schedule_webhook(session, job, STREAM_ENDED if is_stream else None)
+    end_batch_of(session, job)
 
 
 def cancel_job(session: Session, job: Job) -> None:
@@ -137,6 +140,7 @@ def delete_job(session: Session, job: Job) -> None:
     if not job.is_final:
         job.status, job.finished_at = JobStatus.CANCELLED, func.now()
         _count_end(session, job)
+    leave_batch(session, job)
     cancel_deliveries(session, job.id)
     erase_stream(session, job.id)
     session.execute(delete(Segment).where(Segment.job_id == job.id))
@@ -152,6 +156,8 @@ def delete_job(session: Session, job: Job) -> None:
                 schedule_deletion(session, media.storage_key)
             session.delete(media)
     job.deleted_at = func.now()
+    session.flush()
+    drop_batch_of(session, job.id)
     job.client_metadata, job.reasons = {}, []
     job.source_url = job.source_sha256 = job.webhook_url = job.idempotency_key = None
     job.fake_score = job.peak_score = job.verdict = job.reused_from = job.parent_id = None
@@ -179,7 +185,8 @@ def _forget_looks(session: Session, which: ColumnElement[bool]) -> None:
 
 
 def _count_end(session: Session, job: Job) -> None:
-    """Count the end of a job in the metrics."""
+    """Count the end of a job in the usage of its key and in the metrics, while its segments are there."""
+    record_usage(session, job)
     model, verdict, fake_score = job.model, job.verdict, job.fake_score
     after_commit(session).count(JOBS_ENDED.labels(status=str(job.status)).inc)
     if verdict is not None:

@@ -7,7 +7,9 @@ from itertools import islice
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from shared.jobs.batches import drop_erased_batches, settle_batches
 from shared.jobs.ending import forget_looks
+from shared.jobs.usage import fold_usage
 from shared.media.direct_uploads import incoming_id, incoming_key
 from shared.media.removals import pending_deletions, remove_files
 from shared.models import DirectUpload, Explanation, Job, Media, Segment
@@ -28,8 +30,10 @@ BATCH = 1000
 
 
 def upkeep(context: Context) -> None:
-    """Send the messages of all steps that are pending by their rows."""
+    """Send the messages of all steps that are pending by their rows, and end batches whose jobs have ended."""
     counts = sweep(context.sessions, context.settings.jobs, context.policy, context.sender.depths())
+    with context.sessions.transaction() as session:
+        settle_batches(session, BATCH)
     if any(counts.values()):
         log.info("messages sent", **{step.value: count for step, count in counts.items()})
 
@@ -38,6 +42,8 @@ def tidy(context: Context) -> None:
     """Erase expired data, the looks of people in ended jobs, and orphaned files."""
     with context.sessions.transaction() as session:
         forget_looks(session)
+        drop_erased_batches(session, BATCH)
+        fold_usage(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
     removed = _remove_pending(context)
     orphans = remove_files(context.sessions, context.storage, find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))

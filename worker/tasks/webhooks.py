@@ -43,7 +43,8 @@ def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
         if delivery.payload is not None:
-            payload = {"type": delivery.event, "timestamp": delivery.payload["created_at"], "data": delivery.payload}
+            moment = delivery.payload.get("ended_at") or delivery.payload["created_at"]
+            payload = {"type": delivery.event, "timestamp": moment, "data": delivery.payload}
         else:
             payload = WebhookPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id

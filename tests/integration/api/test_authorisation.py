@@ -58,6 +58,11 @@ GUARDED = {
     ("POST", "/v1/jobs/{job}/explanations"): ("jobs:write", 409, 404),
     ("GET", "/v1/jobs/{job}/explanations"): ("jobs:read", 404, 404),
     ("GET", "/v1/jobs/{job}/explanations/person-0-crop.webp"): ("jobs:read", 404, 404),
+    ("POST", "/v1/batches"): ("jobs:write", 202, 202),
+    ("GET", "/v1/batches/{batch}"): ("jobs:read", 200, 404),
+    ("GET", "/v1/batches/{batch}/results.csv"): ("jobs:read", 200, 404),
+    ("POST", "/v1/batches/{batch}/cancel"): ("jobs:write", 200, 404),
+    ("DELETE", "/v1/batches/{batch}"): ("jobs:write", 204, 404),
     ("POST", "/v1/streams"): ("jobs:write", 202, 202),
     ("GET", "/v1/streams"): ("jobs:read", 200, 200),
     ("GET", "/v1/streams/{stream}"): ("jobs:read", 200, 404),
@@ -70,6 +75,8 @@ GUARDED = {
     ("POST", "/v1/streams/{stream}/stop"): ("jobs:write", 200, 404),
     ("DELETE", "/v1/streams/{stream}"): ("jobs:write", 204, 404),
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
+    # Of the caller's owner only; see test_usage.py.
+    ("GET", "/v1/usage"): ("jobs:read", 200, 200),
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
     ("GET", "/v1/evidence-key"): ("jobs:read", 409, 409),
@@ -77,6 +84,7 @@ GUARDED = {
     ("POST", "/v1/uploads"): ("jobs:write", 409, 409),
 }
 STREAM = {"url": "https://cameras.example/live.m3u8"}
+BATCH = {"items": [{"url": "https://files.example/clip.mp4"}]}
 CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "owner", "admin")
 
 
@@ -110,6 +118,13 @@ def stream(api):
     return stream_id
 
 
+@pytest.fixture
+def batch(api):
+    """Return a batch of the owner with a job."""
+    headers, _ = api.key("owner")
+    return api.call("POST", "/v1/batches", headers, json=BATCH).json["id"]
+
+
 def headers_of(api, kind, scope):
     if kind == "nobody":
         return {}
@@ -132,7 +147,7 @@ def headers_of(api, kind, scope):
 def test_each_caller_gets_the_expected_status(api, request, route, kind):
     method, path = route
     scope, for_owner, for_others = GUARDED[route]
-    known = {name: request.getfixturevalue(name) for name in ("job", "stream") if f"{{{name}}}" in path}
+    known = {name: request.getfixturevalue(name) for name in ("batch", "job", "stream") if f"{{{name}}}" in path}
     wanted = {
         "nobody": 401,
         "wrong key": 401,
@@ -147,7 +162,7 @@ def test_each_caller_gets_the_expected_status(api, request, route, kind):
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}
     bodies = {"uploads": {"size_bytes": 1}, "rescore": {}, "shares": {}, "review": {"finding": "disputed"}}
-    bodies["streams"] = STREAM
+    bodies |= {"streams": STREAM, "batches": BATCH}
     if method not in ("DELETE", "GET") and path.rpartition("/")[2] in bodies:
         given = {"json": bodies[path.rpartition("/")[2]]}
     stored = len(api.files())
@@ -155,7 +170,7 @@ def test_each_caller_gets_the_expected_status(api, request, route, kind):
     assert answer.status_code == wanted, answer.text
     if wanted in (401, 403, 404):
         for secret in known.values():
-            assert secret not in answer.text.replace(f"there is no job {secret}", "")
+            assert secret not in re.sub(f"there is no (batch|job) {secret}", "", answer.text)
         assert len(api.files()) == stored
     if kind == "other owner" and path in ("/v1/jobs", "/v1/streams") and method == "GET":
         assert answer.json["items"] == []
@@ -172,7 +187,11 @@ def test_every_route_is_tested(api):
             .replace("<int:index>", "7")
             .replace("<int:person>", "7")
         )
-        path = path.replace("<string:stream_id>", "{stream}").replace("<string:name>", "person-0-crop.webp")
+        path = (
+            path.replace("<string:stream_id>", "{stream}")
+            .replace("<string:batch_id>", "{batch}")
+            .replace("<string:name>", "person-0-crop.webp")
+        )
         rows |= {(method, path) for method in rule.methods - {"HEAD", "OPTIONS"}}
     assert rows == OPEN | LINKED | set(GUARDED)
 

@@ -10,6 +10,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 
 from api.embedded.servers import Postgres
+from api.errors import APIError
 from api.listener import CHANNEL, JobEndListener
 from api.waiting import requested_wait_s
 from migrations.schema import migrate
@@ -225,7 +226,7 @@ def test_a_submission_can_wait_for_its_job(make_api):
     execute(api, "update jobs set status = 'cancelled', finished_at = now()")
     thread.join(20)
     (answer,) = answers
-    assert (answer.status_code, answer.json["status"]) == (202, "cancelled")
+    assert (answer.status_code, answer.json["status"]) == (201, "cancelled")
     assert answer.headers["Preference-Applied"] == "wait=50"
     assert api.call("GET", answer.headers["Location"], auth).json == answer.json
 
@@ -240,7 +241,6 @@ def test_an_accepted_submission_succeeds_even_if_its_wait_fails(make_api, monkey
         raise OperationalError("select", {}, Exception())
 
     monkeypatch.setattr(f"api.acceptance.{where}", fail)
-    monkeypatch.setattr("api.acceptance.requested_wait_s", lambda *_: 1)
     if where != "wait_for_end":
         monkeypatch.setattr("api.acceptance.wait_for_end", lambda *_: True)
     answer = api.submit({**auth, "Prefer": "wait=1"})
@@ -264,7 +264,7 @@ def test_preference_applied_is_sent_only_for_an_applied_wait(make_api):
     for _ in range(places):
         services.waiting.release()
     assert applied("wait=1") == "wait=1"
-    assert applied("wait=0") is applied("respond-async") is applied("wait=soon") is None
+    assert applied("wait=0") is applied("respond-async") is None
     api.call("POST", f"{job}/cancel", auth)
     assert applied("wait=60") == applied("wait=99999999999") == "wait=3"
 
@@ -272,10 +272,42 @@ def test_preference_applied_is_sent_only_for_an_applied_wait(make_api):
 @pytest.mark.parametrize(
     ("prefer", "wanted"),
     [(None, 0), ("wait=7", 7), ("Wait = 7", 7), ('respond-async, wait="7"', 7), ("wait=7, wait=9", 7), ("await=7", 0),
-     ("wait=7s", 0), ("wait=-7", 0), ("wait=" + "9" * 18, 60), ("wait=\u0667", 0)],
+     ('x="a, wait=9", wait=7', 7), ("x; wait=9", 0), ("wait=7; x=1", 7), ('x="wait=9', 0), ("", 0), (",,", 0),
+     ("wait=" + "9" * 18, 60)],
 )  # fmt: skip
 def test_the_requested_wait_is_parsed(prefer, wanted):
     assert requested_wait_s(prefer, 60.0) == wanted
+
+
+@pytest.mark.parametrize("prefer", ["wait", "wait=", "wait=7s", "wait=-7", "wait=1.5", "wait=\u0667", 'wait="7'])
+def test_a_malformed_wait_is_refused(prefer):
+    with pytest.raises(APIError, match="whole number of seconds; send for instance wait=30"):
+        requested_wait_s(prefer, 60.0)
+
+
+def test_a_submission_with_a_malformed_wait_makes_no_job(api):
+    auth, _ = api.key()
+    answer = api.submit({**auth, "Prefer": "wait=soon"})
+    assert (answer.status_code, answer.json["code"]) == (400, "bad_request")
+    assert api.call("GET", "/v1/jobs", auth).json["items"] == []
+    job = api.submit(auth).headers["Location"]
+    assert api.call("GET", job, {**auth, "Prefer": "wait=soon"}).status_code == 400
+    assert api.call("POST", f"{job}/rescore", {**auth, "Prefer": "wait=soon"}, json={}).status_code == 400
+
+
+def test_a_repeated_submission_of_a_job_that_has_ended_is_answered_with_200(api):
+    auth, _ = api.key()
+    given = {**auth, "Idempotency-Key": "once", "Prefer": "wait=50"}
+    accepted = api.submit({**given, "Prefer": "wait=0"})
+    assert (accepted.status_code, accepted.json["poll_after_s"]) == (202, 2.0)
+    api.call("POST", f"{accepted.headers['Location']}/cancel", auth)
+    again = api.submit(given)
+    assert (again.status_code, again.headers["Idempotent-Replayed"]) == (200, "true")
+    assert again.headers["Location"] == accepted.headers["Location"]
+    assert again.json["id"] == accepted.json["id"]
+    # Without a wait the answer is that of every repetition.
+    plain = api.submit({**auth, "Idempotency-Key": "once"})
+    assert (plain.status_code, plain.json["poll_after_s"]) == (202, None)
 
 
 def test_the_channel_matches_the_trigger(engine):
