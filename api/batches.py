@@ -155,7 +155,7 @@ def cancel_batch(path: BatchPath) -> Response:
             record_event(session, "job.cancelled", owner=job.owner, actor=current_actor(), job_id=job.id)
         if open_jobs:
             record_event(session, "batch.cancelled", owner=batch.owner, actor=current_actor(), batch_id=str(batch.id))
-        session.refresh(batch)
+        _lock(session, path)
         document = _document(session, batch, after=-1, limit=services.settings.api.page_size)
     return document_response(document)
 
@@ -174,7 +174,7 @@ def delete_batch(path: BatchPath) -> Response:
         # All files at once and in order: other requests lock a job before its file, and may share files.
         media_ids = [job.media_id for job in jobs if job.media_id is not None]
         session.scalars(select(Media).where(Media.id.in_(media_ids)).order_by(Media.id).with_for_update()).all()
-        session.refresh(batch, with_for_update=True)
+        batch = _lock(session, path)
         batch.webhook_url, batch.ended_at = None, func.coalesce(Batch.ended_at, func.now())
         session.flush()
         for job in jobs:
@@ -284,6 +284,15 @@ def _document(session: Session, batch: Batch, *, after: int, limit: int | None) 
 
 def _find(session: Session, path: BatchPath) -> Batch:
     batch = find_batch(session, path.batch_id, owner=caller().owner)
+    if batch is None:
+        raise APIError(Code.NOT_FOUND, f"there is no batch {path.batch_id}")
+    return batch
+
+
+def _lock(session: Session, path: BatchPath) -> Batch:
+    """Lock a batch of the caller, whose jobs are locked. Raises 404 if another request has erased it meanwhile."""
+    wanted = select(Batch).where(Batch.id == path.batch_id, Batch.owner == caller().owner).with_for_update()
+    batch = session.scalars(wanted.execution_options(populate_existing=True)).one_or_none()
     if batch is None:
         raise APIError(Code.NOT_FOUND, f"there is no batch {path.batch_id}")
     return batch

@@ -35,7 +35,8 @@ def get_last_face(path: FacePath) -> Response:
     Get the picture of a person's newest face, of a stream with `last_faces` that runs.
 
     It is erased once there is a newer one, when the person has not been seen for half a minute, and when the stream
-    ends. Of a stream with very many people, only the 20 who were seen last have one.
+    ends; while the source is away, it stays. Of a stream with very many people, only the 20 who were seen last have
+    one.
     """
     with current_services().sessions.transaction() as session:
         job, _ = find_own_stream(session, path.stream_id)

@@ -1,6 +1,6 @@
 """Endpoint of usage: what was analysed for the caller's owner, by day and key."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 from flask import Response
@@ -30,7 +30,7 @@ def get_usage(query: UsageQuery) -> Response:
     also once they are erased.
     """
     last = query.last or datetime.now(UTC).date()
-    first = query.first or last - timedelta(days=DEFAULT_DAYS - 1)
+    first = query.first or max(last, date.min + timedelta(days=DEFAULT_DAYS)) - timedelta(days=DEFAULT_DAYS - 1)
     if not 0 <= (last - first).days < MAX_DAYS:
         raise APIError(Code.INVALID_REQUEST, f"from {first} to {last} are not between 1 and {MAX_DAYS} days")
     with current_services().sessions.transaction() as session:

@@ -45,12 +45,14 @@ OTHER_VARIABLES: Final = frozenset(
     {
         CONFIG_VARIABLE,
         SECRETS_VARIABLE,
-        *("DEEPFAKESTREAM_API_KEY", "DEEPFAKESTREAM_STATE", "DEEPFAKESTREAM_URL"),
+        *("DEEPFAKESTREAM_API_KEY", "DEEPFAKESTREAM_MCP_FOLDERS", "DEEPFAKESTREAM_STATE", "DEEPFAKESTREAM_URL"),
+        *("DEEPFAKESTREAM_CHROMIUM_REQUIRED", "DEEPFAKESTREAM_HISTORY_REQUIRED"),
         *("DEEPFAKESTREAM_TOOLS_REQUIRED", "DEEPFAKESTREAM_TEST_DATABASE_URL", "DEEPFAKESTREAM_TEST_REDIS_SERVER"),
     }
 )
 """Variables with the prefix that are no settings: those that name sources, of the command line, and of tests."""
 MASK: Final = "********"
+_OF_A_SERVICE: Final = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_[0-9]+_(TCP|UDP).*)?$")
 _PASSWORD_IN_ADDRESS: Final = re.compile(r"(?<=://)([^:/?#@]*):.*@")
 _SECRET_IN_QUERY: Final = re.compile(r"(?i)([?&][^=&]*(?:password|secret|token|key|credential|signature)[^=&]*)=[^&]*")
 
@@ -109,6 +111,8 @@ def find_strays() -> list[str]:
     variables = [
         name for name in sorted(os.environ) if name.upper().startswith(PREFIX) and name.upper() not in OTHER_VARIABLES
     ]
+    # Kubernetes describes each Service by variables of its name in capitals.
+    variables = [name for name in variables if not _OF_A_SERVICE.search(name)]
     strays = [f"{name}: no such setting" for name in variables if _section_of(name[len(PREFIX) :]) not in SECTIONS]
     folder = os.environ.get(SECRETS_VARIABLE)
     if folder and Path(folder).is_dir():

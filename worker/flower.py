@@ -56,6 +56,8 @@ def run_flower(settings: WorkerSettings) -> None:
     password = own.password.get_secret_value()
     if not password.isascii() or "," in password:
         raise CommandError("worker.flower.password has a comma or a letter beyond ASCII, which Flower cannot check")
+    if not own.user.isascii() or {",", ":"} & set(own.user):
+        raise CommandError("worker.flower.user has a comma, a colon or a letter beyond ASCII; choose a name without")
     # In the environment, since every user of the machine can read command lines.
     os.environ["FLOWER_BASIC_AUTH"] = f"{own.user}:{password}"
     if own.url_prefix:

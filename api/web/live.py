@@ -70,6 +70,7 @@ def describe_present(job: Job, stream: Stream, window_s: float) -> dict[str, Any
             {
                 "person": person["person"],
                 "is_alerting": is_suspicious(person),
+                "raised_s": person.get("raised_s") if person.get("is_alerting") else None,
                 "words": explain_rolling(person, window_s, is_trained=is_trained),
                 "face_s": person.get("face_s"),
             }

@@ -60,7 +60,8 @@ def diagnose(find: Callable[[], Connection], *, is_named: bool, with_scan: bool 
     yield Check("system", "ok", f"{platform.platform()}, {platform.machine()}")
     is_absent = True
     for check in chain(_check_installed_server(), _check_service(find, is_named=is_named, with_scan=with_scan)):
-        is_absent &= check.state == "absent"
+        # The server's own package scans nothing.
+        is_absent &= check.state == "absent" or check.name == "server"
         yield check
     if is_absent:
         yield Check(
@@ -88,8 +89,11 @@ def _check_installed_server() -> Iterator[Check]:
         yield Check("server", "problem", f"{SERVER} {installed} beside deepfakestream {own}: install the same release")
     try:
         examine = found.load()
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         yield Check("pipeline", "absent", f"no scan in this process: the extra 'worker' is not installed ({error})")
+        return
+    except (ImportError, OSError) as error:
+        yield Check("pipeline", "problem", f"the worker's packages cannot be loaded ({error}): install them again")
         return
     for outcome in examine():
         yield Check(**outcome)
@@ -162,8 +166,7 @@ def _check_remote_scan(client: Client) -> Check:
             try:
                 job = client.wait(job.id, timeout_s=SCAN_TIMEOUT_S)
             finally:
-                if not job.is_final:
-                    client.cancel(job.id)
+                # Erasing it also cancels it.
                 client.delete(job.id)
         except DeepfakeStreamError as error:
             return Check(name, "problem", str(error))

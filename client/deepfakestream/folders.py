@@ -29,12 +29,16 @@ def open_permitted(source: str, folders: Sequence[Path]) -> IO[bytes]:
             "no files may be read: start the server with --folder FOLDER for each folder whose images and videos may be"
             " scanned, or give an address that begins with https://"
         )
-    given = Path(source).expanduser()
     resolved = [folder.resolve() for folder in folders]
-    candidates = [given] if given.is_absolute() else [folder / given for folder in resolved]
-    inside = [
-        path for each in candidates if any((path := each.resolve()).is_relative_to(folder) for folder in resolved)
-    ]
+    try:
+        given = Path(source).expanduser()
+        candidates = [given] if given.is_absolute() else [folder / given for folder in resolved]
+        inside = [
+            path for each in candidates if any((path := each.resolve()).is_relative_to(folder) for folder in resolved)
+        ]
+    except (RuntimeError, ValueError) as error:
+        # The home of nobody, or a zero byte.
+        raise PermissionError(f"{source!r} is no path of a file ({error})") from error
     if not inside:
         raise PermissionError(
             f"{source} is in none of the folders whose files may be read: {', '.join(map(str, folders))}"

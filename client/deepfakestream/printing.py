@@ -174,7 +174,7 @@ def _csv_cell(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    return f"'{text}" if len(text) > 1 and text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if len(text) > 1 and text.lstrip(" ").startswith(_FORMULA_STARTS) else text
 
 
 def describe_error(error: Exception | None) -> str:

@@ -20,7 +20,7 @@ from shared.db import after_commit
 from shared.models import Delivery, Job
 from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
-from shared.states import DeliveryStatus
+from shared.states import OPEN_DELIVERY_STATUSES, DeliveryStatus
 
 STREAM_ALERT: Final = "stream.alert"
 STREAM_ENDED: Final = "stream.ended"
@@ -80,12 +80,16 @@ def schedule_batch_end(session: Session, job: Job, batch_id: uuid.UUID, url: str
 
 
 def move_batch_deliveries(session: Session, job_id: uuid.UUID, carrier: Job) -> None:
-    """Move the pending deliveries of the end of a batch from a locked job to the log of *carrier*, which is locked."""
+    """Move the open deliveries of the end of a batch from a locked job to the log of *carrier*, which is locked."""
     query = select(Delivery).where(
-        Delivery.job_id == job_id, Delivery.event == BATCH_ENDED, Delivery.status == DeliveryStatus.PENDING
+        Delivery.job_id == job_id, Delivery.event == BATCH_ENDED, Delivery.status.in_(OPEN_DELIVERY_STATUSES)
     )
     for delivery in session.scalars(query).all():
         delivery.number, delivery.job_id = _next_number(session, carrier.id), carrier.id
+        if delivery.status == DeliveryStatus.SENDING:
+            # The attempt cannot be recorded any more. It is made again, with the same id of the event.
+            delivery.status, delivery.lease_token, delivery.leased_until = DeliveryStatus.PENDING, None, None
+            delivery.sent_at = None
         session.flush()
 
 

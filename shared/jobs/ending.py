@@ -21,7 +21,7 @@ from shared.models import Job, Media, Segment, Share
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
 from shared.queues import FINISH
 from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
-from shared.streams.cleanup import end_stream, erase_stream, release_piece
+from shared.streams.cleanup import end_stream, erase_stream, release_piece, release_rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,9 @@ def end_job(
     """
     if job.is_final or status not in FINAL_JOB_STATUSES:
         raise ValueError(f"job {job.id} cannot go from {job.status} to {status}")
+    if job.media_id is None:
+        # Only streams have pieces. What alerts need is forgotten with the status.
+        release_rest(session, job)
     job.status = status
     job.finished_at = func.now()
     job.lease_token = job.leased_until = None

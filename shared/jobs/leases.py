@@ -333,6 +333,9 @@ def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int
         .order_by(table.job_id, *table.key)
         .limit(limit)
     ).all()
+    # All at once: the end of a job locks its batch, whose other jobs must not be locked after that.
+    job_ids = sorted({job_id for job_id, *_ in found})
+    session.execute(select(Job.id).where(Job.id.in_(job_ids)).order_by(Job.id).with_for_update())
     for job_id, token, attempts, *key in found:
         error = AttemptsExhaustedError(f"{table.failure_text} in {attempts} attempts; the worker of the last one died")
         try:

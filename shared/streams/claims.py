@@ -112,5 +112,6 @@ def give_back(session: Session, lease: Lease) -> None:
         job, _ = lock_rows(session, lease)
     except JobCancelledError:
         return
-    job.lease_token = job.leased_until = None
+    # An expired lease, not none: that a reader was there tells upkeep that an end it had begun needs another one.
+    job.lease_token, job.leased_until = None, func.now()
     job.attempts = 0

@@ -62,6 +62,36 @@ def release_piece(session: Session, segment: Segment) -> None:
         segment.storage_key = None
 
 
+def release_pieces(session: Session, job: Job, kept: set[int], released: int, horizon_s: float | None) -> int:
+    """
+    Erase the pieces after the index *released* that are not *kept*.
+
+    Args:
+        horizon_s: Only pieces that end before it; None for all.
+
+    Returns:
+        The index up to which pieces were looked at.
+    """
+    query = select(Segment).where(Segment.job_id == job.id, Segment.index > released)
+    if horizon_s is not None:
+        query = query.where(Segment.end_s < horizon_s)
+    for segment in session.scalars(query.order_by(Segment.index)):
+        released = segment.index
+        if segment.storage_key is not None and segment.index not in kept:
+            schedule_deletion(session, segment.storage_key)
+            segment.storage_key = None
+    session.flush()
+    return released
+
+
+def release_rest(session: Session, job: Job) -> None:
+    """Erase the pieces that no alert needs, of the stream of a locked *job* that is about to end, if it keeps some."""
+    stream = find_stream(session, job.id)
+    if stream is not None and stream.record == Recording.SUSPICIOUS:
+        state = session.scalar(select(Stream.rolling).where(Stream.job_id == job.id)) or {}
+        release_pieces(session, job, set(state.get("kept", ())), state.get("released", -1), None)
+
+
 def expire_pieces(session: Session, retention_days: float, limit: int) -> int:
     """Erase at most *limit* pieces of streams that ended *retention_days* ago; return their number."""
     old = Job.finished_at < func.now() - timedelta(days=retention_days)

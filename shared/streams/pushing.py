@@ -98,7 +98,7 @@ def claim_unattended(session: Session, limit: int, settings: Streams, *, max_att
     wanted = select_free().where(Stream.push_key_sha256.is_not(None), needs_reader)
     claims = lease_streams(session, wanted, limit, lease_s=settings.lease_s, max_attempts=max_attempts)
     for claim in claims:
-        if claim.away_since is None:
+        if claim.away_since is None and claim.ending is None:
             lost = SourceUnreachableError("the connection to the publisher was lost with its reader")
             note_left(session, claim.lease, lost)
     return claims

@@ -30,7 +30,7 @@ def times_begun(stack, job_id):
 
 
 def without_what_is_its_own(document):
-    own = {"id", "created_at", "started_at", "finished_at", "reused_from", "metadata", "options"}
+    own = {"id", "created_at", "started_at", "finished_at", "reused_from", "metadata", "options", "poll_after_s"}
     return {name: value for name, value in document.items() if name not in own}
 
 

@@ -114,7 +114,7 @@ def test_live_streams_have_no_media_and_no_part_in_the_seconds(add, measured, se
     add(1, verdict="real", seconds=10)
     stream, _ = add(1, verdict="fake", seconds=7200, media_id=None)
     with sessions.transaction() as session:
-        session.add(Stream(job_id=stream, source="rtsp://x/y", duration_limit_s=60.0))
+        session.add(Stream(job_id=stream, source="rtsp://x/y", duration_limit_s=60.0, state="ended", ended_at=END))
     found = measured()
     assert (found.jobs, found.streams, found.media, found.median_s) == (2, 1, 1, 10.0)
 

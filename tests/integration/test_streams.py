@@ -447,6 +447,27 @@ def test_an_erased_stream_leaves_nothing(context, sessions, source, address, tmp
             assert session.scalar(select(func.count()).select_from(table).where(table.job_id == job_id)) == 0
 
 
+@pytest.mark.parametrize("ends", ["stop", "cancel"])
+def test_nothing_without_an_alert_is_kept_of_a_stream_that_ends_without_a_reader(
+    context, sessions, source, address, tmp_path, ends
+):
+    source.publish(6)
+    job_id = add_stream(sessions, address, record="suspicious")
+    with reading(context):
+        wait_until(lambda: has_read(sessions, job_id, 2))
+        score(sessions, job_id, [0.01])
+        wait_until(lambda: events_of(sessions, job_id, "segment"))
+    assert files(tmp_path)
+    if ends == "stop":
+        stop(sessions, job_id)
+        finish(context, job_id)
+    else:
+        with sessions.transaction() as session:
+            cancel_job(session, lock_job(session, job_id))
+    assert get_job_of(sessions, job_id).is_final
+    assert files(tmp_path) == []
+
+
 def test_only_what_is_around_alerts_is_kept_until_its_retention(make_context, sessions, source, address, tmp_path):
     source.publish(12)
     source.finish()

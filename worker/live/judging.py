@@ -11,10 +11,10 @@ from shared.config import Streams
 from shared.db import after_commit
 from shared.jobs.deliveries import schedule_alert
 from shared.manifests import Manifest
-from shared.media.removals import schedule_deletion
 from shared.models import Job, Segment, Stream
 from shared.observability import STREAM_ALERTS, STREAM_DELAY_SECONDS
 from shared.states import OPEN_SEGMENT_STATUSES, Recording, SegmentStatus, StreamEventKind
+from shared.streams.cleanup import release_pieces
 from shared.streams.events import add_event, add_segment_event
 from shared.streams.faces import name_faces
 from shared.streams.pieces import measure_time
@@ -58,18 +58,11 @@ def judge_segments(session: Session, job: Job, stream: Stream, manifest: Manifes
     released = state.get("released", -1)
     if stream.record == Recording.SUSPICIOUS:
         horizon_s = done[-1].end_s - settings.window_s - (1 + KEPT_AROUND) * job.segment_seconds
-        released = _release(session, job, kept, released, horizon_s)
+        released = release_pieces(session, job, kept, released, horizon_s)
     kept = {index for index in kept if index > released}
     stream.rolling = {"verdict": verdict.to_json(), "kept": sorted(kept), "released": released}
     session.flush()
     return len(done)
-
-
-def release_rest(session: Session, job: Job, stream: Stream) -> None:
-    """Erase the pieces that no alert needs, at the end of a stream that keeps some."""
-    if stream.record == Recording.SUSPICIOUS:
-        state = session.scalar(select(Stream.rolling).where(Stream.job_id == job.id)) or {}
-        _release(session, job, set(state.get("kept", ())), state.get("released", -1), None)
 
 
 def _read_done(session: Session, job: Job, judged: int) -> Sequence[Segment]:
@@ -127,25 +120,3 @@ def _to_keep(session: Session, segment: Segment, alerts: Sequence[Alert]) -> set
         earliest = select(Segment.index).where(Segment.job_id == segment.job_id, Segment.end_s > min(starts))
         first = session.scalar(earliest.order_by(Segment.index).limit(1)) or 0
     return set(range(max(0, first - KEPT_AROUND), segment.index + KEPT_AROUND + 1))
-
-
-def _release(session: Session, job: Job, kept: set[int], released: int, horizon_s: float | None) -> int:
-    """
-    Erase the pieces after the index *released* that are not *kept*.
-
-    Args:
-        horizon_s: Only pieces that end before it; None for all.
-
-    Returns:
-        The index up to which pieces were looked at.
-    """
-    query = select(Segment).where(Segment.job_id == job.id, Segment.index > released)
-    if horizon_s is not None:
-        query = query.where(Segment.end_s < horizon_s)
-    for segment in session.scalars(query.order_by(Segment.index)):
-        released = segment.index
-        if segment.storage_key is not None and segment.index not in kept:
-            schedule_deletion(session, segment.storage_key)
-            segment.storage_key = None
-    session.flush()
-    return released

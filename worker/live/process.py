@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -28,6 +29,7 @@ log = get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 """How often the process looks for streams that nobody reads."""
+STOP_POLL_S: Final = 0.05
 MAX_UNATTENDED: Final = 4
 """The most published streams without a publisher that are taken at a time, to be ended or to follow their scores."""
 
@@ -102,11 +104,17 @@ class Readers:
         """Give all streams back, and wait until they are."""
         with self._lock:
             self._is_stopping = True
-            runs = list(self._runs)
-        for run in runs:
-            run.stop()
-        for run in runs:
-            run.join()
+        is_last = False
+        while not is_last:
+            with self._lock:
+                # A publisher whose stream is being claimed begins a run before it gives up its place.
+                runs, is_last = list(self._runs), self._reserved == 0
+            for run in runs:
+                run.stop()
+            for run in runs:
+                run.join()
+            if not is_last:
+                time.sleep(STOP_POLL_S)
 
     def _begin(self, claim: Claim, connection: Connection | None = None) -> None:
         run = StreamRun(self._context, claim, connection)

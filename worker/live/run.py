@@ -19,7 +19,7 @@ from shared.streams.claims import Claim, give_back, keep_claim
 from shared.streams.ending import begin_end, close_stream
 from shared.streams.pieces import drop_late_segments, drop_open_segments, lock_stream
 from shared.streams.pushing import is_abandoned, leave_pushed
-from worker.live.judging import judge_segments, release_rest
+from worker.live.judging import judge_segments
 from worker.live.reading import PublisherReader, SourceReader
 from worker.streams.rtmp.connection import Connection
 from worker.tasks.context import Context
@@ -143,7 +143,6 @@ class StreamRun(threading.Thread):
             while judged:
                 # There may be more to judge.
                 judged = judge_segments(session, job, stream, manifest, self._settings)
-            release_rest(session, job, stream)
             close_stream(session, job, stream)
         return True
 

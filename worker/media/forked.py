@@ -42,6 +42,10 @@ class LauncherError(Exception):
     """A launcher cannot be started, or does not answer."""
 
 
+class UnfitError(LauncherError):
+    """This system does not allow to fork confined decoders."""
+
+
 class ForkedProcess:
     """
     A child of a launcher, described as ``subprocess.Popen`` describes one of this process.
@@ -123,7 +127,9 @@ class Launcher:
             raise LauncherError(f"the launcher of decoders cannot be started: {error}") from error
         if said != program.READY:
             self.close()
-            raise LauncherError("this system does not allow to fork confined decoders" if said else "it ended at once")
+            if said == program.UNFIT:
+                raise UnfitError("this system does not allow to fork confined decoders")
+            raise LauncherError("the launcher of decoders ended at once")
         self._control.settimeout(ANSWER_TIMEOUT_S)
 
     def start(self, path: Path, request: dict[str, Any], cpu_s: int) -> ForkedProcess:
@@ -237,9 +243,13 @@ class Launchers:
             if script not in self._by_script:
                 try:
                     self._by_script[script] = Launcher(script)
-                except LauncherError as error:
+                except UnfitError as error:
                     self._by_script[script] = None
                     log.warning("decoders start slowly", error=str(error))
+                except LauncherError as error:
+                    # Such as a lack of processes or of time, which the next file may not meet.
+                    log.warning("decoder starts slowly", error=str(error))
+                    return None
             return self._by_script[script]
 
     def retire(self, launcher: Launcher) -> None:

@@ -223,8 +223,10 @@ def report_end(child: Child) -> None:
 
 def release(child: Child) -> None:
     """Kill what is left of the child's process group, and release its id."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    # A child can have left its group, which only the leader of a session cannot do.
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(child.pid, signal.SIGKILL)
     os.waitpid(child.pid, 0)
     os.close(child.handle)
     os.close(child.channel)

@@ -269,9 +269,11 @@ class BoundedProcess:
         # The id of the group cannot be reused until the child was waited for.
         if self._process.poll() is None:
             # The child may have ended since the check; macOS then refuses the signal, which Linux allows.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self.was_killed = True
+            # A forked decoder can have left its group, but not its own id.
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(self._process.pid, signal.SIGKILL)
+                    self.was_killed = True
 
     def _read_lines(self) -> None:
         stream = self._process.stderr

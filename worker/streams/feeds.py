@@ -14,8 +14,11 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self
 
-from shared.errors import DeepfakeStreamError, SourceUnreachableError
+from shared.errors import DecodeError, DeepfakeStreamError, SourceUnreachableError
+from shared.observability import get_logger
 from worker.media.process import CancelToken
+
+log = get_logger(__name__)
 
 BLOCK_BYTES: Final = 64 * 1024
 MAX_BLOCKS: Final = 64
@@ -168,5 +171,9 @@ class Feed(ABC):
             self.read()
         except DeepfakeStreamError as error:
             self._error = error
+        except Exception:
+            # Not a clean end, which would end a stream for good.
+            log.exception("feed of a stream failed")
+            self._error = DecodeError("the source could not be read")
         finally:
             self.put(None)

@@ -76,6 +76,12 @@ def _expire_media(session: Session, limit: int) -> int:
 def _expire_jobs(session: Session, retention_days: float, limit: int) -> tuple[int, int]:
     old = select(Job.id).where(Job.deleted_at.is_(None), Job.finished_at < func.now() - timedelta(days=retention_days))
     job_ids = session.scalars(old.order_by(Job.finished_at).limit(limit)).all()
+    # All at once and in this order: erasing a job locks its file and its batch, whose other jobs must not be locked
+    # after that.
+    media_ids = session.scalars(
+        select(Job.media_id).where(Job.id.in_(job_ids)).order_by(Job.id).with_for_update()
+    ).all()
+    session.execute(select(Media.id).where(Media.id.in_(media_ids)).order_by(Media.id).with_for_update())
     erased = 0
     for job_id in sorted(job_ids):
         job = lock_job(session, job_id)

@@ -82,6 +82,12 @@ function alertTimes(endS) {
     }
   }
   open.forEach((alert, person) => times.push({ person, startS: alert.start_s, endS }));
+  // Those that were raised before the events that this page has.
+  for (const one of present?.people ?? []) {
+    if (one.raised_s !== null && !open.has(one.person)) {
+      times.push({ person: one.person, startS: one.raised_s, endS });
+    }
+  }
   return times;
 }
 

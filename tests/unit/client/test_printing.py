@@ -171,7 +171,9 @@ def listed(command, server, tmp_path):
     def run(*arguments, **environment):
         server.answers = [answer({"items": [judged(metadata={"filename": "=a.jpg"})], "next_cursor": None})]
         with running_state(tmp_path / "state", server.url) as state:
-            return command("--state", state, "jobs", *arguments, **environment)
+            # Whatever terminal the tests run in, there is none here.
+            given = {"COLUMNS": None, "FORCE_COLOR": None, "TTY_COMPATIBLE": None, **environment}
+            return command("--state", state, "jobs", *arguments, **given)
 
     return run
 

@@ -68,9 +68,19 @@ def test_the_health_check_alone_is_open(flower):
     assert (answer.status_code, answer.text) == (200, "OK")
 
 
-@pytest.mark.parametrize("password", ["", "one,two", "öffne dich"])
-def test_a_password_that_flower_cannot_check_is_refused(password):
+@pytest.mark.parametrize(
+    ("user", "password", "named"),
+    [
+        pytest.param("operator", "", "password", id="empty"),
+        pytest.param("operator", "one,two", "password", id="comma"),
+        pytest.param("operator", "öffne dich", "password", id="umlaut"),
+        pytest.param("a,b", "open sesame", "user", id="comma in the user"),
+        pytest.param("a:b", "open sesame", "user", id="colon in the user"),
+    ],
+)
+def test_a_login_that_flower_cannot_check_is_refused(user, password, named):
     environment = environment_of(password, "redis://127.0.0.1:1/0", free_port())
+    environment["DEEPFAKESTREAM_WORKER__FLOWER__USER"] = user
     ended = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("worker.flower.password ")
+    assert ended.stderr.startswith(f"worker.flower.{named} ")

@@ -57,18 +57,23 @@ class Certificate:
 
     def __init__(self, chain: Path, key: Path | None) -> None:
         self._chain, self._key = chain, key
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._changed_at = self._measure()
-        self.context.load_cert_chain(chain, key)
+        self.context = self._load()
 
     def refresh(self) -> None:
         """Read the files again if they have changed. Files that cannot be read change nothing."""
         with contextlib.suppress(OSError):
             changed_at = self._measure()
             if changed_at != self._changed_at:
-                self.context.load_cert_chain(self._chain, self._key)
+                # A new one, since a failure would leave the present one with half of each.
+                self.context = self._load()
                 self._changed_at = changed_at
                 log.info("certificate of the port for publishers read again")
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self._chain, self._key)
+        return context
 
     def _measure(self) -> tuple[int, ...]:
         return tuple(path.stat().st_mtime_ns for path in (self._chain, self._key) if path is not None)

@@ -187,6 +187,30 @@ def test_a_forked_decoder_is_killed_at_its_limit(decoder, launchers):
     assert launchers._by_script == {}
 
 
+def test_a_forked_decoder_that_leaves_its_group_is_killed_at_its_limit(decoder):
+    body = "os.setpgid(0, os.getppid())\nprint('gone', flush=True)\ntime.sleep(60)\nreturn 0"
+    began = time.monotonic()
+    with decoder(body, timeout_s=1.0) as child, pytest.raises(DecodeTimeoutError):
+        child.wait()
+    # Neither the worker nor the launcher waits for it.
+    assert time.monotonic() - began < 20
+    assert said(decoder("output.write(b'here')\nreturn 0", name="other")) == "here"
+
+
+def test_a_launcher_that_cannot_be_started_now_is_started_for_a_later_file(decoder, monkeypatch):
+    real = forked.subprocess.Popen
+
+    def fail(*_, **__):
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(forked.subprocess, "Popen", fail)
+    assert forked.launchers.find(Path("script.py")) is None
+    monkeypatch.setattr(forked.subprocess, "Popen", real)
+    child = decoder("output.write(b'here')\nreturn 0")
+    with child:
+        assert is_forked(child)
+
+
 def test_a_forked_decoder_can_be_cancelled(decoder):
     token = CancelToken()
     token.cancel()
