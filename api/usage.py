@@ -26,8 +26,8 @@ def get_usage(query: UsageQuery) -> Response:
     """
     Get what was analysed for you, by day (UTC) and key, from `from` to `to`, both included.
 
-    Without `to` the last day is today; without `from` there are 30 days. Jobs count on the day on which they ended, and
-    also once they are erased.
+    Without `to` the last day is today; without `from` there are 30 days. Jobs count on the day on which they ended,
+    those whose scores were reused and those that are erased as well.
     """
     last = query.last or datetime.now(UTC).date()
     first = query.first or max(last, date.min + timedelta(days=DEFAULT_DAYS)) - timedelta(days=DEFAULT_DAYS - 1)

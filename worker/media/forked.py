@@ -147,15 +147,13 @@ class Launcher:
             channel, theirs = socket.socketpair()
             kept.enter_context(channel)
             given.enter_context(theirs)
-            ends = [os.pipe() for _ in range(3)]
-            standard = [ends[0][0], ends[1][1], ends[2][1]]
-            request_end, output_end, error_end = ends[0][1], ends[1][0], ends[2][0]
-            for number in (*standard, request_end):
-                given.callback(os.close, number)
-            for number in (output_end, error_end):
-                kept.callback(os.close, number)
             channel.settimeout(ANSWER_TIMEOUT_S)
             try:
+                input_end, request_end = os.pipe()
+                for number in (input_end, request_end):
+                    given.callback(os.close, number)
+                (output_end, their_output), (error_end, their_error) = (_pipe(kept, given) for _ in range(2))
+                standard = [input_end, their_output, their_error]
                 with self._lock:
                     self.children += 1
                     socket.send_fds(self._control, [b"\0"], [theirs.fileno(), *standard])
@@ -199,6 +197,14 @@ class Launcher:
             theirs.close()
         started.set_result(process.pid)
         process.wait()
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """Make a pipe; *reader* and *writer* close its ends."""
+    ends = os.pipe()
+    for stack, number in zip((reader, writer), ends, strict=True):
+        stack.callback(os.close, number)
+    return ends
 
 
 def read_number(channel: socket.socket) -> int:
@@ -315,10 +321,13 @@ class PythonDecoder(BoundedProcess):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            if isinstance(self._process, ForkedProcess):
+                self._process.release()
         if not isinstance(self._process, ForkedProcess):
             return
-        self._process.release()
         crashed = not self.was_killed and self._process.wait() not in DECODER_STATUSES
         if self._launcher is not None and (crashed or self.timed_out or self._process.is_lost):
             # Many attempts on one layout of memory could find out where things are in it.
