@@ -97,7 +97,7 @@ def test_a_repeated_submission_under_one_key_makes_one_job(client):
     key = f"once-{id(client)}"
     first, second = (client.submit(noise_picture(4), idempotency_key=key) for _ in range(2))
     assert first.id == second.id
-    assert client.cancel(first.id).status == "cancelled" if not client.get(first.id).is_final else True
+    client.delete(first.id)
 
 
 def test_a_stream_is_watched_to_its_end(client, portrait, tmp_path):
