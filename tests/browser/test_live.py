@@ -125,10 +125,11 @@ def test_a_stream_is_watched_live_until_its_report(api, source, address, open_ta
         wait_for_points(page, 1)
         page.wait_for_selector("#source:has-text('The source is connected.')")
         before = page.evaluate(COUNT_POINTS)
-        page.wait_for_selector("#present.verdict-fake", timeout=TIMEOUT_MS)
+        # Both at once: a quick machine has cleared the alert soon after.
+        alert = "#present.verdict-fake #present-title:text-is('Alert: signs of a swapped face')"
+        page.wait_for_selector(alert, timeout=TIMEOUT_MS)
         page.wait_for_selector("#said:has-text('alert about person')", state="attached")
         assert page.evaluate(COUNT_POINTS) > before, "the line moved"
-        assert page.inner_text("h1") == "Alert: signs of a swapped face"
         assert "alert about person" in page.inner_text("#alerts li:first-child")
         assert page.get_attribute("#live-limit", "visibility") == "visible"
         assert page.locator("#live-areas .alert-time").count() >= 1
