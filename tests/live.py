@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -63,6 +63,19 @@ class Playlist:
         new = self._folder / "new"
         new.write_text("\n".join(lines) + "\n")
         new.rename(self._folder / "live.m3u8")
+
+
+def join_parts(folder: Path, parts: Sequence[tuple[Path, float]]) -> Path:
+    """
+    Make a transport stream of the beginnings of videos, with a key frame every second at 25 pictures a second.
+
+    Args:
+        parts: The video of each part, and how many of its seconds.
+    """
+    listed, joined = folder / "parts.txt", folder / "live.ts"
+    listed.write_text("".join(f"file '{path}'\noutpoint {seconds}\n" for path, seconds in parts))
+    run("-f", "concat", "-safe", "0", "-i", str(listed), "-c:v", "libx264", "-crf", "18", "-g", "25", str(joined))
+    return joined
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from tests.browser.chromium import DESKTOP, PHONE, enter_key, wait_for_result
 from tests.browser.test_access import CONTROLS, DESCRIBE_FOCUS, LIST_VISIBLE, SERIOUS
 from tests.browser.test_pages import HOSTILE, SHOWN
 from tests.clips import run
-from tests.live import Playlist, serving, wait_until
+from tests.live import Playlist, join_parts, serving, wait_until
 
 SEGMENT_S = 2.0
 TIMEOUT_MS = 90_000
@@ -26,11 +26,7 @@ def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("live")
     real, swapped = make_demo_videos(folder)
     parts = [(real, 5.0), (real, 1.0), (swapped, 5.0), (swapped, 1.0), (real, 4.0)]
-    listed = folder / "parts.txt"
-    listed.write_text("".join(f"file '{path}'\noutpoint {seconds}\n" for path, seconds in parts))
-    joined = folder / "live.ts"
-    run("-f", "concat", "-safe", "0", "-i", str(listed), "-c:v", "libx264", "-crf", "18", "-g", "25", str(joined))
-    return joined
+    return join_parts(folder, parts)
 
 
 @pytest.fixture

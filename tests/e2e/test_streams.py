@@ -15,9 +15,8 @@ from deepfakestream import NotFoundError, verify_webhook
 from deepfakestream.verification import verify_bundle
 
 from api.embedded.demo_videos import make_demo_videos
-from tests.clips import run
 from tests.inside import service_of
-from tests.live import Playlist, serving, wait_until
+from tests.live import Playlist, join_parts, serving, wait_until
 from tests.publishers import publishing
 from tests.receiver import running_receiver
 
@@ -32,11 +31,7 @@ def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("live")
     real, swapped = make_demo_videos(folder)
     parts = [(real, 4.0), (swapped, 5.0), (swapped, 1.0), (real, 5.0), (real, 3.0)]
-    listed = folder / "parts.txt"
-    listed.write_text("".join(f"file '{path}'\noutpoint {seconds}\n" for path, seconds in parts))
-    joined = folder / "live.ts"
-    run("-f", "concat", "-safe", "0", "-i", str(listed), "-c:v", "libx264", "-crf", "18", "-g", "25", str(joined))
-    return joined
+    return join_parts(folder, parts)
 
 
 @pytest.fixture

@@ -321,13 +321,13 @@ class PythonDecoder(BoundedProcess):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not isinstance(self._process, ForkedProcess):
+            super().__exit__(kind, error, trace)
+            return
         try:
             super().__exit__(kind, error, trace)
         finally:
-            if isinstance(self._process, ForkedProcess):
-                self._process.release()
-        if not isinstance(self._process, ForkedProcess):
-            return
+            self._process.release()
         crashed = not self.was_killed and self._process.wait() not in DECODER_STATUSES
         if self._launcher is not None and (crashed or self.timed_out or self._process.is_lost):
             # Many attempts on one layout of memory could find out where things are in it.
