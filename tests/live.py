@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from tests.clips import run
 from worker.media.ffmpeg import find_ffmpeg
 
+LISTENER_TIMEOUT_S: Final = 60.0
 
 class Playlist:
     """
@@ -139,10 +140,12 @@ class TransportSender:
         self._socket.close()
 
     def wait_for_listener(self) -> None:
-        """Send packets without content until one is not refused."""
+        """Send packets without content until they are not refused; raise TimeoutError if nobody listens for a minute."""
         nothing = b"\x47\x1f\xff\x10" + b"\xff" * 184
-        accepted = 0
+        accepted, began = 0, time.monotonic()
         while accepted < 3:
+            if time.monotonic() - began > LISTENER_TIMEOUT_S:
+                raise TimeoutError(f"nobody listens at {self._socket.getpeername()}")
             accepted = accepted + 1 if self._send(nothing) else 0
             time.sleep(0.05)
 

@@ -126,11 +126,16 @@ def sessions(context):
 
 @pytest.fixture(autouse=True)
 def _end_open_streams(sessions):
-    """End what a test left open, since readers claim all streams."""
+    """End what this test and those of other files leave open, since readers claim all streams."""
+
+    def end_all():
+        with sessions.transaction() as session:
+            for job_id in session.scalars(select(Stream.job_id).where(Stream.ended_at.is_(None))).all():
+                cancel_job(session, lock_job(session, job_id))
+
+    end_all()
     yield
-    with sessions.transaction() as session:
-        for job_id in session.scalars(select(Stream.job_id).where(Stream.ended_at.is_(None))).all():
-            cancel_job(session, lock_job(session, job_id))
+    end_all()
 
 
 @contextmanager
