@@ -77,12 +77,16 @@ def submit_batch(body: BatchRequest, header: IdempotencyHeaders) -> Response:
     services, settings = current_services(), current_services().settings
     shared_options = body.model_dump(exclude_none=True, include={"sample_fps", "segment_seconds", "model", "explain"})
     metadata = body.metadata or {}
-    own_options = {"webhook_url": body.webhook_url, "metadata": metadata}
+    own_options: dict[str, Any] = {"webhook_url": body.webhook_url, "metadata": metadata}
+    if body.webhook_events is not None:
+        # Only then, so that a repetition of a request to the release before is recognised.
+        own_options["webhook_events"] = body.webhook_events
     check_options(services, own_options)
     new = NewBatch(
         owner=caller().owner,
         api_key_id=caller().key_id,
         webhook_url=body.webhook_url,
+        webhook_events=body.webhook_events,
         metadata=metadata,
         idempotency_key=header.idempotency_key,
         request_sha256=_digest([body.items, shared_options, own_options]),

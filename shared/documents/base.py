@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 from shared.errors import Code
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
+EVENTS_SENT: Final = "The events that are sent to `webhook_url`. Null for all."
 
 
 class Document(BaseModel):

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.documents.base import EVENTS_SENT, DeclaredType, Document, ErrorDocument, Score
 from shared.models import Job, Stream, StreamEvent
-from shared.states import JobStatus, Reason, Recording, StreamEnd, StreamEventKind, StreamState, Verdict
+from shared.states import JobStatus, Reason, Recording, StreamEnd, StreamEventKind, StreamState, Verdict, WebhookEvent
 
 
 class StreamOptionsDocument(Document):
@@ -22,6 +22,9 @@ class StreamOptionsDocument(Document):
     record: Annotated[str, DeclaredType(Recording)]
     last_faces: bool = Field(description="Whether pictures of the newest faces are kept while it runs.")
     webhook_url: str | None
+    webhook_events: Annotated[list[Any] | None, DeclaredType(list[WebhookEvent] | None)] = Field(
+        description=EVENTS_SENT
+    )
 
 
 class StreamCounters(Document):
@@ -160,6 +163,7 @@ def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, 
             record=stream.record,
             last_faces=stream.last_faces,
             webhook_url=job.webhook_url,
+            webhook_events=job.webhook_events,
         ),
         "metadata": job.client_metadata,
         "counters": StreamCounters(**{name: getattr(stream, name) for name in StreamCounters.model_fields}),
