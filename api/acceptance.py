@@ -16,6 +16,7 @@ from api.services import Services
 from api.waiting import wait_for_end
 from api.webhook_events import require_receiver
 from shared.db import after_commit
+from shared.documents.base import POLL_AFTER_S
 from shared.documents.jobs import JobDocument
 from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
@@ -27,10 +28,6 @@ from shared.queues import INGEST
 from shared.states import FINAL_JOB_STATUSES, JobStatus
 
 log = get_logger(__name__)
-
-
-POLL_AFTER_S: Final = 2.0
-"""When a client that polls should ask for the state of a new job for the first time, in seconds."""
 
 
 class AcceptedJob(JobDocument):

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from api.acceptance import POLL_AFTER_S, check_options, start_job
+from api.acceptance import check_options, start_job
 from api.admission import CAPACITY_RETRY_AFTER_S, check_capacity, free_jobs
 from api.audit import current_actor
 from api.auth import caller, requires
@@ -26,6 +26,7 @@ from api.sources import Source, check_arrival, claim, new_job, read_source
 from api.tables import table_response
 from shared.audit import record_event
 from shared.cursors import write_cursor
+from shared.documents.base import POLL_AFTER_S
 from shared.documents.batches import BatchDocument, BatchItemDocument
 from shared.errors import Code, DeepfakeStreamError
 from shared.jobs.batches import (

@@ -11,6 +11,8 @@ from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 from shared.errors import Code
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
+POLL_AFTER_S: Final = 2.0
+"""When a client that polls should ask again for the state of something that has not ended, in seconds."""
 EVENTS_SENT: Final = "The events that are sent to `webhook_url`. Null for all."
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.documents.base import EVENTS_SENT, DeclaredType, Document, ErrorDocument, Score
+from shared.documents.base import EVENTS_SENT, POLL_AFTER_S, DeclaredType, Document, ErrorDocument, Score
 from shared.models import Job, Stream, StreamEvent
 from shared.states import JobStatus, Reason, Recording, StreamEnd, StreamEventKind, StreamState, Verdict, WebhookEvent
 
@@ -126,6 +126,10 @@ class StreamDocument(StreamSummary):
 
     people: Annotated[list[Any], DeclaredType(list[StreamPersonDocument])]
     events: list[StreamEventDocument] = Field(description="At most 100 after `after`; empty without it.")
+    poll_after_s: float | None = Field(
+        description="Ask for the stream again in so many seconds, or wait for an event with `wait_s`. Null once it has"
+        " ended."
+    )
 
     @classmethod
     def from_rows(
@@ -138,7 +142,12 @@ class StreamDocument(StreamSummary):
             push_key: The key for its publisher, where it is to be shown.
         """
         found = [StreamEventDocument.from_event(event) for event in events]
-        return cls(**_fields(job, stream, push_key), people=stream.people, events=found)
+        return cls(
+            **_fields(job, stream, push_key),
+            people=stream.people,
+            events=found,
+            poll_after_s=None if job.is_final else POLL_AFTER_S,
+        )
 
 
 def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, Any]:
