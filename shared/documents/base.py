@@ -72,6 +72,9 @@ class DeclaredType:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return the schema of the declared type."""
         del schema
+        if isinstance(self.declared, type) and issubclass(self.declared, BaseModel):
+            # pydantic refers to the model only from within another schema.
+            return {"allOf": [handler(core_schema.list_schema(TypeAdapter(self.declared).core_schema))["items"]]}
         return handler(TypeAdapter(self.declared).core_schema)
 
 

@@ -1,7 +1,7 @@
 """Documents of live streams and of their events."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -79,6 +79,24 @@ class StreamEventDocument(Document):
     def from_event(cls, event: StreamEvent) -> "StreamEventDocument":
         """Build the document of *event*."""
         return cls(seq=event.seq, kind=event.kind, created_at=event.created_at, data=event.payload)
+
+
+class AlertDocument(Document):
+    """An alert about a person in a live stream, or its end, as the webhook `stream.alert` has it."""
+
+    stream_id: UUID
+    seq: int = Field(description="Its number among the events of the stream.")
+    created_at: datetime
+    metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])] = Field(description="That of the stream.")
+    action: Literal["raised", "cleared"]
+    person: int
+    time_s: float = Field(description="End of the segment that caused it, in the time of the stream.")
+    start_s: float = Field(description="Where the faces begin that caused it.")
+    fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
+        description="Mean over these faces; null if the person has gone."
+    )
+    faces: int
+    limit: Annotated[float, DeclaredType(Score)] = Field(description="What the mean was compared with.")
 
 
 class PushDocument(Document):

@@ -25,7 +25,7 @@ from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobLis
 from shared.documents.provenance import ActionDocument, ProvenanceDocument
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
 from shared.documents.streams import StreamDocument, StreamEventDocument, StreamPersonDocument
-from shared.documents.webhooks import DeliveryDocument, WebhookPayload
+from shared.documents.webhooks import DeliveryDocument, JobPayload
 from shared.errors import Code
 from shared.evidence import Evidence
 from shared.jobs.segments import JobSegments, SegmentPage, summarize_result
@@ -250,7 +250,7 @@ def test_documents_are_serialised_as_in_earlier_releases():
     faces = common | {"people": people, "started_at": None, "finished_at": "2026-01-02T03:05:00Z"}
     assert json.loads(SegmentDocument.from_row(segment).model_dump_json()) == faces
     payload = {"type": "job.succeeded", "timestamp": "2026-01-02T03:05:00Z", "data": whole}
-    assert WebhookPayload.from_job("job.succeeded", job, of(segment)).to_json() == payload
+    assert JobPayload.from_job("job.succeeded", job, of(segment)).to_json() == payload
 
 
 def test_rows_of_another_release_are_serialised_without_an_error():
@@ -283,11 +283,11 @@ def test_accepted_metadata_is_serialised_at_any_depth(levels):
     shallow = {"large": 10**30, "text": "\u00e4\u2028", "fraction": 0.1}
     job.client_metadata = shallow
     whole, summary = JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)
-    payload = WebhookPayload.from_job("job.succeeded", job, of(segment))
+    payload = JobPayload.from_job("job.succeeded", job, of(segment))
     wanted = [document.model_dump_json() for document in (whole, summary, payload)]
     job.client_metadata = shallow | {"deep": nested(levels)}
     whole, summary = JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)
-    payload = WebhookPayload.from_job("job.succeeded", job, of(segment))
+    payload = JobPayload.from_job("job.succeeded", job, of(segment))
     deep = f',"deep":{json.dumps(nested(levels), separators=(",", ":"))}'
     # All else of it is written as pydantic writes it.
     assert [document.to_text().replace(deep, "") for document in (whole, summary, payload)] == wanted
