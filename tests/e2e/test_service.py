@@ -56,6 +56,18 @@ def test_an_image_is_one_segment(client, tmp_path):
     assert job.fake_score == job.peak_score == job.segments[0].fake_score
 
 
+def test_the_faces_of_a_job_are_counted_with_its_end(stack, client, tmp_path):
+    def count():
+        with psycopg.connect(stack.database_url.replace("+psycopg", "")) as connection:
+            query = "select coalesce(sum(jobs), 0)::int, coalesce(sum(faces), 0)::int from inputs where kind = 'image'"
+            return connection.execute(query).fetchone()
+
+    before = count()
+    Image.fromarray(hopper()[:, :270]).save(tmp_path / "a.jpg")
+    client.wait(client.submit(tmp_path / "a.jpg").id, timeout_s=60)
+    assert count() == (before[0] + 1, before[1] + 1)
+
+
 def test_a_file_without_a_face_is_not_applicable(client, tmp_path):
     job = client.wait(client.submit(make_clip(tmp_path / "a.mp4", faces=())).id, timeout_s=60)
     assert (job.verdict, job.reasons, job.fake_score) == ("not_applicable", ("no_face",), None)
