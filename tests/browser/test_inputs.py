@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 from tests.browser.chromium import PHONE
 from tests.inside import environment_of
@@ -42,6 +43,7 @@ def test_an_operator_sees_what_was_judged_and_others_are_refused(stack, key, sca
     assert page.locator("#inputs tbody tr").count() > 30
     found = Axe().run(page).response["violations"]
     assert [(one["id"], one["nodes"]) for one in found if one["impact"] in {"serious", "critical"}] == []
+    shown = page.text_content("#inputs .about")
     page.select_option("#period", "30")
-    page.wait_for_function("document.querySelector('#message').textContent === ''")
+    expect(page.locator("#inputs .about")).not_to_have_text(shown)
     assert scan.job_id not in page.content()

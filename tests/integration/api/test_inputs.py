@@ -136,6 +136,8 @@ ODD = {
 }
 
 
+# It loads the network, which takes seconds; the others compare given faces.
+@pytest.mark.merge
 @pytest.mark.parametrize("name", ODD)
 def test_odd_faces_from_the_pipeline_are_said_to_be_unlike_validation(api, admin, detector, name):
     change, each, direction = ODD[name]
