@@ -43,7 +43,7 @@ from api.signing import load_keys
 from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
-from api.web import explained_routes, live_routes, pages  # noqa: F401
+from api.web import explained_routes, inputs, live_routes, pages  # noqa: F401
 from api.webhook_documentation import describe_webhooks, payload_schemas
 from shared.config import load_settings
 from shared.db import make_engine

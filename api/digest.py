@@ -6,7 +6,7 @@ Found by the command line as ``deepfakestream digest``; also ``python -m api.dig
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -15,7 +15,10 @@ import click
 from sqlalchemy import ColumnElement, DateTime, Float, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from api.keys import in_transaction
+from api.competence import Comparison, References, compare, share
+from api.keys import in_transaction, operator_settings
+from shared.inputs import Property
+from shared.jobs.inputs import read_inputs
 from shared.models import Job, Stream
 from shared.states import Finding, JobStatus, Verdict
 
@@ -123,6 +126,36 @@ def _reviews(session: Session, period: Period, owner: str | None) -> dict[str, A
     }
 
 
+def compare_period(session: Session, period: Period, references: References) -> list[Comparison]:
+    """
+    Compare what was judged in a period with the validation sets, for the whole service.
+
+    Inputs are counted by day (UTC): a period includes the day of its last moment, and as many days as it is long.
+    """
+    last = (period.end - timedelta(microseconds=1)).astimezone(UTC).date()
+    days = max(1, round((period.end - period.start) / timedelta(days=1)))
+    return [compare(totals, references) for totals in read_inputs(session, last - timedelta(days=days - 1), last)]
+
+
+def describe_comparisons(compared: Sequence[Comparison]) -> str:
+    """Return the comparisons with the validation sets as lines for people, in plain text."""
+    lines = ["inputs beside the validation set (population stability index: below 0.1 alike, above 0.25 unlike)"]
+    for found in compared:
+        totals = found.totals
+        lines.append(f"  {totals.model}, {totals.kind}: {totals.faces} faces of {totals.scores} jobs")
+        if found.silence is not None:
+            lines.append(f"    {found.silence}")
+        for each, measured in found.unlikeness.items():
+            name = {Property.SIZE: "size", Property.SHARPNESS: "sharpness", Property.LUMA: "brightness"}[each]
+            how = "" if measured.level == "like" else f", {measured.direction}"
+            lines.append(f"    {name:<10} {measured.index:.2f} {measured.level}{how}")
+        if found.band_share is not None:
+            shares = [(label, share(judged.scores_in_band, judged.media)) for label, judged in found.judged.items()]
+            then = ", ".join(f"{value:.1%} of {label} media" for label, value in shares if value is not None)
+            lines.append(f"    in band    {found.band_share:.1%}" + (f"; validation: {then}" if then else ""))
+    return "\n".join(lines)
+
+
 def _of_owner(owner: str | None) -> list[ColumnElement[bool]]:
     return [Job.deleted_at.is_(None), *([] if owner is None else [Job.owner == owner])]
 
@@ -178,17 +211,23 @@ def commands(days: int, until: datetime | None, owner: str | None, as_json: bool
     """
     Sum up a week beside the week before: media, verdicts, failures, seconds, inconclusive scores and reviews.
 
-    Jobs that are erased by now are not counted.
+    Jobs that are erased by now are not counted. Without --owner, size, sharpness and brightness of the faces that were
+    judged are compared with the validation sets of the checkpoints.
     """
+    references = References(operator_settings().models.dir)
 
-    def work(session: Session) -> tuple[Period, Figures, Figures]:
+    def work(session: Session) -> tuple[Period, Figures, Figures, list[Comparison]]:
         end = until.replace(tzinfo=UTC) if until is not None else session.execute(select(func.now())).scalar_one()
         period = Period(end.astimezone(UTC) - timedelta(days=days), end.astimezone(UTC))
-        return period, measure(session, period, owner), measure(session, period.before(), owner)
+        # They are counted without owners.
+        compared = compare_period(session, period, references) if owner is None else []
+        return period, measure(session, period, owner), measure(session, period.before(), owner), compared
 
-    period, now, before = in_transaction(work)
+    period, now, before, compared = in_transaction(work)
     if not as_json:
         click.echo(describe(period, now, before, owner))
+        if compared:
+            click.echo(f"\n{describe_comparisons(compared)}")
         return
     document = {
         "from": period.start.isoformat(),
@@ -196,6 +235,7 @@ def commands(days: int, until: datetime | None, owner: str | None, as_json: bool
         "owner": owner,
         "now": asdict(now),
         "before": asdict(before),
+        "inputs": [found.to_json() for found in compared],
     }
     click.echo(json.dumps(document))
 

@@ -473,6 +473,14 @@ class UsageQuery(_Request):
     last: Day | Absent = Field(default=None, alias="to", description="The last day; at most 366 in all.")
 
 
+class InputsQuery(_Request):
+    """The period of a request for inputs."""
+
+    days: int = Field(
+        default=7, ge=1, le=366, description="Length of the period, of which today (UTC) is the last day."
+    )
+
+
 class Problem(BaseModel):
     """A problem document by RFC 9457."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from api.input_metrics import collect_inputs
 from shared.db import SessionFactory
 from shared.drift import bin_shares, population_stability_index
 from shared.manifests import list_manifests
@@ -54,7 +55,7 @@ class StateCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Those whose source is unavailable are left out."""
         # Each has its own transaction, since the sum over all media is the first to time out.
-        for part in (_collect_open_work, self._collect_drift, _collect_stored_bytes):
+        for part in (_collect_open_work, self._collect_drift, self._collect_inputs, _collect_stored_bytes):
             try:
                 with self._sessions.transaction() as session:
                     session.execute(text(f"set local statement_timeout = {STATEMENT_TIMEOUT_MS}"))
@@ -72,6 +73,9 @@ class StateCollector(Collector):
             log.warning("queue depths not collected", exc_info=True)
             return
         yield waiting
+
+    def _collect_inputs(self, session: Session) -> Iterator[Metric]:
+        yield from collect_inputs(session, self._models_dir)
 
     def _collect_drift(self, session: Session) -> Iterator[Metric]:
         manifests = list_manifests(self._models_dir)

@@ -1,5 +1,5 @@
 """
-Drift of scores against the validation of their checkpoint.
+Drift of scores and of inputs against the validation of their checkpoint.
 
 It is measured by the population stability index: the sum over bins of (p - q) ln(p / q), with the current shares p and
 the reference shares q. Below 0.1 a distribution counts as stable, above 0.25 as changed (Siddiqi, "Credit Risk
@@ -12,6 +12,10 @@ from typing import Final
 
 BINS: Final = 10
 """Number of bins, of equal width over [0, 1]; the last includes 1."""
+STABLE: Final = 0.1
+"""Below this index a distribution counts as stable."""
+CHANGED: Final = 0.25
+"""Above this index a distribution counts as changed."""
 MIN_SHARE: Final = 0.005
 """The least share that is used: an empty bin would make the index infinite."""
 

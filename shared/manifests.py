@@ -2,8 +2,8 @@
 Checkpoint manifests: everything that defines a result, readable without torch.
 
 A checkpoint is a folder ``<models_dir>/<name>/`` with ``manifest.json``, ``MODEL_CARD.md`` and
-``weights.safetensors``. The api lists manifests and takes option defaults from them; the worker
-loads the network they describe.
+``weights.safetensors``, and with ``reference.json`` (``shared.references``), on which no result depends. The api lists
+manifests and takes option defaults from them; the worker loads the network they describe.
 """
 
 import math

@@ -30,7 +30,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from shared.states import (
@@ -585,6 +585,46 @@ class Usage(Base):
     seconds: Mapped[float]
     faces: Mapped[int] = mapped_column(BigInteger)
     bytes: Mapped[int] = mapped_column(BigInteger)
+
+
+class InputCount(Base):
+    """
+    What one job gave its checkpoint to judge, or the jobs of one checkpoint and kind on one day.
+
+    It says nothing about whose they were. See ``shared.jobs.inputs``.
+    """
+
+    __tablename__ = "inputs"
+    __table_args__ = (Index("ix_inputs_day", "day"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=new_id)
+    day: Mapped[date] = mapped_column(Date)
+    model: Mapped[str]
+    """Name of the checkpoint."""
+    kind: Mapped[str]
+    """A ``shared.inputs.InputKind``."""
+    bins: Mapped[int]
+    """Version of the bins; see ``shared.inputs.BINS_VERSION``."""
+    jobs: Mapped[int] = mapped_column(BigInteger)
+    """Jobs that were judged. The next six count jobs as well."""
+    fake: Mapped[int] = mapped_column(BigInteger)
+    real: Mapped[int] = mapped_column(BigInteger)
+    inconclusive: Mapped[int] = mapped_column(BigInteger)
+    not_applicable: Mapped[int] = mapped_column(BigInteger)
+    scores: Mapped[int] = mapped_column(BigInteger)
+    """Those with a score, and so with a scored face."""
+    scores_in_band: Mapped[int] = mapped_column(BigInteger)
+    """Those whose score is between the limits of ``real`` and ``fake``."""
+    faces: Mapped[int] = mapped_column(BigInteger)
+    """Scored faces."""
+    too_small: Mapped[int] = mapped_column(BigInteger)
+    """Faces that were found and not scored. The next two count those with other problems."""
+    too_blurred: Mapped[int] = mapped_column(BigInteger)
+    turned: Mapped[int] = mapped_column(BigInteger)
+    size_px: Mapped[list[float]] = mapped_column(ARRAY(Double))
+    """Faces in each bin; see ``shared.inputs.count_faces``."""
+    sharpness: Mapped[list[float]] = mapped_column(ARRAY(Double))
+    luma: Mapped[list[float]] = mapped_column(ARRAY(Double))
 
 
 class AuditEvent(Base):

@@ -77,7 +77,7 @@ MEDIA_TYPES: Final = {
 
 def jobs() -> Response:
     """Show the list of jobs, with an upload. Everything in it comes from the API, by the key that is typed in."""
-    return _page("jobs.html")
+    return page_response("jobs.html")
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report")
@@ -93,10 +93,10 @@ def report(job_id: uuid.UUID) -> Response:
     except _NoReportError:
         if request.accept_mimetypes.quality("text/html") <= request.accept_mimetypes.quality("application/json"):
             raise
-        page = _page("no_report.html", sentence=NO_REPORT)
+        page = page_response("no_report.html", sentence=NO_REPORT)
         page.status_code = HTTPStatus.NOT_FOUND
         return page
-    return _page("report.html", **values, token=request.args["token"])
+    return page_response("report.html", **values, token=request.args["token"])
 
 
 @blueprint.get("/jobs/<uuid:job_id>/report/pdf")
@@ -248,7 +248,8 @@ def _image_address(job_id: uuid.UUID, name: str) -> str:
     return url_for("web.explanation_image", job_id=job_id, name=name, token=request.args["token"])
 
 
-def _page(template: str, **values: Any) -> Response:
+def page_response(template: str, **values: Any) -> Response:
+    """Return a page for people that loads nothing from elsewhere, and that nobody keeps or lists."""
     response = current_app.make_response(render_template(template, **values))
     response.headers["Content-Security-Policy"] = POLICY
     response.headers["Cache-Control"] = "private, no-store"

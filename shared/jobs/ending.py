@@ -13,6 +13,7 @@ from shared.errors import DeepfakeStreamError
 from shared.jobs.batches import drop_batch_of, end_batch_of, leave_batch
 from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
 from shared.jobs.explanations import drop_explanation, start_explanation
+from shared.jobs.inputs import JobInputs, record_inputs
 from shared.jobs.queries import has_open_segments
 from shared.jobs.usage import record_usage
 from shared.media.direct_uploads import drop_upload
@@ -48,6 +49,8 @@ class Outcome:
     model_description: dict[str, Any]
     evidence: dict[str, Any] | None = None
     findings: dict[str, Any] | None = None
+    inputs: JobInputs | None = None
+    """What was judged; None in the copy of another job's result, which is counted already."""
 
     def write_to(self, job: Job) -> None:
         """Write the result into the row of *job*."""
@@ -114,6 +117,8 @@ def end_job(
     _forget_looks(session, Segment.job_id == job.id)
     if outcome is not None:
         outcome.write_to(job)
+        if outcome.inputs is not None:
+            record_inputs(session, job, outcome.inputs)
     if failure is not None:
         job.error_code, job.error_detail = failure.code, failure.detail
     session.flush()

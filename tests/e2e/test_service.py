@@ -1,6 +1,8 @@
 """The service end to end, with all real parts."""
 
 import json
+import subprocess
+import sys
 import time
 
 import httpx
@@ -12,6 +14,7 @@ from standardwebhooks import Webhook
 from api.embedded.demo_videos import make_demo_videos
 from shared.queues import FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP
 from tests.clips import astronaut, hopper, make_clip, run, without_frames
+from tests.inside import environment_of
 from tests.receiver import running_receiver
 from tests.verdicts import SHIPPED, verdict_of
 from worker.local import scan
@@ -54,6 +57,19 @@ def test_an_image_is_one_segment(client, tmp_path):
     job = client.wait(client.submit(tmp_path / "a.jpg").id, timeout_s=60)
     assert (job.status, len(job.segments), job.duration_s) == ("succeeded", 1, None)
     assert job.fake_score == job.peak_score == job.segments[0].fake_score
+
+
+def test_the_faces_of_a_job_are_counted_with_its_end(stack, client, tmp_path):
+    def count():
+        command = [sys.executable, "-m", "api.digest", "--json"]
+        done = subprocess.run(command, env=environment_of(stack), capture_output=True, check=True)
+        found = [each for each in json.loads(done.stdout)["inputs"] if each["kind"] == "image"]
+        return sum(each["jobs"] for each in found), sum(each["faces"] for each in found)
+
+    jobs, faces = count()
+    Image.fromarray(hopper()[:, :270]).save(tmp_path / "a.jpg")
+    client.wait(client.submit(tmp_path / "a.jpg").id, timeout_s=60)
+    assert count() == (jobs + 1, faces + 1)
 
 
 def test_a_file_without_a_face_is_not_applicable(client, tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from prometheus_client import Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
-from api import state_metrics
+from api import input_metrics, state_metrics
 from shared import observability
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +40,10 @@ def exposed():
                 found |= {f"{family.name}_{suffix}": labels for suffix in ("count", "sum")}
             else:
                 found[f"{family.name}_total" if family.type == "counter" else family.name] = labels
-    source = Path(state_metrics.__file__).read_text()
+    source = "".join(Path(module.__file__).read_text() for module in (input_metrics, state_metrics))
     for name, rest in re.findall(r'GaugeMetricFamily\(\s*"(\w+)",(.*?)\)', source, re.DOTALL):
-        found[name] = set(re.findall(r'labels=\["(\w+)"\]', rest))
+        [labels] = re.findall(r"labels=\[(.*?)\]", rest) or [""]
+        found[name] = set(re.findall(r'"(\w+)"', labels))
     return found
 
 

@@ -1,13 +1,15 @@
 """Finishing a job: average, verdict, and the webhook."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from shared.errors import DecodeError, JobCancelledError
 from shared.evidence import bits_per_pixel
+from shared.inputs import InputKind, count_faces
 from shared.jobs.ending import Failure, Outcome
+from shared.jobs.inputs import JobInputs
 from shared.jobs.leases import Lease, Step
 from shared.jobs.queries import get_job, get_segments
 from shared.jobs.results import record_end
@@ -74,7 +76,21 @@ def judge(job: Job, segments: Sequence[Segment], manifest: Manifest) -> Outcome:
         model_description=manifest.describe(sample_fps=job.sample_fps, segment_seconds=job.segment_seconds),
         evidence={**judged.evidence.to_json(), **(limits or {"real_below": None, "fake_from": None})},
         findings=judged.findings.to_json(),
+        inputs=JobInputs(_kind_of(job, facts), count_faces(_list_faces(analysed))),
     )
+
+
+def _kind_of(job: Job, facts: Mapping[str, Any]) -> InputKind:
+    # Only live streams have no media.
+    if job.media is None:
+        return InputKind.STREAM
+    return InputKind.IMAGE if facts.get("kind") == "image" else InputKind.VIDEO
+
+
+def _list_faces(segments: Sequence[Segment]) -> Iterator[Mapping[str, Any]]:
+    for segment in segments:
+        for person in (segment.result or {}).get("people", ()):
+            yield from person["faces"]
 
 
 def _renumber_people(segments: Sequence[Segment], tracks: Sequence[Track]) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from shared.jobs.batches import drop_erased_batches, settle_batches
 from shared.jobs.ending import forget_looks
+from shared.jobs.inputs import fold_inputs
 from shared.jobs.usage import fold_usage
 from shared.media.direct_uploads import incoming_id, incoming_key
 from shared.media.removals import pending_deletions, remove_files
@@ -44,6 +45,7 @@ def tidy(context: Context) -> None:
         forget_looks(session)
         drop_erased_batches(session, BATCH)
         fold_usage(session)
+        fold_inputs(session)
     media, jobs = expire(context.sessions, context.settings.jobs)
     removed = _remove_pending(context)
     orphans = remove_files(context.sessions, context.storage, find_orphans(context, datetime.now(UTC) - ORPHAN_AGE))

@@ -148,6 +148,33 @@ def reproduce(arguments: RecipeCrops, run: Path, out: Path, state: Literal["last
 
 
 @commands.command()
+@checkpoint_argument
+@recipe_arguments
+def reference(arguments: RecipeCrops, checkpoint: Path) -> None:
+    """Describe the validation set of a shipped checkpoint, with which a service compares what it is given."""
+    from worker.training.evaluation.reference import SET, make_reference, write_reference
+    from worker.training.evaluation.sources import recipe_sources
+    from worker.training.fitting.recipes import Recipe
+    from worker.training.scoring.scored_media import score_caches
+
+    loaded = _load(checkpoint)
+    recipe = Recipe.read(arguments.recipe)
+    if recipe.name != loaded.manifest.name:
+        raise TrainingError(f"the checkpoint {loaded.manifest.name} was not shipped by the recipe {recipe.name}")
+    if recipe.origin is not None:
+        # As in ``ship``: weights that were trained elsewhere are not judged by what they saw there.
+        recipe = recipe.model_copy(update={"sources": [source for source in recipe.sources if not source.seen]})
+    sources = recipe_sources(recipe, arguments.data, arguments.caches, processes=arguments.processes)
+    caches = [source.cache for source in sources]
+    found = make_reference(loaded.manifest, caches, score_caches(loaded, caches, sets={SET}))
+    write_reference(checkpoint, found)
+    _print_lines(
+        *(f"{kind}: {part.media} media, {part.faces} faces" for kind, part in found.kinds.items()),
+        *(f"{label}: {part.scores_in_band} of {part.media} in band" for label, part in found.judged.items()),
+    )
+
+
+@commands.command()
 @recipe_arguments
 @click.option("--out", type=PATH, required=True, help="Image file to write, such as build/sheet.png.")
 @click.option("--count", type=int, default=3, help="Number of pairs of each kind.")

@@ -13,6 +13,8 @@ from tests.clips import noise_picture
 OPEN = {
     ("GET", "/"),
     ("GET", "/docs"),
+    # Without figures: its script asks for them with a key.
+    ("GET", "/inputs"),
     ("GET", "/livez"),
     ("GET", "/metrics"),
     ("GET", "/openapi.json"),
@@ -77,6 +79,8 @@ GUARDED = {
     ("GET", "/v1/models"): ("jobs:read", 200, 200),
     # Of the caller's owner only; see test_usage.py.
     ("GET", "/v1/usage"): ("jobs:read", 200, 200),
+    # Sums over all owners, for operators.
+    ("GET", "/v1/inputs.html"): ("admin", 200, 200),
     # The job has not ended, and the service has no key; other tests get bundles.
     ("GET", "/v1/jobs/{job}/evidence.zip"): ("jobs:read", 409, 404),
     ("GET", "/v1/evidence-key"): ("jobs:read", 409, 409),
@@ -137,7 +141,7 @@ def headers_of(api, kind, scope):
         return headers
     if kind == "admin":
         return api.key("owner", "admin")[0]
-    other_scope = {"jobs:read": "jobs:write", "jobs:write": "jobs:read"}[scope]
+    other_scope = {"jobs:read": "jobs:write", "jobs:write": "jobs:read", "admin": "jobs:read"}[scope]
     owner = "another" if kind == "other owner" else "owner"
     return api.key(owner, other_scope if kind == "wrong scope" else scope)[0]
 

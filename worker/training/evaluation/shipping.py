@@ -17,6 +17,7 @@ from worker.training.evaluation.calibration import MAX_FALSE_POSITIVES, MAX_MISS
 from worker.training.evaluation.evaluate import evaluate
 from worker.training.evaluation.figures import MIN_COMPARABLE_MEDIA
 from worker.training.evaluation.plots import training_plot
+from worker.training.evaluation.reference import make_reference, write_reference
 from worker.training.evaluation.report import MEASURES, figure, write_report
 from worker.training.evaluation.sources import EvaluationSource
 from worker.training.fitting.progress import CURVES_FILE
@@ -119,6 +120,7 @@ def ship(
     card = render_card(described, manifest, evaluation.report, rows, state)
     folder = out / recipe.name
     written = save_checkpoint(folder, manifest, checkpoint.network, card)
+    write_reference(folder, make_reference(written, [source.cache for source in judged], media))
     (folder / CURVES_PICTURE).write_bytes(training_plot(rows))
     return written
 

@@ -2,20 +2,27 @@ import copy
 import csv
 import json
 import shutil
+from bisect import bisect_right
 from dataclasses import replace
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 
+from shared.inputs import EDGES, INPUT_BINS, Property
 from shared.manifests import read_manifest
+from shared.references import REFERENCE_FILE, read_reference
 from tests.unit.worker.training.tiny_runs import make_data, tiny, write_caches
 from worker.model.checkpoint import load_checkpoint
+from worker.training.commands import commands
 from worker.training.errors import DataError, TrainingError
 from worker.training.evaluation.report import MEASURES
 from worker.training.evaluation.shipping import render_card, ship
 from worker.training.evaluation.sources import recipe_sources
 from worker.training.fitting.recipes import ExternalTraining
 from worker.training.fitting.trainer import Trainer
+from worker.training.scoring.scored_media import score_caches
 
 SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "terms": "public domain"}]
 
@@ -62,6 +69,38 @@ def test_the_card_agrees_with_the_manifest_and_the_curves(shipped):
     assert "ImageNet" not in card, "the start was random"
     assert (out / recipe.name / "curves.svg").read_text().lstrip().startswith("<?xml")
     assert (run / "report" / "report.html").exists()
+
+
+def test_a_shipped_reference_describes_the_validation_set_as_the_service_counts(shipped):
+    recipe, _, sources, out = shipped
+    manifest = read_manifest(out / recipe.name)
+    found = read_reference(out, manifest)
+    media = score_caches(load_checkpoint(out, recipe.name), [sources[0].cache], sets={"validation"})
+    assert {kind: part.media for kind, part in found.kinds.items()} == {"image": len(media)}
+    assert found.kinds["image"].faces == sum(len(medium.faces) for medium in media)
+    sizes = [0.0] * INPUT_BINS
+    for face in (face for medium in media for face in medium.faces):
+        sizes[bisect_right(EDGES[Property.SIZE], face.size_px)] += 1
+    assert found.kinds["image"].size_px == tuple(sizes)
+    assert {label: judged.media for label, judged in found.judged.items()} == {"real": 4, "fake": 4}
+    assert all(sum(judged.verdicts.values()) == judged.media for judged in found.judged.values())
+
+
+def test_a_reference_is_made_for_a_checkpoint_without_one_and_changes_nothing_else(shipped, tmp_path):
+    recipe, _, sources, out = shipped
+    folder = tmp_path / recipe.name
+    shutil.copytree(out / recipe.name, folder)
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / REFERENCE_FILE).unlink()
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", exclude_defaults=True)))
+    arguments = ["reference", folder, tmp_path / "recipe.yaml", sources[0].data, "--caches", sources[0].cache.parent]
+    result = CliRunner().invoke(commands, [str(each) for each in arguments])
+    assert result.exit_code == 0, result.output
+    assert "image: 8 media" in result.output
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == written
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json") | {"name": "other"}))
+    result = CliRunner().invoke(commands, [str(each) for each in arguments])
+    assert "was not shipped by the recipe other" in result.output
 
 
 @pytest.fixture(scope="module")
