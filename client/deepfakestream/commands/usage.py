@@ -18,8 +18,15 @@ _DAY: Final = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
-@click.option("--from", "first", type=_DAY, help="The first day (UTC).", show_default="29 days before the last one")
-@click.option("--to", "last", type=_DAY, help="The last day, included.", show_default="today")
+@click.option(
+    "--from",
+    "first",
+    type=_DAY,
+    metavar="YYYY-MM-DD",
+    help="The first day (UTC).",
+    show_default="29 days before the last one",
+)
+@click.option("--to", "last", type=_DAY, metavar="YYYY-MM-DD", help="The last day, included.", show_default="today")
 @form_options("Print the document of the service as one JSON object.")
 @click.pass_context
 def usage(context: click.Context, first: datetime | None, last: datetime | None, as_json: bool, as_csv: bool) -> None:
