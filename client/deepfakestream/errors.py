@@ -3,7 +3,7 @@ The errors that this package raises, as a tree.
 
     DeepfakeStreamError
     ├── ConnectionFailedError        the service did not answer
-    ├── WaitTimeoutError             the job, or its explanation, did not end in time; it goes on
+    ├── WaitTimeoutError             the job, its explanation or the batch did not end in time; it goes on
     ├── WebhookVerificationError     not a webhook of this service, or an old one
     ├── MissingPartError             this installation lacks what the command needs
     ├── MissingKeyError              no API key is known for the address
@@ -38,7 +38,7 @@ class ConnectionFailedError(DeepfakeStreamError):
 
 
 class WaitTimeoutError(DeepfakeStreamError):
-    """The job, or its explanation, did not end in time. It goes on; wait again, or cancel the job."""
+    """The job, its explanation or the batch did not end in time. It goes on; wait again, or cancel it."""
 
     code = "wait_timeout"
 
