@@ -18,6 +18,7 @@ from worker.media.ffmpeg import find_ffmpeg
 
 LISTENER_TIMEOUT_S: Final = 60.0
 
+
 class Playlist:
     """
     A live HLS source: a playlist that grows by ``publish`` and ends by ``finish``, served from *folder*.
@@ -140,7 +141,7 @@ class TransportSender:
         self._socket.close()
 
     def wait_for_listener(self) -> None:
-        """Send packets without content until they are not refused; raise TimeoutError if nobody listens for a minute."""
+        """Send packets without content until they are not refused, or raise TimeoutError after a minute."""
         nothing = b"\x47\x1f\xff\x10" + b"\xff" * 184
         accepted, began = 0, time.monotonic()
         while accepted < 3:
