@@ -1,5 +1,6 @@
 """The public names of the SDK, beside ``deepfakestream.verification``; everything else in the package is internal."""
 
+from deepfakestream.batches import Batch, BatchCounts, BatchItem, Submission, Upload
 from deepfakestream.client import AsyncClient, Client
 from deepfakestream.errors import (
     AddressError,
@@ -37,6 +38,7 @@ from deepfakestream.results import (
     Suspicion,
 )
 from deepfakestream.streams import Push, Stream, StreamEvent
+from deepfakestream.usage import Usage, UsageDay, UsageTotals
 from deepfakestream.webhooks import verify_webhook
 
 __all__ = [
@@ -44,6 +46,9 @@ __all__ = [
     "AddressError",
     "AsyncClient",
     "AuthenticationError",
+    "Batch",
+    "BatchCounts",
+    "BatchItem",
     "BundleError",
     "Client",
     "ConflictError",
@@ -74,10 +79,15 @@ __all__ = [
     "Share",
     "Stream",
     "StreamEvent",
+    "Submission",
     "Suspicion",
     "Thumbnail",
     "TooLargeError",
     "UnexpectedAnswerError",
+    "Upload",
+    "Usage",
+    "UsageDay",
+    "UsageTotals",
     "WaitTimeoutError",
     "WebhookVerificationError",
     "verify_webhook",

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from deepfakestream.commands import (
+    batches,
     completion,
     doctor,
     evidence,
@@ -23,6 +24,7 @@ from deepfakestream.commands import (
     reviews,
     scanning,
     streams,
+    usage,
 )
 from deepfakestream.commands.context import shown_errors
 from deepfakestream.embedded_state import find_state_folder, operator_environment
@@ -143,6 +145,7 @@ def show_version() -> None:
 
 
 for _command in (
+    batches.batch,
     completion.completion,
     doctor.doctor,
     evidence.evidence,
@@ -160,5 +163,6 @@ for _command in (
     reviews.review,
     scanning.scan,
     streams.watch,
+    usage.usage,
 ):
     main.add_command(_command)

@@ -13,16 +13,16 @@ from deepfakestream.addresses import parse_origin
 from deepfakestream.calls import AwaitedCalls, BlockingCalls
 from deepfakestream.connection import Connection, find_connection
 from deepfakestream.drivers import AsyncioDriver, BlockingDriver, Driver, complete
+from deepfakestream.requests.batches import BatchRequests
 from deepfakestream.requests.explanations import ExplanationRequests
-from deepfakestream.requests.jobs import JobRequests
 from deepfakestream.requests.reports import ReportRequests
 from deepfakestream.requests.streams import StreamRequests
-from deepfakestream.requests.submissions import SubmissionRequests
+from deepfakestream.requests.usage import UsageRequests
 from deepfakestream.transport import Transport
 from deepfakestream.webhooks import verify_webhook
 
 
-class _AllRequests(SubmissionRequests, JobRequests, ReportRequests, ExplanationRequests, StreamRequests):
+class _AllRequests(BatchRequests, ReportRequests, ExplanationRequests, StreamRequests, UsageRequests):
     """Everything that both clients can do."""
 
     verify_webhook = staticmethod(verify_webhook)

@@ -3,7 +3,7 @@ The errors that this package raises, as a tree.
 
     DeepfakeStreamError
     ├── ConnectionFailedError        the service did not answer
-    ├── WaitTimeoutError             the job, or its explanation, did not end in time; it goes on
+    ├── WaitTimeoutError             the job, its explanation or the batch did not end in time; it goes on
     ├── WebhookVerificationError     not a webhook of this service, or an old one
     ├── MissingPartError             this installation lacks what the command needs
     ├── MissingKeyError              no API key is known for the address
@@ -38,7 +38,7 @@ class ConnectionFailedError(DeepfakeStreamError):
 
 
 class WaitTimeoutError(DeepfakeStreamError):
-    """The job, or its explanation, did not end in time. It goes on; wait again, or cancel the job."""
+    """The job, its explanation or the batch did not end in time. It goes on; wait again, or cancel it."""
 
     code = "wait_timeout"
 
@@ -94,7 +94,10 @@ class APIError(DeepfakeStreamError):
         code: Stable identifier of the kind of problem, for programs.
         detail: One sentence, for people.
         request_id: Identifier of the request, by which the operator of the service finds it in the logs.
+        errors: Name and detail of each mistake, where the service names several.
     """
+
+    errors: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, status: int, code: str, detail: str, request_id: str | None = None) -> None:
         super().__init__(f"{detail} ({code})")
@@ -162,9 +165,15 @@ def error_from_response(status: int, body: Any, request_id: str | None, retry_af
         kind = InvalidRequestError
     quoted = problem.get("request_id")
     error = kind(status, code, detail, quoted if isinstance(quoted, str) else request_id)
+    error.errors = _read_errors(problem.get("errors"))
     if isinstance(error, RateLimitedError):
         error.retry_after_s = retry_after_s
     return error
+
+
+def _read_errors(found: Any) -> tuple[tuple[str, str], ...]:
+    listed = found if isinstance(found, list) else []
+    return tuple((str(each.get("name")), str(each.get("detail"))) for each in listed if isinstance(each, dict))
 
 
 def redirection_error(status: int, location: str) -> UnexpectedAnswerError:

@@ -42,9 +42,10 @@ class ScanProgress:
 
     Args:
         files: The number of all files.
+        has_total: Show the line for all files even if there is only one.
     """
 
-    def __init__(self, files: int) -> None:
+    def __init__(self, files: int, *, has_total: bool = False) -> None:
         console = make_console(stderr=True)
         self._is_shown = console.is_terminal
         self._files = files
@@ -60,7 +61,8 @@ class ScanProgress:
             disable=not self._is_shown,
         )
         self._progress.live = self._make_live()
-        self._total = None if files < 2 else self._progress.add_task("all files", total=files, step=self._step())
+        has_total = has_total or files > 1
+        self._total = self._progress.add_task("all files", total=files, step=self._step()) if has_total else None
 
     def __enter__(self) -> Self:
         if self._is_shown:
@@ -80,9 +82,14 @@ class ScanProgress:
         finally:
             line.end()
             with self._lock:
-                self._done += 1
-                if self._total is not None:
-                    self._progress.update(self._total, completed=self._done, step=self._step())
+                self.show_done(self._done + 1)
+
+    def show_done(self, files: int) -> None:
+        """Show that so many files are done, for files without lines of their own."""
+        with self._lock:
+            self._done = files
+            if self._total is not None:
+                self._progress.update(self._total, completed=self._done, step=self._step())
 
     @contextmanager
     def hidden(self) -> Iterator[None]:

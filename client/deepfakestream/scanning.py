@@ -110,7 +110,7 @@ class Scan:
             )
         progress.show("loading", 0.0)
         try:
-            file = self._file_of(source)
+            file = file_of(source, self._copies)
             document = scan_local_file(
                 scan_file,
                 file,
@@ -139,7 +139,7 @@ class Scan:
             )
             progress.show(step, job.fraction)
 
-        file = source if is_url(source) else self._file_of(source)
+        file = source if is_url(source) else file_of(source, self._copies)
         if self._check_first and isinstance(file, Path):
             check_media(file)
         self.has_submitted = True
@@ -151,21 +151,12 @@ class Scan:
             webhook_url=options.webhook_url,
             webhook_events=options.webhook_events or None,
             explain=options.explain or None,
-            metadata=_metadata(source),
+            metadata=metadata_of(source),
             on_upload=on_upload,
         )
         if not options.wait:
             return job
         return client.wait(job.id, timeout_s=options.timeout_s, on_progress=on_progress, poll_s=POLL_S)
-
-    def _file_of(self, source: str) -> Path:
-        """Return the file of a source that is no URL, for pipes the copy; raise why there is none."""
-        copy = self._copies.get(source)
-        if isinstance(copy, Exception):
-            raise copy
-        if copy is None:
-            check_name(source)
-        return copy or Path(source)
 
     def _check_stopping(self) -> None:
         """End a thread that uploads or waits, soon after Ctrl-C."""
@@ -173,7 +164,17 @@ class Scan:
             raise InterruptedError("interrupted")
 
 
-def _metadata(source: str) -> dict[str, Any] | None:
+def file_of(source: str, copies: Copies) -> Path:
+    """Return the file of a source that is no URL, for pipes the copy; raise why there is none."""
+    copy = copies.get(source)
+    if isinstance(copy, Exception):
+        raise copy
+    if copy is None:
+        check_name(source)
+    return copy or Path(source)
+
+
+def metadata_of(source: str) -> dict[str, Any] | None:
     """Return the name of a file, by which the job's report names it; bytes that are no text are replaced."""
     if source == STANDARD_INPUT or is_url(source):
         return None

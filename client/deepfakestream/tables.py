@@ -14,6 +14,8 @@ from deepfakestream.terminal import pluralize, printable, safe_text
 
 MIN_FULL_WIDTH = 130
 """Columns of a terminal from which on all columns of the table of jobs are printed."""
+MIN_SCORE_WIDTH = 74
+"""Columns from which on the time and the score of jobs are printed beside their ids and outcomes."""
 ID_WIDTH = 36
 MAX_LISTED = 5
 VERDICT_STYLES = {"fake": "bold red", "real": "bold green", "inconclusive": "bold yellow", "not_applicable": "bold"}
@@ -185,13 +187,15 @@ def make_jobs_table(jobs: list[Job], width: int) -> Table:
 
     Args:
         width: Columns of the terminal. Ids are never shortened, since commands need them whole; a terminal of less than
-            ``MIN_FULL_WIDTH`` columns gets fewer of them, and 80 are enough.
+            ``MIN_FULL_WIDTH`` columns gets fewer of them, and one of less than ``MIN_SCORE_WIDTH`` ids and outcomes.
     """
     is_full = width >= MIN_FULL_WIDTH
     zone = f" ({jobs[0].created_at.astimezone():%Z})" if jobs else ""
     table = Table() if is_full else Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     headings = ("id", f"created{zone}", "status", "done", "took", "average", "peak", "verdict")
-    for heading in headings if is_full else ("id", f"created{zone}", "average", "outcome"):
+    has_scores = width >= MIN_SCORE_WIDTH
+    short = ("id", f"created{zone}", "average", "outcome") if has_scores else ("id", "outcome")
+    for heading in headings if is_full else short:
         table.add_column(heading, no_wrap=True, min_width=ID_WIDTH if heading == "id" else None)
     for job in jobs:
         created, score = job.created_at.astimezone(), format_score(job.fake_score)
@@ -208,7 +212,8 @@ def make_jobs_table(jobs: list[Job], width: int) -> Table:
             )
         else:
             outcome = _verdict_text(job) if job.verdict else safe_text(job.status)
-            table.add_row(safe_text(job.id), f"{created:%Y-%m-%d %H:%M}", score, outcome)
+            between = (f"{created:%Y-%m-%d %H:%M}", score) if has_scores else ()
+            table.add_row(safe_text(job.id), *between, outcome)
     return table
 
 

@@ -1,13 +1,33 @@
-"""A batch end to end: its files are fetched and scored, and its receiver is called."""
+"""A batch end to end: fetched and scored, its receiver called; by both clients and by the command line; and usage."""
 
+import csv
+import io
 import time
+from datetime import UTC, datetime, timedelta
 
 import httpx
-from deepfakestream import verify_webhook
+import pytest
+from deepfakestream import ConflictError, InvalidRequestError, NotFoundError, Submission, verify_webhook
 
+from tests.clients import BOTH_CLIENTS, CLIENT_IDS
 from tests.clips import noise_picture
+from tests.e2e.test_command_line import deepfakestream
 from tests.receiver import running_receiver
 from tests.webhooks import check_webhook
+
+
+@pytest.fixture
+def pictures():
+    """A server with a picture at each address below; anything else is not found there."""
+    with running_receiver() as server:
+        server.files |= {f"/{number}.jpg": noise_picture(number) for number in range(2)}
+        yield server
+
+
+@pytest.fixture(params=BOTH_CLIENTS, ids=CLIENT_IDS)
+def client_of_either_kind(request, stack):
+    with request.param(state=stack.state) as connected:
+        yield connected
 
 
 def test_a_batch_is_scored_and_its_end_is_signed(stack):
@@ -29,3 +49,56 @@ def test_a_batch_is_scored_and_its_end_is_signed(stack):
     assert event["data"] == {name: batch[name] for name in batch if name not in ("items", "next_cursor")}
     assert (batch["counts"]["succeeded"], batch["counts"]["failed"]) == (1, 1)
     assert batch["items"][1]["error"]["code"] == "source_refused"
+
+
+def test_both_clients_submit_read_and_erase_a_batch_and_usage_counts_it(client_of_either_kind, pictures):
+    client, before = client_of_either_kind, client_of_either_kind.usage().total
+    items = [
+        Submission(f"{pictures.url}/0.jpg", metadata={"case": 7}),
+        Submission(f"{pictures.url}/1.jpg", model="nope"),
+        f"{pictures.url}/absent.jpg",
+    ]
+    made = client.submit_batch(items, metadata={"desk": "news"}, sample_fps=1.0)
+    assert (made.metadata, made.counts.refused, made.items[1].error.code) == ({"desk": "news"}, 1, "unknown_model")
+    states = list(client.batch_progress(made.id, timeout_s=60, poll_s=0.1))
+    assert [state.is_final for state in states] == [False] * (len(states) - 1) + [True]
+    ended = client.wait_for_batch(made.id, timeout_s=10)
+    assert (ended.counts.succeeded, ended.counts.failed, ended.counts.ended) == (1, 1, 3)
+    assert (ended.items[0].metadata, ended.verdicts) == ({"case": 7}, {ended.items[0].verdict: 1})
+    assert [job.id for job in client.batch_jobs(made.id)] == [ended.items[0].job_id, ended.items[2].job_id]
+    rows = list(csv.DictReader(io.StringIO(client.batch_csv(made.id))))
+    assert [row["error_code"] for row in rows] == ["", "unknown_model", "source_refused"]
+    found = client.usage(datetime.now(UTC).date() - timedelta(days=1))
+    assert found.total.jobs >= before.jobs + 2
+    assert (found.total.media, found.total.bytes) > (before.media, before.bytes)
+    assert found.items[-1].key_name
+    assert client.cancel_batch(made.id).counts == ended.counts
+    client.delete_batch(made.id)
+    with pytest.raises(NotFoundError):
+        client.batch(made.id)
+
+
+def test_a_service_without_s3_takes_no_files_into_a_batch(client_of_either_kind):
+    with pytest.raises(ConflictError, match="no_direct_uploads"):
+        client_of_either_kind.submit_batch([noise_picture()])
+    with pytest.raises(InvalidRequestError) as raised:
+        client_of_either_kind.submit_batch([Submission("https://a.example/", model="nope")])
+    assert [name for name, _ in raised.value.errors] == ["items.0"]
+
+
+def test_the_command_line_submits_and_shows_a_batch_and_usage(stack, pictures):
+    addresses = [f"{pictures.url}/{name}.jpg" for name in ("0", "1", "absent")]
+    done = deepfakestream("batch", "submit", *addresses, state=stack.state)
+    assert done.returncode == 1, done.stderr
+    batch_id = done.stderr.splitlines()[0].removeprefix("batch ")
+    assert [line for line in done.stdout.splitlines() if line in addresses] == addresses
+    assert "source_refused" in done.stdout
+    assert "3 files in " in done.stdout.splitlines()[-1]
+    assert "1 failed" in done.stdout.splitlines()[-1]
+    shown = deepfakestream("batch", "show", "--csv", batch_id, state=stack.state)
+    rows = list(csv.DictReader(io.StringIO(shown.stdout)))
+    assert [row["file"] for row in rows] == ["0.jpg", "1.jpg", "absent.jpg"]
+    assert [row["status"] for row in rows] == ["succeeded", "succeeded", "failed"]
+    table = deepfakestream("usage", state=stack.state).stdout.splitlines()
+    assert table[0].split()[:3] == ["day", "key", "id"]
+    assert int(table[-1].split()[1]) >= 3, "the jobs of the batch"

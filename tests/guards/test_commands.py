@@ -23,6 +23,7 @@ COMMANDS = {
     "worker.benchmark.service": "worker.benchmark.service:measure",
     "worker.explain": "worker.explain.__main__:main_command",
     "worker.training": "worker.training.commands:commands",
+    "tests.browser": "tests.browser.__main__:main",
     "tests.faults": "tests.faults.__main__:main",
     "tests.load": "tests.load.__main__:main",
     "tests.load.polling": "tests.load.polling:main",

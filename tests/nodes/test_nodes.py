@@ -4,10 +4,12 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from deepfakestream import Client
+from deepfakestream import Client, Submission
 
+from tests.clips import noise_picture
 from tests.inside import services_of
 from tests.nodes.cluster import Cluster
 from tests.nodes.network import Network
@@ -50,6 +52,22 @@ def test_both_gpu_workers_score_segments_of_one_video(cluster, client, clip):
 def test_a_direct_upload_goes_to_storage(client, clip):
     job = client.wait(client.submit(clip, direct=True).id, timeout_s=120)
     assert (job.status, job.verdict) == ("succeeded", client.wait(client.submit(clip).id).verdict)
+
+
+def test_files_are_uploaded_for_a_batch(cluster, client, clip, tmp_path):
+    batch = client.submit_batch([clip, client.upload(noise_picture()), Submission(b"text", metadata={"case": 7})])
+    ended = client.wait_for_batch(batch.id, timeout_s=120)
+    assert [item.error.code for item in ended.items if item.error] == ["not_media"]
+    assert (ended.counts.succeeded, ended.items[0].verdict) == (2, client.wait(client.submit(clip).id).verdict)
+    (tmp_path / "a.jpg").write_bytes(noise_picture())
+    key = cluster.api_key_file.read_text().strip()
+    command = [str(Path(sys.executable).with_name("deepfakestream")), "--url", cluster.url, "--api-key", key]
+    command += ["batch", "submit", "--json", str(tmp_path), str(clip)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    documents = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(each["file"]).name for each in documents] == ["a.jpg", clip.name]
+    assert documents[1]["job"]["verdict"] == ended.items[0].verdict
 
 
 def test_nodes_share_no_folder(cluster):

@@ -6,7 +6,9 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import IO, Any
 
+from deepfakestream.batches import Upload
 from deepfakestream.calls import Call
+from deepfakestream.drivers import Driver
 from deepfakestream.errors import InvalidRequestError
 from deepfakestream.requests.base import Requests, check_events, collect_options, job_path, parse_document
 from deepfakestream.results import Job
@@ -93,8 +95,30 @@ class SubmissionRequests(Requests):
         if file is None:
             body = {"url": url, **options}
             return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+        if direct:
+            upload = await self._upload(file, on_upload)
+            body = {"upload_id": upload.id, "sha256": upload.sha256, **options}
+            return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
         with await self._transport.driver.call(open_source, file) as opened:
-            return await self._send(opened, options, headers, on_upload, direct=direct)
+            return await self._send(opened, options, headers, on_upload)
+
+    @Call
+    async def upload(self, file: Source, *, on_upload: UploadProgress | None = None) -> Upload:
+        """
+        Put a file directly into the storage of the service, which must be S3, for an item of ``submit_batch``.
+
+        Args:
+            file: A path, the content, or a file, as for ``submit``.
+            on_upload: Called while *file* is sent, with the bytes sent and their total.
+
+        Raises:
+            ConflictError: The service offers no direct uploads (``code`` is ``no_direct_uploads``).
+            NotMediaError, TypeError, ValueError, OSError: As from ``submit``.
+        """
+        check_source(file)
+        if isinstance(file, str) and is_url(file):
+            raise ValueError("an address is not uploaded: the service fetches it")
+        return await self._upload(file, on_upload)
 
     @Call
     async def rescore(
@@ -139,48 +163,67 @@ class SubmissionRequests(Requests):
             Job, await self._transport.call("POST", job_path(job_id, "rescore"), headers=headers, json=options)
         )
 
-    async def _send(
-        self,
-        file: IO[bytes],
-        options: dict[str, Any],
-        headers: dict[str, str],
-        on_upload: UploadProgress | None,
-        *,
-        direct: bool,
-    ) -> Job:
-        begin = file.tell()
-        size = file.seek(0, 2) - begin
-        digest = hashlib.sha256()
-
-        async def blocks() -> AsyncGenerator[bytes, None]:
-            # Called again for each attempt.
-            nonlocal digest
-            file.seek(begin)
-            digest = hashlib.sha256()
-            sent = 0
-            while block := await self._transport.driver.call(file.read, BLOCK_BYTES):
-                if sent + len(block) > size:
-                    break
-                if direct:
-                    digest.update(block)
-                yield block
-                sent += len(block)
-                if on_upload is not None:
-                    on_upload(sent, size)
-            if block or sent < size:
-                raise InvalidRequestError(422, "invalid_request", "the file changed while it was sent")
-
-        if direct:
+    async def _upload(self, source: Source, on_upload: UploadProgress | None) -> Upload:
+        with await self._transport.driver.call(open_source, source) as file:
+            blocks = _Blocks(file, self._transport.driver, on_upload, has_digest=True)
             # If this request is processed twice, one of the two uploads stays empty, and the service discards it.
-            upload = await self._transport.call("POST", "/v1/uploads", json={"size_bytes": size})
-            upload_id = await self._transport.put(upload, blocks, size)
-            body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
-            return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+            begun = await self._transport.call("POST", "/v1/uploads", json={"size_bytes": blocks.size_bytes})
+            upload_id = await self._transport.put(begun, blocks.iterate, blocks.size_bytes)
+        made = {"id": upload_id, "sha256": blocks.sha256, "size_bytes": blocks.size_bytes}
+        return parse_document(Upload, made | {"expires_at": begun.get("expires_at")})
+
+    async def _send(
+        self, file: IO[bytes], options: dict[str, Any], headers: dict[str, str], on_upload: UploadProgress | None
+    ) -> Job:
+        blocks = _Blocks(file, self._transport.driver, on_upload)
         if "webhook_events" in options:
             options["webhook_events"] = ",".join(options["webhook_events"])
         if "metadata" in options:
             options["metadata"] = json.dumps(options["metadata"])
-        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-        return parse_document(
-            Job, await self._transport.call("POST", "/v1/jobs", headers=headers, params=options, make_content=blocks)
+        headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(blocks.size_bytes)}
+        answered = await self._transport.call(
+            "POST", "/v1/jobs", headers=headers, params=options, make_content=blocks.iterate
         )
+        return parse_document(Job, answered)
+
+
+class _Blocks:
+    """
+    The content of a file from where it stands, which can be iterated over again for each attempt to send it.
+
+    Args:
+        has_digest: Whether ``sha256`` is computed meanwhile.
+    """
+
+    def __init__(
+        self, file: IO[bytes], driver: Driver, on_upload: UploadProgress | None, *, has_digest: bool = False
+    ) -> None:
+        self._file = file
+        self._driver = driver
+        self._on_upload = on_upload
+        self._has_digest = has_digest
+        self._begin = file.tell()
+        self._digest = hashlib.sha256()
+        self.size_bytes = file.seek(0, 2) - self._begin
+
+    @property
+    def sha256(self) -> str:
+        """Digest of what the last iteration has given."""
+        return self._digest.hexdigest()
+
+    async def iterate(self) -> AsyncGenerator[bytes, None]:
+        """Iterate over the content. Raises InvalidRequestError if the file is longer or shorter than it was."""
+        self._file.seek(self._begin)
+        self._digest = hashlib.sha256()
+        sent = 0
+        while block := await self._driver.call(self._file.read, BLOCK_BYTES):
+            if sent + len(block) > self.size_bytes:
+                break
+            if self._has_digest:
+                self._digest.update(block)
+            yield block
+            sent += len(block)
+            if self._on_upload is not None:
+                self._on_upload(sent, self.size_bytes)
+        if block or sent < self.size_bytes:
+            raise InvalidRequestError(422, "invalid_request", "the file changed while it was sent")

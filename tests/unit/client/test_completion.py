@@ -32,6 +32,8 @@ def test_bash_completes_commands_options_and_values():
     offer deepfakestream doc
     offer deepfakestream jobs --c
     offer deepfakestream completion z
+    offer deepfakestream batch su
+    offer deepfakestream usage --fr
     """
     done = subprocess.run(
         [shutil.which("bash"), "--norc", "-c", script],
@@ -41,7 +43,14 @@ def test_bash_completes_commands_options_and_values():
         check=True,
         timeout=60,
     )
-    assert done.stdout.split() == ["doctor", "--csv", "zsh"], done.stderr
+    assert done.stdout.split() == ["doctor", "--csv", "zsh", "submit", "--from"], done.stderr
+
+
+def test_the_package_can_be_run_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "deepfakestream", "version"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "0.1.0\n"), done.stderr
 
 
 def test_files_are_completed_where_files_are_meant():

@@ -192,6 +192,11 @@ def test_a_list_of_jobs_fits_a_terminal_of_80_columns(listed):
     assert re.search(r"2026-01-0[123] \d\d:\d\d +0\.2500 +real", done.stdout)
 
 
+def test_a_narrow_terminal_gets_ids_and_outcomes_of_jobs(listed):
+    lines = listed(COLUMNS="60").stdout.splitlines()
+    assert [line.split() for line in lines] == [["id", "outcome"], [job()["id"], "real"]]
+
+
 def test_a_list_of_jobs_can_be_csv(listed):
     [row] = csv.DictReader(io.StringIO(listed("--csv").stdout))
     assert (row["file"], row["job_id"]) == ("'=a.jpg", job()["id"])

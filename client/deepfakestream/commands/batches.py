@@ -1,0 +1,221 @@
+"""The commands about batches: submit many files at once, show their results, cancel and erase them."""
+
+import json
+import sys
+import time
+from typing import Any
+
+import click
+
+from deepfakestream.batches import Batch
+from deepfakestream.batching import BatchScan, NameOf, follow_batch, result_of, stored_name
+from deepfakestream.client import Client
+from deepfakestream.commands.context import Number, form_of, form_options, open_client, run_for_each_job
+from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
+from deepfakestream.printing import make_printer
+from deepfakestream.requests.batches import MAX_ITEMS
+from deepfakestream.scanning import Options
+from deepfakestream.selection import STANDARD_INPUT, select_sources
+from deepfakestream.terminal import pluralize, say
+
+
+def _fail_on_option(function: click.decorators.FC) -> click.decorators.FC:
+    return click.option(
+        "--fail-on",
+        type=click.Choice(["fake", "real", "inconclusive", "not_applicable"]),
+        multiple=True,
+        help="Exit with status 3 if a verdict is this; repeatable.",
+        show_default=False,
+    )(function)
+
+
+@click.group()
+def batch() -> None:
+    """Submit up to 100 images and videos as one batch, and show what became of it."""
+
+
+@batch.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE|FOLDER|URL|-...", type=click.Path(allow_dash=True))
+@form_options("Print one JSON object a line, with 'file' and 'job'; with --no-wait one object, the batch.")
+@_fail_on_option
+@click.option(
+    "--all",
+    "all_files",
+    is_flag=True,
+    help="Send every file, including hidden files of a folder and files that are not recognised as images or videos.",
+)
+@click.option("--model", help="Name of a checkpoint; 'deepfakestream models' lists them.", show_default="the service's")
+@click.option(
+    "--sample-fps",
+    type=Number(0.1, 30),
+    help="Frames sampled per second of video.",
+    show_default="the checkpoint's, mostly 2",
+)
+@click.option(
+    "--segment-seconds",
+    type=Number(1, 60),
+    help="Length of a segment in seconds.",
+    show_default="the checkpoint's, mostly 5",
+)
+@click.option(
+    "--webhook-url", help="Address that the service calls once, when all jobs have ended.", show_default="none"
+)
+@click.option("--explain", is_flag=True, help="Explain the faces once a job has succeeded, for 'explain'.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Number(min=0, min_open=True),
+    help="Seconds to wait for the whole batch, more than 0.",
+    show_default="no limit",
+)
+@click.option("--wait/--no-wait", default=True, help="Wait for results, or only submit.")
+@click.pass_context
+def submit(
+    context: click.Context,
+    /,
+    sources: tuple[str, ...],
+    as_json: bool,
+    as_csv: bool,
+    fail_on: tuple[str, ...],
+    all_files: bool,
+    **options: Any,
+) -> None:
+    """
+    Submit images and videos as one batch, wait with progress, and print the results as 'scan' does.
+
+    URLs (http or https) are fetched by the service. Files and the images and videos of a FOLDER go directly into its
+    storage, which must be S3: of another service, use 'scan' for files. The batch has one id, by which 'batch show'
+    finds it.
+    """
+    form = form_of(as_json=as_json, as_csv=as_csv)
+    if form == "csv" and not options["wait"]:
+        raise click.UsageError("--csv is a table of results: leave --no-wait out, or use 'batch show --csv' later")
+    if STANDARD_INPUT in sources and sys.stdin.isatty():
+        raise click.UsageError("standard input is a terminal: pipe a file into this command, or name the file")
+    found = select_sources(sources, all_files=all_files)
+    if skipped := found.describe_skipped():
+        say(skipped, to_stderr=True)
+    if not 1 <= len(found.sources) <= MAX_ITEMS:
+        raise click.UsageError(
+            f"a batch has 1 to {MAX_ITEMS} images and videos, and not {len(found.sources)}: 'scan' takes any number"
+        )
+    began = time.monotonic()
+    printer = make_printer(form, is_waiting=True, is_stored=True)
+    scanner = BatchScan(Options(**options), printer, check_first=not all_files)
+    try:
+        with open_client(context) as client:
+            scanner.submit(client, found.sources)
+            if scanner.batch is not None and options["wait"]:
+                say(f"batch {scanner.batch.id}", to_stderr=True)
+                scanner.wait(client)
+    except KeyboardInterrupt:
+        made = scanner.batch
+        left = "nothing was submitted" if made is None else f"its jobs go on, see 'deepfakestream batch show {made.id}'"
+        say(f"interrupted; {left}", to_stderr=True)
+        context.exit(INTERRUPTED)
+    if scanner.batch is not None and not options["wait"]:
+        has_refused = _show_submitted(scanner.batch, scanner.name_of, as_json=as_json)
+        context.exit(FAILED if has_refused or scanner.results else 0)
+    printer.print_end(scanner.results, time.monotonic() - began)
+    context.exit(exit_status_of(scanner.results, fail_on))
+
+
+@batch.command()
+@click.argument("batch_id", metavar="ID")
+@form_options("Print one JSON object a line, with 'file' and 'job'.")
+@_fail_on_option
+@click.option("--wait", "is_waiting", is_flag=True, help="Wait until all of its jobs have ended.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Number(min=0, min_open=True),
+    help="Seconds to wait with --wait, more than 0.",
+    show_default="no limit",
+)
+@click.pass_context
+def show(
+    context: click.Context,
+    batch_id: str,
+    as_json: bool,
+    as_csv: bool,
+    fail_on: tuple[str, ...],
+    is_waiting: bool,
+    timeout_s: float | None,
+) -> None:
+    """
+    Print the results of a batch as 'scan' prints them, those of jobs that have not ended as far as they are known.
+
+    ID is a batch's, as 'batch submit' prints it.
+    """
+    form = form_of(as_json=as_json, as_csv=as_csv)
+    if timeout_s is not None and not is_waiting:
+        raise click.UsageError("--timeout is for --wait: give both, or leave it out")
+    printer = make_printer(form, is_waiting=True, is_stored=True)
+    with open_client(context) as client:
+        found = client.batch(batch_id)
+        if is_waiting:
+            try:
+                results = follow_batch(client, found, printer, stored_name, timeout_s=timeout_s)
+            except KeyboardInterrupt:
+                say("interrupted; its jobs go on", to_stderr=True)
+                context.exit(INTERRUPTED)
+            found = client.batch(batch_id)
+        else:
+            results = [result_of(client, item, stored_name) for item in found.items]
+            for result in results:
+                printer.print_result(result)
+    printer.print_end(results, found.duration.total_seconds())
+    context.exit(exit_status_of(results, fail_on))
+
+
+@batch.command()
+@click.argument("batch_ids", nargs=-1, required=True, metavar="ID...")
+@click.pass_context
+def cancel(context: click.Context, batch_ids: tuple[str, ...]) -> None:
+    """
+    Cancel the jobs of batches that have not ended.
+
+    ID is a batch's, as 'batch submit' prints it; several can be given.
+    """
+
+    def cancel_one(client: Client, batch_id: str) -> str:
+        counts = client.cancel_batch(batch_id).counts
+        return f"{batch_id} {counts.cancelled} of {pluralize(counts.total, 'file')} cancelled"
+
+    run_for_each_job(context, batch_ids, cancel_one)
+
+
+@batch.command()
+@click.argument("batch_ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.pass_context
+def delete(context: click.Context, batch_ids: tuple[str, ...], yes: bool) -> None:
+    """
+    Erase batches with all of their jobs, media and results.
+
+    ID is a batch's, as 'batch submit' prints it; several can be given.
+    """
+    if not yes:
+        erased = pluralize(len(batch_ids), "batch", "batches")
+        click.confirm(f"Erase {erased} with all jobs permanently?", abort=True)
+
+    def erase(client: Client, batch_id: str) -> str:
+        client.delete_batch(batch_id)
+        return f"{batch_id} erased"
+
+    run_for_each_job(context, batch_ids, erase)
+
+
+def _show_submitted(made: Batch, name_of: NameOf, *, as_json: bool) -> bool:
+    """Print what was submitted without waiting; return whether an item was refused."""
+    refused = [item for item in made.items if item.job_id is None]
+    for item in refused:
+        say(f"{name_of(item)}: {item.error.detail if item.error else 'refused'}", to_stderr=True)
+    if as_json:
+        say(json.dumps(made.raw))
+        return bool(refused)
+    for item in made.items:
+        if item.job_id is not None:
+            say(f"{name_of(item)}: job {item.job_id} {item.status}")
+    say(f"batch {made.id}: {made.counts.total - len(refused)} submitted, {len(refused)} refused")
+    return bool(refused)
