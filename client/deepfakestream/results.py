@@ -8,7 +8,6 @@ value of another type then raises ``pydantic.ValidationError``, and an unknown n
 
 import dataclasses
 from datetime import datetime
-from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Self
 
 from pydantic import (
@@ -51,10 +50,8 @@ Box = tuple[Number, Number, Number, Number]
 """Left, top, right, bottom."""
 
 
-@cache
-def _get_adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Return the adapter of a class of documents, built once."""
-    return TypeAdapter(kind)
+_ADAPTERS: Final[dict[type[Any], TypeAdapter[Any]]] = {}
+"""Adapters of the classes that were read. Each builds its validator, so that it must not be made for every document."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
@@ -79,7 +76,7 @@ class Document:
             pydantic.ValidationError: *data* is not such a document. It is a ValueError; the client turns it into
                 UnexpectedAnswerError.
         """
-        adapter: TypeAdapter[Self] = _get_adapter(cls)
+        adapter: TypeAdapter[Self] = _ADAPTERS.get(cls) or _ADAPTERS.setdefault(cls, TypeAdapter(cls))
         return adapter.validate_python(data)
 
     @model_validator(mode="before")
