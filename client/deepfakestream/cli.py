@@ -83,9 +83,9 @@ class _Commands(click.Group):
             return own
         if name in OWN_COMMANDS:
             module, _, attribute = OWN_COMMANDS[name].partition(":")
-            own = getattr(import_module(f"deepfakestream.commands.{module}"), attribute)
-            self.add_command(own)
-            return own
+            loaded: click.Command = getattr(import_module(f"deepfakestream.commands.{module}"), attribute)
+            self.add_command(loaded)
+            return loaded
         for found in entry_points(group=COMMANDS_GROUP, name=name):
             command: click.Command = found.load()
             return command

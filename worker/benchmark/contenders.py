@@ -250,7 +250,7 @@ class _RecordingMTCNN(MTCNN):
         engine = super()._prepare(network, side_px)
 
         def run(pictures: EngineInput) -> Outputs:
-            kept = pictures.clone() if isinstance(pictures, torch.Tensor) else np.array(pictures)
+            kept = pictures.clone() if isinstance(pictures, torch.Tensor) else pictures.copy()
             self.calls.append(partial(engine.run, kept))
             return engine.run(pictures)
 
