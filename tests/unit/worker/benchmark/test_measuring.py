@@ -150,7 +150,7 @@ def test_the_ceiling_is_that_of_the_best_batch(bench, tmp_path):
     found = running.measure_ceiling(bench, tmp_path)
     best = min(found["seconds_per_face"].values())
     assert found["seconds_per_face"][str(found["batch"])] == best
-    assert found["faces_per_s"] == pytest.approx(1 / best, rel=1e-3)
+    assert found["faces_per_s"] == pytest.approx(1 / best, abs=0.06)
 
 
 @pytest.mark.merge
