@@ -13,7 +13,8 @@ from worker.cores import available_cores
 Role = Literal["cpu", "gpu", "stream"]
 MAX_CPU_PROCESSES: Final = 4
 """Default limit of scoring processes on the CPU."""
-_DEVICE = re.compile(r"(cpu|cuda)(:[0-9]+)?")
+DEVICE: Final = re.compile(r"(cpu|cuda)(:[0-9]+)?")
+"""Names of devices."""
 
 
 class Flower(Section):
@@ -62,7 +63,7 @@ class Worker(Section):
     @classmethod
     def _known_devices(cls, value: str | list[str]) -> str | list[str]:
         for device in [value] if isinstance(value, str) else value:
-            if not _DEVICE.fullmatch(device):
+            if not DEVICE.fullmatch(device):
                 raise ValueError(f"unknown device {device!r}; use cpu, cuda or cuda:N")
         if not value:
             raise ValueError("no device given; name at least one")

@@ -40,6 +40,7 @@ EngineInput = Pictures | Tensor
 """Pictures in main memory, or a tensor on the engine's device."""
 Outputs = tuple[NDArray[np.float32], ...]
 RunNetwork = Callable[[EngineInput], Outputs]
+RunOnDevice = Callable[[EngineInput], tuple[Tensor, ...]]
 
 TRACED_PICTURES: Final = 2
 PRECISION_HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -72,6 +73,8 @@ class Engine:
     """Runs the network on (N, H, W, C) pictures, at least one; returns its outputs as float32."""
     runtime: Literal["openvino", "torch"]
     precision: Precision
+    run_on_device: RunOnDevice | None = None
+    """Runs it likewise, but leaves the outputs on the device and does not wait for them; None with OpenVINO."""
 
     @property
     def description(self) -> str:
@@ -127,7 +130,7 @@ def _engine_maker(network: nn.Module, example: Pictures, device: torch.device) -
     if device.type == "cpu":
         model = _convert_to_openvino(network, example)
         return lambda precision: Engine(_compile_openvino(model, precision), "openvino", precision)
-    return lambda precision: Engine(wrap_torch(network, device, precision), "torch", precision)
+    return lambda precision: make_torch_engine(network, device, precision)
 
 
 def _convert_to_openvino(network: nn.Module, example: Pictures) -> Any:
@@ -168,12 +171,12 @@ def _compile_openvino(model: Any, precision: Precision) -> RunNetwork:
     return run
 
 
-def wrap_torch(network: nn.Module, device: torch.device, precision: Precision) -> RunNetwork:
-    """Return a function that runs *network* with PyTorch on *device* in *precision* and returns float32 arrays."""
+def make_torch_engine(network: nn.Module, device: torch.device, precision: Precision) -> Engine:
+    """Return an engine that runs *network*, which is on *device*, with PyTorch in *precision*."""
     dtype = getattr(torch, precision)
 
     @torch.inference_mode()
-    def run(pictures: EngineInput) -> Outputs:
+    def run_on_device(pictures: EngineInput) -> tuple[Tensor, ...]:
         tensor = pictures if isinstance(pictures, Tensor) else torch.from_numpy(pictures)
         if device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory().to(device, non_blocking=True)
@@ -182,6 +185,9 @@ def wrap_torch(network: nn.Module, device: torch.device, precision: Precision) -
         with without_tf32, nullcontext() if precision == "float32" else torch.autocast(device.type, dtype):
             result: Tensor | Sequence[Tensor] = network(tensor)
         outputs = [result] if isinstance(result, Tensor) else result
-        return tuple(output.float().numpy(force=True) for output in outputs)
+        return tuple(output.float() for output in outputs)
 
-    return run
+    def run(pictures: EngineInput) -> Outputs:
+        return tuple(output.numpy(force=True) for output in run_on_device(pictures))
+
+    return Engine(run, "torch", precision, run_on_device)

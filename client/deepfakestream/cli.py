@@ -4,33 +4,41 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from deepfakestream.commands import (
-    batches,
-    completion,
-    doctor,
-    evidence,
-    explanations,
-    jobs,
-    mcp,
-    models,
-    reports,
-    rescoring,
-    reviews,
-    scanning,
-    streams,
-    usage,
-)
 from deepfakestream.commands.context import shown_errors
 from deepfakestream.embedded_state import find_state_folder, operator_environment
 from deepfakestream.exit_statuses import FAILED
 from deepfakestream.terminal import prepare_output, say
 
+OWN_COMMANDS = {
+    "batch": "batches:batch",
+    "cancel": "jobs:cancel",
+    "completion": "completion:completion",
+    "delete": "jobs:delete",
+    "doctor": "doctor:doctor",
+    "evidence": "evidence:evidence",
+    "evidence-key": "evidence:evidence_key",
+    "explain": "explanations:explain",
+    "jobs": "jobs:jobs",
+    "mcp": "mcp:mcp",
+    "models": "models:models",
+    "report": "reports:report",
+    "rescore": "rescoring:rescore",
+    "review": "reviews:review",
+    "scan": "scanning:scan",
+    "share": "reports:share",
+    "usage": "usage:usage",
+    "verify": "evidence:verify",
+    "watch": "streams:watch",
+}
+"""Command of this package → module in ``deepfakestream.commands`` and its name there; a module is imported only for its
+commands and for the help, since importing all takes longer than the request of most commands."""
 COMMANDS_GROUP = "deepfakestream.commands"
 """Entry points by which an installed server adds commands."""
 SERVER_COMMANDS = {
@@ -69,11 +77,17 @@ class _Commands(click.Group):
             sys.exit(FAILED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(found.name for found in entry_points(group=COMMANDS_GROUP))})
+        added = (found.name for found in entry_points(group=COMMANDS_GROUP))
+        return sorted({*super().list_commands(ctx), *OWN_COMMANDS, *added})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if (own := super().get_command(ctx, name)) is not None:
             return own
+        if name in OWN_COMMANDS:
+            module, _, attribute = OWN_COMMANDS[name].partition(":")
+            loaded: click.Command = getattr(import_module(f"deepfakestream.commands.{module}"), attribute)
+            self.add_command(loaded)
+            return loaded
         for found in entry_points(group=COMMANDS_GROUP, name=name):
             command: click.Command = found.load()
             return command
@@ -135,34 +149,12 @@ def main(context: click.Context, url: str | None, api_key: str | None, state: Pa
 
 def _works_on_running_stack(name: str | None) -> bool:
     """Whether *name* is a command of the server, such as ``keys``, that works on the stack that runs here."""
-    return bool(name and name not in STARTING_COMMANDS and entry_points(group=COMMANDS_GROUP, name=name))
+    if not name or name in OWN_COMMANDS or name in STARTING_COMMANDS:
+        return False
+    return bool(entry_points(group=COMMANDS_GROUP, name=name))
 
 
 @main.command("version")
 def show_version() -> None:
     """Print the version."""
     say(version("deepfakestream"))
-
-
-for _command in (
-    batches.batch,
-    completion.completion,
-    doctor.doctor,
-    evidence.evidence,
-    evidence.evidence_key,
-    evidence.verify,
-    explanations.explain,
-    jobs.cancel,
-    jobs.delete,
-    jobs.jobs,
-    mcp.mcp,
-    models.models,
-    reports.report,
-    reports.share,
-    rescoring.rescore,
-    reviews.review,
-    scanning.scan,
-    streams.watch,
-    usage.usage,
-):
-    main.add_command(_command)

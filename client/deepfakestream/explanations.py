@@ -5,12 +5,12 @@ from typing import Any, Final
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from deepfakestream.results import Box, Count, Document, Flag, Number, Problem, Timestamp
+from deepfakestream.results import BUILT_AT_FIRST_USE, Box, Count, Document, Flag, Number, Problem, Timestamp
 
 FINAL_EXPLANATION_STATUSES: Final = frozenset({"succeeded", "failed"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class ExplainedImages(Document):
     """Names of the images of an explained face, for ``Client.explanation_image``."""
 
@@ -22,7 +22,7 @@ class ExplainedImages(Document):
     """The heat map over the grey crop."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Thumbnail(Document):
     """One of the faces of a person over time."""
 
@@ -38,7 +38,7 @@ class Thumbnail(Document):
     """Name of the image, for ``Client.explanation_image``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class ExplainedPerson(Document):
     """A person: the face with the highest score, explained, and faces over time."""
 
@@ -64,7 +64,7 @@ class ExplainedPerson(Document):
     """In order of time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class ExplanationImage(Document):
     """An image of an explanation."""
 
@@ -73,7 +73,7 @@ class ExplanationImage(Document):
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class ExplainingModel(Document):
     """The checkpoint whose scores are explained."""
 
@@ -82,7 +82,7 @@ class ExplainingModel(Document):
     weights_sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Explanation(Document):
     """The explanation of a job: its state and, once it is made, people, faces and names of images."""
 

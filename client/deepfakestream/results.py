@@ -10,10 +10,21 @@ import dataclasses
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import AllowInfNan, BeforeValidator, Field, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AllowInfNan,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs, InitErrorDetails
 
+BUILT_AT_FIRST_USE: Final = ConfigDict(defer_build=True)
+"""Building the validators of all classes takes a third of the import, and a program needs those of few."""
 FINAL_STATUSES: Final = frozenset({"succeeded", "failed", "cancelled"})
 _MAX_DATE_DIGITS: Final = 8
 """Digits of the longest date without separators, such as 20260102."""
@@ -39,7 +50,11 @@ Box = tuple[Number, Number, Number, Number]
 """Left, top, right, bottom."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_ADAPTERS: Final[dict[type[Any], TypeAdapter[Any]]] = {}
+"""Adapters of the classes that were read. Each builds its validator, so that it must not be made for every document."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Document:
     """Base class of the documents of the service. Classes that keep the document itself have it in ``raw``."""
 
@@ -61,7 +76,8 @@ class Document:
             pydantic.ValidationError: *data* is not such a document. It is a ValueError; the client turns it into
                 UnexpectedAnswerError.
         """
-        return TypeAdapter(cls).validate_python(data)
+        adapter: TypeAdapter[Self] = _ADAPTERS.get(cls) or _ADAPTERS.setdefault(cls, TypeAdapter(cls))
+        return adapter.validate_python(data)
 
     @model_validator(mode="before")
     @classmethod
@@ -83,7 +99,7 @@ class Document:
         return document
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Problem(Document):
     """Why a job or segment failed."""
 
@@ -91,7 +107,7 @@ class Problem(Document):
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Face(Document):
     """One face in one sampled frame. Coordinates are pixels of the displayed frame."""
 
@@ -107,7 +123,7 @@ class Face(Document):
     """By how many degrees the face is rotated clockwise in the displayed frame: 0, 90, 180 or 270."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Person(Document):
     """One person within a segment."""
 
@@ -116,7 +132,7 @@ class Person(Document):
     faces: tuple[Face, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Segment(Document):
     """An interval ``[start_s, end_s)`` of the media, in seconds."""
 
@@ -142,7 +158,7 @@ class Segment(Document):
         return {**document, "people_count": people, "people": ()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Model(Document):
     """The checkpoint behind a result."""
 
@@ -154,7 +170,7 @@ class Model(Document):
     uncertainty_band: Pair
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Evidence(Document):
     """What the scores of a job were made from, and the limits of its verdicts that follow from it."""
 
@@ -169,7 +185,7 @@ class Evidence(Document):
     fake_from: Number | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class JudgedPerson(Document):
     """One person over the whole media."""
 
@@ -203,7 +219,7 @@ class JudgedPerson(Document):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Suspicion(Document):
     """An interval of time, in seconds, in which the faces of one person are suspicious together."""
 
@@ -217,7 +233,7 @@ class Suspicion(Document):
     """``fake`` if the interval stands out among all intervals, ``inconclusive`` if only among some."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Review(Document):
     """What a person found; the verdict of the job is not changed by it."""
 
@@ -229,7 +245,7 @@ class Review(Document):
     """Name of the API key by which it was recorded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Share(Document):
     """A link to the report of a job."""
 
@@ -240,7 +256,7 @@ class Share(Document):
     """The link itself; only when it was made, since the service does not keep it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class ExplanationState(Document):
     """How far the explanation of a job's faces is."""
 
@@ -248,7 +264,7 @@ class ExplanationState(Document):
     """``pending``, ``running``, ``succeeded`` or ``failed``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class ProvenanceAction(Document):
     """One action that a manifest records, as its signer describes it."""
 
@@ -259,7 +275,7 @@ class ProvenanceAction(Document):
     of_ingredient: Flag = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Provenance(Document):
     """
     The Content Credentials (C2PA) in the file, which are no part of the score.
@@ -285,7 +301,7 @@ class Provenance(Document):
     manifests: Count = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Job(Document):
     """A job with its progress and the scores so far."""
 
@@ -356,7 +372,7 @@ class Job(Document):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Delivery(Document):
     """One attempt to call a webhook."""
 

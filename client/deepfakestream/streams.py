@@ -5,12 +5,12 @@ from typing import Any, Final
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from deepfakestream.results import Count, Document, Number, Problem, Timestamp
+from deepfakestream.results import BUILT_AT_FIRST_USE, Count, Document, Number, Problem, Timestamp
 
 FINAL_STREAM_STATUSES: Final = frozenset({"succeeded", "failed", "cancelled"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class StreamEvent(Document):
     """An event of a stream."""
 
@@ -23,7 +23,7 @@ class StreamEvent(Document):
     """What happened; docs/streams.md lists the fields of each kind. Times are seconds since the first picture."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Push(Document):
     """Where a publisher sends a stream."""
 
@@ -39,7 +39,7 @@ class Push(Document):
         return None if self.key is None else f"{self.address}/{self.key}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, config=BUILT_AT_FIRST_USE)
 class Stream(Document):
     """A live stream."""
 

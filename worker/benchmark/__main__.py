@@ -35,6 +35,17 @@ PROGRAM: Final = "python -m worker.benchmark"
     "--rounds", type=click.IntRange(1), help="Rounds, of which the median counts; 5 by default, 3 with --quick."
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch; all cores by default.")
+@click.option("--device", default="cpu", help="Device of all pipelines: cpu, cuda or cuda:N.")
+@click.option(
+    "--price-per-hour",
+    type=click.FloatRange(0, min_open=True),
+    help="Price of this machine for an hour, for the cost of an hour of video.",
+)
+@click.option(
+    "--yunet",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File of OpenCV's detector YuNet (face_detection_yunet_*.onnx), to measure it as well.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("build/bench.json"), help="Path of the report.")
 @scenes_option
 def measure(**values: Any) -> None:

@@ -7,7 +7,7 @@ detector thresholds and crops. Only the service's pipeline skips blurred faces, 
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,9 @@ from torch import nn
 
 from shared.config import Limits
 from shared.manifests import Preprocessing, read_manifest
-from worker.detection.faces import crop_face
+from worker.benchmark.errors import BenchmarkError
+from worker.benchmark.run_setup import CEILING, YUNET, Setup
+from worker.detection.faces import Box, crop_face
 from worker.detection.mtcnn import MTCNN
 from worker.inference import Engine, EngineInput, Outputs
 from worker.media.ffmpeg import THREADS, find_ffmpeg
@@ -35,6 +37,12 @@ from worker.pipeline.detector import FACE_BATCH, Detector, split_into_chunks
 from worker.pipeline.scanning import scan_segments
 
 TIMEOUT_S: Final = 3600.0
+CEILING_BATCHES: Final = {"cpu": (1, 2, 4, 8, 16, 32, 64), "cuda": (1, 4, 16, 32, 64, 128, 256, 512, 1024)}
+CEILING_S: Final = 0.5
+"""How long the network alone runs on batches of each size."""
+
+FindFaces = Callable[[NDArray[np.uint8]], list[Box]]
+"""Takes an (H, W, 3) RGB frame."""
 
 
 @dataclass(slots=True)
@@ -62,11 +70,24 @@ class BaselinePipeline:
     PyTorch runs the network on batches of crops with default options.
     """
 
-    def __init__(self, models_dir: Path, model: str) -> None:
-        checkpoint = load_checkpoint(models_dir, model)
+    def __init__(self, setup: Setup) -> None:
+        checkpoint = load_checkpoint(setup.models_dir, setup.model, setup.device)
         self._manifest = checkpoint.manifest
+        self._device = torch.device(setup.device)
         self._network = checkpoint.network.to(memory_format=torch.contiguous_format)
-        self._mtcnn = _make_reference_mtcnn(self._manifest.preprocessing)
+        self._find_faces = self._make_detector(setup)
+
+    def _make_detector(self, setup: Setup) -> FindFaces:
+        """Return the function that finds the faces of one frame."""
+        preprocessing = self._manifest.preprocessing
+        mtcnn = _make_reference_mtcnn(preprocessing, setup.device)
+
+        def find(frame: NDArray[np.uint8]) -> list[Box]:
+            boxes, probabilities = mtcnn.detect(frame)
+            found = zip([] if boxes is None else boxes, probabilities, strict=False)
+            return [_make_box(box) for box, probability in found if probability >= preprocessing.min_confidence]
+
+        return find
 
     @torch.inference_mode()
     def __call__(self, path: Path, _faces: int) -> Scan:
@@ -76,17 +97,14 @@ class BaselinePipeline:
         crops: list[NDArray[np.uint8]] = []
         for frame in self._sampled(path, scan):
             with scan.stage("detection"):
-                boxes, probabilities = self._mtcnn.detect(frame)
+                boxes = self._find_faces(frame)
             with scan.stage("crops"):
-                for box, probability in zip([] if boxes is None else boxes, probabilities, strict=False):
-                    if probability >= preprocessing.min_confidence:
-                        size, margin = preprocessing.crop_size_px, preprocessing.crop_margin
-                        left, top, right, bottom = (float(edge) for edge in box)
-                        crops.append(crop_face(frame, (left, top, right, bottom), size_px=size, margin=margin))
+                size, margin = preprocessing.crop_size_px, preprocessing.crop_margin
+                crops += [crop_face(frame, box, size_px=size, margin=margin) for box in boxes]
         with scan.stage("classification"):
             for start in range(0, len(crops), FACE_BATCH):
                 batch = torch.from_numpy(np.stack(crops[start : start + FACE_BATCH])).permute(0, 3, 1, 2)
-                torch.sigmoid(self._network(batch.float() / 255.0)).tolist()
+                torch.sigmoid(self._network(batch.to(self._device).float() / 255.0)).tolist()
         scan.faces = len(crops)
         return scan
 
@@ -112,11 +130,30 @@ class BaselinePipeline:
         capture.release()
 
 
+class YuNetPipeline(BaselinePipeline):
+    """The straightforward pipeline with OpenCV's detector YuNet, with OpenCV's thresholds, on whole frames."""
+
+    def _make_detector(self, setup: Setup) -> FindFaces:
+        if setup.yunet is None:
+            raise BenchmarkError("YuNet needs its file")
+        net = cv2.FaceDetectorYN.create(str(setup.yunet), "", (0, 0))
+        smallest_px = self._manifest.preprocessing.min_face_px
+
+        def find(frame: NDArray[np.uint8]) -> list[Box]:
+            net.setInputSize((frame.shape[1], frame.shape[0]))
+            _, rows = net.detect(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            # Each row begins with left, top, width and height; YuNet also finds smaller faces than are scored.
+            found = [row[:4] for row in ([] if rows is None else rows) if max(row[2:4]) >= smallest_px]
+            return [_make_box((left, top, left + width, top + height)) for left, top, width, height in found]
+
+        return find
+
+
 class ServedPipeline:
     """The pipeline of the service."""
 
-    def __init__(self, models_dir: Path, model: str) -> None:
-        self._detector = Detector.load(models_dir, model, "cpu")
+    def __init__(self, setup: Setup) -> None:
+        self._detector = Detector.load(setup.models_dir, setup.model, setup.device)
 
     def __call__(self, path: Path, _faces: int) -> Scan:
         """Scan *path*."""
@@ -134,8 +171,8 @@ class ServedPipeline:
 class _CropScorer:
     """Base of contenders that run the service's network on crops of noise."""
 
-    def __init__(self, models_dir: Path, model: str) -> None:
-        self._detector = Detector.load(models_dir, model, "cpu")
+    def __init__(self, setup: Setup) -> None:
+        self._detector = Detector.load(setup.models_dir, setup.model, setup.device)
         size = self._detector.manifest.preprocessing.crop_size_px
         self._crop = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
 
@@ -163,21 +200,61 @@ class Floor(_CropScorer):
         return scan
 
 
+class Ceiling:
+    """
+    The network alone, on batches of noise that are in the device's memory: the most faces a second that it can score.
+
+    The reported time is that of the best size of a batch; ``stages_s`` has the seconds a face of every size.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self._engine = Detector.load(setup.models_dir, setup.model, setup.device).engine
+        self._device = torch.device(setup.device)
+        self._side = read_manifest(setup.models_dir / setup.model).preprocessing.crop_size_px
+
+    def __call__(self, _path: Path, _faces: int) -> Scan:
+        """Measure each size of a batch for ``CEILING_S``; sizes that do not fit the memory are left out."""
+        scan = Scan()
+        for size in CEILING_BATCHES[self._device.type]:
+            try:
+                count, seconds = self._measure(size)
+            except torch.OutOfMemoryError:
+                break
+            scan.stages_s[str(size)] = seconds / count
+            if scan.seconds is None or count / seconds > scan.faces / scan.seconds:
+                scan.faces, scan.seconds = count, seconds
+        return scan
+
+    def _measure(self, size: int) -> tuple[int, float]:
+        """Return the number of faces that were scored in batches of *size*, and the time."""
+        noise = np.random.default_rng(0).integers(0, 256, (size, self._side, self._side, 3), np.uint8)
+        batch = torch.from_numpy(noise).to(self._device)
+        self._engine.run(batch)
+        count, began = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - began) < CEILING_S or not count:
+            self._engine.run(batch)
+            count += size
+        return count, seconds
+
+
 class _RecordingMTCNN(MTCNN):
     """An MTCNN that records the calls of its networks, so that they can be repeated."""
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, device: str) -> None:
         self.calls: list[Callable[[], object]] = []
-        super().__init__(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
+        super().__init__(
+            min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds, device=device
+        )
 
     def _prepare(self, network: nn.Module, side_px: int) -> Engine:
         engine = super()._prepare(network, side_px)
 
         def run(pictures: EngineInput) -> Outputs:
-            self.calls.append(partial(engine.run, np.array(pictures)))
+            kept = pictures.clone() if isinstance(pictures, torch.Tensor) else pictures.copy()
+            self.calls.append(partial(engine.run, kept))
             return engine.run(pictures)
 
-        return replace(engine, run=run)
+        return replace(engine, run=run, run_on_device=None)
 
 
 class RequiredWork(_CropScorer):
@@ -187,9 +264,9 @@ class RequiredWork(_CropScorer):
     pyramids, candidates, non-maximum suppression.
     """
 
-    def __init__(self, models_dir: Path, model: str) -> None:
-        super().__init__(models_dir, model)
-        self._mtcnn = _RecordingMTCNN(self._detector.manifest.preprocessing)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self._mtcnn = _RecordingMTCNN(self._detector.manifest.preprocessing, setup.device)
         self._path: Path | None = None
         self._share = 1.0
 
@@ -236,17 +313,21 @@ class Detection:
         reference: Use facenet-pytorch's MTCNN, frame by frame, instead of the service's.
     """
 
-    def __init__(self, models_dir: Path, model: str, *, reference: bool) -> None:
-        manifest = read_manifest(models_dir / model)
+    def __init__(self, setup: Setup, *, reference: bool) -> None:
+        manifest = read_manifest(setup.models_dir / setup.model)
         self._sampling, preprocessing = manifest.sampling, manifest.preprocessing
         self._frames: list[NDArray[np.uint8]] = []
         self._path: Path | None = None
         self._detect: Callable[[], list[int]]
         if reference:
-            reference_mtcnn = _make_reference_mtcnn(preprocessing)
+            reference_mtcnn = _make_reference_mtcnn(preprocessing, setup.device)
             self._detect = lambda: [_count(reference_mtcnn.detect(frame)[0]) for frame in self._frames]
         else:
-            ours = MTCNN(min_face_px=preprocessing.min_face_px, thresholds=preprocessing.detector_thresholds)
+            ours = MTCNN(
+                min_face_px=preprocessing.min_face_px,
+                thresholds=preprocessing.detector_thresholds,
+                device=setup.device,
+            )
             self._detect = lambda: [len(faces) for faces in ours.detect(self._frames)]
 
     @torch.inference_mode()
@@ -273,20 +354,35 @@ class Detection:
 
 FRAMES: Final = 16
 """Number of frames on which detection is measured separately."""
-CONTENDERS: Final[dict[str, Callable[[Path, str], Callable[[Path, int], Scan]]]] = {
+CONTENDERS: Final[dict[str, Callable[[Setup], Callable[[Path, int], Scan]]]] = {
     "straightforward": BaselinePipeline,
+    YUNET: YuNetPipeline,
     "ours": ServedPipeline,
     "floor": Floor,
     "indispensable": RequiredWork,
-    "detection, facenet-pytorch": lambda models_dir, model: Detection(models_dir, model, reference=True),
-    "detection, ours": lambda models_dir, model: Detection(models_dir, model, reference=False),
+    "detection, facenet-pytorch": partial(Detection, reference=True),
+    "detection, ours": partial(Detection, reference=False),
+    CEILING: Ceiling,
 }
 
 
-def _make_reference_mtcnn(preprocessing: Preprocessing) -> facenet_pytorch.MTCNN:
+def _make_reference_mtcnn(preprocessing: Preprocessing, device: str) -> facenet_pytorch.MTCNN:
     return facenet_pytorch.MTCNN(
-        min_face_size=preprocessing.min_face_px, thresholds=list(preprocessing.detector_thresholds), keep_all=True
+        min_face_size=preprocessing.min_face_px,
+        thresholds=list(preprocessing.detector_thresholds),
+        keep_all=True,
+        device=torch.device(device),
     )
+
+
+def _make_box(edges: Iterable[Any]) -> Box:
+    left, top, right, bottom = (float(edge) for edge in edges)
+    return left, top, right, bottom
+
+
+def read_duration_s(path: Path) -> float:
+    """Return the length of the clip at *path*, in seconds."""
+    return _probe(path).duration_s or 0.0
 
 
 def _count(boxes: Any) -> int:

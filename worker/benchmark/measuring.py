@@ -9,12 +9,14 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from worker.benchmark.contenders import CONTENDERS, Scan
+from worker.benchmark.devices import read_peak_memory_mb, reset_peak_memory
 from worker.benchmark.errors import BenchmarkError
+from worker.benchmark.run_setup import Setup
 
 STATUS: Final = Path("/proc/self/status")
 JOIN_S: Final = 10.0
@@ -38,6 +40,8 @@ class Measurement:
     """
     stages_s: dict[str, float]
     """Times of the stages in the median round."""
+    gpu_peak_mb: float | None = None
+    """Peak of its memory on the GPU in the last round; None on the CPU."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, rounded, with rates."""
@@ -50,18 +54,25 @@ class Measurement:
         return values
 
 
+class _Answer(NamedTuple):
+    """What the process of a contender reports after one scan."""
+
+    seconds: float
+    scan: Scan
+    peak_mb: float | None
+    gpu_peak_mb: float | None
+
+
 class Bench:
     """
     Warm processes, one per contender, until it is closed.
 
     Args:
-        models_dir: Folder of checkpoints.
-        model: Name of the checkpoint that all contenders use.
-        threads: Number of PyTorch's threads in each process; all cores if not given.
+        setup: What all contenders are given.
     """
 
-    def __init__(self, models_dir: Path, model: str, *, threads: int | None = None) -> None:
-        self._given = (models_dir, model, threads)
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
         self._pipes: dict[str, Connection] = {}
         self._processes: list[SpawnProcess] = []
 
@@ -75,14 +86,14 @@ class Bench:
             BenchmarkError: A contender cannot scan *path*.
         """
         faces = 0
-        taken: dict[str, list[tuple[float, Scan, float | None]]] = {name: [] for name in contenders}
+        taken: dict[str, list[_Answer]] = {name: [] for name in contenders}
         for number in range(rounds + 1):
             for name in contenders:
-                seconds, scan, peak_mb = self._ask(name, path, faces)
+                answer = self._ask(name, path, faces)
                 if name == "ours":
-                    faces = scan.faces
+                    faces = answer.scan.faces
                 if number:
-                    taken[name].append((seconds, scan, peak_mb))
+                    taken[name].append(answer)
         return {name: _summarise(name, rows) for name, rows in taken.items()}
 
     def close(self) -> None:
@@ -95,11 +106,11 @@ class Bench:
             process.kill()  # It took longer; a process that has ended is not affected.
             process.join()
 
-    def _ask(self, name: str, path: Path, faces: int) -> tuple[float, Scan, float | None]:
+    def _ask(self, name: str, path: Path, faces: int) -> _Answer:
         if name not in self._pipes:
             context = get_context("spawn")
             here, there = context.Pipe()
-            process = context.Process(target=_run_contender, args=(there, name, *self._given), daemon=True)
+            process = context.Process(target=_run_contender, args=(there, name, self._setup), daemon=True)
             process.start()
             there.close()
             self._processes.append(process)
@@ -107,7 +118,7 @@ class Bench:
         pipe = self._pipes[name]
         try:
             pipe.send((path, faces))
-            answer: tuple[float, Scan, float | None] | str = pipe.recv()
+            answer: _Answer | str = pipe.recv()
         except (EOFError, OSError) as error:
             raise BenchmarkError(f"{name} ended while it scanned {path}") from error
         if isinstance(answer, str):
@@ -115,27 +126,30 @@ class Bench:
         return answer
 
 
-def _summarise(name: str, rows: Sequence[tuple[float, Scan, float | None]]) -> Measurement:
-    middle = sorted(rows, key=lambda row: row[0])[len(rows) // 2]
+def _summarise(name: str, rows: Sequence[_Answer]) -> Measurement:
+    middle = sorted(rows, key=lambda row: row.seconds)[len(rows) // 2].scan
     return Measurement(
         contender=name,
-        seconds=median(seconds for seconds, _, _ in rows),
-        rounds_s=tuple(seconds for seconds, _, _ in rows),
-        frames=middle[1].frames,
-        faces=middle[1].faces,
-        peak_mb=rows[-1][2],
-        stages_s=middle[1].stages_s,
+        seconds=median(row.seconds for row in rows),
+        rounds_s=tuple(row.seconds for row in rows),
+        frames=middle.frames,
+        faces=middle.faces,
+        peak_mb=rows[-1].peak_mb,
+        stages_s=middle.stages_s,
+        gpu_peak_mb=rows[-1].gpu_peak_mb,
     )
 
 
-def _run_contender(pipe: Connection, name: str, models_dir: Path, model: str, threads: int | None) -> None:
+def _run_contender(pipe: Connection, name: str, setup: Setup) -> None:
     """Scan the requested files in a contender's process, until None is received."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    contender = CONTENDERS[name](models_dir, model)
+    if setup.threads is not None:
+        torch.set_num_threads(setup.threads)
+    device = torch.device(setup.device)
+    contender = CONTENDERS[name](setup)
     while (request := pipe.recv()) is not None:
         path, faces = request
         _reset_peak_memory()
+        reset_peak_memory(device)
         began = time.perf_counter()
         try:
             scan = contender(path, faces)
@@ -143,7 +157,7 @@ def _run_contender(pipe: Connection, name: str, models_dir: Path, model: str, th
             pipe.send(repr(error))
             continue
         seconds = time.perf_counter() - began
-        pipe.send((scan.seconds or seconds, scan, _read_peak_mb()))
+        pipe.send(_Answer(scan.seconds or seconds, scan, _read_peak_mb(), read_peak_memory_mb(device)))
 
 
 def _reset_peak_memory() -> None:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from matplotlib.figure import Figure
 
+from worker.benchmark.run_setup import YUNET
+
 PIPELINES: Final = ("straightforward", "ours", "floor")
 RATIOS: Final = ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio")
 INDISPENSABLE: Final = "indispensable"
@@ -20,6 +22,15 @@ BOUND_COLUMNS: Final = (
     "together, s",
     "straightforward / together",
     "together / floor",
+)
+RATE_COLUMNS: Final = (
+    "clip",
+    "length, s",
+    *(f"{name}, videos a minute" for name in PIPELINES),
+    "ours, share of the network's faces/s",
+    "straightforward, GPU MB",
+    "ours, GPU MB",
+    "ours, cost of an hour of video",
 )
 AXIS_FIELDS: Final = {"duration": "seconds", "resolution": "height_px", "faces": "faces"}
 AXIS_LABELS: Final = {
@@ -62,7 +73,7 @@ def table(report: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     medians = (f"{report[name]:.2f}" for name in RATIOS)
     lines.append(f"| median | | | | | | {' | '.join(medians)} | | | |")
-    lines += ["", *_bounds_table(report)]
+    lines += ["", *_bounds_table(report), "", *_rates_table(report)]
     for name, rows_of in report["growth"].items():
         lines += ["", f"| {AXIS_LABELS[name]} | " + " | ".join(f"{each}, s | {each}, MB" for each in PIPELINES) + " |"]
         lines.append(f"|{' --- |' * 7}")
@@ -88,6 +99,34 @@ def _bounds_table(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"| median | | | | | | {' | '.join(f'{report[name]:.2f}' for name in BOUNDS)} |"
 
 
+def _rates_table(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the device with its ceiling, and the table of what a scan costs on it, one video at a time."""
+    device, ceiling = report["device"], report["ceiling"]
+    facts = [device["name"], f"driver {device['driver']}, CUDA {device['cuda']}" if "driver" in device else "CPU"]
+    yield (
+        f"{', '.join(facts)}: {report['model']} alone scores {ceiling['faces_per_s']:.0f} faces a second, in batches of"
+        f" {ceiling['batch']}."
+    )
+    yield ""
+    yunet = [YUNET] if any(row["contender"] == YUNET for row in report["clips"][0]["contenders"]) else []
+    columns = [*RATE_COLUMNS, *(f"{name}, s" for name in yunet)]
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{' --- |' * len(columns)}"
+    for clip in report["clips"]:
+        rows = {row["contender"]: row for row in clip["contenders"]}
+        rates, cost = clip["videos_per_minute"], clip["cost_per_hour_of_video"]
+        cells = [
+            clip["clip"],
+            f"{clip['duration_s']:.1f}",
+            *(f"{rates[name]:.1f}" for name in PIPELINES),
+            f"{100 * clip['share_of_ceiling']:.1f} %",
+            *(_format_mb(rows[name], "gpu_peak_mb") for name in PIPELINES[:2]),
+            "–" if cost is None else f"{cost:.4f}",
+            *(f"{rows[name]['seconds']:.2f}" for name in yunet),
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
 def draw(report: Mapping[str, Any], path: Path) -> None:
     """Plot seconds against duration, resolution and faces, for each contender."""
     figure = Figure(figsize=(12, 4), layout="constrained")
@@ -108,5 +147,5 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def _format_mb(row: Mapping[str, Any]) -> str:
-    return "–" if row["peak_mb"] is None else f"{row['peak_mb']:.0f}"
+def _format_mb(row: Mapping[str, Any], field: str = "peak_mb") -> str:
+    return "–" if row[field] is None else f"{row[field]:.0f}"

@@ -12,9 +12,12 @@ from typing import Any, Final
 import torch
 from tqdm import tqdm
 
+from worker.benchmark.contenders import read_duration_s
+from worker.benchmark.devices import describe_device, find_device
 from worker.benchmark.errors import BenchmarkError
 from worker.benchmark.measuring import Bench, Measurement
 from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS
+from worker.benchmark.run_setup import CEILING, YUNET, Setup
 from worker.benchmark.scenes import make_scene
 from worker.cores import available_cores
 
@@ -39,6 +42,9 @@ class BenchmarkOptions:
     threads: int | None
     out: Path
     scenes: Path
+    device: str = "cpu"
+    price_per_hour: float | None = None
+    yunet: Path | None = None
 
 
 def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
@@ -49,18 +55,30 @@ def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
         The report, which is also written to ``options.out`` after each part.
 
     Raises:
-        BenchmarkError: There are no clips, or a contender failed.
+        BenchmarkError: The device does not exist, there are no clips, or a contender failed.
     """
+    device = find_device(options.device)
+    setup = Setup(options.models_dir, options.model, str(device), options.threads, options.yunet)
     rounds = options.rounds or (3 if options.quick else 5)
     paths = _find_clips(options)
-    report: dict[str, Any] = {"machine": _describe_machine(options.threads), "rounds": rounds, "quick": options.quick}
+    report: dict[str, Any] = {
+        "machine": _describe_machine(options.threads),
+        "device": describe_device(device),
+        "model": options.model,
+        "price_per_hour": options.price_per_hour,
+        "rounds": rounds,
+        "quick": options.quick,
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with closing(Bench(options.models_dir, options.model, threads=options.threads)) as bench:
+    with closing(Bench(setup)) as bench:
+        report[CEILING] = measure_ceiling(bench, paths[0])
+        pipelines = PIPELINES if options.yunet is None else (*PIPELINES, YUNET)
         clips: list[dict[str, Any]] = []
         for path in tqdm(paths, unit="clip", desc="clips"):
-            rows = bench.measure(path, [*PIPELINES, INDISPENSABLE], rounds=rounds)
+            rows = bench.measure(path, [*pipelines, INDISPENSABLE], rounds=rounds)
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
-            clips.append({"clip": path.name, **compute_ratios(rows), "contenders": rows_to_json(rows)})
+            rates = compute_rates(rows, read_duration_s(path), report[CEILING]["faces_per_s"], options.price_per_hour)
+            clips.append({"clip": path.name, **compute_ratios(rows), **rates, "contenders": rows_to_json(rows)})
             for name in (*RATIOS, *BOUNDS):
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, options.out)
@@ -139,6 +157,41 @@ def compute_ratios(rows: Mapping[str, Measurement]) -> dict[str, float]:
         "detection_ratio": round(reference_s / own_s, 3),
         "straightforward_vs_indispensable": round(straightforward / indispensable, 3),
         "indispensable_vs_floor": round(indispensable / floor, 3),
+    }
+
+
+def measure_ceiling(bench: Bench, path: Path) -> dict[str, Any]:
+    """Return the most faces a second that the network alone scores, the best size of a batch, and all sizes tried."""
+    measured = bench.measure(path, [CEILING], rounds=1)[CEILING]
+    return {
+        "faces_per_s": round(measured.faces / measured.seconds, 1),
+        "batch": int(min(measured.stages_s, key=lambda size: measured.stages_s[size])),
+        "seconds_per_face": {size: round(value, 7) for size, value in measured.stages_s.items()},
+    }
+
+
+def compute_rates(
+    rows: Mapping[str, Measurement], duration_s: float, ceiling: float, price_per_hour: float | None
+) -> dict[str, Any]:
+    """
+    Return what an operator pays for a clip whose scans follow each other, one at a time.
+
+    Args:
+        duration_s: Length of the clip.
+        ceiling: Faces a second that the network alone scores.
+        price_per_hour: Price of the machine for an hour, in any currency.
+
+    Returns:
+        The length, clips a minute, faces a second as a share of *ceiling*, and the cost of an hour of such video; None
+        without a price.
+    """
+    ours = rows["ours"]
+    cost = None if price_per_hour is None else round(price_per_hour * ours.seconds / duration_s, 6)
+    return {
+        "duration_s": round(duration_s, 2),
+        "videos_per_minute": {name: round(60.0 / rows[name].seconds, 2) for name in PIPELINES},
+        "share_of_ceiling": round(ours.faces / ours.seconds / ceiling, 4),
+        "cost_per_hour_of_video": cost,
     }
 
 

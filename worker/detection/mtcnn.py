@@ -8,7 +8,7 @@ several sizes, without faces, or smaller than the minimum face size.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -22,7 +22,7 @@ from worker.detection.faces import DetectedFace
 from worker.detection.networks import ONet, Proposals, RNet, from_channels_last
 from worker.detection.resampling import PIXEL_OFFSET, PIXEL_SCALE, CPUResampler, Picture, Resampler, TorchResampler
 from worker.detection.suppression import suppress_overlaps
-from worker.inference import Engine, make_engine
+from worker.inference import Engine, EngineInput, make_engine
 
 CELL_PX: Final = 12
 """Side of P-Net's window."""
@@ -155,9 +155,7 @@ class MTCNN:
         if not scales:
             return torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)
         all_boxes, all_owners, all_levels = [], [], []
-        for number, (scale, level) in enumerate(zip(scales, resampler.pyramid(scales), strict=True)):
-            [answers] = self._pnet.run(level)
-            boxes, owners = _select_windows(answers, scale, self.thresholds[0])
+        for number, (boxes, owners) in enumerate(self._select_windows(resampler.pyramid(scales), scales)):
             all_boxes.append(boxes)
             all_owners.append(owners)
             all_levels.append(torch.full_like(owners, number))
@@ -172,6 +170,19 @@ class MTCNN:
         sides = torch.stack([width, height, width, height], dim=1)
         moved = torch.cat([boxes[:, :4] + boxes[:, 5:9] * sides, boxes[:, 4:5]], dim=1)
         return _make_square(moved), owners
+
+    def _select_windows(
+        self, levels: Sequence[EngineInput], scales: Sequence[float]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Run P-Net on each level of the pyramid, and yield the boxes and the frames of the windows that passed."""
+        if self._pnet.run_on_device is None:
+            for scale, level in zip(scales, levels, strict=True):
+                [answers] = self._pnet.run(level)
+                yield _select_windows(answers, scale, self.thresholds[0])
+            return
+        # All levels are queued before the first answer is waited for, and only what passed is copied to the host.
+        kept = [self._pnet.run_on_device(level)[0] for level in levels]
+        yield from _select_windows_on_device(kept, scales, self.thresholds[0])
 
     def _refine(self, resampler: Resampler, boxes: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
         """Run the second stage: R-Net rejects most candidates and adjusts the boxes of the others."""
@@ -264,9 +275,39 @@ def _select_windows(answers: NDArray[np.float32], scale: float, threshold: float
     Returns:
         (N, 9) box, score and offsets of each, and the (N,) frame of each.
     """
-    min_logit = torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
-    owners, rows, columns = np.nonzero(answers[:, 0] >= min_logit)
-    passed = answers[owners, :, rows, columns]
+    owners, rows, columns = np.nonzero(answers[:, 0] >= _find_min_logit(threshold))
+    return _locate_windows(owners, rows, columns, answers[owners, :, rows, columns], scale)
+
+
+def _select_windows_on_device(
+    answers: Sequence[Tensor], scales: Sequence[float], threshold: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Select the windows of all levels where P-Net's answers are; yield for each what ``_select_windows`` returns."""
+    flat = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, level.shape[1]) for level in answers])
+    [places] = torch.where(flat[:, 0] >= _find_min_logit(threshold))
+    passed, flat_indexes = flat[places].numpy(force=True), places.numpy(force=True)
+    begin = 0
+    for level, scale in zip(answers, scales, strict=True):
+        count, _, height, width = level.shape
+        end = begin + count * height * width
+        part = slice(*np.searchsorted(flat_indexes, (begin, end)))
+        owners, rows, columns = np.unravel_index(flat_indexes[part] - begin, (count, height, width))
+        yield _locate_windows(owners, rows, columns, passed[part], scale)
+        begin = end
+
+
+def _find_min_logit(threshold: float) -> float:
+    return torch.logit(torch.tensor(threshold, dtype=torch.float64)).item()
+
+
+def _locate_windows(
+    owners: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    passed: NDArray[np.float32],
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Return the boxes with scores and offsets of windows at *rows* and *columns*, and their frames."""
     corner = np.stack([columns, rows], axis=1).astype(np.float32)
     begin = np.floor((STRIDE_PX * corner + 1) / np.float32(scale))
     end = np.floor((STRIDE_PX * corner + CELL_PX) / np.float32(scale))

@@ -120,9 +120,10 @@ class TorchResampler:
     def __init__(self, frames: Sequence[Picture], device: torch.device) -> None:
         self.height_px, self.width_px = frames[0].shape[:2]
         self._device = device
-        given = torch.from_numpy(np.stack(frames))
-        if device.type == "cuda":
-            given = given.pin_memory().to(device, non_blocking=True)
+        # Written straight into memory from which the GPU copies by itself, instead of stacked and then copied there.
+        given = torch.empty((len(frames), *frames[0].shape), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        np.stack(frames, out=given.numpy())
+        given = given.to(device, non_blocking=True)
         sums = given.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
         # (N, H + 1, W + 1, 3); overflow is harmless, as on the CPU.
         self._table = torch.nn.functional.pad(sums, (0, 0, 1, 0, 1, 0))
@@ -132,7 +133,8 @@ class TorchResampler:
         levels = []
         for rows, columns in _level_sizes(self.height_px, self.width_px, scales):
             (top, bottom), (left, right) = (
-                self._windows(0, length, count) for length, count in ((self.height_px, rows), (self.width_px, columns))
+                _get_level_windows(length, count, self._device)
+                for length, count in ((self.height_px, rows), (self.width_px, columns))
             )
             bands = self._table[:, bottom] - self._table[:, top]
             sums = bands[:, :, right] - bands[:, :, left]
@@ -157,6 +159,13 @@ class TorchResampler:
     def _windows(self, begin: IntOrArray, end: IntOrArray, count: int) -> tuple[Tensor, Tensor]:
         begins, ends = split_into_windows(begin, end, count)
         return torch.from_numpy(begins).to(self._device), torch.from_numpy(ends).to(self._device)
+
+
+@lru_cache(maxsize=64)
+def _get_level_windows(length: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the windows of one side of a level on *device*, kept for the next frames: a copy there waits for it."""
+    begins, ends = split_into_windows(0, length, count)
+    return torch.from_numpy(begins).to(device), torch.from_numpy(ends).to(device)
 
 
 def split_into_windows(begin: IntOrArray, end: IntOrArray, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,11 +1,36 @@
 """Options and arguments that cannot be used are refused in one sentence."""
 
+import subprocess
+import sys
+
+import click
 import deepfakestream
 import pytest
 from deepfakestream import errors
+from deepfakestream.cli import OWN_COMMANDS, main
 from deepfakestream.verification import Check, Verification, describe_verification
 
 from tests.unit.client.services import running_state
+
+
+def test_a_command_imports_its_own_module_alone():
+    code = """
+import sys
+from deepfakestream.cli import main
+try:
+    main(["scan", "--help"])
+except SystemExit as end:
+    print(end.code, *sorted(name for name in sys.modules if name.startswith("deepfakestream.commands.")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 deepfakestream.commands.context deepfakestream.commands.scanning"
+
+
+@pytest.mark.parametrize("name", OWN_COMMANDS)
+def test_a_command_is_found_by_its_own_name(name):
+    found = main.get_command(click.Context(main), name)
+    assert found is not None
+    assert found.name == name
 
 
 @pytest.mark.parametrize("hours", ["nan", "inf", "-1", "0", "8761"])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from worker import inference
-from worker.inference import ChannelsLastInput, Engine, best_engine, make_engine
+from worker.inference import ChannelsLastInput, best_engine, make_engine
 
 CPU = torch.device("cpu")
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), np.uint8)
@@ -43,7 +43,7 @@ def test_an_engine_equals_the_network_for_any_batch_and_size(network, runtime, k
     if runtime == "openvino":
         engine = make_engine(network, pictures, CPU, "float32")
     else:
-        engine = Engine(inference.wrap_torch(network, CPU, "float32"), "torch", "float32")
+        engine = inference.make_torch_engine(network, CPU, "float32")
     assert engine.description == f"{runtime}-float32"
     for given in (pictures, pictures[:1], np.ascontiguousarray(pictures[:, :14, :17])):
         for ours, theirs in zip(engine.run(given), wanted(network, given), strict=True):

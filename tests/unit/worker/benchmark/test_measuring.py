@@ -1,6 +1,9 @@
 import json
 import multiprocessing
+import os
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,10 +11,20 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
 from tests.clips import make_clip
 from worker.benchmark import __main__ as command
 from worker.benchmark import measuring, running
+from worker.benchmark.devices import (
+    describe_device,
+    find_device,
+    read_driver_version,
+    read_peak_memory_mb,
+    reset_peak_memory,
+)
 from worker.benchmark.errors import BenchmarkError
 from worker.benchmark.measuring import Bench, Measurement
 from worker.benchmark.report import INDISPENSABLE, PIPELINES, draw, table
+from worker.benchmark.run_setup import YUNET, Setup
 from worker.benchmark.scenes import make_scene
+
+SETUP = Setup(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)
 
 
 def measurement(name, seconds, **given):
@@ -30,10 +43,15 @@ ROWS = {
     )
 }
 STAGES = {"probe": 0.1, "decoding": 1.2, "detection": 0.4, "classification": 0.3}
+ROWS["ours"] = measurement("ours", 2.0, gpu_peak_mb=2048.0)
 ROWS["indispensable"] = measurement("indispensable", 2.0, stages_s=STAGES)
 GROWTH = [{"seconds": value, "height_px": value, "faces": value} for value in (1, 2)]
+RATES = running.compute_rates(ROWS, duration_s=10.0, ceiling=80.0, price_per_hour=0.5)
 REPORT = {
-    "clips": [{"clip": "a.mp4", **running.compute_ratios(ROWS), "contenders": running.rows_to_json(ROWS)}],
+    "model": "swap-lite2",
+    "device": {"device": "cuda:0", "name": "A card", "memory_mb": 80000, "driver": "580.1", "cuda": "13.0"},
+    "ceiling": {"faces_per_s": 80.0, "batch": 32, "seconds_per_face": {"32": 0.0125}},
+    "clips": [{"clip": "a.mp4", **running.compute_ratios(ROWS), **RATES, "contenders": running.rows_to_json(ROWS)}],
     "growth": {
         name: [{**row, "contenders": running.rows_to_json({each: ROWS[each] for each in PIPELINES})} for row in GROWTH]
         for name in ("duration", "resolution", "faces")
@@ -45,7 +63,7 @@ REPORT = {
 @pytest.fixture(scope="module")
 def bench():
     """Start the processes of all contenders once for all tests, since each takes seconds to start."""
-    with closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench:
+    with closing(Bench(SETUP)) as bench:
         yield bench
 
 
@@ -63,6 +81,9 @@ def test_the_tables_list_the_measurements(tmp_path):
     lines = table(REPORT).splitlines()
     assert lines[2] == "| a.mp4 | 20 | 40 | 8.00 | 2.00 | 1.60 | 4.00 | 1.25 | 6.00 | 10.0 | 20.0 | 100 |"
     assert "| a.mp4 | 0.10 | 1.20 | 0.40 | 0.30 | 2.00 | 4.00 | 1.25 |" in lines
+    assert "A card, driver 580.1, CUDA 13.0: swap-lite2 alone scores 80 faces a second, in batches of 32." in lines
+    # 40 faces in 2 s are a quarter of 80 a second; 2 s of a machine at 0.5 an hour, for 10 s of video.
+    assert "| a.mp4 | 10.0 | 7.5 | 30.0 | 37.5 | 25.0 % | – | 2048 | 0.1000 |" in lines
     assert sum(line.startswith("| 2 | 8.00 | 100 | 2.00 | 100 | 1.60 | 100 |") for line in lines) == 3
     assert len({line.count("|") for line in lines[:4]}) == 1
     draw(REPORT, tmp_path / "bench.png")
@@ -87,11 +108,60 @@ def test_a_file_that_cannot_be_scanned_is_named(tmp_path, monkeypatch):
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     before = set(multiprocessing.active_children())
     with (
-        closing(Bench(PACKAGED_MODELS_DIR, DEFAULT_CHECKPOINT, threads=1)) as bench,
+        closing(Bench(SETUP)) as bench,
         pytest.raises(BenchmarkError, match=r"ours could not scan .*broken\.mp4"),
     ):
         bench.measure(tmp_path / "broken.mp4", ["ours"], rounds=1)
     assert set(multiprocessing.active_children()) <= before, "its process has ended"
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_does_not_exist_is_an_error(device, tmp_path, capsys):
+    assert command.main(["--data", str(tmp_path), "--device", device, "--out", str(tmp_path / "bench.json")]) == 2
+    assert repr(device) in capsys.readouterr().err
+
+
+def test_the_processor_has_neither_a_driver_nor_memory_of_its_own():
+    processor = find_device("cpu")
+    reset_peak_memory(processor)
+    assert read_peak_memory_mb(processor) is None
+    assert describe_device(processor)["cores"] >= 1
+
+
+@pytest.mark.parametrize("answer", ["580.65.06\n580.65.06\n", "NVIDIA-SMI has failed", None])
+def test_the_driver_is_named_if_its_tool_is_there(answer, tmp_path, monkeypatch):
+    if answer is not None:
+        tool = tmp_path / "nvidia-smi"
+        tool.write_text(f"#!/bin/sh\nprintf '{answer}'\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin" if answer else str(tmp_path))
+    assert read_driver_version() == ("580.65.06" if answer and answer.startswith("580") else None)
+
+
+def test_a_cost_needs_a_price():
+    assert running.compute_rates(ROWS, duration_s=10.0, ceiling=80.0, price_per_hour=None) == {
+        **RATES,
+        "cost_per_hour_of_video": None,
+    }
+
+
+@pytest.mark.merge
+def test_the_ceiling_is_that_of_the_best_batch(bench, tmp_path):
+    found = running.measure_ceiling(bench, tmp_path)
+    best = min(found["seconds_per_face"].values())
+    assert found["seconds_per_face"][str(found["batch"])] == best
+    assert found["faces_per_s"] == pytest.approx(1 / best, abs=0.06)
+
+
+@pytest.mark.merge
+def test_yunet_is_measured_where_its_file_is_given(tmp_path):
+    file = os.environ.get("YUNET_MODEL")
+    if not file:
+        pytest.skip("YUNET_MODEL names no file of YuNet")
+    path = make_scene(tmp_path / "scene.mp4", width_px=640, height_px=480, seconds=2, faces=2)
+    with closing(Bench(replace(SETUP, yunet=Path(file)))) as bench:
+        row = bench.measure(path, [YUNET], rounds=1)[YUNET]
+    assert (row.frames, row.faces) == (4, 8)
 
 
 def test_a_folder_without_a_video_is_an_error(tmp_path, capsys):

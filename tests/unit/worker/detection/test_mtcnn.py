@@ -9,7 +9,6 @@ from worker import inference
 from worker.detection import mtcnn as module
 from worker.detection.mtcnn import MTCNN
 from worker.detection.resampling import TorchResampler
-from worker.inference import Engine
 from worker.media.frames import read_frames
 from worker.media.probe import probe
 
@@ -129,7 +128,7 @@ def device_detector(monkeypatch):
     cpu = torch.device("cpu")
 
     def make_engine(network, _example, _device, precision):
-        return Engine(inference.wrap_torch(network, cpu, precision), "torch", precision)
+        return inference.make_torch_engine(network, cpu, precision)
 
     monkeypatch.setattr(module, "make_engine", make_engine)
     monkeypatch.setattr(MTCNN, "make_resampler", lambda _self, frames: TorchResampler(frames, cpu))
@@ -147,6 +146,19 @@ def test_boxes_and_confidences_match_the_reference(way, reference, request):
         for face, box, confidence in zip(ours, theirs, confidences, strict=True):
             assert face.box_px == pytest.approx(box, abs=0.05)
             assert face.confidence == pytest.approx(confidence, abs=1e-3)
+
+
+def test_windows_selected_on_a_device_are_those_selected_on_the_host():
+    rng = np.random.default_rng(3)
+    answers = [rng.normal(size=(2, 5, *size)).astype(np.float32) for size in ((9, 14), (5, 8), (1, 1))]
+    answers[1][:] = -9.0  # A level of which no window passes.
+    scales = (0.3, 0.2, 0.1)
+    found = list(module._select_windows_on_device([torch.from_numpy(level) for level in answers], scales, 0.6))
+    assert [len(boxes) > 0 for boxes, _ in found[:2]] == [True, False]
+    for (boxes, owners), level, scale in zip(found, answers, scales, strict=True):
+        wanted_boxes, wanted_owners = module._select_windows(level, scale, 0.6)
+        assert torch.equal(boxes, wanted_boxes)
+        assert torch.equal(owners, wanted_owners)
 
 
 @pytest.mark.gpu
