@@ -18,6 +18,7 @@ from worker.media.ffmpeg import find_ffmpeg
 
 LISTENER_TIMEOUT_S: Final = 60.0
 
+
 class Playlist:
     """
     A live HLS source: a playlist that grows by ``publish`` and ends by ``finish``, served from *folder*.

@@ -33,6 +33,8 @@ FILE: Final = "(the bytes of the file)"
 METRICS_SHOWN: Final = ("deepfakestream_jobs_accepted",)
 """Beginnings of the metrics in the example, of many more."""
 PATIENCE_S: Final = 120.0
+BEFORE_LIVE: Final = 4
+"""Segments of a second in the playlist at first; readers begin three before its end."""
 STORAGE: Final = {
     "URL": "s3://media",
     "ENDPOINT_URL": "https://storage.example",
@@ -162,7 +164,12 @@ def _record_upload(recorder: _Recorder, app: OpenAPI, authorization: str) -> Non
 
 
 def _record_job(recorder: _Recorder, receiver: Receiver, portrait: Path) -> str:
-    options = {"segment_seconds": 1.0, "metadata": '{"case": 7}', "webhook_url": f"{receiver.url}/hook", "explain": True}
+    options = {
+        "segment_seconds": 1.0,
+        "metadata": '{"case": 7}',
+        "webhook_url": f"{receiver.url}/hook",
+        "explain": True,
+    }
     given = {
         "data": options,
         "headers": {"Idempotency-Key": "case-7", "Prefer": "wait=60"},
@@ -171,6 +178,10 @@ def _record_job(recorder: _Recorder, receiver: Receiver, portrait: Path) -> str:
     # The second request is a repetition of the first, by its key.
     job, repeated = (recorder.post("submitJob", "/v1/jobs", **given) for _ in range(2))
     assert (job["id"], job["status"]) == (repeated["id"], "succeeded"), job
+    job_id = job["id"]
+    path = f"/v1/jobs/{job_id}"
+    # At once, before it has been made.
+    recorder.post("explainJob", f"{path}/explanations")
     receiver.files["/picture.jpg"] = noise_picture()
     recorder.post(
         "submitJob",
@@ -178,32 +189,30 @@ def _record_job(recorder: _Recorder, receiver: Receiver, portrait: Path) -> str:
         name="url",
         json={"url": f"{receiver.url}/picture.jpg", "sample_fps": 2.0, "metadata": {"case": 8}},
     )
-    job_id = job["id"]
-    path = f"/v1/jobs/{job_id}"
-    recorder.ask("getJob", path)
     recorder.ask("listSegments", f"{path}/segments", name="full")
     recorder.ask("listSegments", f"{path}/segments?view=summary", name="summary")
     recorder.post("shareReport", f"{path}/shares", json={"valid_s": 86400})
     recorder.ask("listShares", f"{path}/shares")
-    review = {"finding": "confirmed_fake", "note": "The mouth does not match the sound."}
-    recorder.ask("reviewJob", f"{path}/review", method="PUT", json=review)
     _until(lambda: recorder.http.get(f"{path}/deliveries").json()["items"][0]["status"] == "succeeded")
     recorder.ask("listDeliveries", f"{path}/deliveries")
     recorder.post("redeliver", f"{path}/deliveries/1/redeliver")
     _until(lambda: recorder.http.get(f"{path}/explanations").json()["status"] == "succeeded")
     recorder.ask("getExplanation", f"{path}/explanations")
+    recorder.ask("getJob", path)
+    review = {"finding": "confirmed_fake", "note": "The mouth does not match the sound."}
+    recorder.ask("reviewJob", f"{path}/review", method="PUT", json=review)
     return str(job_id)
 
 
 def _record_rescoring(recorder: _Recorder, job_id: str) -> None:
     path, wait = f"/v1/jobs/{job_id}/rescore", {"Prefer": "wait=60"}
-    again, key = {"segment_seconds": 2.0, "metadata": {"case": 7, "run": 2}}, {"Idempotency-Key": "case-7-again"}
+    again = {"segment_seconds": 2.0, "metadata": {"case": 7, "run": 2}, "explain": False}
+    key = {"Idempotency-Key": "case-7-again"}
     recorder.post("rescoreJob", path, json=again, headers=key)
     rescored = recorder.post("rescoreJob", path, json=again, headers={**key, **wait})
     # The scores are known by now, and the job has ended in the first answer.
     recorder.post("rescoreJob", path, json={**again, "reuse": True}, headers=wait)
     recorder.ask("diffJobs", f"/v1/jobs/{job_id}/diff/{rescored['id']}")
-    recorder.post("explainJob", f"/v1/jobs/{rescored['id']}/explanations")
     recorder.ask("listJobs", "/v1/jobs?limit=1")
 
 
@@ -233,16 +242,15 @@ def _record_cancelling(recorder: _Recorder) -> None:
 def _record_streams(recorder: _Recorder, receiver: Receiver, portrait: Path, folder: Path) -> None:
     clip, source_folder = folder / "live.ts", folder / "source"
     source_folder.mkdir()
-    # Readers begin three segments of a playlist before its end.
-    run("-stream_loop", "2", "-i", str(portrait), "-c:v", "libx264", "-r", "25", "-g", "25", str(clip))
+    run("-stream_loop", "29", "-i", str(portrait), "-c:v", "libx264", "-r", "25", "-g", "25", str(clip))
     source = Playlist(clip, source_folder)
-    source.publish(source.parts)
+    source.publish(BEFORE_LIVE)
     with serving(source, source_folder) as url:
         body = {
             "url": url,
             "secret": {"username": "viewer", "password": "…"},
             "segment_seconds": 1.0,
-            "duration_limit_s": 60.0,
+            "duration_limit_s": 600.0,
             "alert_threshold": 0.5,
             "record": "suspicious",
             "last_faces": True,
@@ -253,10 +261,13 @@ def _record_streams(recorder: _Recorder, receiver: Receiver, portrait: Path, fol
         path = f"/v1/streams/{stream_id}"
 
         def is_alerting() -> bool:
-            found = recorder.http.get(path, params={"after": 0, "wait_s": 1}).json()
+            found = recorder.http.get(path, params={"after": 0}).json()
+            # A source that adds nothing for some seconds would be away.
+            if found["state"] == "connected" and source.published < source.parts:
+                source.publish()
             return any(person["is_alerting"] for person in found["people"])
 
-        _until(is_alerting)
+        _until(is_alerting, every_s=1.0)
         recorder.ask("getStream", f"{path}?after=0")
         recorder.ask("listRecordings", f"{path}/recordings")
         source.finish()
@@ -299,8 +310,8 @@ def _record_service_itself(recorder: _Recorder) -> None:
         recorder.record.problems[str(refused.status_code)] = refused.json()
 
 
-def _until(is_so: Callable[[], object]) -> None:
+def _until(is_so: Callable[[], object], every_s: float = 0.1) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not is_so():
         assert time.monotonic() < deadline, "it did not become so"
-        time.sleep(0.1)
+        time.sleep(every_s)

@@ -43,7 +43,8 @@ class _Stabiliser:
         self._service_port = urlsplit(service_url).port
         self._ids: dict[str, uuid.UUID] = {}
         key = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
-        self._public_key = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        public_key = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        self._fixed = {"public_key": public_key, "next_cursor": write_cursor(_id(1))}
         key_id = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
         evidence_key = record["operations"]["getEvidenceKey"]["200"]["application/json"]["recorded"]
         # Digests of weights are the same everywhere.
@@ -59,14 +60,13 @@ class _Stabiliser:
             return {key: self.replace(item, key) for key, item in value.items()}
         if isinstance(value, list):
             return [self.replace(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        if name == "public_key":
-            return self._public_key
-        if name == "next_cursor":
-            return write_cursor(_id(1))
-        if _DAY.fullmatch(value):
-            return (BEGIN.date() + (date.fromisoformat(value) - self._first.date())).isoformat()
+        if isinstance(value, str):
+            return self._fixed.get(name) or self._replace_text(value)
+        return value
+
+    def _replace_text(self, text: str) -> str:
+        if _DAY.fullmatch(text):
+            return (BEGIN.date() + (date.fromisoformat(text) - self._first.date())).isoformat()
         for pattern, replacement in (
             (_UUID, lambda found: str(self._same_id(found[0].replace("-", "")))),
             (_HEX, self._digest),
@@ -75,8 +75,8 @@ class _Stabiliser:
             (_SECRETS, lambda found: f"{found[1]}…"),
             (_SIGNED_AT, lambda found: BEGIN.strftime("%Y%m%d" if len(found[0]) == len("20260131") else "%H%M%S")),
         ):
-            value = pattern.sub(replacement, value)
-        return value
+            text = pattern.sub(replacement, text)
+        return text
 
     def _same_id(self, digits: str) -> uuid.UUID:
         return self._ids.setdefault(digits, _id(len(self._ids) + 1))
