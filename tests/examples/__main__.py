@@ -16,6 +16,10 @@ def main() -> int:
     ports = {name: free_port() for name in ("port", "flower_port", "push_port")}
     with state_folder() as state, tempfile.TemporaryDirectory() as folder, EmbeddedStack(state, **ports) as stack:
         examples = stabilise(record_service(stack, Path(folder)).to_json(), stack.url)
+    stream = examples["operations"]["getStream"]["200"]["application/json"]["recorded"]
+    if stream["counters"]["dropped"] or stream["source_error"]:
+        sys.stderr.write("the stream lost segments, since the machine is busy; nothing was written, run it again\n")
+        return 1
     FILE.write_text(f"{write_json(examples)}\n")
     for page in PAGES:
         page.write_text(fill_blocks(page.read_text(), examples))

@@ -35,6 +35,7 @@ METRICS_SHOWN: Final = ("deepfakestream_jobs_accepted",)
 PATIENCE_S: Final = 120.0
 BEFORE_LIVE: Final = 4
 """Segments of a second in the playlist at first; readers begin three before its end."""
+QUIET_S: Final = 4.0
 STORAGE: Final = {
     "URL": "s3://media",
     "ENDPOINT_URL": "https://storage.example",
@@ -116,8 +117,9 @@ def record_service(stack: EmbeddedStack, folder: Path) -> Record:
             folder / "portrait.mp4", fps=2.0, seconds=2.0, size=(640, 360), faces=(swapped_portrait(),)
         )
         _record_upload(recorder, app, http.headers["Authorization"])
-        _record_streams(recorder, receiver, portrait, folder)
+        # First, since it waits for workers that have just started; streams would drop segments.
         job_id = _record_job(recorder, receiver, portrait)
+        _record_streams(recorder, receiver, portrait, folder)
         _record_rescoring(recorder, job_id)
         _record_batch(recorder, receiver)
         _record_cancelling(recorder)
@@ -164,6 +166,11 @@ def _record_upload(recorder: _Recorder, app: OpenAPI, authorization: str) -> Non
 
 
 def _record_job(recorder: _Recorder, receiver: Receiver, portrait: Path) -> str:
+    receiver.files["/picture.jpg"] = noise_picture()
+    body = {"url": f"{receiver.url}/picture.jpg", "sample_fps": 2.0, "metadata": {"case": 6}}
+    first = recorder.post("submitJob", "/v1/jobs", name="url", json=body)
+    # The workers of a stack that has just started take some time for their first job.
+    _until(lambda: recorder.http.get(f"/v1/jobs/{first['id']}").json()["status"] == "succeeded")
     options = {
         "segment_seconds": 1.0,
         "metadata": '{"case": 7}',
@@ -182,13 +189,6 @@ def _record_job(recorder: _Recorder, receiver: Receiver, portrait: Path) -> str:
     path = f"/v1/jobs/{job_id}"
     # At once, before it has been made.
     recorder.post("explainJob", f"{path}/explanations")
-    receiver.files["/picture.jpg"] = noise_picture()
-    recorder.post(
-        "submitJob",
-        "/v1/jobs",
-        name="url",
-        json={"url": f"{receiver.url}/picture.jpg", "sample_fps": 2.0, "metadata": {"case": 8}},
-    )
     recorder.ask("listSegments", f"{path}/segments", name="full")
     recorder.ask("listSegments", f"{path}/segments?view=summary", name="summary")
     recorder.post("shareReport", f"{path}/shares", json={"valid_s": 86400})
@@ -242,7 +242,21 @@ def _record_cancelling(recorder: _Recorder) -> None:
 def _record_streams(recorder: _Recorder, receiver: Receiver, portrait: Path, folder: Path) -> None:
     clip, source_folder = folder / "live.ts", folder / "source"
     source_folder.mkdir()
-    run("-stream_loop", "29", "-i", str(portrait), "-c:v", "libx264", "-r", "25", "-g", "25", str(clip))
+    run(
+        "-stream_loop",
+        "9",
+        "-i",
+        str(portrait),
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-r",
+        "25",
+        "-g",
+        "25",
+        str(clip),
+    )
     source = Playlist(clip, source_folder)
     source.publish(BEFORE_LIVE)
     with serving(source, source_folder) as url:
@@ -260,14 +274,20 @@ def _record_streams(recorder: _Recorder, receiver: Receiver, portrait: Path, fol
         stream_id = recorder.post("beginStream", "/v1/streams", name="url", json=body)["id"]
         path = f"/v1/streams/{stream_id}"
 
+        published_at = time.monotonic()
+
         def is_alerting() -> bool:
+            nonlocal published_at
             found = recorder.http.get(path, params={"after": 0}).json()
+            judged = sum(event["kind"] == "segment" for event in found["events"])
+            is_read = source.published < judged + BEFORE_LIVE - 1
             # A source that adds nothing for some seconds would be away.
-            if found["state"] == "connected" and source.published < source.parts:
+            if source.published < source.parts and (is_read or time.monotonic() - published_at > QUIET_S):
                 source.publish()
+                published_at = time.monotonic()
             return any(person["is_alerting"] for person in found["people"])
 
-        _until(is_alerting, every_s=1.0)
+        _until(is_alerting, every_s=0.3)
         recorder.ask("getStream", f"{path}?after=0")
         recorder.ask("listRecordings", f"{path}/recordings")
         source.finish()
