@@ -14,7 +14,9 @@ from api.responses import accepted_response
 from api.reuse import reuse_result
 from api.services import Services
 from api.waiting import wait_for_end
+from api.webhook_events import require_receiver
 from shared.db import after_commit
+from shared.documents.base import POLL_AFTER_S
 from shared.documents.jobs import JobDocument
 from shared.jobs.queries import get_job
 from shared.jobs.segments import NO_SEGMENTS, read_segments
@@ -26,10 +28,6 @@ from shared.queues import INGEST
 from shared.states import FINAL_JOB_STATUSES, JobStatus
 
 log = get_logger(__name__)
-
-
-POLL_AFTER_S: Final = 2.0
-"""When a client that polls should ask for the state of a new job for the first time, in seconds."""
 
 
 class AcceptedJob(JobDocument):
@@ -45,13 +43,19 @@ JOB_RESPONSES: Final[dict[str | int, Any]] = {200: JobDocument, 201: JobDocument
 """The answers of ``accepted``."""
 
 
-def check_options(services: Services, options: dict[str, Any], url: str | None = None) -> None:
+def check_options(
+    services: Services, options: dict[str, Any], url: str | None = None, *, is_complete: bool = True
+) -> None:
     """
-    Refuse a webhook or a source to which no request may be sent, and metadata that cannot be stored.
+    Refuse a webhook or a source to which no request may be sent, events for no webhook, and metadata that cannot be
+    stored.
 
     Args:
         url: The address of the source, if the service is to fetch the file.
+        is_complete: False if other options may follow in the body.
     """
+    if is_complete:
+        require_receiver(options)
     allow_insecure = services.settings.webhooks.allow_insecure
     for address in (options.get("webhook_url"), url):
         if address is not None:

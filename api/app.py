@@ -45,6 +45,7 @@ from api.timestamps import make_stamp
 from api.uploads import StreamingRequest, drain_unread
 from api.version import VERSION
 from api.web import explained_routes, live_routes, pages  # noqa: F401
+from api.webhook_documentation import describe_webhooks, payload_schemas
 from shared.config import load_settings
 from shared.db import make_engine
 from shared.effects import make_session_factory
@@ -82,7 +83,9 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
         validation_error_callback=validation_problem,
         doc_prefix="",
         doc_url="/openapi.json",
+        openapi_extensions={"webhooks": describe_webhooks()},
     )
+    app.components_schemas |= payload_schemas()
     app.request_class = StreamingRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]
     # With fewer connections than threads, connections would be opened and closed all the time under load.

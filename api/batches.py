@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from api.acceptance import POLL_AFTER_S, check_options, start_job
+from api.acceptance import check_options, start_job
 from api.admission import CAPACITY_RETRY_AFTER_S, check_capacity, free_jobs
 from api.audit import current_actor
 from api.auth import caller, requires
@@ -26,6 +26,7 @@ from api.sources import Source, check_arrival, claim, new_job, read_source
 from api.tables import table_response
 from shared.audit import record_event
 from shared.cursors import write_cursor
+from shared.documents.base import POLL_AFTER_S
 from shared.documents.batches import BatchDocument, BatchItemDocument
 from shared.errors import Code, DeepfakeStreamError
 from shared.jobs.batches import (
@@ -77,12 +78,16 @@ def submit_batch(body: BatchRequest, header: IdempotencyHeaders) -> Response:
     services, settings = current_services(), current_services().settings
     shared_options = body.model_dump(exclude_none=True, include={"sample_fps", "segment_seconds", "model", "explain"})
     metadata = body.metadata or {}
-    own_options = {"webhook_url": body.webhook_url, "metadata": metadata}
+    own_options: dict[str, Any] = {"webhook_url": body.webhook_url, "metadata": metadata}
+    if body.webhook_events is not None:
+        # Only then, so that a repetition of a request to the release before is recognised.
+        own_options["webhook_events"] = body.webhook_events
     check_options(services, own_options)
     new = NewBatch(
         owner=caller().owner,
         api_key_id=caller().key_id,
         webhook_url=body.webhook_url,
+        webhook_events=body.webhook_events,
         metadata=metadata,
         idempotency_key=header.idempotency_key,
         request_sha256=_digest([body.items, shared_options, own_options]),

@@ -21,12 +21,9 @@ A job that fails later has one of the file codes, or one of {", ".join(f"`{code}
 in its `error`.
 
 **Webhooks** follow the Standard Webhooks specification: `webhook-id`, `webhook-timestamp` and `webhook-signature`
-headers, signed with the `whsec_…` secret that came with the API key; the events are `job.succeeded`, `job.failed`
-and `job.cancelled`, and `data` is the job as `GET /v1/jobs/{{job_id}}` gives it. The end of a live stream is
-`stream.ended`, with its job as `data`; an alert is `stream.alert`, and `data` has `stream_id`, `seq`, `created_at`,
-`metadata` and the fields of the event `alert`. The end of a batch is `batch.ended`, with the batch without its items.
-Answer with 2xx. Failed deliveries are retried for about a day with the
-same `webhook-id`; 410 switches the receiver off.
+headers, signed with the `whsec_…` secret that came with the API key. The events and their bodies are in the section
+`webhooks` of this document; `webhook_events` chooses some of them. Answer with 2xx. Failed deliveries are retried for
+about a day with the same `webhook-id`; 410 switches the receiver off.
 """.strip()
 
 _DESCRIPTIONS = {

@@ -4,6 +4,7 @@ import uuid
 from typing import Final
 
 from flask import Response
+from pydantic import Field
 from sqlalchemy.orm import Session
 
 from api.admission import check_failed_recently, check_open_explanations
@@ -17,20 +18,35 @@ from api.responses import accepted_response, document_response
 from api.schemas import ImagePath, JobPath
 from api.services import Services, current_services
 from shared.audit import record_event
+from shared.documents.base import POLL_AFTER_S
 from shared.documents.explanations import ExplanationDocument
 from shared.errors import Code, ObjectMissingError
 from shared.jobs.explanations import find_explanation, is_requestable, read_images, request_explanation
 from shared.models import Explanation
-from shared.states import JobStatus
+from shared.states import OPEN_EXPLANATION_STATUSES, JobStatus
 
 IMAGE_TYPE: Final = "image/webp"
 IMAGE_POLICY: Final = "default-src 'none'; sandbox"
 
 
+class ExplanationAnswer(ExplanationDocument):
+    """The explanation of a job, and when to ask for it again."""
+
+    poll_after_s: float | None = Field(
+        description="Ask for the explanation again in so many seconds. Null once it is made or has failed."
+    )
+
+    @classmethod
+    def from_row(cls, row: Explanation) -> "ExplanationAnswer":
+        """Build the answer with the explanation of *row*."""
+        poll_after_s = POLL_AFTER_S if row.status in OPEN_EXPLANATION_STATUSES else None
+        return cls.model_construct(**dict(ExplanationDocument.from_row(row)), poll_after_s=poll_after_s)
+
+
 @blueprint.post(
     "/jobs/<string:job_id>/explanations",
     operation_id="explainJob",
-    responses={202: ExplanationDocument, **authenticated_problems(404, 409, 410, 422)},
+    responses={202: ExplanationAnswer, **authenticated_problems(404, 409, 410, 422)},
 )
 @requires("jobs:write")
 def explain(path: JobPath) -> Response:
@@ -55,20 +71,20 @@ def explain(path: JobPath) -> Response:
         found = request_explanation(session, job)
         if before != (found.status, found.created_at, found.finished_at):
             record_event(session, "job.explained", owner=job.owner, actor=current_actor(), job_id=job.id)
-        document = ExplanationDocument.from_row(found)
+        document = ExplanationAnswer.from_row(found)
     return accepted_response(document, f"/v1/jobs/{path.job_id}/explanations")
 
 
 @blueprint.get(
     "/jobs/<string:job_id>/explanations",
     operation_id="getExplanation",
-    responses={200: ExplanationDocument, **authenticated_problems(404, 422)},
+    responses={200: ExplanationAnswer, **authenticated_problems(404, 422)},
 )
 @requires("jobs:read")
 def get_explanation(path: JobPath) -> Response:
     """Get the explanation of a job: its state and, once it is made, people, faces and names of images."""
     with current_services().sessions.transaction() as session:
-        document = ExplanationDocument.from_row(_find(session, find_own_job(session, path.job_id).id))
+        document = ExplanationAnswer.from_row(_find(session, find_own_job(session, path.job_id).id))
     return document_response(document)
 
 

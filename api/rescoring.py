@@ -146,6 +146,7 @@ def _create(
                 sample_fps=options.get("sample_fps", parent.sample_fps),
                 segment_seconds=options.get("segment_seconds", parent.segment_seconds),
                 webhook_url=options.get("webhook_url"),
+                webhook_events=options.get("webhook_events"),
                 metadata=options.get("metadata", parent.client_metadata),
                 idempotency_key=request[0],
                 request_sha256=request[1],

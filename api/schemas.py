@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
+from api.webhook_events import BatchEvents, JobEvents, JobEventsText, StreamEvents
 from shared.documents.base import DeclaredType
 from shared.errors import Code
 from shared.states import Finding, JobStatus, Recording
@@ -142,6 +143,7 @@ class QueryOptions(_Request):
     """Options of a job, in the query or in form fields."""
 
     webhook_url: WebhookURL | Absent = None
+    webhook_events: JobEventsText | Absent = None
     sample_fps: SampleFPS | Absent = None
     segment_seconds: SegmentSeconds | Absent = None
     model: ModelName | Absent = None
@@ -154,6 +156,7 @@ class _Submission(_Request):
     """Options of a job in a JSON object."""
 
     webhook_url: WebhookURL | Absent = None
+    webhook_events: JobEvents | Absent = None
     sample_fps: SampleFPS | Absent = None
     segment_seconds: SegmentSeconds | Absent = None
     model: ModelName | Absent = None
@@ -193,6 +196,7 @@ class Rescoring(_OptionalRequest):
     sample_fps: SampleFPS | Absent = None
     segment_seconds: SegmentSeconds | Absent = None
     webhook_url: WebhookURL | Absent = Field(default=None, description="None unless given, whatever the job had.")
+    webhook_events: JobEvents | Absent = None
     metadata: dict[str, Any] | Absent = Field(default=None, description=f"{METADATA} The job's own unless given.")
     explain: bool | Absent = Field(
         default=None, description="Explain the faces once the job has succeeded; as in this job unless given."
@@ -247,6 +251,7 @@ class StreamRequest(_Request):
     webhook_url: WebhookURL | Absent = Field(
         default=None, description="Called for each alert and at the end; see *Webhooks*."
     )
+    webhook_events: StreamEvents | Absent = None
     metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
 
     @model_validator(mode="after")
@@ -313,6 +318,7 @@ class BatchRequest(_Request):
     webhook_url: WebhookURL | Absent = Field(
         default=None, description="Called once, when all jobs of the batch have ended; see *Webhooks*."
     )
+    webhook_events: BatchEvents | Absent = None
     metadata: dict[str, Any] | Absent = Field(
         default=None, description="Your own data, returned with the batch and in its webhook."
     )

@@ -81,6 +81,7 @@ def new_job(
         sample_fps=options.get("sample_fps", manifest.sampling.sample_fps),
         segment_seconds=options.get("segment_seconds", manifest.sampling.segment_seconds),
         webhook_url=options.get("webhook_url"),
+        webhook_events=options.get("webhook_events"),
         metadata=options.get("metadata", {}),
         idempotency_key=idempotency_key,
         request_sha256=_request_sha256(source, options),

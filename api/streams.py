@@ -235,6 +235,7 @@ def _create(
                 sample_fps=body.sample_fps or manifest.sampling.sample_fps,
                 segment_seconds=body.segment_seconds or manifest.sampling.segment_seconds,
                 webhook_url=body.webhook_url,
+                webhook_events=body.webhook_events,
                 metadata=body.metadata or {},
                 idempotency_key=idempotency_key,
                 # Without the secret: a digest of a password could be guessed, and outlives the stream.

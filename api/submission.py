@@ -24,7 +24,7 @@ from api.schemas import (
 )
 from api.services import Services, current_services
 from api.sources import Source, check_arrival, claim, new_job, read_source
-from api.uploads import Submission, check_stored_header, receive_body
+from api.uploads import Submission, check_stored_header, is_raw, receive_body
 from api.waiting import requested_wait_s
 from shared.audit import record_event
 from shared.documents.jobs import JobDocument
@@ -96,7 +96,7 @@ def _check_before_body(services: Services, query: QueryOptions, fields: dict[str
     """Refuse wrong options in query and form fields before a possibly large file is read."""
     options, _ = _parse_options(Submission(None, fields, is_json=False), query)
     _find_manifest(services, options.get("model"))
-    check_options(services, options)
+    check_options(services, options, is_complete=is_raw(request))
 
 
 def _create_job(

@@ -208,6 +208,12 @@ def check_stored_header(storage: Storage, upload: StoredFile, limits: MediaLimit
         check_limits(inspect_header(stream, upload.size_bytes), limits)
 
 
+def is_raw(request: Request) -> bool:
+    """Return whether the body of *request* is the file itself, without options."""
+    kind = request.mimetype
+    return kind == "application/octet-stream" or kind.startswith(("image/", "video/"))
+
+
 def _read(request: Request, uploads: _Uploads, check: Callable[[dict[str, str]], None]) -> Submission:
     kind = request.mimetype
     announced = request.content_length
@@ -219,7 +225,7 @@ def _read(request: Request, uploads: _Uploads, check: Callable[[dict[str, str]],
         return Submission(uploads.incoming[0].keep(), fields, is_json=False)
     if kind == "application/json":
         return Submission(None, _read_json(request), is_json=True)
-    if kind == "application/octet-stream" or kind.startswith(("image/", "video/")):
+    if is_raw(request):
         if announced is not None and announced > uploads.max_bytes:
             raise _too_large(announced, uploads.max_bytes)
         item = uploads.begin()

@@ -18,6 +18,14 @@ SQLSTATE prefixes of errors that do not say whether a commit took place: lost co
 and system errors, of the database or of a proxy in front of it.
 """
 
+SILENCE_S: Final = 30
+"""
+A connection whose other end acknowledges nothing for so long is lost, as after a machine or a cable failed. Without it
+a process waits for hours, far beyond its leases.
+"""
+PROBE_EVERY_S: Final = 10
+"""How often a connection is probed on which a process waits for an answer."""
+
 
 class UnconfirmedCommitError(SQLAlchemyError):
     """The connection was lost during a commit, so that its outcome is unknown."""
@@ -81,6 +89,9 @@ def make_engine(settings: Database, *, threads: int | None = None) -> Engine:
         pool_pre_ping=True,
         connect_args={
             "connect_timeout": settings.connect_timeout_s,
+            "tcp_user_timeout": 1000 * SILENCE_S,
+            "keepalives_idle": PROBE_EVERY_S,
+            "keepalives_interval": PROBE_EVERY_S,
             "options": "-c timezone=UTC -c lock_timeout=10000 -c idle_in_transaction_session_timeout=60000",
         },
     )

@@ -201,6 +201,8 @@ class Job(Base):
     sample_fps: Mapped[float]
     segment_seconds: Mapped[float]
     webhook_url: Mapped[str | None]
+    webhook_events: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """The events that the receiver gets; null for all, and in rows of older releases."""
     # The attribute cannot be called "metadata", a reserved name of SQLAlchemy.
     client_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     idempotency_key: Mapped[str | None]
@@ -539,6 +541,8 @@ class Batch(Base):
     api_key_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("api_keys.id"))
     webhook_url: Mapped[str | None]
     """Called once, when all jobs have ended."""
+    webhook_events: Mapped[list[Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """The events of the batch that the receiver gets; null for all, and in rows of older releases."""
     # The attribute cannot be called "metadata", a reserved name of SQLAlchemy.
     client_metadata: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict)
     idempotency_key: Mapped[str | None]

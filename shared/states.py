@@ -1,5 +1,5 @@
 """
-Statuses of jobs, segments and deliveries, verdicts and reasons, as the database and the API spell them.
+Statuses of jobs, segments and deliveries, verdicts, reasons and events, as the database and the API spell them.
 
 Every member is a string, so that rows, JSON documents and query parameters need no conversion. A value never changes
 its meaning, since stored rows and clients contain it.
@@ -42,6 +42,20 @@ class DeliveryStatus(StrEnum):
     SENDING = "sending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook reports."""
+
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_CANCELLED = "job.cancelled"
+    STREAM_ALERT = "stream.alert"
+    """A person in a live stream is suspicious, or is not any more."""
+    STREAM_ENDED = "stream.ended"
+    """The end of the job of a live stream, instead of the event of its status."""
+    BATCH_ENDED = "batch.ended"
+    """The last job of a batch has ended."""
 
 
 class ExplanationStatus(StrEnum):
@@ -183,3 +197,6 @@ FINAL_JOB_STATUSES: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CA
 OPEN_SEGMENT_STATUSES: Final = (SegmentStatus.PENDING, SegmentStatus.RUNNING)
 OPEN_EXPLANATION_STATUSES: Final = (ExplanationStatus.PENDING, ExplanationStatus.RUNNING)
 OPEN_DELIVERY_STATUSES: Final = (DeliveryStatus.PENDING, DeliveryStatus.SENDING)
+JOB_EVENTS: Final = (WebhookEvent.JOB_SUCCEEDED, WebhookEvent.JOB_FAILED, WebhookEvent.JOB_CANCELLED)
+STREAM_EVENTS: Final = (WebhookEvent.STREAM_ALERT, WebhookEvent.STREAM_ENDED)
+BATCH_EVENTS: Final = (WebhookEvent.BATCH_ENDED,)

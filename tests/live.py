@@ -141,7 +141,7 @@ class TransportSender:
         self._socket.close()
 
     def wait_for_listener(self) -> None:
-        """Send packets without content until they are not refused; raise TimeoutError if nobody listens for a minute."""
+        """Send packets without content until they are not refused, or raise TimeoutError after a minute."""
         nothing = b"\x47\x1f\xff\x10" + b"\xff" * 184
         accepted, began = 0, time.monotonic()
         while accepted < 3:

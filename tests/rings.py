@@ -41,6 +41,7 @@ GROUPS: Final = {
         *("tests/e2e/test_streams.py", "tests/e2e/test_clients.py", "tests/e2e/test_mcp.py"),
         "tests/e2e/test_integrations.py",
         *("tests/e2e/test_batches.py", "tests/e2e/test_examples.py", "tests/e2e/test_typescript.py"),
+        "tests/e2e/test_webhooks.py",
         *("tests/integration/api/test_http.py", "tests/integration/api/test_bodies.py"),
         *("tests/integration/api/test_memory.py", "tests/integration/api/test_openapi.py"),
         "tests/integration/test_audit.py",

@@ -100,6 +100,8 @@ class Explanation(Document):
     people: tuple[ExplainedPerson, ...] = ()
     """Most suspicious first; empty until the status is ``succeeded``."""
     images: tuple[ExplanationImage, ...] = ()
+    poll_after_s: Number | None = None
+    """When the service asks to be asked again; None once the explanation is final, and from older services."""
     raw: dict[str, Any] = Field(repr=False)
     """The document as the service answered it."""
 

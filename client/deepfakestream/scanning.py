@@ -33,6 +33,7 @@ class Options:
     sample_fps: float | None = None
     segment_seconds: float | None = None
     webhook_url: str | None = None
+    webhook_events: tuple[str, ...] = ()
     explain: bool = False
     timeout_s: float | None = None
     wait: bool = True
@@ -148,6 +149,7 @@ class Scan:
             sample_fps=options.sample_fps,
             segment_seconds=options.segment_seconds,
             webhook_url=options.webhook_url,
+            webhook_events=options.webhook_events or None,
             explain=options.explain or None,
             metadata=_metadata(source),
             on_upload=on_upload,

@@ -64,6 +64,8 @@ class Stream(Document):
     """Number of the last event."""
     events: tuple[StreamEvent, ...] = Field(default=(), repr=False)
     """The events that were asked for."""
+    poll_after_s: Number | None = None
+    """When the service asks to be asked again; None once the stream has ended, and from older services."""
     raw: dict[str, Any] = Field(repr=False)
     """The document of the service."""
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
@@ -11,6 +11,9 @@ from pydantic_core import CoreSchema, core_schema, to_jsonable_python
 from shared.errors import Code
 
 Score = Annotated[float, Field(ge=0.0, le=1.0)]
+POLL_AFTER_S: Final = 2.0
+"""When a client that polls should ask again for the state of something that has not ended, in seconds."""
+EVENTS_SENT: Final = "The events that are sent to `webhook_url`. Null for all."
 
 
 class Document(BaseModel):
@@ -69,6 +72,9 @@ class DeclaredType:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return the schema of the declared type."""
         del schema
+        if isinstance(self.declared, type) and issubclass(self.declared, BaseModel):
+            # pydantic refers to the model only from within another schema.
+            return {"allOf": [handler(core_schema.list_schema(TypeAdapter(self.declared).core_schema))["items"]]}
         return handler(TypeAdapter(self.declared).core_schema)
 
 

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.documents.base import EVENTS_SENT, DeclaredType, Document, ErrorDocument, Score
 from shared.models import Batch, BatchItem
-from shared.states import JobStatus, Reason, Verdict
+from shared.states import JobStatus, Reason, Verdict, WebhookEvent
 
 
 class BatchCounts(Document):
@@ -32,6 +32,9 @@ class BatchSummary(Document):
     created_at: datetime
     ended_at: datetime | None = Field(description="Null while a job of it is open.")
     webhook_url: str | None
+    webhook_events: Annotated[list[Any] | None, DeclaredType(list[WebhookEvent] | None)] = Field(
+        description=EVENTS_SENT
+    )
     metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])]
     counts: BatchCounts
     verdicts: dict[str, int] = Field(description="Number of jobs that succeeded, by verdict.")
@@ -98,6 +101,7 @@ def summarise(batch: Batch, counts: Mapping[str, int], verdicts: Mapping[str, in
         created_at=batch.created_at,
         ended_at=batch.ended_at,
         webhook_url=batch.webhook_url,
+        webhook_events=batch.webhook_events,
         metadata=batch.client_metadata,
         counts=BatchCounts(total=sum(counts.values()), **known),
         verdicts=dict(verdicts),

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from shared.cursors import write_cursor
-from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.documents.base import EVENTS_SENT, DeclaredType, Document, ErrorDocument, Score
 from shared.documents.explanations import ExplanationState
 from shared.documents.findings import EvidenceDocument, ModelDescription, PersonVerdictDocument, SuspicionDocument
 from shared.documents.provenance import ProvenanceDocument
@@ -15,7 +15,7 @@ from shared.documents.reviews import ReviewDocument
 from shared.documents.segments import SegmentSummary
 from shared.jobs.segments import JobSegments
 from shared.models import Job, Media
-from shared.states import JobStatus, Reason, Verdict
+from shared.states import JobStatus, Reason, Verdict, WebhookEvent
 
 
 class Progress(Document):
@@ -96,6 +96,9 @@ class OptionsDocument(Document):
     sample_fps: float
     segment_seconds: float
     webhook_url: str | None
+    webhook_events: Annotated[list[Any] | None, DeclaredType(list[WebhookEvent] | None)] = Field(
+        description=EVENTS_SENT
+    )
 
 
 class _Job(Document):
@@ -194,6 +197,7 @@ def _fields(job: Job, segments_done: int) -> dict[str, Any]:
             sample_fps=job.sample_fps,
             segment_seconds=job.segment_seconds,
             webhook_url=job.webhook_url,
+            webhook_events=job.webhook_events,
         ),
         "metadata": job.client_metadata,
         "fake_score": job.fake_score,

@@ -1,14 +1,14 @@
 """Documents of live streams and of their events."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from shared.documents.base import DeclaredType, Document, ErrorDocument, Score
+from shared.documents.base import EVENTS_SENT, POLL_AFTER_S, DeclaredType, Document, ErrorDocument, Score
 from shared.models import Job, Stream, StreamEvent
-from shared.states import JobStatus, Reason, Recording, StreamEnd, StreamEventKind, StreamState, Verdict
+from shared.states import JobStatus, Reason, Recording, StreamEnd, StreamEventKind, StreamState, Verdict, WebhookEvent
 
 
 class StreamOptionsDocument(Document):
@@ -22,6 +22,9 @@ class StreamOptionsDocument(Document):
     record: Annotated[str, DeclaredType(Recording)]
     last_faces: bool = Field(description="Whether pictures of the newest faces are kept while it runs.")
     webhook_url: str | None
+    webhook_events: Annotated[list[Any] | None, DeclaredType(list[WebhookEvent] | None)] = Field(
+        description=EVENTS_SENT
+    )
 
 
 class StreamCounters(Document):
@@ -78,6 +81,24 @@ class StreamEventDocument(Document):
         return cls(seq=event.seq, kind=event.kind, created_at=event.created_at, data=event.payload)
 
 
+class AlertDocument(Document):
+    """An alert about a person in a live stream, or its end, as the webhook `stream.alert` has it."""
+
+    stream_id: UUID
+    seq: int = Field(description="Its number among the events of the stream.")
+    created_at: datetime
+    metadata: Annotated[dict[str, Any], DeclaredType(dict[str, Any])] = Field(description="That of the stream.")
+    action: Literal["raised", "cleared"]
+    person: int
+    time_s: float = Field(description="End of the segment that caused it, in the time of the stream.")
+    start_s: float = Field(description="Where the faces begin that caused it.")
+    fake_score: Annotated[float | None, DeclaredType(Score | None)] = Field(
+        description="Mean over these faces; null if the person has gone."
+    )
+    faces: int
+    limit: Annotated[float, DeclaredType(Score)] = Field(description="What the mean was compared with.")
+
+
 class PushDocument(Document):
     """Where a publisher sends a stream."""
 
@@ -123,6 +144,10 @@ class StreamDocument(StreamSummary):
 
     people: Annotated[list[Any], DeclaredType(list[StreamPersonDocument])]
     events: list[StreamEventDocument] = Field(description="At most 100 after `after`; empty without it.")
+    poll_after_s: float | None = Field(
+        description="Ask for the stream again in so many seconds, or wait for an event with `wait_s`. Null once it has"
+        " ended."
+    )
 
     @classmethod
     def from_rows(
@@ -135,7 +160,12 @@ class StreamDocument(StreamSummary):
             push_key: The key for its publisher, where it is to be shown.
         """
         found = [StreamEventDocument.from_event(event) for event in events]
-        return cls(**_fields(job, stream, push_key), people=stream.people, events=found)
+        return cls(
+            **_fields(job, stream, push_key),
+            people=stream.people,
+            events=found,
+            poll_after_s=None if job.is_final else POLL_AFTER_S,
+        )
 
 
 def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, Any]:
@@ -160,6 +190,7 @@ def _fields(job: Job, stream: Stream, push_key: str | None = None) -> dict[str, 
             record=stream.record,
             last_faces=stream.last_faces,
             webhook_url=job.webhook_url,
+            webhook_events=job.webhook_events,
         ),
         "metadata": job.client_metadata,
         "counters": StreamCounters(**{name: getattr(stream, name) for name in StreamCounters.model_fields}),

@@ -29,6 +29,8 @@ class NewBatch:
     owner: str
     api_key_id: uuid.UUID
     webhook_url: str | None
+    webhook_events: Sequence[str] | None
+    """The events that the receiver gets; None for all."""
     metadata: dict[str, Any]
     idempotency_key: str | None
     request_sha256: str
@@ -48,6 +50,7 @@ def create_batch(session: Session, new: NewBatch) -> tuple[Batch, bool]:
         owner=new.owner,
         api_key_id=new.api_key_id,
         webhook_url=new.webhook_url,
+        webhook_events=None if new.webhook_events is None else list(new.webhook_events),
         client_metadata=new.metadata,
         idempotency_key=new.idempotency_key,
         request_sha256=new.request_sha256,
@@ -188,8 +191,7 @@ def _end(session: Session, batch: Batch, job: Job) -> None:
     session.flush()
     session.refresh(batch)
     if batch.webhook_url is not None:
-        data = describe_batch(session, batch).to_json()
-        schedule_batch_end(session, job, batch.id, batch.webhook_url, data)
+        schedule_batch_end(session, job, batch, describe_batch(session, batch).to_json())
 
 
 def _lock_open_batch(session: Session, job_id: uuid.UUID) -> Batch | None:

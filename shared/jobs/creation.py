@@ -1,6 +1,7 @@
 """Creation of jobs, once for each idempotency key."""
 
 import uuid
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,8 @@ class NewJob:
     request_sha256: str
     parent_id: uuid.UUID | None = None
     """The job whose media this one scores again."""
+    webhook_events: Sequence[str] | None = None
+    """The events that the receiver gets; None for all."""
     explain: bool = False
     """Whether its faces are explained once it has succeeded."""
 
@@ -64,6 +67,7 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
         sample_fps=new.sample_fps,
         segment_seconds=new.segment_seconds,
         webhook_url=new.webhook_url,
+        webhook_events=None if new.webhook_events is None else list(new.webhook_events),
         client_metadata=new.metadata,
         reasons=[],
         idempotency_key=new.idempotency_key,

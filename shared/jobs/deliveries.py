@@ -11,22 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from shared.db import after_commit
-from shared.models import Delivery, Job
+from shared.models import Batch, Delivery, Job
 from shared.observability import WEBHOOK_ATTEMPTS
 from shared.queues import DELIVER_WEBHOOK
-from shared.states import OPEN_DELIVERY_STATUSES, DeliveryStatus
+from shared.states import OPEN_DELIVERY_STATUSES, DeliveryStatus, WebhookEvent
 
-STREAM_ALERT: Final = "stream.alert"
-STREAM_ENDED: Final = "stream.ended"
-"""Events of live streams; those of other jobs are ``job.`` and the status."""
-BATCH_ENDED: Final = "batch.ended"
-"""The event of a batch. Its deliveries are in the log of one of the jobs of the batch."""
 MAX_RETRY_AFTER_S = 86400.0
 """The longest ``Retry-After`` of a receiver that is honoured."""
 
@@ -46,14 +41,18 @@ class Attempt:
     """Whether a retry cannot help."""
 
 
-def schedule_webhook(session: Session, job: Job, event: str | None = None) -> None:
+def schedule_webhook(session: Session, job: Job, event: WebhookEvent | None = None) -> None:
     """
-    Schedule the first delivery of a job that has just ended, unless it has no webhook or that is switched off.
+    Schedule the first delivery of a job that has just ended.
+
+    Nothing is scheduled without a webhook, if its receiver is switched off, or if the event is not among those that it
+    is to get.
 
     Args:
         event: By default the event of the job's status.
     """
-    _schedule(session, job, event or f"job.{job.status}", f"msg_{job.id.hex}", None)
+    chosen = event or WebhookEvent(f"job.{job.status}")
+    _schedule(session, job, job, chosen, event_id=f"msg_{job.id.hex}", payload=None)
 
 
 def schedule_alert(session: Session, job: Job, seq: int, data: dict[str, Any]) -> None:
@@ -64,25 +63,27 @@ def schedule_alert(session: Session, job: Job, seq: int, data: dict[str, Any]) -
         seq: Number of the alert among the stream's events.
         data: What the receiver gets.
     """
-    _schedule(session, job, STREAM_ALERT, f"msg_{job.id.hex}_{seq}", data)
+    _schedule(session, job, job, WebhookEvent.STREAM_ALERT, event_id=f"msg_{job.id.hex}_{seq}", payload=data)
 
 
-def schedule_batch_end(session: Session, job: Job, batch_id: uuid.UUID, url: str, data: dict[str, Any]) -> None:
+def schedule_batch_end(session: Session, job: Job, batch: Batch, data: dict[str, Any]) -> None:
     """
-    Schedule the first delivery of the end of a batch, unless the receiver is switched off.
+    Schedule the first delivery of the end of a batch, as ``schedule_webhook`` does for a job.
 
     Args:
         job: A locked job of the batch, whose log has the delivery.
-        url: The receiver.
+        batch: The batch.
         data: What the receiver gets.
     """
-    _schedule(session, job, BATCH_ENDED, f"msg_{batch_id.hex}", data, url=url)
+    _schedule(session, job, batch, WebhookEvent.BATCH_ENDED, event_id=f"msg_{batch.id.hex}", payload=data)
 
 
 def move_batch_deliveries(session: Session, job_id: uuid.UUID, carrier: Job) -> None:
     """Move the open deliveries of the end of a batch from a locked job to the log of *carrier*, which is locked."""
     query = select(Delivery).where(
-        Delivery.job_id == job_id, Delivery.event == BATCH_ENDED, Delivery.status.in_(OPEN_DELIVERY_STATUSES)
+        Delivery.job_id == job_id,
+        Delivery.event == WebhookEvent.BATCH_ENDED,
+        Delivery.status.in_(OPEN_DELIVERY_STATUSES),
     )
     for delivery in session.scalars(query).all():
         delivery.number, delivery.job_id = _next_number(session, carrier.id), carrier.id
@@ -94,10 +95,25 @@ def move_batch_deliveries(session: Session, job_id: uuid.UUID, carrier: Job) -> 
 
 
 def _schedule(
-    session: Session, job: Job, event: str, event_id: str, payload: dict[str, Any] | None, *, url: str | None = None
+    session: Session,
+    job: Job,
+    subject: Job | Batch,
+    event: WebhookEvent,
+    *,
+    event_id: str,
+    payload: dict[str, Any] | None,
 ) -> None:
-    url = url or job.webhook_url
-    if url is None or is_switched_off(session, job.owner, url):
+    """
+    Schedule the first delivery of an *event*.
+
+    Args:
+        job: The job whose log has the delivery.
+        subject: What the event is about, which has the webhook.
+        event_id: The ``webhook-id``.
+        payload: The data of the event; see ``Delivery.payload``.
+    """
+    url, wanted = subject.webhook_url, subject.webhook_events
+    if url is None or (wanted is not None and event not in wanted) or is_switched_off(session, job.owner, url):
         return
     delivery = Delivery(
         job_id=job.id,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from shared.db import after_commit
 from shared.errors import DeepfakeStreamError
 from shared.jobs.batches import drop_batch_of, end_batch_of, leave_batch
-from shared.jobs.deliveries import STREAM_ENDED, cancel_deliveries, schedule_webhook
+from shared.jobs.deliveries import cancel_deliveries, schedule_webhook
 from shared.jobs.explanations import drop_explanation, start_explanation
 from shared.jobs.queries import has_open_segments
 from shared.jobs.usage import record_usage
@@ -20,7 +20,7 @@ from shared.media.removals import schedule_deletion
 from shared.models import Job, Media, Segment, Share
 from shared.observability import FAKE_SCORES, JOBS_ENDED, VERDICTS
 from shared.queues import FINISH
-from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict
+from shared.states import FINAL_JOB_STATUSES, JobStatus, SegmentStatus, Verdict, WebhookEvent
 from shared.streams.cleanup import end_stream, erase_stream, release_piece, release_rest
 
 
@@ -123,7 +123,7 @@ def end_job(
         drop_explanation(session, job.id)
     _count_end(session, job)
     is_stream = end_stream(session, job)
-    schedule_webhook(session, job, STREAM_ENDED if is_stream else None)
+    schedule_webhook(session, job, WebhookEvent.STREAM_ENDED if is_stream else None)
     end_batch_of(session, job)
 
 
@@ -162,7 +162,7 @@ def delete_job(session: Session, job: Job) -> None:
     session.flush()
     drop_batch_of(session, job.id)
     job.client_metadata, job.reasons = {}, []
-    job.source_url = job.source_sha256 = job.webhook_url = job.idempotency_key = None
+    job.source_url = job.source_sha256 = job.webhook_url = job.webhook_events = job.idempotency_key = None
     job.fake_score = job.peak_score = job.verdict = job.reused_from = job.parent_id = None
     job.model_description = job.evidence = job.findings = job.manifest = job.review = None
     job.error_code = job.error_detail = job.lease_token = job.leased_until = None

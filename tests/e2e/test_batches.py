@@ -7,6 +7,7 @@ from deepfakestream import verify_webhook
 
 from tests.clips import noise_picture
 from tests.receiver import running_receiver
+from tests.webhooks import check_webhook
 
 
 def test_a_batch_is_scored_and_its_end_is_signed(stack):
@@ -23,6 +24,7 @@ def test_a_batch_is_scored_and_its_end_is_signed(stack):
         [hook] = hooks
         event = verify_webhook(hook.headers, hook.body, secret)
         batch = http.get(made.headers["Location"]).json()
+        assert check_webhook(http.get("/openapi.json").json(), hook) == "batch.ended"
     assert (event["type"], event["timestamp"]) == ("batch.ended", batch["ended_at"])
     assert event["data"] == {name: batch[name] for name in batch if name not in ("items", "next_cursor")}
     assert (batch["counts"]["succeeded"], batch["counts"]["failed"]) == (1, 1)

@@ -19,6 +19,7 @@ from tests.inside import service_of
 from tests.live import Playlist, join_parts, serving, wait_until
 from tests.publishers import publishing
 from tests.receiver import running_receiver
+from tests.webhooks import check_webhook
 
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
 PASSWORD = "hush-hush-4711"
@@ -108,6 +109,8 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
     assert (ended["status"], ended["why"]) == ("succeeded", "source")
     payloads = [verify_webhook(one.headers, one.body, secret) for one in receiver.requests]
     assert payloads[0]["type"] == "stream.alert"
+    document = api.get("/openapi.json").json()
+    assert {check_webhook(document, one) for one in receiver.requests} == {"stream.alert", "stream.ended"}
     assert payloads[0]["data"]["stream_id"] == stream_id
     assert payloads[0]["data"]["metadata"] == {"room": 7}
     assert payloads[-1]["data"]["id"] == stream_id

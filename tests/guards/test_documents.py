@@ -24,14 +24,24 @@ from shared.documents.findings import ModelDescription, PersonVerdictDocument, S
 from shared.documents.jobs import MEDIA_FACTS, PRESENTATION, JobDocument, JobList, JobSummary
 from shared.documents.provenance import ActionDocument, ProvenanceDocument
 from shared.documents.segments import FaceDocument, SegmentDocument, SegmentSummary
-from shared.documents.streams import StreamDocument, StreamEventDocument, StreamPersonDocument
-from shared.documents.webhooks import DeliveryDocument, WebhookPayload
+from shared.documents.streams import AlertDocument, StreamDocument, StreamEventDocument, StreamPersonDocument
+from shared.documents.webhooks import PAYLOADS, DeliveryDocument, JobPayload, JobSucceededPayload, StoredPayload
 from shared.errors import Code
 from shared.evidence import Evidence
 from shared.jobs.segments import JobSegments, SegmentPage, summarize_result
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, read_manifest
 from shared.models import Delivery, Job, Media, Segment
-from shared.states import DeliveryStatus, JobStatus, Reason, SegmentStatus, Verdict
+from shared.states import (
+    BATCH_EVENTS,
+    JOB_EVENTS,
+    STREAM_EVENTS,
+    DeliveryStatus,
+    JobStatus,
+    Reason,
+    SegmentStatus,
+    Verdict,
+    WebhookEvent,
+)
 from worker.detection.people import LOOK_SIZE, pack_look
 from worker.media.probe import MediaFacts
 from worker.pipeline.results import FaceResult, Suspicion
@@ -224,7 +234,13 @@ def test_documents_are_serialised_as_in_earlier_releases():
         "finished_at": "2026-01-02T03:05:00Z",
         "progress": {"segments_total": 1, "segments_done": 1, "fraction": 1.0},
         "media": media,
-        "options": {"model": DEFAULT_CHECKPOINT, "sample_fps": 2.0, "segment_seconds": 5.0, "webhook_url": None},
+        "options": {
+            "model": DEFAULT_CHECKPOINT,
+            "sample_fps": 2.0,
+            "segment_seconds": 5.0,
+            "webhook_url": None,
+            "webhook_events": None,
+        },
         "metadata": {"a": 1},
         "fake_score": 0.25,
         "peak_score": 0.25,
@@ -250,7 +266,7 @@ def test_documents_are_serialised_as_in_earlier_releases():
     faces = common | {"people": people, "started_at": None, "finished_at": "2026-01-02T03:05:00Z"}
     assert json.loads(SegmentDocument.from_row(segment).model_dump_json()) == faces
     payload = {"type": "job.succeeded", "timestamp": "2026-01-02T03:05:00Z", "data": whole}
-    assert WebhookPayload.from_job("job.succeeded", job, of(segment)).to_json() == payload
+    assert JobPayload.from_job("job.succeeded", job, of(segment)).to_json() == payload
 
 
 def test_rows_of_another_release_are_serialised_without_an_error():
@@ -283,11 +299,11 @@ def test_accepted_metadata_is_serialised_at_any_depth(levels):
     shallow = {"large": 10**30, "text": "\u00e4\u2028", "fraction": 0.1}
     job.client_metadata = shallow
     whole, summary = JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)
-    payload = WebhookPayload.from_job("job.succeeded", job, of(segment))
+    payload = JobPayload.from_job("job.succeeded", job, of(segment))
     wanted = [document.model_dump_json() for document in (whole, summary, payload)]
     job.client_metadata = shallow | {"deep": nested(levels)}
     whole, summary = JobDocument.from_job(job, of(segment)), JobSummary.from_job(job, 1)
-    payload = WebhookPayload.from_job("job.succeeded", job, of(segment))
+    payload = JobPayload.from_job("job.succeeded", job, of(segment))
     deep = f',"deep":{json.dumps(nested(levels), separators=(",", ":"))}'
     # All else of it is written as pydantic writes it.
     assert [document.to_text().replace(deep, "") for document in (whole, summary, payload)] == wanted
@@ -336,6 +352,43 @@ def test_the_openapi_document_lists_every_value_of_an_enumeration(document):
     assert {"$ref": "#/components/schemas/Verdict"} in schemas["JobDocument"]["properties"]["verdict"]["anyOf"]
 
 
+def test_every_reason_and_every_error_code_of_the_openapi_document_is_one_of_the_code(document):
+    schemas = document["components"]["schemas"]
+    assert schemas["Code"]["enum"] == list(Code)
+    reasons = {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}}
+    found = set()
+    for kind, schema in schemas.items():
+        for name, given in schema.get("properties", {}).items():
+            shape = {word: value for word, value in given.items() if word not in ("title", "description", "default")}
+            if name == "reasons":
+                assert shape in (reasons, {"anyOf": [reasons, {"type": "null"}]}), kind
+            elif name in ("code", "error_code"):
+                optional = [{"$ref": "#/components/schemas/Code"}, {"type": "null"}]
+                assert shape.get("enum") == list(Code) or shape["anyOf"] == optional, kind
+            else:
+                continue
+            found.add((kind, name))
+    assert {("JobDocument", "reasons"), ("Problem", "code"), ("ErrorDocument", "code")} <= found
+
+
+def test_every_event_of_webhooks_is_in_the_openapi_document(document):
+    assert list(document["webhooks"]) == list(PAYLOADS) == list(WebhookEvent)
+    assert {*JOB_EVENTS, *STREAM_EVENTS, *BATCH_EVENTS} == set(WebhookEvent)
+    schemas = document["components"]["schemas"]
+    assert schemas["WebhookEvent"]["enum"] == list(WebhookEvent)
+    assert schemas["DeliveryDocument"]["properties"]["event"]["enum"] == list(WebhookEvent)
+    for event, described in document["webhooks"].items():
+        content = described["post"]["requestBody"]["content"]["application/json"]
+        name = content["schema"]["$ref"].removeprefix("#/components/schemas/")
+        assert schemas[name]["properties"]["type"]["const"] == event
+        assert f"`{event}`" in (ROOT / "docs" / "api.md").read_text()
+    job, segment = sample()
+    check_shapes(JobSucceededPayload.from_job("job.succeeded", job, of(segment)))
+    data = {"ended_at": "2026-01-02T03:05:00Z", "created_at": "2026-01-02T03:04:05Z"}
+    stored = StoredPayload.from_delivery(Delivery(event="batch.ended", payload=data))
+    assert stored.to_json() == {"type": "batch.ended", "timestamp": data["ended_at"], "data": data}
+
+
 def test_a_job_with_more_segments_has_a_cursor_to_the_next_page():
     job, segment = sample()
     assert JobDocument.from_job(job, of(segment, last_index=99)).segments_next_cursor == write_cursor(99)
@@ -374,6 +427,11 @@ def test_the_people_and_events_of_streams_have_the_shape_of_their_schemas(docume
     said = document["components"]["schemas"]["StreamEventDocument"]["properties"]["data"]["description"]
     fields = re.search(r"`alert`: (.*?)\. `ended`", said)[1]
     assert set(re.findall(r"`(\w+)`", fields)) - {"raised", "cleared"} == set(alert.to_json())
+    of_webhook = {"stream_id": uuid.uuid4(), "seq": 1, "created_at": CREATED, "metadata": {"a": 1}}
+    webhook = AlertDocument(**of_webhook, **alert.to_json())
+    assert set(AlertDocument.model_fields) == {*of_webhook, *alert.to_json()}
+    assert webhook.to_json() == webhook.to_json() | alert.to_json() | {"created_at": "2026-01-02T03:04:05.678900Z"}
+    check_shapes(webhook)
 
 
 def test_the_sdk_has_the_fields_of_streams_that_it_names():

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from shared.db import UnconfirmedCommitError, after_commit, is_definite_rejection
+from shared.db import PROBE_EVERY_S, SILENCE_S, UnconfirmedCommitError, after_commit, is_definite_rejection
 from shared.effects import make_session_factory
 from shared.errors import StorageError
 from shared.media.removals import schedule_deletion, unclaimed_file
@@ -135,6 +135,15 @@ def test_a_file_is_removed_if_the_database_rejects_its_row(sessions, storage):
     with pytest.raises(IntegrityError):
         commit_row(sessions, storage, key, "insert into jobs (id) values (gen_random_uuid())")
     assert keys(storage) == []
+
+
+def test_a_connection_to_a_machine_that_has_vanished_is_lost_after_a_while(engine):
+    with engine.connect() as connection:
+        assert connection.connection.driver_connection is not None
+        options = connection.connection.driver_connection.info.get_parameters()
+    # Servers of tests listen on sockets of files, on which these options have no effect.
+    assert options["tcp_user_timeout"] == str(1000 * SILENCE_S)
+    assert (options["keepalives_idle"], options["keepalives_interval"]) == (str(PROBE_EVERY_S), str(PROBE_EVERY_S))
 
 
 def test_a_deferred_constraint_is_not_a_lost_connection(engine, sessions, storage):

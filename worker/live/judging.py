@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, undefer
 
 from shared.config import Streams
 from shared.db import after_commit
+from shared.documents.streams import AlertDocument
 from shared.jobs.deliveries import schedule_alert
 from shared.manifests import Manifest
 from shared.models import Job, Segment, Stream
@@ -102,14 +103,14 @@ def _send(session: Session, job: Job, stream: Stream, alert: Alert) -> None:
     event = add_event(session, stream, StreamEventKind.ALERT, alert.to_json())
     session.refresh(event)
     after_commit(session).count(STREAM_ALERTS.labels(action=alert.action).inc)
-    data = {
-        "stream_id": str(job.id),
-        "seq": event.seq,
-        "created_at": event.created_at.isoformat(),
-        "metadata": job.client_metadata,
+    document = AlertDocument(
+        stream_id=job.id,
+        seq=event.seq,
+        created_at=event.created_at,
+        metadata=job.client_metadata,
         **alert.to_json(),
-    }
-    schedule_alert(session, job, event.seq, data)
+    )
+    schedule_alert(session, job, event.seq, document.to_json())
 
 
 def _to_keep(session: Session, segment: Segment, alerts: Sequence[Alert]) -> set[int]:

@@ -269,8 +269,10 @@ class RollingVerdict:
         stretch = person.recent[-CLEARING_SEGMENTS:]
         values = [value for scores in stretch for value in scores.values]
         limits = self._limits(len(values), len(person.recent))
-        # Half-way between real and fake, so that a score near the limit does not raise and clear in turn.
-        mean, limit = round(fmean(values), SCORE_DIGITS), round((limits.low + limits.high) / 2, SCORE_DIGITS)
+        # Half-way between real and fake, so that a score near the limit does not raise and clear in turn; and not above
+        # what the whole window raises it by, which is lower than what half-way is for the few faces of short segments.
+        half_way = min((limits.low + limits.high) / 2, self._window_limits(person).high)
+        mean, limit = round(fmean(values), SCORE_DIGITS), round(half_way, SCORE_DIGITS)
         if mean >= limit or len(stretch) < min(CLEARING_SEGMENTS, len(person.recent)):
             return None
         return Alert("cleared", person.number, now_s, stretch[0].start_s, mean, len(values), limit)

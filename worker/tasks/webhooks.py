@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 from standardwebhooks import Webhook
 
-from shared.documents.webhooks import WebhookPayload
+from shared.documents.webhooks import JobPayload, StoredPayload
 from shared.errors import ForbiddenURLError, JobCancelledError, SourceUnreachableError
 from shared.jobs.deliveries import Attempt
 from shared.jobs.leases import Lease, Step
@@ -43,10 +43,9 @@ def _deliver(context: Context, lease: Lease, _is_lost: IsLost) -> None:
             raise JobCancelledError("the job was deleted")
         job = delivery.job
         if delivery.payload is not None:
-            moment = delivery.payload.get("ended_at") or delivery.payload["created_at"]
-            payload = {"type": delivery.event, "timestamp": moment, "data": delivery.payload}
+            payload = StoredPayload.from_delivery(delivery).to_json()
         else:
-            payload = WebhookPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
+            payload = JobPayload.from_job(delivery.event, job, read_segments(session, job)).to_json()
         secret, url, event_id, job_id = job.api_key.webhook_secret, delivery.url, delivery.event_id, job.id
     # Compact and sorted, so that every attempt signs the same bytes.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)

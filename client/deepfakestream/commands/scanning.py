@@ -52,6 +52,14 @@ from deepfakestream.terminal import say
     "--webhook-url", help="Address that the service calls when a job ends; not with --local.", show_default="none"
 )
 @click.option(
+    "--webhook-event",
+    "webhook_events",
+    multiple=True,
+    metavar="EVENT",
+    help="Call that address only for this: job.succeeded, job.failed or job.cancelled; repeatable.",
+    show_default="all of them",
+)
+@click.option(
     "--explain",
     is_flag=True,
     help="Explain the faces once a job has succeeded, for 'explain' and the report; not with --local.",
@@ -84,6 +92,8 @@ def scan(
     """
     if local:
         _refuse_service_options(context)
+    if options["webhook_events"] and options["webhook_url"] is None:
+        raise click.UsageError("--webhook-event needs --webhook-url, the address that is called")
     form = form_of(as_json=as_json, as_csv=as_csv)
     if STANDARD_INPUT in sources and sys.stdin.isatty():
         raise click.UsageError("standard input is a terminal: pipe a file into this command, or name the file")
@@ -117,6 +127,7 @@ def _refuse_service_options(context: click.Context) -> None:
     """Refuse options that have no effect with ``--local``."""
     service_options = {
         "webhook_url": "--webhook-url",
+        "webhook_events": "--webhook-event",
         "explain": "--explain",
         "timeout_s": "--timeout",
         "wait": "--no-wait",

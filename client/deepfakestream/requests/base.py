@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -16,6 +16,9 @@ from deepfakestream.files import replaced_when_whole
 from deepfakestream.pages import follow_pages
 from deepfakestream.results import Document
 from deepfakestream.transport import Transport
+
+MAX_PAUSE_S: Final = 60.0
+"""The longest pause between two requests that a service can ask for."""
 
 
 class Requests:
@@ -77,6 +80,18 @@ def collect_options(**given: Any) -> dict[str, Any]:
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequestError(422, "invalid_request", f"{name} cannot be written as JSON: {error}") from error
     return options
+
+
+def check_events(events: Iterable[str] | None) -> list[str] | None:
+    """Return the names of events as a list. Raises TypeError for text, whose letters are no names."""
+    if isinstance(events, str):
+        raise TypeError(f"webhook_events is a list of names: give [{events!r}] instead of {events!r}")
+    return None if events is None else list(events)
+
+
+def choose_pause(asked_s: float | None, least_s: float) -> float:
+    """Return the seconds between two requests: what the service asks for, at least *least_s*, at most a minute."""
+    return max(least_s, min(asked_s or 0.0, MAX_PAUSE_S))
 
 
 def job_path(job_id: str, *more: str, collection: str = "jobs") -> str:

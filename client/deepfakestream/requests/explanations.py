@@ -6,9 +6,11 @@ from typing import Final
 from deepfakestream.calls import Call
 from deepfakestream.errors import WaitTimeoutError
 from deepfakestream.explanations import Explanation
-from deepfakestream.requests.base import Requests, job_path, parse_document
+from deepfakestream.requests.base import Requests, choose_pause, job_path, parse_document
 
 IMAGE_TYPE: Final = "image/webp"
+POLL_S: Final = 0.5
+"""The least time between two requests, unless the caller says another."""
 MAX_IMAGE_BYTES: Final = 4 * 1024 * 1024
 """The most that is read of an image; the four images of one face have about 60 kB together."""
 
@@ -42,7 +44,7 @@ class ExplanationRequests(Requests):
 
     @Call
     async def wait_for_explanation(
-        self, job_id: str, *, timeout_s: float | None = None, poll_s: float = 0.5
+        self, job_id: str, *, timeout_s: float | None = None, poll_s: float | None = None
     ) -> Explanation:
         """
         Wait until the explanation of a job is made or has failed.
@@ -51,7 +53,7 @@ class ExplanationRequests(Requests):
 
         Args:
             timeout_s: Seconds after which to give up; never by default.
-            poll_s: Seconds between two requests.
+            poll_s: Seconds between two requests; as many as the service asks for if not given.
 
         Raises:
             NotFoundError: There is no such job of yours, or no explanation: none was requested, or the job ended
@@ -68,7 +70,8 @@ class ExplanationRequests(Requests):
                 raise WaitTimeoutError(
                     f"the explanation of job {job_id} was not made within {timeout_s:g} s; it goes on"
                 )
-            left_s = poll_s if deadline is None else min(poll_s, deadline - began)
+            pause_s = choose_pause(found.poll_after_s, POLL_S) if poll_s is None else poll_s
+            left_s = pause_s if deadline is None else min(pause_s, deadline - began)
             await self._transport.driver.sleep(max(0.0, left_s - (time.monotonic() - began)))
 
     @Call

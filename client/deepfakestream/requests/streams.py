@@ -2,19 +2,19 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, Final
 
 from deepfakestream.calls import Call, Iteration
-from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
+from deepfakestream.requests.base import Requests, check_events, choose_pause, collect_options, job_path, parse_document
 from deepfakestream.retries import RetrySafety
 from deepfakestream.streams import Stream, StreamEvent
 
 HELD_S: Final = 20.0
 """How long the service is asked to hold its answer back until there is an event."""
 MIN_PAUSE_S: Final = 0.5
-"""The least time between two requests without a new event: a busy service answers at once."""
+"""The least time between two requests without a new event: a busy service answers at once, and may ask for more."""
 
 
 class StreamRequests(Requests):
@@ -36,6 +36,7 @@ class StreamRequests(Requests):
         record: str | None = None,
         last_faces: bool | None = None,
         webhook_url: str | None = None,
+        webhook_events: Iterable[str] | None = None,
         metadata: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Stream:
@@ -57,6 +58,7 @@ class StreamRequests(Requests):
             record: ``none``, the default, or ``suspicious`` to keep the segments around alerts.
             last_faces: Keep a picture of the newest face of each person while the stream runs; not done if not given.
             webhook_url: Address that the service calls for each alert and at the end.
+            webhook_events: Names of the events that it is called for, such as ``stream.ended``; all if not given.
             metadata: Values of your own, which the stream keeps; must be JSON.
             idempotency_key: Generated if not given; with a key of your own a repetition begins no second stream. It
                 replaces the key for publishers, as long as nobody has published.
@@ -75,6 +77,7 @@ class StreamRequests(Requests):
             record=record,
             last_faces=last_faces,
             webhook_url=webhook_url,
+            webhook_events=check_events(webhook_events),
             metadata=metadata,
         )
         secret = collect_options(username=username, password=password)
@@ -127,7 +130,8 @@ class StreamRequests(Requests):
             if stream.is_final and after >= stream.last_seq:
                 return
             if not stream.events:
-                await self._transport.driver.sleep(max(0.0, MIN_PAUSE_S - (time.monotonic() - began)))
+                pause_s = choose_pause(stream.poll_after_s, MIN_PAUSE_S)
+                await self._transport.driver.sleep(max(0.0, pause_s - (time.monotonic() - began)))
 
     @Call
     async def stop_stream(self, stream_id: str) -> Stream:

@@ -3,12 +3,12 @@
 import hashlib
 import json
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import IO, Any
 
 from deepfakestream.calls import Call
 from deepfakestream.errors import InvalidRequestError
-from deepfakestream.requests.base import Requests, collect_options, job_path, parse_document
+from deepfakestream.requests.base import Requests, check_events, collect_options, job_path, parse_document
 from deepfakestream.results import Job
 from deepfakestream.sources import Source, check_source, is_url, open_source
 
@@ -31,6 +31,7 @@ class SubmissionRequests(Requests):
         sample_fps: float | None = None,
         segment_seconds: float | None = None,
         webhook_url: str | None = None,
+        webhook_events: Iterable[str] | None = None,
         metadata: dict[str, Any] | None = None,
         reuse: bool | None = None,
         explain: bool | None = None,
@@ -50,6 +51,7 @@ class SubmissionRequests(Requests):
             sample_fps: Frames sampled per second of video, 0.1 to 30; the checkpoint's default if not given.
             segment_seconds: Length of a segment in seconds, 1 to 60; the checkpoint's default if not given.
             webhook_url: Address that the service calls when the job ends.
+            webhook_events: Names of the events that it is called for, such as ``job.failed``; all if not given.
             metadata: Values of your own, which the job keeps; must be JSON.
             reuse: Whether scores may be copied from an earlier job of yours with the same file, options and
                 checkpoint; the operator decides if not given.
@@ -65,7 +67,7 @@ class SubmissionRequests(Requests):
             ConflictError: *direct* is given, and the service offers no direct uploads.
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
             NotMediaError: The path is that of a pipe or a device.
-            TypeError: *file* is of another type, or a file that is opened as text.
+            TypeError: *file* is of another type, or a file that is opened as text; *webhook_events* is text.
             ValueError: *file* cannot be read a second time, as a repetition of the request needs it.
             OSError: *file* cannot be read.
         """
@@ -82,6 +84,7 @@ class SubmissionRequests(Requests):
             sample_fps=sample_fps,
             segment_seconds=segment_seconds,
             webhook_url=webhook_url,
+            webhook_events=check_events(webhook_events),
             reuse=reuse,
             explain=explain,
             metadata=metadata,
@@ -102,6 +105,7 @@ class SubmissionRequests(Requests):
         sample_fps: float | None = None,
         segment_seconds: float | None = None,
         webhook_url: str | None = None,
+        webhook_events: Iterable[str] | None = None,
         metadata: dict[str, Any] | None = None,
         reuse: bool | None = None,
         explain: bool | None = None,
@@ -112,6 +116,7 @@ class SubmissionRequests(Requests):
 
         Args:
             webhook_url: None by default, whatever the job had.
+            webhook_events: Names of the events that it is called for; all if not given.
             reuse: Copy the scores of an earlier job with the same options and checkpoint, if there is one.
             explain: Whether the faces are explained once the job has succeeded; as in that job if not given.
 
@@ -124,6 +129,7 @@ class SubmissionRequests(Requests):
             sample_fps=sample_fps,
             segment_seconds=segment_seconds,
             webhook_url=webhook_url,
+            webhook_events=check_events(webhook_events),
             reuse=reuse,
             explain=explain,
             metadata=metadata,
@@ -170,6 +176,8 @@ class SubmissionRequests(Requests):
             upload_id = await self._transport.put(upload, blocks, size)
             body = {"upload_id": upload_id, "sha256": digest.hexdigest(), **options}
             return parse_document(Job, await self._transport.call("POST", "/v1/jobs", headers=headers, json=body))
+        if "webhook_events" in options:
+            options["webhook_events"] = ",".join(options["webhook_events"])
         if "metadata" in options:
             options["metadata"] = json.dumps(options["metadata"])
         headers |= {"Content-Type": "application/octet-stream", "Content-Length": str(size)}

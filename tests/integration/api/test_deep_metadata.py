@@ -6,7 +6,7 @@ import uuid
 import pytest
 from sqlalchemy import update
 
-from shared.documents.webhooks import WebhookPayload
+from shared.documents.webhooks import JobPayload
 from shared.jobs.queries import get_job
 from shared.jobs.segments import read_segments
 from shared.models import Job
@@ -37,7 +37,7 @@ def test_a_job_with_deep_metadata_can_be_listed_read_cancelled_and_delivered(sto
         assert (job["metadata"], job["fake_score"]) == (metadata, 1.0000000000000002)
     with api.sessions.transaction() as session:
         found = get_job(session, job_id)
-        payload = WebhookPayload.from_job("job.cancelled", found, read_segments(session, found)).to_json()
+        payload = JobPayload.from_job("job.cancelled", found, read_segments(session, found)).to_json()
     # The worker writes the body in this way.
     body = json.dumps(payload, separators=(",", ":"), sort_keys=True)
     assert json.loads(body)["data"] == api.call("GET", f"/v1/jobs/{job_id}", headers).json

@@ -223,6 +223,17 @@ def test_open_explanations_of_an_owner_are_limited_as_open_jobs(make_api):
     assert api.call("POST", where(another), other).status_code == 202
 
 
+def test_an_explanation_that_is_not_final_says_when_to_ask_again(api, headers, context):
+    job_id = finished(api, headers)
+    for method in ("POST", "GET"):
+        answer = api.call(method, where(job_id), headers)
+        assert (answer.json["status"], answer.json["poll_after_s"]) == ("pending", 2.0)
+    record(api, context, job_id)
+    for method in ("POST", "GET"):
+        answer = api.call(method, where(job_id), headers)
+        assert (answer.json["status"], answer.json["poll_after_s"]) == ("succeeded", None)
+
+
 def test_requests_of_explanations_count_as_submissions(make_api):
     api = make_api(requests_per_minute=100, submissions_per_minute=2)
     headers, _ = api.key()

@@ -37,6 +37,7 @@ def test_a_job_is_scored_again_with_another_checkpoint_and_otherwise_as_it_was(a
         "sample_fps": 3.0,
         "segment_seconds": 7.0,
         "webhook_url": None,
+        "webhook_events": None,
     }
     assert answer.json["media"]["sha256"] == api.call("GET", f"/v1/jobs/{parent}", headers).json["media"]["sha256"]
     assert len(api.files()) == 1, "the media is stored once"

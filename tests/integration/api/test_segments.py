@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import event, insert, update
 
 from shared.cursors import write_cursor
-from shared.documents.webhooks import WebhookPayload
+from shared.documents.webhooks import JobPayload
 from shared.jobs.queries import get_job
 from shared.jobs.segments import read_segments, summarize_result
 from shared.models import Job, Segment
@@ -79,7 +79,7 @@ def test_cancellation_and_webhook_list_no_more_segments(many):
     assert answer.json["segments_next_cursor"] == write_cursor(99)
     with api.sessions.transaction() as session:
         job = get_job(session, job_id)
-        payload = WebhookPayload.from_job("job.cancelled", job, read_segments(session, job)).to_json()
+        payload = JobPayload.from_job("job.cancelled", job, read_segments(session, job)).to_json()
     assert payload["data"] == answer.json == get(api, headers, f"/v1/jobs/{job_id}")
 
 

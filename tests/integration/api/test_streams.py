@@ -61,6 +61,7 @@ def test_a_new_stream_waits_for_a_reader_and_shows_no_secret(api, headers, capfd
     made = begin(api, headers, alert_threshold=0.8, metadata={"room": 7})
     assert (made["status"], made["state"], made["source"]) == ("queued", "waiting", "rtsp://cameras.example:8554/…")
     assert made["options"]["segment_seconds"] == 5.0
+    assert made["poll_after_s"] == api.call("GET", f"/v1/streams/{made['id']}", headers).json["poll_after_s"] == 2.0
     assert made["options"]["record"] == "none"
     shown = [
         api.call("GET", f"/v1/streams/{made['id']}", headers).text,
@@ -223,6 +224,7 @@ def test_a_stream_that_nobody_reads_is_stopped_and_erased(api, headers):
     for _ in range(2):
         stopped = api.call("POST", f"/v1/streams/{stream_id}/stop", headers).json
         assert (stopped["status"], stopped["state"], stopped["why"]) == ("cancelled", "ended", "request")
+        assert stopped["poll_after_s"] is None
     log = api.call("GET", f"/v1/jobs/{stream_id}/deliveries", headers).json["items"]
     assert [item["event"] for item in log] == ["stream.ended"]
     assert api.call("DELETE", f"/v1/streams/{stream_id}", headers).status_code == 204

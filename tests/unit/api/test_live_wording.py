@@ -19,6 +19,7 @@ OPTIONS = StreamOptionsDocument(
     record="none",
     last_faces=False,
     webhook_url=None,
+    webhook_events=None,
 )
 
 

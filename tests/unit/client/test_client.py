@@ -4,7 +4,9 @@ import io
 import json
 import time
 from datetime import UTC, datetime
+from functools import partial
 from operator import methodcaller
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from deepfakestream import Client, verify_webhook
@@ -70,6 +72,33 @@ def test_a_url_is_submitted_as_json(server, client):
         "webhook_url": "https://b.example/",
         "metadata": {"a": 1},
     }
+
+
+def test_every_way_to_make_a_job_or_a_stream_names_the_events_to_send(server, client):
+    events = ("job.failed", "job.cancelled")
+    upload = {"id": "u", "method": "PUT", "url": f"{server.url}/put", "headers": {}}
+    made, stream = answer(job("queued"), 202), {"id": "s", "status": "queued", "state": "waiting", "source": "rtsp://a"}
+    server.answers = [
+        made,
+        made,
+        answer(upload, 201),
+        (200, {}, b""),
+        made,
+        made,
+        answer(stream | {"last_seq": 0}, 202),
+    ]
+    given = {"webhook_url": "https://b.example/", "webhook_events": events}
+    client.submit(io.BytesIO(b"x"), **given)
+    client.submit(url="https://a.example/x", **given)
+    client.submit(io.BytesIO(b"x"), direct=True, **given)
+    client.rescore("x", **given)
+    client.begin_stream("rtsp://a", **given)
+    in_query, *by_json = (one for one in server.requests if one.path.startswith(("/v1/jobs", "/v1/streams")))
+    assert parse_qs(urlsplit(in_query.path).query)["webhook_events"] == ["job.failed,job.cancelled"]
+    assert [json.loads(one.body)["webhook_events"] for one in by_json] == [[*events]] * 4
+    for call in (partial(client.submit, b"x"), partial(client.rescore, "x"), partial(client.begin_stream, "rtsp://a")):
+        with pytest.raises(TypeError, match=r"give \['job.failed'\] instead of 'job.failed'"):
+            call(webhook_url="https://b.example/", webhook_events="job.failed")
 
 
 @pytest.mark.parametrize("arguments", [{}, {"file": "a", "url": "b"}])

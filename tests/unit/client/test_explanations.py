@@ -71,6 +71,16 @@ def test_waiting_polls_until_it_is_made_or_failed(server, client, last):
     assert asked(server) == [("GET", "")] * 3
 
 
+@pytest.mark.parametrize(
+    ("asked_s", "given", "paused_s"), [(None, {}, 0.5), (2.0, {}, 2.0), (2.0, {"poll_s": 0.1}, 0.1), (1e9, {}, 60.0)]
+)
+def test_waiting_asks_again_when_the_service_says(server, connect, pauses, asked_s, given, paused_s):
+    server.answers = [answer(explanation("pending", poll_after_s=asked_s)), answer(explanation())]
+    with connect(server.url, "dfs_key") as client:
+        client.wait_for_explanation("x", **given)
+    assert pauses == [pytest.approx(paused_s, abs=0.1)]
+
+
 def test_waiting_ends_in_time(server, client):
     server.answers = [answer(explanation("running"))] * 50
     began = time.monotonic()

@@ -165,12 +165,27 @@ def test_nan_is_outside_every_range(scan, folder, option):
 
 
 @pytest.mark.parametrize(
-    "given", [["--webhook-url", "https://example.org"], ["--no-wait"], ["--timeout", "5"]], ids=lambda given: given[0]
+    "given",
+    [["--webhook-url", "https://example.org"], ["--webhook-event", "job.failed"], ["--no-wait"], ["--timeout", "5"]],
+    ids=lambda given: given[0],
 )
 def test_options_that_a_scan_without_a_service_would_ignore_are_usage_errors(command, folder, given):
     done = command("scan", "--local", *given, folder)
     assert done.exit_code == 2
     assert f"{given[0]} is for a service, and --local scans without one" in done.output
+
+
+def test_a_receiver_is_called_for_the_events_that_are_named(scan, server, folder):
+    named = ["--webhook-event", "job.failed", "--webhook-event", "job.cancelled"]
+    assert scan("--webhook-url", "https://example.org", *named, folder / "a.jpg", files=1).exit_code == 0
+    [request] = server.requests
+    assert "webhook_events=job.failed%2Cjob.cancelled" in request.path
+
+
+def test_events_without_an_address_are_a_usage_error(scan, folder):
+    done = scan("--webhook-event", "job.failed", folder / "a.jpg", files=0)
+    assert done.exit_code == 2
+    assert "--webhook-event needs --webhook-url" in done.output
 
 
 @pytest.mark.parametrize("name", ["nope", "../swap-lite2"])

@@ -102,6 +102,15 @@ def test_a_score_between_the_limits_changes_nothing(verdict):
     assert run(verdict, [{0: 0.9}] * 2 + [{0: 0.55}] * 6) == [("raised", 0, 5)]
 
 
+def test_a_score_near_the_limit_does_not_raise_and_clear_in_turn_when_segments_are_short(verdict):
+    found = []
+    for index in range(300):
+        segment = segment_of(index, {0: 0.54})
+        del segment.result["people"][0]["faces"][2:]
+        found += [alert.action for alert in verdict.add(segment, float(index), index + 1.0)]
+    assert found == ["raised"]
+
+
 def test_a_threshold_of_ones_own_takes_the_place_of_the_limit():
     strict = RollingVerdict(MANIFEST, window_s=30.0, threshold=0.95)
     assert run(strict, [{0: 0.9}] * 6) == []
