@@ -33,6 +33,7 @@ from api.config import APISettings
 from api.cors import register_cors
 from api.documentation import DESCRIPTION, SECURITY_SCHEMES
 from api.errors import register_error_handlers, validation_problem
+from api.examples import ExampledAPI
 from api.listener import JobEndListener
 from api.queries import register_query_check
 from api.readiness import Readiness
@@ -74,7 +75,7 @@ def create_app(settings: APISettings, *, storage: Storage | None = None, sender:
     for reason in check_manifests(settings.models.dir, settings.models.default):
         log.error("checkpoint refused", reason=reason)
     find_manifest(settings.models.dir, settings.models.default)
-    app = OpenAPI(
+    app = ExampledAPI(
         "api",
         info=Info(title="DeepfakeStream", version=VERSION, description=DESCRIPTION),
         security_schemes=SECURITY_SCHEMES,

