@@ -35,6 +35,7 @@ _DIRECTIONS: Final = {
     Property.SHARPNESS: ("more blurred", "sharper"),
     Property.LUMA: ("darker", "brighter"),
 }
+"""Of each, the first is the worse: such faces keep fewer traces of a swap. The alert asks for these alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ def collect_inputs(session: Session, models_dir: Path) -> Iterator[Metric]:
     index = GaugeMetricFamily(
         "deepfakestream_input_psi",
         "Population stability index of a property of scored faces against those of the validation set.",
-        labels=["model", "kind", "property", "days"],
+        labels=["model", "kind", "property", "direction", "days"],
     )
     counted = GaugeMetricFamily(
         "deepfakestream_inputs_compared",
@@ -50,7 +50,7 @@ def collect_inputs(session: Session, models_dir: Path) -> Iterator[Metric]:
             labels = [totals.model, totals.kind.value]
             counted.add_metric([*labels, str(days)], totals.scores)
             for each, measured in found.unlikeness.items():
-                index.add_metric([*labels, each.value, str(days)], measured.index)
+                index.add_metric([*labels, each.value, measured.direction, str(days)], measured.index)
             if found.band_share is not None:
                 band.add_metric([*labels, str(days)], found.band_share)
             for verdict, jobs in totals.verdicts.items():

@@ -155,13 +155,13 @@ class QueryOptions(_Request):
 class _Submission(_Request):
     """Options of a job in a JSON object."""
 
-    webhook_url: WebhookURL | Absent = None
-    webhook_events: JobEvents | Absent = None
-    sample_fps: SampleFPS | Absent = None
-    segment_seconds: SegmentSeconds | Absent = None
-    model: ModelName | Absent = None
-    explain: bool | Absent = Field(default=None, description=EXPLAIN)
-    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
+    webhook_url: WebhookURL | None = None
+    webhook_events: JobEvents | None = None
+    sample_fps: SampleFPS | None = None
+    segment_seconds: SegmentSeconds | None = None
+    model: ModelName | None = None
+    explain: bool | None = Field(default=None, description=EXPLAIN)
+    metadata: dict[str, Any] | None = Field(default=None, description=METADATA)
 
 
 class URLSubmission(_Submission):
@@ -192,16 +192,16 @@ class _OptionalRequest(_Request):
 class Rescoring(_OptionalRequest):
     """What is to be different when stored media is scored again; whatever is left out is as it was."""
 
-    model: ModelName | Absent = None
-    sample_fps: SampleFPS | Absent = None
-    segment_seconds: SegmentSeconds | Absent = None
-    webhook_url: WebhookURL | Absent = Field(default=None, description="None unless given, whatever the job had.")
-    webhook_events: JobEvents | Absent = None
-    metadata: dict[str, Any] | Absent = Field(default=None, description=f"{METADATA} The job's own unless given.")
-    explain: bool | Absent = Field(
+    model: ModelName | None = None
+    sample_fps: SampleFPS | None = None
+    segment_seconds: SegmentSeconds | None = None
+    webhook_url: WebhookURL | None = Field(default=None, description="None unless given, whatever the job had.")
+    webhook_events: JobEvents | None = None
+    metadata: dict[str, Any] | None = Field(default=None, description=f"{METADATA} The job's own unless given.")
+    explain: bool | None = Field(
         default=None, description="Explain the faces once the job has succeeded; as in this job unless given."
     )
-    reuse: bool | Absent = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
+    reuse: bool | None = Field(default=None, description=f"{REUSE_SCORES} Not done unless requested here.")
 
 
 Credential = Annotated[str, Field(min_length=1, max_length=512)]
@@ -210,9 +210,9 @@ Credential = Annotated[str, Field(min_length=1, max_length=512)]
 class StreamSecret(_Request):
     """Credentials for the source of a stream. They are never returned, and erased when the stream ends."""
 
-    username: Credential | Absent = None
+    username: Credential | None = None
     # Inside of the union, since pydantic cannot apply a length to null.
-    password: Annotated[SecretStr, Field(max_length=512)] | Absent = Field(
+    password: Annotated[SecretStr, Field(max_length=512)] | None = Field(
         default=None, description="The password, or the passphrase of SRT."
     )
 
@@ -220,22 +220,22 @@ class StreamSecret(_Request):
 class StreamRequest(_Request):
     """A live stream to watch: either one that the service connects to (`url`), or one that is sent to it (`push`)."""
 
-    url: Annotated[str, Field(min_length=1, max_length=2048)] | Absent = Field(
+    url: Annotated[str, Field(min_length=1, max_length=2048)] | None = Field(
         default=None,
         description="`rtsp:`, `rtsps:`, `rtmp:`, `rtmps:`, `srt:`, or `https:` for HLS; without credentials.",
     )
-    push: Literal["rtmp"] | Absent = Field(
+    push: Literal["rtmp"] | None = Field(
         default=None,
         description="`rtmp`: a publisher sends the stream to the address in the answer, with the key in it.",
     )
-    secret: StreamSecret | Absent = Field(default=None, description="Only with `url`.")
-    model: ModelName | Absent = None
-    sample_fps: SampleFPS | Absent = None
-    segment_seconds: Annotated[float, Field(ge=1.0, le=30.0)] | Absent = Field(
+    secret: StreamSecret | None = Field(default=None, description="Only with `url`.")
+    model: ModelName | None = None
+    sample_fps: SampleFPS | None = None
+    segment_seconds: Annotated[float, Field(ge=1.0, le=30.0)] | None = Field(
         default=None, description="Length of a segment in seconds: shorter ones are faster to alert and cost more."
     )
     duration_limit_s: float = Field(default=3600.0, ge=1.0, description="The stream ends after so many seconds.")
-    alert_threshold: Annotated[float, Field(gt=0.0, le=1.0)] | Absent = Field(
+    alert_threshold: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         default=None,
         description="Alert from this mean score of a person on; by default from the checkpoint's limit for as many "
         "faces as were seen.",
@@ -243,16 +243,16 @@ class StreamRequest(_Request):
     record: Recording = Field(
         default=Recording.NONE, description="`suspicious` keeps the segments around alerts; `none` keeps no media."
     )
-    last_faces: bool | Absent = Field(
+    last_faces: bool | None = Field(
         default=None,
         description="Keep a small picture of the newest face of each person at present, until the stream ends. By "
         "default none is kept.",
     )
-    webhook_url: WebhookURL | Absent = Field(
+    webhook_url: WebhookURL | None = Field(
         default=None, description="Called for each alert and at the end; see *Webhooks*."
     )
-    webhook_events: StreamEvents | Absent = None
-    metadata: dict[str, Any] | Absent = Field(default=None, description=METADATA)
+    webhook_events: StreamEvents | None = None
+    metadata: dict[str, Any] | None = Field(default=None, description=METADATA)
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
@@ -311,15 +311,15 @@ class BatchRequest(_Request):
         description="Each is what `POST /v1/jobs` takes as JSON. One that is refused does not keep the others from"
         " being accepted.",
     )
-    sample_fps: SampleFPS | Absent = None
-    segment_seconds: SegmentSeconds | Absent = None
-    model: ModelName | Absent = None
-    explain: bool | Absent = Field(default=None, description=EXPLAIN)
-    webhook_url: WebhookURL | Absent = Field(
+    sample_fps: SampleFPS | None = None
+    segment_seconds: SegmentSeconds | None = None
+    model: ModelName | None = None
+    explain: bool | None = Field(default=None, description=EXPLAIN)
+    webhook_url: WebhookURL | None = Field(
         default=None, description="Called once, when all jobs of the batch have ended; see *Webhooks*."
     )
-    webhook_events: BatchEvents | Absent = None
-    metadata: dict[str, Any] | Absent = Field(
+    webhook_events: BatchEvents | None = None
+    metadata: dict[str, Any] | None = Field(
         default=None, description="Your own data, returned with the batch and in its webhook."
     )
 
