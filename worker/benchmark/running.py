@@ -177,16 +177,16 @@ def compute_rates(
     Return what an operator pays for a clip whose scans follow each other, one at a time.
 
     Args:
-        duration_s: Length of the clip.
+        duration_s: Length of the clip; zero if it is unknown.
         ceiling: Faces a second that the network alone scores.
         price_per_hour: Price of the machine for an hour, in any currency.
 
     Returns:
         The length, clips a minute, faces a second as a share of *ceiling*, and the cost of an hour of such video; None
-        without a price.
+        without a price or a length.
     """
     ours = rows["ours"]
-    cost = None if price_per_hour is None else round(price_per_hour * ours.seconds / duration_s, 6)
+    cost = round(price_per_hour * ours.seconds / duration_s, 6) if price_per_hour and duration_s else None
     return {
         "duration_s": round(duration_s, 2),
         "videos_per_minute": {name: round(60.0 / rows[name].seconds, 2) for name in PIPELINES},

@@ -161,7 +161,8 @@ class TorchResampler:
         return torch.from_numpy(begins).to(self._device), torch.from_numpy(ends).to(self._device)
 
 
-@lru_cache(maxsize=64)
+# A size of frames needs some twenty of them, each a few kilobytes.
+@lru_cache(maxsize=512)
 def _get_level_windows(length: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the windows of one side of a level on *device*, kept for the next frames: a copy there waits for it."""
     begins, ends = split_into_windows(0, length, count)
