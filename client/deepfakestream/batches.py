@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import Field
@@ -34,6 +35,8 @@ class Submission:
             ``explain``.
         webhook_url: Address that the service calls when the job of this item ends.
         metadata: Values of your own, which the job keeps; must be JSON.
+        webhook_events: Names of the events that ``webhook_url`` is called for, such as ``job.failed``; all if not
+            given.
     """
 
     source: Source | Upload
@@ -43,6 +46,7 @@ class Submission:
     webhook_url: str | None = None
     metadata: dict[str, Any] | None = None
     explain: bool | None = None
+    webhook_events: Iterable[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,8 @@ class Batch(Document):
     ended_at: Timestamp | None = None
     """None while a job of it is open."""
     webhook_url: str | None = None
+    webhook_events: tuple[str, ...] | None = None
+    """Events that ``webhook_url`` is called for; None is all of them."""
     metadata: dict[str, Any] = Field(default_factory=dict)
     counts: BatchCounts
     verdicts: dict[str, Count] = Field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The command ``batch``: many files as one batch, whose results are those of ``scan``."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from deepfakestream.batches import Batch, BatchItem, Submission, Upload
 from deepfakestream.client import Client
-from deepfakestream.errors import APIError, DeepfakeStreamError, MissingPartError
+from deepfakestream.errors import APIError, ConnectionFailedError, DeepfakeStreamError, MissingPartError
 from deepfakestream.outcomes import ScanResult
 from deepfakestream.printing import Printer
 from deepfakestream.progress import FileProgress, ScanProgress
@@ -49,6 +49,8 @@ class BatchScan:
         """The results so far."""
         self.batch: Batch | None = None
         """The batch as it was submitted; None before that, and if nothing could be."""
+        self.has_submitted = False
+        """Whether a batch may have been submitted, which goes on when the command is interrupted."""
 
     def submit(self, client: Client, sources: Sequence[str]) -> None:
         """
@@ -66,6 +68,7 @@ class BatchScan:
                 self._add(ScanResult(source, None, made))
         if not submissions:
             return
+        self.has_submitted = True
         try:
             self.batch = client.submit_batch(
                 submissions,
@@ -74,6 +77,7 @@ class BatchScan:
                 segment_seconds=self._options.segment_seconds,
                 explain=self._options.explain or None,
                 webhook_url=self._options.webhook_url,
+                webhook_events=self._options.webhook_events or None,
             )
         except APIError as error:
             details = {name: detail for name, detail in error.errors if name.startswith("items.")}
@@ -84,14 +88,11 @@ class BatchScan:
                 self._add(ScanResult(source, None, APIError(error.status, error.code, detail, error.request_id)))
 
     def wait(self, client: Client) -> None:
-        """
-        Wait until all jobs of the batch have ended.
-
-        Raises:
-            WaitTimeoutError: They did not end in time.
-        """
+        """Wait until all jobs of the batch have ended; the results are those of ``follow_batch``."""
         if self.batch is not None:
-            results = follow_batch(client, self.batch, self._printer, self.name_of, timeout_s=self._options.timeout_s)
+            results, _ = follow_batch(
+                client, self.batch, self._printer, self.name_of, timeout_s=self._options.timeout_s
+            )
             self.results += results
 
     def name_of(self, item: BatchItem) -> str:
@@ -144,24 +145,53 @@ class BatchScan:
 
 def follow_batch(
     client: Client, batch: Batch, printer: Printer, name_of: NameOf, *, timeout_s: float | None = None
-) -> list[ScanResult]:
+) -> tuple[list[ScanResult], Batch]:
     """
     Wait until the jobs of *batch* have ended, and print the results in the order of its items as they are known.
 
-    Raises:
-        WaitTimeoutError: They did not end in time.
+    If the wait fails, for instance after *timeout_s* seconds, the items that have ended by then have their results, and
+    the others the error of the wait.
+
+    Returns:
+        The results of all items, and the last state that is known.
     """
     results: list[ScanResult] = []
+    last = batch
     with ScanProgress(batch.counts.total, has_total=True) as shown:
-        for state in client.batch_progress(batch.id, timeout_s=timeout_s, poll_s=POLL_S):
-            shown.show_done(state.counts.ended)
-            for item in state.items[len(results) :]:
-                if item.status in ("queued", "running"):
-                    break
-                results.append(result_of(client, item, name_of))
-                with shown.hidden():
-                    printer.print_result(results[-1])
-    return results
+
+        def add(result: ScanResult) -> None:
+            results.append(result)
+            with shown.hidden():
+                printer.print_result(result)
+
+        try:
+            for last in client.batch_progress(batch.id, timeout_s=timeout_s, poll_s=POLL_S):
+                shown.show_done(last.counts.ended)
+                for item in last.items[len(results) :]:
+                    if _is_open(item):
+                        break
+                    add(result_of(client, item, name_of))
+        except DeepfakeStreamError as error:
+            for result in _results_after(error, client, last.items[len(results) :], name_of):
+                add(result)
+    return results, last
+
+
+def _results_after(
+    failure: DeepfakeStreamError, client: Client, items: Sequence[BatchItem], name_of: NameOf
+) -> Iterator[ScanResult]:
+    """Iterate over the results of *items* after a wait for them failed: of those that are open, its error."""
+    lost: Exception | None = None
+    for item in items:
+        if _is_open(item):
+            yield ScanResult(name_of(item), None, failure)
+        elif lost is not None:
+            # Each job would be asked for several times, with pauses.
+            yield ScanResult(name_of(item), None, lost, item.verdict)
+        else:
+            result = result_of(client, item, name_of)
+            lost = result.error if isinstance(result.error, ConnectionFailedError) else None
+            yield result
 
 
 def result_of(client: Client, item: BatchItem, name_of: NameOf) -> ScanResult:
@@ -173,7 +203,11 @@ def result_of(client: Client, item: BatchItem, name_of: NameOf) -> ScanResult:
     try:
         return ScanResult(name_of(item), client.get(item.job_id), None)
     except DeepfakeStreamError as error:
-        return ScanResult(name_of(item), None, error)
+        return ScanResult(name_of(item), None, error, item.verdict)
+
+
+def _is_open(item: BatchItem) -> bool:
+    return item.status in ("queued", "running")
 
 
 def stored_name(item: BatchItem) -> str:

@@ -23,7 +23,7 @@ def exit_status_of(results: Sequence[ScanResult], fail_on: Iterable[str] = ()) -
         FOUND, FAILED if a file could not be scanned, or 0.
     """
     verdicts = frozenset(fail_on)
-    if any(result.job is not None and result.job.verdict in verdicts for result in results):
+    if any(result.verdict in verdicts for result in results):
         return FOUND
     has_failed = any(result.job is None or result.job.status in ("failed", "cancelled") for result in results)
     return FAILED if has_failed else 0

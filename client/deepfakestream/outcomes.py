@@ -13,11 +13,22 @@ ALWAYS_COUNTED = ("real", "fake", "inconclusive", "failed")
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
-    """The outcome for one source: its job, or the error that prevented the scan."""
+    """
+    The outcome for one source: its job, or the error that prevented the scan.
+
+    Attributes:
+        known_verdict: The verdict of a job that could not be read, where a batch has named it.
+    """
 
     source: str
     job: Job | None
     error: Exception | None
+    known_verdict: str | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """The verdict, as far as it is known."""
+        return self.known_verdict if self.job is None else self.job.verdict
 
     @property
     def outcome(self) -> str:

@@ -99,6 +99,19 @@ class JSONPrinter:
         _say_counts(results, seconds, is_waiting=self._is_waiting)
 
 
+class ErrorPrinter:
+    """Prints errors and counts to standard error, for a command whose standard output is one document."""
+
+    def print_result(self, result: ScanResult) -> None:
+        """Print why a source could not be sent."""
+        if result.job is None:
+            say(f"{result.source}: {describe_error(result.error)}", to_stderr=True)
+
+    def print_end(self, results: Sequence[ScanResult], seconds: float) -> None:
+        """Print counts if there are several results."""
+        _say_counts(results, seconds, is_waiting=False)
+
+
 class CSVPrinter:
     """Prints a table with a heading, a row for each result, and the counts to standard error."""
 

@@ -54,11 +54,18 @@ def test_a_batch_is_scored_and_its_end_is_signed(stack):
 def test_both_clients_submit_read_and_erase_a_batch_and_usage_counts_it(client_of_either_kind, pictures):
     client, before = client_of_either_kind, client_of_either_kind.usage().total
     items = [
-        Submission(f"{pictures.url}/0.jpg", metadata={"case": 7}),
+        Submission(
+            f"{pictures.url}/0.jpg",
+            metadata={"case": 7},
+            webhook_url=f"{pictures.url}/hook",
+            webhook_events=["job.failed"],
+        ),
         Submission(f"{pictures.url}/1.jpg", model="nope"),
         f"{pictures.url}/absent.jpg",
     ]
-    made = client.submit_batch(items, metadata={"desk": "news"}, sample_fps=1.0)
+    receiver = {"webhook_url": f"{pictures.url}/hook", "webhook_events": ["batch.ended"]}
+    made = client.submit_batch(items, metadata={"desk": "news"}, sample_fps=1.0, **receiver)
+    assert made.webhook_events == ("batch.ended",)
     assert (made.metadata, made.counts.refused, made.items[1].error.code) == ({"desk": "news"}, 1, "unknown_model")
     states = list(client.batch_progress(made.id, timeout_s=60, poll_s=0.1))
     assert [state.is_final for state in states] == [False] * (len(states) - 1) + [True]

@@ -1,7 +1,6 @@
 """The commands about batches: submit many files at once, show their results, cancel and erase them."""
 
 import json
-import sys
 import time
 from typing import Any
 
@@ -11,22 +10,12 @@ from deepfakestream.batches import Batch
 from deepfakestream.batching import BatchScan, NameOf, follow_batch, result_of, stored_name
 from deepfakestream.client import Client
 from deepfakestream.commands.context import Number, form_of, form_options, open_client, run_for_each_job
+from deepfakestream.commands.submitting import check_receiver, fail_on_option, find_sources, submission_options
 from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
-from deepfakestream.printing import make_printer
+from deepfakestream.printing import ErrorPrinter, Printer, make_printer
 from deepfakestream.requests.batches import MAX_ITEMS
 from deepfakestream.scanning import Options
-from deepfakestream.selection import STANDARD_INPUT, select_sources
 from deepfakestream.terminal import pluralize, say
-
-
-def _fail_on_option(function: click.decorators.FC) -> click.decorators.FC:
-    return click.option(
-        "--fail-on",
-        type=click.Choice(["fake", "real", "inconclusive", "not_applicable"]),
-        multiple=True,
-        help="Exit with status 3 if a verdict is this; repeatable.",
-        show_default=False,
-    )(function)
 
 
 @click.group()
@@ -35,40 +24,12 @@ def batch() -> None:
 
 
 @batch.command()
-@click.argument("sources", nargs=-1, required=True, metavar="FILE|FOLDER|URL|-...", type=click.Path(allow_dash=True))
-@form_options("Print one JSON object a line, with 'file' and 'job'; with --no-wait one object, the batch.")
-@_fail_on_option
-@click.option(
-    "--all",
-    "all_files",
-    is_flag=True,
-    help="Send every file, including hidden files of a folder and files that are not recognised as images or videos.",
+@submission_options(
+    json_help="Print one JSON object a line, with 'file' and 'job'; with --no-wait only one object, the batch.",
+    called_when="once, when all jobs have ended",
+    events="batch.ended",
+    waited_for="the whole batch",
 )
-@click.option("--model", help="Name of a checkpoint; 'deepfakestream models' lists them.", show_default="the service's")
-@click.option(
-    "--sample-fps",
-    type=Number(0.1, 30),
-    help="Frames sampled per second of video.",
-    show_default="the checkpoint's, mostly 2",
-)
-@click.option(
-    "--segment-seconds",
-    type=Number(1, 60),
-    help="Length of a segment in seconds.",
-    show_default="the checkpoint's, mostly 5",
-)
-@click.option(
-    "--webhook-url", help="Address that the service calls once, when all jobs have ended.", show_default="none"
-)
-@click.option("--explain", is_flag=True, help="Explain the faces once a job has succeeded, for 'explain'.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=Number(min=0, min_open=True),
-    help="Seconds to wait for the whole batch, more than 0.",
-    show_default="no limit",
-)
-@click.option("--wait/--no-wait", default=True, help="Wait for results, or only submit.")
 @click.pass_context
 def submit(
     context: click.Context,
@@ -90,27 +51,30 @@ def submit(
     form = form_of(as_json=as_json, as_csv=as_csv)
     if form == "csv" and not options["wait"]:
         raise click.UsageError("--csv is a table of results: leave --no-wait out, or use 'batch show --csv' later")
-    if STANDARD_INPUT in sources and sys.stdin.isatty():
-        raise click.UsageError("standard input is a terminal: pipe a file into this command, or name the file")
-    found = select_sources(sources, all_files=all_files)
-    if skipped := found.describe_skipped():
-        say(skipped, to_stderr=True)
-    if not 1 <= len(found.sources) <= MAX_ITEMS:
+    check_receiver(options["webhook_url"], options["webhook_events"])
+    found = find_sources(sources, all_files=all_files)
+    if not 1 <= len(found) <= MAX_ITEMS:
         raise click.UsageError(
-            f"a batch has 1 to {MAX_ITEMS} images and videos, and not {len(found.sources)}: 'scan' takes any number"
+            f"a batch has 1 to {MAX_ITEMS} images and videos, and not {len(found)}: 'scan' takes any number"
         )
     began = time.monotonic()
-    printer = make_printer(form, is_waiting=True, is_stored=True)
+    printer: Printer = ErrorPrinter()
+    if options["wait"] or not as_json:
+        printer = make_printer(form, is_waiting=options["wait"], is_stored=True)
     scanner = BatchScan(Options(**options), printer, check_first=not all_files)
     try:
         with open_client(context) as client:
-            scanner.submit(client, found.sources)
+            scanner.submit(client, found)
             if scanner.batch is not None and options["wait"]:
                 say(f"batch {scanner.batch.id}", to_stderr=True)
                 scanner.wait(client)
     except KeyboardInterrupt:
-        made = scanner.batch
-        left = "nothing was submitted" if made is None else f"its jobs go on, see 'deepfakestream batch show {made.id}'"
+        if scanner.batch is not None:
+            left = f"its jobs go on, see 'deepfakestream batch show {scanner.batch.id}'"
+        elif scanner.has_submitted:
+            left = "it may have been submitted, see 'deepfakestream jobs'"
+        else:
+            left = "nothing was submitted"
         say(f"interrupted; {left}", to_stderr=True)
         context.exit(INTERRUPTED)
     if scanner.batch is not None and not options["wait"]:
@@ -123,7 +87,7 @@ def submit(
 @batch.command()
 @click.argument("batch_id", metavar="ID")
 @form_options("Print one JSON object a line, with 'file' and 'job'.")
-@_fail_on_option
+@fail_on_option
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait until all of its jobs have ended.")
 @click.option(
     "--timeout",
@@ -155,11 +119,10 @@ def show(
         found = client.batch(batch_id)
         if is_waiting:
             try:
-                results = follow_batch(client, found, printer, stored_name, timeout_s=timeout_s)
+                results, found = follow_batch(client, found, printer, stored_name, timeout_s=timeout_s)
             except KeyboardInterrupt:
                 say("interrupted; its jobs go on", to_stderr=True)
                 context.exit(INTERRUPTED)
-            found = client.batch(batch_id)
         else:
             results = [result_of(client, item, stored_name) for item in found.items]
             for result in results:

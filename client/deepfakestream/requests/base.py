@@ -83,10 +83,28 @@ def collect_options(**given: Any) -> dict[str, Any]:
 
 
 def check_events(events: Iterable[str] | None) -> list[str] | None:
-    """Return the names of events as a list. Raises TypeError for text, whose letters are no names."""
+    """
+    Return the names of events as a list.
+
+    Raises:
+        TypeError: It is text, whose letters are no names, or something in it is no text.
+        ValueError: There is no name, or one has a comma, which separates names where they are sent in a query.
+    """
+    if events is None:
+        return None
     if isinstance(events, str):
         raise TypeError(f"webhook_events is a list of names: give [{events!r}] instead of {events!r}")
-    return None if events is None else list(events)
+    names = list(events)
+    if not names:
+        raise ValueError("webhook_events is empty: name at least one event, or leave it out for all of them")
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"webhook_events is a list of names, and {name!r} is none")
+        if "," in name:
+            raise ValueError(
+                f"webhook_events has one name for each event: give {name.split(',')} instead of [{name!r}]"
+            )
+    return names
 
 
 def choose_pause(asked_s: float | None, least_s: float) -> float:

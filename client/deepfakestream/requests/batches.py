@@ -12,7 +12,7 @@ from deepfakestream.batches import Batch, Submission, Upload
 from deepfakestream.calls import Call, Iteration
 from deepfakestream.errors import InvalidRequestError, NotFoundError, WaitTimeoutError
 from deepfakestream.pages import follow_pages
-from deepfakestream.requests.base import collect_options, job_path, parse_document
+from deepfakestream.requests.base import check_events, collect_options, job_path, parse_document
 from deepfakestream.requests.jobs import JobRequests
 from deepfakestream.requests.submissions import SubmissionRequests, UploadProgress
 from deepfakestream.results import Job
@@ -41,6 +41,7 @@ class BatchRequests(SubmissionRequests, JobRequests):
         segment_seconds: float | None = None,
         explain: bool | None = None,
         webhook_url: str | None = None,
+        webhook_events: Iterable[str] | None = None,
         metadata: dict[str, Any] | None = None,
         idempotency_key: str | None = None,
         on_upload: BatchUploadProgress | None = None,
@@ -59,6 +60,8 @@ class BatchRequests(SubmissionRequests, JobRequests):
             segment_seconds: Length of a segment in seconds, likewise.
             explain: Whether the faces are explained once a job has succeeded, likewise.
             webhook_url: Address that the service calls once, when all jobs have ended.
+            webhook_events: Names of the events that it is called for, of which a batch has ``batch.ended``; all if
+                not given.
             metadata: Values of your own, which the batch keeps; must be JSON.
             idempotency_key: Generated if not given. With a key of your own your program can submit again after it
                 crashed without creating a second batch, of addresses or of the same ``Upload``s: a file that is sent
@@ -70,8 +73,8 @@ class BatchRequests(SubmissionRequests, JobRequests):
                 ``no_direct_uploads``).
             InvalidRequestError: There is no item, there are more than 100, or no item is acceptable; ``errors`` says
                 why each is not.
-            NotMediaError, TypeError, ValueError, OSError: As from ``submit``, for one of the items; nothing was
-                submitted.
+            NotMediaError, TypeError, ValueError, OSError: As from ``submit``, for one of the items or for
+                *webhook_events*; nothing was submitted.
         """
         if isinstance(items, str | bytes | bytearray | memoryview | os.PathLike | Submission | Upload):
             raise TypeError("give a list of items: submit takes one")
@@ -88,6 +91,7 @@ class BatchRequests(SubmissionRequests, JobRequests):
             segment_seconds=segment_seconds,
             explain=explain,
             webhook_url=webhook_url,
+            webhook_events=check_events(webhook_events),
             metadata=metadata,
         )
         own_options = [_options_of(each) for each in submissions]
@@ -238,6 +242,7 @@ def _options_of(submission: Submission) -> dict[str, Any]:
         segment_seconds=submission.segment_seconds,
         explain=submission.explain,
         webhook_url=submission.webhook_url,
+        webhook_events=check_events(submission.webhook_events),
         metadata=submission.metadata,
     )
 

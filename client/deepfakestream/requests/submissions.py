@@ -70,7 +70,8 @@ class SubmissionRequests(Requests):
             InvalidRequestError: The file or an option is not acceptable; ``code`` says why.
             NotMediaError: The path is that of a pipe or a device.
             TypeError: *file* is of another type, or a file that is opened as text; *webhook_events* is text.
-            ValueError: *file* cannot be read a second time, as a repetition of the request needs it.
+            ValueError: *file* cannot be read a second time, as a repetition of the request needs it; *webhook_events*
+                is empty, or a name in it has a comma.
             OSError: *file* cannot be read.
         """
         if (file is None) == (url is None):
@@ -147,6 +148,7 @@ class SubmissionRequests(Requests):
         Raises:
             DeepfakeStreamError: The media is not stored any more (``code`` is ``media_missing``).
             InvalidRequestError: An option is not acceptable; ``code`` says why.
+            TypeError, ValueError: *webhook_events* is not a list of names, as from ``submit``.
         """
         options = collect_options(
             model=model,

@@ -4,6 +4,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
+import signal
+import threading
+import time
 from datetime import UTC, date, datetime
 
 import pytest
@@ -61,7 +65,7 @@ def place(server, upload_id):
 
 def test_each_kind_of_item_is_sent_and_files_go_to_storage(server, client, tmp_path):
     (tmp_path / "a.jpg").write_bytes(PICTURE)
-    stored, made = (200, {}, b""), answer(batch(item(0, "queued"), ended=False, poll_after_s=2.0), 202)
+    stored, made = (200, {}, b""), answer(batch(item(0, "queued"), ended=False, webhook_events=["batch.ended"]), 202)
     server.answers = [
         *(place(server, "u-1"), stored),
         *(place(server, "u-2"), cut_off(200), stored),
@@ -73,11 +77,19 @@ def test_each_kind_of_item_is_sent_and_files_go_to_storage(server, client, tmp_p
         [
             "https://a.example/1.mp4",
             tmp_path / "a.jpg",
-            Submission(io.BytesIO(PICTURE), metadata={"case": 7}, sample_fps=4.0, explain=True),
+            Submission(
+                io.BytesIO(PICTURE),
+                *(None, 4.0),
+                webhook_url="https://c.example/",
+                metadata={"case": 7},
+                explain=True,
+                webhook_events=("job.failed", "job.cancelled"),
+            ),
             Upload(id="u-0", sha256="0" * 64, size_bytes=1),
         ],
         model="m",
         webhook_url="https://b.example/",
+        webhook_events=("batch.ended",),
         metadata={"desk": 1},
         on_upload=lambda *what: sent.append(what),
     )
@@ -90,11 +102,20 @@ def test_each_kind_of_item_is_sent_and_files_go_to_storage(server, client, tmp_p
             "items": [
                 {"url": "https://a.example/1.mp4"},
                 {"upload_id": "u-1", "sha256": sha256},
-                {"upload_id": "u-2", "sha256": sha256, "metadata": {"case": 7}, "sample_fps": 4.0, "explain": True},
+                {
+                    "upload_id": "u-2",
+                    "sha256": sha256,
+                    "metadata": {"case": 7},
+                    "sample_fps": 4.0,
+                    "explain": True,
+                    "webhook_url": "https://c.example/",
+                    "webhook_events": ["job.failed", "job.cancelled"],
+                },
                 {"upload_id": "u-0", "sha256": "0" * 64},
             ],
             "model": "m",
             "webhook_url": "https://b.example/",
+            "webhook_events": ["batch.ended"],
             "metadata": {"desk": 1},
         }
     )
@@ -102,7 +123,7 @@ def test_each_kind_of_item_is_sent_and_files_go_to_storage(server, client, tmp_p
     assert len(keys) == 1
     assert not any("Authorization" in request.headers for request in server.requests if request.method == "PUT")
     assert {(index, total) for index, _, total in sent} == {(1, len(PICTURE)), (2, len(PICTURE))}
-    assert (found.is_final, found.items[0].status, found.extra["poll_after_s"]) == (False, "queued", 2.0)
+    assert (found.is_final, found.items[0].status, found.webhook_events) == (False, "queued", ("batch.ended",))
 
 
 @pytest.mark.parametrize("items", ["https://a.example/1.mp4", b"content", Submission("a"), 7])
@@ -124,6 +145,10 @@ def test_nothing_is_sent_where_an_item_or_an_option_is_not_acceptable(server, cl
         client.submit_batch([io.BytesIO(PICTURE), 7])
     with pytest.raises(InvalidRequestError, match="metadata"):
         client.submit_batch([Submission(PICTURE, metadata={"a": {1}})])
+    with pytest.raises(ValueError, match="webhook_events is empty"):
+        client.submit_batch([PICTURE], webhook_url="https://b.example/", webhook_events=[])
+    with pytest.raises(ValueError, match=r"give \['job.failed', 'job.cancelled'\]"):
+        client.submit_batch([PICTURE, Submission(PICTURE, webhook_events=["job.failed,job.cancelled"])])
     with pytest.raises(ValueError, match="service fetches it"):
         client.upload("https://a.example/1.mp4")
     assert server.requests == []
@@ -204,6 +229,7 @@ def test_a_batch_is_cancelled_and_erased(server, client):
 def test_what_a_newer_service_adds_to_a_batch_or_usage_is_kept():
     added = {"later": 7}
     found = Batch.from_json(batch(item(0, **added), **added))
+    assert found.webhook_events is None, "an older service says nothing of them"
     assert (found.extra["later"], found.items[0].extra, found.items[0].error) == (7, added, None)
     read = Usage.from_json(usage_document(**added))
     assert (read.extra, read.total.extra) == (added, {})
@@ -231,7 +257,8 @@ def test_addresses_are_submitted_as_one_batch_and_printed_as_by_scan(server, run
         answer(batch(item(0, "queued"), item(1, "queued"), ended=False), 202),
         *(answer(batch(item(0), item(1))), *map(answer, jobs)),
     ]
-    done = run("batch", "submit", *addresses, "--fail-on", "fake", "--webhook-url", "https://b.example/")
+    receiver = ("--webhook-url", "https://b.example/", "--webhook-event", "batch.ended")
+    done = run("batch", "submit", *addresses, "--fail-on", "fake", *receiver)
     assert done.exit_code == 3, done.output
     assert json.loads(server.requests[0].body) == {
         "items": [
@@ -239,6 +266,7 @@ def test_addresses_are_submitted_as_one_batch_and_printed_as_by_scan(server, run
             {"url": "https://a.example/"},
         ],
         "webhook_url": "https://b.example/",
+        "webhook_events": ["batch.ended"],
     }
     assert done.stderr == "batch b-1\n"
     assert "job     job-0" in done.stdout
@@ -294,6 +322,73 @@ def test_without_waiting_jobs_and_batch_are_printed(server, run):
     assert run("batch", "submit", "--no-wait", "--csv", "https://a.example/1").exit_code == 2
 
 
+def test_without_waiting_standard_output_has_the_batch_alone(server, run, tmp_path):
+    (tmp_path / "notes.txt").write_text("text")
+    made = batch(item(0, "queued"), refused(1), ended=False)
+    server.answers = [answer(made, 202)]
+    given = ("batch", "submit", "--no-wait", "--json", tmp_path / "missing", tmp_path / "notes.txt")
+    done = run(*given, "https://a.example/1", "https://a.example/2")
+    assert (done.exit_code, json.loads(done.stdout)) == (1, made)
+    missing, notes, second = done.stderr.splitlines()
+    assert missing == f"{tmp_path}/missing: no such file"
+    assert notes.startswith(f"{tmp_path}/notes.txt: ")
+    assert second == "https://a.example/2: There is none."
+    done = run(*given)
+    assert (done.exit_code, done.stdout, done.stderr.splitlines()[:2]) == (1, "", [missing, notes])
+    assert done.stderr.endswith("0 submitted, 2 failed\n")
+
+
+def test_what_ended_before_a_failed_wait_is_printed_and_counts(server, run):
+    made = batch(item(0, "queued"), item(1, verdict="fake"), refused(2), ended=False)
+    failed = [problem(404, "not_found"), answer(job(verdict="fake"))]
+    addresses = [f"https://a.example/{index}" for index in range(3)]
+    server.answers = [answer(made, 202), *failed]
+    done = run("batch", "submit", "--json", "--fail-on", "fake", *addresses)
+    assert done.exit_code == 3, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["file"] for line in lines] == addresses
+    assert [lines[0]["error"]["code"], lines[1]["job"]["verdict"], lines[2]["error"]["code"]] == [
+        *("not_found", "fake", "unknown_model"),
+    ]
+    assert "1 fake, 0 inconclusive, 2 failed" in done.stderr
+    server.answers = [answer(made), *failed]
+    done = run("batch", "show", "--wait", "b-1")
+    assert done.exit_code == 1, done.output
+    assert done.stderr == "0.jpg: It is so.\nitem 2: There is none.\n"
+    assert "job     " in done.stdout
+    assert "3 files in " in done.stdout
+
+
+def test_a_verdict_that_the_batch_names_counts_although_its_job_cannot_be_read(server, run, no_pauses):  # noqa: ARG001
+    made = batch(item(0), item(1, verdict="fake"), item(2, "queued"), ended=False)
+    server.answers = [answer(made), *[cut_off(200)] * 100]
+    done = run("batch", "show", "--wait", "--csv", "--fail-on", "fake", "b-1")
+    assert done.exit_code == 3, done.output
+    rows = [line.split(",") for line in done.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert {row[-2] for row in rows} == {"connection_failed"}
+    asked = {request.path for request in server.requests}
+    assert asked == {"/v1/batches/b-1?limit=100", "/v1/jobs/job-0"}, "the connection is lost for the others, too"
+
+
+def test_ctrl_c_during_the_submission_says_that_it_may_have_been_carried_out(server, run):
+    server.answers = [problem(503, "service_unavailable", **{"Retry-After": "60"})]
+
+    def interrupt_when_submitted():
+        deadline = time.monotonic() + 30
+        while not server.requests and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watching = threading.Thread(target=interrupt_when_submitted)
+    watching.start()
+    done = run("batch", "submit", "https://a.example/1")
+    watching.join()
+    assert (done.exit_code, done.stdout) == (130, "")
+    assert done.stderr == "interrupted; it may have been submitted, see 'deepfakestream jobs'\n"
+    assert [request.path for request in server.requests] == ["/v1/batches"]
+
+
 def test_more_sources_than_a_batch_can_have_are_a_usage_error(server, run):
     done = run("batch", "submit", *(f"https://a.example/{index}" for index in range(101)))
     assert done.exit_code == 2
@@ -322,9 +417,11 @@ def test_a_batch_that_is_waited_for_is_shown_at_its_end(server, run):
     ]
     done = run("batch", "show", "--wait", "--json", "b-1")
     assert (done.exit_code, json.loads(done.stdout)["file"]) == (0, "0.jpg"), done.output
-    server.answers = [answer(batch(item(0, "running"), ended=False))] * 50
-    done = run("batch", "show", "--wait", "--timeout", "0.1", "b-1")
-    assert done.exit_code == 1
+    _, _, server.files["/v1/batches/b-1?limit=100"] = answer(batch(item(0, "running"), item(1), ended=False))
+    _, _, server.files["/v1/jobs/job-1"] = answer(job(verdict="fake"))
+    done = run("batch", "show", "--wait", "--timeout", "0.1", "--fail-on", "fake", "b-1")
+    assert done.exit_code == 3
+    assert "1 fake, 0 inconclusive, 1 failed" in done.stdout
     assert "did not end within 0.1 s; it goes on" in done.output
     assert run("batch", "show", "--timeout", "1", "b-1").exit_code == 2
 

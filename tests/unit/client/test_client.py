@@ -99,6 +99,13 @@ def test_every_way_to_make_a_job_or_a_stream_names_the_events_to_send(server, cl
     for call in (partial(client.submit, b"x"), partial(client.rescore, "x"), partial(client.begin_stream, "rtsp://a")):
         with pytest.raises(TypeError, match=r"give \['job.failed'\] instead of 'job.failed'"):
             call(webhook_url="https://b.example/", webhook_events="job.failed")
+        with pytest.raises(ValueError, match=r"give \['job.failed', 'job.succeeded'\] instead of"):
+            call(webhook_url="https://b.example/", webhook_events=["job.failed,job.succeeded"])
+        with pytest.raises(ValueError, match="webhook_events is empty"):
+            call(webhook_url="https://b.example/", webhook_events=[])
+        with pytest.raises(TypeError, match="7 is none"):
+            call(webhook_url="https://b.example/", webhook_events=["job.failed", 7])
+    assert len(server.requests) == 7
 
 
 @pytest.mark.parametrize("arguments", [{}, {"file": "a", "url": "b"}])

@@ -182,10 +182,15 @@ def test_a_receiver_is_called_for_the_events_that_are_named(scan, server, folder
     assert "webhook_events=job.failed%2Cjob.cancelled" in request.path
 
 
-def test_events_without_an_address_are_a_usage_error(scan, folder):
-    done = scan("--webhook-event", "job.failed", folder / "a.jpg", files=0)
+@pytest.mark.parametrize("name", ["scan", "batch submit"])
+def test_events_without_an_address_and_several_in_one_are_usage_errors(command, name):
+    done = command(*name.split(), "--webhook-event", "job.failed", "https://a.example/1.jpg")
     assert done.exit_code == 2
     assert "--webhook-event needs --webhook-url" in done.output
+    given = ("--webhook-url", "https://b.example/", "--webhook-event", "job.failed,job.cancelled")
+    done = command(*name.split(), *given, "https://a.example/1.jpg")
+    assert done.exit_code == 2
+    assert "give the option once for each event" in " ".join(done.output.split())
 
 
 @pytest.mark.parametrize("name", ["nope", "../swap-lite2"])
