@@ -95,7 +95,11 @@ def test_an_operator_sees_what_was_judged(page_of_many, scan):
 
 def test_a_late_answer_changes_nothing(page_of_many):
     page, held = page_of_many, []
-    page.route("**/v1/inputs.html?days=1", held.append)
+
+    def hold(route):
+        held.append(route)
+
+    page.route("**/v1/inputs.html?days=1", hold)
 
     def ask_late():
         with page.expect_request("**/v1/inputs.html?days=1"):
