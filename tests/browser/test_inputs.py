@@ -46,7 +46,8 @@ def page_of_many(stack, open_tab):
     if not tab.page.locator("#inputs figure").count():
         multiply(stack, MIN_JOBS)
     tab.page.select_option("#period", "30")
-    tab.page.wait_for_selector("#inputs figure")
+    expect(tab.page.locator("#message")).to_be_empty()
+    assert tab.page.locator("#inputs figure").count()
     return tab.page
 
 
