@@ -15,10 +15,10 @@ import click
 from sqlalchemy import ColumnElement, DateTime, Float, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from api.competence import Comparison, References, compare, share
+from api.competence import Comparison, References, compare_inputs, share
 from api.keys import in_transaction, operator_settings
+from shared.drift import CHANGED, STABLE
 from shared.inputs import Property
-from shared.jobs.inputs import read_inputs
 from shared.models import Job, Stream
 from shared.states import Finding, JobStatus, Verdict
 
@@ -130,16 +130,20 @@ def compare_period(session: Session, period: Period, references: References) -> 
     """
     Compare what was judged in a period with the validation sets, for the whole service.
 
-    Inputs are counted by day (UTC): a period includes the day of its last moment, and as many days as it is long.
+    Inputs are counted by day (UTC): a period includes the day of its last moment, and as many days as it is long. The
+    counts outlive jobs, so that they include those that are erased by now.
     """
     last = (period.end - timedelta(microseconds=1)).astimezone(UTC).date()
     days = max(1, round((period.end - period.start) / timedelta(days=1)))
-    return [compare(totals, references) for totals in read_inputs(session, last - timedelta(days=days - 1), last)]
+    return compare_inputs(session, references, last, days)
 
 
 def describe_comparisons(compared: Sequence[Comparison]) -> str:
     """Return the comparisons with the validation sets as lines for people, in plain text."""
-    lines = ["inputs beside the validation set (population stability index: below 0.1 alike, above 0.25 unlike)"]
+    lines = [
+        "inputs beside the validation set, with those of jobs that are erased by now",
+        f"(population stability index: below {STABLE} alike, above {CHANGED} unlike)",
+    ]
     for found in compared:
         totals = found.totals
         lines.append(f"  {totals.model}, {totals.kind}: {totals.faces} faces of {totals.scores} jobs")
@@ -212,15 +216,15 @@ def commands(days: int, until: datetime | None, owner: str | None, as_json: bool
     Sum up a week beside the week before: media, verdicts, failures, seconds, inconclusive scores and reviews.
 
     Jobs that are erased by now are not counted. Without --owner, size, sharpness and brightness of the faces that were
-    judged are compared with the validation sets of the checkpoints.
+    judged are also compared with the validation sets of the checkpoints; these counts are kept without jobs, and so
+    include the erased ones.
     """
-    references = References(operator_settings().models.dir)
 
     def work(session: Session) -> tuple[Period, Figures, Figures, list[Comparison]]:
         end = until.replace(tzinfo=UTC) if until is not None else session.execute(select(func.now())).scalar_one()
         period = Period(end.astimezone(UTC) - timedelta(days=days), end.astimezone(UTC))
-        # They are counted without owners.
-        compared = compare_period(session, period, references) if owner is None else []
+        # Inputs are counted without owners.
+        compared = compare_period(session, period, References(operator_settings().models.dir)) if owner is None else []
         return period, measure(session, period, owner), measure(session, period.before(), owner), compared
 
     period, now, before, compared = in_transaction(work)

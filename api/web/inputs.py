@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from api.auth import requires
 from api.competence import (
-    MIN_FACES,
     MIN_JOBS,
     PERIODS_DAYS,
     Comparison,
@@ -90,13 +89,15 @@ def get_inputs(query: InputsQuery) -> Response:
     """
     Get what the whole service was given to judge, beside the validation sets of its checkpoints, as one HTML file.
 
-    It has sums over the jobs of all owners, and names none of them. A key needs the scope `admin`.
+    It has sums over the jobs of all owners, and names none of them. Of a checkpoint and kind of input with fewer than
+    400 jobs in a period nothing is shown. A key needs the scope `admin`.
     """
     services = current_services()
     references = References(Path(services.settings.models.dir))
     with services.sessions.transaction() as session:
         values = describe_inputs(session, references, query.days)
-    response = Response(render_template("_inputs.html", **values, styles=read_styles()), mimetype="text/html")
+    content = render_template("_inputs.html", **values, percent=percent, styles=read_styles())
+    response = Response(content, mimetype="text/html")
     response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
     response.headers["Cache-Control"] = "private, no-store"
     return response
@@ -123,17 +124,21 @@ def describe_inputs(session: Session, references: References, days: int) -> dict
         "stable": STABLE,
         "changed": CHANGED,
         "min_jobs": MIN_JOBS,
-        "min_faces": MIN_FACES,
     }
 
 
 def _describe(found: Comparison, periods: Periods) -> dict[str, Any]:
     totals, key = found.totals, (found.totals.model, found.totals.kind)
-    return {
+    part = {
         "name": f"{totals.model}, {KINDS[totals.kind]}",
         "anchor": f"{totals.model}-{totals.kind}".replace(".", "-"),
         "found": found,
         "summary": summarise(found),
+        "periods": [_describe_period(days, compared.get(key)) for days, compared in periods.items()],
+    }
+    if found.is_of_few:
+        return part
+    return part | {
         "charts": [
             {
                 "title": PROPERTIES[each],
@@ -144,7 +149,6 @@ def _describe(found: Comparison, periods: Periods) -> dict[str, Any]:
             }
             for each in Property
         ],
-        "periods": [_describe_period(days, compared.get(key)) for days, compared in periods.items()],
         "verdicts": [
             {
                 "name": name,
@@ -164,22 +168,22 @@ def _describe(found: Comparison, periods: Periods) -> dict[str, Any]:
 
 
 def _describe_period(days: int, found: Comparison | None) -> dict[str, Any]:
-    indexes = [
-        "–" if found is None or not found.unlikeness else f"{found.unlikeness[each].index:.2f}" for each in Property
-    ]
     name = "1 day" if days == 1 else f"{days} days"
-    jobs, faces = (0, 0) if found is None else (found.totals.scores, found.totals.faces)
+    if found is None or found.is_of_few:
+        return {"name": name, "jobs": f"below {MIN_JOBS}", "faces": "–", "indexes": ["–"] * len(Property), "band": "–"}
     return {
         "name": name,
-        "jobs": jobs,
-        "faces": faces,
-        "indexes": indexes,
-        "band": percent(None if found is None else found.band_share),
+        "jobs": found.totals.scores,
+        "faces": found.totals.faces,
+        "indexes": [f"{found.unlikeness[each].index:.2f}" if found.unlikeness else "–" for each in Property],
+        "band": percent(found.band_share),
     }
 
 
 def summarise(found: Comparison) -> str:
     """Return in one sentence whether a checkpoint is given what it was validated on."""
+    if found.is_of_few:
+        return f"Fewer than {MIN_JOBS} jobs with a scored face are too few; nothing is shown of them."
     if found.silence is not None:
         return f"Nothing is said of unlikeness: {found.silence}."
     odd = [each for each in Property if found.unlikeness[each].level == "unlike"]

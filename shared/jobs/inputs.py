@@ -5,16 +5,17 @@ As for usage, every job that is judged adds a row, in the transaction that ends 
 each day, checkpoint and kind. Jobs whose result is a copy of another job's add none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Integer, delete, func, insert, literal, select, type_coerce
+from sqlalchemy import ColumnElement, Integer, delete, func, literal, select, type_coerce
 from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from shared.inputs import BINS_VERSION, INPUT_BINS, Counts, FaceCounts, InputKind, Property
+from shared.jobs.folding import TODAY, fold_rows
 from shared.models import InputCount, Job
 from shared.states import Verdict
 
@@ -24,8 +25,6 @@ _SUMS: Final = (
     *("jobs", "fake", "real", "inconclusive", "not_applicable", "scores", "scores_in_band"),
     *("faces", "too_small", "too_blurred", "turned"),
 )
-_GROUP: Final = ("day", "model", "kind", "bins")
-_TODAY = func.timezone("UTC", func.now()).cast(InputCount.day.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def record_inputs(session: Session, job: Job, inputs: JobInputs) -> None:
     is_in_band = job.fake_score is not None and low is not None and high is not None and low <= job.fake_score < high
     session.add(
         InputCount(
-            day=_TODAY,
+            day=TODAY,
             model=job.model,
             kind=inputs.kind,
             bins=BINS_VERSION,
@@ -80,20 +79,13 @@ def record_inputs(session: Session, job: Job, inputs: JobInputs) -> None:
 
 def fold_inputs(session: Session) -> None:
     """Replace the rows of each day, checkpoint and kind by one, and remove those of days long ago."""
-    session.execute(delete(InputCount).where(InputCount.day < _TODAY - literal(KEPT_DAYS, Integer)))
-    columns = [getattr(InputCount, name) for name in _GROUP]
-    several = select(*columns).group_by(*columns).having(func.count() > 1)
-    for values in session.execute(several).all():
-        which = [column == value for column, value in zip(columns, values, strict=True)]
-        gone = delete(InputCount).where(*which).returning(*InputCount.__table__.columns).cte("gone")
-        # The id of one of the rows is as good as a new one. Postgres has no minimum of them.
-        new_id = func.array_agg(gone.c.id)[1]
-        group = [literal(value, column.type) for column, value in zip(columns, values, strict=True)]
-        sums = [func.sum(gone.c[name]) for name in _SUMS]
-        bins = [array(_sum_bins(gone.c[each])) for each in Property]
-        # Another process may have folded them meanwhile.
-        folded = select(new_id, *group, *sums, *bins).having(func.count() > 0)
-        session.execute(insert(InputCount).from_select(["id", *_GROUP, *_SUMS, *Property], folded))
+    old = select(InputCount.id).where(InputCount.day < TODAY - literal(KEPT_DAYS, Integer))
+    # In order, as folding does, so that two sessions that do so at once wait for each other.
+    locked = old.order_by(InputCount.id).with_for_update().cte("locked")
+    session.execute(delete(InputCount).where(InputCount.id.in_(select(locked.c.id))))
+    sums: dict[str, Callable[[Any], Any]] = dict.fromkeys(_SUMS, func.sum)
+    sums |= {each.value: lambda column: array(_sum_bins(column)) for each in Property}
+    fold_rows(session, InputCount, ("model", "kind", "bins"), sums)
 
 
 def read_inputs(session: Session, first: date, last: date) -> Sequence[InputTotals]:
@@ -110,7 +102,7 @@ def read_inputs(session: Session, first: date, last: date) -> Sequence[InputTota
 
 def today(session: Session) -> date:
     """Return the day of the database (UTC), by which rows are counted."""
-    found: date = session.execute(select(type_coerce(_TODAY, InputCount.day.type))).scalar_one()
+    found: date = session.execute(select(type_coerce(TODAY, InputCount.day.type))).scalar_one()
     return found
 
 

@@ -1,22 +1,21 @@
 """
 Usage: what was analysed for each key on each day (UTC), which outlives the jobs.
 
-Every job that ends adds a row, in the transaction that ends it. A counter that all of them changed would make them wait
-for each other. Rows of earlier days are folded into one for each day and key by ``tidy``.
+Every job that ends adds a row, in the transaction that ends it. ``tidy`` folds rows into one for each day and key.
 """
 
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from shared.jobs.folding import TODAY, fold_rows
 from shared.models import APIKey, Job, Media, Segment, Usage
 from shared.states import SegmentStatus
 
 _SUMS = (Usage.jobs, Usage.media, Usage.seconds, Usage.faces, Usage.bytes)
-_TODAY = func.timezone("UTC", func.now()).cast(Usage.day.type)
 
 
 def record_usage(session: Session, job: Job) -> None:
@@ -34,7 +33,7 @@ def record_usage(session: Session, job: Job) -> None:
     size = session.scalar(select(Media.size_bytes).where(Media.id == job.media_id)) if segments else None
     session.add(
         Usage(
-            day=_TODAY,
+            day=TODAY,
             owner=job.owner,
             api_key_id=job.api_key_id,
             jobs=1,
@@ -47,23 +46,8 @@ def record_usage(session: Session, job: Job) -> None:
 
 
 def fold_usage(session: Session) -> None:
-    """Replace the rows of earlier days by one for each day and key."""
-    # Days of several rows only, so that most days are left alone.
-    several = (
-        select(Usage.day, Usage.owner, Usage.api_key_id)
-        .where(Usage.day < _TODAY)
-        .group_by(Usage.day, Usage.owner, Usage.api_key_id)
-        .having(func.count() > 1)
-    )
-    for day, owner, api_key_id in session.execute(several).all():
-        which = (Usage.day == day, Usage.owner == owner, Usage.api_key_id == api_key_id)
-        gone = delete(Usage).where(*which).returning(Usage.id, *_SUMS).cte("gone")
-        names = [column.key for column in _SUMS]
-        # The id of one of the rows is as good as a new one. Postgres has no minimum of them.
-        new_id = func.array_agg(gone.c.id)[1]
-        sums = [func.sum(gone.c[name]) for name in names]
-        folded = select(new_id, literal(day), literal(owner), literal(api_key_id), *sums).having(func.count() > 0)
-        session.execute(insert(Usage).from_select(["id", "day", "owner", "api_key_id", *names], folded))
+    """Replace the rows of each day and key by one."""
+    fold_rows(session, Usage, ("owner", "api_key_id"), {column.key: func.sum for column in _SUMS})
 
 
 def read_usage(session: Session, owner: str, first: date, last: date) -> Sequence[tuple[Any, ...]]:

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import func, insert, select, true
+from sqlalchemy import func, insert, select, text, true, update
 
-from api.competence import MIN_JOBS
+from api.competence import MIN_JOBS, MIN_REFERENCE_MEDIA
 from api.digest import commands
 from api.reuse import copy_result
 from shared.inputs import EDGES, Property
@@ -29,6 +30,7 @@ from shared.states import JobStatus
 from tests.clips import hopper, scene
 from tests.integration.api.finished import FACTS
 from tests.integration.api.test_state import gauges, of
+from tests.integration.api.test_waiting import wait_until
 from tests.integration.rows import add_job
 from worker.media.decoding import Frame
 from worker.pipeline.detector import Detector
@@ -165,7 +167,7 @@ def test_odd_faces_from_the_pipeline_are_said_to_be_unlike_validation(api, admin
     assert of(gauges(api), "inputs_compared", model=DEFAULT_CHECKPOINT, kind="video", days="7") == MIN_JOBS
 
 
-def test_few_jobs_say_nothing_and_kinds_are_told_apart(api, admin):
+def test_few_jobs_show_nothing_and_kinds_are_told_apart(api, admin):
     faces = segment_of([(100.0, 100.0, 100.0)] * 5)
     judge_job(api, [faces])
     multiply(api, MIN_JOBS - 1)
@@ -173,17 +175,35 @@ def test_few_jobs_say_nothing_and_kinds_are_told_apart(api, admin):
     judge_job(api, [faces], kind="stream")
     assert set(indexes(api).values()) == {None}
     shown = page(api, admin)
-    assert "495 faces of 99 jobs are too few; 200 of 100 jobs are needed" in shown
+    assert shown.count(f"Fewer than {MIN_JOBS} jobs with a scored face are too few; nothing is shown of them.") == 3
+    assert not any(part in shown for part in ("<rect", "scored faces of", "Verdicts", "100.0 %", str(MIN_JOBS - 1)))
+    rows = re.findall(r'<tr><th scope="row">(?:1 day|7 days|30 days)</th>(.+?)</tr>', shown)
+    assert rows == [f"<td>below {MIN_JOBS}</td>" + "<td>–</td>" * 5] * 9
     for kind in ("videos", "images", "live streams"):
         assert f"{DEFAULT_CHECKPOINT}, {kind}</h2>" in shown
     judge_job(api, [faces])
     assert None not in indexes(api).values()
+    shown = page(api, admin)
+    assert f"{5 * MIN_JOBS} scored faces of {MIN_JOBS} jobs" in shown
+    assert shown.count("<figure>") == 3
+
+
+def test_a_kind_of_which_validation_had_few_media_is_compared_with_nothing(api, admin):
+    media = REFERENCE.kinds["image"].media
+    assert media < MIN_REFERENCE_MEDIA <= REFERENCE.kinds["video"].media
+    judge_job(api, [segment_of([(100.0, 100.0, 100.0)])], kind="image")
+    multiply(api, MIN_JOBS)
+    assert set(indexes(api, kind="image").values()) == {None}
+    shown = page(api, admin)
+    assert f"the validation set has {media} images; {MIN_REFERENCE_MEDIA} are needed" in shown
+    assert '<tr><th scope="row">100–120</th><td>100.0 %</td><td>–</td></tr>' in shown
 
 
 def test_verdicts_and_the_band_are_shares_beside_those_of_validation(api, admin):
     for _ in range(3):
         judge_job(api, [segment_of([(100.0, 100.0, 100.0)] * 5)])
     judge_job(api, [score_segment([], [], 10)])
+    multiply(api, MIN_JOBS)
     found = gauges(api)
     labels = {"model": DEFAULT_CHECKPOINT, "kind": "video", "days": "1"}
     assert of(found, "verdict_share", verdict="real", **labels) == 0.75
@@ -211,7 +231,7 @@ def test_the_digest_has_the_comparison_unless_it_is_of_one_owner(api, monkeypatc
         return result.output
 
     lines = [line.split() for line in run().splitlines()]
-    assert ["swap-lite2,", "video:", "300", "faces", "of", "100", "jobs"] in lines
+    assert ["swap-lite2,", "video:", "1200", "faces", "of", "400", "jobs"] in lines
     [size] = [line for line in lines if line[:1] == ["size"]]
     assert size[2:] == ["unlike,", "smaller"]
     [found] = json.loads(run("--json"))["inputs"]
@@ -220,9 +240,11 @@ def test_the_digest_has_the_comparison_unless_it_is_of_one_owner(api, monkeypatc
         "level": "unlike",
         "direction": "smaller",
     }
-    assert (found["faces"], found["jobs"], found["silence"]) == (300, 100, None)
+    assert (found["faces"], found["jobs"], found["silence"]) == (1200, 400, None)
     yesterday = datetime.now(UTC).date().isoformat()
     assert json.loads(run("--json", "--until", yesterday))["inputs"] == []
+    # No checkpoint is needed for one owner's.
+    monkeypatch.delattr("api.digest.References")
     assert json.loads(run("--json", "--owner", "somebody"))["inputs"] == []
 
 
@@ -234,10 +256,17 @@ def test_without_a_reference_the_page_says_so_and_shows_the_counts(make_api, tmp
     multiply(api, MIN_JOBS)
     shown = page(api, api.key("operators", "admin")[0])
     assert f"checkpoint &#39;{DEFAULT_CHECKPOINT}&#39; has no reference." in shown
-    assert "300 scored faces of 100 jobs" in shown
+    assert "1200 scored faces of 400 jobs" in shown
     assert '<tr><th scope="row">below 60</th><td>100.0 %</td><td>–</td></tr>' in shown
     assert set(indexes(api).values()) == {None}
     assert of(gauges(api), "band_share", model=DEFAULT_CHECKPOINT, kind="video", days="1") == 0.0
+
+
+def waiting_sessions(api):
+    """The number of sessions of the database that wait for a lock."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with api.sessions.transaction() as session:
+        return session.scalar(text(query))
 
 
 def totals(api, days=30):
@@ -260,19 +289,54 @@ def test_rows_are_folded_by_day_and_stay_the_same(api):
     for size_px in (50.0, 70.0, 500.0):
         judge_job(api, [segment_of([(size_px, 100.0, 100.0)])])
     judge_job(api, [segment_of([(50.0, 100.0, 100.0)])], kind="image")
+    multiply(api, 2)
     with api.sessions.transaction() as session:
-        moved = session.scalars(select(InputCount).where(InputCount.kind == "video").limit(1)).one()
-        moved.day = today(session) - timedelta(days=3)
+        moved = session.scalars(select(InputCount).where(InputCount.kind == "video").order_by(InputCount.id)).all()
+        for row in moved[:4]:
+            row.day = today(session) - timedelta(days=3)
         session.flush()
-        old = {column.key: getattr(moved, column.key) for column in InputCount.__table__.columns}
+        old = {column.key: getattr(moved[0], column.key) for column in InputCount.__table__.columns}
         session.add(InputCount(**{**old, "id": None, "day": today(session) - timedelta(days=KEPT_DAYS + 1)}))
     before, week = totals(api), totals(api, 2)
     assert before != week
     with api.sessions.transaction() as session:
         fold_inputs(session)
         fold_inputs(session)
-        assert session.scalar(select(func.count()).select_from(InputCount)) == 3
+        days = session.execute(select(InputCount.day - today(session), func.count()).group_by(InputCount.day))
+        assert dict(days.all()) == {-3: 1, 0: 2}
     assert (totals(api), totals(api, 2)) == (before, week)
+
+
+def test_two_sessions_that_fold_at_once_lock_rows_in_order_and_fold_once(api):
+    for kind in ("video", "stream", "image"):
+        judge_job(api, [segment_of([(50.0, 100.0, 100.0)])], kind=kind)
+    multiply(api, 3)
+    with api.sessions.transaction() as session:
+        session.execute(update(InputCount).values(day=today(session) - timedelta(days=1)))
+    before = totals(api)
+    ended = []
+
+    def fold():
+        with api.sessions.transaction() as session:
+            fold_inputs(session)
+        ended.append(True)
+
+    others = [threading.Thread(target=fold) for _ in range(2)]
+    with api.sessions.transaction() as session:
+        of_kind = select(InputCount.id).order_by(InputCount.id)
+        first = of_kind.where(InputCount.kind == "image").limit(1)
+        session.execute(first.with_for_update()).one()
+        for other in others:
+            other.start()
+        wait_until(lambda: waiting_sessions(api) == 2)
+        # They wait for the first row of the first group and hold no other; this would raise otherwise.
+        assert len(session.execute(of_kind.with_for_update(nowait=True)).all()) == 9
+    for other in others:
+        other.join(20)
+    assert ended == [True, True]
+    with api.sessions.transaction() as session:
+        assert session.scalar(select(func.count()).select_from(InputCount)) == 3
+    assert totals(api) == before
 
 
 def test_rows_name_nobody(api):
@@ -291,6 +355,7 @@ def test_a_period_is_of_a_year_at_most(api, admin, days):
 
 def test_the_pages_run_nothing_from_elsewhere(api, admin):
     judge_job(api, [segment_of([(100.0, 100.0, 100.0)])])
+    multiply(api, MIN_JOBS)
     shell, content = api.call("GET", "/inputs", {}), api.call("GET", "/v1/inputs.html", admin)
     assert "script-src 'self'" in shell.headers["Content-Security-Policy"]
     assert content.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'; sandbox"

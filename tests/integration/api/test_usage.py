@@ -43,7 +43,7 @@ def test_the_usage_of_jobs_is_counted_and_outlives_them(api):
     assert totals(api, api.key("another")[0]) == nothing
 
 
-def test_the_usage_of_earlier_days_is_folded_and_stays_the_same(api):
+def test_usage_is_folded_by_day_and_key_and_stays_the_same(api):
     auth, key = api.key("owner")
     today = datetime.now(UTC).date()
     with api.sessions.transaction() as session:
@@ -56,7 +56,7 @@ def test_the_usage_of_earlier_days_is_folded_and_stays_the_same(api):
     with api.sessions.transaction() as session:
         fold_usage(session)
         fold_usage(session)
-        assert len(session.scalars(select(Usage)).all()) == 1 + 1 + 2 + 1
+        assert len(session.scalars(select(Usage)).all()) == 1 + 1 + 1 + 1
     assert usage(api, auth) == before
     assert before["total"] == {"jobs": 8, "media": 8, "seconds": 12.0, "faces": 16, "bytes": 24}
     assert [item["jobs"] for item in before["items"] if item["api_key_id"] == str(key.id)] == [3, 2, 2]
