@@ -159,7 +159,9 @@ def compare(totals: InputTotals, references: References) -> Comparison:
     if totals.scores < MIN_JOBS:
         silence = f"{totals.scores} jobs with a scored face are too few; {MIN_JOBS} are needed"
         return Comparison(totals, faces, judged, silence, {})
-    unlikeness = {each: _measure(totals.bins[each], faces.counts(each), each) for each in Property}
+    unlikeness = {
+        each: _measure(totals.bins[each], faces.counts(each), each) for each in Property if any(totals.bins[each])
+    }
     return Comparison(totals, faces, judged, None, unlikeness)
 
 
