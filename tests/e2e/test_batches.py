@@ -107,5 +107,6 @@ def test_the_command_line_submits_and_shows_a_batch_and_usage(stack, pictures):
     assert [row["file"] for row in rows] == ["0.jpg", "1.jpg", "absent.jpg"]
     assert [row["status"] for row in rows] == ["succeeded", "succeeded", "failed"]
     table = deepfakestream("usage", state=stack.state).stdout.splitlines()
-    assert table[0].split()[:3] == ["day", "key", "id"]
+    # Which further columns there are depends on the width.
+    assert table[0].split()[:2] == ["day", "key"]
     assert int(table[-1].split()[1]) >= 3, "the jobs of the batch"
