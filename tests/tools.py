@@ -4,8 +4,8 @@ Programs that some tests run and the Python index does not have, at pinned versi
 ``python -m tests.tools`` builds all those that Go builds below ``build/tools``, ``python -m tests.tools helm`` one of
 them. ``python -m tests.tools typescript`` installs the packages of npm, by the npm that comes with the extra dev, so it
 is not among those that a bare Python can install. A test skips where its program is missing; where
-DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, it fails instead. docs/testing.md has a table of what the Python index
-offers in their place.
+DEEPFAKESTREAM_TOOLS_REQUIRED is set, as in CI, it fails instead (for what npm installs, DEEPFAKESTREAM_NPM_REQUIRED).
+docs/testing.md has a table of what the Python index offers in their place.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "build" / "tools"
 REQUIRED_VARIABLE: Final = "DEEPFAKESTREAM_TOOLS_REQUIRED"
+NPM_REQUIRED_VARIABLE: Final = "DEEPFAKESTREAM_NPM_REQUIRED"
 
 PACKAGES: Final = {
     "actionlint": "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12",
@@ -60,8 +61,9 @@ def tool(name: str) -> Path:
     path = FOLDER / name
     if path.exists():
         return path
-    outcome = pytest.fail if os.environ.get(REQUIRED_VARIABLE) else pytest.skip
-    raise outcome.Exception(f"{name} is not installed (make tools)")
+    variable = NPM_REQUIRED_VARIABLE if name == TYPESCRIPT else REQUIRED_VARIABLE
+    outcome = pytest.fail if os.environ.get(variable) else pytest.skip
+    raise outcome.Exception(f"{name} is not installed (python -m tests.tools {name})")
 
 
 def schemas(name: str) -> Path:
@@ -70,13 +72,13 @@ def schemas(name: str) -> Path:
 
 
 def node() -> list[str]:
-    """Return the beginning of a command for Node.js; without it, skip the test, or fail it as ``tool`` does."""
+    """Return the beginning of a command for Node.js; without it, skip the test, or fail it where npm is required."""
     import pytest
 
     try:
         return [str(_node_folder() / "bin" / "node")]
     except FileNotFoundError as error:
-        outcome = pytest.fail if os.environ.get(REQUIRED_VARIABLE) else pytest.skip
+        outcome = pytest.fail if os.environ.get(NPM_REQUIRED_VARIABLE) else pytest.skip
         raise outcome.Exception(str(error)) from error
 
 
