@@ -434,7 +434,8 @@ def test_batches_are_cancelled_and_erased_by_commands(server, run):
     assert run("batch", "delete", "--yes", "b-1").stdout == "b-1 erased\n"
 
 
-def test_usage_as_table_csv_and_json(server, run):
+def test_usage_as_table_csv_and_json(server, run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     server.answers = [answer(usage_document())] * 4
     wide = run("usage", "--from", "2026-01-01", "--to", "2026-01-30").stdout.splitlines()
     assert wide[0].split() == ["day", "key", "id", "key", "jobs", "media", "seconds", "faces", "MB"]

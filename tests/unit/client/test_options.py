@@ -23,7 +23,7 @@ except SystemExit as end:
     print(end.code, *sorted(name for name in sys.modules if name.startswith("deepfakestream.commands.")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 deepfakestream.commands.context deepfakestream.commands.scanning"
+    assert done.stdout.splitlines()[-1] == "0 context scanning submitting"
 
 
 @pytest.mark.parametrize("name", OWN_COMMANDS)
