@@ -435,7 +435,8 @@ def test_batches_are_cancelled_and_erased_by_commands(server, run):
 
 
 def test_usage_as_table_csv_and_json(server, run, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    # As in a pipe, whatever the width that pytest gives its processes.
+    monkeypatch.delenv("COLUMNS", raising=False)
     server.answers = [answer(usage_document())] * 4
     wide = run("usage", "--from", "2026-01-01", "--to", "2026-01-30").stdout.splitlines()
     assert wide[0].split() == ["day", "key", "id", "key", "jobs", "media", "seconds", "faces", "MB"]

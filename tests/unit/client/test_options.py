@@ -20,7 +20,8 @@ from deepfakestream.cli import main
 try:
     main(["scan", "--help"])
 except SystemExit as end:
-    print(end.code, *sorted(name for name in sys.modules if name.startswith("deepfakestream.commands.")))
+    names = sorted(name for name in sys.modules if name.startswith("deepfakestream.commands."))
+    print(end.code, *(name.rpartition(".")[2] for name in names))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 context scanning submitting"
