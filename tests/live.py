@@ -113,7 +113,7 @@ def serving_folder(folder: Path, is_away: Callable[[], bool] = lambda: False) ->
             thread.join()
 
 
-def wait_until(is_so: Callable[[], object], *, timeout_s: float = 20.0) -> None:
+def wait_until(is_so: Callable[[], object], *, timeout_s: float = 60.0) -> None:
     """Wait until *is_so* returns something true."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
