@@ -134,8 +134,8 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
     bundle.write_bytes(api.get(f"/v1/jobs/{stream_id}/evidence.zip").content)
     assert verify_bundle(bundle).passed
     # Those of other tests may still be read.
-    kept = [path for path in (stack.state / "storage" / "live").rglob("*") if path.is_file()]
-    assert not [path for path in kept if stream_id in path.as_posix()]
+    live = stack.state / "storage" / "live"
+    wait_until(lambda: not [path for path in live.rglob("*") if path.is_file()])
     logs = "".join(path.read_text() for path in (stack.state / "logs").glob("*.log"))
     assert stream_id in logs
     assert PASSWORD not in logs
