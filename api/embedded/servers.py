@@ -111,6 +111,8 @@ class Redis:
     def wait(self, process: "subprocess.Popen[bytes]", timeout_s: float = 15.0) -> None:
         """Wait until the server answers. Raises StackError if *process* ends, or after *timeout_s* seconds."""
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         is_late = stop_after_delay(timeout_s)
         attempts = Retrying(
@@ -119,7 +121,9 @@ class Redis:
             wait=wait_fixed(0.05),
             reraise=True,
         )
-        with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket))) as client:
+        # The client's own attempts pause for seconds, during which neither the server nor its end is seen.
+        once = Retry(NoBackoff(), 0)
+        with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket), retry=once)) as client:
             try:
                 attempts(client.ping)
             except redis.RedisError as error:

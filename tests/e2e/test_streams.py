@@ -15,7 +15,7 @@ from deepfakestream import NotFoundError, verify_webhook
 from deepfakestream.verification import verify_bundle
 
 from api.embedded.demo_videos import make_demo_videos
-from tests.inside import service_of
+from tests.inside import postgres_of, service_of
 from tests.live import Playlist, join_parts, serving, wait_until
 from tests.publishers import publishing
 from tests.receiver import running_receiver
@@ -56,11 +56,16 @@ def begin(api, url, **options):
     return answer.json()["id"]
 
 
-def film(source, api, stream_id):
-    """Publish what is left, as fast as it is scored: on a busy machine segments would be dropped otherwise."""
+def film(source, api, stream_id, look=lambda: None):
+    """
+    Publish what is left, as fast as it is scored: on a busy machine segments would be dropped otherwise.
+
+    *look* is called as often as the stream is looked at.
+    """
     while source.published < source.parts:
 
         def judged():
+            look()
             found = api.get(f"/v1/streams/{stream_id}", params={"after": 0}).json()["events"]
             return sum(event["kind"] == "segment" for event in found)
 
@@ -91,10 +96,18 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
         stream_id = begin(api, url, webhook_url=receiver.url, metadata={"room": 7})
         # Who connects later does not see the beginning.
         wait_until(lambda: api.get(f"/v1/streams/{stream_id}").json()["state"] == "connected")
-        camera = threading.Thread(target=film, args=(source, api, stream_id))
-        camera.start()
-        events = follow(api, stream_id)
-        camera.join()
+        stored = set()
+
+        def look():
+            """Note the files of the stream's segments, whose keys are forgotten once they are scored."""
+            query = "SELECT storage_key FROM segments WHERE job_id = %s AND storage_key IS NOT NULL"
+            stored.update(key for (key,) in postgres.execute(query, [stream_id]))
+
+        with postgres_of(stack) as postgres:
+            camera = threading.Thread(target=film, args=(source, api, stream_id, look))
+            camera.start()
+            events = follow(api, stream_id)
+            camera.join()
         assert "alert" in [event["kind"] for event in events], events
         wait_until(lambda: "stream.ended" in [json.loads(one.body)["type"] for one in receiver.requests])
     segments = [event["data"] for event in events if event["kind"] == "segment"]
@@ -133,9 +146,9 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
     bundle = folder / "evidence.zip"
     bundle.write_bytes(api.get(f"/v1/jobs/{stream_id}/evidence.zip").content)
     assert verify_bundle(bundle).passed
-    # Those of other tests may still be read.
-    live = stack.state / "storage" / "live"
-    wait_until(lambda: not [path for path in live.rglob("*") if path.is_file()])
+    # Not one is kept. Streams of other tests may keep theirs.
+    assert stored
+    wait_until(lambda: not [key for key in stored if (stack.state / "storage" / key).exists()])
     logs = "".join(path.read_text() for path in (stack.state / "logs").glob("*.log"))
     assert stream_id in logs
     assert PASSWORD not in logs

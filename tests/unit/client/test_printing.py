@@ -313,6 +313,7 @@ def test_progress_takes_a_screenful_and_hides_no_result(server, tmp_path):
         os.close(terminal)
     assert done.returncode == 1
     text = b"".join(sent).decode()
+    assert "Traceback" not in text, "\n".join(lines_on_terminal(text))
     assert "of 61 files" in text
     # Lines are taken off the terminal by moving up as often as there are more than one.
     assert 1 <= max(frame.count("\x1b[1A") for frame in re.findall(r"(?:\x1b\[1A\x1b\[2K)+", text)) <= 5
