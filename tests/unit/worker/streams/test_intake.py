@@ -363,7 +363,7 @@ def test_a_silent_server_stalls_and_a_stop_leaves_nothing_behind():
             list(read(url, timeout_s=0.8))
         began = time.monotonic()
         assert list(read(url, should_stop=lambda: time.monotonic() > began + 0.5)) == []
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5
     assert set(threading.enumerate()) <= threads
     children = [_read(path) for path in Path(f"/proc/{os.getpid()}/task").glob("*/children")]
     assert not [

@@ -137,7 +137,7 @@ def test_slow_ones_are_sent_away(monkeypatch, sent):
         peer.sendall(sent)
         began = time.monotonic()
         assert is_closed(peer)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8
         wait_until(lambda: count("late") == before + 1)
 
 
@@ -146,10 +146,10 @@ def test_bytes_that_trickle_do_not_extend_the_time(monkeypatch):
     with accepting() as listener, socket.create_connection(("127.0.0.1", listener.port)) as peer:
         began = time.monotonic()
         with contextlib.suppress(OSError):
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < 15:
                 peer.sendall(b"\3")
                 time.sleep(0.02)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
 
 
 def test_one_address_opens_only_so_many_connections_at_a_time(monkeypatch):
