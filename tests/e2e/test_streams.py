@@ -56,16 +56,11 @@ def begin(api, url, **options):
     return answer.json()["id"]
 
 
-def film(source, api, stream_id, look=lambda: None):
-    """
-    Publish what is left, as fast as it is scored: on a busy machine segments would be dropped otherwise.
-
-    *look* is called as often as the stream is looked at.
-    """
+def film(source, api, stream_id):
+    """Publish what is left, as fast as it is scored: on a busy machine segments would be dropped otherwise."""
     while source.published < source.parts:
 
         def judged():
-            look()
             found = api.get(f"/v1/streams/{stream_id}", params={"after": 0}).json()["events"]
             return sum(event["kind"] == "segment" for event in found)
 
@@ -96,18 +91,25 @@ def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_
         stream_id = begin(api, url, webhook_url=receiver.url, metadata={"room": 7})
         # Who connects later does not see the beginning.
         wait_until(lambda: api.get(f"/v1/streams/{stream_id}").json()["state"] == "connected")
-        stored = set()
+        stored, has_ended = set(), threading.Event()
 
         def look():
             """Note the files of the stream's segments, whose keys are forgotten once they are scored."""
             query = "SELECT storage_key FROM segments WHERE job_id = %s AND storage_key IS NOT NULL"
-            stored.update(key for (key,) in postgres.execute(query, [stream_id]))
+            with postgres_of(stack) as postgres:
+                while not has_ended.wait(0.05):
+                    stored.update(key for (key,) in postgres.execute(query, [stream_id]))
 
-        with postgres_of(stack) as postgres:
-            camera = threading.Thread(target=film, args=(source, api, stream_id, look))
-            camera.start()
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        camera = threading.Thread(target=film, args=(source, api, stream_id))
+        camera.start()
+        try:
             events = follow(api, stream_id)
-            camera.join()
+        finally:
+            has_ended.set()
+        watcher.join()
+        camera.join()
         assert "alert" in [event["kind"] for event in events], events
         wait_until(lambda: "stream.ended" in [json.loads(one.body)["type"] for one in receiver.requests])
     segments = [event["data"] for event in events if event["kind"] == "segment"]
