@@ -1,6 +1,5 @@
 """The reading of a stream's source: connections, one after the other, whose pieces are stored and scored."""
 
-import math
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -24,6 +23,7 @@ from shared.streams.claims import Claim
 from shared.streams.events import add_event
 from shared.streams.pieces import NewPiece, lock_stream, new_piece_key, record_piece
 from shared.streams.pushing import note_left
+from worker.live.lateness import Lateness
 from worker.media.sandbox import sandbox
 from worker.streams.intake import read_pieces, read_pushed
 from worker.streams.rtmp.connection import Connection
@@ -39,14 +39,6 @@ PICTURE_TIMEOUT_S: Final = 10.0
 """A connection without a picture for this long is given up."""
 MIN_TIMEOUT_S: Final = 1.0
 """The same for the last connection before the source is given up."""
-LATE_S: Final = 5.0
-"""Two pieces in turn that come so much later than the earliest one are late since their source missed something."""
-CAUGHT_UP_S: Final = 1.0
-CAUGHT_UP_SHARE: Final = 0.1
-"""
-A piece that is less late than the one before it by the one, or by the other of its length, is of a source that catches
-up. One that sends a fifth faster than its pictures last gains a sixth of each piece.
-"""
 
 
 class SourceReader(threading.Thread):
@@ -122,17 +114,19 @@ class SourceReader(threading.Thread):
         offset_s: float | None = None
         timeout_s = self._picture_timeout_s
         pieces = self._open(timeout_s)
-        lateness = _Lateness()
+        lateness = Lateness()
+        asked = time.monotonic()
         try:
             for piece in pieces:
                 self._heard = time.monotonic()
+                missed_s = lateness.find_missed(piece, arrived_s=self._heard, waited_s=self._heard - asked)
                 if offset_s is not None and self._position.next_number is None:
-                    offset_s += lateness.find_missed(self._heard, piece)
+                    offset_s += missed_s
                 if offset_s is None and self._position.next_number is not None and self._read_to_s is not None:
                     # Its times go on where the last connection has come to.
                     offset_s = self._read_to_s
                 offset_s = self._store_if_possible(piece, offset_s)
-                lateness.own_s += time.monotonic() - self._heard
+                asked = time.monotonic()
         except JobCancelledError:
             raise
         except SourceStalledError as error:
@@ -274,28 +268,3 @@ class PublisherReader(SourceReader):
             timeout_s=timeout_s,
             should_stop=self._stopping.is_set,
         )
-
-
-class _Lateness:
-    """
-    How late the pieces of one connection are, compared with the earliest of them, by the clock.
-
-    A source that stops for seconds together with its clock, and then goes on, shows this in no other way. One that was
-    held up by the network sends what it had meanwhile, so that its next piece is less late.
-    """
-
-    def __init__(self) -> None:
-        self._least_s = self._last_s = math.inf
-        self.own_s = 0.0
-        """Time in which no piece was taken, since others were stored."""
-
-    def find_missed(self, now: float, piece: Piece) -> float:
-        """Return how many seconds the source missed before *piece*, which arrived at *now*."""
-        late_s, last_s = now - self.own_s - piece.end_s, self._last_s
-        self._least_s = min(self._least_s, late_s)
-        self._last_s = late_s
-        caught_up_s = min(CAUGHT_UP_S, CAUGHT_UP_SHARE * (piece.end_s - piece.start_s))
-        if min(late_s, last_s) - self._least_s < LATE_S or late_s < last_s - caught_up_s:
-            return 0.0
-        missed_s, self._least_s = late_s - self._least_s, late_s
-        return missed_s
