@@ -125,12 +125,19 @@ def s3_settings(s3_server: StorageSettings) -> StorageSettings:
 
 
 @pytest.fixture(scope="session")
-def migrated_url(postgres_url: str) -> Iterator[str]:
-    """A database with the schema that the migrations make, shared by tests that keep to rows of their own."""
+def template_url(postgres_url: str) -> Iterator[str]:
+    """A database with the schema that the migrations make, and nobody connected: the template of others."""
     with new_database(postgres_url) as url:
         engine = make_engine(Database(url=url))
         migrate(engine)
         engine.dispose()
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_url(postgres_url: str, template_url: str) -> Iterator[str]:
+    """A database with this schema, shared by tests that keep to rows of their own."""
+    with new_database(postgres_url, template_url) as url:
         yield url
 
 

@@ -74,12 +74,18 @@ def running_postgres() -> Iterator[str]:
 
 
 @contextmanager
-def new_database(postgres_url: str) -> Iterator[str]:
-    """An empty database on the server at *postgres_url*; dropped afterwards."""
+def new_database(postgres_url: str, template_url: str | None = None) -> Iterator[str]:
+    """
+    A database on the server at *postgres_url*; dropped afterwards.
+
+    Args:
+        template_url: The database that it is a copy of, to which nobody may be connected; without it, it is empty.
+    """
     name = f"test_{uuid.uuid4().hex[:12]}"
     admin = postgres_url.replace("+psycopg", "")
+    copied = "" if template_url is None else f' template "{make_url(template_url).database}"'
     with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute(f'create database "{name}"')
+        connection.execute(f'create database "{name}"{copied}')
     try:
         yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     finally:

@@ -117,7 +117,27 @@ def find_lower_precision(device: torch.device) -> Precision | None:
     """Return the precision in which the device multiplies faster than in float32, if any."""
     if device.type == "cuda":
         return "float16"  # As fast as bfloat16, with eight times the resolution.
-    return "bfloat16" if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else None
+    return "bfloat16" if _has_fast_bfloat16() else None
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """
+    Return a context in which PyTorch multiplies in bfloat16, unless *device* is a processor that is slow at it.
+
+    One without instructions for bfloat16 emulates it: small networks that paint train six to eleven times slower so
+    than in float32 (AVX2).
+    """
+    return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16_fast(device))
+
+
+def is_bfloat16_fast(device: torch.device) -> bool:
+    """Return whether *device* multiplies in bfloat16 at least as fast as in float32."""
+    return device.type != "cpu" or _has_fast_bfloat16()
+
+
+@lru_cache(maxsize=1)
+def _has_fast_bfloat16() -> bool:
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @lru_cache(maxsize=1)

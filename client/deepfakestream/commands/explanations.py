@@ -64,16 +64,16 @@ def _obtain_explanation(client: Client, job_id: str, timeout_s: float | None, *,
     try:
         found = client.explanation(job_id)
     except NotFoundError:
-        found = client.explain(job_id)
+        found = client.explain(job_id, timeout_s=timeout_s)
     if found.status == "failed" or (needs_images and found.images and not found.images_stored):
-        found = client.explain(job_id)
+        found = client.explain(job_id, timeout_s=timeout_s)
     if found.is_final:
         return found
     try:
         return client.wait_for_explanation(job_id, timeout_s=timeout_s)
     except NotFoundError:
         # The request was dropped, since the job ended without a result: now the service says so.
-        return client.explain(job_id)
+        return client.explain(job_id, timeout_s=timeout_s)
 
 
 def _write_images(client: Client, explanation: Explanation, folder: Path) -> int:

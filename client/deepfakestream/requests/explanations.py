@@ -19,18 +19,24 @@ class ExplanationRequests(Requests):
     """Requests that make and read explanations."""
 
     @Call
-    async def explain(self, job_id: str) -> Explanation:
+    async def explain(self, job_id: str, *, timeout_s: float | None = None) -> Explanation:
         """
-        Explain the faces of a job that has succeeded; returns at once, see ``wait_for_explanation``.
+        Request the explanation of a job that has succeeded; see ``wait_for_explanation``.
 
         Repeating it changes nothing while the explanation is pending, running or made. One that failed is tried again,
-        and images that were erased before the media are made again.
+        and images that were erased before the media are made again. For a minute after a failure the service refuses
+        that (``rate_limited``); the request is then repeated once it may succeed, as after every such refusal.
+
+        Args:
+            timeout_s: Seconds after which it is not repeated any more; no limit by default.
 
         Raises:
+            APIError: The service refused, for instance as it asks for a longer pause than *timeout_s* allows.
             ConflictError: The job has not succeeded (``job_not_final``), and will not (``job_already_final``).
             NotFoundError: There is no such job of yours, or its media is not stored any more (``media_missing``).
         """
-        return parse_document(Explanation, await self._transport.call("POST", job_path(job_id, "explanations")))
+        path = job_path(job_id, "explanations")
+        return parse_document(Explanation, await self._transport.call("POST", path, within_s=timeout_s))
 
     @Call
     async def explanation(self, job_id: str) -> Explanation:

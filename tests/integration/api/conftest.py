@@ -12,7 +12,6 @@ from flask_openapi3 import OpenAPI
 from api.app import create_app
 from api.config import APISettings
 from api.keys import create_key
-from migrations.schema import migrate
 from shared.config import Database, StorageSettings
 from shared.db import SessionFactory, make_engine
 from tests.clips import noise_picture
@@ -51,21 +50,20 @@ class OneAPI:
 
 
 @pytest.fixture
-def make_api(postgres_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI]]:
+def make_api(postgres_url: str, template_url: str, tmp_path: Path) -> Iterator[Callable[..., OneAPI]]:
     """Return a function that makes an api with given settings, with its own database and Redis."""
-    with api_maker(postgres_url, tmp_path) as make:
+    with api_maker(postgres_url, template_url, tmp_path) as make:
         yield make
 
 
 @contextmanager
-def api_maker(postgres_url: str, storage_folder: Path) -> Iterator[Callable[..., OneAPI]]:
+def api_maker(postgres_url: str, template_url: str, storage_folder: Path) -> Iterator[Callable[..., OneAPI]]:
     """Give what ``make_api`` gives, for fixtures of a wider scope."""
     with ExitStack() as running:
         redis = running.enter_context(running_redis())
-        url = running.enter_context(new_database(postgres_url))
+        url = running.enter_context(new_database(postgres_url, template_url))
         engine = make_engine(Database(url=url))
         running.callback(engine.dispose)
-        migrate(engine)
 
         def make(
             storage: StorageSettings | None = None,

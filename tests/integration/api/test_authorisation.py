@@ -9,6 +9,7 @@ import pytest
 from api.keys import revoke_key
 from shared.models import Delivery
 from tests.clips import noise_picture
+from tests.integration.api.conftest import api_maker
 
 OPEN = {
     ("GET", "/"),
@@ -92,10 +93,23 @@ BATCH = {"items": [{"url": "https://files.example/clip.mp4"}]}
 CALLERS = ("nobody", "wrong key", "revoked key", "wrong scope", "other owner", "owner", "admin")
 
 
+@pytest.fixture(scope="module")
+def api(postgres_url, template_url, tmp_path_factory):
+    """One for all tests, each of which has owners of its own."""
+    with api_maker(postgres_url, template_url, tmp_path_factory.mktemp("storage")) as make:
+        yield make(submissions_per_minute=100_000, refusals_per_minute=100_000, max_open_jobs=100_000)
+
+
 @pytest.fixture
-def job(api):
+def owner():
+    """Return the name of an owner who has nothing yet."""
+    return f"owner {uuid.uuid4()}"
+
+
+@pytest.fixture
+def job(api, owner):
     """Return a job of the owner that has ended and has a delivery."""
-    headers, _ = api.key("owner")
+    headers, _ = api.key(owner)
     made = api.submit(headers, noise_picture(1), query_string={"webhook_url": "https://receiver.example/"})
     job_id = made.json["id"]
     with api.sessions.transaction() as session:
@@ -114,41 +128,41 @@ def job(api):
 
 
 @pytest.fixture
-def stream(api):
+def stream(api, owner):
     """Return a stream of the owner that has ended; tests of streams follow one that has not."""
-    headers, _ = api.key("owner")
+    headers, _ = api.key(owner)
     stream_id = api.call("POST", "/v1/streams", headers, json=STREAM).json["id"]
     assert api.call("POST", f"/v1/streams/{stream_id}/stop", headers).status_code == 200
     return stream_id
 
 
 @pytest.fixture
-def batch(api):
+def batch(api, owner):
     """Return a batch of the owner with a job."""
-    headers, _ = api.key("owner")
+    headers, _ = api.key(owner)
     return api.call("POST", "/v1/batches", headers, json=BATCH).json["id"]
 
 
-def headers_of(api, kind, scope):
+def headers_of(api, owner, kind, scope):
     if kind == "nobody":
         return {}
     if kind == "wrong key":
         return {"Authorization": "Bearer dfs_" + "x" * 43}
     if kind == "revoked key":
-        headers, row = api.key("owner", scope)
+        headers, row = api.key(owner, scope)
         with api.sessions.transaction() as session:
             assert revoke_key(session, row.id)
         return headers
     if kind == "admin":
-        return api.key("owner", "admin")[0]
+        return api.key(owner, "admin")[0]
     other_scope = {"jobs:read": "jobs:write", "jobs:write": "jobs:read", "admin": "jobs:read"}[scope]
-    owner = "another" if kind == "other owner" else "owner"
+    owner = f"not {owner}" if kind == "other owner" else owner
     return api.key(owner, other_scope if kind == "wrong scope" else scope)[0]
 
 
 @pytest.mark.parametrize("kind", CALLERS)
 @pytest.mark.parametrize("route", GUARDED, ids=lambda route: f"{route[0]} {route[1]}")
-def test_each_caller_gets_the_expected_status(api, request, route, kind):
+def test_each_caller_gets_the_expected_status(api, owner, request, route, kind):
     method, path = route
     scope, for_owner, for_others = GUARDED[route]
     known = {name: request.getfixturevalue(name) for name in ("batch", "job", "stream") if f"{{{name}}}" in path}
@@ -161,7 +175,7 @@ def test_each_caller_gets_the_expected_status(api, request, route, kind):
         "owner": for_owner,
         "admin": for_owner,
     }[kind]
-    headers = headers_of(api, kind, scope)
+    headers = headers_of(api, owner, kind, scope)
     given = {"data": noise_picture(2)} if path == "/v1/jobs" and method == "POST" else {}
     if given:
         headers = {**headers, "Content-Type": "image/jpeg"}

@@ -45,9 +45,9 @@ def key_file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def make_api(postgres_url, tmp_path_factory):
+def make_api(postgres_url, template_url, tmp_path_factory):
     """One database and one Redis for all tests of this file, each of which has an owner of its own."""
-    with api_maker(postgres_url, tmp_path_factory.mktemp("storage")) as make:
+    with api_maker(postgres_url, template_url, tmp_path_factory.mktemp("storage")) as make:
         yield make
 
 

@@ -1,7 +1,9 @@
 """``deepfakestream explain`` and the SDK against the API itself, behind a real HTTP server."""
 
 import threading
+import time
 import uuid
+from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -173,12 +175,18 @@ def test_numbers_outlive_media_and_images_are_missed(api, client, explain, tmp_p
     assert raised.value.code == "media_missing"
 
 
-def test_one_that_failed_is_tried_again(api, client, explain, tmp_path):
+def test_one_that_failed_is_tried_again_after_a_minute(api, client, explain, tmp_path):
     job_id = submit(client, tmp_path, explain=True)
     finish_job(api, job_id)
     with api.sessions.transaction() as session:
         fail_explanation(find_explanation(session, uuid.UUID(job_id)), "decode_failed", "it cannot be decoded")
     assert client.explanation(job_id).error.code == "decode_failed"
+    began = time.monotonic()
+    refused = explain(job_id, "--timeout", "0.1")
+    assert (refused.exit_code, "60 s after its failure (rate_limited)" in refused.stderr) == (1, True), refused.stderr
+    assert time.monotonic() - began < 30.0, "it waited for the minute to pass"
+    with api.sessions.transaction() as session:
+        find_explanation(session, uuid.UUID(job_id)).finished_at -= timedelta(seconds=61)
     assert "not made within" in explain(job_id, "--timeout", "0.1").stderr
     assert client.explanation(job_id).status == "pending"
 

@@ -54,8 +54,8 @@ def other_key(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def api(postgres_url, tmp_path_factory, key_file):
-    with api_maker(postgres_url, tmp_path_factory.mktemp("storage")) as make:
+def api(postgres_url, template_url, tmp_path_factory, key_file):
+    with api_maker(postgres_url, template_url, tmp_path_factory.mktemp("storage")) as make:
         yield make(evidence={"key_file": key_file})
 
 

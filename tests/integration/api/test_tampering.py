@@ -36,11 +36,11 @@ def keys(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundles(postgres_url, tmp_path_factory):
+def bundles(postgres_url, template_url, tmp_path_factory):
     """Two bundles of one deployment, as bytes, and its key."""
     folder = tmp_path_factory.mktemp("bundles")
     create_signing_key(folder / "key.pem")
-    with api_maker(postgres_url, folder / "storage") as make:
+    with api_maker(postgres_url, template_url, folder / "storage") as make:
         api = make(evidence={"key_file": folder / "key.pem"})
         headers, _ = api.key("owner")
         made = []

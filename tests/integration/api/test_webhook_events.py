@@ -22,8 +22,8 @@ UNKNOWN = "name job.succeeded, job.failed, job.cancelled"
 
 
 @pytest.fixture(scope="module")
-def api(postgres_url, tmp_path_factory):
-    with api_maker(postgres_url, tmp_path_factory.mktemp("storage")) as make:
+def api(postgres_url, template_url, tmp_path_factory):
+    with api_maker(postgres_url, template_url, tmp_path_factory.mktemp("storage")) as make:
         yield make(submissions_per_minute=10_000, max_open_jobs_per_owner=1000)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from worker import inference
-from worker.inference import ChannelsLastInput, best_engine, make_engine
+from worker.inference import ChannelsLastInput, autocast, best_engine, is_bfloat16_fast, make_engine
 
 CPU = torch.device("cpu")
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), np.uint8)
@@ -68,6 +68,16 @@ def test_a_lower_precision_has_to_be_close(network, monkeypatch, is_alike, preci
 def test_hardware_without_a_lower_precision_runs_in_float32(network, monkeypatch):
     monkeypatch.setattr(inference, "find_lower_precision", lambda _device: None)
     assert best_engine(network, PICTURES, CPU, lambda _quick, _exact: True).precision == "float32"
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_pytorch_multiplies_in_bfloat16_only_where_that_is_fast(monkeypatch, is_fast):
+    monkeypatch.setattr(inference, "_has_fast_bfloat16", lambda: is_fast)
+    with autocast(CPU):
+        made = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert made.dtype == (torch.bfloat16 if is_fast else torch.float32)
+    assert is_bfloat16_fast(CPU) == is_fast
+    assert is_bfloat16_fast(torch.device("cuda"))
 
 
 def test_bfloat16_is_compared_with_float32(network, monkeypatch):

@@ -21,6 +21,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from worker.inference import is_bfloat16_fast
 from worker.model.network import ForgeryNetwork
 from worker.training.errors import TrainingError
 from worker.training.fakes.device_augmentation import OnDevice
@@ -39,7 +40,7 @@ from worker.training.fitting.optimisers import (
     set_batch_norm_momentum,
 )
 from worker.training.fitting.progress import Progress, append_curves
-from worker.training.fitting.recipes import Recipe
+from worker.training.fitting.recipes import Hardware, Recipe
 from worker.training.fitting.states import INDEX_FILE, check_recipe, read_tensors, write_state
 from worker.training.fitting.timing import Timer, no_timer
 from worker.training.fitting.validation import ValidationFaces
@@ -84,7 +85,7 @@ class Trainer:
         hardware = recipe.hardware
         if hardware.threads is not None:
             torch.set_num_threads(hardware.threads)
-        self._fabric = Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=hardware.precision)
+        self._fabric = make_fabric(hardware)
         self.progress = Progress()
         about = self._read_saved_index()
         # Loaders are forked before other processes of this run are started and before a device is used: see loaders.
@@ -350,3 +351,12 @@ class Trainer:
         self._fabric.strategy.precision.load_state_dict(about["precision"])
         saved = {int(part.split("/")[1]): values for part, values in parts.items() if part.startswith("optimizer/")}
         restore_optimizer(self.optimizer.optimizer, saved)
+
+
+def make_fabric(hardware: Hardware) -> Fabric:
+    """Return what runs the training on *hardware*; in a precision that its devices are fast at, if it names none."""
+    options: dict[str, Any] = {"accelerator": hardware.accelerator, "devices": hardware.devices}
+    if hardware.precision != "auto":
+        return Fabric(**options, precision=hardware.precision)
+    plain = Fabric(**options, precision="32-true")
+    return Fabric(**options, precision="bf16-mixed") if is_bfloat16_fast(plain.device) else plain

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worker.inference import autocast
 from worker.training.data.cache import CachedFace, CropCache
 from worker.training.fakes.augmentation import Augmentation, crop_at_native_size, resize_to_network
 from worker.training.fakes.kinds import Stage
@@ -140,7 +141,7 @@ def _score(network: nn.Module, pictures: Tensor, device: torch.device) -> Tensor
     parts = []
     for start in range(0, len(pictures), BATCH):
         faces = pictures[start : start + BATCH].to(device).to(torch.float32) / 255.0
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             logits = network(faces.contiguous(memory_format=torch.channels_last))
         parts.append(logits.float().cpu())
     return torch.cat(parts)

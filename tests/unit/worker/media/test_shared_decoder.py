@@ -233,6 +233,7 @@ def test_a_truncated_end(tmp_path):
     assert [[time_s for time_s, _ in part] for part in given] == [[time_s for time_s, _ in part] for part in wanted]
 
 
+@pytest.mark.merge
 @pytest.mark.shared_data
 def test_real_clips(research_data):
     for path in sorted((research_data / "videos").glob("*.mp4")):

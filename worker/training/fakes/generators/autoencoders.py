@@ -20,6 +20,7 @@ from numpy.random import Generator
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from worker.inference import autocast
 from worker.training.fakes.generators.pictures import PATCH_PX, draw_patch, resize, to_picture, to_tensor
 from worker.training.fakes.generators.reconstruction_loss import ReconstructionLoss, ReconstructionLossSettings
 from worker.training.fakes.generators.training_loop import BATCH, fit
@@ -98,7 +99,7 @@ class Autoencoder(nn.Module):
 
     def reconstruct(self, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct the faces; also return the loss of their code: 0 unless it is variational."""
-        with torch.autocast(faces.device.type, torch.bfloat16):
+        with autocast(faces.device):
             code, cost = self.encode(self.down(faces * 2.0 - 1.0).float())
             features = self.up(code)
         # Half precision would round colours to visible steps.

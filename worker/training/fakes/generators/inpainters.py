@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.inference import autocast
 from worker.training.fakes.blending import alpha_blend, face_mask
 from worker.training.fakes.generators.pictures import PATCH_PX, resize, to_picture, to_tensor
 from worker.training.fakes.generators.training_loop import BATCH, fit
@@ -126,7 +127,7 @@ class Inpainter(nn.Module):
             known: The same without noise, and 0 where the mask is 1.
             time: (B,) in 0..1; 1 is only noise.
         """
-        with torch.autocast(noisy.device.type, torch.bfloat16):
+        with autocast(noisy.device):
             given = functional.pixel_unshuffle(torch.cat([noisy * mask, known, mask], dim=1), SHRINK)
             seen = self.time(_encode_time(time))
             planes = self.first(given)

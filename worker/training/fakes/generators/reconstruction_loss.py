@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from shared.manifests import Architecture
+from worker.inference import autocast
 from worker.model.network import DEVIATION, MEAN, ForgeryNetwork
 from worker.training.fakes.generators.pictures import PATCH_PX
 from worker.training.pretrained import load_imagenet
@@ -127,7 +128,7 @@ class PerceptualDistance(nn.Module):
         return torch.stack(distances).mean()
 
     def _features(self, pictures: Tensor) -> list[Tensor]:
-        with torch.autocast(pictures.device.type, torch.bfloat16):
+        with autocast(pictures.device):
             planes = (pictures - self.mean) / self.deviation
             found = []
             for level in self.levels:
@@ -153,7 +154,7 @@ class Discriminator(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Rate each patch."""
-        with torch.autocast(pictures.device.type, torch.bfloat16):
+        with autocast(pictures.device):
             judged = self.body(pictures * 2.0 - 1.0)
         return torch.as_tensor(judged.float())
 

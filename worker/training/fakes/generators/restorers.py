@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worker.inference import autocast
 from worker.training.fakes.generators.pictures import PATCH_PX, draw_patch, resize, to_picture, to_tensor
 from worker.training.fakes.generators.reconstruction_loss import ReconstructionLoss, ReconstructionLossSettings
 from worker.training.fakes.generators.training_loop import BATCH, fit
@@ -86,7 +87,7 @@ class Restorer(nn.Module):
 
     def forward(self, small: Tensor) -> Tensor:
         """Enlarge the faces; values may be slightly outside 0..1."""
-        with torch.autocast(small.device.type, torch.bfloat16):
+        with autocast(small.device):
             features = self.first(small * 2.0 - 1.0)
             for block in self.blocks:
                 features = features + RESIDUAL_WEIGHT * block(features)

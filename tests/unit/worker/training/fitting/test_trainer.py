@@ -31,10 +31,10 @@ from worker.training.fitting.initial_weights import make_initial_network
 from worker.training.fitting.inputs import paint_recipe_faces
 from worker.training.fitting.losses import pair_loss
 from worker.training.fitting.optimisers import learning_rate_factor
-from worker.training.fitting.recipes import Optimisation
+from worker.training.fitting.recipes import Hardware, Optimisation
 from worker.training.fitting.states import read_index, read_tensors
 from worker.training.fitting.timing import SynchronisationCounter
-from worker.training.fitting.trainer import Trainer
+from worker.training.fitting.trainer import Trainer, make_fabric
 from worker.training.scoring.metrics import roc_auc
 
 ROOT = Path(__file__).parents[5]
@@ -203,6 +203,21 @@ def test_pausing_and_resuming_does_not_change_the_result(precision, caches, undi
     for step in (2, 3, 5, None):
         Trainer(recipe, caches, tmp_path / "stopped").run(until_step=step)
     assert_same_run(tmp_path / "stopped", undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_fast", "chosen"),
+    [
+        ("auto", True, "bf16-mixed"),
+        ("auto", False, "32-true"),
+        ("32-true", True, "32-true"),
+        ("bf16-mixed", False, "bf16-mixed"),
+    ],
+)
+def test_training_is_in_bfloat16_where_that_is_fast_unless_told_otherwise(monkeypatch, given, is_fast, chosen):
+    monkeypatch.setattr(trainer_module, "is_bfloat16_fast", lambda _device: is_fast)
+    fabric = make_fabric(Hardware(accelerator="cpu", precision=given))
+    assert fabric.strategy.precision.precision == chosen
 
 
 def test_another_seed_gives_another_run(caches, undisturbed, tmp_path):
