@@ -43,6 +43,19 @@ class ConcurrentScoringError(BenchmarkError):
     """The overhead of a segment cannot be measured, because several segments were scored at the same time."""
 
 
+class BusyError(BenchmarkError):
+    """
+    The service cannot accept a request just now.
+
+    Args:
+        retry_after_s: The pause in seconds that it asks for.
+    """
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class APIConnection:
     """
     A persistent connection to the API.
@@ -57,6 +70,8 @@ class APIConnection:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.netloc, timeout=TIMEOUT_S)
         self._headers = {"Authorization": f"Bearer {api_key}"}
+        self.refusals = 0
+        """How often the service was too busy for a submission, which was then sent again."""
 
     def close(self) -> None:
         """End the connection."""
@@ -67,19 +82,33 @@ class APIConnection:
         Send a request; return the response's JSON, or None if it has no body.
 
         Raises:
-            BenchmarkError: The response is an error.
+            BusyError: The service is too busy.
+            BenchmarkError: The response is another error.
         """
         self._connection.request(method, path, body, self._headers | headers)
         response = self._connection.getresponse()
         data = response.read()
         if response.status >= http.client.BAD_REQUEST:
-            raise BenchmarkError(f"{method} {path}: {response.status} {data[:200].decode(errors='replace')}")
+            problem = f"{method} {path}: {response.status} {data[:200].decode(errors='replace')}"
+            pause_s = response.headers.get("Retry-After", "")
+            if response.status == http.client.SERVICE_UNAVAILABLE and pause_s.isdecimal():
+                raise BusyError(problem, float(pause_s))
+            raise BenchmarkError(problem)
         return json.loads(data) if data else None
 
     def submit(self, data: bytes, query: str = "") -> str:
-        """Submit a file's content; return the job's id."""
-        job = self.request("POST", f"/v1/jobs{query}", data, **{"Content-Type": "application/octet-stream"})
-        return str(job["id"])
+        """Submit a file's content, again after the pause that a busy service asks for; return the job's id."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                job = self.request("POST", f"/v1/jobs{query}", data, **{"Content-Type": "application/octet-stream"})
+            except BusyError as error:
+                if time.monotonic() + error.retry_after_s > deadline:
+                    raise
+                self.refusals += 1
+                time.sleep(error.retry_after_s)
+            else:
+                return str(job["id"])
 
     def wait_until_finished(self, job_id: str) -> dict[str, Any]:
         """Wait until the job has succeeded, and return it; raise BenchmarkError if it failed or timed out."""
@@ -140,9 +169,12 @@ def make_picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def measure_submissions_per_s(url: str, api_key: str, count: int, connections: int) -> float:
+def measure_submissions_per_s(url: str, api_key: str, count: int, connections: int) -> tuple[float, int]:
     """
     Measure how many pictures are accepted per second, *connections* at a time, from two processes.
+
+    Returns:
+        That rate, and how often the service was too busy at first; the pauses that it then asks for count as well.
 
     Raises:
         BenchmarkError: A submission was not accepted.
@@ -164,7 +196,8 @@ def measure_submissions_per_s(url: str, api_key: str, count: int, connections: i
     for result in results:
         if result.problem is not None:
             raise BenchmarkError(result.problem)
-    return count / (max(result.ended for result in results) - min(result.began for result in results))
+    took_s = max(result.ended for result in results) - min(result.began for result in results)
+    return count / took_s, sum(result.refusals for result in results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +207,7 @@ class SubmitterResult:
     began: float
     ended: float
     ids: list[str]
+    refusals: int
     problem: str | None
 
 
@@ -204,7 +238,8 @@ def _submit_all(task: SubmitterTask) -> SubmitterResult:
     with ThreadPoolExecutor(task.connections) as threads:
         began = time.time()
         list(threads.map(work, range(task.connections)))
-    return SubmitterResult(began, time.time(), ids, problems[0] if problems else None)
+    refusals = sum(caller.refusals for caller in callers)
+    return SubmitterResult(began, time.time(), ids, refusals, problems[0] if problems else None)
 
 
 def measure_start_ms(url: str, api_key: str, data: bytes, rounds: int) -> list[float]:
@@ -293,8 +328,9 @@ def measure(
         with needed_packages(PROGRAM, "the benchmark", EXTRAS):
             if not submissions_only:
                 _measure_jobs(url, api_key, rounds, scenes)
-            rate = measure_submissions_per_s(url, api_key, submissions, connections)
-        click.echo(f"submissions accepted: {rate:.0f} a second ({submissions}, {connections} at a time)")
+            rate, refusals = measure_submissions_per_s(url, api_key, submissions, connections)
+        repeated = f"; {refusals} times refused as too many, and sent again" if refusals else ""
+        click.echo(f"submissions accepted: {rate:.0f} a second ({submissions}, {connections} at a time{repeated})")
     except (BenchmarkError, OSError, http.client.HTTPException) as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
 
