@@ -34,6 +34,12 @@ PROGRAM: Final = "python -m worker.benchmark"
 @click.option(
     "--rounds", type=click.IntRange(1), help="Rounds, of which the median counts; 5 by default, 3 with --quick."
 )
+@click.option(
+    "--growth/--no-growth",
+    default=True,
+    help="Also measure made clips of growing lengths, heights and numbers of faces, for the last tables and the plot.",
+    show_default=True,
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch; all cores by default.")
 @click.option("--device", default="cpu", help="Device of all pipelines: cpu, cuda or cuda:N.")
 @click.option(
@@ -59,7 +65,8 @@ def measure(**values: Any) -> None:
         report = run_benchmark(options)
     except BenchmarkError as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
-    draw(report, options.out.with_suffix(".png"))
+    if options.growth:
+        draw(report, options.out.with_suffix(".png"))
     click.echo(table(report))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class BenchmarkOptions:
     device: str = "cpu"
     price_per_hour: float | None = None
     yunet: Path | None = None
+    growth: bool = True
 
 
 def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
@@ -79,14 +81,22 @@ def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
             rows |= bench.measure(path, DETECTIONS, rounds=rounds)
             rates = compute_rates(rows, read_duration_s(path), report[CEILING]["faces_per_s"], options.price_per_hour)
             clips.append({"clip": path.name, **compute_ratios(rows), **rates, "contenders": rows_to_json(rows)})
+            tqdm.write(_summarize(clips[-1], rows), file=sys.stderr)
             for name in (*RATIOS, *BOUNDS):
                 report[name] = round(median(clip[name] for clip in clips), 3)
             _write(report | {"clips": clips}, options.out)
         report |= {"clips": clips, "growth": {}}
-        for name, growing in _measure_growth(bench, options).items():
+        _write(report, options.out)
+        for name, growing in _measure_growth(bench, options).items() if options.growth else ():
             report["growth"][name] = list(growing)
             _write(report, options.out)
     return report
+
+
+def _summarize(clip: Mapping[str, Any], rows: Mapping[str, Measurement]) -> str:
+    """Return the line that is printed when a clip has been measured."""
+    seconds = ", ".join(f"{name} {rows[name].seconds:.2f} s" for name in PIPELINES)
+    return f"{clip['clip']}: {seconds}; straightforward / ours {clip['ratio_vs_straightforward']:.2f}"
 
 
 def _write(report: Mapping[str, Any], path: Path) -> None:

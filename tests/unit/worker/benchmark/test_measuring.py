@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -187,4 +188,11 @@ def test_the_command_writes_ratios_of_each_clip_and_their_medians(bench, tmp_pat
     for name in ("ratio_vs_straightforward", "ratio_vs_floor", "detection_ratio"):
         both = sorted(clip[name] for clip in report["clips"])
         assert both[0] <= report[name] <= both[1]
-    assert table(report) in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert table(report) in printed.out
+    assert re.search(r"one\.mp4: straightforward \d+\.\d\d s, ours .*; straightforward / ours \d", printed.err)
+    assert set(report["growth"]) == {"duration", "resolution", "faces"}
+    out.with_suffix(".png").unlink()
+    assert command.main([*given, "--no-growth"]) == 0
+    assert json.loads(out.read_text())["growth"] == {}
+    assert not out.with_suffix(".png").exists()
