@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from deepfakestream.explanations import Explanation
+from deepfakestream.reasons import REASONS
 from deepfakestream.results import Job, Model, Provenance
 from deepfakestream.terminal import pluralize, printable, safe_text
 
@@ -68,6 +69,7 @@ def _outcome_lines(job: Job) -> list[Text]:
     lines = [
         Text(f"average {format_score(job.fake_score)}   peak {format_score(job.peak_score)}"),
         Text("verdict ").append_text(_verdict_text(job)).append_text(reasons),
+        *(Text(f"        {REASONS[reason]}") for reason in job.reasons if reason in REASONS),
     ]
     judged = [person for person in job.people if person.verdict == job.verdict and len(job.people) > 1]
     for person in judged[:MAX_LISTED] if job.verdict != "real" else ():

@@ -61,6 +61,13 @@ def test_the_evidence_behind_the_limits_is_printed(faces, people, text):
     assert printed(**scored(faces, people)).count(f"fake from 0.6, real below 0.1 {text}") == 2
 
 
+def test_reasons_are_explained_below_the_verdict_as_far_as_they_are_known():
+    text = printed(**scored(2, 1.0), reasons=["little_evidence", "from_a_later_release"])
+    verdict, why = text[text.index("verdict ") :].splitlines()[:2]
+    assert verdict == "verdict inconclusive (little_evidence, from_a_later_release)"
+    assert why == "        Only one or two small, soft or dark faces could be scored."
+
+
 def test_suspicious_stretches_and_their_faces_are_counted():
     stretch = {"start_s": 0.0, "end_s": 5.0, "person": 0, "fake_score": 0.9, "faces": 1, "verdict": "fake"}
     text = printed(**scored(9, 1.0), suspicious=[stretch] * 6)

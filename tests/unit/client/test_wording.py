@@ -1,7 +1,7 @@
 """What the SDK says in words about results, by the sentences of the service's reports."""
 
 import pytest
-from deepfakestream import wording
+from deepfakestream import reasons, wording
 from deepfakestream.results import Job
 
 from api.web import wording as reports
@@ -12,8 +12,8 @@ from tests.unit.client.test_answers import FULL_JOB, SUSPICION
 
 def test_the_sentences_are_those_of_the_reports():
     assert wording.VERDICTS == reports.VERDICTS
-    assert wording.REASONS == reports.REASONS
-    assert set(wording.REASONS) == {*Reason}
+    assert reasons.REASONS == reports.REASONS
+    assert set(reasons.REASONS) == {*Reason}
     assert (wording.FAKE_IN_PART, wording.NOT_A_SHARE, wording.CLOSING) == (
         reports.FAKE_IN_PART,
         reports.NOT_A_SHARE,
