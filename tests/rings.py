@@ -14,6 +14,8 @@ from typing import Any, Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from worker.cores import available_cores
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 RINGS: Final = ("push", "merge", "nightly")
 PLACES: Final = {
@@ -97,7 +99,7 @@ def arrange(items: list[pytest.Item], *, is_spread: bool) -> None:
 
 def bound_threads(processes: int) -> None:
     """Limit the threads of libraries, in this process and those that it starts, to a share of the cores for each."""
-    share = max(1, len(os.sched_getaffinity(0)) // processes)
+    share = max(1, available_cores() // processes)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
         os.environ.setdefault(name, str(share))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from worker import cores
 from worker.config import Worker
 from worker.cores import available_cores
 
@@ -51,6 +52,51 @@ def test_a_process_bound_to_one_core_has_one_available():
     assert done.stdout == "1\n"
 
 
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups on a machine with 64 cores: what a file of them says, by its path, and in which ones we are."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(64)), raising=False)
+    monkeypatch.setattr(cores, "CONTROL_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(cores, "OWN_GROUPS", tmp_path / "own")
+
+    def make(own, **files):
+        (tmp_path / "own").write_text(own)
+        for name, text in files.items():
+            file = tmp_path / "groups" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+    return make
+
+
+VERSION_1 = "5:memory:/a\n2:cpuacct,cpu:/a/b\n1:name=systemd:/a\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "count"),
+    [
+        ("0::/\n", {}, 64),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "10000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "12800000 100000\n"}, 64),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3),
+        ("0::/not/seen/here\n", {"cpu.max": "400000 100000\n"}, 4),
+        ("0::/\n", {"cpu.max": "no number\n"}, 64),
+        (VERSION_1, {"cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}, 64),
+        (VERSION_1, {"cpu/a/b/cpu.cfs_quota_us": "250000\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}, 3),
+        (VERSION_1, {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "50000\n"}, 1),
+        (VERSION_1, {"cpu.max": "100000 100000\n"}, 64),
+    ],
+)
+def test_a_limit_of_processor_time_is_one_of_cores(groups, own, files, count):
+    groups(own, **files)
+    assert available_cores() == count
+    worker = Worker()
+    assert worker.processes("gpu") * worker.threads() <= count
+
+
 def test_the_client_command_line_runs_without_linux_features():
     shown = without_what_linux_alone_has("""
 import api.embedded.commands, deepfakestream.local
@@ -68,6 +114,7 @@ def test_the_service_runs_without_linux_features():
     shown = without_what_linux_alone_has("""
 import sys
 import migrations.schema, api.app, worker.celery, worker.local, worker.tasks.ingest
+from worker import cores
 from worker.config import Worker
 from worker.media.process import BoundedProcess
 Worker().threads()
