@@ -27,11 +27,12 @@ def available_cores() -> int:
 def _find_quotas() -> Iterator[float]:
     """Yield the limits of processor time of this process's control group and of those around it, in cores."""
     try:
-        lines = OWN_GROUPS.read_text().splitlines()
+        lines = OWN_GROUPS.read_text(errors="surrogateescape").splitlines()
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
         if not controllers:
             top = CONTROL_GROUPS
         elif "cpu" in controllers.split(","):

@@ -5,6 +5,7 @@ Text from a service is printed by ``safe_text``, since it may contain control ch
 """
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -60,8 +61,12 @@ def print_job(console: Console, name: str, job: Job, *, has_id: bool = False) ->
 
 
 def _print_line(console: Console, line: Text) -> None:
-    """Print *line*, which only a terminal breaks."""
-    console.print(line, soft_wrap=not console.is_terminal, highlight=False)
+    """Print *line*, which only a terminal breaks; the rest then stands below its first word."""
+    indent = len(line.plain) - len(line.plain.lstrip(" "))
+    if console.is_terminal and indent:
+        console.print(Padding.indent(line[indent:], indent), highlight=False)
+    else:
+        console.print(line, soft_wrap=not console.is_terminal, highlight=False)
 
 
 def _outcome_lines(job: Job) -> list[Text]:

@@ -78,12 +78,17 @@ def film(source, api, stream_id):
 def follow(api, stream_id):
     """The events of a stream, to its end."""
     after, found, deadline = "0", [], time.monotonic() + FOLLOWING_S
+
+    def check_time():
+        assert time.monotonic() < deadline, (api.get(f"/v1/streams/{stream_id}").json(), found)
+
     while not found or found[-1]["kind"] != "ended":
+        check_time()
         with api.stream("GET", f"/v1/streams/{stream_id}/events", headers={"Last-Event-ID": after}) as answer:
             assert answer.status_code == 200
             # While nothing happens there is a comment every 15 s.
             for line in answer.iter_lines():
-                assert time.monotonic() < deadline, (api.get(f"/v1/streams/{stream_id}").json(), found)
+                check_time()
                 if line.startswith("data: "):
                     found.append(json.loads(line[6:]))
                     after = str(found[-1]["seq"])

@@ -65,8 +65,12 @@ def measure(**values: Any) -> None:
         report = run_benchmark(options)
     except BenchmarkError as error:
         raise CommandError(f"{PROGRAM}: {error}") from error
+    plot = options.out.with_suffix(".png")
     if options.growth:
-        draw(report, options.out.with_suffix(".png"))
+        draw(report, plot)
+    else:
+        # One of an earlier run would show other figures than the report.
+        plot.unlink(missing_ok=True)
     click.echo(table(report))
 
 

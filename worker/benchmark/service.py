@@ -45,7 +45,7 @@ class ConcurrentScoringError(BenchmarkError):
 
 class BusyError(BenchmarkError):
     """
-    The service cannot accept a request just now.
+    The service reads as many uploads as it may just now.
 
     Args:
         retry_after_s: The pause in seconds that it asks for.
@@ -71,7 +71,7 @@ class APIConnection:
         self._connection = kind(parts.netloc, timeout=TIMEOUT_S)
         self._headers = {"Authorization": f"Bearer {api_key}"}
         self.refusals = 0
-        """How often the service was too busy for a submission, which was then sent again."""
+        """How often the service had too many uploads for a submission, which was then sent again."""
 
     def close(self) -> None:
         """End the connection."""
@@ -82,7 +82,7 @@ class APIConnection:
         Send a request; return the response's JSON, or None if it has no body.
 
         Raises:
-            BusyError: The service is too busy.
+            BusyError: Other uploads are in progress.
             BenchmarkError: The response is another error.
         """
         self._connection.request(method, path, body, self._headers | headers)
@@ -91,13 +91,13 @@ class APIConnection:
         if response.status >= http.client.BAD_REQUEST:
             problem = f"{method} {path}: {response.status} {data[:200].decode(errors='replace')}"
             pause_s = response.headers.get("Retry-After", "")
-            if response.status == http.client.SERVICE_UNAVAILABLE and pause_s.isdecimal():
+            if b'"too_many_uploads"' in data and pause_s.isdecimal():
                 raise BusyError(problem, float(pause_s))
             raise BenchmarkError(problem)
         return json.loads(data) if data else None
 
     def submit(self, data: bytes, query: str = "") -> str:
-        """Submit a file's content, again after the pause that a busy service asks for; return the job's id."""
+        """Submit a file's content, again if it has too many uploads; return the job's id."""
         deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
@@ -174,7 +174,8 @@ def measure_submissions_per_s(url: str, api_key: str, count: int, connections: i
     Measure how many pictures are accepted per second, *connections* at a time, from two processes.
 
     Returns:
-        That rate, and how often the service was too busy at first; the pauses that it then asks for count as well.
+        That rate, and how often there were too many uploads at first; the pauses that the service then asks for count
+        as well.
 
     Raises:
         BenchmarkError: A submission was not accepted.

@@ -15,8 +15,8 @@ up. One that sends a fifth faster than its pictures last gains a sixth of each p
 """
 WAITED_SHARE: Final = 0.2
 """
-A piece that was waited for during less than this share of its length may have been there already: even those of a
-source that sends five times as fast as its pictures last are waited for longer.
+A piece that was waited for during less than this share of its length may have been there already. Even those of a
+source that sends four times as fast as its pictures last are waited for longer, where storing is quick.
 """
 
 
@@ -26,7 +26,8 @@ class Lateness:
 
     A source that stops for seconds together with its clock, and then goes on, shows this in no other way. One that was
     held up by the network sends what it had meanwhile, so that its next piece is less late. When a piece arrived that
-    was there already, after others had been stored, nobody knows, so that it proves no delay.
+    was there already, after others had been stored, nobody knows: it may have been less late than it seems, so that it
+    proves that a source has caught up, and no delay.
 
     Args:
         late_s: See ``LATE_S``.
@@ -42,17 +43,20 @@ class Lateness:
 
         Args:
             arrived_s: When it arrived, by any clock that goes on evenly.
-            waited_s: For how long it had been waited for.
+            waited_s: For how long it had been waited for, the reader's own work on it included.
         """
         length_s = piece.end_s - piece.start_s
         late_s, last_s = arrived_s - piece.end_s, self._last_s
+        has_caught_up = late_s < last_s - min(CAUGHT_UP_S, CAUGHT_UP_SHARE * length_s)
         # It was no later than this, whenever it arrived.
         self._least_s = min(self._least_s, late_s)
         if waited_s < WAITED_SHARE * length_s:
+            if has_caught_up:
+                # Whatever comes late from here on is the first of two again.
+                self._last_s = self._least_s
             return 0.0
         self._last_s = late_s
-        caught_up_s = min(CAUGHT_UP_S, CAUGHT_UP_SHARE * length_s)
-        if min(late_s, last_s) - self._least_s < self._late_s or late_s < last_s - caught_up_s:
+        if min(late_s, last_s) - self._least_s < self._late_s or has_caught_up:
             return 0.0
         missed_s, self._least_s = late_s - self._least_s, late_s
         return missed_s

@@ -1,5 +1,6 @@
 """The command that explains the faces of a job."""
 
+import time
 from pathlib import Path
 from typing import Final
 
@@ -7,7 +8,7 @@ import click
 
 from deepfakestream.client import Client
 from deepfakestream.commands.context import Number, open_client, shown_write_errors
-from deepfakestream.errors import NotFoundError, unexpected_answer_error
+from deepfakestream.errors import NotFoundError, WaitTimeoutError, unexpected_answer_error
 from deepfakestream.exit_statuses import INTERRUPTED
 from deepfakestream.explanations import Explanation
 from deepfakestream.files import replaced_when_whole
@@ -61,19 +62,34 @@ def explain(context: click.Context, job_id: str, out: Path | None, timeout_s: fl
 
 def _obtain_explanation(client: Client, job_id: str, timeout_s: float | None, *, needs_images: bool) -> Explanation:
     """Return the explanation of a job once it has ended; requested if there is none, or not the one that is needed."""
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+
+    def request() -> Explanation:
+        return client.explain(job_id, timeout_s=_left_s(deadline))
+
     try:
         found = client.explanation(job_id)
     except NotFoundError:
-        found = client.explain(job_id, timeout_s=timeout_s)
+        found = request()
+    if found.status == "failed":
+        say("it could not be made before, and is requested again once the service accepts that", to_stderr=True)
     if found.status == "failed" or (needs_images and found.images and not found.images_stored):
-        found = client.explain(job_id, timeout_s=timeout_s)
+        found = request()
     if found.is_final:
         return found
     try:
-        return client.wait_for_explanation(job_id, timeout_s=timeout_s)
+        return client.wait_for_explanation(job_id, timeout_s=_left_s(deadline))
     except NotFoundError:
         # The request was dropped, since the job ended without a result: now the service says so.
-        return client.explain(job_id, timeout_s=timeout_s)
+        return request()
+    except WaitTimeoutError as error:
+        # A part of the time may have passed before the wait.
+        message = f"the explanation of job {job_id} was not made within {timeout_s:g} s; it goes on"
+        raise WaitTimeoutError(message) from error
+
+
+def _left_s(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _write_images(client: Client, explanation: Explanation, folder: Path) -> int:

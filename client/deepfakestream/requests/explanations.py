@@ -28,7 +28,8 @@ class ExplanationRequests(Requests):
         that (``rate_limited``); the request is then repeated once it may succeed, as after every such refusal.
 
         Args:
-            timeout_s: Seconds after which it is not repeated any more; no limit by default.
+            timeout_s: Seconds after which it is not repeated any more; without it, the client's number of retries alone
+                limits that.
 
         Raises:
             APIError: The service refused, for instance as it asks for a longer pause than *timeout_s* allows.

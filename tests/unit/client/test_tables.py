@@ -68,6 +68,16 @@ def test_reasons_are_explained_below_the_verdict_as_far_as_they_are_known():
     assert why == "        Only one or two small, soft or dark faces could be scored."
 
 
+def test_a_terminal_breaks_reasons_below_their_first_word():
+    job = Job.from_json(job_document("succeeded", model=MODEL, **scored(2, 1.0), reasons=["heavily_compressed"]))
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    TablePrinter(console).print_result(ScanResult("a", job, None))
+    lines = console.file.getvalue().splitlines()
+    place = next(number for number, line in enumerate(lines) if "so heavily that" in line)
+    assert all(line.startswith("        ") and line[8] != " " for line in lines[place : place + 3]), lines
+    assert all(len(line.rstrip()) <= 60 for line in lines)
+
+
 def test_suspicious_stretches_and_their_faces_are_counted():
     stretch = {"start_s": 0.0, "end_s": 5.0, "person": 0, "fake_score": 0.9, "faces": 1, "verdict": "fake"}
     text = printed(**scored(9, 1.0), suspicious=[stretch] * 6)

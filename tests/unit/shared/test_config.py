@@ -56,8 +56,9 @@ def test_devices_can_be_one_name_or_a_list_in_the_environment(configure, value, 
         (1, "device: cpu", 1, 1),
     ],
 )
-def test_cores_are_divided_among_processes(configure, monkeypatch, cores, worker, processes, threads):
+def test_cores_are_divided_among_processes(configure, monkeypatch, tmp_path, cores, worker, processes, threads):
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(cores)))
+    monkeypatch.setattr("worker.cores.OWN_GROUPS", tmp_path / "nothing")
     configure(f"{ADDRESSES}worker: {{{worker}}}")
     chosen = load_settings(WorkerSettings).worker
     assert (chosen.processes("gpu"), chosen.threads()) == (processes, threads)

@@ -35,7 +35,8 @@ def without_what_linux_alone_has(code):
     return done.stdout
 
 
-def test_without_cpu_affinity_all_cores_are_available(monkeypatch):
+def test_without_cpu_affinity_all_cores_are_available(monkeypatch, tmp_path):
+    monkeypatch.setattr(cores, "OWN_GROUPS", tmp_path / "nothing")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert available_cores() == 6
@@ -60,7 +61,7 @@ def groups(tmp_path, monkeypatch):
     monkeypatch.setattr(cores, "OWN_GROUPS", tmp_path / "own")
 
     def make(own, **files):
-        (tmp_path / "own").write_text(own)
+        (tmp_path / "own").write_text(own, errors="surrogateescape")
         for name, text in files.items():
             file = tmp_path / "groups" / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,7 @@ VERSION_1 = "5:memory:/a\n2:cpuacct,cpu:/a/b\n1:name=systemd:/a\n"
         ("0::/a/b\n", {"a/cpu.max": "300000 100000\n", "a/b/cpu.max": "max 100000\n"}, 3),
         ("0::/not/seen/here\n", {"cpu.max": "400000 100000\n"}, 4),
         ("0::/\n", {"cpu.max": "no number\n"}, 64),
+        ("of no known form\n0::/\udcff\n", {"cpu.max": "400000 100000\n"}, 4),
         (VERSION_1, {"cpu/a/b/cpu.cfs_quota_us": "-1\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}, 64),
         (VERSION_1, {"cpu/a/b/cpu.cfs_quota_us": "250000\n", "cpu/a/b/cpu.cfs_period_us": "100000\n"}, 3),
         (VERSION_1, {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "50000\n"}, 1),
@@ -114,7 +116,6 @@ def test_the_service_runs_without_linux_features():
     shown = without_what_linux_alone_has("""
 import sys
 import migrations.schema, api.app, worker.celery, worker.local, worker.tasks.ingest
-from worker import cores
 from worker.config import Worker
 from worker.media.process import BoundedProcess
 Worker().threads()

@@ -99,7 +99,10 @@ class Hardware(_Part):
     accelerator: str = "auto"
     devices: int = Field(default=1, ge=1)
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """``auto`` is ``32-true`` on processors that only emulate bfloat16, and ``bf16-mixed`` on everything else."""
+    """
+    ``auto`` is ``32-true`` on processors that only emulate bfloat16, and ``bf16-mixed`` on everything else; GPUs before
+    Ampere want ``16-mixed``.
+    """
     threads: int | None = Field(default=None, ge=1)
     """Threads of a process on CPU; all if not given."""
     loader_processes: int = Field(default=1, ge=0)

@@ -64,10 +64,11 @@ def test_a_submission_is_sent_again_when_the_service_was_busy():
     ("answer", "kind"),
     [
         ((503, {"Retry-After": "10"}, {"code": "too_many_uploads"}), BusyError),
-        ((503, {}, {"code": "service_unavailable"}), BenchmarkError),
+        ((503, {}, {"code": "too_many_uploads"}), BenchmarkError),
+        ((503, {"Retry-After": "0"}, {"code": "service_unavailable"}), BenchmarkError),
         ((429, {"Retry-After": "0"}, {"code": "rate_limited"}), BenchmarkError),
     ],
-    ids=["for too long", "for an unknown time", "another refusal"],
+    ids=["for too long", "for an unknown time", "a database that is away", "a rate"],
 )
 def test_a_submission_that_is_refused_otherwise_ends_the_benchmark(monkeypatch, answer, kind):
     monkeypatch.setattr(service, "TIMEOUT_S", 5.0)

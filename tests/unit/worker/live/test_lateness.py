@@ -43,11 +43,16 @@ def sent(count, *pauses):
 
 
 @pytest.mark.parametrize("storing_s", [0.0, 0.05, 0.3, 0.8, 1.5])
-def test_a_source_that_stops_with_its_clock_has_missed_the_time_however_slowly_pieces_are_stored(storing_s):
+def test_a_source_that_stops_with_its_clock_has_missed_the_time_even_if_storing_is_slow(storing_s):
     found = missed(sent(20, (10, 8.0)), lambda _: storing_s)
     assert found.index(max(found)) == 11, "it is certain with the second piece after the pause"
     assert sum(found) == pytest.approx(8.0)
     assert len([one for one in found if one]) == 1
+
+
+def test_where_storing_leaves_no_time_to_wait_a_pause_is_not_found():
+    """Nothing tells it from pieces that waited for their storage."""
+    assert sum(missed(sent(20, (10, 8.0)), lambda _: 1.7)) == 0.0
 
 
 def test_two_pauses_are_two_gaps():
@@ -70,6 +75,21 @@ def test_what_a_network_held_up_was_not_missed(rate):
             at += 10.0
         times.append(at)
     assert times[-1] == 80 * PIECE_S
+    assert sum(missed(times)) == 0.0
+
+
+@pytest.mark.parametrize("between_s", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("began", [41.0, 42.0, 43.0, 44.0])
+def test_two_hold_ups_with_a_burst_between_them_are_no_gap(began, between_s):
+    """A network holds up for six seconds, lets what has come pass at 20 times its rate, and holds up again."""
+    again = began + 6.0 + between_s
+    times, at = [], 0.0
+    for number in range(30):
+        at = max((number + 1) * PIECE_S, at + PIECE_S / 20)
+        for begin in (began, again):
+            at = begin + 6.0 if begin <= at < begin + 6.0 else at
+        times.append(at)
+    assert times[-1] == 30 * PIECE_S
     assert sum(missed(times)) == 0.0
 
 
