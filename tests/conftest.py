@@ -31,6 +31,7 @@ from tests.servers import (
 SHORT_LEASES = {"JOBS__LEASE_S": "3", "JOBS__SWEEP_EVERY_S": "1", "JOBS__RESEND_AFTER_S": "3"}
 ONE_SCORER = {"WORKER__PROCESSES_PER_DEVICE": "1"}
 MANY_REFUSALS = {"API__REFUSALS_PER_MINUTE": "60000"}
+MANY_WAITING = {"STREAMS__MAX_WAITING": "100"}
 RESEARCH_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -72,10 +73,11 @@ def stack() -> Iterator[EmbeddedStack]:
 
     Leases are short, so that tests that kill workers do not wait long until a step is leased again. One process
     scores, so that they know which one to kill. Requests without a valid key are not limited, since a test sends many.
+    No segment of a live stream is dropped, however slow the machine is.
     """
     with ExitStack() as running:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in (SHORT_LEASES | ONE_SCORER | MANY_REFUSALS).items():
+            for name, value in (SHORT_LEASES | ONE_SCORER | MANY_REFUSALS | MANY_WAITING).items():
                 patch.setenv(f"DEEPFAKESTREAM_{name}", value)
             state = running.enter_context(state_folder())
             stack = running.enter_context(

@@ -25,7 +25,9 @@ from tests.webhooks import check_webhook
 PROGRAM = str(Path(sys.executable).with_name("deepfakestream"))
 PASSWORD = "hush-hush-4711"
 """The source asks for none, and gets it all the same."""
-FOLLOWING_S = 180.0
+LONGEST_PAUSE_S = 4.0
+"""Of the source; after ten seconds without a picture its connection is given up."""
+FOLLOWING_S = 240.0
 """The longest time in which a stream of 18 seconds may end; on an idle machine it takes about 20."""
 
 
@@ -60,7 +62,7 @@ def begin(api, url, **options):
 
 
 def film(source, api, stream_id):
-    """Publish what is left, as fast as it is scored: on a busy machine segments would be dropped otherwise."""
+    """Publish what is left as fast as it is scored, but never pause for so long that it counts as a gap."""
 
     def judged():
         found = api.get(f"/v1/streams/{stream_id}", params={"after": 0}).json()["events"]
@@ -68,7 +70,9 @@ def film(source, api, stream_id):
 
     try:
         while source.published < source.parts:
-            wait_until(lambda: 2 * judged() + 5 > source.published)
+            deadline = time.monotonic() + LONGEST_PAUSE_S
+            while 2 * judged() + 5 <= source.published and time.monotonic() < deadline:
+                time.sleep(0.1)
             source.publish()
     finally:
         # Without it, whoever follows the stream would wait for its end in vain.
@@ -95,6 +99,7 @@ def follow(api, stream_id):
     return found
 
 
+@pytest.mark.timeout(600)
 def test_a_swap_in_a_live_stream_is_an_alert_while_it_runs_and_a_verdict_at_its_end(stack, api, clip, folder):
     source = Playlist(clip, folder)
     source.publish(3)
@@ -252,7 +257,8 @@ def test_a_killed_reader_is_replaced_within_seconds_and_the_stream_ends_well(sta
         source.publish(6)
         before = counters()["segments"]
         wait_until(lambda: counters()["segments"] > before)
-        assert time.monotonic() - killed_at < 12.0
+        # Ten seconds on an idle machine; without another reader it would be ended after thirty.
+        assert time.monotonic() - killed_at < 25.0
         assert api.post(f"/v1/streams/{stream_id}/stop").status_code == 200
         wait_until(lambda: api.get(f"/v1/jobs/{stream_id}").json()["status"] == "succeeded", timeout_s=60)
     found = api.get(f"/v1/streams/{stream_id}").json()
