@@ -156,7 +156,7 @@ def describe_comparisons(compared: Sequence[Comparison]) -> str:
         if found.band_share is not None:
             shares = [(label, share(judged.scores_in_band, judged.media)) for label, judged in found.judged.items()]
             then = ", ".join(f"{value:.1%} of {label} media" for label, value in shares if value is not None)
-            lines.append(f"    in band    {found.band_share:.1%}" + (f"; validation: {then}" if then else ""))
+            lines.append(f"    in band    {found.band_share:.1%}" + (f"; whole validation set: {then}" if then else ""))
     return "\n".join(lines)
 
 

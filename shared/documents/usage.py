@@ -3,7 +3,7 @@
 import datetime as dt
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.documents.base import Document
 
@@ -16,6 +16,12 @@ class UsageTotals(Document):
     seconds: float = Field(description="Duration of the analysed segments; images have none.")
     faces: int = Field(description="Scored faces.")
     bytes: int = Field(description="Size of the files of these media; live streams have none.")
+
+    @field_validator("seconds")
+    @classmethod
+    def _round(cls, seconds: float) -> float:
+        """Round to milliseconds: sums have digits that say nothing."""
+        return round(seconds, 3)
 
 
 class UsageDay(UsageTotals):

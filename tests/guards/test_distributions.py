@@ -36,6 +36,15 @@ def names_of(requirements):
     return {re.match(r"[\w-]+", line)[0] for line in requirements.split("\n") if line and not line.startswith("#")}
 
 
+def test_a_checkout_of_its_name_does_not_hide_the_sdk_from_scripts_beside_it(tmp_path):
+    (tmp_path / "deepfakestream").mkdir()
+    script = tmp_path / "script.py"
+    script.write_text("from deepfakestream import Client\n")
+    # A virtual environment has no PYTHONPATH, which would find the package first.
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run([sys.executable, script], cwd=tmp_path, env=given, check=True)
+
+
 @pytest.fixture(scope="module")
 def sdk_wheel(tmp_path_factory):
     """The SDK's wheel, built from what the checkout has."""

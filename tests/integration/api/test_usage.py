@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
+from shared.documents.usage import UsageTotals
 from shared.jobs.usage import fold_usage
 from shared.models import Usage
 from tests.clips import noise_picture
@@ -41,6 +42,10 @@ def test_the_usage_of_jobs_is_counted_and_outlives_them(api):
     today = datetime.now(UTC).date().isoformat()
     assert found["items"] == [{**found["total"], "day": today, "api_key_id": str(key.id), "key_name": "test"}]
     assert totals(api, api.key("another")[0]) == nothing
+
+
+def test_seconds_have_no_digits_beyond_milliseconds():
+    assert UsageTotals(jobs=1, media=1, seconds=283.79449800000003, faces=0, bytes=0).seconds == 283.794
 
 
 def test_usage_is_folded_by_day_and_key_and_stays_the_same(api):
