@@ -19,6 +19,7 @@ from sqlalchemy import func, update
 from shared.errors import StorageError
 from shared.jobs.leases import Step, acquire
 from shared.models import Job
+from shared.states import StreamEnd
 from shared.streams.claims import claim_streams
 from tests.integration import test_streams as streams
 from tests.live import Cable, Playlist, RestartedSender, TransportSender, serving, wait_until
@@ -375,6 +376,34 @@ def test_of_two_readers_at_once_the_first_gives_up_without_a_trace(make_context,
             second.stop()
     found = problems(sessions, job_id, Case("two", lambda _: None, scored_s=5.0, ending="source"))
     assert [what for what in found if "gaps are" not in what] == [], "\n".join(found)
+
+
+def test_a_source_that_ends_while_the_stream_is_looked_at_ends_the_stream(
+    make_context, sessions, clips, tmp_path, monkeypatch
+):
+    """Its thread says so once, at any time, also while the other one asks the database whether there is an end."""
+    find_end = StreamRun._find_end
+
+    def find_end_of_ending(self, *args):
+        found = find_end(self, *args)
+        if streams.stream_of(sessions, job_id).segments:
+            # What was found above knows nothing of it.
+            self._source._end(StreamEnd.SOURCE)
+        return found
+
+    monkeypatch.setattr(StreamRun, "_find_end", find_end_of_ending)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (tmp_path / "clip.ts").write_bytes(clips["clip"])
+    source = Playlist(tmp_path / "clip.ts", folder)
+    source.publish(4)
+    context = make_context()
+    with serving(source, folder) as url:
+        job_id = streams.add_stream(sessions, url)
+        with streams.reading(context):
+            wait_until(lambda: streams.stream_of(sessions, job_id).ending, timeout_s=20)
+            end_all(context, sessions, [job_id])
+    assert streams.stream_of(sessions, job_id).ending == StreamEnd.SOURCE
 
 
 @pytest.mark.parametrize("has_reader", [True, False])

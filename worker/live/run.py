@@ -60,6 +60,8 @@ class StreamRun(threading.Thread):
         """Whether the publisher is away, of a stream that is published."""
         self._lost = threading.Event()
         self._stopping = threading.Event()
+        self._source_end: StreamEnd | None = None
+        """Written by the source's thread alone, as ``_why`` is by this one: neither may undo what the other found."""
         self._why: StreamEnd | None = claim.ending
         self._drains_until: float | None = None
         self._has_missed = True
@@ -116,6 +118,7 @@ class StreamRun(threading.Thread):
         self._renew()
         # Before anything is judged: what the publisher sent last is recorded by then.
         self._has_left = self._claim.is_pushed and (self._source is None or not self._source.is_alive())
+        self._why = self._why or self._source_end
         if self._why is not None and self._drains_until is None:
             # What is missed from here on is no part of the stream, however long the last piece takes to be recorded.
             self._has_missed = self._source is None or not self._source.is_connected
@@ -188,7 +191,7 @@ class StreamRun(threading.Thread):
                 self._source.join()
 
     def _end(self, why: StreamEnd) -> None:
-        self._why = why
+        self._source_end = why
 
     def _lost_set(self) -> None:
         self._lost.set()
