@@ -174,7 +174,7 @@ def test_a_stream_goes_on_elsewhere_when_its_reader_is_killed(make_context, sess
         assert stream_of(sessions, job_id).state == "away"
         with publishing(clip, second.address(key)):
             wait_until(lambda: stream_of(sessions, job_id).gaps == 1)
-        assert time.monotonic() - died_at < 12
+        assert time.monotonic() - died_at < 25
     assert get_job_of(sessions, job_id).attempts <= 1
 
 

@@ -289,8 +289,8 @@ def test_a_reader_that_dies_is_replaced_and_says_what_was_missed(make_context, s
     time.sleep(5.0)
     source.publish(6)
     try:
-        wait_until(lambda: second.claim() or stream_of(sessions, job_id).gaps == 1, timeout_s=10)
-        assert time.monotonic() - died_at < 10
+        wait_until(lambda: second.claim() or stream_of(sessions, job_id).gaps == 1, timeout_s=20)
+        assert time.monotonic() - died_at < 25
         wait_until(lambda: segments_of(sessions, job_id)[-1].reasons != ["gap"])
     finally:
         second.stop()
@@ -374,7 +374,7 @@ def test_a_stream_stops_on_request_while_it_is_read(context, sessions, source, a
         stop(sessions, job_id)
         began = time.monotonic()
         wait_until(lambda: stream_of(sessions, job_id).ending == "request")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         score(sessions, job_id, [0.01])
         wait_until(lambda: get_job_of(sessions, job_id).segments_total)
     finish(context, job_id)

@@ -174,7 +174,7 @@ def test_waiting_ends_in_time(server, client):
     began = time.monotonic()
     with pytest.raises(WaitTimeoutError):
         client.wait("x", timeout_s=0.3, poll_s=0.05)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
 
 
 def test_lists_follow_their_pages(server, client):

@@ -86,7 +86,7 @@ def test_waiting_ends_in_time(server, client):
     began = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=r"not made within 0\.2 s; it goes on"):
         client.wait_for_explanation("x", timeout_s=0.2, poll_s=30.0)
-    assert 0.2 <= time.monotonic() - began < 5
+    assert 0.2 <= time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_waiting_ends_in_time_even_if_the_service_does_not_answer(monkeypatch, c
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with connect(url, "dfs_key") as client, pytest.raises(ConnectionFailedError):
             client.wait("x", timeout_s=0.3)
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 15.0
 
 
 def test_pauses_grow_and_differ_between_clients(server, pauses, connect):

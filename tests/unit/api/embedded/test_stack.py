@@ -301,4 +301,4 @@ def test_the_start_waits_for_redis_only_while_it_runs(tmp_path):
     began = time.monotonic()
     with pytest.raises(StackError, match="Redis did not start"):
         redis.wait(process)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
