@@ -11,14 +11,21 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize(("phases", "hooks"), [("examples", "long_urls"), ("coverage,fuzzing", "without_examples")])
-def test_the_server_conforms_to_its_openapi_document(stack, tmp_path, phases, hooks):
+@pytest.mark.parametrize(
+    ("phases", "examples", "hooks"),
+    [
+        ("examples", 25, "long_urls"),
+        ("coverage,fuzzing", 5, "without_examples"),
+        pytest.param("fuzzing", 25, "without_examples", marks=pytest.mark.nightly),
+    ],
+)
+def test_the_server_conforms_to_its_openapi_document(stack, tmp_path, phases, examples, hooks):
     key = stack.api_key_file.read_text().strip()
     program = Path(sys.executable).with_name("schemathesis")
     done = subprocess.run(
         [
             *(program, "run", f"{stack.url}/openapi.json"),
-            *("--header", f"Authorization: Bearer {key}", "--max-examples", "25", "--seed", "1"),
+            *("--header", f"Authorization: Bearer {key}", "--max-examples", str(examples), "--seed", "1"),
             # A cursor, a model's name or a file can match the schema and still be refused.
             *("--exclude-checks", "positive_data_acceptance"),
             *("--checks", "all", "--phases", phases, "--request-timeout", "20", "--no-color"),
