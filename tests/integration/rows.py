@@ -1,7 +1,7 @@
 """Initial rows for tests with a database."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -90,6 +90,28 @@ def recorded_statements(engine: Engine) -> Iterator[list[str]]:
         yield statements
     finally:
         event.remove(engine, "before_cursor_execute", record)
+
+
+def before_commits(
+    monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable[[], None], *, of: str
+) -> None:
+    """Call *do* once, right before the next commit of a transaction with a statement that begins with *of*."""
+    commit = engine.dialect.do_commit
+    begun: set[object] = set()
+    done: list[bool] = []
+
+    def note(connection, _cursor, statement, *_):
+        if statement.lower().startswith(of):
+            begun.add(connection.connection.dbapi_connection)
+
+    def do_commit(connection):
+        if connection.dbapi_connection in begun and not done:
+            done.append(True)
+            do()
+        commit(connection)
+
+    event.listen(engine, "before_cursor_execute", note)
+    monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
 
 
 def lose_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, *, of: str) -> list[bool]:
