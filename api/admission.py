@@ -94,8 +94,8 @@ def check_capacity(
     """
     Refuse a submission over the limits, unless it repeats an accepted one, before its body is read.
 
-    Those of the owner are checked again when the job is made, see ``hold_place``. Concurrent requests can exceed that of
-    all owners by their number: keeping to it exactly would make all submissions wait for each other.
+    Those of the owner are checked again when the job is made, see ``hold_place``. Concurrent requests can exceed that
+    of all owners by their number: keeping to it exactly would make all submissions wait for each other.
 
     Args:
         stores_file: Whether the submission adds a file, so that the quota of storage applies.
@@ -123,11 +123,10 @@ def hold_place(
     session: Session, api: API, owner: str, idempotency_key: str | None, *, media: Media | None = None
 ) -> None:
     """
-    Refuse a job over the limits of its owner, with the transaction that is about to make it; other requests of the owner
-    wait until it ends.
+    Refuse a job over the limits of its owner, with the transaction that is about to make it.
 
-    Locks are taken in the order: jobs that there are, media, owner, the new job, its direct upload. So call it after the
-    media is locked, and before ``create_job``.
+    Other requests of the owner wait until it ends. Call it after the media is locked and before ``create_job``, which is
+    the order of all locks; see docs/architecture.md.
 
     Args:
         media: The file of the job, which this transaction has stored.

@@ -92,9 +92,7 @@ def recorded_statements(engine: Engine) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", record)
 
 
-def before_commits(
-    monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable[[], None], *, of: str
-) -> None:
+def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable[[], None], *, of: str) -> None:
     """Call *do* once, right before the next commit of a transaction with a statement that begins with *of*."""
     commit = engine.dialect.do_commit
     begun: set[object] = set()

@@ -59,7 +59,7 @@ def test_a_publisher_whose_thread_fails_while_the_stream_is_looked_at_is_not_for
     job_id, key = add_pushed(sessions)
     renew = StreamRun._renew
 
-    def fail(self):
+    def fail(_):
         raise RuntimeError("the database refused what the publisher's end means")
 
     def renew_after_the_failure(self):
