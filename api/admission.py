@@ -125,8 +125,8 @@ def hold_place(
     """
     Refuse a job over the limits of its owner, with the transaction that is about to make it.
 
-    Other requests of the owner wait until it ends. Call it after the media is locked and before ``create_job``, which is
-    the order of all locks; see docs/architecture.md.
+    Other requests of the owner wait until it ends. Call it after the media is locked and before ``create_job``, which
+    is the order of all locks; see docs/architecture.md.
 
     Args:
         media: The file of the job, which this transaction has stored.

@@ -269,13 +269,13 @@ def test_a_stack_that_starts_removes_no_file_that_another_is_about_to_write(stat
     write = Path.write_bytes
 
     def write_slowly(path, data):
-        path.touch()
-        # The other stack begins when the file is there, and what it is to hold is not.
-        with monkeypatch.context() as patch, running_state(tmp_path / "other", "http://127.0.0.1:9") as other:
-            patch.setattr(Path, "write_bytes", write)
-            with embedded_state.announce_stack(other):
-                pass
-        return write(path, data)
+        with path.open("wb") as file:
+            # The other stack begins when the file is there, and what it is to hold is not.
+            with monkeypatch.context() as patch, running_state(tmp_path / "other", "http://127.0.0.1:9") as other:
+                patch.setattr(Path, "write_bytes", write)
+                with embedded_state.announce_stack(other):
+                    pass
+            return file.write(data)
 
     monkeypatch.setattr(Path, "write_bytes", write_slowly)
     with embedded_state.announce_stack(state) as can_be_found:
