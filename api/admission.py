@@ -14,7 +14,7 @@ from typing import Final
 
 from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from api.config import API, APISettings
@@ -39,6 +39,12 @@ EXPLAIN_AGAIN_AFTER_S = 60
 """How long after its failure an explanation may be requested again, since each request costs all of its attempts."""
 OWNER_LOCKS: Final = 4711
 """The class of the advisory locks of owners, arbitrary but fixed."""
+# Both as text, since every submission executes them.
+_LOCK_OWNER: Final = text(f"select pg_advisory_xact_lock({OWNER_LOCKS}, hashtext(:owner))")
+_COUNT_OWN: Final = text(
+    "select count(*) from (select from jobs where owner = :owner and status in "
+    f"({', '.join(repr(str(status)) for status in OPEN_JOB_STATUSES)}) limit :limit) found"
+)
 
 
 def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
@@ -137,8 +143,7 @@ def hold_place(
     if _is_replayed(session, owner, idempotency_key):
         return
     lock_owner(session, owner)
-    own_jobs = select(Job.id).where(Job.owner == owner, Job.status.in_(OPEN_JOB_STATUSES))
-    own = session.scalar(select(func.count()).select_from(own_jobs.limit(api.max_open_jobs_per_owner).subquery())) or 0
+    own = session.scalar(_COUNT_OWN, {"owner": owner, "limit": api.max_open_jobs_per_owner}) or 0
     if own >= api.max_open_jobs_per_owner and not _is_replayed(session, owner, idempotency_key):
         raise _too_many_open_jobs(api, own)
     if media is not None:
@@ -148,7 +153,7 @@ def hold_place(
 
 def lock_owner(session: Session, owner: str) -> None:
     """Let other transactions that count what the owner has wait until this one ends."""
-    session.execute(select(func.pg_advisory_xact_lock(OWNER_LOCKS, func.hashtext(owner))))
+    session.execute(_LOCK_OWNER, {"owner": owner})
 
 
 def free_jobs(session: Session, api: API, owner: str) -> tuple[int, Code]:
