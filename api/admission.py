@@ -14,7 +14,7 @@ from typing import Final
 
 from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter
-from sqlalchemy import func, select, text
+from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.orm import Session
 
 from api.config import API, APISettings
@@ -39,12 +39,17 @@ EXPLAIN_AGAIN_AFTER_S = 60
 """How long after its failure an explanation may be requested again, since each request costs all of its attempts."""
 OWNER_LOCKS: Final = 4711
 """The class of the advisory locks of owners, arbitrary but fixed."""
-# Both as text, since every submission executes them.
-_LOCK_OWNER: Final = text(f"select pg_advisory_xact_lock({OWNER_LOCKS}, hashtext(:owner))")
+# As text, since every submission executes these: to build a query takes as long as to run one of them. They read no
+# more rows than the limit. The statuses are written into them, so that the planner recognises the index of open jobs.
+_OPEN: Final = bindparam("open", [*map(str, OPEN_JOB_STATUSES)], expanding=True, literal_execute=True)
+_LOCK_OWNER: Final = text("select pg_advisory_xact_lock(:class, hashtext(:owner))").bindparams(**{"class": OWNER_LOCKS})
 _COUNT_OWN: Final = text(
-    "select count(*) from (select from jobs where owner = :owner and status in "
-    f"({', '.join(repr(str(status)) for status in OPEN_JOB_STATUSES)}) limit :limit) found"
-)
+    "select count(*) from (select from jobs where owner = :owner and status in :open limit :limit) found"
+).bindparams(_OPEN)
+_COUNT_ALL: Final = text(
+    "select count(*), count(*) filter (where owner = :owner)"
+    " from (select owner from jobs where status in :open limit :limit) found"
+).bindparams(_OPEN)
 
 
 def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
@@ -245,10 +250,7 @@ def _too_many_open_jobs(api: API, own: int) -> APIError:
 
 def _count_open_jobs(session: Session, api: API, owner: str) -> tuple[int, int]:
     """Return the number of open jobs of all owners, and of *owner*."""
-    # The query reads no more rows than the limit.
-    open_jobs = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
-    counts = select(func.count(), func.count().filter(open_jobs.c.owner == owner)).select_from(open_jobs)
-    total, own = session.execute(counts).one()
+    total, own = session.execute(_COUNT_ALL, {"owner": owner, "limit": api.max_open_jobs}).one()
     return total, own
 
 
