@@ -1,14 +1,16 @@
 """Initial rows for tests with a database."""
 
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
+from shared.db import SessionFactory
 from shared.jobs.creation import NewJob
 from shared.manifests import DEFAULT_CHECKPOINT, Manifest
 from shared.media.files import StoredFile, attach_media, new_storage_key
@@ -110,6 +112,18 @@ def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable
 
     event.listen(engine, "before_cursor_execute", note)
     monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
+
+
+def wait_until_blocked(sessions: SessionFactory, is_over: Callable[[], bool]) -> None:
+    """Wait until a transaction of this database waits for a lock, or *is_over* says that there is none to wait for."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 10
+    while not is_over():
+        with sessions.transaction() as session:
+            if session.scalar(text(query)):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def lose_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, *, of: str) -> list[bool]:

@@ -1,14 +1,13 @@
 """Transactions that lock several rows, in the worst order of two of them: they wait for each other, one at a time."""
 
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select
 
 from shared.jobs import batches, creation, ending
 from shared.jobs.batches import NewBatch, create_batch, lock_jobs_of
@@ -20,7 +19,7 @@ from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, find_manif
 from shared.media.files import StoredFile
 from shared.models import Batch, BatchItem, Media
 from shared.queues import Sender, make_celery
-from tests.integration.rows import add_job, new_job_of
+from tests.integration.rows import add_job, new_job_of, wait_until_blocked
 from worker.config import WorkerSettings
 from worker.tasks.context import Context
 from worker.tasks.ingest import _store_source
@@ -53,18 +52,6 @@ def put_together(session, *jobs):
     return batch.id
 
 
-def wait_until_blocked(sessions):
-    """Wait until a transaction of this database waits for a lock."""
-    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    deadline = time.monotonic() + 10
-    while True:
-        with sessions.transaction() as session:
-            if session.scalar(text(query)):
-                return
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_batch_is_erased_while_one_of_its_urls_turns_out_to_be_the_file_of_another(sessions, context):
     with sessions.transaction() as session:
         known = add_job(session)
@@ -86,7 +73,7 @@ def test_a_batch_is_erased_while_one_of_its_urls_turns_out_to_be_the_file_of_ano
             # As the request to erase the batch does it.
             jobs = lock_jobs_of(session, batch_id)
             ingesting = threads.submit(_store_source, context, lease, owner, store)
-            wait_until_blocked(sessions)
+            wait_until_blocked(sessions, ingesting.done)
             session.scalars(select(Media).where(Media.id == media_id).with_for_update()).one()
             for each in jobs:
                 if each.id == known_id:
@@ -114,7 +101,7 @@ def meet(monkeypatch, module, name):
 
 def fail_all(sessions, step):
     with sessions.transaction() as session:
-        fail_exhausted(session, step, POLICY, 10)
+        fail_exhausted(session, step, POLICY, 100)
 
 
 def test_two_sweeps_that_fail_jobs_of_the_same_batches_do_not_deadlock(sessions, monkeypatch):
@@ -167,3 +154,4 @@ def test_a_repetition_of_what_is_erased_meanwhile_is_accepted_anew(sessions, mon
         left = lock_job(session, first_ids["job"])
         if left is not None:
             cancel_job(session, left)
+        session.execute(delete(Batch).where(Batch.owner == new.owner))

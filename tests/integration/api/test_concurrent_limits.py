@@ -10,7 +10,7 @@ from shared.config import StorageSettings
 from shared.models import Job
 from tests.clips import noise_picture
 from tests.integration.api.conftest import api_maker
-from tests.integration.rows import before_commits
+from tests.integration.rows import before_commits, wait_until_blocked
 
 URL = "https://media.example/clip.mp4"
 STREAM = {"url": "https://media.example/live.m3u8"}
@@ -23,8 +23,7 @@ def answers_of(api, monkeypatch, first, second, *, of="insert into jobs"):
 
     def send():
         other.start()
-        # It ends before the first one, or waits for it.
-        other.join(0.5)
+        wait_until_blocked(api.sessions, lambda: not other.is_alive())
 
     before_commits(monkeypatch, api.app.extensions["deepfakestream"].sessions.engine, send, of=of)
     answer = first()
