@@ -14,7 +14,7 @@ from typing import Final
 
 from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import BindParameter, bindparam, func, select, text
 from sqlalchemy.orm import Session
 
 from api.config import API, APISettings
@@ -41,7 +41,9 @@ OWNER_LOCKS: Final = 4711
 """The class of the advisory locks of owners, arbitrary but fixed."""
 # As text, since every submission executes these: to build a query takes as long as to run one of them. They read no
 # more rows than the limit. The statuses are written into them, so that the planner recognises the index of open jobs.
-_OPEN: Final = bindparam("open", [*map(str, OPEN_JOB_STATUSES)], expanding=True, literal_execute=True)
+_OPEN: Final[BindParameter[list[str]]] = bindparam(
+    "open", [*map(str, OPEN_JOB_STATUSES)], expanding=True, literal_execute=True
+)
 _LOCK_OWNER: Final = text("select pg_advisory_xact_lock(:class, hashtext(:owner))").bindparams(**{"class": OWNER_LOCKS})
 _COUNT_OWN: Final = text(
     "select count(*) from (select from jobs where owner = :owner and status in :open limit :limit) found"
