@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Final
 
 from flask import Flask, Response, g, request
 from flask_limiter import ApplicationLimit, Limiter
-from sqlalchemy import func, select
+from sqlalchemy import BindParameter, bindparam, func, select, text
 from sqlalchemy.orm import Session
 
 from api.config import API, APISettings
@@ -36,6 +37,21 @@ UPLOAD_RETRY_AFTER_S = 5
 CAPACITY_RETRY_AFTER_S = 15
 EXPLAIN_AGAIN_AFTER_S = 60
 """How long after its failure an explanation may be requested again, since each request costs all of its attempts."""
+OWNER_LOCKS: Final = 4711
+"""The class of the advisory locks of owners, arbitrary but fixed."""
+# As text, since every submission executes these: to build a query takes as long as to run one of them. They read no
+# more rows than the limit. The statuses are written into them, so that the planner recognises the index of open jobs.
+_OPEN: Final[BindParameter[list[str]]] = bindparam(
+    "open", [*map(str, OPEN_JOB_STATUSES)], expanding=True, literal_execute=True
+)
+_LOCK_OWNER: Final = text("select pg_advisory_xact_lock(:class, hashtext(:owner))").bindparams(**{"class": OWNER_LOCKS})
+_COUNT_OWN: Final = text(
+    "select count(*) from (select from jobs where owner = :owner and status in :open limit :limit) found"
+).bindparams(_OPEN)
+_COUNT_ALL: Final = text(
+    "select count(*), count(*) filter (where owner = :owner)"
+    " from (select owner from jobs where status in :open limit :limit) found"
+).bindparams(_OPEN)
 
 
 def register_rate_limits(app: Flask, settings: APISettings) -> Limiter:
@@ -89,9 +105,10 @@ def check_capacity(
     session: Session, api: API, owner: str, idempotency_key: str | None, *, stores_file: bool = True
 ) -> None:
     """
-    Refuse a submission over the limits, unless it repeats an accepted one.
+    Refuse a submission over the limits, unless it repeats an accepted one, before its body is read.
 
-    Concurrent requests can exceed the limits by their number.
+    Those of the owner are checked again when the job is made, see ``hold_place``. Concurrent requests can exceed that
+    of all owners by their number: keeping to it exactly would make all submissions wait for each other.
 
     Args:
         stores_file: Whether the submission adds a file, so that the quota of storage applies.
@@ -100,17 +117,11 @@ def check_capacity(
         APIError: ``overloaded`` if the service has too many open jobs; ``too_many_open_jobs`` or
             ``storage_quota_exceeded`` if the owner has reached a limit.
     """
-    if idempotency_key is not None:
-        replayed = select(Job.id).where(Job.owner == owner, Job.idempotency_key == idempotency_key)
-        if session.scalar(replayed) is not None:
-            return
+    if _is_replayed(session, owner, idempotency_key):
+        return
     total, own = _count_open_jobs(session, api, owner)
     if own >= api.max_open_jobs_per_owner:
-        raise APIError(
-            Code.TOO_MANY_OPEN_JOBS,
-            f"you have {own} open jobs; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
-            headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
-        )
+        raise _too_many_open_jobs(api, own)
     if total >= api.max_open_jobs:
         raise APIError(
             Code.OVERLOADED,
@@ -121,8 +132,44 @@ def check_capacity(
         _check_quota(session, api, owner)
 
 
+def hold_place(
+    session: Session, api: API, owner: str, idempotency_key: str | None, *, media: Media | None = None
+) -> None:
+    """
+    Refuse a job over the limits of its owner, with the transaction that is about to make it.
+
+    Other requests of the owner wait until it ends. Call it after the media is locked and before ``create_job``, which
+    is the order of all locks; see docs/architecture.md.
+
+    Args:
+        media: The file of the job, which this transaction has stored.
+
+    Raises:
+        APIError: ``too_many_open_jobs`` or ``storage_quota_exceeded``.
+    """
+    if _is_replayed(session, owner, idempotency_key):
+        return
+    lock_owner(session, owner)
+    own = session.scalar(_COUNT_OWN, {"owner": owner, "limit": api.max_open_jobs_per_owner}) or 0
+    if own >= api.max_open_jobs_per_owner and not _is_replayed(session, owner, idempotency_key):
+        raise _too_many_open_jobs(api, own)
+    if media is not None:
+        # As before the body was read: as long as there is a byte left, one file of any size is taken.
+        _check_quota(session, api, owner, 1 - media.size_bytes)
+
+
+def lock_owner(session: Session, owner: str) -> None:
+    """Let other transactions that count what the owner has wait until this one ends."""
+    session.execute(_LOCK_OWNER, {"owner": owner})
+
+
 def free_jobs(session: Session, api: API, owner: str) -> tuple[int, Code]:
-    """Return how many more jobs the owner may have open, at least 0, and the code of refusals of further ones."""
+    """
+    Return how many more jobs the owner may have open, at least 0, and the code of refusals of further ones.
+
+    Other requests of the owner wait until the transaction ends, which makes the jobs.
+    """
+    lock_owner(session, owner)
     total, own = _count_open_jobs(session, api, owner)
     of_owner, of_all = api.max_open_jobs_per_owner - own, api.max_open_jobs - total
     return max(0, min(of_owner, of_all)), Code.TOO_MANY_OPEN_JOBS if of_owner <= of_all else Code.OVERLOADED
@@ -132,11 +179,12 @@ def check_open_explanations(session: Session, api: API, owner: str) -> None:
     """
     Refuse another explanation to an owner who has as many open ones as open jobs are allowed.
 
-    Concurrent requests can exceed the limit by their number.
+    Other requests of the owner wait until the transaction ends, which makes the explanation.
 
     Raises:
         APIError: ``too_many_open_jobs``.
     """
+    lock_owner(session, owner)
     # The query reads no more rows than the limit.
     query = select(Explanation.job_id).join(Job, Job.id == Explanation.job_id)
     query = query.where(Job.owner == owner, Explanation.status.in_(OPEN_EXPLANATION_STATUSES))
@@ -171,11 +219,12 @@ def check_failed_recently(session: Session, known: Explanation) -> None:
 
 def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) -> None:
     """
-    Refuse a direct upload of *size_bytes* bytes over the owner's limits.
+    Refuse a direct upload of *size_bytes* bytes over the owner's limits, with the transaction that announces it.
 
     Raises:
         APIError: ``too_many_open_uploads`` or ``storage_quota_exceeded``.
     """
+    lock_owner(session, owner)
     count, _ = measure_open_uploads(session, owner)
     if count >= api.max_open_jobs_per_owner:
         raise APIError(
@@ -186,12 +235,24 @@ def check_upload_quota(session: Session, api: API, owner: str, size_bytes: int) 
     _check_quota(session, api, owner, size_bytes)
 
 
+def _is_replayed(session: Session, owner: str, idempotency_key: str | None) -> bool:
+    if idempotency_key is None:
+        return False
+    replayed = select(Job.id).where(Job.owner == owner, Job.idempotency_key == idempotency_key)
+    return session.scalar(replayed) is not None
+
+
+def _too_many_open_jobs(api: API, own: int) -> APIError:
+    return APIError(
+        Code.TOO_MANY_OPEN_JOBS,
+        f"you have {own} open jobs; the limit max_open_jobs_per_owner is {api.max_open_jobs_per_owner}",
+        headers={"Retry-After": str(CAPACITY_RETRY_AFTER_S)},
+    )
+
+
 def _count_open_jobs(session: Session, api: API, owner: str) -> tuple[int, int]:
     """Return the number of open jobs of all owners, and of *owner*."""
-    # The query reads no more rows than the limit.
-    open_jobs = select(Job.owner).where(Job.status.in_(OPEN_JOB_STATUSES)).limit(api.max_open_jobs).subquery()
-    counts = select(func.count(), func.count().filter(open_jobs.c.owner == owner)).select_from(open_jobs)
-    total, own = session.execute(counts).one()
+    total, own = session.execute(_COUNT_ALL, {"owner": owner, "limit": api.max_open_jobs}).one()
     return total, own
 
 

@@ -44,17 +44,17 @@ class Readiness:
         """
         Return the outcome of every check by name, ``ok`` or ``failed``.
 
-        One thread runs the checks. Meanwhile the others get the previous outcomes, or wait if there are none. A check
-        that takes longer than the outcomes are valid counts as failed.
+        One thread runs the checks. Meanwhile the others get the previous outcomes, or wait if there are none, for as
+        long as outcomes are valid. A check that takes longer than that counts as failed.
         """
-        if self._known is None:
-            with self._checking:
-                return self._refresh()
-        if not self._is_fresh() and self._checking.acquire(blocking=False):
+        wait_s = self._ttl_s if self._known is None else 0.0
+        if not self._is_fresh() and self._checking.acquire(timeout=wait_s):
             try:
                 return self._refresh()
             finally:
                 self._checking.release()
+        if self._known is None:
+            return dict(self._in_progress)
         is_late = self._clock() - self._known_at >= 2 * self._ttl_s
         return dict(self._in_progress if is_late else self._known)
 
@@ -68,7 +68,7 @@ class Readiness:
         return dict(self._known)
 
     def _is_fresh(self) -> bool:
-        return self._clock() - self._known_at < self._ttl_s
+        return self._known is not None and self._clock() - self._known_at < self._ttl_s
 
 
 def _outcome(name: str, check: Callable[[], None]) -> str:

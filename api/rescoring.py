@@ -10,7 +10,7 @@ from flask import Response
 from sqlalchemy import func, select
 
 from api.acceptance import JOB_RESPONSES, accepted, check_options, describe_accepted, start_job
-from api.admission import check_capacity
+from api.admission import check_capacity, hold_place
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import authenticated_problems
@@ -133,6 +133,7 @@ def _create(
             raise ObjectMissingError(f"the media of job {parent_id} was erased, so it cannot be scored again")
         # Read again: erasure locks the media before it changes a job, so that nothing of an erased job is copied.
         parent = find_own_job(session, parent_id)
+        hold_place(session, settings.api, owner, request[0])
         job, is_new = create_job(
             session,
             NewJob(

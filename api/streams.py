@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from api.acceptance import check_options
-from api.admission import CAPACITY_RETRY_AFTER_S, check_capacity
+from api.admission import CAPACITY_RETRY_AFTER_S, check_capacity, hold_place
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import SECURITY, authenticated_problems
@@ -222,6 +222,7 @@ def _create(
         push_key=push_key,
     )
     with services.sessions.transaction() as session:
+        hold_place(session, services.settings.api, caller().owner, idempotency_key)
         job, is_new = create_stream(
             session,
             NewJob(

@@ -9,7 +9,7 @@ from flask import Response, request
 from sqlalchemy.orm import Session
 
 from api.acceptance import JOB_RESPONSES, accepted, check_options, describe_accepted, start_job
-from api.admission import check_capacity, upload_slot
+from api.admission import check_capacity, hold_place, upload_slot
 from api.audit import current_actor
 from api.auth import caller, requires
 from api.documentation import authenticated_problems, submission_body
@@ -110,6 +110,7 @@ def _create_job(
     if source.upload_id is not None:
         check_arrival(services, source.upload_id)
     with _job_transaction(services, source) as (session, media):
+        hold_place(session, services.settings.api, caller().owner, idempotency_key, media=media)
         new = new_job(source, options, manifest, media=media, idempotency_key=idempotency_key)
         job, is_new = create_job(session, new)
         if is_new:

@@ -70,7 +70,7 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
         # The project configures logging (see setup_logging below); redirected streams would lose log lines.
         worker_redirect_stdouts=False,
     )
-    process = _WorkerProcess(settings, app)
+    process, parent = _WorkerProcess(settings, app), os.getpid()
     if role == "cpu":
         _add_cpu_tasks(app, settings, process)
     else:
@@ -89,7 +89,9 @@ def make_worker(settings: WorkerSettings, role: Role) -> Celery:
             # Celery would ignore the error and hand out steps, which would all fail. If the worker stops instead, its
             # supervisor restarts it and other workers take its steps.
             log.critical("worker process cannot start; the worker stops", exc_info=True)
-            os.kill(os.getppid(), signal.SIGTERM)
+            if os.getppid() == parent:
+                # Otherwise it was killed meanwhile, and this process belongs to one that is no worker.
+                os.kill(parent, signal.SIGTERM)
             os._exit(1)
 
     @worker_ready.connect(weak=False)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from functools import partial
 from pathlib import Path
 
 MAX_STARTS = 5
@@ -69,14 +70,17 @@ class Service:
                 cwd=self._folder,
                 # A group of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops all in order.
                 start_new_session=True,
-                preexec_fn=self._prepare,  # noqa: PLW1509 - no threads here
+                preexec_fn=partial(self._prepare, os.getpid()),  # noqa: PLW1509 - no threads here
             )
         return self.process
 
-    def _prepare(self) -> None:
+    def _prepare(self, parent: int) -> None:
         os.nice(self._niceness)
         if sys.platform == "linux":
             _die_with_parent()
+            if os.getppid() != parent:
+                # It was killed before the kernel knew what to do then.
+                os._exit(1)
 
     def has_died(self) -> bool:
         """Whether the process has ended without having been stopped."""

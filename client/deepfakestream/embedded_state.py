@@ -107,7 +107,10 @@ def announce_stack(state: Path) -> Iterator[bool]:
             # A stack that was killed could not remove its entry.
             if stack_url(Path(os.fsdecode(entry.read_bytes()))) is None:
                 entry.unlink(missing_ok=True)
-        (folder / name).write_bytes(os.fsencode(state))
+        # Elsewhere at first: a stack that starts meanwhile would take an empty entry for that of a killed stack.
+        entry = folder.with_name(f"{RUNNING_FOLDER}-{name}")
+        entry.write_bytes(os.fsencode(state))
+        entry.replace(folder / name)
     except (OSError, RuntimeError):
         yield False
         return

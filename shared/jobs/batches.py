@@ -2,12 +2,12 @@
 Batches: jobs that one request made together.
 
 A batch ends with its last open job, in the same transaction: whoever ends a job locks the batch before counting the
-others. Locks are taken in the order job, batch. Upkeep ends the batches whose last job a process of the release before
-has ended.
+others. Locks are taken in the order job, batch, and of several of a kind in the order of their ids. Upkeep ends the
+batches whose last job a process of the release before has ended.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, selectinload
 
 from shared.documents.batches import BatchSummary, summarise
 from shared.errors import IdempotencyConflictError
+from shared.jobs.creation import is_replay
 from shared.jobs.deliveries import move_batch_deliveries, schedule_batch_end
 from shared.models import Batch, BatchItem, Job
 from shared.states import OPEN_JOB_STATUSES
@@ -46,6 +47,18 @@ def create_batch(session: Session, new: NewBatch) -> tuple[Batch, bool]:
     Raises:
         IdempotencyConflictError: The key belongs to another request.
     """
+    batch = None
+    while batch is None:
+        batch = _insert_batch(session, new)
+        if batch is None and (found := find_replayed_batch(session, new)) is not None:
+            return found, False
+        # Otherwise that batch was erased meanwhile, and its key is free again.
+    session.refresh(batch)
+    return batch, True
+
+
+def _insert_batch(session: Session, new: NewBatch) -> Batch | None:
+    """Insert a batch; return None if another one has its idempotency key."""
     batch = Batch(
         owner=new.owner,
         api_key_id=new.api_key_id,
@@ -58,14 +71,12 @@ def create_batch(session: Session, new: NewBatch) -> tuple[Batch, bool]:
     try:
         with session.begin_nested():
             session.add(batch)
-    except IntegrityError:
+    except IntegrityError as error:
         # The insert waited for a concurrent transaction with the same key, which has committed.
-        found = find_replayed_batch(session, new)
-        if found is None:
+        if not is_replay(error):
             raise
-        return found, False
-    session.refresh(batch)
-    return batch, True
+        return None
+    return batch
 
 
 def find_replayed_batch(session: Session, new: NewBatch) -> Batch | None:
@@ -95,6 +106,17 @@ def lock_jobs_of(session: Session, batch_id: uuid.UUID) -> Sequence[Job]:
     """Lock the jobs of a batch that are not erased, in the order of their ids, and return them."""
     query = select(Job).where(Job.id.in_(_job_ids(batch_id)), Job.deleted_at.is_(None)).order_by(Job.id)
     return session.scalars(query.with_for_update().execution_options(populate_existing=True)).all()
+
+
+def lock_batches_of(session: Session, job_ids: Iterable[uuid.UUID]) -> None:
+    """
+    Lock the batches of locked jobs, in the order of their ids.
+
+    Call it before several jobs are ended, each of which locks its batch: another transaction may do so with other jobs
+    of the same batches, in another order.
+    """
+    batch_ids = select(BatchItem.batch_id).where(BatchItem.job_id.in_(job_ids))
+    session.execute(select(Batch.id).where(Batch.id.in_(batch_ids)).order_by(Batch.id).with_for_update())
 
 
 def describe_batch(session: Session, batch: Batch) -> BatchSummary:

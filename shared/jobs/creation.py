@@ -54,6 +54,22 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
     Raises:
         IdempotencyConflictError: The key belongs to another request.
     """
+    job = None
+    while job is None:
+        job = _insert_job(session, new)
+        if job is None:
+            found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
+            if found is not None:
+                return found, False
+            # That job was erased meanwhile, and its key is free again.
+    if not new.explain:
+        # It is known that there is none, so that nobody needs to query it.
+        set_committed_value(job, "explanation", None)
+    return job, True
+
+
+def _insert_job(session: Session, new: NewJob) -> Job | None:
+    """Insert a job; return None if another one has its idempotency key."""
     job = Job(
         owner=new.owner,
         api_key_id=new.api_key_id,
@@ -83,16 +99,18 @@ def create_job(session: Session, new: NewJob) -> tuple[Job, bool]:
             if new.explain:
                 session.add(Explanation(job_id=job.id))
                 session.flush()
-    except IntegrityError:
+    except IntegrityError as error:
         # The insert waited for a concurrent transaction with the same key, which has committed.
-        found = find_replayed_job(session, new.owner, new.idempotency_key, new.request_sha256)
-        if found is None:
+        if not is_replay(error):
             raise
-        return found, False
-    if not new.explain:
-        # It is known that there is none, so that nobody needs to query it.
-        set_committed_value(job, "explanation", None)
-    return job, True
+        return None
+    return job
+
+
+def is_replay(error: IntegrityError) -> bool:
+    """Return whether an insert was refused since a row of its owner has the same idempotency key."""
+    constraint = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    return constraint in ("uq_jobs_owner", "uq_batches_owner")
 
 
 def find_replayed_job(session: Session, owner: str, idempotency_key: str | None, request_sha256: str) -> Job | None:

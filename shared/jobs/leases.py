@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from shared.db import after_commit
 from shared.errors import AttemptsExhaustedError, DeepfakeStreamError, JobCancelledError
+from shared.jobs.batches import lock_batches_of
 from shared.jobs.deliveries import Attempt, end_attempt
 from shared.jobs.ending import Failure, end_job, end_segment
 from shared.jobs.explanations import fail_explanation
@@ -333,9 +334,12 @@ def fail_exhausted(session: Session, step: Step, policy: RetryPolicy, limit: int
         .order_by(table.job_id, *table.key)
         .limit(limit)
     ).all()
+    if not found:
+        return
     # All at once: the end of a job locks its batch, whose other jobs must not be locked after that.
     job_ids = sorted({job_id for job_id, *_ in found})
     session.execute(select(Job.id).where(Job.id.in_(job_ids)).order_by(Job.id).with_for_update())
+    lock_batches_of(session, job_ids)
     for job_id, token, attempts, *key in found:
         error = AttemptsExhaustedError(f"{table.failure_text} in {attempts} attempts; the worker of the last one died")
         try:

@@ -1,7 +1,7 @@
 """Stored media: one row for each owner and content, however often the file is sent."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,17 +34,28 @@ def new_storage_key() -> str:
 
 @contextmanager
 def media_transaction(
-    sessions: SessionFactory, storage: Storage, file: StoredFile, *, owner: str, retention_days: float
+    sessions: SessionFactory,
+    storage: Storage,
+    file: StoredFile,
+    *,
+    owner: str,
+    retention_days: float,
+    lock_job: Callable[[Session], object] = lambda _session: None,
 ) -> Iterator[tuple[Session, Media]]:
     """
     Open a transaction in which *file* is attached as media of *owner*.
 
     Until the commit, ``unclaimed_file`` is responsible for the file.
 
+    Args:
+        lock_job: Locks the job that gets the media, if there is one already: whoever erases jobs locks them before
+            their media, and those of a batch all at once.
+
     Yields:
         The session, and the locked row of the media.
     """
     with sessions.transaction() as session:
+        lock_job(session)
         media = _insert_media(session, file, owner=owner, retention_days=retention_days)
         if media is not None:
             yield session, media
@@ -52,6 +63,7 @@ def media_transaction(
     # Storage is asked outside of a transaction, since its answer can take long.
     missing_key = _find_missing_file(sessions, storage, owner=owner, sha256=file.sha256)
     with sessions.transaction() as session:
+        lock_job(session)
         yield session, attach_media(session, file, owner=owner, retention_days=retention_days, missing_key=missing_key)
 
 

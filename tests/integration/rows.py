@@ -1,14 +1,16 @@
 """Initial rows for tests with a database."""
 
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
+from shared.db import SessionFactory
 from shared.jobs.creation import NewJob
 from shared.manifests import DEFAULT_CHECKPOINT, Manifest
 from shared.media.files import StoredFile, attach_media, new_storage_key
@@ -90,6 +92,38 @@ def recorded_statements(engine: Engine) -> Iterator[list[str]]:
         yield statements
     finally:
         event.remove(engine, "before_cursor_execute", record)
+
+
+def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable[[], None], *, of: str) -> None:
+    """Call *do* once, right before the next commit of a transaction with a statement that begins with *of*."""
+    commit = engine.dialect.do_commit
+    begun: set[object] = set()
+    done: list[bool] = []
+
+    def note(connection, _cursor, statement, *_):
+        if statement.lower().startswith(of):
+            begun.add(connection.connection.dbapi_connection)
+
+    def do_commit(connection):
+        if connection.dbapi_connection in begun and not done:
+            done.append(True)
+            do()
+        commit(connection)
+
+    event.listen(engine, "before_cursor_execute", note)
+    monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
+
+
+def wait_until_blocked(sessions: SessionFactory, is_over: Callable[[], bool]) -> None:
+    """Wait until a transaction of this database waits for a lock, or *is_over* says that there is none to wait for."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    deadline = time.monotonic() + 10
+    while not is_over():
+        with sessions.transaction() as session:
+            if session.scalar(text(query)):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def lose_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, *, of: str) -> list[bool]:

@@ -376,6 +376,8 @@ def test_of_two_readers_at_once_the_first_gives_up_without_a_trace(make_context,
             second.stop()
     found = problems(sessions, job_id, Case("two", lambda _: None, scored_s=5.0, ending="source"))
     assert [what for what in found if "gaps are" not in what] == [], "\n".join(found)
+    # Nobody has noted that the source was away, so that the second reader had nothing new to tell.
+    assert [event.payload["state"] for event in streams.events_of(sessions, job_id, "source")] == ["connected"]
 
 
 def test_a_source_that_ends_while_the_stream_is_looked_at_ends_the_stream(

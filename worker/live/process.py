@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,6 +46,8 @@ class Readers:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._runs: list[StreamRun] = []
+        self._taking = threading.Lock()
+        """Held while places are counted and taken: whoever counts them must not see those that a claim is taking."""
         self._lock = threading.Lock()
         self._reserved = 0
         """Places for publishers whose stream is being claimed."""
@@ -53,13 +56,14 @@ class Readers:
     def claim(self) -> None:
         """Claim streams that nobody reads, as many as the process may read, and published ones that are to end."""
         settings, max_attempts = self._context.settings, self._context.policy.max_attempts
-        with self._context.sessions.transaction() as session:
-            claims = claim_unattended(session, MAX_UNATTENDED, settings.streams, max_attempts=max_attempts)
-            claims += claim_streams(
-                session, self._count_free(), lease_s=settings.streams.lease_s, max_attempts=max_attempts
-            )
-        for claim in claims:
-            self._begin(claim)
+        with self._taking:
+            with self._context.sessions.transaction() as session:
+                claims = claim_unattended(session, MAX_UNATTENDED, settings.streams, max_attempts=max_attempts)
+                claims += claim_streams(
+                    session, self._count_free(), lease_s=settings.streams.lease_s, max_attempts=max_attempts
+                )
+            for claim in claims:
+                self._begin(claim)
 
     def publish(self, key: str, connection: Connection) -> str | None:
         """
@@ -125,7 +129,7 @@ class Readers:
             self._runs.append(run)
 
     def _reserve(self) -> bool:
-        with self._lock:
+        with self._taking, self._lock:
             is_free = not self._is_stopping and self._count_free_locked() > 0
             self._reserved += is_free
         return is_free
@@ -143,19 +147,23 @@ class Readers:
 def run_readers(settings: WorkerSettings) -> None:
     """Read streams until SIGTERM or SIGINT."""
     start_tracing(settings.tracing, "worker-stream")
-    stopping = threading.Event()
+    # A signal handler may interrupt code that holds locks, as that of an event does while somebody waits for it.
+    # SimpleQueue is reentrant, so that it is safe here.
+    stop_requests: SimpleQueue[int] = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, lambda number, _: stop_requests.put(number))
     readers = Readers(Context.connect(settings, Sender(make_celery(settings.broker, settings.jobs))))
     serve_metrics(settings.worker)
     with listening(readers, settings.streams):
         log.info("worker ready", role="stream", streams=settings.worker.streams, decoders=sandbox().describe())
-        while not stopping.is_set():
+        while stop_requests.empty():
             try:
                 readers.claim()
             except SQLAlchemyError:
                 log.warning("cannot look for streams", exc_info=True)
-            stopping.wait(LOOK_EVERY_S)
+            with contextlib.suppress(Empty):
+                stop_requests.get(timeout=LOOK_EVERY_S)
+                break
     log.info("worker stops", role="stream")
     readers.stop()
 

@@ -203,7 +203,10 @@ class SourceReader(threading.Thread):
         return place.start_s - piece.start_s
 
     def _note_connected(self, session: Session) -> None:
+        """Note that pictures arrive, if that is news: of a reader that was killed, nobody noted that it was away."""
         _, stream = lock_stream(session, self._claim.lease)
+        if stream.state == StreamState.CONNECTED:
+            return
         if stream.ending is None:
             stream.reconnects += stream.state == StreamState.AWAY
             stream.state = StreamState.CONNECTED

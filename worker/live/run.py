@@ -118,6 +118,9 @@ class StreamRun(threading.Thread):
         self._renew()
         # Before anything is judged: what the publisher sent last is recorded by then.
         self._has_left = self._claim.is_pushed and (self._source is None or not self._source.is_alive())
+        if self._has_left and self._lost.is_set():
+            # Its thread failed since that was asked last. Whoever takes the stream when the lease expires records it.
+            return True
         self._why = self._why or self._source_end
         if self._why is not None and self._drains_until is None:
             # What is missed from here on is no part of the stream, however long the last piece takes to be recorded.

@@ -83,7 +83,8 @@ class HLSFeed(Feed):
         self._position = position or Position()
         self._next_number = self._position.next_number
         """Number of the next segment to fetch; that of the position is the next one to read."""
-        self._last_end = self._position.last_end
+        self._last_name, self._last_end = self._position.last_name, self._position.last_end
+        """Of the segment before it. The position has those of the last one that was read, by another thread."""
         self._missed_s = 0.0
         """What is missed before the next run begins."""
         self._unseen_s = 0.0
@@ -177,7 +178,7 @@ class HLSFeed(Feed):
                 self._skip(segment)
             else:
                 self._read_segment(url, segments, number - first, number)
-            self._next_number, self._last_end = number + 1, _end(segment)
+            self._next_number, self._last_name, self._last_end = number + 1, _name(segment), _end(segment)
         return bool(new)
 
     def _find_next(self, playlist: Any, segments: list[Any], first: int) -> int:
@@ -206,8 +207,7 @@ class HLSFeed(Feed):
         place = wanted - 1 - first
         if place >= len(segments):
             return True
-        name = self._position.last_name
-        return place >= 0 and bool(name) and _name(segments[place]) != name
+        return place >= 0 and bool(self._last_name) and _name(segments[place]) != self._last_name
 
     def _note_growth(self, new: list[Any], target_s: float) -> None:
         """Note when the playlist has grown, and what its server's encoder has missed before that."""

@@ -7,7 +7,7 @@ from functools import partial
 
 from shared.containers import check_size
 from shared.errors import ChecksumMismatchError, JobCancelledError, ObjectMissingError
-from shared.jobs.leases import Lease, Step
+from shared.jobs.leases import Lease, Step, lock_rows
 from shared.jobs.queries import get_job
 from shared.jobs.results import record_plan, record_source
 from shared.media.files import StoredFile, media_transaction, new_storage_key
@@ -79,10 +79,14 @@ def _store_source(context: Context, lease: Lease, owner: str, store: Callable[[s
     key, days = new_storage_key(), context.settings.jobs.media_retention_days
     with unclaimed_file(context.storage, key):
         file = store(key)
-        with media_transaction(context.sessions, context.storage, file, owner=owner, retention_days=days) as (
-            session,
-            media,
-        ):
+        with media_transaction(
+            context.sessions,
+            context.storage,
+            file,
+            owner=owner,
+            retention_days=days,
+            lock_job=partial(lock_rows, lease=lease),
+        ) as (session, media):
             record_source(session, lease, media)
             return media.storage_key
 

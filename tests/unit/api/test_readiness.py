@@ -74,6 +74,25 @@ def test_concurrent_first_requests_share_one_check(part):
     assert (part.asked, answers) == (1, [{"storage": "ok"}] * 8)
 
 
+def test_a_first_check_that_hangs_blocks_one_thread_alone():
+    begun, go_on, answers = threading.Event(), threading.Event(), []
+
+    def hang():
+        begun.set()
+        go_on.wait(30)
+
+    readiness = Readiness({"database": lambda: None, "storage": hang}, ttl_s=0.1)
+    threads = [threading.Thread(target=lambda: answers.append(readiness.checks())) for _ in range(2)]
+    threads[0].start()
+    begun.wait(30)
+    threads[1].start()
+    threads[1].join(5)
+    assert answers == [{"database": "ok", "storage": "failed"}]
+    go_on.set()
+    threads[0].join()
+    assert readiness.checks() == {"database": "ok", "storage": "ok"}
+
+
 def test_a_hanging_check_blocks_one_thread_and_counts_as_failed(part, clock):
     hanging, go_on = threading.Event(), threading.Event()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from deepfakestream import embedded_state
@@ -262,6 +263,24 @@ def test_files_of_killed_stacks_are_removed(state, tmp_path):
         left.__enter__()
     with embedded_state.announce_stack(state):
         assert len(list((tmp_path / "home-state" / "deepfakestream" / "running").iterdir())) == 1
+
+
+def test_a_stack_that_starts_removes_no_file_that_another_is_about_to_write(state, tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def write_slowly(path, data):
+        with path.open("wb") as file:
+            # The other stack begins when the file is there, and what it is to hold is not.
+            with monkeypatch.context() as patch, running_state(tmp_path / "other", "http://127.0.0.1:9") as other:
+                patch.setattr(Path, "write_bytes", write)
+                with embedded_state.announce_stack(other):
+                    pass
+            return file.write(data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_slowly)
+    with embedded_state.announce_stack(state) as can_be_found:
+        assert can_be_found
+        assert embedded_state.running_state_folders() == [state]
 
 
 def test_a_stack_runs_without_a_writable_home(state, tmp_path, monkeypatch):

@@ -37,6 +37,43 @@ def models(tmp_path, monkeypatch):
     return make
 
 
+ORPHAN = """
+import ctypes, os, signal, sys, time
+from celery.signals import worker_process_init
+from worker.celery import make_worker
+from worker.config import WorkerSettings
+
+# Orphans of this process's children become its own.
+ctypes.CDLL(None).prctl(36, 1)
+signal.signal(signal.SIGTERM, lambda *_: print("asked to stop", flush=True))
+if (child := os.fork()) == 0:
+    make_worker(WorkerSettings(), "gpu")
+    parent = os.getpid()
+    if os.fork() == 0:
+        while os.getppid() == parent:
+            time.sleep(0.01)
+        worker_process_init.send(sender=None)
+    os._exit(0)
+os.waitpid(child, 0)
+os.wait()
+print("ended")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system adopts orphans")
+def test_a_process_that_cannot_start_stops_nobody_but_its_worker(tmp_path, monkeypatch):
+    """The worker was killed while the process loaded what it needs, which is not there."""
+    for name in ("DATABASE__URL", "BROKER__URL"):
+        monkeypatch.setenv(f"DEEPFAKESTREAM_{name}", "redis://127.0.0.1:1/0")
+    monkeypatch.setenv("DEEPFAKESTREAM_STORAGE__URL", f"file://{tmp_path}")
+    monkeypatch.setenv("DEEPFAKESTREAM_MODELS__DIR", str(tmp_path / "none"))
+    command = [sys.executable, "-c", ORPHAN]
+    ended = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
+    assert "worker process cannot start" in ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "ended"
+    assert "asked to stop" not in ended.stdout
+
+
 @pytest.mark.parametrize("role", ["cpu", "gpu"])
 def test_a_worker_refuses_a_default_checkpoint_with_an_unknown_backbone(role, models):
     models(DEFAULT_CHECKPOINT)

@@ -26,6 +26,7 @@ from tests.rtsp import RTSPServer
 from tests.unit.worker.streams.test_cutting import decode, make_stream, own_pictures
 from worker.media.ffmpeg import find_ffmpeg
 from worker.media.sandbox import sandbox
+from worker.streams.hls import HLSFeed
 from worker.streams.intake import Position, Source, StreamLimits, read_pieces
 
 SECRET = "hush-hush-4711"
@@ -279,6 +280,24 @@ def test_what_is_missed_of_a_playlist_is_counted(clip, tmp_path, web, text, posi
     assert pieces[0].start_s == pytest.approx(start_s, abs=0.7)
     assert sum(piece.end_s - piece.start_s for piece in pieces) == pytest.approx(seconds, abs=0.1)
     assert position.missed_s == 0.0
+
+
+def test_a_playlist_that_stands_still_is_not_counted_anew_while_its_reader_is_behind(clip, tmp_path, web):
+    """What was fetched last and what was read last are two segments then, and two threads note them."""
+    make_playlist(clip, tmp_path)
+    playlist = tmp_path / "live.m3u8"
+    playlist.write_text(playlist.read_text().replace("#EXT-X-ENDLIST\n", ""))
+    position = Position()
+    feed = HLSFeed(Source(f"{web}/live.m3u8"), StreamLimits(), allow_insecure=True, timeout_s=5.0, position=position)
+    url, found = feed._open_media_playlist()
+    assert feed._read_segments(url, found)
+    # The other thread has only begun to read.
+    assert feed.wait_for_run(lambda: False, 5.0) is not None
+    assert feed.next_block() == b""
+    fetched, position.grown_at = feed._next_number, time.monotonic() - 60.0
+    assert position.next_number < fetched
+    assert not feed._read_segments(url, found)
+    assert feed._next_number == fetched
 
 
 def test_a_segment_of_garbage_is_missed(clip, tmp_path, web):

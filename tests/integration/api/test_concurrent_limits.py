@@ -1,0 +1,128 @@
+"""Limits of an owner that hold for requests at the same time: the second comes right before the first is committed."""
+
+import threading
+import uuid
+
+import pytest
+from sqlalchemy import update
+
+from shared.config import StorageSettings
+from shared.models import Job
+from tests.clips import noise_picture
+from tests.integration.api.conftest import api_maker
+from tests.integration.rows import before_commits, wait_until_blocked
+
+URL = "https://media.example/clip.mp4"
+STREAM = {"url": "https://media.example/live.m3u8"}
+
+
+def answers_of(api, monkeypatch, first, second, *, of="insert into jobs"):
+    """Send the request *second* right before *first* is committed; return the answers to both."""
+    answers = []
+    other = threading.Thread(target=lambda: answers.append(second()))
+
+    def send():
+        other.start()
+        wait_until_blocked(api.sessions, lambda: not other.is_alive())
+
+    before_commits(monkeypatch, api.app.extensions["deepfakestream"].sessions.engine, send, of=of)
+    answer = first()
+    other.join(30)
+    return [answer, *answers]
+
+
+def outcomes(answers):
+    return [(answer.status_code, (answer.json or {}).get("code")) for answer in answers]
+
+
+@pytest.fixture(scope="module")
+def make_api(postgres_url, template_url, tmp_path_factory):
+    with api_maker(postgres_url, template_url, tmp_path_factory.mktemp("storage")) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def api(make_api):
+    return make_api(max_open_jobs_per_owner=1, submissions_per_minute=1000)
+
+
+@pytest.fixture
+def auth(api):
+    """Headers with a key of an owner of the test's own."""
+    return api.key(uuid.uuid4().hex)[0]
+
+
+def post(api, path, headers, document):
+    return api.call("POST", path, headers, json=document)
+
+
+@pytest.mark.parametrize("kind", ["file", "url", "batch", "rescoring", "stream"])
+def test_two_submissions_at_once_do_not_exceed_the_open_jobs_of_an_owner(api, auth, monkeypatch, kind):
+    parent = api.submit(auth).json["id"]
+    assert api.call("POST", f"/v1/jobs/{parent}/cancel", auth).status_code == 200
+    second = {
+        "file": lambda: api.submit(auth, noise_picture(1)),
+        "url": lambda: post(api, "/v1/jobs", auth, {"url": URL}),
+        "batch": lambda: post(api, "/v1/batches", auth, {"items": [{"url": URL}]}),
+        "rescoring": lambda: post(api, f"/v1/jobs/{parent}/rescore", auth, {}),
+        "stream": lambda: post(api, "/v1/streams", auth, STREAM),
+    }[kind]
+    found = answers_of(api, monkeypatch, lambda: api.submit(auth, noise_picture(2)), second)
+    assert outcomes(found) == [(202, None), (429, "too_many_open_jobs")]
+    assert found[1].headers["Retry-After"] == "15"
+
+
+def test_another_owner_does_not_wait(api, auth, monkeypatch):
+    other, _ = api.key(uuid.uuid4().hex)
+    sent = []
+
+    def second():
+        sent.append(post(api, "/v1/jobs", other, {"url": URL}))
+        assert api.call("GET", "/v1/jobs", auth).json["items"] == []
+        return sent[0]
+
+    found = answers_of(api, monkeypatch, lambda: post(api, "/v1/jobs", auth, {"url": URL}), second)
+    assert outcomes(found) == [(202, None), (202, None)]
+
+
+def test_a_repetition_at_the_same_time_is_answered_at_the_limit(api, auth, monkeypatch):
+    once = {**auth, "Idempotency-Key": "once"}
+    first, again = answers_of(api, monkeypatch, *[lambda: post(api, "/v1/jobs", once, {"url": URL})] * 2)
+    assert outcomes([first, again]) == [(202, None), (202, None)]
+    assert first.json["id"] == again.json["id"]
+
+
+def test_two_streams_at_once_do_not_exceed_the_open_streams_of_an_owner(make_api, auth, monkeypatch):
+    api = make_api(streams={"max_open_per_owner": 1})
+    found = answers_of(api, monkeypatch, *[lambda: post(api, "/v1/streams", auth, STREAM)] * 2)
+    assert outcomes(found) == [(202, None), (429, "too_many_open_jobs")]
+
+
+def test_two_files_at_once_do_not_exceed_the_stored_bytes_of_an_owner(make_api, auth, monkeypatch):
+    api = make_api(max_stored_bytes_per_owner=1)
+    before = len(api.files())
+    requests = [lambda: api.submit(auth, noise_picture(1)), lambda: api.submit(auth, noise_picture(2))]
+    found = answers_of(api, monkeypatch, *requests)
+    assert outcomes(found) == [(202, None), (403, "storage_quota_exceeded")]
+    assert len(api.files()) == before + 1
+
+
+def test_two_explanations_at_once_do_not_exceed_the_open_ones_of_an_owner(make_api, auth, monkeypatch):
+    api = make_api()
+    jobs = [api.submit(auth, noise_picture(number)).json["id"] for number in (1, 2)]
+    with api.sessions.transaction() as session:
+        session.execute(update(Job).where(Job.id.in_(jobs)).values(status="succeeded"))
+    api = make_api(max_open_jobs_per_owner=1)
+    explain = [lambda job_id=job_id: post(api, f"/v1/jobs/{job_id}/explanations", auth, {}) for job_id in jobs]
+    found = answers_of(api, monkeypatch, *explain, of="insert into explanations")
+    assert outcomes(found) == [(202, None), (429, "too_many_open_jobs")]
+
+
+def test_two_direct_uploads_at_once_do_not_exceed_the_open_ones_of_an_owner(make_api, auth, monkeypatch):
+    # To presign an address sends no request.
+    server = {"endpoint_url": "http://127.0.0.1:9", "public_endpoint_url": "http://127.0.0.1:9"}
+    storage = StorageSettings(url="s3://bucket", access_key_id="key", secret_access_key="secret", **server)
+    api = make_api(storage, max_open_jobs_per_owner=1)
+    requests = [lambda: post(api, "/v1/uploads", auth, {"size_bytes": 1000})] * 2
+    found = answers_of(api, monkeypatch, *requests, of="insert into uploads")
+    assert outcomes(found) == [(201, None), (429, "too_many_open_uploads")]
