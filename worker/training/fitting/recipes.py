@@ -108,7 +108,7 @@ class Hardware(_Part):
     GPUs before Ampere may be faster with ``16-mixed``.
     """
     threads: int | None = Field(default=None, ge=1)
-    """Threads of a process on CPU; all if not given."""
+    """Threads of a process on CPU; if not given, one for each core that it may use."""
     loader_processes: int = Field(default=1, ge=0)
 
 

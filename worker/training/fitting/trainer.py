@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from worker.inference import is_bfloat16_fast
 from worker.model.network import ForgeryNetwork
+from worker.threads import bound_threads
 from worker.training.errors import TrainingError
 from worker.training.fakes.device_augmentation import OnDevice
 from worker.training.fitting.averaging import WeightAverage
@@ -83,8 +84,7 @@ class Trainer:
         self._shuffle_labels = shuffle_labels
         self._timer = timer
         hardware = recipe.hardware
-        if hardware.threads is not None:
-            torch.set_num_threads(hardware.threads)
+        bound_threads(hardware.threads)
         self._fabric = make_fabric(hardware, "32-true" if hardware.precision == "auto" else hardware.precision)
         self.progress = Progress()
         about = self._read_saved_index()
