@@ -1,7 +1,8 @@
-"""Endpoints to submit, read, cancel and erase batches of jobs."""
+"""Endpoints to submit, list, read, cancel and erase batches of jobs."""
 
 import hashlib
 import json
+import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -20,19 +21,20 @@ from api.errors import STATUS_OF_CODE, APIError, describe_validation
 from api.jobs import blueprint
 from api.paging import page_limit, parse_cursor
 from api.responses import accepted_response, document_response
-from api.schemas import BatchPath, BatchRequest, IdempotencyHeaders, Page
+from api.schemas import BatchesQuery, BatchPath, BatchRequest, IdempotencyHeaders, Page
 from api.services import Services, current_services
 from api.sources import Source, check_arrival, claim, new_job, read_source
 from api.tables import table_response
 from shared.audit import record_event
 from shared.cursors import write_cursor
 from shared.documents.base import POLL_AFTER_S
-from shared.documents.batches import BatchDocument, BatchItemDocument
+from shared.documents.batches import BatchDocument, BatchItemDocument, BatchList
 from shared.errors import Code, DeepfakeStreamError
 from shared.jobs.batches import (
     NewBatch,
     create_batch,
     describe_batch,
+    describe_batches,
     find_batch,
     find_replayed_batch,
     lock_jobs_of,
@@ -104,6 +106,27 @@ def submit_batch(body: BatchRequest, header: IdempotencyHeaders) -> Response:
         if is_new:
             _create_jobs(session, services, batch, items)
         return _accepted(session, batch, is_new=is_new)
+
+
+@blueprint.get("/batches", operation_id="listBatches", responses={200: BatchList, **authenticated_problems(422)})
+@requires("jobs:read")
+def list_batches(query: BatchesQuery) -> Response:
+    """List your batches, newest first, without their items."""
+    limit = page_limit(current_services(), query)
+    wanted = select(Batch).where(Batch.owner == caller().owner)
+    if query.ended is not None:
+        wanted = wanted.where(Batch.ended_at.is_not(None) if query.ended else Batch.ended_at.is_(None))
+    if query.created_after is not None:
+        wanted = wanted.where(Batch.created_at > query.created_after)
+    if query.created_before is not None:
+        wanted = wanted.where(Batch.created_at < query.created_before)
+    if query.cursor is not None:
+        wanted = wanted.where(Batch.id < parse_cursor(query.cursor, uuid.UUID))
+    with current_services().sessions.transaction() as session:
+        batches = session.scalars(wanted.order_by(Batch.id.desc()).limit(limit + 1)).all()
+        page, more = batches[:limit], len(batches) > limit
+        items = describe_batches(session, page)
+    return document_response(BatchList(items=items, next_cursor=write_cursor(page[-1].id) if more else None))
 
 
 @blueprint.get(

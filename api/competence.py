@@ -32,6 +32,8 @@ so that sums over all owners do not describe a few of them.
 """
 MIN_REFERENCE_MEDIA: Final = 400
 """The least number of media in the reference, for the first of these reasons."""
+PROPERTY_NAMES: Final = {Property.SIZE: "size", Property.SHARPNESS: "sharpness", Property.LUMA: "brightness"}
+"""What people call the properties, in the digest and on the page."""
 _DIRECTIONS: Final = {
     Property.SIZE: ("smaller", "larger"),
     Property.SHARPNESS: ("more blurred", "sharper"),

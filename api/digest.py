@@ -15,10 +15,9 @@ import click
 from sqlalchemy import ColumnElement, DateTime, Float, and_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
-from api.competence import Comparison, References, compare_inputs, share
+from api.competence import PROPERTY_NAMES, Comparison, References, compare_inputs, share
 from api.keys import in_transaction, operator_settings
 from shared.drift import CHANGED, STABLE
-from shared.inputs import Property
 from shared.models import Job, Stream
 from shared.states import Finding, JobStatus, Verdict
 
@@ -150,9 +149,8 @@ def describe_comparisons(compared: Sequence[Comparison]) -> str:
         if found.silence is not None:
             lines.append(f"    {found.silence}")
         for each, measured in found.unlikeness.items():
-            name = {Property.SIZE: "size", Property.SHARPNESS: "sharpness", Property.LUMA: "brightness"}[each]
             how = "" if measured.level == "like" else f", {measured.direction}"
-            lines.append(f"    {name:<10} {measured.index:.2f} {measured.level}{how}")
+            lines.append(f"    {PROPERTY_NAMES[each]:<10} {measured.index:.2f} {measured.level}{how}")
         if found.band_share is not None:
             shares = [(label, share(judged.scores_in_band, judged.media)) for label, judged in found.judged.items()]
             then = ", ".join(f"{value:.1%} of {label} media" for label, value in shares if value is not None)

@@ -411,6 +411,14 @@ class JobsQuery(Page):
     created_before: Timestamp | Absent = Field(default=None, description="With time zone.")
 
 
+class BatchesQuery(Page):
+    """Filters of a list of batches."""
+
+    ended: bool | Absent = Field(default=None, description="Whether all of its jobs have ended.")
+    created_after: Timestamp | Absent = Field(default=None, description="With time zone.")
+    created_before: Timestamp | Absent = Field(default=None, description="With time zone.")
+
+
 class StreamsQuery(Page):
     """Filters of a list of streams."""
 

@@ -18,6 +18,7 @@ The error tree that both services share.
     │   ├── ForbiddenURLError          forbidden_url
     │   ├── SourceRefusedError         source_refused        (the server answered with an error)
     │   ├── SourceUnreachableError     source_unreachable    (retryable)
+    │   │   └── SourceAbsentError                            (not retryable: the server that the URL names is not there)
     │   └── SourceStalledError         source_stalled        (retryable: a live stream sent no picture in time)
     ├── DecodeError                    decode_failed         (retryable: the decoder may have been killed)
     │   └── DecodeTimeoutError         decode_timeout        (retryable)
@@ -210,6 +211,16 @@ class SourceUnreachableError(SourceError):
 
     code = Code.SOURCE_UNREACHABLE
     retryable = True
+
+
+class SourceAbsentError(SourceUnreachableError):
+    """
+    The server that the URL names is not there, so that asking again soon is of no use.
+
+    Its name does not exist, its port refuses connections, or whoever answers cannot prove the name.
+    """
+
+    retryable = False
 
 
 class SourceStalledError(SourceError):

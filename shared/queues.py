@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from celery import Celery
-from kombu import Queue
+from kombu import Connection, Queue
 from kombu.transport.redis import Channel
 from kombu.utils.scheduling import priority_cycle
 
@@ -50,6 +50,9 @@ QUEUE_OF_TASK: Final = {
     UPKEEP: CPU_QUEUE,
     TIDY: CPU_QUEUE,
 }
+
+PROBE_TIMEOUT_S: Final = 1.0
+"""For how long a broker that is asked whether it is there may be silent."""
 
 LOW_PRIORITY: Final = 9
 """The priority that Redis serves last; messages without one are served first. Each priority has a list of its own."""
@@ -142,11 +145,21 @@ class Sender:
 
     def depths(self, lists: Iterable[str] = ALL_LISTS) -> dict[str, int]:
         """Return the number of messages in each of *lists*."""
-        with self._app.connection_for_read() as connection:
+        with self._connect() as connection:
             client = connection.default_channel.client
             return {name: client.llen(name) for name in lists}
 
     def check(self) -> None:
-        """Raise unless the broker answers."""
-        with self._app.connection_for_read() as connection:
+        """Raise unless the broker answers, within some ``PROBE_TIMEOUT_S`` if it is silent."""
+        with self._connect(socket_connect_timeout=PROBE_TIMEOUT_S, socket_timeout=PROBE_TIMEOUT_S) as connection:
             connection.default_channel.client.ping()
+
+    def _connect(self, **transport_options: float) -> Connection:
+        """
+        Return a connection that asks each address of the broker once.
+
+        By default Celery asks again after 2 and after 4 seconds, for which a probe or a scrape of metrics cannot wait.
+        """
+        once = {"max_retries": self._app.conf.broker_url.count(";")}
+        connection: Connection = self._app.connection_for_read(transport_options=once | transport_options)
+        return connection

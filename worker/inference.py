@@ -43,6 +43,8 @@ RunNetwork = Callable[[EngineInput], Outputs]
 RunOnDevice = Callable[[EngineInput], tuple[Tensor, ...]]
 
 TRACED_PICTURES: Final = 2
+AMPERE: Final = (8, 0)
+"""The first compute capability of NVIDIA's GPUs that multiply in bfloat16 (A100). T4 and V100 are 7.5 and 7.0."""
 PRECISION_HINTS: Final[dict[Precision, str]] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -122,20 +124,23 @@ def find_lower_precision(device: torch.device) -> Precision | None:
 
 def autocast(device: torch.device) -> torch.autocast:
     """
-    Return a context in which PyTorch multiplies in bfloat16, unless *device* is a processor that is slow at it.
+    Return a context in which PyTorch multiplies in bfloat16, unless *device* only emulates that.
 
-    One without instructions for bfloat16 emulates it: with AVX2 networks that paint train six to eleven times slower
-    than in float32, and those that judge about seventeen times.
+    With AVX2 networks that paint train six to eleven times slower in emulated bfloat16 than in float32, and those that
+    judge about seventeen times.
     """
     return torch.autocast(device.type, torch.bfloat16, enabled=is_bfloat16_fast(device))
 
 
 def is_bfloat16_fast(device: torch.device) -> bool:
     """
-    Return False for a processor that only emulates bfloat16.
+    Return False for a processor without instructions for bfloat16, or a GPU of NVIDIA before Ampere: they emulate it.
 
-    Other devices are not asked, which would initialise CUDA before training forks its loaders.
+    This initialises CUDA if *device* is a GPU, after which processes cannot be forked.
     """
+    if device.type == "cuda":
+        # PyTorch for GPUs of AMD calls them by the same name, and all that it supports have bfloat16.
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= AMPERE
     return device.type != "cpu" or _has_fast_bfloat16()
 
 

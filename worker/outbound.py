@@ -7,6 +7,7 @@ requested. The connection goes to an address that was checked, so that a second 
 
 import ipaddress
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,12 +16,14 @@ from typing import Any, Final, Self
 
 import httpx
 
-from shared.errors import ForbiddenURLError, SourceUnreachableError
+from shared.errors import ForbiddenURLError, SourceAbsentError, SourceUnreachableError
 from shared.outbound import check_url
 from worker.media.process import CancelToken
 
 IPV4_EMBEDDING_NETWORKS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 """IPv6 networks whose last 32 bits are an IPv4 address: RFC 6052 (NAT64) and RFC 4291 (deprecated)."""
+_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+"""Codes of ``getaddrinfo`` for a name that does not exist or has no address; others say that no answer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ def resolve(url: str, *, allow_insecure: bool) -> Target:
 
     Raises:
         ForbiddenURLError: The URL or one of its addresses is not allowed.
-        SourceUnreachableError: The host name does not resolve.
+        SourceAbsentError: There is no such host name.
+        SourceUnreachableError: The host name could not be resolved just now.
     """
     parts = check_url(url, allow_insecure=allow_insecure)
     hostname = parts.hostname or ""
@@ -67,12 +71,15 @@ def resolve_host(hostname: str, port: int, *, allow_insecure: bool) -> ipaddress
 
     Raises:
         ForbiddenURLError: One of its addresses is not allowed.
-        SourceUnreachableError: The host name does not resolve.
+        SourceAbsentError: There is no such host name.
+        SourceUnreachableError: The host name could not be resolved just now.
     """
     try:
         found = socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise SourceUnreachableError("the URL's host name does not resolve") from error
+        is_absent = isinstance(error, UnicodeError) or error.errno in _NO_SUCH_NAME
+        kind = SourceAbsentError if is_absent else SourceUnreachableError
+        raise kind("the URL's host name does not resolve") from error
     addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
     if not allow_insecure and not all(map(_is_public, addresses)):
         raise ForbiddenURLError("the URL leads to an address that is not publicly reachable")
@@ -100,6 +107,7 @@ def request(
 
     Raises:
         ForbiddenURLError: See ``resolve``.
+        SourceAbsentError: There is no such host, it refuses the connection, or its certificate is not valid.
         SourceUnreachableError: There was no answer in time.
     """
     target = resolve(url, allow_insecure=allow_insecure)
@@ -114,8 +122,8 @@ def request(
             with client.stream(method, target.url, headers=headers, extensions=extensions, **arguments) as response:
                 yield response
         except httpx.HTTPError as error:
-            why = "it took too long" if deadline.has_expired else _describe_error(error)
-            raise SourceUnreachableError(f"the URL's server could not be reached ({why})") from error
+            kind, why = _judge_error(error, has_expired=deadline.has_expired)
+            raise kind(f"the URL's server could not be reached ({why})") from error
 
 
 class _ConnectionDeadline:
@@ -165,9 +173,18 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-def _describe_error(error: httpx.HTTPError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "it took too long"
-    if isinstance(error, httpx.ConnectError):
-        return "no connection"
-    return "the exchange broke off"
+def _judge_error(error: httpx.HTTPError, *, has_expired: bool) -> tuple[type[SourceUnreachableError], str]:
+    """Return the error to raise for one of HTTPX, and why the server could not be reached."""
+    if has_expired or isinstance(error, httpx.TimeoutException):
+        return SourceUnreachableError, "it took too long"
+    if not isinstance(error, httpx.ConnectError):
+        return SourceUnreachableError, "the exchange broke off"
+    # HTTPX and the library below it each raise an error of their own while they handle that of the system.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return SourceAbsentError, "it refuses connections"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return SourceAbsentError, "it has no valid certificate for its name"
+        cause = cause.__cause__ or cause.__context__
+    return SourceUnreachableError, "no connection"

@@ -12,6 +12,7 @@ from api.auth import requires
 from api.competence import (
     MIN_JOBS,
     PERIODS_DAYS,
+    PROPERTY_NAMES,
     Comparison,
     References,
     bin_shares_of,
@@ -35,10 +36,10 @@ FULL: Final = 100.0
 GAP: Final = 1.0
 """Space at each side of a bin, in percent of the width."""
 KINDS: Final = {InputKind.IMAGE: "images", InputKind.VIDEO: "videos", InputKind.STREAM: "live streams"}
-PROPERTIES: Final = {
-    Property.SIZE: "Size of faces, in pixels",
-    Property.SHARPNESS: "Sharpness of faces, as variance of the Laplacian",
-    Property.LUMA: "Brightness of faces, as mean luma of 255",
+MEASURES: Final = {
+    Property.SIZE: "in pixels",
+    Property.SHARPNESS: "as variance of the Laplacian",
+    Property.LUMA: "as mean luma of 255",
 }
 LEVELS: Final = {
     "like": "like the validation set",
@@ -124,6 +125,7 @@ def describe_inputs(session: Session, references: References, days: int) -> dict
         "stable": STABLE,
         "changed": CHANGED,
         "min_jobs": MIN_JOBS,
+        "property_names": [PROPERTY_NAMES[each].capitalize() for each in Property],
     }
 
 
@@ -141,7 +143,7 @@ def _describe(found: Comparison, periods: Periods) -> dict[str, Any]:
     return part | {
         "charts": [
             {
-                "title": PROPERTIES[each],
+                "title": f"{PROPERTY_NAMES[each].capitalize()} of faces, {MEASURES[each]}",
                 "anchor": each.value.replace("_", "-"),
                 "bins": draw_bins(found, each),
                 "words": explain_property(found, each),

@@ -104,9 +104,9 @@ class Batch(Document):
     verdicts: dict[str, Count] = Field(default_factory=dict)
     """Number of jobs that succeeded, by verdict."""
     items: tuple[BatchItem, ...] = Field(default=(), repr=False)
-    """All items in the order of the submission; none in a webhook."""
+    """All items in the order of the submission; none in a webhook and in a list of batches."""
     raw: dict[str, Any] = Field(repr=False)
-    """The document of the service, with all items."""
+    """The document of the service, with all items where there are some."""
 
     @property
     def is_final(self) -> bool:

@@ -18,6 +18,7 @@ from deepfakestream.terminal import prepare_output, say
 
 OWN_COMMANDS = {
     "batch": "batches:batch",
+    "batches": "batches:batches",
     "cancel": "jobs:cancel",
     "completion": "completion:completion",
     "delete": "jobs:delete",

@@ -26,7 +26,7 @@ class BatchCounts(Document):
 
 
 class BatchSummary(Document):
-    """A batch without its items, as the webhook `batch.ended` has it."""
+    """A batch without its items, as the webhook `batch.ended` and the list of batches have it."""
 
     id: UUID
     created_at: datetime
@@ -85,6 +85,13 @@ class BatchDocument(BatchSummary):
 
     items: list[BatchItemDocument]
     next_cursor: str | None = Field(description="The `cursor` for the other items; null if there are none.")
+
+
+class BatchList(Document):
+    """A page of batches, newest first."""
+
+    items: list[BatchSummary]
+    next_cursor: str | None
 
 
 def summarise(batch: Batch, counts: Mapping[str, int], verdicts: Mapping[str, int]) -> BatchSummary:

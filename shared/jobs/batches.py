@@ -7,6 +7,7 @@ batches whose last job a process of the release before has ended.
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,21 +122,25 @@ def lock_batches_of(session: Session, job_ids: Iterable[uuid.UUID]) -> None:
 
 def describe_batch(session: Session, batch: Batch) -> BatchSummary:
     """Return the document of *batch* with its counts."""
-    counts: dict[str, int] = {}
-    verdicts: dict[str, int] = {}
-    is_erased = Job.deleted_at.is_not(None)
+    return describe_batches(session, [batch])[0]
+
+
+def describe_batches(session: Session, batches: Sequence[Batch]) -> list[BatchSummary]:
+    """Return the documents of *batches* with their counts, which one query counts together."""
+    counts: dict[uuid.UUID, Counter[str]] = {batch.id: Counter() for batch in batches}
+    verdicts: dict[uuid.UUID, Counter[str]] = {batch.id: Counter() for batch in batches}
+    groups = (BatchItem.batch_id, BatchItem.job_id.is_(None), Job.deleted_at.is_not(None), Job.status, Job.verdict)
     query = (
-        select(BatchItem.job_id.is_(None), is_erased, Job.status, Job.verdict, func.count())
+        select(*groups, func.count())
         .outerjoin(Job, Job.id == BatchItem.job_id)
-        .where(BatchItem.batch_id == batch.id)
-        .group_by(BatchItem.job_id.is_(None), is_erased, Job.status, Job.verdict)
+        .where(BatchItem.batch_id.in_(counts))
+        .group_by(*groups)
     )
-    for refused, erased, status, verdict, number in session.execute(query):
-        name = "refused" if refused else "erased" if erased else str(status)
-        counts[name] = counts.get(name, 0) + number
+    for batch_id, refused, erased, status, verdict, number in session.execute(query):
+        counts[batch_id]["refused" if refused else "erased" if erased else str(status)] += number
         if verdict is not None and not erased:
-            verdicts[str(verdict)] = verdicts.get(str(verdict), 0) + number
-    return summarise(batch, counts, verdicts)
+            verdicts[batch_id][str(verdict)] += number
+    return [summarise(batch, counts[batch.id], verdicts[batch.id]) for batch in batches]
 
 
 def read_items(session: Session, batch_id: uuid.UUID, *, after: int, limit: int | None) -> Sequence[BatchItem]:

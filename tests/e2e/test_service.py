@@ -1,6 +1,7 @@
 """The service end to end, with all real parts."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from shared.queues import FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP
 from tests.clips import astronaut, hopper, make_clip, run, without_frames
 from tests.inside import environment_of
 from tests.receiver import running_receiver
+from tests.servers import free_port
 from tests.verdicts import SHIPPED, verdict_of
 from worker.local import scan
 
@@ -150,13 +152,17 @@ def test_a_segment_that_does_not_decode_fails_alone_after_counted_attempts(clien
     assert job.segments[1].error.code == "decode_failed"
     scores = [segment.fake_score for segment in job.segments if segment.fake_score is not None]
     assert job.fake_score == pytest.approx(sum(scores) / 2, abs=1e-6)
-    logs = (stack.state / "logs" / "worker-gpu.log").read_text()
-    attempts = [
+    assert failed_attempts(stack, "worker-gpu", job) == [1, 2, 3]
+
+
+def failed_attempts(stack, worker, job):
+    """Return the numbers of the attempts of *job* that failed in a worker."""
+    logs = (stack.state / "logs" / f"{worker}.log").read_text()
+    return [
         event["attempt"]
         for event in (json.loads(line) for line in logs.splitlines() if line.startswith("{"))
         if event.get("job_id") == job.id and event["event"] == "step failed"
     ]
-    assert attempts == [1, 2, 3]
 
 
 def test_a_url_source_is_fetched(client, clip):
@@ -171,6 +177,19 @@ def test_a_url_source_that_is_refused_fails_the_job(client):
     with running_receiver() as server:
         job = client.wait(client.submit(url=f"{server.url}/absent").id, timeout_s=60)
     assert (job.status, job.error.code) == ("failed", "source_refused")
+
+
+def test_a_url_source_whose_server_is_not_there_fails_at_once_and_one_that_breaks_off_is_tried_again(client, stack):
+    absent = client.wait(client.submit(f"http://127.0.0.1:{free_port()}/clip.mp4").id, timeout_s=60)
+    assert (absent.status, absent.error.code) == ("failed", "source_unreachable")
+    assert "it refuses connections" in absent.error.detail
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(60)
+        broken = client.submit(f"http://127.0.0.1:{listener.getsockname()[1]}/clip.mp4")
+        listener.accept()[0].close()
+        listener.accept()[0].close()
+    assert client.cancel(broken.id).status == "cancelled"
+    assert failed_attempts(stack, "worker-cpu", broken)[:1] == failed_attempts(stack, "worker-cpu", absent) == [1]
 
 
 def test_a_webhook_is_signed_and_its_attempts_are_logged(client, stack, clip):

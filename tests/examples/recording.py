@@ -226,6 +226,7 @@ def _record_batch(recorder: _Recorder, receiver: Receiver) -> None:
     path = f"/v1/batches/{recorder.post('submitBatch', '/v1/batches', json=body)['id']}"
     _until(lambda: recorder.http.get(path).json()["ended_at"])
     recorder.ask("getBatch", path)
+    recorder.ask("listBatches", "/v1/batches?limit=1")
     recorder.ask("getBatchResults", f"{path}/results.csv")
     recorder.post("cancelBatch", f"{path}/cancel")
     _until(lambda: any(b'"batch.ended"' in request.body for request in receiver.requests))

@@ -24,7 +24,9 @@ def test_every_command_has_its_own_row_in_the_document():
 def test_every_documented_option_exists(name):
     command = main.get_command(CONTEXT, name)
     inside = [command, *getattr(command, "commands", {}).values()]
-    known = {option for one in inside for parameter in one.params for option in parameter.opts}
+    known = {
+        option for one in inside for parameter in one.params for option in (*parameter.opts, *parameter.secondary_opts)
+    }
     assert set(re.findall(r"--[a-z-]+", ROWS[name])) <= known
 
 

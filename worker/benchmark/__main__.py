@@ -40,7 +40,11 @@ PROGRAM: Final = "python -m worker.benchmark"
     help="Also measure made clips of growing lengths, heights and numbers of faces, for the last tables and the plot.",
     show_default=True,
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads of PyTorch; all cores by default.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="Threads of PyTorch; by default one for each core that the process may use.",
+)
 @click.option("--device", default="cpu", help="Device of all pipelines: cpu, cuda or cuda:N.")
 @click.option(
     "--price-per-hour",

@@ -17,6 +17,7 @@ from worker.benchmark.contenders import CONTENDERS, Scan
 from worker.benchmark.devices import read_peak_memory_mb, reset_peak_memory
 from worker.benchmark.errors import BenchmarkError
 from worker.benchmark.run_setup import Setup
+from worker.threads import bound_threads
 
 STATUS: Final = Path("/proc/self/status")
 JOIN_S: Final = 10.0
@@ -142,8 +143,7 @@ def _summarise(name: str, rows: Sequence[_Answer]) -> Measurement:
 
 def _run_contender(pipe: Connection, name: str, setup: Setup) -> None:
     """Scan the requested files in a contender's process, until None is received."""
-    if setup.threads is not None:
-        torch.set_num_threads(setup.threads)
+    bound_threads(setup.threads)
     device = torch.device(setup.device)
     contender = CONTENDERS[name](setup)
     while (request := pipe.recv()) is not None:

@@ -20,6 +20,6 @@ class Setup:
     device: str = "cpu"
     """Device of the networks, of detection and of resampling: ``cpu``, ``cuda`` or ``cuda:N``."""
     threads: int | None = None
-    """Number of PyTorch's threads in each process; all cores if not given."""
+    """Number of PyTorch's threads in each process; if not given, one for each core that it may use."""
     yunet: Path | None = None
     """File of OpenCV's detector YuNet, in ONNX; its contender cannot run without it."""

@@ -21,6 +21,7 @@ from worker.benchmark.report import BOUNDS, INDISPENSABLE, PIPELINES, RATIOS
 from worker.benchmark.run_setup import CEILING, YUNET, Setup
 from worker.benchmark.scenes import make_scene
 from worker.cores import available_cores
+from worker.threads import usable_threads
 
 SUFFIXES: Final = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 DETECTIONS: Final = ("detection, facenet-pytorch", "detection, ours")
@@ -107,7 +108,7 @@ def _describe_machine(threads: int | None) -> dict[str, Any]:
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": available_cores(),
-        "threads": threads or torch.get_num_threads(),
+        "threads": threads or usable_threads(),
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
     }

@@ -29,7 +29,8 @@ def fetch(url: str, upload: Upload, *, max_bytes: int, timeout_s: float, allow_i
     Raises:
         ForbiddenURLError: The URL, or where it redirects, is not allowed.
         SourceRefusedError: The server answered with anything but the file.
-        SourceUnreachableError: No server, or not in time.
+        SourceAbsentError: There is no such server.
+        SourceUnreachableError: No answer, or not in time.
         TooLargeError: The file exceeds *max_bytes*.
     """
     with follow(url, timeout_s=timeout_s, allow_insecure=allow_insecure) as response:

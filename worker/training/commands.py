@@ -31,8 +31,21 @@ if TYPE_CHECKING:
 CHANGES: Final = Path("configs/train/ablations.yaml")
 
 
+class _Command(click.Command):
+    """A command that computes with no more threads than its process has cores."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        # Imported here, since torch takes seconds to import and --help does not need it.
+        from worker.threads import bound_threads
+
+        bound_threads()
+        return super().invoke(ctx)
+
+
 class _Commands(click.Group):
     """A group that reports training errors in one sentence, and lists commands in order with their full help."""
+
+    command_class = _Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
         return list(self.commands)

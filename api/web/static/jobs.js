@@ -1,7 +1,6 @@
 // The list of jobs and the upload. All data is from the API, requested with the key that was typed in.
 "use strict";
 
-const KEY = "deepfakestream-key";
 const VERDICTS = {
   fake: "signs of a swap",
   real: "no signs of a swap",
@@ -11,14 +10,13 @@ const VERDICTS = {
 const MAX_NAME_CHARACTERS = 200;
 const ACTIVE = new Set(["queued", "running"]);
 const rows = new Map();
-const form = document.getElementById("key-form");
-const work = document.getElementById("work");
 const message = document.getElementById("message");
 const list = document.getElementById("jobs");
 const more = document.getElementById("more");
 const drop = document.getElementById("drop");
 const input = document.getElementById("file");
-const keyError = document.getElementById("key-error");
+// With the key, the links are dropped that were made by it.
+const key = useKeyForm({ name: "deepfakestream-key", begin, end: () => sessionStorage.clear() });
 let cursor = null;
 
 function say(text) {
@@ -27,7 +25,7 @@ function say(text) {
 
 // Sends a request with the key of this tab. Throws what the service says of an error, with its status.
 async function request(method, path, options = {}) {
-  const headers = { ...options.headers, Authorization: `Bearer ${sessionStorage.getItem(KEY)}` };
+  const headers = { ...options.headers, Authorization: key.header() };
   const answer = await fetch(path, { ...options, method, headers }).catch(() => {
     throw new Error("The service does not answer; try again.");
   });
@@ -191,41 +189,23 @@ async function submitAll(files) {
   }
 }
 
-function askForKey(reason) {
-  // With the links that were made by it.
-  sessionStorage.clear();
-  form.hidden = false;
-  work.hidden = true;
-  keyError.textContent = reason;
-  document.getElementById("key").focus();
-}
-
 async function begin() {
   rows.clear();
   forgetStreams();
   list.replaceChildren();
   say("");
-  keyError.textContent = "";
   try {
     await load(true);
   } catch (error) {
     if (error.status === 401 || error.status === 403) {
-      askForKey(error.message);
+      key.ask(error.message);
       return;
     }
     say(error.message);
   }
-  form.hidden = true;
-  work.hidden = false;
+  key.showWork();
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  sessionStorage.setItem(KEY, document.getElementById("key").value.trim());
-  document.getElementById("key").value = "";
-  begin();
-});
-document.getElementById("forget").addEventListener("click", () => askForKey(""));
 more.addEventListener("click", () => load(false).catch((error) => say(error.message)));
 input.addEventListener("change", () => {
   submitAll([...input.files]);
@@ -244,7 +224,7 @@ drop.addEventListener("drop", (event) => {
   submitAll([...event.dataTransfer.files]);
 });
 document.addEventListener("DOMContentLoaded", () => {
-  if (sessionStorage.getItem(KEY)) {
+  if (key.hasKey()) {
     begin();
   }
   refresh();

@@ -1,4 +1,4 @@
-"""The commands about batches: submit many files at once, show their results, cancel and erase them."""
+"""The commands about batches: submit many files at once, list them, show their results, cancel and erase them."""
 
 import json
 import time
@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from deepfakestream.batch_tables import make_batches_table, print_batches_as_csv
 from deepfakestream.batches import Batch
 from deepfakestream.batching import BatchScan, NameOf, follow_batch, result_of, stored_name
 from deepfakestream.client import Client
@@ -15,7 +16,7 @@ from deepfakestream.exit_statuses import FAILED, INTERRUPTED, exit_status_of
 from deepfakestream.printing import ErrorPrinter, Printer, make_printer
 from deepfakestream.requests.batches import MAX_ITEMS
 from deepfakestream.scanning import Options
-from deepfakestream.terminal import pluralize, say
+from deepfakestream.terminal import make_console, pluralize, say
 
 
 @click.group()
@@ -72,7 +73,7 @@ def submit(
         if scanner.batch is not None:
             left = f"its jobs go on, see 'deepfakestream batch show {scanner.batch.id}'"
         elif scanner.has_submitted:
-            left = "it may have been submitted, see 'deepfakestream jobs'"
+            left = "it may have been submitted, see 'deepfakestream batches'"
         else:
             left = "nothing was submitted"
         say(f"interrupted; {left}", to_stderr=True)
@@ -109,7 +110,7 @@ def show(
     """
     Print the results of a batch as 'scan' prints them, those of jobs that have not ended as far as they are known.
 
-    ID is a batch's, as 'batch submit' prints it.
+    ID is a batch's, as 'batch submit' and 'batches' print it.
     """
     form = form_of(as_json=as_json, as_csv=as_csv)
     if timeout_s is not None and not is_waiting:
@@ -131,6 +132,32 @@ def show(
     context.exit(exit_status_of(results, fail_on))
 
 
+@click.command()
+@click.option("--ended/--open", "ended", default=None, help="List only batches that have ended, or that have not.")
+@click.option("--limit", type=click.IntRange(1), default=20, help="List at most this many batches.")
+@form_options("Print one JSON object a line.")
+@click.pass_context
+def batches(context: click.Context, ended: bool | None, limit: int, as_json: bool, as_csv: bool) -> None:
+    """
+    List your batches, newest first; 'batch show' prints the results of one.
+
+    Times are those of this machine's time zone.
+    """
+    form = form_of(as_json=as_json, as_csv=as_csv)
+    with open_client(context) as client:
+        found = list(client.list_batches(ended=ended, limit=limit))
+    if form == "json":
+        for each in found:
+            say(json.dumps(each.raw))
+    elif form == "csv":
+        print_batches_as_csv(found)
+    elif not found:
+        say("there are no batches" if ended is None else "there are no such batches", to_stderr=True)
+    else:
+        console = make_console()
+        console.print(make_batches_table(found, console.width))
+
+
 @batch.command()
 @click.argument("batch_ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_context
@@ -138,7 +165,7 @@ def cancel(context: click.Context, batch_ids: tuple[str, ...]) -> None:
     """
     Cancel the jobs of batches that have not ended.
 
-    ID is a batch's, as 'batch submit' prints it; several can be given.
+    ID is a batch's, as 'batch submit' and 'batches' print it; several can be given.
     """
 
     def cancel_one(client: Client, batch_id: str) -> str:
@@ -156,7 +183,7 @@ def delete(context: click.Context, batch_ids: tuple[str, ...], yes: bool) -> Non
     """
     Erase batches with all of their jobs, media and results.
 
-    ID is a batch's, as 'batch submit' prints it; several can be given.
+    ID is a batch's, as 'batch submit' and 'batches' print it; several can be given.
     """
     if not yes:
         erased = pluralize(len(batch_ids), "batch", "batches")

@@ -23,16 +23,22 @@ class _ShareHours(Number):
 @click.argument("job_id", metavar="ID|FILE")
 @click.option("--local", is_flag=True, help="Scan FILE in this process, and write the report of that.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write: .html or .pdf."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write, .html or .pdf; replaced.",
+    show_default="report-ID.html, or report-FILE.html, in this folder",
 )
 @click.pass_context
-def report(context: click.Context, job_id: str, local: bool, out: Path) -> None:
+def report(context: click.Context, job_id: str, local: bool, out: Path | None) -> None:
     """
     Write the report of a job as one HTML file or as a PDF.
 
     ID is that of a job of the service; with --local, FILE is an image or a video that is scanned without a service. The
     report holds all numbers and words, and not the media. If the job was explained, it shows faces of the people.
     """
+    if out is None:
+        # By the name that the service gives to its download, and never in another folder, whatever was typed.
+        out = Path(f"report-{Path(job_id).name}.html")
     if out.suffix.lower() not in REPORT_TYPES:
         raise click.BadParameter("name a file that ends in .html or .pdf", param_hint="--out")
     if local:

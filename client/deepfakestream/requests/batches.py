@@ -29,7 +29,7 @@ BatchUploadProgress = Callable[[int, int, int], None]
 
 
 class BatchRequests(SubmissionRequests, JobRequests):
-    """Requests that make, read, cancel and erase batches."""
+    """Requests that make, list, read, cancel and erase batches."""
 
     @Call
     async def submit_batch(
@@ -107,6 +107,20 @@ class BatchRequests(SubmissionRequests, JobRequests):
     async def batch(self, batch_id: str) -> Batch:
         """Get a batch with all of its items. Raises NotFoundError if there is no such batch of yours."""
         return await self._get_batch(batch_id, None)
+
+    @Iteration
+    async def list_batches(self, *, ended: bool | None = None, limit: int | None = None) -> AsyncGenerator[Batch, None]:
+        """
+        Iterate over your batches, newest first, without their items; pages are requested as needed.
+
+        Args:
+            ended: True for batches all of whose jobs have ended, False for the others; both by default.
+            limit: The most batches to return; all by default.
+        """
+        params = {} if ended is None else {"ended": "true" if ended else "false"}
+        async with aclosing(self._get_items("/v1/batches", params, limit=limit)) as items:
+            async for item in items:
+                yield parse_document(Batch, item)
 
     @Call
     async def wait_for_batch(

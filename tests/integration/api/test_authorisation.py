@@ -62,6 +62,7 @@ GUARDED = {
     ("GET", "/v1/jobs/{job}/explanations"): ("jobs:read", 404, 404),
     ("GET", "/v1/jobs/{job}/explanations/person-0-crop.webp"): ("jobs:read", 404, 404),
     ("POST", "/v1/batches"): ("jobs:write", 202, 202),
+    ("GET", "/v1/batches"): ("jobs:read", 200, 200),
     ("GET", "/v1/batches/{batch}"): ("jobs:read", 200, 404),
     ("GET", "/v1/batches/{batch}/results.csv"): ("jobs:read", 200, 404),
     ("POST", "/v1/batches/{batch}/cancel"): ("jobs:write", 200, 404),

@@ -212,6 +212,59 @@ def test_the_items_of_a_batch_are_read_page_by_page(api, headers):
     assert get(api, headers, batch, cursor="x").json["code"] == "invalid_cursor"
 
 
+def listed(api, auth, **query):
+    return api.call("GET", "/v1/batches", auth, query_string=query).json
+
+
+def test_batches_are_listed_in_pages_newest_first_and_only_for_their_owner(api, headers):
+    made = [submit(api, headers, [*URLS, {}], metadata={"number": number}).json for number in range(3)]
+    succeed(api, job_ids(made[0])[0], [0.9], fake_score=0.9, verdict="fake")
+    assert api.call("DELETE", f"/v1/jobs/{job_ids(made[1])[1]}", headers).status_code == 204
+    other = submit(api, api.key("another")[0]).json
+    first = listed(api, headers, limit=2)
+    last = listed(api, headers, limit=2, cursor=first["next_cursor"])
+    assert last["next_cursor"] is None
+    # Each as by itself, but without items: the counts of one batch are not those of another.
+    alone = [get(api, headers, batch).json for batch in reversed(made)]
+    for document in alone:
+        del document["items"], document["next_cursor"]
+    assert first["items"] + last["items"] == alone
+    counts = [(found["counts"]["queued"], found["counts"]["erased"], found["verdicts"]) for found in alone]
+    assert counts == [(3, 0, {}), (2, 1, {}), (2, 0, {"fake": 1})]
+    assert [found["id"] for found in listed(api, api.key("another")[0])["items"]] == [other["id"]]
+    assert listed(api, api.key("a third")[0]) == {"items": [], "next_cursor": None}
+
+
+def test_batches_are_listed_by_whether_and_when(api, headers):
+    ended, still_open = (submit(api, headers).json for _ in range(2))
+    assert api.call("POST", f"/v1/batches/{ended['id']}/cancel", headers).status_code == 200
+
+    def ids(**query):
+        return [found["id"] for found in listed(api, headers, **query)["items"]]
+
+    assert ids(ended="true") == [ended["id"]]
+    assert ids(ended="false") == [still_open["id"]]
+    assert ids(created_after=ended["created_at"]) == [still_open["id"]]
+    assert ids(created_before=still_open["created_at"]) == [ended["id"]]
+    assert ids(created_before=ended["created_at"]) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"ended": "later"}, "invalid_request"),
+        ({"created_after": "2026-01-02T03:04:05"}, "invalid_request"),
+        ({"limit": 0}, "invalid_request"),
+        ({"cursor": "x"}, "invalid_cursor"),
+        ({"status": "queued"}, "unknown_option"),
+    ],
+    ids=["ended", "time without zone", "limit", "cursor", "unknown"],
+)
+def test_a_bad_query_for_batches_is_refused(api, headers, query, code):
+    answer = api.call("GET", "/v1/batches", headers, query_string=query)
+    assert (answer.status_code, answer.json["code"]) == (422, code)
+
+
 def test_a_batch_ends_with_its_last_job_and_calls_its_receiver_once(api, headers):
     batch = submit(api, headers, [*URLS, {}], webhook_url=RECEIVER, metadata={"desk": "a"}).json
     first, second, third = job_ids(batch)

@@ -353,6 +353,17 @@ def test_a_period_is_of_a_year_at_most(api, admin, days):
     assert answer.status_code == 422
 
 
+def test_the_pages_say_that_they_are_of_all_owners_and_name_the_properties(api, admin):
+    judge_job(api, [segment_of([(100.0, 100.0, 100.0)])])
+    multiply(api, MIN_JOBS)
+    assert "sums over the jobs of all owners" in api.call("GET", "/inputs", {}).text
+    content = api.call("GET", "/v1/inputs.html", admin).text
+    assert "These are sums over the jobs of all owners" in content
+    for name in ("Size", "Sharpness", "Brightness"):
+        assert f">{name} of faces, " in content
+        assert f'<th scope="col">{name}</th>' in content
+
+
 def test_the_pages_run_nothing_from_elsewhere(api, admin):
     judge_job(api, [segment_of([(100.0, 100.0, 100.0)])])
     multiply(api, MIN_JOBS)

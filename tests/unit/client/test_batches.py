@@ -1,5 +1,6 @@
 """Batches and usage: what both clients send and read, and what the commands print."""
 
+import csv
 import dataclasses
 import hashlib
 import io
@@ -226,6 +227,30 @@ def test_a_batch_is_cancelled_and_erased(server, client):
     assert [request.method for request in server.requests] == ["POST", "DELETE", "DELETE", "DELETE"]
 
 
+def summary(name, *items, **changes):
+    """Return a batch as a list has it."""
+    document = batch(*items, id=name, **changes)
+    return {name: value for name, value in document.items() if name not in ("items", "next_cursor")}
+
+
+def test_batches_are_listed_page_by_page_as_far_as_they_are_wanted(server, client):
+    pages = [
+        {"items": [summary("b-3", item(0)), summary("b-2", item(0), refused(1))], "next_cursor": "c1"},
+        {"items": [summary("b-1", item(0))], "next_cursor": None},
+    ]
+    server.answers = [answer(page) for page in pages]
+    found = list(client.list_batches())
+    assert [each.id for each in found] == ["b-3", "b-2", "b-1"]
+    assert (found[1].counts.refused, found[1].items, found[1].raw) == (1, (), pages[0]["items"][1])
+    server.answers = [answer(pages[0])] * 2
+    assert [each.id for each in client.list_batches(ended=True, limit=2)] == ["b-3", "b-2"]
+    assert [each.id for each in client.list_batches(ended=False, limit=1)] == ["b-3"]
+    assert [request.path for request in server.requests] == [
+        *("/v1/batches", "/v1/batches?cursor=c1"),
+        *("/v1/batches?ended=true", "/v1/batches?ended=false"),
+    ]
+
+
 def test_what_a_newer_service_adds_to_a_batch_or_usage_is_kept():
     added = {"later": 7}
     found = Batch.from_json(batch(item(0, **added), **added))
@@ -385,7 +410,7 @@ def test_ctrl_c_during_the_submission_says_that_it_may_have_been_carried_out(ser
     done = run("batch", "submit", "https://a.example/1")
     watching.join()
     assert (done.exit_code, done.stdout) == (130, "")
-    assert done.stderr == "interrupted; it may have been submitted, see 'deepfakestream jobs'\n"
+    assert done.stderr == "interrupted; it may have been submitted, see 'deepfakestream batches'\n"
     assert [request.path for request in server.requests] == ["/v1/batches"]
 
 
@@ -432,6 +457,53 @@ def test_batches_are_cancelled_and_erased_by_commands(server, run):
     assert (done.exit_code, done.stdout) == (1, "b-1 1 of 2 files cancelled\n")
     assert "b-2: It is so." in done.stderr
     assert run("batch", "delete", "--yes", "b-1").stdout == "b-1 erased\n"
+
+
+LISTED = {
+    "items": [
+        summary("0198a000-0000-7000-8000-000000000002", item(0, "queued"), item(1), ended=False, verdicts={"fake": 1}),
+        summary(
+            "0198a000-0000-7000-8000-000000000001",
+            *(item(0), item(1), refused(2)),
+            verdicts={"not_applicable": 1, "doubtful": 1, "fake": 2},
+        ),
+    ],
+    "next_cursor": None,
+}
+
+
+def test_a_list_of_batches_as_table_csv_and_json(server, run, monkeypatch):
+    # As in a pipe, whatever the width that pytest gives its processes.
+    monkeypatch.delenv("COLUMNS", raising=False)
+    server.answers = [answer(LISTED)] * 3
+    lines = run("batches", "--open", "--limit", "2").stdout.splitlines()
+    assert server.requests[0].path == "/v1/batches?ended=false"
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "0198a" in line]
+    assert cells[0][0::2] == ["0198a000-0000-7000-8000-000000000002", "1/2", "1 fake"]
+    assert cells[1][2:] == ["3/3", "4.0 s", "2 fake, 1 not applicable, 1 doubtful, 1 refused"]
+    first, second = csv.DictReader(io.StringIO(run("batches", "--csv").stdout))
+    assert (first["ended_at"], first["seconds"], first["queued"], first["fake"]) == ("", "", "1", "1")
+    assert (second["batch_id"], second["seconds"]) == ("0198a000-0000-7000-8000-000000000001", "4.0")
+    assert (second["total"], second["refused"], second["fake"], second["real"]) == ("3", "1", "2", "0")
+    assert [json.loads(line) for line in run("batches", "--json").stdout.splitlines()] == LISTED["items"]
+    assert run("batches", "--json", "--csv").exit_code == 2
+    assert run("batches", "--limit", "0").exit_code == 2
+
+
+@pytest.mark.parametrize(("columns", "headings"), [("80", ["id", "created", "done"]), ("60", ["id", "done"])])
+def test_a_list_of_batches_fits_a_terminal(server, command, columns, headings):
+    server.answers = [answer(LISTED)]
+    lines = command("--url", server.url, "--api-key", "dfs_key", "batches", COLUMNS=columns).stdout.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    assert [word for word in lines[0].split() if not word.startswith("(")] == headings
+    assert lines[1].split()[0 :: 1 if len(headings) == 2 else 3] == ["0198a000-0000-7000-8000-000000000002", "1/2"]
+
+
+def test_where_there_are_no_batches_the_list_says_so(server, run):
+    server.answers = [answer({"items": [], "next_cursor": None})] * 2
+    empty = run("batches")
+    assert (empty.exit_code, empty.stdout, empty.stderr) == (0, "", "there are no batches\n")
+    assert run("batches", "--ended").stderr == "there are no such batches\n"
 
 
 def test_usage_as_table_csv_and_json(server, run, monkeypatch):

@@ -52,6 +52,13 @@ FAILED_JOB = hostile_job(
     segments=[SEGMENT | {"error": {"code": HOSTILE, "detail": HOSTILE}}],
 )
 PROBLEM = {"code": HOSTILE, "detail": HOSTILE, "request_id": HOSTILE}
+HOSTILE_BATCH = {
+    "id": HOSTILE,
+    "created_at": "2026-01-02T03:04:05Z",
+    "ended_at": None,
+    "counts": {"total": 1},
+    "verdicts": {HOSTILE: 1},
+}
 MODEL = {"name": HOSTILE, "version": HOSTILE, "trained": True, "is_default": True, "model_card": f"# a\n\n{HOSTILE}"}
 
 
@@ -66,6 +73,7 @@ MODEL = {"name": HOSTILE, "version": HOSTILE, "trained": True, "is_default": Tru
         pytest.param(["scan", "--json", "FILE"], [answer(FAILED_JOB, 202), answer(FAILED_JOB)], id="scan as JSON"),
         pytest.param(["jobs"], [answer({"items": [hostile_job(status=HOSTILE)], "next_cursor": None})], id="jobs"),
         pytest.param(["jobs"], [answer(PROBLEM, 403)], id="jobs refused"),
+        pytest.param(["batches"], [answer({"items": [HOSTILE_BATCH], "next_cursor": None})], id="batches"),
         pytest.param(["jobs"], [(302, {"Location": "/\x9b31m\x1b]0;owned\x07"}, b"")], id="redirection"),
         pytest.param(["jobs"], [(200, {"Content-Type": "text/html\x1b[2J"}, b"<html>")], id="type of content"),
         pytest.param(["cancel", "x"], [answer(hostile_job(status=HOSTILE))], id="cancel"),

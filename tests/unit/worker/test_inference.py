@@ -77,7 +77,25 @@ def test_pytorch_multiplies_in_bfloat16_only_where_that_is_fast(monkeypatch, is_
         made = torch.ones(2, 2) @ torch.ones(2, 2)
     assert made.dtype == (torch.bfloat16 if is_fast else torch.float32)
     assert is_bfloat16_fast(CPU) == is_fast
-    assert is_bfloat16_fast(torch.device("cuda"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "hip", "is_fast"),
+    [
+        ((7, 0), None, False),
+        ((7, 5), None, False),
+        ((8, 0), None, True),
+        ((8, 6), None, True),
+        ((9, 0), None, True),
+        ((10, 0), None, True),
+        ((7, 5), "6.2", True),
+    ],
+    ids=["V100", "T4", "A100", "A10", "H100", "B200", "of AMD"],
+)
+def test_gpus_before_ampere_do_not_multiply_in_bfloat16(monkeypatch, capability, hip, is_fast):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    assert is_bfloat16_fast(torch.device("cuda")) == is_fast
 
 
 def test_bfloat16_is_compared_with_float32(network, monkeypatch):

@@ -1,11 +1,15 @@
 import socket
+import ssl
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from shared.errors import ForbiddenURLError, SourceUnreachableError
+from tests.certificates import write_certificate
 from tests.receiver import running_receiver
+from tests.servers import free_port
 from worker import outbound
 from worker.outbound import request, resolve
 
@@ -73,13 +77,24 @@ def test_a_public_address_is_pinned_and_the_name_kept_for_the_certificate(monkey
     )
 
 
-def test_a_name_that_does_not_resolve_is_unreachable(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "can_be_retried"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), False),
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), True),
+        (UnicodeError("label too long"), False),
+        (OSError("out of file descriptors"), True),
+    ],
+    ids=["no such name", "no answer", "no name", "local failure"],
+)
+def test_a_name_that_does_not_resolve_is_unreachable(monkeypatch, error, can_be_retried):
     def fail(*_, **__):
-        raise socket.gaierror
+        raise error
 
     monkeypatch.setattr(outbound.socket, "getaddrinfo", fail)
-    with pytest.raises(SourceUnreachableError, match="does not resolve"):
+    with pytest.raises(SourceUnreachableError, match="does not resolve") as raised:
         resolve("https://a.example/", allow_insecure=False)
+    assert (raised.value.retryable, raised.value.code) == (can_be_retried, "source_unreachable")
 
 
 def test_a_request_goes_to_the_pinned_address_under_its_own_name():
@@ -92,12 +107,50 @@ def test_a_request_goes_to_the_pinned_address_under_its_own_name():
         assert received.body == b"body"
 
 
-def test_a_missing_server_is_unreachable():
+def fail_to_get(url):
+    """Return the error of a request to *url*."""
     with (
-        pytest.raises(SourceUnreachableError, match="no connection"),
-        request("GET", "http://127.0.0.1:9/", allow_insecure=True, timeout_s=2, total_s=2),
+        pytest.raises(SourceUnreachableError) as raised,
+        request("GET", url, allow_insecure=True, timeout_s=5, total_s=5),
     ):
         pass
+    return raised.value
+
+
+def test_a_port_that_refuses_connections_is_not_asked_again():
+    error = fail_to_get(f"http://127.0.0.1:{free_port()}/")
+    assert (str(error), error.retryable) == ("the URL's server could not be reached (it refuses connections)", False)
+
+
+def test_a_server_without_a_valid_certificate_is_not_asked_again(tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(write_certificate(tmp_path / "server.pem", "localhost"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                context.wrap_socket(connection, server_side=True)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        error = fail_to_get(f"https://localhost:{listener.getsockname()[1]}/")
+        thread.join()
+    assert not error.retryable
+    assert "no valid certificate for its name" in str(error)
+
+
+def test_a_connection_that_breaks_off_is_tried_again():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def break_off():
+            listener.accept()[0].close()
+
+        thread = threading.Thread(target=break_off)
+        thread.start()
+        error = fail_to_get(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        thread.join()
+    assert (str(error), error.retryable) == ("the URL's server could not be reached (the exchange broke off)", True)
 
 
 def test_a_name_that_changes_its_answer_is_asked_once(monkeypatch):

@@ -93,18 +93,22 @@ class Validation(_Part):
     """Stop after this many validations without improvement; 0 never stops."""
 
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""Precisions of Lightning Fabric."""
+
+
 class Hardware(_Part):
     """Hardware to train on, in the terms of Lightning Fabric."""
 
     accelerator: str = "auto"
     devices: int = Field(default=1, ge=1)
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Literal["auto"] | Precision = "auto"
     """
-    ``auto`` is ``32-true`` on processors that only emulate bfloat16, and ``bf16-mixed`` on everything else; GPUs before
-    Ampere want ``16-mixed``.
+    ``auto`` is ``32-true`` on processors and GPUs that only emulate bfloat16, and ``bf16-mixed`` on everything else.
+    GPUs before Ampere may be faster with ``16-mixed``.
     """
     threads: int | None = Field(default=None, ge=1)
-    """Threads of a process on CPU; all if not given."""
+    """Threads of a process on CPU; if not given, one for each core that it may use."""
     loader_processes: int = Field(default=1, ge=0)
 
 

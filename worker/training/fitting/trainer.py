@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from worker.inference import is_bfloat16_fast
 from worker.model.network import ForgeryNetwork
+from worker.threads import bound_threads
 from worker.training.errors import TrainingError
 from worker.training.fakes.device_augmentation import OnDevice
 from worker.training.fitting.averaging import WeightAverage
@@ -40,7 +41,7 @@ from worker.training.fitting.optimisers import (
     set_batch_norm_momentum,
 )
 from worker.training.fitting.progress import Progress, append_curves
-from worker.training.fitting.recipes import Hardware, Recipe
+from worker.training.fitting.recipes import Hardware, Precision, Recipe
 from worker.training.fitting.states import INDEX_FILE, check_recipe, read_tensors, write_state
 from worker.training.fitting.timing import Timer, no_timer
 from worker.training.fitting.validation import ValidationFaces
@@ -83,14 +84,16 @@ class Trainer:
         self._shuffle_labels = shuffle_labels
         self._timer = timer
         hardware = recipe.hardware
-        if hardware.threads is not None:
-            torch.set_num_threads(hardware.threads)
-        self._fabric = make_fabric(hardware)
+        bound_threads(hardware.threads)
+        self._fabric = make_fabric(hardware, "32-true" if hardware.precision == "auto" else hardware.precision)
         self.progress = Progress()
         about = self._read_saved_index()
         # Loaders are forked before other processes of this run are started and before a device is used: see loaders.
         is_early = hardware.loader_processes > 0 and not self.is_finished
         self._batches: Iterator[Batch] | None = self.start_batches() if is_early else None
+        if hardware.precision == "auto":
+            # After the forks, since this uses a GPU.
+            self._fabric = make_fabric(hardware, choose_precision(self._fabric.device))
         self._fabric.launch()
         torch.manual_seed(recipe.seed)
         network = make_initial_network(recipe)
@@ -353,10 +356,11 @@ class Trainer:
         restore_optimizer(self.optimizer.optimizer, saved)
 
 
-def make_fabric(hardware: Hardware) -> Fabric:
-    """Return what runs the training on *hardware*; in a precision that its devices are fast at, if it names none."""
-    options: dict[str, Any] = {"accelerator": hardware.accelerator, "devices": hardware.devices}
-    if hardware.precision != "auto":
-        return Fabric(**options, precision=hardware.precision)
-    plain = Fabric(**options, precision="32-true")
-    return Fabric(**options, precision="bf16-mixed") if is_bfloat16_fast(plain.device) else plain
+def make_fabric(hardware: Hardware, precision: Precision) -> Fabric:
+    """Return what runs the training on *hardware*."""
+    return Fabric(accelerator=hardware.accelerator, devices=hardware.devices, precision=precision)
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """Return the fastest precision of *device* that needs no scaling of the loss, for the setting ``auto``."""
+    return "bf16-mixed" if is_bfloat16_fast(device) else "32-true"

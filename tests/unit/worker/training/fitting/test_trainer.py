@@ -31,10 +31,10 @@ from worker.training.fitting.initial_weights import make_initial_network
 from worker.training.fitting.inputs import paint_recipe_faces
 from worker.training.fitting.losses import pair_loss
 from worker.training.fitting.optimisers import learning_rate_factor
-from worker.training.fitting.recipes import Hardware, Optimisation
+from worker.training.fitting.recipes import Optimisation
 from worker.training.fitting.states import read_index, read_tensors
 from worker.training.fitting.timing import SynchronisationCounter
-from worker.training.fitting.trainer import Trainer, make_fabric
+from worker.training.fitting.trainer import Trainer
 from worker.training.scoring.metrics import roc_auc
 
 ROOT = Path(__file__).parents[5]
@@ -214,10 +214,16 @@ def test_pausing_and_resuming_does_not_change_the_result(precision, caches, undi
         ("bf16-mixed", False, "bf16-mixed"),
     ],
 )
-def test_training_is_in_bfloat16_where_that_is_fast_unless_told_otherwise(monkeypatch, given, is_fast, chosen):
-    monkeypatch.setattr(trainer_module, "is_bfloat16_fast", lambda _device: is_fast)
-    fabric = make_fabric(Hardware(accelerator="cpu", precision=given))
-    assert fabric.strategy.precision.precision == chosen
+def test_training_is_in_bfloat16_where_that_is_fast_unless_told_otherwise(
+    caches, tmp_path, monkeypatch, given, is_fast, chosen
+):
+    called = []
+    monkeypatch.setattr(trainer_module, "is_bfloat16_fast", lambda _device: called.append("precision") or is_fast)
+    monkeypatch.setattr(Trainer, "start_batches", lambda _trainer: called.append("loaders"))
+    trainer = Trainer(tiny(hardware={"precision": given, "loader_processes": 1}), caches, tmp_path)
+    assert trainer._fabric.strategy.precision.precision == chosen
+    # To ask a GPU before the loaders have been forked would keep them from being forked.
+    assert called == ["loaders", *(["precision"] if given == "auto" else [])]
 
 
 def test_another_seed_gives_another_run(caches, undisturbed, tmp_path):
