@@ -13,6 +13,7 @@ from PIL import Image
 from tests.clips import astronaut, hopper, run
 from tests.unit.worker.training.rule_data import RuleDataSet, make_rule_data_set
 from worker.detection.faces import Box
+from worker.model.efficientnet import LITE_SCALES
 from worker.training.data import cutting
 from worker.training.data.cache import CacheSettings, CropCache
 from worker.training.data.cutting import build_cache
@@ -111,6 +112,19 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> RuleDataSet:
     """A data set that a rule divides, with its crops cut."""
     return make_rule_data_set(tmp_path_factory.mktemp("judged"))
+
+
+@pytest.fixture(scope="module")
+def narrow_backbone() -> Iterator[None]:
+    """
+    Shrink EfficientNet-Lite0, in this process, to a quarter of its planes and one block a stage.
+
+    A step of training takes a fraction of the time, and so does writing its state. Processes that a test starts and
+    files of weights have the published size.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LITE_SCALES, "efficientnet-lite0", (0.25, 0.25))
+        yield
 
 
 def _media(root: Path) -> Iterator[Medium]:

@@ -28,7 +28,7 @@ SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "
 
 
 @pytest.fixture(scope="module")
-def shipped(tmp_path_factory):
+def shipped(narrow_backbone, tmp_path_factory):
     """Recipe, run, sources and the folder that the run was shipped to."""
     threads = torch.get_num_threads()
     root = tmp_path_factory.mktemp("ship")
