@@ -10,10 +10,7 @@ from tests.unit.worker.training.rule_data import MANIFEST, Darkness, checkpoint
 from worker.model.checkpoint import save_checkpoint
 from worker.model.network import ForgeryNetwork
 from worker.training.__main__ import main
-from worker.training.evaluation import evaluate as evaluate_module
-from worker.training.evaluation import report as report_module
 from worker.training.evaluation.evaluate import Evaluation, evaluate
-from worker.training.evaluation.figures import compute_figures
 from worker.training.evaluation.report import MEASURES, cautions, render_html, summary_lines, write_report
 
 
@@ -27,13 +24,6 @@ def evaluation(judged):
 def page(evaluation):
     """It takes seconds, nearly all for its plots."""
     return render_html(evaluation)
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Render pages whose text alone matters without plots."""
-    for name in ("curves_plot", "robustness_plot"):
-        monkeypatch.setattr(report_module, name, lambda *_: b"")
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -134,14 +124,6 @@ def test_the_summary_explains_the_threshold_when_limits_depend_on_evidence(evalu
     text = "\n".join(summary_lines(report))
     assert "by medium: a picture or a whole video counts once" in text
     assert "by video" not in text
-
-
-@pytest.fixture
-def few_rounds(monkeypatch):
-    """Draw few rounds of the bootstrap, whose thousand take seconds."""
-    monkeypatch.setattr(
-        evaluate_module, "compute_figures", lambda media, manifest, **_: compute_figures(media, manifest, rounds=20)
-    )
 
 
 # This data set has a test set, which is then what is judged.
