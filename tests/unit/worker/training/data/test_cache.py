@@ -201,7 +201,7 @@ def test_an_interrupted_build_resumes_with_identical_files(crops, tmp_path, monk
     (tmp_path / "00004.jsonl.partial").write_bytes(b"half")
     (tmp_path / "00004.tar").write_bytes(b"whole, but nothing points into it")
     written = {name: (tmp_path / name).stat().st_mtime_ns for name in finished}
-    # By another process, as always outside these tests.
+    # By another process, as everywhere but in tests.
     build_cache(crops.media, tmp_path, SETTINGS)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in finished} == written
     assert content(tmp_path) == content(crops.folder)

@@ -293,7 +293,10 @@ def test_a_picture_that_fails_to_decode_is_reported_before_training(tmp_path):
     (root / "inside.png").write_bytes(whole[:200] + bytes(len(whole) - 400) + whole[-200:])
     (root / "metadata.csv").write_text("file,label,original,group\nnoise.png,real,,1\ninside.png,fake,noise,1\n")
     recipe = tiny(sources=[{"kind": "face-crops", "path": "crops"}])
-    with cut_here(), pytest.raises(DataError, match=r"cannot be decoded \(1\): inside.png \(\w+\); repair them, then delete"):
+    with (
+        cut_here(),
+        pytest.raises(DataError, match=r"cannot be decoded \(1\): inside.png \(\w+\); repair them, then delete"),
+    ):
         build_caches(recipe, tmp_path / "data", tmp_path / "caches")
 
 

@@ -27,11 +27,12 @@ from worker.training.fitting.recipes import ExternalTraining
 from worker.training.fitting.trainer import Trainer
 from worker.training.scoring.scored_media import score_caches
 
+pytestmark = pytest.mark.usefixtures("narrow_backbone")
 SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "terms": "public domain"}]
 
 
 @pytest.fixture(scope="module")
-def shipped(narrow_backbone, tmp_path_factory):
+def shipped(tmp_path_factory):
     """Recipe, run, sources and the folder that the run was shipped to."""
     threads = torch.get_num_threads()
     root = tmp_path_factory.mktemp("ship")
