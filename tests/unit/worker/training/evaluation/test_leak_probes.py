@@ -19,7 +19,7 @@ from worker.training.evaluation.leak_probes import probe_caches, probe_pseudo_fa
 from worker.training.evaluation.linear_probes import MIN_GROUPS, ProbeArea, format_table
 from worker.training.fakes.augmentation import Augmentation, make_jpeg
 
-TIMED_PAIRS = 24
+TIMED_PAIRS = 16
 FACE = ((100.0, 90.0, 180.0, 190.0), ((120.0, 125.0), (160.0, 125.0), (140.0, 148.0), (124.0, 165.0), (156.0, 165.0)))
 
 

@@ -208,6 +208,7 @@ def test_a_run_writes_curves_and_loadable_checkpoints(undisturbed):
 def test_pausing_and_resuming_does_not_change_the_result(caches, undisturbed, tmp_path):
     for step in (2, 4, 5, None):  # A validation is due after the third.
         Trainer(tiny(), caches, tmp_path).run(until_step=step)
+        assert read_index(tmp_path)["progress"]["step"] == (step or 6)
     assert_same_run(tmp_path, undisturbed)
 
 
