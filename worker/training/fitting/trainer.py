@@ -158,7 +158,7 @@ class Trainer:
         measured: dict[str, float] = {}
         batches = self.start_batches() if self._batches is None else self._batches
         feed = DeviceBatches(batches, self._fabric.device, self._timer)
-        saved_at = time.monotonic()
+        saved_at, is_saved = time.monotonic(), False
         shown = progress.step * self.images_per_step
         with tqdm(total=recipe.images, initial=shown, unit="img", disable=self._fabric.global_rank != 0) as bar:
             pending: PendingLoss | None = None
@@ -166,6 +166,7 @@ class Trainer:
                 began = time.monotonic()
                 loss = PendingLoss(progress.step, self.train_step(*feed.next_batch()))
                 progress.step += 1
+                is_saved = False
                 is_due = progress.step % every == 0 or progress.step == last_step
                 if progress.step < target:
                     feed.prefetch()
@@ -184,11 +185,12 @@ class Trainer:
                     if is_due:
                         measured = self._validate(validation)
                     self._save_state()
-                    saved_at = time.monotonic()
+                    saved_at, is_saved = time.monotonic(), True
                 if must_stop:
                     break
             self._record_loss(pending)
-        self._save_state()
+        if not is_saved:
+            self._save_state()
         # The loaders are ahead of the step at which another call would resume.
         self._batches = None
         return measured

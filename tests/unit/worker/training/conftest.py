@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.clips import astronaut, hopper, run
+from tests.unit.worker.training.cutting_here import cut_here
 from tests.unit.worker.training.rule_data import RuleDataSet, make_rule_data_set
 from worker.detection.faces import Box
+from worker.model.efficientnet import LITE_SCALES
 from worker.training.data import cutting
 from worker.training.data.cache import CacheSettings, CropCache
 from worker.training.data.cutting import build_cache
 from worker.training.data.media import Medium
+from worker.training.evaluation import evaluate, report
+from worker.training.evaluation.figures import compute_figures
 from worker.training.fakes.generators.autoencoders import AutoencoderSettings
 from worker.training.fakes.generators.inpainters import InpainterSettings
 from worker.training.fakes.generators.painting import paint_faces
@@ -99,7 +103,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
     root = tmp_path_factory.mktemp("media")
     media = tuple(_media(root))
     folder = tmp_path_factory.mktemp("crops") / "all"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, cut_here():
         patch.setattr(cutting, "MEDIA_PER_SHARD", 2)
         build_cache(media, folder, SETTINGS)
     assert any(CropCache(folder).read_faces())
@@ -111,6 +115,34 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Crops:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> RuleDataSet:
     """A data set that a rule divides, with its crops cut."""
     return make_rule_data_set(tmp_path_factory.mktemp("judged"))
+
+
+@pytest.fixture(scope="module")
+def narrow_backbone() -> Iterator[None]:
+    """
+    Shrink EfficientNet-Lite0, in this process, to a quarter of its planes and one block a stage.
+
+    A step of training takes a fraction of the time, and so does writing its state. Processes that a test starts and
+    files of weights have the published size.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LITE_SCALES, "efficientnet-lite0", (0.25, 0.25))
+        yield
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render pages whose text alone matters without plots."""
+    for name in ("curves_plot", "robustness_plot"):
+        monkeypatch.setattr(report, name, lambda *_: b"")
+
+
+@pytest.fixture
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw few rounds of the bootstrap, whose thousand take seconds."""
+    monkeypatch.setattr(
+        evaluate, "compute_figures", lambda media, manifest, **_: compute_figures(media, manifest, rounds=20)
+    )
 
 
 def _media(root: Path) -> Iterator[Medium]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR, Calibration, Sampling, read_manifest
 from tests.clips import astronaut, hopper, make_clip
+from tests.unit.worker.training.cutting_here import cut_here
 from worker.model.checkpoint import Checkpoint
 from worker.training.evaluation.sources import EvaluationSource, folder_source
 from worker.training.scoring.scored_media import ScoredFace, ScoredMedium
@@ -74,7 +75,8 @@ def make_rule_data_set(root: Path) -> RuleDataSet:
     people = (astronaut(), (hopper() * 0.6).astype(np.uint8))
     make_clip(folder / "validation" / "real" / "clip.mp4", size=(480, 320), seconds=6.0, faces=people)
     judged = RuleDataSet(folder, root / "crops")
-    judged.source()
+    with cut_here():
+        judged.source()
     return judged
 
 

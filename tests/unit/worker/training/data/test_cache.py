@@ -9,6 +9,7 @@ from PIL import Image
 
 from shared.config import Limits
 from tests.unit.worker.training.conftest import ASTRONAUT, HOPPER, SETTINGS
+from tests.unit.worker.training.cutting_here import cut_here
 from worker.detection.faces import crop_face, square_around
 from worker.detection.mtcnn import MTCNN
 from worker.media.frames import read_frames
@@ -87,7 +88,8 @@ def tight(tmp_path_factory):
         Image.fromarray(picture).save(root / f"{name}.png")
         media.append(Medium(root / f"{name}.png", name, "real", "tight", name))
         parts[name] = picture, np.array([x, y])
-    build_cache(media, root / "crops", SETTINGS)
+    with cut_here():
+        build_cache(media, root / "crops", SETTINGS)
     return CropCache(root / "crops"), parts
 
 
@@ -187,18 +189,19 @@ def test_an_interrupted_build_resumes_with_identical_files(crops, tmp_path, monk
     monkeypatch.setattr(cutting, "MEDIA_PER_SHARD", 2)
 
     def interrupted():
-        yield from crops.media[:5]
+        yield from crops.media[:8]
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with cut_here(), pytest.raises(KeyboardInterrupt):
         build_cache(interrupted(), tmp_path, SETTINGS)
     finished = content(tmp_path)
-    assert {name for name in finished if name.endswith(".jsonl")} == {"00000.jsonl", "00001.jsonl"}
-    # A kill in the middle of a shard, and one between its two files, leave these behind.
-    (tmp_path / "00002.tar.partial").write_bytes(b"half")
-    (tmp_path / "00002.jsonl.partial").write_bytes(b"half")
-    (tmp_path / "00003.tar").write_bytes(b"whole, but nothing points into it")
+    assert {name for name in finished if name.endswith(".jsonl")} == {f"0000{number}.jsonl" for number in range(4)}
+    # Kills in the middle of a shard and between its two files leave these behind.
+    (tmp_path / "00004.tar.partial").write_bytes(b"half")
+    (tmp_path / "00004.jsonl.partial").write_bytes(b"half")
+    (tmp_path / "00004.tar").write_bytes(b"whole, but nothing points into it")
     written = {name: (tmp_path / name).stat().st_mtime_ns for name in finished}
+    # By another process, as everywhere but in tests.
     build_cache(crops.media, tmp_path, SETTINGS)
     assert {name: (tmp_path / name).stat().st_mtime_ns for name in finished} == written
     assert content(tmp_path) == content(crops.folder)

@@ -7,6 +7,7 @@ import yaml
 from PIL import Image
 
 from shared.manifests import DEFAULT_CHECKPOINT, PACKAGED_MODELS_DIR
+from tests.unit.worker.training.cutting_here import cut_here
 from tests.unit.worker.training.prebuilt import make_ready, rows_of, write_rows
 from tests.unit.worker.training.rule_data import MANIFEST, Darkness, checkpoint
 from tests.unit.worker.training.tiny_runs import settings, tiny, train_here
@@ -118,6 +119,7 @@ def test_a_prebuilt_cache_can_be_evaluated(ready):
     assert found["pairs_above"]["count"] == 4
 
 
+@pytest.mark.usefixtures("no_plots", "few_rounds")
 def test_the_command_line_evaluates_it(ready, tmp_path, capsys):
     out, caches = ("--out", str(tmp_path / "report")), ("--caches", str(tmp_path / "crops"))
     model = str(PACKAGED_MODELS_DIR / DEFAULT_CHECKPOINT)
@@ -291,7 +293,10 @@ def test_a_picture_that_fails_to_decode_is_reported_before_training(tmp_path):
     (root / "inside.png").write_bytes(whole[:200] + bytes(len(whole) - 400) + whole[-200:])
     (root / "metadata.csv").write_text("file,label,original,group\nnoise.png,real,,1\ninside.png,fake,noise,1\n")
     recipe = tiny(sources=[{"kind": "face-crops", "path": "crops"}])
-    with pytest.raises(DataError, match=r"cannot be decoded \(1\): inside.png \(\w+\); repair them, then delete"):
+    with (
+        cut_here(),
+        pytest.raises(DataError, match=r"cannot be decoded \(1\): inside.png \(\w+\); repair them, then delete"),
+    ):
         build_caches(recipe, tmp_path / "data", tmp_path / "caches")
 
 

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import tarfile
 from dataclasses import asdict, replace
 
@@ -18,7 +19,7 @@ from worker.training.evaluation.leak_probes import probe_caches, probe_pseudo_fa
 from worker.training.evaluation.linear_probes import MIN_GROUPS, ProbeArea, format_table
 from worker.training.fakes.augmentation import Augmentation, make_jpeg
 
-TIMED_PAIRS = 24
+TIMED_PAIRS = 16
 FACE = ((100.0, 90.0, 180.0, 190.0), ((120.0, 125.0), (160.0, 125.0), (140.0, 148.0), (124.0, 165.0), (156.0, 165.0)))
 
 
@@ -86,6 +87,18 @@ def write_cache(folder, change, *, after=plain, shift=(0.0, 0.0), with_originals
     return folder
 
 
+@pytest.fixture(scope="module")
+def faces_swapped(tmp_path_factory):
+    """A cache of real faces, and of fakes in which only the face changed; not to be written to."""
+    return write_cache(tmp_path_factory.mktemp("swapped") / "cache", swapped)
+
+
+@pytest.fixture(scope="module")
+def faces_alone(tmp_path_factory):
+    """The same, without a fake's original."""
+    return write_cache(tmp_path_factory.mktemp("alone") / "cache", swapped, with_originals=False)
+
+
 def areas(found, how):
     (one,) = (one for one in found if one.how == how)
     return {area.statistics: area for area in one.areas}
@@ -134,8 +147,8 @@ def test_a_block_grid_is_detected_at_any_offset(shift):
         assert coarse[PIXEL_NAMES.index(name)] > 2 * clean[PIXEL_NAMES.index(name)]
 
 
-def test_changing_only_the_face_leaves_the_probe_at_chance(tmp_path):
-    found = probe_caches([write_cache(tmp_path / "cache", swapped)], rounds=50)
+def test_changing_only_the_face_leaves_the_probe_at_chance(faces_swapped):
+    found = probe_caches([faces_swapped], rounds=50)
     assert [one.how for one in found] == ["media", "couples"]
     for one in found:
         outside = areas(found, one.how)["outside"]
@@ -165,7 +178,7 @@ def test_compressing_only_fakes_is_detected_and_the_statistics_are_named(tmp_pat
 def test_differences_of_cached_files_are_reported_apart_from_pixels(tmp_path):
     folder = write_cache(tmp_path / "cache", swapped, ending=".jpg")
     index = folder / "00000.jsonl"
-    assert "cut" not in areas(probe_caches([folder], rounds=50), "media"), "all faces were cut alike"
+    assert "cut" not in areas(probe_caches([folder], limit=8, rounds=5), "media"), "all faces were cut alike"
     faces = [CachedFace.from_line(line) for line in index.read_text().splitlines()]
     # Fakes that are said to be larger in their frames.
     faces = [replace(face, size_px=face.size_px + 20 * (face.label == "fake")) for face in faces]
@@ -190,19 +203,22 @@ def test_caches_of_one_class_cannot_be_probed(tmp_path):
         probe_caches([folder])
 
 
-def keep(folder, real, fake):
-    """Leave only some media of each label in a cache."""
+def keep(cache, folder, real, fake):
+    """Copy a cache with only some media of each label."""
+    shutil.copytree(cache, folder)
     index = folder / "00000.jsonl"
     lines = index.read_text().splitlines(True)
     kept = [[line for line in lines if f'"label": "{label}"' in line] for label in ("real", "fake")]
     index.write_text("".join([*kept[0][:real], *kept[1][:fake]]))
+    return folder
 
 
 @pytest.mark.parametrize("with_originals", [True, False], ids=["couples", "media"])
 @pytest.mark.parametrize(("real", "fake"), [(1, 1), (3, 3), (3, 9)], ids=str)
-def test_a_data_set_with_too_few_media_is_reported_in_one_sentence(real, fake, with_originals, tmp_path, capsys):
-    folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
-    keep(folder, real, fake)
+def test_a_data_set_with_too_few_media_is_reported_in_one_sentence(
+    real, fake, with_originals, faces_swapped, faces_alone, tmp_path, capsys
+):
+    folder = keep(faces_swapped if with_originals else faces_alone, tmp_path / "cache", real, fake)
     assert main(["probe-outside", str(folder)]) == 2
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python")]
     counted = min(real, fake) if with_originals else fake
@@ -215,9 +231,8 @@ def test_a_data_set_with_too_few_media_is_reported_in_one_sentence(real, fake, w
 
 @pytest.mark.parametrize("with_originals", [True, False], ids=["couples", "media"])
 @pytest.mark.parametrize(("real", "fake"), [(MIN_GROUPS, MIN_GROUPS), (MIN_GROUPS, TIMED_PAIRS)], ids=str)
-def test_the_minimum_number_of_media_is_probed(real, fake, with_originals, tmp_path):
-    folder = write_cache(tmp_path / "cache", swapped, with_originals=with_originals)
-    keep(folder, real, fake)
+def test_the_minimum_number_of_media_is_probed(real, fake, with_originals, faces_swapped, faces_alone, tmp_path):
+    folder = keep(faces_swapped if with_originals else faces_alone, tmp_path / "cache", real, fake)
     assert all(one.areas for one in probe_caches([folder], rounds=5))
 
 
@@ -239,10 +254,9 @@ def test_an_interval_containing_one_half_is_chance():
     assert not ProbeArea("outside", 0.55, None, ()).is_chance
 
 
-def test_the_command_prints_a_table_and_writes_the_figures(tmp_path, capsys):
-    folder = write_cache(tmp_path / "cache", swapped)
+def test_the_command_prints_a_table_and_writes_the_figures(faces_swapped, tmp_path, capsys):
     out = tmp_path / "new" / "outside.json"
-    assert main(["probe-outside", str(folder), "--limit", "12", "--out", str(out)]) == 0
+    assert main(["probe-outside", str(faces_swapped), "--limit", "12", "--out", str(out)]) == 0
     assert "| made | couples | 24 (12 fake) | 12 |" in capsys.readouterr().out
     figures = json.loads(out.read_text())
     assert [one["how"] for one in figures] == ["media", "couples"]

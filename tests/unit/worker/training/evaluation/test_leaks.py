@@ -22,7 +22,9 @@ from worker.training.fakes.blending import Blend, self_blend, swap
 from worker.training.fakes.transcoding import make_jpeg
 
 SIZE_PX, MARGIN = 128, 0.45
-SOURCES, PAIRS_OF_EACH = 24, 10
+SOURCES = 24
+FEW_OF_EACH, MANY_OF_EACH = 4, 10
+"""Pairs that are made of each source: few on each push, many, which reveal weaker leaks, before a merge."""
 AUGMENTATION = Augmentation(flip=0.0)
 """As in training; without flips, so that the mask can be carried along."""
 CROP_ALONE = Augmentation(
@@ -90,11 +92,11 @@ def make_pair(kind, number, seed, leak=None):
 
 
 @cache
-def measured(kind, leak=None):
+def measured(kind, of_each, leak=None):
     """(N, 2, F) statistics of N pairs, real before fake, and the numbers of the sources they were made of."""
     rows, sources = [], []
     for number in range(SOURCES):
-        for seed in range(PAIRS_OF_EACH):
+        for seed in range(of_each):
             real, fake, background = make_pair(kind, number, 1000 * number + seed, leak)
             both = [pixel_statistics(picture, background) for picture in (real, fake)]
             if both[0] is None:
@@ -117,13 +119,17 @@ def subtract_pair_means(features):
 
 
 KINDS = pytest.mark.parametrize("kind", ["textbook", "subtle", "swap", "painted"])
+OF_EACH = pytest.mark.parametrize(
+    "of_each", [FEW_OF_EACH, pytest.param(MANY_OF_EACH, marks=pytest.mark.merge)], ids=["few", "many"]
+)
 
 
 @KINDS
-def test_pixels_outside_the_mask_do_not_reveal_fakes(kind):
-    features, sources = measured(kind)
+@OF_EACH
+def test_pixels_outside_the_mask_do_not_reveal_fakes(kind, of_each):
+    features, sources = measured(kind, of_each)
     count = len(features)
-    assert count > SOURCES * PAIRS_OF_EACH / 2
+    assert count > SOURCES * of_each / 2
     # Three standard deviations under chance: of the Mann-Whitney statistic of two samples, …
     assert probe(features, sources) == pytest.approx(0.5, abs=3 * np.sqrt((2 * count + 1) / (12 * count**2)))
     # … and of a share of coin tosses, one a pair, as the two rows of a pair mirror each other.
@@ -131,13 +137,14 @@ def test_pixels_outside_the_mask_do_not_reveal_fakes(kind):
 
 
 def test_the_probe_detects_that_only_fakes_were_compressed():
-    features, sources = measured("textbook", make_jpeg(75))
+    features, sources = measured("textbook", FEW_OF_EACH, make_jpeg(75))
     assert probe(subtract_pair_means(features), sources) > 0.9
 
 
 @KINDS
-def test_most_pairs_have_identical_backgrounds(kind):
-    features, _ = measured(kind)
+@OF_EACH
+def test_most_pairs_have_identical_backgrounds(kind, of_each):
+    features, _ = measured(kind, of_each)
     same = (np.ptp(features, axis=1) == 0.0).all(axis=1)
     # H.264 alone spends its bits on the whole picture, so that a changed face moves them elsewhere, too.
     assert same.mean() > 1.0 - AUGMENTATION.h264 - 0.15

@@ -20,6 +20,13 @@ def evaluation(judged):
     return evaluate(checkpoint(Darkness(middle=0.25, slope=-3.0)), [judged.source()], limit=1, rounds=20)
 
 
+@pytest.fixture(scope="module")
+def page(evaluation):
+    """It takes seconds, nearly all for its plots."""
+    return render_html(evaluation)
+
+
+@pytest.mark.usefixtures("no_plots")
 def test_the_json_file_has_every_metric(evaluation, tmp_path):
     write_report(evaluation, tmp_path / "new" / "folder")
     report = json.loads((tmp_path / "new/folder/report.json").read_text())
@@ -31,8 +38,7 @@ def test_the_json_file_has_every_metric(evaluation, tmp_path):
     assert report["checkpoint"]["version"] == MANIFEST.version
 
 
-def test_the_page_has_the_figures_the_split_and_the_mistakes(evaluation):
-    page = render_html(evaluation)
+def test_the_page_has_the_figures_the_split_and_the_mistakes(evaluation, page):
     report = evaluation.report
     for name, title in MEASURES.items():
         assert title in page
@@ -46,8 +52,7 @@ def test_the_page_has_the_figures_the_split_and_the_mistakes(evaluation):
         assert mistake["key"] in page
 
 
-def test_the_page_is_self_contained(evaluation):
-    page = render_html(evaluation)
+def test_the_page_is_self_contained(evaluation, page):
     addresses = re.findall(r'(?:src|href)="([^"]+)"', page)
     assert len(addresses) == 3 + len(evaluation.report["worst"])
     assert all(address.startswith("data:image/") for address in addresses)
@@ -55,8 +60,8 @@ def test_the_page_is_self_contained(evaluation):
     assert "<script" not in page
 
 
-def test_plots_and_pictures_have_their_declared_types(evaluation):
-    for kind, data in re.findall(r'src="data:image/([^;]+);base64,([^"]+)"', render_html(evaluation)):
+def test_plots_and_pictures_have_their_declared_types(page):
+    for kind, data in re.findall(r'src="data:image/([^;]+);base64,([^"]+)"', page):
         content = b64decode(data, validate=True)
         if kind == "svg+xml":
             assert ET.fromstring(content).tag.endswith("svg")  # noqa: S314 - our own plot
@@ -64,6 +69,7 @@ def test_plots_and_pictures_have_their_declared_types(evaluation):
             assert content.startswith(b"\xff\xd8")
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_names_of_media_are_escaped_in_the_page(evaluation):
     evil = '<script>alert("x")</script>.jpg'
     report = json.loads(json.dumps(evaluation.report))
@@ -83,8 +89,8 @@ def test_a_report_of_one_class_without_mistakes_and_robustness_can_be_drawn(judg
     assert "Robustness" not in page
 
 
-def test_the_same_evaluation_gives_the_same_page(evaluation):
-    assert render_html(evaluation) == render_html(evaluation)
+def test_the_same_evaluation_gives_the_same_page(evaluation, page):
+    assert render_html(evaluation) == page
 
 
 def test_the_summary_has_a_line_for_every_measure(evaluation):
@@ -94,6 +100,7 @@ def test_the_summary_has_a_line_for_every_measure(evaluation):
     assert evaluation.report["split"]["digest"] in text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_few_media_few_people_and_one_class_are_cautioned_against(evaluation):
     report = json.loads(json.dumps(evaluation.report))
     assert any(line.startswith("caution: 5 real and 4 fake media are too few") for line in summary_lines(report))
@@ -121,6 +128,7 @@ def test_the_summary_explains_the_threshold_when_limits_depend_on_evidence(evalu
 
 # This data set has a test set, which is then what is judged.
 @pytest.mark.parametrize("chosen", [[], ["--set", "test"]], ids=["no set named", "test"])
+@pytest.mark.usefixtures("narrow_backbone", "no_plots", "few_rounds")
 def test_the_command_writes_a_report_and_prints_a_summary(judged, tmp_path, capsys, chosen):
     calibration = Calibration(temperature=0.01, threshold=0.5, uncertainty_band=(0.4, 0.6))
     manifest = MANIFEST.model_copy(update={"calibration": calibration})

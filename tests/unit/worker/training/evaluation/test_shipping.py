@@ -4,6 +4,7 @@ import json
 import shutil
 from bisect import bisect_right
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from tests.unit.worker.training.tiny_runs import make_data, tiny, write_caches
 from worker.model.checkpoint import load_checkpoint
 from worker.training.commands import commands
 from worker.training.errors import DataError, TrainingError
+from worker.training.evaluation import shipping
+from worker.training.evaluation.evaluate import evaluate
 from worker.training.evaluation.report import MEASURES
 from worker.training.evaluation.shipping import render_card, ship
 from worker.training.evaluation.sources import recipe_sources
@@ -24,6 +27,7 @@ from worker.training.fitting.recipes import ExternalTraining
 from worker.training.fitting.trainer import Trainer
 from worker.training.scoring.scored_media import score_caches
 
+pytestmark = pytest.mark.usefixtures("narrow_backbone")
 SOURCES = [{"kind": "labelled", "path": "tinted", "about": "Tinted portraits", "terms": "public domain"}]
 
 
@@ -37,9 +41,19 @@ def shipped(tmp_path_factory):
     recipe = tiny(sources=SOURCES, licence="CC0-1.0")
     Trainer(recipe, caches, root / "run").run()
     sources = recipe_sources(recipe, data, root / "caches")
-    ship(recipe, sources, root / "run", root / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping, "evaluate", partial(evaluate, rounds=20))
+        ship(recipe, sources, root / "run", root / "out")
     yield recipe, root / "run", sources, root / "out"
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Neither disturb faces nor draw plots, which takes most of the time of shipping."""
+    monkeypatch.setattr(shipping, "evaluate", partial(evaluate, rounds=20, robustness=False))
+    monkeypatch.setattr(shipping, "write_report", lambda *_: None)
+    monkeypatch.setattr(shipping, "training_plot", lambda _: b"")
 
 
 def test_a_shipped_checkpoint_is_marked_trained_and_has_the_best_weights(shipped):
@@ -119,6 +133,7 @@ def rendered(shipped):
     return render
 
 
+@pytest.mark.usefixtures("no_report")
 def test_weights_that_were_trained_elsewhere_are_shipped_under_the_recipes_name(shipped, tmp_path):
     recipe, run, sources, _ = shipped
     elsewhere = tmp_path / "elsewhere"
@@ -149,6 +164,7 @@ def test_weights_are_not_evaluated_on_seen_sources_and_need_their_curves(shipped
         ship(recipe, seen, tmp_path / "run", tmp_path / "out", weights=elsewhere)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_local_run_is_not_described_as_trained_elsewhere(shipped, tmp_path):
     recipe, run, sources, _ = shipped
     external = recipe.model_copy(update={"origin": ExternalTraining(data="a hundred more")})

@@ -8,6 +8,7 @@ from tests.unit.worker.training.tiny_runs import make_data, settings, write_cach
 from worker.training.__main__ import main
 
 
+@pytest.mark.usefixtures("narrow_backbone")
 @pytest.mark.parametrize("augment_on", ["loaders", "device"])
 def test_the_command_prints_the_cost_of_step_parts_and_pair_kinds(augment_on, tmp_path, capsys):
     threads = torch.get_num_threads()
