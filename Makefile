@@ -12,10 +12,13 @@ SEED ?= 0
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c configs/constraints.txt
-# uv takes a third of pip's time. Where it cannot install, as from an index that only a file of pip's names, pip does.
+# uv takes a third of pip's time, and does not read pip's settings: pip installs where they name an index, or uv fails.
 UV := UV_HTTP_TIMEOUT=$${UV_HTTP_TIMEOUT:-180} $(BIN)/uv pip install --quiet --python $(BIN)/python \
-	$${PIP_INDEX_URL:+--default-index "$$PIP_INDEX_URL"} -c configs/constraints.txt
-INSTALL = $(UV) $(WANTED) || { echo "uv could not install this; pip tries, which takes longer."; $(PIP) $(WANTED); }
+	-c configs/constraints.txt
+install = if $(BIN)/python -m pip config list | grep -qE '(index-url|no-index)='; then $(PIP) $(1); \
+	else $(UV) $(subst --index-url,--default-index,$(1)) || \
+		{ echo "uv could not install this; pip tries, which takes longer."; $(PIP) $(1); }; fi
+INSTALL = $(call install,$(WANTED))
 PYTEST := $(BIN)/python -m pytest
 # Tests that share a server or a file's fixtures stay in one process (tests/rings.py); the longest groups start first.
 SPREAD := -n $(PROCESSES) --no-loadscope-reorder
@@ -110,10 +113,12 @@ endif
 
 .venv/.installed: WANTED := -e ./client -e '.[api,worker,embedded,demo]'
 .venv/.installed: .venv/.torch $(PACKAGES)
+	@echo "Installing the service, the worker and the command line."
 	@$(INSTALL)
 	@touch $@
 
 .venv/.installed-dev: WANTED := -e ./client -e '.[api,worker,embedded,demo,train,dev]'
 .venv/.installed-dev: .venv/.installed
+	@echo "Installing what tests and checks need."
 	@$(INSTALL)
 	@touch $@
