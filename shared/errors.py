@@ -217,7 +217,7 @@ class SourceAbsentError(SourceUnreachableError):
     """
     The server that the URL names is not there, so that asking again soon is of no use.
 
-    Its name does not exist, its port refuses connections, or whoever answers cannot prove the name.
+    Its name does not exist, or whoever answers cannot prove the name.
     """
 
     retryable = False

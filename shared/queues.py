@@ -144,22 +144,27 @@ class Sender:
         return sum(self.depths(lists).values())
 
     def depths(self, lists: Iterable[str] = ALL_LISTS) -> dict[str, int]:
-        """Return the number of messages in each of *lists*."""
+        """Return the number of messages in each of *lists*. Raises an error as ``check`` does."""
         with self._connect() as connection:
             client = connection.default_channel.client
             return {name: client.llen(name) for name in lists}
 
     def check(self) -> None:
         """Raise unless the broker answers, within some ``PROBE_TIMEOUT_S`` if it is silent."""
-        with self._connect(socket_connect_timeout=PROBE_TIMEOUT_S, socket_timeout=PROBE_TIMEOUT_S) as connection:
+        with self._connect() as connection:
             connection.default_channel.client.ping()
 
-    def _connect(self, **transport_options: float) -> Connection:
+    def _connect(self) -> Connection:
         """
-        Return a connection that asks each address of the broker once.
+        Return a connection that asks each address of the broker once, and waits for ``PROBE_TIMEOUT_S`` at most.
 
-        By default Celery asks again after 2 and after 4 seconds, for which a probe or a scrape of metrics cannot wait.
+        By default Celery waits for 30 seconds, and asks again after 2 and after 4, for which a probe or a scrape of
+        metrics cannot wait.
         """
-        once = {"max_retries": self._app.conf.broker_url.count(";")}
-        connection: Connection = self._app.connection_for_read(transport_options=once | transport_options)
+        options: dict[str, float] = {
+            "max_retries": self._app.conf.broker_url.count(";"),
+            "socket_connect_timeout": PROBE_TIMEOUT_S,
+            "socket_timeout": PROBE_TIMEOUT_S,
+        }
+        connection: Connection = self._app.connection_for_read(transport_options=options)
         return connection

@@ -1,5 +1,10 @@
 """Certificates for TLS on loopback."""
 
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,3 +28,26 @@ def write_certificate(path: Path, name: str) -> Path:
     )
     path.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
     return path
+
+
+@contextmanager
+def listening_without_trust(folder: Path) -> Iterator[int]:
+    """Accept TLS on a port of loopback, with a certificate that nobody knows, and give the port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(write_certificate(folder / "server.pem", "localhost"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.settimeout(5)
+                    with connection, suppress(OSError), context.wrap_socket(connection, server_side=True):
+                        pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            # Wakes the thread, which a mere close does not.
+            listener.shutdown(socket.SHUT_RDWR)

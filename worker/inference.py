@@ -136,7 +136,7 @@ def is_bfloat16_fast(device: torch.device) -> bool:
     """
     Return False for a processor without instructions for bfloat16, or a GPU of NVIDIA before Ampere: they emulate it.
 
-    This initialises CUDA if *device* is a GPU, after which processes cannot be forked.
+    This initialises CUDA if *device* is a GPU, after which loaders need a fork server, which starts more slowly.
     """
     if device.type == "cuda":
         # PyTorch for GPUs of AMD calls them by the same name, and all that it supports have bfloat16.

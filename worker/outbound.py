@@ -22,8 +22,6 @@ from worker.media.process import CancelToken
 
 IPV4_EMBEDDING_NETWORKS: Final = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 """IPv6 networks whose last 32 bits are an IPv4 address: RFC 6052 (NAT64) and RFC 4291 (deprecated)."""
-_NO_SUCH_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
-"""Codes of ``getaddrinfo`` for a name that does not exist or has no address; others say that no answer came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,7 @@ def resolve_host(hostname: str, port: int, *, allow_insecure: bool) -> ipaddress
     try:
         found = socket.getaddrinfo(hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        is_absent = isinstance(error, UnicodeError) or error.errno in _NO_SUCH_NAME
+        is_absent = isinstance(error, UnicodeError) or error.errno == socket.EAI_NONAME
         kind = SourceAbsentError if is_absent else SourceUnreachableError
         raise kind("the URL's host name does not resolve") from error
     addresses = [ipaddress.ip_address(str(entry[4][0]).split("%")[0]) for entry in found]
@@ -107,7 +105,7 @@ def request(
 
     Raises:
         ForbiddenURLError: See ``resolve``.
-        SourceAbsentError: There is no such host, it refuses the connection, or its certificate is not valid.
+        SourceAbsentError: There is no such host, or its certificate is not valid.
         SourceUnreachableError: There was no answer in time.
     """
     target = resolve(url, allow_insecure=allow_insecure)
@@ -183,7 +181,7 @@ def _judge_error(error: httpx.HTTPError, *, has_expired: bool) -> tuple[type[Sou
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
-            return SourceAbsentError, "it refuses connections"
+            return SourceUnreachableError, "it refuses connections"
         if isinstance(cause, ssl.SSLCertVerificationError):
             return SourceAbsentError, "it has no valid certificate for its name"
         cause = cause.__cause__ or cause.__context__

@@ -14,10 +14,10 @@ from standardwebhooks import Webhook
 
 from api.embedded.demo_videos import make_demo_videos
 from shared.queues import FINISH, INGEST, SCORE_SEGMENT, TIDY, UPKEEP
+from tests.certificates import listening_without_trust
 from tests.clips import astronaut, hopper, make_clip, run, without_frames
 from tests.inside import environment_of
 from tests.receiver import running_receiver
-from tests.servers import free_port
 from tests.verdicts import SHIPPED, verdict_of
 from worker.local import scan
 
@@ -179,17 +179,21 @@ def test_a_url_source_that_is_refused_fails_the_job(client):
     assert (job.status, job.error.code) == ("failed", "source_refused")
 
 
-def test_a_url_source_whose_server_is_not_there_fails_at_once_and_one_that_breaks_off_is_tried_again(client, stack):
-    absent = client.wait(client.submit(f"http://127.0.0.1:{free_port()}/clip.mp4").id, timeout_s=60)
-    assert (absent.status, absent.error.code) == ("failed", "source_unreachable")
-    assert "it refuses connections" in absent.error.detail
+def test_a_url_source_that_cannot_prove_its_name_fails_at_once_and_one_that_breaks_off_is_tried_again(
+    client, stack, tmp_path
+):
+    with listening_without_trust(tmp_path) as port:
+        untrusted = client.wait(client.submit(f"https://127.0.0.1:{port}/clip.mp4").id, timeout_s=60)
+    assert (untrusted.status, untrusted.error.code) == ("failed", "source_unreachable")
+    assert failed_attempts(stack, "worker-cpu", untrusted) == [1]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(60)
         broken = client.submit(f"http://127.0.0.1:{listener.getsockname()[1]}/clip.mp4")
         listener.accept()[0].close()
-        listener.accept()[0].close()
-    assert client.cancel(broken.id).status == "cancelled"
-    assert failed_attempts(stack, "worker-cpu", broken)[:1] == failed_attempts(stack, "worker-cpu", absent) == [1]
+        with listener.accept()[0]:
+            # While its second attempt waits for an answer.
+            assert client.cancel(broken.id).status == "cancelled"
+    assert failed_attempts(stack, "worker-cpu", broken)[:1] == [1]
 
 
 def test_a_webhook_is_signed_and_its_attempts_are_logged(client, stack, clip):

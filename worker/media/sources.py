@@ -60,7 +60,8 @@ def follow(
     Raises:
         ForbiddenURLError: The URL, or where it redirects, is not allowed.
         SourceRefusedError: There were too many redirects.
-        SourceUnreachableError: No server, or not in time.
+        SourceAbsentError: There is no such server.
+        SourceUnreachableError: The server did not answer, or not in time.
     """
     deadline = time.monotonic() + timeout_s
     first = urlsplit(url)

@@ -15,8 +15,15 @@ const list = document.getElementById("jobs");
 const more = document.getElementById("more");
 const drop = document.getElementById("drop");
 const input = document.getElementById("file");
-// With the key, the links are dropped that were made by it.
-const key = useKeyForm({ name: "deepfakestream-key", begin, end: () => sessionStorage.clear() });
+// With the key, the links are dropped that were made by it, and not the key of the page about inputs.
+const key = useKeyForm({
+  name: "deepfakestream-key",
+  begin,
+  end() {
+    const made = Object.keys(sessionStorage).filter((name) => name !== "deepfakestream-admin-key");
+    made.forEach((name) => sessionStorage.removeItem(name));
+  },
+});
 let cursor = null;
 
 function say(text) {

@@ -32,8 +32,14 @@ function useKeyForm({ name, begin, end }) {
     hasKey: () => Boolean(sessionStorage.getItem(name)),
     header: () => `Bearer ${sessionStorage.getItem(name)}`,
     showWork() {
+      const hasFocus = form.contains(document.activeElement);
       form.hidden = true;
       work.hidden = false;
+      if (hasFocus) {
+        // It would fall to the beginning of the page.
+        work.tabIndex = -1;
+        work.focus();
+      }
     },
   };
 }

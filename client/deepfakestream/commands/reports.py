@@ -39,6 +39,8 @@ def report(context: click.Context, job_id: str, local: bool, out: Path | None) -
     if out is None:
         # By the name that the service gives to its download, and never in another folder, whatever was typed.
         out = Path(f"report-{Path(job_id).name}.html")
+        if out.exists():
+            raise click.ClickException(f"{out} exists; name the file to write with --out, which is replaced")
     if out.suffix.lower() not in REPORT_TYPES:
         raise click.BadParameter("name a file that ends in .html or .pdf", param_hint="--out")
     if local:

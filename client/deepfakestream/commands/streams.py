@@ -82,7 +82,7 @@ def watch(
         ended = client.stream(stream.id)
     if not as_json:
         say(_describe_end(ended))
-        say(f"report: deepfakestream report {stream.id}")
+        say(f"report: deepfakestream report {stream.id}", to_stderr=True)
     if has_alert and fail_on_alert:
         context.exit(FOUND)
     context.exit(0 if ended.status == "succeeded" else FAILED)

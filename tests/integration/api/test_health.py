@@ -36,12 +36,13 @@ def test_a_broker_that_is_away_makes_the_service_unavailable(make_api):
 
 
 @pytest.mark.parametrize("serve", [break_off, say_nothing])
-def test_a_broker_that_is_no_help_is_asked_once(serve):
+@pytest.mark.parametrize("ask", [Sender.check, Sender.depths], ids=["probe", "metrics"])
+def test_a_broker_that_is_no_help_is_asked_once(serve, ask):
     with listening(serve) as (settings, arrived):
         address = settings.endpoint_url.removeprefix("http://")
         sender = Sender(make_celery(Broker(url=f"redis://{address}/0"), Jobs()))
         with pytest.raises(OperationalError):
-            sender.check()
+            ask(sender)
         assert len(arrived) == 1
 
 

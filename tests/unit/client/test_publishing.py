@@ -64,15 +64,7 @@ def test_address_and_key_are_shown_before_the_events(server, command):
     assert f"server      {PUSH['address']}" in done.stderr
     assert f"stream key  {PUSH['key']}" in done.stderr
     assert PUSH["key"] not in done.stdout
-    assert done.stdout.splitlines()[-1] == f"report: deepfakestream report {stream()['id']}"
-
-
-def test_a_report_without_a_file_is_named_by_its_job(server, command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    server.answers = [(200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>")]
-    done = command("--url", server.url, "--api-key", "dfs_x", "report", "job-1")
-    assert (done.exit_code, done.stdout) == (0, "report-job-1.html written\n")
-    assert (tmp_path / "report-job-1.html").read_bytes() == b"<html>"
+    assert done.stderr.splitlines()[-1] == f"report: deepfakestream report {stream()['id']}"
 
 
 def test_programs_get_address_and_key_as_the_first_line(server, command):

@@ -1,13 +1,11 @@
 import socket
-import ssl
 import threading
 import time
-from contextlib import suppress
 
 import pytest
 
 from shared.errors import ForbiddenURLError, SourceUnreachableError
-from tests.certificates import write_certificate
+from tests.certificates import listening_without_trust
 from tests.receiver import running_receiver
 from tests.servers import free_port
 from worker import outbound
@@ -117,25 +115,15 @@ def fail_to_get(url):
     return raised.value
 
 
-def test_a_port_that_refuses_connections_is_not_asked_again():
+def test_a_port_that_refuses_connections_is_tried_again():
+    """Its server may be starting."""
     error = fail_to_get(f"http://127.0.0.1:{free_port()}/")
-    assert (str(error), error.retryable) == ("the URL's server could not be reached (it refuses connections)", False)
+    assert (str(error), error.retryable) == ("the URL's server could not be reached (it refuses connections)", True)
 
 
 def test_a_server_without_a_valid_certificate_is_not_asked_again(tmp_path):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(write_certificate(tmp_path / "server.pem", "localhost"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve():
-            connection, _ = listener.accept()
-            with connection, suppress(OSError):
-                context.wrap_socket(connection, server_side=True)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        error = fail_to_get(f"https://localhost:{listener.getsockname()[1]}/")
-        thread.join()
+    with listening_without_trust(tmp_path) as port:
+        error = fail_to_get(f"https://127.0.0.1:{port}/")
     assert not error.retryable
     assert "no valid certificate for its name" in str(error)
 

@@ -212,6 +212,18 @@ def test_pausing_and_resuming_does_not_change_the_result(caches, undisturbed, tm
     assert_same_run(tmp_path, undisturbed)
 
 
+def test_a_call_that_ends_with_a_validation_saves_its_state_once(caches, tmp_path, monkeypatch):
+    saved, save_state = [], Trainer._save_state
+
+    def noted(self):
+        saved.append(self.progress.step)
+        save_state(self)
+
+    monkeypatch.setattr(Trainer, "_save_state", noted)
+    Trainer(tiny(), caches, tmp_path).run(until_step=3)
+    assert saved == [3]
+
+
 def test_pausing_and_resuming_in_bfloat16_does_not_change_the_result(caches, tmp_path):
     recipe = tiny(**BFLOAT16, stages=[{"images": 12, "mixture": {"labelled": 1.0, "textbook": 1.0}}])
     Trainer(recipe, caches, tmp_path / "undisturbed").run()
