@@ -64,11 +64,15 @@ def write_secret(path: Path, value: str) -> None:
     """Write *value* to a file that its owner alone can read. Whatever ends the process, it is whole or not there."""
     part = path.with_name(f"{path.name}.part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(value + "\n")
-        file.flush()
-        os.fsync(descriptor)
-    part.replace(path)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(value + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _unusable_state_error(path: Path, error: OSError) -> StackError:

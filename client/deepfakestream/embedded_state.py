@@ -25,6 +25,8 @@ API_KEY_FILE: Final = Path("secrets", "api-key")
 """Within the state folder: the API key that the stack created for itself."""
 RUNNING_FOLDER: Final = "running"
 """Within the user's default state folder: a file for each running stack, which holds the path of its state folder."""
+PART_PREFIX: Final = "."
+"""Of the name of an entry that is being written."""
 
 OPERATOR_VARIABLES: Final = (
     "DEEPFAKESTREAM_CONFIG",
@@ -83,8 +85,7 @@ def running_state_folders() -> list[Path]:
     """List the state folders of the running stacks that can be found; the user's default folder comes first."""
     try:
         default = default_state_folder().absolute()
-        entries = sorted((default / RUNNING_FOLDER).iterdir()) if (default / RUNNING_FOLDER).is_dir() else []
-        named = [Path(os.fsdecode(entry.read_bytes())) for entry in entries]
+        named = [state for _, state in _read_announced(default / RUNNING_FOLDER)]
     except (OSError, RuntimeError, ValueError):
         return []
     return [state for state in dict.fromkeys([default, *named]) if stack_url(state) is not None]
@@ -103,14 +104,14 @@ def announce_stack(state: Path) -> Iterator[bool]:
     try:
         folder = default_state_folder() / RUNNING_FOLDER
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for entry in folder.iterdir():
+        for entry, announced in _read_announced(folder):
             # A stack that was killed could not remove its entry.
-            if stack_url(Path(os.fsdecode(entry.read_bytes()))) is None:
+            if stack_url(announced) is None:
                 entry.unlink(missing_ok=True)
-        # Elsewhere at first: a stack that starts meanwhile would take an empty entry for that of a killed stack.
-        entry = folder.with_name(f"{RUNNING_FOLDER}-{name}")
-        entry.write_bytes(os.fsencode(state))
-        entry.replace(folder / name)
+        # Not by its name at first: a stack that starts meanwhile would take an empty entry for that of a killed stack.
+        part = folder / f"{PART_PREFIX}{name}"
+        part.write_bytes(os.fsencode(state))
+        part.replace(folder / name)
     except (OSError, RuntimeError):
         yield False
         return
@@ -119,6 +120,17 @@ def announce_stack(state: Path) -> Iterator[bool]:
     finally:
         with contextlib.suppress(OSError):
             (folder / name).unlink()
+
+
+def _read_announced(folder: Path) -> list[tuple[Path, Path]]:
+    """Return the entries in *folder*, by name, with the state folder that each names. Any stack may remove one."""
+    found = []
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.name.startswith(PART_PREFIX):
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            found.append((entry, Path(os.fsdecode(entry.read_bytes()))))
+    return found
 
 
 def write_connection(state: Path, url: str, environment: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ def long_clip(tmp_path_factory):
     return make_clip(path, seconds=9.0, size=(640, 360), faces=(astronaut(), hopper()))
 
 
-OPTIONS = {"sample_fps": 5.0, "segment_seconds": 3.0}
+OPTIONS = {"sample_fps": 5.0, "segment_seconds": 4.5}
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def recorded_statements(engine: Engine) -> Iterator[list[str]]:
 
 def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable[[], None], *, of: str) -> None:
     """Call *do* once, right before the next commit of a transaction with a statement that begins with *of*."""
-    commit = engine.dialect.do_commit
+    commit, roll_back = engine.dialect.do_commit, engine.dialect.do_rollback
     begun: set[object] = set()
     done: list[bool] = []
 
@@ -107,11 +107,17 @@ def before_commits(monkeypatch: pytest.MonkeyPatch, engine: Engine, do: Callable
     def do_commit(connection):
         if connection.dbapi_connection in begun and not done:
             done.append(True)
+            event.remove(engine, "before_cursor_execute", note)
             do()
         commit(connection)
 
+    def do_rollback(connection):
+        begun.discard(connection.dbapi_connection)
+        roll_back(connection)
+
     event.listen(engine, "before_cursor_execute", note)
     monkeypatch.setattr(engine.dialect, "do_commit", do_commit)
+    monkeypatch.setattr(engine.dialect, "do_rollback", do_rollback)
 
 
 def wait_until_blocked(sessions: SessionFactory, is_over: Callable[[], bool]) -> None:

@@ -93,7 +93,7 @@ def meet(monkeypatch, module, name):
             seen.is_over = True
             with suppress(threading.BrokenBarrierError):
                 # One of them may be waiting for a lock of the other.
-                both.wait(0.5)
+                both.wait(2.0)
         return found
 
     monkeypatch.setattr(module, name, call)

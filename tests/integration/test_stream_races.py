@@ -33,16 +33,18 @@ def test_a_publisher_gets_no_place_that_a_claim_is_taking(make_context, sessions
     readers, answers = Readers(context), []
     job_id = streams.add_stream(sessions, "udp://127.0.0.1:9")
     _, key = add_pushed(sessions)
-    claim_streams = process.claim_streams
+    claim_streams, reserve, asks = process.claim_streams, Readers._reserve, threading.Event()
     publisher = threading.Thread(target=lambda: answers.append(readers.publish(key, connection)))
 
     def claim_meanwhile(session, limit, **given):
         # The places are counted by now.
         publisher.start()
+        assert asks.wait(20)
         publisher.join(0.5)
         return claim_streams(session, limit, **given)
 
     monkeypatch.setattr(process, "claim_streams", claim_meanwhile)
+    monkeypatch.setattr(Readers, "_reserve", lambda self: asks.set() or reserve(self))
     try:
         readers.claim()
         publisher.join()

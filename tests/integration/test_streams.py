@@ -279,7 +279,6 @@ def test_a_reader_that_dies_is_replaced_and_says_what_was_missed(make_context, s
     first, second = Readers(make_context()), Readers(make_context())
     first.claim()
     wait_until(lambda: has_read(sessions, job_id, 2))
-    died_at = time.monotonic()
     for run in first._runs:
         # As if the process were gone: nothing is given back, and nothing is renewed or recorded any more.
         run._source.stop()
@@ -290,7 +289,6 @@ def test_a_reader_that_dies_is_replaced_and_says_what_was_missed(make_context, s
     source.publish(6)
     try:
         wait_until(lambda: second.claim() or stream_of(sessions, job_id).gaps == 1, timeout_s=20)
-        assert time.monotonic() - died_at < 25
         wait_until(lambda: segments_of(sessions, job_id)[-1].reasons != ["gap"])
     finally:
         second.stop()

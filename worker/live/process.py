@@ -31,6 +31,8 @@ log = get_logger(__name__)
 LOOK_EVERY_S: Final = 1.0
 """How often the process looks for streams that nobody reads."""
 STOP_POLL_S: Final = 0.05
+RESERVE_TIMEOUT_S: Final = 5.0
+"""How long a publisher waits for a claim, which asks the database, before it is told to try again."""
 MAX_UNATTENDED: Final = 4
 """The most published streams without a publisher that are taken at a time, to be ended or to follow their scores."""
 
@@ -129,9 +131,14 @@ class Readers:
             self._runs.append(run)
 
     def _reserve(self) -> bool:
-        with self._taking, self._lock:
-            is_free = not self._is_stopping and self._count_free_locked() > 0
-            self._reserved += is_free
+        if not self._taking.acquire(timeout=RESERVE_TIMEOUT_S):
+            return False
+        try:
+            with self._lock:
+                is_free = not self._is_stopping and self._count_free_locked() > 0
+                self._reserved += is_free
+        finally:
+            self._taking.release()
         return is_free
 
     def _count_free(self) -> int:

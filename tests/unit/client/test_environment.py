@@ -1,5 +1,8 @@
 """Both clients find the service and the key as the command line does."""
 
+import os
+from pathlib import Path
+
 import pytest
 from deepfakestream import AddressError, MissingKeyError, MissingPartError, embedded_state
 
@@ -77,3 +80,25 @@ def test_of_several_stacks_one_has_to_be_chosen(connect, tmp_path):
         pytest.raises(MissingPartError, match="choose one with state, of"),
     ):
         connect()
+
+
+def test_an_entry_that_another_stack_removes_meanwhile_hides_no_stack(monkeypatch, tmp_path):
+    """Both remove the entry of a stack that was killed, the other one between the look into the folder and the read."""
+    folder = embedded_state.default_state_folder() / embedded_state.RUNNING_FOLDER
+    folder.mkdir(parents=True)
+    killed, read_bytes = folder / "0", Path.read_bytes
+    killed.write_bytes(os.fsencode(tmp_path / "killed"))
+
+    def read_late(path):
+        if path == killed:
+            path.unlink(missing_ok=True)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_late)
+    with (
+        running_state(tmp_path / "state", "http://127.0.0.1:9") as state,
+        embedded_state.announce_stack(state) as is_found,
+    ):
+        assert is_found
+        killed.write_bytes(b"as before")
+        assert embedded_state.running_state_folders() == [state]

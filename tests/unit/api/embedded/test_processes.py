@@ -52,7 +52,7 @@ def test_a_process_does_not_outlive_a_supervisor_that_is_killed_while_it_starts_
         supervisor.kill()
     pid = int(child.read_text())
     try:
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 20
         while is_running(pid):
             assert time.monotonic() < deadline, "it was left behind"
             time.sleep(0.02)
