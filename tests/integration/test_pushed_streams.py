@@ -227,7 +227,7 @@ def test_a_stream_that_nobody_publishes_fails(make_context, sessions):
 
 def test_a_publisher_without_pictures_does_not_keep_a_stream_open(make_context, sessions):
     job_id, key = add_pushed(sessions)
-    with receiving(make_context(push_wait_s=1.5, source_timeout_s=0.5)) as reader:
+    with receiving(make_context(push_wait_s=4.0, source_timeout_s=0.5)) as reader:
         for _ in range(2):
             with Publisher(reader.port) as publisher:
                 assert publisher.publish(key) == "NetStream.Publish.Start"
